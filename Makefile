@@ -1,0 +1,37 @@
+# Two commands for a fresh clone: `make demo` and `make test`. Both need only Python 3.11+, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+# One thread for each of the parallel test workers: threads that wait for each other are slower than one.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: demo test format clean
+
+demo: $(INSTALLED)
+	rm -rf demo
+	$(BIN)/vaeguard unpack digits --split test -o demo/digits
+	$(BIN)/vaeguard fit --normal-classes 0-8 -o demo/run
+	$(BIN)/vaeguard score demo/digits -m demo/run -o demo/scores.csv
+	$(BIN)/vaeguard evaluate demo/digits -m demo/run -o demo/evaluation
+	$(BIN)/vaeguard reconstruct demo/digits -m demo/run -o demo/reconstructions.png
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build dist *.egg-info
+
+# The full install with PyTorch's CUDA packages is about 5.5 GB and takes minutes on the first run.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vaeguard needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,60 @@
+"""What the benchmarks share: where results go, and what machine and versions they name."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def circumstances() -> dict[str, Any]:
+    """Hardware, versions and date of this run."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "hardware": f"{_processor()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("vaeguard", "torch", "numpy", "pillow", "scikit-learn")},
+    }
+
+
+def write_result(name: str, title: str, rows: list[dict[str, Any]], notes: list[str], **settings: Any) -> None:
+    """Write `rows` to `results/<name>.json` and, as a table under `title`, to `results/<name>.md`; print the table."""
+    about = circumstances()
+    RESULTS.mkdir(exist_ok=True)
+    content = {"title": title, "rows": rows, "notes": notes, "settings": settings, **about}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [f"# {title}", "", _line(columns), _line(["---"] * len(columns))]
+    lines += [_line([_cell(row.get(column, "")) for column in columns]) for row in rows]
+    versions = ", ".join(f"{key} {value}" for key, value in about["versions"].items())
+    lines += [
+        "",
+        *notes,
+        "",
+        f"{about['date']}; {about['hardware']}; Python {about['python']}; {versions}; {settings}.",
+    ]
+    text = "\n".join(lines) + "\n"
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())

@@ -1,0 +1,175 @@
+"""What the commands share: options made from the specs, progress, and results as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vaeguard import ModelSpec, TrainSpec
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+model_option = click.option(
+    "-m", "--model", "model", metavar="RUN", help="Run folder or model file.  [default: runs/latest]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+data_dir_option = click.option(
+    "--data-dir", metavar="DIR", help="Where named data sets lie.  [default: $VAEGUARD_DATA, else data/]"
+)
+download_option = click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+)
+fpr_option = click.option(
+    "--fpr", type=float, default=0.05, show_default=True, help="False-alarm rate: flag where p_value <= this."
+)
+
+
+def spec_options(kind: type[ModelSpec | TrainSpec], renamed: dict[str, str]) -> Decorator:
+    """Options for every setting of a spec that has a help text; the spec's default is the option's."""
+
+    def decorate(command: Command) -> Command:
+        for item in reversed(dataclasses.fields(kind)):
+            if "help" in item.metadata:
+                name = renamed.get(item.name, item.name).replace("_", "-")
+                command = _option(name, item)(command)
+        return command
+
+    return decorate
+
+
+def _option(name: str, item: dataclasses.Field[Any]) -> Decorator:
+    text, default = item.metadata["help"], item.default
+    shown = "" if default in {None, False} or default == () else f"  [default: {_shown(default)}]"
+    if "bool" in str(item.type):
+        flag = f"--{name}/--un{name}" if name == "guided" else f"--{name}/--no-{name}"
+        return click.option(flag, item.name, default=None, help=text + shown)
+    if "tuple" in str(item.type):
+        return click.option(f"--{name}", item.name, type=IntegerList(), default=None, help=text + shown)
+    if "of" in item.metadata:
+        return click.option(f"--{name}", item.name, type=click.Choice(item.metadata["of"]), help=text + shown)
+    kinds = {"int": int, "float": float}
+    kind = kinds.get(str(item.type).split(" |", maxsplit=1)[0], str)
+    return click.option(f"--{name}", item.name, type=kind, default=None, help=text + shown)
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, float):
+        return f"{default:.4g}"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+class IntegerList(click.ParamType[tuple[int, ...]]):
+    """Whole numbers separated by commas."""
+
+    name = "integers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """`400,400` to (400, 400)."""
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers such as 400,400", param, ctx)
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """`64` or `48x64`, height first."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """`64` to (64, 64), `48x64` to (48, 64)."""
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is no size such as 64 or 48x64 (height x width)", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+def given(values: dict[str, Any], kind: type[ModelSpec | TrainSpec]) -> dict[str, Any]:
+    """The settings of `kind` among `values` that were given on the command line."""
+    names = {item.name for item in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if name in names and value is not None}
+
+
+def say(message: str) -> None:
+    """Tell the user on stderr."""
+    click.echo(message, err=True)
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """The one JSON object on stdout; a value that is not finite is null."""
+    click.echo(json.dumps(_finite(result), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+@contextlib.contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Show what the library warns of as lines on stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+        yield
+
+
+@contextlib.contextmanager
+def progress_bar(what: str) -> Iterator[Callable[..., None]]:
+    """A bar with the time left on a terminal; otherwise a line every ten seconds. Both on stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what)
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def update(done: int, total: int, text: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=f"{what} {text}".strip())
+
+        yield update
+
+
+def _lines(what: str) -> Callable[..., None]:
+    started = said = time.monotonic()
+
+    def update(done: int, total: int, text: str = "") -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= 10 and done:
+            said = now
+            left = (now - started) * (total - done) / done
+            say(f"{what} {done}/{total} {text}".strip() + f" ({left:.0f} s left)")
+
+    return update
+
+
+def find_model(model: str | None) -> str:
+    """`-m`, or the latest run, which is then named on stderr."""
+    if model:
+        return model
+    from vaeguard import latest_run
+
+    latest = latest_run()
+    say(f"model: {latest} -> {latest.resolve().name}")
+    return str(latest)

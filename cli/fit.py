@@ -1,0 +1,149 @@
+"""`vaeguard fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vaeguard import PRESETS, ModelSpec, TrainSpec
+
+from .common import (
+    Size,
+    data_dir_option,
+    download_option,
+    given,
+    json_option,
+    print_json,
+    progress_bar,
+    say,
+    spec_options,
+    warnings_on_stderr,
+)
+
+
+@click.command()
+@click.argument("data", default="digits")
+@click.option(
+    "--normal-classes", metavar="LIST", help="Classes to fit on: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
+)
+@click.option("-o", "--output", metavar="RUN", help="Run folder.  [default: runs/<data>-<model>-<time>]")
+@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Start from a classic setting.")
+@click.option("--spec", "spec_file", type=click.Path(), help="TOML file of settings; options win over it.")
+@click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
+@click.option("--image-channels", type=click.Choice(["1", "3", "4"]), help="1 grey, 3 colour, 4 with alpha.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted fit in the folder given by -o.")
+@click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
+@spec_options(ModelSpec, {"kind": "model"})
+@spec_options(TrainSpec, {})
+@data_dir_option
+@download_option
+@json_option
+def fit(
+    data: str, normal_classes: str | None, output: str | None, preset_name: str | None, spec_file: str | None,
+    size: tuple[int, int] | None, image_channels: str | None, resume: bool, jobs: int | None, data_dir: str | None,
+    download: bool, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Fit a model on normal images.
+
+    DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
+    with one sub-folder per class, an IDX file, an .npz or an .npy.
+    """
+    from vaeguard import ImageRule, UsageError, open_images
+    from vaeguard import fit as fit_model
+
+    if resume and not output:
+        raise UsageError("--resume needs -o RUN, the folder of the interrupted fit")
+    model, training = _specs(preset_name, spec_file, settings)
+    rule = ImageRule(size, int(image_channels) if image_channels else None)
+    with progress_bar("reading") as progress:
+        images = open_images(
+            data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
+        )
+    for path, reason in images.errors:
+        say(f"not read: {path!r}: {reason}")
+    run = Path(output) if output else _new_run(images.name, model)
+    channels, height, width = images.images.shape[1:]
+    say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{channels}; run folder: {run}")
+    started = time.monotonic()
+    with warnings_on_stderr(), progress_bar("fitting") as progress:
+        detector = fit_model(
+            images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
+            progress=progress,
+        )  # fmt: skip
+    _point_latest(run)
+    _print(run, detector.info.record, time.monotonic() - started, as_json)
+    if images.errors:
+        from vaeguard import InputsSkippedError
+
+        raise InputsSkippedError(f"fitted, but {len(images.errors)} files of {data!r} could not be read (listed above)")
+
+
+def _specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:
+    from vaeguard import preset
+
+    chosen = preset(preset_name) if preset_name else None
+    model = chosen.model if chosen else ModelSpec()
+    training = chosen.training if chosen else TrainSpec()
+    if spec_file:
+        model_part, training_part = _read_spec(spec_file)
+        model, training = dataclasses.replace(model, **model_part), dataclasses.replace(training, **training_part)
+    model = dataclasses.replace(model, **given(settings, ModelSpec))
+    return model, dataclasses.replace(training, **given(settings, TrainSpec))
+
+
+def _read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tables `[model]` and `[training]` of a TOML file, checked."""
+    import tomllib
+
+    from vaeguard import UsageError, from_dict
+
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--spec {path!r} cannot be read as TOML: {error}") from error
+    if unknown := set(content) - {"model", "training"}:
+        raise UsageError(f"--spec {path!r} has a table {unknown.pop()!r}; known are [model] and [training]")
+    model = from_dict(ModelSpec, content.get("model", {}))
+    training = from_dict(TrainSpec, content.get("training", {}))
+    return (
+        {key: getattr(model, key) for key in content.get("model", {})},
+        {key: getattr(training, key) for key in content.get("training", {})},
+    )
+
+
+def _new_run(name: str, model: ModelSpec) -> Path:
+    kind = model.kind or "vae"
+    return Path("runs") / f"{name}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _point_latest(run: Path) -> None:
+    """Let `runs/latest` point at `run`, by a rename so that it always points somewhere."""
+    latest, fresh = Path("runs/latest"), Path("runs/.latest")
+    try:
+        latest.parent.mkdir(exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(run.resolve() if run.resolve().parent != latest.parent.resolve() else run.name)
+        fresh.replace(latest)
+    except OSError as error:  # some file systems have no links; the run itself is safe
+        say(f"note: runs/latest could not be set ({error.strerror}); name the run with -m {run}")
+
+
+def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": str(run), "seconds": seconds, **record})
+        return
+    best, split = record["best_epoch"], record["data"]["split"]
+    click.echo(f"fitted {record['model']['kind']} on {split['training']} normal images in {seconds:.1f} s -> {run}")
+    line = (
+        f"best epoch {best['epoch']:.0f}: distortion {best['valid_distortion']:.2f} + rate {best['valid_rate']:.2f}"
+        f" nats on {split['validation']} held-out images,"
+        f" {best['active_units']:.0f} of {record['model']['latent']} units active"
+    )
+    if "valid_class_accuracy" in best:
+        line += f", class accuracy {best['valid_class_accuracy']:.3f}"
+    click.echo(line)
+    click.echo(f"calibrated on {split['calibration']} more; next: vaeguard score IMAGES -m {run}")

@@ -1,0 +1,73 @@
+"""The command `vaeguard`: finds the subcommand, turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import version
+
+import click
+
+from vaeguard import VaeguardError
+
+SUMMARIES = {
+    "fit": "Fit a model on normal images.",
+    "score": "Score image files with a fitted model.",
+    "evaluate": "Measure how well a model tells anomalies from normal images.",
+    "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
+    "unpack": "Write a data set as PNG files in class folders.",
+    "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it runs, so that --help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the order in which one meets them."""
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now unless only its summary is wanted."""
+        if cmd_name not in SUMMARIES:
+            return None
+        if ctx.resilient_parsing or (not ctx.args and not ctx.protected_args and ctx.invoked_subcommand is None):
+            return click.Command(cmd_name, short_help=SUMMARIES[cmd_name])
+        command: click.Command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(version("vaeguard"), prog_name="vaeguard")
+def vaeguard() -> None:
+    r"""Find anomalous images with a variational autoencoder fitted on normal ones.
+
+    \b
+    vaeguard fit --normal-classes 0-8     learns the embedded digits 0 to 8
+    vaeguard score images/                scores a folder with the latest model
+    """
+
+
+def main() -> None:
+    """Run the command line; exit codes are those of `vaeguard.errors`, 130 when interrupted."""
+    try:
+        code = vaeguard.main(standalone_mode=False)
+    except VaeguardError as error:
+        code = _complain(str(error), error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _complain(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        code = _complain("interrupted", 130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int) -> int:
+    # A file name may hold a newline; the message stays one line.
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return code

@@ -1,0 +1,30 @@
+"""`vaeguard unpack`."""
+
+from __future__ import annotations
+
+import click
+
+from .common import data_dir_option, download_option, json_option, print_json
+
+
+@click.command()
+@click.argument("data")
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@click.option("-o", "--output", metavar="DIR", help="Folder to write to.  [default: <data>-<split>]")
+@data_dir_option
+@download_option
+@json_option
+def unpack(data: str, split: str, output: str | None, data_dir: str | None, download: bool, as_json: bool) -> None:
+    """Write a data set as PNG files in class folders.
+
+    DATA is a named set, an IDX file, an .npz or an .npy.
+    """
+    from vaeguard import open_images, write_images
+
+    images = open_images(data, split="train" if split == "train" else "test", data_dir=data_dir, download=download)
+    folder = output or f"{images.name}-{split}"
+    write_images(images, folder)
+    if as_json:
+        print_json({"output": folder, "images": len(images.images)})
+    else:
+        click.echo(f"{len(images.images)} images -> {folder}")

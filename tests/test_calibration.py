@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaeguard.calibration import Calibration, Tail
+from vaeguard.errors import VaeguardError
+
+
+def fitted(values):
+    tail = Tail(values.shape[1])
+    tail.fit(values.astype(np.float32))
+    return tail
+
+
+def normal_values(n=2000, k=3, seed=0):
+    return np.random.default_rng(seed).gamma(2.0, size=(n, k)).astype(np.float32)
+
+
+def test_surprise_is_minus_log10_of_the_tail_probability():
+    values = normal_values(20000, 1)
+    tail = fitted(values)
+    fresh = normal_values(20000, 1, seed=1)
+    surprise = tail(torch.from_numpy(fresh))[:, 0].numpy()
+    for level in (0.5, 1.0, 1.3, 2.0):
+        assert np.mean(surprise >= level) == pytest.approx(10**-level, rel=0.15)
+
+
+@given(st.integers(20, 400), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_surprise_never_falls_and_keeps_the_order_past_the_normal_images(n, seed, ties):
+    values = normal_values(n, 1, seed)
+    values = np.round(values) if ties else values
+    grid = np.linspace(values.min() - 1, values.max() + 50, 500, dtype=np.float32)
+    surprise = fitted(values)(torch.from_numpy(grid[:, None]))[:, 0].numpy()
+    assert np.isfinite(surprise).all()
+    assert (np.diff(surprise) >= 0).all()
+    beyond = grid > values.max()
+    assert (np.diff(surprise[beyond]) > 0).all()
+    assert surprise[0] == 0
+
+
+def test_a_constant_term_does_no_harm():
+    tail = fitted(np.full((50, 1), 3.0))
+    surprise = tail(torch.tensor([[2.0], [3.0], [4.0]]))[:, 0]
+    assert surprise[0] == 0
+    assert surprise[1] < surprise[2] < torch.inf
+
+
+def test_p_value_counts_the_normal_scores_that_are_at_least_as_high():
+    calibration = Calibration(2, 4)
+    calibration.fit_score(normal_values(300, 2))
+    calibration.normal_scores.copy_(torch.tensor([0.1, 0.2, 0.3, 50.0]))
+    terms = torch.from_numpy(normal_values(30, 2, seed=3))
+    score, p_value = calibration(terms)
+    for s, p in zip(score.tolist(), p_value.tolist(), strict=True):
+        assert p == pytest.approx((1 + sum(c >= s for c in [0.1, 0.2, 0.3, 50.0])) / 5)
+
+
+def test_false_alarms_come_at_most_at_the_stated_rate():
+    rates = []
+    for seed in range(30):
+        calibration = Calibration(3, 99)
+        calibration.fit_score(normal_values(200, 3, seed))
+        scores = calibration(torch.from_numpy(normal_values(99, 3, seed + 100)))[0]
+        calibration.normal_scores.copy_(scores)
+        p_value = calibration(torch.from_numpy(normal_values(500, 3, seed + 200)))[1]
+        rates.append((p_value <= 0.1).float().mean().item())
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.02)
+
+
+def test_score_rises_with_every_term():
+    calibration = Calibration(3, 1)
+    calibration.fit_score(normal_values(500, 3))
+    base = torch.full((1, 3), 3.0)
+    for k in range(3):
+        higher = base.clone()
+        higher[0, k] += 5
+        assert calibration(higher)[0] > calibration(base)[0]
+
+
+def test_a_term_that_is_not_finite_is_refused():
+    with pytest.raises(VaeguardError, match="not finite"):
+        Calibration(1, 1).fit_score(np.array([[1.0], [np.nan]], dtype=np.float32))

@@ -1,0 +1,251 @@
+"""The commands as a user types them, each in a process of its own where start-up or exit code matters."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COMMAND = str(Path(sys.executable).with_name("vaeguard"))
+
+
+def run(*arguments, cwd, **settings):
+    environment = os.environ | {"VAEGUARD_CACHE": str(Path(cwd) / "cache"), "COLUMNS": "120"}
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        **settings,
+    )
+
+
+def assert_complains(result, code, *words):
+    """One sentence on stderr that names what is asked, the right exit code, no traceback."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    complaint = result.stderr.strip().splitlines()[-1]
+    for word in words:
+        assert word in complaint, complaint
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a quick model of the embedded digits and a few of its test images."""
+    home = tmp_path_factory.mktemp("home")
+    fitted = run("fit", "--normal-classes", "0-8", "--epochs", "8", "-o", "runs/quick", cwd=home)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "fitted mlp" in fitted.stdout
+    unpacked = run("unpack", "digits", "-o", "digits", cwd=home)
+    assert unpacked.returncode == 0, unpacked.stderr
+    return home
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys, time, runpy; sys.argv = ['vaeguard', '--help']\n"
+        f"try: runpy.run_path({COMMAND!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('CPU', time.process_time())\n"
+        "print('HEAVY', [m for m in ('torch', 'numpy', 'pandas', 'sklearn', 'onnxruntime') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in result.stdout
+    for command in ("fit", "score", "evaluate", "reconstruct", "unpack", "doctor"):
+        assert command in result.stdout
+
+
+@pytest.mark.parametrize("command", ["fit", "score", "evaluate", "reconstruct", "unpack", "doctor"])
+def test_every_command_and_option_has_help(command, tmp_path):
+    result = run(command, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    code = (
+        "import click, importlib, sys; from importlib.metadata import entry_points\n"
+        "group = entry_points(group='console_scripts')['vaeguard'].load().__globals__['vaeguard']\n"
+        f"module = importlib.import_module('.{command}', group.callback.__module__.rpartition('.')[0])\n"
+        f"bare = [o.name for o in module.{command}.params if isinstance(o, click.Option) and not o.help]\n"
+        "print(bare)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() in ("[]", "['split']")
+
+
+def test_option_defaults_are_the_specs_own(tmp_path):
+    text = " ".join(run("fit", "--help", cwd=tmp_path).stdout.split())
+    from vaeguard import ModelSpec, TrainSpec
+
+    assert f"--latent INTEGER size of the latent [default: {ModelSpec().latent}]" in text
+    assert f"[default: {TrainSpec().learning_rate:g}]" in text
+    assert f"[default: {TrainSpec().batch_size}]" in text
+
+
+def test_the_bare_forms_work_and_say_what_they_chose(home):
+    result = run("score", "digits", cwd=home)
+    assert result.returncode == 0, result.stderr
+    assert "runs/latest" in result.stderr
+    with (home / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(1 for _ in (home / "digits").rglob("*.png"))
+    assert list(rows[0])[:5] == ["path", "score", "p_value", "anomaly", "recon_error"]
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    assert not (home / "scores.csv.errors.csv").exists()
+
+
+def test_scores_of_files_equal_those_of_the_arrays(home):
+    import vaeguard
+
+    run("score", "digits", "-m", "runs/quick", "-o", "a.csv", cwd=home)
+    with (home / "a.csv").open() as file:
+        scores = {row["path"]: row["score"] for row in csv.DictReader(file)}
+    images = vaeguard.open_images("digits", split="test")
+    found = vaeguard.load(home / "runs/quick").inspect(images.images).score
+    assert sorted(np.float32(list(scores.values()))) == sorted(found)
+
+
+def test_evaluate_prints_and_writes_what_it_measured(home):
+    result = run("evaluate", "--json", cwd=home)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    folder = home / found["output"]
+    assert {"report.json", "scores.csv", "histogram.png", "roc.png"} <= set(os.listdir(folder))
+    table = run("evaluate", "digits", "-m", "runs/quick/model.safetensors", cwd=home)
+    assert "ROC-AUC" in table.stdout
+    assert "recon_error" in table.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("score", "digits"), ("evaluate",), ("reconstruct",), ("unpack", "digits", "-o", "u"), ("doctor",),
+     ("fit", "--epochs", "1", "--normal-classes", "0-8", "-o", "runs/again")],
+)  # fmt: skip
+def test_json_is_one_object_alone_on_stdout(home, arguments):
+    result = run(*arguments, "--json", cwd=home)
+    assert isinstance(json.loads(result.stdout), dict), result.stderr
+
+
+def test_class_folders_of_pictures_fit_score_and_evaluate(home):
+    fitted = run("fit", "digits", "--normal-classes", "0-8", "--epochs", "3", "-o", "runs/folder", cwd=home)
+    assert fitted.returncode == 0, fitted.stderr
+    result = run("evaluate", "digits", "-m", "runs/folder", "--json", cwd=home)
+    assert result.returncode == 0, result.stderr
+
+
+def bad_files(folder):
+    """One file of each kind that cannot be read, beside one good one."""
+    folder.mkdir()
+    good = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    good.save(folder / "good.png")
+    (folder / "text.png").write_text("no picture at all")
+    (folder / "empty.png").write_bytes(b"")
+    big = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    big.save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:700])
+    big.convert("CMYK").save(folder / "cmyk.jpg")
+    big.save(folder / "moving.webp", save_all=True, append_images=[big.rotate(90)])
+    Image.new("1", (40_000, 40_000)).save(folder / "bomb.png")
+    big.save(folder / "moving.gif", save_all=True, append_images=[big.rotate(90)])
+    good.save(folder / "new\nline.png")
+
+
+def test_unreadable_files_are_listed_and_the_rest_is_scored(home):
+    bad_files(home / "bad")
+    result = run("score", "bad", home / "bad" / "moving.gif", "-o", "bad.csv", cwd=home)
+    assert_complains(result, 3, "could not be read", "bad.csv.errors.csv")
+    with (home / "bad.csv").open() as file:
+        read = [row["path"] for row in csv.DictReader(file)]
+    assert read == ["bad/good.png", "bad/new\nline.png"]
+    with (home / "bad.csv.errors.csv").open() as file:
+        reasons = {Path(row["path"]).name: row["error"] for row in csv.DictReader(file)}
+    assert set(reasons) == {
+        "text.png", "empty.png", "cut.jpg", "cmyk.jpg", "moving.webp", "bomb.png", "moving.gif"
+    }  # fmt: skip
+    assert "CMYK" in reasons["cmyk.jpg"]
+    assert "GIF" in reasons["moving.gif"]
+
+
+def test_fit_goes_on_without_the_unreadable_files(home):
+    folder = home / "parts"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(30):
+        Image.fromarray(generator.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("text")
+    result = run("fit", "parts", "--epochs", "1", "-o", "runs/parts", cwd=home)
+    assert_complains(result, 3, "1 files", "parts")
+    assert "broken.png" in result.stderr
+    assert (home / "runs/parts/model.safetensors").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_listed(home):
+    folder = home / "locked"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    (folder / "a.png").chmod(0)
+    assert_complains(run("score", "locked", cwd=home), 3, "could not be read")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("score", "empty"), 2, ["empty"]),
+        (("score", "missing"), 2, ["missing"]),
+        (("score", "digits", "-m", "nowhere"), 4, ["nowhere", "vaeguard fit"]),
+        (("score", "digits", "-m", "text.safetensors"), 4, ["text.safetensors"]),
+        (("score", "digits", "-m", "damaged.safetensors"), 4, ["damaged", "SHA-256"]),
+        (("score", "digits", "-o", "scores.xlsx"), 2, ["scores.xlsx", ".csv"]),
+        (("score", "digits", "--fpr", "1.5"), 2, ["fpr", "1.5"]),
+        (("score", "digits", "--no-such"), 2, ["--no-such"]),
+        (("score",), 2, ["IMAGES"]),
+        (("fit", "empty"), 2, ["empty"]),
+        (("fit", "nodata"), 2, ["nodata"]),
+        (("fit", "sizes"), 2, ["--size"]),
+        (("fit", "--normal-classes", "0-12"), 2, ["12", "0"]),
+        (("fit", "--normal-classes", ""), 2, ["--normal-classes"]),
+        (("fit", "--learning-rate", "-1"), 2, ["--learning-rate"]),
+        (("fit", "--epochs", "many"), 2, ["--epochs"]),
+        (("fit", "--hidden", "4,x"), 2, ["--hidden"]),
+        (("fit", "--spec", "bad.toml"), 2, ["latnet", "latent"]),
+        (("fit", "--resume"), 2, ["-o"]),
+        (("evaluate", "--normal-classes", "0-9"), 2, ["0-9"]),
+        (("evaluate", "flat"), 2, ["flat"]),
+        (("nonsense",), 2, ["nonsense"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code, words):
+    (home / "empty").mkdir(exist_ok=True)
+    (home / "text.safetensors").write_text("no model")
+    content = bytearray((home / "runs/quick/model.safetensors").read_bytes())
+    content[len(content) // 2] ^= 4
+    (home / "damaged.safetensors").write_bytes(content)
+    (home / "bad.toml").write_text("[model]\nlatnet = 3\n")
+    for folder, sizes in (("sizes", (8, 9, 10)), ("flat", (8, 8))):
+        (home / folder).mkdir(exist_ok=True)
+        for i, size in enumerate(sizes):
+            Image.new("L", (size, size)).save(home / folder / f"{i}.png")
+    assert_complains(run(*arguments, cwd=home), code, *words)
+
+
+def test_interrupted_fit_resumes(home):
+    import signal
+    import time
+
+    arguments = ["fit", "--normal-classes", "0-8", "--epochs", "400", "--patience", "400", "-o", "runs/long"]
+    process = subprocess.Popen([COMMAND, *arguments], cwd=home, stderr=subprocess.PIPE, text=True)
+    time.sleep(12)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=30)
+    if process.returncode == 0:
+        pytest.skip("the fit was over before it could be interrupted")
+    assert process.returncode == 130
+    assert "Traceback" not in complaint
+    assert (home / "runs/long/checkpoint.safetensors").exists()
+    again = run(*arguments, "--resume", cwd=home)
+    assert again.returncode == 0, again.stderr

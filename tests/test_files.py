@@ -1,0 +1,59 @@
+import os
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.files import UNSEALED, read_sealed, seal, write_text, writing
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.csv"
+    write_text(target, "old")
+    with pytest.raises(KeyError), writing(target) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_the_file_appears_only_when_it_is_whole(tmp_path):
+    target = tmp_path / "deep" / "a.txt"
+    with writing(target) as temporary:
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VaeguardError, match="cannot write .*file/a.txt"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0))
+def test_every_flipped_bit_is_noticed(tmp_path_factory, before, after, bit):
+    assume(b"vaeguard-sha256:" not in before + after)
+    path = tmp_path_factory.mktemp("seal") / "m"
+    content = seal(before + UNSEALED.encode() + after)
+    path.write_bytes(content)
+    assert read_sealed(path) == content
+    bit %= 8 * len(content)
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(flipped)
+    with pytest.raises(RefusedError):
+        read_sealed(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(RefusedError, match="No such file"):
+        read_sealed(tmp_path / "none")

@@ -1,0 +1,203 @@
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from toy import bars
+
+import vaeguard
+from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError
+from vaeguard.fitting import split_rows
+from vaeguard.training import epochs_for
+
+QUICK = TrainSpec(epochs=6, batch_size=32)
+SMALL = ModelSpec(kind="mlp", hidden=(32,), latent=4)
+
+pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
+
+
+def weights(detector):
+    return {name: value.clone() for name, value in detector.graph.state_dict().items()}
+
+
+def assert_same_bits(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"guided": False}, {"prior": "per-class"}, {"autoencoder": True}, {"likelihood": "gaussian-pixel"}],
+)
+def test_anomalies_score_higher_than_normal_images(kind, settings):
+    images, labels = bars(300)
+    model = ModelSpec(**{"kind": kind, "hidden": (32,), "latent": 4, "channels": 4} | settings)
+    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(epochs=30))
+    fresh, fresh_labels = bars(120, seed=5)
+    score = detector.inspect(fresh).score
+    assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)
+
+
+def test_score_rises_with_corruption():
+    images, labels = bars(300)
+    detector = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=30))
+    fresh = bars(60, seed=7)[0].astype(float)
+    noise = np.random.default_rng(0).normal(size=fresh.shape)
+    medians = [
+        np.median(detector.inspect(np.clip(fresh + sigma * noise, 0, 255).astype(np.uint8)).score)
+        for sigma in (0, 25, 60, 120)
+    ]
+    assert medians == sorted(medians)
+    assert medians[-1] > medians[0] + 1
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not():
+    images, labels = bars()
+    one, two = (vaeguard.fit(images, labels, model=SMALL, training=QUICK) for _ in range(2))
+    assert_same_bits(one, two)
+    other = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=6, batch_size=32, seed=1))
+    assert not torch.equal(one.graph.vae.posterior_mean.weight, other.graph.vae.posterior_mean.weight)
+
+
+@pytest.mark.parametrize("model", [SMALL, ModelSpec(kind="conv", channels=2, latent=3, dropout=0.2)])
+def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model):
+    images, labels = bars()
+    training = TrainSpec(epochs=6, batch_size=32, augment_shift=1, input_noise=0.1)
+    unbroken = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "unbroken")
+    monkeypatch.setattr("vaeguard.fitting.CHECKPOINT_SECONDS", 0.0)
+
+    def kill(done, total, text):
+        if done > total * 0.6:
+            raise SystemError("killed")
+
+    with pytest.raises(SystemError):
+        vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run", progress=kill)
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    resumed = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run", resume=True)
+    assert_same_bits(unbroken, resumed)
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_resume_refuses_other_settings(tmp_path, monkeypatch):
+    images, labels = bars()
+    monkeypatch.setattr("vaeguard.fitting.CHECKPOINT_SECONDS", 0.0)
+
+    def kill(done, total, text):
+        if done > total / 2:
+            raise SystemError
+
+    with pytest.raises(SystemError):
+        vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=kill)
+    with pytest.raises(UsageError, match=r"beta \(was 1.0, now 2.0\)"):
+        vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=6, batch_size=32, beta=2.0), run=tmp_path,
+                     resume=True)  # fmt: skip
+
+
+def test_divergence_stops_and_keeps_the_last_good_weights(tmp_path):
+    images, labels = bars()
+    training = TrainSpec(epochs=20, batch_size=32, learning_rate=1e12)
+    with pytest.raises(VaeguardError, match=r"diverged.*learning-rate.*kept in"):
+        vaeguard.fit(images, labels, model=ModelSpec(kind="conv", channels=2, likelihood="gaussian"),
+                     training=training, run=tmp_path)  # fmt: skip
+    from vaeguard.model_file import read_tensors
+
+    tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
+    assert all(value.isfinite().all() for name, value in tensors.items() if name.startswith("best."))
+
+
+@pytest.mark.filterwarnings("default::vaeguard.training.TrainingWarning")
+def test_posterior_collapse_is_said_with_advice():
+    images, labels = bars()
+    with pytest.warns(TrainingWarning, match=r"posterior collapse.*--beta"):
+        vaeguard.fit(images, labels, model=ModelSpec(kind="mlp", guided=False), training=TrainSpec(epochs=3, beta=1e4))
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    images, labels = bars(60)
+    training = TrainSpec(epochs=300, batch_size=32, patience=5, learning_rate=3e-2, schedule="constant")
+    vaeguard.fit(images, labels, model=SMALL, training=training, run=tmp_path)
+    with open(tmp_path / "history.csv") as file:
+        history = list(csv.DictReader(file))
+    record = json.loads((tmp_path / "report.json").read_text())
+    losses = [float(row["valid_loss"]) for row in history]
+    assert len(history) < 300
+    assert record["best_epoch"]["epoch"] == 1 + int(np.argmin(losses))
+    assert len(history) == record["best_epoch"]["epoch"] + 5
+    assert {"loss", "distortion", "rate", "active_units", "seconds"} <= set(history[0])
+
+
+def test_split_is_stratified_disjoint_and_complete():
+    classes = [np.arange(0, 50), np.arange(50, 150)]
+    split = split_rows(classes, TrainSpec(validation=0.2, calibration=0.1))
+    assert sorted(np.concatenate([split.training, split.validation, split.calibration])) == list(range(150))
+    assert (split.validation < 50).sum() == 10
+    assert (split.calibration < 50).sum() == 5
+    assert split.digest() != split_rows(classes, TrainSpec(seed=1)).digest()
+
+
+def test_anomalous_images_are_never_looked_at():
+    images, labels = bars()
+    changed = images.copy()
+    changed[labels == 2] = 255 - changed[labels == 2]
+    one, two = (
+        vaeguard.fit(some, labels, normal_classes="0,1", model=SMALL, training=QUICK) for some in (images, changed)
+    )
+    assert_same_bits(one, two)
+
+
+def test_float_images_and_class_names_are_taken():
+    images, labels = bars()
+    names = np.array(["good", "ok", "bad"])[labels]
+    one = vaeguard.fit(images, names, normal_classes="good,ok", model=SMALL, training=QUICK)
+    two = vaeguard.fit(
+        images.astype(np.float32) / 255, names, normal_classes=["good", "ok"], model=SMALL, training=QUICK
+    )
+    assert_same_bits(one, two)
+    assert one.info.normal_classes == ("good", "ok")
+    assert one.info.class_names == ("bad", "good", "ok")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"normal_classes": "7"}, "0, 1, 2"),
+        ({"images": np.zeros((5, 1, 8, 8), np.uint8), "labels": None}, "at least 20"),
+        ({"images": np.zeros((40, 8), np.uint8), "labels": None}, "shape"),
+        ({"images": np.full((40, 8, 8), 3.0), "labels": None}, r"\[0, 1\]"),
+        ({"images": np.zeros((40, 8, 8), np.int32), "labels": None}, "int32"),
+        ({"labels": [1, 2]}, "one per image"),
+        ({"labels": None, "normal_classes": "0"}, "no classes"),
+    ],
+)
+def test_bad_arguments_are_one_clear_sentence(arguments, message):
+    images, labels = bars()
+    values = {"images": images, "labels": labels} | arguments
+    with pytest.raises(UsageError, match=message):
+        vaeguard.fit(values.pop("images"), values.pop("labels"), **values)
+
+
+def test_epochs_follow_the_number_of_images():
+    assert epochs_for(TrainSpec(), 48_600) == 16
+    assert epochs_for(TrainSpec(), 800) == 400
+    assert epochs_for(TrainSpec(), 10**7) == 10
+    assert epochs_for(TrainSpec(epochs=3), 800) == 3
+
+
+def test_run_folder_holds_model_history_and_report(tmp_path):
+    images, labels = bars()
+    vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path)
+    names = {"model.safetensors", "history.csv", "report.json", "history.png", "reconstructions.png"}
+    assert set(os.listdir(tmp_path)) == names
+
+
+def test_cuda_without_a_device_fails_loudly():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    images, labels = bars()
+    with pytest.raises(UsageError, match="--device cuda"):
+        vaeguard.fit(images, labels, training=TrainSpec(device="cuda"))

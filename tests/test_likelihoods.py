@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vaeguard.likelihoods import MIN_SIGMA, Bernoulli, Gaussian, likelihood, raw_channels
+from vaeguard.spec import ModelSpec
+
+
+def test_bernoulli_log_prob_is_the_classic_cross_entropy():
+    logits, image = torch.randn(5, 1, 4, 3), torch.rand(5, 1, 4, 3)
+    classic = F.binary_cross_entropy(torch.sigmoid(logits), image, reduction="none")
+    torch.testing.assert_close(-Bernoulli(logits).log_prob(image), classic)
+
+
+def test_bernoulli_probabilities_of_both_values_sum_to_one():
+    head = Bernoulli(3 * torch.randn(50, 1, 2, 2))
+    ones = torch.ones(50, 1, 2, 2)
+    torch.testing.assert_close(head.log_prob(ones).exp() + head.log_prob(0 * ones).exp(), ones)
+
+
+def test_gaussian_density_integrates_to_one():
+    head = Gaussian(torch.tensor(0.3), torch.tensor(0.2))
+    grid = torch.linspace(-3, 4, 20001)
+    assert torch.trapezoid(head.log_prob(grid).exp(), grid).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_classic_sigma_gives_the_squared_error_and_a_constant():
+    mean, image = torch.rand(6, 1, 5, 5), torch.rand(6, 1, 5, 5)
+    head = likelihood(ModelSpec(likelihood="gaussian"), torch.logit(mean))
+    constant = 0.5 * math.log(math.pi)
+    torch.testing.assert_close(-head.log_prob(image), (image - mean).square() + constant)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian-image", "gaussian-pixel"])
+def test_samples_have_the_mean_that_the_head_states(name):
+    spec = ModelSpec(likelihood=name, sigma=0.3)
+    torch.manual_seed(0)
+    raw = torch.randn(1, raw_channels(spec), 4, 4).expand(20000, -1, -1, -1)
+    head = likelihood(spec, raw)
+    sampled = head.sample(torch.Generator().manual_seed(1))
+    torch.testing.assert_close(sampled.mean(0), head.mean[0], atol=0.05, rtol=0)
+
+
+def test_learned_sigma_is_shared_per_image_or_free_per_pixel():
+    raw = torch.randn(3, 2, 4, 4)
+    per_image = likelihood(ModelSpec(likelihood="gaussian-image"), raw)
+    per_pixel = likelihood(ModelSpec(likelihood="gaussian-pixel"), raw)
+    assert per_image.sigma.shape == (3, 1, 1, 1)
+    assert per_pixel.sigma.shape == (3, 1, 4, 4)
+    low = likelihood(ModelSpec(likelihood="gaussian-pixel"), raw - 100)
+    assert low.sigma.min() >= MIN_SIGMA

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from vaeguard.models import VAE, Posterior
+from vaeguard.objective import Losses, distortion, gaussian_kl, losses, nearest_kl, objective
+from vaeguard.spec import ModelSpec, TrainSpec
+
+CLASSES = ("a", "b", "c")
+
+
+def small_vae(**settings):
+    torch.manual_seed(0)
+    return VAE(ModelSpec(**{"kind": "mlp", "hidden": (16,), "latent": 3} | settings).resolved((1, 6, 5), CLASSES))
+
+
+def random_posterior(n=4, latent=3):
+    torch.manual_seed(1)
+    return Posterior(torch.randn(n, latent, dtype=torch.double), torch.randn(n, latent, dtype=torch.double))
+
+
+def test_closed_form_kl_equals_monte_carlo():
+    posterior, prior_mean = random_posterior(), torch.tensor([0.5, -1.0, 2.0], dtype=torch.double)
+    sigma = (0.5 * posterior.logvar).exp()
+    q = torch.distributions.Normal(posterior.mean, sigma)
+    p = torch.distributions.Normal(prior_mean, torch.ones(3, dtype=torch.double))
+    z = q.sample((200_000,))
+    estimate = (q.log_prob(z) - p.log_prob(z)).mean(0)
+    torch.testing.assert_close(gaussian_kl(posterior, prior_mean), estimate, atol=0.03, rtol=0.01)
+
+
+def test_gradient_of_the_kl_at_the_mean_is_the_mean():
+    posterior = random_posterior()
+    mean = posterior.mean.requires_grad_()
+    (gradient,) = torch.autograd.grad(gaussian_kl(Posterior(mean, posterior.logvar)).sum(), mean)
+    torch.testing.assert_close(gradient, mean.detach())
+
+
+def test_kl_is_zero_only_at_the_prior():
+    zero = torch.zeros(2, 3)
+    assert gaussian_kl(Posterior(zero, zero)).abs().max() == 0
+    assert gaussian_kl(random_posterior()).min() > 0
+
+
+def test_mean_elbo_is_at_most_the_importance_weighted_bound():
+    vae, image = small_vae(guided=False).double().eval(), torch.rand(7, 1, 6, 5, dtype=torch.double)
+    with torch.no_grad():
+        posterior = vae.posterior(image)
+        noise = torch.randn(64, 7, 3, dtype=torch.double)
+        z = posterior.mean + (0.5 * posterior.logvar).exp() * noise
+        log_q = torch.distributions.Normal(posterior.mean, (0.5 * posterior.logvar).exp()).log_prob(z).sum(2)
+        log_p = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(2)
+        log_x = torch.stack([-distortion(vae.likelihood(one), image) for one in z])
+        weights = log_x + log_p - log_q
+    elbo, bound = weights.mean(0), weights.logsumexp(0) - torch.tensor(64.0).log()
+    assert (elbo <= bound + 1e-9).all()
+    # ... and with the closed-form rate the estimate is the same number.
+    estimate = (log_x.mean(0) - gaussian_kl(posterior).sum(1)).mean()
+    assert elbo.mean().item() == pytest.approx(estimate.item(), abs=0.5)
+
+
+def test_losses_are_per_example():
+    vae, image = small_vae(guided=True).double().eval(), torch.rand(6, 1, 6, 5, dtype=torch.double)
+    noise, labels = torch.randn(6, 3, dtype=torch.double), torch.tensor([0, 1, 2, 0, 1, 2])
+    together = losses(vae, image, image, noise, labels)
+    alone = losses(vae, image[2:3], image[2:3], noise[2:3], labels[2:3])
+    for name in ("distortion", "kl", "class_loss", "correct"):
+        torch.testing.assert_close(getattr(together, name)[2:3], getattr(alone, name))
+
+
+def test_objective_is_distortion_plus_beta_rate():
+    found = Losses(torch.zeros(2, 3), torch.tensor([10.0, 20.0]), torch.tensor([[1.0, 2, 3], [3, 2, 1]]))
+    assert objective(found, TrainSpec(), 0.5, pixels=30) == 15 + 0.5 * 6
+    assert objective(found, TrainSpec(reduction="mean"), 0.5, pixels=30) == 15 / 30 + 0.5 * 6 / 3
+
+
+def test_free_bits_spare_a_unit_until_it_costs_more():
+    kl = torch.tensor([[0.1, 2.0]], requires_grad=True)
+    loss = objective(Losses(torch.zeros(1, 2), torch.zeros(1), kl), TrainSpec(free_bits=0.5), 1.0, pixels=1)
+    assert loss.item() == pytest.approx(2.5)
+    (gradient,) = torch.autograd.grad(loss, kl)
+    assert gradient.tolist() == [[0, 1]]
+
+
+def test_rate_of_a_prior_per_class_is_the_smallest_over_the_classes():
+    vae = small_vae(prior="per-class", guided=False)
+    posterior = vae.posterior(torch.rand(5, 1, 6, 5))
+    each = torch.stack([gaussian_kl(posterior, mean).sum(1) for mean in vae.prior_means])
+    torch.testing.assert_close(nearest_kl(vae, posterior), each.min(0).values)
+
+
+def test_an_autoencoder_has_no_rate_and_no_noise():
+    vae, image = small_vae(autoencoder=True, guided=False), torch.rand(5, 1, 6, 5)
+    one = losses(vae, image, image, torch.randn(5, 3), None)
+    other = losses(vae, image, image, torch.randn(5, 3), None)
+    assert torch.equal(one.distortion, other.distortion)
+    assert one.kl.abs().max() == 0

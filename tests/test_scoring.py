@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.inspection import DetectorInfo, Inspection
+from vaeguard.scoring import flag, fpr_note, score_files, score_set
+from vaeguard.sources import ImageSet
+from vaeguard.tables import read_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CALIBRATION_IMAGES = 99
+
+
+def info(**record: object) -> DetectorInfo:
+    return DetectorInfo((1, 8, 8), ("recon_error", "kl"), (), (), record)
+
+
+@dataclass
+class FakeDetector:
+    """The mean brightness in [0, 1] is the score, one minus it the p-value."""
+
+    info: DetectorInfo = field(default_factory=lambda: info(calibration={"images": CALIBRATION_IMAGES}))
+    batches: list[int] = field(default_factory=list)
+    broken: bool = False
+
+    def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
+        self.batches.append(len(images))
+        score = images.reshape(len(images), -1).mean(1, dtype=np.float64).astype(np.float32) / 255
+        if self.broken:
+            score[-1] = np.nan
+        return Inspection(score, np.float32(1) - score, {"kl": score * 2, "recon_error": score**2})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "b").mkdir(parents=True)
+    for index, name in enumerate(["z.png", "b/1.png", "b/0.png", "a.png", "b.png"]):
+        Image.fromarray(np.full((8, 8), index * 60, np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_rows_are_in_sorted_path_order_with_the_promised_columns(suffix: str, folder: Path, tmp_path: Path) -> None:
+    detector = FakeDetector()
+    summary = score_files(detector, [folder], tmp_path / f"scores{suffix}", fpr=0.1, batch_size=2)
+    table = read_table(tmp_path / f"scores{suffix}")
+    assert list(table.columns) == ["path", "score", "p_value", "anomaly", "recon_error", "kl"]
+    assert table["path"].tolist() == sorted(str(path) for path in folder.rglob("*.png"))
+    by_name = dict(zip(table["path"], table["score"], strict=True))
+    assert by_name[str(folder / "b.png")] == pytest.approx(240 / 255)
+    assert np.array_equal(table["anomaly"], table["p_value"] <= 0.1)
+    assert table["anomaly"].dtype == bool
+    assert (summary.images, summary.anomalies, summary.errors, summary.note) == (5, 1, (), None)
+    assert summary.output == str(tmp_path / f"scores{suffix}")
+    assert summary.seconds > 0
+
+
+def test_batches_do_not_change_the_file(folder: Path, tmp_path: Path) -> None:
+    score_files(FakeDetector(), [folder], tmp_path / "a.csv", batch_size=2)
+    score_files(FakeDetector(), folder, tmp_path / "b.csv", batch_size=256)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_unreadable_inputs_are_listed_and_the_list_goes_when_they_do(folder: Path, tmp_path: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    seen = []
+    summary = score_files(FakeDetector(), [folder], tmp_path / "s.csv", progress=lambda *step: seen.append(step))
+    errors = read_table(tmp_path / "s.csv.errors.csv")
+    assert list(errors.columns) == ["path", "error"]
+    assert errors["path"].tolist() == [str(folder / "broken.png")]
+    assert tuple(zip(errors["path"], errors["error"], strict=True)) == summary.errors
+    assert summary.to_dict()["errors"] == errors.to_dict("records")
+    assert summary.images == len(read_table(tmp_path / "s.csv")) == 5
+    assert seen[-1] == (6, 6, "6 of 6 images")
+    (folder / "broken.png").unlink()
+    assert score_files(FakeDetector(), [folder], tmp_path / "s.csv").errors == ()
+    assert not (tmp_path / "s.csv.errors.csv").exists()
+
+
+def test_where_nothing_can_be_read_the_table_has_only_its_header(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    detector = FakeDetector()
+    summary = score_files(detector, [tmp_path / "x.png"], tmp_path / "s.csv")
+    assert (summary.images, len(summary.errors), detector.batches) == (0, 1, [])
+    assert (tmp_path / "s.csv").read_text() == "path,score,p_value,anomaly,recon_error,kl\n"
+
+
+def test_a_failure_leaves_the_old_table(folder: Path, tmp_path: Path) -> None:
+    score_files(FakeDetector(), [folder], tmp_path / "s.csv")
+    before = (tmp_path / "s.csv").read_bytes()
+    with pytest.raises(VaeguardError, match=r"no number as the score of '.*z\.png'"):
+        score_files(FakeDetector(broken=True), [folder], tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "s.csv"]
+
+
+@pytest.mark.parametrize("fpr", [0, 1, -0.1, 1.5, float("nan")])
+def test_a_false_alarm_rate_outside_0_to_1_is_refused(fpr: float, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--fpr"):
+        score_files(FakeDetector(), [folder], tmp_path / "s.csv", fpr=fpr)
+
+
+def test_an_unknown_suffix_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    detector = FakeDetector()
+    with pytest.raises(UsageError, match=r"\.csv, \.parquet or \.jsonl"):
+        score_files(detector, [folder], tmp_path / "scores.xlsx")
+    assert detector.batches == []
+
+
+@given(images=st.integers(1, 10_000))
+def test_the_note_comes_exactly_where_the_smallest_p_value_is_not_flagged(images: int) -> None:
+    record = info(calibration={"images": images})
+    smallest = np.float32(1) / np.float32(images + 1)
+    for fpr in (1 / (images + 1), 0.5 / (images + 1), min(1.5 / (images + 1), 0.9)):
+        assert (fpr_note(record, fpr) is None) == flag(np.array([smallest]), fpr).all()
+    assert fpr_note(record, 1 / (images + 1)) is None
+    assert "nothing can be flagged" in (fpr_note(record, 0.5 / (images + 1)) or "")
+
+
+def test_no_note_where_the_calibration_is_unknown() -> None:
+    assert fpr_note(info(), 1e-9) is None
+    assert fpr_note(info(calibration=None), 1e-9) is None
+
+
+def test_the_p_value_at_the_rate_itself_is_flagged() -> None:
+    one_in_twenty = np.array([1], np.float32) / np.float32(20)
+    assert float(one_in_twenty[0]) > 0.05
+    assert flag(one_in_twenty, 0.05).all()
+    assert not flag(np.nextafter(one_in_twenty, np.float32(1)), 0.05).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 256])
+def test_score_set_joins_batches_in_order(batch_size: int) -> None:
+    images = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
+    detector = FakeDetector()
+    found = score_set(detector, ImageSet("set", images, None, (), [str(i) for i in range(7)], ""), batch_size)
+    assert max(detector.batches) <= batch_size
+    assert found.score.tobytes() == detector.inspect(images).score.tobytes()
+    assert set(found.terms) == {"recon_error", "kl"}
+
+
+def test_an_empty_set_is_refused() -> None:
+    with pytest.raises(UsageError, match="'nothing' has no images"):
+        score_set(FakeDetector(), ImageSet("nothing", np.zeros((0, 1, 8, 8), np.uint8), None, (), [], ""))
+
+
+def test_torch_is_not_imported() -> None:
+    import subprocess
+
+    code = "import sys, vaeguard.scoring, vaeguard.evaluation, vaeguard.pictures, vaeguard.doctor; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "sklearn", "pandas", "matplotlib", "pyarrow", "scipy"} & set(ran.stdout.split())

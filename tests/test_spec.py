@@ -1,0 +1,62 @@
+import dataclasses
+
+import pytest
+
+from vaeguard.errors import UsageError
+from vaeguard.presets import PRESETS, preset
+from vaeguard.spec import ModelSpec, TrainSpec, from_dict, to_dict
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_specs_survive_the_round_trip_through_a_dict(name):
+    chosen = preset(name)
+    assert from_dict(ModelSpec, to_dict(chosen.model)) == chosen.model
+    assert from_dict(TrainSpec, to_dict(chosen.training)) == chosen.training
+
+
+def test_an_unknown_key_suggests_the_nearest():
+    with pytest.raises(UsageError, match="'latnet'.*did you mean 'latent'"):
+        from_dict(ModelSpec, {"latnet": 3})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (ModelSpec, {"kind": "transformer"}),
+        (ModelSpec, {"latent": 0}),
+        (ModelSpec, {"hidden": (400, -1)}),
+        (ModelSpec, {"sigma": float("nan")}),
+        (ModelSpec, {"dropout": 1.0}),
+        (ModelSpec, {"likelihood": "mse"}),
+        (ModelSpec, {"autoencoder": True, "prior": "per-class"}),
+        (TrainSpec, {"epochs": 0}),
+        (TrainSpec, {"learning_rate": -1.0}),
+        (TrainSpec, {"beta": float("inf")}),
+        (TrainSpec, {"calibration": 0.0}),
+        (TrainSpec, {"validation": 0.5, "calibration": 0.5}),
+        (TrainSpec, {"device": "tpu"}),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(kind, values):
+    with pytest.raises(UsageError) as caught:
+        kind(**values)
+    assert any("--" + name.replace("_", "-") in str(caught.value) for name in values) or "kind" in values
+
+
+def test_open_choices_are_settled_by_the_data():
+    assert ModelSpec().resolved((1, 8, 8), ()).kind == "mlp"
+    assert ModelSpec().resolved((1, 28, 28), ()).kind == "conv"
+    assert ModelSpec().resolved((1, 28, 28), ("a", "b")).guided is True
+    assert ModelSpec().resolved((1, 28, 28), ("a",)).guided is False
+    assert ModelSpec(guided=False).resolved((1, 28, 28), ("a", "b")).guided is False
+
+
+@pytest.mark.parametrize("values", [{"guided": True}, {"prior": "per-class"}])
+def test_classes_are_needed_for_what_uses_them(values):
+    with pytest.raises(UsageError, match="at least two labelled normal classes"):
+        ModelSpec(**values).resolved((1, 8, 8), ("only",))
+
+
+def test_specs_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ModelSpec().latent = 3

@@ -1,0 +1,96 @@
+"""Anomaly detection and denoising of images with variational autoencoders, fitted on normal images only.
+
+>>> import vaeguard
+>>> detector = vaeguard.fit(vaeguard.open_images("digits"), normal_classes="0-8")  # doctest: +SKIP
+>>> detector.inspect(batch).score  # doctest: +SKIP
+
+Names load what they need on first use, so that `import vaeguard` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaeguard.classes import parse_classes
+    from vaeguard.devices import pick_device
+    from vaeguard.doctor import examine
+    from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
+    from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
+    from vaeguard.fitting import fit
+    from vaeguard.images import ImageRule
+    from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.model_file import latest_run, load, save
+    from vaeguard.pictures import draw_reconstructions, pick_examples
+    from vaeguard.presets import PRESETS, preset
+    from vaeguard.scoring import score_files, score_set
+    from vaeguard.sources import ImageSet, list_images, open_images, write_images
+    from vaeguard.spec import ModelSpec, TrainSpec, from_dict, to_dict
+    from vaeguard.training import TrainingWarning
+
+_HOMES = {
+    "classes": ("parse_classes",),
+    "devices": ("pick_device",),
+    "doctor": ("examine",),
+    "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
+    "evaluation": ("evaluate", "rich_tables", "write_evaluation"),
+    "fitting": ("fit",),
+    "images": ("ImageRule",),
+    "inspection": ("Detector", "DetectorInfo", "Inspection"),
+    "model_file": ("latest_run", "load", "save"),
+    "pictures": ("draw_reconstructions", "pick_examples"),
+    "presets": ("PRESETS", "preset"),
+    "scoring": ("score_files", "score_set"),
+    "sources": ("ImageSet", "list_images", "open_images", "write_images"),
+    "spec": ("ModelSpec", "TrainSpec", "from_dict", "to_dict"),
+    "training": ("TrainingWarning",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "PRESETS",
+    "Detector",
+    "DetectorInfo",
+    "ImageRule",
+    "ImageSet",
+    "InputsSkippedError",
+    "Inspection",
+    "ModelSpec",
+    "RefusedError",
+    "TrainSpec",
+    "TrainingWarning",
+    "UnreadableError",
+    "UsageError",
+    "VaeguardError",
+    "draw_reconstructions",
+    "evaluate",
+    "examine",
+    "fit",
+    "from_dict",
+    "latest_run",
+    "list_images",
+    "load",
+    "open_images",
+    "parse_classes",
+    "pick_device",
+    "pick_examples",
+    "preset",
+    "rich_tables",
+    "save",
+    "score_files",
+    "score_set",
+    "to_dict",
+    "write_evaluation",
+    "write_images",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"vaeguard.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'vaeguard' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,78 @@
+"""Checkpoints: a killed training goes on where it stopped and ends with the same bits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vaeguard.errors import UsageError
+from vaeguard.model_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vaeguard.training import State
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+def write_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None:
+    """Write all of `state` to `path`; `settings` (specs, data fingerprint) guard against a wrong continuation."""
+    tensors = {f"vae.{name}": value for name, value in state.vae.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
+    tensors |= {"order": state.order.get_state(), "noise": state.noise.get_state(), "dropout": _dropout_state(state)}
+    for index, values in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+    progress = {"best_loss": state.best_loss, "best_epoch": state.best_epoch, "history": state.history}
+    write_tensors(path, tensors, {"kind": "checkpoint", "settings": settings, **progress})
+
+
+def read_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None:
+    """Set `state` to what `path` holds.
+
+    Raises
+    ------
+    UsageError
+        The checkpoint is of a run with other settings or other data; the message names them.
+    RefusedError
+        The file is damaged.
+    """
+    tensors, record = read_tensors(path)
+    _check_settings(path, record.get("settings", {}), settings)
+    state.vae.load_state_dict(_under(tensors, "vae."))
+    device = state.noise.device
+    state.best_weights = {name: value.to(device) for name, value in _under(tensors, "best.").items()}
+    state.order.set_state(tensors["order"])
+    state.noise.set_state(tensors["noise"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["dropout"])
+    else:
+        torch.set_rng_state(tensors["dropout"])
+    optimizer = state.optimizer.state_dict()
+    for name, value in _under(tensors, "optimizer.").items():
+        index, key = name.split(".")
+        optimizer["state"].setdefault(int(index), {})[key] = value
+    state.optimizer.load_state_dict(optimizer)
+    state.best_loss, state.best_epoch = record["best_loss"], record["best_epoch"]
+    state.history = record["history"]
+
+
+def _dropout_state(state: State) -> torch.Tensor:
+    """Dropout draws from torch's own generator of the device."""
+    return torch.cuda.get_rng_state() if state.noise.device.type == "cuda" else torch.get_rng_state()
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differ = [
+        f"{key} (was {found.get(group, {}).get(key)!r}, now {value!r})"
+        for group, values in wanted.items()
+        for key, value in values.items()
+        if found.get(group, {}).get(key) != value
+    ]
+    if differ:
+        raise UsageError(f"cannot resume from {str(path)!r}: other settings or data: {'; '.join(differ)}")

@@ -1,0 +1,100 @@
+"""What `--normal-classes` says: `0-8`, `0,2,5-7`, `good,ok`, and back from indices to such text."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING
+
+from vaeguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_SHOWN = 20
+
+
+def parse_classes(text: str, class_names: Sequence[str], *, must_leave_anomalies: bool = False) -> tuple[int, ...]:
+    """Return the sorted indices into `class_names` of the classes that `text` lists.
+
+    Items are separated by commas. A class name wins over any other reading; a number is a class name where the
+    data has numbers for names, else an index from 0; a range has two such numbers and includes both.
+
+    >>> parse_classes("0,2,5-7", tuple("0123456789"))
+    (0, 2, 5, 6, 7)
+    >>> parse_classes("good", ("crack", "good"))
+    (1,)
+
+    Raises
+    ------
+    UsageError
+        An item is no class of the data, the list is empty, or, with `must_leave_anomalies`, it names every class.
+    """
+    if not class_names:
+        raise UsageError(f"the data has no classes to choose {text!r} from; leave --normal-classes out")
+    whole = text.strip()
+    items = [whole] if whole in class_names else [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise UsageError(f"--normal-classes is empty; {_existing(class_names)}")
+    found = sorted({index for item in items for index in _indices(item, class_names)})
+    if must_leave_anomalies and len(found) == len(class_names):
+        raise UsageError(
+            f"--normal-classes {text!r} names every class, which leaves no anomalies to find; {_existing(class_names)}"
+        )
+    return tuple(found)
+
+
+def describe_classes(indices: Iterable[int], class_names: Sequence[str]) -> str:
+    """Return short text for class indices, which `parse_classes` reads back: `0-8`, or names.
+
+    >>> describe_classes((0, 1, 2, 5), tuple("0123456789"))
+    '0-2,5'
+    """
+    chosen = sorted(set(indices))
+    names = [class_names[index] for index in chosen]
+    if names != [str(index) for index in chosen]:
+        return ",".join(names)
+    runs: list[list[int]] = []
+    for index in chosen:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _indices(item: str, class_names: Sequence[str]) -> list[int]:
+    if item in class_names:
+        return [class_names.index(item)]
+    limits = _RANGE.fullmatch(item)
+    if limits:
+        first, last = int(limits[1]), int(limits[2])
+        if first > last:
+            raise UsageError(f"--normal-classes has the range {item!r}, which runs downwards; write {last}-{first}")
+        if last - first >= 1_000_000:
+            raise UsageError(
+                f"--normal-classes has the range {item!r}, which is far too long; {_existing(class_names)}"
+            )
+        return [_number(str(value), item, class_names) for value in range(first, last + 1)]
+    return [_number(item, item, class_names)]
+
+
+def _number(number: str, item: str, class_names: Sequence[str]) -> int:
+    if number in class_names:
+        return class_names.index(number)
+    # Where any name is a number, an index would quietly mean another class.
+    indexable = not any(_NUMBER.fullmatch(name) for name in class_names)
+    if indexable and _NUMBER.fullmatch(number) and int(number) < len(class_names):
+        return int(number)
+    close = difflib.get_close_matches(number, class_names, 1)
+    hint = f"did you mean {close[0]!r}? " if close and not _NUMBER.fullmatch(number) else ""
+    within = "" if number == item else f" (in {item!r})"
+    raise UsageError(f"--normal-classes: no class {number!r}{within} in the data; {hint}{_existing(class_names)}")
+
+
+def _existing(class_names: Sequence[str]) -> str:
+    shown = ", ".join(class_names[:_SHOWN])
+    more = f" and {len(class_names) - _SHOWN} more" if len(class_names) > _SHOWN else ""
+    return f"the classes are {shown}{more}"

@@ -1,0 +1,47 @@
+"""The exceptions of vaeguard; each carries the exit code of the command line.
+
+::
+
+    VaeguardError            1  the work failed
+    ├── UsageError           2  an option or argument is wrong
+    ├── InputsSkippedError   3  done, but some inputs could not be read
+    └── RefusedError         4  a model or an input was refused: damaged, unsafe, of the wrong kind
+        └── UnreadableError  4  one image cannot be read; batch jobs list it and go on
+
+A message is one sentence that names the file or option, what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class VaeguardError(Exception):
+    """The work could not be done; the message says why and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(VaeguardError, ValueError):
+    """An option or argument has a value that cannot work."""
+
+    exit_code = 2
+
+
+class InputsSkippedError(VaeguardError):
+    """Everything else is done, but some inputs could not be read; each one is listed."""
+
+    exit_code = 3
+
+
+class RefusedError(VaeguardError):
+    """A model or an input was refused because it is damaged, unsafe or of the wrong kind."""
+
+    exit_code = 4
+
+
+class UnreadableError(RefusedError):
+    """One image cannot be read; `reason` says why, without the file's name."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path!r}: {reason}")
+        self.path = path
+        self.reason = reason

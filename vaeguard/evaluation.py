@@ -1,0 +1,382 @@
+"""Evaluate a detector on labelled images: ROC-AUC of every term, realised false alarms, and each class by itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.files import write_text
+from vaeguard.scoring import DEFAULT_FPR, check_fpr, flag, fpr_note, score_columns, score_set
+from vaeguard.tables import write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from rich.table import Table
+
+    from vaeguard.inspection import Detector, Inspection
+    from vaeguard.scoring import Progress
+    from vaeguard.sources import ImageSet
+
+    Bools = npt.NDArray[np.bool_]
+    Scores = npt.NDArray[np.floating]
+
+TARGET_TPR = 0.95
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well one score separates anomalous from normal images, whatever the threshold.
+
+    Attributes
+    ----------
+    name : str
+        `score` for the combined score, else the term's name.
+    roc_auc : float
+        Area under the ROC curve: how often an anomalous image scores above a normal one (ties count half).
+    roc_auc_low, roc_auc_high : float
+        Its 95% interval (DeLong), in [0, 1].
+    average_precision : float
+        Area under the precision-recall curve, anomalous = positive.
+    no_skill_precision : float
+        What chance gives there: the share of anomalous images.
+    fpr_at_95_tpr : float
+        The smallest share of normal images flagged while at least 95% of the anomalous ones are.
+    """
+
+    name: str
+    roc_auc: float
+    roc_auc_low: float
+    roc_auc_high: float
+    average_precision: float
+    no_skill_precision: float
+    fpr_at_95_tpr: float
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of images with its exact 95% interval (Clopper and Pearson 1934): `count` of `images`."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    images: int
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class of the data.
+
+    Attributes
+    ----------
+    name : str
+        The class.
+    normal : bool
+        Whether it counts as normal here.
+    images : int
+        Its images.
+    flagged : float
+        Share of them with `p_value <= fpr`: false alarms if normal, detections if anomalous.
+    median_score : float
+        Median combined score.
+    roc_auc : float or None
+        Of the combined score against all normal images; None for normal classes.
+    """
+
+    name: str
+    normal: bool
+    images: int
+    flagged: float
+    median_score: float
+    roc_auc: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found; the arrays have one entry per image, in the order of the data.
+
+    Attributes
+    ----------
+    data : str
+        Name of the data.
+    fpr : float
+        The false-alarm rate that was asked for; images are flagged where `p_value <= fpr`.
+    normal_classes : tuple of str
+        The classes of the data that count as normal.
+    metrics : tuple of Metrics
+        The combined score first, then every term.
+    false_alarm_rate, detection_rate : Rate
+        Realised share of normal and of anomalous images that are flagged.
+    classes : tuple of ClassResult
+        One per class that has images, in the order of the data.
+    note : str or None
+        Why nothing can be flagged at this rate, if so.
+    anomalous : bool (N,)
+        The truth.
+    labels : int64 (N,)
+        Class of each image, an index into `class_names`.
+    class_names, paths, inspection
+        As in the data, and what the detector said.
+    """
+
+    data: str
+    fpr: float
+    normal_classes: tuple[str, ...]
+    metrics: tuple[Metrics, ...]
+    false_alarm_rate: Rate
+    detection_rate: Rate
+    classes: tuple[ClassResult, ...]
+    note: str | None
+    anomalous: Bools
+    labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    paths: Sequence[str]
+    inspection: Inspection
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Count of normal and of anomalous images."""
+        return {"normal": self.false_alarm_rate.images, "anomalous": self.detection_rate.images}
+
+    @property
+    def threshold(self) -> float | None:
+        """The lowest combined score that is flagged, or None if nothing is."""
+        flagged = self.inspection.score[flag(self.inspection.p_value, self.fpr)]
+        return float(flagged.min()) if len(flagged) else None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the arrays as plain values that JSON can hold."""
+        return {
+            "data": self.data,
+            "fpr": self.fpr,
+            "normal_classes": list(self.normal_classes),
+            "images": self.images,
+            "threshold": self.threshold,
+            "false_alarm_rate": asdict(self.false_alarm_rate),
+            "detection_rate": asdict(self.detection_rate),
+            "metrics": [asdict(row) for row in self.metrics],
+            "classes": [asdict(row) for row in self.classes],
+            "note": self.note,
+        }
+
+
+def evaluate(
+    detector: Detector,
+    image_set: ImageSet,
+    normal_classes: Sequence[str] | None = None,
+    *,
+    fpr: float = DEFAULT_FPR,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score labelled images and compare with the truth; classes are matched by name.
+
+    Parameters
+    ----------
+    detector : Detector
+        Any engine.
+    image_set : ImageSet
+        Labelled images; they should be none that the model was fitted or calibrated on.
+    normal_classes : names or None
+        The classes that count as normal; None takes those of the model that the data has.
+    fpr : float
+        The false-alarm rate to flag at, in (0, 1).
+    progress : callable or None
+        Called with images done, images in all, a line of text.
+
+    Raises
+    ------
+    UsageError
+        The data has no labels, a class is unknown, or all or none of the images are normal.
+    VaeguardError
+        A score is not a number.
+    """
+    check_fpr(fpr)
+    if image_set.labels is None:
+        raise UsageError(f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class")
+    names = _normal_names(image_set, normal_classes, detector.info.normal_classes)
+    anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
+    _check_both_kinds(image_set, names, anomalous)
+    inspection = score_set(detector, image_set, progress=progress)
+    flagged = flag(inspection.p_value, fpr)
+    return Evaluation(
+        data=image_set.name,
+        fpr=fpr,
+        normal_classes=names,
+        metrics=tuple(
+            measure(name, anomalous, scores) for name, scores in {"score": inspection.score, **inspection.terms}.items()
+        ),
+        false_alarm_rate=rate(flagged[~anomalous]),
+        detection_rate=rate(flagged[anomalous]),
+        classes=tuple(_class_results(image_set, anomalous, inspection.score, flagged)),
+        note=fpr_note(detector.info, fpr),
+        anomalous=anomalous,
+        labels=image_set.labels,
+        class_names=image_set.class_names,
+        paths=image_set.paths,
+        inspection=inspection,
+    )
+
+
+def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
+    """Measure one score, higher = more anomalous, against the truth; both have shape (N,).
+
+    Raises
+    ------
+    VaeguardError
+        A score is not a number.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+    if np.isnan(scores).any():
+        raise VaeguardError(f"{name!r} is not a number for {int(np.isnan(scores).sum())} images; fit the model anew")
+    # Only the order counts, and ranks are finite where a term overflowed to infinity.
+    ranks = np.unique(scores, return_inverse=True)[1]
+    false_positive_rate, true_positive_rate, _ = roc_curve(anomalous, ranks, drop_intermediate=False)
+    low, high = delong_interval(anomalous, ranks)
+    return Metrics(
+        name=name,
+        roc_auc=float(roc_auc_score(anomalous, ranks)),
+        roc_auc_low=low,
+        roc_auc_high=high,
+        average_precision=float(average_precision_score(anomalous, ranks)),
+        no_skill_precision=float(anomalous.mean()),
+        fpr_at_95_tpr=float(false_positive_rate[true_positive_rate >= TARGET_TPR].min()),
+    )
+
+
+def delong_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> tuple[float, float]:
+    """Return the 95% interval of the ROC-AUC after DeLong et al. (1988), by the midranks of Sun and Xu (2014).
+
+    Clipped to [0, 1], which it is whole where one of the two kinds has a single image and so no variance. At a
+    ROC-AUC of exactly 0 or 1 the estimated variance is zero, and the interval a point.
+    """
+    from scipy.stats import norm, rankdata
+
+    positive, negative = scores[anomalous], scores[~anomalous]
+    m, n = len(positive), len(negative)
+    if min(m, n) < 2:
+        return 0.0, 1.0
+    midranks = rankdata(np.concatenate([positive, negative]))
+    beaten = (midranks[:m] - rankdata(positive)) / n  # for each anomalous image: share of normal ones below it
+    beating = 1 - (midranks[m:] - rankdata(negative)) / m  # for each normal image: share of anomalous ones above it
+    deviation = np.sqrt(beaten.var(ddof=1) / m + beating.var(ddof=1) / n)
+    half = norm.ppf((1 + CONFIDENCE) / 2) * deviation
+    return float(np.clip(beaten.mean() - half, 0, 1)), float(np.clip(beaten.mean() + half, 0, 1))
+
+
+def rate(flagged: Bools) -> Rate:
+    """Return the share of true entries with its Clopper-Pearson interval."""
+    from scipy.stats import binomtest
+
+    count, images = int(np.count_nonzero(flagged)), len(flagged)
+    interval = binomtest(count, images).proportion_ci(CONFIDENCE, method="exact")
+    return Rate(count / images, float(interval.low), float(interval.high), count, images)
+
+
+def rich_tables(evaluation: Evaluation) -> list[Table]:
+    """Return the evaluation as tables for a terminal: every term, the operating point, every class."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    terms = Table("term", title=escape(f"{evaluation.data}: normal {', '.join(evaluation.normal_classes)}"))
+    for heading in ("ROC-AUC", "95% interval", "average precision", "(no skill)", "FPR at 95% TPR"):
+        terms.add_column(heading, justify="right")
+    for row in evaluation.metrics:
+        interval = f"{row.roc_auc_low:.3f} to {row.roc_auc_high:.3f}"
+        numbers = (row.average_precision, row.no_skill_precision, row.fpr_at_95_tpr)
+        bold = "bold" if row.name == "score" else None
+        terms.add_row(row.name, f"{row.roc_auc:.3f}", interval, *(f"{number:.3f}" for number in numbers), style=bold)
+    point = Table("flagged where", title="Operating point")
+    for heading in ("images", "flagged", "share", "95% interval"):
+        point.add_column(heading, justify="right")
+    for kind, share in (("normal", evaluation.false_alarm_rate), ("anomalous", evaluation.detection_rate)):
+        interval = f"{share.low:.3f} to {share.high:.3f}"
+        row_name = f"{kind}, p <= {evaluation.fpr:g}"
+        point.add_row(row_name, f"{share.images}", f"{share.count}", f"{share.value:.3f}", interval)
+    return [terms, point, _class_table(evaluation)]
+
+
+def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
+    """Write `report.json`, `scores.csv`, `histogram.png` and `roc.png` into `folder`, each one whole.
+
+    `scores.csv` has two more columns than a table of scored files: `class`, and whether that is `normal`.
+    """
+    from vaeguard.pictures import draw_histogram, draw_roc
+
+    folder = Path(folder)
+    inspection, anomalous = evaluation.inspection, evaluation.anomalous
+    columns = score_columns(evaluation.paths, inspection, evaluation.fpr)
+    classes = np.array(evaluation.class_names, dtype=object)[evaluation.labels].tolist()
+    write_table(folder / "scores.csv", {**columns, "class": classes, "normal": ~anomalous})
+    draw_histogram(
+        folder / "histogram.png", inspection.score[~anomalous], inspection.score[anomalous], evaluation.threshold
+    )
+    curves = {"score": inspection.score, **inspection.terms}
+    draw_roc(folder / "roc.png", {name: (anomalous, scores) for name, scores in curves.items()})
+    write_text(folder / "report.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
+
+
+def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequence[str]) -> tuple[str, ...]:
+    """Return the normal classes in the order of the data."""
+    exist = f"data {image_set.name!r} has the classes {', '.join(image_set.class_names) or '(none)'}"
+    unknown = [name for name in asked or () if name not in image_set.class_names]
+    if unknown:
+        raise UsageError(f"--normal-classes names {', '.join(map(repr, unknown))}, but {exist}")
+    if not asked and not fitted:
+        raise UsageError(f"the model was fitted without classes; say with --normal-classes which are normal: {exist}")
+    wanted = set(asked or fitted)
+    return tuple(name for name in image_set.class_names if name in wanted)
+
+
+def _check_both_kinds(image_set: ImageSet, names: tuple[str, ...], anomalous: Bools) -> None:
+    if anomalous.all() or not anomalous.any():
+        what = "none of the images is normal" if len(names) == 0 or anomalous.any() else "every image is normal"
+        raise UsageError(
+            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other "
+            f"--normal-classes among those of data {image_set.name!r}: {', '.join(image_set.class_names)}"
+        )
+
+
+def _class_results(image_set: ImageSet, anomalous: Bools, score: Scores, flagged: Bools) -> list[ClassResult]:
+    from sklearn.metrics import roc_auc_score
+
+    results = []
+    for index, name in enumerate(image_set.class_names):
+        members = image_set.labels == index
+        if not members.any():
+            continue
+        normal = not anomalous[members][0]
+        compared = members | ~anomalous
+        results.append(
+            ClassResult(
+                name=name,
+                normal=normal,
+                images=int(members.sum()),
+                flagged=float(flagged[members].mean()),
+                median_score=float(np.median(score[members])),
+                roc_auc=None if normal else float(roc_auc_score(anomalous[compared], score[compared])),
+            )
+        )
+    return results
+
+
+def _class_table(evaluation: Evaluation) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("class", "kind", title="Classes")
+    for heading in ("images", "flagged", "median score", "ROC-AUC"):
+        table.add_column(heading, justify="right")
+    for row in evaluation.classes:
+        kind = "normal" if row.normal else "anomalous"
+        auc = "" if row.roc_auc is None else f"{row.roc_auc:.3f}"
+        table.add_row(escape(row.name), kind, f"{row.images}", f"{row.flagged:.3f}", f"{row.median_score:.3f}", auc)
+    return table

@@ -1,0 +1,117 @@
+"""Whole files only: atomic writing, and a seal that makes a single flipped bit visible."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaeguard.errors import RefusedError, VaeguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SEAL_MARK = b"vaeguard-sha256:"
+UNSEALED = (SEAL_MARK + b"0" * 64).decode()
+"""Put this text once into a file's own metadata; `seal` then fills in the digest."""
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it takes the final name, otherwise it vanishes.
+
+    A reader sees the old file or the whole new one, never a part, also after a power cut (fsync, then rename).
+
+    Raises
+    ------
+    VaeguardError
+        The folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays last, since writers choose the format by it.
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place with -o") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise VaeguardError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place with -o"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Write `content` to `path` atomically, as UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def seal(content: bytes) -> bytes:
+    """Return `content` with the digest of itself in place of the one `UNSEALED` text.
+
+    The digest is taken with its own 64 characters as zeros, so that the file alone can be checked.
+    """
+    if content.count(SEAL_MARK) != 1:
+        raise ValueError("the content must hold the text UNSEALED, once")
+    start = content.index(UNSEALED.encode()) + len(SEAL_MARK)
+    return content[:start] + hashlib.sha256(content).hexdigest().encode() + content[start + 64 :]
+
+
+def read_sealed(path: str | Path) -> bytes:
+    """Read a sealed file and check its digest before anyone parses it.
+
+    Raises
+    ------
+    RefusedError
+        The file is missing, not from vaeguard, or not one bit as it was written.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise RefusedError(f"cannot read model file {str(path)!r}: {error.strerror}") from error
+    start = content.find(SEAL_MARK) + len(SEAL_MARK)
+    if start < len(SEAL_MARK):
+        raise RefusedError(
+            f"{str(path)!r} is no vaeguard model file (no seal in it); give one that `vaeguard fit` wrote"
+        )
+    found = content[start : start + 64]
+    expected = hashlib.sha256(content[:start] + b"0" * 64 + content[start + 64 :]).hexdigest().encode()
+    if found != expected:
+        raise RefusedError(
+            f"model file {str(path)!r} is damaged (SHA-256 differs); copy it again or fit the model anew"
+        )
+    return content
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,443 @@
+"""From image files to uint8 arrays: one rule each for colour, depth and size, the same in training and scoring.
+
+Formats
+    PNG, JPEG, TIFF, BMP and WEBP, told by their first bytes; one picture a file.
+Depth
+    8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535). Of 16-bit colour the upper 8 bits are
+    taken. 32-bit and floating-point pixels are refused.
+Colour
+    RGB to grey by the ITU-R 601 luma, grey to RGB by repeating; palettes are expanded; transparent pixels are laid
+    over white, unless four channels (RGBA) are asked for. The EXIF orientation is applied. CMYK is refused.
+Size
+    Scaled to (H, W) with an antialiased bilinear filter: nothing is cropped, and the aspect ratio may change.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import zlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+from vaeguard.errors import UnreadableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from PIL.ImageFile import ImageFile
+
+    Bytes = npt.NDArray[np.uint8]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 * 2**20
+
+# The readers are called directly, not through Image.open: its bomb check warns through process-wide state, which
+# threads cannot turn into an error, and the allow-list is then the table itself.
+_READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
+    ("PNG", b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    ("JPEG", b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    ("TIFF", b"II*\0", TiffImagePlugin.TiffImageFile),
+    ("TIFF", b"MM\0*", TiffImagePlugin.TiffImageFile),
+    ("TIFF", b"II+\0", TiffImagePlugin.TiffImageFile),
+    ("TIFF", b"MM\0+", TiffImagePlugin.TiffImageFile),
+    ("BMP", b"BM", BmpImagePlugin.BmpImageFile),
+    ("WEBP", b"RIFF", WebPImagePlugin.WebPImageFile),
+)
+_NOT_READ = ((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"))
+_PNG_END = b"IEND\xaeB`\x82"
+
+# Everything that Pillow's readers were seen to raise on damaged bytes. A warning is an error too where it is raised.
+_DECODE_ERRORS = (
+    *(
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+    ),
+    *(struct.error, zlib.error, Image.DecompressionBombError, Warning),
+)
+
+_GREY_MODES = ("1", "L", "LA", "La")
+_REFUSED_MODES = {
+    "CMYK": "it is CMYK, and its colours depend on a print profile; convert it to RGB",
+    "LAB": "its colours are CIELAB; convert it to RGB",
+    "I": "its pixels are 32-bit or signed integers, whose black and white are not defined; convert it to 8 or 16 bit",
+    "F": "its pixels are floating-point numbers, whose black and white are not defined; convert it to 8 or 16 bit",
+}
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_KEYS = ("exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp")
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """The shape that every image is brought to.
+
+    Attributes
+    ----------
+    size : (H, W) or None
+        Height and width in pixels; None keeps each image's own.
+    channels : int or None
+        1 grey, 3 RGB, 4 RGBA; None as the file: 1 for grey, 3 for colour. 2 only for arrays that have 2 already.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels is not None and self.channels not in (1, 2, 3, 4):
+            raise UsageError(f"channels is {self.channels}; it must be 1 (grey), 2, 3 (RGB) or 4 (RGBA)")
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise UsageError(f"size is {self.size}; it must be a height and a width of at least 1 pixel")
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Consecutive images of a stream: `images` is uint8 (n, C, H, W), one for each of `paths`; the rest are `errors`."""
+
+    paths: list[str]
+    images: Bytes
+    errors: list[tuple[str, str]] = field(default_factory=list)
+
+
+def decode(path: str | Path, rule: ImageRule) -> Bytes:
+    """Read one image file into uint8 (C, H, W) by `rule`.
+
+    Raises
+    ------
+    UnreadableError
+        The file is missing, damaged, too large, of another format, or its pixels are of a kind that is not read.
+    """
+    return decode_bytes(read_bytes(path), rule, str(path))
+
+
+def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
+    """Decode the bytes of an image file into uint8 (C, H, W) by `rule`; `name` is for messages.
+
+    Raises
+    ------
+    UnreadableError
+        As `decode`.
+    """
+    _check_file_rule(rule)
+    try:
+        image = _open(io.BytesIO(content), content[:16], name)
+        _check_whole(image, content, name)
+        image.load()
+        return _pixels(shaped(_upright(image), rule))
+    except _DECODE_ERRORS as error:
+        raise _damaged(name, error) from error
+    except MemoryError as error:
+        raise UnreadableError(name, "there is not enough memory to decode it") from error
+
+
+def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
+    """Return ((H, W), channels) that `decode` would give with an empty rule, from the header alone.
+
+    Raises
+    ------
+    UnreadableError
+        As `decode`, but damage after the header goes unseen.
+    """
+    try:
+        with open(_open_regular(path)[0], "rb") as file:  # noqa: PTH123  (a descriptor, not a path)
+            start = file.read(16)
+            file.seek(0)
+            image = _open(file, start, str(path))
+            grey = image.mode in _GREY_MODES or image.mode.startswith("I;16")
+            width, height = image.size
+            turned = image.format != "TIFF" and _orientation(image) >= 5  # Pillow turns the size of a TIFF itself
+    except _DECODE_ERRORS as error:
+        raise _damaged(str(path), error) from error
+    return ((width, height) if turned else (height, width)), 1 if grey else 3
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a regular file of at most 512 MB; never waits for a FIFO or device.
+
+    Raises
+    ------
+    UnreadableError
+        The file is missing, not a regular file, empty, too large or not permitted.
+    """
+    handle, size = _open_regular(path)
+    try:
+        content = os.read(handle, size)
+        while len(content) < size and (more := os.read(handle, size - len(content))):
+            content += more
+    except OSError as error:
+        raise UnreadableError(str(path), f"it cannot be read ({error.strerror})") from error
+    finally:
+        os.close(handle)
+    return content
+
+
+def shape_array(image: Bytes, rule: ImageRule) -> Bytes:
+    """Bring one uint8 (C, H, W) array to `rule` exactly as a file with the same pixels; four channels are RGBA.
+
+    Raises
+    ------
+    UsageError
+        The array has two channels, whose meaning is not known, and would have to change.
+    """
+    _check_file_rule(rule)
+    if image.shape[0] not in (1, 3, 4):
+        raise UsageError(
+            f"images with {image.shape[0]} channels cannot be scaled or recoloured; give 1, 3 or 4 channels"
+        )
+    channels = rule.channels or image.shape[0]
+    return _pixels(shaped(_as_pillow(image), ImageRule(rule.size, channels)))
+
+
+def write_png(path: str | Path, image: Bytes) -> None:
+    """Write uint8 (C, H, W) with 1, 3 or 4 channels as a PNG file."""
+    _as_pillow(image).save(path, format="PNG")
+
+
+def shaped(image: Image.Image, rule: ImageRule) -> Image.Image:
+    """Apply the rules of colour and size to an upright Pillow image; the result has mode L, RGB or RGBA."""
+    image = _coloured(image, rule.channels)
+    if rule.size is not None and image.size != rule.size[::-1]:
+        image = image.resize(rule.size[::-1], Image.Resampling.BILINEAR)
+    return image
+
+
+def stream_images(
+    paths: Iterable[str], rule: ImageRule, *, batch_size: int = 256, jobs: int | None = None
+) -> Iterator[ImageBatch]:
+    """Decode files in threads, a few batches ahead of the reader, and yield them in input order.
+
+    Memory stays constant however many paths there are. Files that cannot be read are in their batch's `errors`.
+
+    Raises
+    ------
+    UsageError
+        `rule` leaves the size or the channels open, so that images could not form a batch.
+    """
+    if rule.size is None or rule.channels is None:
+        raise UsageError("a stream of images needs a size and a number of channels; give both in its ImageRule")
+    _check_file_rule(rule)
+    return _stream(paths, rule, max(1, batch_size), jobs or default_jobs())
+
+
+def default_jobs() -> int:
+    """Return the number of decoding threads: one per core that this process may use, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, jobs: int, ahead: int) -> Iterator[_R]:
+    """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for."""
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="vaeguard-images")
+    rest = iter(items)
+    try:
+        waiting = deque(pool.submit(function, item) for item in islice(rest, ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _stream(paths: Iterable[str], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
+    # A batch is decoded in parts, so that all threads work on the batch that is needed first.
+    part_size = max(1, min(32, -(-batch_size // jobs)))
+    parts_per_batch = -(-batch_size // part_size)
+    parts = (
+        batch[start : start + part_size]
+        for batch in chunks(paths, batch_size)
+        for start in range(0, len(batch), part_size)
+    )
+    decoded = map_ahead(lambda part: _decode_part(part, rule), parts, jobs=jobs, ahead=2 * max(parts_per_batch, jobs))
+    for group in chunks(decoded, parts_per_batch):
+        yield ImageBatch(
+            [path for part in group for path in part.paths],
+            np.concatenate([part.images for part in group]),
+            [error for part in group for error in part.errors],
+        )
+
+
+def chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
+    """Split any iterable into lists of `length`; the last may be shorter."""
+    rest = iter(items)
+    while chunk := list(islice(rest, length)):
+        yield chunk
+
+
+def _decode_part(paths: list[str], rule: ImageRule) -> ImageBatch:
+    assert rule.size is not None
+    assert rule.channels is not None
+    images = np.empty((len(paths), rule.channels, *rule.size), np.uint8)
+    batch = ImageBatch([], images)
+    for path in paths:
+        try:
+            images[len(batch.paths)] = decode(path, rule)
+        except UnreadableError as error:
+            batch.errors.append((path, error.reason))
+        else:
+            batch.paths.append(path)
+    return ImageBatch(batch.paths, images[: len(batch.paths)], batch.errors)
+
+
+def _check_file_rule(rule: ImageRule) -> None:
+    if rule.channels == 2:
+        raise UsageError("image files are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, not 2")
+
+
+def _open_regular(path: str | Path) -> tuple[int, int]:
+    """Open without waiting, which a FIFO would do; return the descriptor and the size in bytes."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise UnreadableError(str(path), "there is no such file") from error
+    except OSError as error:
+        reason = "it is a folder" if os.path.isdir(path) else f"it cannot be opened ({error.strerror})"  # noqa: PTH112
+        raise UnreadableError(str(path), reason) from error
+    except ValueError as error:
+        raise UnreadableError(str(path), "its name holds a NUL character") from error
+    status = os.fstat(handle)
+    reason = _why_not(status)
+    if reason:
+        os.close(handle)
+        raise UnreadableError(str(path), reason)
+    return handle, status.st_size
+
+
+def _why_not(status: os.stat_result) -> str:
+    if stat.S_ISDIR(status.st_mode):
+        return "it is a folder"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if status.st_size == 0:
+        return "the file is empty (0 bytes)"
+    if status.st_size > MAX_BYTES:
+        return f"it has {status.st_size / 2**20:.0f} MB, more than the {MAX_BYTES // 2**20} MB that are read; shrink it"
+    return ""
+
+
+def _open(file: io.BytesIO | io.BufferedReader, start: bytes, name: str) -> ImageFile:
+    """Read the header by the reader that the first bytes ask for, and refuse what should not be decoded."""
+    for format_name, magic, reader in _READERS:
+        if start.startswith(magic) and (format_name != "WEBP" or start[8:12] == b"WEBP"):
+            image = reader(file)
+            _check(image, name)
+            return image
+    for offset, magic, kind in _NOT_READ:
+        if start[offset:].startswith(magic):
+            raise UnreadableError(name, f"it is {kind}, which is not read; convert it to PNG")
+    raise UnreadableError(
+        name, "it is not an image that is read (PNG, JPEG, TIFF, BMP or WEBP)" if start else "it is empty"
+    )
+
+
+def _check(image: ImageFile, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 1_000_000
+        raise UnreadableError(name, f"it has {width} x {height} pixels, more than the {limit} million that are read")
+    if width * height == 0:
+        raise UnreadableError(name, "it has no pixels")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        kind = "pages; split it into one file a page" if image.format == "TIFF" else "frames; save one frame as PNG"
+        raise UnreadableError(name, f"it has {frames} {kind}")
+    if image.mode in _REFUSED_MODES:
+        raise UnreadableError(name, _REFUSED_MODES[image.mode])
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16"):
+        bits = image.tag_v2.get(258, (16,))
+        if tuple(bits) != (16,):
+            raise UnreadableError(name, f"its pixels have {bits[0]} bits; convert it to 8 or 16 bit")
+
+
+def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
+    # Pillow does not miss the end mark of a PNG, so a file that lost its last bytes would pass.
+    if image.format == "PNG" and content.rfind(_PNG_END) < 0:
+        raise UnreadableError(name, "the PNG data is cut short (its end mark is missing); copy the file again")
+
+
+def _damaged(name: str, error: BaseException) -> UnreadableError:
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return UnreadableError(name, f"its image data is damaged or cut short ({detail}); copy the file again")
+
+
+def _orientation(image: Image.Image) -> int:
+    if not any(key in image.info for key in _EXIF_KEYS):
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except _DECODE_ERRORS:  # broken EXIF says nothing about the pixels
+        return 1
+    return found if isinstance(found, int) and found in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
+
+
+def _coloured(image: Image.Image, channels: int | None) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = _from_16_bit(image)
+    grey = image.mode in _GREY_MODES
+    if channels == 4:
+        return image if image.mode == "RGBA" else image.convert("RGBA")
+    if image.has_transparency_data:
+        image = _over_white(image.convert("LA" if grey else "RGBA"))
+    mode = {1: "L", 3: "RGB", None: "L" if grey else "RGB"}[channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    opaque = Image.new("L" if image.mode == "LA" else "RGB", image.size, "white")
+    opaque.paste(image.convert(opaque.mode), mask=image.getchannel("A"))
+    return opaque
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.uint32)
+    grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _as_pillow(image: Bytes) -> Image.Image:
+    return Image.fromarray(image[0] if image.shape[0] == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+def _pixels(image: Image.Image) -> Bytes:
+    flat = np.frombuffer(image.tobytes(), np.uint8)
+    if image.mode == "L":
+        return flat.reshape(1, image.height, image.width).copy()  # the buffer is read-only, which torch warns about
+    return np.ascontiguousarray(flat.reshape(image.height, image.width, -1).transpose(2, 0, 1))

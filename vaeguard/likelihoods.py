@@ -1,0 +1,79 @@
+"""Likelihood heads p(x | z): each owns its `log_prob` and its `sample`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaeguard.spec import ModelSpec
+
+MIN_SIGMA = 1 / 255
+"""Pixels are known to one grey level only; a smaller learned sigma would buy nats without knowing more."""
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Each pixel is on with probability sigmoid(logits), shape (N, C, H, W).
+
+    With grey targets the log-probability is the classic binary cross-entropy, which is no normalised likelihood.
+    """
+
+    logits: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean image in [0, 1], shape (N, C, H, W)."""
+        return torch.sigmoid(self.logits)
+
+    def log_prob(self, image: Tensor) -> Tensor:
+        """Log-probability of every pixel, nats, shape (N, C, H, W)."""
+        return -F.binary_cross_entropy_with_logits(self.logits, image, reduction="none")
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One binary image per row, shape (N, C, H, W)."""
+        return torch.bernoulli(self.mean, generator=generator)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal pixels with `mean` (N, C, H, W) and `sigma`, which broadcasts to it; pixels 0 to 1."""
+
+    mean: Tensor
+    sigma: Tensor
+
+    def log_prob(self, image: Tensor) -> Tensor:
+        """Log-density of every pixel, nats, shape (N, C, H, W)."""
+        scaled = (image - self.mean) / self.sigma
+        return -0.5 * scaled.square() - self.sigma.log() - 0.5 * math.log(2 * math.pi)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One image per row, shape (N, C, H, W); not clipped to [0, 1]."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return self.mean + self.sigma * noise
+
+
+Likelihood = Bernoulli | Gaussian
+
+
+def raw_channels(spec: ModelSpec) -> int:
+    """How many channels the decoder has to deliver per image channel: two where sigma is learned."""
+    return 2 if spec.likelihood in {"gaussian-image", "gaussian-pixel"} else 1
+
+
+def likelihood(spec: ModelSpec, raw: Tensor) -> Likelihood:
+    """Read the decoder's output `raw`, shape (N, raw_channels * C, H, W), as a distribution over images."""
+    if spec.likelihood == "bernoulli":
+        return Bernoulli(raw)
+    if spec.likelihood == "gaussian":
+        return Gaussian(torch.sigmoid(raw), raw.new_tensor(spec.sigma))
+    mean, spread = raw.chunk(2, dim=1)
+    if spec.likelihood == "gaussian-image":
+        spread = spread.mean(dim=(1, 2, 3), keepdim=True)
+    return Gaussian(torch.sigmoid(mean), MIN_SIGMA + F.softplus(spread))

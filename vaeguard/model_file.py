@@ -1,0 +1,121 @@
+"""Model files: one sealed `model.safetensors` with weights, calibration and the JSON record; no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.files import UNSEALED, read_sealed, seal, write_bytes
+from vaeguard.spec import ModelSpec, from_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaeguard.torch_detector import TorchDetector
+
+FORMAT = 1
+MODEL_NAME = "model.safetensors"
+
+
+def save(detector: TorchDetector, path: str | Path) -> Path:
+    """Write `detector` to a file ending in `.safetensors`, or as `model.safetensors` into the folder `path`.
+
+    Returns the path written. The file appears whole or not at all.
+    """
+    path = Path(path)
+    target = path if path.suffix == ".safetensors" else path / MODEL_NAME
+    write_tensors(target, detector.graph.state_dict(), detector.info.record)
+    return target
+
+
+def load(path: str | Path, device: str = "auto") -> TorchDetector:
+    """Read a detector from a run folder or its `model.safetensors`.
+
+    Raises
+    ------
+    RefusedError
+        There is no model, or it is damaged, of a newer format, or no vaeguard model.
+    """
+    from vaeguard.devices import pick_device
+    from vaeguard.graph import InferenceGraph
+    from vaeguard.models import VAE
+    from vaeguard.torch_detector import TorchDetector
+
+    target = find_model(path)
+    tensors, record = read_tensors(target)
+    if record.get("kind") != "detector":
+        raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model; give a run folder")
+    spec = from_dict(ModelSpec, record["model"])
+    graph = InferenceGraph(VAE(spec), normal_scores=len(tensors["calibration.normal_scores"]))
+    graph.load_state_dict(tensors)
+    return TorchDetector(graph, record, pick_device(device))
+
+
+def find_model(path: str | Path) -> Path:
+    """The model file that `path` means: itself, or `model.safetensors` in the run folder.
+
+    Raises
+    ------
+    RefusedError
+        There is none.
+    """
+    path = Path(path)
+    target = path / MODEL_NAME if path.is_dir() else path
+    if not target.is_file():
+        unfinished = path.is_dir() and (path / "checkpoint.safetensors").exists()
+        hint = f"finish it with `vaeguard fit --resume -o {path}`" if unfinished else "fit one with `vaeguard fit`"
+        raise RefusedError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
+    if target.suffix != ".safetensors":
+        raise RefusedError(f"{str(target)!r} is no model file; give a run folder or a .safetensors file")
+    return target
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Write tensors and a JSON record as one sealed safetensors file."""
+    from safetensors.torch import save as to_bytes
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"vaeguard": json.dumps({"format": FORMAT, **record}), "seal": UNSEALED}
+    write_bytes(path, seal(to_bytes(plain, metadata=header)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote, after checking every bit of it.
+
+    Raises
+    ------
+    RefusedError
+        Damaged, no vaeguard file, or written by a newer vaeguard.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    content = read_sealed(path)
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
+        tensors = from_bytes(content)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RefusedError(f"{str(path)!r} is no vaeguard model file; give one that `vaeguard fit` wrote") from error
+    if record.get("format") != FORMAT:
+        raise RefusedError(
+            f"{str(path)!r} has format {record.get('format')}, this vaeguard reads {FORMAT};"
+            " update vaeguard or fit again"
+        )
+    return tensors, record
+
+
+def latest_run(runs: Path = Path("runs")) -> Path:
+    """The run that `runs/latest` points at.
+
+    Raises
+    ------
+    VaeguardError
+        There is none yet.
+    """
+    latest = runs / "latest"
+    if not latest.exists():
+        raise VaeguardError(f"no run at {str(latest)!r} yet; fit a model with `vaeguard fit` or name one with -m")
+    return latest

@@ -1,0 +1,93 @@
+"""The objective, per example until the last line, so that training and scoring share one piece of code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaeguard.likelihoods import Likelihood
+    from vaeguard.models import VAE, Posterior
+    from vaeguard.spec import TrainSpec
+
+
+def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tensor:
+    """KL(q(z|x) ‖ N(prior_mean, 1)) of every latent unit, nats, shape (N, latent).
+
+    Kingma & Welling (2014), appendix B. An autoencoder has no noise and no rate: zeros.
+    """
+    if posterior.logvar is None:
+        return torch.zeros_like(posterior.mean)
+    excess = torch.exp(posterior.logvar) - 1 - posterior.logvar
+    return 0.5 * (excess + (posterior.mean - prior_mean).square())
+
+
+def nearest_kl(vae: VAE, posterior: Posterior) -> Tensor:
+    """The rate, nats, shape (N,); with a prior per class the smallest over the classes."""
+    if vae.prior_means is None:
+        return gaussian_kl(posterior).sum(1)
+    means = vae.prior_means.unsqueeze(0)
+    logvar = None if posterior.logvar is None else posterior.logvar.unsqueeze(1)
+    each = gaussian_kl(posterior._replace(mean=posterior.mean.unsqueeze(1), logvar=logvar), means)
+    return each.sum(2).amin(1)
+
+
+def distortion(likelihood: Likelihood, image: Tensor) -> Tensor:
+    """−log p(x | z), nats, shape (N,)."""
+    return -likelihood.log_prob(image).flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one pass says of N examples.
+
+    `distortion` (N,) and `kl` (N, latent) in nats; `class_loss` (N,) in nats and `correct` (N,) where guided.
+    """
+
+    posterior_mean: Tensor
+    distortion: Tensor
+    kl: Tensor
+    class_loss: Tensor | None = None
+    correct: Tensor | None = None
+
+
+def losses(vae: VAE, image: Tensor, target: Tensor, noise: Tensor, labels: Tensor | None) -> Losses:
+    """Encode `image`, decode one sample made with `noise` (N, latent), compare with `target`; both (N, C, H, W)."""
+    posterior = vae.posterior(image)
+    means = vae.prior_means[labels] if vae.prior_means is not None else 0.0
+    class_loss = correct = None
+    if vae.class_head is not None and labels is not None:
+        logits = vae.class_head(posterior.mean)
+        class_loss = F.cross_entropy(logits, labels, reduction="none")
+        correct = logits.argmax(1) == labels
+    return Losses(
+        posterior_mean=posterior.mean,
+        distortion=distortion(vae.likelihood(posterior.sample(noise)), target),
+        kl=gaussian_kl(posterior, means),
+        class_loss=class_loss,
+        correct=correct,
+    )
+
+
+def objective(found: Losses, spec: TrainSpec, beta: float, pixels: int) -> Tensor:
+    """The number that training lowers: mean over the examples of distortion + beta * rate (+ class term).
+
+    `pixels` is the number of values in an image; with `reduction="mean"` distortion and class term are taken per value
+    and the rate per latent unit. Free bits (Kingma et al., 2016, section 3.2) spare each unit its first nats, on the
+    mean over the batch.
+    """
+    if spec.free_bits:
+        rate = found.kl.mean(0).clamp(min=spec.free_bits).sum()
+    else:
+        rate = found.kl.sum(1).mean()
+    loss, units = found.distortion.mean(), found.kl.shape[1]
+    if found.class_loss is not None:
+        loss = loss + spec.guide_weight * found.class_loss.mean()
+    if spec.reduction == "mean":
+        loss, rate = loss / pixels, rate / units
+    return loss + beta * rate

@@ -1,0 +1,190 @@
+"""What a model is and how it is trained: two frozen specs whose defaults are the only defaults.
+
+Neither knows about torch, so the command line can read the defaults without loading it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from vaeguard.errors import UsageError
+
+MODEL_KINDS = ("mlp", "conv")
+LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-image", "gaussian-pixel")
+PRIORS = ("standard", "per-class")
+ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu")
+REDUCTIONS = ("sum", "mean")
+SCHEDULES = ("constant", "cosine")
+DEVICES = ("auto", "cpu", "cuda")
+
+CLASSIC_SIGMA = 0.5**0.5
+"""With this sigma the Gaussian distortion is the summed squared error plus a constant."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The shape of a VAE: everything needed to build it again.
+
+    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones. `image_shape` (C, H, W) and
+    `classes` (names of the normal classes) are filled in from the data by `resolved`.
+    """
+
+    kind: str | None = field(default=None, metadata={"help": "mlp or conv; default: conv from 16x16 pixels on"})
+    latent: int = field(default=32, metadata={"help": "size of the latent"})
+    hidden: tuple[int, ...] = field(
+        default=(400, 400), metadata={"help": "mlp: hidden sizes of the encoder, the decoder mirrors them"}
+    )
+    channels: int = field(default=64, metadata={"help": "conv: channels of the first of four layers, doubled each"})
+    activation: str = field(default="relu", metadata={"help": "activation of the hidden layers", "of": ACTIVATIONS})
+    dropout: float = field(default=0.0, metadata={"help": "dropout rate of the hidden layers"})
+    likelihood: str = field(
+        default="bernoulli",
+        metadata={"help": "p(image|latent); gaussian: fixed sigma, -image, -pixel: learned", "of": LIKELIHOODS},
+    )
+    sigma: float = field(default=CLASSIC_SIGMA, metadata={"help": "gaussian: the fixed standard deviation, pixels 0-1"})
+    prior: str = field(default="standard", metadata={"help": "one Gaussian, or one per normal class", "of": PRIORS})
+    guided: bool | None = field(
+        default=None, metadata={"help": "also learn to tell the normal classes apart; default: where there are labels"}
+    )
+    autoencoder: bool = field(default=False, metadata={"help": "no noise, no rate: the plain autoencoder as baseline"})
+    image_shape: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("model", self.kind, (None, *MODEL_KINDS))
+        _one_of("activation", self.activation, ACTIVATIONS)
+        _one_of("likelihood", self.likelihood, LIKELIHOODS)
+        _one_of("prior", self.prior, PRIORS)
+        _positive("latent", self.latent)
+        _positive("channels", self.channels)
+        _positive("sigma", self.sigma)
+        for size in self.hidden:
+            _positive("hidden", size)
+        _share("dropout", self.dropout)
+        if self.autoencoder and self.prior == "per-class":
+            raise UsageError("an --autoencoder has no prior; leave out --prior per-class or --autoencoder")
+
+    def resolved(self, image_shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
+        """Return this spec with every open choice settled for images of `image_shape` (C, H, W).
+
+        Raises
+        ------
+        UsageError
+            Guiding or a prior per class is asked for, but fewer than two normal classes are labelled.
+        """
+        labelled = len(classes) > 1
+        if self.guided and not labelled:
+            raise UsageError(
+                "--guided needs at least two labelled normal classes; give class sub-folders or --unguided"
+            )
+        if self.prior == "per-class" and not labelled:
+            raise UsageError("--prior per-class needs at least two labelled normal classes; use --prior standard")
+        small = min(image_shape[1:]) < 16
+        return replace(
+            self,
+            kind=self.kind or ("mlp" if small else "conv"),
+            guided=labelled if self.guided is None else self.guided,
+            image_shape=image_shape,
+            classes=classes,
+        )
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How a model is trained. Losses are in nats; images are in [0, 1]."""
+
+    epochs: int | None = field(
+        default=None, metadata={"help": "most epochs; default: about 6,000 steps, at least 10, at most 400 epochs"}
+    )
+    batch_size: int = field(default=128, metadata={"help": "images per step"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "step size of AdamW"})
+    schedule: str = field(default="cosine", metadata={"help": "learning rate over the epochs", "of": SCHEDULES})
+    weight_decay: float = field(default=0.0, metadata={"help": "weight decay of AdamW"})
+    beta: float = field(default=1.0, metadata={"help": "weight of the rate against the distortion"})
+    kl_warmup: int = field(default=0, metadata={"help": "epochs over which the rate's weight grows from 0 to beta"})
+    free_bits: float = field(default=0.0, metadata={"help": "nats per latent unit that cost nothing"})
+    reduction: str = field(
+        default="sum", metadata={"help": "sum: nats per image; mean: per pixel and per latent unit", "of": REDUCTIONS}
+    )
+    guide_weight: float = field(default=20.0, metadata={"help": "guided: nats per nat of class cross-entropy"})
+    input_noise: float = field(default=0.0, metadata={"help": "sigma of noise on the input only: a denoising VAE"})
+    augment_shift: int = field(default=0, metadata={"help": "augmentation: shift by up to so many pixels"})
+    augment_rotate: float = field(default=0.0, metadata={"help": "augmentation: rotate by up to so many degrees"})
+    augment_noise: float = field(default=0.0, metadata={"help": "augmentation: sigma of noise on the image itself"})
+    augment_flip: bool = field(default=False, metadata={"help": "augmentation: mirror left-right at random"})
+    validation: float = field(default=0.1, metadata={"help": "share of the normal images held out for early stopping"})
+    calibration: float = field(default=0.1, metadata={"help": "share of the normal images held out for p-values"})
+    patience: int = field(default=20, metadata={"help": "stop after so many epochs without a better validation loss"})
+    seed: int = field(default=0, metadata={"help": "seed of split, weights, order and noise"})
+    device: str = field(default="auto", metadata={"help": "where to train", "of": DEVICES})
+    bf16: bool = field(default=True, metadata={"help": "bfloat16 matrix products on CUDA"})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads; default: one per core"})
+
+    def __post_init__(self) -> None:
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _one_of("reduction", self.reduction, REDUCTIONS)
+        _one_of("device", self.device, DEVICES)
+        for name in ("epochs", "batch_size", "learning_rate", "patience", "threads"):
+            _positive(name, getattr(self, name))
+        for name in ("weight_decay", "beta", "kl_warmup", "free_bits", "guide_weight", "input_noise"):
+            _not_negative(name, getattr(self, name))
+        for name in ("augment_shift", "augment_rotate", "augment_noise", "seed"):
+            _not_negative(name, getattr(self, name))
+        for name in ("validation", "calibration"):
+            _share(name, getattr(self, name))
+        if self.validation == 0 or self.calibration == 0 or self.validation + self.calibration > 0.8:
+            raise UsageError("--validation and --calibration must be above 0 and together at most 0.8")
+
+
+Spec = TypeVar("Spec", ModelSpec, TrainSpec)
+
+
+def to_dict(spec: ModelSpec | TrainSpec) -> dict[str, Any]:
+    """Return `spec` as JSON-able values."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(spec).items()}
+
+
+def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:
+    """Build a spec from `to_dict`'s form or from a settings file.
+
+    Raises
+    ------
+    UsageError
+        A key is unknown (the nearest known one is suggested) or a value cannot work.
+    """
+    known = [item.name for item in fields(kind)]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise UsageError(f"unknown setting {name!r} for {kind.__name__}{hint}")
+    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return kind(**settings)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise UsageError(
+            f"{_option(name)} {value!r} is not known; choose from {', '.join(map(str, filter(None, choices)))}"
+        )
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        raise UsageError(f"{_option(name)} must be above 0, not {value}")
+
+
+def _not_negative(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{_option(name)} must not be negative, not {value}")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UsageError(f"{_option(name)} is a share from 0 to below 1, not {value}")

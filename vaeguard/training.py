@@ -1,0 +1,273 @@
+"""The training loop: normal images in, the weights with the best validation loss out."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vaeguard.augment import add_noise, augment
+from vaeguard.errors import VaeguardError
+from vaeguard.graph import to_unit
+from vaeguard.objective import Losses, losses, objective
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from vaeguard.models import VAE
+    from vaeguard.spec import TrainSpec
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and a line of text."""
+
+ACTIVE_VARIANCE = 0.01
+"""A latent unit counts as active if its posterior mean varies by more than this (Burda et al., 2016, section 5.2)."""
+
+
+class TrainingWarning(UserWarning):
+    """Training ended, but its result deserves a second look; the message says what to try."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some rows of a batch of images.
+
+    `images` is uint8 (N, C, H, W), possibly a memory map; `labels` int64 (N,) or None; `rows` the ones that count.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64] | None
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass
+class State:
+    """Everything that changes during training; a checkpoint holds all of it."""
+
+    vae: VAE
+    optimizer: torch.optim.Optimizer
+    order: torch.Generator
+    noise: torch.Generator
+    best_weights: dict[str, Tensor]
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def start(vae: VAE, spec: TrainSpec, device: str) -> State:
+    """A fresh state for `vae`, which is moved to `device`."""
+    vae.to(device)
+    if vae.spec.kind == "conv":
+        # Convolutions run faster with channels last, on CPU and on CUDA.
+        vae.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+    return State(
+        vae=vae,
+        optimizer=optimizer,
+        order=torch.Generator().manual_seed(spec.seed),
+        noise=torch.Generator(device).manual_seed(spec.seed),
+        best_weights=_copy(vae),
+    )
+
+
+def epochs_for(spec: TrainSpec, images: int) -> int:
+    """How many epochs `spec` means for so many training images."""
+    steps = max(1, images // spec.batch_size)
+    return spec.epochs or int(np.clip(round(6000 / steps), 10, 400))
+
+
+def train(
+    state: State,
+    training: Examples,
+    validation: Examples,
+    spec: TrainSpec,
+    *,
+    after_epoch: Callable[[State], None] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Train `state.vae` until the last epoch or until `spec.patience` epochs brought nothing; keep the best weights.
+
+    Starts after the last epoch in `state.history`. The same seed, data and thread count give the same bits.
+
+    Raises
+    ------
+    VaeguardError
+        The loss is not finite; `state.best_weights` still holds the best weights before.
+    """
+    batches = Batches(training, state.vae, state.noise.device)
+    held_out = Batches(validation, state.vae, state.noise.device)
+    epochs = epochs_for(spec, len(training))
+    for epoch in range(len(state.history), epochs):
+        if epoch - state.best_epoch >= spec.patience:
+            break
+        started = time.perf_counter()
+        row = _train_epoch(state, batches, spec, epoch, epochs, progress)
+        row |= _validate(state, held_out, spec)
+        row["seconds"] = time.perf_counter() - started
+        state.history.append(row)
+        if row["valid_loss"] < state.best_loss:
+            state.best_loss, state.best_epoch, state.best_weights = row["valid_loss"], epoch, _copy(state.vae)
+        if after_epoch:
+            after_epoch(state)
+    state.vae.load_state_dict(state.best_weights)
+    _warn_of_collapse(state, spec)
+
+
+class Batches:
+    """Batches of float images in [0, 1] and labels on the device.
+
+    On CUDA the images live in device memory if they take less than half of it; otherwise rows are gathered from the
+    array (or memory map) batch by batch.
+    """
+
+    def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
+        self.examples, self.device = examples, device
+        self.channels_last = vae.spec.kind == "conv"
+        self.labels = None
+        if examples.labels is not None:
+            self.labels = torch.from_numpy(examples.labels[examples.rows]).to(device)
+        self.resident = None
+        size = len(examples) * int(np.prod(examples.images.shape[1:]))
+        if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
+            self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
+
+    def __call__(self, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the examples in `order` by batches of `size`."""
+        # A last batch of one image has no batch statistics.
+        usable = len(order) - (len(order) % size == 1 and len(order) > 1)
+        for rows in torch.split(order[:usable], size):
+            image = self._gather(rows)
+            if self.channels_last:
+                image = image.contiguous(memory_format=torch.channels_last)
+            yield to_unit(image), None if self.labels is None else self.labels[rows.to(self.device)]
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        if self.resident is not None:
+            return self.resident[rows.to(self.device)]
+        picked = self.examples.images[self.examples.rows[rows.numpy()]]
+        return torch.from_numpy(picked).to(self.device, non_blocking=True)
+
+
+def _train_epoch(
+    state: State, batches: Batches, spec: TrainSpec, epoch: int, epochs: int, progress: Progress | None
+) -> dict[str, float]:
+    state.vae.train()
+    order = torch.randperm(len(batches.examples), generator=state.order)
+    steps = math.ceil(len(order) / spec.batch_size)
+    totals = _Means()
+    for step, (image, labels) in enumerate(batches(order, spec.batch_size)):
+        position = epoch + step / steps
+        rate = _learning_rate(spec, position / epochs)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        beta = spec.beta * min(1.0, position / spec.kl_warmup) if spec.kl_warmup else spec.beta
+        target = augment(image, spec, state.noise)
+        loss, found = _forward(state, target, labels, spec, beta)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise VaeguardError(
+                f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {value}); try a tenth of"
+                f" --learning-rate {spec.learning_rate:g}, or --likelihood bernoulli"
+            )
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        totals.add(found, value)
+        if progress:
+            valid = f", validation {state.history[-1]['valid_loss']:.2f}" if state.history else ""
+            text = f"epoch {epoch + 1}/{epochs}, loss {value:.2f}{valid}"
+            progress(epoch * steps + step + 1, epochs * steps, text)
+    means = totals.means()
+    return {"epoch": epoch + 1, "learning_rate": rate, "beta": beta, **means}
+
+
+def _forward(
+    state: State, target: Tensor, labels: Tensor | None, spec: TrainSpec, beta: float
+) -> tuple[Tensor, Losses]:
+    latent = (len(target), state.vae.spec.latent)
+    noise = torch.randn(latent, generator=state.noise, device=target.device)
+    image = add_noise(target, spec.input_noise, state.noise)
+    with torch.autocast(target.device.type, torch.bfloat16, enabled=spec.bf16 and target.device.type == "cuda"):
+        found = losses(state.vae, image, target, noise, labels)
+    return objective(found, spec, beta, target[0].numel()), found
+
+
+@torch.no_grad()
+def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, float]:
+    """Losses on the validation images, with the same noise every epoch so that epochs compare."""
+    state.vae.eval()
+    kept, device = state.noise, state.noise.device
+    state.noise = torch.Generator(device).manual_seed(spec.seed + 1)
+    totals, means = _Means(), []
+    for image, labels in batches(torch.arange(len(batches.examples)), 256):
+        loss, found = _forward(state, image, labels, spec, spec.beta)
+        totals.add(found, loss.item())
+        means.append(found.posterior_mean.float())
+    state.noise = kept
+    row = {f"valid_{name}": value for name, value in totals.means().items()}
+    if not math.isfinite(row["valid_loss"]):
+        raise VaeguardError("training diverged (validation loss is not finite); try a tenth of --learning-rate")
+    latents = torch.cat(means)
+    row["active_units"] = int((latents.var(0, correction=0) > ACTIVE_VARIANCE).sum())
+    return row
+
+
+class _Means:
+    """Means over an epoch, weighted by batch size."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float | Tensor] = {}
+        self.count = 0
+
+    def add(self, found: Losses, loss: float) -> None:
+        n = len(found.distortion)
+        self.count += n
+        # Sums stay on the device: one transfer an epoch instead of one a step.
+        values: dict[str, float | Tensor] = {
+            "loss": loss * n,
+            "distortion": found.distortion.detach().sum(),
+            "rate": found.kl.detach().sum(),
+        }
+        if found.correct is not None:
+            values["class_accuracy"] = found.correct.sum()
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / self.count for name, value in self.sums.items()}
+
+
+def _learning_rate(spec: TrainSpec, done: float) -> float:
+    if spec.schedule == "cosine":
+        return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return spec.learning_rate
+
+
+def _copy(vae: VAE) -> dict[str, Any]:
+    return {name: value.detach().clone() for name, value in vae.state_dict().items()}
+
+
+def _warn_of_collapse(state: State, spec: TrainSpec) -> None:
+    row = state.history[state.best_epoch]
+    if state.vae.spec.autoencoder:
+        return
+    if row["valid_rate"] < 0.1 or row["active_units"] == 0:
+        warnings.warn(
+            f"posterior collapse: the rate is {row['valid_rate']:.2g} nats and {row['active_units']} of"
+            f" {state.vae.spec.latent} latent units are active, so the latent says nothing; try a smaller --beta"
+            f" (now {spec.beta:g}), --kl-warmup 10 or --free-bits 0.1",
+            TrainingWarning,
+            stacklevel=3,
+        )
