@@ -36,7 +36,7 @@ def assert_same_bits(a, b):
 def test_anomalies_score_higher_than_normal_images(kind, settings):
     images, labels = bars(300)
     model = ModelSpec(**{"kind": kind, "hidden": (32,), "latent": 4, "channels": 4} | settings)
-    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(epochs=30))
+    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(batch_size=32))
     fresh, fresh_labels = bars(120, seed=5)
     score = detector.inspect(fresh).score
     assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)

@@ -49,10 +49,12 @@ def read_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(tensors["dropout"])
     else:
         torch.set_rng_state(tensors["dropout"])
-    optimizer = state.optimizer.state_dict()
+    optimizer, parameters = state.optimizer.state_dict(), list(state.vae.parameters())
     for name, value in _under(tensors, "optimizer.").items():
-        index, key = name.split(".")
-        optimizer["state"].setdefault(int(index), {})[key] = value
+        index, key = int(name.split(".")[0]), name.split(".")[1]
+        # The fused optimizer walks through memory: its moments must lie as the parameter does.
+        alike = torch.empty_like(parameters[index]).copy_(value) if value.ndim else value
+        optimizer["state"].setdefault(index, {})[key] = alike
     state.optimizer.load_state_dict(optimizer)
     state.best_loss, state.best_epoch = record["best_loss"], record["best_epoch"]
     state.history = record["history"]

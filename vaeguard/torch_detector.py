@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from vaeguard.errors import UsageError
-from vaeguard.inspection import DetectorInfo, Floats, Images, Inspection
+from vaeguard.inspection import DetectorInfo, Inspection
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.graph import InferenceGraph
+    from vaeguard.inspection import Floats, Images
 
 BLOCK_VALUES = 64 * 32 * 32
 
@@ -32,7 +33,8 @@ class TorchDetector:
     """
 
     def __init__(self, graph: InferenceGraph, record: dict[str, Any], device: str = "cpu") -> None:
-        self.graph = graph.eval().to(device)
+        # Convolutions round by the layout of their weights: one layout, whether the model was just fitted or loaded.
+        self.graph = graph.eval().to(device, memory_format=torch.channels_last)
         self.device = device
         spec = graph.vae.spec
         assert spec.image_shape is not None

@@ -110,7 +110,7 @@ def train(
     held_out = Batches(validation, state.vae, state.noise.device)
     epochs = epochs_for(spec, len(training))
     for epoch in range(len(state.history), epochs):
-        if epoch - state.best_epoch >= spec.patience:
+        if epoch - state.best_epoch > spec.patience:
             break
         started = time.perf_counter()
         row = _train_epoch(state, batches, spec, epoch, epochs, progress)
