@@ -27,14 +27,17 @@ class LazyGroup(click.Group):
         """Names in the order in which one meets them."""
         return list(SUMMARIES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now unless only its summary is wanted."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, imported now."""
         if cmd_name not in SUMMARIES:
             return None
-        if ctx.resilient_parsing or (not ctx.args and not ctx.protected_args and ctx.invoked_subcommand is None):
-            return click.Command(cmd_name, short_help=SUMMARIES[cmd_name])
         command: click.Command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands by their summaries, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

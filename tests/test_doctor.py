@@ -152,7 +152,8 @@ def test_the_cache_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_data_sets_are_found_by_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mnist").mkdir()
-    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").touch()
+    for part in ("images-idx3", "labels-idx1"):
+        (tmp_path / "mnist" / f"train-{part}-ubyte.gz").touch()
     assert "mnist" in doctor.check_data(tmp_path).found
     monkeypatch.setenv("VAEGUARD_DATA", str(tmp_path))
     assert doctor.check_data(None) == doctor.check_data(tmp_path)

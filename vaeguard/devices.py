@@ -5,6 +5,16 @@ from __future__ import annotations
 from vaeguard.errors import UsageError
 
 
+def has_bf16(device: str) -> bool:
+    """Whether `device` multiplies bfloat16 matrices natively, and so faster than float32."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def pick_device(device: str) -> str:
     """Settle `auto`, `cpu` or `cuda` to the device that is really there.
 

@@ -225,10 +225,10 @@ def check_cache() -> Check:
     """Check the folder that decoded images are cached in: writable, how large, how much room is left."""
     from vaeguard.cache import cache_folder
 
-    folder = Path(cache_folder())
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    folder = cache_folder()
     advice = "point $VAEGUARD_CACHE at a folder with room"
     try:
+        existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         free = shutil.disk_usage(existing).free
     except OSError as error:
@@ -243,17 +243,17 @@ def check_cache() -> Check:
 
 def check_data(data_dir: str | Path | None) -> Check:
     """Name the data sets found in the data folder."""
-    from vaeguard.sources import find_sets
+    from vaeguard.named_sets import data_folder, find_sets
 
-    asked = data_dir or os.environ.get("VAEGUARD_DATA")
-    folder = Path(asked or "data")
-    names = find_sets(folder)
-    found = f"{folder}: {', '.join(names) or 'none'}; digits are always there"
-    if data_dir and not folder.is_dir():
-        return Check(
-            "data sets", "warn", f"{folder} does not exist", "give the folder of the data sets with --data-dir"
-        )
-    return Check("data sets", "ok", found)
+    folder = data_folder(data_dir)
+    advice = "name the folder of the data sets with --data-dir or $VAEGUARD_DATA"
+    try:
+        names = find_sets(folder)
+    except OSError as error:
+        return Check("data sets", "warn", f"{folder}: {error.strerror}", advice)
+    if (data_dir or os.environ.get("VAEGUARD_DATA")) and not folder.is_dir():
+        return Check("data sets", "warn", f"{folder} does not exist", advice)
+    return Check("data sets", "ok", f"{folder}: {', '.join(names) or 'none'}; digits are always there")
 
 
 def _probe(code: str) -> dict[str, Any] | str:

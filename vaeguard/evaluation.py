@@ -99,7 +99,7 @@ class ClassResult:
     roc_auc: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """What `evaluate` found; the arrays have one entry per image, in the order of the data.
 
@@ -350,7 +350,7 @@ def _class_results(image_set: ImageSet, anomalous: Bools, score: Scores, flagged
 
     results = []
     for index, name in enumerate(image_set.class_names):
-        members = image_set.labels == index
+        members: Bools = np.asarray(image_set.labels) == index
         if not members.any():
             continue
         normal = not anomalous[members][0]

@@ -16,7 +16,7 @@ import torch
 
 from vaeguard.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from vaeguard.classes import parse_classes
-from vaeguard.devices import pick_device
+from vaeguard.devices import has_bf16, pick_device
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.files import write_text
 from vaeguard.graph import InferenceGraph
@@ -92,6 +92,9 @@ def fit(
         Training diverged.
     """
     training = training or TrainSpec()
+    device = pick_device(training.device)
+    if training.bf16 is None:
+        training = replace(training, bf16=has_bf16(device))
     image_set = images if isinstance(images, ImageSet) else image_set_of(images, labels)
     normal, class_rows = _normal_rows(image_set, normal_classes)
     names = tuple(image_set.class_names[k] for k in normal)
@@ -103,7 +106,6 @@ def fit(
         "training": to_dict(training),
         "data": {"fingerprint": image_set.fingerprint, "split": split.digest()},
     }
-    device = pick_device(training.device)
     torch.set_num_threads(training.threads or torch.get_num_threads())
     targets = _targets(image_set, normal)
     state = _train(

@@ -22,7 +22,7 @@ import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -31,7 +31,7 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImag
 from vaeguard.errors import UnreadableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -57,6 +57,7 @@ _READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
 )
 _NOT_READ = ((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"))
 _PNG_END = b"IEND\xaeB`\x82"
+_SMALL_FILE = 4096  # bytes; below, opening costs more than decoding, and threads only wait for each other's Python
 
 # Everything that Pillow's readers were seen to raise on damaged bytes. A warning is an error too where it is raised.
 _DECODE_ERRORS = (
@@ -121,7 +122,7 @@ class ImageRule:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Consecutive images of a stream: `images` is uint8 (n, C, H, W), one for each of `paths`; the rest are `errors`."""
+    """Consecutive images of a stream: uint8 (n, C, H, W), one for each of `paths`; unreadable files are `errors`."""
 
     paths: list[str]
     images: Bytes
@@ -245,11 +246,16 @@ def stream_images(
     if rule.size is None or rule.channels is None:
         raise UsageError("a stream of images needs a size and a number of channels; give both in its ImageRule")
     _check_file_rule(rule)
-    return _stream(paths, rule, max(1, batch_size), jobs or default_jobs())
+    rest = iter(paths)
+    first = list(islice(rest, 32))
+    return _stream(chain(first, rest), rule, max(1, batch_size), jobs or default_jobs(first))
 
 
-def default_jobs() -> int:
-    """Return the number of decoding threads: one per core that this process may use, at most 16."""
+def default_jobs(paths: Sequence[str]) -> int:
+    """Return the number of threads to decode files like `paths`: one if they are tiny, else one a core, at most 16."""
+    sizes = sorted(os.stat(path).st_size for path in paths if os.path.isfile(path))  # noqa: PTH113, PTH116
+    if sizes and sizes[len(sizes) // 2] < _SMALL_FILE:
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 16)
 
@@ -321,8 +327,7 @@ def _open_regular(path: str | Path) -> tuple[int, int]:
     except FileNotFoundError as error:
         raise UnreadableError(str(path), "there is no such file") from error
     except OSError as error:
-        reason = "it is a folder" if os.path.isdir(path) else f"it cannot be opened ({error.strerror})"  # noqa: PTH112
-        raise UnreadableError(str(path), reason) from error
+        raise UnreadableError(str(path), f"it cannot be opened ({error.strerror})") from error
     except ValueError as error:
         raise UnreadableError(str(path), "its name holds a NUL character") from error
     status = os.fstat(handle)
@@ -437,7 +442,6 @@ def _as_pillow(image: Bytes) -> Image.Image:
 
 
 def _pixels(image: Image.Image) -> Bytes:
-    flat = np.frombuffer(image.tobytes(), np.uint8)
-    if image.mode == "L":
-        return flat.reshape(1, image.height, image.width).copy()  # the buffer is read-only, which torch warns about
-    return np.ascontiguousarray(flat.reshape(image.height, image.width, -1).transpose(2, 0, 1))
+    flat = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+    # A copy, since the buffer is read-only, which torch warns about.
+    return np.array(flat.transpose(2, 0, 1), order="C")

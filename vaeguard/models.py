@@ -74,16 +74,19 @@ class VAE(nn.Module):
     def posterior_from(self, features: Tensor) -> Posterior:
         """q(z | x) from the last hidden activation."""
         features = features.flatten(1)
-        mean = self.posterior_mean(features)
+        mean = _precise(self.posterior_mean(features))
         if self.posterior_logvar is None:
             return Posterior(mean, None)
-        return Posterior(mean, self.posterior_logvar(features).clamp(max=MAX_LOGVAR))
+        return Posterior(mean, _precise(self.posterior_logvar(features)).clamp(max=MAX_LOGVAR))
 
     def likelihood(self, latent: Tensor) -> Likelihood:
         """p(x | z) for `latent` (N, latent)."""
-        raw = self.decoder(latent)
-        # Log-probabilities sum over thousands of pixels: bfloat16 has too few digits for that.
-        return likelihood(self.spec, raw.to(torch.promote_types(raw.dtype, torch.float32)))
+        return likelihood(self.spec, _precise(self.decoder(latent)))
+
+
+def _precise(values: Tensor) -> Tensor:
+    """At least float32: bfloat16 has too few digits for rates and for sums over thousands of pixels."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _shape(spec: ModelSpec) -> tuple[int, int, int]:

@@ -119,7 +119,9 @@ class TrainSpec:
     patience: int = field(default=20, metadata={"help": "stop after so many epochs without a better validation loss"})
     seed: int = field(default=0, metadata={"help": "seed of split, weights, order and noise"})
     device: str = field(default="auto", metadata={"help": "where to train", "of": DEVICES})
-    bf16: bool = field(default=True, metadata={"help": "bfloat16 matrix products on CUDA"})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "bfloat16 matrix products; default: where the processor has them"}
+    )
     threads: int | None = field(default=None, metadata={"help": "CPU threads; default: one per core"})
 
     def __post_init__(self) -> None:

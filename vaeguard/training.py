@@ -199,7 +199,7 @@ def _forward(
     latent = (len(target), state.vae.spec.latent)
     noise = torch.randn(latent, generator=state.noise, device=target.device)
     image = add_noise(target, spec.input_noise, state.noise)
-    with torch.autocast(target.device.type, torch.bfloat16, enabled=spec.bf16 and target.device.type == "cuda"):
+    with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
         found = losses(state.vae, image, target, noise, labels)
     return objective(found, spec, beta, target[0].numel()), found
 
