@@ -54,7 +54,7 @@ def evaluate(
         say(f"not read: {name!r}: {reason}")
     normal = None
     if normal_classes:
-        numbers = parse_classes(normal_classes, images.class_names)
+        numbers = parse_classes(normal_classes, images.class_names, must_leave_anomalies=True)
         normal = [images.class_names[k] for k in numbers]
     with progress_bar("scoring") as progress:
         evaluation = evaluate_model(detector, images, normal, fpr=fpr, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib.metadata import version
 
@@ -18,6 +19,11 @@ SUMMARIES = {
     "unpack": "Write a data set as PNG files in class folders.",
     "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
 }
+
+
+EXAMPLES = """\b
+vaeguard fit --normal-classes 0-8     learns the embedded digits 0 to 8
+vaeguard score images/                scores a folder with the latest model"""
 
 
 class LazyGroup(click.Group):
@@ -40,19 +46,18 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(SUMMARIES.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(version("vaeguard"), prog_name="vaeguard")
 def vaeguard() -> None:
-    r"""Find anomalous images with a variational autoencoder fitted on normal ones.
-
-    \b
-    vaeguard fit --normal-classes 0-8     learns the embedded digits 0 to 8
-    vaeguard score images/                scores a folder with the latest model
-    """
+    """Find anomalous images with a variational autoencoder fitted on normal ones."""
 
 
 def main() -> None:
     """Run the command line; exit codes are those of `vaeguard.errors`, 130 when interrupted."""
+    # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = vaeguard.main(standalone_mode=False)
     except VaeguardError as error:

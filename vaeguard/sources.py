@@ -6,6 +6,7 @@ import difflib
 import os
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -50,7 +51,7 @@ _IMAGE_KEYS = ("images", "x", "data", "arr_0")
 _LABEL_KEYS = ("labels", "y", "targets", "target", "arr_1")
 _ARRAY_ERRORS = (
     *(OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(TypeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -296,13 +297,14 @@ def _packed(
 
 
 def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    shape = images.shape
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] > 4 and images.shape[3] <= 4:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] > 4 or images.size == 0:
         raise RefusedError(
-            f"{name!r} holds an array of shape {images.shape}; images have shape (N, H, W), (N, C, H, W) "
+            f"{name!r} holds an array of shape {shape}; images have shape (N, H, W), (N, C, H, W) "
             "or (N, H, W, C) with 1 to 4 channels"
         )
     return images

@@ -36,7 +36,7 @@ class ModelSpec:
     hidden: tuple[int, ...] = field(
         default=(400, 400), metadata={"help": "mlp: hidden sizes of the encoder, the decoder mirrors them"}
     )
-    channels: int = field(default=64, metadata={"help": "conv: channels of the first of four layers, doubled each"})
+    channels: int = field(default=32, metadata={"help": "conv: channels of the first of four layers, doubled each"})
     activation: str = field(default="relu", metadata={"help": "activation of the hidden layers", "of": ACTIVATIONS})
     dropout: float = field(default=0.0, metadata={"help": "dropout rate of the hidden layers"})
     likelihood: str = field(
@@ -60,7 +60,7 @@ class ModelSpec:
         _positive("latent", self.latent)
         _positive("channels", self.channels)
         _positive("sigma", self.sigma)
-        for size in self.hidden:
+        for size in self.hidden or (0,):
             _positive("hidden", size)
         _share("dropout", self.dropout)
         if self.autoencoder and self.prior == "per-class":
@@ -122,7 +122,9 @@ class TrainSpec:
     bf16: bool | None = field(
         default=None, metadata={"help": "bfloat16 matrix products; default: where the processor has them"}
     )
-    threads: int | None = field(default=None, metadata={"help": "CPU threads; default: one per core"})
+    threads: int | None = field(
+        default=None, metadata={"help": "CPU threads; default: one per core, or one for tiny models"}
+    )
 
     def __post_init__(self) -> None:
         _one_of("schedule", self.schedule, SCHEDULES)

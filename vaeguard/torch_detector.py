@@ -34,7 +34,7 @@ class TorchDetector:
 
     def __init__(self, graph: InferenceGraph, record: dict[str, Any], device: str = "cpu") -> None:
         # Convolutions round by the layout of their weights: one layout, whether the model was just fitted or loaded.
-        self.graph = graph.eval().to(device, memory_format=torch.channels_last)
+        self.graph = graph.eval().to(device).to(memory_format=torch.channels_last)
         self.device = device
         spec = graph.vae.spec
         assert spec.image_shape is not None
