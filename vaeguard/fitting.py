@@ -146,7 +146,7 @@ def image_set_of(images: npt.NDArray[Any], labels: npt.ArrayLike | None) -> Imag
     if images.ndim != 4:
         raise UsageError(f"images have shape {images.shape}; give (N, C, H, W) or (N, H, W)")
     checked = as_images(images, images.shape[1:])
-    pixels = checked if checked.dtype == np.uint8 else np.round(checked * 255).astype(np.uint8)
+    pixels = np.asarray(checked if checked.dtype == np.uint8 else np.round(checked * 255), dtype=np.uint8)
     numbers: npt.NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
     if labels is not None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from vaeguard.graph import InferenceGraph
     from vaeguard.inspection import Floats, Images
 
-BLOCK_VALUES = 64 * 32 * 32
+BLOCK_ROWS = {"mlp": 256, "conv": 64}
+BLOCK_VALUES = 256 * 32 * 32
 
 
 class TorchDetector:
@@ -46,8 +47,8 @@ class TorchDetector:
             record=record,
         )
         # Matrix products round differently at different batch sizes; blocks of one size keep an image's bits the same
-        # whatever its neighbours. Smaller blocks for larger images.
-        self._block = int(np.clip(BLOCK_VALUES // np.prod(spec.image_shape), 8, 64))
+        # whatever its neighbours. Smaller blocks for larger images and costlier models.
+        self._block = int(np.clip(BLOCK_VALUES // np.prod(spec.image_shape), 8, BLOCK_ROWS[spec.kind or ""]))
 
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
         """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W).
