@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import vaeguard
-from benchmarks.common import write_result
+from benchmarks.common import data_dir, write_result
 from benchmarks.train_throughput import TutorialMlp
 from vaeguard.objective import distortion, gaussian_kl
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    train, test = (vaeguard.open_images("mnist", split=split) for split in ("train", "test"))
+    train, test = (vaeguard.open_images("mnist", split=split, data_dir=data_dir()) for split in ("train", "test"))
     rows = [
         our_nats(train, test.images, options.epochs),
         tutorial_nats(train.images, test.images, options.epochs),

@@ -58,3 +58,11 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def data_dir() -> Path:
+    """The folder of the data sets: $VAEGUARD_DATA, else shared/data beside the checkout, else data/."""
+    checkout = Path(__file__).resolve().parent.parent
+    shared = checkout.parent / "shared" / "data"
+    given = os.environ.get("VAEGUARD_DATA")
+    return Path(given) if given else shared if shared.is_dir() else checkout / "data"

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import vaeguard
-from benchmarks.common import write_result
+from benchmarks.common import data_dir, write_result
 
 
 def measure(options: argparse.Namespace, *, guided: bool) -> tuple[dict[str, list[float]], list[float]]:
     """ROC-AUC of every term, one per seed, and the realised false-alarm rates at p <= 0.05."""
-    train, test = (vaeguard.open_images(options.data, split=split) for split in ("train", "test"))
+    train, test = (vaeguard.open_images(options.data, split=split, data_dir=data_dir()) for split in ("train", "test"))
     normal = [name for name in train.class_names if name != options.anomalous]
     areas: dict[str, list[float]] = {}
     rates = []

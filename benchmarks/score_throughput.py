@@ -65,8 +65,7 @@ def main() -> None:
             run, table = home / preset, home / "scores.csv"
             training = vaeguard.TrainSpec(epochs=1)
             vaeguard.fit(images[:2000], model=vaeguard.preset(preset).model, training=training, run=run)
-            detector = vaeguard.load(run)
-            pairs = [(decode_seconds(home / "10000"), score_seconds(detector, home / "10000", table)) for _ in range(5)]
+            pairs = [(decode_seconds(home / "10000"), score_seconds(run, home / "10000", table)) for _ in range(5)]
             ratio = statistics.median(decode / score for decode, score in pairs)
             memory = [peak_memory(run, home / str(count), table) for count in (1_000, 50_000)]
             rows.append({

@@ -13,9 +13,9 @@ from scipy.stats import beta
 
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
+from vaeguard.image_set import ImageSet
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.metrics import delong_interval, measure, rate
-from vaeguard.sources import ImageSet
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.image_set import ImageSet
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.scoring import flag, fpr_note, score_files, score_set
-from vaeguard.sources import ImageSet
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
     from vaeguard.scoring import score_files, score_set
-    from vaeguard.sources import ImageSet, list_images, open_images, write_images
+    from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import ModelSpec, TrainSpec, from_dict, to_dict
     from vaeguard.training import TrainingWarning
 
@@ -42,7 +42,7 @@ _HOMES = {
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
     "scoring": ("score_files", "score_set"),
-    "sources": ("ImageSet", "list_images", "open_images", "write_images"),
+    "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": ("ModelSpec", "TrainSpec", "from_dict", "to_dict"),
     "training": ("TrainingWarning",),
 }
@@ -67,6 +67,7 @@ __all__ = [
     "evaluate",
     "examine",
     "fit",
+    "from_array",
     "from_dict",
     "latest_run",
     "list_images",

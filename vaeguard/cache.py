@@ -22,7 +22,8 @@ import numpy as np
 
 from vaeguard.errors import UnreadableError, VaeguardError
 from vaeguard.files import write_text, writing
-from vaeguard.images import chunks, default_jobs, map_ahead, read_bytes, stream_images
+from vaeguard.images import read_bytes
+from vaeguard.streams import chunks, default_jobs, map_ahead, stream_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

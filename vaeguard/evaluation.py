@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.table import Table
 
+    from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Detector, Inspection
     from vaeguard.scoring import Progress
-    from vaeguard.sources import ImageSet
 
     Bools = npt.NDArray[np.bool_]
     Scores = npt.NDArray[np.floating]

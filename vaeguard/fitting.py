@@ -20,11 +20,12 @@ from vaeguard.devices import has_bf16, pick_device
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.files import write_text
 from vaeguard.graph import InferenceGraph
+from vaeguard.image_set import ImageSet
 from vaeguard.model_file import save
 from vaeguard.models import VAE
-from vaeguard.sources import ImageSet
+from vaeguard.packed import from_array
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
-from vaeguard.torch_detector import TorchDetector, as_images
+from vaeguard.torch_detector import TorchDetector
 from vaeguard.training import Examples, Progress, State, start, train
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def fit(
     device = pick_device(training.device)
     if training.bf16 is None:
         training = replace(training, bf16=has_bf16(device))
-    image_set = images if isinstance(images, ImageSet) else image_set_of(images, labels)
+    image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
     normal, class_rows = _normal_rows(image_set, normal_classes)
     names = tuple(image_set.class_names[k] for k in normal)
     shape = image_set.images.shape
@@ -136,27 +137,6 @@ def split_rows(class_rows: Sequence[npt.NDArray[np.int64]], spec: TrainSpec) -> 
         for part, some in zip(parts, np.split(shuffled, [-valid - calibrate, -calibrate]), strict=True):
             part.append(some)
     return Split(*(np.sort(np.concatenate(part)) for part in parts))
-
-
-def image_set_of(images: npt.NDArray[Any], labels: npt.ArrayLike | None) -> ImageSet:
-    """Wrap an array (N, C, H, W) or (N, H, W) and its labels as an `ImageSet`."""
-    images = np.asarray(images)
-    if images.ndim == 3:
-        images = images[:, None]
-    if images.ndim != 4:
-        raise UsageError(f"images have shape {images.shape}; give (N, C, H, W) or (N, H, W)")
-    checked = as_images(images, images.shape[1:])
-    pixels = np.asarray(checked if checked.dtype == np.uint8 else np.round(checked * 255), dtype=np.uint8)
-    numbers: npt.NDArray[np.int64] | None = None
-    names: tuple[str, ...] = ()
-    if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != (len(images),):
-            raise UsageError(f"labels have shape {labels.shape}; give one per image, shape ({len(images)},)")
-        unique, numbers = np.unique(labels, return_inverse=True)
-        names = tuple(map(str, unique))
-    fingerprint = hashlib.sha256(pixels.tobytes()).hexdigest()
-    return ImageSet("array", pixels, numbers, names, [f"{i:06d}" for i in range(len(pixels))], fingerprint)
 
 
 def _normal_rows(

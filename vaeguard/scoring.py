@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.images import ImageRule, stream_images
+from vaeguard.folders import list_images
+from vaeguard.images import ImageRule
 from vaeguard.inspection import concatenate
-from vaeguard.sources import list_images
+from vaeguard.streams import stream_images
 from vaeguard.tables import check_table_path, open_table, write_table
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
-    from vaeguard.sources import ImageSet
 
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""

@@ -1,0 +1,172 @@
+"""Images that come packed in one file or array: IDX pairs, `.npz`, `.npy`, named sets, arrays in memory."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.cache import digest_array
+from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.image_set import ImageSet
+from vaeguard.images import ImageRule, shape_array
+from vaeguard.named_sets import NAMED_SETS, read_idx_pair, read_named
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
+    Labels = npt.NDArray[np.int64]
+    Header = tuple[tuple[int, int], int]
+
+_IMAGE_KEYS = ("images", "x", "data", "arr_0")
+_LABEL_KEYS = ("labels", "y", "targets", "target", "arr_1")
+_ARRAY_ERRORS = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError, MemoryError),
+    *(TypeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+
+
+def open_named(name: str, split: str, rule: ImageRule, data_dir: str | Path | None, *, download: bool) -> ImageSet:
+    """Open the part `split` of a named set."""
+    images, labels = read_named(name, split, data_dir, download=download)
+    class_names = NAMED_SETS[name].class_names if name in NAMED_SETS else tuple("0123456789")
+    return _packed(name, f"{name}/{split}", images, labels, class_names, rule)
+
+
+def open_idx(path: Path, rule: ImageRule) -> ImageSet:
+    """Open an IDX file of images with the labels that lie beside it."""
+    images, values = read_idx_pair(path)
+    labels, class_names = _number_classes(values, values)
+    return _packed(path.resolve().parent.name or path.name, str(path), images, labels, class_names, rule)
+
+
+def open_arrays(path: Path, split: str, rule: ImageRule) -> ImageSet:
+    """Open an `.npy` of images, or an `.npz` of images and labels."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return _packed(path.stem, str(path), np.lib.format.open_memmap(path, mode="r"), None, (), rule)
+        if not zipfile.is_zipfile(path):
+            raise RefusedError(f"{str(path)!r} is damaged or no .npz archive; write it again with numpy.savez")
+        with np.load(path, allow_pickle=False) as archive:
+            images, values, all_values = _arrays_of(archive, path, split)
+    except _ARRAY_ERRORS as error:
+        if isinstance(error, VaeguardError):  # a UsageError is a ValueError too
+            raise
+        pickled = "allow_pickle" in str(error) or "pickle" in str(error)
+        fact = "it holds Python objects, which are never read" if pickled else f"damaged or of the wrong kind: {error}"
+        raise RefusedError(f"cannot read {str(path)!r} ({fact}); save plain arrays with numpy.savez") from error
+    labels, class_names = _number_classes(values, all_values)
+    return _packed(path.stem, str(path), images, labels, class_names, rule)
+
+
+def _arrays_of(archive: Any, path: Path, split: str) -> tuple[Any, Any, Any]:
+    """Return the images and labels of `split`, and the labels of both splits, from which the classes follow."""
+    images = _split_key(archive, split, ("x", "images", "data")) or _key(archive, _IMAGE_KEYS)
+    if images is None:
+        raise RefusedError(
+            f"{str(path)!r} has no images for {split!r} (its arrays: {', '.join(archive.files) or 'none'}); "
+            f"name them 'images' and 'labels', or 'x_{split}' and 'y_{split}'"
+        )
+    labels = _split_key(archive, split, ("y", "labels", "targets"))
+    if labels is None:
+        labels = _key(archive, _LABEL_KEYS)
+        return archive[images], None if labels is None else archive[labels], None if labels is None else archive[labels]
+    other = _split_key(archive, "test" if split == "train" else "train", ("y", "labels", "targets"))
+    values = np.ravel(archive[labels])
+    return archive[images], values, values if other is None else np.append(values, np.ravel(archive[other]))
+
+
+def _split_key(archive: Any, split: str, stems: Sequence[str]) -> str | None:
+    return _key(archive, [name for stem in stems for name in (f"{stem}_{split}", f"{split}_{stem}")])
+
+
+def _key(archive: Any, names: Sequence[str]) -> str | None:
+    present = {str(name).lower(): str(name) for name in archive.files}
+    return next((present[name] for name in names if name in present), None)
+
+
+def _number_classes(values: Any, all_values: Any) -> tuple[Labels | None, tuple[str, ...]]:
+    """Turn label values into indices; small whole numbers keep theirs, so that train and test agree."""
+    if values is None:
+        return None, ()
+    values, all_values = np.ravel(values), np.ravel(all_values)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.floor(values)):
+        raise RefusedError("the labels are fractions; give whole numbers or names")
+    if values.dtype.kind not in "iufbU":
+        raise RefusedError(f"the labels have type {values.dtype}; give whole numbers or names")
+    if values.dtype.kind != "U":
+        values, all_values = values.astype(np.int64), all_values.astype(np.int64)
+        if all_values.size and all_values.min() >= 0 and all_values.max() < 1000:
+            return values, tuple(map(str, range(int(all_values.max()) + 1)))
+    unique = np.unique(all_values)
+    return np.searchsorted(unique, values).astype(np.int64), tuple(map(str, unique))
+
+
+def _packed(
+    name: str, prefix: str, images: npt.NDArray[Any], labels: Labels | None, names: tuple[str, ...], rule: ImageRule
+) -> ImageSet:
+    if labels is not None and len(labels) != len(images):
+        raise RefusedError(f"{prefix!r} has {len(labels)} labels for {len(images)} images; give one for each")
+    pixels = _to_rule(_to_uint8(_channels_first(images, prefix), prefix), rule)
+    fingerprint = digest_array(pixels, names, "" if labels is None else digest_array(labels.view(np.uint8)))
+    paths = tuple(f"{prefix}/{number:05d}" for number in range(len(pixels)))
+    return ImageSet(name, pixels, labels, names, paths, fingerprint)
+
+
+def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    shape = images.shape
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[1] > 4 and images.shape[3] <= 4:
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] > 4 or images.size == 0:
+        raise RefusedError(
+            f"{name!r} holds an array of shape {shape}; images have shape (N, H, W), (N, C, H, W) "
+            "or (N, H, W, C) with 1 to 4 channels"
+        )
+    return images
+
+
+def _to_uint8(images: npt.NDArray[Any], name: str) -> Bytes:
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind not in "fb":
+        raise RefusedError(f"{name!r} holds {images.dtype}; save the images as uint8, or as floats from 0 to 1")
+    pixels = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), 256):
+        part = np.asarray(images[start : start + 256], np.float64)
+        if not (part.min() >= 0 and part.max() <= 1):  # false for NaN too
+            raise RefusedError(f"{name!r} holds floats outside 0 to 1 (or NaN); scale the images to 0..1")
+        pixels[start : start + 256] = np.round(part * 255)
+    return pixels
+
+
+def _to_rule(images: Bytes, rule: ImageRule) -> Bytes:
+    channels, *size = images.shape[1:]
+    wanted = (rule.channels or channels, *(rule.size or size))
+    if wanted == images.shape[1:]:
+        return images
+    pixels = np.empty((len(images), *wanted), np.uint8)
+    for number, image in enumerate(images):
+        pixels[number] = shape_array(image, rule)
+    return pixels
+
+
+def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ImageSet:
+    """Wrap an array (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or floats in [0, 1], and its labels (N,).
+
+    Raises
+    ------
+    RefusedError
+        The shape or type is another one, or the labels do not fit.
+    """
+    values = None if labels is None else np.asarray(labels)
+    numbers, class_names = _number_classes(values, values)
+    return _packed("array", "array", np.asarray(images), numbers, class_names, ImageRule())
