@@ -1,6 +1,6 @@
 """One class anomalous, the others normal: ROC-AUC of every term and of the combined score, guided and unlabelled.
 
-python -m benchmarks.one_class_out [--data mnist] [--anomalous 9] [--seeds 3] [--channels 16] [--epochs 10]
+python -m benchmarks.one_class_out [--data mnist] [--anomalous 9] [--seeds 3] [--width 16] [--epochs 10]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def measure(options: argparse.Namespace, *, guided: bool) -> tuple[dict[str, lis
     areas: dict[str, list[float]] = {}
     rates = []
     for seed in range(options.seeds):
-        model = vaeguard.ModelSpec(kind="conv", channels=options.channels, guided=guided)
+        model = vaeguard.ModelSpec(kind="conv", width=options.width, guided=guided)
         training = vaeguard.TrainSpec(epochs=options.epochs, seed=seed)
         detector = vaeguard.fit(train, normal_classes=normal, model=model, training=training)
         evaluation = vaeguard.evaluate(detector, test)
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--anomalous", default="9")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from vaeguard import DEFAULT_FPR, DEVICES
 
-    from vaeguard import ModelSpec, TrainSpec
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vaeguard import Detector, ImageSet, ModelSpec, TrainSpec
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 model_option = click.option(
-    "-m", "--model", "model", metavar="RUN", help="Run folder or model file.  [default: runs/latest]"
+    "-m", "--run", "model", metavar="RUN", help="Run folder or model file.  [default: runs/latest]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 data_dir_option = click.option(
@@ -29,10 +31,10 @@ data_dir_option = click.option(
 )
 download_option = click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+    "--device", type=click.Choice(DEVICES), default=DEVICES[0], show_default=True, help="Where to run."
 )
 fpr_option = click.option(
-    "--fpr", type=float, default=0.05, show_default=True, help="False-alarm rate: flag where p_value <= this."
+    "--fpr", type=float, default=DEFAULT_FPR, show_default=True, help="False-alarm rate: flag where p_value <= this."
 )
 
 
@@ -52,16 +54,13 @@ def spec_options(kind: type[ModelSpec | TrainSpec], renamed: dict[str, str]) -> 
 def _option(name: str, item: dataclasses.Field[Any]) -> Decorator:
     text, default = item.metadata["help"], item.default
     shown = "" if default in {None, False} or default == () else f"  [default: {_shown(default)}]"
-    if "bool" in str(item.type):
+    kind = str(item.type).removesuffix(" | None")
+    if kind == "bool":
         flag = f"--{name}/--un{name}" if name == "guided" else f"--{name}/--no-{name}"
         return click.option(flag, item.name, default=None, help=text + shown)
-    if "tuple" in str(item.type):
-        return click.option(f"--{name}", item.name, type=IntegerList(), default=None, help=text + shown)
-    if "of" in item.metadata:
-        return click.option(f"--{name}", item.name, type=click.Choice(item.metadata["of"]), help=text + shown)
-    kinds = {"int": int, "float": float}
-    kind = kinds.get(str(item.type).split(" |", maxsplit=1)[0], str)
-    return click.option(f"--{name}", item.name, type=kind, default=None, help=text + shown)
+    choices = click.Choice(item.metadata["of"]) if "of" in item.metadata else None
+    types = {"int": int, "float": float, "str": choices, "tuple[int, ...]": IntegerList()}
+    return click.option(f"--{name}", item.name, type=types[kind], default=None, help=text + shown)
 
 
 def _shown(default: object) -> str:
@@ -162,6 +161,40 @@ def _lines(what: str) -> Callable[..., None]:
             say(f"{what} {done}/{total} {text}".strip() + f" ({left:.0f} s left)")
 
     return update
+
+
+def say_unreadable(errors: Sequence[tuple[str, str]]) -> None:
+    """List on stderr what could not be read, or the first ten of it."""
+    for path, reason in errors[:10]:
+        say(f"not read: {path!r}: {reason}")
+    if len(errors) > 10:
+        say(f"... and {len(errors) - 10} more")
+
+
+def as_objects(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Unreadable inputs as JSON objects."""
+    return [{"path": path, "error": reason} for path, reason in errors]
+
+
+def complain_of_unreadable(errors: Sequence[tuple[str, str]], data: str) -> None:
+    """End with exit code 3 if some inputs could not be read; the work itself is done."""
+    if errors:
+        from vaeguard import InputsSkippedError
+
+        raise InputsSkippedError(f"done, but {len(errors)} files of {data!r} could not be read (listed above)")
+
+
+def open_test_images(data: str, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
+    """Open the test part of `data` in the shape that the model takes, and say what could not be read."""
+    from vaeguard import ImageRule, open_images
+
+    channels, height, width = detector.info.image_shape
+    rule = ImageRule((height, width), channels)
+    with progress_bar("reading") as progress:
+        images = open_images(data, split="test", rule=rule, data_dir=data_dir, download=download, progress=progress)
+    say(f"data: {images.name}, {len(images.images)} images")
+    say_unreadable(images.errors)
+    return images
 
 
 def find_model(model: str | None) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from .common import (
+    as_objects,
+    complain_of_unreadable,
     data_dir_option,
     device_option,
     download_option,
@@ -14,6 +16,7 @@ from .common import (
     fpr_option,
     json_option,
     model_option,
+    open_test_images,
     print_json,
     progress_bar,
     say,
@@ -41,17 +44,12 @@ def evaluate(
     """
     from rich.console import Console
 
-    from vaeguard import ImageRule, InputsSkippedError, load, open_images, parse_classes, rich_tables, write_evaluation
     from vaeguard import evaluate as evaluate_model
+    from vaeguard import load, parse_classes, rich_tables, write_evaluation
 
     path = find_model(model)
     detector = load(path, device)
-    channels, *size = detector.info.image_shape
-    rule = ImageRule((size[0], size[1]), channels)
-    with progress_bar("reading") as progress:
-        images = open_images(data, split="test", rule=rule, data_dir=data_dir, download=download, progress=progress)
-    for name, reason in images.errors:
-        say(f"not read: {name!r}: {reason}")
+    images = open_test_images(data, detector, data_dir, download=download)
     normal = None
     if normal_classes:
         numbers = parse_classes(normal_classes, images.class_names, must_leave_anomalies=True)
@@ -62,11 +60,12 @@ def evaluate(
     folder = Path(output) if output else home / f"evaluation-{images.name}"
     write_evaluation(evaluation, folder)
     if as_json:
-        print_json({"output": str(folder), **evaluation.to_dict()})
+        print_json({"output": str(folder), **evaluation.to_dict(), "errors": as_objects(images.errors)})
     else:
         console = Console()
         for table in rich_tables(evaluation):
             console.print(table)
         click.echo(f"report, scores and pictures -> {folder}")
-    if images.errors:
-        raise InputsSkippedError(f"{len(images.errors)} files of {data!r} could not be read (listed above)")
+    if evaluation.note:
+        say(f"note: {evaluation.note}")
+    complain_of_unreadable(images.errors, data)

@@ -13,6 +13,8 @@ from vaeguard import PRESETS, ModelSpec, TrainSpec
 
 from .common import (
     Size,
+    as_objects,
+    complain_of_unreadable,
     data_dir_option,
     download_option,
     given,
@@ -20,6 +22,7 @@ from .common import (
     print_json,
     progress_bar,
     say,
+    say_unreadable,
     spec_options,
     warnings_on_stderr,
 )
@@ -31,10 +34,10 @@ from .common import (
     "--normal-classes", metavar="LIST", help="Classes to fit on: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
 )
 @click.option("-o", "--output", metavar="RUN", help="Run folder.  [default: runs/<data>-<model>-<time>]")
-@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Start from a classic setting.")
+@click.option("--preset", "preset_name", type=click.Choice(tuple(PRESETS)), help="Start from a classic setting.")
 @click.option("--spec", "spec_file", type=click.Path(), help="TOML file of settings; options win over it.")
 @click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
-@click.option("--image-channels", type=click.Choice(["1", "3", "4"]), help="1 grey, 3 colour, 4 with alpha.")
+@click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted fit in the folder given by -o.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
 @spec_options(ModelSpec, {"kind": "model"})
@@ -44,7 +47,7 @@ from .common import (
 @json_option
 def fit(
     data: str, normal_classes: str | None, output: str | None, preset_name: str | None, spec_file: str | None,
-    size: tuple[int, int] | None, image_channels: str | None, resume: bool, jobs: int | None, data_dir: str | None,
+    size: tuple[int, int] | None, channels: str | None, resume: bool, jobs: int | None, data_dir: str | None,
     download: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Fit a model on normal images.
@@ -52,34 +55,34 @@ def fit(
     DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
     with one sub-folder per class, an IDX file, an .npz or an .npy.
     """
-    from vaeguard import ImageRule, UsageError, open_images
+    from vaeguard import ImageRule, UsageError, VaeguardError, new_run, open_images, point_latest
     from vaeguard import fit as fit_model
 
     if resume and not output:
         raise UsageError("--resume needs -o RUN, the folder of the interrupted fit")
     model, training = _specs(preset_name, spec_file, settings)
-    rule = ImageRule(size, int(image_channels) if image_channels else None)
+    rule = ImageRule(size, int(channels) if channels else None)
     with progress_bar("reading") as progress:
         images = open_images(
             data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
         )
-    for path, reason in images.errors:
-        say(f"not read: {path!r}: {reason}")
-    run = Path(output) if output else _new_run(images.name, model)
-    channels, height, width = images.images.shape[1:]
-    say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{channels}; run folder: {run}")
+    say_unreadable(images.errors)
+    run = Path(output) if output else new_run(images, model)
+    depth, height, width = images.images.shape[1:]
+    say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{depth}; run folder: {run}")
     started = time.monotonic()
     with warnings_on_stderr(), progress_bar("fitting") as progress:
         detector = fit_model(
             images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
             progress=progress,
         )  # fmt: skip
-    _point_latest(run)
-    _print(run, detector.info.record, time.monotonic() - started, as_json)
-    if images.errors:
-        from vaeguard import InputsSkippedError
-
-        raise InputsSkippedError(f"fitted, but {len(images.errors)} files of {data!r} could not be read (listed above)")
+    try:
+        point_latest(run)
+    except VaeguardError as error:  # the run itself is safe
+        say(f"note: {error}")
+    record = detector.info.record | {"errors": as_objects(images.errors)}
+    _print(run, record, time.monotonic() - started, as_json)
+    complain_of_unreadable(images.errors, data)
 
 
 def _specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:
@@ -103,33 +106,20 @@ def _read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--spec {path!r} cannot be read as TOML: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--spec {path!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"--spec {path!r} is no TOML: {error}") from error
     if unknown := set(content) - {"model", "training"}:
         raise UsageError(f"--spec {path!r} has a table {unknown.pop()!r}; known are [model] and [training]")
+    if filled_in := {"image_shape", "classes"} & set(content.get("model", {})):
+        raise UsageError(f"--spec {path!r} sets {filled_in.pop()!r}, which comes from the data; take it out")
     model = from_dict(ModelSpec, content.get("model", {}))
     training = from_dict(TrainSpec, content.get("training", {}))
     return (
         {key: getattr(model, key) for key in content.get("model", {})},
         {key: getattr(training, key) for key in content.get("training", {})},
     )
-
-
-def _new_run(name: str, model: ModelSpec) -> Path:
-    kind = model.kind or "vae"
-    return Path("runs") / f"{name}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _point_latest(run: Path) -> None:
-    """Let `runs/latest` point at `run`, by a rename so that it always points somewhere."""
-    latest, fresh = Path("runs/latest"), Path("runs/.latest")
-    try:
-        latest.parent.mkdir(exist_ok=True)
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(run.resolve() if run.resolve().parent != latest.parent.resolve() else run.name)
-        fresh.replace(latest)
-    except OSError as error:  # some file systems have no links; the run itself is safe
-        say(f"note: runs/latest could not be set ({error.strerror}); name the run with -m {run}")
 
 
 def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> None:

@@ -69,9 +69,14 @@ def main() -> None:
         code = _complain(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = _complain("interrupted", 130)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stderr.close()
-        code = 0
+    except MemoryError:
+        code = _complain("not enough memory; try smaller images (--size) or a smaller --batch-size", 1)
+    except OSError as error:
+        code = _complain(f"{error.filename or 'the system'}: {error.strerror}", 1)
+    except Exception as error:
+        if os.environ.get("VAEGUARD_DEBUG"):
+            raise
+        code = _complain(f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

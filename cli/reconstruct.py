@@ -5,14 +5,16 @@ from __future__ import annotations
 import click
 
 from .common import (
+    as_objects,
+    complain_of_unreadable,
     data_dir_option,
     device_option,
     download_option,
     find_model,
     json_option,
     model_option,
+    open_test_images,
     print_json,
-    say,
 )
 
 
@@ -30,19 +32,18 @@ def reconstruct(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Draw input, restoration and heatmap of the least, the middling and the most anomalous images of DATA."""
-    from vaeguard import ImageRule, draw_reconstructions, load, open_images, pick_examples, score_set
+    from vaeguard import UsageError, draw_reconstructions, load, pick_examples, score_set
 
+    if not output.lower().endswith(".png"):
+        raise UsageError(f"-o {output!r}: the picture is a PNG; give a name that ends in .png")
     detector = load(find_model(model), device)
-    channels, height, width = detector.info.image_shape
-    rule = ImageRule((height, width), channels)
-    images = open_images(data, split="test", rule=rule, data_dir=data_dir, download=download)
-    for name, reason in images.errors:
-        say(f"not read: {name!r}: {reason}")
+    images = open_test_images(data, detector, data_dir, download=download)
     rows = pick_examples(score_set(detector, images).score, 3 * count)
     chosen = images.images[rows]
     paths = [images.paths[row] for row in rows]
     draw_reconstructions(output, chosen, detector.inspect(chosen, pictures=True), range(len(rows)), paths)
     if as_json:
-        print_json({"output": output, "images": paths})
+        print_json({"output": output, "images": paths, "errors": as_objects(images.errors)})
     else:
         click.echo(f"{len(rows)} of {len(images.images)} images, least to most anomalous -> {output}")
+    complain_of_unreadable(images.errors, data)

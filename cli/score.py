@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import click
 
-from .common import device_option, find_model, fpr_option, json_option, model_option, print_json, progress_bar, say
+from .common import (
+    device_option,
+    find_model,
+    fpr_option,
+    json_option,
+    model_option,
+    print_json,
+    progress_bar,
+    say,
+    say_unreadable,
+)
 
 
 @click.command()
@@ -35,7 +44,7 @@ def score(
         summary = score_files(detector, images, output, fpr=fpr, jobs=jobs, progress=progress)
     seconds = time.monotonic() - started
     if as_json:
-        print_json(dataclasses.asdict(summary) | {"output": str(summary.output)})
+        print_json(summary.to_dict())
     else:
         click.echo(
             f"{summary.images} images scored in {seconds:.1f} s, {summary.anomalies} anomalous"
@@ -44,6 +53,5 @@ def score(
     if summary.note:
         say(f"note: {summary.note}")
     if summary.errors:
-        for path, reason in summary.errors[:5]:
-            say(f"not read: {path!r}: {reason}")
+        say_unreadable(summary.errors)
         raise InputsSkippedError(f"{len(summary.errors)} files could not be read; see {output}.errors.csv")

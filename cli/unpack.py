@@ -9,7 +9,9 @@ from .common import data_dir_option, download_option, json_option, print_json
 
 @click.command()
 @click.argument("data")
-@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named set."
+)
 @click.option("-o", "--output", metavar="DIR", help="Folder to write to.  [default: <data>-<split>]")
 @data_dir_option
 @download_option

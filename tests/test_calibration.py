@@ -27,7 +27,7 @@ def test_surprise_is_minus_log10_of_the_tail_probability():
         assert np.mean(surprise >= level) == pytest.approx(10**-level, rel=0.15)
 
 
-@given(st.integers(20, 400), st.integers(0, 2**32 - 1), st.booleans())
+@given(st.integers(1, 400), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_surprise_never_falls_and_keeps_the_order_past_the_normal_images(n, seed, ties):
     values = normal_values(n, 1, seed)
@@ -39,6 +39,21 @@ def test_surprise_never_falls_and_keeps_the_order_past_the_normal_images(n, seed
     beyond = grid > values.max()
     assert (np.diff(surprise[beyond]) > 0).all()
     assert surprise[0] == 0
+
+
+def test_what_is_no_number_stays_so_and_infinity_is_finite():
+    surprise = fitted(normal_values(100, 1))(torch.tensor([[torch.nan], [torch.inf], [-torch.inf]]))[:, 0]
+    assert surprise[0].isnan()
+    assert surprise[1].isfinite()
+    assert surprise[1] > 1
+    assert surprise[2] == 0
+
+
+def test_a_heavy_tail_is_not_taken_for_an_exponential_one():
+    values = np.random.default_rng(0).pareto(2.0, size=(2000, 1)).astype(np.float32)
+    fresh = np.random.default_rng(1).pareto(2.0, size=(100_000, 1)).astype(np.float32)
+    surprise = fitted(values)(torch.from_numpy(fresh))[:, 0].numpy()
+    assert np.mean(surprise >= 3) == pytest.approx(1e-3, rel=1.0)
 
 
 def test_a_constant_term_does_no_harm():

@@ -9,7 +9,8 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError
-from vaeguard.fitting import split_rows
+from vaeguard.objective import objective
+from vaeguard.split import split_normal
 from vaeguard.training import epochs_for
 
 QUICK = TrainSpec(epochs=6, batch_size=32)
@@ -35,7 +36,7 @@ def assert_same_bits(a, b):
 )
 def test_anomalies_score_higher_than_normal_images(kind, settings):
     images, labels = bars(300)
-    model = ModelSpec(**{"kind": kind, "hidden": (32,), "latent": 4, "channels": 4} | settings)
+    model = ModelSpec(**{"kind": kind, "hidden": (32,), "latent": 4, "width": 4} | settings)
     detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(batch_size=32))
     fresh, fresh_labels = bars(120, seed=5)
     score = detector.inspect(fresh).score
@@ -44,7 +45,7 @@ def test_anomalies_score_higher_than_normal_images(kind, settings):
 
 def test_score_rises_with_corruption():
     images, labels = bars(300)
-    detector = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=30))
+    detector = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(batch_size=32))
     fresh = bars(60, seed=7)[0].astype(float)
     noise = np.random.default_rng(0).normal(size=fresh.shape)
     medians = [
@@ -63,8 +64,9 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not():
     assert not torch.equal(one.graph.vae.posterior_mean.weight, other.graph.vae.posterior_mean.weight)
 
 
-@pytest.mark.parametrize("model", [SMALL, ModelSpec(kind="conv", channels=2, latent=3, dropout=0.2)])
-def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model):
+@pytest.mark.parametrize("model", [SMALL, ModelSpec(kind="conv", width=2, latent=3, dropout=0.2)])
+@pytest.mark.parametrize("error", [SystemError, KeyboardInterrupt])
+def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, error):
     images, labels = bars()
     training = TrainSpec(epochs=6, batch_size=32, augment_shift=1, input_noise=0.1)
     unbroken = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "unbroken")
@@ -72,11 +74,14 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model):
 
     def kill(done, total, text):
         if done > total * 0.6:
-            raise SystemError("killed")
+            raise error("killed")
 
-    with pytest.raises(SystemError):
+    with pytest.raises(error):
         vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run", progress=kill)
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+    assert (tmp_path / "run" / "history.csv").exists()
+    with pytest.raises(UsageError, match="--resume"):
+        vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
     resumed = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run", resume=True)
     assert_same_bits(unbroken, resumed)
@@ -98,16 +103,95 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
                      resume=True)  # fmt: skip
 
 
-def test_divergence_stops_and_keeps_the_last_good_weights(tmp_path):
+def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path, monkeypatch):
+    images, labels = bars()
+    good = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=2, batch_size=32, schedule="constant"))
+    steps = []
+
+    def poisoned(found, spec, beta, pixels):
+        steps.append(torch.is_grad_enabled())
+        loss = objective(found, spec, beta, pixels)
+        return loss * float("nan") if sum(steps) > 2 * 6 + 3 else loss
+
+    monkeypatch.setattr("vaeguard.training.objective", poisoned)
+    training = TrainSpec(epochs=20, batch_size=32, schedule="constant")
+    with pytest.raises(VaeguardError, match=r"diverged in epoch 3, step 4 .*--learning-rate.*epoch 2 are kept"):
+        vaeguard.fit(images, labels, model=SMALL, training=training, run=tmp_path)
+    kept = vaeguard.load(tmp_path)
+    fresh = bars(30, seed=3)[0]
+    np.testing.assert_array_equal(kept.inspect(fresh).score, good.inspect(fresh).score)
+
+
+def test_divergence_from_the_start_keeps_nothing_and_says_what_to_try(tmp_path):
     images, labels = bars()
     training = TrainSpec(epochs=20, batch_size=32, learning_rate=1e12)
-    with pytest.raises(VaeguardError, match=r"diverged.*learning-rate.*kept in"):
-        vaeguard.fit(images, labels, model=ModelSpec(kind="conv", channels=2, likelihood="gaussian"),
-                     training=training, run=tmp_path)  # fmt: skip
-    from vaeguard.model_file import read_tensors
+    with pytest.raises(VaeguardError, match=r"diverged.*--learning-rate"):
+        vaeguard.fit(images, labels, model=ModelSpec(kind="conv", width=2, likelihood="gaussian"), training=training)
 
-    tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
-    assert all(value.isfinite().all() for name, value in tensors.items() if name.startswith("best."))
+
+def test_a_finished_run_is_never_overwritten(tmp_path):
+    images, labels = bars()
+    vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="finished model"):
+            vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=resume)
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path):
+    images, labels = bars()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VaeguardError, match="cannot write into"):
+        vaeguard.fit(images, labels, run=tmp_path / "file", progress=lambda *_: pytest.fail("it trained"))
+
+
+@pytest.mark.parametrize("count", [20, 30, 50])
+def test_few_images_are_enough_for_finite_ordered_scores(count):
+    images, _ = bars(count)
+    detector = vaeguard.fit(images, model=SMALL, training=QUICK)
+    fresh = bars(50, seed=8)[0]
+    score = detector.inspect(np.concatenate([fresh, 255 - fresh])).score
+    assert np.isfinite(score).all()
+    assert score.min() >= 0
+
+
+def test_calibration_images_shape_neither_weights_nor_score():
+    images, labels = bars()
+    split = split_normal(vaeguard.from_array(images, labels), (0, 1, 2), validation=0.1, calibration=0.1, seed=0)
+    changed = images.copy()
+    changed[split.calibration] = 255 - changed[split.calibration]
+    one, two = (vaeguard.fit(some, labels, model=SMALL, training=QUICK) for some in (images, changed))
+    a, b = weights(one), weights(two)
+    differ = [name for name in a if not torch.equal(a[name], b[name])]
+    assert differ == ["calibration.normal_scores"]
+
+
+def test_the_callers_threads_and_random_numbers_are_left_alone():
+    images, labels = bars()
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=1, threads=1))
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_patience_waits_for_the_warm_up_of_the_rate(tmp_path):
+    images, labels = bars(60)
+    training = TrainSpec(epochs=40, batch_size=32, patience=1, kl_warmup=15, learning_rate=3e-2)
+    vaeguard.fit(images, labels, model=SMALL, training=training, run=tmp_path)
+    with open(tmp_path / "history.csv") as file:
+        betas = [float(row["beta"]) for row in csv.DictReader(file)]
+    assert len(betas) > 15
+    assert betas[:15] == sorted(betas[:15])
+    assert betas[0] < 0.1
+    assert betas[15:] == [1.0] * len(betas[15:])
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_both_precisions_learn(bf16):
+    images, labels = bars(300)
+    training = TrainSpec(batch_size=32, epochs=60, bf16=bf16)
+    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=SMALL, training=training)
+    assert detector.info.record["best_epoch"]["valid_class_accuracy"] == 1
+    assert detector.info.record["training"]["bf16"] is bf16
 
 
 @pytest.mark.filterwarnings("default::vaeguard.training.TrainingWarning")
@@ -132,12 +216,13 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
 
 
 def test_split_is_stratified_disjoint_and_complete():
-    classes = [np.arange(0, 50), np.arange(50, 150)]
-    split = split_rows(classes, TrainSpec(validation=0.2, calibration=0.1))
+    labels = np.repeat([0, 1], [50, 100])
+    image_set = vaeguard.from_array(np.zeros((150, 4, 4), np.uint8), labels)
+    split = split_normal(image_set, (0, 1), validation=0.2, calibration=0.1, seed=0)
     assert sorted(np.concatenate([split.training, split.validation, split.calibration])) == list(range(150))
     assert (split.validation < 50).sum() == 10
     assert (split.calibration < 50).sum() == 5
-    assert split.digest() != split_rows(classes, TrainSpec(seed=1)).digest()
+    assert split.digest() != split_normal(image_set, (0, 1), validation=0.2, calibration=0.1, seed=1).digest()
 
 
 def test_anomalous_images_are_never_looked_at():

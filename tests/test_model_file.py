@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarni
 
 def fitted(**model):
     images, labels = bars()
-    spec = ModelSpec(**{"kind": "mlp", "hidden": (16,), "latent": 3, "channels": 2} | model)
+    spec = ModelSpec(**{"kind": "mlp", "hidden": (16,), "latent": 3, "width": 2} | model)
     return vaeguard.fit(images, labels, normal_classes="0,1", model=spec, training=TrainSpec(epochs=2))
 
 

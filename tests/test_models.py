@@ -146,7 +146,7 @@ def test_conv_preset_has_the_named_channels():
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian-pixel"])
 def test_any_image_shape_goes_through(shape, kind, likelihood):
-    spec = preset("mlp-128-2").model.__class__(kind=kind, hidden=(8,), channels=2, latent=3, likelihood=likelihood)
+    spec = preset("mlp-128-2").model.__class__(kind=kind, hidden=(8,), width=2, latent=3, likelihood=likelihood)
     vae = VAE(spec.resolved(shape, ())).eval()
     image = torch.rand(2, *shape)
     posterior = vae.posterior(image)

@@ -51,6 +51,26 @@ def test_open_choices_are_settled_by_the_data():
     assert ModelSpec(guided=False).resolved((1, 28, 28), ("a", "b")).guided is False
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (ModelSpec, {"latent": "three"}),
+        (ModelSpec, {"hidden": 400}),
+        (ModelSpec, {"hidden": [400, "x"]}),
+        (ModelSpec, {"guided": 1}),
+        (TrainSpec, {"epochs": 2.5}),
+        (TrainSpec, {"beta": "1"}),
+    ],
+)
+def test_values_of_the_wrong_type_are_refused_by_name(kind, values):
+    with pytest.raises(UsageError, match=next(iter(values))):
+        from_dict(kind, values)
+
+
+def test_a_whole_number_serves_as_a_float():
+    assert from_dict(TrainSpec, {"beta": 2}).beta == 2
+
+
 @pytest.mark.parametrize("values", [{"guided": True}, {"prior": "per-class"}])
 def test_classes_are_needed_for_what_uses_them(values):
     with pytest.raises(UsageError, match="at least two labelled normal classes"):

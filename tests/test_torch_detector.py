@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarni
 @pytest.fixture(scope="module", params=["mlp", "conv"])
 def detector(request):
     images, labels = bars(size=12)
-    model = ModelSpec(kind=request.param, hidden=(64, 32), latent=5, channels=4)
+    model = ModelSpec(kind=request.param, hidden=(64, 32), latent=5, width=4)
     return vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(epochs=3))
 
 

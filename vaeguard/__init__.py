@@ -14,41 +14,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaeguard.classes import parse_classes
-    from vaeguard.devices import pick_device
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
     from vaeguard.fitting import fit
     from vaeguard.images import ImageRule
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
-    from vaeguard.model_file import latest_run, load, save
+    from vaeguard.model_file import load, save
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
+    from vaeguard.runs import latest_run, new_run, point_latest
     from vaeguard.scoring import score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
-    from vaeguard.spec import ModelSpec, TrainSpec, from_dict, to_dict
+    from vaeguard.spec import DEFAULT_FPR, DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
     from vaeguard.training import TrainingWarning
 
 _HOMES = {
     "classes": ("parse_classes",),
-    "devices": ("pick_device",),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
     "evaluation": ("evaluate", "rich_tables", "write_evaluation"),
     "fitting": ("fit",),
     "images": ("ImageRule",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
-    "model_file": ("latest_run", "load", "save"),
+    "model_file": ("load", "save"),
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
+    "runs": ("latest_run", "new_run", "point_latest"),
     "scoring": ("score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
-    "spec": ("ModelSpec", "TrainSpec", "from_dict", "to_dict"),
+    "spec": ("DEFAULT_FPR", "DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
     "training": ("TrainingWarning",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DEFAULT_FPR",
+    "DEVICES",
     "PRESETS",
     "Detector",
     "DetectorInfo",
@@ -72,10 +74,11 @@ __all__ = [
     "latest_run",
     "list_images",
     "load",
+    "new_run",
     "open_images",
     "parse_classes",
-    "pick_device",
     "pick_examples",
+    "point_latest",
     "preset",
     "rich_tables",
     "save",

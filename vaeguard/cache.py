@@ -12,7 +12,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,15 +25,14 @@ from vaeguard.images import read_bytes
 from vaeguard.streams import chunks, default_jobs, map_ahead, stream_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
     from vaeguard.images import ImageRule
+    from vaeguard.progress import Progress
 
     Bytes = npt.NDArray[np.uint8]
-
-Progress = Callable[[int, int], None]
 
 _VERSION = 1  # raise when the rules of images.py change what the same file decodes to
 _STALE_SECONDS = 86_400
@@ -257,4 +255,4 @@ def _sweep(folder: Path) -> None:
 
 def _report(progress: Progress | None, done: int, total: int) -> None:
     if progress:
-        progress(done, total)
+        progress(done, total, "")

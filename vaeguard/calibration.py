@@ -1,12 +1,13 @@
 """From terms to one score: tail probabilities of held-out normal images, nothing ever tuned on anomalies.
 
 Each term is turned into its *surprise*, −log10 of the share of normal images with at least that value; surprises of
-different terms compare, and their mean is turned into the score by the same step. Past the last normal images an
-exponential tail keeps the order of ever stranger ones (no ties at the top).
+different terms compare, and their mean is turned into the score by the same step. Past the bulk of the normal images
+a generalised Pareto tail keeps the order of ever stranger ones (no ties at the top).
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KNOTS = 64
+LARGEST = 1e30
 
 
 class Tail(nn.Module):
     """Surprise of K quantities: −log10 of their estimated tail probability among normal images.
 
-    Piecewise linear between quantiles of the normal values, 0 below the smallest, exponential tail past the largest
-    5 % (at least 5 images), whose scale is their mean excess.
+    Piecewise linear between quantiles of the normal values, 0 below the smallest, and past the highest tenth (at least
+    10 images) a generalised Pareto tail (Pickands, 1975).
     """
 
     def __init__(self, quantities: int) -> None:
@@ -34,45 +36,72 @@ class Tail(nn.Module):
         self.register_buffer("knots", torch.full((quantities, KNOTS), torch.inf))
         self.register_buffer("heights", torch.zeros(quantities, KNOTS))
         self.register_buffer("slopes", torch.zeros(quantities, KNOTS))
+        self.register_buffer("tail_start", torch.zeros(quantities))
+        self.register_buffer("tail_scale", torch.ones(quantities))
+        self.register_buffer("tail_shape", torch.ones(quantities))
 
     knots: Tensor
     heights: Tensor
     slopes: Tensor
+    tail_start: Tensor
+    tail_scale: Tensor
+    tail_shape: Tensor
 
     def fit(self, normal: npt.NDArray[np.float32]) -> None:
         """Fit to the values of normal images, shape (n, K)."""
         for k, column in enumerate(normal.T):
-            knots, heights, slopes = _fit_tail(column.astype(np.float64))
+            values = np.sort(column.astype(np.float64))
+            knots, heights, slopes = _quantile_knots(values)
             self.knots[k] = torch.inf
             self.knots[k, : len(knots)] = torch.from_numpy(knots)
             self.heights[k, : len(knots)] = torch.from_numpy(heights)
             self.slopes[k, : len(knots)] = torch.from_numpy(slopes)
+            self.tail_start[k] = float(knots[-1])
+            self.tail_scale[k], self.tail_shape[k] = _pareto(values[-_tail_images(len(values)) :] - float(knots[-1]))
 
     def forward(self, values: Tensor) -> Tensor:
         """(N, K) values to (N, K) surprises, 0 and up."""
-        above = (values.unsqueeze(2) >= self.knots).sum(2)
+        finite = values.clamp(max=LARGEST)
+        above = (finite.unsqueeze(2) >= self.knots).sum(2)
         at = (above - 1).clamp(min=0).unsqueeze(2)
         rows = values.shape[0]
         knot, height, slope = (
             table.unsqueeze(0).expand(rows, -1, -1).gather(2, at).squeeze(2)
             for table in (self.knots, self.heights, self.slopes)
         )
+        bulk = height + (finite - knot) * slope
+        excess = (finite - self.tail_start).clamp(min=0) / self.tail_scale
+        beyond = torch.log1p(self.tail_shape * excess) / (self.tail_shape * math.log(10))
         # A quantity that is constant among normal images has one knot; below it nothing is known.
-        inside = height + (values - knot) * slope
-        return torch.where(above > 0, inside, torch.zeros_like(inside))
+        surprise = torch.where(above > 0, bulk, torch.zeros_like(bulk)) + beyond
+        return torch.where(values.isnan(), values, surprise)
 
 
-def _fit_tail(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], ...]:
-    values = np.sort(values)
+def _tail_images(n: int) -> int:
+    return min(n, max(10, n // 10))
+
+
+def _quantile_knots(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], ...]:
+    """Knots of sorted values down to where the tail starts: place, surprise there, slope after it (0 at the last)."""
     n = len(values)
-    excesses = max(5, n // 20)
-    survival = np.geomspace(1, excesses / n, KNOTS)
-    index = np.unique(np.minimum(np.round(n * (1 - survival)).astype(int), n - 1))
+    survival = np.geomspace(1, _tail_images(n) / n, KNOTS)
+    index = np.unique(np.round(n * (1 - survival)).astype(int))
     knots, first = np.unique(values[index].astype(np.float32), return_index=True)
     heights = -np.log10((n - index[first]) / n)
-    beyond = np.maximum(values[-excesses:].mean() - knots[-1], 1e-6 * max(1.0, abs(float(knots[-1]))))
-    slopes = np.append(np.diff(heights) / np.diff(knots), 1 / (beyond * np.log(10)))
+    slopes = np.append(np.diff(heights) / np.diff(knots), 0)
     return knots, heights.astype(np.float32), slopes.astype(np.float32)
+
+
+def _pareto(excesses: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Scale and shape of a generalised Pareto distribution by probability-weighted moments.
+
+    Hosking & Wallis (1987). The shape is kept within what has a mean and no upper end: anomalies lie past any end.
+    """
+    n = len(excesses)
+    mean = max(float(excesses.mean()), 1e-9)
+    weighted = float((excesses * np.arange(n - 1, -1, -1)).sum()) / (n * max(n - 1, 1))
+    shape = float(np.clip(2 - mean / max(mean - 2 * weighted, 1e-9), 0.01, 0.9))
+    return mean * (1 - shape), shape
 
 
 class Calibration(nn.Module):

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from vaeguard.training import State
 
-CHECKPOINT_NAME = "checkpoint.safetensors"
-
 
 def write_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None:
     """Write all of `state` to `path`; `settings` (specs, data fingerprint) guard against a wrong continuation."""

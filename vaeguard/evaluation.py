@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.errors import UsageError
 from vaeguard.files import write_text
 from vaeguard.metrics import Metrics, Rate, measure, rate
-from vaeguard.scoring import DEFAULT_FPR, check_fpr, flag, fpr_note, score_columns, score_set
+from vaeguard.scoring import check_fpr, flag, fpr_note, score_columns, score_set
+from vaeguard.spec import DEFAULT_FPR
+from vaeguard.split import split_normal
 from vaeguard.tables import write_table
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vaeguard.image_set import ImageSet
-    from vaeguard.inspection import Detector, Inspection
-    from vaeguard.scoring import Progress
+    from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.progress import Progress
 
     Bools = npt.NDArray[np.bool_]
     Scores = npt.NDArray[np.floating]
@@ -136,6 +138,8 @@ def evaluate(
 ) -> Evaluation:
     """Score labelled images and compare with the truth; classes are matched by name.
 
+    Where the data is that of the fit itself, the images trained on are left out, and the note says so.
+
     Parameters
     ----------
     detector : Detector
@@ -157,6 +161,7 @@ def evaluate(
         A score is not a number.
     """
     check_fpr(fpr)
+    image_set, note = _without_fitted(detector.info, image_set)
     if image_set.labels is None:
         raise UsageError(f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class")
     names = _normal_names(image_set, normal_classes, detector.info.normal_classes)
@@ -174,7 +179,7 @@ def evaluate(
         false_alarm_rate=rate(flagged[~anomalous]),
         detection_rate=rate(flagged[anomalous]),
         classes=tuple(_class_results(image_set, anomalous, inspection.score, flagged)),
-        note=fpr_note(detector.info, fpr),
+        note="; ".join(filter(None, (note, fpr_note(detector.info, fpr)))) or None,
         anomalous=anomalous,
         labels=image_set.labels,
         class_names=image_set.class_names,
@@ -226,6 +231,22 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     curves = {"score": inspection.score, **inspection.terms}
     draw_roc(folder / "roc.png", {name: (anomalous, scores) for name, scores in curves.items()})
     write_text(folder / "report.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
+
+
+def _without_fitted(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
+    record: Any = info.record
+    if image_set.labels is None or record.get("data", {}).get("fingerprint") != image_set.fingerprint:
+        return image_set, None
+    normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
+    shares = {name: record["training"][name] for name in ("validation", "calibration", "seed")}
+    split = split_normal(image_set, normal, **shares)
+    unseen = np.ones(len(image_set.images), dtype=bool)
+    unseen[np.concatenate([split.training, split.validation])] = False
+    note = (
+        f"{image_set.name!r} is the data of the fit: the {np.count_nonzero(~unseen)} images trained on are left out,"
+        " and the normal ones left are those that rank the score; use other images for an independent figure"
+    )
+    return image_set.select(unseen), note
 
 
 def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequence[str]) -> tuple[str, ...]:

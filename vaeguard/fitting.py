@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
@@ -14,41 +13,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaeguard.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
-from vaeguard.classes import parse_classes
+from vaeguard.checkpoint import read_checkpoint, write_checkpoint
 from vaeguard.devices import has_bf16, pick_device
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.files import write_text
 from vaeguard.graph import InferenceGraph
 from vaeguard.image_set import ImageSet
-from vaeguard.model_file import save
+from vaeguard.inspection import Inspection, concatenate
 from vaeguard.models import VAE
 from vaeguard.packed import from_array
+from vaeguard.pictures import pick_examples
+from vaeguard.runs import CHECKPOINT_NAME, prepare_run, write_history, write_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
+from vaeguard.split import Split, class_targets, normal_numbers, split_normal
 from vaeguard.torch_detector import TorchDetector
-from vaeguard.training import Examples, Progress, State, start, train
+from vaeguard.training import DivergedError, Examples, State, start, train
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
-MIN_NORMAL = 20
+    from vaeguard.inspection import Floats
+    from vaeguard.progress import Progress
+
 CHECKPOINT_SECONDS = 5.0
+PART_ROWS = 1024
+PICTURED = 12
 
 
 @dataclass(frozen=True)
-class Split:
-    """Row numbers of the normal images: to train on, to stop and shape the score by, to rank the score by."""
+class Plan:
+    """A fit with every open choice settled: device, precision and threads are in `training`."""
 
-    training: npt.NDArray[np.int64]
-    validation: npt.NDArray[np.int64]
-    calibration: npt.NDArray[np.int64]
+    image_set: ImageSet
+    normal: tuple[int, ...]
+    model: ModelSpec
+    training: TrainSpec
+    split: Split
 
-    def digest(self) -> str:
-        """SHA-256 of the three lists, hex."""
-        parts = (self.training, self.validation, self.calibration)
-        return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in parts)).hexdigest()
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree with."""
+        data = {"fingerprint": self.image_set.fingerprint, "split": self.split.digest()}
+        return {"model": to_dict(self.model), "training": to_dict(self.training), "data": data}
 
 
 def fit(
@@ -67,7 +73,7 @@ def fit(
     Parameters
     ----------
     images : ImageSet or ndarray
-        From `vaeguard.open_images`, or uint8 (0..255) or float32 ([0, 1]) of shape (N, C, H, W) or (N, H, W).
+        From `vaeguard.open_images`, or an array as `vaeguard.from_array` takes it.
     labels : array of int or str, shape (N,), optional
         Classes of an array's images.
     normal_classes : str or sequence of str, optional
@@ -75,7 +81,7 @@ def fit(
     model, training : specs
         What to fit and how.
     run : path, optional
-        Run folder to write `model.safetensors`, `history.csv` and `report.json` to.
+        Run folder to write model, history, record and pictures to.
     resume : bool
         Go on from the checkpoint in `run`, if there is one.
     progress : callable, optional
@@ -88,186 +94,137 @@ def fit(
     Raises
     ------
     UsageError
-        Too few normal images, an unknown class, a spec that does not suit the data.
+        Too few normal images, an unknown class, a spec that does not suit the data, a run folder in use.
     VaeguardError
-        Training diverged.
+        Training diverged, or the run folder cannot be written.
     """
-    training = training or TrainSpec()
-    device = pick_device(training.device)
-    if training.bf16 is None:
-        training = replace(training, bf16=has_bf16(device))
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
-    normal, class_rows = _normal_rows(image_set, normal_classes)
-    names = tuple(image_set.class_names[k] for k in normal)
-    shape = image_set.images.shape
-    model = (model or ModelSpec()).resolved((shape[1], shape[2], shape[3]), names)
-    split = split_rows(class_rows, training)
-    settings = {
-        "model": to_dict(model),
-        "training": to_dict(training),
-        "data": {"fingerprint": image_set.fingerprint, "split": split.digest()},
-    }
-    torch.set_num_threads(training.threads or _threads(model))
-    targets = _targets(image_set, normal)
-    state = _train(
-        model, training, image_set, targets, split, settings, device, Path(run) if run else None, resume, progress
-    )
-    record = _record(image_set, names, model, training, split, state, device)
-    detector = _calibrated(state.vae, image_set.images, split, record, device)
-    if run:
-        _write_run(Path(run), detector, state, image_set, split)
+    plan = _plan(image_set, normal_classes, model or ModelSpec(), training or TrainSpec())
+    folder = Path(run) if run else None
+    if folder:
+        prepare_run(folder, resume=resume)
+    with _torch_settings(plan.training):
+        state = start(VAE(plan.model), plan.training)
+        if folder and resume and (folder / CHECKPOINT_NAME).exists():
+            read_checkpoint(folder / CHECKPOINT_NAME, state, plan.settings())
+        diverged = _train(plan, state, folder, progress)
+        if diverged and not (state.history and folder):
+            raise diverged
+        detector, scores = _calibrated(plan, state)
+        if folder:
+            examples = plan.split.calibration[pick_examples(scores, PICTURED)]
+            write_run(folder, detector, state.history, image_set, examples)
+    if diverged:
+        kept = f"the weights of epoch {state.best_epoch + 1} are kept, calibrated, in {str(folder)!r}"
+        raise VaeguardError(f"{diverged}; {kept}") from diverged
     return detector
+
+
+def _plan(
+    image_set: ImageSet, normal_classes: str | Sequence[str] | None, model: ModelSpec, training: TrainSpec
+) -> Plan:
+    normal = normal_numbers(image_set, normal_classes)
+    channels, height, width = image_set.images.shape[1:]
+    model = model.resolved((channels, height, width), tuple(image_set.class_names[k] for k in normal))
+    if model.kind == "conv" and training.batch_size == 1:
+        raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
+    device = pick_device(training.device)
+    training = replace(
+        training,
+        device=device,
+        bf16=has_bf16(device) if training.bf16 is None else training.bf16,
+        threads=training.threads or _threads(model),
+    )
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    return Plan(image_set, normal, model, training, split_normal(image_set, normal, **shares, seed=training.seed))
 
 
 def _threads(model: ModelSpec) -> int:
     """One thread where a step is so short that threads cost more than they bring, otherwise torch's own choice."""
-    shape = model.image_shape or (0, 0, 0)
-    tiny = model.kind == "mlp" and int(np.prod(shape)) * model.hidden[0] < 100_000
+    tiny = model.kind == "mlp" and int(np.prod(model.image_shape or 0)) * model.hidden[0] < 100_000
     return 1 if tiny else torch.get_num_threads()
 
 
-def split_rows(class_rows: Sequence[npt.NDArray[np.int64]], spec: TrainSpec) -> Split:
-    """Split each class's rows at random by `spec`'s shares and seed; every class is in every part that it can fill."""
-    generator = np.random.default_rng(spec.seed)
-    parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    for rows in class_rows:
-        shuffled = generator.permutation(rows)
-        valid = max(1, round(spec.validation * len(rows)))
-        calibrate = max(1, round(spec.calibration * len(rows)))
-        for part, some in zip(parts, np.split(shuffled, [-valid - calibrate, -calibrate]), strict=True):
-            part.append(some)
-    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+@contextlib.contextmanager
+def _torch_settings(training: TrainSpec) -> Iterator[None]:
+    """Set threads and seed for the fit; the caller's own are back afterwards."""
+    threads = torch.get_num_threads()
+    devices = [torch.cuda.current_device()] if training.device == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.set_num_threads(training.threads or threads)
+        torch.manual_seed(training.seed)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
-def _normal_rows(
-    image_set: ImageSet, normal_classes: str | Sequence[str] | None
-) -> tuple[tuple[int, ...], list[npt.NDArray[np.int64]]]:
-    """The numbers of the normal classes, and the rows of each (one list for images without labels)."""
-    normal: tuple[int, ...] = ()
-    if image_set.labels is None:
-        if normal_classes is not None:
-            raise UsageError(f"--normal-classes given, but {image_set.name!r} has no classes; use class sub-folders")
-        class_rows = [np.arange(len(image_set.images))]
-    else:
-        normal = tuple(map(int, np.unique(image_set.labels)))
-        if normal_classes is not None:
-            text = normal_classes if isinstance(normal_classes, str) else ",".join(normal_classes)
-            normal = parse_classes(text, image_set.class_names)
-        class_rows = [np.flatnonzero(image_set.labels == k) for k in normal]
-    for k, rows in zip(normal, class_rows, strict=False):
-        if len(rows) < 3:
-            name = image_set.class_names[k]
-            raise UsageError(f"class {name!r} of {image_set.name!r} has {len(rows)} images; a normal class needs 3")
-    count = sum(map(len, class_rows))
-    if count < MIN_NORMAL:
-        raise UsageError(f"{image_set.name!r} has {count} normal images; fitting needs at least {MIN_NORMAL}")
-    return normal, class_rows
-
-
-def _targets(image_set: ImageSet, normal: tuple[int, ...]) -> npt.NDArray[np.int64] | None:
-    """Class numbers counted among the normal classes only; −1 for the others."""
-    if image_set.labels is None:
-        return None
-    lookup = np.full(len(image_set.class_names), -1, dtype=np.int64)
-    lookup[list(normal)] = np.arange(len(normal))
-    targets: npt.NDArray[np.int64] = lookup[image_set.labels]
-    return targets
-
-
-def _train(
-    model: ModelSpec, training: TrainSpec, image_set: ImageSet, targets: npt.NDArray[np.int64] | None, split: Split,
-    settings: dict[str, Any], device: str, run: Path | None, resume: bool, progress: Progress | None,
-) -> State:  # fmt: skip
-    torch.manual_seed(training.seed)
-    state = start(VAE(model), training, device)
-    checkpoint = run / CHECKPOINT_NAME if run else None
-    if checkpoint and resume and checkpoint.exists():
-        read_checkpoint(checkpoint, state, settings)
+def _train(plan: Plan, state: State, run: Path | None, progress: Progress | None) -> DivergedError | None:
+    """Train with a checkpoint every few seconds; the error if the training diverged."""
     written = time.monotonic()
 
     def after_epoch(state: State) -> None:
         nonlocal written
-        if checkpoint and time.monotonic() - written > CHECKPOINT_SECONDS:
-            write_checkpoint(checkpoint, state, settings)
+        if run and time.monotonic() - written > CHECKPOINT_SECONDS:
+            write_checkpoint(run / CHECKPOINT_NAME, state, plan.settings())
+            write_history(run, state.history)
             written = time.monotonic()
 
-    learn, validate = (Examples(image_set.images, targets, rows) for rows in (split.training, split.validation))
+    targets = class_targets(plan.image_set, plan.normal)
+    rows = (plan.split.training, plan.split.validation)
+    learn, validate = (Examples(plan.image_set.images, targets, some) for some in rows)
     try:
-        train(state, learn, validate, training, after_epoch=after_epoch, progress=progress)
-    except VaeguardError as error:
-        if not checkpoint:
-            raise
-        state.vae.load_state_dict(state.best_weights)
-        write_checkpoint(checkpoint, state, settings)
-        kept = f"the weights of epoch {state.best_epoch + 1}" if state.history else "the initial weights"
-        raise VaeguardError(f"{error}; {kept} are kept in {str(checkpoint)!r}") from error
-    except KeyboardInterrupt:
-        if checkpoint and state.history:
-            write_checkpoint(checkpoint, state, settings)
-        raise
-    return state
+        train(state, learn, validate, plan.training, after_epoch=after_epoch, progress=progress)
+    except DivergedError as error:
+        return error
+    return None
 
 
-def _calibrated(
-    vae: VAE, images: npt.NDArray[np.uint8], split: Split, record: dict[str, Any], device: str
-) -> TorchDetector:
-    detector = TorchDetector(InferenceGraph(vae, len(split.calibration)), record, device)
-    calibration = detector.graph.calibration
+def _calibrated(plan: Plan, state: State) -> tuple[TorchDetector, Floats]:
+    """The detector, and the scores of the calibration images in their order."""
+    state.vae.load_state_dict(state.best_weights)
+    images, split = plan.image_set.images, plan.split
+    graph = InferenceGraph(state.vae, len(split.calibration))
+    detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
-    terms = detector.inspect(images[split.validation]).terms
-    calibration.cpu().fit_score(np.stack([terms[name] for name in detector.info.term_names], 1))
-    calibration.to(device)
-    scores = detector.inspect(images[split.calibration]).score
+    terms = _inspect_rows(detector, images, split.validation).terms
+    calibration = graph.calibration.cpu()
+    calibration.fit_score(np.stack([terms[name] for name in graph.combined_names], 1))
+    calibration.to(plan.training.device)
+    scores = _inspect_rows(detector, images, split.calibration).score
     calibration.normal_scores.copy_(torch.from_numpy(np.sort(scores)))
-    return detector
+    return detector, scores
 
 
-def _record(
-    image_set: ImageSet, names: tuple[str, ...], model: ModelSpec, training: TrainSpec, split: Split, state: State,
-    device: str,
-) -> dict[str, Any]:  # fmt: skip
-    sizes = {part: len(rows) for part, rows in asdict(split).items()}
+def _inspect_rows(detector: TorchDetector, images: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Inspection:
+    # A part at a time: the images may be a memory map larger than memory.
+    parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
+    return concatenate([detector.inspect(images[part]) for part in parts])
+
+
+def _record(plan: Plan, state: State) -> dict[str, Any]:
+    sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
     packages = ("vaeguard", "torch", "numpy", "safetensors")
     return {
         "kind": "detector",
-        "model": to_dict(model),
-        "training": to_dict(replace(training, threads=torch.get_num_threads())),
-        "class_names": list(image_set.class_names),
-        "normal_classes": list(names),
+        "model": to_dict(plan.model),
+        "training": to_dict(plan.training),
+        "class_names": list(plan.image_set.class_names),
+        "normal_classes": list(plan.model.classes),
         "data": {
-            "name": image_set.name,
-            "fingerprint": image_set.fingerprint,
-            "images": len(image_set.images),
-            "split": {**sizes, "sha256": split.digest()},
+            "name": plan.image_set.name,
+            "fingerprint": plan.image_set.fingerprint,
+            "images": len(plan.image_set.images),
+            "split": {**sizes, "sha256": plan.split.digest()},
         },
-        "calibration": {"images": len(split.calibration)},
+        "calibration": {"images": len(plan.split.calibration)},
         "best_epoch": state.history[state.best_epoch],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "hardware": hardware(device),
+        "hardware": _hardware(plan.training),
     }
 
 
-def hardware(device: str) -> str:
-    """The processor that did the work, in words."""
-    if device == "cuda":
+def _hardware(training: TrainSpec) -> str:
+    if training.device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _write_run(run: Path, detector: TorchDetector, state: State, image_set: ImageSet, split: Split) -> None:
-    from vaeguard.pictures import draw_history, draw_reconstructions, pick_examples
-    from vaeguard.tables import write_table
-
-    columns = {name: np.array([row[name] for row in state.history]) for name in state.history[0]}
-    write_table(run / "history.csv", columns)
-    draw_history(run / "history.png", state.history)
-    scores = detector.inspect(image_set.images[split.calibration]).score
-    rows = split.calibration[pick_examples(scores, 12)]
-    shown, paths = image_set.images[rows], [image_set.paths[row] for row in rows]
-    draw_reconstructions(
-        run / "reconstructions.png", shown, detector.inspect(shown, pictures=True), range(len(rows)), paths
-    )
-    write_text(run / "report.json", json.dumps(detector.info.record, indent=2) + "\n")
-    # The model comes last: where it is, the run is complete.
-    save(detector, run)
-    (run / CHECKPOINT_NAME).unlink(missing_ok=True)
+    return f"{platform.processor() or platform.machine()}, {training.threads} threads"

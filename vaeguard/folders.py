@@ -12,7 +12,7 @@ import numpy as np
 
 from vaeguard.cache import decode_folder
 from vaeguard.errors import UnreadableError, UsageError
-from vaeguard.image_set import ImageSet
+from vaeguard.image_set import ImageSet, fingerprint_of
 from vaeguard.images import SUFFIXES, ImageRule, read_header
 from vaeguard.streams import chunks, default_jobs, map_ahead
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.cache import Progress
+    from vaeguard.progress import Progress
 
     Bytes = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
@@ -76,11 +76,12 @@ def open_folder(path: Path, split: str, rule: ImageRule, jobs: int | None, progr
     if class_names:
         index = {name: number for number, name in enumerate(class_names)}
         labels = np.array([index[name.partition(os.sep)[0]] for name in readable], np.int64)
+    # Of the pixels, not of the files: the same pictures are known again whatever they are packed in.
+    fingerprint = fingerprint_of(decoded.images, labels, tuple(class_names))
     errors = tuple((str(root / name), reason) for name, reason in decoded.errors.items())
     paths = tuple(str(root / name) for name in readable)
-    return ImageSet(
-        path.resolve().name or str(path), decoded.images, labels, tuple(class_names), paths, decoded.key, errors
-    )
+    name = path.resolve().name or str(path)
+    return ImageSet(name, decoded.images, labels, tuple(class_names), paths, fingerprint, errors)
 
 
 def _classes(folder: Path, names: Sequence[str]) -> list[str]:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 def term_names(spec: ModelSpec) -> tuple[str, ...]:
     """Names of the terms of a model, in the order of the columns of `scores.csv`."""
-    rate = () if spec.autoencoder else ("kl", "neg_elbo")
     guided = ("class_energy", "class_surprise") if spec.guided else ()
-    return ("recon_error", *rate, "hidden_error", *guided)
+    return ("recon_error", "kl", "neg_elbo", "hidden_error", *guided)
 
 
 class InferenceGraph(nn.Module):
@@ -42,13 +41,16 @@ class InferenceGraph(nn.Module):
         super().__init__()
         self.vae = vae
         self.term_names = term_names(vae.spec)
-        self.calibration = Calibration(len(self.term_names), normal_scores)
+        # An autoencoder has no rate, and its negative ELBO is the distortion alone.
+        without = {"kl", "neg_elbo"} if vae.spec.autoencoder else set()
+        self.combined_names = tuple(name for name in self.term_names if name not in without)
+        self.calibration = Calibration(len(self.combined_names), normal_scores)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W)."""
         image = to_unit(image)
         terms, restored = self.terms(image)
-        score, p_value = self.calibration(torch.stack([terms[name] for name in self.term_names], 1))
+        score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
         heatmap = (image - restored).square().mean(1)
         return {"score": score, "p_value": p_value, **terms, "restored": restored, "heatmap": heatmap}
 

@@ -109,3 +109,8 @@ def _write_all(image_set: ImageSet, folder: Path) -> None:
     for number, image in enumerate(image_set.images):
         name = "" if image_set.labels is None else names[image_set.labels[number]]
         write_png(folder / name / f"{number:05d}.png", image)
+
+
+def fingerprint_of(images: Bytes, labels: Labels | None, class_names: tuple[str, ...]) -> str:
+    """SHA-256 (hex) over pixels, labels and class names."""
+    return digest_array(images, class_names, "" if labels is None else digest_array(labels.view(np.uint8)))

@@ -89,8 +89,9 @@ def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
 def delong_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> tuple[float, float]:
     """Return the 95% interval of the ROC-AUC after DeLong et al. (1988), by the midranks of Sun and Xu (2014).
 
-    Clipped to [0, 1], which it is whole where one of the two kinds has a single image and so no variance. At a
-    ROC-AUC of exactly 0 or 1 the estimated variance is zero, and the interval a point.
+    Clipped to [0, 1], which it is whole where one of the two kinds has a single image and so no variance. Where the
+    estimated variance is zero, as at a ROC-AUC of 0 or 1, the width is that of an exact binomial interval with as many
+    trials as the rarer kind has images.
     """
     from scipy.stats import norm, rankdata
 
@@ -102,6 +103,10 @@ def delong_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) 
     beaten = (midranks[:m] - rankdata(positive)) / n  # for each anomalous image: share of normal ones below it
     beating = 1 - (midranks[m:] - rankdata(negative)) / m  # for each normal image: share of anomalous ones above it
     deviation = np.sqrt(beaten.var(ddof=1) / m + beating.var(ddof=1) / n)
+    if deviation == 0:
+        # No pair out of order tells only that few can be: the exact bound for so many independent trials.
+        width = 1 - ((1 - CONFIDENCE) / 2) ** (1 / min(m, n))
+        return max(0.0, float(beaten.mean()) - width), min(1.0, float(beaten.mean()) + width)
     half = norm.ppf((1 + CONFIDENCE) / 2) * deviation
     return float(np.clip(beaten.mean() - half, 0, 1)), float(np.clip(beaten.mean() + half, 0, 1))
 

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError, UsageError
 from vaeguard.files import UNSEALED, read_sealed, seal, write_bytes
+from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME
 from vaeguard.spec import ModelSpec, from_dict
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from vaeguard.torch_detector import TorchDetector
 
 FORMAT = 1
-MODEL_NAME = "model.safetensors"
 
 
 def save(detector: TorchDetector, path: str | Path) -> Path:
@@ -47,9 +47,14 @@ def load(path: str | Path, device: str = "auto") -> TorchDetector:
     tensors, record = read_tensors(target)
     if record.get("kind") != "detector":
         raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model; give a run folder")
-    spec = from_dict(ModelSpec, record["model"])
-    graph = InferenceGraph(VAE(spec), normal_scores=len(tensors["calibration.normal_scores"]))
-    graph.load_state_dict(tensors)
+    try:
+        spec = from_dict(ModelSpec, record["model"])
+        graph = InferenceGraph(VAE(spec), normal_scores=len(tensors["calibration.normal_scores"]))
+        graph.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError, UsageError) as error:
+        raise RefusedError(
+            f"model file {str(target)!r} does not fit this vaeguard ({error}); fit the model anew"
+        ) from error
     return TorchDetector(graph, record, pick_device(device))
 
 
@@ -64,7 +69,7 @@ def find_model(path: str | Path) -> Path:
     path = Path(path)
     target = path / MODEL_NAME if path.is_dir() else path
     if not target.is_file():
-        unfinished = path.is_dir() and (path / "checkpoint.safetensors").exists()
+        unfinished = path.is_dir() and (path / CHECKPOINT_NAME).exists()
         hint = f"finish it with `vaeguard fit --resume -o {path}`" if unfinished else "fit one with `vaeguard fit`"
         raise RefusedError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
     if target.suffix != ".safetensors":
@@ -105,17 +110,3 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             " update vaeguard or fit again"
         )
     return tensors, record
-
-
-def latest_run(runs: Path = Path("runs")) -> Path:
-    """The run that `runs/latest` points at.
-
-    Raises
-    ------
-    VaeguardError
-        There is none yet.
-    """
-    latest = runs / "latest"
-    if not latest.exists():
-        raise VaeguardError(f"no run at {str(latest)!r} yet; fit a model with `vaeguard fit` or name one with -m")
-    return latest

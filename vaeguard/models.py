@@ -115,7 +115,7 @@ def _mlp(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Module, int]:
 def _conv(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Module, int]:
     channels, height, width = _shape(spec)
     grid = (math.ceil(height / 16), math.ceil(width / 16))
-    widths = [channels, *(spec.channels * factor for factor in (1, 2, 4, 8))]
+    widths = [channels, *(spec.width * factor for factor in (1, 2, 4, 8))]
     stages = [_down(spec, a, b, norm=i > 0) for i, (a, b) in enumerate(pairwise(widths))]
     stages[0].insert(0, Pad(16 * grid[0], 16 * grid[1]))
     top = (widths[-1], *grid)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.cache import digest_array
 from vaeguard.errors import RefusedError, VaeguardError
-from vaeguard.image_set import ImageSet
+from vaeguard.image_set import ImageSet, fingerprint_of
 from vaeguard.images import ImageRule, shape_array
 from vaeguard.named_sets import NAMED_SETS, read_idx_pair, read_named
 
@@ -115,7 +114,7 @@ def _packed(
     if labels is not None and len(labels) != len(images):
         raise RefusedError(f"{prefix!r} has {len(labels)} labels for {len(images)} images; give one for each")
     pixels = _to_rule(_to_uint8(_channels_first(images, prefix), prefix), rule)
-    fingerprint = digest_array(pixels, names, "" if labels is None else digest_array(labels.view(np.uint8)))
+    fingerprint = fingerprint_of(pixels, labels, names)
     paths = tuple(f"{prefix}/{number:05d}" for number in range(len(pixels)))
     return ImageSet(name, pixels, labels, names, paths, fingerprint)
 

@@ -20,7 +20,7 @@ class Preset:
 
 def _classic(about: str, *, epochs: int, reduction: str = "sum", **model: Any) -> Preset:
     spec = ModelSpec(guided=False, **model)
-    return Preset(spec, TrainSpec(epochs=epochs, schedule="constant", reduction=reduction), about)
+    return Preset(spec, TrainSpec(epochs=epochs, schedule="constant", reduction=reduction, bf16=False), about)
 
 
 PRESETS = {
@@ -33,11 +33,11 @@ PRESETS = {
     ),
     "conv-128": _classic(
         "four convolutions 64-128-256-512, latent 128, squared error + KL, summed",
-        epochs=30, kind="conv", channels=64, latent=128, likelihood="gaussian",
+        epochs=30, kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "conv-128-mean": _classic(
         "the same, squared error and KL averaged over their elements",
-        epochs=30, reduction="mean", kind="conv", channels=64, latent=128, likelihood="gaussian",
+        epochs=30, reduction="mean", kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "mlp-per-class": _classic(
         "784-400-400-20 with a learned prior mean per class, the simple conditional VAE",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.folders import list_images
 from vaeguard.images import ImageRule
 from vaeguard.inspection import concatenate
+from vaeguard.spec import DEFAULT_FPR
 from vaeguard.streams import stream_images
 from vaeguard.tables import check_table_path, open_table, write_table
 
@@ -24,13 +24,9 @@ if TYPE_CHECKING:
 
     from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.progress import Progress
 
-DEFAULT_FPR = 0.05
-"""Share of normal images that may be flagged."""
 DEFAULT_BATCH_SIZE = 256
-
-Progress = Callable[[int, int, str], None]
-"""Called with images done, images in all, and a line of text, after every batch."""
 
 
 @dataclass(frozen=True)

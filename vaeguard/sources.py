@@ -14,7 +14,7 @@ from vaeguard.named_sets import NAMES, find_idx, find_sets, is_idx
 from vaeguard.packed import from_array, open_arrays, open_idx, open_named
 
 if TYPE_CHECKING:
-    from vaeguard.cache import Progress
+    from vaeguard.progress import Progress
 
 __all__ = ["ImageSet", "find_sets", "from_array", "list_images", "open_images", "write_images"]
 
@@ -47,7 +47,7 @@ def open_images(
     if split not in ("train", "test"):
         raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
-    if str(data) in NAMES:
+    if isinstance(data, str) and data in NAMES:
         return open_named(str(data), split, rule, data_dir, download=download)
     path = Path(data)
     if path.is_dir():

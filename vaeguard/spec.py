@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from vaeguard.errors import UsageError
 
@@ -18,6 +19,9 @@ ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu")
 REDUCTIONS = ("sum", "mean")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda")
+
+DEFAULT_FPR = 0.05
+"""Share of normal images that may be flagged."""
 
 CLASSIC_SIGMA = 0.5**0.5
 """With this sigma the Gaussian distortion is the summed squared error plus a constant."""
@@ -31,12 +35,14 @@ class ModelSpec:
     `classes` (names of the normal classes) are filled in from the data by `resolved`.
     """
 
-    kind: str | None = field(default=None, metadata={"help": "mlp or conv; default: conv from 16x16 pixels on"})
+    kind: str | None = field(
+        default=None, metadata={"help": "default: conv from 16x16 pixels on, else mlp", "of": MODEL_KINDS}
+    )
     latent: int = field(default=32, metadata={"help": "size of the latent"})
     hidden: tuple[int, ...] = field(
         default=(400, 400), metadata={"help": "mlp: hidden sizes of the encoder, the decoder mirrors them"}
     )
-    channels: int = field(default=32, metadata={"help": "conv: channels of the first of four layers, doubled each"})
+    width: int = field(default=32, metadata={"help": "conv: channels of the first of four layers, doubled each"})
     activation: str = field(default="relu", metadata={"help": "activation of the hidden layers", "of": ACTIVATIONS})
     dropout: float = field(default=0.0, metadata={"help": "dropout rate of the hidden layers"})
     likelihood: str = field(
@@ -58,13 +64,17 @@ class ModelSpec:
         _one_of("likelihood", self.likelihood, LIKELIHOODS)
         _one_of("prior", self.prior, PRIORS)
         _positive("latent", self.latent)
-        _positive("channels", self.channels)
+        _positive("width", self.width)
         _positive("sigma", self.sigma)
         for size in self.hidden or (0,):
             _positive("hidden", size)
         _share("dropout", self.dropout)
         if self.autoencoder and self.prior == "per-class":
             raise UsageError("an --autoencoder has no prior; leave out --prior per-class or --autoencoder")
+
+    def kind_for(self, height: int, width: int) -> str:
+        """The kind of model for images of this size in pixels."""
+        return self.kind or ("mlp" if min(height, width) < 16 else "conv")
 
     def resolved(self, image_shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
         """Return this spec with every open choice settled for images of `image_shape` (C, H, W).
@@ -81,10 +91,9 @@ class ModelSpec:
             )
         if self.prior == "per-class" and not labelled:
             raise UsageError("--prior per-class needs at least two labelled normal classes; use --prior standard")
-        small = min(image_shape[1:]) < 16
         return replace(
             self,
-            kind=self.kind or ("mlp" if small else "conv"),
+            kind=self.kind_for(*image_shape[1:]),
             guided=labelled if self.guided is None else self.guided,
             image_shape=image_shape,
             classes=classes,
@@ -130,6 +139,8 @@ class TrainSpec:
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("reduction", self.reduction, REDUCTIONS)
         _one_of("device", self.device, DEVICES)
+        if self.seed >= 2**63:
+            raise UsageError(f"--seed must be below 2**63, not {self.seed}")
         for name in ("epochs", "batch_size", "learning_rate", "patience", "threads"):
             _positive(name, getattr(self, name))
         for name in ("weight_decay", "beta", "kl_warmup", "free_bits", "guide_weight", "input_noise"):
@@ -164,8 +175,25 @@ def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
             raise UsageError(f"unknown setting {name!r} for {kind.__name__}{hint}")
+    hints = get_type_hints(kind)
     settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    for name, value in settings.items():
+        _check_type(name, value, hints[name])
     return kind(**settings)
+
+
+def _check_type(name: str, value: object, hint: Any) -> None:
+    """Compare a value with an annotation such as `int | None` or `tuple[int, ...]`; a whole number serves as float."""
+    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    for one in allowed:
+        if get_origin(one) is tuple:
+            items = get_args(one)
+            if isinstance(value, tuple) and all(isinstance(item, items[0]) for item in value):
+                return
+        elif type(value) is one or (one is float and type(value) is int):
+            return
+    wanted = " or ".join(str(getattr(one, "__name__", one)) for one in allowed)
+    raise UsageError(f"setting {name!r} must be {wanted}, not {value!r}")
 
 
 def _option(name: str) -> str:

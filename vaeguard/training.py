@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +17,21 @@ from vaeguard.graph import to_unit
 from vaeguard.objective import Losses, losses, objective
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
     from torch import Tensor
 
     from vaeguard.models import VAE
+    from vaeguard.progress import Progress
     from vaeguard.spec import TrainSpec
-
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a line of text."""
 
 ACTIVE_VARIANCE = 0.01
 """A latent unit counts as active if its posterior mean varies by more than this (Burda et al., 2016, section 5.2)."""
+
+
+class DivergedError(VaeguardError):
+    """The loss is not finite any more."""
 
 
 class TrainingWarning(UserWarning):
@@ -66,9 +67,9 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def start(vae: VAE, spec: TrainSpec, device: str) -> State:
-    """A fresh state for `vae`, which is moved to `device`."""
-    vae.to(device)
+def start(vae: VAE, spec: TrainSpec) -> State:
+    """A fresh state for `vae`, which is moved to `spec.device`, `cpu` or `cuda`."""
+    vae.to(spec.device)
     if vae.spec.kind == "conv":
         # Convolutions run faster with channels last, on CPU and on CUDA.
         vae.to(memory_format=torch.channels_last)
@@ -77,7 +78,7 @@ def start(vae: VAE, spec: TrainSpec, device: str) -> State:
         vae=vae,
         optimizer=optimizer,
         order=torch.Generator().manual_seed(spec.seed),
-        noise=torch.Generator(device).manual_seed(spec.seed),
+        noise=torch.Generator(spec.device).manual_seed(spec.seed),
         best_weights=_copy(vae),
     )
 
@@ -103,25 +104,25 @@ def train(
 
     Raises
     ------
-    VaeguardError
+    DivergedError
         The loss is not finite; `state.best_weights` still holds the best weights before.
     """
     batches = Batches(training, state.vae, state.noise.device)
     held_out = Batches(validation, state.vae, state.noise.device)
     epochs = epochs_for(spec, len(training))
     for epoch in range(len(state.history), epochs):
-        if epoch - state.best_epoch > spec.patience:
+        if epoch - max(state.best_epoch, spec.kl_warmup) > spec.patience:
             break
         started = time.perf_counter()
         row = _train_epoch(state, batches, spec, epoch, epochs, progress)
         row |= _validate(state, held_out, spec)
         row["seconds"] = time.perf_counter() - started
         state.history.append(row)
-        if row["valid_loss"] < state.best_loss:
+        # While the rate's weight still grows, nothing is best yet but the latest.
+        if row["valid_loss"] < state.best_loss or epoch < spec.kl_warmup:
             state.best_loss, state.best_epoch, state.best_weights = row["valid_loss"], epoch, _copy(state.vae)
         if after_epoch:
             after_epoch(state)
-    state.vae.load_state_dict(state.best_weights)
     _warn_of_collapse(state, spec)
 
 
@@ -145,9 +146,7 @@ class Batches:
 
     def __call__(self, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the examples in `order` by batches of `size`."""
-        # A last batch of one image has no batch statistics.
-        usable = len(order) - (len(order) % size == 1 and len(order) > 1)
-        for rows in torch.split(order[:usable], size):
+        for rows in torch.split(order, size):
             image = self._gather(rows)
             if self.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
@@ -165,6 +164,8 @@ def _train_epoch(
 ) -> dict[str, float]:
     state.vae.train()
     order = torch.randperm(len(batches.examples), generator=state.order)
+    if len(order) % spec.batch_size == 1 and len(order) > 1:
+        order = order[:-1]  # a last batch of one image has no batch statistics
     steps = math.ceil(len(order) / spec.batch_size)
     totals = _Means()
     for step, (image, labels) in enumerate(batches(order, spec.batch_size)):
@@ -174,10 +175,10 @@ def _train_epoch(
             group["lr"] = rate
         beta = spec.beta * min(1.0, position / spec.kl_warmup) if spec.kl_warmup else spec.beta
         target = augment(image, spec, state.noise)
-        loss, found = _forward(state, target, labels, spec, beta)
+        loss, found = _forward(state.vae, target, labels, spec, beta, state.noise)
         value = loss.item()
         if not math.isfinite(value):
-            raise VaeguardError(
+            raise DivergedError(
                 f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {value}); try a tenth of"
                 f" --learning-rate {spec.learning_rate:g}, or --likelihood bernoulli"
             )
@@ -194,13 +195,12 @@ def _train_epoch(
 
 
 def _forward(
-    state: State, target: Tensor, labels: Tensor | None, spec: TrainSpec, beta: float
+    vae: VAE, target: Tensor, labels: Tensor | None, spec: TrainSpec, beta: float, generator: torch.Generator
 ) -> tuple[Tensor, Losses]:
-    latent = (len(target), state.vae.spec.latent)
-    noise = torch.randn(latent, generator=state.noise, device=target.device)
-    image = add_noise(target, spec.input_noise, state.noise)
+    noise = torch.randn((len(target), vae.spec.latent), generator=generator, device=target.device)
+    image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
-        found = losses(state.vae, image, target, noise, labels)
+        found = losses(vae, image, target, noise, labels)
     return objective(found, spec, beta, target[0].numel()), found
 
 
@@ -208,17 +208,15 @@ def _forward(
 def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, float]:
     """Losses on the validation images, with the same noise every epoch so that epochs compare."""
     state.vae.eval()
-    kept, device = state.noise, state.noise.device
-    state.noise = torch.Generator(device).manual_seed(spec.seed + 1)
+    generator = torch.Generator(state.noise.device).manual_seed(spec.seed + 1)
     totals, means = _Means(), []
     for image, labels in batches(torch.arange(len(batches.examples)), 256):
-        loss, found = _forward(state, image, labels, spec, spec.beta)
+        loss, found = _forward(state.vae, image, labels, spec, spec.beta, generator)
         totals.add(found, loss.item())
         means.append(found.posterior_mean.float())
-    state.noise = kept
     row = {f"valid_{name}": value for name, value in totals.means().items()}
     if not math.isfinite(row["valid_loss"]):
-        raise VaeguardError("training diverged (validation loss is not finite); try a tenth of --learning-rate")
+        raise DivergedError("training diverged (validation loss is not finite); try a tenth of --learning-rate")
     latents = torch.cat(means)
     row["active_units"] = int((latents.var(0, correction=0) > ACTIVE_VARIANCE).sum())
     return row

@@ -1,0 +1,125 @@
+"""Run folders: where a fit leaves its model, history and pictures, and which run is the latest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from vaeguard.image_set import ImageSet
+    from vaeguard.spec import ModelSpec
+    from vaeguard.torch_detector import TorchDetector
+
+MODEL_NAME = "model.safetensors"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) -> Path:
+    """A folder `runs/<data>-<model>-<time>` that does not exist yet."""
+    _, height, width = image_set.images.shape[1:]
+    stem = f"{image_set.name}-{model.kind_for(height, width)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, 1000))
+    return next(runs / name for name in names if not (runs / name).exists())
+
+
+def prepare_run(run: Path, *, resume: bool) -> None:
+    """Make sure, before any work, that `run` can be written to and holds nothing that would be lost.
+
+    Raises
+    ------
+    UsageError
+        A finished or interrupted fit is there already.
+    VaeguardError
+        The folder cannot be written.
+    """
+    if (run / MODEL_NAME).exists():
+        raise UsageError(f"{str(run)!r} holds a finished model; choose another folder with -o, or delete this one")
+    if (run / CHECKPOINT_NAME).exists() and not resume:
+        raise UsageError(
+            f"{str(run)!r} holds an interrupted fit; go on with --resume, or choose another folder with -o"
+        )
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run):
+            pass
+    except OSError as error:
+        raise VaeguardError(
+            f"cannot write into {str(run)!r}: {error.strerror}; choose another folder with -o"
+        ) from error
+
+
+def write_history(run: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write one row per epoch to `history.csv`."""
+    from vaeguard.tables import write_table
+
+    write_table(run / "history.csv", {name: np.array([row[name] for row in history]) for name in history[0]})
+
+
+def write_run(
+    run: Path,
+    detector: TorchDetector,
+    history: Sequence[Mapping[str, float]],
+    image_set: ImageSet,
+    examples: npt.NDArray[np.int64],
+) -> None:
+    """Write history, pictures (of the rows `examples`), record and, last, the model: then the run is complete."""
+    from vaeguard.model_file import save
+    from vaeguard.pictures import draw_history, draw_reconstructions
+
+    write_history(run, history)
+    draw_history(run / "history.png", history)
+    shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
+    inspection = detector.inspect(shown, pictures=True)
+    draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths)
+    write_text(run / "report.json", json.dumps(detector.info.record, indent=2) + "\n")
+    save(detector, run)
+    (run / CHECKPOINT_NAME).unlink(missing_ok=True)
+
+
+def point_latest(run: Path, runs: Path = Path("runs")) -> None:
+    """Let `runs/latest` point at `run`, by a rename, so that it always points somewhere.
+
+    Raises
+    ------
+    VaeguardError
+        The file system has no links, or `runs` cannot be written.
+    """
+    latest, fresh = runs / "latest", runs / ".latest"
+    try:
+        runs.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()
+        inside = run.resolve().parent == runs.resolve()
+        fresh.symlink_to(run.name if inside else run.resolve(), target_is_directory=True)
+        fresh.replace(latest)
+    except OSError as error:
+        raise VaeguardError(
+            f"{str(latest)!r} could not be set ({error.strerror}); name the run with -m {run}"
+        ) from error
+
+
+def latest_run(runs: Path = Path("runs")) -> Path:
+    """The run that `runs/latest` points at.
+
+    Raises
+    ------
+    VaeguardError
+        There is none yet.
+    """
+    latest = runs / "latest"
+    if not latest.exists():
+        raise VaeguardError(f"no run at {str(latest)!r} yet; fit a model with `vaeguard fit` or name one with -m")
+    return latest

@@ -1,0 +1,110 @@
+"""Which images are normal, and what each of them is for: to train on, to shape the score by, to rank it by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.classes import parse_classes
+from vaeguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from vaeguard.image_set import ImageSet
+
+    Rows = npt.NDArray[np.int64]
+
+MIN_NORMAL = 20
+MIN_PER_CLASS = 3
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the normal images: to train on, to stop and shape the score by, to rank the score by."""
+
+    training: Rows
+    validation: Rows
+    calibration: Rows
+
+    def digest(self) -> str:
+        """SHA-256 of the three lists, hex."""
+        parts = (self.training, self.validation, self.calibration)
+        return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in parts)).hexdigest()
+
+
+def split_normal(
+    image_set: ImageSet, normal: tuple[int, ...], *, validation: float, calibration: float, seed: int
+) -> Split:
+    """Split the images of each normal class at random; without labels all images are one class.
+
+    `validation` and `calibration` are shares in (0, 1). Every class is in every part.
+
+    Raises
+    ------
+    UsageError
+        A class has fewer than 3 images, or there are fewer than 20 normal images.
+    """
+    class_rows = _class_rows(image_set, normal)
+    generator = np.random.default_rng(seed)
+    parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    for rows in class_rows:
+        shuffled = generator.permutation(rows)
+        validate, calibrate = (max(1, round(share * len(rows))) for share in (validation, calibration))
+        for part, some in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
+            part.append(some)
+    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+
+
+def normal_numbers(image_set: ImageSet, normal_classes: str | Sequence[str] | None) -> tuple[int, ...]:
+    """Numbers of the normal classes; by default all that have images, and none for images without labels.
+
+    Raises
+    ------
+    UsageError
+        An unknown class, or classes for images that have none.
+    """
+    if image_set.labels is None:
+        if normal_classes is not None:
+            raise UsageError(f"--normal-classes given, but {image_set.name!r} has no classes; use class sub-folders")
+        return ()
+    if normal_classes is None:
+        return tuple(map(int, np.unique(image_set.labels)))
+    if isinstance(normal_classes, str):
+        return parse_classes(normal_classes, image_set.class_names)
+    return parse_classes(",".join(normal_classes), image_set.class_names)
+
+
+def class_targets(image_set: ImageSet, normal: tuple[int, ...]) -> Rows | None:
+    """Class of each image counted among the normal classes only, −1 for the others; None without labels."""
+    if image_set.labels is None:
+        return None
+    lookup = np.full(len(image_set.class_names), -1, dtype=np.int64)
+    lookup[list(normal)] = np.arange(len(normal))
+    targets: Rows = lookup[image_set.labels]
+    return targets
+
+
+def _class_rows(image_set: ImageSet, normal: tuple[int, ...]) -> list[Rows]:
+    if image_set.labels is None:
+        class_rows = [np.arange(len(image_set.images))]
+    else:
+        class_rows = [np.flatnonzero(image_set.labels == k) for k in normal]
+    for k, rows in zip(normal, class_rows, strict=False):
+        if len(rows) < MIN_PER_CLASS:
+            present = ", ".join(image_set.class_names[i] for i in normal_numbers(image_set, None))
+            raise UsageError(
+                f"class {image_set.class_names[k]!r} of {image_set.name!r} has {len(rows)} images, a normal class needs"
+                f" {MIN_PER_CLASS}; leave it out of --normal-classes (classes with images: {present})"
+            )
+    count = sum(map(len, class_rows))
+    if count < MIN_NORMAL:
+        raise UsageError(
+            f"{image_set.name!r} has {count} normal images; fitting needs at least {MIN_NORMAL}, better hundreds"
+        )
+    return class_rows
