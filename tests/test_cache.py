@@ -134,7 +134,7 @@ def test_progress_counts_recognising_and_decoding(folder):
     seen = []
     decode_folder(folder, sorted(os.listdir(folder)), RULE, resolve, progress=lambda *each: seen.append(each))
     assert seen[:20] == [(n, 20, "") for n in range(1, 21)]
-    assert seen[-1] == (20, 20)
+    assert seen[-1] == (20, 20, "")
     assert seen[20][0] <= 20
 
 

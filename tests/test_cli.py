@@ -215,6 +215,7 @@ def test_a_file_without_permission_is_listed(home):
         (("fit", "sizes"), 2, ["--size"]),
         (("fit", "--normal-classes", "0-12"), 2, ["12", "0"]),
         (("fit", "--normal-classes", ""), 2, ["--normal-classes"]),
+        (("fit", "--normal-classes", "0-9"), 2, ["every class", "0-9"]),
         (("fit", "--learning-rate", "-1"), 2, ["--learning-rate"]),
         (("fit", "--epochs", "many"), 2, ["--epochs"]),
         (("fit", "--hidden", "4,x"), 2, ["--hidden"]),
@@ -243,20 +244,8 @@ def test_interrupted_fit_resumes(home):
     import signal
     import time
 
-    arguments = [
-        "fit",
-        "--normal-classes",
-        "0-8",
-        "--epochs",
-        "400",
-        "--patience",
-        "400",
-        "--threads",
-        "1",
-        "--model",
-        "conv",
-    ]
-    arguments += ["--width", "8", "-o", "runs/long"]
+    arguments = ["fit", "--normal-classes", "0-8", "--model", "conv", "--width", "8", "--threads", "1"]
+    arguments += ["--epochs", "200", "--patience", "400", "-o", "runs/long"]
     process = subprocess.Popen([COMMAND, *arguments], cwd=home, stderr=subprocess.PIPE, text=True)
     checkpoint, deadline = home / "runs/long/checkpoint.safetensors", time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:

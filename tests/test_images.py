@@ -303,3 +303,15 @@ def test_impossible_rules_are_usage_errors(rule):
         ImageRule(channels=5)
     with pytest.raises(UsageError, match="not 2"):
         decode_bytes(CONTENTS["PNG"], ImageRule(channels=2))
+
+
+def test_a_file_without_permission_is_refused_with_the_systems_reason(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("L", (4, 4)).save(path)
+
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(UnreadableError, match=r"a\.png.*cannot be opened \(Permission denied\)"):
+        decode(path, ImageRule())

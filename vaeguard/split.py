@@ -67,7 +67,7 @@ def normal_numbers(image_set: ImageSet, normal_classes: str | Sequence[str] | No
     Raises
     ------
     UsageError
-        An unknown class, or classes for images that have none.
+        An unknown class, every class by name, or classes for images that have none.
     """
     if image_set.labels is None:
         if normal_classes is not None:
@@ -75,9 +75,9 @@ def normal_numbers(image_set: ImageSet, normal_classes: str | Sequence[str] | No
         return ()
     if normal_classes is None:
         return tuple(map(int, np.unique(image_set.labels)))
-    if isinstance(normal_classes, str):
-        return parse_classes(normal_classes, image_set.class_names)
-    return parse_classes(",".join(normal_classes), image_set.class_names)
+    text = normal_classes if isinstance(normal_classes, str) else ",".join(normal_classes)
+    several = len(image_set.class_names) > 1
+    return parse_classes(text, image_set.class_names, must_leave_anomalies=several)
 
 
 def class_targets(image_set: ImageSet, normal: tuple[int, ...]) -> Rows | None:
