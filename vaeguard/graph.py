@@ -77,7 +77,7 @@ class InferenceGraph(nn.Module):
 
 def to_unit(image: Tensor) -> Tensor:
     """Pixels as float32 in [0, 1]; uint8 is divided by 255."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image
+    return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
 def _mean_square(values: Tensor) -> Tensor:
