@@ -176,12 +176,13 @@ def as_objects(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "error": reason} for path, reason in errors]
 
 
-def complain_of_unreadable(errors: Sequence[tuple[str, str]], data: str) -> None:
-    """End with exit code 3 if some inputs could not be read; the work itself is done."""
+def complain_of_unreadable(errors: Sequence[tuple[str, str]], where: str) -> None:
+    """End with exit code 3 if some inputs could not be read; the work itself is done. `where` says where they stand."""
     if errors:
         from vaeguard import InputsSkippedError
 
-        raise InputsSkippedError(f"done, but {len(errors)} files of {data!r} could not be read (listed above)")
+        files = "1 file" if len(errors) == 1 else f"{len(errors)} files"
+        raise InputsSkippedError(f"done, but {files} could not be read; {where}")
 
 
 def open_test_images(data: str, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:

@@ -68,4 +68,4 @@ def evaluate(
         click.echo(f"report, scores and pictures -> {folder}")
     if evaluation.note:
         say(f"note: {evaluation.note}")
-    complain_of_unreadable(images.errors, data)
+    complain_of_unreadable(images.errors, "they are listed above")

@@ -82,7 +82,7 @@ def fit(
         say(f"note: {error}")
     record = detector.info.record | {"errors": as_objects(images.errors)}
     _print(run, record, time.monotonic() - started, as_json)
-    complain_of_unreadable(images.errors, data)
+    complain_of_unreadable(images.errors, "they are listed above")
 
 
 def _specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:

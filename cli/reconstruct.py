@@ -46,4 +46,4 @@ def reconstruct(
         print_json({"output": output, "images": paths, "errors": as_objects(images.errors)})
     else:
         click.echo(f"{len(rows)} of {len(images.images)} images, least to most anomalous -> {output}")
-    complain_of_unreadable(images.errors, data)
+    complain_of_unreadable(images.errors, "they are listed above")

@@ -7,6 +7,7 @@ import time
 import click
 
 from .common import (
+    complain_of_unreadable,
     device_option,
     find_model,
     fpr_option,
@@ -36,7 +37,7 @@ def score(
     path, score (higher = more anomalous), p_value, anomaly, and the separate terms. Files that cannot be read are
     listed in <output>.errors.csv.
     """
-    from vaeguard import InputsSkippedError, load, score_files
+    from vaeguard import load, score_files
 
     detector = load(find_model(model), device)
     started = time.monotonic()
@@ -52,6 +53,5 @@ def score(
         )
     if summary.note:
         say(f"note: {summary.note}")
-    if summary.errors:
-        say_unreadable(summary.errors)
-        raise InputsSkippedError(f"{len(summary.errors)} files could not be read; see {output}.errors.csv")
+    say_unreadable(summary.errors)
+    complain_of_unreadable(summary.errors, f"see {output}.errors.csv")

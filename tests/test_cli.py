@@ -184,7 +184,7 @@ def test_fit_goes_on_without_the_unreadable_files(home):
         Image.fromarray(generator.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"{i}.png")
     (folder / "broken.png").write_text("text")
     result = run("fit", "parts", "--epochs", "1", "-o", "runs/parts", cwd=home)
-    assert_complains(result, 3, "1 files", "parts")
+    assert_complains(result, 3, "1 file")
     assert "broken.png" in result.stderr
     assert (home / "runs/parts/model.safetensors").exists()
 
