@@ -53,7 +53,7 @@ def spec_options(kind: type[ModelSpec | TrainSpec], renamed: dict[str, str]) -> 
 
 def _option(name: str, item: dataclasses.Field[Any]) -> Decorator:
     text, default = item.metadata["help"], item.default
-    shown = "" if default in {None, False} or default == () else f"  [default: {_shown(default)}]"
+    shown = "" if default is None or default is False or default == () else f"  [default: {_shown(default)}]"
     kind = str(item.type).removesuffix(" | None")
     if kind == "bool":
         flag = f"--{name}/--un{name}" if name == "guided" else f"--{name}/--no-{name}"

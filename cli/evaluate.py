@@ -45,17 +45,13 @@ def evaluate(
     from rich.console import Console
 
     from vaeguard import evaluate as evaluate_model
-    from vaeguard import load, parse_classes, rich_tables, write_evaluation
+    from vaeguard import load, rich_tables, write_evaluation
 
     path = find_model(model)
     detector = load(path, device)
     images = open_test_images(data, detector, data_dir, download=download)
-    normal = None
-    if normal_classes:
-        numbers = parse_classes(normal_classes, images.class_names, must_leave_anomalies=True)
-        normal = [images.class_names[k] for k in numbers]
     with progress_bar("scoring") as progress:
-        evaluation = evaluate_model(detector, images, normal, fpr=fpr, progress=progress)
+        evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, progress=progress)
     home = Path(path) if Path(path).is_dir() else Path(path).parent
     folder = Path(output) if output else home / f"evaluation-{images.name}"
     write_evaluation(evaluation, folder)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import PRESETS, ModelSpec, TrainSpec
+from vaeguard import DEFAULT_FPR, PRESETS, ModelSpec, TrainSpec
 
 from .common import (
     Size,
@@ -26,6 +27,9 @@ from .common import (
     spec_options,
     warnings_on_stderr,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @click.command()
@@ -55,11 +59,13 @@ def fit(
     DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
     with one sub-folder per class, an IDX file, an .npz or an .npy.
     """
-    from vaeguard import ImageRule, UsageError, VaeguardError, new_run, open_images, point_latest
+    from vaeguard import ImageRule, UsageError, VaeguardError, fpr_note, new_run, open_images, point_latest, prepare_run
     from vaeguard import fit as fit_model
 
     if resume and not output:
         raise UsageError("--resume needs -o RUN, the folder of the interrupted fit")
+    if output:
+        prepare_run(Path(output), resume=resume)
     model, training = _specs(preset_name, spec_file, settings)
     rule = ImageRule(size, int(channels) if channels else None)
     with progress_bar("reading") as progress:
@@ -68,10 +74,12 @@ def fit(
         )
     say_unreadable(images.errors)
     run = Path(output) if output else new_run(images, model)
+    if resume and not any(run.glob("checkpoint.*")):
+        say(f"no checkpoint in {str(run)!r}: starting from the beginning")
     depth, height, width = images.images.shape[1:]
     say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{depth}; run folder: {run}")
     started = time.monotonic()
-    with warnings_on_stderr(), progress_bar("fitting") as progress:
+    with warnings_on_stderr(), _no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
             images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
             progress=progress,
@@ -82,7 +90,23 @@ def fit(
         say(f"note: {error}")
     record = detector.info.record | {"errors": as_objects(images.errors)}
     _print(run, record, time.monotonic() - started, as_json)
+    if note := fpr_note(detector.info, DEFAULT_FPR):
+        say(f"note: {note}")
     complain_of_unreadable(images.errors, "they are listed above")
+
+
+@contextlib.contextmanager
+def _no_empty_run(run: Path) -> Iterator[None]:
+    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any(run.glob("checkpoint.*")):
+            say(f"go on with the same command and --resume -o {run}")
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            run.rmdir()  # fails unless it is empty
 
 
 def _specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:

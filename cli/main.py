@@ -72,7 +72,7 @@ def main() -> None:
     except MemoryError:
         code = _complain("not enough memory; try smaller images (--size) or a smaller --batch-size", 1)
     except OSError as error:
-        code = _complain(f"{error.filename or 'the system'}: {error.strerror}", 1)
+        code = _complain(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise

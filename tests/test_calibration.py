@@ -63,31 +63,53 @@ def test_a_constant_term_does_no_harm():
     assert surprise[1] < surprise[2] < torch.inf
 
 
+def calibrated(shaping, ranking):
+    calibration = Calibration(shaping.shape[1], len(ranking))
+    calibration.fit_terms(shaping)
+    calibration.fit_ranks(ranking)
+    return calibration
+
+
 def test_p_value_counts_the_normal_scores_that_are_at_least_as_high():
-    calibration = Calibration(2, 4)
-    calibration.fit_score(normal_values(300, 2))
-    calibration.normal_scores.copy_(torch.tensor([0.1, 0.2, 0.3, 50.0]))
-    terms = torch.from_numpy(normal_values(30, 2, seed=3))
-    score, p_value = calibration(terms)
+    ranking = normal_values(40, 2, seed=1)
+    calibration = calibrated(normal_values(300, 2), ranking)
+    normal = calibration(torch.from_numpy(ranking))[0]
+    score, p_value = calibration(torch.from_numpy(normal_values(30, 2, seed=3)))
     for s, p in zip(score.tolist(), p_value.tolist(), strict=True):
-        assert p == pytest.approx((1 + sum(c >= s for c in [0.1, 0.2, 0.3, 50.0])) / 5)
+        assert p == pytest.approx((1 + sum(c >= s for c in normal.tolist())) / 41)
 
 
 def test_false_alarms_come_at_most_at_the_stated_rate():
     rates = []
     for seed in range(30):
-        calibration = Calibration(3, 99)
-        calibration.fit_score(normal_values(200, 3, seed))
-        scores = calibration(torch.from_numpy(normal_values(99, 3, seed + 100)))[0]
-        calibration.normal_scores.copy_(scores)
+        calibration = calibrated(normal_values(200, 3, seed), normal_values(99, 3, seed + 100))
         p_value = calibration(torch.from_numpy(normal_values(500, 3, seed + 200)))[1]
         rates.append((p_value <= 0.1).float().mean().item())
     assert np.mean(rates) == pytest.approx(0.1, abs=0.02)
 
 
+def test_the_score_is_minus_log10_of_the_share_of_normal_images():
+    shares = {1.0: [], 1.5: []}
+    for seed in range(40):
+        calibration = calibrated(normal_values(200, 3, seed), normal_values(200, 3, seed + 100))
+        score = calibration(torch.from_numpy(normal_values(500, 3, seed + 200)))[0]
+        for level, found in shares.items():
+            found.append((score >= level).float().mean().item())
+    for level, found in shares.items():
+        assert np.mean(found) == pytest.approx(10**-level, rel=0.2)
+
+
+def test_many_equal_values_where_the_tail_starts_keep_their_tail_probability():
+    generator = np.random.default_rng(0)
+    values = np.where(generator.random(4000) < 0.95, 0, 0.1 + generator.exponential(size=4000))[:, None]
+    surprise = fitted(values)(torch.tensor([[0.0], [0.05], [0.1 + np.log(10)]], dtype=torch.float32))[:, 0]
+    assert surprise[0] == 0
+    assert surprise[1].item() == pytest.approx(-np.log10(0.05), abs=0.1)
+    assert surprise[2].item() == pytest.approx(-np.log10(0.005), abs=0.25)
+
+
 def test_score_rises_with_every_term():
-    calibration = Calibration(3, 1)
-    calibration.fit_score(normal_values(500, 3))
+    calibration = calibrated(normal_values(500, 3), normal_values(500, 3, seed=1))
     base = torch.full((1, 3), 3.0)
     for k in range(3):
         higher = base.clone()
@@ -97,4 +119,4 @@ def test_score_rises_with_every_term():
 
 def test_a_term_that_is_not_finite_is_refused():
     with pytest.raises(VaeguardError, match="not finite"):
-        Calibration(1, 1).fit_score(np.array([[1.0], [np.nan]], dtype=np.float32))
+        Calibration(1, 1).fit_terms(np.array([[1.0], [np.nan]], dtype=np.float32))

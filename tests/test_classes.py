@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaeguard.classes import describe_classes, parse_classes
+from vaeguard.classes import parse_classes, resolve_classes
 from vaeguard.errors import UsageError
 
 DIGITS = tuple("0123456789")
@@ -55,13 +55,13 @@ def test_every_class_is_only_wrong_where_anomalies_must_be_left():
 @given(st.sets(st.integers(0, 29), min_size=1))
 def test_numbers_round_trip(indices):
     names = tuple(map(str, range(30)))
-    assert parse_classes(describe_classes(indices, names), names) == tuple(sorted(indices))
+    assert parse_classes(",".join(names[k] for k in indices), names) == tuple(sorted(indices))
 
 
 @given(st.lists(st.from_regex(r"[a-z][a-z0-9-]{0,6}", fullmatch=True), min_size=1, unique=True), st.data())
 def test_names_round_trip(names, data):
     indices = data.draw(st.sets(st.sampled_from(range(len(names))), min_size=1))
-    assert parse_classes(describe_classes(indices, names), names) == tuple(sorted(indices))
+    assert parse_classes(",".join(names[k] for k in indices), names) == tuple(sorted(indices))
 
 
 @given(st.text(max_size=20), st.lists(st.text(max_size=5), min_size=1, max_size=5, unique=True))
@@ -73,3 +73,15 @@ def test_any_text_gives_classes_or_a_usage_error(text, names):
     assert found
     assert list(found) == sorted(set(found))
     assert 0 <= min(found) <= max(found) < len(names)
+
+
+def test_classes_are_given_as_text_or_one_by_one():
+    for given_as in ("0-2", ["0", "1", "2"], [0, 1, 2], range(3)):
+        assert resolve_classes(given_as, DIGITS) == (0, 1, 2)
+    assert resolve_classes(["a,b"], ("a,b", "c")) == (0,)
+    assert resolve_classes(["good"], ("good",)) == (0,)
+    for wrong in ("0-9", range(10)):
+        with pytest.raises(UsageError, match="every class"):
+            resolve_classes(wrong, DIGITS)
+    with pytest.raises(UsageError, match="no class"):
+        resolve_classes([], DIGITS)

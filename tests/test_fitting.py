@@ -98,7 +98,7 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
 
     with pytest.raises(SystemError):
         vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=kill)
-    with pytest.raises(UsageError, match=r"beta \(was 1.0, now 2.0\)"):
+    with pytest.raises(UsageError, match=r"beta \(was 1.0, now 2.0\).*another folder"):
         vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=6, batch_size=32, beta=2.0), run=tmp_path,
                      resume=True)  # fmt: skip
 
@@ -154,15 +154,16 @@ def test_few_images_are_enough_for_finite_ordered_scores(count):
     assert score.min() >= 0
 
 
-def test_calibration_images_shape_neither_weights_nor_score():
+def test_calibration_images_change_neither_weights_nor_the_order_of_images():
     images, labels = bars()
     split = split_normal(vaeguard.from_array(images, labels), (0, 1, 2), validation=0.1, calibration=0.1, seed=0)
     changed = images.copy()
     changed[split.calibration] = 255 - changed[split.calibration]
     one, two = (vaeguard.fit(some, labels, model=SMALL, training=QUICK) for some in (images, changed))
     a, b = weights(one), weights(two)
-    differ = [name for name in a if not torch.equal(a[name], b[name])]
-    assert differ == ["calibration.normal_scores"]
+    differ = {name for name in a if not torch.equal(a[name], b[name])}
+    assert "calibration.normal_scores" in differ
+    assert all(name.startswith(("calibration.normal_scores", "calibration.score_tail")) for name in differ)
 
 
 def test_the_callers_threads_and_random_numbers_are_left_alone():

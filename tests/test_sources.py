@@ -456,3 +456,14 @@ def test_every_named_set_has_distinct_usable_class_names():
     for known in named_sets.NAMED_SETS.values():
         assert len(set(known.class_names)) == len(known.class_names) >= 10
         assert not any(set(name) & set(",/ ") for name in known.class_names)
+
+
+@pytest.mark.parametrize("sorted_half", ["train", "test"])
+def test_one_flat_half_beside_one_with_classes_is_said_to_be_so(tmp_path, sorted_half):
+    for half in ("train", "test"):
+        place = tmp_path / half / "good" if half == sorted_half else tmp_path / half
+        place.mkdir(parents=True)
+        write_png(place / "a.png", np.zeros((1, 4, 4), np.uint8))
+    for split in ("train", "test"):
+        with pytest.raises(UsageError, match="is flat, but .* has class sub-folders"):
+            open_images(tmp_path, split=split)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vaeguard.model_file import load, save
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
-    from vaeguard.runs import latest_run, new_run, point_latest
-    from vaeguard.scoring import score_files, score_set
+    from vaeguard.runs import latest_run, new_run, point_latest, prepare_run
+    from vaeguard.scoring import fpr_note, score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import DEFAULT_FPR, DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
     from vaeguard.training import TrainingWarning
@@ -40,8 +40,8 @@ _HOMES = {
     "model_file": ("load", "save"),
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
-    "runs": ("latest_run", "new_run", "point_latest"),
-    "scoring": ("score_files", "score_set"),
+    "runs": ("latest_run", "new_run", "point_latest", "prepare_run"),
+    "scoring": ("fpr_note", "score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": ("DEFAULT_FPR", "DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
     "training": ("TrainingWarning",),
@@ -69,6 +69,7 @@ __all__ = [
     "evaluate",
     "examine",
     "fit",
+    "fpr_note",
     "from_array",
     "from_dict",
     "latest_run",
@@ -79,6 +80,7 @@ __all__ = [
     "parse_classes",
     "pick_examples",
     "point_latest",
+    "prepare_run",
     "preset",
     "rich_tables",
     "save",

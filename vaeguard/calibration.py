@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KNOTS = 64
-LARGEST = 1e30
+LARGEST = 1e25
 
 
 class Tail(nn.Module):
@@ -57,7 +57,7 @@ class Tail(nn.Module):
             self.heights[k, : len(knots)] = torch.from_numpy(heights)
             self.slopes[k, : len(knots)] = torch.from_numpy(slopes)
             self.tail_start[k] = float(knots[-1])
-            self.tail_scale[k], self.tail_shape[k] = _pareto(values[-_tail_images(len(values)) :] - float(knots[-1]))
+            self.tail_scale[k], self.tail_shape[k] = _pareto(values, float(knots[-1]))
 
     def forward(self, values: Tensor) -> Tensor:
         """(N, K) values to (N, K) surprises, 0 and up."""
@@ -82,33 +82,44 @@ def _tail_images(n: int) -> int:
 
 
 def _quantile_knots(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], ...]:
-    """Knots of sorted values down to where the tail starts: place, surprise there, slope after it (0 at the last)."""
-    n = len(values)
-    survival = np.geomspace(1, _tail_images(n) / n, KNOTS)
-    index = np.unique(np.round(n * (1 - survival)).astype(int))
-    knots, first = np.unique(values[index].astype(np.float32), return_index=True)
-    heights = -np.log10((n - index[first]) / n)
+    """Knots of sorted values up to where the tail starts: place, surprise there, slope after it (0 at the last)."""
+    n, tail = len(values), _tail_images(len(values))
+    survival = np.geomspace(1, tail / n, KNOTS)
+    knots = np.unique(values[np.round(n * (1 - survival)).astype(int)].astype(np.float32))
+    at_least = n - np.searchsorted(values.astype(np.float32), knots, "left")
+    heights = -np.log10(at_least / n)
     slopes = np.append(np.diff(heights) / np.diff(knots), 0)
-    return knots, heights.astype(np.float32), slopes.astype(np.float32)
+    above = int(np.count_nonzero(values.astype(np.float32) > knots[-1]))
+    if 0 < above < tail - 1:
+        # Many images share the value where the tail starts; just above it the surprise jumps.
+        knots = np.append(knots, knots[-1] + np.float32(max(1e-6 * abs(knots[-1]), 1e-12)))[-KNOTS:]
+        heights = np.append(heights, -np.log10(above / n))[-KNOTS:]
+        slopes = np.append(slopes, 0)[-KNOTS:]
+    return knots.astype(np.float32), heights.astype(np.float32), slopes.astype(np.float32)
 
 
-def _pareto(excesses: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Scale and shape of a generalised Pareto distribution by probability-weighted moments.
+def _pareto(values: npt.NDArray[np.float64], start: float) -> tuple[float, float]:
+    """Scale and shape of a generalised Pareto tail of sorted values above `start`, by probability-weighted moments.
 
     Hosking & Wallis (1987). The shape is kept within what has a mean and no upper end: anomalies lie past any end.
     """
+    excesses = values[values > start] - start
+    floor = 1e-6 * max(abs(start), 1e-3)
+    if len(excesses) == 0:
+        return floor, 0.01
     n = len(excesses)
-    mean = max(float(excesses.mean()), 1e-9)
+    mean = max(float(excesses.mean()), floor)
     weighted = float((excesses * np.arange(n - 1, -1, -1)).sum()) / (n * max(n - 1, 1))
-    shape = float(np.clip(2 - mean / max(mean - 2 * weighted, 1e-9), 0.01, 0.9))
+    shape = float(np.clip(2 - mean / max(mean - 2 * weighted, 1e-9 * mean), 0.01, 0.9))
     return mean * (1 - shape), shape
 
 
 class Calibration(nn.Module):
     """Combines the terms of an image into `score` and `p_value`; part of the inference graph.
 
-    Two disjoint sets of held-out normal images settle it: one shapes the score, the other ranks it, so that the
-    p-value is that of split-conformal prediction (Vovk et al., 2005) and honest for finite samples.
+    Two disjoint sets of held-out normal images settle it: one shapes the terms' surprises and so the order of images,
+    the other ranks that order, so that the p-value is that of split-conformal prediction (Vovk et al., 2005) and honest
+    for finite samples.
     """
 
     def __init__(self, terms: int, normal_scores: int) -> None:
@@ -119,8 +130,8 @@ class Calibration(nn.Module):
 
     normal_scores: Tensor
 
-    def fit_score(self, terms: npt.NDArray[np.float32]) -> None:
-        """Shape the score by the terms of normal images, shape (n, K).
+    def fit_terms(self, terms: npt.NDArray[np.float32]) -> None:
+        """Shape the surprises by the terms of normal images, shape (n, K).
 
         Raises
         ------
@@ -132,8 +143,15 @@ class Calibration(nn.Module):
                 "a term of the score is not finite on normal images; lower --learning-rate and fit again"
             )
         self.term_tail.fit(terms)
+
+    def fit_ranks(self, terms: npt.NDArray[np.float32]) -> None:
+        """Rank the score by the terms of other normal images, shape (`normal_scores`, K).
+
+        Only the scale of the score is fitted here, not the order of images, so that the ranks stay exchangeable.
+        """
         combined = self._combine(torch.from_numpy(terms))
         self.score_tail.fit(combined.numpy())
+        self.normal_scores.copy_(self.score_tail(combined).squeeze(1).sort().values)
 
     def forward(self, terms: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K) terms to `score` (N,) and `p_value` (N,)."""

@@ -75,4 +75,7 @@ def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -
         if found.get(group, {}).get(key) != value
     ]
     if differ:
-        raise UsageError(f"cannot resume from {str(path)!r}: other settings or data: {'; '.join(differ)}")
+        raise UsageError(
+            f"cannot resume from {str(path)!r}: {'; '.join(differ)} differ;"
+            " give the settings and data of then, or fit into another folder"
+        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
@@ -46,23 +46,21 @@ def parse_classes(text: str, class_names: Sequence[str], *, must_leave_anomalies
     return tuple(found)
 
 
-def describe_classes(indices: Iterable[int], class_names: Sequence[str]) -> str:
-    """Return short text for class indices, which `parse_classes` reads back: `0-8`, or names.
+def resolve_classes(classes: str | Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Return the sorted indices of the normal classes, given as text (see `parse_classes`) or one by one.
 
-    >>> describe_classes((0, 1, 2, 5), tuple("0123456789"))
-    '0-2,5'
+    Raises
+    ------
+    UsageError
+        As `parse_classes`; also where every one of several classes is named.
     """
-    chosen = sorted(set(indices))
-    names = [class_names[index] for index in chosen]
-    if names != [str(index) for index in chosen]:
-        return ",".join(names)
-    runs: list[list[int]] = []
-    for index in chosen:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    several = len(class_names) > 1
+    if isinstance(classes, str):
+        return parse_classes(classes, class_names, must_leave_anomalies=several)
+    found = sorted({index for item in classes for index in parse_classes(str(item), class_names)})
+    if not found or (several and len(found) == len(class_names)):
+        raise UsageError(f"--normal-classes names {'every class' if found else 'no class'}; {_existing(class_names)}")
+    return tuple(found)
 
 
 def _indices(item: str, class_names: Sequence[str]) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.classes import resolve_classes
 from vaeguard.errors import UsageError
 from vaeguard.files import write_text
 from vaeguard.metrics import Metrics, Rate, measure, rate
@@ -131,14 +132,14 @@ class Evaluation:
 def evaluate(
     detector: Detector,
     image_set: ImageSet,
-    normal_classes: Sequence[str] | None = None,
+    normal_classes: str | Sequence[str] | None = None,
     *,
     fpr: float = DEFAULT_FPR,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score labelled images and compare with the truth; classes are matched by name.
 
-    Where the data is that of the fit itself, the images trained on are left out, and the note says so.
+    Where the data is that of the fit itself, the images fitted on are left out, and the note says so.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def evaluate(
         Any engine.
     image_set : ImageSet
         Labelled images; they should be none that the model was fitted or calibrated on.
-    normal_classes : names or None
+    normal_classes : `"0-8"`, `"good,ok"`, names or None
         The classes that count as normal; None takes those of the model that the data has.
     fpr : float
         The false-alarm rate to flag at, in (0, 1).
@@ -164,6 +165,8 @@ def evaluate(
     image_set, note = _without_fitted(detector.info, image_set)
     if image_set.labels is None:
         raise UsageError(f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class")
+    if normal_classes is not None:
+        normal_classes = [image_set.class_names[k] for k in resolve_classes(normal_classes, image_set.class_names)]
     names = _normal_names(image_set, normal_classes, detector.info.normal_classes)
     anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
     _check_both_kinds(image_set, names, anomalous)
@@ -240,10 +243,12 @@ def _without_fitted(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, 
     normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
     shares = {name: record["training"][name] for name in ("validation", "calibration", "seed")}
     split = split_normal(image_set, normal, **shares)
+    if split.digest() != record["data"]["split"]["sha256"]:
+        return image_set, f"{image_set.name!r} is the data of the fit, so the figures flatter; use other images"
     unseen = np.ones(len(image_set.images), dtype=bool)
     unseen[np.concatenate([split.training, split.validation])] = False
     note = (
-        f"{image_set.name!r} is the data of the fit: the {np.count_nonzero(~unseen)} images trained on are left out,"
+        f"{image_set.name!r} is the data of the fit: the {np.count_nonzero(~unseen)} images fitted on are left out,"
         " and the normal ones left are those that rank the score; use other images for an independent figure"
     )
     return image_set.select(unseen), note

@@ -18,7 +18,7 @@ from vaeguard.devices import has_bf16, pick_device
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.graph import InferenceGraph
 from vaeguard.image_set import ImageSet
-from vaeguard.inspection import Inspection, concatenate
+from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
 from vaeguard.packed import from_array
 from vaeguard.pictures import pick_examples
@@ -187,19 +187,21 @@ def _calibrated(plan: Plan, state: State) -> tuple[TorchDetector, Floats]:
     graph = InferenceGraph(state.vae, len(split.calibration))
     detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
-    terms = _inspect_rows(detector, images, split.validation).terms
+    shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
     calibration = graph.calibration.cpu()
-    calibration.fit_score(np.stack([terms[name] for name in graph.combined_names], 1))
+    calibration.fit_terms(shaping)
+    calibration.fit_ranks(ranking)
+    scores = calibration(torch.from_numpy(ranking))[0].numpy()
     calibration.to(plan.training.device)
-    scores = _inspect_rows(detector, images, split.calibration).score
-    calibration.normal_scores.copy_(torch.from_numpy(np.sort(scores)))
     return detector, scores
 
 
-def _inspect_rows(detector: TorchDetector, images: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Inspection:
+def _terms(detector: TorchDetector, images: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Floats:
+    """The terms that make up the score, shape (rows, K)."""
     # A part at a time: the images may be a memory map larger than memory.
     parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
-    return concatenate([detector.inspect(images[part]) for part in parts])
+    found = concatenate([detector.inspect(images[part]) for part in parts]).terms
+    return np.stack([found[name] for name in detector.graph.combined_names], 1)
 
 
 def _record(plan: Plan, state: State) -> dict[str, Any]:

@@ -63,7 +63,14 @@ def open_folder(path: Path, split: str, rule: ImageRule, jobs: int | None, progr
         root, other = halves[split], halves["test" if split == "train" else "train"]
         names = _walk(root)
         # Both parts number their classes alike, also where training has only the normal one.
-        class_names = sorted({*_classes(root, names), *_classes(other, _walk(other))})
+        own, others = _classes(root, names), _classes(other, _walk(other))
+        if bool(own) != bool(others) and names:
+            flat, sorted_ = (root, other) if others else (other, root)
+            raise UsageError(
+                f"{str(flat)!r} is flat, but {str(sorted_)!r} has class sub-folders; sort both alike, such as"
+                f" {str(flat / 'good')!r}"
+            )
+        class_names = sorted({*own, *others})
     else:
         root, names = path, _walk(path)
         class_names = _classes(root, names)
@@ -76,7 +83,7 @@ def open_folder(path: Path, split: str, rule: ImageRule, jobs: int | None, progr
     if class_names:
         index = {name: number for number, name in enumerate(class_names)}
         labels = np.array([index[name.partition(os.sep)[0]] for name in readable], np.int64)
-    # Of the pixels, not of the files: the same pictures are known again whatever they are packed in.
+    # Of pixels, labels and order, not of the files: the same set is known again whatever it is packed in.
     fingerprint = fingerprint_of(decoded.images, labels, tuple(class_names))
     errors = tuple((str(root / name), reason) for name, reason in decoded.errors.items())
     paths = tuple(str(root / name) for name in readable)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
-    Header = tuple[tuple[int, int], int]
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
-    Header = tuple[tuple[int, int], int]
 
 _IMAGE_KEYS = ("images", "x", "data", "arr_0")
 _LABEL_KEYS = ("labels", "y", "targets", "target", "arr_1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -28,11 +29,24 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 
 
 def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) -> Path:
-    """A folder `runs/<data>-<model>-<time>` that does not exist yet."""
+    """Create and return a folder `runs/<data>-<model>-<time>` that nobody else has.
+
+    Raises
+    ------
+    VaeguardError
+        `runs` cannot be written.
+    """
     _, height, width = image_set.images.shape[1:]
     stem = f"{image_set.name}-{model.kind_for(height, width)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, 1000))
-    return next(runs / name for name in names if not (runs / name).exists())
+    for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
+        try:
+            (runs / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise VaeguardError(f"cannot write into {str(runs)!r}: {error.strerror}; name a folder with -o") from error
+        return runs / name
+    raise VaeguardError(f"{str(runs)!r} is full of runs of this second; name a folder with -o")
 
 
 def prepare_run(run: Path, *, resume: bool) -> None:
@@ -97,7 +111,7 @@ def point_latest(run: Path, runs: Path = Path("runs")) -> None:
     VaeguardError
         The file system has no links, or `runs` cannot be written.
     """
-    latest, fresh = runs / "latest", runs / ".latest"
+    latest, fresh = runs / "latest", runs / f".latest-{os.getpid()}"
     try:
         runs.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

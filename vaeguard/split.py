@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.classes import parse_classes
+from vaeguard.classes import resolve_classes
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ def normal_numbers(image_set: ImageSet, normal_classes: str | Sequence[str] | No
         return ()
     if normal_classes is None:
         return tuple(map(int, np.unique(image_set.labels)))
-    text = normal_classes if isinstance(normal_classes, str) else ",".join(normal_classes)
-    several = len(image_set.class_names) > 1
-    return parse_classes(text, image_set.class_names, must_leave_anomalies=several)
+    return resolve_classes(normal_classes, image_set.class_names)
 
 
 def class_targets(image_set: ImageSet, normal: tuple[int, ...]) -> Rows | None:

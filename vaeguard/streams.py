@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Bytes = npt.NDArray[np.uint8]
-    Labels = npt.NDArray[np.int64]
-    Header = tuple[tuple[int, int], int]
 
 _SMALL_FILE = 4096  # bytes; below, opening costs more than decoding, and threads only wait for each other's Python
 _T = TypeVar("_T")

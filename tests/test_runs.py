@@ -1,0 +1,21 @@
+import numpy as np
+
+from vaeguard.packed import from_array
+from vaeguard.runs import latest_run, new_run, point_latest
+from vaeguard.spec import ModelSpec
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
+    images = from_array(np.zeros((3, 8, 8), np.uint8))
+    runs = [new_run(images, ModelSpec(), tmp_path) for _ in range(5)]
+    assert len(set(runs)) == 5
+    assert all(run.is_dir() and run.name.startswith("array-mlp-") for run in runs)
+
+
+def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):
+    inside, elsewhere = tmp_path / "runs" / "a", tmp_path / "b"
+    for run in (inside, elsewhere):
+        run.mkdir(parents=True)
+        point_latest(run, tmp_path / "runs")
+        assert latest_run(tmp_path / "runs").resolve() == run
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"a", "latest"}
