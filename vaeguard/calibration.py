@@ -149,15 +149,19 @@ class Calibration(nn.Module):
 
         Only the scale of the score is fitted here, not the order of images, so that the ranks stay exchangeable.
         """
-        combined = self._combine(torch.from_numpy(terms))
-        self.score_tail.fit(combined.numpy())
-        self.normal_scores.copy_(self.score_tail(combined).squeeze(1).sort().values)
+        self.score_tail.fit(self._combine(torch.from_numpy(terms)).numpy())
+        self.normal_scores.copy_(self.score(torch.from_numpy(terms)).sort().values)
 
     def forward(self, terms: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K) terms to `score` (N,) and `p_value` (N,)."""
-        score = self.score_tail(self._combine(terms)).squeeze(1)
+        score = self.score(terms)
         stranger = (self.normal_scores >= score.unsqueeze(1)).sum(1)
         return score, (1 + stranger).float() / (1 + self.normal_scores.shape[0])
+
+    def score(self, terms: Tensor) -> Tensor:
+        """(N, K) terms to `score` (N,)."""
+        score: Tensor = self.score_tail(self._combine(terms)).squeeze(1)
+        return score
 
     def _combine(self, terms: Tensor) -> Tensor:
         surprise: Tensor = self.term_tail(terms)

@@ -191,7 +191,7 @@ def _calibrated(plan: Plan, state: State) -> tuple[TorchDetector, Floats]:
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
-    scores = calibration(torch.from_numpy(ranking))[0].numpy()
+    scores = calibration.score(torch.from_numpy(ranking)).numpy()
     calibration.to(plan.training.device)
     return detector, scores
 
