@@ -137,7 +137,7 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
     result = run("evaluate", "./digits", "-m", "runs/folder", "--json", cwd=home)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert "trained on are left out" in found["note"]
+    assert "fitted on are left out" in found["note"]
     record = json.loads((home / "runs/folder/report.json").read_text())
     assert found["images"]["normal"] == record["data"]["split"]["calibration"]
     assert found["metrics"][0]["roc_auc"] > 0.7
