@@ -281,6 +281,113 @@ def test_run_folder_holds_model_history_and_report(tmp_path):
     assert set(os.listdir(tmp_path)) == names
 
 
+def table(n=240, seed=0):
+    """Rows of 6 features in different units that lie near a plane, float64 (n, 6)."""
+    generator = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(2, 6))
+    rows = generator.normal(size=(n, 2)) @ mixing + 0.1 * generator.normal(size=(n, 6))
+    return 10.0 ** np.arange(-3, 3) * (rows + np.arange(6))
+
+
+def batch(rows):
+    return vaeguard.from_array(rows).images
+
+
+def test_vectors_far_from_the_normal_ones_score_above_all_of_these():
+    detector = vaeguard.fit(table(), model=SMALL, training=TrainSpec(epochs=60, batch_size=32))
+    centre, spread = table().mean(0), table().std(0)
+    signs = np.random.default_rng(1).choice([-1, 1], (50, 6))
+    far = np.concatenate([centre + 12 * spread * signs, centre + 1e30 * signs, centre + 1e30 * np.eye(6)])
+    found = detector.inspect(batch(far))
+    assert found.score.min() > detector.inspect(batch(table(seed=1))).score.max()
+    assert all(np.isfinite(values).all() for values in (found.score, *found.terms.values()))
+    assert found.p_value.max() == found.p_value.min()
+
+
+def test_the_units_of_a_feature_change_no_bit_of_the_score():
+    units = 2.0 ** np.array([0, 20, -20, 3, -1, 7])
+    one, two = (vaeguard.fit(rows, model=SMALL, training=QUICK) for rows in (table(), table() * units))
+    fresh = table(40, seed=2)
+    a, b = (detector.inspect(batch(rows), pictures=True) for detector, rows in ((one, fresh), (two, fresh * units)))
+    np.testing.assert_array_equal(a.score, b.score)
+    np.testing.assert_array_equal(a.heatmap, b.heatmap)
+    np.testing.assert_allclose(a.restored * units, b.restored, rtol=1e-5)
+
+
+def test_terms_of_vectors_are_in_standardised_units():
+    detector = vaeguard.fit(table(), model=SMALL, training=QUICK)
+    found = detector.inspect(batch(table(50, seed=3)), pictures=True)
+    scale = detector.graph.standardise.scale.numpy()
+    squared = ((batch(table(50, seed=3)) - found.restored) / scale) ** 2
+    np.testing.assert_allclose(found.heatmap, squared[:, 0], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.terms["recon_error"], squared.mean((1, 2, 3)), rtol=1e-3)
+
+
+def test_vectors_are_standardised_by_the_training_rows_only():
+    image_set = vaeguard.from_array(table())
+    split = split_normal(image_set, (), validation=0.1, calibration=0.1, seed=0)
+    detector = vaeguard.fit(image_set, model=SMALL, training=QUICK)
+    rows = image_set.images[split.training].astype(np.float64)
+    np.testing.assert_allclose(detector.graph.standardise.offset, rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(detector.graph.standardise.scale, rows.std(0), rtol=1e-5)
+
+
+def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, monkeypatch):
+    unbroken = vaeguard.fit(table(), model=SMALL, training=QUICK)
+    monkeypatch.setattr("vaeguard.fitting.CHECKPOINT_SECONDS", 0.0)
+
+    def kill(done, total, text):
+        if done > total * 0.6:
+            raise SystemError
+
+    with pytest.raises(SystemError):
+        vaeguard.fit(table(), model=SMALL, training=QUICK, run=tmp_path, progress=kill)
+    with pytest.raises(UsageError, match="fingerprint"):
+        vaeguard.fit(table(seed=1), model=SMALL, training=QUICK, run=tmp_path, resume=True)
+    vaeguard.fit(table(), model=SMALL, training=QUICK, run=tmp_path, resume=True)
+    loaded = vaeguard.load(tmp_path)
+    assert_same_bits(unbroken, loaded)
+    fresh = batch(table(40, seed=2))
+    np.testing.assert_array_equal(unbroken.inspect(fresh).score, loaded.inspect(fresh).score)
+    assert {"model.safetensors", "history.csv", "report.json", "history.png"} == set(os.listdir(tmp_path))
+
+
+def test_classes_of_vectors_guide_too():
+    rows = np.concatenate([table(150), table(150, seed=1)[:, ::-1]])
+    detector = vaeguard.fit(rows, np.repeat(["a", "b"], 150), model=SMALL, training=TrainSpec(epochs=40))
+    assert detector.info.record["best_epoch"]["valid_class_accuracy"] > 0.8
+    assert "class_energy" in detector.info.term_names
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": ModelSpec(kind="conv")}, "--model mlp"),
+        ({"model": ModelSpec(likelihood="bernoulli")}, "--likelihood gaussian"),
+        ({"training": TrainSpec(augment_shift=1)}, "--augment"),
+        ({"training": TrainSpec(input_noise=0.1)}, "--input-noise"),
+    ],
+)
+def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
+    with pytest.raises(UsageError, match=message):
+        vaeguard.fit(table(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.zeros((2, 1, 1, 5), np.float32), r"\(N, 1, 1, 6\)"),
+        (np.zeros((2, 1, 1, 6), np.uint8), "uint8; give floats"),
+        (np.full((2, 1, 1, 6), np.nan), "NaN"),
+        (np.full((2, 1, 1, 6), 1e300), "finite"),
+    ],
+)
+def test_a_model_of_vectors_refuses_other_arrays(vectors, message):
+    detector = vaeguard.fit(table(40), model=SMALL, training=TrainSpec(epochs=1))
+    with pytest.raises(UsageError, match=message):
+        detector.inspect(vectors)
+
+
 def test_cuda_without_a_device_fails_loudly():
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")

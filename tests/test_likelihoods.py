@@ -51,3 +51,10 @@ def test_learned_sigma_is_shared_per_image_or_free_per_pixel():
     assert per_pixel.sigma.shape == (3, 1, 4, 4)
     low = likelihood(ModelSpec(likelihood="gaussian-pixel"), raw - 100)
     assert low.sigma.min() >= MIN_SIGMA
+
+
+@pytest.mark.parametrize("name", ["gaussian", "gaussian-image", "gaussian-pixel"])
+def test_the_mean_of_a_vector_is_unbounded(name):
+    spec = ModelSpec(likelihood=name).resolved((1, 1, 6), (), vectors=True)
+    raw = 10 * torch.randn(5, raw_channels(spec), 1, 6)
+    assert torch.equal(likelihood(spec, raw).mean, raw[:, :1])

@@ -17,7 +17,7 @@ from vaeguard import cache, named_sets
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.images import ImageRule, write_png
 from vaeguard.named_sets import find_sets, read_idx
-from vaeguard.sources import ImageSet, list_images, open_images, write_images
+from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 6, 8), dtype=np.uint8)
@@ -467,3 +467,34 @@ def test_one_flat_half_beside_one_with_classes_is_said_to_be_so(tmp_path, sorted
     for split in ("train", "test"):
         with pytest.raises(UsageError, match="is flat, but .* has class sub-folders"):
             open_images(tmp_path, split=split)
+
+
+def test_the_rows_of_a_table_are_vectors_in_their_own_units(tmp_path):
+    table = 1000 * RANDOM.normal(size=(30, 5))
+    found = from_array(table, LABELS.repeat(3)[:30])
+    assert found.vectors
+    assert found.images.dtype == np.float32
+    np.testing.assert_array_equal(found.images, table.astype(np.float32).reshape(30, 1, 1, 5))
+    assert found.fingerprint == from_array(table.astype(np.float32), LABELS.repeat(3)[:30]).fingerprint
+    assert found.fingerprint != from_array(table + 1, LABELS.repeat(3)[:30]).fingerprint
+    np.testing.assert_array_equal(found.select([3, 1]).images, found.images[[3, 1]])
+    assert not from_array(PIXELS).vectors
+    with pytest.raises(UsageError, match="vectors"):
+        write_images(found, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("table", "fact"),
+    [
+        (np.array([[1.0, np.nan]]), "NaN"),
+        (np.array([[1.0, -np.inf]]), "infinity"),
+        (np.array([[1.0, 1e300]]), "too large for float32"),
+        (np.zeros((0, 4)), r"shape \(0, 4\)"),
+        (np.zeros((4, 0)), r"shape \(4, 0\)"),
+        (np.zeros((4, 3), np.int64), "int64.*vectors are floats"),
+        (np.zeros(4), r"shape \(4,\)"),
+    ],
+)
+def test_tables_that_are_no_vectors_are_refused(table, fact):
+    with pytest.raises(RefusedError, match=fact):
+        from_array(table)

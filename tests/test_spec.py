@@ -77,6 +77,19 @@ def test_classes_are_needed_for_what_uses_them(values):
         ModelSpec(**values).resolved((1, 8, 8), ("only",))
 
 
+def test_vectors_get_a_model_that_suits_them():
+    spec = ModelSpec().resolved((1, 1, 30), (), vectors=True)
+    assert (spec.kind, spec.likelihood, spec.vectors) == ("mlp", "gaussian", True)
+    assert from_dict(ModelSpec, to_dict(spec)) == spec
+    assert ModelSpec().resolved((1, 1, 30), ()).likelihood == "bernoulli"
+
+
+@pytest.mark.parametrize("values", [{"kind": "conv"}, {"likelihood": "bernoulli"}])
+def test_what_is_for_pixels_only_is_refused_for_vectors(values):
+    with pytest.raises(UsageError, match="vectors.*(--model mlp|--likelihood gaussian)"):
+        ModelSpec(**values).resolved((1, 1, 30), (), vectors=True)
+
+
 def test_specs_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         ModelSpec().latent = 3

@@ -68,7 +68,7 @@ def fit(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> TorchDetector:
-    """Fit a VAE on normal images and calibrate its anomaly score on others of them.
+    """Fit a VAE on normal images or vectors and calibrate its anomaly score on others of them.
 
     Parameters
     ----------
@@ -104,13 +104,14 @@ def fit(
     if folder:
         prepare_run(folder, resume=resume)
     with _torch_settings(plan.training):
-        state = start(VAE(plan.model), plan.training)
+        graph = _graph(plan)
+        state = start(graph.vae, plan.training)
         if folder and resume and (folder / CHECKPOINT_NAME).exists():
             read_checkpoint(folder / CHECKPOINT_NAME, state, plan.settings())
-        diverged = _train(plan, state, folder, progress)
+        diverged = _train(plan, graph, state, folder, progress)
         if diverged and not (state.history and folder):
             raise diverged
-        detector, scores = _calibrated(plan, state)
+        detector, scores = _calibrated(plan, graph, state)
         if folder:
             examples = plan.split.calibration[pick_examples(scores, PICTURED)]
             write_run(folder, detector, state.history, image_set, examples)
@@ -125,18 +126,27 @@ def _plan(
 ) -> Plan:
     normal = normal_numbers(image_set, normal_classes)
     channels, height, width = image_set.images.shape[1:]
-    model = model.resolved((channels, height, width), tuple(image_set.class_names[k] for k in normal))
+    names = tuple(image_set.class_names[k] for k in normal)
+    model = model.resolved((channels, height, width), names, vectors=image_set.vectors)
+    if model.vectors and _for_images_only(training):
+        raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
     if model.kind == "conv" and training.batch_size == 1:
         raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
     device = pick_device(training.device)
     training = replace(
         training,
         device=device,
-        bf16=has_bf16(device) if training.bf16 is None else training.bf16,
+        # Pixels come in 256 steps, as many as bfloat16 tells apart; features can be finer.
+        bf16=has_bf16(device) and not model.vectors if training.bf16 is None else training.bf16,
         threads=training.threads or _threads(model),
     )
     shares = {"validation": training.validation, "calibration": training.calibration}
     return Plan(image_set, normal, model, training, split_normal(image_set, normal, **shares, seed=training.seed))
+
+
+def _for_images_only(training: TrainSpec) -> bool:
+    noise = training.augment_noise or training.input_noise
+    return bool(noise or training.augment_shift or training.augment_rotate or training.augment_flip)
 
 
 def _threads(model: ModelSpec) -> int:
@@ -159,7 +169,17 @@ def _torch_settings(training: TrainSpec) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _train(plan: Plan, state: State, run: Path | None, progress: Progress | None) -> DivergedError | None:
+def _graph(plan: Plan) -> InferenceGraph:
+    """The graph with fresh weights; vectors are standardised by the training rows only."""
+    graph = InferenceGraph(VAE(plan.model), len(plan.split.calibration))
+    if graph.standardise is not None:
+        graph.standardise.fit(plan.image_set.images[plan.split.training])
+    return graph
+
+
+def _train(
+    plan: Plan, graph: InferenceGraph, state: State, run: Path | None, progress: Progress | None
+) -> DivergedError | None:
     """Train with a checkpoint every few seconds; the error if the training diverged."""
     written = time.monotonic()
 
@@ -171,8 +191,10 @@ def _train(plan: Plan, state: State, run: Path | None, progress: Progress | None
             written = time.monotonic()
 
     targets = class_targets(plan.image_set, plan.normal)
-    rows = (plan.split.training, plan.split.validation)
-    learn, validate = (Examples(plan.image_set.images, targets, some) for some in rows)
+    images = plan.image_set.images
+    if graph.standardise is not None:
+        images = graph.standardise(torch.tensor(images)).numpy()
+    learn, validate = (Examples(images, targets, rows) for rows in (plan.split.training, plan.split.validation))
     try:
         train(state, learn, validate, plan.training, after_epoch=after_epoch, progress=progress)
     except DivergedError as error:
@@ -180,11 +202,10 @@ def _train(plan: Plan, state: State, run: Path | None, progress: Progress | None
     return None
 
 
-def _calibrated(plan: Plan, state: State) -> tuple[TorchDetector, Floats]:
+def _calibrated(plan: Plan, graph: InferenceGraph, state: State) -> tuple[TorchDetector, Floats]:
     """The detector, and the scores of the calibration images in their order."""
     state.vae.load_state_dict(state.best_weights)
     images, split = plan.image_set.images, plan.split
-    graph = InferenceGraph(state.vae, len(split.calibration))
     detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
     shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
@@ -196,7 +217,7 @@ def _calibrated(plan: Plan, state: State) -> tuple[TorchDetector, Floats]:
     return detector, scores
 
 
-def _terms(detector: TorchDetector, images: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Floats:
+def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:
     """The terms that make up the score, shape (rows, K)."""
     # A part at a time: the images may be a memory map larger than memory.
     parts = np.array_split(rows, -(-len(rows) // PART_ROWS))

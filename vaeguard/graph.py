@@ -9,6 +9,7 @@ from torch import nn
 
 from vaeguard.calibration import Calibration
 from vaeguard.objective import distortion, nearest_kl
+from vaeguard.standardise import Standardise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,11 +36,15 @@ class InferenceGraph(nn.Module):
       layer, summed (RaPP's SAP; Kim et al., ICLR 2020)
     - `class_energy`: −logsumexp of the class logits (Liu et al., NeurIPS 2020), where guided
     - `class_surprise`: −log of the largest class probability, nats (Hendrycks & Gimpel, ICLR 2017), where guided
+
+    Terms and heatmap of vectors are in standardised units, `restored` is in those of the input.
     """
 
     def __init__(self, vae: VAE, normal_scores: int = 0) -> None:
         super().__init__()
         self.vae = vae
+        shape = vae.spec.image_shape
+        self.standardise = Standardise(shape) if vae.spec.vectors and shape else None
         self.term_names = term_names(vae.spec)
         # An autoencoder has no rate, and its negative ELBO is the distortion alone.
         without = {"kl", "neg_elbo"} if vae.spec.autoencoder else set()
@@ -47,15 +52,21 @@ class InferenceGraph(nn.Module):
         self.calibration = Calibration(len(self.combined_names), normal_scores)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W)."""
-        image = to_unit(image)
+        """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W), or float32 vectors (N, 1, 1, F)."""
+        image = self.prepared(image)
         terms, restored = self.terms(image)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
         heatmap = (image - restored).square().mean(1)
+        if self.standardise is not None:
+            restored = self.standardise.restore(restored)
         return {"score": score, "p_value": p_value, **terms, "restored": restored, "heatmap": heatmap}
 
+    def prepared(self, image: Tensor) -> Tensor:
+        """The input as the VAE reads it: pixels in [0, 1], standardised vectors; float32 (N, C, H, W)."""
+        return to_unit(image) if self.standardise is None else self.standardise(image)
+
     def terms(self, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms of `image`, float32 in [0, 1], and its restoration, both (N, C, H, W)."""
+        """The terms of `image` as `prepared` returns it, and its restoration, both (N, C, H, W)."""
         hidden = self.vae.hidden(image)
         posterior = self.vae.posterior_from(hidden[-1])
         likelihood = self.vae.likelihood(posterior.mean)

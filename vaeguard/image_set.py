@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Bytes = npt.NDArray[np.uint8]
+    Pixels = npt.NDArray[Any]
     Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one shape, with what is known of them.
+    """Images of one shape, or vectors of one length, with what is known of them.
 
     Attributes
     ----------
     name : str
         The data set's name, or the folder's or file's.
-    images : uint8 (N, C, H, W)
-        Pixels; may be a read-only memory map.
+    images : uint8 (N, C, H, W) or float32 (N, 1, 1, F)
+        Pixels, which may be a read-only memory map; or vectors of F finite features in any units.
     labels : int64 (N,) or None
         Index into `class_names`; None for a flat folder.
     class_names : tuple of str
@@ -47,7 +47,7 @@ class ImageSet:
     """
 
     name: str
-    images: Bytes
+    images: Pixels
     labels: Labels | None
     class_names: tuple[str, ...]
     paths: Sequence[str]
@@ -56,6 +56,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def vectors(self) -> bool:
+        """Whether these are vectors (tables, embeddings) instead of images."""
+        return self.images.dtype != np.uint8
 
     def select(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at `indices` (integers, or a boolean mask), in that order; mapped arrays stay on disk."""
@@ -78,11 +83,13 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
     Raises
     ------
     UsageError
-        The folder exists and is not empty, or the images have 2 channels.
+        The folder exists and is not empty, the images have 2 channels, or they are vectors.
     VaeguardError
         The folder cannot be written.
     """
     folder = Path(folder)
+    if image_set.vectors:
+        raise UsageError(f"{image_set.name!r} holds vectors, which cannot be written as PNG; give images")
     if image_set.images.shape[1] == 2:
         raise UsageError("images with 2 channels cannot be written as PNG; give images with 1, 3 or 4 channels")
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
@@ -110,6 +117,6 @@ def _write_all(image_set: ImageSet, folder: Path) -> None:
         write_png(folder / name / f"{number:05d}.png", image)
 
 
-def fingerprint_of(images: Bytes, labels: Labels | None, class_names: tuple[str, ...]) -> str:
-    """SHA-256 (hex) over pixels, labels and class names."""
+def fingerprint_of(images: Pixels, labels: Labels | None, class_names: tuple[str, ...]) -> str:
+    """SHA-256 (hex) over pixels or features, labels and class names."""
     return digest_array(images, class_names, "" if labels is None else digest_array(labels.view(np.uint8)))

@@ -43,7 +43,10 @@ class Bernoulli:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Independent normal pixels with `mean` (N, C, H, W) and `sigma`, which broadcasts to it; pixels 0 to 1."""
+    """Independent normal values with `mean` (N, C, H, W) and `sigma`, which broadcasts to it.
+
+    Pixels lie in 0 to 1; vectors are standardised and anywhere.
+    """
 
     mean: Tensor
     sigma: Tensor
@@ -72,8 +75,13 @@ def likelihood(spec: ModelSpec, raw: Tensor) -> Likelihood:
     if spec.likelihood == "bernoulli":
         return Bernoulli(raw)
     if spec.likelihood == "gaussian":
-        return Gaussian(torch.sigmoid(raw), raw.new_tensor(spec.sigma))
+        return Gaussian(_mean(spec, raw), raw.new_tensor(spec.sigma))
     mean, spread = raw.chunk(2, dim=1)
     if spec.likelihood == "gaussian-image":
         spread = spread.mean(dim=(1, 2, 3), keepdim=True)
-    return Gaussian(torch.sigmoid(mean), MIN_SIGMA + F.softplus(spread))
+    return Gaussian(_mean(spec, mean), MIN_SIGMA + F.softplus(spread))
+
+
+def _mean(spec: ModelSpec, raw: Tensor) -> Tensor:
+    """Pixels end at black and white; standardised features end nowhere."""
+    return raw if spec.vectors else torch.sigmoid(raw)

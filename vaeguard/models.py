@@ -36,7 +36,9 @@ class Posterior(NamedTuple):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder of Kingma & Welling (2014) for images of one shape.
+    """A variational autoencoder of Kingma & Welling (2014) for images of one shape, or standardised vectors.
+
+    Wherever `image` is said to lie in [0, 1], vectors are (N, 1, 1, F), standardised as `standardise.py` does.
 
     Attributes
     ----------

@@ -110,12 +110,46 @@ def _number_classes(values: Any, all_values: Any) -> tuple[Labels | None, tuple[
 def _packed(
     name: str, prefix: str, images: npt.NDArray[Any], labels: Labels | None, names: tuple[str, ...], rule: ImageRule
 ) -> ImageSet:
-    if labels is not None and len(labels) != len(images):
-        raise RefusedError(f"{prefix!r} has {len(labels)} labels for {len(images)} images; give one for each")
     pixels = _to_rule(_to_uint8(_channels_first(images, prefix), prefix), rule)
+    return _image_set(name, prefix, pixels, labels, names)
+
+
+def _image_set(
+    name: str, prefix: str, pixels: npt.NDArray[Any], labels: Labels | None, names: tuple[str, ...]
+) -> ImageSet:
+    if labels is not None and len(labels) != len(pixels):
+        raise RefusedError(f"{prefix!r} has {len(labels)} labels for {len(pixels)} images; give one for each")
     fingerprint = fingerprint_of(pixels, labels, names)
     paths = tuple(f"{prefix}/{number:05d}" for number in range(len(pixels)))
     return ImageSet(name, pixels, labels, names, paths, fingerprint)
+
+
+def as_batch(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[Any]:
+    """Images as uint8 (N, C, H, W); the rows of a table of floats (N, F) as vectors, float32 (N, 1, 1, F).
+
+    Raises
+    ------
+    RefusedError
+        Shape, type or range is another one; the message calls the array `name`.
+    """
+    if array.ndim == 2:
+        return _vectors(array, name)
+    return _to_uint8(_channels_first(array, name), name)
+
+
+def _vectors(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
+    if table.dtype.kind != "f" or table.size == 0:
+        raise RefusedError(
+            f"{name!r} holds {table.dtype} of shape {table.shape}; vectors are floats of shape (N, F), "
+            "images have three or four axes"
+        )
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(table, np.float32)
+    if not np.isfinite(vectors).all():
+        raise RefusedError(
+            f"{name!r} holds NaN, infinity or numbers too large for float32; fill these in or leave their rows out"
+        )
+    return vectors[:, None, None, :]
 
 
 def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
@@ -158,13 +192,27 @@ def _to_rule(images: Bytes, rule: ImageRule) -> Bytes:
 
 
 def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ImageSet:
-    """Wrap an array (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or floats in [0, 1], and its labels (N,).
+    """Wrap an array and its labels (N,).
+
+    Images are (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or floats in [0, 1]; vectors (the rows of a table,
+    embeddings) are floats of shape (N, F) in any units.
 
     Raises
     ------
     RefusedError
-        The shape or type is another one, or the labels do not fit.
+        The shape or type is another one, a vector holds NaN or infinity, or the labels do not fit.
+    """
+    return from_batch(as_batch(np.asarray(images)), labels)
+
+
+def from_batch(batch: npt.NDArray[Any], labels: npt.ArrayLike | None = None) -> ImageSet:
+    """Wrap what `as_batch` returned, and its labels (N,).
+
+    Raises
+    ------
+    RefusedError
+        The labels do not fit.
     """
     values = None if labels is None else np.asarray(labels)
     numbers, class_names = _number_classes(values, values)
-    return _packed("array", "array", np.asarray(images), numbers, class_names, ImageRule())
+    return _image_set("array", "array", batch, numbers, class_names)

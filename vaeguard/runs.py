@@ -89,15 +89,19 @@ def write_run(
     image_set: ImageSet,
     examples: npt.NDArray[np.int64],
 ) -> None:
-    """Write history, pictures (of the rows `examples`), record and, last, the model: then the run is complete."""
+    """Write history, pictures (of the rows `examples`), record and, last, the model: then the run is complete.
+
+    Vectors have no picture of their reconstructions.
+    """
     from vaeguard.model_file import save
     from vaeguard.pictures import draw_history, draw_reconstructions
 
     write_history(run, history)
     draw_history(run / "history.png", history)
-    shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
-    inspection = detector.inspect(shown, pictures=True)
-    draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths)
+    if not image_set.vectors:
+        shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
+        inspection = detector.inspect(shown, pictures=True)
+        draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths)
     write_text(run / "report.json", json.dumps(detector.info.record, indent=2) + "\n")
     save(detector, run)
     (run / CHECKPOINT_NAME).unlink(missing_ok=True)

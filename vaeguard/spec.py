@@ -31,8 +31,9 @@ CLASSIC_SIGMA = 0.5**0.5
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones. `image_shape` (C, H, W) and
-    `classes` (names of the normal classes) are filled in from the data by `resolved`.
+    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones and for vectors. `image_shape`
+    (C, H, W), `classes` (names of the normal classes) and `vectors` (standardised features instead of pixels, shape
+    (1, 1, F)) are filled in from the data by `resolved`.
     """
 
     kind: str | None = field(
@@ -45,9 +46,13 @@ class ModelSpec:
     width: int = field(default=32, metadata={"help": "conv: channels of the first of four layers, doubled each"})
     activation: str = field(default="relu", metadata={"help": "activation of the hidden layers", "of": ACTIVATIONS})
     dropout: float = field(default=0.0, metadata={"help": "dropout rate of the hidden layers"})
-    likelihood: str = field(
-        default="bernoulli",
-        metadata={"help": "p(image|latent); gaussian: fixed sigma, -image, -pixel: learned", "of": LIKELIHOODS},
+    likelihood: str | None = field(
+        default=None,
+        metadata={
+            "help": "p(image|latent); gaussian: fixed sigma, -image, -pixel: learned;"
+            " default: bernoulli, for vectors gaussian",
+            "of": LIKELIHOODS,
+        },
     )
     sigma: float = field(default=CLASSIC_SIGMA, metadata={"help": "gaussian: the fixed standard deviation, pixels 0-1"})
     prior: str = field(default="standard", metadata={"help": "one Gaussian, or one per normal class", "of": PRIORS})
@@ -57,11 +62,12 @@ class ModelSpec:
     autoencoder: bool = field(default=False, metadata={"help": "no noise, no rate: the plain autoencoder as baseline"})
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
+    vectors: bool = False
 
     def __post_init__(self) -> None:
         _one_of("model", self.kind, (None, *MODEL_KINDS))
         _one_of("activation", self.activation, ACTIVATIONS)
-        _one_of("likelihood", self.likelihood, LIKELIHOODS)
+        _one_of("likelihood", self.likelihood, (None, *LIKELIHOODS))
         _one_of("prior", self.prior, PRIORS)
         _positive("latent", self.latent)
         _positive("width", self.width)
@@ -76,14 +82,21 @@ class ModelSpec:
         """The kind of model for images of this size in pixels."""
         return self.kind or ("mlp" if min(height, width) < 16 else "conv")
 
-    def resolved(self, image_shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
-        """Return this spec with every open choice settled for images of `image_shape` (C, H, W).
+    def resolved(
+        self, image_shape: tuple[int, int, int], classes: tuple[str, ...], *, vectors: bool = False
+    ) -> ModelSpec:
+        """Return this spec with every open choice settled for images of `image_shape` (C, H, W), or for vectors.
 
         Raises
         ------
         UsageError
-            Guiding or a prior per class is asked for, but fewer than two normal classes are labelled.
+            Guiding or a prior per class is asked for, but fewer than two normal classes are labelled; or the model is
+            one for images only and the data are vectors.
         """
+        if vectors and self.kind == "conv":
+            raise UsageError("--model conv looks at neighbouring pixels, which vectors do not have; use --model mlp")
+        if vectors and self.likelihood == "bernoulli":
+            raise UsageError("--likelihood bernoulli is for pixels from 0 to 1; vectors take --likelihood gaussian")
         labelled = len(classes) > 1
         if self.guided and not labelled:
             raise UsageError(
@@ -94,9 +107,11 @@ class ModelSpec:
         return replace(
             self,
             kind=self.kind_for(*image_shape[1:]),
+            likelihood=self.likelihood or ("gaussian" if vectors else "bernoulli"),
             guided=labelled if self.guided is None else self.guided,
             image_shape=image_shape,
             classes=classes,
+            vectors=vectors,
         )
 
 

@@ -51,7 +51,7 @@ class TorchDetector:
         self._block = int(np.clip(BLOCK_VALUES // np.prod(spec.image_shape), 8, BLOCK_ROWS[spec.kind or ""]))
 
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
-        """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W).
+        """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W), or float vectors (N, 1, 1, F).
 
         Parameters
         ----------
@@ -65,7 +65,7 @@ class TorchDetector:
         UsageError
             The array has another shape or type than the model takes.
         """
-        images = as_images(images, self.info.image_shape)
+        images = as_images(images, self.info.image_shape, vectors=self.graph.vae.spec.vectors)
         wanted = ["score", "p_value", *self.info.term_names, *(("restored", "heatmap") if pictures else ())]
         _, height, width = self.info.image_shape
         tails = {"restored": self.info.image_shape, "heatmap": (height, width)}
@@ -87,8 +87,8 @@ class TorchDetector:
         )
 
 
-def as_images(images: Images, image_shape: tuple[int, int, int]) -> Images:
-    """Check that `images` is a batch that a model of `image_shape` (C, H, W) takes.
+def as_images(images: Images, image_shape: tuple[int, int, int], *, vectors: bool = False) -> Images:
+    """Check that `images` is a batch that a model of `image_shape` (C, H, W), or one of vectors, takes.
 
     Raises
     ------
@@ -99,6 +99,8 @@ def as_images(images: Images, image_shape: tuple[int, int, int]) -> Images:
     if images.ndim != 4 or images.shape[1:] != image_shape:
         expected = ", ".join(map(str, image_shape))
         raise UsageError(f"images have shape {images.shape}, the model takes (N, {expected}); resize or reshape them")
+    if vectors:
+        return _as_vectors(images)
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind != "f":
@@ -106,6 +108,16 @@ def as_images(images: Images, image_shape: tuple[int, int, int]) -> Images:
     if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise UsageError("float images must lie in [0, 1], without NaN; divide by the largest possible value")
     return images.astype(np.float32)
+
+
+def _as_vectors(vectors: npt.NDArray[Any]) -> Images:
+    if vectors.dtype.kind != "f":
+        raise UsageError(f"vectors are {vectors.dtype}; give floats in the units of the training data")
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise UsageError("vectors must be finite in float32, without NaN; fill these in or leave their rows out")
+    return vectors
 
 
 def _filled(part: Images, rows: int) -> npt.NDArray[Any]:

@@ -140,7 +140,7 @@ class Batches:
         if examples.labels is not None:
             self.labels = torch.from_numpy(examples.labels[examples.rows]).to(device)
         self.resident = None
-        size = len(examples) * int(np.prod(examples.images.shape[1:]))
+        size = len(examples) * examples.images[:1].nbytes
         if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 

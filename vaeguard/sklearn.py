@@ -1,0 +1,328 @@
+"""The detector as a scikit-learn estimator, and as one in PyOD's convention: the same model, opposite signs.
+
+>>> from vaeguard.sklearn import VAEDetector
+>>> VAEDetector(contamination=0.05).fit(table).predict(new_rows)  # doctest: +SKIP
+
+Which way is up:
+
+==================================  =======================  ======================
+of                                  `VAEDetector`            `PyODDetector`
+==================================  =======================  ======================
+`predict`, `fit_predict`            −1 anomalous, +1 normal  1 anomalous, 0 normal
+`decision_function`                 below 0 anomalous        higher = more anomalous
+`score_samples`                     higher = more normal     (not there)
+`decision_scores_`, `threshold_`    higher = more anomalous  higher = more anomalous
+`labels_`                           1 anomalous, 0 normal    1 anomalous, 0 normal
+==================================  =======================  ======================
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from vaeguard.errors import RefusedError
+from vaeguard.packed import as_batch, from_batch
+from vaeguard.spec import ModelSpec, TrainSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vaeguard.inspection import Inspection
+    from vaeguard.torch_detector import TorchDetector
+
+    Doubles = npt.NDArray[np.float64]
+    Integers = npt.NDArray[np.int64]
+
+FEW_ROWS = 100
+"""With fewer rows a tenth of them is too few to shape or rank a score by."""
+
+TABLE_HIDDEN = (64, 32)
+TABLE_EPOCHS = 100
+"""Tables are small next to images: the library's networks and training would cost them time and bring them nothing."""
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """What both conventions share: the parameters, the fit, and the scores with higher = more anomalous."""
+
+    def __init__(
+        self,
+        *,
+        contamination: float = 0.1,
+        kind: str | None = ModelSpec.kind,
+        latent: int | None = None,
+        hidden: tuple[int, ...] | None = None,
+        epochs: int | None = TrainSpec.epochs,
+        batch_size: int = TrainSpec.batch_size,
+        learning_rate: float = TrainSpec.learning_rate,
+        beta: float = TrainSpec.beta,
+        guided: bool = False,
+        image_shape: tuple[int, ...] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = TrainSpec.device,
+    ) -> None:
+        self.contamination = contamination
+        self.kind = kind
+        self.latent = latent
+        self.hidden = hidden
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.beta = beta
+        self.guided = guided
+        self.image_shape = image_shape
+        self.random_state = random_state
+        self.device = device
+
+    image_shape_: tuple[int, ...] | None
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+        """Fit the model on `X` and set the threshold so that a share `contamination` of its rows lies beyond.
+
+        Parameters
+        ----------
+        X : array (n, F), or images (n, H, W), (n, C, H, W) or (n, H, W, C)
+            A table of floats in any units; or images, uint8 or floats in [0, 1], also flat with `image_shape`.
+        y : array (n,), optional
+            The classes of the rows, where `guided`; otherwise not looked at.
+
+        Returns
+        -------
+        The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            `X`, `y` or a parameter cannot work.
+        VaeguardError
+            The training diverged.
+        """
+        if not 0 < self.contamination <= 0.5:
+            raise ValueError(f"contamination is {self.contamination}; it is a share above 0 and at most 0.5")
+        if self.guided and y is None:
+            raise ValueError("guided=True needs y, the classes of the rows")
+        batch = self._batch(X, reset=True)
+        self.detector_ = self._fitted(batch, _classes(y) if self.guided else None)
+        self.decision_scores_ = self._inspect(batch).score.astype(np.float64)
+        self.threshold_ = float(np.quantile(self.decision_scores_, 1 - self.contamination))
+        self.offset_ = -self.threshold_
+        self.labels_ = self._beyond(self.decision_scores_)
+        return self
+
+    def p_value(self, X: Any) -> Doubles:  # noqa: N803
+        """The share of rows held out from the training that are at least as strange, in (0, 1], shape (n,).
+
+        An honest false-alarm rate where the training data are all normal and at least 100 rows; anomalies among them
+        make it larger, and with fewer rows, none of which is held out, it is too small.
+        """
+        return self._inspect(self._batch(X, reset=False)).p_value.astype(np.float64)
+
+    def _anomaly_scores(self, X: Any) -> Doubles:  # noqa: N803
+        return self._inspect(self._batch(X, reset=False)).score.astype(np.float64)
+
+    def _beyond(self, scores: Doubles) -> Integers:
+        return (scores > self.threshold_).astype(np.int64)
+
+    def _inspect(self, batch: npt.NDArray[Any]) -> Inspection:
+        return self.detector_.inspect(batch)
+
+    def _batch(self, X: Any, *, reset: bool) -> npt.NDArray[Any]:  # noqa: N803
+        """Check `X` and bring it to the form that the detector takes, (n, C, H, W)."""
+        if not reset:
+            check_is_fitted(self)
+        shape = self.image_shape if reset else self.image_shape_
+        if not hasattr(X, "shape"):
+            X = np.asarray(X)  # noqa: N806
+        if len(X.shape) > 2:
+            if reset:
+                shape = X.shape[1:]
+            elif X.shape[1:] != shape:
+                raise ValueError(f"X holds images of shape {X.shape[1:]}, fitted was {shape or 'a table'}")
+            X = X.reshape(len(X), -1)  # noqa: N806
+        least = {"ensure_min_samples": 2 if reset else 1}
+        with np.errstate(over="ignore"):
+            rows = validate_data(self, X, reset=reset, dtype=None if shape else np.float32, **least)
+        if reset:
+            self.image_shape_ = tuple(shape) if shape else None
+        try:
+            return as_batch(rows.reshape(len(rows), *shape) if shape else rows, "X")
+        except RefusedError as error:
+            raise ValueError(str(error)) from error
+
+    def _fitted(self, batch: npt.NDArray[Any], y: Any) -> TorchDetector:
+        from vaeguard.fitting import fit
+        from vaeguard.training import TrainingWarning
+
+        # The split needs some rows for every part. Of few rows each is repeated and so in all parts: a score from
+        # every row that has seen it beats one from a handful that has not.
+        repeats = 1 if len(batch) >= FEW_ROWS else -(-FEW_ROWS // len(batch))
+        rows = np.tile(np.arange(len(batch)), repeats)
+        try:
+            image_set = from_batch(batch, y).select(rows)
+        except RefusedError as error:
+            raise ValueError(str(error)) from error
+        with warnings.catch_warnings():
+            # A model that needs no latent is nothing to act on in every fold of a search; detector_ records it.
+            warnings.simplefilter("ignore", TrainingWarning)
+            return fit(image_set, model=self._model(batch), training=self._training(len(rows)))
+
+    def _model(self, batch: npt.NDArray[Any]) -> ModelSpec:
+        default = ModelSpec(guided=self.guided)
+        latent, hidden = default.latent, default.hidden
+        if self.image_shape_ is None:
+            latent, hidden = max(1, min(latent, batch.shape[3] // 2)), TABLE_HIDDEN
+        return ModelSpec(
+            kind=self.kind,
+            latent=latent if self.latent is None else self.latent,
+            hidden=hidden if self.hidden is None else tuple(self.hidden),
+            guided=self.guided,
+        )
+
+    def _training(self, rows: int) -> TrainSpec:
+        from vaeguard.training import epochs_for
+
+        state = self.random_state
+        seed = TrainSpec.seed if state is None else state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(2**31)
+        given = TrainSpec(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            beta=self.beta,
+            seed=int(seed),
+            device=self.device,
+        )
+        if self.epochs is None and self.image_shape_ is None:
+            return replace(given, epochs=min(TABLE_EPOCHS, epochs_for(given, rows)))
+        return given
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The model as the bytes of a sealed model file, so that what is unpickled is checked."""
+        state = dict(super().__getstate__())
+        if "detector_" in state:
+            from vaeguard.model_file import save
+
+            with tempfile.TemporaryDirectory() as folder:
+                state["detector_"] = save(state["detector_"], folder).read_bytes()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "detector_" in state:
+            from vaeguard.model_file import load
+
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.safetensors"
+                path.write_bytes(state["detector_"])
+                # A model fitted on a GPU is read where there is none too.
+                state = {**state, "detector_": load(path, "cpu" if state["device"] == "cpu" else "auto")}
+        super().__setstate__(state)
+
+
+class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
+    """A VAE as scikit-learn's outlier detector: `predict` gives −1 for anomalies, and higher scores are more normal.
+
+    Rows of a table are standardised by the model itself. Where `X` has fewer than 100 rows, none is held out: each
+    serves to train, to shape and to rank the score.
+
+    Parameters
+    ----------
+    contamination : float
+        Share of the training rows, above 0 and at most 0.5, that the threshold flags.
+    kind : {"mlp", "conv"}, optional
+        The model; by default `conv` for images of at least 16x16, else `mlp`.
+    latent : int, optional
+        Size of the latent; by default half the features of a table, at most the library's default.
+    hidden : tuple of int, optional
+        Hidden sizes of an `mlp`; by default (64, 32) for tables, the library's for images.
+    epochs : int, optional
+        Most epochs; by default the library's rule, for tables at most 100.
+    batch_size, learning_rate, beta, device
+        As in `vaeguard.TrainSpec`, whose defaults they have.
+    guided : bool
+        Whether `y` holds the classes of the rows, which the model then learns to tell apart.
+    image_shape : tuple of int, optional
+        (H, W), (C, H, W) or (H, W, C) of images that come as flat rows, as they do through pipelines.
+    random_state : int, RandomState, optional
+        Seed of split, weights, order and noise; None is the library's seed, the same every time.
+
+    Attributes
+    ----------
+    detector_ : TorchDetector
+        The fitted model: `detector_.inspect` gives its terms, `vaeguard.save` writes it.
+    decision_scores_ : float64 (n,)
+        Anomaly scores of the training rows, 0 and up; higher = more anomalous.
+    threshold_ : float
+        Rows that score above it are anomalous.
+    labels_ : int64 (n,)
+        1 for training rows above the threshold, 0 for the others.
+    offset_ : float
+        `decision_function` is `score_samples - offset_`; the negative of the threshold.
+    image_shape_ : tuple of int or None
+        Shape of one image as it came; None for tables.
+    n_features_in_ : int
+        Number of features, or of values in an image.
+    feature_names_in_ : array (n_features_in_,)
+        Names of the features, where `X` had names.
+    """
+
+    def score_samples(self, X: Any) -> Doubles:  # noqa: N803
+        """The negative anomaly score, 0 and below, shape (n,): higher = more normal."""
+        return -self._anomaly_scores(X)
+
+    def decision_function(self, X: Any) -> Doubles:  # noqa: N803
+        """`score_samples` less `offset_`, shape (n,): negative = anomalous, higher = more normal."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> Integers:  # noqa: N803
+        """−1 for anomalous rows, +1 for normal ones, shape (n,)."""
+        return 1 - 2 * self._beyond(self._anomaly_scores(X))
+
+
+class PyODDetector(_Estimator):
+    """The same detector in PyOD's convention: scores are higher for anomalies, and `predict` gives 1 for them.
+
+    It swaps in for a PyOD detector. Parameters and attributes are those of `VAEDetector`; scikit-learn's tools for
+    outlier detectors expect the opposite signs and take that class.
+
+    Attributes
+    ----------
+    decision_scores_, threshold_, labels_, n_features_in_, feature_names_in_
+        And the others, as in `VAEDetector`.
+    """
+
+    def decision_function(self, X: Any) -> Doubles:  # noqa: N803
+        """The anomaly score, 0 and up, shape (n,): higher = more anomalous; compares with `threshold_`."""
+        return self._anomaly_scores(X)
+
+    def predict(self, X: Any) -> Integers:  # noqa: N803
+        """1 for anomalous rows, 0 for normal ones, shape (n,)."""
+        return self._beyond(self._anomaly_scores(X))
+
+    def fit_predict(self, X: Any, y: Any = None) -> Integers:  # noqa: N803
+        """Fit on `X`; 1 for its anomalous rows, 0 for the others, shape (n,)."""
+        return self.fit(X, y).labels_
+
+    def predict_proba(self, X: Any) -> Doubles:  # noqa: N803
+        """The score scaled from 0 to 1 between the training rows' least and greatest, shape (n, 2): normal, anomalous.
+
+        PyOD's "linear" method; it ranks, and is no calibrated probability. `p_value` is.
+        """
+        scores = self._anomaly_scores(X)
+        low, high = self.decision_scores_.min(), self.decision_scores_.max()
+        anomalous = np.clip((scores - low) / (high - low or 1), 0, 1)
+        return np.stack([1 - anomalous, anomalous], 1)
+
+
+def _classes(y: Any) -> npt.NDArray[Any]:
+    """Class names in a data frame are Python objects."""
+    classes = np.asarray(y)
+    return classes.astype(str) if classes.dtype == object else classes
