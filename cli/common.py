@@ -101,6 +101,31 @@ def given(values: dict[str, Any], kind: type[ModelSpec | TrainSpec]) -> dict[str
     return {name: value for name, value in values.items() if name in names and value is not None}
 
 
+def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tables `[model]` and `[training]` of the TOML file that `--spec` names, checked."""
+    import tomllib
+    from pathlib import Path
+
+    from vaeguard import ModelSpec, TrainSpec, UsageError, from_dict
+
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--spec {path!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"--spec {path!r} is no TOML: {error}") from error
+    if unknown := set(content) - {"model", "training"}:
+        raise UsageError(f"--spec {path!r} has a table {unknown.pop()!r}; known are [model] and [training]")
+    if filled_in := {"image_shape", "classes"} & set(content.get("model", {})):
+        raise UsageError(f"--spec {path!r} sets {filled_in.pop()!r}, which comes from the data; take it out")
+    model = from_dict(ModelSpec, content.get("model", {}))
+    training = from_dict(TrainSpec, content.get("training", {}))
+    return (
+        {key: getattr(model, key) for key in content.get("model", {})},
+        {key: getattr(training, key) for key in content.get("training", {})},
+    )
+
+
 def say(message: str) -> None:
     """Tell the user on stderr."""
     click.echo(message, err=True)

@@ -22,6 +22,7 @@ from .common import (
     json_option,
     print_json,
     progress_bar,
+    read_spec,
     say,
     say_unreadable,
     spec_options,
@@ -116,34 +117,10 @@ def _specs(preset_name: str | None, spec_file: str | None, settings: dict[str, A
     model = chosen.model if chosen else ModelSpec()
     training = chosen.training if chosen else TrainSpec()
     if spec_file:
-        model_part, training_part = _read_spec(spec_file)
+        model_part, training_part = read_spec(spec_file)
         model, training = dataclasses.replace(model, **model_part), dataclasses.replace(training, **training_part)
     model = dataclasses.replace(model, **given(settings, ModelSpec))
     return model, dataclasses.replace(training, **given(settings, TrainSpec))
-
-
-def _read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tables `[model]` and `[training]` of a TOML file, checked."""
-    import tomllib
-
-    from vaeguard import UsageError, from_dict
-
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--spec {path!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"--spec {path!r} is no TOML: {error}") from error
-    if unknown := set(content) - {"model", "training"}:
-        raise UsageError(f"--spec {path!r} has a table {unknown.pop()!r}; known are [model] and [training]")
-    if filled_in := {"image_shape", "classes"} & set(content.get("model", {})):
-        raise UsageError(f"--spec {path!r} sets {filled_in.pop()!r}, which comes from the data; take it out")
-    model = from_dict(ModelSpec, content.get("model", {}))
-    training = from_dict(TrainSpec, content.get("training", {}))
-    return (
-        {key: getattr(model, key) for key in content.get("model", {})},
-        {key: getattr(training, key) for key in content.get("training", {})},
-    )
 
 
 def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> None:

@@ -17,6 +17,7 @@ SUMMARIES = {
     "evaluate": "Measure how well a model tells anomalies from normal images.",
     "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
     "unpack": "Write a data set as PNG files in class folders.",
+    "benchmark": "Measure methods on known data, class by class, and write a report.",
     "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
 }
 

@@ -57,11 +57,11 @@ def test_help_is_quick_and_loads_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in result.stdout
-    for command in ("fit", "score", "evaluate", "reconstruct", "unpack", "doctor"):
+    for command in ("fit", "score", "evaluate", "reconstruct", "unpack", "benchmark", "doctor"):
         assert command in result.stdout
 
 
-@pytest.mark.parametrize("command", ["fit", "score", "evaluate", "reconstruct", "unpack", "doctor"])
+@pytest.mark.parametrize("command", ["fit", "score", "evaluate", "reconstruct", "unpack", "benchmark", "doctor"])
 def test_every_command_and_option_has_help(command, tmp_path):
     result = run(command, "--help", cwd=tmp_path)
     assert result.returncode == 0
@@ -122,7 +122,8 @@ def test_evaluate_prints_and_writes_what_it_measured(home):
 @pytest.mark.parametrize(
     "arguments",
     [("score", "digits"), ("evaluate",), ("reconstruct",), ("unpack", "digits", "-o", "u"), ("doctor",),
-     ("fit", "--epochs", "1", "--normal-classes", "0-8", "-o", "runs/again")],
+     ("fit", "--epochs", "1", "--normal-classes", "0-8", "-o", "runs/again"),
+     ("benchmark", "one-class", "--data", "digits", "--classes", "9", "--seeds", "1", "--limit", "300")],
 )  # fmt: skip
 def test_json_is_one_object_alone_on_stdout(home, arguments):
     result = run(*arguments, "--json", cwd=home)
@@ -223,6 +224,9 @@ def test_a_file_without_permission_is_listed(home):
         (("fit", "--resume"), 2, ["-o"]),
         (("evaluate", "--normal-classes", "0-9"), 2, ["0-9"]),
         (("evaluate", "flat"), 2, ["flat"]),
+        (("benchmark", "one-class", "--fit", "guided"), 2, ["--fit", "unlabelled"]),
+        (("benchmark", "ood", "--data", "mnist:notmnist", "--data-dir", "empty"), 1, ["notmnist", "--data-dir"]),
+        (("benchmark", "tables", "--spec", "latent.toml", "-o", "t"), 2, ["--spec"]),
         (("nonsense",), 2, ["nonsense"]),
     ],
 )
@@ -232,6 +236,7 @@ def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code
     content = bytearray((home / "runs/quick/model.safetensors").read_bytes())
     content[len(content) // 2] ^= 4
     (home / "damaged.safetensors").write_bytes(content)
+    (home / "latent.toml").write_text("[model]\nlatent = 3\n")
     (home / "bad.toml").write_text("[model]\nlatnet = 3\n")
     for folder, sizes in (("sizes", (8, 9, 10)), ("flat", (8, 8))):
         (home / folder).mkdir(exist_ok=True)

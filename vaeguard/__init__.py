@@ -13,6 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaeguard.benchmarking.report import BenchmarkReport
+    from vaeguard.benchmarking.running import benchmark
+    from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
     from vaeguard.classes import parse_classes
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from vaeguard.training import TrainingWarning
 
 _HOMES = {
+    "benchmarking.report": ("BenchmarkReport",),
+    "benchmarking.running": ("benchmark",),
+    "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
     "classes": ("parse_classes",),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
@@ -49,9 +55,12 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BENCHMARKS",
     "DEFAULT_FPR",
     "DEVICES",
     "PRESETS",
+    "BenchmarkReport",
+    "BenchmarkSpec",
     "Detector",
     "DetectorInfo",
     "ImageRule",
@@ -65,6 +74,7 @@ __all__ = [
     "UnreadableError",
     "UsageError",
     "VaeguardError",
+    "benchmark",
     "draw_reconstructions",
     "evaluate",
     "examine",

@@ -1,0 +1,98 @@
+"""`vaeguard benchmark`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from vaeguard import BENCHMARKS, BenchmarkSpec, ModelSpec, TrainSpec
+
+from .common import (
+    Size,
+    data_dir_option,
+    device_option,
+    download_option,
+    json_option,
+    print_json,
+    progress_bar,
+    read_spec,
+    say,
+)
+
+NAMES = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
+HEIGHT, WIDTH = BenchmarkSpec("defects").size
+
+
+@click.command(epilog=f"NAME is one of: {NAMES}.")
+@click.argument("name", type=click.Choice(tuple(BENCHMARKS)), metavar="NAME")
+@click.option("-o", "--output", metavar="REPORT", help="Folder of the report.  [default: <name>-<data>]")
+@click.option(
+    "--data",
+    metavar="LIST",
+    help="Data set; ood: pairs normal:anomalous; tables, defects: names.  [default: mnist, or all pairs and names]",
+)
+@click.option("--classes", metavar="LIST", help="one-class-out, one-class: which classes take turns.  [default: all]")
+@click.option("--seeds", type=int, metavar="N", help="Repetitions, with seeds 0 to N-1.  [default: 3, tables 10]")
+@click.option("--fit", "fits", metavar="LIST", help="guided, unlabelled.  [default: all that the benchmark has]")
+@click.option("--baselines/--no-baselines", default=True, help="Also measure simple methods.  [default: yes]")
+@click.option("--limit", type=int, metavar="N", help="At most N training and N test examples: only for trying out.")
+@click.option("--size", type=Size(), help=f"defects: scale images to this.  [default: {HEIGHT}x{WIDTH}]")
+@click.option(
+    "--spec", "spec_file", type=click.Path(), help="TOML file of settings as for fit, the same for all cases."
+)
+@device_option
+@data_dir_option
+@download_option
+@json_option
+def benchmark(
+    name: str, output: str | None, fits: str | None, size: tuple[int, int] | None, spec_file: str | None, device: str,
+    as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Measure methods on known data and write a report.
+
+    Each case (a class, a pair, a table) is fitted on normal examples of the training part and measured on the whole
+    test part, for several seeds, beside simple methods on the same split and beside published numbers. Interrupted,
+    it goes on where it was when the same command is given again.
+    """
+    from rich.console import Console
+
+    from vaeguard import VaeguardError
+    from vaeguard import benchmark as run_benchmark
+
+    if size:
+        settings["size"] = size
+    chosen = tuple(item.strip() for item in (fits or "").split(",") if item.strip())
+    spec = BenchmarkSpec(name, fits=chosen, **settings)
+    model, training = read_spec(spec_file) if spec_file else ({}, {})
+    folder = output or _default_folder(spec)
+    say(f"report folder: {folder}")
+    try:
+        with progress_bar("benchmarking") as progress:
+            report = run_benchmark(
+                spec, folder, model=ModelSpec(**model), training=TrainSpec(**training | {"device": device}),
+                command=shlex.join(["vaeguard", *sys.argv[1:]]), progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say(f"finished cells are in {folder}; the same command goes on")
+        raise
+    content = report.to_dict()
+    for text in content["skipped"]:
+        say(f"note: {text}")
+    if as_json:
+        print_json({"output": folder, **content})
+    else:
+        Console().print(report.rich_table())
+        click.echo(f"{content['cells']['finished']} of {content['cells']['planned']} cells -> {folder}/report.md")
+    for cell, why in report.failures.items():
+        say(f"failed: {cell}: {why}")
+    if report.failures:
+        raise VaeguardError(f"{len(report.failures)} cells failed, listed above; the same command tries them again")
+
+
+def _default_folder(spec: BenchmarkSpec) -> str:
+    data = spec.data or ("mnist" if spec.name.startswith("one-class") else "")
+    stem = f"{spec.name}-{data}" if data else spec.name
+    return "".join(letter if letter.isalnum() or letter == "-" else "-" for letter in stem)[:100]

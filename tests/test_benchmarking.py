@@ -1,0 +1,279 @@
+"""Benchmarks: protocols, cells that are measured once, and reports whose numbers are those of NumPy."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from toy import bars
+
+import vaeguard
+from vaeguard.benchmarking import protocols
+from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
+from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
+from vaeguard.benchmarking.cells import Cell, Job, measure_cell, read_cell
+from vaeguard.benchmarking.false_alarms import expected_interval, from_count
+from vaeguard.benchmarking.published import published
+from vaeguard.benchmarking.tasks import ImageTask, limited_rows
+from vaeguard.errors import UsageError
+
+QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
+TIMES = ("seconds", "command")
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    """An .npz of three classes of bars with a training and a test part."""
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    (x, y), (other_x, other_y) = bars(150), bars(90, seed=1)
+    np.savez(path, x_train=x, y_train=y, x_test=other_x, y_test=other_y)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def spec(stripes):
+    return vaeguard.BenchmarkSpec("one-class-out", data=stripes, seeds=2)
+
+
+def quick_plan(spec):
+    return protocols.make_plan(spec, QUICK["model"], QUICK["training"])
+
+
+def without_times(folder):
+    content = json.loads((folder / "report.json").read_text())
+    for environment in content["environments"]:
+        environment.pop("date")
+    return json.dumps({name: value for name, value in content.items() if name not in TIMES}, indent=2)
+
+
+@pytest.mark.parametrize(("name", "out"), [("one-class-out", True), ("one-class", False)])
+def test_each_class_takes_its_turn_and_training_sees_normal_classes_only(stripes, name, out):
+    (x, y), (_, test_y) = bars(150), bars(90, seed=1)
+    cases = protocols._classes(vaeguard.BenchmarkSpec(name, data=stripes), [])
+    assert [case.name for case in cases] == ["0", "1", "2"]
+    for turn, case in enumerate(cases):
+        task = case.task(0)
+        normal = y != turn if out else y == turn
+        np.testing.assert_array_equal(task.vectors()[0], x[normal].reshape(-1, 64).astype(np.float32) / 255)
+        np.testing.assert_array_equal(task.anomalous, (test_y == turn) == out)
+
+
+def test_the_seed_is_outermost_and_baselines_repeat_only_where_it_matters(spec):
+    cells = [job.cell for job in quick_plan(spec).jobs]
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    methods = {method: {cell.seed for cell in cells if cell.method == method} for method in {c.method for c in cells}}
+    assert set(methods) == {"guided", "unlabelled", "classifier", *SETTINGS}
+    assert {name for name, seeds in methods.items() if seeds == {0}} == {"pca", "knn", "brightness"}
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(spec, tmp_path, monkeypatch):
+    spec = replace(spec, classes="0,2")
+    whole = vaeguard.benchmark(spec, tmp_path / "whole", **QUICK)
+    assert len(whole.cells) == len(whole.plan.jobs)
+    assert not whole.failures
+    calls, measure = itertools.count(), protocols.measure_baseline
+
+    def interrupted(*arguments):
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(protocols, "measure_baseline", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vaeguard.benchmark(spec, tmp_path / "parts", **QUICK)
+    half = json.loads((tmp_path / "parts/report.json").read_text())["cells"]
+    assert 0 < half["finished"] < half["planned"]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts/cells").iterdir()}
+    assert len(kept) == half["finished"]
+    vaeguard.benchmark(spec, tmp_path / "parts", **QUICK)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert without_times(tmp_path / "parts") == without_times(tmp_path / "whole")
+    # Nothing is left to do, also for a reader of another folder.
+    monkeypatch.setattr(protocols, "measure_fit", None)
+    vaeguard.benchmark(spec, tmp_path / "whole", **QUICK)
+
+
+def test_a_failing_cell_is_listed_and_the_others_go_on(spec, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(protocols, "measure_fit", fail)
+    report = vaeguard.benchmark(replace(spec, seeds=1, classes="0"), tmp_path, **QUICK)
+    assert len(report.failures) == 2
+    assert "no such luck" in next(iter(report.failures.values()))
+    assert len(report.cells) == len(report.plan.jobs) - 2
+    assert "failed: stripes, 0, guided, seed 0" in (tmp_path / "report.md").read_text()
+
+
+def test_the_report_says_what_the_cells_say(spec, tmp_path):
+    report = vaeguard.benchmark(replace(spec, baselines=False), tmp_path, **QUICK)
+    content = json.loads((tmp_path / "report.json").read_text())
+    guided = [cell for cell in report.cells if cell["method"] == "guided"]
+    areas = np.array([[c["scores"]["score"]["roc_auc"] for c in guided if c["case"] == case] for case in "012"])
+    rows = {(row["case"], row["method"], row["score"]): row["roc_auc"] for row in content["rows"]}
+    for case, values in zip("012", areas, strict=True):
+        assert rows[case, "guided", "score"]["mean"] == pytest.approx(values.mean(), abs=1e-12)
+        assert rows[case, "guided", "score"]["std"] == pytest.approx(values.std(ddof=1), abs=1e-12)
+    means = {(row["method"], row["score"]): row["roc_auc"] for row in content["means"]}
+    assert means["guided", "score"]["mean"] == pytest.approx(areas.mean(), abs=1e-12)
+    assert means["guided", "score"]["std"] == pytest.approx(areas.mean(0).std(ddof=1), abs=1e-12)
+    best = next(row for row in content["best_terms"] if row["method"] == "guided")
+    assert best["best"] == max(mean["mean"] for (m, s), mean in means.items() if m == "guided" and s != "score")
+    assert best["difference"] == best["combined"] - best["best"]
+    text = (tmp_path / "report.md").read_text()
+    assert f"| **mean** | {areas.mean():.3f} ± {areas.mean(0).std(ddof=1):.3f} |" in text
+    assert "Clopper-Pearson" in text
+
+
+@pytest.mark.filterwarnings("ignore:posterior collapse")
+def test_cells_measure_what_a_fit_and_an_evaluation_do(stripes, tmp_path):
+    spec = vaeguard.BenchmarkSpec("one-class-out", data=stripes, classes="1", seeds=1, baselines=False)
+    (cell,) = (c for c in vaeguard.benchmark(spec, tmp_path, **QUICK).cells if c["method"] == "unlabelled")
+    train, test = (vaeguard.open_images(stripes, split=split) for split in ("train", "test"))
+    model = replace(QUICK["model"], guided=False)
+    detector = vaeguard.fit(train, normal_classes="0,2", model=model, training=QUICK["training"])
+    evaluation = vaeguard.evaluate(detector, test, fpr=0.1)
+    for row in evaluation.metrics:
+        assert cell["scores"][row.name]["roc_auc"] == row.roc_auc
+    assert cell["false_alarms"][2]["count"] == evaluation.false_alarm_rate.count
+    assert cell["false_alarms"][2]["low"] == evaluation.false_alarm_rate.low
+    assert cell["fit_split_sha256"] == detector.info.record["data"]["split"]["sha256"] == cell["settings"]["fit_split"]
+    assert cell["images"] == {"train": 100, "normal": 60, "anomalous": 30}
+
+
+def test_another_report_is_not_overwritten(spec, stripes, tmp_path):
+    vaeguard.benchmark(replace(spec, seeds=1, classes="0", baselines=False), tmp_path, **QUICK)
+    with pytest.raises(UsageError, match="another benchmark"):
+        vaeguard.benchmark(vaeguard.BenchmarkSpec("one-class", data=stripes), tmp_path)
+
+
+def job_of(settings, found=1):
+    return Job(Cell("b", "d/../x", "c", "m", 0), settings, lambda _: {"found": found})
+
+
+def test_a_cell_is_read_only_with_its_own_settings(tmp_path):
+    job = job_of({"epochs": 1})
+    assert read_cell(job, tmp_path) is None
+    result = measure_cell(job, tmp_path, lambda *_: None)
+    assert read_cell(job_of({"epochs": 1}), tmp_path) == result
+    assert read_cell(job_of({"epochs": 2}), tmp_path) is None
+    assert job.path(tmp_path).parent == tmp_path / "cells"
+    job.path(tmp_path).write_text("{")
+    assert read_cell(job, tmp_path) is None
+
+
+def test_where_a_fit_runs_does_not_make_another_cell(spec):
+    digests = [
+        [job.digest() for job in protocols.make_plan(spec, QUICK["model"], training).jobs]
+        for training in (QUICK["training"], replace(QUICK["training"], threads=2, device="cpu"))
+    ]
+    assert digests[0] == digests[1]
+    longer = protocols.make_plan(spec, QUICK["model"], replace(QUICK["training"], epochs=2)).jobs
+    changed = [job.cell.method for job, digest in zip(longer, digests[0], strict=True) if job.digest() != digest]
+    assert set(changed) == {"guided", "unlabelled", "classifier"}
+
+
+def test_means_leave_out_seeds_that_are_not_complete():
+    def cell(case, seed, area):
+        scores = {"score": {"roc_auc": area, "average_precision": area}}
+        return {"data": "d", "case": case, "method": "guided", "seed": seed, "scores": scores}
+
+    cells = [cell("a", 0, 0.5), cell("b", 0, 0.7), cell("a", 1, 0.9)]
+    (mean,) = means_of(cells)
+    assert mean.roc_auc.values == (0.6,)
+    assert mean.roc_auc.std is None
+    assert [row.roc_auc.values for row in rows_of(cells)] == [(0.5, 0.9), (0.7,)]
+    assert alarms_of(cells) == []
+
+
+@pytest.mark.parametrize(("calibration", "fpr"), [(19, 0.05), (540, 0.05), (540, 0.01)])
+def test_the_expected_rate_is_that_of_split_conformal_prediction(calibration, fpr):
+    generator = np.random.default_rng(0)
+    held_out, fresh = generator.random((4000, calibration)), generator.random((4000, 200))
+    # p-value = (1 + held-out images at least as strange) / (n + 1), as the calibration has it.
+    stranger = np.stack([len(a) - np.searchsorted(np.sort(a), b) for a, b in zip(held_out, fresh, strict=True)])
+    rates = ((1 + stranger) / (calibration + 1) <= fpr + 1e-9).mean(1)
+    low, high = expected_interval(200, calibration, fpr)
+    assert np.mean((low <= rates) & (rates <= high)) > 0.94
+    assert low == pytest.approx(np.quantile(rates, 0.025), abs=0.006)
+    assert high == pytest.approx(np.quantile(rates, 0.975), abs=0.006)
+
+
+def test_a_rate_below_what_held_out_images_can_flag_expects_nothing():
+    assert expected_interval(100, 18, 0.05) == (0.0, 0.0)
+    assert expected_interval(100, 19, 0.05) > (0.0, 0.0)
+    found = from_count(5, 100, 199, 0.05)
+    assert found.stated_inside
+    assert found.as_expected
+    assert not from_count(50, 100, 199, 0.05).as_expected
+
+
+def test_baselines_call_the_strange_strange_and_repeat_themselves():
+    generator = np.random.default_rng(0)
+    normal = generator.normal(size=(300, 10)).astype(np.float32) * ([3] * 5 + [0.1] * 5)
+    strange = (normal[:50] + generator.normal(size=(50, 10)) * 3 + 4).astype(np.float32)
+    test = np.concatenate([normal[250:], strange]).astype(np.float32)
+    for name in SETTINGS:
+        first, again = (fit_baseline(name, normal[:250].astype(np.float32), 3)(test) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert roc_auc_score(np.arange(100) >= 50, first) > 0.9, name
+
+
+def test_the_pca_baseline_is_the_residual_of_a_projection():
+    generator = np.random.default_rng(1)
+    train, test = (generator.normal(size=(n, 6)).astype(np.float32) for n in (50, 7))
+    mean = train.mean(0)
+    axes = np.linalg.svd(train - mean, full_matrices=False)[2][:3]
+    residual = (test - mean) - (test - mean) @ axes.T @ axes
+    np.testing.assert_allclose(fit_baseline("pca", train, 0)(test), np.square(residual).mean(1), rtol=1e-4)
+
+
+def test_limited_rows_keep_every_group():
+    groups = np.repeat([0, 1, 2], [80, 15, 5])
+    rows = limited_rows(groups, 20)
+    assert np.bincount(groups[rows]).tolist() == [16, 3, 1]
+    assert len(np.unique(rows)) == len(rows)
+    assert limited_rows(groups, None).tolist() == list(range(100))
+
+
+def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
+    images = vaeguard.open_images(stripes)
+    with pytest.raises(UsageError, match="all normal"):
+        ImageTask(images, None, images.images, np.zeros(len(images), bool))
+    np.savez(tmp_path / "one.npz", images=bars()[0], labels=bars()[1])
+    for data, fact in (("one.npz", "test part"), ("a,b", "one data set")):
+        where = str(tmp_path / data) if "npz" in data else data
+        with pytest.raises(UsageError, match=fact):
+            quick_plan(vaeguard.BenchmarkSpec("one-class", data=where))
+    with pytest.raises(UsageError, match="--classes"):
+        quick_plan(vaeguard.BenchmarkSpec("one-class", data=stripes, classes="7"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "fact"),
+    [
+        ({"name": "mnist"}, "one-class-out"),
+        ({"name": "one-class", "fits": ("guided",)}, "--fit"),
+        ({"name": "ood", "classes": "1"}, "--classes"),
+        ({"name": "ood", "seeds": 0}, "--seeds"),
+        ({"name": "ood", "limit": 1}, "--limit"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, fact):
+    with pytest.raises(UsageError, match=fact):
+        vaeguard.BenchmarkSpec(**settings)
+
+
+def test_published_numbers_are_whole():
+    for name, data in (("one-class-out", "mnist"), ("one-class-out", "fashion-mnist"), ("one-class", "mnist")):
+        rows = published(name, data)
+        assert rows
+        for row in rows:
+            assert row.source
+            assert row.protocol
+            if len(row.cases) == 10:
+                assert np.mean(list(row.cases.values())) == pytest.approx(row.mean, abs=0.002), row.method
+    assert any(not row.verified for row in published("one-class-out", "mnist"))
+    assert published("ood", "image sets")

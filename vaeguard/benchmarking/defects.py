@@ -1,0 +1,171 @@
+"""Surfaces with pixel masks of their defects: how they are read, and how they are split so that nothing leaks.
+
+Both sets hold the same surface more than once, so images are never split one by one: magnetic tiles were photographed
+under several exposures and are split by group, circuit boards come as pairs of template and defective board and are
+split by pair.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from vaeguard.benchmarking.tasks import ImageTask, limited_rows
+from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.images import ImageRule, decode
+from vaeguard.named_sets import data_folder
+from vaeguard.packed import from_array
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
+    Bools = npt.NDArray[np.bool_]
+    Rows = npt.NDArray[np.int64]
+    Size = tuple[int, int]
+
+FIT_SHARE = 0.5
+"""Share of the defect-free images whose groups are fitted on."""
+
+PCB_FOLDER = "deeppcb-77000/group77000"
+
+
+@dataclass(frozen=True, eq=False)
+class DefectSet:
+    """Every image of a set with the truth about it.
+
+    Attributes
+    ----------
+    name : str
+        The set.
+    images : uint8 (N, 1, H, W)
+        Grey images, scaled.
+    masks : bool (N, H, W)
+        Where each is defective, scaled by the nearest pixel.
+    kinds : tuple of str
+        Kind of defect of each image, `""` for none.
+    groups : tuple of str
+        Images of the same surface have the same group.
+    """
+
+    name: str
+    images: Bytes
+    masks: Bools
+    kinds: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+def open_magnetic_tile(data_dir: str | Path | None, size: Size) -> DefectSet:
+    """Open the magnetic tiles (Huang et al., 2018), scaled to `size` (H, W).
+
+    Raises
+    ------
+    VaeguardError
+        They are not there.
+    RefusedError
+        A file is missing or damaged.
+    """
+    folder = data_folder(data_dir) / "magnetic-tile"
+    rows = _read_groups(folder / "groups.csv")
+    images, masks = [], []
+    for row in rows:
+        path = folder / row["image"]
+        images.append(decode(path, ImageRule(size, 1)))
+        masks.append(_read_mask(path.with_suffix(".png"), size))
+    kinds = tuple("" if row["class"] == "Free" else row["class"] for row in rows)
+    return DefectSet("magnetic-tile", np.stack(images), np.stack(masks), kinds, tuple(row["group"] for row in rows))
+
+
+def open_deeppcb(data_dir: str | Path | None, size: Size) -> DefectSet:
+    """Open group 77000 of DeepPCB (Tang et al., 2019), scaled to `size` (H, W); the masks are filled boxes.
+
+    Raises
+    ------
+    VaeguardError
+        It is not there.
+    RefusedError
+        A file is missing or damaged.
+    """
+    folder = data_folder(data_dir) / PCB_FOLDER
+    boxes = sorted((folder / "77000_not").glob("*.txt"))
+    if not boxes:
+        raise _missing("deeppcb-77000", folder / "77000_not")
+    images, masks = [], []
+    for path in boxes:
+        pictures = folder / "77000"
+        images += [decode(pictures / f"{path.stem}_{part}.jpg", ImageRule(size, 1)) for part in ("temp", "test")]
+        mask = _read_boxes(path, pictures / f"{path.stem}_test.jpg", size)
+        masks += [np.zeros_like(mask), mask]
+    groups = tuple(path.stem for path in boxes for _ in range(2))
+    return DefectSet("deeppcb-77000", np.stack(images), np.stack(masks), ("", "defective") * len(boxes), groups)
+
+
+DEFECT_SETS = {"magnetic-tile": open_magnetic_tile, "deeppcb-77000": open_deeppcb}
+
+
+def split_by_group(found: DefectSet, seed: int, limit: int | None = None) -> ImageTask:
+    """Fit on the defect-free images of half of the groups, chosen at random; test on all images of the other groups."""
+    normal = np.array([kind == "" for kind in found.kinds])
+    fitted = np.isin(found.groups, _fitted_groups(found, normal, seed))
+    train, test = np.flatnonzero(fitted & normal), np.flatnonzero(~fitted)
+    kinds = np.array(found.kinds)
+    train = train[limited_rows(kinds[train], limit)]
+    test = test[limited_rows(kinds[test], limit)]
+    image_set = replace(from_array(found.images[train]), name=found.name)
+    tested = tuple(kinds[test].tolist())
+    several = len(set(tested)) > 2
+    return ImageTask(image_set, None, found.images[test], ~normal[test], tested if several else (), found.masks[test])
+
+
+def _fitted_groups(found: DefectSet, normal: Bools, seed: int) -> list[str]:
+    groups = np.array(found.groups)
+    names = np.random.default_rng(seed).permutation(np.unique(groups[normal]))
+    sizes = np.array([np.count_nonzero((groups == name) & normal) for name in names])
+    before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    chosen: list[str] = names[before < FIT_SHARE * sizes.sum()].tolist()
+    return chosen
+
+
+def _read_groups(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise _missing("magnetic-tile", path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"image", "class", "group"} <= rows[0].keys():
+        raise RefusedError(f"{str(path)!r} has not the columns image, class, group; get it again")
+    return rows
+
+
+def _read_mask(path: Path, size: Size) -> Bools:
+    try:
+        with Image.open(path) as mask:
+            return _scaled(np.asarray(mask.convert("L")) > 127, size)
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"mask {str(path)!r} cannot be read ({error}); get it again") from error
+
+
+def _read_boxes(path: Path, image: Path, size: Size) -> Bools:
+    try:
+        with Image.open(image) as picture:
+            mask = np.zeros(picture.size[::-1], dtype=bool)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            left, top, right, bottom = (int(number) for number in line.split()[:4])
+            mask[top : bottom + 1, left : right + 1] = True
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"boxes {str(path)!r} cannot be read ({error}); get the set again") from error
+    return _scaled(mask, size)
+
+
+def _scaled(mask: Bools, size: Size) -> Bools:
+    picture = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
+    return np.asarray(picture) > 0
+
+
+def _missing(name: str, path: Path) -> VaeguardError:
+    return VaeguardError(f"data set {name!r} is not there (looked for {str(path)!r}); give --data-dir where it lies")

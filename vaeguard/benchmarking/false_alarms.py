@@ -1,0 +1,95 @@
+"""Whether the false-alarm rate that was stated is the one that came: two intervals, and which answers what.
+
+- *Realised*: the exact interval of Clopper and Pearson (1934) for the rate that this detector has on the test images.
+  The stated rate lies in it where the test images give no reason to doubt that this very detector keeps it.
+- *Expected*: how many false alarms a split-conformal threshold gives on fresh images if normal images are exchangeable
+  (Vovk, 2012; Angelopoulos and Bates, 2021, section 3.2). The threshold comes from n held-out images, so the rate
+  itself varies as Beta(k, n + 1 - k) with k = floor(rate * (n + 1)), and the count as a beta-binomial.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.metrics import CONFIDENCE, rate
+from vaeguard.scoring import flag
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+FPRS = (0.01, 0.05, 0.1)
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """False alarms on normal test images at one stated rate.
+
+    Attributes
+    ----------
+    fpr : float
+        The stated rate; images are flagged where `p_value <= fpr`.
+    count, images : int
+        Flagged and all normal test images.
+    calibration : int
+        Held-out normal images that rank the score.
+    low, high : float
+        95% interval of the realised rate (Clopper-Pearson).
+    expected_low, expected_high : float
+        Where the realised rate lies with 95% probability for exchangeable images (beta-binomial).
+    """
+
+    fpr: float
+    count: int
+    images: int
+    calibration: int
+    low: float
+    high: float
+    expected_low: float
+    expected_high: float
+
+    @property
+    def value(self) -> float:
+        """The realised rate."""
+        return self.count / self.images
+
+    @property
+    def stated_inside(self) -> bool:
+        """Whether the stated rate lies in the interval of the realised one."""
+        return self.low <= self.fpr <= self.high
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the realised rate lies where exchangeable images put it."""
+        return self.expected_low <= self.value <= self.expected_high
+
+
+def false_alarms(p_values: npt.NDArray[np.floating], calibration: int, fpr: float) -> FalseAlarms:
+    """Count the flagged among the normal test images, whose p-values are given, shape (N,)."""
+    return from_count(int(np.count_nonzero(flag(p_values, fpr))), len(p_values), calibration, fpr)
+
+
+def from_count(count: int, images: int, calibration: int, fpr: float) -> FalseAlarms:
+    """The same from counts."""
+    realised = rate(np.arange(images) < count)
+    low, high = expected_interval(images, calibration, fpr)
+    return FalseAlarms(fpr, count, images, calibration, realised.low, realised.high, low, high)
+
+
+def expected_interval(images: int, calibration: int, fpr: float) -> tuple[float, float]:
+    """Central 95% of the realised rate on `images` fresh normal images, the threshold being a split-conformal one.
+
+    Both are 0 where n calibration images give no p-value as low as `fpr`.
+    """
+    from scipy.stats import betabinom
+
+    # The p-value is compared as float32; without the margin 0.05 * 20 could round to below 1.
+    k = math.floor(fpr * (calibration + 1) * (1 + 1e-6))
+    if k == 0:
+        return 0.0, 0.0
+    tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = betabinom.ppf(tails, images, k, calibration + 1 - k) / images
+    return float(low), float(high)

@@ -1,0 +1,181 @@
+"""How each method is measured on a task: our own fit, the plain classifier, the simple baselines."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
+from vaeguard.benchmarking.environment import environment
+from vaeguard.benchmarking.false_alarms import FPRS, false_alarms
+from vaeguard.benchmarking.tasks import ImageTask
+from vaeguard.metrics import measure, per_region_overlap, pixel_roc_auc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy.typing as npt
+
+    from vaeguard.benchmarking.tasks import TableTask, Task
+    from vaeguard.inspection import Detector
+    from vaeguard.progress import Progress
+    from vaeguard.spec import ModelSpec, TrainSpec
+
+    Result = dict[str, Any]
+    Scores = npt.NDArray[np.floating]
+
+SCORE_ROWS = 256
+
+
+def measure_fit(task: ImageTask, model: ModelSpec, training: TrainSpec, progress: Progress) -> Result:
+    """Fit a detector on the normal images, and measure the combined score, its terms and its false alarms."""
+    from vaeguard.fitting import fit
+
+    def work() -> Result:
+        started = time.perf_counter()
+        detector = fit(
+            task.train, normal_classes=task.normal_classes, model=model, training=training, progress=progress
+        )
+        fitted = time.perf_counter()
+        scores, p_values = _inspect(detector, task.test)
+        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
+        record: Any = detector.info.record
+        calibration = record["calibration"]["images"]
+        alarms = [asdict(false_alarms(p_values[~task.anomalous], calibration, fpr)) for fpr in FPRS]
+        return {
+            **_measured(task, scores),
+            **_pixels(task, lambda images: _heatmaps(detector, images)),
+            "false_alarms": alarms,
+            "seconds": seconds,
+            "spec": {"model": record["model"], "training": record["training"]},
+            "fit_split_sha256": record["data"]["split"]["sha256"],
+            "environment": environment(detector.device),
+        }
+
+    return _with_warnings(work)
+
+
+def measure_classifier(task: ImageTask, model: ModelSpec, training: TrainSpec, progress: Progress) -> Result:
+    """Train a plain classifier of the normal classes, and measure the scores that its logits give."""
+    from vaeguard.benchmarking.classifier import Classifier
+
+    def work() -> Result:
+        started = time.perf_counter()
+        classifier = Classifier(task, model, training, progress)
+        fitted = time.perf_counter()
+        scores = classifier.scores(task.test)
+        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
+        return {**_measured(task, scores), "seconds": seconds, "environment": environment(classifier.device)}
+
+    return _with_warnings(work)
+
+
+def measure_baseline(task: Task, name: str, seed: int) -> Result:
+    """Fit a baseline, a key of `baselines.SETTINGS`, and measure its one score."""
+
+    def work() -> Result:
+        train, test = task.vectors()
+        started = time.perf_counter()
+        scorer = fit_baseline(name, train, seed)
+        fitted = time.perf_counter()
+        scores = {name: scorer(test)}
+        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
+        result = {**_measured(task, scores), "seconds": seconds, "environment": environment()}
+        if name == "pca" and isinstance(task, ImageTask):
+            residual = pca_residual(train) if task.masks is not None else None
+            result |= _pixels(task, lambda images: _residual_maps(residual, images))
+        return result
+
+    return _with_warnings(work)
+
+
+def measure_table(task: TableTask, seed: int, device: str) -> Result:
+    """Fit our estimator for tables on the training rows, and measure its one score on the test rows."""
+    from vaeguard.devices import pick_device
+    from vaeguard.sklearn import VAEDetector
+
+    def work() -> Result:
+        started = time.perf_counter()
+        detector = VAEDetector(random_state=seed, device=device).fit(task.train)
+        fitted = time.perf_counter()
+        scores = {"score": -detector.score_samples(task.test)}
+        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
+        where = environment(pick_device(device))
+        return {**_measured(task, scores), "seconds": seconds, "environment": where}
+
+    return _with_warnings(work)
+
+
+def table_settings() -> dict[str, str]:
+    """The settings that our estimator for tables has by itself."""
+    from vaeguard.sklearn import VAEDetector
+
+    return {name: repr(value) for name, value in VAEDetector().get_params().items()}
+
+
+def _measured(task: Task, scores: Mapping[str, Scores]) -> Result:
+    truth = task.anomalous
+    found = {name: asdict(measure(name, truth, values)) for name, values in scores.items()}
+    counts = {"train": task.n_normal, "normal": int((~truth).sum()), "anomalous": int(truth.sum())}
+    return {"images": counts, "split_sha256": task.sha256, "scores": found, **_by_kind(task, scores)}
+
+
+def _by_kind(task: Task, scores: Mapping[str, Scores]) -> Result:
+    """ROC-AUC of each kind of anomaly by itself against all normal test images."""
+    from sklearn.metrics import roc_auc_score
+
+    if not isinstance(task, ImageTask) or not task.kinds:
+        return {}
+    kinds = np.array(task.kinds)
+    found = {}
+    for kind in np.unique(kinds[task.anomalous]).tolist():
+        compared = (kinds == kind) | ~task.anomalous
+        found[kind] = {
+            name: float(roc_auc_score(task.anomalous[compared], values[compared])) for name, values in scores.items()
+        }
+    return {"kinds": found}
+
+
+def _pixels(task: ImageTask, heatmaps: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]) -> Result:
+    if task.masks is None:
+        return {}
+    maps = heatmaps(task.test)
+    masks = list(task.masks)
+    return {"pixels": {"roc_auc": pixel_roc_auc(masks, list(maps)), "pro": per_region_overlap(masks, list(maps))}}
+
+
+def _inspect(detector: Detector, images: npt.NDArray[np.uint8]) -> tuple[dict[str, Scores], Scores]:
+    """The combined score and the terms by name, and the p-values."""
+    from vaeguard.inspection import concatenate
+
+    starts = range(0, len(images), SCORE_ROWS)
+    found = concatenate([detector.inspect(images[start : start + SCORE_ROWS]) for start in starts])
+    return {"score": found.score, **found.terms}, found.p_value
+
+
+def _heatmaps(detector: Detector, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    maps = np.empty((len(images), *images.shape[2:]), np.float32)
+    for start in range(0, len(images), SCORE_ROWS):
+        heatmap = detector.inspect(images[start : start + SCORE_ROWS], pictures=True).heatmap
+        assert heatmap is not None
+        maps[start : start + SCORE_ROWS] = heatmap
+    return maps
+
+
+def _residual_maps(residual: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    squared = residual(images.reshape(len(images), -1).astype(np.float32) / 255)
+    maps: npt.NDArray[np.float32] = squared.reshape(images.shape).mean(1, dtype=np.float32)
+    return maps
+
+
+def _with_warnings(work: Callable[[], Result]) -> Result:
+    """Keep what the work warned of with its result, where a report can show it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = work()
+    texts = sorted({str(item.message) for item in caught})
+    return {**result, "warnings": texts}

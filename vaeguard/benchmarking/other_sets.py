@@ -1,0 +1,100 @@
+"""Image sets that serve as anomalies only: notMNIST's letters and Omniglot's characters, brought to MNIST's form."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.images import ImageRule
+from vaeguard.named_sets import data_folder, find_idx
+from vaeguard.packed import from_array, open_idx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from vaeguard.image_set import ImageSet
+
+NOTMNIST_FOLDERS = ("notmnist-test", "notmnist", "notMNIST")
+OMNIGLOT_FOLDERS = ("omniglot-small", "omniglot")
+OMNIGLOT_SIZE = 105
+MNIST_SIZE = 28
+LARGEST_MEMBER = 100_000
+"""Bytes; the drawings have about 300."""
+
+
+def open_notmnist(data_dir: str | Path | None) -> ImageSet:
+    """Open the test part of notMNIST (Bulatov, 2011), 28x28 letters A to J.
+
+    Raises
+    ------
+    VaeguardError
+        It is not in the data folder.
+    RefusedError
+        Its files are damaged.
+    """
+    folder = data_folder(data_dir)
+    for name in NOTMNIST_FOLDERS:
+        path = find_idx(folder / name, "test")
+        if path:
+            return replace(open_idx(path, ImageRule()), name="notmnist")
+    raise _missing("notmnist", folder, NOTMNIST_FOLDERS, "t10k-images-idx3-ubyte.gz")
+
+
+def open_omniglot(data_dir: str | Path | None) -> ImageSet:
+    """Open Omniglot's background drawings (Lake et al., 2015) from their zip files, in MNIST's form.
+
+    Black on white becomes white on black, 105x105 pixels of 1 bit become 28x28 grey ones by the mean over the area.
+
+    Raises
+    ------
+    VaeguardError
+        There is no zip file of them in the data folder.
+    RefusedError
+        A zip file is damaged or holds something else.
+    """
+    folder = data_folder(data_dir)
+    archives = sorted(path for name in OMNIGLOT_FOLDERS for path in (folder / name).glob("images_background*.zip"))
+    if not archives:
+        raise _missing("omniglot", folder, OMNIGLOT_FOLDERS, "images_background_small1.zip")
+    drawings = [drawing for archive in archives for drawing in _drawings(archive)]
+    return replace(from_array(np.stack(drawings)), name="omniglot")
+
+
+OTHER_SETS = {"notmnist": open_notmnist, "omniglot": open_omniglot}
+
+
+def _drawings(archive: Path) -> list[npt.NDArray[np.uint8]]:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = [item for item in packed.infolist() if item.filename.endswith(".png")]
+            found = [_drawing(packed, member) for member in members]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
+        raise RefusedError(f"{str(archive)!r} is damaged or of the wrong kind ({error}); get it again") from error
+    if not found:
+        raise RefusedError(f"{str(archive)!r} holds no .png drawings; get Omniglot's images_background_small1.zip")
+    return found
+
+
+def _drawing(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[np.uint8]:
+    if member.file_size > LARGEST_MEMBER:
+        raise ValueError(f"{member.filename!r} has {member.file_size} bytes")
+    with Image.open(io.BytesIO(packed.read(member)), formats=["PNG"]) as drawing:
+        if drawing.size != (OMNIGLOT_SIZE, OMNIGLOT_SIZE):
+            raise ValueError(f"{member.filename!r} has {drawing.size} pixels")
+        strokes = Image.eval(drawing.convert("L"), lambda value: 255 - value)
+    return np.asarray(strokes.resize((MNIST_SIZE, MNIST_SIZE), Image.Resampling.BOX))
+
+
+def _missing(name: str, folder: Path, places: tuple[str, ...], file: str) -> VaeguardError:
+    shown = ", ".join(str(folder / place) for place in places)
+    return VaeguardError(
+        f"data set {name!r} is in none of {shown} (looked for {file}); put it there, or give --data-dir"
+    )

@@ -1,0 +1,267 @@
+"""Which cells each benchmark has, and how their training and test examples are made.
+
+Common to all: the official training part, normal examples only (tables excepted, as their protocol has it), the whole
+official test part, the same settings for every class of a data set, and nothing chosen on anomalies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vaeguard.benchmarking.baselines import DETERMINISTIC, SETTINGS
+from vaeguard.benchmarking.cells import Cell, Job
+from vaeguard.benchmarking.defects import DEFECT_SETS, split_by_group
+from vaeguard.benchmarking.methods import (
+    measure_baseline,
+    measure_classifier,
+    measure_fit,
+    measure_table,
+    table_settings,
+)
+from vaeguard.benchmarking.odds import FOLDER, TABLES, published_tables, read_table, split_table
+from vaeguard.benchmarking.other_sets import OTHER_SETS
+from vaeguard.benchmarking.published import Published, published
+from vaeguard.benchmarking.tasks import ImageTask, TableTask, limited_rows
+from vaeguard.classes import parse_classes
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.named_sets import NAMES
+from vaeguard.spec import ModelSpec, TrainSpec, to_dict
+from vaeguard.split import normal_numbers, split_normal
+
+if TYPE_CHECKING:
+    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.image_set import ImageSet
+
+COSTS = {"guided": 100, "unlabelled": 100, "vaeguard": 100, "classifier": 50}
+BASELINE_COST = 4
+PLACES = ("device", "threads")
+"""Settings of a fit that say where it runs, not what it does."""
+
+PROTOCOLS = {
+    "one-class-out": "Fitted on the official training part without the anomalous class; the whole official test part.",
+    "one-class": "Fitted on one class of the official training part; the whole official test part.",
+    "ood": "Fitted on the normal set's official training part; its official test part against that of the other set.",
+    "tables": "60 % of the rows at random, anomalies among them, to fit on and to standardise by; 40 % to test.",
+    "defects": "Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each seed;"
+    " the images of all other groups, defect-free and defective; of a test pair template and defective board.",
+}
+
+CaseTasks = Callable[[int], ImageTask | TableTask]
+"""Makes a case's task from the seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that a benchmark is going to measure.
+
+    Attributes
+    ----------
+    jobs : tuple of Job
+        In the order in which they run: seed by seed, so that a part of the run covers all classes alike.
+    skipped : tuple of str
+        Data that is not there, a sentence each.
+    published : tuple of Published
+        What others published on this data.
+    protocol : str
+        How the examples were made.
+    """
+
+    jobs: tuple[Job, ...]
+    skipped: tuple[str, ...]
+    published: tuple[Published, ...]
+    protocol: str
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What takes its turn: a class, a pair, a table or a defect set."""
+
+    data: str
+    name: str
+    task: CaseTasks
+    split_by_seed: bool = False
+
+
+def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Plan:
+    """Open the data and lay out the cells.
+
+    Raises
+    ------
+    UsageError
+        The data does not suit the benchmark.
+    VaeguardError
+        None of the data is there.
+    """
+    makers = {"ood": _pairs, "tables": _tables, "defects": _defects}
+    plain = (ModelSpec(), TrainSpec())
+    if spec.name == "tables" and (model, replace(training, device=plain[1].device)) != plain:
+        raise UsageError("--spec does not apply to benchmark tables, whose estimator has settings of its own")
+    skipped: list[str] = []
+    cases = makers.get(spec.name, _classes)(spec, skipped)
+    if not cases:
+        raise VaeguardError("; ".join(skipped))
+    names = dict.fromkeys(case.data for case in cases)
+    others = published_tables(spec.data_dir) if spec.name == "tables" else []
+    others += [row for name in names for row in published(spec.name, name)]
+    jobs = tuple(_jobs(spec, cases, model, training))
+    return Plan(jobs, tuple(skipped), tuple(others), PROTOCOLS[spec.name])
+
+
+def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: TrainSpec) -> Iterator[Job]:
+    for seed in range(spec.repetitions):
+        for case in cases:
+            task = case.task(seed)
+            for fit in spec.fit_names:
+                yield _fit_job(spec, case, task, fit, (model, replace(training, seed=seed)))
+            if not spec.baselines:
+                continue
+            if "guided" in spec.fit_names:
+                yield _fit_job(spec, case, task, "classifier", (model, replace(training, seed=seed)))
+            for name in SETTINGS:
+                repeated = case.split_by_seed or name not in DETERMINISTIC
+                if (seed == 0 or repeated) and not (name == "brightness" and isinstance(task, TableTask)):
+                    yield _baseline_job(Cell(spec.name, case.data, case.name, name, seed), task)
+
+
+def _fit_job(
+    spec: BenchmarkSpec, case: Case, task: ImageTask | TableTask, fit: str, specs: tuple[ModelSpec, TrainSpec]
+) -> Job:
+    model, training = specs
+    cell = Cell(spec.name, case.data, case.name, fit, training.seed)
+    if isinstance(task, TableTask):
+        settings = {"task": task.sha256, "estimator": table_settings()}
+        return Job(cell, settings, lambda _: measure_table(task, training.seed, training.device), COSTS[fit])
+    measure = measure_classifier if fit == "classifier" else measure_fit
+    model = replace(model, guided=fit == "guided")
+    settings = {
+        "task": task.sha256,
+        "fit_split": _fit_split(task, training),
+        "model": to_dict(model),
+        "training": {name: value for name, value in to_dict(training).items() if name not in PLACES},
+    }
+    return Job(cell, settings, lambda progress: measure(task, model, training, progress), COSTS[fit])
+
+
+def _fit_split(task: ImageTask, training: TrainSpec) -> str:
+    normal = normal_numbers(task.train, task.normal_classes)
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    return split_normal(task.train, normal, **shares, seed=training.seed).digest()
+
+
+def _baseline_job(cell: Cell, task: ImageTask | TableTask) -> Job:
+    settings = {"task": task.sha256, "baseline": SETTINGS[cell.method]}
+    return Job(cell, settings, lambda _: measure_baseline(task, cell.method, cell.seed), BASELINE_COST)
+
+
+def _classes(spec: BenchmarkSpec, _: list[str]) -> list[Case]:
+    """One case per class that takes its turn."""
+    if len(spec.data_names) != 1:
+        raise UsageError(f"--data {spec.data!r}: benchmark {spec.name} takes one data set")
+    train, test = (_open(spec, spec.data_names[0], split) for split in ("train", "test"))
+    if train.labels is None or test.labels is None:
+        raise UsageError(f"data {train.name!r} has no classes to take turns; give a set with classes")
+    if train.fingerprint == test.fingerprint:
+        raise UsageError(f"data {train.name!r} has no test part of its own; give folders `train` and `test` in it")
+    present = [train.class_names[k] for k in normal_numbers(train, None)]
+    turns = present if spec.classes is None else _chosen(spec.classes, train.class_names)
+    tested = np.array(test.class_names)[test.labels]
+    out = spec.name == "one-class-out"
+
+    def case(name: str) -> Case:
+        normal = tuple(other for other in present if (other != name) == out)
+        task = ImageTask(train, normal, test.images, ~np.isin(tested, normal))
+        return Case(train.name, name, lambda _: task)
+
+    return [case(name) for name in turns]
+
+
+def _chosen(text: str, class_names: tuple[str, ...]) -> list[str]:
+    try:
+        return [class_names[k] for k in parse_classes(text, class_names)]
+    except UsageError as error:
+        raise UsageError(str(error).replace("--normal-classes", "--classes")) from error
+
+
+def _pairs(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
+    """One case per pair `normal:anomalous`."""
+    cases = []
+    for pair in spec.data_names:
+        normal, colon, other = pair.partition(":")
+        if not colon:
+            raise UsageError(f"--data {pair!r} is no pair; write it as normal:anomalous, such as mnist:notmnist")
+        try:
+            train, test = (_open(spec, normal, split) for split in ("train", "test"))
+            strange = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
+        except UsageError:
+            raise
+        except VaeguardError as error:
+            skipped.append(f"{pair} skipped: {error}")
+            continue
+        cases.append(_pair(pair, train, test, _limited(strange, spec.limit)))
+    return cases
+
+
+def _pair(pair: str, train: ImageSet, test: ImageSet, strange: ImageSet) -> Case:
+    if test.images.shape[1:] != strange.images.shape[1:]:
+        shapes = f"{test.images.shape[1:]} and {strange.images.shape[1:]}"
+        raise UsageError(f"--data {pair!r}: the images have different shapes (C, H, W), {shapes}; choose another pair")
+    anomalous = np.arange(len(test) + len(strange)) >= len(test)
+    task = ImageTask(train, None, np.concatenate([test.images, strange.images]), anomalous)
+    return Case("image sets", pair, lambda _: task)
+
+
+def _tables(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
+    """One case per table."""
+    unknown = set(spec.data_names) - set(TABLES)
+    if unknown:
+        raise UsageError(f"--data {unknown.pop()!r} is no table of the benchmark; known are {', '.join(TABLES)}")
+    cases = []
+    for name in spec.data_names or TABLES:
+        try:
+            table = read_table(name, spec.data_dir)
+        except VaeguardError as error:
+            skipped.append(f"{name} skipped: {error}")
+            continue
+        cases.append(Case(FOLDER, name, _splitter(name, table, spec.limit), split_by_seed=True))
+    return cases
+
+
+def _splitter(name: str, table: Any, limit: int | None) -> CaseTasks:
+    return lambda seed: split_table(name, table, seed, limit)
+
+
+def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
+    """One case per set; the kinds of defects are reported beside it."""
+    cases = []
+    for name in spec.data_names:
+        if name not in DEFECT_SETS:
+            raise UsageError(f"--data {name!r} is no set of defects; known are {', '.join(DEFECT_SETS)}")
+        try:
+            found = DEFECT_SETS[name](spec.data_dir, spec.size)
+        except VaeguardError as error:
+            skipped.append(f"{name} skipped: {error}")
+            continue
+        cases.append(Case(name, "all defects", _group_splitter(found, spec.limit), split_by_seed=True))
+    return cases
+
+
+def _group_splitter(found: Any, limit: int | None) -> CaseTasks:
+    return lambda seed: split_by_group(found, seed, limit)
+
+
+def _open(spec: BenchmarkSpec, name: str, split: Literal["train", "test"]) -> ImageSet:
+    from vaeguard.sources import open_images
+
+    found = open_images(name, split=split, data_dir=spec.data_dir, download=spec.download and name in NAMES)
+    return _limited(found, spec.limit)
+
+
+def _limited(images: ImageSet, limit: int | None) -> ImageSet:
+    if limit is None or limit >= len(images):
+        return images
+    labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    return images.select(limited_rows(labels, limit))

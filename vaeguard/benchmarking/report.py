@@ -1,0 +1,139 @@
+"""A benchmark's report: `report.json` with every number, `report.md` to read, and one compact table for a terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, rows_of, seconds_of
+from vaeguard.benchmarking.markdown import markdown
+from vaeguard.files import write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from vaeguard.benchmarking.aggregate import Row
+    from vaeguard.benchmarking.cells import Result
+    from vaeguard.benchmarking.protocols import Plan
+    from vaeguard.benchmarking.spec import BenchmarkSpec
+
+REPORT_JSON, REPORT_MD = "report.json", "report.md"
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkReport:
+    """What a benchmark found.
+
+    Attributes
+    ----------
+    spec : BenchmarkSpec
+        What was to be measured.
+    plan : Plan
+        The cells that there are to be, what is missing, and what others published.
+    cells : list of dict
+        The finished cells, in the order of the plan.
+    failures : dict of str
+        Why a cell failed, by the cell's name.
+    command : str
+        The command line, or how the library was called.
+    """
+
+    spec: BenchmarkSpec
+    plan: Plan
+    cells: list[Result]
+    failures: dict[str, str]
+    command: str = ""
+
+    @property
+    def trial(self) -> bool:
+        """Whether only a part of the data was used, so that the numbers are none to quote."""
+        return self.spec.limit is not None
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """One row for each case, method and score."""
+        return rows_of(self.cells)
+
+    @cached_property
+    def means(self) -> list[Row]:
+        """The means over the cases."""
+        return means_of(self.cells)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that JSON can hold."""
+        return {
+            "benchmark": self.spec.name,
+            "trial": self.trial,
+            "protocol": self.plan.protocol,
+            "command": self.command,
+            "spec": {**asdict(self.spec), "data_dir": None},
+            "cells": {"planned": len(self.plan.jobs), "finished": len(self.cells), "failed": len(self.failures)},
+            "failures": self.failures,
+            "skipped": list(self.plan.skipped),
+            "rows": [asdict(row) for row in self.rows],
+            "means": [asdict(row) for row in self.means],
+            "best_terms": best_terms(self.rows, self.means),
+            "false_alarms": alarms_of(self.cells),
+            "seconds": seconds_of(self.cells),
+            "published": [asdict(row) for row in self.plan.published],
+            "splits": self._splits(),
+            "fits": self._fits(),
+            "warnings": sorted({text for cell in self.cells for text in cell["warnings"]}),
+            "environments": self._environments(),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write `report.json` and `report.md` into `folder`, each one whole.
+
+        Raises
+        ------
+        VaeguardError
+            They cannot be written.
+        """
+        content = self.to_dict()
+        write_text(folder / REPORT_JSON, json.dumps(content, indent=2) + "\n")
+        write_text(folder / REPORT_MD, markdown(content))
+
+    def rich_table(self) -> Table:
+        """The means (or the single case) as a table for a terminal."""
+        from rich.table import Table
+
+        title = f"{'TRIAL, no result: ' if self.trial else ''}{self.spec.name}"
+        table = Table("score", title=title)
+        for heading in ("ROC-AUC", "avg. prec."):
+            table.add_column(heading, justify="right", no_wrap=True)
+        averaged = {(row.data, row.method) for row in self.means}
+        place = None
+        for row in self.means + [row for row in self.rows if (row.data, row.method) not in averaged and not row.kind]:
+            if place != (row.data, row.case):
+                place = (row.data, row.case)
+                table.add_section()
+                table.add_row(f"{row.data}, {row.case or 'mean'}", style="bold")
+            precision = "" if row.average_precision is None else f"{row.average_precision.mean:.3f}"
+            name = row.method if row.method == row.score else f"{row.method}: {row.score}"
+            table.add_row(f"  {name}", str(row.roc_auc), precision, style="bold" if row.score == "score" else None)
+        return table
+
+    def _splits(self) -> dict[str, str]:
+        """The hash of the split by data, case and seed."""
+        return {f"{cell['data']}, {cell['case']}, seed {cell['seed']}": cell["split_sha256"] for cell in self.cells}
+
+    def _fits(self) -> dict[str, Any]:
+        """The settings of the first fit of each kind, every open choice settled."""
+        found: dict[str, Any] = {}
+        for cell in self.cells:
+            if "spec" in cell:
+                found.setdefault(f"{cell['data']}, {cell['method']}", cell["spec"])
+        return found
+
+    def _environments(self) -> list[dict[str, Any]]:
+        """Every combination of hardware and versions that cells were measured with, and the dates."""
+        found: list[dict[str, Any]] = []
+        for cell in self.cells:
+            if cell["environment"] not in found:
+                found.append(cell["environment"])
+        return found

@@ -1,0 +1,133 @@
+"""Run a benchmark: cell by cell, each kept as soon as it is finished, so that a run can be stopped and goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaeguard.benchmarking.cells import measure_cell, read_cell
+from vaeguard.benchmarking.protocols import make_plan
+from vaeguard.benchmarking.report import REPORT_JSON, BenchmarkReport
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.spec import ModelSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from vaeguard.benchmarking.cells import Job, Result
+    from vaeguard.benchmarking.protocols import Plan
+    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.progress import Progress
+
+WRITE_SECONDS = 10.0
+
+
+def benchmark(
+    spec: BenchmarkSpec,
+    output: str | Path,
+    *,
+    model: ModelSpec | None = None,
+    training: TrainSpec | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> BenchmarkReport:
+    """Measure every cell of a benchmark and write `report.json` and `report.md` into the folder `output`.
+
+    Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet, whichever
+    version measured the rest: what counts is that settings, data and split are the same. A cell that fails is listed in
+    the report, and the others go on. The report is written also when the run is interrupted.
+
+    Parameters
+    ----------
+    spec : BenchmarkSpec
+        What to measure.
+    output : path
+        The report's folder.
+    model, training : specs
+        How our own method is fitted, the same for every case; `training.seed` is replaced by each seed in turn.
+    command : str
+        The command line, to be named in the report.
+    progress : callable, optional
+        Called with the work done, the work in all (in hundredths of a fit), a line of text.
+
+    Returns
+    -------
+    BenchmarkReport
+
+    Raises
+    ------
+    UsageError
+        The data does not suit the benchmark, or `output` holds the report of another one.
+    VaeguardError
+        None of the data is there, or the folder cannot be written.
+    """
+    folder = Path(output)
+    _check_folder(folder, spec)
+    plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
+    run = _Run(spec, plan, folder, command)
+    try:
+        run.measure(progress or (lambda *_: None))
+    finally:
+        run.report().write(folder)
+    return run.report()
+
+
+class _Run:
+    """A benchmark on its way: what is finished and what failed."""
+
+    def __init__(self, spec: BenchmarkSpec, plan: Plan, folder: Path, command: str) -> None:
+        self.spec, self.plan, self.folder, self.command = spec, plan, folder, command
+        kept = {job: read_cell(job, folder) for job in plan.jobs}
+        self.found: dict[Job, Result] = {job: cell for job, cell in kept.items() if cell is not None}
+        self.failures: dict[str, str] = {}
+
+    def report(self) -> BenchmarkReport:
+        """What is finished by now, in the order of the plan."""
+        cells = [self.found[job] for job in self.plan.jobs if job in self.found]
+        return BenchmarkReport(self.spec, self.plan, cells, dict(self.failures), self.command)
+
+    def measure(self, progress: Progress) -> None:
+        """Measure what is not there yet."""
+        todo = [job for job in self.plan.jobs if job not in self.found]
+        total, done = sum(job.cost for job in todo), 0
+        written = time.monotonic()
+        for number, job in enumerate(todo, 1):
+            place = f"cell {number} of {len(todo)}, {job.cell}"
+            self._measure_one(job, _within(progress, (done, job.cost, total), place))
+            done += job.cost
+            progress(done, total, place)
+            if time.monotonic() - written > WRITE_SECONDS:
+                self.report().write(self.folder)
+                written = time.monotonic()
+
+    def _measure_one(self, job: Job, progress: Progress) -> None:
+        progress(0, 1, "")
+        try:
+            self.found[job] = measure_cell(job, self.folder, progress)
+        except Exception as error:  # noqa: BLE001 -- whatever went wrong in one cell, hours of others must go on
+            fact = str(error) if isinstance(error, VaeguardError) else f"{type(error).__name__}: {error}"
+            self.failures[str(job.cell)] = fact
+
+
+def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progress:
+    """The progress of a cell as a part of the whole; `span` is what was done before, the cell's cost, and the total."""
+    before, cost, total = span
+
+    def report(done: int, of: int, text: str) -> None:
+        progress(before + cost * done // max(of, 1), total, f"{place}: {text}" if text else place)
+
+    return report
+
+
+def _check_folder(folder: Path, spec: BenchmarkSpec) -> None:
+    """Refuse a folder that holds the report of another benchmark: it would be lost."""
+    try:
+        found = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    other = found.get("benchmark") if isinstance(found, dict) else None
+    if other != spec.name or found["spec"]["data"] != spec.data:
+        raise UsageError(
+            f"{str(folder)!r} holds the report of another benchmark or other data ({other or 'unknown'});"
+            " choose another folder with -o"
+        )
