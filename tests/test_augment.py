@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -17,9 +19,17 @@ def smooth_images(n=64, size=17):
     return torch.exp(-8 * ((x - centre[:, 0]) ** 2 + 2 * (y - centre[:, 1]) ** 2))[:, None]
 
 
-def test_nothing_asked_for_changes_nothing():
-    image = smooth_images()
-    assert augment(image, TrainSpec(), generator()) is image
+def ramps(n=64, size=24):
+    """Images whose two channels are the position across and down, from 0 to 1."""
+    axis = (torch.arange(size) + 0.5) / size
+    return torch.stack([axis.expand(size, size), axis[:, None].expand(size, size)]).expand(n, -1, -1, -1)
+
+
+@pytest.mark.parametrize("spec", [TrainSpec(), TrainSpec(augment_warp=0.0)])
+def test_nothing_asked_for_changes_nothing(spec):
+    image, drawn = smooth_images(), generator()
+    assert augment(image, spec, drawn) is image
+    assert torch.equal(drawn.get_state(), generator().get_state())
 
 
 def test_a_shift_moves_whole_pixels_and_by_no_more_than_asked():
@@ -73,6 +83,48 @@ def test_noise_has_the_sigma_asked_for_and_keeps_the_range():
 
 
 def test_the_same_generator_gives_the_same_images():
-    spec = TrainSpec(augment_shift=1, augment_rotate=5.0, augment_noise=0.1, augment_flip=True)
+    spec = TrainSpec(augment_warp=1.0, augment_shift=1, augment_rotate=5.0, augment_noise=0.1, augment_flip=True)
     image = smooth_images()
     assert torch.equal(augment(image, spec, generator()), augment(image, spec, generator()))
+
+
+@pytest.mark.parametrize("shape", [(40, 1, 17, 17), (40, 3, 20, 9), (40, 1, 1, 5)])
+def test_a_warp_keeps_shape_and_range(shape):
+    image = torch.rand(shape, generator=generator())
+    warped = augment(image, TrainSpec(augment_warp=4.0), generator())
+    assert warped.shape == image.shape
+    assert 0 <= warped.min() <= warped.max() <= 1
+    flat = torch.full(shape, 0.3)
+    torch.testing.assert_close(augment(flat, TrainSpec(augment_warp=4.0), generator()), flat)
+
+
+@pytest.mark.parametrize("left_out", [("BEND",), ("DEGREES", "SCALE", "SHEAR", "SHIFT")])
+def test_a_warp_deforms_every_image_in_its_own_way(monkeypatch, left_out):
+    for part in left_out:
+        monkeypatch.setattr(f"vaeguard.augment.WARP_{part}", 0.0)
+    image = smooth_images(1).expand(20, -1, -1, -1)
+    warped = augment(image, TrainSpec(augment_warp=1.0), generator()).flatten(1)
+    apart = torch.cdist(warped, warped) + torch.eye(20)
+    assert apart.min() > 1e-3
+    assert (warped - image.flatten(1)).abs().amax(1).min() > 1e-3
+
+
+def test_a_warp_moves_further_the_stronger_it_is():
+    image = ramps()
+
+    def moved(strength):
+        warped = augment(image, TrainSpec(augment_warp=strength), generator())
+        return (warped - image).square().sum(1).sqrt()[:, 6:-6, 6:-6].mean().item()
+
+    distances = [moved(strength) for strength in (0.125, 0.25, 0.5, 1.0)]
+    for less, more in pairwise(distances):
+        assert more == pytest.approx(2 * less, rel=0.1)
+    assert distances[-1] < 0.1
+
+
+def test_a_warp_is_smooth():
+    warped = augment(ramps(), TrainSpec(augment_warp=1.0), generator())
+    step = 1 / ramps().shape[-1]
+    across = warped[:, 0, 6:-6, 6:-6].diff(dim=2) / step
+    assert across.min() > 0.3
+    assert across.max() < 1.7

@@ -89,6 +89,9 @@ class Norm:
     def score_samples(self, table):
         return -np.linalg.norm(table - self.mean, axis=1)
 
+    def terms(self, table):
+        return {"nearness": self.score_samples(table)}
+
 
 def test_tables_are_measured_and_stand_beside_published_figures(tmp_path, monkeypatch):
     import vaeguard.sklearn
@@ -103,6 +106,8 @@ def test_tables_are_measured_and_stand_beside_published_figures(tmp_path, monkey
     tasks = [split_table("wbc", read_table("wbc", tmp_path), seed) for seed in range(3)]
     expected = [roc_auc_score(task.anomalous, -Norm().fit(task.train).score_samples(task.test)) for task in tasks]
     assert ours == expected
+    terms = [cell["scores"]["nearness"]["roc_auc"] for cell in report.cells if cell["method"] == "vaeguard"]
+    np.testing.assert_allclose(terms, 1 - np.array(expected))
     text = (tmp_path / "report/report.md").read_text()
     assert f"| wbc | {np.mean(ours):.3f} ± " in text
     assert "| pyod-odds | PyOD KNN | 0.625 | 0.625 |" in text

@@ -63,8 +63,8 @@ def test_a_constant_term_does_no_harm():
     assert surprise[1] < surprise[2] < torch.inf
 
 
-def calibrated(shaping, ranking):
-    calibration = Calibration(shaping.shape[1], len(ranking))
+def calibrated(shaping, ranking, weights=None):
+    calibration = Calibration(weights or [1.0] * shaping.shape[1], len(ranking))
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
     return calibration
@@ -119,4 +119,47 @@ def test_score_rises_with_every_term():
 
 def test_a_term_that_is_not_finite_is_refused():
     with pytest.raises(VaeguardError, match="not finite"):
-        Calibration(1, 1).fit_terms(np.array([[1.0], [np.nan]], dtype=np.float32))
+        Calibration([1.0], 1).fit_terms(np.array([[1.0], [np.nan]], dtype=np.float32))
+
+
+def within_and_beyond(weights):
+    """Scores of fresh images whose last term of three is low, high but normal, and far outside."""
+    calibration = calibrated(normal_values(3000, 3), normal_values(500, 3, seed=1), weights)
+    terms = torch.from_numpy(normal_values(200, 3, seed=2))
+    scores = []
+    for value in (0.1, 6.0, 60.0):
+        terms[:, 2] = value
+        scores.append(calibration.score(terms))
+    return scores
+
+
+def test_a_term_of_weight_0_counts_only_outside_the_normal_range():
+    low, high, outside = within_and_beyond([2.0, 1.0, 0.0])
+    assert torch.equal(low, high)
+    assert (outside > high).all()
+
+
+def test_a_term_with_a_weight_counts_everywhere():
+    low, high, outside = within_and_beyond([2.0, 1.0, 1.0])
+    assert (low < high).all()
+    assert (high < outside).all()
+
+
+def test_an_alarm_keeps_the_order_that_the_other_terms_give():
+    low, _, outside = within_and_beyond([2.0, 1.0, 0.0])
+    order = low.argsort()
+    assert (outside[order].diff() >= 0).all()
+
+
+def test_only_the_ratio_of_weights_counts():
+    fresh = torch.from_numpy(normal_values(100, 2, seed=2))
+    one, two = (
+        calibrated(normal_values(300, 2), normal_values(100, 2, seed=1), weights) for weights in ([1.0, 3.0], [2, 6])
+    )
+    assert torch.equal(one.score(fresh), two.score(fresh))
+
+
+def test_the_heavier_term_decides_between_two_images():
+    calibration = calibrated(normal_values(3000, 2), normal_values(500, 2, seed=1), [9.0, 1.0])
+    first, second = calibration.score(torch.tensor([[4.0, 1.0], [1.0, 4.0]]))
+    assert first > second

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,9 +44,10 @@ def test_anomalies_score_higher_than_normal_images(kind, settings):
     assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)
 
 
-def test_score_rises_with_corruption():
+@pytest.mark.parametrize("labelled", [True, False])
+def test_score_rises_with_corruption(labelled):
     images, labels = bars(300)
-    detector = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(batch_size=32))
+    detector = vaeguard.fit(images, labels if labelled else None, model=SMALL, training=TrainSpec(batch_size=32))
     fresh = bars(60, seed=7)[0].astype(float)
     noise = np.random.default_rng(0).normal(size=fresh.shape)
     medians = [
@@ -268,10 +270,62 @@ def test_bad_arguments_are_one_clear_sentence(arguments, message):
 
 
 def test_epochs_follow_the_number_of_images():
-    assert epochs_for(TrainSpec(), 48_600) == 16
-    assert epochs_for(TrainSpec(), 800) == 400
-    assert epochs_for(TrainSpec(), 10**7) == 10
+    for images in (800, 5000, 20_000, 48_600):
+        assert epochs_for(TrainSpec(), images) * (images / 128) == pytest.approx(2000, rel=0.2)
+    assert epochs_for(TrainSpec(), 50) == 400
+    assert epochs_for(TrainSpec(), 10**7) == 5
     assert epochs_for(TrainSpec(epochs=3), 800) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "used"),
+    [
+        ({}, None, 1.0),
+        ({}, 0.0, 0.0),
+        ({}, 0.5, 0.5),
+        ({"pseudo_classes": 0}, None, 0.0),
+        ({"pseudo_classes": 0}, 0.5, 0.5),
+        ({"autoencoder": True}, None, 0.0),
+    ],
+)
+def test_images_are_deformed_by_default_where_there_are_pseudo_classes(model, given, used):
+    images, _ = bars(120)
+    spec = replace(SMALL, **model)
+    detector = vaeguard.fit(images, model=spec, training=TrainSpec(epochs=1, augment_warp=given))
+    assert detector.info.record["training"]["augment_warp"] == used
+
+
+def test_pseudo_classes_are_learnt(tmp_path):
+    images, _ = bars(300)
+    training = TrainSpec(epochs=30, batch_size=32, augment_warp=0.0)
+    detector = vaeguard.fit(images, model=SMALL, training=training, run=tmp_path)
+    with open(tmp_path / "history.csv") as file:
+        history = [float(row["pseudo_loss"]) for row in csv.DictReader(file)]
+    assert detector.info.record["model"]["pseudo_classes"] == 240 // 6
+    assert history[0] == pytest.approx(np.log(40), rel=0.1)
+    assert history[-1] < np.log(40) - 0.3
+
+
+def test_pseudo_classes_come_from_the_training_images_only():
+    images, _ = bars()
+    split = split_normal(vaeguard.from_array(images), (), validation=0.1, calibration=0.1, seed=0)
+    changed = images.copy()
+    changed[split.validation] = 255 - changed[split.validation]
+    training = TrainSpec(epochs=1, batch_size=32)
+    one, two = (vaeguard.fit(some, model=SMALL, training=training) for some in (images, changed))
+    a, b = weights(one), weights(two)
+    assert all(torch.equal(a[name], b[name]) for name in a if not name.startswith("calibration."))
+
+
+@pytest.mark.parametrize("kept", [40, 10_000])
+def test_no_more_training_images_than_stated_are_kept_to_compare_with(tmp_path, monkeypatch, kept):
+    images, _ = bars(100)
+    monkeypatch.setattr("vaeguard.fitting.BANK_IMAGES", kept)
+    detector = vaeguard.fit(images, model=SMALL, training=QUICK, run=tmp_path)
+    reference = detector.graph.reference
+    assert len(reference.latents.points) == len(reference.features.points) == min(kept, 80)
+    torch.testing.assert_close(reference.latents.points.norm(dim=1), torch.ones(min(kept, 80)))
+    assert_same_bits(detector, vaeguard.load(tmp_path))
 
 
 def test_run_folder_holds_model_history_and_report(tmp_path):
@@ -365,6 +419,7 @@ def test_classes_of_vectors_guide_too():
         ({"model": ModelSpec(kind="conv")}, "--model mlp"),
         ({"model": ModelSpec(likelihood="bernoulli")}, "--likelihood gaussian"),
         ({"training": TrainSpec(augment_shift=1)}, "--augment"),
+        ({"training": TrainSpec(augment_warp=0.5)}, "--augment"),
         ({"training": TrainSpec(input_noise=0.1)}, "--input-noise"),
     ],
 )

@@ -4,7 +4,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, RefusedError, TrainSpec
-from vaeguard.model_file import read_tensors, write_tensors
+from vaeguard.model_file import FORMAT, read_tensors, write_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
 
@@ -24,6 +24,8 @@ def fitted(**model):
         {"prior": "per-class"},
         {"autoencoder": True},
         {"likelihood": "gaussian-image", "latent": 5},
+        {"pseudo_classes": 0},
+        {"sampled_elbo": True},
     ],
 )
 def test_save_then_load_gives_the_same_bits(tmp_path, kind, settings):
@@ -33,7 +35,7 @@ def test_save_then_load_gives_the_same_bits(tmp_path, kind, settings):
     images = bars(50, seed=9)[0]
     for where in (tmp_path, path):
         again = vaeguard.load(where)
-        assert again.info.record == {"format": 1, **detector.info.record}
+        assert again.info.record == {"format": FORMAT, **detector.info.record}
         one, two = (d.inspect(images, pictures=True) for d in (detector, again))
         for name in one.terms:
             np.testing.assert_array_equal(one.terms[name], two.terms[name])
@@ -87,9 +89,10 @@ def test_a_checkpoint_or_another_format_is_no_model(tmp_path):
     write_tensors(path, {}, {"kind": "checkpoint"})
     with pytest.raises(RefusedError, match="checkpoint"):
         vaeguard.load(path)
-    write_tensors(path, {}, {"kind": "detector", "format": 99})
-    with pytest.raises(RefusedError, match="format 99"):
-        read_tensors(path)
+    for other in (FORMAT - 1, 99):
+        write_tensors(path, {}, {"kind": "detector", "format": other})
+        with pytest.raises(RefusedError, match=f"format {other}.*fit again"):
+            read_tensors(path)
 
 
 def test_a_missing_model_says_what_to_do(tmp_path):

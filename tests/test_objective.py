@@ -1,17 +1,21 @@
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vaeguard.likelihoods import Gaussian
 from vaeguard.models import VAE, Posterior
 from vaeguard.objective import Losses, distortion, gaussian_kl, losses, nearest_kl, objective
-from vaeguard.spec import ModelSpec, TrainSpec
+from vaeguard.spec import PSEUDO_HEADS, ModelSpec, TrainSpec
 
 CLASSES = ("a", "b", "c")
 
 
 def small_vae(**settings):
     torch.manual_seed(0)
-    return VAE(ModelSpec(**{"kind": "mlp", "hidden": (16,), "latent": 3} | settings).resolved((1, 6, 5), CLASSES))
+    spec = ModelSpec(**{"kind": "mlp", "hidden": (16,), "latent": 3, "pseudo_classes": 0} | settings)
+    return VAE(spec.resolved((1, 6, 5), CLASSES, images=600))
 
 
 def random_posterior(n=4, latent=3):
@@ -103,3 +107,54 @@ def test_an_autoencoder_has_no_rate_and_no_noise():
     other = losses(vae, image, image, torch.randn(5, 3), None)
     assert torch.equal(one.distortion, other.distortion)
     assert one.kl.abs().max() == 0
+
+
+def pseudo_example(clusters=12, n=6, **settings):
+    """A model with pseudo-classes, images, noise and pseudo-classes of the images."""
+    vae, generator = small_vae(pseudo_classes=clusters, **settings).double().eval(), torch.Generator().manual_seed(2)
+    image = torch.rand(n, 1, 6, 5, dtype=torch.double, generator=generator)
+    noise = torch.randn(n, 3, dtype=torch.double, generator=generator)
+    return vae, image, noise, torch.randint(clusters, (n, PSEUDO_HEADS), generator=generator)
+
+
+@pytest.mark.parametrize("clusters", [10, 12, 100])
+def test_logits_that_say_nothing_cost_the_log_of_the_number_of_pseudo_classes(clusters):
+    vae, image, noise, pseudo = pseudo_example(clusters)
+    torch.nn.init.zeros_(vae.pseudo_head.weight)
+    torch.nn.init.zeros_(vae.pseudo_head.bias)
+    found = losses(vae, image, image, noise, None, pseudo)
+    torch.testing.assert_close(found.pseudo_loss, torch.full((6,), math.log(clusters), dtype=torch.double))
+
+
+def test_every_clustering_has_logits_of_its_own():
+    vae, image, noise, pseudo = pseudo_example()
+    mean = vae.posterior(image).mean
+    parts = F.linear(mean, vae.pseudo_head.weight, vae.pseudo_head.bias).chunk(PSEUDO_HEADS, dim=1)
+    each = [F.cross_entropy(part, label, reduction="none") for part, label in zip(parts, pseudo.T, strict=True)]
+    found = losses(vae, image, image, noise, None, pseudo).pseudo_loss
+    torch.testing.assert_close(found, torch.stack(each).mean(0))
+
+
+def test_the_pseudo_loss_is_per_example_and_without_noise():
+    vae, image, noise, pseudo = pseudo_example(guided=True)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    together = losses(vae, image, image, noise, labels, pseudo)
+    alone = losses(vae, image[2:3], image[2:3], 5 * noise[2:3], labels[2:3], pseudo[2:3])
+    torch.testing.assert_close(together.pseudo_loss[2:3], alone.pseudo_loss)
+    assert not torch.equal(together.distortion[2:3], alone.distortion)
+
+
+def test_without_pseudo_classes_there_is_no_pseudo_loss():
+    vae, image, noise, _ = pseudo_example()
+    assert losses(vae, image, image, noise, None).pseudo_loss is None
+    assert losses(small_vae().double(), image, image, noise, torch.zeros(6, dtype=torch.long)).pseudo_loss is None
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_class_terms_are_weighed_alike_and_added_to_the_distortion(reduction):
+    vae, image, noise, pseudo = pseudo_example(guided=True)
+    found = losses(vae, image, image, noise, torch.tensor([0, 1, 2, 0, 1, 2]), pseudo)
+    plain = Losses(found.posterior_mean, found.distortion, found.kl)
+    spec, pixels = TrainSpec(guide_weight=3.0, reduction=reduction), 30
+    added = 3 * (found.class_loss.mean() + found.pseudo_loss.mean()) / (pixels if reduction == "mean" else 1)
+    torch.testing.assert_close(objective(found, spec, 0.5, pixels), objective(plain, spec, 0.5, pixels) + added)

@@ -4,7 +4,7 @@ import pytest
 
 from vaeguard.errors import UsageError
 from vaeguard.presets import PRESETS, preset
-from vaeguard.spec import ModelSpec, TrainSpec, from_dict, to_dict
+from vaeguard.spec import FEWEST_CLUSTERS, IMAGES_PER_CLUSTER, ModelSpec, TrainSpec, from_dict, to_dict
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -29,12 +29,15 @@ def test_an_unknown_key_suggests_the_nearest():
         (ModelSpec, {"dropout": 1.0}),
         (ModelSpec, {"likelihood": "mse"}),
         (ModelSpec, {"autoencoder": True, "prior": "per-class"}),
+        (ModelSpec, {"sampled_elbo": True, "prior": "per-class"}),
+        (ModelSpec, {"pseudo_classes": -1}),
         (TrainSpec, {"epochs": 0}),
         (TrainSpec, {"learning_rate": -1.0}),
         (TrainSpec, {"beta": float("inf")}),
         (TrainSpec, {"calibration": 0.0}),
         (TrainSpec, {"validation": 0.5, "calibration": 0.5}),
         (TrainSpec, {"device": "tpu"}),
+        (TrainSpec, {"augment_warp": -0.5}),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(kind, values):
@@ -49,6 +52,32 @@ def test_open_choices_are_settled_by_the_data():
     assert ModelSpec().resolved((1, 28, 28), ("a", "b")).guided is True
     assert ModelSpec().resolved((1, 28, 28), ("a",)).guided is False
     assert ModelSpec(guided=False).resolved((1, 28, 28), ("a", "b")).guided is False
+
+
+def pseudo_classes(images, **settings):
+    data = {"vectors": True} if settings.pop("vectors", False) else {}
+    return ModelSpec(**settings).resolved((1, 8, 8), (), images=images, **data).pseudo_classes
+
+
+def test_pseudo_classes_are_at_most_as_many_as_the_images_can_fill():
+    fewest = IMAGES_PER_CLUSTER * FEWEST_CLUSTERS
+    assert pseudo_classes(0) == pseudo_classes(fewest - 1) == 0
+    assert pseudo_classes(fewest) == pseudo_classes(fewest + IMAGES_PER_CLUSTER - 1) == FEWEST_CLUSTERS
+    assert pseudo_classes(10**6) == ModelSpec().pseudo_classes
+    assert pseudo_classes(10**6, pseudo_classes=50) == 50
+    counts = [pseudo_classes(images, pseudo_classes=50) for images in range(0, 1000, 7)]
+    assert counts == sorted(counts)
+
+
+def test_pseudo_classes_can_be_left_out_and_are_for_variational_models_of_images():
+    assert pseudo_classes(10**6, pseudo_classes=0) == 0
+    assert pseudo_classes(10**6, pseudo_classes=FEWEST_CLUSTERS - 1) == 0
+    assert pseudo_classes(10**6, autoencoder=True) == 0
+    assert pseudo_classes(10**6, vectors=True) == 0
+
+
+def test_labels_change_nothing_about_the_pseudo_classes():
+    assert ModelSpec().resolved((1, 8, 8), ("a", "b"), images=600).pseudo_classes == pseudo_classes(600)
 
 
 @pytest.mark.parametrize(

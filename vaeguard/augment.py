@@ -14,8 +14,15 @@ if TYPE_CHECKING:
     from vaeguard.spec import TrainSpec
 
 
+WARP_DEGREES, WARP_SCALE, WARP_SHEAR, WARP_SHIFT = 10.0, 0.1, 0.1, 0.035
+WARP_BEND, WARP_KNOTS = 0.05, 4
+"""A warp of strength 1: rotation in degrees; scale, shear, shift and bend as shares of the image's size."""
+
+
 def augment(image: Tensor, spec: TrainSpec, generator: torch.Generator) -> Tensor:
-    """Shift, rotate, mirror and roughen `image`, float32 (N, C, H, W) in [0, 1], as `spec` asks; range kept."""
+    """Warp, shift, rotate, mirror and roughen `image`, float32 (N, C, H, W) in [0, 1], as `spec` asks; range kept."""
+    if spec.augment_warp:
+        image = _warp(image, spec.augment_warp, generator)
     if spec.augment_shift or spec.augment_rotate:
         image = _move(image, spec.augment_shift, spec.augment_rotate, generator)
     if spec.augment_flip:
@@ -44,4 +51,26 @@ def _move(image: Tensor, pixels: int, degrees: float, generator: torch.Generator
         torch.stack([sin * width / height, cos, 2 * y / height], 1),
     ]
     grid = F.affine_grid(torch.stack(rows, 1), list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)
+
+
+def _warp(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Deform every image by its own affine map and its own smooth bend (Simard et al., 2003), in one resampling."""
+    n, _, height, width = image.shape
+
+    def uniform(*shape: int) -> Tensor:
+        return strength * (2 * torch.rand(*shape, generator=generator, device=image.device) - 1)
+
+    angle = math.radians(WARP_DEGREES) * uniform(n)
+    stretch, shear, shift = 1 + WARP_SCALE * uniform(2, n), WARP_SHEAR * uniform(n), 2 * WARP_SHIFT * uniform(2, n)
+    cos, sin = angle.cos(), angle.sin()
+    tall = height / width
+    rows = [
+        torch.stack([cos * stretch[0], (shear - sin) * tall * stretch[1], shift[0]], 1),
+        torch.stack([sin / tall * stretch[0], cos * stretch[1], shift[1]], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), list(image.shape), align_corners=False)
+    knots = 2 * WARP_BEND * uniform(n, 2, WARP_KNOTS, WARP_KNOTS)
+    bend = F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+    grid = grid + bend.permute(0, 2, 3, 1)
     return F.grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)

@@ -1,8 +1,10 @@
 """From terms to one score: tail probabilities of held-out normal images, nothing ever tuned on anomalies.
 
 Each term is turned into its *surprise*, −log10 of the share of normal images with at least that value; surprises of
-different terms compare, and their mean is turned into the score by the same step. Past the bulk of the normal images
-a generalised Pareto tail keeps the order of ever stranger ones (no ties at the top).
+different terms compare. A weighted mean of the leading terms' surprises orders the images; what any term has beyond
+nearly all normal images is added, so that a term that tells nothing costs next to nothing and one that screams is
+heard. The result is turned into the score by the same step. Past the bulk of the normal images a generalised Pareto tail keeps
+the order of ever stranger ones (no ties at the top).
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ from torch import nn
 from vaeguard.errors import VaeguardError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     from torch import Tensor
 
 KNOTS = 64
+ALARM = 3.0
+"""What a term has beyond this, reached by one normal image in a thousand, is added even where it does not lead."""
 LARGEST = 1e25
 
 
@@ -119,16 +125,18 @@ class Calibration(nn.Module):
 
     Two disjoint sets of held-out normal images settle it: one shapes the terms' surprises and so the order of images,
     the other ranks that order, so that the p-value is that of split-conformal prediction (Vovk et al., 2005) and honest
-    for finite samples.
+    for finite samples. `weights` has one weight per term; a term of weight 0 only sounds an alarm.
     """
 
-    def __init__(self, terms: int, normal_scores: int) -> None:
+    def __init__(self, weights: Sequence[float], normal_scores: int) -> None:
         super().__init__()
-        self.term_tail = Tail(terms)
+        self.register_buffer("weights", torch.tensor(weights) / sum(weights))
+        self.term_tail = Tail(len(weights))
         self.score_tail = Tail(1)
         self.register_buffer("normal_scores", torch.zeros(normal_scores))
 
     normal_scores: Tensor
+    weights: Tensor
 
     def fit_terms(self, terms: npt.NDArray[np.float32]) -> None:
         """Shape the surprises by the terms of normal images, shape (n, K).
@@ -165,4 +173,5 @@ class Calibration(nn.Module):
 
     def _combine(self, terms: Tensor) -> Tensor:
         surprise: Tensor = self.term_tail(terms)
-        return surprise.mean(1, keepdim=True)
+        alarm = (surprise - ALARM).clamp(min=0).mean(1, keepdim=True)
+        return (surprise * self.weights).sum(1, keepdim=True) + alarm

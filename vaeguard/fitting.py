@@ -22,6 +22,8 @@ from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
 from vaeguard.packed import from_array
 from vaeguard.pictures import pick_examples
+from vaeguard.pseudo_classes import pseudo_labels
+from vaeguard.reference import BANK_IMAGES
 from vaeguard.runs import CHECKPOINT_NAME, prepare_run, write_history, write_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
@@ -127,7 +129,9 @@ def _plan(
     normal = normal_numbers(image_set, normal_classes)
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
-    model = model.resolved((channels, height, width), names, vectors=image_set.vectors)
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    split = split_normal(image_set, normal, **shares, seed=training.seed)
+    model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
     if model.vectors and _for_images_only(training):
         raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
     if model.kind == "conv" and training.batch_size == 1:
@@ -139,14 +143,15 @@ def _plan(
         # Pixels come in 256 steps, as many as bfloat16 tells apart; features can be finer.
         bf16=has_bf16(device) and not model.vectors if training.bf16 is None else training.bf16,
         threads=training.threads or _threads(model),
+        augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
-    shares = {"validation": training.validation, "calibration": training.calibration}
-    return Plan(image_set, normal, model, training, split_normal(image_set, normal, **shares, seed=training.seed))
+    return Plan(image_set, normal, model, training, split)
 
 
 def _for_images_only(training: TrainSpec) -> bool:
     noise = training.augment_noise or training.input_noise
-    return bool(noise or training.augment_shift or training.augment_rotate or training.augment_flip)
+    moves = training.augment_warp or training.augment_shift or training.augment_rotate or training.augment_flip
+    return bool(noise or moves)
 
 
 def _threads(model: ModelSpec) -> int:
@@ -171,7 +176,9 @@ def _torch_settings(training: TrainSpec) -> Iterator[None]:
 
 def _graph(plan: Plan) -> InferenceGraph:
     """The graph with fresh weights; vectors are standardised by the training rows only."""
-    graph = InferenceGraph(VAE(plan.model), len(plan.split.calibration))
+    graph = InferenceGraph(
+        VAE(plan.model), normal_scores=len(plan.split.calibration), bank=min(BANK_IMAGES, len(plan.split.training))
+    )
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
     return graph
@@ -194,7 +201,11 @@ def _train(
     images = plan.image_set.images
     if graph.standardise is not None:
         images = graph.standardise(torch.tensor(images)).numpy()
-    learn, validate = (Examples(images, targets, rows) for rows in (plan.split.training, plan.split.validation))
+    rows = (plan.split.training, plan.split.validation)
+    pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
+    if plan.model.pseudo_classes:
+        pseudo = pseudo_labels(images, *rows, plan.model.pseudo_classes, plan.training.seed)
+    learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
     try:
         train(state, learn, validate, plan.training, after_epoch=after_epoch, progress=progress)
     except DivergedError as error:
@@ -207,6 +218,7 @@ def _calibrated(plan: Plan, graph: InferenceGraph, state: State) -> tuple[TorchD
     state.vae.load_state_dict(state.best_weights)
     images, split = plan.image_set.images, plan.split
     detector = TorchDetector(graph, _record(plan, state), plan.training.device)
+    _fit_reference(graph, images, split.training, plan.training.seed)
     # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
     shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
     calibration = graph.calibration.cpu()
@@ -215,6 +227,14 @@ def _calibrated(plan: Plan, graph: InferenceGraph, state: State) -> tuple[TorchD
     scores = calibration.score(torch.from_numpy(ranking)).numpy()
     calibration.to(plan.training.device)
     return detector, scores
+
+
+def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: npt.NDArray[np.int64], seed: int) -> None:
+    """Fit the statistics of normal images on as many training images as the bank holds."""
+    bank = graph.reference.latents.points
+    rows = np.sort(np.random.default_rng(seed).permutation(training)[: len(bank)])
+    parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
+    graph.fit_reference(torch.from_numpy(images[part]).to(bank.device) for part in parts)
 
 
 def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:

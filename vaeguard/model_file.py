@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vaeguard.torch_detector import TorchDetector
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(detector: TorchDetector, path: str | Path) -> Path:
@@ -49,7 +49,8 @@ def load(path: str | Path, device: str = "auto") -> TorchDetector:
         raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model; give a run folder")
     try:
         spec = from_dict(ModelSpec, record["model"])
-        graph = InferenceGraph(VAE(spec), normal_scores=len(tensors["calibration.normal_scores"]))
+        normal_scores, bank = (len(tensors[name]) for name in ("calibration.normal_scores", "reference.latents.points"))
+        graph = InferenceGraph(VAE(spec), normal_scores, bank)
         graph.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, UsageError) as error:
         raise RefusedError(

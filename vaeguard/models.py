@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vaeguard.likelihoods import Likelihood, likelihood, raw_channels
+from vaeguard.spec import PSEUDO_HEADS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,8 @@ class VAE(nn.Module):
         The learned mean of each normal class where `spec.prior` is `per-class`.
     class_head : nn.Linear or None
         Logits of the normal classes from the posterior mean where `spec.guided`.
+    pseudo_head : nn.Linear or None
+        Logits of all clusterings' pseudo-classes, one after the other, from the posterior mean.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -60,6 +63,8 @@ class VAE(nn.Module):
         n_classes = len(spec.classes)
         self.prior_means = nn.Parameter(torch.randn(n_classes, spec.latent)) if spec.prior == "per-class" else None
         self.class_head = nn.Linear(spec.latent, n_classes) if spec.guided else None
+        n_pseudo = PSEUDO_HEADS * spec.pseudo_classes
+        self.pseudo_head = nn.Linear(spec.latent, n_pseudo) if n_pseudo else None
 
     def hidden(self, image: Tensor) -> list[Tensor]:
         """Activations after each stage of the encoder for `image` (N, C, H, W) in [0, 1]."""
@@ -80,6 +85,12 @@ class VAE(nn.Module):
         if self.posterior_logvar is None:
             return Posterior(mean, None)
         return Posterior(mean, _precise(self.posterior_logvar(features)).clamp(max=MAX_LOGVAR))
+
+    def pseudo_logits(self, mean: Tensor) -> Tensor:
+        """Logits of the pseudo-classes at the posterior `mean` (N, latent), shape (N, PSEUDO_HEADS, clusters)."""
+        assert self.pseudo_head is not None
+        logits: Tensor = _precise(self.pseudo_head(mean))
+        return logits.view(len(logits), PSEUDO_HEADS, -1)
 
     def likelihood(self, latent: Tensor) -> Likelihood:
         """p(x | z) for `latent` (N, latent)."""

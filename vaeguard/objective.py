@@ -46,7 +46,8 @@ def distortion(likelihood: Likelihood, image: Tensor) -> Tensor:
 class Losses:
     """What one pass says of N examples.
 
-    `distortion` (N,) and `kl` (N, latent) in nats; `class_loss` (N,) in nats and `correct` (N,) where guided.
+    `distortion` (N,) and `kl` (N, latent) in nats; `class_loss` (N,) in nats and `correct` (N,) where guided;
+    `pseudo_loss` (N,) in nats, the mean over the clusterings, with pseudo-classes.
     """
 
     posterior_mean: Tensor
@@ -54,30 +55,40 @@ class Losses:
     kl: Tensor
     class_loss: Tensor | None = None
     correct: Tensor | None = None
+    pseudo_loss: Tensor | None = None
 
 
-def losses(vae: VAE, image: Tensor, target: Tensor, noise: Tensor, labels: Tensor | None) -> Losses:
-    """Encode `image`, decode one sample made with `noise` (N, latent), compare with `target`; both (N, C, H, W)."""
+def losses(
+    vae: VAE, image: Tensor, target: Tensor, noise: Tensor, labels: Tensor | None, pseudo: Tensor | None = None
+) -> Losses:
+    """Encode `image`, decode one sample made with `noise` (N, latent), compare with `target`; both (N, C, H, W).
+
+    `labels` (N,) are the classes and `pseudo` (N, PSEUDO_HEADS) the pseudo-classes, where there are any.
+    """
     posterior = vae.posterior(image)
     means = vae.prior_means[labels] if vae.prior_means is not None else 0.0
-    class_loss = correct = None
+    class_loss = correct = pseudo_loss = None
     if vae.class_head is not None and labels is not None:
         logits = vae.class_head(posterior.mean)
         class_loss = F.cross_entropy(logits, labels, reduction="none")
         correct = logits.argmax(1) == labels
+    if vae.pseudo_head is not None and pseudo is not None:
+        flat = vae.pseudo_logits(posterior.mean).flatten(0, 1)
+        pseudo_loss = F.cross_entropy(flat, pseudo.flatten(), reduction="none").view(pseudo.shape).mean(1)
     return Losses(
         posterior_mean=posterior.mean,
         distortion=distortion(vae.likelihood(posterior.sample(noise)), target),
         kl=gaussian_kl(posterior, means),
         class_loss=class_loss,
         correct=correct,
+        pseudo_loss=pseudo_loss,
     )
 
 
 def objective(found: Losses, spec: TrainSpec, beta: float, pixels: int) -> Tensor:
-    """The number that training lowers: mean over the examples of distortion + beta * rate (+ class term).
+    """The number that training lowers: mean over the examples of distortion + beta * rate (+ class terms).
 
-    `pixels` is the number of values in an image; with `reduction="mean"` distortion and class term are taken per value
+    `pixels` is the number of values in an image; with `reduction="mean"` distortion and class terms are taken per value
     and the rate per latent unit. Free bits (Kingma et al., 2016, section 3.2) spare each unit its first nats, on the
     mean over the batch.
     """
@@ -86,8 +97,9 @@ def objective(found: Losses, spec: TrainSpec, beta: float, pixels: int) -> Tenso
     else:
         rate = found.kl.sum(1).mean()
     loss, units = found.distortion.mean(), found.kl.shape[1]
-    if found.class_loss is not None:
-        loss = loss + spec.guide_weight * found.class_loss.mean()
+    for guide in (found.class_loss, found.pseudo_loss):
+        if guide is not None:
+            loss = loss + spec.guide_weight * guide.mean()
     if spec.reduction == "mean":
         loss, rate = loss / pixels, rate / units
     return loss + beta * rate

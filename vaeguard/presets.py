@@ -19,7 +19,7 @@ class Preset:
 
 
 def _classic(about: str, *, epochs: int, reduction: str = "sum", **model: Any) -> Preset:
-    spec = ModelSpec(guided=False, **model)
+    spec = ModelSpec(guided=False, pseudo_classes=0, **model)
     return Preset(spec, TrainSpec(epochs=epochs, schedule="constant", reduction=reduction, bf16=False), about)
 
 

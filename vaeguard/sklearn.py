@@ -46,7 +46,7 @@ FEW_ROWS = 100
 """With fewer rows a tenth of them is too few to shape or rank a score by."""
 
 TABLE_HIDDEN = (64, 32)
-TABLE_EPOCHS = 100
+TABLE_EPOCHS = 30
 """Tables are small next to images: the library's networks and training would cost them time and bring them nothing."""
 
 
@@ -124,6 +124,11 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         make it larger, and with fewer rows, none of which is held out, it is too small.
         """
         return self._inspect(self._batch(X, reset=False)).p_value.astype(np.float64)
+
+    def terms(self, X: Any) -> dict[str, Doubles]:  # noqa: N803
+        """Every term of the score by name, each (n,), higher = more anomalous (`vaeguard.graph.InferenceGraph`)."""
+        found = self._inspect(self._batch(X, reset=False)).terms
+        return {name: values.astype(np.float64) for name, values in found.items()}
 
     def _anomaly_scores(self, X: Any) -> Doubles:  # noqa: N803
         return self._inspect(self._batch(X, reset=False)).score.astype(np.float64)

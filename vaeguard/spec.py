@@ -23,6 +23,12 @@ DEVICES = ("auto", "cpu", "cuda")
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""
 
+PSEUDO_HEADS = 4
+"""How many clusterings the pseudo-classes come from."""
+IMAGES_PER_CLUSTER = 6
+FEWEST_CLUSTERS = 10
+"""Fewer clusters say nothing that the reconstruction does not."""
+
 CLASSIC_SIGMA = 0.5**0.5
 """With this sigma the Gaussian distortion is the summed squared error plus a constant."""
 
@@ -39,11 +45,11 @@ class ModelSpec:
     kind: str | None = field(
         default=None, metadata={"help": "default: conv from 16x16 pixels on, else mlp", "of": MODEL_KINDS}
     )
-    latent: int = field(default=32, metadata={"help": "size of the latent"})
+    latent: int = field(default=64, metadata={"help": "size of the latent"})
     hidden: tuple[int, ...] = field(
         default=(400, 400), metadata={"help": "mlp: hidden sizes of the encoder, the decoder mirrors them"}
     )
-    width: int = field(default=32, metadata={"help": "conv: channels of the first of four layers, doubled each"})
+    width: int = field(default=16, metadata={"help": "conv: channels of the first of four layers, doubled each"})
     activation: str = field(default="relu", metadata={"help": "activation of the hidden layers", "of": ACTIVATIONS})
     dropout: float = field(default=0.0, metadata={"help": "dropout rate of the hidden layers"})
     likelihood: str | None = field(
@@ -59,6 +65,13 @@ class ModelSpec:
     guided: bool | None = field(
         default=None, metadata={"help": "also learn to tell the normal classes apart; default: where there are labels"}
     )
+    pseudo_classes: int = field(
+        default=1000,
+        metadata={"help": "also learn to tell so many clusters of the images apart, at most a sixth of them; 0: none"},
+    )
+    sampled_elbo: bool = field(
+        default=False, metadata={"help": "also give the ELBO over sampled latents and its importance-weighted form"}
+    )
     autoencoder: bool = field(default=False, metadata={"help": "no noise, no rate: the plain autoencoder as baseline"})
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
@@ -72,9 +85,12 @@ class ModelSpec:
         _positive("latent", self.latent)
         _positive("width", self.width)
         _positive("sigma", self.sigma)
+        _not_negative("pseudo_classes", self.pseudo_classes)
         for size in self.hidden or (0,):
             _positive("hidden", size)
         _share("dropout", self.dropout)
+        if self.sampled_elbo and self.prior == "per-class":
+            raise UsageError("--sampled-elbo needs one prior; leave out --prior per-class or --sampled-elbo")
         if self.autoencoder and self.prior == "per-class":
             raise UsageError("an --autoencoder has no prior; leave out --prior per-class or --autoencoder")
 
@@ -83,9 +99,9 @@ class ModelSpec:
         return self.kind or ("mlp" if min(height, width) < 16 else "conv")
 
     def resolved(
-        self, image_shape: tuple[int, int, int], classes: tuple[str, ...], *, vectors: bool = False
+        self, image_shape: tuple[int, int, int], classes: tuple[str, ...], *, images: int = 0, vectors: bool = False
     ) -> ModelSpec:
-        """Return this spec with every open choice settled for images of `image_shape` (C, H, W), or for vectors.
+        """Return this spec with every open choice settled for `images` of `image_shape` (C, H, W), or for vectors.
 
         Raises
         ------
@@ -109,10 +125,15 @@ class ModelSpec:
             kind=self.kind_for(*image_shape[1:]),
             likelihood=self.likelihood or ("gaussian" if vectors else "bernoulli"),
             guided=labelled if self.guided is None else self.guided,
+            pseudo_classes=0 if vectors or self.autoencoder else self._pseudo_classes_for(images),
             image_shape=image_shape,
             classes=classes,
             vectors=vectors,
         )
+
+    def _pseudo_classes_for(self, images: int) -> int:
+        clusters = min(self.pseudo_classes, images // IMAGES_PER_CLUSTER)
+        return clusters if clusters >= FEWEST_CLUSTERS else 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +141,7 @@ class TrainSpec:
     """How a model is trained. Losses are in nats; images are in [0, 1]."""
 
     epochs: int | None = field(
-        default=None, metadata={"help": "most epochs; default: about 6,000 steps, at least 10, at most 400 epochs"}
+        default=None, metadata={"help": "most epochs; default: about 2,000 steps, at least 5, at most 400 epochs"}
     )
     batch_size: int = field(default=128, metadata={"help": "images per step"})
     learning_rate: float = field(default=1e-3, metadata={"help": "step size of AdamW"})
@@ -132,8 +153,14 @@ class TrainSpec:
     reduction: str = field(
         default="sum", metadata={"help": "sum: nats per image; mean: per pixel and per latent unit", "of": REDUCTIONS}
     )
-    guide_weight: float = field(default=20.0, metadata={"help": "guided: nats per nat of class cross-entropy"})
+    guide_weight: float = field(
+        default=20.0, metadata={"help": "nats per nat of cross-entropy of classes and pseudo-classes"}
+    )
     input_noise: float = field(default=0.0, metadata={"help": "sigma of noise on the input only: a denoising VAE"})
+    augment_warp: float | None = field(
+        default=None,
+        metadata={"help": "augmentation: smooth random deformation; default: 1 with pseudo-classes, otherwise 0"},
+    )
     augment_shift: int = field(default=0, metadata={"help": "augmentation: shift by up to so many pixels"})
     augment_rotate: float = field(default=0.0, metadata={"help": "augmentation: rotate by up to so many degrees"})
     augment_noise: float = field(default=0.0, metadata={"help": "augmentation: sigma of noise on the image itself"})
@@ -162,6 +189,7 @@ class TrainSpec:
             _not_negative(name, getattr(self, name))
         for name in ("augment_shift", "augment_rotate", "augment_noise", "seed"):
             _not_negative(name, getattr(self, name))
+        _not_negative("augment_warp", self.augment_warp or 0)
         for name in ("validation", "calibration"):
             _share(name, getattr(self, name))
         if self.validation == 0 or self.calibration == 0 or self.validation + self.calibration > 0.8:

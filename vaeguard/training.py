@@ -42,12 +42,14 @@ class TrainingWarning(UserWarning):
 class Examples:
     """Some rows of a batch of images.
 
-    `images` is uint8 (N, C, H, W), possibly a memory map; `labels` int64 (N,) or None; `rows` the ones that count.
+    `images` is uint8 (N, C, H, W), possibly a memory map, or float32; `labels` int64 (N,) or None; `rows` the ones that
+    count; `pseudo` int64 (rows, PSEUDO_HEADS) are their pseudo-classes.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64] | None
     rows: npt.NDArray[np.int64]
+    pseudo: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,7 +88,7 @@ def start(vae: VAE, spec: TrainSpec) -> State:
 def epochs_for(spec: TrainSpec, images: int) -> int:
     """How many epochs `spec` means for so many training images."""
     steps = max(1, images // spec.batch_size)
-    return spec.epochs or int(np.clip(round(6000 / steps), 10, 400))
+    return spec.epochs or int(np.clip(round(2000 / steps), 5, 400))
 
 
 def train(
@@ -127,7 +129,7 @@ def train(
 
 
 class Batches:
-    """Batches of float images in [0, 1] and labels on the device.
+    """Batches of float images in [0, 1], labels and pseudo-classes on the device.
 
     On CUDA the images live in device memory if they take less than half of it; otherwise rows are gathered from the
     array (or memory map) batch by batch.
@@ -139,18 +141,21 @@ class Batches:
         self.labels = None
         if examples.labels is not None:
             self.labels = torch.from_numpy(examples.labels[examples.rows]).to(device)
+        self.pseudo = None if examples.pseudo is None else torch.from_numpy(examples.pseudo).to(device)
         self.resident = None
         size = len(examples) * examples.images[:1].nbytes
         if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
-    def __call__(self, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def __call__(self, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
         """Yield the examples in `order` by batches of `size`."""
         for rows in torch.split(order, size):
             image = self._gather(rows)
             if self.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
-            yield to_unit(image), None if self.labels is None else self.labels[rows.to(self.device)]
+            picked = rows.to(self.device)
+            labels, pseudo = (None if some is None else some[picked] for some in (self.labels, self.pseudo))
+            yield to_unit(image), labels, pseudo
 
     def _gather(self, rows: Tensor) -> Tensor:
         if self.resident is not None:
@@ -168,14 +173,14 @@ def _train_epoch(
         order = order[:-1]  # a last batch of one image has no batch statistics
     steps = math.ceil(len(order) / spec.batch_size)
     totals = _Means()
-    for step, (image, labels) in enumerate(batches(order, spec.batch_size)):
+    for step, (image, *classes) in enumerate(batches(order, spec.batch_size)):
         position = epoch + step / steps
         rate = _learning_rate(spec, position / epochs)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         beta = spec.beta * min(1.0, position / spec.kl_warmup) if spec.kl_warmup else spec.beta
         target = augment(image, spec, state.noise)
-        loss, found = _forward(state.vae, target, labels, spec, beta, state.noise)
+        loss, found = _forward(state.vae, target, classes, spec, beta, state.noise)
         value = loss.item()
         if not math.isfinite(value):
             raise DivergedError(
@@ -195,12 +200,12 @@ def _train_epoch(
 
 
 def _forward(
-    vae: VAE, target: Tensor, labels: Tensor | None, spec: TrainSpec, beta: float, generator: torch.Generator
+    vae: VAE, target: Tensor, classes: list[Tensor | None], spec: TrainSpec, beta: float, generator: torch.Generator
 ) -> tuple[Tensor, Losses]:
     noise = torch.randn((len(target), vae.spec.latent), generator=generator, device=target.device)
     image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
-        found = losses(vae, image, target, noise, labels)
+        found = losses(vae, image, target, noise, *classes)
     return objective(found, spec, beta, target[0].numel()), found
 
 
@@ -210,8 +215,8 @@ def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, floa
     state.vae.eval()
     generator = torch.Generator(state.noise.device).manual_seed(spec.seed + 1)
     totals, means = _Means(), []
-    for image, labels in batches(torch.arange(len(batches.examples)), 256):
-        loss, found = _forward(state.vae, image, labels, spec, spec.beta, generator)
+    for image, *classes in batches(torch.arange(len(batches.examples)), 256):
+        loss, found = _forward(state.vae, image, classes, spec, spec.beta, generator)
         totals.add(found, loss.item())
         means.append(found.posterior_mean.float())
     row = {f"valid_{name}": value for name, value in totals.means().items()}
@@ -240,6 +245,8 @@ class _Means:
         }
         if found.correct is not None:
             values["class_accuracy"] = found.correct.sum()
+        if found.pseudo_loss is not None:
+            values["pseudo_loss"] = found.pseudo_loss.detach().sum()
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 

@@ -94,7 +94,7 @@ def measure_baseline(task: Task, name: str, seed: int) -> Result:
 
 
 def measure_table(task: TableTask, seed: int, device: str) -> Result:
-    """Fit our estimator for tables on the training rows, and measure its one score on the test rows."""
+    """Fit our estimator for tables on the training rows, and measure its score and terms on the test rows."""
     from vaeguard.devices import pick_device
     from vaeguard.sklearn import VAEDetector
 
@@ -102,7 +102,7 @@ def measure_table(task: TableTask, seed: int, device: str) -> Result:
         started = time.perf_counter()
         detector = VAEDetector(random_state=seed, device=device).fit(task.train)
         fitted = time.perf_counter()
-        scores = {"score": -detector.score_samples(task.test)}
+        scores = {"score": -detector.score_samples(task.test), **detector.terms(task.test)}
         seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
         where = environment(pick_device(device))
         return {**_measured(task, scores), "seconds": seconds, "environment": where}
