@@ -3,8 +3,8 @@
 Each term is turned into its *surprise*, −log10 of the share of normal images with at least that value; surprises of
 different terms compare. A weighted mean of the leading terms' surprises orders the images; what any term has beyond
 nearly all normal images is added, so that a term that tells nothing costs next to nothing and one that screams is
-heard. The result is turned into the score by the same step. Past the bulk of the normal images a generalised Pareto tail keeps
-the order of ever stranger ones (no ties at the top).
+heard. The result is turned into the score by the same step. Past the bulk of the normal images a generalised Pareto
+tail keeps the order of ever stranger ones (no ties at the top).
 """
 
 from __future__ import annotations

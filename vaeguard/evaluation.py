@@ -199,8 +199,8 @@ def rich_tables(evaluation: Evaluation) -> list[Table]:
     terms = Table(
         Column("term", no_wrap=True), title=escape(f"{evaluation.data}: normal {', '.join(evaluation.normal_classes)}")
     )
-    for heading in ("ROC-AUC", "95% interval", "avg. prec.", "no skill", "FPR at 95% TPR"):
-        terms.add_column(heading, justify="right")
+    for heading in ("ROC-AUC", "95%\ninterval", "avg.\nprec.", "no\nskill", "FPR at\n95% TPR"):
+        terms.add_column(heading, justify="right", no_wrap=True)
     for row in evaluation.metrics:
         interval = f"{row.roc_auc_low:.3f}-{row.roc_auc_high:.3f}"
         numbers = (row.average_precision, row.no_skill_precision, row.fpr_at_95_tpr)

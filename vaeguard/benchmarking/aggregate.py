@@ -102,19 +102,20 @@ def means_of(cells: list[Result]) -> list[Row]:
     return means
 
 
-def best_terms(rows: list[Row], means: list[Row]) -> list[dict[str, Any]]:
-    """For each of our fits: the combined score against the term that turned out best, by the mean of the cases."""
+def best_terms(rows: list[Row]) -> list[dict[str, Any]]:
+    """For each of our fits and each case (None: the mean): the combined score against the term that turned out best."""
     found = []
-    methods = dict.fromkeys((row.data, row.method) for row in rows if row.method in OURS)
-    for data, method in methods:
-        chosen = [row for row in means or rows if (row.data, row.method) == (data, method) and _is_term(row)]
-        combined = [row for row in chosen if row.score == "score"]
-        terms = [row for row in chosen if row.score != "score"]
-        if combined and terms:
-            best = max(terms, key=lambda row: row.roc_auc.mean)
-            areas = {"combined": combined[0].roc_auc.mean, "best": best.roc_auc.mean}
-            areas["difference"] = areas["combined"] - areas["best"]
-            found.append({"data": data, "method": method, "term": best.score, **areas})
+    groups: dict[tuple[str, str, str | None], list[Row]] = {}
+    for row in rows:
+        if row.method in OURS and _is_term(row):
+            groups.setdefault((row.data, row.method, row.case), []).append(row)
+    for (data, method, case), group in groups.items():
+        areas = {row.score: row.roc_auc.mean for row in group}
+        combined = areas.pop("score")
+        if areas:
+            term = max(areas, key=lambda name: areas[name])
+            found.append({"data": data, "method": method, "case": case, "term": term, "combined": combined})
+            found[-1] |= {"best": areas[term], "difference": combined - areas[term]}
     return found
 
 

@@ -76,7 +76,7 @@ class BenchmarkReport:
             "skipped": list(self.plan.skipped),
             "rows": [asdict(row) for row in self.rows],
             "means": [asdict(row) for row in self.means],
-            "best_terms": best_terms(self.rows, self.means),
+            "best_terms": best_terms([*self.rows, *self.means]),
             "false_alarms": alarms_of(self.cells),
             "seconds": seconds_of(self.cells),
             "published": [asdict(row) for row in self.plan.published],
