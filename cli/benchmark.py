@@ -23,7 +23,6 @@ from .common import (
 )
 
 NAMES = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
-HEIGHT, WIDTH = BenchmarkSpec("defects").size
 
 
 @click.command(epilog=f"NAME is one of: {NAMES}.")
@@ -36,10 +35,10 @@ HEIGHT, WIDTH = BenchmarkSpec("defects").size
 )
 @click.option("--classes", metavar="LIST", help="one-class-out, one-class: which classes take turns.  [default: all]")
 @click.option("--seeds", type=int, metavar="N", help="Repetitions, with seeds 0 to N-1.  [default: 3, tables 10]")
-@click.option("--fit", "fits", metavar="LIST", help="guided, unlabelled.  [default: all that the benchmark has]")
+@click.option("--fit", "fits", metavar="LIST", help="guided, unlabelled, patches.  [default: all, for defects patches]")
 @click.option("--baselines/--no-baselines", default=True, help="Also measure simple methods.  [default: yes]")
 @click.option("--limit", type=int, metavar="N", help="At most N training and N test examples: only for trying out.")
-@click.option("--size", type=Size(), help=f"defects: scale images to this.  [default: {HEIGHT}x{WIDTH}]")
+@click.option("--size", type=Size(), help="defects: scale images to this.  [default: each set's own]")
 @click.option(
     "--spec", "spec_file", type=click.Path(), help="TOML file of settings as for fit, the same for all cases."
 )

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "--normal-classes", metavar="LIST", help="Classes to fit on: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
 )
 @click.option("-o", "--output", metavar="RUN", help="Run folder.  [default: runs/<data>-<model>-<time>]")
-@click.option("--preset", "preset_name", type=click.Choice(tuple(PRESETS)), help="Start from a classic setting.")
+@click.option("--preset", "preset_name", type=click.Choice(tuple(PRESETS)), help="Start from named settings.")
 @click.option("--spec", "spec_file", type=click.Path(), help="TOML file of settings; options win over it.")
 @click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
 @click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha.")

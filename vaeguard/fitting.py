@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 5.0
 PART_ROWS = 1024
 PICTURED = 12
+CROPS = (12_800, 2048)
+"""A model of patches sees at least so many random ones per epoch, to train on and to validate on."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def fit(
     images: ImageSet | npt.NDArray[Any],
     labels: npt.ArrayLike | None = None,
     *,
+    groups: npt.ArrayLike | None = None,
     normal_classes: str | Sequence[str] | None = None,
     model: ModelSpec | None = None,
     training: TrainSpec | None = None,
@@ -78,6 +81,9 @@ def fit(
         From `vaeguard.open_images`, or an array as `vaeguard.from_array` takes it.
     labels : array of int or str, shape (N,), optional
         Classes of an array's images.
+    groups : array of int or str, shape (N,), optional
+        Images of the same thing (one part under several exposures) have the same group, and no group is on two sides
+        of the split: p-values are honest only if the images that rank the score are strangers to those trained on.
     normal_classes : str or sequence of str, optional
         `"0-8"`, `"good,ok"` or names. Images of other classes are not looked at. Default: all.
     model, training : specs
@@ -96,12 +102,16 @@ def fit(
     Raises
     ------
     UsageError
-        Too few normal images, an unknown class, a spec that does not suit the data, a run folder in use.
+        Too few normal images or groups, an unknown class, a spec that does not suit the data, a run folder in use.
     VaeguardError
         Training diverged, or the run folder cannot be written.
     """
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
-    plan = _plan(image_set, normal_classes, model or ModelSpec(), training or TrainSpec())
+    training = training or TrainSpec()
+    normal = normal_numbers(image_set, normal_classes)
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
+    plan = _plan(image_set, normal, split, model or ModelSpec(), training)
     folder = Path(run) if run else None
     if folder:
         prepare_run(folder, resume=resume)
@@ -123,25 +133,22 @@ def fit(
     return detector
 
 
-def _plan(
-    image_set: ImageSet, normal_classes: str | Sequence[str] | None, model: ModelSpec, training: TrainSpec
-) -> Plan:
-    normal = normal_numbers(image_set, normal_classes)
+def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> Plan:
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
-    shares = {"validation": training.validation, "calibration": training.calibration}
-    split = split_normal(image_set, normal, **shares, seed=training.seed)
     model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
     if model.vectors and _for_images_only(training):
         raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
+    if model.patch and training.input_noise:
+        raise UsageError("--input-noise is for pixels from 0 to 1, not for --patch; use --augment-noise")
     if model.kind == "conv" and training.batch_size == 1:
         raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
     device = pick_device(training.device)
     training = replace(
         training,
         device=device,
-        # Pixels come in 256 steps, as many as bfloat16 tells apart; features can be finer.
-        bf16=has_bf16(device) and not model.vectors if training.bf16 is None else training.bf16,
+        # Pixels come in 256 steps, as many as bfloat16 tells apart; features and contrasts can be finer.
+        bf16=has_bf16(device) and not (model.vectors or model.patch) if training.bf16 is None else training.bf16,
         threads=training.threads or _threads(model),
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
@@ -156,7 +163,7 @@ def _for_images_only(training: TrainSpec) -> bool:
 
 def _threads(model: ModelSpec) -> int:
     """One thread where a step is so short that threads cost more than they bring, otherwise torch's own choice."""
-    tiny = model.kind == "mlp" and int(np.prod(model.image_shape or 0)) * model.hidden[0] < 100_000
+    tiny = model.kind == "mlp" and int(np.prod(model.vae_shape)) * model.hidden[0] < 100_000
     return 1 if tiny else torch.get_num_threads()
 
 
@@ -201,10 +208,12 @@ def _train(
     images = plan.image_set.images
     if graph.standardise is not None:
         images = graph.standardise(torch.tensor(images)).numpy()
-    rows = (plan.split.training, plan.split.validation)
+    rows = [plan.split.training, plan.split.validation]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
     if plan.model.pseudo_classes:
-        pseudo = pseudo_labels(images, *rows, plan.model.pseudo_classes, plan.training.seed)
+        pseudo = pseudo_labels(images, rows[0], rows[1], plan.model.pseudo_classes, plan.training.seed)
+    if plan.model.patch:
+        rows = [np.tile(some, -(-crops // len(some))) for some, crops in zip(rows, CROPS, strict=True)]
     learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
     try:
         train(state, learn, validate, plan.training, after_epoch=after_epoch, progress=progress)
@@ -230,7 +239,9 @@ def _calibrated(plan: Plan, graph: InferenceGraph, state: State) -> tuple[TorchD
 
 
 def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: npt.NDArray[np.int64], seed: int) -> None:
-    """Fit the statistics of normal images on as many training images as the bank holds."""
+    """Fit the statistics of normal images, if the model has any, on as many training images as the bank holds."""
+    if graph.reference is None:
+        return
     bank = graph.reference.latents.points
     rows = np.sort(np.random.default_rng(seed).permutation(training)[: len(bank)])
     parts = np.array_split(rows, -(-len(rows) // PART_ROWS))

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from vaeguard.calibration import Calibration
+from vaeguard.likelihoods import least_distortion
 from vaeguard.objective import distortion, nearest_kl
+from vaeguard.patches import Patches, local_contrast, surrounded, undo_contrast
 from vaeguard.reference import Reference, features_of, movement_of
 from vaeguard.standardise import Standardise
 
@@ -29,6 +31,8 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
     """Names of the terms of a model, in the order of the columns of `scores.csv`."""
     names = ["recon_error", "recon_ratio", "kl", "neg_elbo", "hidden_error", "hidden_distance", "feature_distance"]
     names.append("latent_distance")
+    if spec.patch:
+        names = ["recon_error", "kl", "neg_elbo", "hidden_error"]
     if spec.pseudo_classes:
         names.append("pseudo_entropy")
     if spec.guided:
@@ -41,10 +45,13 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
 def term_weights(spec: ModelSpec) -> dict[str, float]:
     """Weights of the leading terms, whose mean surprise orders the images; the others only sound an alarm.
 
-    For images: half of it is where the image lies among the normal ones, half to which class it belongs, where guided.
-    Vectors have no pseudo-classes that would order the latent, so their error, rate and activations lead. Chosen on
-    sets that no benchmark measures: letters of notMNIST, one class out, and 20 tables.
+    Of images half of it is where they lie among the normal ones, half to which class they belong, where guided. Vectors
+    have no pseudo-classes that would order the latent, so their error, rate and activations lead; both were chosen on
+    data that no benchmark measures so: letters of notMNIST, one class out, and 20 tables of ADBench. Of patches it is
+    how well the model explains them.
     """
+    if spec.patch:
+        return {"recon_error" if spec.autoencoder else "neg_elbo": 1.0}
     if spec.vectors:
         return dict.fromkeys(("recon_ratio", "kl", "hidden_distance", "feature_distance"), 1.0)
     place = {"latent_distance": 1.0, "feature_distance": 1.0}
@@ -73,6 +80,10 @@ class InferenceGraph(nn.Module):
     - `neg_elbo_sampled`, `neg_iwae`: negative ELBO and importance-weighted bound (Burda et al., 2016) over eight
       latents drawn with fixed noise, nats, where `spec.sampled_elbo`
 
+    With `spec.patch` the VAE looks at the local contrast of all patches, a term is the mean of its five largest values
+    over them, and the heatmap is the negative ELBO of a patch, nats per pixel above the least there can be; the terms
+    that compare with statistics of whole images do not exist.
+
     Terms and heatmap of vectors are in standardised units, `restored` is in those of the input.
     """
 
@@ -85,7 +96,8 @@ class InferenceGraph(nn.Module):
         shape = spec.image_shape
         assert shape is not None
         self.standardise = Standardise(shape) if spec.vectors else None
-        self.reference = Reference(shape, _sizes(vae), bank)
+        self.patches = Patches(shape, spec.patch) if spec.patch else None
+        self.reference = None if spec.patch else Reference(shape, _sizes(vae), bank)
         if spec.sampled_elbo:
             generator = torch.Generator().manual_seed(NOISE_SEED)
             self.register_buffer("noise", torch.randn(NOISE_SAMPLES, spec.latent, generator=generator))
@@ -99,9 +111,12 @@ class InferenceGraph(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W), or float32 vectors (N, 1, 1, F)."""
         image = self.prepared(image)
-        terms, restored = self.terms(image)
+        if self.patches is None:
+            terms, restored = self.terms(image)
+            heatmap = (image - restored).square().mean(1)
+        else:
+            terms, restored, heatmap = self._all_over(image, self.patches)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
-        heatmap = (image - restored).square().mean(1)
         if self.standardise is not None:
             restored = self.standardise.restore(restored)
         return {"score": score, "p_value": p_value, **terms, "restored": restored, "heatmap": heatmap}
@@ -110,26 +125,37 @@ class InferenceGraph(nn.Module):
         """The input as the VAE reads it: pixels in [0, 1], standardised vectors; float32 (N, C, H, W)."""
         return to_unit(image) if self.standardise is None else self.standardise(image)
 
+    def _all_over(self, image: Tensor, patches: Patches) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Terms, restoration and heatmap of `image`, (N, C, H, W) in [0, 1], from all its patches."""
+        contrast, mean = local_contrast(surrounded(image))
+        each, restored = self.terms(patches.cut(contrast))
+        terms = {name: patches.strongest(values) for name, values in each.items()}
+        heat = each["neg_elbo"] / restored[0].numel() - least_distortion(self.vae.spec)
+        return terms, undo_contrast(patches.fold(restored), mean), patches.heatmap(heat.clamp(min=0))
+
     def terms(self, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms of `image` as `prepared` returns it, and its restoration, both (N, C, H, W)."""
+        """The terms of `image`, as the VAE reads it, and its restoration, both (N, C, H, W)."""
         vae, reference = self.vae, self.reference
         hidden = vae.hidden(image)
         posterior = vae.posterior_from(hidden[-1])
         likelihood = vae.likelihood(posterior.mean)
         restored = likelihood.mean
         again = vae.hidden(restored)
-        movement = movement_of(hidden, again, posterior.mean, vae.posterior_from(again[-1]).mean)
         error, rate = (image - restored).square(), nearest_kl(vae, posterior)
         terms = {
             "recon_error": error.flatten(1).mean(1),
-            "recon_ratio": reference.error_ratio(error),
             "kl": rate,
             "neg_elbo": distortion(likelihood, image) + rate,
             "hidden_error": torch.stack([_mean_square(a - b) for a, b in zip(hidden, again, strict=True)]).sum(0),
-            "hidden_distance": reference.movements(movement),
-            "feature_distance": reference.feature_distance(features_of(hidden)),
-            "latent_distance": reference.latent_distance(posterior.mean),
         }
+        if reference is not None:
+            movement = movement_of(hidden, again, posterior.mean, vae.posterior_from(again[-1]).mean)
+            terms |= {
+                "recon_ratio": reference.error_ratio(error),
+                "hidden_distance": reference.movements(movement),
+                "feature_distance": reference.feature_distance(features_of(hidden)),
+                "latent_distance": reference.latent_distance(posterior.mean),
+            }
         terms |= self._class_terms(posterior.mean)
         if vae.spec.sampled_elbo:
             terms |= self._sampled(image, posterior)
@@ -161,6 +187,7 @@ class InferenceGraph(nn.Module):
     @torch.no_grad()
     def fit_reference(self, batches: Iterable[Tensor]) -> None:
         """Fit the statistics of normal images on `batches` of training images, as many as the bank holds."""
+        assert self.reference is not None
         errors, features, movements, means = [], [], [], []
         for batch in batches:
             image = self.prepared(batch)

@@ -49,7 +49,8 @@ def load(path: str | Path, device: str = "auto") -> TorchDetector:
         raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model; give a run folder")
     try:
         spec = from_dict(ModelSpec, record["model"])
-        normal_scores, bank = (len(tensors[name]) for name in ("calibration.normal_scores", "reference.latents.points"))
+        normal_scores = len(tensors["calibration.normal_scores"])
+        bank = 1 if spec.patch else len(tensors["reference.latents.points"])
         graph = InferenceGraph(VAE(spec), normal_scores, bank)
         graph.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, UsageError) as error:

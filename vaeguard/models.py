@@ -102,19 +102,13 @@ def _precise(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _shape(spec: ModelSpec) -> tuple[int, int, int]:
-    if spec.image_shape is None:
-        raise ValueError("the spec is not resolved: it has no image shape")
-    return spec.image_shape
-
-
 def _stage(spec: ModelSpec, *layers: nn.Module) -> nn.Sequential:
     dropout = [nn.Dropout(spec.dropout)] if spec.dropout else []
     return nn.Sequential(*layers, ACTIVATIONS[spec.activation](), *dropout)
 
 
 def _mlp(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Module, int]:
-    channels, height, width = _shape(spec)
+    channels, height, width = spec.vae_shape
     sizes = [channels * height * width, *spec.hidden]
     stages = [_stage(spec, nn.Linear(a, b)) for a, b in pairwise(sizes)]
     stages[0].insert(0, nn.Flatten())
@@ -126,7 +120,7 @@ def _mlp(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Module, int]:
 
 
 def _conv(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Module, int]:
-    channels, height, width = _shape(spec)
+    channels, height, width = spec.vae_shape
     grid = (math.ceil(height / 16), math.ceil(width / 16))
     widths = [channels, *(spec.width * factor for factor in (1, 2, 4, 8))]
     stages = [_down(spec, a, b, norm=i > 0) for i, (a, b) in enumerate(pairwise(widths))]

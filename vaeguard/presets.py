@@ -1,4 +1,4 @@
-"""Named settings of the classic VAEs, each reachable exactly."""
+"""Named settings: the classic VAEs, each reachable exactly, and patches that find small defects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vaeguard.spec import ModelSpec, TrainSpec
 
 @dataclass(frozen=True)
 class Preset:
-    """A named pair of specs with the reference that it repeats."""
+    """A named pair of specs and what they are: the reference that they repeat, or their purpose."""
 
     model: ModelSpec
     training: TrainSpec
@@ -42,6 +42,11 @@ PRESETS = {
     "mlp-per-class": _classic(
         "784-400-400-20 with a learned prior mean per class, the simple conditional VAE",
         epochs=20, kind="mlp", latent=20, prior="per-class",
+    ),
+    "patches": Preset(
+        ModelSpec(kind="mlp", hidden=(256, 128), latent=16, activation="gelu", patch=16),
+        TrainSpec(batch_size=256),
+        "16x16 patches, 256-128-16, learned sigma: finds small defects of textured surfaces",
     ),
 }  # fmt: skip
 

@@ -29,6 +29,9 @@ IMAGES_PER_CLUSTER = 6
 FEWEST_CLUSTERS = 10
 """Fewer clusters say nothing that the reconstruction does not."""
 
+FEWEST_PATCH_PIXELS = 4
+"""Patches move by a quarter of their side."""
+
 CLASSIC_SIGMA = 0.5**0.5
 """With this sigma the Gaussian distortion is the summed squared error plus a constant."""
 
@@ -37,13 +40,14 @@ CLASSIC_SIGMA = 0.5**0.5
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones and for vectors. `image_shape`
+    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones, patches and vectors. `image_shape`
     (C, H, W), `classes` (names of the normal classes) and `vectors` (standardised features instead of pixels, shape
     (1, 1, F)) are filled in from the data by `resolved`.
     """
 
     kind: str | None = field(
-        default=None, metadata={"help": "default: conv from 16x16 pixels on, else mlp", "of": MODEL_KINDS}
+        default=None,
+        metadata={"help": "default: conv from 16x16 pixels on, else and for patches mlp", "of": MODEL_KINDS},
     )
     latent: int = field(default=64, metadata={"help": "size of the latent"})
     hidden: tuple[int, ...] = field(
@@ -56,7 +60,7 @@ class ModelSpec:
         default=None,
         metadata={
             "help": "p(image|latent); gaussian: fixed sigma, -image, -pixel: learned;"
-            " default: bernoulli, for vectors gaussian",
+            " default: bernoulli, for vectors gaussian, for patches gaussian-pixel",
             "of": LIKELIHOODS,
         },
     )
@@ -73,6 +77,13 @@ class ModelSpec:
         default=False, metadata={"help": "also give the ELBO over sampled latents and its importance-weighted form"}
     )
     autoencoder: bool = field(default=False, metadata={"help": "no noise, no rate: the plain autoencoder as baseline"})
+    patch: int = field(
+        default=0,
+        metadata={
+            "help": "find small defects: a model of patches of so many pixels a side, applied all over the image;"
+            " 0: of the whole image"
+        },
+    )
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     vectors: bool = False
@@ -89,6 +100,12 @@ class ModelSpec:
         for size in self.hidden or (0,):
             _positive("hidden", size)
         _share("dropout", self.dropout)
+        if self.patch and self.patch < FEWEST_PATCH_PIXELS:
+            raise UsageError(f"--patch must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none, not {self.patch}")
+        if self.patch and (self.guided or self.prior == "per-class"):
+            raise UsageError(
+                "--patch judges places, which have no class; leave out --guided and --prior per-class, or --patch"
+            )
         if self.sampled_elbo and self.prior == "per-class":
             raise UsageError("--sampled-elbo needs one prior; leave out --prior per-class or --sampled-elbo")
         if self.autoencoder and self.prior == "per-class":
@@ -96,7 +113,14 @@ class ModelSpec:
 
     def kind_for(self, height: int, width: int) -> str:
         """The kind of model for images of this size in pixels."""
-        return self.kind or ("mlp" if min(height, width) < 16 else "conv")
+        return self.kind or ("mlp" if self.patch or min(height, width) < 16 else "conv")
+
+    @property
+    def vae_shape(self) -> tuple[int, int, int]:
+        """What the VAE itself takes, (C, H, W): a patch, or the whole image; `resolved` knows it."""
+        if self.image_shape is None:
+            raise ValueError("the spec is not resolved: it has no image shape")
+        return (self.image_shape[0], self.patch, self.patch) if self.patch else self.image_shape
 
     def resolved(
         self, image_shape: tuple[int, int, int], classes: tuple[str, ...], *, images: int = 0, vectors: bool = False
@@ -106,13 +130,17 @@ class ModelSpec:
         Raises
         ------
         UsageError
-            Guiding or a prior per class is asked for, but fewer than two normal classes are labelled; or the model is
-            one for images only and the data are vectors.
+            Guiding or a prior per class is asked for, but fewer than two normal classes are labelled; the model is one
+            for images only and the data are vectors; or the images are too small for its patches.
         """
         if vectors and self.kind == "conv":
             raise UsageError("--model conv looks at neighbouring pixels, which vectors do not have; use --model mlp")
+        if self.patch and self.likelihood == "bernoulli":
+            raise UsageError("--likelihood bernoulli is for pixels from 0 to 1; use another --likelihood for patches")
         if vectors and self.likelihood == "bernoulli":
             raise UsageError("--likelihood bernoulli is for pixels from 0 to 1; vectors take --likelihood gaussian")
+        if self.patch:
+            self._check_patches(image_shape, vectors=vectors)
         labelled = len(classes) > 1
         if self.guided and not labelled:
             raise UsageError(
@@ -123,13 +151,23 @@ class ModelSpec:
         return replace(
             self,
             kind=self.kind_for(*image_shape[1:]),
-            likelihood=self.likelihood or ("gaussian" if vectors else "bernoulli"),
-            guided=labelled if self.guided is None else self.guided,
-            pseudo_classes=0 if vectors or self.autoencoder else self._pseudo_classes_for(images),
+            likelihood=self.likelihood or ("gaussian" if vectors else "gaussian-pixel" if self.patch else "bernoulli"),
+            guided=labelled and not self.patch if self.guided is None else self.guided,
+            pseudo_classes=0 if vectors or self.autoencoder or self.patch else self._pseudo_classes_for(images),
             image_shape=image_shape,
             classes=classes,
             vectors=vectors,
         )
+
+    def _check_patches(self, image_shape: tuple[int, int, int], *, vectors: bool) -> None:
+        if vectors:
+            raise UsageError("--patch is for images; vectors have no places")
+        _, height, width = image_shape
+        if min(height, width) < 2 * self.patch:
+            raise UsageError(
+                f"--patch {self.patch} needs images of at least {2 * self.patch} pixels a side, not {height}x{width};"
+                " use larger images or smaller patches"
+            )
 
     def _pseudo_classes_for(self, images: int) -> int:
         clusters = min(self.pseudo_classes, images // IMAGES_PER_CLUSTER)
@@ -202,6 +240,12 @@ Spec = TypeVar("Spec", ModelSpec, TrainSpec)
 def to_dict(spec: ModelSpec | TrainSpec) -> dict[str, Any]:
     """Return `spec` as JSON-able values."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(spec).items()}
+
+
+def changed(spec: ModelSpec | TrainSpec) -> dict[str, Any]:
+    """Return the settings of `spec` that are not the default."""
+    plain = to_dict(type(spec)())
+    return {name: value for name, value in to_dict(spec).items() if value != plain[name]}
 
 
 def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:

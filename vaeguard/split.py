@@ -39,26 +39,75 @@ class Split:
 
 
 def split_normal(
-    image_set: ImageSet, normal: tuple[int, ...], *, validation: float, calibration: float, seed: int
+    image_set: ImageSet,
+    normal: tuple[int, ...],
+    *,
+    validation: float,
+    calibration: float,
+    seed: int,
+    groups: npt.ArrayLike | None = None,
 ) -> Split:
     """Split the images of each normal class at random; without labels all images are one class.
 
-    `validation` and `calibration` are shares in (0, 1). Every class is in every part.
+    `validation` and `calibration` are shares in (0, 1). Every class is in every part. With `groups` (N,) the images of
+    equal value stay together, and the shares are met as well as whole groups can.
 
     Raises
     ------
     UsageError
-        A class has fewer than 3 images, or there are fewer than 20 normal images.
+        A class has fewer than 3 images, or there are fewer than 20 normal images; or fewer than 3 groups of a class,
+        or a group with images of two normal classes.
     """
     class_rows = _class_rows(image_set, normal)
     generator = np.random.default_rng(seed)
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    members = None if groups is None else _group_numbers(image_set, groups, class_rows)
     for rows in class_rows:
         shuffled = generator.permutation(rows)
         validate, calibrate = (max(1, round(share * len(rows))) for share in (validation, calibration))
+        if members is not None:
+            shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
         for part, some in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
             part.append(some)
     return Split(*(np.sort(np.concatenate(part)) for part in parts))
+
+
+def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:
+    """The rows with those of whole groups to validate and to calibrate on last, and how many these are.
+
+    Groups are dealt in the order of `shuffled`, each where it still fits; the smallest where none does.
+    """
+    sizes = np.bincount(groups)
+    waiting = list(dict.fromkeys(groups.tolist()))
+    parts = []
+    for wanted in (calibrate, validate):
+        taken: list[int] = []
+        for group in waiting:
+            if sizes[[*taken, group]].sum() <= wanted:
+                taken.append(group)
+        taken = taken or [min(waiting, key=lambda group: int(sizes[group]))]
+        waiting = [group for group in waiting if group not in taken]
+        parts.append(shuffled[np.isin(groups, taken)])
+    rest = shuffled[np.isin(groups, waiting)]
+    return np.concatenate([rest, parts[1], parts[0]]), len(parts[1]), len(parts[0])
+
+
+def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[Rows]) -> Rows:
+    """Number of each image's group, after checking that whole groups can be split."""
+    names = np.asarray(groups)
+    if names.shape != (len(image_set),):
+        raise UsageError(f"groups have shape {names.shape}, but there are {len(image_set)} images; give one for each")
+    numbers: Rows = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    seen: set[int] = set()
+    for rows in class_rows:
+        here = set(numbers[rows].tolist())
+        if len(here) < MIN_PER_CLASS:
+            raise UsageError(f"a normal class has {len(here)} groups, it needs {MIN_PER_CLASS}; give finer groups")
+        if shared := seen & here:
+            name = names[numbers == shared.pop()][0]
+            raise UsageError(f"group {str(name)!r} has images of two normal classes; give groups within a class")
+        seen |= here
+    return numbers
 
 
 def normal_numbers(image_set: ImageSet, normal_classes: str | Sequence[str] | None) -> tuple[int, ...]:

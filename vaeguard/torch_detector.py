@@ -49,6 +49,8 @@ class TorchDetector:
         # Matrix products round differently at different batch sizes; blocks of one size keep an image's bits the same
         # whatever its neighbours. Smaller blocks for larger images and costlier models.
         self._block = int(np.clip(BLOCK_VALUES // np.prod(spec.image_shape), 8, BLOCK_ROWS[spec.kind or ""]))
+        if spec.patch:
+            self._block = 1  # the many patches of one image are a block already
 
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
         """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W), or float vectors (N, 1, 1, F).

@@ -15,6 +15,7 @@ from vaeguard.augment import add_noise, augment
 from vaeguard.errors import VaeguardError
 from vaeguard.graph import to_unit
 from vaeguard.objective import Losses, losses, objective
+from vaeguard.patches import local_contrast, random_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,12 +132,15 @@ def train(
 class Batches:
     """Batches of float images in [0, 1], labels and pseudo-classes on the device.
 
+    A model of patches gets one random patch per row, with its surroundings.
+
     On CUDA the images live in device memory if they take less than half of it; otherwise rows are gathered from the
     array (or memory map) batch by batch.
     """
 
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
         self.examples, self.device = examples, device
+        self.patch = vae.spec.patch
         self.channels_last = vae.spec.kind == "conv"
         self.labels = None
         if examples.labels is not None:
@@ -144,18 +148,25 @@ class Batches:
         self.pseudo = None if examples.pseudo is None else torch.from_numpy(examples.pseudo).to(device)
         self.resident = None
         size = len(examples) * examples.images[:1].nbytes
-        if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
+        # Of patches only their windows are gathered; rows may stand here many times.
+        if not self.patch and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
-    def __call__(self, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-        """Yield the examples in `order` by batches of `size`."""
+    def __call__(
+        self, order: Tensor, size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Yield the examples in `order` by batches of `size`; `generator` draws where their patches lie."""
         for rows in torch.split(order, size):
-            image = self._gather(rows)
+            image = self._patches(rows, generator) if self.patch else self._gather(rows)
             if self.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
             picked = rows.to(self.device)
             labels, pseudo = (None if some is None else some[picked] for some in (self.labels, self.pseudo))
             yield to_unit(image), labels, pseudo
+
+    def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        windows = random_windows(self.examples.images, self.examples.rows[rows.numpy()], self.patch, generator)
+        return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
         if self.resident is not None:
@@ -173,13 +184,13 @@ def _train_epoch(
         order = order[:-1]  # a last batch of one image has no batch statistics
     steps = math.ceil(len(order) / spec.batch_size)
     totals = _Means()
-    for step, (image, *classes) in enumerate(batches(order, spec.batch_size)):
+    for step, (image, *classes) in enumerate(batches(order, spec.batch_size, state.noise)):
         position = epoch + step / steps
         rate = _learning_rate(spec, position / epochs)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         beta = spec.beta * min(1.0, position / spec.kl_warmup) if spec.kl_warmup else spec.beta
-        target = augment(image, spec, state.noise)
+        target = _as_seen(state.vae, augment(image, spec, state.noise))
         loss, found = _forward(state.vae, target, classes, spec, beta, state.noise)
         value = loss.item()
         if not math.isfinite(value):
@@ -199,6 +210,11 @@ def _train_epoch(
     return {"epoch": epoch + 1, "learning_rate": rate, "beta": beta, **means}
 
 
+def _as_seen(vae: VAE, image: Tensor) -> Tensor:
+    """Images as they are; of patches with their surroundings the local contrast."""
+    return local_contrast(image)[0] if vae.spec.patch else image
+
+
 def _forward(
     vae: VAE, target: Tensor, classes: list[Tensor | None], spec: TrainSpec, beta: float, generator: torch.Generator
 ) -> tuple[Tensor, Losses]:
@@ -215,8 +231,8 @@ def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, floa
     state.vae.eval()
     generator = torch.Generator(state.noise.device).manual_seed(spec.seed + 1)
     totals, means = _Means(), []
-    for image, *classes in batches(torch.arange(len(batches.examples)), 256):
-        loss, found = _forward(state.vae, image, classes, spec, spec.beta, generator)
+    for image, *classes in batches(torch.arange(len(batches.examples)), 256, generator):
+        loss, found = _forward(state.vae, _as_seen(state.vae, image), classes, spec, spec.beta, generator)
         totals.add(found, loss.item())
         means.append(found.posterior_mean.float())
     row = {f"valid_{name}": value for name, value in totals.means().items()}

@@ -119,8 +119,15 @@ def split_by_group(found: DefectSet, seed: int, limit: int | None = None) -> Ima
     test = test[limited_rows(kinds[test], limit)]
     image_set = replace(from_array(found.images[train]), name=found.name)
     tested = tuple(kinds[test].tolist())
-    several = len(set(tested)) > 2
-    return ImageTask(image_set, None, found.images[test], ~normal[test], tested if several else (), found.masks[test])
+    return ImageTask(
+        image_set,
+        None,
+        found.images[test],
+        ~normal[test],
+        kinds=tested if len(set(tested)) > 2 else (),
+        masks=found.masks[test],
+        groups=tuple(found.groups[row] for row in train),
+    )
 
 
 def _fitted_groups(found: DefectSet, normal: Bools, seed: int) -> list[str]:

@@ -38,8 +38,9 @@ def measure_fit(task: ImageTask, model: ModelSpec, training: TrainSpec, progress
     def work() -> Result:
         started = time.perf_counter()
         detector = fit(
-            task.train, normal_classes=task.normal_classes, model=model, training=training, progress=progress
-        )
+            task.train, groups=task.groups or None, normal_classes=task.normal_classes, model=model, training=training,
+            progress=progress,
+        )  # fmt: skip
         fitted = time.perf_counter()
         scores, p_values = _inspect(detector, task.test)
         seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}

@@ -25,18 +25,20 @@ from vaeguard.benchmarking.methods import (
 from vaeguard.benchmarking.odds import FOLDER, TABLES, published_tables, read_table, split_table
 from vaeguard.benchmarking.other_sets import OTHER_SETS
 from vaeguard.benchmarking.published import Published, published
+from vaeguard.benchmarking.spec import DEFAULT_SIZES
 from vaeguard.benchmarking.tasks import ImageTask, TableTask, limited_rows
 from vaeguard.classes import parse_classes
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.named_sets import NAMES
-from vaeguard.spec import ModelSpec, TrainSpec, to_dict
+from vaeguard.presets import PRESETS
+from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict
 from vaeguard.split import normal_numbers, split_normal
 
 if TYPE_CHECKING:
     from vaeguard.benchmarking.spec import BenchmarkSpec
     from vaeguard.image_set import ImageSet
 
-COSTS = {"guided": 100, "unlabelled": 100, "vaeguard": 100, "classifier": 50}
+COSTS = {"guided": 100, "unlabelled": 100, "patches": 100, "vaeguard": 100, "classifier": 50}
 BASELINE_COST = 4
 PLACES = ("device", "threads")
 """Settings of a fit that say where it runs, not what it does."""
@@ -47,7 +49,8 @@ PROTOCOLS = {
     "ood": "Fitted on the normal set's official training part; its official test part against that of the other set.",
     "tables": "60 % of the rows at random, anomalies among them, to fit on and to standardise by; 40 % to test.",
     "defects": "Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each seed;"
-    " the images of all other groups, defect-free and defective; of a test pair template and defective board.",
+    " the images of all other groups, defect-free and defective; of a test pair template and defective board. Those"
+    " held out from the fit to calibrate by share no group with those trained on.",
 }
 
 CaseTasks = Callable[[int], ImageTask | TableTask]
@@ -136,6 +139,8 @@ def _fit_job(
         settings = {"task": task.sha256, "estimator": table_settings()}
         return Job(cell, settings, lambda _: measure_table(task, training.seed, training.device), COSTS[fit])
     measure = measure_classifier if fit == "classifier" else measure_fit
+    if fit == "patches":
+        model, training = _for_patches(model, training)
     model = replace(model, guided=fit == "guided")
     settings = {
         "task": task.sha256,
@@ -146,10 +151,17 @@ def _fit_job(
     return Job(cell, settings, lambda progress: measure(task, model, training, progress), COSTS[fit])
 
 
+def _for_patches(model: ModelSpec, training: TrainSpec) -> tuple[ModelSpec, TrainSpec]:
+    """The settings that find small defects, with those that differ from the library's defaults kept."""
+    chosen = PRESETS["patches"]
+    model = from_dict(ModelSpec, to_dict(chosen.model) | changed(model))
+    return model, from_dict(TrainSpec, to_dict(chosen.training) | changed(training))
+
+
 def _fit_split(task: ImageTask, training: TrainSpec) -> str:
     normal = normal_numbers(task.train, task.normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
-    return split_normal(task.train, normal, **shares, seed=training.seed).digest()
+    return split_normal(task.train, normal, **shares, seed=training.seed, groups=task.groups or None).digest()
 
 
 def _baseline_job(cell: Cell, task: ImageTask | TableTask) -> Job:
@@ -241,7 +253,7 @@ def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
         if name not in DEFECT_SETS:
             raise UsageError(f"--data {name!r} is no set of defects; known are {', '.join(DEFECT_SETS)}")
         try:
-            found = DEFECT_SETS[name](spec.data_dir, spec.size)
+            found = DEFECT_SETS[name](spec.data_dir, spec.size or DEFAULT_SIZES[name])
         except VaeguardError as error:
             skipped.append(f"{name} skipped: {error}")
             continue

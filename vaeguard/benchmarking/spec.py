@@ -18,9 +18,11 @@ FITS = {
     "one-class": ("unlabelled",),
     "ood": ("guided", "unlabelled"),
     "tables": ("vaeguard",),
-    "defects": ("unlabelled",),
+    "defects": ("patches", "unlabelled"),
 }
-"""How our own method can be fitted in each benchmark; by default every way is measured."""
+"""How our own method can be fitted in each benchmark."""
+DEFAULT_FITS = {"defects": ("patches",)}
+"""Which of them are measured by default; where not named, every one."""
 
 SEEDS = {"tables": 10}
 DEFAULT_SEEDS = 3
@@ -30,7 +32,8 @@ DEFAULT_DATA = {
     "ood": "fashion-mnist:mnist,mnist:fashion-mnist,mnist:notmnist,mnist:omniglot",
     "defects": "magnetic-tile,deeppcb-77000",
 }
-DEFAULT_SIZE = (128, 128)
+DEFAULT_SIZES = {"magnetic-tile": (168, 144), "deeppcb-77000": (320, 320)}
+"""Half of the median tile, whose sizes differ, and half of a board: what tells a defect then lies within 16 pixels."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,13 @@ class BenchmarkSpec:
     seeds : int or None
         Repetitions with seeds 0, 1, ...; None means 10 for `tables`, else 3.
     fits : tuple of str
-        Ways to fit our own method, `guided`, `unlabelled`; empty means all that the benchmark has.
+        Ways to fit our own method, `guided`, `unlabelled`, `patches`; empty means the benchmark's default.
     baselines : bool
         Also measure simple methods on the same split.
     limit : int or None
         At most so many training and so many test examples: for trying out, and reported as a trial.
-    size : (H, W)
-        `defects`: images are scaled to this height and width in pixels.
+    size : (H, W) or None
+        `defects`: images are scaled to this height and width in pixels; None takes each set's own.
     data_dir : str or None
         Where named data lies; None takes $VAEGUARD_DATA, else `data`.
     download : bool
@@ -70,7 +73,7 @@ class BenchmarkSpec:
     fits: tuple[str, ...] = ()
     baselines: bool = True
     limit: int | None = None
-    size: tuple[int, int] = DEFAULT_SIZE
+    size: tuple[int, int] | None = None
     data_dir: str | None = None
     download: bool = False
 
@@ -100,4 +103,4 @@ class BenchmarkSpec:
     @property
     def fit_names(self) -> tuple[str, ...]:
         """How our own method is fitted."""
-        return self.fits or FITS[self.name]
+        return self.fits or DEFAULT_FITS.get(self.name, FITS[self.name])

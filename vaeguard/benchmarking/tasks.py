@@ -41,6 +41,8 @@ class ImageTask:
         Kind of each anomalous test image, `""` for normal ones; empty if there is one kind only.
     masks : bool (N, H, W) or None
         Where each test image is defective.
+    groups : tuple of str
+        Group of each training image, of which none may be on two sides of a split; empty if each is by itself.
     """
 
     train: ImageSet
@@ -49,6 +51,7 @@ class ImageTask:
     anomalous: Bools
     kinds: tuple[str, ...] = ()
     masks: Bools | None = None
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_both_kinds(self.anomalous, self.train.name)
