@@ -139,8 +139,6 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
     model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
     if model.vectors and _for_images_only(training):
         raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
-    if model.patch and training.input_noise:
-        raise UsageError("--input-noise is for pixels from 0 to 1, not for --patch; use --augment-noise")
     if model.kind == "conv" and training.batch_size == 1:
         raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
     device = pick_device(training.device)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 MIN_SIGMA = 1 / 255
 """Pixels are known to one grey level only; a smaller learned sigma would buy nats without knowing more."""
-MIN_CONTRAST_SIGMA = 0.03
-"""What one grey level of a mid-grey pixel is in the local contrast of patches."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Bernoulli:
 class Gaussian:
     """Independent normal values with `mean` (N, C, H, W) and `sigma`, which broadcasts to it.
 
-    Pixels lie in 0 to 1; vectors are standardised, patches in local contrast, and both anywhere.
+    Pixels lie in 0 to 1; vectors are standardised and anywhere.
     """
 
     mean: Tensor
@@ -81,21 +79,17 @@ def likelihood(spec: ModelSpec, raw: Tensor) -> Likelihood:
     mean, spread = raw.chunk(2, dim=1)
     if spec.likelihood == "gaussian-image":
         spread = spread.mean(dim=(1, 2, 3), keepdim=True)
-    return Gaussian(_mean(spec, mean), _min_sigma(spec) + F.softplus(spread))
+    return Gaussian(_mean(spec, mean), MIN_SIGMA + F.softplus(spread))
 
 
 def least_distortion(spec: ModelSpec) -> float:
     """The least that −log p(x | z) can be, nats per value."""
     if spec.likelihood == "bernoulli":
         return 0.0
-    sigma = spec.sigma if spec.likelihood == "gaussian" else _min_sigma(spec)
+    sigma = spec.sigma if spec.likelihood == "gaussian" else MIN_SIGMA
     return math.log(sigma) + 0.5 * math.log(2 * math.pi)
 
 
 def _mean(spec: ModelSpec, raw: Tensor) -> Tensor:
-    """Pixels end at black and white; standardised features and contrasts of patches end nowhere."""
-    return raw if spec.vectors or spec.patch else torch.sigmoid(raw)
-
-
-def _min_sigma(spec: ModelSpec) -> float:
-    return MIN_CONTRAST_SIGMA if spec.patch else MIN_SIGMA
+    """Pixels end at black and white; standardised features end nowhere."""
+    return raw if spec.vectors else torch.sigmoid(raw)

@@ -27,8 +27,6 @@ RADIUS = 15
 """What surrounds a pixel: 31x31 pixels."""
 FLOOR = 0.03
 """Added to pixels before their logarithm, so that the noise of dark ones is not blown up."""
-GAIN = 4.0
-"""Makes the contrast of textured surfaces vary by about 1, as a network likes its input."""
 
 
 def surrounded(image: Tensor) -> Tensor:
@@ -39,8 +37,8 @@ def surrounded(image: Tensor) -> Tensor:
 def local_contrast(image: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels against their surroundings, with exposure and shading taken off.
 
-    The contrast is four times the logarithm of a pixel, 0.03 added, less the mean of those of the 31x31 around it: 0 in
-    flat areas, and 4 where a pixel is e times as bright as its surroundings.
+    With r the ratio of a pixel to the geometric mean of the 31x31 around it, 0.03 added to each, the contrast is
+    r² / (1 + r²): 0.5 in flat areas, and about half the logarithm of r above that for faint texture.
 
     Parameters
     ----------
@@ -50,18 +48,18 @@ def local_contrast(image: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     float32 (N, C, H, W), float32 (N, C, H, W)
-        Contrast, between −15 and 15, and the mean logarithm of the surroundings.
+        Contrast in (0, 1), and the mean logarithm of the surroundings.
     """
     logs = torch.log(image + FLOOR)
     side = 2 * RADIUS + 1
     # Two passes of 31 instead of one of 961.
     mean = F.avg_pool2d(F.avg_pool2d(logs, (side, 1), 1), (1, side), 1)
-    return GAIN * (logs[:, :, RADIUS:-RADIUS, RADIUS:-RADIUS] - mean), mean
+    return torch.sigmoid(2 * (logs[:, :, RADIUS:-RADIUS, RADIUS:-RADIUS] - mean)), mean
 
 
 def undo_contrast(contrast: Tensor, mean: Tensor) -> Tensor:
     """Pixels in [0, 1] from what `local_contrast` returns."""
-    return (torch.exp(mean + contrast / GAIN) - FLOOR).clamp(0, 1)
+    return (torch.exp(mean + 0.5 * torch.logit(contrast, eps=1e-6)) - FLOOR).clamp(0, 1)
 
 
 def random_windows(images: npt.NDArray[uint8], rows: npt.NDArray[int64], patch: int, draw: torch.Generator) -> Tensor:

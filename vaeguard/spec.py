@@ -135,8 +135,6 @@ class ModelSpec:
         """
         if vectors and self.kind == "conv":
             raise UsageError("--model conv looks at neighbouring pixels, which vectors do not have; use --model mlp")
-        if self.patch and self.likelihood == "bernoulli":
-            raise UsageError("--likelihood bernoulli is for pixels from 0 to 1; use another --likelihood for patches")
         if vectors and self.likelihood == "bernoulli":
             raise UsageError("--likelihood bernoulli is for pixels from 0 to 1; vectors take --likelihood gaussian")
         if self.patch:
