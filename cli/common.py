@@ -59,7 +59,8 @@ def _option(name: str, item: dataclasses.Field[Any]) -> Decorator:
         flag = f"--{name}/--un{name}" if name == "guided" else f"--{name}/--no-{name}"
         return click.option(flag, item.name, default=None, help=text + shown)
     choices = click.Choice(item.metadata["of"]) if "of" in item.metadata else None
-    types = {"int": int, "float": float, "str": choices, "tuple[int, ...]": IntegerList()}
+    lists = {"tuple[int, ...]": IntegerList(), "tuple[str, ...]": NameList()}
+    types = {"int": int, "float": float, "str": choices, **lists}
     return click.option(f"--{name}", item.name, type=types[kind], default=None, help=text + shown)
 
 
@@ -80,6 +81,16 @@ class IntegerList(click.ParamType[tuple[int, ...]]):
             return tuple(int(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is no list of whole numbers such as 400,400", param, ctx)
+
+
+class NameList(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ARG002
+        """`kl,neg_elbo` to ("kl", "neg_elbo")."""
+        return tuple(part.strip() for part in str(value).split(",") if part.strip())
 
 
 class Size(click.ParamType[tuple[int, int]]):

@@ -5,6 +5,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec
+from vaeguard.errors import UsageError
 from vaeguard.graph import NOISE_SAMPLES, InferenceGraph, term_names, term_weights
 from vaeguard.models import VAE
 from vaeguard.objective import distortion
@@ -166,3 +167,29 @@ def test_names_of_terms_follow_the_spec(images, classes):
     assert ("pseudo_entropy" in names) is (images > 0)
     assert ("class_surprise" in names) is bool(classes)
     assert InferenceGraph(VAE(spec)).term_names == names
+
+
+def test_terms_can_be_left_out():
+    without = ("hidden_error", "hidden_distance", "latent_distance", "feature_distance", "kl")
+    spec = ModelSpec(latent=5, hidden=(8,), without=without).resolved((1, 8, 8), ())
+    graph = InferenceGraph(VAE(spec)).eval()
+    passes = []
+    graph.vae.stages[0].register_forward_hook(lambda *_: passes.append(1))
+    results = graph(torch.rand(3, 1, 8, 8))
+    assert graph.term_names == ("recon_error", "recon_ratio", "neg_elbo")
+    assert not set(without) & results.keys()
+    assert len(passes) == 1  # nothing is encoded again for terms that nobody asked for
+    assert torch.unique(graph.calibration.weights).numel() == 1  # no leading term is left, so all lead
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"without": ("nonsense",)}, "no such term; it has recon_error"),
+        ({"without": ("class_energy",)}, "no such term"),
+        ({"autoencoder": True, "without": tuple(ALWAYS - {"kl", "neg_elbo"})}, "leaves no term"),
+    ],
+)
+def test_terms_that_cannot_be_left_out_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        InferenceGraph(VAE(ModelSpec(latent=5, hidden=(8,), **settings).resolved((1, 8, 8), ())))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vaeguard.calibration import Calibration
+from vaeguard.errors import UsageError
 from vaeguard.likelihoods import least_distortion
 from vaeguard.objective import distortion, nearest_kl
 from vaeguard.patches import Patches, local_contrast, surrounded, undo_contrast
@@ -23,12 +24,22 @@ if TYPE_CHECKING:
     from vaeguard.models import VAE, Posterior
     from vaeguard.spec import ModelSpec
 
+RATES = {"kl", "neg_elbo", "neg_elbo_sampled", "neg_iwae"}
+"""Terms that an autoencoder has not: it has no rate, and its negative ELBO is the distortion alone."""
+MOVEMENTS = {"hidden_error", "hidden_distance"}
+"""Terms that need the reconstruction to be encoded again."""
 NOISE_SAMPLES = 8
 NOISE_SEED = 0
 
 
 def term_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the terms of a model, in the order of the columns of `scores.csv`."""
+    """Names of the terms of a model, in the order of the columns of `scores.csv`.
+
+    Raises
+    ------
+    UsageError
+        `spec.without` names a term that the model has not, or leaves none.
+    """
     names = ["recon_error", "recon_ratio", "kl", "neg_elbo", "hidden_error", "hidden_distance", "feature_distance"]
     names.append("latent_distance")
     if spec.patch:
@@ -39,7 +50,13 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
         names += ["class_energy", "class_surprise"]
     if spec.sampled_elbo:
         names += ["neg_elbo_sampled", "neg_iwae"]
-    return tuple(names)
+    for name in spec.without:
+        if name not in names:
+            raise UsageError(f"--without {name}: the model has no such term; it has {', '.join(names)}")
+    kept = tuple(name for name in names if name not in spec.without)
+    if not set(kept) - (RATES if spec.autoencoder else set()):
+        raise UsageError("--without leaves no term to make a score of; leave out fewer")
+    return kept
 
 
 def term_weights(spec: ModelSpec) -> dict[str, float]:
@@ -80,9 +97,9 @@ class InferenceGraph(nn.Module):
     - `neg_elbo_sampled`, `neg_iwae`: negative ELBO and importance-weighted bound (Burda et al., 2016) over eight
       latents drawn with fixed noise, nats, where `spec.sampled_elbo`
 
-    With `spec.patch` the VAE looks at the local contrast of all patches, a term is the mean of its five largest values
-    over them, and the heatmap is the negative ELBO of a patch, nats per pixel above the least there can be; the terms
-    that compare with statistics of whole images do not exist.
+    `spec.without` leaves terms out. With `spec.patch` the VAE looks at the local contrast of all patches, a term is the
+    mean of its five largest values over them, and the heatmap is the negative ELBO of a patch, nats per pixel above the
+    least there can be; the terms that compare with statistics of whole images do not exist.
 
     Terms and heatmap of vectors are in standardised units, `restored` is in those of the input.
     """
@@ -102,11 +119,11 @@ class InferenceGraph(nn.Module):
             generator = torch.Generator().manual_seed(NOISE_SEED)
             self.register_buffer("noise", torch.randn(NOISE_SAMPLES, spec.latent, generator=generator))
         self.term_names = term_names(spec)
-        # An autoencoder has no rate, and its negative ELBO is the distortion alone.
-        without = {"kl", "neg_elbo", "neg_elbo_sampled", "neg_iwae"} if spec.autoencoder else set()
+        without = RATES if spec.autoencoder else set()
         self.combined_names = tuple(name for name in self.term_names if name not in without)
-        weights = term_weights(spec)
-        self.calibration = Calibration([weights.get(name, 0.0) for name in self.combined_names], normal_scores)
+        weights = [term_weights(spec).get(name, 0.0) for name in self.combined_names]
+        # Where every leading term is switched off, the others lead alike.
+        self.calibration = Calibration(weights if any(weights) else [1.0] * len(weights), normal_scores)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W), or float32 vectors (N, 1, 1, F)."""
@@ -116,6 +133,7 @@ class InferenceGraph(nn.Module):
             heatmap = (image - restored).square().mean(1)
         else:
             terms, restored, heatmap = self._all_over(image, self.patches)
+        terms = {name: terms[name] for name in self.term_names}
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
         if self.standardise is not None:
             restored = self.standardise.restore(restored)
@@ -134,32 +152,39 @@ class InferenceGraph(nn.Module):
         return terms, undo_contrast(patches.fold(restored), mean), patches.heatmap(heat.clamp(min=0))
 
     def terms(self, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms of `image`, as the VAE reads it, and its restoration, both (N, C, H, W)."""
+        """Terms of `image`, as the VAE reads it, left out or not, and its restoration, both (N, C, H, W)."""
         vae, reference = self.vae, self.reference
         hidden = vae.hidden(image)
         posterior = vae.posterior_from(hidden[-1])
         likelihood = vae.likelihood(posterior.mean)
         restored = likelihood.mean
-        again = vae.hidden(restored)
         error, rate = (image - restored).square(), nearest_kl(vae, posterior)
         terms = {
             "recon_error": error.flatten(1).mean(1),
             "kl": rate,
             "neg_elbo": distortion(likelihood, image) + rate,
-            "hidden_error": torch.stack([_mean_square(a - b) for a, b in zip(hidden, again, strict=True)]).sum(0),
         }
+        if MOVEMENTS & set(self.term_names):
+            terms |= self._movement_terms(hidden, posterior.mean, restored)
         if reference is not None:
-            movement = movement_of(hidden, again, posterior.mean, vae.posterior_from(again[-1]).mean)
             terms |= {
                 "recon_ratio": reference.error_ratio(error),
-                "hidden_distance": reference.movements(movement),
                 "feature_distance": reference.feature_distance(features_of(hidden)),
                 "latent_distance": reference.latent_distance(posterior.mean),
             }
         terms |= self._class_terms(posterior.mean)
         if vae.spec.sampled_elbo:
             terms |= self._sampled(image, posterior)
-        return {name: terms[name] for name in self.term_names}, restored
+        return terms, restored
+
+    def _movement_terms(self, hidden: list[Tensor], mean: Tensor, restored: Tensor) -> dict[str, Tensor]:
+        again = self.vae.hidden(restored)
+        moved = [_mean_square(a - b) for a, b in zip(hidden, again, strict=True)]
+        terms = {"hidden_error": torch.stack(moved).sum(0)}
+        if self.reference is not None:
+            movement = movement_of(hidden, again, mean, self.vae.posterior_from(again[-1]).mean)
+            terms["hidden_distance"] = self.reference.movements(movement)
+        return terms
 
     def _class_terms(self, mean: Tensor) -> dict[str, Tensor]:
         terms = {}

@@ -76,6 +76,9 @@ class ModelSpec:
     sampled_elbo: bool = field(
         default=False, metadata={"help": "also give the ELBO over sampled latents and its importance-weighted form"}
     )
+    without: tuple[str, ...] = field(
+        default=(), metadata={"help": "terms of the score to leave out, such as hidden_error,hidden_distance"}
+    )
     autoencoder: bool = field(default=False, metadata={"help": "no noise, no rate: the plain autoencoder as baseline"})
     patch: int = field(
         default=0,
