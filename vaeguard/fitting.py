@@ -23,7 +23,7 @@ from vaeguard.models import VAE
 from vaeguard.packed import from_array
 from vaeguard.pictures import pick_examples
 from vaeguard.pseudo_classes import pseudo_labels
-from vaeguard.reference import BANK_IMAGES
+from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, prepare_run, write_history, write_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
@@ -182,7 +182,7 @@ def _torch_settings(training: TrainSpec) -> Iterator[None]:
 def _graph(plan: Plan) -> InferenceGraph:
     """The graph with fresh weights; vectors are standardised by the training rows only."""
     graph = InferenceGraph(
-        VAE(plan.model), normal_scores=len(plan.split.calibration), bank=min(BANK_IMAGES, len(plan.split.training))
+        VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
     )
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
@@ -237,13 +237,13 @@ def _calibrated(plan: Plan, graph: InferenceGraph, state: State) -> tuple[TorchD
 
 
 def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: npt.NDArray[np.int64], seed: int) -> None:
-    """Fit the statistics of normal images, if the model has any, on as many training images as the bank holds."""
+    """Fit the statistics of normal images, if the model has any, on a sample of the training images."""
     if graph.reference is None:
         return
-    bank = graph.reference.latents.points
-    rows = np.sort(np.random.default_rng(seed).permutation(training)[: len(bank)])
+    rows = np.sort(np.random.default_rng(seed).permutation(training)[:IMAGES])
     parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
-    graph.fit_reference(torch.from_numpy(images[part]).to(bank.device) for part in parts)
+    device = graph.reference.difficulty.device
+    graph.fit_reference((torch.from_numpy(images[part]).to(device) for part in parts), seed)
 
 
 def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:

@@ -87,10 +87,9 @@ class InferenceGraph(nn.Module):
     - `hidden_error`: how far the encoder's activations move when it reads its own reconstruction, mean square per
       layer, summed (RaPP's SAP; Kim et al., ICLR 2020)
     - `hidden_distance`: the same movement against how it varies among normal images (RaPP's NAP)
-    - `feature_distance`: distance of the encoder's last activations from those of the five nearest normal images, in
-      the directions that tell normal images apart (deep nearest neighbours; Sun et al., ICML 2022)
-    - `latent_distance`: distance of the posterior mean, taken to unit length, from those of the five nearest normal
-      images: where the aggregate posterior is thin
+    - `feature_distance`: distance of the encoder's last activations from the nearest of 2,000 clusters of normal ones,
+      in the directions that tell normal images apart (deep nearest neighbours; Sun et al., ICML 2022)
+    - `latent_distance`: the same of the posterior mean, taken to unit length: where the aggregate posterior is thin
     - `pseudo_entropy`: entropy of the pseudo-class probabilities, nats, mean over the clusterings
     - `class_energy`: −logsumexp of the class logits (Liu et al., NeurIPS 2020), where guided
     - `class_surprise`: −log of the largest class probability, nats (Hendrycks & Gimpel, ICLR 2017), where guided
@@ -106,7 +105,7 @@ class InferenceGraph(nn.Module):
 
     noise: Tensor
 
-    def __init__(self, vae: VAE, normal_scores: int = 0, bank: int = 1) -> None:
+    def __init__(self, vae: VAE, normal_scores: int = 0, centres: int = 1) -> None:
         super().__init__()
         self.vae = vae
         spec = vae.spec
@@ -114,7 +113,7 @@ class InferenceGraph(nn.Module):
         assert shape is not None
         self.standardise = Standardise(shape) if spec.vectors else None
         self.patches = Patches(shape, spec.patch) if spec.patch else None
-        self.reference = None if spec.patch else Reference(shape, _sizes(vae), bank)
+        self.reference = None if spec.patch else Reference(shape, _sizes(vae), centres)
         if spec.sampled_elbo:
             generator = torch.Generator().manual_seed(NOISE_SEED)
             self.register_buffer("noise", torch.randn(NOISE_SAMPLES, spec.latent, generator=generator))
@@ -210,8 +209,8 @@ class InferenceGraph(nn.Module):
         return {"neg_elbo_sampled": -each.mean(0), "neg_iwae": math.log(len(each)) - each.logsumexp(0)}
 
     @torch.no_grad()
-    def fit_reference(self, batches: Iterable[Tensor]) -> None:
-        """Fit the statistics of normal images on `batches` of training images, as many as the bank holds."""
+    def fit_reference(self, batches: Iterable[Tensor], seed: int) -> None:
+        """Fit the statistics of normal images on `batches` of training images; `seed` starts their clusters."""
         assert self.reference is not None
         errors, features, movements, means = [], [], [], []
         for batch in batches:
@@ -225,7 +224,7 @@ class InferenceGraph(nn.Module):
             movements.append(movement_of(hidden, again, mean, self.vae.posterior_from(again[-1]).mean))
             means.append(mean)
         squared_error = torch.stack(errors).sum(0) / sum(map(len, means))
-        self.reference.fit(squared_error, torch.cat(features), torch.cat(movements), torch.cat(means))
+        self.reference.fit(squared_error, torch.cat(features), torch.cat(movements), torch.cat(means), seed)
 
 
 @torch.no_grad()

@@ -50,8 +50,8 @@ def load(path: str | Path, device: str = "auto") -> TorchDetector:
     try:
         spec = from_dict(ModelSpec, record["model"])
         normal_scores = len(tensors["calibration.normal_scores"])
-        bank = 1 if spec.patch else len(tensors["reference.latents.points"])
-        graph = InferenceGraph(VAE(spec), normal_scores, bank)
+        centres = 1 if spec.patch else len(tensors["reference.latents.centres"])
+        graph = InferenceGraph(VAE(spec), normal_scores, centres)
         graph.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, UsageError) as error:
         raise RefusedError(

@@ -50,24 +50,32 @@ def pseudo_labels(
     int64 (len(training), PSEUDO_HEADS) and int64 (len(others), PSEUDO_HEADS)
         Numbers from 0 to below `clusters`, one column per clustering.
     """
-    from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import PCA
 
     sample = np.random.default_rng(seed).permutation(training)[:SAMPLE]
     small = _small(images, np.sort(sample))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fewer distinct images than clusters is no fault here
+        warnings.simplefilter("ignore")  # images that are all the same are no fault here
         pca = PCA(min(COMPONENTS, *small.shape), svd_solver="randomized", random_state=seed).fit(small)
         points, other_points = (_directions(pca, images, rows) for rows in (training, others))
         columns = []
         for head in range(PSEUDO_HEADS):
-            kmeans = MiniBatchKMeans(
-                clusters, init="random", n_init=1, max_iter=20, batch_size=4096, random_state=seed + head,
-                reassignment_ratio=0,
-            ).fit(points)  # fmt: skip
+            kmeans = cluster(points, clusters, seed + head)
             columns.append((kmeans.predict(points), kmeans.predict(other_points)))
     labels, other_labels = (np.stack(column, 1).astype(np.int64) for column in zip(*columns, strict=True))
     return labels, other_labels
+
+
+def cluster(points: Floats, clusters: int, seed: int) -> Any:
+    """k-means of `points` (n, D): scikit-learn's fitted estimator."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    kmeans = MiniBatchKMeans(
+        clusters, init="random", n_init=1, max_iter=20, batch_size=4096, random_state=seed, reassignment_ratio=0
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct points than clusters is no fault here
+        return kmeans.fit(points)
 
 
 def _directions(pca: Any, images: npt.NDArray[Any], rows: Rows) -> Floats:

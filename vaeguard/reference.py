@@ -8,15 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vaeguard.pseudo_classes import cluster
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 DIRECTIONS = 128
 FEATURE_DIRECTIONS = 64
-NEIGHBOURS = 5
-BANK_IMAGES = 10_000
-"""How many training images, at most, new ones are compared with."""
+IMAGES = 10_000
+"""How many training images, at most, the statistics are taken from."""
+CENTRES, IMAGES_PER_CENTRE = 2000, 3
 PAIRS = 3000
 EXACT_VALUES = 1500
 """Of more values the main directions are found by a randomised decomposition: the exact one takes minutes."""
@@ -75,19 +77,29 @@ def _main_directions(centred: Tensor, kept: int) -> tuple[Tensor, Tensor]:
 
 
 class Neighbours(nn.Module):
-    """The distance to the nearest of `bank` points of D values, at which normal images lie."""
+    """The distance to where normal images lie: the centres of so many clusters of them, each of D values.
 
-    def __init__(self, bank: int, values: int) -> None:
+    Centres instead of the images themselves make the comparison as cheap as a layer, and hold no image of the user's.
+    """
+
+    def __init__(self, centres: int, values: int) -> None:
         super().__init__()
-        self.register_buffer("points", torch.zeros(bank, values))
+        self.register_buffer("centres", torch.zeros(centres, values))
+        self.register_buffer("squares", torch.zeros(centres))
 
-    points: Tensor
+    centres: Tensor
+    squares: Tensor
+
+    def fit(self, values: Tensor, seed: int) -> None:
+        """Cluster `values` of normal images, shape (n, D), n no fewer than the centres."""
+        found = cluster(values.cpu().numpy(), len(self.centres), seed).cluster_centers_
+        self.centres.copy_(torch.from_numpy(found))
+        self.squares.copy_(self.centres.square().sum(1))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Euclidean distance of `values` (N, D) to the points, mean over the nearest five, shape (N,)."""
-        squared = self.points.square().sum(1) - 2 * values @ self.points.T
-        nearest = squared.topk(min(NEIGHBOURS, len(self.points)), dim=1, largest=False).values
-        return (nearest + values.square().sum(1, keepdim=True)).clamp(min=0).sqrt().mean(1)
+        """Euclidean distance of `values` (N, D) to the nearest centre, shape (N,)."""
+        squared = torch.addmm(self.squares, values, self.centres.T, alpha=-2).amin(1) + values.square().sum(1)
+        return squared.clamp(min=0).sqrt()
 
 
 class Reference(nn.Module):
@@ -99,49 +111,54 @@ class Reference(nn.Module):
         Shape of an image.
     sizes : (int, int, int)
         Sizes of `features_of`, `movement_of` and of the latent.
-    bank : int
-        How many training images are kept to compare with.
+    centres : int
+        How many clusters of normal images new ones are compared with; see `centres_for`.
     """
 
-    def __init__(self, pixels: tuple[int, int, int], sizes: tuple[int, int, int], bank: int) -> None:
+    def __init__(self, pixels: tuple[int, int, int], sizes: tuple[int, int, int], centres: int) -> None:
         super().__init__()
         features, movements, latent = sizes
         kept = min(FEATURE_DIRECTIONS, features)
         self.register_buffer("difficulty", torch.ones(pixels))
         self.register_buffer("projection", torch.zeros(features, kept))
         self.movements = LowRankGaussian(movements)
-        self.features = Neighbours(bank, kept)
-        self.latents = Neighbours(bank, latent)
+        self.features = Neighbours(centres, kept)
+        self.latents = Neighbours(centres, latent)
 
     difficulty: Tensor
     projection: Tensor
 
-    def fit(self, squared_error: Tensor, features: Tensor, movements: Tensor, means: Tensor) -> None:
-        """Fit to normal training images.
+    def fit(self, squared_error: Tensor, features: Tensor, movements: Tensor, means: Tensor, seed: int) -> None:
+        """Fit to n normal training images.
 
-        `squared_error` (C, H, W) is their mean error by pixel, `means` (bank, latent) their posterior means, and the
-        other two are (bank, ...) as the functions of this module return them.
+        `squared_error` (C, H, W) is their mean error by pixel, `means` (n, latent) their posterior means, and the
+        other two are (n, ...) as the functions of this module return them.
         """
         # A pixel that is always the same would otherwise outweigh all others at its first change.
         self.difficulty.copy_(squared_error + 0.1 * squared_error.mean() + 1e-6)
         self.movements.fit(movements)
         self.projection.copy_(neighbour_directions(features, self.projection.shape[1]))
-        self.features.points.copy_(features @ self.projection)
-        self.latents.points.copy_(F.normalize(means, dim=1))
+        self.features.fit(features @ self.projection, seed)
+        self.latents.fit(F.normalize(means, dim=1), seed)
 
     def error_ratio(self, squared_error: Tensor) -> Tensor:
         """Squared error (N, C, H, W) against each pixel's own mean among normal images, mean over pixels, (N,)."""
         return (squared_error / self.difficulty).flatten(1).mean(1)
 
     def feature_distance(self, features: Tensor) -> Tensor:
-        """Distance of `features` (N, D) from those of the nearest normal images, shape (N,)."""
+        """Distance of `features` (N, D) from the nearest that are normal, shape (N,)."""
         distance: Tensor = self.features(features @ self.projection)
         return distance
 
     def latent_distance(self, mean: Tensor) -> Tensor:
-        """Distance between the directions of `mean` (N, latent) and of the nearest normal posterior means, (N,)."""
+        """Distance between the direction of `mean` (N, latent) and the nearest normal ones, shape (N,)."""
         distance: Tensor = self.latents(F.normalize(mean, dim=1))
         return distance
+
+
+def centres_for(images: int) -> int:
+    """How many clusters of so many training images are compared with."""
+    return max(1, min(CENTRES, min(images, IMAGES) // IMAGES_PER_CENTRE))
 
 
 def neighbour_directions(features: Tensor, kept: int) -> Tensor:
