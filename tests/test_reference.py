@@ -148,7 +148,9 @@ def test_the_error_ratio_of_the_normal_images_is_about_1():
 def test_the_same_error_counts_more_where_normal_images_have_little():
     fitted = Reference((1, 1, 2), (3, 3, 2), 5)
     generator = torch.Generator().manual_seed(0)
-    fitted.fit(torch.tensor([[[0.01, 1.0]]]), *(torch.randn(5, size, generator=generator) for size in (3, 3, 2)), seed=0)
+    fitted.fit(
+        torch.tensor([[[0.01, 1.0]]]), *(torch.randn(5, size, generator=generator) for size in (3, 3, 2)), seed=0
+    )
     easy, hard = fitted.error_ratio(torch.tensor([[[[1.0, 0.0]]], [[[0.0, 1.0]]]]))
     assert easy > 5 * hard
 

@@ -188,8 +188,7 @@ class InferenceGraph(nn.Module):
     def _class_terms(self, mean: Tensor) -> dict[str, Tensor]:
         terms = {}
         if self.vae.pseudo_head is not None:
-            logs = self.vae.pseudo_logits(mean).log_softmax(2)
-            terms["pseudo_entropy"] = -(logs.exp() * logs).sum(2).mean(1)
+            terms["pseudo_entropy"] = _entropy(self.vae.pseudo_logits(mean)).mean(1)
         if self.vae.class_head is not None:
             logits = self.vae.class_head(mean)
             terms["class_energy"] = -logits.logsumexp(1)
@@ -243,3 +242,11 @@ def to_unit(image: Tensor) -> Tensor:
 
 def _mean_square(values: Tensor) -> Tensor:
     return values.square().flatten(1).mean(1)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Entropy, nats, of the probabilities that `logits` (..., K) give; one exponential each, they are thousands."""
+    shifted = logits - logits.amax(-1, keepdim=True)
+    weights = shifted.exp()
+    total = weights.sum(-1)
+    return total.log() - (weights * shifted).sum(-1) / total
