@@ -65,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [measure(name, options.repeats) for name in SETTINGS]
     notes = [
-        f"Batches of {ROWS} images, guided, 2,000 clusters of normal images to compare with, heatmap included; medians.",
+        f"Batches of {ROWS} images, guided, compared with 2,000 clusters of normal images, heatmap included; medians.",
         f"PyTorch with {torch.get_num_threads()} threads.",
     ]
     write_result("score_cost", "Cost of the score", rows, notes, **vars(options))
