@@ -92,6 +92,7 @@ def benchmark(
 
 
 def _default_folder(spec: BenchmarkSpec) -> str:
-    data = spec.data or ("mnist" if spec.name.startswith("one-class") else "")
+    data = ",".join(spec.data_names) if spec.data or len(spec.data_names) == 1 else ""
     stem = f"{spec.name}-{data}" if data else spec.name
+    stem += "-trial" if spec.limit else ""
     return "".join(letter if letter.isalnum() or letter == "-" else "-" for letter in stem)[:100]

@@ -127,7 +127,7 @@ def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UsageError(f"--spec {path!r} is no TOML: {error}") from error
     if unknown := set(content) - {"model", "training"}:
         raise UsageError(f"--spec {path!r} has a table {unknown.pop()!r}; known are [model] and [training]")
-    if filled_in := {"image_shape", "classes"} & set(content.get("model", {})):
+    if filled_in := {"image_shape", "classes", "vectors"} & set(content.get("model", {})):
         raise UsageError(f"--spec {path!r} sets {filled_in.pop()!r}, which comes from the data; take it out")
     model = from_dict(ModelSpec, content.get("model", {}))
     training = from_dict(TrainSpec, content.get("training", {}))

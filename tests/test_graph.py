@@ -21,7 +21,10 @@ KINDS = {
     "conv": ({"kind": "conv", "sampled_elbo": True}, ALWAYS | CLASS_TERMS | SAMPLED_TERMS | {"pseudo_entropy"}),
     "plain": ({"kind": "mlp", "guided": False, "pseudo_classes": 0}, ALWAYS),
     "per-class": ({"kind": "mlp", "prior": "per-class"}, ALWAYS | CLASS_TERMS | {"pseudo_entropy"}),
-    "autoencoder": ({"kind": "conv", "autoencoder": True, "sampled_elbo": True}, ALWAYS | CLASS_TERMS | SAMPLED_TERMS),
+    "autoencoder": (
+        {"kind": "conv", "autoencoder": True, "sampled_elbo": True},
+        ALWAYS | CLASS_TERMS | SAMPLED_TERMS | {"pseudo_entropy"},
+    ),
     "vectors": ({"kind": "mlp", "sampled_elbo": True}, ALWAYS | SAMPLED_TERMS),
 }
 FRESH = bars(90, seed=4)[0]

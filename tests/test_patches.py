@@ -239,6 +239,15 @@ def test_groups_stay_together_and_the_shares_are_roughly_kept(sizes, seed):
         assert len(part) > share * len(groups) - 9
 
 
+def test_three_groups_of_any_size_fill_three_parts():
+    image_set = vaeguard.from_array(np.zeros((20, 4, 4), np.uint8))
+    for sizes in ((18, 1, 1), (1, 1, 18), (1, 18, 1)):
+        for seed in range(5):
+            groups = np.repeat(np.arange(3), sizes)
+            split = split_normal(image_set, (), validation=0.1, calibration=0.1, seed=seed, groups=groups)
+            assert min(len(split.training), len(split.validation), len(split.calibration)) > 0
+
+
 def test_groups_of_one_image_each_are_no_groups():
     labels = np.repeat([0, 1], [50, 100])
     image_set = vaeguard.from_array(np.zeros((150, 4, 4), np.uint8), labels)

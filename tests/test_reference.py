@@ -173,3 +173,10 @@ def test_what_is_encoded_alike_again_has_not_moved():
     assert moved.shape == (3, 2 * 4 + 7 + 4)
     assert moved.abs().max() == 0
     assert torch.equal(movement_of(hidden, hidden, mean, mean - 1)[:, -4:], (mean - (mean - 1)))
+
+
+def test_more_values_and_directions_than_images_still_make_a_distance():
+    values = torch.randn(20, 2000, generator=torch.Generator().manual_seed(0))
+    fitted = gaussian(values)
+    assert torch.isfinite(fitted(values)).all()
+    assert fitted(values + 5).min() > fitted(values).max()

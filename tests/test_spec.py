@@ -69,10 +69,11 @@ def test_pseudo_classes_are_at_most_as_many_as_the_images_can_fill():
     assert counts == sorted(counts)
 
 
-def test_pseudo_classes_can_be_left_out_and_are_for_variational_models_of_images():
+def test_pseudo_classes_can_be_left_out_and_are_for_whole_images():
     assert pseudo_classes(10**6, pseudo_classes=0) == 0
     assert pseudo_classes(10**6, pseudo_classes=FEWEST_CLUSTERS - 1) == 0
-    assert pseudo_classes(10**6, autoencoder=True) == 0
+    assert pseudo_classes(10**6, autoencoder=True) == pseudo_classes(10**6)
+    assert ModelSpec(patch=8).resolved((1, 32, 32), (), images=10**6).pseudo_classes == 0
     assert pseudo_classes(10**6, vectors=True) == 0
 
 

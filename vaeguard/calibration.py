@@ -1,4 +1,4 @@
-"""From terms to one score: tail probabilities of held-out normal images, nothing ever tuned on anomalies.
+"""From terms to one score: tail probabilities of held-out normal images; no anomaly is needed.
 
 Each term is turned into its *surprise*, −log10 of the share of normal images with at least that value; surprises of
 different terms compare. A weighted mean of the leading terms' surprises orders the images; what any term has beyond

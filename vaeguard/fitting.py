@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 5.0
 PART_ROWS = 1024
+REFERENCE_ROWS = 128
+"""All hidden activations of so many images are held at a time."""
 PICTURED = 12
 CROPS = (12_800, 2048)
 """A model of patches sees at least so many random ones per epoch, to train on and to validate on."""
@@ -241,7 +243,7 @@ def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: np
     if graph.reference is None:
         return
     rows = np.sort(np.random.default_rng(seed).permutation(training)[:IMAGES])
-    parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
+    parts = np.array_split(rows, -(-len(rows) // REFERENCE_ROWS))
     device = graph.reference.difficulty.device
     graph.fit_reference((torch.from_numpy(images[part]).to(device) for part in parts), seed)
 

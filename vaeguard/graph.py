@@ -62,10 +62,10 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
 def term_weights(spec: ModelSpec) -> dict[str, float]:
     """Weights of the leading terms, whose mean surprise orders the images; the others only sound an alarm.
 
-    Of images half of it is where they lie among the normal ones, half to which class they belong, where guided. Vectors
-    have no pseudo-classes that would order the latent, so their error, rate and activations lead; both were chosen on
-    data that no benchmark measures so: letters of notMNIST, one class out, and 20 tables of ADBench. Of patches it is
-    how well the model explains them.
+    Of images half of it is where they lie among the normal ones, half to which class they belong, where guided; of
+    vectors their error, rate and activations; of patches how well the model explains them. These constants were chosen
+    once: for images with letters of notMNIST held out one at a time, for vectors on 20 tables of ADBench, for patches
+    on magnetic tiles and circuit boards.
     """
     if spec.patch:
         return {"recon_error" if spec.autoencoder else "neg_elbo": 1.0}
@@ -87,8 +87,8 @@ class InferenceGraph(nn.Module):
     - `hidden_error`: how far the encoder's activations move when it reads its own reconstruction, mean square per
       layer, summed (RaPP's SAP; Kim et al., ICLR 2020)
     - `hidden_distance`: the same movement against how it varies among normal images (RaPP's NAP)
-    - `feature_distance`: distance of the encoder's last activations from the nearest of 2,000 clusters of normal ones,
-      in the directions that tell normal images apart (deep nearest neighbours; Sun et al., ICML 2022)
+    - `feature_distance`: distance of the encoder's last activations from the nearest of up to 2,000 clusters of
+      normal ones, in the directions that tell normal images apart (deep nearest neighbours; Sun et al., ICML 2022)
     - `latent_distance`: the same of the posterior mean, taken to unit length: where the aggregate posterior is thin
     - `pseudo_entropy`: entropy of the pseudo-class probabilities, nats, mean over the clusterings
     - `class_energy`: −logsumexp of the class logits (Liu et al., NeurIPS 2020), where guided

@@ -53,7 +53,7 @@ def pseudo_labels(
     from sklearn.decomposition import PCA
 
     sample = np.random.default_rng(seed).permutation(training)[:SAMPLE]
-    small = _small(images, np.sort(sample))
+    small = np.concatenate([_small(images, part) for part in _parts(np.sort(sample))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # images that are all the same are no fault here
         pca = PCA(min(COMPONENTS, *small.shape), svd_solver="randomized", random_state=seed).fit(small)
@@ -80,17 +80,21 @@ def cluster(points: Floats, clusters: int, seed: int) -> Any:
 
 def _directions(pca: Any, images: npt.NDArray[Any], rows: Rows) -> Floats:
     """The images as points of unit length among the principal components, float32 (len(rows), components)."""
-    parts = np.array_split(rows, max(1, -(-len(rows) // PART_ROWS)))
-    points = np.concatenate([pca.transform(_small(images, part)) for part in parts])
+    points = np.concatenate([pca.transform(_small(images, part)) for part in _parts(rows)])
     directions: Floats = (points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)).astype(np.float32)
     return directions
 
 
 def _small(images: npt.NDArray[Any], rows: Rows) -> Floats:
     """Flat images in [0, 1], averaged over blocks of pixels where they are larger than `SIDE`."""
-    pixels = images[rows].astype(np.float32) / 255
+    pixels = images[rows]
     high, wide = (-(-size // SIDE) for size in pixels.shape[2:])
     height, width = pixels.shape[2] // high * high, pixels.shape[3] // wide * wide
     blocks = pixels[:, :, :height, :width].reshape(*pixels.shape[:2], height // high, high, width // wide, wide)
-    flat: Floats = blocks.mean((3, 5)).reshape(len(rows), -1)
+    flat: Floats = blocks.mean((3, 5), dtype=np.float32).reshape(len(rows), -1) / 255
     return flat
+
+
+def _parts(rows: Rows) -> list[Rows]:
+    """A few images at a time: they may be large, and a memory map larger than memory."""
+    return np.array_split(rows, max(1, -(-len(rows) // PART_ROWS)))

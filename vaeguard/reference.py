@@ -71,7 +71,9 @@ def _main_directions(centred: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     """The `kept` directions of largest variance of `centred` (n, D), shape (D, kept), and the variances along them."""
     if centred.shape[1] > EXACT_VALUES:
         _, lengths, vectors = torch.svd_lowrank(centred, kept + 16, niter=4)
-        return vectors[:, :kept], lengths[:kept].square() / len(centred)
+        missing = max(0, kept - len(lengths))  # fewer images than directions
+        vectors, variances = F.pad(vectors, (0, missing)), F.pad(lengths.square() / len(centred), (0, missing))
+        return vectors[:, :kept], variances[:kept]
     variances, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     return vectors.flip(1)[:, :kept], variances.flip(0)[:kept]
 
@@ -146,12 +148,12 @@ class Reference(nn.Module):
         return (squared_error / self.difficulty).flatten(1).mean(1)
 
     def feature_distance(self, features: Tensor) -> Tensor:
-        """Distance of `features` (N, D) from the nearest that are normal, shape (N,)."""
+        """Distance of `features` (N, D) from the nearest cluster of normal ones, shape (N,)."""
         distance: Tensor = self.features(features @ self.projection)
         return distance
 
     def latent_distance(self, mean: Tensor) -> Tensor:
-        """Distance between the direction of `mean` (N, latent) and the nearest normal ones, shape (N,)."""
+        """Distance between the direction of `mean` (N, latent) and the nearest cluster of normal ones, shape (N,)."""
         distance: Tensor = self.latents(F.normalize(mean, dim=1))
         return distance
 

@@ -249,7 +249,7 @@ class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
     hidden : tuple of int, optional
         Hidden sizes of an `mlp`; by default (64, 32) for tables, the library's for images.
     epochs : int, optional
-        Most epochs; by default the library's rule, for tables at most 100.
+        Most epochs; by default the library's rule, for tables at most 30.
     batch_size, learning_rate, beta, device
         As in `vaeguard.TrainSpec`, whose defaults they have.
     guided : bool

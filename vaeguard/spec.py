@@ -154,7 +154,7 @@ class ModelSpec:
             kind=self.kind_for(*image_shape[1:]),
             likelihood=self.likelihood or ("gaussian" if vectors else "gaussian-pixel" if self.patch else "bernoulli"),
             guided=labelled and not self.patch if self.guided is None else self.guided,
-            pseudo_classes=0 if vectors or self.autoencoder or self.patch else self._pseudo_classes_for(images),
+            pseudo_classes=0 if vectors or self.patch else self._pseudo_classes_for(images),
             image_shape=image_shape,
             classes=classes,
             vectors=vectors,

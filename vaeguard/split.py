@@ -75,19 +75,22 @@ def split_normal(
 def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:
     """The rows with those of whole groups to validate and to calibrate on last, and how many these are.
 
-    Groups are dealt in the order of `shuffled`, each where it still fits; the smallest where none does.
+    Groups are dealt in the order of `shuffled`, each where it still fits, the smallest where none does; at least one is
+    left for each other part.
     """
     sizes = np.bincount(groups)
     waiting = list(dict.fromkeys(groups.tolist()))
     parts = []
-    for wanted in (calibrate, validate):
-        taken: list[int] = []
+    for wanted, needed_later in ((calibrate, 2), (validate, 1)):
+        taken: set[int] = set()
+        left = wanted
         for group in waiting:
-            if sizes[[*taken, group]].sum() <= wanted:
-                taken.append(group)
-        taken = taken or [min(waiting, key=lambda group: int(sizes[group]))]
+            if sizes[group] <= left and len(waiting) - len(taken) > needed_later:
+                taken.add(group)
+                left -= sizes[group]
+        taken = taken or {min(waiting, key=lambda group: int(sizes[group]))}
         waiting = [group for group in waiting if group not in taken]
-        parts.append(shuffled[np.isin(groups, taken)])
+        parts.append(shuffled[np.isin(groups, list(taken))])
     rest = shuffled[np.isin(groups, waiting)]
     return np.concatenate([rest, parts[1], parts[0]]), len(parts[1]), len(parts[0])
 

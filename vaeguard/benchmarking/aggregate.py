@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.benchmarking.false_alarms import FalseAlarms, from_count
+from vaeguard.benchmarking.spec import FITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vaeguard.benchmarking.cells import Result
 
-OURS = ("guided", "unlabelled", "vaeguard")
+OURS = tuple(dict.fromkeys(name for names in FITS.values() for name in names))
 """Methods that are fits of our own; the others have one table column for each of their scores beside these."""
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Result = dict[str, Any]
 
 
+METHOD = 1
+"""Raised whenever the same settings come to mean something else, so that no report mixes the old with the new."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One measurement: which benchmark, which data, which case of it, by which method, with which seed.
@@ -59,7 +63,7 @@ class Job:
 
     def digest(self) -> str:
         """SHA-256 (hex) over the cell and its settings: a result with the same digest need not be measured again."""
-        content = json.dumps({"cell": asdict(self.cell), "settings": self.settings}, sort_keys=True)
+        content = json.dumps({"method": METHOD, "cell": asdict(self.cell), "settings": self.settings}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def path(self, report: Path) -> Path:

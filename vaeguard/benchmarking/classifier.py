@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,8 @@ def _train(
     assert labels is not None
     network = classifier.network
     optimizer = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay)
+    if spec.augment_warp is None:
+        spec = replace(spec, augment_warp=1.0)  # as the guided fit: the comparison is about the model alone
     noise = torch.Generator(classifier.device).manual_seed(spec.seed)
     order = np.random.default_rng(spec.seed)
     epochs = epochs_for(spec, len(rows))

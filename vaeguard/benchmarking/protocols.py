@@ -28,7 +28,7 @@ from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.spec import DEFAULT_SIZES
 from vaeguard.benchmarking.tasks import ImageTask, TableTask, limited_rows
 from vaeguard.classes import parse_classes
-from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.named_sets import NAMES
 from vaeguard.presets import PRESETS
 from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict
@@ -50,7 +50,9 @@ PROTOCOLS = {
     "tables": "60 % of the rows at random, anomalies among them, to fit on and to standardise by; 40 % to test.",
     "defects": "Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each seed;"
     " the images of all other groups, defect-free and defective; of a test pair template and defective board. Those"
-    " held out from the fit to calibrate by share no group with those trained on.",
+    " held out from the fit to calibrate by share no group with those trained on. The settings of the patches were"
+    " developed with the anomalies of other splits of these very sets in view, so take the figures as those of a"
+    " development set.",
 }
 
 CaseTasks = Callable[[int], ImageTask | TableTask]
@@ -208,7 +210,7 @@ def _pairs(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
         try:
             train, test = (_open(spec, normal, split) for split in ("train", "test"))
             strange = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
-        except UsageError:
+        except (UsageError, RefusedError):
             raise
         except VaeguardError as error:
             skipped.append(f"{pair} skipped: {error}")
@@ -235,6 +237,8 @@ def _tables(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
     for name in spec.data_names or TABLES:
         try:
             table = read_table(name, spec.data_dir)
+        except RefusedError:
+            raise
         except VaeguardError as error:
             skipped.append(f"{name} skipped: {error}")
             continue
@@ -254,6 +258,8 @@ def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
             raise UsageError(f"--data {name!r} is no set of defects; known are {', '.join(DEFECT_SETS)}")
         try:
             found = DEFECT_SETS[name](spec.data_dir, spec.size or DEFAULT_SIZES[name])
+        except RefusedError:
+            raise
         except VaeguardError as error:
             skipped.append(f"{name} skipped: {error}")
             continue

@@ -33,8 +33,8 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measure every cell of a benchmark and write `report.json` and `report.md` into the folder `output`.
 
-    Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet, whichever
-    version measured the rest: what counts is that settings, data and split are the same. A cell that fails is listed in
+    Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet: a cell is
+    kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in
     the report, and the others go on. The report is written also when the run is interrupted.
 
     Parameters
