@@ -285,7 +285,7 @@ def test_epochs_follow_the_number_of_images():
         ({}, 0.5, 0.5),
         ({"pseudo_classes": 0}, None, 0.0),
         ({"pseudo_classes": 0}, 0.5, 0.5),
-        ({"autoencoder": True}, None, 0.0),
+        ({"autoencoder": True}, None, 1.0),
     ],
 )
 def test_images_are_deformed_by_default_where_there_are_pseudo_classes(model, given, used):
