@@ -1,31 +1,20 @@
-"""What the benchmarks share: where results go, and what machine and versions they name."""
+"""What the benchmarks share: where data and results lie."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import vaeguard
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def circumstances() -> dict[str, Any]:
-    """Hardware, versions and date of this run."""
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "hardware": f"{_processor()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("vaeguard", "torch", "numpy", "pillow", "scikit-learn")},
-    }
-
-
 def write_result(name: str, title: str, rows: list[dict[str, Any]], notes: list[str], **settings: Any) -> None:
     """Write `rows` to `results/<name>.json` and, as a table under `title`, to `results/<name>.md`; print the table."""
-    about = circumstances()
+    about = vaeguard.environment()
     RESULTS.mkdir(exist_ok=True)
     content = {"title": title, "rows": rows, "notes": notes, "settings": settings, **about}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -50,14 +39,6 @@ def _line(cells: list[str]) -> str:
 
 def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def data_dir() -> Path:

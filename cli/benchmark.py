@@ -58,7 +58,7 @@ def benchmark(
     """
     from rich.console import Console
 
-    from vaeguard import VaeguardError
+    from vaeguard import InputsSkippedError, VaeguardError
     from vaeguard import benchmark as run_benchmark
 
     if size:
@@ -89,6 +89,8 @@ def benchmark(
         say(f"failed: {cell}: {why}")
     if report.failures:
         raise VaeguardError(f"{len(report.failures)} cells failed, listed above; the same command tries them again")
+    if content["skipped"]:
+        raise InputsSkippedError(f"done, but {len(content['skipped'])} of the data are not there, listed above")
 
 
 def _default_folder(spec: BenchmarkSpec) -> str:

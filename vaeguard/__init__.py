@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaeguard.benchmarking.environment import environment
     from vaeguard.benchmarking.report import BenchmarkReport
     from vaeguard.benchmarking.running import benchmark
     from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vaeguard.training import TrainingWarning
 
 _HOMES = {
+    "benchmarking.environment": ("environment",),
     "benchmarking.report": ("BenchmarkReport",),
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
@@ -76,6 +78,7 @@ __all__ = [
     "VaeguardError",
     "benchmark",
     "draw_reconstructions",
+    "environment",
     "evaluate",
     "examine",
     "fit",

@@ -172,7 +172,7 @@ def _torch_settings(training: TrainSpec) -> Iterator[None]:
     """Set threads and seed for the fit; the caller's own are back afterwards."""
     threads = torch.get_num_threads()
     devices = [torch.cuda.current_device()] if training.device == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.enable_grad(), torch.random.fork_rng(devices):
         torch.set_num_threads(training.threads or threads)
         torch.manual_seed(training.seed)
         try:

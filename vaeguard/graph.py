@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from vaeguard.models import VAE, Posterior
     from vaeguard.spec import ModelSpec
 
+ALWAYS = (
+    *("recon_error", "recon_ratio", "kl", "neg_elbo"),
+    *("hidden_error", "hidden_distance", "feature_distance", "latent_distance"),
+)
+COMPARED = {"recon_ratio", "hidden_distance", "feature_distance", "latent_distance"}
+"""Terms that compare with statistics of whole normal images; a model of patches has none."""
 RATES = {"kl", "neg_elbo", "neg_elbo_sampled", "neg_iwae"}
 """Terms that an autoencoder has not: it has no rate, and its negative ELBO is the distortion alone."""
 MOVEMENTS = {"hidden_error", "hidden_distance"}
@@ -40,10 +46,7 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
     UsageError
         `spec.without` names a term that the model has not, or leaves none.
     """
-    names = ["recon_error", "recon_ratio", "kl", "neg_elbo", "hidden_error", "hidden_distance", "feature_distance"]
-    names.append("latent_distance")
-    if spec.patch:
-        names = ["recon_error", "kl", "neg_elbo", "hidden_error"]
+    names = [name for name in ALWAYS if not (spec.patch and name in COMPARED)]
     if spec.pseudo_classes:
         names.append("pseudo_entropy")
     if spec.guided:

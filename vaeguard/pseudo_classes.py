@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.clustering import cluster
 from vaeguard.spec import PSEUDO_HEADS
 
 if TYPE_CHECKING:
@@ -64,18 +65,6 @@ def pseudo_labels(
             columns.append((kmeans.predict(points), kmeans.predict(other_points)))
     labels, other_labels = (np.stack(column, 1).astype(np.int64) for column in zip(*columns, strict=True))
     return labels, other_labels
-
-
-def cluster(points: Floats, clusters: int, seed: int) -> Any:
-    """k-means of `points` (n, D): scikit-learn's fitted estimator."""
-    from sklearn.cluster import MiniBatchKMeans
-
-    kmeans = MiniBatchKMeans(
-        clusters, init="random", n_init=1, max_iter=20, batch_size=4096, random_state=seed, reassignment_ratio=0
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fewer distinct points than clusters is no fault here
-        return kmeans.fit(points)
 
 
 def _directions(pca: Any, images: npt.NDArray[Any], rows: Rows) -> Floats:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vaeguard.pseudo_classes import cluster
+from vaeguard.clustering import cluster
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.benchmarking.tasks import TableTask, Task
-    from vaeguard.inspection import Detector
+    from vaeguard.inspection import Detector, Inspection
     from vaeguard.progress import Progress
     from vaeguard.spec import ModelSpec, TrainSpec
 
@@ -42,14 +42,14 @@ def measure_fit(task: ImageTask, model: ModelSpec, training: TrainSpec, progress
             progress=progress,
         )  # fmt: skip
         fitted = time.perf_counter()
-        scores, p_values = _inspect(detector, task.test)
+        found = _inspect(detector, task.test, pictures=task.masks is not None)
         seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
         record: Any = detector.info.record
         calibration = record["calibration"]["images"]
-        alarms = [asdict(false_alarms(p_values[~task.anomalous], calibration, fpr)) for fpr in FPRS]
+        alarms = [asdict(false_alarms(found.p_value[~task.anomalous], calibration, fpr)) for fpr in FPRS]
         return {
-            **_measured(task, scores),
-            **_pixels(task, lambda images: _heatmaps(detector, images)),
+            **_measured(task, {"score": found.score, **found.terms}),
+            **_pixels(task, found.heatmap),
             "false_alarms": alarms,
             "seconds": seconds,
             "spec": {"model": record["model"], "training": record["training"]},
@@ -86,9 +86,8 @@ def measure_baseline(task: Task, name: str, seed: int) -> Result:
         scores = {name: scorer(test)}
         seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
         result = {**_measured(task, scores), "seconds": seconds, "environment": environment()}
-        if name == "pca" and isinstance(task, ImageTask):
-            residual = pca_residual(train) if task.masks is not None else None
-            result |= _pixels(task, lambda images: _residual_maps(residual, images))
+        if name == "pca" and isinstance(task, ImageTask) and task.masks is not None:
+            result |= _pixels(task, pca_residual(train)(test).reshape(task.test.shape).mean(1))
         return result
 
     return _with_warnings(work)
@@ -141,36 +140,22 @@ def _by_kind(task: Task, scores: Mapping[str, Scores]) -> Result:
     return {"kinds": found}
 
 
-def _pixels(task: ImageTask, heatmaps: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]) -> Result:
-    if task.masks is None:
+def _pixels(task: ImageTask, heatmaps: npt.NDArray[np.float32] | None) -> Result:
+    if task.masks is None or heatmaps is None:
         return {}
-    maps = heatmaps(task.test)
-    masks = list(task.masks)
-    return {"pixels": {"roc_auc": pixel_roc_auc(masks, list(maps)), "pro": per_region_overlap(masks, list(maps))}}
+    masks, maps = list(task.masks), list(heatmaps)
+    return {"pixels": {"roc_auc": pixel_roc_auc(masks, maps), "pro": per_region_overlap(masks, maps)}}
 
 
-def _inspect(detector: Detector, images: npt.NDArray[np.uint8]) -> tuple[dict[str, Scores], Scores]:
-    """The combined score and the terms by name, and the p-values."""
+def _inspect(detector: Detector, images: npt.NDArray[np.uint8], *, pictures: bool) -> Inspection:
+    """What the detector says of all images; of the pictures only the heatmaps are kept."""
     from vaeguard.inspection import concatenate
 
-    starts = range(0, len(images), SCORE_ROWS)
-    found = concatenate([detector.inspect(images[start : start + SCORE_ROWS]) for start in starts])
-    return {"score": found.score, **found.terms}, found.p_value
-
-
-def _heatmaps(detector: Detector, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    maps = np.empty((len(images), *images.shape[2:]), np.float32)
-    for start in range(0, len(images), SCORE_ROWS):
-        heatmap = detector.inspect(images[start : start + SCORE_ROWS], pictures=True).heatmap
-        assert heatmap is not None
-        maps[start : start + SCORE_ROWS] = heatmap
-    return maps
-
-
-def _residual_maps(residual: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    squared = residual(images.reshape(len(images), -1).astype(np.float32) / 255)
-    maps: npt.NDArray[np.float32] = squared.reshape(images.shape).mean(1, dtype=np.float32)
-    return maps
+    parts = [
+        replace(detector.inspect(images[at : at + SCORE_ROWS], pictures=pictures), restored=None)
+        for at in range(0, len(images), SCORE_ROWS)
+    ]
+    return concatenate(parts)
 
 
 def _with_warnings(work: Callable[[], Result]) -> Result:
