@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import DEFAULT_FPR, DEVICES
+from vaeguard import DEFAULT_FPR, DEVICES, ENGINE_DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vaeguard import Detector, ImageSet, ModelSpec, TrainSpec
+    from vaeguard import Detector, ImageSet, ModelSpec, Parity, TrainSpec
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 model_option = click.option(
-    "-m", "--run", "model", metavar="RUN", help="Run folder or model file.  [default: runs/latest]"
+    "-m", "--run", "model", metavar="MODEL", help="Run folder, model file or .onnx file.  [default: runs/latest]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 data_dir_option = click.option(
@@ -32,6 +32,16 @@ data_dir_option = click.option(
 download_option = click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
 device_option = click.option(
     "--device", type=click.Choice(DEVICES), default=DEVICES[0], show_default=True, help="Where to run."
+)
+engine_option = click.option(
+    "--device",
+    type=click.Choice(ENGINE_DEVICES),
+    default=DEVICES[0],
+    show_default=True,
+    help="Where to run; tensorrt is for exported models.",
+)
+tolerance_option = click.option(
+    "--tolerance", type=click.FloatRange(0, min_open=True), help="Largest relative error allowed.  [default: by device]"
 )
 fpr_option = click.option(
     "--fpr", type=float, default=DEFAULT_FPR, show_default=True, help="False-alarm rate: flag where p_value <= this."
@@ -232,6 +242,21 @@ def open_test_images(data: str, detector: Detector, data_dir: str | None, *, dow
     say(f"data: {images.name}, {len(images.images)} images")
     say_unreadable(images.errors)
     return images
+
+
+def say_parity(parity: Parity) -> None:
+    """Show how far an exported model is from PyTorch, as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("output", "largest relative error", title=f"{parity.images} images, {parity.random} of them noise")
+    for name, error in parity.errors.items():
+        table.add_row(name, f"{error:.1e}")
+    Console().print(table)
+    click.echo(
+        f"allowed {parity.tolerance:g}; {parity.swapped} changed places, {parity.decisions} decisions differ, bits "
+        + ("are the same in any batch" if parity.same_bits else "depend on the batch")
+    )
 
 
 def find_model(model: str | None) -> str:

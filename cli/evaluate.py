@@ -10,8 +10,8 @@ from .common import (
     as_objects,
     complain_of_unreadable,
     data_dir_option,
-    device_option,
     download_option,
+    engine_option,
     find_model,
     fpr_option,
     json_option,
@@ -29,7 +29,7 @@ from .common import (
 @click.option("--normal-classes", metavar="LIST", help="Classes that are normal.  [default: those of the fit]")
 @click.option("-o", "--output", metavar="DIR", help="Folder for the report.  [default: evaluation-<data> in the run]")
 @fpr_option
-@device_option
+@engine_option
 @data_dir_option
 @download_option
 @json_option

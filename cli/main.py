@@ -16,6 +16,8 @@ SUMMARIES = {
     "score": "Score image files with a fitted model.",
     "evaluate": "Measure how well a model tells anomalies from normal images.",
     "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
+    "export": "Write the model as one ONNX file, checked against PyTorch.",
+    "verify": "Compare an exported model with the run it came from.",
     "unpack": "Write a data set as PNG files in class folders.",
     "benchmark": "Measure methods on known data, class by class, and write a report.",
     "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",

@@ -8,8 +8,8 @@ from .common import (
     as_objects,
     complain_of_unreadable,
     data_dir_option,
-    device_option,
     download_option,
+    engine_option,
     find_model,
     json_option,
     model_option,
@@ -23,7 +23,7 @@ from .common import (
 @model_option
 @click.option("-o", "--output", default="reconstructions.png", show_default=True, help="Picture to write.")
 @click.option("-n", "count", type=click.IntRange(1, 20), default=4, show_default=True, help="Images of each kind.")
-@device_option
+@engine_option
 @data_dir_option
 @download_option
 @json_option

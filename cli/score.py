@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import (
     complain_of_unreadable,
-    device_option,
+    engine_option,
     find_model,
     fpr_option,
     json_option,
@@ -19,39 +20,62 @@ from .common import (
     say_unreadable,
 )
 
+if TYPE_CHECKING:
+    from vaeguard import ScoreSummary
+
 
 @click.command()
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1)
 @model_option
 @click.option("-o", "--output", default="scores.csv", show_default=True, help="Table: .csv, .parquet or .jsonl.")
+@click.option("--files-from", metavar="FILE", help="Read more paths from FILE, one a line; - is standard input.")
 @fpr_option
+@click.option("--watch", is_flag=True, help="Go on: score images as they appear in the folders, until interrupted.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
-@device_option
+@engine_option
 @json_option
 def score(
-    images: tuple[str, ...], model: str | None, output: str, fpr: float, jobs: int | None, device: str, as_json: bool
-) -> None:
-    """Score image files with a fitted model.
+    images: tuple[str, ...], model: str | None, output: str, files_from: str | None, fpr: float, watch: bool,
+    jobs: int | None, device: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Score images with a fitted or exported model.
 
-    IMAGES are files and folders, which are searched for images. The table has one row per image in sorted order:
-    path, score (higher = more anomalous), p_value, anomaly, and the separate terms. Files that cannot be read are
-    listed in <output>.errors.csv.
+    IMAGES are image files, folders that are searched for them, globs, .npy, .npz and IDX files, tar archives, and
+    Parquet files with a column of images. The table has one row per image in sorted order: path, score (higher = more
+    anomalous), p_value, anomaly, and the separate terms. What cannot be read is listed in <output>.errors.csv.
+
+    A job that was interrupted goes on where it stopped when the same command is given again.
     """
-    from vaeguard import load, score_files
+    from vaeguard import UsageError, load, read_list, score_files, watch_files
 
+    if not images and not files_from:
+        raise UsageError("there is nothing to score; name image files, folders, a glob or --files-from")
+    if watch and (files_from or as_json):
+        raise UsageError("--watch goes with folders and globs; leave out --files-from and --json")
+    listed = read_list(files_from) if files_from else []
     detector = load(find_model(model), device)
+    options: dict[str, Any] = {"fpr": fpr, "jobs": jobs}
+    if watch:
+        say(f"watching {', '.join(images)}; Ctrl-C ends it")
+        watch_files(detector, images, output, report=_say_round, **options)
     started = time.monotonic()
     with progress_bar("scoring") as progress:
-        summary = score_files(detector, images, output, fpr=fpr, jobs=jobs, progress=progress)
-    seconds = time.monotonic() - started
+        summary = score_files(detector, images, output, listed=listed, progress=progress, **options)
     if as_json:
         print_json(summary.to_dict())
     else:
+        resumed = f", {summary.resumed} of them before an interruption" if summary.resumed else ""
         click.echo(
-            f"{summary.images} images scored in {seconds:.1f} s, {summary.anomalies} anomalous"
-            f" (p_value <= {fpr:g}) -> {output}"
+            f"{summary.images} images scored in {time.monotonic() - started:.1f} s{resumed}, {summary.anomalies} "
+            f"anomalous (p_value <= {fpr:g}) -> {output}"
         )
     if summary.note:
         say(f"note: {summary.note}")
     say_unreadable(summary.errors)
     complain_of_unreadable(summary.errors, f"see {output}.errors.csv")
+
+
+def _say_round(summary: ScoreSummary) -> None:
+    """One line for the images that just appeared."""
+    click.echo(f"{summary.images} new images, {summary.anomalies} anomalous -> {summary.output}")
+    say_unreadable(summary.errors)

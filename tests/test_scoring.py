@@ -23,7 +23,7 @@ CALIBRATION_IMAGES = 99
 
 
 def info(**record: object) -> DetectorInfo:
-    return DetectorInfo((1, 8, 8), ("recon_error", "kl"), (), (), record)
+    return DetectorInfo((1, 8, 8), ("recon_error", "kl"), (), (), {"model": {"vectors": False}, **record})
 
 
 @dataclass
@@ -33,6 +33,7 @@ class FakeDetector:
     info: DetectorInfo = field(default_factory=lambda: info(calibration={"images": CALIBRATION_IMAGES}))
     batches: list[int] = field(default_factory=list)
     broken: bool = False
+    fingerprint: str = "fake"
 
     def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
         self.batches.append(len(images))

@@ -21,17 +21,22 @@ if TYPE_CHECKING:
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
+    from vaeguard.exporting import export, verify
     from vaeguard.fitting import fit
     from vaeguard.images import ImageRule
+    from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.model_file import load, save
+    from vaeguard.parity import Parity
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
-    from vaeguard.runs import latest_run, new_run, point_latest, prepare_run
-    from vaeguard.scoring import fpr_note, score_files, score_set
+    from vaeguard.runs import calibration_images, latest_run, new_run, point_latest, prepare_run
+    from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
-    from vaeguard.spec import DEFAULT_FPR, DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
+    from vaeguard.spec import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
     from vaeguard.training import TrainingWarning
+    from vaeguard.triton import write_triton
+    from vaeguard.watching import watch_files
 
 _HOMES = {
     "benchmarking.environment": ("environment",),
@@ -42,17 +47,22 @@ _HOMES = {
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
     "evaluation": ("evaluate", "rich_tables", "write_evaluation"),
+    "exporting": ("export", "verify"),
     "fitting": ("fit",),
     "images": ("ImageRule",),
+    "inputs": ("read_list",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
     "model_file": ("load", "save"),
+    "parity": ("Parity",),
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
-    "runs": ("latest_run", "new_run", "point_latest", "prepare_run"),
-    "scoring": ("fpr_note", "score_files", "score_set"),
+    "runs": ("calibration_images", "latest_run", "new_run", "point_latest", "prepare_run"),
+    "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
-    "spec": ("DEFAULT_FPR", "DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
+    "spec": ("DEFAULT_FPR", "DEVICES", "ENGINE_DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
     "training": ("TrainingWarning",),
+    "triton": ("write_triton",),
+    "watching": ("watch_files",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -60,6 +70,7 @@ __all__ = [
     "BENCHMARKS",
     "DEFAULT_FPR",
     "DEVICES",
+    "ENGINE_DEVICES",
     "PRESETS",
     "BenchmarkReport",
     "BenchmarkSpec",
@@ -70,17 +81,21 @@ __all__ = [
     "InputsSkippedError",
     "Inspection",
     "ModelSpec",
+    "Parity",
     "RefusedError",
+    "ScoreSummary",
     "TrainSpec",
     "TrainingWarning",
     "UnreadableError",
     "UsageError",
     "VaeguardError",
     "benchmark",
+    "calibration_images",
     "draw_reconstructions",
     "environment",
     "evaluate",
     "examine",
+    "export",
     "fit",
     "fpr_note",
     "from_array",
@@ -95,13 +110,17 @@ __all__ = [
     "point_latest",
     "prepare_run",
     "preset",
+    "read_list",
     "rich_tables",
     "save",
     "score_files",
     "score_set",
     "to_dict",
+    "verify",
+    "watch_files",
     "write_evaluation",
     "write_images",
+    "write_triton",
 ]
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vaeguard.errors import VaeguardError
+from vaeguard.sums import row_mean, row_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,8 @@ KNOTS = 64
 ALARM = 3.0
 """What a term has beyond this, reached by one normal image in a thousand, is added even where it does not lead."""
 LARGEST = 1e25
+TIE = 1e-5
+"""Scores that differ by less, relative, rank alike, so that a rounding on another engine cannot change a p-value."""
 
 
 class Tail(nn.Module):
@@ -68,7 +72,7 @@ class Tail(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """(N, K) values to (N, K) surprises, 0 and up."""
         finite = values.clamp(max=LARGEST)
-        above = (finite.unsqueeze(2) >= self.knots).sum(2)
+        above = (finite.unsqueeze(2) >= self.knots).float().sum(2).long()
         at = (above - 1).clamp(min=0).unsqueeze(2)
         rows = values.shape[0]
         knot, height, slope = (
@@ -163,8 +167,18 @@ class Calibration(nn.Module):
     def forward(self, terms: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K) terms to `score` (N,) and `p_value` (N,)."""
         score = self.score(terms)
-        stranger = (self.normal_scores >= score.unsqueeze(1)).sum(1)
-        return score, (1 + stranger).float() / (1 + self.normal_scores.shape[0])
+        count = self.normal_scores.shape[0]
+        stranger = count - self._below(score * (1 - TIE))
+        return score, (1 + stranger).float() / (1 + count)
+
+    def _below(self, score: Tensor) -> Tensor:
+        """How many normal scores are less than `score` (N,): first among every √n-th one, then between two of these."""
+        count = self.normal_scores.shape[0]
+        side = math.isqrt(max(count - 1, 0)) + 1
+        blocks = F.pad(self.normal_scores, (0, side * side - count), value=torch.inf).view(side, side)
+        before = ((blocks[:, 0] < score.unsqueeze(1)).float().sum(1) - 1).clamp(min=0).long()
+        inside = (blocks[before] < score.unsqueeze(1)).float().sum(1).long()
+        return before * side + inside
 
     def score(self, terms: Tensor) -> Tensor:
         """(N, K) terms to `score` (N,)."""
@@ -173,5 +187,5 @@ class Calibration(nn.Module):
 
     def _combine(self, terms: Tensor) -> Tensor:
         surprise: Tensor = self.term_tail(terms)
-        alarm = (surprise - ALARM).clamp(min=0).mean(1, keepdim=True)
-        return (surprise * self.weights).sum(1, keepdim=True) + alarm
+        alarm = row_mean((surprise - ALARM).clamp(min=0))
+        return (row_sum(surprise * self.weights) + alarm).unsqueeze(1)

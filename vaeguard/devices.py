@@ -25,6 +25,8 @@ def pick_device(device: str) -> str:
     """
     import torch
 
+    if device == "tensorrt":
+        raise UsageError("--device tensorrt runs exported models only; write one with `vaeguard export`")
     usable = torch.cuda.is_available()
     if device == "cuda" and not usable:
         raise UsageError("--device cuda: no usable CUDA device; run `vaeguard doctor`, or use --device cpu")

@@ -21,7 +21,6 @@ from vaeguard.image_set import ImageSet
 from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
 from vaeguard.packed import from_array
-from vaeguard.pictures import pick_examples
 from vaeguard.pseudo_classes import pseudo_labels
 from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, prepare_run, write_history, write_run
@@ -42,7 +41,6 @@ CHECKPOINT_SECONDS = 5.0
 PART_ROWS = 1024
 REFERENCE_ROWS = 128
 """All hidden activations of so many images are held at a time."""
-PICTURED = 12
 CROPS = (12_800, 2048)
 """A model of patches sees at least so many random ones per epoch, to train on and to validate on."""
 
@@ -127,8 +125,7 @@ def fit(
             raise diverged
         detector, scores = _calibrated(plan, graph, state)
         if folder:
-            examples = plan.split.calibration[pick_examples(scores, PICTURED)]
-            write_run(folder, detector, state.history, image_set, examples)
+            write_run(folder, detector, state.history, image_set, plan.split.calibration, scores)
     if diverged:
         kept = f"the weights of epoch {state.best_epoch + 1} are kept, calibrated, in {str(folder)!r}"
         raise VaeguardError(f"{diverged}; {kept}") from diverged

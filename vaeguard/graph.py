@@ -15,6 +15,7 @@ from vaeguard.objective import distortion, nearest_kl
 from vaeguard.patches import Patches, local_contrast, surrounded, undo_contrast
 from vaeguard.reference import Reference, features_of, movement_of
 from vaeguard.standardise import Standardise
+from vaeguard.sums import row_mean, row_sum, sum_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -162,7 +163,7 @@ class InferenceGraph(nn.Module):
         restored = likelihood.mean
         error, rate = (image - restored).square(), nearest_kl(vae, posterior)
         terms = {
-            "recon_error": error.flatten(1).mean(1),
+            "recon_error": row_mean(error),
             "kl": rate,
             "neg_elbo": distortion(likelihood, image) + rate,
         }
@@ -181,7 +182,7 @@ class InferenceGraph(nn.Module):
 
     def _movement_terms(self, hidden: list[Tensor], mean: Tensor, restored: Tensor) -> dict[str, Tensor]:
         again = self.vae.hidden(restored)
-        moved = [_mean_square(a - b) for a, b in zip(hidden, again, strict=True)]
+        moved = [row_mean((a - b).square()) for a, b in zip(hidden, again, strict=True)]
         terms = {"hidden_error": torch.stack(moved).sum(0)}
         if self.reference is not None:
             movement = movement_of(hidden, again, mean, self.vae.posterior_from(again[-1]).mean)
@@ -191,11 +192,12 @@ class InferenceGraph(nn.Module):
     def _class_terms(self, mean: Tensor) -> dict[str, Tensor]:
         terms = {}
         if self.vae.pseudo_head is not None:
-            terms["pseudo_entropy"] = _entropy(self.vae.pseudo_logits(mean)).mean(1)
+            terms["pseudo_entropy"] = row_mean(_entropy(self.vae.pseudo_logits(mean)))
         if self.vae.class_head is not None:
             logits = self.vae.class_head(mean)
-            terms["class_energy"] = -logits.logsumexp(1)
-            terms["class_surprise"] = -logits.log_softmax(1).amax(1)
+            largest = logits.amax(1)
+            terms["class_surprise"] = sum_last((logits - largest.unsqueeze(1)).exp()).log()
+            terms["class_energy"] = -largest - terms["class_surprise"]
         return terms
 
     def _sampled(self, image: Tensor, posterior: Posterior) -> dict[str, Tensor]:
@@ -203,9 +205,9 @@ class InferenceGraph(nn.Module):
         weights = []
         for noise in self.noise:
             latent = posterior.sample(noise.expand_as(posterior.mean))
-            log_ratio = 0.5 * (noise.square() - latent.square()).sum(1)  # log p(z) − log q(z | x), but for sigma
+            log_ratio = 0.5 * row_sum(noise.square() - latent.square())  # log p(z) − log q(z | x), but for sigma
             if posterior.logvar is not None:
-                log_ratio = log_ratio + 0.5 * posterior.logvar.sum(1)
+                log_ratio = log_ratio + 0.5 * row_sum(posterior.logvar)
             weights.append(log_ratio - distortion(self.vae.likelihood(latent), image))
         each = torch.stack(weights)
         return {"neg_elbo_sampled": -each.mean(0), "neg_iwae": math.log(len(each)) - each.logsumexp(0)}
@@ -243,13 +245,9 @@ def to_unit(image: Tensor) -> Tensor:
     return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
-def _mean_square(values: Tensor) -> Tensor:
-    return values.square().flatten(1).mean(1)
-
-
 def _entropy(logits: Tensor) -> Tensor:
     """Entropy, nats, of the probabilities that `logits` (..., K) give; one exponential each, they are thousands."""
     shifted = logits - logits.amax(-1, keepdim=True)
     weights = shifted.exp()
-    total = weights.sum(-1)
-    return total.log() - (weights * shifted).sum(-1) / total
+    total = sum_last(weights)
+    return total.log() - sum_last(weights * shifted) / total

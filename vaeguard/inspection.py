@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,12 @@ class DetectorInfo:
     term_names: tuple[str, ...]
     class_names: tuple[str, ...]
     normal_classes: tuple[str, ...]
-    record: dict[str, object]
+    record: dict[str, Any]
+
+    @property
+    def vectors(self) -> bool:
+        """Whether the model takes float vectors instead of pixels."""
+        return bool(self.record["model"]["vectors"])
 
 
 class Detector(Protocol):
@@ -75,6 +80,11 @@ class Detector(Protocol):
     @property
     def info(self) -> DetectorInfo:
         """What the model file says of itself."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that differs wherever the bits of a result might: model, engine and device."""
         ...
 
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:

@@ -14,9 +14,10 @@ from vaeguard.spec import ModelSpec, from_dict
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vaeguard.blocks import BlockDetector
     from vaeguard.torch_detector import TorchDetector
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(detector: TorchDetector, path: str | Path) -> Path:
@@ -30,14 +31,32 @@ def save(detector: TorchDetector, path: str | Path) -> Path:
     return target
 
 
-def load(path: str | Path, device: str = "auto") -> TorchDetector:
-    """Read a detector from a run folder or its `model.safetensors`.
+def load(path: str | Path, device: str = "auto") -> BlockDetector:
+    """Read a detector from a run folder, its `model.safetensors`, or an exported `.onnx` file, which needs no torch.
+
+    Parameters
+    ----------
+    path : path
+        Where it lies.
+    device : str
+        `auto`, `cpu` or `cuda`; for an `.onnx` file also `tensorrt`.
 
     Raises
     ------
     RefusedError
-        There is no model, or it is damaged, of a newer format, or no vaeguard model.
+        There is no model, or it is damaged, of another format, or no vaeguard model.
+    UsageError
+        `device` cannot be used.
     """
+    if Path(path).suffix == ".onnx":
+        from vaeguard.onnx_detector import read_onnx
+
+        return read_onnx(path, device)
+    return read_model(path, device)
+
+
+def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
+    """Read the detector that PyTorch runs; see `load`."""
     from vaeguard.devices import pick_device
     from vaeguard.graph import InferenceGraph
     from vaeguard.models import VAE
@@ -75,7 +94,7 @@ def find_model(path: str | Path) -> Path:
         hint = f"finish it with `vaeguard fit --resume -o {path}`" if unfinished else "fit one with `vaeguard fit`"
         raise RefusedError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
     if target.suffix != ".safetensors":
-        raise RefusedError(f"{str(target)!r} is no model file; give a run folder or a .safetensors file")
+        raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")
     return target
 
 

@@ -90,7 +90,7 @@ class VAE(nn.Module):
         """Logits of the pseudo-classes at the posterior `mean` (N, latent), shape (N, PSEUDO_HEADS, clusters)."""
         assert self.pseudo_head is not None
         logits: Tensor = _precise(self.pseudo_head(mean))
-        return logits.view(len(logits), PSEUDO_HEADS, -1)
+        return logits.view(logits.shape[0], PSEUDO_HEADS, -1)
 
     def likelihood(self, latent: Tensor) -> Likelihood:
         """p(x | z) for `latent` (N, latent)."""

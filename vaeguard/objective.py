@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from vaeguard.sums import row_sum, sum_last
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,16 +32,16 @@ def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tenso
 def nearest_kl(vae: VAE, posterior: Posterior) -> Tensor:
     """The rate, nats, shape (N,); with a prior per class the smallest over the classes."""
     if vae.prior_means is None:
-        return gaussian_kl(posterior).sum(1)
+        return row_sum(gaussian_kl(posterior))
     means = vae.prior_means.unsqueeze(0)
     logvar = None if posterior.logvar is None else posterior.logvar.unsqueeze(1)
     each = gaussian_kl(posterior._replace(mean=posterior.mean.unsqueeze(1), logvar=logvar), means)
-    return each.sum(2).amin(1)
+    return sum_last(each).amin(1)
 
 
 def distortion(likelihood: Likelihood, image: Tensor) -> Tensor:
     """−log p(x | z), nats, shape (N,)."""
-    return -likelihood.log_prob(image).flatten(1).sum(1)
+    return -row_sum(likelihood.log_prob(image))
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def open_arrays(path: Path, split: str, rule: ImageRule) -> ImageSet:
 
 def _arrays_of(archive: Any, path: Path, split: str) -> tuple[Any, Any, Any]:
     """Return the images and labels of `split`, and the labels of both splits, from which the classes follow."""
-    images = _split_key(archive, split, ("x", "images", "data")) or _key(archive, _IMAGE_KEYS)
+    images = _split_key(archive, split, ("x", "images", "data")) or image_key(archive.files)
     if images is None:
         raise RefusedError(
             f"{str(path)!r} has no images for {split!r} (its arrays: {', '.join(archive.files) or 'none'}); "
@@ -74,7 +74,7 @@ def _arrays_of(archive: Any, path: Path, split: str) -> tuple[Any, Any, Any]:
         )
     labels = _split_key(archive, split, ("y", "labels", "targets"))
     if labels is None:
-        labels = _key(archive, _LABEL_KEYS)
+        labels = _key(archive.files, _LABEL_KEYS)
         return archive[images], None if labels is None else archive[labels], None if labels is None else archive[labels]
     other = _split_key(archive, "test" if split == "train" else "train", ("y", "labels", "targets"))
     values = np.ravel(archive[labels])
@@ -82,11 +82,16 @@ def _arrays_of(archive: Any, path: Path, split: str) -> tuple[Any, Any, Any]:
 
 
 def _split_key(archive: Any, split: str, stems: Sequence[str]) -> str | None:
-    return _key(archive, [name for stem in stems for name in (f"{stem}_{split}", f"{split}_{stem}")])
+    return _key(archive.files, [name for stem in stems for name in (f"{stem}_{split}", f"{split}_{stem}")])
 
 
-def _key(archive: Any, names: Sequence[str]) -> str | None:
-    present = {str(name).lower(): str(name) for name in archive.files}
+def image_key(arrays: Sequence[str]) -> str | None:
+    """Which of the names of an archive's arrays is that of the images."""
+    return _key(arrays, _IMAGE_KEYS)
+
+
+def _key(arrays: Sequence[str], names: Sequence[str]) -> str | None:
+    present = {str(name).lower(): str(name) for name in arrays}
     return next((present[name] for name in names if name in present), None)
 
 
@@ -110,7 +115,7 @@ def _number_classes(values: Any, all_values: Any) -> tuple[Labels | None, tuple[
 def _packed(
     name: str, prefix: str, images: npt.NDArray[Any], labels: Labels | None, names: tuple[str, ...], rule: ImageRule
 ) -> ImageSet:
-    pixels = _to_rule(_to_uint8(_channels_first(images, prefix), prefix), rule)
+    pixels = to_rule(_to_uint8(_channels_first(images, prefix), prefix), rule)
     return _image_set(name, prefix, pixels, labels, names)
 
 
@@ -180,7 +185,8 @@ def _to_uint8(images: npt.NDArray[Any], name: str) -> Bytes:
     return pixels
 
 
-def _to_rule(images: Bytes, rule: ImageRule) -> Bytes:
+def to_rule(images: Bytes, rule: ImageRule) -> Bytes:
+    """Bring uint8 images (N, C, H, W) to the shape of `rule`; those that have it stay as they are."""
     channels, *size = images.shape[1:]
     wanted = (rule.channels or channels, *(rule.size or size))
     if wanted == images.shape[1:]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vaeguard.sums import row_mean
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from numpy import int64, uint8
@@ -119,7 +121,7 @@ class Patches:
     def strongest(self, values: Tensor) -> Tensor:
         """One value per image, (N,), from those of its patches, (N * P,): the mean of the five largest."""
         inner = self._inner(values).flatten(1)
-        return inner.topk(min(STRONGEST, inner.shape[1]), dim=1).values.mean(1)
+        return row_mean(inner.topk(min(STRONGEST, inner.shape[1]), dim=1).values)
 
     def heatmap(self, values: Tensor) -> Tensor:
         """Values of patches, (N * P,), at their centres and bilinear in between, shape (N, H, W)."""

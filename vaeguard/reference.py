@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vaeguard.clustering import cluster
+from vaeguard.sums import row_mean, row_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +64,9 @@ class LowRankGaussian(nn.Module):
         """Squared Mahalanobis distance of `values` (N, D), per value: about 1 for normal images; shape (N,)."""
         centred = values - self.mean
         along = centred @ self.directions
-        rest = (centred.square().sum(1) - along.square().sum(1)).clamp(min=0)
-        return ((along.square() * self.precisions).sum(1) + rest * self.rest_precision) / len(self.mean)
+        # Not as a difference of squares, which cancels digits.
+        rest = row_sum((centred - along @ self.directions.T).square())
+        return (row_sum(along.square() * self.precisions) + rest * self.rest_precision) / len(self.mean)
 
 
 def _main_directions(centred: Tensor, kept: int) -> tuple[Tensor, Tensor]:
@@ -86,22 +88,28 @@ class Neighbours(nn.Module):
 
     def __init__(self, centres: int, values: int) -> None:
         super().__init__()
+        # Relative to their mean: squares of small numbers lose fewer digits.
+        self.register_buffer("mean", torch.zeros(values))
         self.register_buffer("centres", torch.zeros(centres, values))
         self.register_buffer("squares", torch.zeros(centres))
 
+    mean: Tensor
     centres: Tensor
     squares: Tensor
 
     def fit(self, values: Tensor, seed: int) -> None:
         """Cluster `values` of normal images, shape (n, D), n no fewer than the centres."""
         found = cluster(values.cpu().numpy(), len(self.centres), seed).cluster_centers_
-        self.centres.copy_(torch.from_numpy(found))
+        self.mean.copy_(torch.from_numpy(found.mean(0)))
+        self.centres.copy_(torch.from_numpy(found - found.mean(0)))
         self.squares.copy_(self.centres.square().sum(1))
 
     def forward(self, values: Tensor) -> Tensor:
         """Euclidean distance of `values` (N, D) to the nearest centre, shape (N,)."""
-        squared = torch.addmm(self.squares, values, self.centres.T, alpha=-2).amin(1) + values.square().sum(1)
-        return squared.clamp(min=0).sqrt()
+        values = values - self.mean
+        nearest = torch.addmm(self.squares, values, self.centres.T, alpha=-2).argmin(1)
+        # The squares of the sum lose digits where distances are small: good enough to choose by, not to measure by.
+        return row_sum((values - self.centres[nearest]).square()).sqrt()
 
 
 class Reference(nn.Module):
@@ -141,11 +149,11 @@ class Reference(nn.Module):
         self.movements.fit(movements)
         self.projection.copy_(neighbour_directions(features, self.projection.shape[1]))
         self.features.fit(features @ self.projection, seed)
-        self.latents.fit(F.normalize(means, dim=1), seed)
+        self.latents.fit(_direction(means), seed)
 
     def error_ratio(self, squared_error: Tensor) -> Tensor:
         """Squared error (N, C, H, W) against each pixel's own mean among normal images, mean over pixels, (N,)."""
-        return (squared_error / self.difficulty).flatten(1).mean(1)
+        return row_mean(squared_error / self.difficulty)
 
     def feature_distance(self, features: Tensor) -> Tensor:
         """Distance of `features` (N, D) from the nearest cluster of normal ones, shape (N,)."""
@@ -154,8 +162,13 @@ class Reference(nn.Module):
 
     def latent_distance(self, mean: Tensor) -> Tensor:
         """Distance between the direction of `mean` (N, latent) and the nearest cluster of normal ones, shape (N,)."""
-        distance: Tensor = self.latents(F.normalize(mean, dim=1))
+        distance: Tensor = self.latents(_direction(mean))
         return distance
+
+
+def _direction(values: Tensor) -> Tensor:
+    """`values` (N, D) at unit length."""
+    return values / row_sum(values.square()).sqrt().clamp(min=1e-12).unsqueeze(1)
 
 
 def centres_for(images: int) -> int:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import tempfile
 import time
+import zipfile
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.files import write_text
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 
 MODEL_NAME = "model.safetensors"
 CHECKPOINT_NAME = "checkpoint.safetensors"
+IMAGES_NAME = "calibration.npz"
+PICTURED = 12
+KEPT_IMAGES, KEPT_BYTES = 256, 2**23
+"""So many of the images that ranked the score stay in the run folder, for comparing engines."""
 
 
 def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) -> Path:
@@ -87,24 +94,56 @@ def write_run(
     detector: TorchDetector,
     history: Sequence[Mapping[str, float]],
     image_set: ImageSet,
-    examples: npt.NDArray[np.int64],
+    calibration: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
 ) -> None:
-    """Write history, pictures (of the rows `examples`), record and, last, the model: then the run is complete.
+    """Write history, pictures, record and, last, the model: then the run is complete.
+
+    `calibration` are the rows that ranked the score, and `scores` theirs: pictures show some of them.
 
     Vectors have no picture of their reconstructions.
     """
     from vaeguard.model_file import save
-    from vaeguard.pictures import draw_history, draw_reconstructions
+    from vaeguard.pictures import draw_history, draw_reconstructions, pick_examples
 
     write_history(run, history)
     draw_history(run / "history.png", history)
     if not image_set.vectors:
+        examples = calibration[pick_examples(scores, PICTURED)]
         shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
         inspection = detector.inspect(shown, pictures=True)
         draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths)
     write_text(run / "report.json", json.dumps(detector.info.record, indent=2) + "\n")
+    write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration))
     save(detector, run)
     (run / CHECKPOINT_NAME).unlink(missing_ok=True)
+
+
+def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> bytes:
+    """Some of the rows of `images` as the bytes of an `.npz`."""
+    count = max(1, min(KEPT_IMAGES, KEPT_BYTES // images[:1].nbytes, len(rows)))
+    file = io.BytesIO()
+    np.savez_compressed(file, images=images[rows[:: -(-len(rows) // count)]])
+    return file.getvalue()
+
+
+def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
+    """Images that the score of a run was calibrated on, (N, C, H, W), or None where the folder has none.
+
+    Raises
+    ------
+    RefusedError
+        The file of them is damaged.
+    """
+    path = Path(model) if Path(model).is_dir() else Path(model).parent
+    try:
+        with np.load(path / IMAGES_NAME, allow_pickle=False) as archive:
+            images: npt.NDArray[Any] = archive["images"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RefusedError(f"{str(path / IMAGES_NAME)!r} is damaged ({error}); delete it") from error
+    return images
 
 
 def point_latest(run: Path, runs: Path = Path("runs")) -> None:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.folders import list_images
 from vaeguard.images import ImageRule
+from vaeguard.inputs import find_sources
 from vaeguard.inspection import concatenate
+from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.spec import DEFAULT_FPR
-from vaeguard.streams import stream_images
 from vaeguard.tables import check_table_path, open_table, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
     from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.jobs import Piece, Shard
     from vaeguard.progress import Progress
+    from vaeguard.streams import ImageBatch
 
 DEFAULT_BATCH_SIZE = 256
+SHARD_FORMAT = 1
+"""Raised when the same settings come to mean other rows."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class ScoreSummary:
         The table.
     fpr : float
         The false-alarm rate that was asked for.
+    resumed : int
+        Images of these whose rows an interrupted job had left.
     note : str or None
         Why nothing can be flagged at this rate, if so.
     """
@@ -57,6 +66,7 @@ class ScoreSummary:
     seconds: float
     output: str
     fpr: float
+    resumed: int = 0
     note: str | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -67,28 +77,35 @@ class ScoreSummary:
 
 def score_files(
     detector: Detector,
-    inputs: str | Path | Iterable[str | Path],
-    output: str | Path,
+    inputs: str | Path | Iterable[str | Path] = (),
+    output: str | Path = "scores.csv",
     *,
+    listed: Iterable[str] = (),
     fpr: float = DEFAULT_FPR,
     jobs: int | None = None,
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: Progress | None = None,
 ) -> ScoreSummary:
-    """Score image files into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
+    """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
 
-    The columns are `path, score, p_value, anomaly` and the detector's terms; the rows are in sorted path order.
-    Unreadable inputs are rows of `<output>.errors.csv` instead, which exists only if there are any. Memory does not
-    grow with the number of images.
+    The columns are `path, score, p_value, anomaly` and the detector's terms; the rows are in sorted path order, those
+    of a container in its own order, under its path and their name or number in it. Unreadable inputs are rows of
+    `<output>.errors.csv` instead, which exists only if there are any. Memory does not grow with the number of images.
+
+    The work is done in shards, kept in the folder `<output>.job` until the table is whole. A job that was interrupted
+    at whatever moment goes on where it stopped when it is started again, and the table has the same bytes.
 
     Parameters
     ----------
     detector : Detector
         Any engine.
     inputs : paths
-        Image files and folders of them.
+        Image files, folders of them, globs; `.npy`, `.npz` and IDX files of images; tar archives of image files;
+        Parquet files with a column of them.
     output : path
         The table; a previous one is replaced once the new one is whole.
+    listed : paths
+        More image files. Here a missing one is an unreadable input, in `inputs` it is an error.
     fpr : float
         Flag where `p_value <= fpr`, in (0, 1).
     jobs : int or None
@@ -101,32 +118,86 @@ def score_files(
     Raises
     ------
     UsageError
-        `fpr` or the suffix of `output` cannot work, or `inputs` name no image.
+        `fpr` or the suffix of `output` cannot work, or the inputs name no image or none that the model takes.
     VaeguardError
-        The detector gives no number for an image, or the table cannot be written.
+        The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
     started = time.perf_counter()
     check_fpr(fpr)
     check_table_path(output)
-    paths = sorted(list_images([inputs] if isinstance(inputs, str | Path) else list(inputs)))
-    channels, height, width = detector.info.image_shape
-    rule = ImageRule(size=(height, width), channels=channels)
-    errors: list[tuple[str, str]] = []
-    anomalies = 0
-    with open_table(output, table_columns(detector.info)) as table:
-        for batch in stream_images(paths, rule, batch_size=batch_size, jobs=jobs):
-            errors.extend(batch.errors)
-            if len(batch.images):
-                columns = score_columns(batch.paths, detector.inspect(batch.images), fpr)
-                anomalies += int(np.count_nonzero(columns["anomaly"]))
-                table.write(columns)
-            if progress:
-                _report(progress, table.rows + len(errors), len(paths))
-        images = table.rows
-    _write_errors(Path(f"{output}.errors.csv"), errors)
-    seconds = time.perf_counter() - started
-    note = fpr_note(detector.info, fpr)
-    return ScoreSummary(images, anomalies, tuple(errors), seconds, str(output), fpr, note)
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
+    sources = find_sources(inputs, listed, vectors=detector.info.vectors)
+    pieces = pieces_of(sources, math.prod(detector.info.image_shape))
+    with job_folder(output) as folder:
+        work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size)
+        shards = work.run(pieces, progress)
+        with open_table(output, table_columns(detector.info)) as table:
+            for shard in shards:
+                table.append_table(shard.table, shard.images)
+        errors = tuple(error for shard in shards for error in shard.errors)
+        _write_errors(Path(f"{output}.errors.csv"), errors)
+    return ScoreSummary(
+        images=sum(shard.images for shard in shards),
+        anomalies=sum(shard.anomalies for shard in shards),
+        errors=errors,
+        seconds=time.perf_counter() - started,
+        output=str(output),
+        fpr=fpr,
+        resumed=work.resumed,
+        note=fpr_note(detector.info, fpr),
+    )
+
+
+@dataclass
+class _Work:
+    """Makes the shards of a job, or finds them where an interrupted one left them."""
+
+    detector: Detector
+    folder: Path
+    suffix: str
+    fpr: float
+    jobs: int | None
+    batch_size: int
+    resumed: int = 0
+
+    def run(self, pieces: Sequence[Piece], progress: Progress | None) -> list[Shard]:
+        """The shards of `pieces`, in order."""
+        columns = table_columns(self.detector.info)
+        settings = json.dumps([SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns])
+        keys = [piece.key(settings) for piece in pieces]
+        found = [read_shard(self.folder, key, self.suffix) for key in keys]
+        missing = [(piece, key) for piece, key, shard in zip(pieces, keys, found, strict=True) if shard is None]
+        total = sum(piece.count for piece in pieces)
+        self.resumed = done = total - sum(piece.count for piece, _ in missing)
+        fresh: dict[str, Shard] = {}
+        # One thread reads ahead over the borders of shards, so that the engine never waits at one.
+        batches = ahead(self._batches(missing), 2)
+        for piece, key in missing:
+            fresh[key] = self._shard(piece, key, batches, partial(_report, progress, done, total))
+            done += piece.count
+        return [shard or fresh[key] for key, shard in zip(keys, found, strict=True)]
+
+    def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
+        channels, height, width = self.detector.info.image_shape
+        rule = None if self.detector.info.vectors else ImageRule(size=(height, width), channels=channels)
+        for piece, _ in pieces:
+            yield from piece.source.batches(piece.start, piece.stop, rule, self.batch_size, self.jobs)
+
+    def _shard(self, piece: Piece, key: str, batches: Iterator[ImageBatch], report: Callable[[int], None]) -> Shard:
+        errors: list[tuple[str, str]] = []
+        anomalies = 0
+        path = self.folder / f"{key}{self.suffix}"
+        with open_table(path, table_columns(self.detector.info)) as table:
+            while table.rows + len(errors) < piece.count:
+                batch = next(batches)
+                errors += batch.errors
+                if len(batch.images):
+                    columns = score_columns(batch.paths, self.detector.inspect(batch.images), self.fpr)
+                    anomalies += int(np.count_nonzero(columns["anomaly"]))
+                    table.write(columns)
+                report(table.rows + len(errors))
+            images = table.rows
+        return finish_shard(self.folder, key, path, images, anomalies, errors)
 
 
 def score_set(
@@ -153,8 +224,7 @@ def score_set(
         stop = min(start + batch_size, total)
         parts.append(detector.inspect(image_set.images[start:stop]))
         _check_numbers(parts[-1], image_set.paths[start:stop])
-        if progress:
-            _report(progress, stop, total)
+        _report(progress, 0, total, stop)
     return concatenate(parts)
 
 
@@ -216,8 +286,10 @@ def fpr_note(info: DetectorInfo, fpr: float) -> str | None:
     )
 
 
-def _report(progress: Progress, done: int, total: int) -> None:
-    progress(done, total, f"{done:,} of {total:,} images")
+def _report(progress: Progress | None, before: int, total: int, count: int) -> None:
+    done = before + count
+    if progress:
+        progress(done, total, f"{done:,} of {total:,} images")
 
 
 def _check_numbers(inspection: Inspection, paths: Sequence[str]) -> None:
@@ -229,7 +301,7 @@ def _check_numbers(inspection: Inspection, paths: Sequence[str]) -> None:
         )
 
 
-def _write_errors(path: Path, errors: list[tuple[str, str]]) -> None:
+def _write_errors(path: Path, errors: Sequence[tuple[str, str]]) -> None:
     if errors:
         write_table(path, {"path": [path for path, _ in errors], "error": [reason for _, reason in errors]})
     else:

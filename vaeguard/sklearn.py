@@ -222,13 +222,13 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "detector_" in state:
-            from vaeguard.model_file import load
+            from vaeguard.model_file import read_model
 
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.safetensors"
                 path.write_bytes(state["detector_"])
                 # A model fitted on a GPU is read where there is none too.
-                state = {**state, "detector_": load(path, "cpu" if state["device"] == "cpu" else "auto")}
+                state = {**state, "detector_": read_model(path, "cpu" if state["device"] == "cpu" else "auto")}
         super().__setstate__(state)
 
 

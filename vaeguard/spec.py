@@ -19,6 +19,8 @@ ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu")
 REDUCTIONS = ("sum", "mean")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda")
+ENGINE_DEVICES = (*DEVICES, "tensorrt")
+"""Where an exported model can run."""
 
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from vaeguard.errors import UnreadableError, UsageError
-from vaeguard.images import ImageRule, check_file_rule, decode
+from vaeguard.images import ImageRule, check_file_rule, decode, decode_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Bytes = npt.NDArray[np.uint8]
+    File = str | tuple[str, bytes]
 
 _SMALL_FILE = 4096  # bytes; below, opening costs more than decoding, and threads only wait for each other's Python
 _T = TypeVar("_T")
@@ -31,16 +32,17 @@ class ImageBatch:
     """Consecutive images of a stream: uint8 (n, C, H, W), one for each of `paths`; unreadable files are `errors`."""
 
     paths: list[str]
-    images: Bytes
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     errors: list[tuple[str, str]] = field(default_factory=list)
 
 
 def stream_images(
-    paths: Iterable[str], rule: ImageRule, *, batch_size: int = 256, jobs: int | None = None
+    files: Iterable[File], rule: ImageRule, *, batch_size: int = 256, jobs: int | None = None
 ) -> Iterator[ImageBatch]:
     """Decode files in threads, a few batches ahead of the reader, and yield them in input order.
 
-    Memory stays constant however many paths there are. Files that cannot be read are in their batch's `errors`.
+    `files` are paths, or names with the bytes of the files. Memory stays constant however many there are; those that
+    cannot be read are in their batch's `errors`.
 
     Raises
     ------
@@ -50,14 +52,14 @@ def stream_images(
     if rule.size is None or rule.channels is None:
         raise UsageError("a stream of images needs a size and a number of channels; give both in its ImageRule")
     check_file_rule(rule)
-    rest = iter(paths)
+    rest = iter(files)
     first = list(islice(rest, 32))
     return _stream(chain(first, rest), rule, max(1, batch_size), jobs or default_jobs(first))
 
 
-def default_jobs(paths: Sequence[str]) -> int:
-    """Return the number of threads to decode files like `paths`: one if they are tiny, else one a core, at most 16."""
-    sizes = sorted(filter(None, map(_size, paths)))
+def default_jobs(files: Sequence[File]) -> int:
+    """Return the number of threads to decode files like these: one if they are tiny, else one a core, at most 16."""
+    sizes = sorted(filter(None, map(_size, files)))
     if sizes and sizes[len(sizes) // 2] < _SMALL_FILE:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -78,13 +80,13 @@ def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, jobs: int, a
         pool.shutdown(cancel_futures=True)
 
 
-def _stream(paths: Iterable[str], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
+def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
     # A batch is decoded in parts, so that all threads work on the batch that is needed first.
     part_size = max(1, min(32, -(-batch_size // jobs)))
     parts_per_batch = -(-batch_size // part_size)
     parts = (
         batch[start : start + part_size]
-        for batch in chunks(paths, batch_size)
+        for batch in chunks(files, batch_size)
         for start in range(0, len(batch), part_size)
     )
     decoded = map_ahead(lambda part: _decode_part(part, rule), parts, jobs=jobs, ahead=2 * max(parts_per_batch, jobs))
@@ -103,23 +105,27 @@ def chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
         yield chunk
 
 
-def _decode_part(paths: list[str], rule: ImageRule) -> ImageBatch:
+def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
     assert rule.size is not None
     assert rule.channels is not None
-    images = np.empty((len(paths), rule.channels, *rule.size), np.uint8)
+    images = np.empty((len(files), rule.channels, *rule.size), np.uint8)
     batch = ImageBatch([], images)
-    for path in paths:
+    for file in files:
+        name, content = (file, None) if isinstance(file, str) else file
         try:
-            images[len(batch.paths)] = decode(path, rule)
+            image = decode(name, rule) if content is None else decode_bytes(content, rule, name)
         except UnreadableError as error:
-            batch.errors.append((path, error.reason))
+            batch.errors.append((name, error.reason))
         else:
-            batch.paths.append(path)
+            images[len(batch.paths)] = image
+            batch.paths.append(name)
     return ImageBatch(batch.paths, images[: len(batch.paths)], batch.errors)
 
 
-def _size(path: str) -> int:
+def _size(file: File) -> int:
+    if not isinstance(file, str):
+        return len(file[1])
     try:
-        return os.path.getsize(path)  # noqa: PTH202  (names need not be valid paths)
+        return os.path.getsize(file)  # noqa: PTH202  (names need not be valid paths)
     except (OSError, ValueError):
         return 0

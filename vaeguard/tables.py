@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,15 @@ class Table:
             self._append(ready)
             self.rows += rows
 
+    def append_table(self, path: Path, rows: int) -> None:
+        """Append all `rows` of a table of the same kind and columns, as they are."""
+        self._copy(path)
+        self.rows += rows
+
     def _append(self, columns: dict[str, Column]) -> None:
+        raise NotImplementedError
+
+    def _copy(self, path: Path) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -77,6 +86,11 @@ class _CsvTable(Table):
     def _append(self, columns: dict[str, Column]) -> None:
         cells = [_cells(column, text=_csv_text, truth=("0", "1")) for column in columns.values()]
         self._file.writelines(f"{row}\n" for row in map(",".join, zip(*cells, strict=True)))
+
+    def _copy(self, path: Path) -> None:
+        with path.open(encoding="utf-8", newline="") as file:
+            file.readline()  # the header
+            shutil.copyfileobj(file, self._file)
 
     def close(self) -> None:
         self._file.close()
@@ -95,6 +109,10 @@ class _JsonLinesTable(Table):
                 cell[:] = map(_json_number, cell)
         self._file.writelines(map(self._row.__mod__, zip(*cells, strict=True)))
 
+    def _copy(self, path: Path) -> None:
+        with path.open(encoding="utf-8", newline="") as file:
+            shutil.copyfileobj(file, self._file)
+
     def close(self) -> None:
         self._file.close()
 
@@ -110,6 +128,14 @@ class _ParquetTable(Table):
         import pyarrow as pa
 
         self._held.append(pa.table(columns))
+        self._held_rows += self._held[-1].num_rows
+        if self._held_rows >= ROW_GROUP:
+            self._flush()
+
+    def _copy(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._held.append(pq.read_table(path))
         self._held_rows += self._held[-1].num_rows
         if self._held_rows >= ROW_GROUP:
             self._flush()

@@ -1,0 +1,222 @@
+"""Everything that `score` reads."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import struct
+import sys
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from vaeguard import ImageRule, UsageError
+from vaeguard.inputs import Array, Files, Unreadable, find_sources, read_list
+
+RULE = ImageRule(size=(6, 5), channels=1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 5)).astype(np.uint8)
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def contents(source, start=0, stop=None, rule=RULE, batch_size=7):
+    batches = list(source.batches(start, source.count if stop is None else stop, rule, batch_size, 2))
+    names = [name for batch in batches for name in batch.paths]
+    return names, np.concatenate([batch.images for batch in batches]), [e for batch in batches for e in batch.errors]
+
+
+def write(kind, folder):
+    """All of `IMAGES` in one container."""
+    if kind == "npy":
+        np.save(folder / "a.npy", IMAGES)
+    elif kind == "npz":
+        np.savez(folder / "a.npz", images=IMAGES, labels=np.arange(40))
+    elif kind == "npz compressed":
+        np.savez_compressed(folder / "a.npz", arr_0=IMAGES[:, None])
+    elif kind.startswith("idx"):
+        content = b"\0\0\x08\x03" + struct.pack(">3I", *IMAGES.shape) + IMAGES.tobytes()
+        if kind == "idx gz":
+            (folder / "a-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / "a-idx3-ubyte").write_bytes(content)
+    elif kind.startswith("tar"):
+        with tarfile.open(folder / ("a.tar" if kind == "tar" else "a.tar.gz"), "w" if kind == "tar" else "w:gz") as tar:
+            for number, image in enumerate(IMAGES):
+                add(tar, f"b/{number:02d}.png", png(image))
+                add(tar, f"b/{number:02d}.txt", b"not asked for")
+    else:
+        files = [png(image) for image in IMAGES]
+        cells = [{"bytes": file, "path": "x"} for file in files] if kind == "parquet struct" else files
+        pq.write_table(pa.table({"label": list(range(40)), "image": cells}), folder / "a.parquet", row_group_size=11)
+    (path,) = folder.iterdir()
+    return str(path)
+
+
+def add(tar, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+KINDS = ["npy", "npz", "npz compressed", "idx", "idx gz", "tar", "tar.gz", "parquet", "parquet struct"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_container_gives_its_images_in_any_pieces(kind, tmp_path):
+    path = write(kind, tmp_path)
+    (source,) = find_sources([path])
+    assert source.count == 40
+    names, images, errors = contents(source)
+    np.testing.assert_array_equal(images, IMAGES[:, None])
+    assert not errors
+    assert len(set(names)) == 40
+    assert all(name.startswith(f"{path}/") for name in names)
+    for start, stop in ((0, 3), (10, 12), (11, 33), (39, 40)):
+        part = contents(source, start, stop)
+        assert part[0] == names[start:stop]
+        np.testing.assert_array_equal(part[1], IMAGES[start:stop, None])
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "tar", "parquet"])
+def test_images_are_brought_to_the_rule(kind, tmp_path):
+    (source,) = find_sources([write(kind, tmp_path)])
+    rule = ImageRule(size=(3, 4), channels=3)
+    Image.fromarray(IMAGES[7]).save(tmp_path / "7.png")
+    expected = contents(Files([str(tmp_path / "7.png")]), rule=rule)[1]
+    np.testing.assert_array_equal(contents(source, 7, 8, rule=rule)[1], expected)
+
+
+def test_sources_are_in_sorted_path_order(tmp_path):
+    for name in ("a.png", "c.png", "e/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    np.save(tmp_path / "b.npy", IMAGES)
+    np.save(tmp_path / "d.npy", IMAGES)
+    sources = find_sources([tmp_path / "d.npy", tmp_path, tmp_path / "b.npy"])
+    assert [type(source) for source in sources] == [Files, Array, Files, Array, Files]
+    assert [name for source in sources for name in contents(source)[0]] == sorted(
+        name for source in sources for name in contents(source)[0]
+    )
+
+
+def test_globs_and_lists_of_files(tmp_path, monkeypatch):
+    for name in ("a.png", "b.jpg", "deep/er/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    (source,) = find_sources([str(tmp_path / "**" / "*.png")])
+    assert source.paths == [str(tmp_path / "a.png"), str(tmp_path / "deep/er/c.png")]
+    with pytest.raises(UsageError, match="nothing matches"):
+        find_sources([str(tmp_path / "*.tif")])
+    (tmp_path / "list").write_bytes(b"a.png\r\n\nmissing \xff.png\n")
+    assert read_list(str(tmp_path / "list")) == ["a.png", "missing \udcff.png"]
+    (tmp_path / "list").write_bytes(b"with\nnewline.png\0b.png\0")
+    assert read_list(str(tmp_path / "list")) == ["with\nnewline.png", "b.png"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x.png\n")))
+    assert read_list("-") == ["x.png"]
+    (source,) = find_sources([], ["gone.png", str(tmp_path / "a.png")])
+    names, _, errors = contents(source)
+    assert names == [str(tmp_path / "a.png")]
+    assert errors == [("gone.png", "there is no such file")]
+    (tmp_path / "empty").write_bytes(b"\n")
+    for given, message in (("empty", "names no file"), ("nowhere", "cannot be read")):
+        with pytest.raises(UsageError, match=message):
+            read_list(str(tmp_path / given))
+    with pytest.raises(UsageError, match="nothing to score"):
+        find_sources([])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.npy", b"no array", "damaged"),
+        ("a.npz", b"no archive", "damaged"),
+        ("a.tar", b"no archive", "damaged"),
+        ("a.tar", tarfile.NUL * 10_240, "no image"),
+        ("a.parquet", b"no table", "Parquet"),
+        ("a-idx3-ubyte", b"\0\0\x08\x03", "damaged"),
+    ],
+)
+def test_a_broken_container_is_one_error(name, content, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    Image.fromarray(IMAGES[0]).save(tmp_path / "z.png")
+    broken, files = find_sources([tmp_path / name, tmp_path / "z.png"])
+    assert isinstance(broken, Unreadable)
+    names, images, errors = contents(broken)
+    assert (names, images.shape, len(errors)) == ([], (0, 1, 6, 5), 1)
+    assert errors[0][0] == str(tmp_path / name)
+    assert reason in errors[0][1]
+    assert contents(files)[0] == [str(tmp_path / "z.png")]
+
+
+def test_arrays_and_tables_that_hold_no_images_are_errors(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 4, 4), np.int64))
+    np.savez(tmp_path / "b.npz", labels=np.arange(3))
+    np.save(tmp_path / "c.npy", np.array([object()]), allow_pickle=True)
+    pq.write_table(pa.table({"label": [1]}), tmp_path / "d.parquet")
+    np.savez(tmp_path / "e.npz", images=np.asfortranarray(IMAGES))
+    found = find_sources(sorted(tmp_path.iterdir()))
+    assert all(isinstance(source, Unreadable) for source in found)
+    for source, reason in zip(found, ("int64", "no array of images", "object", "no column", "C-ordered"), strict=True):
+        assert reason in source.reason.lower() or reason in source.reason
+
+
+def test_one_unreadable_member_or_cell_is_one_error(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "0.png", png(IMAGES[0]))
+        add(tar, "1.png", b"nothing")
+    pq.write_table(pa.table({"image": [png(IMAGES[0]), None, b"nothing"]}), tmp_path / "b.parquet")
+    tar, parquet = find_sources([tmp_path / "a.tar", tmp_path / "b.parquet"])
+    assert contents(tar)[0] == [f"{tmp_path}/a.tar/0.png"]
+    assert [name for name, _ in contents(tar)[2]] == [f"{tmp_path}/a.tar/1.png"]
+    assert [name for name, _ in contents(parquet)[2]] == [f"{tmp_path}/b.parquet/00001", f"{tmp_path}/b.parquet/00002"]
+
+
+def test_vectors_and_images_are_not_mistaken_for_each_other(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((5, 3)))
+    np.save(tmp_path / "i.npy", IMAGES)
+    (source,) = find_sources([tmp_path / "v.npy"], vectors=True)
+    names, vectors, _ = contents(source, rule=None)
+    assert vectors.shape == (5, 1, 1, 3)
+    assert names[0] == f"{tmp_path}/v.npy/00000"
+    for path, vectors in (("v.npy", False), ("i.npy", True)):
+        with pytest.raises(UsageError, match="give what it was fitted on"):
+            find_sources([tmp_path / path], vectors=vectors)
+
+
+@pytest.mark.parametrize("kind", ["npz", "npz compressed", "tar"])
+def test_memory_does_not_grow_with_a_container(kind, tmp_path):
+    many = np.zeros((3000, 60, 60), np.uint8)
+    if kind == "tar":
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            content = png(many[0])
+            for number in range(3000):
+                add(tar, f"{number}.png", content)
+    else:
+        (np.savez if kind == "npz" else np.savez_compressed)(tmp_path / "a.npz", images=many)
+    tracemalloc.start()
+    (source,) = find_sources(list(tmp_path.iterdir()))
+    rows = sum(len(batch.paths) for batch in source.batches(0, source.count, ImageRule((60, 60), 1), 50, 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == 3000
+    assert peak < many.nbytes / 3
+
+
+def test_the_stamp_of_files_follows_size_and_time(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"1")
+    files = Files([str(path), "gone.png"])
+    before = files.stamp(0, 2)
+    assert before == files.stamp(0, 2) != files.stamp(0, 1)
+    os.utime(path, ns=(1, 1))
+    assert files.stamp(0, 2) != before

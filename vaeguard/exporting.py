@@ -1,0 +1,230 @@
+"""`export`: the whole inference graph as one ONNX file that exists only if it repeats what PyTorch says."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.files import UNSEALED, seal, writing
+from vaeguard.onnx_detector import FORMAT, IMAGE, METADATA, OnnxDetector, output_names
+from vaeguard.parity import compare, random_images
+from vaeguard.scoring import check_fpr
+from vaeguard.spec import DEFAULT_FPR
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaeguard.graph import InferenceGraph
+    from vaeguard.inspection import Detector, Images
+    from vaeguard.parity import Parity
+    from vaeguard.torch_detector import TorchDetector
+
+OPSET = 20
+RATE = "fpr"
+"""Name of the optional input, the false-alarm rate."""
+
+
+def export(
+    detector: Detector,
+    path: str | Path,
+    *,
+    images: Images | None = None,
+    pixels: Literal["uint8", "float32"] = "uint8",
+    fpr: float = DEFAULT_FPR,
+    fp16: bool = False,
+    tolerance: float | None = None,
+) -> Parity:
+    """Write `detector` as an ONNX file, once that file is found to say what PyTorch says.
+
+    The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
+    `restored` and `heatmap`. The false-alarm rate behind `anomaly` is an optional input `fpr`.
+
+    Parameters
+    ----------
+    detector : Detector
+        A fitted model on the CPU, not an exported one.
+    path : path
+        The file, ending in `.onnx`; it appears whole or not at all.
+    images : ndarray, optional
+        Images (N, C, H, W) to compare the engines on, best those that the model was calibrated on; noise is always
+        compared.
+    pixels : str
+        Type of the input: uint8 in 0..255, or float32 in [0, 1]. Vectors are float32.
+    fpr : float
+        The false-alarm rate where none is given, in (0, 1).
+    fp16 : bool
+        Compute the VAE in float16, for GPUs; terms and calibration stay in float32.
+    tolerance : float or None
+        The largest relative error that is allowed; None takes 1e-4, with `fp16` 2e-2.
+
+    Returns
+    -------
+    Parity
+        What the comparison found.
+
+    Raises
+    ------
+    UsageError
+        An argument cannot work.
+    RefusedError
+        The file does not repeat what PyTorch says; nothing is written.
+    VaeguardError
+        The model cannot be expressed in ONNX, or the file cannot be written.
+    """
+    check_fpr(fpr)
+    detector = _of_torch(detector)
+    if Path(path).suffix != ".onnx":
+        raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
+    content = onnx_bytes(detector, "float32" if detector.info.vectors else pixels, fpr, fp16=fp16)
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
+        written = OnnxDetector(temporary.read_bytes(), str(path), "cpu")
+        parity = verify(written, detector, images, tolerance)
+        parity.check(str(path))
+    return parity
+
+
+def verify(
+    exported: Detector, detector: Detector, images: Images | None = None, tolerance: float | None = None
+) -> Parity:
+    """Compare an exported model with the PyTorch one it came from, on `images` (N, C, H, W), if any, and on noise.
+
+    Raises
+    ------
+    UsageError
+        The two are no export and original of each other.
+    """
+    detector = _of_torch(detector)
+    if not isinstance(exported, OnnxDetector):
+        raise UsageError("what is to be verified is no exported model; give the .onnx file")
+    if exported.info.image_shape != detector.info.image_shape or exported.info.term_names != detector.info.term_names:
+        raise UsageError("the exported model has another shape or other terms than this run; give the run it came from")
+    some = random_images(detector.info)[:0] if images is None else images
+    half = bool(exported.info.record["onnx"]["fp16"])
+    return compare(detector, exported, some, device=exported.device, half=half, tolerance=tolerance)
+
+
+def _of_torch(detector: Detector) -> TorchDetector:
+    from vaeguard.torch_detector import TorchDetector
+
+    if not isinstance(detector, TorchDetector):
+        raise UsageError("the model is an exported one already; give the run folder it came from with -m")
+    if detector.device != "cpu":
+        raise UsageError("the exported file is compared with the arithmetic of the CPU; load the model for the CPU")
+    return detector
+
+
+def onnx_bytes(detector: TorchDetector, pixels: str, fpr: float, *, fp16: bool) -> bytes:
+    """The sealed ONNX file: graph, weights, calibration and record.
+
+    Raises
+    ------
+    VaeguardError
+        The model cannot be expressed in ONNX.
+    """
+    import onnx_ir
+
+    model = _translated(_in_half(detector.graph) if fp16 else detector.graph, detector, pixels)
+    if model.opset_imports[""] != OPSET:
+        raise VaeguardError(f"the exporter wrote opset {model.opset_imports['']} instead of {OPSET}; update onnxscript")
+    rate = model.graph.inputs[1]
+    # An input with an initializer of its name is optional.
+    rate.const_value = onnx_ir.tensor(np.float32(fpr), name=RATE)
+    model.graph.initializers[RATE] = rate
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in graph.all_nodes():
+            # Stack traces with the paths of the machine that exported.
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    record = {
+        **detector.info.record,
+        "format": FORMAT,
+        "terms": detector.info.term_names,
+        "onnx": {"pixels": pixels, "fp16": fp16, "fpr": fpr, "opset": OPSET},
+    }
+    model.metadata_props.clear()
+    model.metadata_props.update({METADATA: json.dumps(record), "seal": UNSEALED})
+    return seal(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+
+
+class _Exported(nn.Module):
+    """The graph with the decision at a false-alarm rate."""
+
+    def __init__(self, graph: InferenceGraph) -> None:
+        super().__init__()
+        self.inference = graph
+
+    def forward(self, image: Tensor, fpr: Tensor) -> dict[str, Tensor]:
+        results: dict[str, Tensor] = self.inference(image)
+        score, p_value = results.pop("score"), results.pop("p_value")
+        return {"score": score, "p_value": p_value, "anomaly": p_value <= fpr, **results}
+
+
+def _translated(graph: InferenceGraph, detector: TorchDetector, pixels: str) -> Any:
+    """The graph as an `onnx_ir.Model`, for any number of images."""
+    example = torch.zeros(2, *detector.info.image_shape, dtype=getattr(torch, pixels))
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Exported(graph).eval(),
+                (example, torch.tensor(0.05)),
+                dynamo=True,
+                input_names=[IMAGE, RATE],
+                output_names=list(output_names(detector.info)),
+                dynamic_shapes=({0: torch.export.Dim("batch")}, {}),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:
+        # Whatever stops the exporter, the user can do one thing only.
+        raise VaeguardError(
+            f"PyTorch cannot express this model in ONNX ({type(error).__name__}); update torch and onnxscript"
+        ) from error
+    assert program is not None
+    return program.model
+
+
+class _Half(nn.Module):
+    """A part of the network in float16, between float32 values."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part.half()
+
+    def forward(self, values: Tensor) -> Tensor:
+        result: Tensor = self.part(values.half()).float()
+        return result
+
+
+def _in_half(graph: InferenceGraph) -> InferenceGraph:
+    graph = copy.deepcopy(graph)
+    vae = graph.vae
+    vae.stages = nn.ModuleList(_Half(stage) for stage in vae.stages)
+    for name in ("decoder", "posterior_mean", "posterior_logvar", "class_head", "pseudo_head"):
+        part = getattr(vae, name)
+        if part is not None:
+            setattr(vae, name, _Half(part))
+    return graph
+
+
+class _quiet:  # noqa: N801
+    """Keep the exporter's log to itself."""
+
+    def __enter__(self) -> None:
+        logging.disable(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(logging.NOTSET)

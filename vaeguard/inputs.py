@@ -1,0 +1,338 @@
+"""What `score` reads, whatever it lies in: files one by one, arrays, tar archives, Parquet; row by row and in pieces.
+
+A *source* is a run of images with a fixed order: many files, or one container. Memory does not grow with its length.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import sys
+import tarfile
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
+from vaeguard.folders import list_images
+from vaeguard.images import SUFFIXES
+from vaeguard.named_sets import is_idx, read_idx
+from vaeguard.packed import as_batch, image_key, to_rule
+from vaeguard.streams import ImageBatch, stream_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from vaeguard.images import ImageRule
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
+IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "content", "jpg", "png")
+"""Columns of a Parquet file that may hold image files, the first present one is read."""
+_CONTAINER_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile)
+
+
+class Source(ABC):
+    """Images in a fixed order.
+
+    Attributes
+    ----------
+    path : str
+        Where they lie; of files the first one.
+    count : int
+        How many.
+    """
+
+    def __init__(self, path: str, count: int) -> None:
+        self.path, self.count = path, count
+
+    @abstractmethod
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Yield the images `start` to `stop`, decoded by `rule`, in batches; with no rule they are vectors."""
+
+    def stamp(self, start: int, stop: int) -> bytes:
+        """Bytes that change when the images `start` to `stop` do, told by names, sizes and times."""
+        return f"{_stamp(self.path)} {start} {stop}".encode()
+
+
+class Files(Source):
+    """Image files, one path each."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        super().__init__(paths[0], len(paths))
+        self.paths = paths
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Decode the files in threads."""
+        assert rule is not None
+        return stream_images(self.paths[start:stop], rule, batch_size=batch_size, jobs=jobs)
+
+    def stamp(self, start: int, stop: int) -> bytes:
+        """Names, sizes and times of the files."""
+        digest = hashlib.sha256()
+        for path in self.paths[start:stop]:
+            digest.update(_stamp(path).encode("utf-8", "surrogateescape"))
+        return digest.digest()
+
+
+class Unreadable(Source):
+    """A container that cannot be opened: one row among the errors."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, 1)
+        self.reason = reason
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Yield nothing but the error."""
+        del start, stop, batch_size, jobs
+        shape = (rule.channels or 1, *(rule.size or (1, 1))) if rule else (1, 1, 1)
+        yield ImageBatch([], np.empty((0, *shape), np.uint8), [(self.path, self.reason)])
+
+
+class Array(Source):
+    """Rows of one array: `.npy` and IDX as memory maps, `.npz` as a stream."""
+
+    def __init__(self, path: str) -> None:
+        file = Path(path)
+        if file.suffix.lower() == ".npz":
+            self._rows: Any = _NpzRows(file)
+        elif file.suffix.lower() == ".npy":
+            self._rows = np.lib.format.open_memmap(file, mode="r")
+        else:
+            self._rows = read_idx(file)
+        self.vectors = as_batch(self._rows[:1], path).dtype == np.float32
+        super().__init__(path, len(self._rows))
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Slice the array; its names are the path and the row's number."""
+        del jobs
+        for at in range(start, stop, batch_size):
+            end = min(at + batch_size, stop)
+            images = as_batch(self._rows[at:end], self.path)
+            if rule:
+                images = to_rule(images, rule)
+            yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
+
+
+class _NpzRows:
+    """The images of an `.npz`, read row by row from the compressed file."""
+
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path)
+        names = [name.removesuffix(".npy") for name in self._archive.namelist()]
+        key = image_key(names)
+        if key is None:
+            raise RefusedError(
+                f"{str(path)!r} has no array of images (its arrays: {', '.join(names) or 'none'}); name it 'images'"
+            )
+        self._file = self._archive.open(f"{key}.npy")
+        version = np.lib.format.read_magic(self._file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        self.shape, fortran, self.dtype = read(self._file)
+        if fortran or self.dtype.hasobject or not self.shape:
+            raise RefusedError(f"{str(path)!r} holds an array that is not read; save a plain C-ordered one")
+        self._offset = self._file.tell()
+        self._row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        start, stop, _ = rows.indices(len(self))
+        self._file.seek(self._offset + start * self._row)
+        content = self._file.read((stop - start) * self._row)
+        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
+
+
+class Tar(Source):
+    """The image files in a tar archive, compressed or not, in the archive's order."""
+
+    def __init__(self, path: str) -> None:
+        with tarfile.open(path) as archive:
+            super().__init__(path, sum(1 for _ in _members(archive)))
+        if not self.count:
+            raise RefusedError(f"{path!r} holds no image file ({', '.join(SUFFIXES)})")
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Read the members one after the other and decode them in threads."""
+        assert rule is not None
+        return stream_images(self._files(start, stop), rule, batch_size=batch_size, jobs=jobs)
+
+    def _files(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
+        with tarfile.open(self.path) as archive:
+            for number, member in enumerate(_members(archive)):
+                if number >= stop:
+                    return
+                if number >= start:
+                    file = archive.extractfile(member)
+                    yield f"{self.path}/{member.name}", file.read() if file else b""
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # or all of them would be kept
+        if member.isfile() and member.name.lower().endswith(SUFFIXES):
+            yield member
+
+
+class Parquet(Source):
+    """A column of image files in a Parquet file: bytes, or the field `bytes` of a struct as Hugging Face writes it."""
+
+    def __init__(self, path: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(path)
+        except pa.ArrowException as error:
+            raise RefusedError(f"{path!r} is damaged or no Parquet file ({error})") from error
+        columns = file.schema_arrow.names
+        self.column = next((name for name in IMAGE_COLUMNS if name in columns), None)
+        if self.column is None:
+            raise RefusedError(
+                f"{path!r} has no column of images (its columns: {', '.join(columns)}); name it {IMAGE_COLUMNS[0]!r}"
+            )
+        super().__init__(path, file.metadata.num_rows)
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Decode the cells in threads."""
+        assert rule is not None
+        return stream_images(self._files(start, stop), rule, batch_size=batch_size, jobs=jobs)
+
+    def _files(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(self.path)
+        first = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if first + rows > start and first < stop:
+                number = first
+                for batch in file.iter_batches(64, row_groups=[group], columns=[self.column]):
+                    for cell in batch.column(0):
+                        if start <= number < stop:
+                            value = cell.as_py()
+                            content = value.get("bytes") if isinstance(value, dict) else value
+                            yield f"{self.path}/{number:05d}", content or b""
+                        number += 1
+            first += rows
+
+
+def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, vectors: bool = False) -> list[Source]:
+    """Find everything to read, in sorted path order; what lies in a container keeps the container's order.
+
+    Parameters
+    ----------
+    inputs : paths
+        Image files, folders, globs (``*``, ``**``), `.npy`, `.npz`, IDX, tar and Parquet files.
+    listed : paths
+        More files, which may be missing: they are then unreadable, one by one.
+    vectors : bool
+        The model takes vectors, which only `.npy` and `.npz` hold.
+
+    Raises
+    ------
+    UsageError
+        An input does not exist, holds no image, or is none that the model takes.
+    """
+    given = [path for each in inputs for path in expanded(str(each))]
+    listed = list(listed)
+    paths = sorted({*(list_images(given) if given else ()), *listed})
+    if not paths:
+        raise UsageError("there is nothing to score; name image files, folders, a glob or --files-from")
+    sources: list[Source] = []
+    files: list[str] = []
+    for path in paths:
+        if not _is_container(path):
+            files.append(path)
+            continue
+        if files:
+            sources.append(Files(files))
+            files = []
+        sources.append(_container(path))
+    if files:
+        sources.append(Files(files))
+    for source in sources:
+        if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
+            wanted, found = ("vectors", "images") if vectors else ("images", "vectors")
+            raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {found}; give what it was fitted on")
+    return sources
+
+
+def read_list(path: str) -> list[str]:
+    """Read paths from a file, or from standard input for `-`: one a line, or separated by NUL.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, or names nothing.
+    """
+    try:
+        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--files-from {path!r} cannot be read: {error.strerror}") from error
+    separator = b"\0" if b"\0" in content else b"\n"
+    paths = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator) if line.strip()]
+    if not paths:
+        raise UsageError(f"--files-from {path!r} names no file")
+    return paths
+
+
+def expanded(path: str) -> list[str]:
+    """The paths that a glob matches, or the path itself.
+
+    Raises
+    ------
+    UsageError
+        Nothing matches.
+    """
+    if os.path.lexists(path) or not glob.has_magic(path):
+        return [path]
+    found = glob.glob(path, recursive=True)  # noqa: PTH207  (pathlib's needs the fixed part apart)
+    if not found:
+        raise UsageError(f"nothing matches {path!r}; check the pattern")
+    return found
+
+
+def _is_container(path: str) -> bool:
+    lower = path.lower()
+    return lower.endswith((".npz", ".npy", ".parquet", *TAR_SUFFIXES)) or is_idx(Path(path))
+
+
+def _container(path: str) -> Source:
+    kind = Tar if path.lower().endswith(TAR_SUFFIXES) else Parquet if path.lower().endswith(".parquet") else Array
+    try:
+        return kind(path)
+    except UnreadableError as error:
+        return Unreadable(path, error.reason)
+    except VaeguardError as error:
+        return Unreadable(path, str(error))
+    except (tarfile.TarError, *_CONTAINER_ERRORS) as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        return Unreadable(path, f"it is damaged or cannot be read ({detail}); copy the file again")
+
+
+def _stamp(path: str) -> str:
+    try:
+        status = os.stat(path)  # noqa: PTH116  (names need not be valid paths)
+    except (OSError, ValueError):
+        return f"{path}\0gone\0"
+    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0"

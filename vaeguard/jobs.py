@@ -1,0 +1,146 @@
+"""Batch jobs that can be killed at any moment: the work is cut into shards, each written whole, and resumed.
+
+A job on the table `scores.csv` keeps its shards in the folder `scores.csv.job` until the table is there. A shard is
+called by the digest of everything that its rows depend on (the model, the settings, the images with their sizes and
+times), so a resumed job takes exactly those that would come out the same, and computes the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from vaeguard.errors import VaeguardError
+from vaeguard.files import sweep, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from vaeguard.inputs import Source
+
+_T = TypeVar("_T")
+SHARD_ROWS, SHARD_VALUES = 4096, 2**26
+"""A shard has at most so many images, fewer of large ones: what a kill can cost."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The images `start` to `stop` of a source: what a shard is made of."""
+
+    source: Source
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """How many images it has."""
+        return self.stop - self.start
+
+    def key(self, settings: str) -> str:
+        """Name of the shard that comes of it under `settings`."""
+        return hashlib.sha256(settings.encode() + b"\0" + self.source.stamp(self.start, self.stop)).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one finished shard holds: its table, and what its manifest says."""
+
+    table: Path
+    images: int
+    anomalies: int
+    errors: tuple[tuple[str, str], ...]
+
+
+def pieces_of(sources: Iterable[Source], values: int) -> list[Piece]:
+    """Cut sources, whose images have `values` numbers each, into pieces; always the same ones."""
+    rows = max(16, min(SHARD_ROWS, SHARD_VALUES // values))
+    return [
+        Piece(source, start, min(start + rows, source.count))
+        for source in sources
+        for start in range(0, source.count, rows)
+    ]
+
+
+@contextlib.contextmanager
+def job_folder(output: str | Path) -> Iterator[Path]:
+    """The folder of the job that writes `output`, for this process alone; it goes when the job is done.
+
+    Raises
+    ------
+    VaeguardError
+        Another job is writing `output`, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(f"{output}.job")
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The system frees the lock of a process that died.
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise VaeguardError(
+            f"another job is writing {str(output)!r}; wait for it, or choose another place with -o"
+        ) from error
+    except OSError as error:
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place with -o") from error
+    done = False
+    try:
+        sweep(output)
+        sweep(f"{output}.errors.csv")
+        for left in folder.glob(".*"):
+            left.unlink(missing_ok=True)
+        yield folder
+        done = True
+    finally:
+        if done or not any(folder.glob("*.json")):  # nothing that a next try could use
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def read_shard(folder: Path, key: str, suffix: str) -> Shard | None:
+    """The finished shard called `key`, or None."""
+    table = folder / f"{key}{suffix}"
+    try:
+        manifest: dict[str, Any] = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        if manifest["sha256"] != _digest(table):
+            return None
+        errors = tuple((path, reason) for path, reason in manifest["errors"])
+        return Shard(table, manifest["images"], manifest["anomalies"], errors)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def finish_shard(
+    folder: Path, key: str, table: Path, images: int, anomalies: int, errors: Sequence[tuple[str, str]]
+) -> Shard:
+    """Write the manifest of a shard whose table is there: with it the shard is finished."""
+    shard = Shard(table, images, anomalies, tuple(errors))
+    manifest = {**asdict(shard), "table": table.name, "sha256": _digest(table)}
+    write_text(folder / f"{key}.json", json.dumps(manifest))
+    return shard
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ahead(items: Iterator[_T], length: int) -> Iterator[_T]:
+    """Take `items` in a thread of its own, at most `length` of them before they are asked for."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="vaeguard-ahead") as pool:
+        try:
+            waiting = deque(pool.submit(next, items, end) for _ in range(length))
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, items, end))
+                yield cast("_T", item)
+        finally:
+            pool.shutdown(cancel_futures=True)

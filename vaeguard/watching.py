@@ -1,0 +1,137 @@
+"""Score images as they appear in a folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.errors import UsageError
+from vaeguard.folders import list_images
+from vaeguard.inputs import expanded
+from vaeguard.jobs import job_folder
+from vaeguard.scoring import score_files, table_columns
+from vaeguard.tables import check_table_path, open_table, read_table, write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vaeguard.inspection import Detector
+    from vaeguard.scoring import ScoreSummary
+
+POLL_SECONDS = 1.0
+SETTLED_SECONDS = 1.0
+"""A file counts as complete once it has not changed for so long."""
+
+
+def watch_files(
+    detector: Detector,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    report: Callable[[ScoreSummary], None] | None = None,
+    rounds: int | None = None,
+    **options: Any,
+) -> None:
+    """Score the images of folders and globs, and then every one that appears, into one growing table.
+
+    Rows are in the order in which images came, sorted among those that came together; whenever there are new ones, the
+    table is replaced by a whole one. A file is read once it has not changed for a second. A later watch of the same
+    table goes on with it. An image that could not be read is tried again when it changes.
+
+    Parameters
+    ----------
+    detector : Detector
+        Any engine.
+    inputs : paths
+        Folders, globs, files; they may be empty at first.
+    output : path
+        The table.
+    report : callable or None
+        Called after each round that scored something, with what `score_files` says of it.
+    rounds : int or None
+        End after so many looks, one a second; None goes on until interrupted.
+    **options
+        As for `score_files`.
+
+    Raises
+    ------
+    UsageError
+        The table that is there has other columns.
+    VaeguardError
+        Another job is writing the table.
+    """
+    check_table_path(output)
+    output = Path(output)
+    with job_folder(output) as folder:
+        done, failed = _done(output, detector)
+        part = folder / f"part{output.suffix}"
+        while rounds is None or rounds > 0:
+            fresh = [path for path in _settled(inputs) if path not in done and failed.get(path) != _state(path)]
+            if fresh:
+                summary = score_files(detector, (), part, listed=fresh, **options)
+                _append(output, len(done), part, summary.images, detector)
+                unread = dict(summary.errors)
+                done.update(path for path in fresh if path not in unread)
+                failed = {path: state for path, state in failed.items() if path not in done}
+                failed.update((path, _state(path)) for path in unread)
+                _list_errors(output, {**_errors(output), **unread}, done)
+                if report:
+                    report(summary)
+            if rounds is not None:
+                rounds -= 1
+            time.sleep(POLL_SECONDS)
+
+
+def _done(output: Path, detector: Detector) -> tuple[set[str], dict[str, tuple[int, int]]]:
+    """The images that the table has, and the state of those that could not be read."""
+    if not output.exists():
+        return set(), {}
+    table = read_table(output)
+    if tuple(table.columns) != table_columns(detector.info):
+        raise UsageError(f"{str(output)!r} has columns of another model; choose another table with -o")
+    return set(table["path"]), {path: _state(path) for path in _errors(output)}
+
+
+def _settled(inputs: Sequence[str | Path]) -> list[str]:
+    paths: set[str] = set()
+    for given in inputs:
+        try:
+            paths.update(list_images(expanded(str(given))))
+        except UsageError:  # nothing there yet
+            continue
+    latest = time.time_ns() - int(SETTLED_SECONDS * 1e9)
+    return sorted(path for path in paths if _state(path)[1] <= latest)
+
+
+def _state(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)  # noqa: PTH116  (names need not be valid paths)
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _append(output: Path, rows: int, part: Path, more: int, detector: Detector) -> None:
+    with open_table(output, table_columns(detector.info)) as table:
+        if rows:
+            table.append_table(output, rows)
+        table.append_table(part, more)
+
+
+def _errors(output: Path) -> dict[str, str]:
+    listed = Path(f"{output}.errors.csv")
+    if not listed.exists():
+        return {}
+    table = read_table(listed)
+    return dict(zip(table["path"], table["error"], strict=True))
+
+
+def _list_errors(output: Path, errors: dict[str, str], done: set[str]) -> None:
+    left = {path: reason for path, reason in errors.items() if path not in done}
+    listed = Path(f"{output}.errors.csv")
+    if left:
+        write_table(listed, {"path": list(left), "error": list(left.values())})
+    else:
+        listed.unlink(missing_ok=True)
