@@ -49,7 +49,7 @@ def score(
     from vaeguard import UsageError, load, read_list, score_files, watch_files
 
     if not images and not files_from:
-        raise UsageError("there is nothing to score; name image files, folders, a glob or --files-from")
+        raise UsageError("IMAGES is missing; name image files, folders, a glob or --files-from")
     if watch and (files_from or as_json):
         raise UsageError("--watch goes with folders and globs; leave out --files-from and --json")
     listed = read_list(files_from) if files_from else []

@@ -22,7 +22,7 @@ from vaeguard.scoring import score_files
 from vaeguard.tables import read_table
 
 JOB = """
-import os, sys, time
+import os, signal, sys, time
 import numpy as np
 from vaeguard import jobs
 from vaeguard.inspection import DetectorInfo, Inspection
@@ -41,6 +41,7 @@ class Brightness:
         return Inspection(score, np.float32(1) - score, {"recon_error": score ** 2})
 
 jobs.SHARD_ROWS = 20
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 """
 CRASH = """
 import pathlib, shutil, vaeguard.files
