@@ -53,7 +53,7 @@ def score(
     if watch and (files_from or as_json):
         raise UsageError("--watch goes with folders and globs; leave out --files-from and --json")
     listed = read_list(files_from) if files_from else []
-    detector = load(find_model(model), device)
+    detector = load(find_model(model), device, threads=1)
     options: dict[str, Any] = {"fpr": fpr, "jobs": jobs}
     if watch:
         say(f"watching {', '.join(images)}; Ctrl-C ends it")

@@ -57,11 +57,13 @@ def test_help_is_quick_and_loads_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in result.stdout
-    for command in ("fit", "score", "evaluate", "reconstruct", "unpack", "benchmark", "doctor"):
+    for command in ("fit", "score", "evaluate", "reconstruct", "export", "verify", "unpack", "benchmark", "doctor"):
         assert command in result.stdout
 
 
-@pytest.mark.parametrize("command", ["fit", "score", "evaluate", "reconstruct", "unpack", "benchmark", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["fit", "score", "evaluate", "reconstruct", "export", "verify", "unpack", "benchmark", "doctor"]
+)
 def test_every_command_and_option_has_help(command, tmp_path):
     result = run(command, "--help", cwd=tmp_path)
     assert result.returncode == 0
@@ -263,3 +265,58 @@ def test_interrupted_fit_resumes(home):
     assert again.returncode == 0, again.stderr
     assert not checkpoint.exists()
     assert_complains(run(*arguments, cwd=home), 2, "finished model")
+
+
+def test_export_score_evaluate_and_verify_with_one_file(home):
+    exported = run("export", "-m", "runs/quick", "-o", "model.onnx", "--triton", "served", "--json", cwd=home)
+    assert exported.returncode == 0, exported.stderr
+    parity = json.loads(exported.stdout)["parity"]
+    assert parity["passed"]
+    assert parity["images"] > parity["random"]
+    assert (home / "served" / "vaeguard" / "1" / "model.onnx").read_bytes() == (home / "model.onnx").read_bytes()
+    tables = {}
+    for model in ("runs/quick", "model.onnx"):
+        scored = run("score", "digits", "-m", model, "-o", "one.csv", "--json", cwd=home)
+        assert scored.returncode == 0, scored.stderr
+        with (home / "one.csv").open() as file:
+            tables[model] = list(csv.DictReader(file))
+    ours, theirs = tables.values()
+    assert [row["path"] for row in ours] == [row["path"] for row in theirs]
+    assert [row["anomaly"] for row in ours] == [row["anomaly"] for row in theirs]
+    scores = [np.array([float(row["score"]) for row in rows]) for rows in (ours, theirs)]
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+    evaluations = [json.loads(run("evaluate", "-m", model, "-o", "e", "--json", cwd=home).stdout) for model in tables]
+    assert len({round(found["terms"]["score"]["roc_auc"], 4) if "terms" in found else 0 for found in evaluations}) == 1
+    verified = run("verify", "model.onnx", "-m", "runs/quick", cwd=home)
+    assert verified.returncode == 0, verified.stderr
+    assert "says what PyTorch says" in verified.stdout
+    assert_complains(run("verify", "model.onnx", "-m", "runs/quick", "--tolerance", "1e-12", cwd=home), 4, "is off by")
+    refused = run("export", "-m", "runs/quick", "-o", "no.onnx", "--tolerance", "1e-12", cwd=home)
+    assert_complains(refused, 4, "no.onnx", "is off by")
+    assert not (home / "no.onnx").exists()
+    assert_complains(run("export", "-m", "model.onnx", "-o", "again.onnx", cwd=home), 2, "run folder")
+    damaged = bytearray((home / "model.onnx").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (home / "damaged.onnx").write_bytes(damaged)
+    assert_complains(run("score", "digits", "-m", "damaged.onnx", cwd=home), 4, "damaged.onnx", "SHA-256")
+
+
+def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
+    import vaeguard
+
+    np.save(home / "packed.npy", vaeguard.open_images("digits", split="test").images[:, 0])
+    (home / "list.txt").write_text("digits/9/missing.png\n")
+    first = min((home / "digits").rglob("*.png")).relative_to(home)
+    result = run("score", "packed.npy", "digits/*/*0.png", "--files-from", "list.txt", "-o", "all.csv", cwd=home)
+    assert_complains(result, 3, "1 file could not be read")
+    with (home / "all.csv").open() as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    assert sum(path.startswith("packed.npy/") for path in paths) == 596
+    assert str(first).startswith("digits/")
+    piped = run("score", "--files-from", "-", "-o", "piped.csv", cwd=home, input=f"{first}\n")
+    assert piped.returncode == 0, piped.stderr
+    with (home / "piped.csv").open() as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [str(first)]
+    assert_complains(run("score", cwd=home), 2, "IMAGES is missing")
+    assert_complains(run("score", "*.tif", cwd=home), 2, "nothing matches")
+    assert_complains(run("score", "digits", "--watch", "--json", cwd=home), 2, "--watch")

@@ -31,13 +31,14 @@ from vaeguard.scoring import score_files
 class Brightness:
     info = DetectorInfo((1, 8, 8), ("recon_error",), (), (), {"model": {"vectors": False}})
     fingerprint = "brightness"
+    parallel = 1
     inspected = 0
     slow = 0.0
 
     def inspect(self, images, *, pictures=False):
         time.sleep(self.slow)
         self.inspected += len(images)
-        score = images.reshape(len(images), -1).mean(1, dtype=np.float64).astype(np.float32) / 255
+        score = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255
         return Inspection(score, np.float32(1) - score, {"recon_error": score ** 2})
 
 jobs.SHARD_ROWS = 20

@@ -45,6 +45,7 @@ class BlockDetector(ABC):
         )
         self.device = device
         self.block, self.least = 1, 1
+        self.parallel = 1
 
     @property
     @abstractmethod

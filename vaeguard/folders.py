@@ -42,18 +42,22 @@ def list_images(inputs: Sequence[str | Path]) -> list[str]:
     UsageError
         A path does not exist, or no image is found.
     """
-    found: set[str] = set()
+    found: list[str] = []
     for given in inputs:
         path = str(given)
         if not os.path.lexists(path):
             raise UsageError(f"there is no file or folder {path!r}; check the path")
-        is_folder = Path(path).is_dir()
-        found.update((str(Path(path, name)) for name in _walk(path)) if is_folder else [path])
+        if Path(path).is_dir():
+            root = "" if str(Path(path)) == "." else str(Path(path))
+            found.extend(os.path.join(root, name) for name in _walk(path))  # noqa: PTH118  (a million of them)
+        else:
+            found.append(path)
     if not found:
         raise UsageError(
             f"no images in {', '.join(repr(str(given)) for given in inputs) or 'no inputs'}; {_suffixes()}"
         )
-    return sorted(found)
+    # One input has no path twice; a set of millions is not made without need.
+    return sorted(found if len(inputs) == 1 else set(found))
 
 
 def open_folder(path: Path, split: str, rule: ImageRule, jobs: int | None, progress: Progress | None) -> ImageSet:

@@ -5,6 +5,7 @@ A *source* is a run of images with a fixed order: many files, or one container. 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,60 +103,79 @@ class Unreadable(Source):
 
 
 class Array(Source):
-    """Rows of one array: `.npy` and IDX as memory maps, `.npz` as a stream."""
+    """The images of an `.npy`, `.npz` or IDX file, read as they are asked for: a mapped file would count as memory."""
 
     def __init__(self, path: str) -> None:
-        file = Path(path)
-        if file.suffix.lower() == ".npz":
-            self._rows: Any = _NpzRows(file)
-        elif file.suffix.lower() == ".npy":
-            self._rows = np.lib.format.open_memmap(file, mode="r")
-        else:
-            self._rows = read_idx(file)
-        self.vectors = as_batch(self._rows[:1], path).dtype == np.float32
-        super().__init__(path, len(self._rows))
+        with _rows_of(Path(path)) as rows:
+            self.vectors = as_batch(rows[:1], path).dtype == np.float32
+            super().__init__(path, len(rows))
 
     def batches(
         self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
     ) -> Iterator[ImageBatch]:
         """Slice the array; its names are the path and the row's number."""
         del jobs
-        for at in range(start, stop, batch_size):
-            end = min(at + batch_size, stop)
-            images = as_batch(self._rows[at:end], self.path)
-            if rule:
-                images = to_rule(images, rule)
-            yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
+        with _rows_of(Path(self.path)) as rows:
+            for at in range(start, stop, batch_size):
+                end = min(at + batch_size, stop)
+                images = as_batch(rows[at:end], self.path)
+                if rule:
+                    images = to_rule(images, rule)
+                yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
 
 
-class _NpzRows:
-    """The images of an `.npz`, read row by row from the compressed file."""
+class _Rows:
+    """Rows of an array that lies in an open file from `offset` on."""
 
-    def __init__(self, path: Path) -> None:
-        self._archive = zipfile.ZipFile(path)
-        names = [name.removesuffix(".npy") for name in self._archive.namelist()]
-        key = image_key(names)
-        if key is None:
-            raise RefusedError(
-                f"{str(path)!r} has no array of images (its arrays: {', '.join(names) or 'none'}); name it 'images'"
-            )
-        self._file = self._archive.open(f"{key}.npy")
-        version = np.lib.format.read_magic(self._file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, fortran, self.dtype = read(self._file)
-        if fortran or self.dtype.hasobject or not self.shape:
-            raise RefusedError(f"{str(path)!r} holds an array that is not read; save a plain C-ordered one")
-        self._offset = self._file.tell()
-        self._row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+    def __init__(self, file: IO[bytes], offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._file, self._offset, self.shape, self.dtype = file, offset, shape, dtype
+        self._size = dtype.itemsize * int(np.prod(shape[1:]))
 
     def __len__(self) -> int:
-        return int(self.shape[0])
+        return self.shape[0]
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         start, stop, _ = rows.indices(len(self))
-        self._file.seek(self._offset + start * self._row)
-        content = self._file.read((stop - start) * self._row)
+        self._file.seek(self._offset + start * self._size)
+        content = self._file.read((stop - start) * self._size)
         return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
+
+
+@contextlib.contextmanager
+def _rows_of(path: Path) -> Iterator[_Rows | npt.NDArray[Any]]:
+    if path.suffix.lower() == ".npy":
+        with path.open("rb") as file:
+            yield _numpy_rows(file, path)
+    elif path.suffix.lower() == ".npz":
+        with zipfile.ZipFile(path) as archive, archive.open(_member(archive, path)) as file:
+            yield _numpy_rows(file, path)
+    else:
+        array = read_idx(path)
+        if not isinstance(array, np.memmap):
+            yield array
+            return
+        with path.open("rb") as file:
+            yield _Rows(file, array.offset, array.shape, array.dtype)
+
+
+def _member(archive: zipfile.ZipFile, path: Path) -> str:
+    """Name of the array of images in an `.npz`."""
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    key = image_key(names)
+    if key is None:
+        raise RefusedError(
+            f"{str(path)!r} has no array of images (its arrays: {', '.join(names) or 'none'}); name it 'images'"
+        )
+    return f"{key}.npy"
+
+
+def _numpy_rows(file: IO[bytes], path: Path) -> _Rows:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if fortran or dtype.hasobject or not shape:
+        raise RefusedError(f"{str(path)!r} holds an array of objects or in another order; save plain C-ordered numbers")
+    return _Rows(file, file.tell(), shape, dtype)
 
 
 class Tar(Source):
@@ -255,7 +275,9 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     """
     given = [path for each in inputs for path in expanded(str(each))]
     listed = list(listed)
-    paths = sorted({*(list_images(given) if given else ()), *listed})
+    paths = list_images(given) if given else []
+    if listed:
+        paths = sorted({*paths, *listed})
     if not paths:
         raise UsageError("there is nothing to score; name image files, folders, a glob or --files-from")
     sources: list[Source] = []

@@ -83,6 +83,11 @@ class Detector(Protocol):
         ...
 
     @property
+    def parallel(self) -> int:
+        """How many inspections are best run at the same time, from as many threads."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Text that differs wherever the bits of a result might: model, engine and device."""
         ...

@@ -38,7 +38,7 @@ class Bernoulli:
         if logits.requires_grad:
             return -F.binary_cross_entropy_with_logits(logits, image, reduction="none")
         # The fused form of training cancels digits where logits are large.
-        return -(logits.clamp(min=0) - logits * image + F.softplus(-logits.abs()))
+        return -(logits.clamp(min=0) - logits * image + torch.log1p(torch.exp(-logits.abs())))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One binary image per row, shape (N, C, H, W)."""

@@ -31,7 +31,7 @@ def save(detector: TorchDetector, path: str | Path) -> Path:
     return target
 
 
-def load(path: str | Path, device: str = "auto") -> BlockDetector:
+def load(path: str | Path, device: str = "auto", threads: int | None = None) -> BlockDetector:
     """Read a detector from a run folder, its `model.safetensors`, or an exported `.onnx` file, which needs no torch.
 
     Parameters
@@ -40,6 +40,9 @@ def load(path: str | Path, device: str = "auto") -> BlockDetector:
         Where it lies.
     device : str
         `auto`, `cpu` or `cuda`; for an `.onnx` file also `tensorrt`.
+    threads : int or None
+        Threads of one inspection by an `.onnx` file on the CPU; None takes all cores. With 1, `score_files` runs as
+        many inspections side by side as there are cores, which is faster.
 
     Raises
     ------
@@ -51,7 +54,7 @@ def load(path: str | Path, device: str = "auto") -> BlockDetector:
     if Path(path).suffix == ".onnx":
         from vaeguard.onnx_detector import read_onnx
 
-        return read_onnx(path, device)
+        return read_onnx(path, device, threads)
     return read_model(path, device)
 
 

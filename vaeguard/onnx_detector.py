@@ -81,6 +81,8 @@ class OnnxDetector(BlockDetector):
         self._pixels = np.dtype(record["onnx"]["pixels"])
         # The many patches of one image are a block already.
         self.least = 1 if record["model"]["patch"] else ROWS
+        # Whole batches side by side keep cores busier than the halves of one.
+        self.parallel = cores() if threads == 1 and device == "cpu" else 1
         self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
 
     @property
@@ -115,7 +117,7 @@ class OnnxDetector(BlockDetector):
         options = onnxruntime.RunOptions()
         options.only_execute_path_to_fetches = True
         rows = self.block if self.device != "cpu" else -(-len(images) // self.least) * self.least
-        batch = filled(images, rows)
+        batch = images if len(images) == rows else filled(images, rows)
         try:
             if self.device == "cpu":
                 results = self._session.run(wanted, {IMAGE: batch}, options)
@@ -174,7 +176,7 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
 
     wanted = PROVIDERS[device]
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _cores()
+    options.intra_op_num_threads = threads or cores()
     # Idle threads that spin take the core from the threads that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
@@ -223,5 +225,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return any(sign in text for sign in ("out of memory", "failed to allocate", "bad allocation", "bad_alloc"))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

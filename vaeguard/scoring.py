@@ -18,6 +18,7 @@ from vaeguard.inputs import find_sources
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.spec import DEFAULT_FPR
+from vaeguard.streams import map_ahead
 from vaeguard.tables import check_table_path, open_table, write_table
 
 if TYPE_CHECKING:
@@ -170,10 +171,12 @@ class _Work:
         total = sum(piece.count for piece in pieces)
         self.resumed = done = total - sum(piece.count for piece, _ in missing)
         fresh: dict[str, Shard] = {}
-        # One thread reads ahead over the borders of shards, so that the engine never waits at one.
-        batches = ahead(self._batches(missing), 2)
+        # A thread reads ahead over the borders of shards, so that the engine never waits at one.
+        parallel = self.detector.parallel
+        batches = ahead(self._batches(missing), parallel + 1)
+        inspected = map_ahead(self._inspected, batches, jobs=parallel, ahead=parallel + 1)
         for piece, key in missing:
-            fresh[key] = self._shard(piece, key, batches, partial(_report, progress, done, total))
+            fresh[key] = self._shard(piece, key, inspected, partial(_report, progress, done, total))
             done += piece.count
         return [shard or fresh[key] for key, shard in zip(keys, found, strict=True)]
 
@@ -183,18 +186,26 @@ class _Work:
         for piece, _ in pieces:
             yield from piece.source.batches(piece.start, piece.stop, rule, self.batch_size, self.jobs)
 
-    def _shard(self, piece: Piece, key: str, batches: Iterator[ImageBatch], report: Callable[[int], None]) -> Shard:
+    def _inspected(self, batch: ImageBatch) -> tuple[ImageBatch, Inspection]:
+        return batch, self.detector.inspect(batch.images)
+
+    def _shard(
+        self,
+        piece: Piece,
+        key: str,
+        inspected: Iterator[tuple[ImageBatch, Inspection]],
+        report: Callable[[int], None],
+    ) -> Shard:
         errors: list[tuple[str, str]] = []
         anomalies = 0
         path = self.folder / f"{key}{self.suffix}"
         with open_table(path, table_columns(self.detector.info)) as table:
             while table.rows + len(errors) < piece.count:
-                batch = next(batches)
+                batch, inspection = next(inspected)
                 errors += batch.errors
-                if len(batch.images):
-                    columns = score_columns(batch.paths, self.detector.inspect(batch.images), self.fpr)
-                    anomalies += int(np.count_nonzero(columns["anomaly"]))
-                    table.write(columns)
+                columns = score_columns(batch.paths, inspection, self.fpr)
+                anomalies += int(np.count_nonzero(columns["anomaly"]))
+                table.write(columns)
                 report(table.rows + len(errors))
             images = table.rows
         return finish_shard(self.folder, key, path, images, anomalies, errors)

@@ -65,7 +65,8 @@ def watch_files(
     check_table_path(output)
     output = Path(output)
     with job_folder(output) as folder:
-        done, failed = _done(output, detector)
+        done = _done(output, detector)
+        failed: dict[str, tuple[int, int]] = {}
         part = folder / f"part{output.suffix}"
         while rounds is None or rounds > 0:
             fresh = [path for path in _settled(inputs) if path not in done and failed.get(path) != _state(path)]
@@ -84,14 +85,14 @@ def watch_files(
             time.sleep(POLL_SECONDS)
 
 
-def _done(output: Path, detector: Detector) -> tuple[set[str], dict[str, tuple[int, int]]]:
-    """The images that the table has, and the state of those that could not be read."""
+def _done(output: Path, detector: Detector) -> set[str]:
+    """The images that the table has."""
     if not output.exists():
-        return set(), {}
+        return set()
     table = read_table(output)
     if tuple(table.columns) != table_columns(detector.info):
         raise UsageError(f"{str(output)!r} has columns of another model; choose another table with -o")
-    return set(table["path"]), {path: _state(path) for path in _errors(output)}
+    return set(table["path"])
 
 
 def _settled(inputs: Sequence[str | Path]) -> list[str]:

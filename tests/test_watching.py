@@ -1,0 +1,60 @@
+"""Images that appear in a watched folder."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_scoring import FakeDetector
+
+from vaeguard import UsageError, watching
+from vaeguard.tables import read_table
+from vaeguard.watching import watch_files
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.0)
+
+
+def put(folder, name, age=10):
+    """A file that has not changed for `age` seconds."""
+    path = folder / name
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save(path, "PNG")
+    stamp = time.time() - age
+    os.utime(path, (stamp, stamp))
+
+
+def test_a_watch_scores_what_comes_once_and_in_the_order_in_which_it_came(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    said = []
+    watch_files(FakeDetector(), [folder], table, rounds=1, report=said.append)
+    assert not table.exists()
+    put(folder, "b.png")
+    put(folder, "fresh.png", age=0)
+    watch_files(FakeDetector(), [folder], table, rounds=2, report=said.append)
+    put(folder, "a.png")
+    (folder / "bad.png").write_bytes(b"nothing")
+    os.utime(folder / "bad.png", (1, 1))
+    detector = FakeDetector()
+    watch_files(detector, [folder], table, rounds=3, report=said.append)
+    assert [path.rpartition("/")[2] for path in read_table(table)["path"]] == ["b.png", "a.png"]
+    assert [summary.images for summary in said] == [1, 1]
+    assert sum(detector.batches) == 1
+    (error,) = read_table(f"{table}.errors.csv")["path"]
+    assert error.endswith("bad.png")
+    put(folder, "bad.png", age=20)
+    watch_files(FakeDetector(), [folder], table, rounds=2, report=said.append)
+    assert len(read_table(table)) == 3
+    assert not (tmp_path / "s.csv.errors.csv").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "s.csv"}
+
+
+def test_a_watch_of_another_models_table_is_refused(tmp_path):
+    (tmp_path / "s.csv").write_text("path,score\na.png,1.0\n")
+    with pytest.raises(UsageError, match="another model"):
+        watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
