@@ -40,7 +40,9 @@ def main() -> None:
         while kills < KILLS:
             jobs += 1
             while not (home / "killed.csv").exists():
-                process = subprocess.Popen([*command, str(home / "killed.csv")], stderr=subprocess.DEVNULL)  # noqa: S603
+                process = subprocess.Popen(
+                    [*command, str(home / "killed.csv")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )  # noqa: S603
                 try:
                     process.wait(generator.uniform(0, whole))
                 except subprocess.TimeoutExpired:

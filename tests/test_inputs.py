@@ -31,6 +31,7 @@ def png(image):
 
 def contents(source, start=0, stop=None, rule=RULE, batch_size=7):
     batches = list(source.batches(start, source.count if stop is None else stop, rule, batch_size, 2))
+    source.close()
     names = [name for batch in batches for name in batch.paths]
     return names, np.concatenate([batch.images for batch in batches]), [e for batch in batches for e in batch.errors]
 
@@ -85,6 +86,15 @@ def test_a_container_gives_its_images_in_any_pieces(kind, tmp_path):
         part = contents(source, start, stop)
         assert part[0] == names[start:stop]
         np.testing.assert_array_equal(part[1], IMAGES[start:stop, None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_one_after_the_other_read_on_where_the_last_one_ended(kind, tmp_path):
+    (source,) = find_sources([write(kind, tmp_path)])
+    for start, stop in ((0, 3), (3, 20), (20, 21), (30, 40), (5, 9)):
+        batches = list(source.batches(start, stop, RULE, 4, 1))
+        np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), IMAGES[start:stop, None])
+    source.close()
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "tar", "parquet"])
@@ -208,6 +218,7 @@ def test_memory_does_not_grow_with_a_container(kind, tmp_path):
     rows = sum(len(batch.paths) for batch in source.batches(0, source.count, ImageRule((60, 60), 1), 50, 1))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    source.close()
     assert rows == 3000
     assert peak < many.nbytes / 3
 

@@ -95,7 +95,7 @@ def test_where_nothing_can_be_read_the_table_has_only_its_header(tmp_path: Path)
     (tmp_path / "x.png").write_bytes(b"")
     detector = FakeDetector()
     summary = score_files(detector, [tmp_path / "x.png"], tmp_path / "s.csv")
-    assert (summary.images, len(summary.errors), detector.batches) == (0, 1, [])
+    assert (summary.images, len(summary.errors), sum(detector.batches)) == (0, 1, 0)
     assert (tmp_path / "s.csv").read_text() == "path,score,p_value,anomaly,recon_error,kl\n"
 
 

@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -63,6 +64,9 @@ class Source(ABC):
         """Bytes that change when the images `start` to `stop` do, told by names, sizes and times."""
         return f"{_stamp(self.path)} {start} {stop}".encode()
 
+    def close(self) -> None:  # noqa: B027  (most have nothing open)
+        """Close what stays open from one call of `batches` to the next, so that nothing is read twice."""
+
 
 class Files(Source):
     """Image files, one path each."""
@@ -109,19 +113,27 @@ class Array(Source):
         with _rows_of(Path(path)) as rows:
             self.vectors = as_batch(rows[:1], path).dtype == np.float32
             super().__init__(path, len(rows))
+        self._stack = contextlib.ExitStack()
+        self._rows: _Rows | npt.NDArray[Any] | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+        self._rows = None
 
     def batches(
         self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
     ) -> Iterator[ImageBatch]:
         """Slice the array; its names are the path and the row's number."""
         del jobs
-        with _rows_of(Path(self.path)) as rows:
-            for at in range(start, stop, batch_size):
-                end = min(at + batch_size, stop)
-                images = as_batch(rows[at:end], self.path)
-                if rule:
-                    images = to_rule(images, rule)
-                yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
+        if self._rows is None:
+            self._rows = self._stack.enter_context(_rows_of(Path(self.path)))
+        for at in range(start, stop, batch_size):
+            end = min(at + batch_size, stop)
+            images = as_batch(self._rows[at:end], self.path)
+            if rule:
+                images = to_rule(images, rule)
+            yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
 
 
 class _Rows:
@@ -136,7 +148,11 @@ class _Rows:
 
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         start, stop, _ = rows.indices(len(self))
-        self._file.seek(self._offset + start * self._size)
+        target = self._offset + start * self._size
+        # A compressed file is read up to there; by itself it would take 16 MB at a time.
+        while isinstance(self._file, zipfile.ZipExtFile) and (gap := target - self._file.tell()) > 0:
+            self._file.read(min(gap, 2**20))
+        self._file.seek(target)
         content = self._file.read((stop - start) * self._size)
         return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
 
@@ -186,6 +202,14 @@ class Tar(Source):
             super().__init__(path, sum(1 for _ in _members(archive)))
         if not self.count:
             raise RefusedError(f"{path!r} holds no image file ({', '.join(SUFFIXES)})")
+        self._stack = contextlib.ExitStack()
+        self._next = 0
+        self._rest: Iterator[tuple[str, bytes]] | None = None
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._stack.close()
+        self._rest = None
 
     def batches(
         self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
@@ -195,13 +219,20 @@ class Tar(Source):
         return stream_images(self._files(start, stop), rule, batch_size=batch_size, jobs=jobs)
 
     def _files(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
-        with tarfile.open(self.path) as archive:
-            for number, member in enumerate(_members(archive)):
-                if number >= stop:
-                    return
-                if number >= start:
-                    file = archive.extractfile(member)
-                    yield f"{self.path}/{member.name}", file.read() if file else b""
+        if self._rest is None or self._next != start:
+            self._stack.close()
+            archive = self._stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
+            self._rest = (
+                (f"{self.path}/{member.name}", _content(archive, member))
+                for member in islice(_members(archive), start, None)
+            )
+        self._next = stop
+        return islice(self._rest, stop - start)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read() if file else b""
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -131,7 +131,11 @@ def score_files(
     pieces = pieces_of(sources, math.prod(detector.info.image_shape))
     with job_folder(output) as folder:
         work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size)
-        shards = work.run(pieces, progress)
+        try:
+            shards = work.run(pieces, progress)
+        finally:
+            for source in sources:
+                source.close()
         with open_table(output, table_columns(detector.info)) as table:
             for shard in shards:
                 table.append_table(shard.table, shard.images)
