@@ -35,6 +35,11 @@ ROUNDS = 3
 FILES, LARGE_FILES = 10_000, 400
 PACKED = 60_000
 MEMORY_IMAGES = (1_000, 100_000)
+NOTE = (
+    "Relative errors are against the value or the output's mean magnitude, the larger of the two, on calibration "
+    "images and noise. Decoding alone is Pillow, in one thread or one per core, whichever is faster; the model "
+    "alone is a bare session of ONNX Runtime with all cores. GPU: not measured."
+)
 RUN_CODE = """
 import resource, sys, vaeguard
 before = resource.getrusage(resource.RUSAGE_SELF)
@@ -300,11 +305,6 @@ def output(command: list[str]) -> str:
 
 def main() -> None:
     """Measure in turns; each table is written as soon as it is measured."""
-    note = (
-        "Relative errors are against the value or the output's mean magnitude, the larger of the two, on calibration "
-        "images and noise. Decoding alone is Pillow, in one thread or one per core, whichever is faster; the model "
-        "alone is a bare session of ONNX Runtime with all cores. GPU: not measured."
-    )
     stages = (
         ("start", "From process start to the row of one image", start_up),
         ("packed", "Packed images, one core", packed),
@@ -316,7 +316,7 @@ def main() -> None:
         home = Path(name)
         runs = fit_models(home)
         for key, title, measure in stages:
-            write_result(f"inference_{key}", title, measure(runs, home), [note], rounds=ROUNDS)
+            write_result(f"inference_{key}", title, measure(runs, home), [NOTE], rounds=ROUNDS)
 
 
 if __name__ == "__main__":
