@@ -30,7 +30,7 @@ KNOTS = 64
 ALARM = 3.0
 """What a term has beyond this, reached by one normal image in a thousand, is added even where it does not lead."""
 LARGEST = 1e25
-TIE = 1e-5
+TIE = 1e-4
 """Scores that differ by less, relative, rank alike, so that a rounding on another engine cannot change a p-value."""
 
 

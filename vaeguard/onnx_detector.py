@@ -180,6 +180,9 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     # Idle threads that spin take the core from the threads that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
+    if wanted:
+        # Why a GPU cannot be used fills a screen; below it is one sentence.
+        onnxruntime.set_default_logger_severity(4)
     if wanted and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls()

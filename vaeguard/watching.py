@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def watch_files(
                 failed.update((path, _state(path)) for path in unread)
                 _list_errors(output, {**_errors(output), **unread}, done)
                 if report:
-                    report(summary)
+                    report(replace(summary, output=str(output)))
             if rounds is not None:
                 rounds -= 1
             time.sleep(POLL_SECONDS)
