@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -33,9 +34,11 @@ def export(
     The file is opened again and compared with PyTorch on calibration images of the run and on noise; it appears only if
     every output, the order of the scores and the decisions agree.
     """
-    from vaeguard import calibration_images, load, write_triton
+    from vaeguard import UsageError, calibration_images, load, write_triton
     from vaeguard import export as export_model
 
+    if triton and (Path(triton) / "vaeguard").exists():
+        raise UsageError(f"--triton {triton!r} holds a model already; choose another folder, or delete it")
     path = find_model(model)
     images = calibration_images(path)
     if images is None:

@@ -25,7 +25,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 def fitted(run=None, size=8, training=None, **model):
     images, labels = bars(size=size)
     spec = ModelSpec(**{"kind": "mlp", "hidden": (16,), "latent": 3, "width": 2} | model)
-    training = training or TrainSpec(epochs=25, beta=0.1, learning_rate=3e-3)
+    training = training or TrainSpec(epochs=25, beta=0.1, learning_rate=3e-3, device="cpu")
     return vaeguard.fit(images, labels, normal_classes="0,1", model=spec, training=training, run=run)
 
 
@@ -39,7 +39,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run):
     path = run.parent / "model.onnx"
-    vaeguard.export(vaeguard.load(run), path, images=vaeguard.calibration_images(run))
+    vaeguard.export(vaeguard.load(run, "cpu"), path, images=vaeguard.calibration_images(run))
     return path
 
 
@@ -66,7 +66,7 @@ def test_an_export_repeats_pytorch(tmp_path, settings):
     assert max(error for name, error in parity.errors.items() if name != "p_value") < 5e-5
     assert (parity.swapped, parity.decisions, parity.same_bits, parity.images) == (0, 0, True, 114)
     assert {"score", "p_value", "restored", "heatmap", *detector.info.term_names} == set(parity.errors)
-    again = vaeguard.load(tmp_path / "m.onnx")
+    again = vaeguard.load(tmp_path / "m.onnx", "cpu")
     assert again.info.term_names == detector.info.term_names
     for batch in (images, images[:0], images[:1], images.astype(np.float32) / 255):
         one, two = (outputs(each.inspect(batch, pictures=True)) for each in (detector, again))
@@ -79,11 +79,11 @@ def test_an_export_repeats_pytorch(tmp_path, settings):
 def test_colour_images_of_odd_sizes_and_patches_are_exported(tmp_path):
     odd = ModelSpec(kind="conv", width=2, latent=3, pseudo_classes=0)
     images = colour(60, 19, 27)
-    detector = vaeguard.fit(images, model=odd, training=TrainSpec(epochs=40, beta=0.1))
+    detector = vaeguard.fit(images, model=odd, training=TrainSpec(epochs=40, beta=0.1, device="cpu"))
     assert not vaeguard.export(detector, tmp_path / "odd.onnx", images=images).problems
     patches = ModelSpec(kind="mlp", hidden=(16,), latent=3, patch=8, pseudo_classes=0)
     images = colour(60, 40, 47)
-    detector = vaeguard.fit(images, model=patches, training=TrainSpec(epochs=1))
+    detector = vaeguard.fit(images, model=patches, training=TrainSpec(epochs=1, device="cpu"))
     parity = vaeguard.export(detector, tmp_path / "patches.onnx", images=images[:5])
     assert parity.images == 69
     assert max(parity.errors.values()) < 5e-5
@@ -91,7 +91,7 @@ def test_colour_images_of_odd_sizes_and_patches_are_exported(tmp_path):
 
 def test_vectors_and_float_pixels_are_exported(tmp_path):
     rows = np.random.default_rng(0).normal(size=(200, 7)) * np.arange(1, 8)
-    detector = vaeguard.fit(rows, model=ModelSpec(hidden=(16,), latent=3), training=TrainSpec(epochs=2))
+    detector = vaeguard.fit(rows, model=ModelSpec(hidden=(16,), latent=3), training=TrainSpec(epochs=2, device="cpu"))
     vectors = rows.astype(np.float32)[:, None, None]
     assert not vaeguard.export(detector, tmp_path / "v.onnx", images=vectors).problems
     pixels = fitted()
@@ -103,7 +103,7 @@ def test_vectors_and_float_pixels_are_exported(tmp_path):
 
 def test_a_uint8_export_refuses_floats_that_no_uint8_stands_for(exported):
     with pytest.raises(UsageError, match="--pixels float32"):
-        vaeguard.load(exported).inspect(np.full((1, 1, 8, 8), 0.123456, np.float32))
+        vaeguard.load(exported, "cpu").inspect(np.full((1, 1, 8, 8), 0.123456, np.float32))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -123,7 +123,7 @@ def test_the_bare_file_takes_a_false_alarm_rate_and_any_number_of_images(exporte
     assert [each.name for each in session.get_inputs()] == ["image"]
     assert session.get_inputs()[0].shape == ["batch", 1, 8, 8]
     images = bars(40, classes=4, seed=6)[0]
-    inspection = vaeguard.load(run).inspect(images)
+    inspection = vaeguard.load(run, "cpu").inspect(images)
     for fpr, fed in ((0.05, {}), (0.3, {"fpr": np.array(0.3, np.float32)})):
         p_value, anomaly = session.run(["p_value", "anomaly"], {"image": images, **fed})
         np.testing.assert_array_equal(p_value, inspection.p_value)
@@ -199,12 +199,12 @@ def test_lost_parity_refuses_the_export_and_leaves_nothing(run, tmp_path, monkey
 
     monkeypatch.setattr(exporting, "_translated", off)
     with pytest.raises(RefusedError, match="score is off by"):
-        vaeguard.export(vaeguard.load(run), tmp_path / "m.onnx")
+        vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parity_sees_swaps_decisions_and_wrong_bits(run):
-    detector = vaeguard.load(run)
+    detector = vaeguard.load(run, "cpu")
 
     class Other:
         info = detector.info
@@ -233,14 +233,14 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
 
 
 def test_fp16_passes_a_wider_gate(run, tmp_path):
-    parity = vaeguard.export(vaeguard.load(run), tmp_path / "half.onnx", fp16=True)
+    parity = vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "half.onnx", fp16=True)
     assert 1e-5 < max(parity.errors.values()) < parity.tolerance == 2e-2
     model = onnx.load(tmp_path / "half.onnx")
     assert onnx.TensorProto.FLOAT16 in {each.data_type for each in model.graph.initializer}
 
 
 def test_wrong_use_is_refused(run, exported, tmp_path):
-    detector = vaeguard.load(run)
+    detector = vaeguard.load(run, "cpu")
     with pytest.raises(UsageError, match=r"\.onnx"):
         vaeguard.export(detector, tmp_path / "m.bin")
     with pytest.raises(UsageError, match="exported one already"):

@@ -9,6 +9,7 @@ import struct
 import sys
 import tarfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from vaeguard import ImageRule, UsageError
-from vaeguard.inputs import Array, Files, Unreadable, find_sources, read_list
+from vaeguard.inputs import Array, Files, Unreadable, find_sources, read, read_list
 
 RULE = ImageRule(size=(6, 5), channels=1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 5)).astype(np.uint8)
@@ -172,7 +173,7 @@ def test_arrays_and_tables_that_hold_no_images_are_errors(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 4, 4), np.int64))
     np.savez(tmp_path / "b.npz", labels=np.arange(3))
     np.save(tmp_path / "c.npy", np.array([object()]), allow_pickle=True)
-    pq.write_table(pa.table({"label": [1]}), tmp_path / "d.parquet")
+    pq.write_table(pa.table({"image": [1]}), tmp_path / "d.parquet")
     np.savez(tmp_path / "e.npz", images=np.asfortranarray(IMAGES))
     found = find_sources(sorted(tmp_path.iterdir()))
     assert all(isinstance(source, Unreadable) for source in found)
@@ -189,6 +190,52 @@ def test_one_unreadable_member_or_cell_is_one_error(tmp_path):
     assert contents(tar)[0] == [f"{tmp_path}/a.tar/0.png"]
     assert [name for name, _ in contents(tar)[2]] == [f"{tmp_path}/a.tar/1.png"]
     assert [name for name, _ in contents(parquet)[2]] == [f"{tmp_path}/b.parquet/00001", f"{tmp_path}/b.parquet/00002"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_where_a_container_breaks_off_the_rest_of_it_are_errors(kind, tmp_path):
+    many = np.tile(IMAGES, (400, 1, 1))
+    if kind == "npy":
+        np.save(tmp_path / "a.npy", many)
+        os.truncate(tmp_path / "a.npy", many.nbytes // 2)
+    else:
+        np.savez(tmp_path / "a.npz", images=many)
+        content = bytearray((tmp_path / "a.npz").read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "a.npz").write_bytes(content)
+    (source,) = find_sources(list(tmp_path.iterdir()))
+    assert source.count == len(many)
+    rows = errors = 0
+    for start in range(0, len(many), 4000):
+        for batch in read(source, start, start + 4000, (1, 6, 5), rule=RULE, batch_size=300, jobs=1):
+            assert len(batch.paths) == len(batch.images)
+            rows += len(batch.paths)
+            errors += len(batch.errors)
+    source.close()
+    assert rows + errors == len(many)
+    assert min(rows, errors) > 0
+
+
+def test_a_tar_that_breaks_off_is_an_error_and_hidden_members_are_no_images(tmp_path):
+    path = write("tar", tmp_path)
+    content = bytearray(Path(path).read_bytes())
+    (tmp_path / "cut.tar").write_bytes(content[: 512 * 40])
+    content[512 * 20 : 512 * 21] = b"x" * 512
+    (tmp_path / "broken.tar").write_bytes(content)
+    for source in find_sources([tmp_path / "cut.tar", tmp_path / "broken.tar"]):
+        assert isinstance(source, Unreadable)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "a/._1.png", b"a fork")
+        add(tar, "a/1.png", png(IMAGES[0]))
+    (source,) = find_sources([tmp_path / "a.tar"])
+    assert source.count == 1
+
+
+def test_a_container_with_an_odd_name_has_a_stamp(tmp_path):
+    path = f"{tmp_path}/x\udcff.npy"
+    np.save(path, IMAGES)
+    (source,) = find_sources([path])
+    assert source.stamp(0, 3) != source.stamp(3, 6)
 
 
 def test_vectors_and_images_are_not_mistaken_for_each_other(tmp_path):

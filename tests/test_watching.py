@@ -51,10 +51,25 @@ def test_a_watch_scores_what_comes_once_and_in_the_order_in_which_it_came(tmp_pa
     watch_files(FakeDetector(), [folder], table, rounds=2, report=said.append)
     assert len(read_table(table)) == 3
     assert not (tmp_path / "s.csv.errors.csv").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"in", "s.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "s.csv", "s.csv.watch.json"}
 
 
 def test_a_watch_of_another_models_table_is_refused(tmp_path):
-    (tmp_path / "s.csv").write_text("path,score\na.png,1.0\n")
-    with pytest.raises(UsageError, match="another model"):
-        watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
+    put(tmp_path, "a.png")
+    watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
+    for detector, options in ((FakeDetector(fingerprint="other"), {}), (FakeDetector(), {"fpr": 0.1})):
+        with pytest.raises(UsageError, match="choose another table"):
+            watch_files(detector, [tmp_path], tmp_path / "s.csv", rounds=1, **options)
+    (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
+    with pytest.raises(UsageError, match="choose another table"):
+        watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
+
+
+def test_odd_names_and_containers_are_not_scored_again(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    put(folder, "x\udcff.png")
+    np.save(folder / "a.npy", np.zeros((3, 8, 8), np.uint8))
+    for _ in range(3):
+        watch_files(FakeDetector(), [folder, folder / "a.npy"], tmp_path / "s.jsonl", rounds=1)
+    assert len(read_table(tmp_path / "s.jsonl")) == 1

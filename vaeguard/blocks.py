@@ -113,6 +113,13 @@ class BlockDetector(ABC):
         self.block = max(self.least, self.block // 2)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an engine's error says that memory ran out; engines and providers say it in their own ways."""
+    text = str(error).lower()
+    signs = ("out of memory", "failed to allocate", "can't allocate", "bad allocation", "bad_alloc", "alloc_failed")
+    return any(sign in text for sign in signs)
+
+
 def filled(images: Images, rows: int) -> npt.NDArray[Any]:
     """`images` with zero images up to `rows` rows, contiguous and writable."""
     block: npt.NDArray[Any] = np.zeros((rows, *images.shape[1:]), dtype=images.dtype)

@@ -31,7 +31,7 @@ ALARM = 3.0
 """What a term has beyond this, reached by one normal image in a thousand, is added even where it does not lead."""
 LARGEST = 1e25
 TIE = 1e-4
-"""Scores that differ by less, relative, rank alike, so that a rounding on another engine cannot change a p-value."""
+"""Scores that differ by less, relative, rank alike, so that a rounding on another engine does not part equal ones."""
 
 
 class Tail(nn.Module):

@@ -82,6 +82,8 @@ def export(
     """
     check_fpr(fpr)
     detector = _of_torch(detector)
+    if pixels not in ("uint8", "float32"):
+        raise UsageError(f"pixels is {pixels!r}; it must be 'uint8' or 'float32'")
     if Path(path).suffix != ".onnx":
         raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
     content = onnx_bytes(detector, "float32" if detector.info.vectors else pixels, fpr, fp16=fp16)
@@ -224,7 +226,8 @@ class _quiet:  # noqa: N801
     """Keep the exporter's log to itself."""
 
     def __enter__(self) -> None:
+        self._before = logging.root.manager.disable
         logging.disable(logging.ERROR)
 
     def __exit__(self, *_: object) -> None:
-        logging.disable(logging.NOTSET)
+        logging.disable(self._before)

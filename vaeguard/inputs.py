@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import lzma
 import os
 import sys
 import tarfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardE
 from vaeguard.folders import list_images
 from vaeguard.images import SUFFIXES
 from vaeguard.named_sets import is_idx, read_idx
-from vaeguard.packed import as_batch, image_key, to_rule
+from vaeguard.packed import ARRAY_ERRORS, as_batch, image_key, to_rule
 from vaeguard.streams import ImageBatch, stream_images
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "content", "jpg", "png")
 """Columns of a Parquet file that may hold image files, the first present one is read."""
-_CONTAINER_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile)
+_CONTAINER_ERRORS = (*ARRAY_ERRORS, VaeguardError, tarfile.TarError, lzma.LZMAError)
 
 
 class Source(ABC):
@@ -62,7 +62,7 @@ class Source(ABC):
 
     def stamp(self, start: int, stop: int) -> bytes:
         """Bytes that change when the images `start` to `stop` do, told by names, sizes and times."""
-        return f"{_stamp(self.path)} {start} {stop}".encode()
+        return f"{_stamp(self.path)} {start} {stop}".encode("utf-8", "surrogateescape")
 
     def close(self) -> None:  # noqa: B027  (most have nothing open)
         """Close what stays open from one call of `batches` to the next, so that nothing is read twice."""
@@ -131,6 +131,8 @@ class Array(Source):
         for at in range(start, stop, batch_size):
             end = min(at + batch_size, stop)
             images = as_batch(self._rows[at:end], self.path)
+            if len(images) < end - at:
+                raise RefusedError(f"{self.path!r} is cut short; copy it again")
             if rule:
                 images = to_rule(images, rule)
             yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
@@ -194,7 +196,37 @@ def _numpy_rows(file: IO[bytes], path: Path) -> _Rows:
     return _Rows(file, file.tell(), shape, dtype)
 
 
-class Tar(Source):
+class Sequential(Source):
+    """A container whose image files are read one after the other; it stays open from piece to piece."""
+
+    def __init__(self, path: str, count: int) -> None:
+        super().__init__(path, count)
+        self._stack = contextlib.ExitStack()
+        self._next = 0
+        self._rest: Iterator[tuple[str, bytes]] | None = None
+
+    @abstractmethod
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[tuple[str, bytes]]:
+        """Names and contents from number `start` on; `stack` closes what is opened."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+        self._rest = None
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Decode the files in threads."""
+        assert rule is not None
+        if self._rest is None or self._next != start:
+            self._stack.close()
+            self._rest = self.open(self._stack, start)
+        self._next = stop
+        return stream_images(islice(self._rest, stop - start), rule, batch_size=batch_size, jobs=jobs)
+
+
+class Tar(Sequential):
     """The image files in a tar archive, compressed or not, in the archive's order."""
 
     def __init__(self, path: str) -> None:
@@ -202,32 +234,12 @@ class Tar(Source):
             super().__init__(path, sum(1 for _ in _members(archive)))
         if not self.count:
             raise RefusedError(f"{path!r} holds no image file ({', '.join(SUFFIXES)})")
-        self._stack = contextlib.ExitStack()
-        self._next = 0
-        self._rest: Iterator[tuple[str, bytes]] | None = None
 
-    def close(self) -> None:
-        """Close the archive."""
-        self._stack.close()
-        self._rest = None
-
-    def batches(
-        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
-    ) -> Iterator[ImageBatch]:
-        """Read the members one after the other and decode them in threads."""
-        assert rule is not None
-        return stream_images(self._files(start, stop), rule, batch_size=batch_size, jobs=jobs)
-
-    def _files(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
-        if self._rest is None or self._next != start:
-            self._stack.close()
-            archive = self._stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
-            self._rest = (
-                (f"{self.path}/{member.name}", _content(archive, member))
-                for member in islice(_members(archive), start, None)
-            )
-        self._next = stop
-        return islice(self._rest, stop - start)
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[tuple[str, bytes]]:
+        """Paths of the archive and its member, and the member's bytes."""
+        archive = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
+        members = islice(_members(archive), start, None)
+        return ((f"{self.path}/{member.name}", _content(archive, member)) for member in members)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -238,11 +250,17 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # or all of them would be kept
-        if member.isfile() and member.name.lower().endswith(SUFFIXES):
+        name = member.name.lower().rpartition("/")[2]
+        if member.isfile() and name.endswith(SUFFIXES) and not name.startswith("."):
             yield member
+    # To Python a broken header is the end of an archive; its end is a block of zeros.
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it breaks off after {archive.offset} bytes")
 
 
-class Parquet(Source):
+class Parquet(Sequential):
     """A column of image files in a Parquet file: bytes, or the field `bytes` of a struct as Hugging Face writes it."""
 
     def __init__(self, path: str) -> None:
@@ -250,41 +268,73 @@ class Parquet(Source):
         import pyarrow.parquet as pq
 
         try:
-            file = pq.ParquetFile(path)
+            with pq.ParquetFile(path) as file:
+                schema, count = file.schema_arrow, file.metadata.num_rows
         except pa.ArrowException as error:
             raise RefusedError(f"{path!r} is damaged or no Parquet file ({error})") from error
-        columns = file.schema_arrow.names
-        self.column = next((name for name in IMAGE_COLUMNS if name in columns), None)
-        if self.column is None:
+        held = {field.name: _field_of_bytes(field.type) for field in schema}
+        self.column = next((name for name in IMAGE_COLUMNS if held.get(name)), None)
+        if self.column is None or not count:
             raise RefusedError(
-                f"{path!r} has no column of images (its columns: {', '.join(columns)}); name it {IMAGE_COLUMNS[0]!r}"
+                f"{path!r} has no column of image files (its columns: {', '.join(held)}); name it {IMAGE_COLUMNS[0]!r}"
             )
-        super().__init__(path, file.metadata.num_rows)
+        super().__init__(path, count)
 
-    def batches(
-        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
-    ) -> Iterator[ImageBatch]:
-        """Decode the cells in threads."""
-        assert rule is not None
-        return stream_images(self._files(start, stop), rule, batch_size=batch_size, jobs=jobs)
-
-    def _files(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[tuple[str, bytes]]:
+        """The path with the number of the row, and the cell's bytes."""
         import pyarrow.parquet as pq
 
-        file = pq.ParquetFile(self.path)
-        first = 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if first + rows > start and first < stop:
-                number = first
-                for batch in file.iter_batches(64, row_groups=[group], columns=[self.column]):
-                    for cell in batch.column(0):
-                        if start <= number < stop:
-                            value = cell.as_py()
-                            content = value.get("bytes") if isinstance(value, dict) else value
-                            yield f"{self.path}/{number:05d}", content or b""
-                        number += 1
-            first += rows
+        # With a buffer a column is read bit by bit, not a whole row group at once.
+        file = stack.enter_context(pq.ParquetFile(self.path, buffer_size=2**20))
+        group = first = 0
+        while first + file.metadata.row_group(group).num_rows <= start:
+            first += file.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, file.num_row_groups))
+        cells = (
+            cell
+            for batch in file.iter_batches(64, row_groups=groups, columns=[self.column])
+            for cell in batch.column(0)
+        )
+        for number, cell in enumerate(cells, first):
+            if number >= start:
+                value = cell.as_py()
+                yield f"{self.path}/{number:05d}", (value.get("bytes") if isinstance(value, dict) else value) or b""
+
+
+def _field_of_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _field_of_bytes(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def read(
+    source: Source,
+    start: int,
+    stop: int,
+    shape: tuple[int, int, int],
+    *,
+    rule: ImageRule | None,
+    batch_size: int,
+    jobs: int | None,
+) -> Iterator[ImageBatch]:
+    """Yield the images `start` to `stop` of `source`, each an image of `shape` or an error.
+
+    Where a container breaks off, the rest of these are errors, and what comes after them is tried.
+    """
+    done, reason = 0, "the container has fewer images than it promises"
+    try:
+        for batch in source.batches(start, stop, rule, batch_size, jobs):
+            done += len(batch.paths) + len(batch.errors)
+            yield batch
+    except _CONTAINER_ERRORS as error:
+        source.close()
+        reason = " ".join(str(error).split()) or type(error).__name__
+    if start + done < stop:
+        errors = [(f"{source.path}/{row:05d}", reason) for row in range(start + done, stop)]
+        yield ImageBatch([], np.empty((0, *shape), np.uint8), errors)
 
 
 def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, vectors: bool = False) -> list[Source]:
@@ -314,7 +364,7 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     sources: list[Source] = []
     files: list[str] = []
     for path in paths:
-        if not _is_container(path):
+        if not is_container(path):
             files.append(path)
             continue
         if files:
@@ -365,7 +415,8 @@ def expanded(path: str) -> list[str]:
     return found
 
 
-def _is_container(path: str) -> bool:
+def is_container(path: str) -> bool:
+    """Whether a path is a file of many images, told by its name."""
     lower = path.lower()
     return lower.endswith((".npz", ".npy", ".parquet", *TAR_SUFFIXES)) or is_idx(Path(path))
 
@@ -378,7 +429,7 @@ def _container(path: str) -> Source:
         return Unreadable(path, error.reason)
     except VaeguardError as error:
         return Unreadable(path, str(error))
-    except (tarfile.TarError, *_CONTAINER_ERRORS) as error:
+    except _CONTAINER_ERRORS as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         return Unreadable(path, f"it is damaged or cannot be read ({detail}); copy the file again")
 

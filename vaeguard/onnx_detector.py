@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.blocks import BlockDetector, block_rows, filled
-from vaeguard.errors import RefusedError, UsageError
+from vaeguard.blocks import BlockDetector, block_rows, filled, is_out_of_memory
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.files import read_sealed
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ GPU_OPTIONS: dict[str, dict[str, Any]] = {
         "arena_extend_strategy": "kSameAsRequested",
         "use_tf32": 0,
     },
-    "TensorrtExecutionProvider": {"trt_engine_cache_enable": True, "trt_fp16_enable": False},
+    # No cache of engines: it does not tell one model's weights from another's.
+    "TensorrtExecutionProvider": {"trt_fp16_enable": False},
 }
 
 
@@ -130,9 +131,12 @@ class OnnxDetector(BlockDetector):
                 results = binding.copy_outputs_to_cpu()
         except Exception as error:
             # Which exception it is differs by version and provider; all say so when memory ran out.
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
-            raise
+            raise VaeguardError(
+                f"ONNX Runtime failed on {self.device} ({str(error).splitlines()[0]}); run `vaeguard doctor`, or use "
+                "--device cpu"
+            ) from error
         return {name: values[: len(images)] for name, values in zip(wanted, results, strict=True)}
 
 
@@ -194,8 +198,15 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     providers = [(each, GPU_OPTIONS[each]) for each in wanted]
     try:
         # From bytes: a file that refers to data outside itself is refused.
-        session = onnxruntime.InferenceSession(content, options, providers=[*providers, "CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            content, options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:
+        if wanted:
+            raise UsageError(
+                f"--device {device}: ONNX Runtime cannot use it ({str(error).splitlines()[0]}); run `vaeguard doctor`, "
+                "or use --device cpu"
+            ) from error
         # The binding's exceptions share no base class but Exception.
         raise RefusedError(
             f"ONNX Runtime cannot open {name!r} ({str(error).splitlines()[0]}); export the model anew"
@@ -221,11 +232,6 @@ def _record(session: Any, name: str) -> dict[str, Any]:
     if found != FORMAT:
         raise RefusedError(f"{name!r} has format {found}, this vaeguard reads {FORMAT}; update it or export anew")
     return record
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "failed to allocate", "bad allocation", "bad_alloc"))
 
 
 def cores() -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _IMAGE_KEYS = ("images", "x", "data", "arr_0")
 _LABEL_KEYS = ("labels", "y", "targets", "target", "arr_1")
-_ARRAY_ERRORS = (
+ARRAY_ERRORS = (
     *(OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError, MemoryError),
     *(TypeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
@@ -54,7 +54,7 @@ def open_arrays(path: Path, split: str, rule: ImageRule) -> ImageSet:
             raise RefusedError(f"{str(path)!r} is damaged or no .npz archive; write it again with numpy.savez")
         with np.load(path, allow_pickle=False) as archive:
             images, values, all_values = _arrays_of(archive, path, split)
-    except _ARRAY_ERRORS as error:
+    except ARRAY_ERRORS as error:
         if isinstance(error, VaeguardError):  # a UsageError is a ValueError too
             raise
         pickled = "allow_pickle" in str(error) or "pickle" in str(error)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.images import ImageRule
-from vaeguard.inputs import find_sources
+from vaeguard.inputs import find_sources, read
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.spec import DEFAULT_FPR
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
     from vaeguard.streams import ImageBatch
 
-DEFAULT_BATCH_SIZE = 256
+DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
 SHARD_FORMAT = 1
 """Raised when the same settings come to mean other rows."""
 
@@ -84,14 +84,14 @@ def score_files(
     listed: Iterable[str] = (),
     fpr: float = DEFAULT_FPR,
     jobs: int | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
 
     The columns are `path, score, p_value, anomaly` and the detector's terms; the rows are in sorted path order, those
     of a container in its own order, under its path and their name or number in it. Unreadable inputs are rows of
-    `<output>.errors.csv` instead, which exists only if there are any. Memory does not grow with the number of images.
+    `<output>.errors.csv` instead, which exists only if there are any. Memory grows by the names of the files only.
 
     The work is done in shards, kept in the folder `<output>.job` until the table is whole. A job that was interrupted
     at whatever moment goes on where it stopped when it is started again, and the table has the same bytes.
@@ -111,8 +111,8 @@ def score_files(
         Flag where `p_value <= fpr`, in (0, 1).
     jobs : int or None
         Decoding threads; None chooses by the machine.
-    batch_size : int
-        Images inspected at a time; the scores do not depend on it.
+    batch_size : int or None
+        Images inspected at a time; the scores do not depend on it. None takes 256, fewer of large images.
     progress : callable or None
         Called with images done, images in all, a line of text.
 
@@ -128,7 +128,9 @@ def score_files(
     check_table_path(output)
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     sources = find_sources(inputs, listed, vectors=detector.info.vectors)
-    pieces = pieces_of(sources, math.prod(detector.info.image_shape))
+    values = math.prod(detector.info.image_shape)
+    pieces = pieces_of(sources, values)
+    batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
     with job_folder(output) as folder:
         work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size)
         try:
@@ -188,7 +190,15 @@ class _Work:
         channels, height, width = self.detector.info.image_shape
         rule = None if self.detector.info.vectors else ImageRule(size=(height, width), channels=channels)
         for piece, _ in pieces:
-            yield from piece.source.batches(piece.start, piece.stop, rule, self.batch_size, self.jobs)
+            yield from read(
+                piece.source,
+                piece.start,
+                piece.stop,
+                self.detector.info.image_shape,
+                rule=rule,
+                batch_size=self.batch_size,
+                jobs=self.jobs,
+            )
 
     def _inspected(self, batch: ImageBatch) -> tuple[ImageBatch, Inspection]:
         return batch, self.detector.inspect(batch.images)

@@ -239,14 +239,15 @@ def _column(name: str, values: Sequence[str] | npt.NDArray[Any]) -> Column:
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fbiu":
         values = list(values)
         if all(isinstance(value, str) for value in values):
-            return [_valid_text(value) for value in values]
+            return [valid_text(value) for value in values]
         values = np.asarray(values)
     if values.dtype.kind not in "fbiu" or values.ndim != 1:
         raise UsageError(f"column {name!r} must be one-dimensional text or numbers, not {values.dtype} {values.shape}")
     return values
 
 
-def _valid_text(text: str) -> str:
+def valid_text(text: str) -> str:
+    """Text as a table holds it: bytes of names that are no UTF-8 are escaped."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vaeguard.blocks import BlockDetector, block_rows, filled
+from vaeguard.blocks import BlockDetector, block_rows, filled, is_out_of_memory
 
 if TYPE_CHECKING:
     from vaeguard.graph import InferenceGraph
@@ -55,6 +55,8 @@ class TorchDetector(BlockDetector):
         try:
             with torch.inference_mode():
                 results = self.graph(block.to(self.device))
-        except torch.OutOfMemoryError as error:  # of a GPU
-            raise MemoryError(str(error)) from error
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise
         return {name: results[name][: len(images)].cpu().numpy() for name in wanted}

@@ -9,7 +9,6 @@ from vaeguard.files import read_sealed, write_bytes, write_text
 from vaeguard.onnx_detector import IMAGE, OnnxDetector, output_names
 
 NAME = "vaeguard"
-MAX_BATCH = 256
 QUEUE_MICROSECONDS = 500
 """So long a request waits for others to share its batch."""
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
@@ -54,8 +53,8 @@ def _config(detector: OnnxDetector) -> str:
         _output(name, "TYPE_BOOL" if name == "anomaly" else "TYPE_FP32", pictures.get(name))
         for name in output_names(detector.info)
     )
-    # The many patches of one image are a batch already.
-    most = 1 if detector.info.record["model"]["patch"] else MAX_BATCH
+    # Fewer of large images, one where its many patches are a batch already.
+    most = detector.block
     warm_up = "\n".join(_warm_up(size, kind, shape) for size in (1, most)[: 1 + (most > 1)])
     return f"""\
 name: "{NAME}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
+from vaeguard.files import write_text
 from vaeguard.folders import list_images
-from vaeguard.inputs import expanded
+from vaeguard.inputs import expanded, is_container
 from vaeguard.jobs import job_folder
 from vaeguard.scoring import score_files, table_columns
-from vaeguard.tables import check_table_path, open_table, read_table, write_table
+from vaeguard.spec import DEFAULT_FPR
+from vaeguard.tables import check_table_path, open_table, read_table, valid_text, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,8 +41,9 @@ def watch_files(
     """Score the images of folders and globs, and then every one that appears, into one growing table.
 
     Rows are in the order in which images came, sorted among those that came together; whenever there are new ones, the
-    table is replaced by a whole one. A file is read once it has not changed for a second. A later watch of the same
-    table goes on with it. An image that could not be read is tried again when it changes.
+    table is replaced by a whole one. Containers are not watched. A file is read once it has not changed for a second.
+    A later watch of the same table goes on with it, if model and rate are the same, which `<output>.watch.json` tells.
+    An image that could not be read is tried again when it changes.
 
     Parameters
     ----------
@@ -59,25 +63,27 @@ def watch_files(
     Raises
     ------
     UsageError
-        The table that is there has other columns.
+        The table that is there was made otherwise, or by another model or rate.
     VaeguardError
         Another job is writing the table.
     """
     check_table_path(output)
     output = Path(output)
     with job_folder(output) as folder:
-        done = _done(output, detector)
+        done = _done(output, _settings(detector, options))
         failed: dict[str, tuple[int, int]] = {}
         part = folder / f"part{output.suffix}"
         while rounds is None or rounds > 0:
-            fresh = [path for path in _settled(inputs) if path not in done and failed.get(path) != _state(path)]
+            fresh = [
+                path for path in _settled(inputs) if valid_text(path) not in done and failed.get(path) != _state(path)
+            ]
             if fresh:
                 summary = score_files(detector, (), part, listed=fresh, **options)
-                _append(output, len(done), part, summary.images, detector)
+                if summary.images:
+                    _append(output, len(done), part, summary.images, detector)
                 unread = dict(summary.errors)
-                done.update(path for path in fresh if path not in unread)
-                failed = {path: state for path, state in failed.items() if path not in done}
-                failed.update((path, _state(path)) for path in unread)
+                done.update(valid_text(path) for path in fresh if path not in unread)
+                failed = {path: _state(path) for path in (*failed, *unread) if valid_text(path) not in done}
                 _list_errors(output, {**_errors(output), **unread}, done)
                 if report:
                     report(replace(summary, output=str(output)))
@@ -86,14 +92,21 @@ def watch_files(
             time.sleep(POLL_SECONDS)
 
 
-def _done(output: Path, detector: Detector) -> set[str]:
-    """The images that the table has."""
+def _settings(detector: Detector, options: dict[str, Any]) -> str:
+    return json.dumps({"model": detector.fingerprint, "fpr": options.get("fpr", DEFAULT_FPR)})
+
+
+def _done(output: Path, settings: str) -> set[str]:
+    """The images that the table of an earlier watch has; what it was made with stands beside it."""
+    beside = Path(f"{output}.watch.json")
     if not output.exists():
+        write_text(beside, settings)
         return set()
-    table = read_table(output)
-    if tuple(table.columns) != table_columns(detector.info):
-        raise UsageError(f"{str(output)!r} has columns of another model; choose another table with -o")
-    return set(table["path"])
+    if not beside.exists() or beside.read_text(encoding="utf-8") != settings:
+        raise UsageError(
+            f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table with -o"
+        )
+    return set(read_table(output)["path"])
 
 
 def _settled(inputs: Sequence[str | Path]) -> list[str]:
@@ -104,7 +117,7 @@ def _settled(inputs: Sequence[str | Path]) -> list[str]:
         except UsageError:  # nothing there yet
             continue
     latest = time.time_ns() - int(SETTLED_SECONDS * 1e9)
-    return sorted(path for path in paths if _state(path)[1] <= latest)
+    return sorted(path for path in paths if _state(path)[1] <= latest and not is_container(path))
 
 
 def _state(path: str) -> tuple[int, int]:
@@ -131,7 +144,7 @@ def _errors(output: Path) -> dict[str, str]:
 
 
 def _list_errors(output: Path, errors: dict[str, str], done: set[str]) -> None:
-    left = {path: reason for path, reason in errors.items() if path not in done}
+    left = {path: reason for path, reason in errors.items() if valid_text(path) not in done}
     listed = Path(f"{output}.errors.csv")
     if left:
         write_table(listed, {"path": list(left), "error": list(left.values())})
