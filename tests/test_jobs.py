@@ -195,7 +195,7 @@ def test_a_second_job_on_the_same_table_is_refused_at_once_and_a_dead_ones_lock_
 
 
 def test_an_interrupted_job_ends_at_once_and_resumes():
-    slow = "Brightness.slow = 0.05\nscore_files(Brightness(), 'images', 'int.csv', batch_size=8)"
+    slow = "Brightness.slow = 0.3\nscore_files(Brightness(), 'images', 'int.csv', batch_size=8)"
     process = started(slow)
     while not list(Path("int.csv.job").glob("*.json")):
         time.sleep(0.01)
