@@ -95,6 +95,11 @@ def started(code, *arguments):
     return subprocess.Popen([sys.executable, "-c", JOB + code, *map(str, arguments)], stderr=subprocess.PIPE)
 
 
+def finished(name):
+    """The manifests of the shards that the job on the table `name` has finished; half-written ones have a dot."""
+    return list(Path(f"{name}.job").glob("[!.]*.json"))
+
+
 def assert_as_unbroken(name):
     suffix = Path(name).suffix
     assert Path(name).read_bytes() == Path(f"whole{suffix}").read_bytes()
@@ -105,13 +110,13 @@ def assert_as_unbroken(name):
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix):
     name = f"killed.{suffix}"
-    step, finished = 0, False
-    while not finished:
+    step, whole = 0, False
+    while not whole:
         step += 1 if suffix == "csv" else 7
         process = started(CRASH, step, name)
         process.communicate()
         assert process.returncode in (0, 137)
-        finished = process.returncode == 0
+        whole = process.returncode == 0
         if Path(name).exists():  # whole or not at all
             assert Path(name).read_bytes() == Path(f"whole.{suffix}").read_bytes()
         detector = Brightness()  # noqa: F821
@@ -130,12 +135,12 @@ def test_a_job_killed_at_random_moments_resumes_and_redoes_one_shard_at_most():
     slow = "Brightness.slow = 0.3\nscore_files(Brightness(), 'images', 'random.csv', batch_size=8)"
     for _ in range(5):
         process = started(slow)
-        while not list(Path("random.csv.job").glob("*.json")):
+        while not finished("random.csv"):
             time.sleep(0.001)
         time.sleep(0.02 * generator.random())
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        shards = len(list(Path("random.csv.job").glob("*.json")))
+        shards = len(finished("random.csv"))
         summary = score_files(Brightness(), "images", "random.csv", batch_size=8)  # noqa: F821
         assert summary.resumed == min(20 * shards, 50) > 0
         assert_as_unbroken("random.csv")
@@ -197,7 +202,7 @@ def test_a_second_job_on_the_same_table_is_refused_at_once_and_a_dead_ones_lock_
 def test_an_interrupted_job_ends_at_once_and_resumes():
     slow = "Brightness.slow = 0.3\nscore_files(Brightness(), 'images', 'int.csv', batch_size=8)"
     process = started(slow)
-    while not list(Path("int.csv.job").glob("*.json")):
+    while not finished("int.csv"):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in process.communicate(timeout=10)[1]

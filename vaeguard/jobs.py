@@ -100,7 +100,7 @@ def job_folder(output: str | Path) -> Iterator[Path]:
         yield folder
         done = True
     finally:
-        if done or not any(folder.rglob("*.json")):  # nothing that a next try could use
+        if done or not any(folder.glob("[!.]*.json")):  # nothing that a next try could use
             shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 
