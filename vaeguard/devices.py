@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from vaeguard.errors import UsageError
 
 
@@ -31,3 +33,8 @@ def pick_device(device: str) -> str:
     if device == "cuda" and not usable:
         raise UsageError("--device cuda: no usable CUDA device; run `vaeguard doctor`, or use --device cpu")
     return "cuda" if usable and device != "cpu" else "cpu"
+
+
+def cores() -> int:
+    """How many cores the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -211,8 +211,9 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
 
 def check_processor() -> Check:
     """Check how many cores this process may use, and whether a thread setting overloads them."""
-    total = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    from vaeguard.devices import cores
+
+    total, usable = os.cpu_count() or 1, cores()
     settings = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)}
     found = ", ".join([f"{usable} of {total} cores usable", *(f"{name}={value}" for name, value in settings.items())])
     for name, value in settings.items():

@@ -13,8 +13,8 @@ from vaeguard.classes import resolve_classes
 from vaeguard.errors import UsageError
 from vaeguard.files import write_text
 from vaeguard.metrics import Metrics, Rate, measure, rate
-from vaeguard.scoring import check_fpr, flag, fpr_note, score_columns, score_set
-from vaeguard.spec import DEFAULT_FPR
+from vaeguard.scoring import flag, fpr_note, score_columns, score_set
+from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.split import split_normal
 from vaeguard.tables import write_table
 

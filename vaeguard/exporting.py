@@ -17,8 +17,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.files import UNSEALED, seal, writing
 from vaeguard.onnx_detector import FORMAT, IMAGE, METADATA, OnnxDetector, output_names
 from vaeguard.parity import compare, random_images
-from vaeguard.scoring import check_fpr
-from vaeguard.spec import DEFAULT_FPR
+from vaeguard.spec import DEFAULT_FPR, check_fpr
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -61,6 +61,15 @@ def sweep(path: str | Path) -> None:
         left.unlink(missing_ok=True)
 
 
+def size_and_time(path: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds; two zeros for what is not there."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (names need not be valid paths)
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
     with writing(path) as temporary:

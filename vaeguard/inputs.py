@@ -1,6 +1,6 @@
 """What `score` reads, whatever it lies in: files one by one, arrays, tar archives, Parquet; row by row and in pieces.
 
-A *source* is a run of images with a fixed order: many files, or one container. Memory does not grow with its length.
+A *source* is a run of images with a fixed order: many files, or one container. Only the names of files are kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
+from vaeguard.files import size_and_time
 from vaeguard.folders import list_images
 from vaeguard.images import SUFFIXES
 from vaeguard.named_sets import is_idx, read_idx
@@ -103,7 +104,7 @@ class Unreadable(Source):
         """Yield nothing but the error."""
         del start, stop, batch_size, jobs
         shape = (rule.channels or 1, *(rule.size or (1, 1))) if rule else (1, 1, 1)
-        yield ImageBatch([], np.empty((0, *shape), np.uint8), [(self.path, self.reason)])
+        yield _errors_only(shape, rule, [(self.path, self.reason)])
 
 
 class Array(Source):
@@ -334,7 +335,12 @@ def read(
         reason = " ".join(str(error).split()) or type(error).__name__
     if start + done < stop:
         errors = [(f"{source.path}/{row:05d}", reason) for row in range(start + done, stop)]
-        yield ImageBatch([], np.empty((0, *shape), np.uint8), errors)
+        yield _errors_only(shape, rule, errors)
+
+
+def _errors_only(shape: tuple[int, ...], rule: ImageRule | None, errors: list[tuple[str, str]]) -> ImageBatch:
+    images = np.empty((0, *shape), np.uint8) if rule else np.empty((0, *shape), np.float32)
+    return ImageBatch([], images, errors)
 
 
 def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, vectors: bool = False) -> list[Source]:
@@ -435,8 +441,4 @@ def _container(path: str) -> Source:
 
 
 def _stamp(path: str) -> str:
-    try:
-        status = os.stat(path)  # noqa: PTH116  (names need not be valid paths)
-    except (OSError, ValueError):
-        return f"{path}\0gone\0"
-    return f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0"
+    return "".join(f"{part}\0" for part in (path, *size_and_time(path)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.blocks import BlockDetector, block_rows, filled, is_out_of_memory
+from vaeguard.devices import cores
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.files import read_sealed
 
@@ -232,8 +233,3 @@ def _record(session: Any, name: str) -> dict[str, Any]:
     if found != FORMAT:
         raise RefusedError(f"{name!r} has format {found}, this vaeguard reads {FORMAT}; update it or export anew")
     return record
-
-
-def cores() -> int:
-    """How many cores the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -42,7 +42,7 @@ class Parity:
         The largest relative error that is allowed.
     errors : dict of str to float
         Largest relative error of each output: the difference against the value itself, or against the output's mean
-        magnitude where that is larger (a heatmap is zero in places).
+        magnitude over images and noise where that is larger (a heatmap is zero in places).
     swapped : int
         Neighbours in the reference's order of scores, more than the tolerance apart, that changed places.
     decisions : int

@@ -17,7 +17,7 @@ from vaeguard.images import ImageRule
 from vaeguard.inputs import find_sources, read
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
-from vaeguard.spec import DEFAULT_FPR
+from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.streams import map_ahead
 from vaeguard.tables import check_table_path, open_table, write_table
 
@@ -285,18 +285,6 @@ def flag(p_value: npt.NDArray[np.floating], fpr: float) -> npt.NDArray[np.bool_]
     """
     flagged: npt.NDArray[np.bool_] = p_value <= p_value.dtype.type(fpr)
     return flagged
-
-
-def check_fpr(fpr: float) -> None:
-    """Refuse a false-alarm rate outside (0, 1).
-
-    Raises
-    ------
-    UsageError
-        `fpr` is 0, 1, outside, or not a number.
-    """
-    if not 0 < fpr < 1:
-        raise UsageError(f"--fpr {fpr} is no false-alarm rate; give a share above 0 and below 1, such as 0.05")
 
 
 def fpr_note(info: DetectorInfo, fpr: float) -> str | None:

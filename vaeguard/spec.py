@@ -310,3 +310,15 @@ def _not_negative(name: str, value: float) -> None:
 def _share(name: str, value: float) -> None:
     if not 0 <= value < 1:
         raise UsageError(f"{_option(name)} is a share from 0 to below 1, not {value}")
+
+
+def check_fpr(fpr: float) -> None:
+    """Refuse a false-alarm rate outside (0, 1).
+
+    Raises
+    ------
+    UsageError
+        `fpr` is 0, 1, outside, or not a number.
+    """
+    if not 0 < fpr < 1:
+        raise UsageError(f"--fpr {fpr} is no false-alarm rate; give a share above 0 and below 1, such as 0.05")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from vaeguard.devices import cores
 from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.images import ImageRule, check_file_rule, decode, decode_bytes
 
@@ -62,8 +63,7 @@ def default_jobs(files: Sequence[File]) -> int:
     sizes = sorted(filter(None, map(_size, files)))
     if sizes and sizes[len(sizes) // 2] < _SMALL_FILE:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
+    return min(cores(), 16)
 
 
 def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, jobs: int, ahead: int) -> Iterator[_R]:

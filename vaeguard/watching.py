@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
-from vaeguard.files import write_text
+from vaeguard.files import size_and_time, write_text
 from vaeguard.folders import list_images
 from vaeguard.inputs import expanded, is_container
 from vaeguard.jobs import job_folder
@@ -75,7 +74,9 @@ def watch_files(
         part = folder / f"part{output.suffix}"
         while rounds is None or rounds > 0:
             fresh = [
-                path for path in _settled(inputs) if valid_text(path) not in done and failed.get(path) != _state(path)
+                path
+                for path in _settled(inputs)
+                if valid_text(path) not in done and failed.get(path) != size_and_time(path)
             ]
             if fresh:
                 summary = score_files(detector, (), part, listed=fresh, **options)
@@ -83,7 +84,7 @@ def watch_files(
                     _append(output, len(done), part, summary.images, detector)
                 unread = dict(summary.errors)
                 done.update(valid_text(path) for path in fresh if path not in unread)
-                failed = {path: _state(path) for path in (*failed, *unread) if valid_text(path) not in done}
+                failed = {path: size_and_time(path) for path in (*failed, *unread) if valid_text(path) not in done}
                 _list_errors(output, {**_errors(output), **unread}, done)
                 if report:
                     report(replace(summary, output=str(output)))
@@ -117,15 +118,7 @@ def _settled(inputs: Sequence[str | Path]) -> list[str]:
         except UsageError:  # nothing there yet
             continue
     latest = time.time_ns() - int(SETTLED_SECONDS * 1e9)
-    return sorted(path for path in paths if _state(path)[1] <= latest and not is_container(path))
-
-
-def _state(path: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)  # noqa: PTH116  (names need not be valid paths)
-    except (OSError, ValueError):
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+    return sorted(path for path in paths if size_and_time(path)[1] <= latest and not is_container(path))
 
 
 def _append(output: Path, rows: int, part: Path, more: int, detector: Detector) -> None:
