@@ -13,7 +13,7 @@ import pytest
 from toy import bars
 
 import vaeguard
-from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError, VaeguardError, exporting, onnx_detector
+from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError, VaeguardError, exporting, onnx_detector, sessions
 from vaeguard.files import UNSEALED, seal
 from vaeguard.parity import compare, outputs, random_images
 
@@ -255,11 +255,11 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
 
 
 def test_a_gpu_that_is_asked_for_and_not_used_is_an_error(exported, monkeypatch):
-    if onnx_detector._has_gpu():
+    if sessions._has_gpu():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UsageError, match="--device cuda"):
         vaeguard.load(exported, "cuda")
-    monkeypatch.setattr(onnx_detector, "_has_gpu", lambda: True)
+    monkeypatch.setattr(sessions, "_has_gpu", lambda: True)
     assert vaeguard.load(exported, "auto").device == "cpu"
 
 
@@ -294,8 +294,9 @@ def test_a_gpu_gets_one_shape_only_and_half_of_it_where_memory_runs_out(exported
     detector = vaeguard.load(exported, "cpu")
     images = bars(300, seed=5)[0]
     expected = detector.inspect(images)
-    device = Device(detector._session)
-    detector._session, detector.device = device, "cuda"
+    device = Device(detector._session._session)
+    detector._session._session = device
+    detector._session.device = detector.device = "cuda"
     found = detector.inspect(images)
     np.testing.assert_allclose(found.score, expected.score, rtol=1e-5)
     assert device.shapes[:3] == [256, 128, 64]

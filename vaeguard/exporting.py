@@ -15,11 +15,14 @@ from torch import nn
 
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.files import UNSEALED, seal, writing
-from vaeguard.onnx_detector import FORMAT, IMAGE, METADATA, OnnxDetector, output_names
+from vaeguard.onnx_detector import IMAGE, OnnxDetector, output_names
 from vaeguard.parity import compare, random_images
+from vaeguard.sessions import FORMAT, METADATA
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from vaeguard.graph import InferenceGraph
@@ -135,12 +138,31 @@ def onnx_bytes(detector: TorchDetector, pixels: str, fpr: float, *, fp16: bool) 
     import onnx_ir
 
     model = _translated(_in_half(detector.graph) if fp16 else detector.graph, detector, pixels)
-    if model.opset_imports[""] != OPSET:
-        raise VaeguardError(f"the exporter wrote opset {model.opset_imports['']} instead of {OPSET}; update onnxscript")
     rate = model.graph.inputs[1]
     # An input with an initializer of its name is optional.
     rate.const_value = onnx_ir.tensor(np.float32(fpr), name=RATE)
     model.graph.initializers[RATE] = rate
+    record = {
+        **detector.info.record,
+        "format": FORMAT,
+        "terms": detector.info.term_names,
+        "onnx": {"pixels": pixels, "fp16": fp16, "fpr": fpr, "opset": OPSET},
+    }
+    return sealed(model, record)
+
+
+def sealed(model: Any, record: dict[str, Any]) -> bytes:
+    """An `onnx_ir.Model` as the bytes of a file: with `record`, with a seal, without a trace of this machine.
+
+    Raises
+    ------
+    VaeguardError
+        The exporter wrote another opset than was asked for.
+    """
+    import onnx_ir
+
+    if model.opset_imports[""] != OPSET:
+        raise VaeguardError(f"the exporter wrote opset {model.opset_imports['']} instead of {OPSET}; update onnxscript")
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         for node in graph.all_nodes():
             # Stack traces with the paths of the machine that exported.
@@ -149,12 +171,6 @@ def onnx_bytes(detector: TorchDetector, pixels: str, fpr: float, *, fp16: bool) 
             for value in node.outputs:
                 value.metadata_props.clear()
     model.graph.metadata_props.clear()
-    record = {
-        **detector.info.record,
-        "format": FORMAT,
-        "terms": detector.info.term_names,
-        "onnx": {"pixels": pixels, "fp16": fp16, "fpr": fpr, "opset": OPSET},
-    }
     model.metadata_props.clear()
     model.metadata_props.update({METADATA: json.dumps(record), "seal": UNSEALED})
     return seal(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
@@ -176,16 +192,34 @@ class _Exported(nn.Module):
 def _translated(graph: InferenceGraph, detector: TorchDetector, pixels: str) -> Any:
     """The graph as an `onnx_ir.Model`, for any number of images."""
     example = torch.zeros(2, *detector.info.image_shape, dtype=getattr(torch, pixels))
+    return translated(
+        _Exported(graph),
+        {IMAGE: example, RATE: torch.tensor(0.05)},
+        output_names(detector.info),
+        ({0: torch.export.Dim("batch")}, {}),
+    )
+
+
+def translated(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], dynamic: tuple[dict[int, Any], ...]
+) -> Any:
+    """`module` as an `onnx_ir.Model`, with the sizes in `dynamic`, one for each input, left open.
+
+    Raises
+    ------
+    VaeguardError
+        The module cannot be expressed in ONNX.
+    """
     try:
         with torch.no_grad(), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Exported(graph).eval(),
-                (example, torch.tensor(0.05)),
+                module.eval(),
+                tuple(inputs.values()),
                 dynamo=True,
-                input_names=[IMAGE, RATE],
-                output_names=list(output_names(detector.info)),
-                dynamic_shapes=({0: torch.export.Dim("batch")}, {}),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=dynamic,
                 opset_version=OPSET,
                 verbose=False,
             )

@@ -31,10 +31,10 @@ FOLDER_SIDE = 128
 """Images of a folder are scaled down to this longest side, in pixels, unless a size is asked for."""
 
 
-def list_images(inputs: Sequence[str | Path]) -> list[str]:
+def list_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Return the sorted paths of all images in files and folders (searched recursively), each path once.
 
-    A named file is listed whatever its suffix. In folders only the suffixes of `SUFFIXES` count, and hidden files
+    A named file is listed whatever its suffix. In folders only those with one of `suffixes` count, and hidden files
     do not; a folder that may not be opened is listed itself, so that it is reported and not skipped.
 
     Raises
@@ -49,12 +49,13 @@ def list_images(inputs: Sequence[str | Path]) -> list[str]:
             raise UsageError(f"there is no file or folder {path!r}; check the path")
         if Path(path).is_dir():
             root = "" if str(Path(path)) == "." else str(Path(path))
-            found.extend(os.path.join(root, name) for name in _walk(path))  # noqa: PTH118  (a million of them)
+            found.extend(os.path.join(root, name) for name in _walk(path, suffixes))  # noqa: PTH118  (a million of them)
         else:
             found.append(path)
     if not found:
         raise UsageError(
-            f"no images in {', '.join(repr(str(given)) for given in inputs) or 'no inputs'}; {_suffixes()}"
+            f"no images in {', '.join(repr(str(given)) for given in inputs) or 'no inputs'}; "
+            f"files ending in {', '.join(suffixes)} are read"
         )
     # One input has no path twice; a set of millions is not made without need.
     return sorted(found if len(inputs) == 1 else set(found))
@@ -109,7 +110,7 @@ def _classes(folder: Path, names: Sequence[str]) -> list[str]:
     return classes
 
 
-def _walk(folder: str | Path) -> list[str]:
+def _walk(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Return the sorted relative paths of the images below a folder, and of sub-folders that cannot be opened.
 
     Links are followed; each folder is seen once, so that loops end.
@@ -126,12 +127,12 @@ def _walk(folder: str | Path) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(place, folder)
         prefix = "" if inside == "." else inside + os.sep
-        found += [prefix + name for name in files if _is_image(name)]
+        found += [prefix + name for name in files if _is_image(name, suffixes)]
     return sorted(found + [os.path.relpath(error.filename, folder) for error in closed])
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+def _is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -132,15 +132,33 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
         As `decode`.
     """
     check_file_rule(rule)
+    image = open_picture(content, name)
     try:
-        image = _open(io.BytesIO(content), content[:16], name)
-        _check_whole(image, content, name)
-        image.load()
         return _pixels(shaped(_upright(image), rule))
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     except MemoryError as error:
         raise UnreadableError(name, "there is not enough memory to decode it") from error
+
+
+def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
+    """Open the bytes of an image file with Pillow, as it lies in the file: not turned, not converted.
+
+    Raises
+    ------
+    UnreadableError
+        As `decode`.
+    """
+    try:
+        image = _open(io.BytesIO(content), content[:16], name)
+        _check_whole(image, content, name)
+        if load:
+            image.load()
+    except _DECODE_ERRORS as error:
+        raise _damaged(name, error) from error
+    except MemoryError as error:
+        raise UnreadableError(name, "there is not enough memory to decode it") from error
+    return image
 
 
 def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
