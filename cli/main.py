@@ -16,6 +16,7 @@ SUMMARIES = {
     "score": "Score image files with a fitted model.",
     "evaluate": "Measure how well a model tells anomalies from normal images.",
     "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
+    "denoise": "Clean a folder tree of scans.",
     "export": "Write the model as one ONNX file, checked against PyTorch.",
     "verify": "Compare an exported model with the run it came from.",
     "unpack": "Write a data set as PNG files in class folders.",
@@ -26,7 +27,8 @@ SUMMARIES = {
 
 EXAMPLES = """\b
 vaeguard fit --normal-classes 0-8     learns the embedded digits 0 to 8
-vaeguard score images/                scores a folder with the latest model"""
+vaeguard score images/                scores a folder with the latest model
+vaeguard denoise scans/               cleans a folder of scans into scans-clean/"""
 
 
 class LazyGroup(click.Group):

@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 COMMAND = str(Path(sys.executable).with_name("vaeguard"))
+COMMANDS = (
+    *("fit", "score", "evaluate", "reconstruct", "denoise", "export", "verify", "unpack", "benchmark", "doctor"),
+)
 
 
 def run(*arguments, cwd, **settings):
@@ -57,13 +60,11 @@ def test_help_is_quick_and_loads_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in result.stdout
-    for command in ("fit", "score", "evaluate", "reconstruct", "export", "verify", "unpack", "benchmark", "doctor"):
+    for command in COMMANDS:
         assert command in result.stdout
 
 
-@pytest.mark.parametrize(
-    "command", ["fit", "score", "evaluate", "reconstruct", "export", "verify", "unpack", "benchmark", "doctor"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_has_help(command, tmp_path):
     result = run(command, "--help", cwd=tmp_path)
     assert result.returncode == 0
@@ -320,3 +321,49 @@ def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
     assert_complains(run("score", cwd=home), 2, "IMAGES is missing")
     assert_complains(run("score", "*.tif", cwd=home), 2, "nothing matches")
     assert_complains(run("score", "digits", "--watch", "--json", cwd=home), 2, "--watch")
+
+
+def noisy_scans(folder):
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "box/b.tif"):
+        path = folder / "scans" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = np.clip(100 + 20 * rng.standard_normal((60, 80)), 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(path, dpi=(150, 150))
+
+
+def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
+    noisy_scans(tmp_path)
+    plan = run("denoise", "scans", "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(plan.stdout) == {"files": 2, "pages": 2, "megapixels": 0.01, "errors": []}
+    assert not (tmp_path / "scans-clean").exists()
+    done = run("denoise", "scans", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "output: scans-clean" in done.stderr
+    assert done.stdout.startswith("2 pages in 2 files; 0.01 MP")
+    assert "2 of them done before" in run("denoise", "scans", cwd=tmp_path).stdout
+    options = ("--strength", "0.5", "--noise", "20", "--kind", "photo", "--residual", "--uncertainty", "--no-gate")
+    full = run("denoise", "scans", "-o", "full", *options, "--json", cwd=tmp_path)
+    assert full.returncode == 0, full.stderr
+    assert json.loads(full.stdout)["pages"] == 2
+    assert (tmp_path / "full/box/b.tif.page-1.residual.png").exists()
+    assert (tmp_path / "full/a.png.page-1.uncertainty.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("scans", "-o", "scans/in"), 2, ["scans/in", "choose a folder apart"]),
+        (("nowhere",), 2, ["nowhere"]),
+        (("scans", "--strength", "2"), 2, ["--strength"]),
+        (("scans", "--jpeg", "200"), 2, ["--jpeg"]),
+        (("scans", "-m", "scans/a.png"), 4, ["scans/a.png"]),
+        (("scans", "--device", "tensorrt"), 2, ["--device tensorrt"]),
+        (("broken",), 3, ["1 file could not be read", "pages.csv.errors.csv"]),
+    ],
+)
+def test_denoise_complains_in_one_sentence(tmp_path, arguments, code, words):
+    noisy_scans(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/a.png").write_bytes(b"no picture")
+    assert_complains(run("denoise", *arguments, cwd=tmp_path), code, *words)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.running import benchmark
     from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
     from vaeguard.classes import parse_classes
+    from vaeguard.denoise_spec import PAPERS, RESTORE_KINDS, DenoiseOutputs, RestoreSettings
+    from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
+    from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans, undone
+    from vaeguard.devices import has_bf16
+    from vaeguard.direct import DirectDenoiser
+    from vaeguard.direct_export import write_denoiser
+    from vaeguard.direct_training import fit_denoiser, interval_of, page_batches, photo_batches
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
@@ -27,9 +34,11 @@ if TYPE_CHECKING:
     from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.model_file import load, save
+    from vaeguard.ocr import check_tesseract, read_text
     from vaeguard.parity import Parity
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
+    from vaeguard.restoration import PageReport, RestoredPage, restore_page
     from vaeguard.runs import calibration_images, latest_run, new_run, point_latest, prepare_run
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
@@ -44,6 +53,13 @@ _HOMES = {
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
     "classes": ("parse_classes",),
+    "denoise_spec": ("PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "RestoreSettings"),
+    "denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
+    "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans", "undone"),
+    "devices": ("has_bf16",),
+    "direct": ("DirectDenoiser",),
+    "direct_export": ("write_denoiser",),
+    "direct_training": ("fit_denoiser", "interval_of", "page_batches", "photo_batches"),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
     "evaluation": ("evaluate", "rich_tables", "write_evaluation"),
@@ -53,9 +69,11 @@ _HOMES = {
     "inputs": ("read_list",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
     "model_file": ("load", "save"),
+    "ocr": ("check_tesseract", "read_text"),
     "parity": ("Parity",),
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
+    "restoration": ("PageReport", "RestoredPage", "restore_page"),
     "runs": ("calibration_images", "latest_run", "new_run", "point_latest", "prepare_run"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
@@ -71,18 +89,27 @@ __all__ = [
     "DEFAULT_FPR",
     "DEVICES",
     "ENGINE_DEVICES",
+    "PAPERS",
     "PRESETS",
+    "RESTORE_KINDS",
     "BenchmarkReport",
     "BenchmarkSpec",
+    "DenoiseOutputs",
+    "DenoiseSummary",
+    "Denoiser",
     "Detector",
     "DetectorInfo",
+    "DirectDenoiser",
     "ImageRule",
     "ImageSet",
     "InputsSkippedError",
     "Inspection",
     "ModelSpec",
+    "PageReport",
     "Parity",
     "RefusedError",
+    "RestoreSettings",
+    "RestoredPage",
     "ScoreSummary",
     "TrainSpec",
     "TrainingWarning",
@@ -91,33 +118,48 @@ __all__ = [
     "VaeguardError",
     "benchmark",
     "calibration_images",
+    "check_tesseract",
+    "default_output",
+    "denoise_scans",
     "draw_reconstructions",
     "environment",
     "evaluate",
     "examine",
     "export",
     "fit",
+    "fit_denoiser",
     "fpr_note",
     "from_array",
     "from_dict",
+    "has_bf16",
+    "interval_of",
     "latest_run",
     "list_images",
     "load",
     "new_run",
     "open_images",
+    "page_batches",
     "parse_classes",
+    "photo_batches",
     "pick_examples",
+    "plan_scans",
     "point_latest",
     "prepare_run",
     "preset",
+    "read_denoiser",
     "read_list",
+    "read_text",
+    "restore_page",
     "rich_tables",
     "save",
     "score_files",
     "score_set",
+    "shipped_denoiser",
     "to_dict",
+    "undone",
     "verify",
     "watch_files",
+    "write_denoiser",
     "write_evaluation",
     "write_images",
     "write_triton",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vaeguard.errors import VaeguardError
-from vaeguard.files import sweep, write_text
+from vaeguard.files import digest_of, sweep, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -69,8 +69,10 @@ def pieces_of(sources: Iterable[Source], values: int) -> list[Piece]:
 
 
 @contextlib.contextmanager
-def job_folder(output: str | Path) -> Iterator[Path]:
+def job_folder(output: str | Path, *, keep: bool = False) -> Iterator[Path]:
     """The folder of the job that writes `output`, for this process alone; it goes when the job is done.
+
+    If the job fails it stays as well where it holds finished shards, or with `keep`.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def job_folder(output: str | Path) -> Iterator[Path]:
         yield folder
         done = True
     finally:
-        if done or not any(folder.glob("[!.]*.json")):  # nothing that a next try could use
+        if done or not (keep or any(folder.glob("[!.]*.json"))):  # nothing that a next try could use
             shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 
@@ -110,7 +112,7 @@ def read_shard(folder: Path, key: str, suffix: str) -> Shard | None:
     table = folder / f"{key}{suffix}"
     try:
         manifest: dict[str, Any] = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-        if manifest["sha256"] != _digest(table):
+        if manifest["sha256"] != digest_of(table):
             return None
         errors = tuple((path, reason) for path, reason in manifest["errors"])
         return Shard(table, manifest["images"], manifest["anomalies"], errors)
@@ -123,14 +125,9 @@ def finish_shard(
 ) -> Shard:
     """Write the manifest of a shard whose table is there: with it the shard is finished."""
     shard = Shard(table, images, anomalies, tuple(errors))
-    manifest = {**asdict(shard), "table": table.name, "sha256": _digest(table)}
+    manifest = {**asdict(shard), "table": table.name, "sha256": digest_of(table)}
     write_text(folder / f"{key}.json", json.dumps(manifest))
     return shard
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def ahead(items: Iterator[_T], length: int) -> Iterator[_T]:

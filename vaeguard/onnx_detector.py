@@ -9,7 +9,7 @@ import numpy as np
 
 from vaeguard.blocks import BlockDetector, block_rows, filled
 from vaeguard.devices import cores
-from vaeguard.errors import UsageError
+from vaeguard.errors import RefusedError, UsageError
 from vaeguard.files import read_sealed
 from vaeguard.sessions import Session
 
@@ -54,6 +54,8 @@ class OnnxDetector(BlockDetector):
     def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
         self._session = Session(content, name, device, threads)
         record, device = self._session.record, self._session.device
+        if "terms" not in record:
+            raise RefusedError(f"{name!r} cleans scans and gives no scores; use it with `vaeguard denoise`")
         super().__init__(record, tuple(record["terms"]), device)
         self._fingerprint = f"onnx {device} {hashlib.sha256(content).hexdigest()}"
         self._pixels = np.dtype(record["onnx"]["pixels"])

@@ -19,7 +19,7 @@ from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.streams import map_ahead
-from vaeguard.tables import check_table_path, open_table, write_table
+from vaeguard.tables import check_table_path, open_table, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -142,7 +142,7 @@ def score_files(
             for shard in shards:
                 table.append_table(shard.table, shard.images)
         errors = tuple(error for shard in shards for error in shard.errors)
-        _write_errors(Path(f"{output}.errors.csv"), errors)
+        write_errors(f"{output}.errors.csv", errors)
     return ScoreSummary(
         images=sum(shard.images for shard in shards),
         anomalies=sum(shard.anomalies for shard in shards),
@@ -312,10 +312,3 @@ def _check_numbers(inspection: Inspection, paths: Sequence[str]) -> None:
         raise VaeguardError(
             f"the model gives no number as the score of {first!r}: its weights or calibration are broken; fit it anew"
         )
-
-
-def _write_errors(path: Path, errors: Sequence[tuple[str, str]]) -> None:
-    if errors:
-        write_table(path, {"path": [path for path, _ in errors], "error": [reason for _, reason in errors]})
-    else:
-        path.unlink(missing_ok=True)

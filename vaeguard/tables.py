@@ -186,6 +186,14 @@ def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Table]:
         yield table
 
 
+def write_errors(path: str | Path, errors: Sequence[tuple[str, str]]) -> None:
+    """Write the table of what could not be read, path and reason; none where there is nothing to say."""
+    if errors:
+        write_table(path, {"path": [path for path, _ in errors], "error": [reason for _, reason in errors]})
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
 def write_table(path: str | Path, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> None:
     """Write a table that is in memory; see `open_table`."""
     with open_table(path, list(columns)) as table:

@@ -15,7 +15,7 @@ from vaeguard.inputs import expanded, is_container
 from vaeguard.jobs import job_folder
 from vaeguard.scoring import score_files, table_columns
 from vaeguard.spec import DEFAULT_FPR
-from vaeguard.tables import check_table_path, open_table, read_table, valid_text, write_table
+from vaeguard.tables import check_table_path, open_table, read_table, valid_text, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,9 +137,5 @@ def _errors(output: Path) -> dict[str, str]:
 
 
 def _list_errors(output: Path, errors: dict[str, str], done: set[str]) -> None:
-    left = {path: reason for path, reason in errors.items() if valid_text(path) not in done}
-    listed = Path(f"{output}.errors.csv")
-    if left:
-        write_table(listed, {"path": list(left), "error": list(left.values())})
-    else:
-        listed.unlink(missing_ok=True)
+    left = [(path, reason) for path, reason in errors.items() if valid_text(path) not in done]
+    write_errors(f"{output}.errors.csv", left)

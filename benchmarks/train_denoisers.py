@@ -1,0 +1,145 @@
+"""Train the denoisers that ship, from photographs and fonts with free licences.
+
+python -m benchmarks.train_denoisers photo --photos FOLDER      photographs, searched recursively
+python -m benchmarks.train_denoisers document                   fonts of the system
+
+vaeguard/weights/README.md names the photographs and fonts. The result is vaeguard/weights/<kind>.onnx; training takes
+about an hour on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from pydoc_data import topics
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import vaeguard
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Rng = np.random.Generator
+
+WEIGHTS = Path(vaeguard.__file__).parent / "weights"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "photo": {"width": 40, "depth": 6, "steps": 28_000, "by_noise": True},
+    "document": {"width": 32, "depth": 8, "steps": 14_000, "by_noise": False},
+}
+SIDES = (560, 900, 1500)
+"""Photographs are scaled down to these, which also removes what noise and compression they have."""
+PAGE = 640
+NOT_LETTERS = "Symbol|Initials|Dingbats|D050|Hairline|Keyboard|MathTeX"
+RARE = ["0123456789", "äöüéèñçøßÀÉ", "§&%€£", "½", "...", ",;:!?()[]"]
+
+
+def photographs(folder: Path) -> list[list[npt.NDArray[np.uint8]]]:
+    """Every photograph below `folder`, grey, each at several sizes."""
+    found = []
+    for path in vaeguard.list_images([folder]):
+        image = Image.open(path).convert("RGB")
+        sizes = []
+        for side in SIDES:
+            share = side / max(image.size)
+            if share <= 0.67:
+                size = round(image.width * share), round(image.height * share)
+                kind = Image.Resampling.BOX if share < 0.34 else Image.Resampling.LANCZOS
+                sizes.append(np.asarray(image.resize(size, kind).convert("L")))
+        found.append(sizes)
+    return found
+
+
+class Printer:
+    """Draws pages of text: free fonts, words of Python's own manual."""
+
+    def __init__(self) -> None:
+        paths = (str(path) for suffix in ("ttf", "otf", "t1") for path in Path("/usr/share/fonts").rglob(f"*.{suffix}"))
+        self.fonts = sorted(path for path in paths if not re.search(NOT_LETTERS, path))
+        text = re.sub(r"[^\x20-\x7e]+", " ", " ".join(topics.topics.values()))
+        self.words = re.sub(r"[*=~`|^_-]{2,}|``|\*\*", " ", text).split()
+
+    def __call__(self, rng: Rng) -> tuple[npt.NDArray[np.float32], int]:
+        """A clean page, and the size of its letters in pixels."""
+        size = int(np.exp(rng.uniform(np.log(11), np.log(56))))
+        ink = 0 if rng.random() < 0.8 else int(rng.integers(0, 90))
+        page = Image.new("L", (PAGE, PAGE), 255)
+        self._print(ImageDraw.Draw(page), size, ink, rng)
+        if rng.random() < 0.25:
+            page = page.rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC, fillcolor=255)
+        return np.asarray(page, np.float32) / np.float32(255), size
+
+    def _print(self, draw: ImageDraw.ImageDraw, size: int, ink: int, rng: Rng) -> None:
+        font = self._font(size, rng)
+        left, height = int(rng.integers(-size, 3 * size)), float(rng.integers(-size, size))
+        lead, at = rng.uniform(1.05, 1.6) * size, int(rng.integers(len(self.words) - 5000))
+        while height < PAGE:
+            indent = 0
+            if rng.random() < 0.06:
+                height, indent = height + lead, 2 * size
+            line, room = "", PAGE - left - indent - size + (60 if rng.random() < 0.3 else 0)
+            while font.getlength(line) < room and rng.random() > 0.02:
+                line += self._word(at, rng) + " "
+                at += 1
+            draw.text((left + indent, height), line, fill=ink, font=font)
+            height += lead
+            if rng.random() < 0.04:
+                draw.line((0, int(height), PAGE, int(height)), fill=ink, width=int(rng.integers(1, 4)))
+            if rng.random() < 0.03:
+                font = self._font(size, rng)
+        if rng.random() < 0.15:
+            corners = np.sort(rng.integers(0, PAGE, (2, 2)), axis=0)
+            draw.rectangle([int(value) for value in corners.flatten()], outline=ink, width=int(rng.integers(1, 4)))
+
+    def _font(self, size: int, rng: Rng) -> ImageFont.FreeTypeFont:
+        return ImageFont.truetype(self.fonts[rng.integers(len(self.fonts))], size)
+
+    def _word(self, at: int, rng: Rng) -> str:
+        if rng.random() < 0.05:
+            return str(rng.integers(10 ** int(rng.integers(1, 6))))
+        return (RARE[rng.integers(len(RARE))] if rng.random() < 0.06 else "") + self.words[at % len(self.words)]
+
+
+def main() -> None:
+    """Train one denoiser and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=SETTINGS)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    settings = SETTINGS[given.kind]
+    steps = given.steps or settings["steps"]
+    torch.manual_seed(given.seed)
+    net = vaeguard.DirectDenoiser(settings["width"], settings["depth"])
+    if given.kind == "photo":
+        photos = photographs(given.photos)
+        held_out = [size for sizes in photos[5::11] for size in sizes]
+        kept = [size for number, sizes in enumerate(photos) if number % 11 != 5 for size in sizes]
+        batches, others = (vaeguard.photo_batches(each, given.seed) for each in (kept, held_out))
+    else:
+        batches, others = (vaeguard.page_batches(Printer(), given.seed + add) for add in (0, 10_000))
+    bf16 = vaeguard.has_bf16("cpu")
+    net = vaeguard.fit_denoiser(net, batches, steps, by_noise=settings["by_noise"], bf16=bf16, progress=_say)
+    interval = vaeguard.interval_of(net, others)
+    card = {
+        "recipe": "benchmarks/train_denoisers.py",
+        "seed": given.seed,
+        "steps": steps,
+        **vaeguard.environment("cpu"),
+    }
+    vaeguard.write_denoiser(net, WEIGHTS / f"{given.kind}.onnx", given.kind, interval=interval, card=card)
+    print(f"{given.kind}: interval {interval:.3f} -> {WEIGHTS}")
+
+
+def _say(step: int, steps: int, text: str) -> None:
+    if step % 500 == 0:
+        print(f"{step}/{steps} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

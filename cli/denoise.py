@@ -1,0 +1,101 @@
+"""`vaeguard denoise`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vaeguard import PAPERS, RESTORE_KINDS, RestoreSettings
+
+from .common import (
+    as_objects,
+    complain_of_unreadable,
+    engine_option,
+    json_option,
+    print_json,
+    progress_bar,
+    say,
+    say_unreadable,
+)
+
+if TYPE_CHECKING:
+    from vaeguard import DenoiseSummary
+
+DEFAULTS = RestoreSettings()
+
+
+@click.command()
+@click.argument("scans", type=click.Path())
+@click.option("-o", "--output", metavar="FOLDER", help="Where the clean tree goes.  [default: SCANS-clean]")
+@click.option("--kind", type=click.Choice(RESTORE_KINDS), default=DEFAULTS.kind, show_default=True,
+              help="What the pages are; auto tells page by page.")  # fmt: skip
+@click.option("--strength", type=float, default=DEFAULTS.strength, show_default=True,
+              help="Share of the correction, 0 to 1.")  # fmt: skip
+@click.option("--noise", type=float, help="Standard deviation of the noise, in levels of 0-255.  [default: estimated]")
+@click.option("--paper", type=click.Choice(PAPERS), default=DEFAULTS.paper, show_default=True,
+              help="Of documents: keep the tint but no stains, make it white, or leave it as it is.")  # fmt: skip
+@click.option("--gate/--no-gate", default=DEFAULTS.gate, show_default=True,
+              help="Put squares back where ink would be lost or invented.")  # fmt: skip
+@click.option("--jpeg", type=int, metavar="QUALITY", help="Write JPEGs as JPEGs.  [default: as PNG]")
+@click.option("--residual", is_flag=True, help="Also write the exact difference, to have the original back.")
+@click.option("--uncertainty", is_flag=True, help="Also write a picture of how uncertain each pixel is.")
+@click.option("--ocr", is_flag=True, help="Leave a page as it was if tesseract can read fewer words afterwards.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A denoiser, or a fitted model for images of its size.  [default: those that ship]",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Files in work at a time.  [default: one a core, at most 4]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@engine_option
+@json_option
+def denoise(
+    scans: str, output: str | None, jpeg: int | None, residual: bool, uncertainty: bool, ocr: bool, model: str | None,
+    jobs: int | None, dry_run: bool, device: str, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
+
+    SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), BMP, WEBP and PDF, or one such file. The tree is
+    written anew elsewhere; scans are never touched. Sizes, bit depth, resolution, profiles and EXIF are kept. Beside
+    each file lies <file>.json with what was done; pages.csv lists all pages, those worth a look first.
+
+    A job that was interrupted goes on where it stopped when the same command is given again.
+    """
+    from vaeguard import DenoiseOutputs, check_tesseract, default_output, denoise_scans, plan_scans
+
+    if ocr:
+        check_tesseract()
+    if output is None:
+        output = str(default_output(scans))
+        say(f"output: {output}")
+    how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr)
+    if dry_run:
+        plan = plan_scans(scans, output)
+        say_unreadable(plan.errors)
+        if as_json:
+            print_json({**vars(plan), "errors": as_objects(plan.errors)})
+        else:
+            click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}")
+        complain_of_unreadable(plan.errors, "they are listed above")
+        return
+    with progress_bar("denoising") as progress:
+        done = denoise_scans(
+            scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
+        )
+    say_unreadable(done.errors)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        _say(done)
+    complain_of_unreadable(done.errors, f"see {output}/pages.csv.errors.csv")
+
+
+def _say(done: DenoiseSummary) -> None:
+    rate = f", {done.megapixels / done.seconds:.2f} MP/s" if done.megapixels else ""
+    resumed = f", {done.resumed} of them done before" if done.resumed else ""
+    click.echo(f"{done.pages} pages in {done.files} files{resumed}; {done.megapixels} MP{rate} -> {done.output}")
+    for row in done.look_first:
+        what = "left as it was" if row["action"] == "reverted" else f"{row['reverted']:.1%} of it put back"
+        click.echo(f"look at {row['path']}, page {row['page']}: {what}")

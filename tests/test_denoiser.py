@@ -1,0 +1,127 @@
+"""Tiles and the network behind them."""
+
+import numpy as np
+import pytest
+import torch
+
+from vaeguard import RefusedError, VaeguardError, denoiser, read_denoiser, shipped_denoiser
+from vaeguard.denoiser import Denoiser
+from vaeguard.direct import GRID, DirectDenoiser
+from vaeguard.direct_export import denoiser_bytes
+from vaeguard.sessions import Session
+
+
+def net(seed=0, width=6, depth=4):
+    torch.manual_seed(seed)
+    made = DirectDenoiser(width, depth)
+    for parameter in made.parameters():  # also those that begin at zero
+        torch.nn.init.normal_(parameter, std=0.15)
+    return made.eval()
+
+
+def opened(content, threads=1):
+    return Denoiser(Session(content, "net", "cpu", threads), "digest")
+
+
+@pytest.fixture(scope="module")
+def content():
+    return denoiser_bytes(net(), "photo", interval=2.0, card={})
+
+
+@pytest.fixture
+def plane():
+    return np.random.default_rng(0).random((203, 331), np.float32)
+
+
+def test_the_file_says_what_the_network_says(content, plane):
+    image = torch.from_numpy(plane[:200, :328].copy())[None, None]
+    with torch.no_grad():
+        restored, log_variance = net()(image, torch.full((1, 1, 1, 1), 0.1))
+    made = opened(content)
+    # Inside, where no mirror reaches.
+    halo = made.halo
+    found, spread = made.restore(plane[:200, :328], 0.1, spread=True)
+    inside = slice(halo, -halo), slice(halo, -halo)
+    np.testing.assert_allclose(found[inside], restored[0, 0].numpy()[inside], atol=1e-5)
+    expected = 2.0 * torch.exp(0.5 * log_variance)[0, 0].numpy()
+    np.testing.assert_allclose(spread[inside], expected[inside], rtol=1e-4)
+
+
+@pytest.mark.parametrize("tile", [64, 100, 168])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tiles_give_the_bits_of_the_whole(content, plane, tile, threads):
+    made = opened(content, threads)
+    whole, spread = made.restore(plane, 0.1, spread=True)
+    made._tile = tile
+    tiled, tiled_spread = made.restore(plane, 0.1, spread=True)
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(tiled_spread, spread, rtol=1e-5)
+
+
+def test_nothing_beyond_the_halo_matters():
+    made = net()
+    image = torch.rand(1, 1, 160, 160, requires_grad=True)
+    made(image, torch.full((1, 1, 1, 1), 0.1))[0][0, 0, 80, 80].backward()
+    rows, columns = np.nonzero(image.grad[0, 0].numpy())
+    assert max(np.abs(rows - 80).max(), np.abs(columns - 80).max()) <= made.halo
+    assert made.halo % GRID == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (4, 4), (57, 2)])
+def test_planes_of_any_size(content, shape):
+    restored, spread = opened(content).restore(np.full(shape, 0.5, np.float32), 0.0)
+    assert restored.shape == shape
+    assert spread is None
+
+
+def test_where_memory_runs_out_tiles_shrink(content, plane, monkeypatch):
+    made = opened(content)
+    whole, _ = made.restore(plane, 0.1)
+    run = made._session.run
+    shapes = []
+
+    def with_little(wanted, feeds):
+        shapes.append(feeds["image"].shape[2:])
+        if max(shapes[-1]) > room:
+            raise MemoryError
+        return run(wanted, feeds)
+
+    monkeypatch.setattr(made._session, "run", with_little)
+    room = 260
+    np.testing.assert_allclose(made.restore(plane, 0.1)[0], whole, atol=1e-6)
+    assert max(shapes[-1]) <= 260
+    room = 10
+    with pytest.raises(VaeguardError, match="not enough memory on cpu for a tile of"):
+        made.restore(plane, 0.1)
+    assert made._tile > denoiser.SMALLEST_TILE // 2
+
+
+def test_a_damaged_or_other_file_is_refused(content, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(RefusedError, match="a.onnx"):
+        read_denoiser(tmp_path / "a.onnx")
+    import vaeguard
+
+    (tmp_path / "b.onnx").write_bytes(content)
+    assert read_denoiser(tmp_path / "b.onnx").kind == "photo"
+    with pytest.raises(RefusedError, match="cleans scans"):
+        vaeguard.load(tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("kind", ["photo", "document"])
+def test_the_shipped_weights_are_small_and_say_where_they_come_from(kind):
+    made = shipped_denoiser(kind, "cpu", 1)
+    assert made.kind == kind
+    assert (denoiser.SHIPPED / f"{kind}.onnx").stat().st_size < 3_000_000
+    assert made._session.record["card"]["recipe"]
+
+
+@pytest.mark.parametrize("sigma", [10, 25, 50])
+def test_the_shipped_photo_denoiser_removes_most_of_the_noise(sigma):
+    rng = np.random.default_rng(sigma)
+    y, x = np.mgrid[:160, :160] / np.float32(160)
+    clean = (0.5 + 0.3 * np.sin(8 * x) * np.cos(5 * y) + 0.1 * (x > 0.5)).astype(np.float32)
+    noisy = clean + np.float32(sigma / 255) * rng.standard_normal(clean.shape, np.float32)
+    restored, spread = shipped_denoiser("photo", "cpu", 1).restore(noisy, sigma / 255, spread=True)
+    assert np.square(restored - clean).mean() < 0.06 * np.square(noisy - clean).mean()
+    assert spread.shape == clean.shape

@@ -1,0 +1,78 @@
+"""How scans are restored, and what is written beside them: the defaults of `denoise` are here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaeguard.errors import UsageError
+
+RESTORE_KINDS = ("auto", "document", "photo")
+PAPERS = ("keep", "white", "as-is")
+
+
+@dataclass(frozen=True)
+class RestoreSettings:
+    """How pages are restored.
+
+    Attributes
+    ----------
+    kind : str
+        `document`, `photo`, or `auto` to tell page by page.
+    strength : float
+        1 the whole correction, 0 none, within [0, 1].
+    noise : float or None
+        Standard deviation of the noise in levels of 0 to 255; None estimates it page by page.
+    paper : str
+        Of a document: `keep` its tint but not its stains, make it `white`, or leave it `as-is` and clean the rest.
+    gate : bool
+        Put back squares where ink would be lost or invented, or detail be taken for noise.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot work.
+    """
+
+    kind: str = "auto"
+    strength: float = 1.0
+    noise: float | None = None
+    paper: str = "keep"
+    gate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in RESTORE_KINDS:
+            raise UsageError(f"--kind {self.kind} is none of {', '.join(RESTORE_KINDS)}")
+        if self.paper not in PAPERS:
+            raise UsageError(f"--paper {self.paper} is none of {', '.join(PAPERS)}")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"--strength {self.strength:g} is no share; give 0 (nothing) to 1 (the whole correction)")
+        if self.noise is not None and not 0 <= self.noise <= 255:
+            raise UsageError(f"--noise {self.noise:g} is no deviation in levels; give 0 to 255")
+
+
+@dataclass(frozen=True)
+class DenoiseOutputs:
+    """What is written beside the clean scans.
+
+    Attributes
+    ----------
+    jpeg : int or None
+        Write JPEGs as JPEGs of this quality, 1 to 100; None as PNG, which loses nothing.
+    residual : bool
+        The exact difference of each page, from which the original can be had back.
+    uncertainty : bool
+        A picture of each page's uncertainty: half the interval that holds the clean value in nine of ten cases.
+    ocr : bool
+        Read each page with tesseract before and after, and leave it as it was if it lost words.
+    """
+
+    jpeg: int | None = None
+    residual: bool = False
+    uncertainty: bool = False
+    ocr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.jpeg is not None and not 1 <= self.jpeg <= 100:
+            raise UsageError(f"--jpeg {self.jpeg} is no quality; give 1 to 100")
+        if self.jpeg and self.residual:
+            raise UsageError("--residual is exact, and a JPEG is not; leave out --jpeg or --residual")

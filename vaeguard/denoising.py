@@ -1,0 +1,409 @@
+"""`denoise`: a folder tree of scans in, the same tree out, clean, with what was done to each page beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.denoise_spec import DenoiseOutputs, RestoreSettings
+from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
+from vaeguard.devices import cores
+from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.files import digest_of, size_and_time, write_bytes, write_text, writing
+from vaeguard.folders import list_images
+from vaeguard.images import read_bytes
+from vaeguard.jobs import job_folder
+from vaeguard.model_file import load
+from vaeguard.ocr import words_lost
+from vaeguard.restoration import PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.scans import SCAN_SUFFIXES, encode_png, page_sizes, rewrite, written_name
+from vaeguard.streams import map_ahead
+from vaeguard.tables import write_errors, write_table
+
+if TYPE_CHECKING:
+    from vaeguard.inspection import Detector
+    from vaeguard.progress import Progress
+    from vaeguard.scans import Page, Pixels
+
+DENOISE_FORMAT = 1
+"""Raised when the same settings come to give other pixels."""
+TABLE = "pages.csv"
+COLUMNS = ("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty")
+MOST_JOBS = 4
+"""Files in work at a time, unless asked for otherwise."""
+WAITING = 64
+"""Files for each worker that may be finished before an earlier, longer one."""
+
+
+@dataclass(frozen=True)
+class DenoiseSummary:
+    """What one run of `denoise_scans` did.
+
+    Attributes
+    ----------
+    output : str
+        The folder of clean scans.
+    files, pages : int
+        Scans in it, and pages in these.
+    megapixels : float
+        Restored in this run.
+    resumed : int
+        Files that an earlier run had finished.
+    errors : tuple of (path, reason)
+        Scans that could not be restored; also in `pages.csv.errors.csv`.
+    look_first : tuple of dict
+        The pages most worth a human look: most squares put back first, then the least certain; at most ten.
+    seconds : float
+        Wall time.
+    """
+
+    output: str
+    files: int
+    pages: int
+    megapixels: float
+    resumed: int
+    errors: tuple[tuple[str, str], ...]
+    look_first: tuple[dict[str, Any], ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the summary as plain values that JSON can hold."""
+        errors = [{"path": path, "error": reason} for path, reason in self.errors]
+        return {**vars(self), "errors": errors, "look_first": list(self.look_first)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `denoise_scans` would do: files and pages, megapixels, and what cannot be read."""
+
+    files: int
+    pages: int
+    megapixels: float
+    errors: tuple[tuple[str, str], ...]
+
+
+def denoise_scans(
+    scans: str | Path,
+    output: str | Path | None = None,
+    settings: RestoreSettings | None = None,
+    *,
+    outputs: DenoiseOutputs | None = None,
+    model: str | Path | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> DenoiseSummary:
+    """Restore every scan below a folder into a tree of the same shape.
+
+    Each file gets `<file>.json` beside it: digests of what went in and came out, the settings, and what was done to
+    each page. `pages.csv` lists all pages, those most worth a human look first. A run that was interrupted at whatever
+    moment goes on where it stopped when it is started again, and the tree has the same bytes.
+
+    Parameters
+    ----------
+    scans : path
+        A folder, searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF, or one such file.
+    output : path or None
+        The folder to write; None is `<scans>-clean`. It is never the folder of the scans, nor inside it or around it.
+    settings : RestoreSettings or None
+        How pages are restored.
+    outputs : DenoiseOutputs or None
+        What is written beside them.
+    model : path or None
+        A denoiser of one's own, or an anomaly model for images of just its size, which gives its `restored`; None
+        takes the denoisers that ship.
+    device : str
+        `auto`, `cpu`, `cuda` or `tensorrt`.
+    jobs : int or None
+        Files in work at a time; None takes one for each core, at most 4.
+    progress : callable or None
+        Called with bytes of scans done, bytes in all, a line of text.
+
+    Raises
+    ------
+    UsageError
+        The folders cannot work, or there is nothing to restore.
+    VaeguardError
+        Another job is writing there.
+    """
+    started = time.perf_counter()
+    settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
+    target = Path(output) if output else default_output(scans)
+    root, names = _listed(Path(scans), target)
+    workers = min(jobs or min(cores(), MOST_JOBS), len(names))
+    work = _Work(root, target, settings, outputs, _engines(model, device, max(1, cores() // workers)))
+    done, total = 0, sum(size_and_time(str(root / name))[0] for name in names)
+    rows: list[dict[str, Any]] = []
+    errors: list[tuple[str, str]] = []
+    pixels = resumed = 0
+    with job_folder(target / TABLE, keep=True):
+        _sweep(target)
+        tasks = work.tasks(names)
+        for result in map_ahead(work.file, tasks, jobs=workers, ahead=WAITING * workers):
+            rows += result.pages
+            errors += [(str(root / result.name), result.error)] if result.error else []
+            pixels += result.pixels
+            resumed += result.resumed
+            done += result.size
+            if progress:
+                progress(done, total, f"{len(rows):,} pages, {pixels / 1e6:,.1f} MP")
+        rows.sort(key=_worth)
+        _write_rows(target / TABLE, rows)
+        write_errors(target / f"{TABLE}.errors.csv", errors)
+    return DenoiseSummary(
+        output=str(target),
+        files=len(names) - len(errors),
+        pages=len(rows),
+        megapixels=round(pixels / 1e6, 2),
+        resumed=resumed,
+        errors=tuple(errors),
+        look_first=tuple(row for row in rows[:10] if row["reverted"]),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def plan_scans(scans: str | Path, output: str | Path | None = None) -> Plan:
+    """Tell what `denoise_scans` would do; writes nothing.
+
+    Raises
+    ------
+    UsageError
+        As `denoise_scans`.
+    """
+    root, names = _listed(Path(scans), Path(output) if output else default_output(scans))
+    pages, pixels = 0, 0
+    errors: list[tuple[str, str]] = []
+    for name in names:
+        try:
+            sizes = page_sizes(read_bytes(root / name), name)
+        except UnreadableError as error:
+            errors.append((str(root / name), error.reason))
+        else:
+            pages += len(sizes)
+            pixels += sum(math.prod(size) for size in sizes)
+    return Plan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors))
+
+
+def default_output(scans: str | Path) -> Path:
+    """`scans-clean` beside `scans`."""
+    path = Path(scans).resolve() if str(scans) in (".", "..") else Path(scans)
+    return path.with_name((path.name if path.is_dir() else path.stem) + "-clean")
+
+
+def undone(clean: Pixels, residual: Pixels) -> Pixels:
+    """The original pixels of a page, from the clean ones and the residual that was written with them."""
+    return clean + residual  # of unsigned integers, which wrap around
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What became of one file."""
+
+    name: str
+    size: int
+    pages: list[dict[str, Any]]
+    pixels: int = 0
+    resumed: bool = False
+    error: str = ""
+
+
+class _Work:
+    """Restores files one by one, in whatever thread asks."""
+
+    def __init__(
+        self,
+        root: Path,
+        target: Path,
+        settings: RestoreSettings,
+        outputs: DenoiseOutputs,
+        engines: dict[str, Denoiser] | Detector,
+    ) -> None:
+        self.root, self.target, self.settings, self.outputs = root, target, settings, outputs
+        self.engines = engines
+        used = engines.values() if isinstance(engines, dict) else (engines,)
+        prints = sorted(each.fingerprint for each in used)
+        self.how = {"format": DENOISE_FORMAT, **asdict(settings), **asdict(outputs), "models": prints}
+
+    def tasks(self, names: list[str]) -> list[tuple[str, str]]:
+        """Each name, and the earlier one that would be written to the same file, if there is one."""
+        first: dict[str, str] = {}
+        owners = [first.setdefault(written_name(name, jpeg=self.outputs.jpeg), name) for name in names]
+        return [(name, "" if owner == name else owner) for name, owner in zip(names, owners, strict=True)]
+
+    def file(self, task: tuple[str, str]) -> _Result:
+        """Restore one file, or find it finished, or say why not."""
+        name, owner = task
+        size = 0
+        if owner:
+            return _Result(name, 0, [], error=f"it would be written to the same file as {owner!r}; rename one of them")
+        place = self.target / written_name(name, jpeg=self.outputs.jpeg)
+        try:
+            content = read_bytes(self.root / name)
+            size = len(content)
+            before = hashlib.sha256(content).hexdigest()
+            old = _record_of(place)
+            if self._is_finished(place, old, before):
+                return _Result(name, size, old["pages"], resumed=True)
+            _remove(place, old)
+            return self._restored(content, name, place, before)
+        except UnreadableError as error:
+            reason = error.reason
+        except RefusedError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = "there is not enough memory for it; try --jobs 1"
+        _remove(place, _record_of(place))
+        return _Result(name, size, [], error=reason)
+
+    def _is_finished(self, place: Path, record: dict[str, Any], before: str) -> bool:
+        """Whether an earlier run has written this file and all beside it in the same way."""
+        if record.get("source_sha256") != before or record.get("settings") != self.how:
+            return False
+        try:
+            return all(digest_of(place.with_name(name)) == digest for name, digest in record["written"].items())
+        except OSError:
+            return False
+
+    def _restored(self, content: bytes, name: str, place: Path, before: str) -> _Result:
+        rows: list[dict[str, Any]] = []
+        beside: list[Path] = []
+        pixels = 0
+
+        def picture(number: int, kind: str, values: Pixels) -> None:
+            beside.append(_beside(place, f"page-{number}.{kind}.png"))
+            write_bytes(beside[-1], encode_png(values, []))
+
+        def restore(page: Page) -> Pixels:
+            nonlocal pixels
+            found = self._restored_page(page)
+            clean, row = found.pixels, _row(name, page.number, found.report)
+            if self.outputs.ocr and clean is not page.pixels and words_lost(page.pixels, clean, page.dpi):
+                clean = page.pixels
+                row |= {"action": "reverted", "change": 0.0, "reverted": 1.0}
+            rows.append(row)
+            pixels += page.pixels.shape[0] * page.pixels.shape[1]
+            if self.outputs.residual and page.pixels.dtype != np.bool_:
+                picture(page.number, "residual", page.pixels - clean)
+            if found.uncertainty is not None:
+                picture(page.number, "uncertainty", found.uncertainty)
+            return clean
+
+        with writing(place) as temporary:
+            rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+        record = {
+            "source": name,
+            "source_sha256": before,
+            "written": {path.name: digest_of(path) for path in (place, *beside)},
+            "settings": self.how,
+            "pages": rows,
+        }
+        write_text(_beside(place, "json"), json.dumps(record, indent=1))
+        return _Result(name, len(content), rows, pixels)
+
+    def _restored_page(self, page: Page) -> RestoredPage:
+        if page.pixels.dtype == np.bool_:
+            return RestoredPage(page.pixels, PageReport("untouched", 0.0, 0.0, 0.0, 0.0))
+        if not isinstance(self.engines, dict):
+            return restore_small(page.pixels, self.engines, self.settings)
+        wide = self.outputs.uncertainty
+        return restore_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi, uncertainty=wide)
+
+
+def _row(name: str, number: int, report: PageReport) -> dict[str, Any]:
+    action = "untouched" if report.kind == "untouched" else "restored"
+    numbers = {key: round(value, 4) for key, value in vars(report).items() if key != "kind"}
+    return {"path": name, "page": number, "kind": report.kind, "action": action, **numbers}
+
+
+def _worth(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Smallest for the page that a person should look at first."""
+    return -row["reverted"], -row["uncertainty"], row["path"], row["page"]
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
+    for name in COLUMNS[4:]:
+        columns[name] = np.array(columns[name], np.float64)
+    columns["page"] = np.array(columns["page"], np.int64)
+    write_table(path, columns)
+
+
+def _record_of(place: Path) -> dict[str, Any]:
+    """What an earlier run wrote beside `place`; empty if there is none."""
+    try:
+        record = json.loads(_beside(place, "json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and {"written", "pages", "settings"} <= set(record) else {}
+
+
+def _remove(place: Path, record: dict[str, Any]) -> None:
+    """Remove what an earlier run wrote for a scan, its record first."""
+    _beside(place, "json").unlink(missing_ok=True)
+    for name in (place.name, *record.get("written", ())):
+        place.with_name(Path(name).name).unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed runs left under temporary names."""
+    for path in target.rglob(".*-????????.*"):
+        path.unlink(missing_ok=True)
+
+
+def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, Denoiser] | Detector:
+    """What restores: a denoiser for each kind of page, or an anomaly model for small images."""
+    if model is None:
+        return {kind: shipped_denoiser(kind, device, threads) for kind in ("document", "photo")}
+    if Path(model).suffix == ".onnx" and (own := read_denoiser(model, device, threads)):
+        return {"document": own, "photo": own}
+    return load(model, device, threads)
+
+
+def _listed(scans: Path, target: Path) -> tuple[Path, list[str]]:
+    """The folder, and the paths of its scans below it, sorted; the target is checked.
+
+    Raises
+    ------
+    UsageError
+        There are none, or the target is where the scans are, or holds other things.
+    """
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"-o {str(target)!r} is a file; give a folder")
+    listed = list_images([scans], SCAN_SUFFIXES)
+    folder = scans if scans.is_dir() else scans.parent
+    place, clean = folder.resolve(), target.resolve()
+    nested = scans.is_dir() and (place in clean.parents or clean in place.parents)
+    if clean == place or nested:
+        raise UsageError(
+            f"-o {str(target)!r} is the folder of the scans, or inside it or around it, and these are never touched;"
+            " choose a folder apart from it"
+        )
+    _check_ours(target)
+    # A link among the scans may lead to the target.
+    names = [str(Path(path).relative_to(folder)) for path in listed if clean not in Path(path).resolve().parents]
+    if not names:
+        raise UsageError(f"{str(scans)!r} holds nothing but clean scans; give the folder of the scans themselves")
+    return folder, names
+
+
+def _check_ours(target: Path) -> None:
+    """Refuse to write into a folder that holds other things."""
+    if not target.is_dir() or (target / f"{TABLE}.job").exists() or not any(target.iterdir()):
+        return
+    try:
+        header = (target / TABLE).read_text(encoding="utf-8").partition("\n")[0].strip()
+    except (OSError, ValueError):
+        header = ""
+    if header != ",".join(COLUMNS):
+        raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")

@@ -1,0 +1,100 @@
+"""The direct denoiser: one pass from a noisy image to a clean one, and to how far off it may be.
+
+A residual network on two scales without normalisation layers, so that a pixel depends on a fixed neighbourhood only and
+an image restored in tiles comes out as if it had been restored whole. The noise level is an input, as in FFDNet (Zhang
+et al., 2018), so that one set of weights serves many strengths.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GRID = 4
+"""Height and width are multiples of this, and so are the corners of tiles."""
+LOG_VARIANCE_RANGE = (-14.0, 4.0)
+
+
+class _Residual(nn.Module):
+    """Two convolutions that add to what they are given; at first they add nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(cast("Tensor", self.second.bias))
+
+    def forward(self, features: Tensor) -> Tensor:
+        added: Tensor = self.second(F.relu(self.first(features)))
+        return features + added
+
+
+class DirectDenoiser(nn.Module):
+    """A denoiser of grey images.
+
+    Parameters
+    ----------
+    width : int
+        Channels at half the resolution; there are twice as many at a quarter of it.
+    depth : int
+        Convolutions at a quarter of the resolution, in pairs with a residual connection.
+    """
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.width, self.depth = width, depth
+        twice = 2 * width
+        self.enter = nn.Conv2d(4 + 1, width, 3, padding=1)
+        self.fine = nn.Conv2d(width, width, 3, padding=1)
+        self.down = nn.Conv2d(width, twice, 2, stride=2)
+        self.coarse = nn.ModuleList(_Residual(twice) for _ in range(depth // 2))
+        self.up = nn.Conv2d(twice, 4 * width, 1)
+        self.merge = nn.Conv2d(width, width, 3, padding=1)
+        self.leave = nn.Conv2d(width, 4, 3, padding=1)
+        self.spread = nn.Conv2d(width, 4, 3, padding=1)
+        nn.init.zeros_(self.spread.weight)
+
+    @property
+    def halo(self) -> int:
+        """How many pixels away a pixel may still matter, a multiple of `GRID`."""
+        fine_layers, coarse_layers = 4, self.depth
+        reach = 2 * fine_layers + 4 * coarse_layers + GRID - 1
+        return -(-reach // GRID) * GRID
+
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Restore `image` and say how sure that is.
+
+        Parameters
+        ----------
+        image : Tensor
+            Shape (N, 1, H, W), 0 to 1; H and W multiples of `GRID`.
+        noise : Tensor
+            Standard deviation of its noise, shape (N, 1, 1, 1).
+
+        Returns
+        -------
+        restored : Tensor
+            Shape (N, 1, H, W).
+        log_variance : Tensor
+            Logarithm of the expected squared error of each pixel, in the same shape; no gradient of it reaches the
+            layers that `restored` comes from.
+        """
+        halves = F.pixel_unshuffle(image, 2)
+        level = noise.expand(-1, 1, halves.shape[2], halves.shape[3])
+        features = F.relu(self.enter(torch.cat([halves - 0.5, level], 1)))
+        features = F.relu(self.fine(features))
+        coarse = F.relu(self.down(features))
+        for pair in self.coarse:
+            coarse = pair(coarse)
+        features = F.relu(features + F.pixel_shuffle(self.up(coarse), 2))
+        features = F.relu(self.merge(features))
+        restored = image - F.pixel_shuffle(self.leave(features), 2)
+        log_variance = F.pixel_shuffle(self.spread(features.detach()), 2)
+        return restored, log_variance.clamp(*LOG_VARIANCE_RANGE)
