@@ -37,6 +37,10 @@ SAMPLE_PIXELS, BAND = 4_000_000, 256
 """Of larger pages, bands of so many rows stand for the whole."""
 EVEN_PAPER = 0.02
 """Paper that varies by less needs no correction."""
+TINT_QUANTILE = 0.8
+"""The tint of a page is that of its brighter paper, since stains and shadows darken."""
+WHITE_PAPER = 0.99
+"""From here on `--paper white` finds nothing to do."""
 OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [1 / 4, -1 / 2, 1 / 4]], np.float32)
 """Mean, red against blue, green against both: the noise of the mean is the smallest."""
 _OFFSET = np.array([0, 0.5, 0.5], np.float32)
@@ -46,7 +50,6 @@ INVERSE_OPPONENT = np.linalg.inv(OPPONENT.astype(np.float64)).astype(np.float32)
 # against shades; of the paper itself, how bright it is and how even. Chosen on synthetic pages and on photographs.
 WHITE, SHADE, DARK = 0.9, 0.85, 0.6
 LEAST_WHITE, LEAST_INK, LEAST_INK_TO_SHADE = 0.6, 0.01, 0.5
-WHITE_PAPER = 0.99
 DARKEST_DOCUMENT, LEAST_EVEN = 0.5, 0.42
 
 # What counts as harm.
@@ -172,7 +175,7 @@ class _Page:
         self.height, self.width, self.channels = colours.shape
         channels = range(self.channels) if settings.kind != "photo" else ()
         self.paper = [self._paper_of(channel) for channel in channels]
-        self.tint = [np.float32(np.median(paper)) for paper in self.paper]
+        self.tint = [np.float32(np.quantile(paper, TINT_QUANTILE)) for paper in self.paper]
         self.kind = settings.kind if settings.kind != "auto" else self._told_kind()
         self.noise = self._noise_of_planes()
         # One of the planes' units in pixels: a document's are shares of its paper.
