@@ -12,7 +12,7 @@ import numpy as np
 
 from vaeguard.denoiser import mirrored
 from vaeguard.errors import RefusedError
-from vaeguard.noise import noise_level
+from vaeguard.noise import photo_noise, print_noise
 from vaeguard.paper import BRIGHTEST, block_pixels, bright_blocks, interpolated, paper_map
 
 if TYPE_CHECKING:
@@ -324,8 +324,8 @@ class _Page:
                 return [level * float(np.linalg.norm(row)) for row in OPPONENT]
             return [level / float(tint) for tint in self.tint] if self.kind == "document" else [level]
         bands = [self._planes(start, stop) for start, stop in self._bands()]
-        wide = self.kind == "photo"
-        return [float(np.median([noise_level(planes[n], wide=wide) for planes in bands])) for n in range(len(bands[0]))]
+        measure = print_noise if self.kind == "document" else photo_noise
+        return [float(np.median([measure(planes[n]) for planes in bands])) for n in range(len(bands[0]))]
 
 
 def _is_grey(pixels: Pixels) -> bool:
