@@ -127,7 +127,7 @@ def measure_noise(bm3d_images: int) -> None:
                     if method == "BM3D":
                         few.append(scores[-1] - psnr(clean, ours(noisy, sigma)))
                 if method == "BM3D":
-                    row[f"BM3D against vaeguard on {len(chosen)} images"] = f"{np.mean(few):+.2f}"
+                    row["BM3D against vaeguard"] = f"{np.mean(few):+.2f} ({len(chosen)} images)"
                 else:
                     row[method] = f"{np.mean(scores):.2f}"
                 row[f"{method} MP/s"] = sum(image.size for image in chosen) / 1e6 / seconds
