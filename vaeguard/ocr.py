@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -22,27 +23,25 @@ DEFAULT_DPI = 150
 
 
 def words_lost(before: Pixels, after: Pixels, dpi: float | None) -> bool:
-    """Whether fewer words can be read with confidence `after` than `before`."""
-    return confident_words(after, dpi).total() < confident_words(before, dpi).total()
+    """Whether more words that were read with confidence are gone afterwards than new ones have come."""
+    old, new = _words(before, dpi), _words(after, dpi)
+    gone = _confident(old) - Counter(word for word, _ in new)
+    come = _confident(new) - Counter(word for word, _ in old)
+    return gone.total() > come.total()
 
 
-def confident_words(pixels: Pixels, dpi: float | None) -> Counter[str]:
-    """The words of a page that tesseract is sure of, with how often each occurs.
+def _confident(words: list[tuple[str, float]]) -> Counter[str]:
+    return Counter(word for word, confidence in words if confidence >= CONFIDENT)
 
-    Raises
-    ------
-    UsageError
-        Tesseract is not installed.
-    VaeguardError
-        It failed.
-    """
-    table = _run(pixels, dpi, "tsv")
-    rows = csv.DictReader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE)
-    return Counter(
-        row["text"]
+
+def _words(pixels: Pixels, dpi: float | None) -> list[tuple[str, float]]:
+    """The words of a page with tesseract's confidence in each, in percent."""
+    rows = csv.DictReader(io.StringIO(_run(pixels, dpi, "tsv")), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return [
+        (row["text"], float(row["conf"]))
         for row in rows
-        if row["text"] and sum(map(str.isalnum, row["text"])) >= LEAST_LETTERS and float(row["conf"]) >= CONFIDENT
-    )
+        if row["text"] and sum(map(str.isalnum, row["text"])) >= LEAST_LETTERS
+    ]
 
 
 def read_text(pixels: Pixels, dpi: float | None = None) -> str:
@@ -50,8 +49,10 @@ def read_text(pixels: Pixels, dpi: float | None = None) -> str:
 
     Raises
     ------
-    UsageError, VaeguardError
-        As `confident_words`.
+    UsageError
+        Tesseract is not installed.
+    VaeguardError
+        It failed.
     """
     return _run(pixels, dpi, "txt")
 
@@ -72,7 +73,9 @@ def _run(pixels: Pixels, dpi: float | None, kind: str) -> str:
     check_tesseract()
     resolution = str(round(dpi or DEFAULT_DPI))
     command = ["tesseract", "stdin", "stdout", "--dpi", resolution, "--psm", "6", kind]
-    done = subprocess.run(command, input=encode_png(pixels, []), capture_output=True, check=False)  # noqa: S603
+    # One page is little work; its threads would only wait for each other.
+    environment = os.environ | {"OMP_THREAD_LIMIT": "1"}
+    done = subprocess.run(command, input=encode_png(pixels, []), capture_output=True, check=False, env=environment)  # noqa: S603
     if done.returncode:
         raise VaeguardError(f"tesseract failed ({done.stderr.decode(errors='replace').strip()}); leave out --ocr")
     return done.stdout.decode(errors="replace")
