@@ -43,7 +43,7 @@ PUBLISHED = {  # PSNR in dB: Zhang et al., DnCNN (2017) and FFDNet (2018)
     ("Set12", 15): (32.37, 32.75), ("Set12", 25): (29.97, 30.43), ("Set12", 50): (26.72, 27.32),
 }  # fmt: skip
 READ_PAGES = 36
-DIGITS, DIGIT_NOISE, SPECKS = 20_000, 0.3, 0.02
+DIGITS, DIGIT_NOISE, SPECKS = 60_000, 0.3, 0.02
 MEMORY_PAGE = (7016, 4961, 3)
 """A4 at 600 dpi."""
 MEMORY_CODE = """
@@ -260,7 +260,7 @@ def measure_digits() -> None:
     test = vaeguard.open_images("mnist", split="test", data_dir=data_dir())
     some = vaeguard.from_array(train.images[:DIGITS], np.asarray(train.labels)[:DIGITS])
     model = vaeguard.ModelSpec(kind="conv", pseudo_classes=0, guided=False)
-    training = vaeguard.TrainSpec(input_noise=DIGIT_NOISE, epochs=12, seed=0)
+    training = vaeguard.TrainSpec(input_noise=DIGIT_NOISE, epochs=15, seed=0)
     detector = vaeguard.fit(some, normal_classes=None, model=model, training=training)
     classifier = MLPClassifier((256,), early_stopping=True, random_state=0)
     classifier.fit(some.images.reshape(len(some.images), -1) / np.float32(255), some.labels)
