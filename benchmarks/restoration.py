@@ -43,6 +43,7 @@ PUBLISHED = {  # PSNR in dB: Zhang et al., DnCNN (2017) and FFDNet (2018)
     ("Set12", 15): (32.37, 32.75), ("Set12", 25): (29.97, 30.43), ("Set12", 50): (26.72, 27.32),
 }  # fmt: skip
 READ_PAGES = 36
+KILL_PAGES, KILLS = 200, 30
 DIGITS, DIGIT_NOISE, SPECKS = 60_000, 0.3, 0.02
 MEMORY_PAGE = (7016, 4961, 3)
 """A4 at 600 dpi."""
@@ -296,6 +297,47 @@ def measure_batch() -> None:
     write_result("restoration_batch", "vaeguard denoise on a folder", rows, ["Reading and writing PNG included."])
 
 
+def measure_kills() -> None:
+    """`vaeguard denoise` on 200 pages, killed at random moments until it ends; the tree against an unbroken run's."""
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        (home / "scans").mkdir()
+        pages = sorted((data_dir() / "dirty-documents" / "train").glob("*.png"))
+        for number in range(KILL_PAGES):
+            page = np.asarray(Image.open(pages[number % len(pages)]).convert("L"))[:200, number : number + 300]
+            Image.fromarray(page).save(home / "scans" / f"{number:03d}.png")
+        command = [str(Path(sys.executable).with_name("vaeguard")), "denoise", "scans", "--residual", "--device", "cpu"]
+        started = time.perf_counter()
+        subprocess.run([*command, "-o", "whole"], cwd=home, check=True, capture_output=True)  # noqa: S603
+        whole = time.perf_counter() - started
+        kills, running = 0, True
+        while running:
+            process = subprocess.Popen(  # noqa: S603 -- our own command
+                [*command, "-o", "killed"], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            try:
+                process.wait(generator.uniform(0, whole / 4) if kills < KILLS else None)
+                running = False
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+        trees = [
+            {path.relative_to(home / tree): path.read_bytes() for path in (home / tree).rglob("*") if path.is_file()}
+            for tree in ("whole", "killed")
+        ]
+    names = set(trees[0]) | set(trees[1])
+    wrong = sum(trees[0].get(name) != trees[1].get(name) for name in names)
+    row = {
+        "pages": KILL_PAGES,
+        "kills": kills,
+        "files in the tree": len(names),
+        "missing, left over or different": wrong,
+    }
+    write_result("restoration_kills", "vaeguard denoise killed at random moments", [row], [f"Unbroken: {whole:.0f} s."])
+
+
 def document_pairs() -> list[tuple[str, int, Floats, Floats]]:
     """Kind of dirt, page, dirty and clean page, odd pages only."""
     folder = data_dir() / "dirty-documents"
@@ -344,7 +386,7 @@ def main() -> None:
     """Measure everything, or what `--only` names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bm3d-images", type=int, default=6)
-    parser.add_argument("--only", default="noise,documents,reading,clean,memory,uncertainty,batch,digits")
+    parser.add_argument("--only", default="noise,documents,reading,clean,memory,uncertainty,batch,digits,kills")
     given = parser.parse_args()
     for name in given.only.split(","):
         if name == "noise":
