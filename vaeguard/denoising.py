@@ -59,7 +59,7 @@ class DenoiseSummary:
     errors : tuple of (path, reason)
         Scans that could not be restored; also in `pages.csv.errors.csv`.
     look_first : tuple of dict
-        The pages most worth a human look: most squares put back first, then the least certain; at most ten.
+        The pages of which something was put back, most of it first; at most ten. `pages.csv` goes on from there.
     seconds : float
         Wall time.
     """
