@@ -344,6 +344,18 @@ def test_damaged_bytes_are_read_or_refused(kind, tmp_path):
             rewrite(bytes(damaged), f"a.{kind}", tmp_path / written_name(f"a.{kind}", jpeg=None), inverted)
 
 
+def test_a_tiff_whose_pages_are_missing_is_not_taken_for_whole(tmp_path):
+    content = picture("TIFF", pixels(3), save_all=True, append_images=[Image.fromarray(pixels(3))] * 2)
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        third = tiff.pages[2].offset
+    for damaged, word in ((b"II*\0junk", "no page"), (content[:third], "breaks off after 2")):
+        for read in (facts_of, page_sizes, lambda *given: list(scan_pages(*given))):
+            with pytest.raises(UnreadableError, match=word):
+                read(damaged, "a.tif")
+        with pytest.raises(UnreadableError, match=word):
+            rewrite(damaged, "a.tif", tmp_path / "a.tif", inverted)
+
+
 def test_what_the_restorer_raises_is_not_blamed_on_the_file(tmp_path):
     def broken(page):
         raise IndexError("in the restorer")

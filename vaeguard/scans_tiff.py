@@ -39,7 +39,7 @@ def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Pag
     """Write every page of a TIFF anew; see `vaeguard.scans.rewrite`."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
-        inner = _inner_tags(content, list(tiff.pages))
+        inner = _inner_tags(content, _held(tiff))
     with tiff, tifffile.TiffWriter(target, byteorder=tiff.byteorder, bigtiff=tiff.is_bigtiff) as writer:
         for page, held in _pages(tiff, name):
             restored = _turned(restore(page), held)
@@ -61,13 +61,27 @@ def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
 def tiff_facts(content: bytes, name: str) -> list[PageFacts]:
     """What each page says beside its pixels."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = list(tiff.pages)
+        pages = _held(tiff)
         return [_facts(page, inner) for page, inner in zip(pages, _inner_tags(content, pages), strict=True)]
+
+
+def _held(tiff: tifffile.TiffFile) -> list[Any]:
+    """All pages; tifffile gives those that it finds, and no error where the chain of pages breaks off."""
+    pages = list(tiff.pages)
+    if not pages:
+        raise ValueError("it has no page")
+    layout, handle, last = tiff.tiff, tiff.filehandle, pages[-1].offset
+    handle.seek(last)
+    (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(last + layout.tagnosize + count * layout.tagsize)
+    if any(handle.read(layout.offsetsize)):
+        raise ValueError(f"its chain of pages breaks off after {len(pages)}")
+    return pages
 
 
 def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
     with reading(name):
-        held = list(tiff.pages)
+        held = _held(tiff)
     for number, page in enumerate(held, 1):
         with reading(name):
             pixels = _turned(_read(page, name), page)
