@@ -135,9 +135,7 @@ def bare_session(path: Path, threads: int = 1) -> Callable[[dict[str, Any]], obj
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     wanted = [each.name for each in session.get_outputs() if each.name not in ("restored", "heatmap", "anomaly")]
-    asked = onnxruntime.RunOptions()
-    asked.only_execute_path_to_fetches = True
-    return lambda feeds: session.run(wanted, feeds, asked)
+    return lambda feeds: session.run(wanted, feeds)
 
 
 def rates(batch: np.ndarray[Any, Any], *runs: Callable[[], object]) -> list[float]:

@@ -10,13 +10,14 @@ about an hour on one core.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
+from functools import partial
 from pathlib import Path
 from pydoc_data import topics
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import vaeguard
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(vaeguard.__file__).parent / "weights"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "photo": {"width": 40, "depth": 6, "steps": 28_000, "by_noise": True},
-    "document": {"width": 32, "depth": 8, "steps": 14_000, "by_noise": False},
+    "photo": {"width": 40, "depth": 6, "steps": 28_000},
+    "document": {"width": 32, "depth": 8, "steps": 14_000},
 }
 SIDES = (560, 900, 1500)
 """Photographs are scaled down to these, which also removes what noise and compression they have."""
@@ -109,31 +110,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=SETTINGS)
     parser.add_argument("--photos", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     settings = SETTINGS[given.kind]
-    steps = given.steps or settings["steps"]
-    torch.manual_seed(given.seed)
-    net = vaeguard.DirectDenoiser(settings["width"], settings["depth"])
     if given.kind == "photo":
         photos = photographs(given.photos)
         held_out = [size for sizes in photos[5::11] for size in sizes]
         kept = [size for number, sizes in enumerate(photos) if number % 11 != 5 for size in sizes]
-        batches, others = (vaeguard.photo_batches(each, given.seed) for each in (kept, held_out))
+        learn, judged = (partial(vaeguard.photo_batches, each) for each in (kept, held_out))
     else:
-        batches, others = (vaeguard.page_batches(Printer(), given.seed + add) for add in (0, 10_000))
-    bf16 = vaeguard.has_bf16("cpu")
-    net = vaeguard.fit_denoiser(net, batches, steps, by_noise=settings["by_noise"], bf16=bf16, progress=_say)
-    interval = vaeguard.interval_of(net, others)
-    card = {
-        "recipe": "benchmarks/train_denoisers.py",
-        "seed": given.seed,
-        "steps": steps,
-        **vaeguard.environment("cpu"),
-    }
-    vaeguard.write_denoiser(net, WEIGHTS / f"{given.kind}.onnx", given.kind, interval=interval, card=card)
-    print(f"{given.kind}: interval {interval:.3f} -> {WEIGHTS}")
+        kept, held_out = [], []
+        learn = judged = partial(vaeguard.page_batches, Printer())
+    source = vaeguard.DenoiserSource(
+        kind=given.kind, mode="degrade", images=len(kept), held_out=len(held_out), errors=[], learn=learn, judged=judged
+    )
+    spec = vaeguard.DenoiserSpec(**settings, from_scratch=True, seed=given.seed)
+    spec = dataclasses.replace(spec, steps=given.steps or spec.steps)
+    found = vaeguard.fit_denoiser(source, given.output, spec, progress=_say)
+    (WEIGHTS / f"{given.kind}.onnx").write_bytes((Path(found.run) / "model.onnx").read_bytes())
+    print(found)
 
 
 def _say(step: int, steps: int, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import DEFAULT_FPR, PRESETS, ModelSpec, TrainSpec
+from vaeguard import DEFAULT_FPR, DEGRADATIONS, PRESETS, DenoiserSpec, ModelSpec, TrainSpec
 
 from .common import (
     Size,
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
 @click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted fit in the folder given by -o.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
+@click.option("--noisy", metavar="DIR", help="For cleaning scans: noisy images, whose clean ones --clean names.")
+@click.option("--clean", metavar="DIR", help="For cleaning scans: the clean images, named as the noisy ones.")
+@click.option("--degrade", metavar="HOW",
+              help=f"For cleaning scans: DATA is clean, and is made worse: {', '.join(DEGRADATIONS)}.")  # fmt: skip
+@click.option("--adapt", metavar="DIR", help="For cleaning scans: learn the grain of noisy photographs, without clean.")
+@click.option("--steps", type=int, help=f"For cleaning scans: steps of training.  [default: {DenoiserSpec().steps}]")
+@click.option("--from-scratch", is_flag=True, default=None,
+              help="For cleaning scans: do not start from the weights that ship.")  # fmt: skip
 @spec_options(ModelSpec, {"kind": "model"})
 @spec_options(TrainSpec, {})
 @data_dir_option
@@ -53,13 +61,25 @@ if TYPE_CHECKING:
 def fit(
     data: str, normal_classes: str | None, output: str | None, preset_name: str | None, spec_file: str | None,
     size: tuple[int, int] | None, channels: str | None, resume: bool, jobs: int | None, data_dir: str | None,
-    download: bool, as_json: bool, **settings: Any,
+    download: bool, as_json: bool, noisy: str | None, clean: str | None, degrade: str | None, adapt: str | None,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Fit a model on normal images.
 
     DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
     with one sub-folder per class, an IDX file, an .npz or an .npy.
+
+    With --model ladder it is a denoiser of your own for `vaeguard denoise -m`: from pairs (--noisy and --clean), from
+    clean images (DATA and --degrade), or from noisy photographs alone (--adapt).
     """
+    if settings["kind"] == "ladder" or any((noisy, clean, degrade, adapt)):
+        from .fit_denoiser import fit_denoiser
+
+        fit_denoiser(
+            data, output, {"noisy": noisy, "clean": clean, "degrade": degrade, "adapt": adapt},
+            settings, data_dir=data_dir, as_json=as_json,
+        )  # fmt: skip
+        return
     from vaeguard import ImageRule, UsageError, VaeguardError, fpr_note, new_run, open_images, point_latest, prepare_run
     from vaeguard import fit as fit_model
 

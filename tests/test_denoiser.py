@@ -6,8 +6,9 @@ import torch
 
 from vaeguard import RefusedError, VaeguardError, denoiser, read_denoiser, shipped_denoiser
 from vaeguard.denoiser import Denoiser
+from vaeguard.denoiser_export import denoiser_bytes, read_networks
 from vaeguard.direct import GRID, DirectDenoiser
-from vaeguard.direct_export import denoiser_bytes
+from vaeguard.ladder import LadderVAE
 from vaeguard.sessions import Session
 
 
@@ -23,9 +24,22 @@ def opened(content, threads=1):
     return Denoiser(Session(content, "net", "cpu", threads), "digest")
 
 
+def ladder(seed=0):
+    torch.manual_seed(seed)
+    made = LadderVAE(6, (2, 3, 4))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    return made.eval()
+
+
 @pytest.fixture(scope="module")
 def content():
     return denoiser_bytes(net(), "photo", interval=2.0, card={})
+
+
+@pytest.fixture(scope="module")
+def both():
+    return denoiser_bytes(net(), "photo", interval=2.0, card={}, ladder=ladder())
 
 
 @pytest.fixture
@@ -39,7 +53,7 @@ def test_the_file_says_what_the_network_says(content, plane):
         restored, log_variance = net()(image, torch.full((1, 1, 1, 1), 0.1))
     made = opened(content)
     # Inside, where no mirror reaches.
-    halo = made.halo
+    halo = made.halo()
     found, spread = made.restore(plane[:200, :328], 0.1, spread=True)
     inside = slice(halo, -halo), slice(halo, -halo)
     np.testing.assert_allclose(found[inside], restored[0, 0].numpy()[inside], atol=1e-5)
@@ -77,7 +91,7 @@ def test_planes_of_any_size(content, shape):
 def test_where_memory_runs_out_tiles_shrink(content, plane, monkeypatch):
     made = opened(content)
     whole, _ = made.restore(plane, 0.1)
-    run = made._session.run
+    run = made._direct.run
     shapes = []
 
     def with_little(wanted, feeds):
@@ -86,7 +100,7 @@ def test_where_memory_runs_out_tiles_shrink(content, plane, monkeypatch):
             raise MemoryError
         return run(wanted, feeds)
 
-    monkeypatch.setattr(made._session, "run", with_little)
+    monkeypatch.setattr(made._direct, "run", with_little)
     room = 260
     np.testing.assert_allclose(made.restore(plane, 0.1)[0], whole, atol=1e-6)
     assert max(shapes[-1]) <= 260
@@ -113,7 +127,7 @@ def test_the_shipped_weights_are_small_and_say_where_they_come_from(kind):
     made = shipped_denoiser(kind, "cpu", 1)
     assert made.kind == kind
     assert (denoiser.SHIPPED / f"{kind}.onnx").stat().st_size < 3_000_000
-    assert made._session.record["card"]["recipe"]
+    assert made._whole.record["card"]["recipe"]
 
 
 @pytest.mark.parametrize("sigma", [10, 25, 50])
@@ -125,3 +139,53 @@ def test_the_shipped_photo_denoiser_removes_most_of_the_noise(sigma):
     restored, spread = shipped_denoiser("photo", "cpu", 1).restore(noisy, sigma / 255, spread=True)
     assert np.square(restored - clean).mean() < 0.06 * np.square(noisy - clean).mean()
     assert spread.shape == clean.shape
+
+
+def test_a_ladder_beside_it_changes_no_direct_pass(content, both, plane):
+    alone, beside = opened(content), opened(both)
+    np.testing.assert_allclose(beside.restore(plane, 0.1)[0], alone.restore(plane, 0.1)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [232, 336])
+def test_samples_are_the_same_in_tiles_and_strips(both, plane, tile):
+    made = opened(both)
+    whole, spread = made.restore(plane, 0.1, samples=2, spread=True)
+    again, _ = made.restore(plane, 0.1, samples=2)
+    np.testing.assert_array_equal(whole, again)
+    np.testing.assert_allclose(spread, made.restore(plane, 0.1, spread=True)[1], rtol=1e-5)
+    made._tile = tile
+    np.testing.assert_allclose(made.restore(plane, 0.1, samples=2)[0], whole, atol=1e-5)
+    halo = made.halo(2)
+    rows = denoiser.mirrored(plane, halo, (halo, halo))
+    lower, _ = made.restore_rows(rows[64:], 0.1, samples=2, start=64)
+    np.testing.assert_allclose(lower, whole[64:], atol=1e-5)
+    assert np.abs(whole - made.restore(plane, 0.1, samples=1)[0]).max() > 1e-3
+
+
+def test_the_file_draws_what_the_ladder_draws(both):
+    from vaeguard.denoiser import _Chance
+
+    made = opened(both)
+    halo = made.halo(1)
+    rows = np.random.default_rng(1).random((2 * halo + 16, 2 * halo + 24), np.float32)
+    chance = _Chance(0, -halo, rows.shape, (2, 3, 4)).within(0, 0, *rows.shape)
+    drawn = [torch.from_numpy(values) for values in chance.values()]
+    with torch.no_grad():
+        expected = ladder()(torch.from_numpy(rows)[None, None], torch.full((1, 1, 1, 1), 0.1), drawn).restored
+    found, _ = made.restore_rows(rows, 0.1, samples=1)
+    np.testing.assert_allclose(found, expected[0, 0, halo:-halo, halo:-halo].numpy(), atol=1e-5)
+    values = np.concatenate([values.ravel() for values in chance.values()])
+    assert abs(values.mean()) < 0.02
+    assert values.std() == pytest.approx(1, rel=0.02)
+
+
+def test_without_a_ladder_there_are_no_samples(content, plane):
+    with pytest.raises(RefusedError, match="leave out --samples"):
+        opened(content).restore(plane, 0.1, samples=4)
+
+
+def test_the_networks_are_read_back(both, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(both)
+    for read, made in zip(read_networks(tmp_path / "a.onnx"), (net(), ladder()), strict=True):
+        for name, weights in made.state_dict().items():
+            torch.testing.assert_close(read.state_dict()[name], weights, rtol=0, atol=0)

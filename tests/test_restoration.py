@@ -11,13 +11,16 @@ from vaeguard.degrade import stain
 class Stub:
     """A denoiser that changes planes by a function of each pixel."""
 
-    halo, grid = 8, 4
+    grid = 4
 
     def __init__(self, change=lambda rows, noise: rows):
         self.change, self.seen = change, []
 
-    def restore_rows(self, rows, noise, *, spread=False):
-        inside = rows[self.halo : -self.halo, self.halo : -self.halo]
+    def halo(self, samples):
+        return 8
+
+    def restore_rows(self, rows, noise, *, spread=False, samples=0, start=0):
+        inside = rows[8:-8, 8:-8]
         self.seen.append(noise)
         return self.change(inside.copy(), noise), np.full(inside.shape, 0.02, np.float32) if spread else None
 
@@ -169,9 +172,8 @@ def test_grey_stored_as_colour_costs_one_plane_and_stays_grey():
 class Blur(Stub):
     """A denoiser whose pixels depend on their neighbours, as far as the halo."""
 
-    def restore_rows(self, rows, noise, *, spread=False):
-        wide = ndimage.uniform_filter(rows, 2 * self.halo + 1, mode="nearest")
-        inside = wide[self.halo : -self.halo, self.halo : -self.halo]
+    def restore_rows(self, rows, noise, *, spread=False, samples=0, start=0):
+        inside = ndimage.uniform_filter(rows, 17, mode="nearest")[8:-8, 8:-8]
         return inside, np.full(inside.shape, 0.02, np.float32) if spread else None
 
 

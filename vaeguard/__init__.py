@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.running import benchmark
     from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
     from vaeguard.classes import parse_classes
-    from vaeguard.denoise_spec import PAPERS, RESTORE_KINDS, DenoiseOutputs, RestoreSettings
+    from vaeguard.denoise_spec import DEGRADATIONS, PAPERS, RESTORE_KINDS, DenoiseOutputs, DenoiserSpec, RestoreSettings
     from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
+    from vaeguard.denoiser_batches import page_batches, photo_batches
+    from vaeguard.denoiser_fitting import FittedDenoiser, fit_denoiser
+    from vaeguard.denoiser_sources import DenoiserSource, denoiser_source
     from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans, undone
     from vaeguard.devices import has_bf16
-    from vaeguard.direct import DirectDenoiser
-    from vaeguard.direct_export import write_denoiser
-    from vaeguard.direct_training import fit_denoiser, interval_of, page_batches, photo_batches
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
     from vaeguard.restoration import PageReport, RestoredPage, restore_page
-    from vaeguard.runs import calibration_images, latest_run, new_run, point_latest, prepare_run
+    from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
@@ -53,13 +53,13 @@ _HOMES = {
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
     "classes": ("parse_classes",),
-    "denoise_spec": ("PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "RestoreSettings"),
+    "denoise_spec": ("DEGRADATIONS", "PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "DenoiserSpec", "RestoreSettings"),
     "denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
+    "denoiser_batches": ("page_batches", "photo_batches"),
+    "denoiser_fitting": ("FittedDenoiser", "fit_denoiser"),
+    "denoiser_sources": ("DenoiserSource", "denoiser_source"),
     "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans", "undone"),
     "devices": ("has_bf16",),
-    "direct": ("DirectDenoiser",),
-    "direct_export": ("write_denoiser",),
-    "direct_training": ("fit_denoiser", "interval_of", "page_batches", "photo_batches"),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
     "evaluation": ("evaluate", "rich_tables", "write_evaluation"),
@@ -74,7 +74,7 @@ _HOMES = {
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
     "restoration": ("PageReport", "RestoredPage", "restore_page"),
-    "runs": ("calibration_images", "latest_run", "new_run", "point_latest", "prepare_run"),
+    "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": ("DEFAULT_FPR", "DEVICES", "ENGINE_DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
@@ -87,6 +87,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "BENCHMARKS",
     "DEFAULT_FPR",
+    "DEGRADATIONS",
     "DEVICES",
     "ENGINE_DEVICES",
     "PAPERS",
@@ -97,9 +98,11 @@ __all__ = [
     "DenoiseOutputs",
     "DenoiseSummary",
     "Denoiser",
+    "DenoiserSource",
+    "DenoiserSpec",
     "Detector",
     "DetectorInfo",
-    "DirectDenoiser",
+    "FittedDenoiser",
     "ImageRule",
     "ImageSet",
     "InputsSkippedError",
@@ -121,6 +124,7 @@ __all__ = [
     "check_tesseract",
     "default_output",
     "denoise_scans",
+    "denoiser_source",
     "draw_reconstructions",
     "environment",
     "evaluate",
@@ -132,10 +136,10 @@ __all__ = [
     "from_array",
     "from_dict",
     "has_bf16",
-    "interval_of",
     "latest_run",
     "list_images",
     "load",
+    "new_folder",
     "new_run",
     "open_images",
     "page_batches",
@@ -159,7 +163,6 @@ __all__ = [
     "undone",
     "verify",
     "watch_files",
-    "write_denoiser",
     "write_evaluation",
     "write_images",
     "write_triton",

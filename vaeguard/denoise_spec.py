@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vaeguard.errors import UsageError
 
 RESTORE_KINDS = ("auto", "document", "photo")
+DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
 PAPERS = ("keep", "white", "as-is")
 
 
@@ -26,6 +27,8 @@ class RestoreSettings:
         Of a document: `keep` its tint but not its stains, make it `white`, or leave it `as-is` and clean the rest.
     gate : bool
         Put back squares where ink would be lost or invented, or detail be taken for noise.
+    samples : int
+        Take the mean of so many samples of a ladder VAE's posterior, instead of one pass of the direct denoiser.
 
     Raises
     ------
@@ -38,6 +41,7 @@ class RestoreSettings:
     noise: float | None = None
     paper: str = "keep"
     gate: bool = True
+    samples: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in RESTORE_KINDS:
@@ -46,6 +50,8 @@ class RestoreSettings:
             raise UsageError(f"--paper {self.paper} is none of {', '.join(PAPERS)}")
         if not 0 <= self.strength <= 1:
             raise UsageError(f"--strength {self.strength:g} is no share; give 0 (nothing) to 1 (the whole correction)")
+        if self.samples < 0:
+            raise UsageError(f"--samples {self.samples} is no number of samples; give 0 (one direct pass) or more")
         if self.noise is not None and not 0 <= self.noise <= 255:
             raise UsageError(f"--noise {self.noise:g} is no deviation in levels; give 0 to 255")
 
@@ -76,3 +82,29 @@ class DenoiseOutputs:
             raise UsageError(f"--jpeg {self.jpeg} is no quality; give 1 to 100")
         if self.jpeg and self.residual:
             raise UsageError("--residual is exact, and a JPEG is not; leave out --jpeg or --residual")
+
+
+@dataclass(frozen=True)
+class DenoiserSpec:
+    """The shape of a denoiser and how it is trained: the direct network, and the ladder VAE beside it."""
+
+    width: int = 40
+    depth: int = 6
+    ladder_width: int = 40
+    latent: tuple[int, int, int] = (8, 12, 16)
+    steps: int = field(default=2000, metadata={"help": "steps of training"})
+    patch_size: int = 96
+    batch_size: int = 8
+    learning_rate: float | None = None
+    from_scratch: bool = field(default=False, metadata={"help": "do not start from the weights that ship"})
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "ladder_width", "steps", "batch_size", "learning_rate", "threads"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+        if self.patch_size % 8 or self.patch_size < 16:
+            raise UsageError(f"patch_size must be a multiple of 8 from 16 on, not {self.patch_size}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from vaeguard.files import read_sealed
 from vaeguard.sessions import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
@@ -21,13 +23,18 @@ if TYPE_CHECKING:
 TILE = 1024
 """Side of a tile with its halo, in pixels; memory grows with its square."""
 SMALLEST_TILE = 192
+STRIDES = (2, 4, 8)
+"""Pixels a side that share a place in a latent of a ladder VAE, from the finest to the coarsest."""
+ABOVE = 1 << 20
+"""More rows than any halo reaches above a page: the seeds of a row's chance count from there."""
+DIRECT_INPUTS, DIRECT_OUTPUTS = ("image", "noise"), ("restored", "spread")
 SHIPPED = Path(__file__).parent / "weights"
 
 
 class Denoiser:
     """A denoiser exported to ONNX; it restores grey planes of any size.
 
-    Each pixel depends only on those nearer than `halo`, so tiles that overlap by it give the bits of the whole image.
+    Each pixel depends only on those nearer than the halo, so tiles that overlap by it give the bits of the whole image.
 
     Parameters
     ----------
@@ -40,27 +47,48 @@ class Denoiser:
     ----------
     kind : str
         What it was trained for: `photo` or `document`.
-    halo : int
-        In pixels, a multiple of `grid`.
     grid : int
         Tiles start at multiples of this.
+    ladder : dict or None
+        The shape of the ladder VAE in the file, if there is one to draw samples from.
     fingerprint : str
         Differs wherever the bits of a result might.
     """
 
     def __init__(self, session: Session, digest: str) -> None:
-        self._session = session
+        self._whole = self._direct = session
         self.device = session.device
         settings = session.record["denoiser"]
         self.kind: str = settings["kind"]
-        self.halo: int = settings["halo"]
         self.grid: int = settings["grid"]
         self.interval: float = settings["interval"]
+        self.ladder: dict[str, Any] | None = settings.get("ladder")
         self.fingerprint = f"onnx {self.device} {digest}"
+        self._halo: int = settings["halo"]
         self._tile = TILE
         self._lock = threading.Lock()
+        self._sampler: Session | None = None
+        if self.ladder:
+            self._direct = session.part(DIRECT_INPUTS, DIRECT_OUTPUTS)
 
-    def restore(self, plane: Floats, noise: float, *, spread: bool = False) -> tuple[Floats, Floats | None]:
+    def halo(self, samples: int = 0) -> int:
+        """How many pixels away a pixel may still matter, for so many samples; a multiple of `grid`.
+
+        Raises
+        ------
+        RefusedError
+            There is no ladder VAE in the file to draw samples from.
+        """
+        if not samples:
+            return -(-self._halo // self.grid) * self.grid
+        if not self.ladder:
+            raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw samples from; leave out --samples")
+        reach: int = self.ladder["halo"]
+        return reach
+
+    def restore(
+        self, plane: Floats, noise: float, *, spread: bool = False, samples: int = 0
+    ) -> tuple[Floats, Floats | None]:
         """Restore a plane.
 
         Parameters
@@ -71,6 +99,8 @@ class Denoiser:
             Standard deviation of its noise in the same unit.
         spread : bool
             Also return the expected absolute error.
+        samples : int
+            Take the mean of so many samples of the posterior, instead of one direct pass.
 
         Returns
         -------
@@ -79,59 +109,127 @@ class Denoiser:
         spread : ndarray or None
             Half of the interval that holds the clean value of a pixel in nine of ten cases, in the same shape.
         """
-        return self.restore_rows(mirrored(plane, self.halo, (self.halo, self.halo)), noise, spread=spread)
+        halo = self.halo(samples)
+        return self.restore_rows(mirrored(plane, halo, (halo, halo)), noise, spread=spread, samples=samples)
 
-    def restore_rows(self, rows: Floats, noise: float, *, spread: bool = False) -> tuple[Floats, Floats | None]:
-        """Restore the middle of `rows`; `halo` pixels at each side are context only.
+    def restore_rows(
+        self, rows: Floats, noise: float, *, spread: bool = False, samples: int = 0, start: int = 0
+    ) -> tuple[Floats, Floats | None]:
+        """Restore the middle of `rows`; `halo(samples)` pixels at each side are context only.
 
-        The first row of the middle must lie on the grid of the page.
+        The first row of the middle is row `start` of the page, a multiple of `grid`.
         """
-        height, width = (side - 2 * self.halo for side in rows.shape)
-        restored = np.empty((height, width), np.float32)
-        wide = np.empty((height, width), np.float32) if spread else None
+        if not samples:
+            restored, wide = self._tiles(rows, self.halo(), lambda tile, *_: self._direct_tile(tile, noise))
+            return restored, np.float32(self.interval) * wide if spread else None
+        return self._sampled(rows, noise, samples, start, spread=spread)
+
+    def _sampled(
+        self, rows: Floats, noise: float, samples: int, start: int, *, spread: bool
+    ) -> tuple[Floats, Floats | None]:
+        halo = self.halo(samples)
+        wide = None
+        if spread:
+            inner = slice(halo - self.halo(), self.halo() - halo or None)
+            wide = self.restore_rows(rows[inner, inner], noise, spread=True)[1]
+        assert self.ladder
+        session, latent = self._opened_sampler(), self.ladder["latent"]
+        total = np.zeros([side - 2 * halo for side in rows.shape], np.float32)
+        for sample in range(samples):
+            chance = _Chance(sample, start - halo, rows.shape, latent)
+
+            def draw(tile: Floats, top: int, left: int, chance: _Chance = chance) -> tuple[Floats, Floats]:
+                feeds = {**_feeds(tile, noise), **chance.within(top, left, *tile.shape)}
+                drawn = session.run(("sample",), feeds)[0][0, 0]
+                return drawn, drawn
+
+            total += self._tiles(rows, halo, draw)[0]
+        return total / np.float32(samples), wide
+
+    def _opened_sampler(self) -> Session:
+        with self._lock:
+            if self._sampler is None:
+                inputs = (*DIRECT_INPUTS, *(f"chance_{stride}" for stride in STRIDES))
+                self._sampler = self._whole.part(inputs, ("sample",))
+            return self._sampler
+
+    def _direct_tile(self, tile: Floats, noise: float) -> tuple[Floats, Floats]:
+        restored, spread = self._direct.run(DIRECT_OUTPUTS, _feeds(tile, noise))
+        return restored[0, 0], spread[0, 0]
+
+    def _tiles(
+        self, rows: Floats, halo: int, run: Callable[[Floats, int, int], tuple[Floats, Floats]]
+    ) -> tuple[Floats, Floats]:
+        """The two results of `run` for the middle of `rows`, tile by tile; it takes a tile and where it starts."""
+        height, width = (side - 2 * halo for side in rows.shape)
+        # What is added fills the last tiles to the grid and never reaches the middle.
+        rows = np.pad(rows, ((0, -rows.shape[0] % self.grid), (0, -rows.shape[1] % self.grid)), mode="edge")
+        results = np.empty((2, height, width), np.float32)
         top = 0
         while top < height:
             size = self._tile
-            step = size - 2 * self.halo
+            step = size - 2 * halo
             bottom = min(top + step, height)
             left = 0
             while left < width:
                 right = min(left + step, width)
-                tile = rows[top : bottom + 2 * self.halo, left : right + 2 * self.halo]
+                ends = (-(-(end + 2 * halo) // self.grid) * self.grid for end in (bottom, right))
+                tile = rows[top : next(ends), left : next(ends)]
                 try:
-                    found = self._run(tile, noise, spread=spread)
+                    found = run(tile, top, left)
                 except MemoryError as error:
-                    self._shrink(size, error)
+                    self._shrink(size, halo, error)
                     break
-                inside = slice(self.halo, self.halo + bottom - top), slice(self.halo, self.halo + right - left)
-                restored[top:bottom, left:right] = found[0][inside]
-                if wide is not None:
-                    wide[top:bottom, left:right] = found[1][inside] * np.float32(self.interval)
+                inside = slice(halo, halo + bottom - top), slice(halo, halo + right - left)
+                for result, values in zip(results, found, strict=True):
+                    result[top:bottom, left:right] = values[inside]
                 left = right
             else:
                 top = bottom
-        return restored, wide
+        return results[0], results[1]
 
-    def _run(self, tile: Floats, noise: float, *, spread: bool) -> list[Floats]:
-        height, width = tile.shape
-        # What is added never reaches the middle.
-        filled = np.pad(tile, ((0, -height % self.grid), (0, -width % self.grid)), mode="edge")
-        feeds = {"image": filled[None, None], "noise": np.full((1, 1, 1, 1), noise, np.float32)}
-        wanted = ("restored", "spread") if spread else ("restored",)
-        return [values[0, 0] for values in self._session.run(wanted, feeds)]
-
-    def _shrink(self, size: int, error: MemoryError) -> None:
+    def _shrink(self, size: int, halo: int, error: MemoryError) -> None:
         """Go on with tiles of half the `size` that did not fit; other threads may have found the same."""
         with self._lock:
             if self._tile < size:
                 return
             smaller = size // 2 // self.grid * self.grid
-            if smaller < max(SMALLEST_TILE, 2 * self.halo + self.grid):
+            if smaller < max(SMALLEST_TILE, 2 * halo + self.grid):
                 raise VaeguardError(
                     f"not enough memory on {self.device} for a tile of {size}x{size} pixels; close other programs, or "
                     "use --device cpu"
                 ) from error
             self._tile = smaller
+
+
+class _Chance:
+    """Standard normal noise for the latents of some rows of a page, the same wherever tiles and strips begin."""
+
+    def __init__(self, sample: int, first: int, shape: tuple[int, ...], latent: Sequence[int]) -> None:
+        height, width = (-(-side // STRIDES[-1]) * STRIDES[-1] for side in shape)
+        self.fields: dict[int, Floats] = {}
+        for stride, channels in zip(STRIDES, latent, strict=True):
+            rows = range(first // stride, (first + height) // stride)
+            drawn = [
+                np.random.default_rng((sample, stride, row + ABOVE)).standard_normal(
+                    (width // stride, channels), np.float32
+                )
+                for row in rows
+            ]
+            self.fields[stride] = np.stack(drawn).transpose(2, 0, 1)
+
+    def within(self, top: int, left: int, height: int, width: int) -> dict[str, Floats]:
+        """What the sampler takes for a tile, all in pixels."""
+        return {
+            f"chance_{stride}": np.ascontiguousarray(
+                field[None, :, top // stride : (top + height) // stride, left // stride : (left + width) // stride]
+            )
+            for stride, field in self.fields.items()
+        }
+
+
+def _feeds(tile: Floats, noise: float) -> dict[str, Floats]:
+    return {"image": np.ascontiguousarray(tile)[None, None], "noise": np.full((1, 1, 1, 1), noise, np.float32)}
 
 
 def mirrored(plane: Floats, sides: int, ends: tuple[int, int]) -> Floats:

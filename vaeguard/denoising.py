@@ -23,6 +23,7 @@ from vaeguard.jobs import job_folder
 from vaeguard.model_file import load
 from vaeguard.ocr import words_lost
 from vaeguard.restoration import PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.runs import ONNX_NAME
 from vaeguard.scans import SCAN_SUFFIXES, encode_png, page_sizes, rewrite, written_name
 from vaeguard.streams import map_ahead
 from vaeguard.tables import write_errors, write_table
@@ -358,12 +359,19 @@ def _sweep(target: Path) -> None:
 
 
 def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, Denoiser] | Detector:
-    """What restores: a denoiser for each kind of page, or an anomaly model for small images."""
-    if model is None:
-        return {kind: shipped_denoiser(kind, device, threads) for kind in ("document", "photo")}
-    if Path(model).suffix == ".onnx" and (own := read_denoiser(model, device, threads)):
-        return {"document": own, "photo": own}
-    return load(model, device, threads)
+    """What restores: a denoiser for each kind of page, or an anomaly model for small images.
+
+    A denoiser of one's own stands for the shipped one of its kind.
+    """
+    own = None
+    if model is not None:
+        exported = Path(model) / ONNX_NAME if Path(model).is_dir() else Path(model)
+        if exported.suffix == ".onnx" and (exported.exists() or not Path(model).is_dir()):
+            own = read_denoiser(exported, device, threads)
+        if own is None:
+            return load(model, device, threads)
+    kinds = [kind for kind in ("document", "photo") if own is None or kind != own.kind]
+    return {kind: shipped_denoiser(kind, device, threads) for kind in kinds} | ({own.kind: own} if own else {})
 
 
 def _listed(scans: Path, target: Path) -> tuple[Path, list[str]]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def has_bf16(device: str) -> bool:
@@ -33,6 +38,22 @@ def pick_device(device: str) -> str:
     if device == "cuda" and not usable:
         raise UsageError("--device cuda: no usable CUDA device; run `vaeguard doctor`, or use --device cpu")
     return "cuda" if usable and device != "cpu" else "cpu"
+
+
+@contextlib.contextmanager
+def torch_settings(seed: int, device: str, threads: int | None) -> Iterator[None]:
+    """Set seed and threads for a fit on `device`; the caller's own are back afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.enable_grad(), torch.random.fork_rng(devices):
+        torch.set_num_threads(threads or before)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def cores() -> int:

@@ -21,7 +21,7 @@ GRID = 4
 LOG_VARIANCE_RANGE = (-14.0, 4.0)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two convolutions that add to what they are given; at first they add nothing."""
 
     def __init__(self, channels: int) -> None:
@@ -32,6 +32,7 @@ class _Residual(nn.Module):
         nn.init.zeros_(cast("Tensor", self.second.bias))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Features of the same shape (N, channels, H, W)."""
         added: Tensor = self.second(F.relu(self.first(features)))
         return features + added
 
@@ -54,7 +55,7 @@ class DirectDenoiser(nn.Module):
         self.enter = nn.Conv2d(4 + 1, width, 3, padding=1)
         self.fine = nn.Conv2d(width, width, 3, padding=1)
         self.down = nn.Conv2d(width, twice, 2, stride=2)
-        self.coarse = nn.ModuleList(_Residual(twice) for _ in range(depth // 2))
+        self.coarse = nn.ModuleList(Residual(twice) for _ in range(depth // 2))
         self.up = nn.Conv2d(twice, 4 * width, 1)
         self.merge = nn.Conv2d(width, width, 3, padding=1)
         self.leave = nn.Conv2d(width, 4, 3, padding=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from vaeguard.checkpoint import read_checkpoint, write_checkpoint
-from vaeguard.devices import has_bf16, pick_device
+from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.graph import InferenceGraph
 from vaeguard.image_set import ImageSet
@@ -30,7 +29,7 @@ from vaeguard.torch_detector import TorchDetector
 from vaeguard.training import DivergedError, Examples, State, start, train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -115,7 +114,7 @@ def fit(
     folder = Path(run) if run else None
     if folder:
         prepare_run(folder, resume=resume)
-    with _torch_settings(plan.training):
+    with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
         graph = _graph(plan)
         state = start(graph.vae, plan.training)
         if folder and resume and (folder / CHECKPOINT_NAME).exists():
@@ -162,20 +161,6 @@ def _threads(model: ModelSpec) -> int:
     """One thread where a step is so short that threads cost more than they bring, otherwise torch's own choice."""
     tiny = model.kind == "mlp" and int(np.prod(model.vae_shape)) * model.hidden[0] < 100_000
     return 1 if tiny else torch.get_num_threads()
-
-
-@contextlib.contextmanager
-def _torch_settings(training: TrainSpec) -> Iterator[None]:
-    """Set threads and seed for the fit; the caller's own are back afterwards."""
-    threads = torch.get_num_threads()
-    devices = [torch.cuda.current_device()] if training.device == "cuda" else []
-    with torch.enable_grad(), torch.random.fork_rng(devices):
-        torch.set_num_threads(training.threads or threads)
-        torch.manual_seed(training.seed)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _graph(plan: Plan) -> InferenceGraph:

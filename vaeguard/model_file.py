@@ -68,7 +68,8 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
     target = find_model(path)
     tensors, record = read_tensors(target)
     if record.get("kind") != "detector":
-        raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model; give a run folder")
+        hint = "use it with `vaeguard denoise -m`" if record.get("kind") == "denoiser" else "give a run folder"
+        raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model of anomalies; {hint}")
     try:
         spec = from_dict(ModelSpec, record["model"])
         normal_scores = len(tensors["calibration.normal_scores"])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
@@ -17,6 +19,9 @@ QUIET_SHARE, QUIET_SHARE_OF_PRINT = 0.1, 0.25
 """The quietest part of an image shows its noise, the rest also its detail; most of a page of print is paper."""
 WIDE_SHARE, FEWEST_WIDE_PIXELS = 0.9, 400_000
 """Detail weighs more in coarser differences: so much of them is believed, and only where there are many."""
+GRAIN_REACH = 3
+WIDTHS = np.linspace(0, 1.2, 61)
+"""Of grain, in pixels."""
 
 
 def photo_noise(image: Floats) -> float:
@@ -35,7 +40,7 @@ def photo_noise(image: Floats) -> float:
     float
         In the unit of the image; 0 for an image of fewer than 16 pixels a side.
     """
-    fine = _quiet_deviation(image, QUIET_SHARE)
+    fine = finest_noise(image)
     if image.size < FEWEST_WIDE_PIXELS:
         return fine
     # The mean of four pixels has half of the deviation.
@@ -48,6 +53,46 @@ def print_noise(page: Floats) -> float:
     As `photo_noise`, but from the finest scale only: at half the resolution strokes are everywhere.
     """
     return _quiet_deviation(page, QUIET_SHARE_OF_PRINT)
+
+
+def finest_noise(image: Floats) -> float:
+    """Estimate as `photo_noise`, from the finest differences only, whatever the size of the image."""
+    return _quiet_deviation(image, QUIET_SHARE)
+
+
+def grain_kernel(width: float) -> Floats:
+    """What white noise is smoothed with to become grain of `width` pixels: shape (7,), for rows and columns alike.
+
+    The sum of its squares is 1, so that the deviation stays; 0 leaves white noise as it is.
+    """
+    offsets = np.arange(-GRAIN_REACH, GRAIN_REACH + 1)
+    kernel = np.exp(-np.square(offsets) / (2 * max(width, 0.05) ** 2))
+    normed: Floats = (kernel / np.linalg.norm(kernel)).astype(np.float32)
+    return normed
+
+
+def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
+    """Tell the grain of a collection: its width in pixels, and its deviation over that in the finest differences.
+
+    Grain that is wider than a pixel is stronger at half the resolution than white noise would be, compared with the
+    finest differences. Medians over the images.
+
+    Parameters
+    ----------
+    images : iterable of ndarray
+        Each of shape (H, W).
+    """
+    ratios = []
+    for image in images:
+        fine = finest_noise(image)
+        if fine > 0:
+            ratios.append(WIDE_SHARE * _quiet_deviation(_halved(image), QUIET_SHARE) / fine)
+    correlations = [np.correlate(grain_kernel(width), grain_kernel(width), "full") for width in WIDTHS]
+    one, two, three = (np.array([c[2 * GRAIN_REACH + lag] for c in correlations]) for lag in (1, 2, 3))
+    finest = 1 - one  # deviation of the diagonal difference: of one axis the variance, and there are two axes
+    halved = (1 + one) / 2 - (one + 2 * two + three) / 4
+    width = float(np.interp(np.median(ratios), halved / finest, WIDTHS)) if ratios else 0.0
+    return width, float(1 / np.interp(width, WIDTHS, finest))
 
 
 def _quiet_deviation(image: Floats, share: float) -> float:

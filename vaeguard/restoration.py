@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from vaeguard.denoise_spec import RestoreSettings
 from vaeguard.denoiser import mirrored
 from vaeguard.errors import RefusedError
 from vaeguard.noise import photo_noise, print_noise
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.denoise_spec import RestoreSettings
     from vaeguard.denoiser import Denoiser
     from vaeguard.inspection import Detector
 
@@ -166,6 +166,20 @@ def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings)
     return RestoredPage(clean, PageReport("model", 0.0, _root_mean_square(pixels, clean), 0.0, 0.0))
 
 
+def page_kind(pixels: Pixels, dpi: float | None = None) -> str:
+    """Whether a page is a `document` or a `photo`: shape (H, W) or (H, W, C), uint8 or uint16."""
+    colours = pixels[..., None] if pixels.ndim == 2 else pixels
+    return _Page(colours, block_pixels(colours.shape[1], dpi), RestoreSettings()).kind
+
+
+def divided_page(page: Floats, dpi: float | None = None) -> Floats:
+    """A grey page divided by its paper, as the denoiser of documents takes it: shape (H, W), 0 to 1 in, to 1.5 out."""
+    block = block_pixels(page.shape[1], dpi)
+    paper = interpolated(paper_map(bright_blocks(page, block)), block, 0, *page.shape)
+    divided: Floats = np.clip(page / paper, 0, BRIGHTEST).astype(np.float32)
+    return divided
+
+
 class _Page:
     """A page as the planes that a denoiser takes, and back."""
 
@@ -223,13 +237,17 @@ class _Page:
 
     def _clean_strip(self, denoiser: Denoiser, start: int, stop: int) -> tuple[list[Floats], Floats]:
         """The planes of some rows, cleaned, and the uncertainty of the first."""
-        first, last = max(0, start - denoiser.halo), min(self.height, stop + denoiser.halo)
-        ends = denoiser.halo - (start - first), denoiser.halo - (last - stop)
+        samples = self.settings.samples
+        halo = denoiser.halo(samples)
+        first, last = max(0, start - halo), min(self.height, stop + halo)
+        ends = halo - (start - first), halo - (last - stop)
         planes = self._planes(first, last)
         cleaned: list[Floats] = []
         for number, plane in enumerate(planes):
-            rows = mirrored(plane, denoiser.halo, ends)
-            clean, spread = denoiser.restore_rows(rows, self.noise[number], spread=not number)
+            rows = mirrored(plane, halo, ends)
+            clean, spread = denoiser.restore_rows(
+                rows, self.noise[number], spread=not number, samples=samples, start=start
+            )
             if spread is not None:
                 first_spread = spread
             if self.kind == "document" or number == 0:

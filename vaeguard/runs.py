@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vaeguard.torch_detector import TorchDetector
 
 MODEL_NAME = "model.safetensors"
+ONNX_NAME = "model.onnx"
+"""In the run of a denoiser."""
 CHECKPOINT_NAME = "checkpoint.safetensors"
 IMAGES_NAME = "calibration.npz"
 PICTURED = 12
@@ -44,15 +46,26 @@ def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) ->
         `runs` cannot be written.
     """
     _, height, width = image_set.images.shape[1:]
-    stem = f"{image_set.name}-{model.kind_for(height, width)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
+    return new_folder(f"{image_set.name}-{model.kind_for(height, width)}", runs)
+
+
+def new_folder(name: str, runs: Path = Path("runs")) -> Path:
+    """Create and return a folder `runs/<name>-<time>` that nobody else has.
+
+    Raises
+    ------
+    VaeguardError
+        `runs` cannot be written.
+    """
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for free in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
         try:
-            (runs / name).mkdir(parents=True)
+            (runs / free).mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
             raise VaeguardError(f"cannot write into {str(runs)!r}: {error.strerror}; name a folder with -o") from error
-        return runs / name
+        return runs / free
     raise VaeguardError(f"{str(runs)!r} is full of runs of this second; name a folder with -o")
 
 

@@ -65,6 +65,7 @@ class Session:
     """
 
     def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
+        self._content, self._name, self._threads = content, name, threads
         self.device = _settled(device)
         try:
             self._session = _open(content, name, self.device, threads)
@@ -75,8 +76,21 @@ class Session:
             self._session = _open(content, name, self.device, threads)
         self.record = _record(self._session, name)
 
+    def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> Session:
+        """A session of what leads from `inputs` to `outputs` only.
+
+        ONNX Runtime computes every output of a file, also those that nobody asks for.
+        """
+        import onnx
+        from onnx.utils import Extractor
+
+        whole = onnx.load_from_string(self._content)
+        part = Extractor(whole).extract_model(list(inputs), list(outputs))
+        part.metadata_props.extend(whole.metadata_props)
+        return Session(part.SerializeToString(), self._name, self.device, self._threads)
+
     def run(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """The outputs called `wanted`; only what they need is computed.
+        """The outputs called `wanted`; all that the file can say is computed, see `part`.
 
         Raises
         ------
@@ -85,20 +99,16 @@ class Session:
         VaeguardError
             The device failed.
         """
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        options.only_execute_path_to_fetches = True
         try:
             if self.device == "cpu":
-                results: list[npt.NDArray[Any]] = self._session.run(wanted, feeds, options)
+                results: list[npt.NDArray[Any]] = self._session.run(wanted, feeds)
                 return results
             binding = self._session.io_binding()
             for name, values in feeds.items():
                 binding.bind_cpu_input(name, values)
             for name in wanted:
                 binding.bind_output(name)
-            self._session.run_with_iobinding(binding, options)
+            self._session.run_with_iobinding(binding)
             results = binding.copy_outputs_to_cpu()
         except Exception as error:
             # Which exception it is differs by version and provider; all say so when memory ran out.

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from vaeguard.errors import UsageError
 
-MODEL_KINDS = ("mlp", "conv")
+MODEL_KINDS = ("mlp", "conv", "ladder")
+"""`ladder` is for cleaning scans, and fitted by `fit_denoiser`."""
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-image", "gaussian-pixel")
 PRIORS = ("standard", "per-class")
 ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu")
@@ -138,6 +139,11 @@ class ModelSpec:
             Guiding or a prior per class is asked for, but fewer than two normal classes are labelled; the model is one
             for images only and the data are vectors; or the images are too small for its patches.
         """
+        if self.kind == "ladder":
+            raise UsageError(
+                "--model ladder cleans scans and gives no anomaly scores; fit it with --noisy and --clean, --degrade or"
+                " --adapt (in Python fit_denoiser), or use --model conv"
+            )
         if vectors and self.kind == "conv":
             raise UsageError("--model conv looks at neighbouring pixels, which vectors do not have; use --model mlp")
         if vectors and self.likelihood == "bernoulli":

@@ -1,0 +1,80 @@
+"""`vaeguard fit --model ladder`: a denoiser of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import as_objects, complain_of_unreadable, print_json, progress_bar, say, say_unreadable
+
+if TYPE_CHECKING:
+    from vaeguard import FittedDenoiser
+
+
+def fit_denoiser(
+    data: str,
+    output: str | None,
+    sources: dict[str, str | None],
+    settings: dict[str, Any],
+    *,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Fit as the options say, and say how good it became.
+
+    Raises
+    ------
+    UsageError
+        An option has no meaning for a denoiser.
+    """
+    from vaeguard import UsageError, denoiser_source, new_folder, prepare_run
+    from vaeguard import fit_denoiser as fit
+
+    spec = _spec(settings)
+    clean: Any = sources["clean"]
+    if sources["degrade"] and clean is None:
+        clean = data if Path(data).is_dir() else _grey_images(data, data_dir)
+    elif sources["degrade"]:
+        raise UsageError("--degrade makes the images of DATA noisy; leave out --clean, or give --noisy with it")
+    if output:
+        prepare_run(Path(output), resume=False)
+    source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
+    say_unreadable(source.errors)
+    run = Path(output) if output else new_folder(f"{source.kind}-ladder")
+    say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")
+    with progress_bar("fitting") as progress:
+        found = fit(source, run, spec, progress=progress)
+    if as_json:
+        print_json({**found.to_dict(), "errors": as_objects(found.errors)})
+    else:
+        _say(found)
+    complain_of_unreadable(found.errors, "they are listed above")
+
+
+def _spec(settings: dict[str, Any]) -> Any:
+    """The settings of a denoiser among the options that were given; others are refused."""
+    from vaeguard import DenoiserSpec, UsageError
+
+    known = {item.name for item in dataclasses.fields(DenoiserSpec)}
+    given = {name: value for name, value in settings.items() if value is not None and name != "kind"}
+    if unknown := sorted(set(given) - known):
+        raise UsageError(f"--{unknown[0].replace('_', '-')} has no meaning for --model ladder; leave it out")
+    if settings["kind"] not in (None, "ladder"):
+        raise UsageError(f"--model {settings['kind']} is not fitted that way; use --model ladder")
+    return DenoiserSpec(**given)
+
+
+def _grey_images(data: str, data_dir: str | None) -> list[Any]:
+    from vaeguard import ImageRule, open_images
+
+    return [image[0] for image in open_images(data, rule=ImageRule(channels=1), data_dir=data_dir).images]
+
+
+def _say(found: FittedDenoiser) -> None:
+    how = "by Stein's estimate" if found.mode == "adapt" else "on images held out" if found.held_out else "on the same"
+    click.echo(f"{found.before:.2f} dB before, {found.after:.2f} dB after, {how}; {found.seconds:.0f} s")
+    click.echo(f"ladder VAE: negative ELBO {found.neg_elbo:.3f} nats per pixel")
+    click.echo(f"next: vaeguard denoise SCANS -m {found.run}")

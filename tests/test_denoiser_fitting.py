@@ -1,0 +1,146 @@
+"""A denoiser of one's own, from folders to `denoise -m`."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaeguard
+from vaeguard import DenoiserSpec, RefusedError, UsageError, denoiser_source, fit_denoiser
+
+SPEC = DenoiserSpec(width=6, depth=2, ladder_width=6, latent=(2, 3, 4), steps=25, patch_size=32, from_scratch=True)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Folders of four clean and four noisy photographs of the same names, and one that is noisy only."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:80, :112]
+    for name in ("clean", "noisy"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+    for number in range(5):
+        clean = 127 + 90 * np.sin(x / (4 + number)) * np.cos(y / 9)
+        noisy = np.clip(clean + 20 * rng.standard_normal(clean.shape), 0, 255)
+        Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / "noisy" / "deep" / f"{number}.tif")
+        if number < 4:
+            Image.fromarray(clean.astype(np.uint8)).save(tmp_path / "clean" / "deep" / f"{number}.png")
+    return tmp_path
+
+
+def test_pairs_are_found_by_their_names(folders):
+    source = denoiser_source(noisy=folders / "noisy", clean=folders / "clean", spec=SPEC)
+    assert (source.mode, source.kind, source.images, source.held_out) == ("pairs", "photo", 3, 1)
+    ((path, reason),) = source.errors
+    assert path.endswith("4.tif")
+    assert "no image of that name" in reason
+    clean, noisy, noise = next(source.learn(0))
+    assert 0.05 < (noisy - clean).std() < 0.1
+    assert 0.05 < noise.mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("how", "mode"),
+    [
+        ({"clean": "clean", "degrade": "gaussian:25"}, "degrade"),
+        ({"clean": "clean", "degrade": "photo"}, "degrade"),
+        ({"adapt": "noisy"}, "adapt"),
+    ],
+)
+def test_what_is_given_says_how_it_is_fitted(folders, how, mode):
+    how = {key: folders / value if key != "degrade" else value for key, value in how.items()}
+    source = denoiser_source(**how, spec=SPEC)
+    assert source.mode == mode
+    first, second, noise = next(source.learn(0))
+    assert first.shape == second.shape == (8, 1, 32, 32)
+    assert noise.shape == (8, 1, 1, 1)
+
+
+def test_pages_are_worn_as_documents(tmp_path, printed):
+    for number in range(2):
+        page = np.round(255 * printed(300, 300, number)).astype(np.uint8)
+        Image.fromarray(page).save(tmp_path / f"{number}.png")
+    source = denoiser_source(clean=tmp_path, degrade="document", spec=SPEC)
+    assert source.kind == "document"
+    clean, worn, _ = next(source.learn(0))
+    assert clean.shape == worn.shape
+    assert not np.array_equal(clean, worn)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({}, "--model ladder cleans scans: give --noisy and --clean"),
+        ({"noisy": "noisy"}, "--noisy goes with --clean"),
+        ({"noisy": "noisy", "clean": "clean", "degrade": "photo"}, "--noisy goes with --clean"),
+        ({"adapt": "noisy", "noisy": "noisy"}, "--adapt needs no clean images"),
+        ({"clean": "clean", "degrade": "rain"}, "none of document, photo, gaussian"),
+        ({"clean": "clean", "degrade": "gaussian"}, "such as gaussian:25"),
+        ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is no number of levels"),
+        ({"adapt": "empty"}, "no images in"),
+    ],
+)
+def test_sources_that_do_not_go_together(folders, how, message):
+    (folders / "empty").mkdir()
+    how = {key: folders / value if key != "degrade" else value for key, value in how.items()}
+    with pytest.raises(UsageError, match=message):
+        denoiser_source(**how, spec=SPEC)
+
+
+def test_images_that_are_too_small(tmp_path):
+    Image.fromarray(np.zeros((12, 40), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="at least 16x16 pixels"):
+        denoiser_source(clean=tmp_path, degrade="photo", spec=SPEC)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run fitted on arrays in memory, with what it reported."""
+    rng = np.random.default_rng(0)
+    images = [np.cumsum(rng.integers(0, 5, (64, 64)), axis=1).astype(np.uint8) for _ in range(3)]
+    source = denoiser_source(clean=images, degrade="gaussian:25", spec=SPEC)
+    folder = tmp_path_factory.mktemp("fit") / "run"
+    calls = []
+    found = fit_denoiser(source, folder, SPEC, progress=lambda *call: calls.append(call))
+    assert calls[-1][:2] == (50, 50)
+    return folder, found
+
+
+def test_a_run_holds_all_that_it_should(run):
+    folder, found = run
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "history.csv",
+        "model.onnx",
+        "model.safetensors",
+        "report.json",
+    ]
+    report = json.loads((folder / "report.json").read_text())
+    assert report["after"] == found.after
+    assert report["spec"]["steps"] == 25
+    assert found.before == pytest.approx(20.2, abs=0.5)
+    with pytest.raises(UsageError, match="finished model"):
+        fit_denoiser(denoiser_source(clean=[np.zeros((64, 64), np.uint8)], degrade="photo", spec=SPEC), folder, SPEC)
+
+
+def test_a_run_cleans_scans_and_scores_none(run, folders):
+    folder, _ = run
+    done = vaeguard.denoise_scans(folders / "noisy", folders / "out", model=folder, device="cpu")
+    assert (done.pages, done.errors) == (5, ())
+    sampled = vaeguard.RestoreSettings(samples=2)
+    again = vaeguard.denoise_scans(folders / "noisy", folders / "sampled", sampled, model=folder, device="cpu")
+    assert again.errors == ()
+    one, two = (np.asarray(Image.open(folders / name / "deep" / "0.tif")) for name in ("out", "sampled"))
+    assert not np.array_equal(one, two)
+    with pytest.raises(RefusedError, match="use it with `vaeguard denoise -m`"):
+        vaeguard.load(folder)
+
+
+def test_fits_repeat_with_their_seed(run, tmp_path):
+    folder, _ = run
+    rng = np.random.default_rng(0)
+    images = [np.cumsum(rng.integers(0, 5, (64, 64)), axis=1).astype(np.uint8) for _ in range(3)]
+    fit_denoiser(denoiser_source(clean=images, degrade="gaussian:25", spec=SPEC), tmp_path / "again", SPEC)
+    from vaeguard.model_file import read_tensors
+
+    first, second = (read_tensors(path / "model.safetensors")[0] for path in (folder, tmp_path / "again"))
+    assert all(first[name].equal(second[name]) for name in first)

@@ -1,0 +1,193 @@
+"""`fit --model ladder`: from pairs, clean images or noisy scans to a denoiser of one's own."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.benchmarking.environment import environment
+from vaeguard.denoise_spec import DenoiserSpec
+from vaeguard.denoiser import SHIPPED
+from vaeguard.denoiser_export import read_networks, write_denoiser
+from vaeguard.denoiser_training import (
+    LEARNING_RATE,
+    SPREAD_STEPS,
+    fit_spread,
+    interval_of,
+    paired_elbo_loss,
+    seen_elbo_loss,
+    supervised_loss,
+    train,
+    unsupervised_loss,
+)
+from vaeguard.devices import has_bf16, pick_device, torch_settings
+from vaeguard.direct import DirectDenoiser
+from vaeguard.errors import VaeguardError
+from vaeguard.files import write_text
+from vaeguard.ladder import LadderVAE
+from vaeguard.model_file import write_tensors
+from vaeguard.runs import MODEL_NAME, ONNX_NAME, prepare_run, write_history
+
+if TYPE_CHECKING:
+    from vaeguard.denoiser_sources import DenoiserSource
+    from vaeguard.denoiser_training import Loss
+    from vaeguard.progress import Progress
+
+FINE_TUNING_RATE = 3e-4
+
+
+@dataclass(frozen=True)
+class FittedDenoiser:
+    """What `fit_denoiser` made.
+
+    Attributes
+    ----------
+    run : str
+        The folder with `model.onnx`, for `vaeguard denoise -m`.
+    kind : str
+        `photo` or `document`.
+    mode : str
+        `pairs`, `degrade` or `adapt`.
+    images : int
+        Trained on.
+    held_out : int
+        Images that were kept apart to judge by.
+    before, after : float
+        Mean squared error on held-out patches as a PSNR in dB, of what goes in and of what comes out. Without clean
+        images `before` follows from the measured noise, and `after` is Stein's estimate.
+    neg_elbo : float
+        Of the ladder VAE at the end of training, nats per pixel.
+    errors : tuple of (path, reason)
+        Files that could not be used.
+    seconds : float
+        Wall time.
+    """
+
+    run: str
+    kind: str
+    mode: str
+    images: int
+    held_out: int
+    before: float
+    after: float
+    neg_elbo: float
+    errors: tuple[tuple[str, str], ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {**asdict(self), "errors": [{"path": path, "error": reason} for path, reason in self.errors]}
+
+
+def fit_denoiser(
+    source: DenoiserSource,
+    run: str | Path,
+    spec: DenoiserSpec | None = None,
+    *,
+    progress: Progress | None = None,
+) -> FittedDenoiser:
+    """Fit a denoiser to one's own scans: a direct network for one pass, and beside it a ladder VAE for samples.
+
+    Parameters
+    ----------
+    source : DenoiserSource
+        What to train on; `denoiser_source` finds it.
+    run : path
+        The folder to write: `model.safetensors`, `model.onnx`, `history.csv`, `report.json`.
+    spec : DenoiserSpec or None
+        Shape and training.
+    progress : callable or None
+        Called with steps done, steps in all, a line of text.
+
+    Raises
+    ------
+    UsageError
+        The run folder is in use.
+    VaeguardError
+        Training diverged, or the folder cannot be written.
+    """
+    started = time.perf_counter()
+    spec, run = spec or DenoiserSpec(), Path(run)
+    prepare_run(run, resume=False)
+    device = pick_device(spec.device)
+    with torch_settings(spec.seed, device, spec.threads):
+        try:
+            direct, ladder, history, interval = _trained(source, spec, device, progress)
+        except FloatingPointError as error:
+            raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
+        before, after = source.judge(direct)
+    found = FittedDenoiser(
+        run=str(run),
+        kind=source.kind,
+        mode=source.mode,
+        images=source.images,
+        held_out=source.held_out,
+        before=before,
+        after=after,
+        neg_elbo=history[-1]["neg_elbo"],
+        errors=tuple(source.errors),
+        seconds=time.perf_counter() - started,
+    )
+    _write(run, found, spec, device, direct.cpu(), ladder.cpu(), history, interval)
+    return found
+
+
+def _networks(kind: str, spec: DenoiserSpec, device: str) -> tuple[DirectDenoiser, LadderVAE]:
+    """Fresh networks, or those that ship."""
+    direct, ladder = DirectDenoiser(spec.width, spec.depth), LadderVAE(spec.ladder_width, spec.latent)
+    if not spec.from_scratch:
+        direct, shipped = read_networks(SHIPPED / f"{kind}.onnx")
+        ladder = shipped or ladder
+    return direct.requires_grad_().to(device), ladder.requires_grad_().to(device)
+
+
+def _trained(
+    source: DenoiserSource, spec: DenoiserSpec, device: str, progress: Progress | None
+) -> tuple[DirectDenoiser, LadderVAE, list[dict[str, float]], float]:
+    """Both networks, the history of their training, and the multiple behind the stated interval."""
+    direct, ladder = _networks(source.kind, spec, device)
+    bf16 = has_bf16(device)
+    rate = spec.learning_rate or (LEARNING_RATE if spec.from_scratch else FINE_TUNING_RATE)
+    losses: tuple[Loss, Loss]
+    if source.mode == "adapt":
+        losses = unsupervised_loss(direct), seen_elbo_loss(ladder, source.grain_width, bf16=bf16)
+    else:
+        supervised = supervised_loss(direct, by_noise=source.kind == "photo", bf16=bf16)
+        losses = supervised, paired_elbo_loss(ladder, bf16=bf16)
+
+    def told(done_before: int) -> Progress | None:
+        return progress and (lambda done, _, text: progress(done_before + done, 2 * spec.steps, text))
+
+    direct, squares = train(direct, losses[0], source.learn(0), spec.steps, rate=rate, progress=told(0))
+    ladder, nats = train(ladder, losses[1], source.learn(1), spec.steps, rate=rate, progress=told(spec.steps))
+    fit_spread(direct, source.with_truth(direct, 2), min(SPREAD_STEPS, spec.steps))
+    interval = interval_of(direct, source.with_truth(direct, 3))
+    ends = np.linspace(0, spec.steps, len(squares) + 1)[1:]
+    rows = zip(ends, squares, nats, strict=True)
+    history = [{"step": round(step), "direct_loss": square, "neg_elbo": nat} for step, square, nat in rows]
+    return direct.eval(), ladder.eval(), history, interval
+
+
+def _write(
+    run: Path,
+    found: FittedDenoiser,
+    spec: DenoiserSpec,
+    device: str,
+    direct: DirectDenoiser,
+    ladder: LadderVAE,
+    history: list[dict[str, float]],
+    interval: float,
+) -> None:
+    """Write the run; the model last, then it is complete."""
+    report = {**found.to_dict(), "spec": asdict(spec), **environment(device)}
+    write_history(run, history)
+    write_denoiser(direct, run / ONNX_NAME, found.kind, interval=interval, card=report, ladder=ladder)
+    write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
+    tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
+    tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "denoiser": report})
