@@ -16,6 +16,7 @@ from vaeguard import DEFAULT_FPR, DEVICES, ENGINE_DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from vaeguard import Detector, ImageSet, ModelSpec, Parity, TrainSpec
 
@@ -207,6 +208,20 @@ def _lines(what: str) -> Callable[..., None]:
             say(f"{what} {done}/{total} {text}".strip() + f" ({left:.0f} s left)")
 
     return update
+
+
+@contextlib.contextmanager
+def no_empty_run(run: Path) -> Iterator[None]:
+    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any(run.glob("checkpoint.*")):
+            say(f"go on with the same command and --resume -o {run}")
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            run.rmdir()  # fails unless it is empty
 
 
 def say_unreadable(errors: Sequence[tuple[str, str]]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,6 +19,7 @@ from .common import (
     download_option,
     given,
     json_option,
+    no_empty_run,
     print_json,
     progress_bar,
     read_spec,
@@ -28,9 +28,6 @@ from .common import (
     spec_options,
     warnings_on_stderr,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @click.command()
@@ -75,10 +72,12 @@ def fit(
     if settings["kind"] == "ladder" or any((noisy, clean, degrade, adapt)):
         from .fit_denoiser import fit_denoiser
 
-        fit_denoiser(
-            data, output, {"noisy": noisy, "clean": clean, "degrade": degrade, "adapt": adapt},
-            settings, data_dir=data_dir, as_json=as_json,
-        )  # fmt: skip
+        others = {
+            "normal_classes": normal_classes, "preset": preset_name, "spec": spec_file, "size": size,
+            "channels": channels, "resume": resume or None, "jobs": jobs, "download": download or None,
+        }  # fmt: skip
+        sources = {"noisy": noisy, "clean": clean, "degrade": degrade, "adapt": adapt}
+        fit_denoiser(data, output, sources, {**settings, **others}, data_dir=data_dir, as_json=as_json)
         return
     from vaeguard import ImageRule, UsageError, VaeguardError, fpr_note, new_run, open_images, point_latest, prepare_run
     from vaeguard import fit as fit_model
@@ -100,7 +99,7 @@ def fit(
     depth, height, width = images.images.shape[1:]
     say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{depth}; run folder: {run}")
     started = time.monotonic()
-    with warnings_on_stderr(), _no_empty_run(run), progress_bar("fitting") as progress:
+    with warnings_on_stderr(), no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
             images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
             progress=progress,
@@ -114,20 +113,6 @@ def fit(
     if note := fpr_note(detector.info, DEFAULT_FPR):
         say(f"note: {note}")
     complain_of_unreadable(images.errors, "they are listed above")
-
-
-@contextlib.contextmanager
-def _no_empty_run(run: Path) -> Iterator[None]:
-    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if any(run.glob("checkpoint.*")):
-            say(f"go on with the same command and --resume -o {run}")
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            run.rmdir()  # fails unless it is empty
 
 
 def _specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import as_objects, complain_of_unreadable, print_json, progress_bar, say, say_unreadable
+from .common import as_objects, complain_of_unreadable, no_empty_run, print_json, progress_bar, say, say_unreadable
 
 if TYPE_CHECKING:
     from vaeguard import FittedDenoiser
@@ -39,13 +39,12 @@ def fit_denoiser(
         clean = data if Path(data).is_dir() else _grey_images(data, data_dir)
     elif sources["degrade"]:
         raise UsageError("--degrade makes the images of DATA noisy; leave out --clean, or give --noisy with it")
-    if output:
-        prepare_run(Path(output), resume=False)
-    source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
-    say_unreadable(source.errors)
-    run = Path(output) if output else new_folder(f"{source.kind}-ladder")
-    say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")
-    with progress_bar("fitting") as progress:
+    run = Path(output) if output else new_folder("denoiser-ladder")
+    with no_empty_run(run), progress_bar("fitting") as progress:
+        prepare_run(run, resume=False)
+        source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
+        say_unreadable(source.errors)
+        say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")
         found = fit(source, run, spec, progress=progress)
     if as_json:
         print_json({**found.to_dict(), "errors": as_objects(found.errors)})

@@ -367,3 +367,36 @@ def test_denoise_complains_in_one_sentence(tmp_path, arguments, code, words):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/a.png").write_bytes(b"no picture")
     assert_complains(run("denoise", *arguments, cwd=tmp_path), code, *words)
+
+
+def test_a_denoiser_of_ones_own(tmp_path):
+    noisy_scans(tmp_path)
+    fitted = run("fit", "--adapt", "scans", "--steps", "2", "-o", "own", "--json", cwd=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+    found = json.loads(fitted.stdout)
+    assert (found["mode"], found["kind"], found["images"], found["held_out"]) == ("adapt", "photo", 1, 1)
+    assert found["after"] > found["before"]
+    done = run("denoise", "scans", "-m", "own", "--samples", "2", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pages"] == 2
+    assert_complains(run("score", "scans", "-m", "own", cwd=tmp_path), 4, "own", "vaeguard denoise -m")
+    assert_complains(run("fit", "--adapt", "scans", "-o", "own", cwd=tmp_path), 2, "own", "choose another folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "ladder"), ["--noisy and --clean", "--degrade", "--adapt"]),
+        (("--noisy", "scans"), ["--clean"]),
+        (("scans", "--degrade", "rain"), ["--degrade 'rain'", "gaussian:25"]),
+        (("--adapt", "nowhere"), ["nowhere"]),
+        (("--adapt", "scans", "--epochs", "3"), ["--epochs", "leave it out"]),
+        (("--adapt", "scans", "--resume"), ["--resume", "leave it out"]),
+        (("--adapt", "scans", "--model", "conv"), ["--model conv", "--model ladder"]),
+        (("--adapt", "scans", "--steps", "0"), ["--steps must be above 0"]),
+    ],
+)
+def test_fitting_a_denoiser_complains_in_one_sentence(tmp_path, arguments, words):
+    noisy_scans(tmp_path)
+    assert_complains(run("fit", *arguments, "-o", "own", cwd=tmp_path), 2, *words)
+    assert not (tmp_path / "own").exists()

@@ -15,7 +15,7 @@ from vaeguard.denoiser_training import (
     seen_elbo_loss,
     stein_estimate,
     supervised_loss,
-    train,
+    train_network,
     unsupervised_loss,
 )
 from vaeguard.direct import DirectDenoiser
@@ -55,7 +55,7 @@ def test_a_fit_on_clean_images_learns_and_its_spread_covers():
     net, calls = DirectDenoiser(8, 2), []
     batches = photo_batches(photos(), 0, SPEC)
     loss = supervised_loss(net, by_noise=True)
-    net, losses = train(net, loss, batches, 400, progress=lambda *call: calls.append(call))
+    net, losses = train_network(net, loss, batches, 400, progress=lambda *call: calls.append(call))
     assert calls[-1][:2] == (400, 400)
     assert len(losses) == denoiser_training.HISTORY
     assert losses[-1] < losses[0]
@@ -67,14 +67,14 @@ def test_a_fit_on_clean_images_learns_and_its_spread_covers():
 
 def test_a_fit_without_clean_images_learns_too():
     net = DirectDenoiser(8, 2)
-    net, _ = train(net, unsupervised_loss(net), seen_batches(noisy_photos(), 0, SPEC), 400, rate=3e-3)
+    net, _ = train_network(net, unsupervised_loss(net), seen_batches(noisy_photos(), 0, SPEC), 400, rate=3e-3)
     ours, before = errors_of(net)
     assert ours < 0.7 * before
 
 
 def test_steins_estimate_is_the_error_on_average():
     net = DirectDenoiser(8, 2)
-    net, _ = train(net, supervised_loss(net, by_noise=True), photo_batches(photos(), 0, SPEC), 100)
+    net, _ = train_network(net, supervised_loss(net, by_noise=True), photo_batches(photos(), 0, SPEC), 100)
     estimates, errors = [], []
     with torch.no_grad():
         for clean, noisy, noise in itertools.islice(photo_batches(photos(), 3, SPEC, noise=0.1), 150):
@@ -91,7 +91,7 @@ def test_the_bound_of_the_ladder_falls_and_its_mean_is_cleaner(paired):
         loss, batches = paired_elbo_loss(ladder), photo_batches(photos(), 0, SPEC, noise=0.1)
     else:
         loss, batches = seen_elbo_loss(ladder, 0.0), seen_batches(noisy_photos(), 0, SPEC)
-    ladder, losses = train(ladder, loss, batches, 400, rate=3e-3)
+    ladder, losses = train_network(ladder, loss, batches, 400, rate=3e-3)
     assert losses[-1] < losses[5]
 
     class Mean(torch.nn.Module):
@@ -106,4 +106,4 @@ def test_a_loss_that_is_not_finite_stops():
     net = DirectDenoiser(8, 2)
     batches = ((clean, noisy * float("nan"), noise) for clean, noisy, noise in photo_batches(photos(), 0, SPEC))
     with pytest.raises(FloatingPointError, match="after 1 steps"):
-        train(net, supervised_loss(net, by_noise=True), batches, 10)
+        train_network(net, supervised_loss(net, by_noise=True), batches, 10)

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from vaeguard.classes import parse_classes
     from vaeguard.denoise_spec import DEGRADATIONS, PAPERS, RESTORE_KINDS, DenoiseOutputs, DenoiserSpec, RestoreSettings
     from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
-    from vaeguard.denoiser_batches import page_batches, photo_batches
+    from vaeguard.denoiser_batches import PatchSpec, page_batches, photo_batches, seen_batches
+    from vaeguard.denoiser_export import read_networks
     from vaeguard.denoiser_fitting import FittedDenoiser, fit_denoiser
     from vaeguard.denoiser_sources import DenoiserSource, denoiser_source
+    from vaeguard.denoiser_training import supervised_loss, train_network
     from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans, undone
     from vaeguard.devices import has_bf16
+    from vaeguard.direct import DirectDenoiser
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.model_file import load, save
+    from vaeguard.noise import grain_of, photo_noise
     from vaeguard.ocr import check_tesseract, read_text
     from vaeguard.parity import Parity
     from vaeguard.pictures import draw_reconstructions, pick_examples
@@ -55,11 +59,14 @@ _HOMES = {
     "classes": ("parse_classes",),
     "denoise_spec": ("DEGRADATIONS", "PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "DenoiserSpec", "RestoreSettings"),
     "denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
-    "denoiser_batches": ("page_batches", "photo_batches"),
+    "denoiser_batches": ("PatchSpec", "page_batches", "photo_batches", "seen_batches"),
+    "denoiser_export": ("read_networks",),
     "denoiser_fitting": ("FittedDenoiser", "fit_denoiser"),
     "denoiser_sources": ("DenoiserSource", "denoiser_source"),
+    "denoiser_training": ("supervised_loss", "train_network"),
     "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans", "undone"),
     "devices": ("has_bf16",),
+    "direct": ("DirectDenoiser",),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
     "evaluation": ("evaluate", "rich_tables", "write_evaluation"),
@@ -69,6 +76,7 @@ _HOMES = {
     "inputs": ("read_list",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
     "model_file": ("load", "save"),
+    "noise": ("grain_of", "photo_noise"),
     "ocr": ("check_tesseract", "read_text"),
     "parity": ("Parity",),
     "pictures": ("draw_reconstructions", "pick_examples"),
@@ -102,6 +110,7 @@ __all__ = [
     "DenoiserSpec",
     "Detector",
     "DetectorInfo",
+    "DirectDenoiser",
     "FittedDenoiser",
     "ImageRule",
     "ImageSet",
@@ -110,6 +119,7 @@ __all__ = [
     "ModelSpec",
     "PageReport",
     "Parity",
+    "PatchSpec",
     "RefusedError",
     "RestoreSettings",
     "RestoredPage",
@@ -135,6 +145,7 @@ __all__ = [
     "fpr_note",
     "from_array",
     "from_dict",
+    "grain_of",
     "has_bf16",
     "latest_run",
     "list_images",
@@ -145,6 +156,7 @@ __all__ = [
     "page_batches",
     "parse_classes",
     "photo_batches",
+    "photo_noise",
     "pick_examples",
     "plan_scans",
     "point_latest",
@@ -152,14 +164,18 @@ __all__ = [
     "preset",
     "read_denoiser",
     "read_list",
+    "read_networks",
     "read_text",
     "restore_page",
     "rich_tables",
     "save",
     "score_files",
     "score_set",
+    "seen_batches",
     "shipped_denoiser",
+    "supervised_loss",
     "to_dict",
+    "train_network",
     "undone",
     "verify",
     "watch_files",

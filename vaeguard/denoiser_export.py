@@ -18,12 +18,17 @@ from vaeguard.errors import RefusedError
 from vaeguard.exporting import sealed, translated
 from vaeguard.files import read_sealed, write_bytes
 from vaeguard.ladder import LadderVAE
-from vaeguard.sessions import FORMAT, METADATA
+from vaeguard.sessions import FORMAT, METADATA, Session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+
+SIDES = (64, 72)
+"""Of the images that the export is tried with."""
+PARITY = 1e-4
 
 
 def write_denoiser(
@@ -35,8 +40,30 @@ def write_denoiser(
     card: dict[str, Any],
     ladder: LadderVAE | None = None,
 ) -> None:
-    """Write an `.onnx` file that `vaeguard denoise -m` takes; see `denoiser_bytes`."""
-    write_bytes(path, denoiser_bytes(direct, kind, interval=interval, card=card, ladder=ladder))
+    """Write an `.onnx` file that `vaeguard denoise -m` takes, once it is found to say what PyTorch says.
+
+    The parameters are those of `denoiser_bytes`.
+
+    Raises
+    ------
+    RefusedError
+        ONNX Runtime and PyTorch differ; nothing is written.
+    """
+    content = denoiser_bytes(direct, kind, interval=interval, card=card, ladder=ladder)
+    image, noise = torch.rand(1, 1, *SIDES, generator=torch.Generator().manual_seed(0)), torch.full((1, 1, 1, 1), 0.1)
+    feeds = {"image": image.numpy(), "noise": noise.numpy()}
+    with torch.no_grad():
+        expected = {"restored": direct(image, noise)[0]}
+        if ladder is not None:
+            chance = [torch.zeros(shape) for shape in ladder.chance_shapes(1, *SIDES)]
+            expected["sample"] = ladder(image, noise, chance).restored
+            feeds |= {f"chance_{stride}": each.numpy() for stride, each in zip(STRIDES, chance, strict=True)}
+    found = Session(content, str(path), "cpu", 1).run(list(expected), feeds)
+    for (name, said), exported in zip(expected.items(), found, strict=True):
+        error = float((said - torch.from_numpy(exported)).abs().max())
+        if error > PARITY:
+            raise RefusedError(f"the exported {name} is {error:.1e} away from PyTorch's; update torch and onnxscript")
+    write_bytes(path, content)
 
 
 class _Direct(nn.Module):
@@ -89,14 +116,13 @@ def denoiser_bytes(
     """
     grid = STRIDES[-1] if ladder else GRID
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
-    sides = 8 * grid, 9 * grid
-    inputs = {"image": torch.zeros(2, 1, *sides), "noise": torch.zeros(2, 1, 1, 1)}
+    inputs = {"image": torch.zeros(2, 1, *SIDES), "noise": torch.zeros(2, 1, 1, 1)}
     dynamic: tuple[Any, ...] = {0: batch, 2: grid * height, 3: grid * width}, {0: batch}
     settings: dict[str, Any] = {"kind": kind, "halo": direct.halo, "grid": grid, "interval": interval}
     settings["direct"] = {"width": direct.width, "depth": direct.depth}
     model = _prefixed("direct.", translated(_Direct(direct), inputs, ("restored", "spread"), dynamic))
     if ladder is not None:
-        shapes = ladder.chance_shapes(2, *sides)
+        shapes = ladder.chance_shapes(2, *SIDES)
         inputs |= {f"chance_{stride}": torch.zeros(shape) for stride, shape in zip(STRIDES, shapes, strict=True)}
         finer = [grid // stride for stride in STRIDES]
         dynamic = *dynamic, tuple({0: batch, 2: times * height, 3: times * width} for times in finer)

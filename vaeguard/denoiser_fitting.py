@@ -22,7 +22,7 @@ from vaeguard.denoiser_training import (
     paired_elbo_loss,
     seen_elbo_loss,
     supervised_loss,
-    train,
+    train_network,
     unsupervised_loss,
 )
 from vaeguard.devices import has_bf16, pick_device, torch_settings
@@ -163,8 +163,8 @@ def _trained(
     def told(done_before: int) -> Progress | None:
         return progress and (lambda done, _, text: progress(done_before + done, 2 * spec.steps, text))
 
-    direct, squares = train(direct, losses[0], source.learn(0), spec.steps, rate=rate, progress=told(0))
-    ladder, nats = train(ladder, losses[1], source.learn(1), spec.steps, rate=rate, progress=told(spec.steps))
+    direct, squares = train_network(direct, losses[0], source.learn(0), spec.steps, rate=rate, progress=told(0))
+    ladder, nats = train_network(ladder, losses[1], source.learn(1), spec.steps, rate=rate, progress=told(spec.steps))
     fit_spread(direct, source.with_truth(direct, 2), min(SPREAD_STEPS, spec.steps))
     interval = interval_of(direct, source.with_truth(direct, 3))
     ends = np.linspace(0, spec.steps, len(squares) + 1)[1:]

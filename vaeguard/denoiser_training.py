@@ -39,7 +39,7 @@ HISTORY = 100
 """Rows of a training's history."""
 
 
-def train(
+def train_network(
     net: Net,
     loss_of: Loss,
     batches: Iterator[Batch],

@@ -1,0 +1,130 @@
+"""What can be learned from noisy images alone: three ways, on Berkeley pictures with Gaussian noise of 25 levels.
+
+python -m benchmarks.noisy_only -o FOLDER [--steps 6000]
+
+Trained from scratch on one noisy version of each of the 400 usual training crops, whose clean versions are not looked
+at; tested on BSD68. The ways: the direct network by Stein's estimate, the mean of samples of the ladder VAE, and the
+direct network distilled from these samples. This is the evidence for what `vaeguard fit --adapt` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import vaeguard
+from benchmarks.common import data_dir, write_result
+from benchmarks.restoration import grey, psnr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+    from torch import Tensor
+
+    Floats = npt.NDArray[np.float32]
+
+NOISE = 25 / 255
+SAMPLES, FEW_SAMPLES = 32, 8
+EVERY = 8
+"""Only every eighth picture is restored with many samples."""
+PUBLISHED = "N2V 27.70 to 27.72, N2V2 28.34 (noisy images only); BM3D 28.57; FFDNet 29.19 (clean images)"
+
+
+def noisy_images(name: str, seed: int) -> list[tuple[Floats, Floats]]:
+    """Clean and noisy version of each picture of a set."""
+    rng = np.random.default_rng(seed)
+    clean = [grey(path).astype(np.float32) for path in sorted((data_dir() / name).glob("*.png"))]
+    return [(image, image + np.float32(NOISE) * rng.standard_normal(image.shape, np.float32)) for image in clean]
+
+
+def distilled(
+    run: Path, images: list[Floats], patch: vaeguard.PatchSpec, spec: vaeguard.DenoiserSpec
+) -> Callable[..., Any]:
+    """A direct network trained on samples of the ladder VAE of `run`, as a function of (image, noise)."""
+    _, ladder = vaeguard.read_networks(run / "model.onnx")
+    assert ladder is not None
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for seen, _, noise in vaeguard.seen_batches(images, spec.seed, patch):
+            with torch.no_grad():
+                chance = [torch.randn(shape) for shape in ladder.chance_shapes(len(seen), *seen.shape[2:])]
+                yield ladder(seen, noise, chance).restored, seen, noise
+
+    direct = vaeguard.DirectDenoiser(spec.width, spec.depth)
+    loss = vaeguard.supervised_loss(direct, by_noise=False, bf16=vaeguard.has_bf16("cpu"))
+    direct, _ = vaeguard.train_network(direct, loss, batches(), spec.steps, progress=_say)
+
+    def restore(noisy: Floats, noise: float) -> tuple[Floats, None]:
+        height, width = noisy.shape
+        padded = np.pad(noisy, ((0, -height % 8), (0, -width % 8)), mode="symmetric")
+        with torch.no_grad():
+            restored, _ = direct(torch.from_numpy(padded)[None, None], torch.full((1, 1, 1, 1), noise))
+        return restored[0, 0, :height, :width].numpy(), None
+
+    return restore
+
+
+def main() -> None:
+    """Train, restore, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
+    parser.add_argument("--steps", type=int, default=6000)
+    given = parser.parse_args()
+    spec = vaeguard.DenoiserSpec(steps=given.steps, patch_size=64, batch_size=12, from_scratch=True, device="cpu")
+    patch = vaeguard.PatchSpec(spec.patch_size, spec.batch_size)
+    images = [noisy for _, noisy in noisy_images("bsd400-train", 0)]
+    batches = partial(vaeguard.seen_batches, images, spec=patch)
+    started = time.perf_counter()
+    source = vaeguard.DenoiserSource(
+        "photo", "adapt", len(images), 0, [], batches, batches, vaeguard.grain_of(images)[0]
+    )
+    vaeguard.fit_denoiser(source, given.output, spec, progress=_say)
+    print(f"fitted in {time.perf_counter() - started:.0f} s", flush=True)
+    own = vaeguard.read_denoiser(given.output / "model.onnx", "cpu", 1)
+    assert own is not None
+    torch.manual_seed(spec.seed)
+    ways: dict[str, tuple[Callable[..., Any], int]] = {
+        "direct network by Stein's estimate": (own.restore, 1),
+        "ladder VAE, one sample": (partial(own.restore, samples=1), 1),
+        f"ladder VAE, mean of {FEW_SAMPLES} samples": (partial(own.restore, samples=FEW_SAMPLES), 1),
+        f"ladder VAE, mean of {SAMPLES} samples": (partial(own.restore, samples=SAMPLES), EVERY),
+        "direct network distilled from samples": (distilled(given.output, images, patch, spec), 1),
+        "for comparison: trained on other, clean photographs": (
+            vaeguard.shipped_denoiser("photo", "cpu", 1).restore,
+            1,
+        ),
+    }
+    test = noisy_images("bsd68", 1)
+    rows = []
+    for name, (restore, every) in ways.items():
+        some = test[::every]
+        started = time.perf_counter()
+        found = [restore(noisy, vaeguard.photo_noise(noisy))[0] for _, noisy in some]
+        seconds = time.perf_counter() - started
+        scores = [psnr(clean, restored) for (clean, _), restored in zip(some, found, strict=True)]
+        rows.append(
+            {"way": name, "PSNR, dB": f"{np.mean(scores):.2f}", "pictures": len(some),
+             "MP/s": sum(noisy.size for _, noisy in some) / 1e6 / seconds}
+        )  # fmt: skip
+        print(rows[-1], flush=True)
+    notes = [
+        f"{given.steps} steps for each network; the strength of the noise is estimated, not told. One core.",
+        f"Published on BSD68: {PUBLISHED}.",
+    ]
+    write_result("noisy_only", "Learned from noisy images alone: BSD68, Gaussian noise of 25 levels", rows, notes)
+
+
+def _say(step: int, steps: int, text: str) -> None:
+    if step % 500 == 0:
+        print(f"{step}/{steps} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
