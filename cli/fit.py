@@ -69,7 +69,7 @@ def fit(
     With --model ladder it is a denoiser of your own for `vaeguard denoise -m`: from pairs (--noisy and --clean), from
     clean images (DATA and --degrade), or from noisy photographs alone (--adapt).
     """
-    if settings["kind"] == "ladder" or any((noisy, clean, degrade, adapt)):
+    if settings["kind"] == "ladder" or any((noisy, clean, degrade, adapt, settings["steps"], settings["from_scratch"])):
         from .fit_denoiser import fit_denoiser
 
         others = {

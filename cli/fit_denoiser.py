@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from vaeguard import FittedDenoiser
 
 
+SHAPES = {"width", "depth", "ladder_width", "latent"}
+"""Settings of networks from scratch, for Python only: some options of other models have their names."""
+
+
 def fit_denoiser(
     data: str,
     output: str | None,
@@ -35,10 +39,12 @@ def fit_denoiser(
 
     spec = _spec(settings)
     clean: Any = sources["clean"]
-    if sources["degrade"] and clean is None:
+    if sources["degrade"]:
+        if any(sources[name] for name in ("noisy", "clean", "adapt")):
+            raise UsageError("--degrade makes the images of DATA noisy; leave out --noisy, --clean and --adapt")
         clean = data if Path(data).is_dir() else _grey_images(data, data_dir)
-    elif sources["degrade"]:
-        raise UsageError("--degrade makes the images of DATA noisy; leave out --clean, or give --noisy with it")
+    elif data != "digits":
+        raise UsageError(f"DATA {data!r} goes with --degrade; the folders of scans are named by the options alone")
     run = Path(output) if output else new_folder("denoiser-ladder")
     with no_empty_run(run), progress_bar("fitting") as progress:
         prepare_run(run, resume=False)
@@ -57,7 +63,7 @@ def _spec(settings: dict[str, Any]) -> Any:
     """The settings of a denoiser among the options that were given; others are refused."""
     from vaeguard import DenoiserSpec, UsageError
 
-    known = {item.name for item in dataclasses.fields(DenoiserSpec)}
+    known = {item.name for item in dataclasses.fields(DenoiserSpec)} - SHAPES
     given = {name: value for name, value in settings.items() if value is not None and name != "kind"}
     if unknown := sorted(set(given) - known):
         raise UsageError(f"--{unknown[0].replace('_', '-')} has no meaning for --model ladder; leave it out")
@@ -69,7 +75,9 @@ def _spec(settings: dict[str, Any]) -> Any:
 def _grey_images(data: str, data_dir: str | None) -> list[Any]:
     from vaeguard import ImageRule, open_images
 
-    return [image[0] for image in open_images(data, rule=ImageRule(channels=1), data_dir=data_dir).images]
+    images = open_images(data, rule=ImageRule(channels=1), data_dir=data_dir)
+    say_unreadable(images.errors)
+    return [image[0] for image in images.images]
 
 
 def _say(found: FittedDenoiser) -> None:

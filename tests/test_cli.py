@@ -376,7 +376,7 @@ def test_a_denoiser_of_ones_own(tmp_path):
     found = json.loads(fitted.stdout)
     assert (found["mode"], found["kind"], found["images"], found["held_out"]) == ("adapt", "photo", 1, 1)
     assert found["after"] > found["before"]
-    done = run("denoise", "scans", "-m", "own", "--samples", "2", "--json", cwd=tmp_path)
+    done = run("denoise", "scans", "-m", "own", "--kind", "photo", "--samples", "2", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pages"] == 2
     assert_complains(run("score", "scans", "-m", "own", cwd=tmp_path), 4, "own", "vaeguard denoise -m")
@@ -394,6 +394,10 @@ def test_a_denoiser_of_ones_own(tmp_path):
         (("--adapt", "scans", "--resume"), ["--resume", "leave it out"]),
         (("--adapt", "scans", "--model", "conv"), ["--model conv", "--model ladder"]),
         (("--adapt", "scans", "--steps", "0"), ["--steps must be above 0"]),
+        (("--adapt", "scans", "--latent", "32"), ["--latent", "leave it out"]),
+        (("--adapt", "scans", "--seed", "-1"), ["--seed must be from 0"]),
+        (("scans", "--adapt", "scans"), ["DATA 'scans' goes with --degrade"]),
+        (("--from-scratch",), ["--noisy and --clean"]),
     ],
 )
 def test_fitting_a_denoiser_complains_in_one_sentence(tmp_path, arguments, words):

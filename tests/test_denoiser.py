@@ -127,7 +127,7 @@ def test_the_shipped_weights_are_small_and_say_where_they_come_from(kind):
     made = shipped_denoiser(kind, "cpu", 1)
     assert made.kind == kind
     assert (denoiser.SHIPPED / f"{kind}.onnx").stat().st_size < 3_000_000
-    assert made._whole.record["card"]["recipe"]
+    assert made.card["recipe"]
 
 
 @pytest.mark.parametrize("sigma", [10, 25, 50])

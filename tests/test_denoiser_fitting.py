@@ -56,6 +56,30 @@ def test_what_is_given_says_how_it_is_fitted(folders, how, mode):
     assert noise.shape == (8, 1, 1, 1)
 
 
+def test_small_images_shrink_the_patch_or_are_listed(tmp_path):
+    for number in range(20):
+        Image.fromarray(np.full((64, 64), number, np.uint8)).save(tmp_path / f"{number}.png")
+    Image.fromarray(np.zeros((400, 300), np.uint8)).save(tmp_path / "large.png")
+    Image.fromarray(np.zeros((20, 300), np.uint8)).save(tmp_path / "small.png")
+    source = denoiser_source(clean=tmp_path, degrade="photo", spec=DenoiserSpec())
+    assert source.images + source.held_out == 21
+    ((path, reason),) = source.errors
+    assert path.endswith("small.png")
+    assert "smaller than the 64 pixels" in reason
+
+
+def test_every_page_of_a_scan_counts_and_a_bilevel_one_does_not(tmp_path):
+    grey = [Image.fromarray(np.full((64, 64), 50 * k, np.uint8)) for k in range(3)]
+    grey[0].save(tmp_path / "a.tif", save_all=True, append_images=grey[1:])
+    Image.fromarray(np.zeros((64, 64), np.bool_)).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"no image")
+    source = denoiser_source(clean=tmp_path, degrade="photo", spec=SPEC)
+    assert source.images + source.held_out == 3
+    reasons = dict(source.errors)
+    assert "no page with shades" in reasons[str(tmp_path / "b.png")]
+    assert str(tmp_path) not in reasons[str(tmp_path / "c.png")]
+
+
 def test_pages_are_worn_as_documents(tmp_path, printed):
     for number in range(2):
         page = np.round(255 * printed(300, 300, number)).astype(np.uint8)
@@ -76,7 +100,11 @@ def test_pages_are_worn_as_documents(tmp_path, printed):
         ({"adapt": "noisy", "noisy": "noisy"}, "--adapt needs no clean images"),
         ({"clean": "clean", "degrade": "rain"}, "none of document, photo, gaussian"),
         ({"clean": "clean", "degrade": "gaussian"}, "such as gaussian:25"),
-        ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is no number of levels"),
+        ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is no deviation in levels"),
+        ({"clean": "clean", "degrade": "gaussian:-10"}, "give 0 to 255"),
+        ({"clean": "clean", "degrade": "gaussian:nan"}, "give 0 to 255"),
+        ({"adapt": "noisy", "clean": "clean"}, "--adapt needs no clean images"),
+        ({"noisy": "noisy/deep/0.tif", "clean": "clean"}, "--noisy .* is no folder"),
         ({"adapt": "empty"}, "no images in"),
     ],
 )
@@ -126,13 +154,28 @@ def test_a_run_cleans_scans_and_scores_none(run, folders):
     folder, _ = run
     done = vaeguard.denoise_scans(folders / "noisy", folders / "out", model=folder, device="cpu")
     assert (done.pages, done.errors) == (5, ())
-    sampled = vaeguard.RestoreSettings(samples=2)
+    sampled = vaeguard.RestoreSettings(kind="photo", samples=2)
     again = vaeguard.denoise_scans(folders / "noisy", folders / "sampled", sampled, model=folder, device="cpu")
     assert again.errors == ()
     one, two = (np.asarray(Image.open(folders / name / "deep" / "0.tif")) for name in ("out", "sampled"))
     assert not np.array_equal(one, two)
-    with pytest.raises(RefusedError, match="use it with `vaeguard denoise -m`"):
+    with pytest.raises(RefusedError, match="use it with `vaeguard denoise -m"):
         vaeguard.load(folder)
+    other = vaeguard.denoise_scans(folders / "noisy", folders / "other", model=folder / "model.safetensors")
+    assert other.errors == ()
+
+
+def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, monkeypatch):
+    from vaeguard import denoising
+
+    bare = vaeguard.shipped_denoiser("photo", "cpu", 1)
+    bare.ladder = None
+    monkeypatch.setattr(denoising, "shipped_denoiser", lambda *_: bare)
+    vaeguard.denoise_scans(folders / "noisy", folders / "out")
+    before = sorted(folders.rglob("*"))
+    with pytest.raises(UsageError, match="has no ladder VAE"):
+        vaeguard.denoise_scans(folders / "noisy", folders / "out", vaeguard.RestoreSettings(samples=2))
+    assert sorted(folders.rglob("*")) == before
 
 
 def test_fits_repeat_with_their_seed(run, tmp_path):
@@ -144,3 +187,4 @@ def test_fits_repeat_with_their_seed(run, tmp_path):
 
     first, second = (read_tensors(path / "model.safetensors")[0] for path in (folder, tmp_path / "again"))
     assert all(first[name].equal(second[name]) for name in first)
+    assert (folder / "model.onnx").read_bytes() == (tmp_path / "again/model.onnx").read_bytes()

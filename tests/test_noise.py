@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard.noise import photo_noise, print_noise
+from vaeguard.noise import finest_noise, grain_kernel, grain_of, photo_noise, print_noise
 
 
 def smooth(size=256):
@@ -36,3 +36,24 @@ def test_wide_grain_of_a_large_image_is_not_missed():
 @pytest.mark.parametrize("shape", [(1, 1), (15, 300), (3, 3)])
 def test_an_image_that_is_too_small_has_none(shape):
     assert photo_noise(np.random.default_rng(0).random(shape, np.float32)) == 0
+
+
+@pytest.mark.parametrize("width", [0, 0.4, 0.6, 0.8, 1.0])
+def test_grain_of_any_width_is_told(width):
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:300, :300] / 300
+    images = []
+    for level in (0.05, 0.1, 0.08):
+        white = rng.standard_normal((300, 300))
+        kernel = grain_kernel(width)
+        grain = ndimage.convolve1d(ndimage.convolve1d(white, kernel, 0), kernel, 1)
+        images.append((level, (0.5 + 0.3 * np.sin(3 * x) * y + level * grain).astype(np.float32)))
+    told, ratio = grain_of([image for _, image in images])
+    assert told == pytest.approx(width, abs=0.1)
+    for level, image in images:
+        assert ratio * finest_noise(image) == pytest.approx(level, rel=0.13)
+
+
+def test_images_without_noise_have_no_grain():
+    assert grain_of([np.full((64, 64), 0.5, np.float32)]) == (0.0, 1.0)
+    assert grain_of([]) == (0.0, 1.0)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from vaeguard.denoise_spec import DEGRADATIONS, PAPERS, RESTORE_KINDS, DenoiseOutputs, DenoiserSpec, RestoreSettings
     from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
     from vaeguard.denoiser_batches import PatchSpec, page_batches, photo_batches, seen_batches
-    from vaeguard.denoiser_export import read_networks
+    from vaeguard.denoiser_export import read_networks, write_denoiser
     from vaeguard.denoiser_fitting import FittedDenoiser, fit_denoiser
     from vaeguard.denoiser_sources import DenoiserSource, denoiser_source
-    from vaeguard.denoiser_training import supervised_loss, train_network
+    from vaeguard.denoiser_training import paired_elbo_loss, supervised_loss, train_network
     from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans, undone
     from vaeguard.devices import has_bf16
     from vaeguard.direct import DirectDenoiser
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vaeguard.images import ImageRule
     from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.ladder import LadderVAE
     from vaeguard.model_file import load, save
     from vaeguard.noise import grain_of, photo_noise
     from vaeguard.ocr import check_tesseract, read_text
@@ -60,10 +61,10 @@ _HOMES = {
     "denoise_spec": ("DEGRADATIONS", "PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "DenoiserSpec", "RestoreSettings"),
     "denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
     "denoiser_batches": ("PatchSpec", "page_batches", "photo_batches", "seen_batches"),
-    "denoiser_export": ("read_networks",),
+    "denoiser_export": ("read_networks", "write_denoiser"),
     "denoiser_fitting": ("FittedDenoiser", "fit_denoiser"),
     "denoiser_sources": ("DenoiserSource", "denoiser_source"),
-    "denoiser_training": ("supervised_loss", "train_network"),
+    "denoiser_training": ("paired_elbo_loss", "supervised_loss", "train_network"),
     "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans", "undone"),
     "devices": ("has_bf16",),
     "direct": ("DirectDenoiser",),
@@ -75,6 +76,7 @@ _HOMES = {
     "images": ("ImageRule",),
     "inputs": ("read_list",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
+    "ladder": ("LadderVAE",),
     "model_file": ("load", "save"),
     "noise": ("grain_of", "photo_noise"),
     "ocr": ("check_tesseract", "read_text"),
@@ -116,6 +118,7 @@ __all__ = [
     "ImageSet",
     "InputsSkippedError",
     "Inspection",
+    "LadderVAE",
     "ModelSpec",
     "PageReport",
     "Parity",
@@ -154,6 +157,7 @@ __all__ = [
     "new_run",
     "open_images",
     "page_batches",
+    "paired_elbo_loss",
     "parse_classes",
     "photo_batches",
     "photo_noise",
@@ -179,6 +183,7 @@ __all__ = [
     "undone",
     "verify",
     "watch_files",
+    "write_denoiser",
     "write_evaluation",
     "write_images",
     "write_triton",

@@ -86,7 +86,11 @@ class DenoiseOutputs:
 
 @dataclass(frozen=True)
 class DenoiserSpec:
-    """The shape of a denoiser and how it is trained: the direct network, and the ladder VAE beside it."""
+    """The shape of a denoiser and how it is trained: the direct network, and the ladder VAE beside it.
+
+    `width`, `depth`, `ladder_width` and `latent` are those of networks that are trained from scratch; the ones that
+    ship have their own.
+    """
 
     width: int = 40
     depth: int = 6
@@ -102,6 +106,8 @@ class DenoiserSpec:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        if self.seed < 0 or self.seed >= 2**62:
+            raise UsageError(f"--seed must be from 0 to below 2**62, not {self.seed}")
         for name in ("width", "depth", "ladder_width", "steps", "batch_size", "learning_rate", "threads"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

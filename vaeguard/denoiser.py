@@ -51,6 +51,10 @@ class Denoiser:
         Tiles start at multiples of this.
     ladder : dict or None
         The shape of the ladder VAE in the file, if there is one to draw samples from.
+    interval : float
+        So many times the spread that the network states hold nine of ten clean pixels.
+    card : dict
+        Where the weights come from.
     fingerprint : str
         Differs wherever the bits of a result might.
     """
@@ -62,6 +66,7 @@ class Denoiser:
         self.kind: str = settings["kind"]
         self.grid: int = settings["grid"]
         self.interval: float = settings["interval"]
+        self.card: dict[str, Any] = session.record["card"]
         self.ladder: dict[str, Any] | None = settings.get("ladder")
         self.fingerprint = f"onnx {self.device} {digest}"
         self._halo: int = settings["halo"]
@@ -83,8 +88,8 @@ class Denoiser:
             return -(-self._halo // self.grid) * self.grid
         if not self.ladder:
             raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw samples from; leave out --samples")
-        reach: int = self.ladder["halo"]
-        return reach
+        reach: int = max(self.ladder["halo"], self._halo)
+        return -(-reach // self.grid) * self.grid
 
     def restore(
         self, plane: Floats, noise: float, *, spread: bool = False, samples: int = 0
@@ -100,7 +105,8 @@ class Denoiser:
         spread : bool
             Also return the expected absolute error.
         samples : int
-            Take the mean of so many samples of the posterior, instead of one direct pass.
+            Take the mean of so many samples of the posterior, instead of one direct pass; `spread` stays that of the
+            direct pass.
 
         Returns
         -------

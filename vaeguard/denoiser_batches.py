@@ -116,7 +116,9 @@ def pair_batches(
         yield clean, noisy, noises[chosen].view(-1, 1, 1, 1)
 
 
-def seen_batches(images: Sequence[Floats], seed: int, spec: PatchSpec | None = None) -> Iterator[Batch]:
+def seen_batches(
+    images: Sequence[Floats], seed: int, spec: PatchSpec | None = None, *, grain: tuple[float, float] | None = None
+) -> Iterator[Batch]:
     """Patches of noisy images without clean ones, and fresh grain as theirs.
 
     Parameters
@@ -127,6 +129,8 @@ def seen_batches(images: Sequence[Floats], seed: int, spec: PatchSpec | None = N
         For all chance.
     spec : PatchSpec or None
         How patches are drawn.
+    grain : (float, float) or None
+        What `grain_of` says of the collection; None asks it of these images.
 
     Yields
     ------
@@ -140,13 +144,13 @@ def seen_batches(images: Sequence[Floats], seed: int, spec: PatchSpec | None = N
     spec = spec or PatchSpec()
     generator = torch.Generator().manual_seed(seed)
     draw = _Drawer([images], spec, np.random.default_rng(seed))
-    width, ratio = grain_of(images)
+    width, ratio = grain or grain_of(images)
     noises = torch.tensor([photo_noise(image) for image in images])
     deviations = torch.tensor([ratio * finest_noise(image) for image in images])
     while True:
         (seen,), chosen = draw.patches()
-        grain = deviations[chosen].view(-1, 1, 1, 1) * draw_grain(seen.shape, width, generator)
-        yield seen, grain, noises[chosen].view(-1, 1, 1, 1)
+        fresh = deviations[chosen].view(-1, 1, 1, 1) * draw_grain(seen.shape, width, generator)
+        yield seen, fresh, noises[chosen].view(-1, 1, 1, 1)
 
 
 def page_batches(

@@ -61,7 +61,7 @@ class FittedDenoiser:
         Mean squared error on held-out patches as a PSNR in dB, of what goes in and of what comes out. Without clean
         images `before` follows from the measured noise, and `after` is Stein's estimate.
     neg_elbo : float
-        Of the ladder VAE at the end of training, nats per pixel.
+        Of the ladder VAE at the end of training, nats per pixel; with clean images that of a second noisy view.
     errors : tuple of (path, reason)
         Files that could not be used.
     seconds : float
@@ -93,6 +93,10 @@ def fit_denoiser(
 ) -> FittedDenoiser:
     """Fit a denoiser to one's own scans: a direct network for one pass, and beside it a ladder VAE for samples.
 
+    Both start from the weights that ship, where there are any and nothing else is asked for. The interval behind the
+    stated uncertainty is measured on images held out; without clean ones against what is restored with fresh grain,
+    which tells how well the network knows itself, and not how well it knows the scene.
+
     Parameters
     ----------
     source : DenoiserSource
@@ -117,10 +121,10 @@ def fit_denoiser(
     device = pick_device(spec.device)
     with torch_settings(spec.seed, device, spec.threads):
         try:
-            direct, ladder, history, interval = _trained(source, spec, device, progress)
+            trained = _trained(source, spec, device, progress)
         except FloatingPointError as error:
             raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
-        before, after = source.judge(direct)
+        before, after = source.judge(trained.direct)
     found = FittedDenoiser(
         run=str(run),
         kind=source.kind,
@@ -129,30 +133,35 @@ def fit_denoiser(
         held_out=source.held_out,
         before=before,
         after=after,
-        neg_elbo=history[-1]["neg_elbo"],
+        neg_elbo=trained.history[-1]["neg_elbo"],
         errors=tuple(source.errors),
         seconds=time.perf_counter() - started,
     )
-    _write(run, found, spec, device, direct.cpu(), ladder.cpu(), history, interval)
+    _write(run, found, spec, device, trained)
     return found
 
 
-def _networks(kind: str, spec: DenoiserSpec, device: str) -> tuple[DirectDenoiser, LadderVAE]:
-    """Fresh networks, or those that ship."""
-    direct, ladder = DirectDenoiser(spec.width, spec.depth), LadderVAE(spec.ladder_width, spec.latent)
-    if not spec.from_scratch:
-        direct, shipped = read_networks(SHIPPED / f"{kind}.onnx")
-        ladder = shipped or ladder
-    return direct.requires_grad_().to(device), ladder.requires_grad_().to(device)
+@dataclass(frozen=True)
+class _Trained:
+    direct: DirectDenoiser
+    ladder: LadderVAE
+    history: list[dict[str, float]]
+    interval: float
 
 
-def _trained(
-    source: DenoiserSource, spec: DenoiserSpec, device: str, progress: Progress | None
-) -> tuple[DirectDenoiser, LadderVAE, list[dict[str, float]], float]:
-    """Both networks, the history of their training, and the multiple behind the stated interval."""
-    direct, ladder = _networks(source.kind, spec, device)
+def _networks(kind: str, spec: DenoiserSpec) -> tuple[DirectDenoiser | None, LadderVAE | None]:
+    """The networks that ship, to start from."""
+    return (None, None) if spec.from_scratch else read_networks(SHIPPED / f"{kind}.onnx")
+
+
+def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, progress: Progress | None) -> _Trained:
+    shipped = _networks(source.kind, spec)
+    direct = shipped[0] or DirectDenoiser(spec.width, spec.depth)
+    ladder = shipped[1] or LadderVAE(spec.ladder_width, spec.latent)
+    direct.requires_grad_().to(device)
+    ladder.requires_grad_().to(device)
+    rates = [spec.learning_rate or (FINE_TUNING_RATE if net else LEARNING_RATE) for net in shipped]
     bf16 = has_bf16(device)
-    rate = spec.learning_rate or (LEARNING_RATE if spec.from_scratch else FINE_TUNING_RATE)
     losses: tuple[Loss, Loss]
     if source.mode == "adapt":
         losses = unsupervised_loss(direct), seen_elbo_loss(ladder, source.grain_width, bf16=bf16)
@@ -163,31 +172,30 @@ def _trained(
     def told(done_before: int) -> Progress | None:
         return progress and (lambda done, _, text: progress(done_before + done, 2 * spec.steps, text))
 
-    direct, squares = train_network(direct, losses[0], source.learn(0), spec.steps, rate=rate, progress=told(0))
-    ladder, nats = train_network(ladder, losses[1], source.learn(1), spec.steps, rate=rate, progress=told(spec.steps))
-    fit_spread(direct, source.with_truth(direct, 2), min(SPREAD_STEPS, spec.steps))
-    interval = interval_of(direct, source.with_truth(direct, 3))
+    direct, squares = train_network(direct, losses[0], source.learn(0), spec.steps, rate=rates[0], progress=told(0))
+    ladder, nats = train_network(
+        ladder, losses[1], source.learn(1), spec.steps, rate=rates[1], progress=told(spec.steps)
+    )
+    if progress:
+        progress(2 * spec.steps, 2 * spec.steps, "expected errors, export")
+    fit_spread(direct, source.with_truth(direct, source.learn(2)), min(SPREAD_STEPS, spec.steps))
+    interval = interval_of(direct, source.with_truth(direct, source.judged(3)))
     ends = np.linspace(0, spec.steps, len(squares) + 1)[1:]
     rows = zip(ends, squares, nats, strict=True)
     history = [{"step": round(step), "direct_loss": square, "neg_elbo": nat} for step, square, nat in rows]
-    return direct.eval(), ladder.eval(), history, interval
+    return _Trained(direct.eval(), ladder.eval(), history, interval)
 
 
-def _write(
-    run: Path,
-    found: FittedDenoiser,
-    spec: DenoiserSpec,
-    device: str,
-    direct: DirectDenoiser,
-    ladder: LadderVAE,
-    history: list[dict[str, float]],
-    interval: float,
-) -> None:
-    """Write the run; the model last, then it is complete."""
-    report = {**found.to_dict(), "spec": asdict(spec), **environment(device)}
-    write_history(run, history)
-    write_denoiser(direct, run / ONNX_NAME, found.kind, interval=interval, card=report, ladder=ladder)
-    write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
+def _write(run: Path, found: FittedDenoiser, spec: DenoiserSpec, device: str, trained: _Trained) -> None:
+    """Write the run: the weights first, which took long, then what is made of them."""
+    direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
+    shapes = {"width": direct.width, "depth": direct.depth, "ladder_width": ladder.width, "latent": ladder.latent}
+    how = {"kind": found.kind, "mode": found.mode, "images": found.images, "spec": asdict(spec) | shapes}
+    report = {**found.to_dict(), **how, **environment(device)}
     tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
     tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
-    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "denoiser": report})
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": trained.interval, "denoiser": report})
+    write_history(run, trained.history)
+    write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
+    # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
+    write_denoiser(direct, run / ONNX_NAME, found.kind, interval=trained.interval, card=how, ladder=ladder)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from vaeguard.denoise_spec import DEGRADATIONS, DenoiserSpec
 from vaeguard.denoiser_batches import PatchSpec, page_batches, pair_batches, photo_batches, seen_batches
 from vaeguard.denoiser_training import stein_estimate
-from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.folders import list_images
 from vaeguard.images import read_bytes
 from vaeguard.noise import grain_of, photo_noise, print_noise
@@ -37,6 +38,9 @@ LARGEST_PAGE = 4_000_000
 """Of a larger page, a part of so many pixels is taken."""
 HELD_OUT = 0.1
 JUDGED_BATCHES = 40
+JUDGING_SEED = 1000
+LEAST_ERROR = 1e-6
+MOST_FIT, SMALLEST_PATCH = 0.9, 16
 PAGE_SIDE = 640
 LETTERS_PER_BLOCK = 3
 
@@ -74,7 +78,7 @@ class DenoiserSource:
         """PSNR in dB of what goes in and of what comes out; without clean images by Stein's estimate."""
         device = next(direct.parameters()).device
         sums = np.zeros(2)
-        batches = self.judged(1)
+        batches = self.judged(JUDGING_SEED)
         with torch.no_grad():
             for _ in range(JUDGED_BATCHES):
                 first, second, noise = (each.to(device) for each in next(batches))
@@ -83,19 +87,30 @@ class DenoiserSource:
                 else:
                     restored = direct(second, noise)[0].clamp(0, 1)
                     sums += [float((each - first).square().mean()) for each in (second, restored)]
-        before, after = -10 * np.log10(np.maximum(sums / JUDGED_BATCHES, 1e-10))
+        # An estimate from few patches may fall below zero.
+        before, after = -10 * np.log10(np.maximum(sums / JUDGED_BATCHES, LEAST_ERROR))
         return float(before), float(after)
 
-    def with_truth(self, direct: DirectDenoiser, seed: int) -> Iterator[Batch]:
+    def with_truth(self, direct: DirectDenoiser, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches of (clean, noisy, noise); where nothing is clean, what is restored is, and gets fresh grain."""
         device = next(direct.parameters()).device
-        for first, second, noise in self.judged(seed):
+        for first, second, noise in batches:
             if self.mode == "adapt":
                 with torch.no_grad():
                     restored = direct(first.to(device), noise.to(device))[0].clamp(0, 1).cpu()
                 yield restored, restored + second, noise
             else:
                 yield first, second, noise
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """One grey page, 0 to 1, and beside it, of a pair, the clean one."""
+
+    path: str
+    plane: Floats
+    dpi: float | None = None
+    clean: Floats | None = None
 
 
 def denoiser_source(
@@ -130,7 +145,7 @@ def denoiser_source(
     """
     spec = spec or DenoiserSpec()
     if adapt is not None:
-        if noisy is not None or degrade is not None:
+        if noisy is not None or clean is not None or degrade is not None:
             raise UsageError("--adapt needs no clean images; leave out --noisy, --clean and --degrade")
         return _adapted(adapt, spec)
     if noisy is not None:
@@ -145,91 +160,85 @@ def denoiser_source(
 
 
 def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
-    pages, errors = _pages(list_images([folder], SCAN_SUFFIXES), spec)
-    for name, _ in (page for page in pages if page_kind(_levels(page[1])) == "document"):
-        errors.append((name, "it is a page of print: its stains can only be learned from clean pages; use pairs"))
-    refused = {name for name, _ in errors}
-    images = [page for name, page in pages if name not in refused]
-    learn, judge, patch = _halves(images, spec, errors, str(folder))
+    errors: list[tuple[str, str]] = []
+    scans = _read([(path, None) for path in list_images([folder], SCAN_SUFFIXES)], spec.seed, errors)
+    printed = {scan.path for scan in scans if page_kind(_levels(scan.plane), scan.dpi) == "document"}
+    errors += [
+        (path, "it is a page of print: stains are learned from clean pages; use pairs") for path in sorted(printed)
+    ]
+    learn, judge, patch = _halves([scan for scan in scans if scan.path not in printed], spec, errors, folder)
+    planes = [[scan.plane for scan in part] for part in (learn, judge or learn)]
+    grain = grain_of(planes[0])
     return DenoiserSource(
         kind="photo",
         mode="adapt",
         images=len(learn),
         held_out=len(judge),
         errors=errors,
-        learn=lambda seed: seen_batches(learn, spec.seed + seed, patch),
-        judged=lambda seed: seen_batches(judge or learn, spec.seed + seed, patch),
-        grain_width=grain_of(images)[0],
+        learn=lambda seed: seen_batches(planes[0], spec.seed + seed, patch, grain=grain),
+        judged=lambda seed: seen_batches(planes[1], spec.seed + seed, patch, grain=grain),
+        grain_width=grain[0],
     )
 
 
 def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
+    for option, folder in (("--noisy", noisy), ("--clean", clean)):
+        if not folder.is_dir():
+            raise UsageError(f"{option} {str(folder)!r} is no folder; give the folder of the images")
     errors: list[tuple[str, str]] = []
-    pairs: list[tuple[Floats, Floats]] = []
     found = {str(Path(path).relative_to(clean).with_suffix("")): path for path in list_images([clean], SCAN_SUFFIXES)}
-    paths = list_images([noisy], SCAN_SUFFIXES)
-    kinds: list[str] = []
-    pixels = 0
-    for path in np.random.default_rng(spec.seed).permutation(paths).tolist():
-        other = found.get(str(Path(path).relative_to(noisy).with_suffix("")))
-        if other is None:
+    names: list[tuple[str, str | None]] = []
+    for path in list_images([noisy], SCAN_SUFFIXES):
+        if other := found.get(str(Path(path).relative_to(noisy).with_suffix(""))):
+            names.append((path, other))
+        else:
             errors.append((path, f"there is no image of that name in {str(clean)!r}"))
-            continue
-        try:
-            before, after = (_grey_page(each) for each in (path, other))
-        except UnreadableError as error:
-            errors.append((error.path, error.reason))
-            continue
-        if before.shape != after.shape:
-            errors.append((path, f"it is {before.shape} and {other!r} {after.shape}, height and width"))
-            continue
-        kinds.append(page_kind(_levels(after)))
-        pairs.append((before, after))
-        pixels += before.size
-        if pixels > MOST_PIXELS:
-            break
-    kind = max(("photo", "document"), key=kinds.count)
-    told = [_with_noise(before, after, kind) for before, after in pairs]
-    learn, judge, patch = _halves(told, spec, errors, str(noisy))
+    scans = _read(names, spec.seed, errors)
+    told = [page_kind(_levels(scan.clean), scan.dpi) for scan in scans if scan.clean is not None]
+    kind = max(("photo", "document"), key=told.count)
+    learn, judge, patch = _halves(scans, spec, errors, noisy)
+    pairs = [[_pair(scan, kind) for scan in part] for part in (learn, judge)]
     return DenoiserSource(
         kind=kind,
         mode="pairs",
         images=len(learn),
         held_out=len(judge),
         errors=errors,
-        learn=lambda seed: pair_batches(learn, spec.seed + seed, patch),
-        judged=lambda seed: pair_batches(judge or learn, spec.seed + seed, patch),
+        learn=lambda seed: pair_batches(pairs[0], spec.seed + seed, patch),
+        judged=lambda seed: pair_batches(pairs[1] or pairs[0], spec.seed + seed, patch),
     )
 
 
-def _with_noise(before: Floats, after: Floats, kind: str) -> tuple[Floats, Floats, float]:
+def _pair(scan: _Scan, kind: str) -> tuple[Floats, Floats, float]:
     """A pair as the denoiser sees it, a document divided by its paper, and how strong its noise is."""
+    assert scan.clean is not None
     if kind == "photo":
-        return before, after, photo_noise(before)
-    divided = divided_page(before)
-    return divided, np.minimum(divided_page(after), np.float32(1)), print_noise(divided)
+        return scan.plane, scan.clean, photo_noise(scan.plane)
+    divided = divided_page(scan.plane, scan.dpi)
+    return divided, np.minimum(divided_page(scan.clean, scan.dpi), np.float32(1)), print_noise(divided)
 
 
 def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: DenoiserSpec) -> DenoiserSource:
     kind, _, level = degrade.partition(":")
     if kind not in ("photo", "document", "gaussian") or bool(level) != (kind == "gaussian"):
         raise UsageError(f"--degrade {degrade!r} is none of {', '.join(DEGRADATIONS)}, such as gaussian:25")
-    try:
-        noise = float(level) / 255 if level else None
-    except ValueError as error:
-        raise UsageError(f"--degrade {degrade!r}: {level!r} is no number of levels, such as gaussian:25") from error
+    noise = _noise_level(degrade, level) if level else None
     errors: list[tuple[str, str]] = []
     if isinstance(clean, str | Path):
-        pages, errors = _pages(list_images([clean], SCAN_SUFFIXES), spec)
-        images = [page for _, page in pages]
+        scans = _read([(path, None) for path in list_images([clean], SCAN_SUFFIXES)], spec.seed, errors)
+        where: str | Path = clean
     else:
-        images = [image.astype(np.float32) / np.float32(255) for image in clean]
-    learn, judge, patch = _halves(images, spec, errors, str(clean) if isinstance(clean, str | Path) else "the images")
+        order = np.random.default_rng(spec.seed).permutation(len(clean))
+        scans = [_Scan(f"image {k}", clean[k].astype(np.float32) / np.float32(255)) for k in order]
+        where = "the images"
+    learn, judge, patch = _halves(scans, spec, errors, where)
 
-    def batches(some: Sequence[Floats]) -> Callable[[int], Iterator[Batch]]:
+    def batches(some: list[_Scan]) -> Callable[[int], Iterator[Batch]]:
         if kind == "document":
-            return lambda seed: page_batches(_Cutter(some), spec.seed + seed, patch)
-        return lambda seed: photo_batches([_levels(image) for image in some], spec.seed + seed, patch, noise=noise)
+            cutter = _Cutter(some)
+            return lambda seed: page_batches(cutter, spec.seed + seed, patch)
+        levels = [_levels(scan.plane) for scan in some]
+        return lambda seed: photo_batches(levels, spec.seed + seed, patch, noise=noise)
 
     return DenoiserSource(
         kind="document" if kind == "document" else "photo",
@@ -242,83 +251,115 @@ def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: Denoiser
     )
 
 
+def _noise_level(degrade: str, level: str) -> float:
+    try:
+        noise = float(level)
+    except ValueError:
+        noise = -1.0
+    if not 0 < noise <= 255:
+        raise UsageError(
+            f"--degrade {degrade!r}: {level!r} is no deviation in levels; give 0 to 255, as in gaussian:25"
+        )
+    return noise / 255
+
+
 class _Cutter:
     """Cuts parts of clean pages, divided by their paper, and tells how large their letters may be."""
 
-    def __init__(self, pages: Sequence[Floats]) -> None:
-        self.pages = [np.minimum(divided_page(page), np.float32(1)) for page in pages]
+    def __init__(self, scans: Sequence[_Scan]) -> None:
+        self.pages = [
+            (np.minimum(divided_page(scan.plane, scan.dpi), np.float32(1)), block_pixels(scan.plane.shape[1], scan.dpi))
+            for scan in scans
+        ]
 
     def __call__(self, rng: np.random.Generator) -> tuple[Floats, int]:
-        page = self.pages[rng.integers(len(self.pages))]
-        letters = LETTERS_PER_BLOCK * block_pixels(page.shape[1])
+        page, block = self.pages[rng.integers(len(self.pages))]
         page = np.pad(page, [(0, max(0, PAGE_SIDE - side)) for side in page.shape], constant_values=1)
         top, left = (rng.integers(side - PAGE_SIDE + 1) for side in page.shape)
-        return page[top : top + PAGE_SIDE, left : left + PAGE_SIDE], letters
+        return page[top : top + PAGE_SIDE, left : left + PAGE_SIDE], LETTERS_PER_BLOCK * block
 
 
 def _halves(
-    images: list[Any], spec: DenoiserSpec, errors: list[tuple[str, str]], where: str
-) -> tuple[list[Any], list[Any], PatchSpec]:
-    """Images to learn from, those to judge by, and how patches are drawn; all are shuffled already."""
-    sides = [min(_plane(image).shape) for image in images]
-    size = min(spec.patch_size, max(sides, default=0) // 8 * 8)
-    if size < 16:
+    scans: list[_Scan], spec: DenoiserSpec, errors: list[tuple[str, str]], where: str | Path
+) -> tuple[list[_Scan], list[_Scan], PatchSpec]:
+    """Scans to learn from, those to judge by, and how patches are drawn; the scans are in random order already.
+
+    Patches are as large as nine of ten scans allow; what is smaller is listed among the errors.
+    """
+    sides = [min(scan.plane.shape) for scan in scans]
+    size = min(spec.patch_size, int(np.quantile(sides, 1 - MOST_FIT, method="lower")) // 8 * 8 if sides else 0)
+    if size < SMALLEST_PATCH:
         reason = f" ({errors[0][0]!r}: {errors[0][1]})" if errors else ""
-        raise UsageError(f"{where!r} holds nothing of at least 16x16 pixels to train on{reason}; give larger images")
-    large = [image for image, side in zip(images, sides, strict=True) if side >= size]
+        raise UsageError(
+            f"{str(where)!r} holds too little of at least 16x16 pixels to train on{reason}; give larger images"
+        )
+    large = [scan for scan, side in zip(scans, sides, strict=True) if side >= size]
+    errors += [
+        (scan.path, f"it is smaller than the {size} pixels of a patch")
+        for scan, side in zip(scans, sides, strict=True)
+        if side < size
+    ]
     apart = min(len(large) - 1, max(1, round(HELD_OUT * len(large)))) if len(large) > 1 else 0
     return large[apart:], large[:apart], PatchSpec(size=size, batch=spec.batch_size)
 
 
-def _plane(image: Any) -> Floats:
-    plane: Floats = image[0] if isinstance(image, tuple) else image
-    return plane
+def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple[str, str]]) -> list[_Scan]:
+    """Grey pages of scans, each with the clean file of its pair, if any: in random order, as many as memory may hold.
 
-
-def _pages(paths: list[str], spec: DenoiserSpec) -> tuple[list[tuple[str, Floats]], list[tuple[str, str]]]:
-    """Grey pages in random order, as many as memory may hold, and what could not be read."""
-    errors: list[tuple[str, str]] = []
-    pages: list[tuple[str, Floats]] = []
+    What cannot be read goes to `errors`.
+    """
+    rng = np.random.default_rng(seed)
+    scans: list[_Scan] = []
     pixels = 0
-    rng = np.random.default_rng(spec.seed)
-    for path in rng.permutation(paths).tolist():
+    for number in rng.permutation(len(names)):
+        path, clean = names[number]
         try:
-            pages.append((path, _part(_grey_page(path), rng)))
+            for scan in _pages(path, clean, rng):
+                scans.append(scan)
+                pixels += scan.plane.size * (1 if clean is None else 2)
         except UnreadableError as error:
-            errors.append((path, error.reason))
-            continue
-        pixels += pages[-1][1].size
+            errors.append((error.path, error.reason))
         if pixels > MOST_PIXELS:
             break
-    return pages, errors
+    return scans
 
 
-def _part(page: Floats, rng: np.random.Generator) -> Floats:
-    """A part of a page that would be too large."""
-    rows = max(1, min(page.shape[0], LARGEST_PAGE // page.shape[1]))
-    top = int(rng.integers(page.shape[0] - rows + 1))
-    return page[top : top + rows]
-
-
-def _grey_page(path: str) -> Floats:
-    """The first page of a scan, as the mean of its colours, 0 to 1.
+def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_Scan]:
+    """The pages of a scan, large ones cut, with those of the clean file.
 
     Raises
     ------
     UnreadableError
-        It cannot be read, or is bilevel.
+        A file cannot be read, or the two do not agree.
     """
-    try:
-        page = next(scan_pages(read_bytes(path), path))
-    except (StopIteration, RefusedError) as error:
-        raise UnreadableError(path, str(error) or "it has no page that can be restored") from error
-    if page.pixels.dtype == np.bool_:
-        raise UnreadableError(path, "it is bilevel and has no grain; leave it out")
-    full = np.float32(np.iinfo(page.pixels.dtype).max)
-    planes = page.pixels[..., None] if page.pixels.ndim == 2 else page.pixels
-    colours = planes[..., : planes.shape[2] - (planes.shape[2] in (2, 4))]
-    grey: Floats = colours.mean(axis=2, dtype=np.float32) / full
-    return grey
+    cleans = _grey_pages(clean) if clean else repeat(None)
+    for (plane, dpi), other in zip(_grey_pages(path), cleans, strict=False):
+        if other is not None and other[0].shape != plane.shape:
+            raise UnreadableError(path, f"it is {plane.shape} and {clean!r} {other[0].shape}, height and width")
+        rows = max(1, min(plane.shape[0], LARGEST_PAGE // plane.shape[1]))
+        part = slice(top := int(rng.integers(plane.shape[0] - rows + 1)), top + rows)
+        yield _Scan(path, plane[part].copy(), dpi, None if other is None else other[0][part].copy())
+
+
+def _grey_pages(path: str) -> Iterator[tuple[Floats, float | None]]:
+    """The pages of a scan that have grain, as the mean of their colours, 0 to 1, and their dpi.
+
+    Raises
+    ------
+    UnreadableError
+        It cannot be read, or has no such page.
+    """
+    some = False
+    for page in scan_pages(read_bytes(path), path):
+        if page.pixels.dtype == np.bool_:
+            continue
+        some = True
+        full = np.float32(np.iinfo(page.pixels.dtype).max)
+        planes = page.pixels[..., None] if page.pixels.ndim == 2 else page.pixels
+        colours = planes[..., : planes.shape[2] - (planes.shape[2] in (2, 4))]
+        yield colours.mean(axis=2, dtype=np.float32) / full, page.dpi
+    if not some:
+        raise UnreadableError(path, "it has no page with shades of grey or colours; leave it out")
 
 
 def _levels(page: Floats) -> Levels:

@@ -166,7 +166,10 @@ def paired_elbo_loss(ladder: LadderVAE, *, bf16: bool = False) -> Loss:
     """
 
     def loss(clean: Tensor, noisy: Tensor, noise: Tensor) -> Tensor:
-        return _neg_elbo(ladder, noisy, noise, clean, noise, bf16=bf16).mean()
+        nats = _neg_elbo(ladder, noisy, noise, clean, noise, bf16=bf16)
+        # What the second view's own noise costs on average, whatever is restored.
+        of_its_noise = 0.5 * noise.square() / (noise.square() + LEAST_DEVIATION**2)
+        return (nats + of_its_noise.flatten()).mean()
 
     return loss
 
@@ -209,6 +212,7 @@ def _neg_elbo(
 
 def fit_spread(net: DirectDenoiser, batches: Iterator[Batch], steps: int = SPREAD_STEPS) -> None:
     """Fit the expected error of each pixel by the Gaussian negative log-likelihood; what it restores stays."""
+    fresh = not net.spread.weight.any()
     device = next(net.parameters()).device
     net.requires_grad_(requires_grad=False)
     net.spread.requires_grad_(requires_grad=True)
@@ -219,7 +223,7 @@ def fit_spread(net: DirectDenoiser, batches: Iterator[Batch], steps: int = SPREA
         clean, noisy, noise = (each.to(device) for each in next(batches))
         restored, log_variance = net(noisy, noise)
         error = (restored.detach().clamp(0, 1) - clean).square()
-        if step == 0:  # begin at the mean error, not at 1
+        if step == 0 and fresh:  # begin at the mean error, not at 1
             torch.nn.init.constant_(cast("Tensor", net.spread.bias), float(error.mean().log()))
             continue
         loss = 0.5 * (log_variance + error * torch.exp(-log_variance)).mean()

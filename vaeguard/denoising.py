@@ -23,7 +23,7 @@ from vaeguard.jobs import job_folder
 from vaeguard.model_file import load
 from vaeguard.ocr import words_lost
 from vaeguard.restoration import PageReport, RestoredPage, restore_page, restore_small
-from vaeguard.runs import ONNX_NAME
+from vaeguard.runs import MODEL_NAME, ONNX_NAME
 from vaeguard.scans import SCAN_SUFFIXES, encode_png, page_sizes, rewrite, written_name
 from vaeguard.streams import map_ahead
 from vaeguard.tables import write_errors, write_table
@@ -139,7 +139,9 @@ def denoise_scans(
     target = Path(output) if output else default_output(scans)
     root, names = _listed(Path(scans), target)
     workers = min(jobs or min(cores(), MOST_JOBS), len(names))
-    work = _Work(root, target, settings, outputs, _engines(model, device, max(1, cores() // workers)))
+    engines = _engines(model, device, max(1, cores() // workers))
+    _check_samples(engines, settings)
+    work = _Work(root, target, settings, outputs, engines)
     done, total = 0, sum(size_and_time(str(root / name))[0] for name in names)
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
@@ -365,13 +367,28 @@ def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, D
     """
     own = None
     if model is not None:
-        exported = Path(model) / ONNX_NAME if Path(model).is_dir() else Path(model)
-        if exported.suffix == ".onnx" and (exported.exists() or not Path(model).is_dir()):
+        path = Path(model)
+        folder = path if path.is_dir() else path.parent if path.name == MODEL_NAME else None
+        exported = folder / ONNX_NAME if folder else path
+        if exported.suffix == ".onnx" and (exported.exists() or not folder):
             own = read_denoiser(exported, device, threads)
         if own is None:
             return load(model, device, threads)
     kinds = [kind for kind in ("document", "photo") if own is None or kind != own.kind]
     return {kind: shipped_denoiser(kind, device, threads) for kind in kinds} | ({own.kind: own} if own else {})
+
+
+def _check_samples(engines: dict[str, Denoiser] | Detector, settings: RestoreSettings) -> None:
+    """Refuse, before anything is touched, to draw samples from what has no ladder VAE."""
+    if not settings.samples:
+        return
+    if not isinstance(engines, dict):
+        raise UsageError("--samples needs a denoiser with a ladder VAE, and -m names an anomaly model; leave it out")
+    for kind, engine in engines.items():
+        if settings.kind in ("auto", kind) and not engine.ladder:
+            raise UsageError(
+                f"--samples: the denoiser for a {kind} has no ladder VAE; leave it out, or give --kind if there is none"
+            )
 
 
 def _listed(scans: Path, target: Path) -> tuple[Path, list[str]]:

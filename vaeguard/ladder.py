@@ -143,7 +143,7 @@ class _Level(nn.Module):
 
 
 def distortion(restored: Tensor, seen: Tensor, deviation: Tensor, grain_width: float = 0) -> Tensor:
-    """-log p(seen | latent) in nats per pixel, for Gaussian grain around what is restored, up to a constant if wide.
+    """-log p(seen | latent) in nats per pixel, for Gaussian grain around what is restored.
 
     Parameters
     ----------
@@ -160,15 +160,17 @@ def distortion(restored: Tensor, seen: Tensor, deviation: Tensor, grain_width: f
         Shape (N, 1, H, W).
     """
     residual = (seen - restored) / deviation
+    scale = deviation.log()
     if grain_width:
-        residual = _whitened(residual, grain_width)
-    return 0.5 * residual.square() + deviation.log() + 0.5 * math.log(2 * math.pi)
+        amplitude = _amplitude(grain_width, *residual.shape[2:]).to(residual.device)
+        residual = torch.fft.ifft2(torch.fft.fft2(residual) / amplitude).real
+        scale = scale + amplitude.log().mean()
+    return 0.5 * residual.square() + scale + 0.5 * math.log(2 * math.pi)
 
 
-def _whitened(residual: Tensor, width: float) -> Tensor:
-    kernel = torch.from_numpy(grain_kernel(width)).to(residual.device)
-    height, breadth = residual.shape[2:]
-    rows, columns = torch.fft.fft(kernel, height).abs(), torch.fft.rfft(kernel, breadth).abs()
-    amplitude = (rows[:, None] * columns).clamp(min=FAINTEST)
-    white: Tensor = torch.fft.irfft2(torch.fft.rfft2(residual) / amplitude, (height, breadth))
-    return white
+def _amplitude(width: float, height: int, breadth: int) -> Tensor:
+    """How strong grain of `width` is at each frequency of an image that goes round, against white noise."""
+    kernel = torch.from_numpy(grain_kernel(width))
+    rows, columns = torch.fft.fft(kernel, height).abs(), torch.fft.fft(kernel, breadth).abs()
+    amplitude: Tensor = (rows[:, None] * columns).clamp(min=FAINTEST)
+    return amplitude

@@ -68,7 +68,11 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
     target = find_model(path)
     tensors, record = read_tensors(target)
     if record.get("kind") != "detector":
-        hint = "use it with `vaeguard denoise -m`" if record.get("kind") == "denoiser" else "give a run folder"
+        hint = (
+            f"use it with `vaeguard denoise -m {target.parent}`"
+            if record.get("kind") == "denoiser"
+            else "give a run folder"
+        )
         raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model of anomalies; {hint}")
     try:
         spec = from_dict(ModelSpec, record["model"])

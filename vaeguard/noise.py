@@ -22,6 +22,8 @@ WIDE_SHARE, FEWEST_WIDE_PIXELS = 0.9, 400_000
 GRAIN_REACH = 3
 WIDTHS = np.linspace(0, 1.2, 61)
 """Of grain, in pixels."""
+LEAST_WIDTH = 0.35
+"""Narrower grain cannot be told from detail and is hardly wider than a pixel."""
 
 
 def photo_noise(image: Floats) -> float:
@@ -75,7 +77,7 @@ def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
     """Tell the grain of a collection: its width in pixels, and its deviation over that in the finest differences.
 
     Grain that is wider than a pixel is stronger at half the resolution than white noise would be, compared with the
-    finest differences. Medians over the images.
+    finest differences. Medians over the images; both are right to about a tenth.
 
     Parameters
     ----------
@@ -86,12 +88,13 @@ def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
     for image in images:
         fine = finest_noise(image)
         if fine > 0:
-            ratios.append(WIDE_SHARE * _quiet_deviation(_halved(image), QUIET_SHARE) / fine)
+            ratios.append(_quiet_deviation(_halved(image), QUIET_SHARE) / fine)
     correlations = [np.correlate(grain_kernel(width), grain_kernel(width), "full") for width in WIDTHS]
     one, two, three = (np.array([c[2 * GRAIN_REACH + lag] for c in correlations]) for lag in (1, 2, 3))
     finest = 1 - one  # deviation of the diagonal difference: of one axis the variance, and there are two axes
     halved = (1 + one) / 2 - (one + 2 * two + three) / 4
     width = float(np.interp(np.median(ratios), halved / finest, WIDTHS)) if ratios else 0.0
+    width = width if width >= LEAST_WIDTH else 0.0
     return width, float(1 / np.interp(width, WIDTHS, finest))
 
 
