@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vaeguard.errors import UsageError
 
@@ -88,19 +88,44 @@ class DenoiseOutputs:
 class DenoiserSpec:
     """The shape of a denoiser and how it is trained: the direct network, and the ladder VAE beside it.
 
-    `width`, `depth`, `ladder_width` and `latent` are those of networks that are trained from scratch; the ones that
-    ship have their own.
+    Attributes
+    ----------
+    width, depth : int
+        Of a direct network from scratch; the one that ships has its own.
+    ladder_width : int
+        Channels of the ladder VAE's features.
+    latent : tuple of int
+        Channels of its latents, from half the resolution to an eighth.
+    steps : int
+        Of training, for each of the two.
+    patch_size, batch_size : int
+        Pixels a side, a multiple of 8, and patches a step.
+    learning_rate : float or None
+        None takes 1e-3 from scratch, less for weights that ship.
+    from_scratch : bool
+        Do not start from the weights that ship.
+    seed : int
+        Of all chance.
+    device : str
+        `auto`, `cpu` or `cuda`.
+    threads : int or None
+        Of the CPU; None is torch's own choice.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot work.
     """
 
     width: int = 40
     depth: int = 6
     ladder_width: int = 40
     latent: tuple[int, int, int] = (8, 12, 16)
-    steps: int = field(default=2000, metadata={"help": "steps of training"})
+    steps: int = 2000
     patch_size: int = 96
     batch_size: int = 8
     learning_rate: float | None = None
-    from_scratch: bool = field(default=False, metadata={"help": "do not start from the weights that ship"})
+    from_scratch: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None

@@ -35,6 +35,8 @@ PROBE = 0.1
 """Of the grain: how far the divergence of a denoiser is probed."""
 LEAST_DEVIATION = 4 / 255
 """Of a ladder's likelihood: no image is known better than that."""
+FREE_NATS = (0.06, 0.04, 0.03)
+"""Of rate per pixel that cost nothing more, on each scale of a ladder VAE, finest first."""
 HISTORY = 100
 """Rows of a training's history."""
 
@@ -206,7 +208,10 @@ def _neg_elbo(
         found = ladder(seen, noise, chance)
     deviation = (deviation.square() + LEAST_DEVIATION**2).sqrt()
     nats = distortion(found.restored.float(), target, deviation, width).mean((1, 2, 3))
-    per_pixel: Tensor = nats + found.rate() / seen[0].numel()
+    rates = [level.sum((1, 2)) / seen[0].numel() for level in found.kl]
+    # Without some rate that costs nothing, one scale takes all and the others die (free bits: Kingma et al., 2016).
+    cost = [rate + (free - rate.mean()).clamp(min=0) for rate, free in zip(rates, FREE_NATS, strict=True)]
+    per_pixel: Tensor = nats + torch.stack(cost).sum(0)
     return per_pixel
 
 
