@@ -8,12 +8,11 @@ from typing import Any
 
 import click
 
-from vaeguard import BENCHMARKS, BenchmarkSpec, ModelSpec, TrainSpec
+from vaeguard import BENCHMARKS, DEVICES, BenchmarkSpec, ModelSpec, TrainSpec
 
 from .common import (
     Size,
     data_dir_option,
-    device_option,
     download_option,
     json_option,
     print_json,
@@ -42,13 +41,13 @@ NAMES = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
 @click.option(
     "--spec", "spec_file", type=click.Path(), help="TOML file of settings as for fit, the same for all cases."
 )
-@device_option
+@click.option("--device", type=click.Choice(DEVICES), help="Where to run.  [default: that of --spec, else auto]")
 @data_dir_option
 @download_option
 @json_option
 def benchmark(
-    name: str, output: str | None, fits: str | None, size: tuple[int, int] | None, spec_file: str | None, device: str,
-    as_json: bool, **settings: Any,
+    name: str, output: str | None, fits: str | None, size: tuple[int, int] | None, spec_file: str | None,
+    device: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Measure methods on known data and write a report.
 
@@ -66,12 +65,14 @@ def benchmark(
     chosen = tuple(item.strip() for item in (fits or "").split(",") if item.strip())
     spec = BenchmarkSpec(name, fits=chosen, **settings)
     model, training = read_spec(spec_file) if spec_file else ({}, {})
+    if device:
+        training["device"] = device
     folder = output or _default_folder(spec)
     say(f"report folder: {folder}")
     try:
         with progress_bar("benchmarking") as progress:
             report = run_benchmark(
-                spec, folder, model=ModelSpec(**model), training=TrainSpec(**training | {"device": device}),
+                spec, folder, model=ModelSpec(**model), training=TrainSpec(**training),
                 command=shlex.join(["vaeguard", *sys.argv[1:]]), progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:

@@ -257,6 +257,7 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         ({"name": "mnist"}, "one-class-out"),
         ({"name": "one-class", "fits": ("guided",)}, "--fit"),
         ({"name": "ood", "classes": "1"}, "--classes"),
+        ({"name": "ood", "size": (8, 8)}, "--size"),
         ({"name": "ood", "seeds": 0}, "--seeds"),
         ({"name": "ood", "limit": 1}, "--limit"),
     ],

@@ -105,6 +105,26 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
                      resume=True)  # fmt: skip
 
 
+def test_resume_refuses_other_clusters(tmp_path, monkeypatch):
+    """As another machine may find them, with the same settings and data."""
+    from vaeguard import fitting
+
+    images, labels = bars()
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+    model = ModelSpec(kind="mlp", hidden=(8,), latent=2, pseudo_classes=10)
+
+    def kill(done, total, text):
+        if done > total / 2:
+            raise SystemError
+
+    with pytest.raises(SystemError):
+        vaeguard.fit(images, labels, model=model, training=QUICK, run=tmp_path, progress=kill)
+    found = fitting.pseudo_labels
+    monkeypatch.setattr(fitting, "pseudo_labels", lambda *given: tuple(9 - some for some in found(*given)))
+    with pytest.raises(UsageError, match=r"pseudo_labels .* differ"):
+        vaeguard.fit(images, labels, model=model, training=QUICK, run=tmp_path, resume=True)
+
+
 def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path, monkeypatch):
     images, labels = bars()
     good = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=2, batch_size=32, schedule="constant"))

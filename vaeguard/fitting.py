@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from dataclasses import asdict, dataclass, replace
@@ -117,9 +118,11 @@ def fit(
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
         graph = _graph(plan)
         state = start(graph.vae, plan.training)
+        examples = _examples(plan, graph)
+        settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
         if folder and resume and (folder / CHECKPOINT_NAME).exists():
-            read_checkpoint(folder / CHECKPOINT_NAME, state, plan.settings())
-        diverged = _train(plan, graph, state, folder, progress)
+            read_checkpoint(folder / CHECKPOINT_NAME, state, settings)
+        diverged = _train(plan, examples, state, folder, settings, progress)
         if diverged and not (state.history and folder):
             raise diverged
         detector, scores = _calibrated(plan, graph, state)
@@ -173,19 +176,8 @@ def _graph(plan: Plan) -> InferenceGraph:
     return graph
 
 
-def _train(
-    plan: Plan, graph: InferenceGraph, state: State, run: Path | None, progress: Progress | None
-) -> DivergedError | None:
-    """Train with a checkpoint every few seconds; the error if the training diverged."""
-    written = time.monotonic()
-
-    def after_epoch(state: State) -> None:
-        nonlocal written
-        if run and time.monotonic() - written > CHECKPOINT_SECONDS:
-            write_checkpoint(run / CHECKPOINT_NAME, state, plan.settings())
-            write_history(run, state.history)
-            written = time.monotonic()
-
+def _examples(plan: Plan, graph: InferenceGraph) -> tuple[Examples, Examples]:
+    """What is learned from, and what validates it."""
     targets = class_targets(plan.image_set, plan.normal)
     images = plan.image_set.images
     if graph.standardise is not None:
@@ -197,8 +189,34 @@ def _train(
     if plan.model.patch:
         rows = [np.tile(some, -(-crops // len(some))) for some, crops in zip(rows, CROPS, strict=True)]
     learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
+    return learn, validate
+
+
+def _digest(examples: Examples) -> str:
+    """Of the pseudo-classes: another machine may number clusters otherwise, and a resumed fit would mix the two."""
+    return "" if examples.pseudo is None else hashlib.sha256(examples.pseudo.tobytes()).hexdigest()
+
+
+def _train(
+    plan: Plan,
+    examples: tuple[Examples, Examples],
+    state: State,
+    run: Path | None,
+    settings: dict[str, Any],
+    progress: Progress | None,
+) -> DivergedError | None:
+    """Train with a checkpoint every few seconds; the error if the training diverged."""
+    written = time.monotonic()
+
+    def after_epoch(state: State) -> None:
+        nonlocal written
+        if run and time.monotonic() - written > CHECKPOINT_SECONDS:
+            write_checkpoint(run / CHECKPOINT_NAME, state, settings)
+            write_history(run, state.history)
+            written = time.monotonic()
+
     try:
-        train(state, learn, validate, plan.training, after_epoch=after_epoch, progress=progress)
+        train(state, *examples, plan.training, after_epoch=after_epoch, progress=progress)
     except DivergedError as error:
         return error
     return None

@@ -86,6 +86,8 @@ class BenchmarkSpec:
         for option, value, least in (("--seeds", self.seeds, 1), ("--limit", self.limit, 2)):
             if value is not None and value < least:
                 raise UsageError(f"{option} must be at least {least}, not {value}")
+        if self.size is not None and self.name != "defects":
+            raise UsageError(f"--size does not apply to benchmark {self.name}; leave it out")
         if self.classes is not None and not self.name.startswith("one-class"):
             raise UsageError(f"--classes does not apply to benchmark {self.name}; leave it out")
 
