@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import bm3d
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 from scipy import ndimage
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
@@ -29,6 +30,7 @@ from sklearn.neural_network import MLPClassifier
 
 import vaeguard
 from benchmarks.common import data_dir, write_result
+from benchmarks.train_denoisers import Printer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,8 @@ PUBLISHED = {  # PSNR in dB: Zhang et al., DnCNN (2017) and FFDNet (2018)
 }  # fmt: skip
 READ_PAGES = 36
 KILL_PAGES, KILLS = 200, 30
+WEAR_BATCHES = 60
+SHAPES = {"photo": {"width": 40, "depth": 6}, "document": {"width": 32, "depth": 8}}
 DIGITS, DIGIT_NOISE, SPECKS = 60_000, 0.3, 0.02
 MEMORY_PAGE = (7016, 4961, 3)
 """A4 at 600 dpi."""
@@ -319,6 +323,36 @@ def measure_digits() -> None:
     write_result("restoration_digits", "Digits restored by a denoising VAE", rows, [note])
 
 
+def measure_wear() -> None:
+    """How fast images are made noisy or dirty, against how fast training takes them."""
+    photos = [np.round(255 * grey(path)).astype(np.uint8) for path in sorted((data_dir() / "bsd400-train").glob("*"))]
+    rows = []
+    torch.set_num_threads(1)
+    for kind, batches in (
+        ("photo", vaeguard.photo_batches(photos, 0)),
+        ("document", vaeguard.page_batches(Printer(), 0)),
+    ):
+        net, ladder = vaeguard.DirectDenoiser(**SHAPES[kind]), vaeguard.LadderVAE()
+        some = [next(batches) for _ in range(WEAR_BATCHES)]
+        started = time.perf_counter()
+        for _ in range(WEAR_BATCHES):
+            next(batches)
+        making = WEAR_BATCHES / (time.perf_counter() - started)
+        bf16 = vaeguard.has_bf16("cpu")
+        rates = []
+        for trained, loss in (
+            (net, vaeguard.supervised_loss(net, by_noise=True, bf16=bf16)),
+            (ladder, vaeguard.paired_elbo_loss(ladder, bf16=bf16)),
+        ):
+            started = time.perf_counter()
+            vaeguard.train_network(trained, loss, iter(some), WEAR_BATCHES)
+            rates.append(WEAR_BATCHES / (time.perf_counter() - started))
+        rows.append({"images": kind, "batches made a second": making, "direct network, steps a second": rates[0],
+                     "ladder VAE, steps a second": rates[1]})  # fmt: skip
+    notes = ["Batches of 8 patches of 96x96; one core. The first pages of a document's pool are not counted."]
+    write_result("restoration_wear", "Is made-up wear faster than training?", rows, notes)
+
+
 def measure_batch() -> None:
     """The whole command on a folder of pages: megapixels a second, on all cores."""
     rows = []
@@ -432,7 +466,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bm3d-images", type=int, default=6)
     parser.add_argument(
-        "--only", default="noise,documents,finetuned,reading,clean,memory,uncertainty,batch,digits,kills"
+        "--only", default="noise,documents,finetuned,reading,clean,memory,uncertainty,wear,batch,digits,kills"
     )
     given = parser.parse_args()
     for name in given.only.split(","):

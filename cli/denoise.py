@@ -36,7 +36,7 @@ DEFAULTS = RestoreSettings()
 @click.option("--paper", type=click.Choice(PAPERS), default=DEFAULTS.paper, show_default=True,
               help="Of documents: keep the tint but no stains, make it white, or leave it as it is.")  # fmt: skip
 @click.option("--samples", type=int, default=DEFAULTS.samples, show_default=True,
-              help="Average so many samples of the ladder VAE instead of one direct pass: slow.")  # fmt: skip
+              help="Average so many samples of the ladder VAE of -m, instead of one direct pass.")  # fmt: skip
 @click.option("--gate/--no-gate", default=DEFAULTS.gate, show_default=True,
               help="Put squares back where ink would be lost or invented.")  # fmt: skip
 @click.option("--jpeg", type=int, metavar="QUALITY", help="Write JPEGs as JPEGs.  [default: as PNG]")
