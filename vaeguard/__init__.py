@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.running import benchmark
     from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
     from vaeguard.classes import parse_classes
+    from vaeguard.degrade import degrade_document
     from vaeguard.denoise_spec import DEGRADATIONS, PAPERS, RESTORE_KINDS, DenoiseOutputs, DenoiserSpec, RestoreSettings
     from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
     from vaeguard.denoiser_batches import PatchSpec, page_batches, photo_batches, seen_batches
@@ -58,6 +59,7 @@ _HOMES = {
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
     "classes": ("parse_classes",),
+    "degrade": ("degrade_document",),
     "denoise_spec": ("DEGRADATIONS", "PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "DenoiserSpec", "RestoreSettings"),
     "denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
     "denoiser_batches": ("PatchSpec", "page_batches", "photo_batches", "seen_batches"),
@@ -136,6 +138,7 @@ __all__ = [
     "calibration_images",
     "check_tesseract",
     "default_output",
+    "degrade_document",
     "denoise_scans",
     "denoiser_source",
     "draw_reconstructions",
