@@ -82,9 +82,7 @@ def main() -> None:
     images = [noisy for _, noisy in noisy_images("bsd400-train", 0)]
     batches = partial(vaeguard.seen_batches, images, spec=patch)
     started = time.perf_counter()
-    source = vaeguard.DenoiserSource(
-        "photo", "adapt", len(images), 0, [], batches, batches, vaeguard.grain_of(images)[0]
-    )
+    source = vaeguard.DenoiserSource("photo", "adapt", len(images), 0, [], batches, batches, vaeguard.grain_of(images))
     vaeguard.fit_denoiser(source, given.output, spec, progress=_say)
     print(f"fitted in {time.perf_counter() - started:.0f} s", flush=True)
     own = vaeguard.read_denoiser(given.output / "model.onnx", "cpu", 1)
@@ -106,7 +104,7 @@ def main() -> None:
     for name, (restore, every) in ways.items():
         some = test[::every]
         started = time.perf_counter()
-        found = [restore(noisy, vaeguard.photo_noise(noisy))[0] for _, noisy in some]
+        found = [restore(noisy, own.noise_of(noisy))[0] for _, noisy in some]
         seconds = time.perf_counter() - started
         scores = [psnr(clean, restored) for (clean, _), restored in zip(some, found, strict=True)]
         rows.append(

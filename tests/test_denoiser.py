@@ -6,9 +6,11 @@ import torch
 
 from vaeguard import RefusedError, VaeguardError, denoiser, read_denoiser, shipped_denoiser
 from vaeguard.denoiser import Denoiser
+from vaeguard.denoiser_batches import draw_grain
 from vaeguard.denoiser_export import denoiser_bytes, read_networks
 from vaeguard.direct import GRID, DirectDenoiser
 from vaeguard.ladder import LadderVAE
+from vaeguard.noise import grain_of
 from vaeguard.sessions import Session
 
 
@@ -189,3 +191,12 @@ def test_the_networks_are_read_back(both, tmp_path):
     for read, made in zip(read_networks(tmp_path / "a.onnx"), (net(), ladder()), strict=True):
         for name, weights in made.state_dict().items():
             torch.testing.assert_close(read.state_dict()[name], weights, rtol=0, atol=0)
+
+
+def test_an_adapted_denoiser_measures_noise_by_its_own_grain(content):
+    generator = torch.Generator().manual_seed(0)
+    grain = 0.1 * draw_grain(torch.Size((1, 1, 300, 300)), 0.8, generator)[0, 0].numpy()
+    plane = 0.5 + grain
+    own = opened(denoiser_bytes(net(), "photo", interval=2.0, card={}, grain=grain_of([plane])))
+    assert own.noise_of(plane) == pytest.approx(0.1, rel=0.1)
+    assert opened(content).noise_of(plane) < 0.05

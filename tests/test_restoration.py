@@ -6,15 +6,19 @@ from scipy import ndimage
 
 from vaeguard import RestoreSettings, UsageError, restoration, restore_page
 from vaeguard.degrade import stain
+from vaeguard.noise import photo_noise, print_noise
 
 
 class Stub:
     """A denoiser that changes planes by a function of each pixel."""
 
-    grid = 4
+    grid, kind = 4, "document"
 
     def __init__(self, change=lambda rows, noise: rows):
         self.change, self.seen = change, []
+
+    def noise_of(self, plane):
+        return photo_noise(plane) if self.kind == "photo" else print_noise(plane)
 
     def halo(self, samples):
         return 8
@@ -27,7 +31,12 @@ class Stub:
 
 def restored(pixels, stub=None, **settings):
     stub = stub or Stub()
-    return restore_page(pixels, lambda _: stub, RestoreSettings(**settings), dpi=170)
+
+    def of_kind(kind):
+        stub.kind = kind
+        return stub
+
+    return restore_page(pixels, of_kind, RestoreSettings(**settings), dpi=170)
 
 
 def noisy_picture(shape, dtype=np.uint8, seed=0):

@@ -11,6 +11,7 @@ import numpy as np
 
 from vaeguard.errors import RefusedError, VaeguardError
 from vaeguard.files import read_sealed
+from vaeguard.noise import finest_noise, photo_noise, print_noise
 from vaeguard.sessions import Session
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Denoiser:
         self.card: dict[str, Any] = session.record["card"]
         self.ladder: dict[str, Any] | None = settings.get("ladder")
         self.fingerprint = f"onnx {self.device} {digest}"
+        self._grain: list[float] | None = settings.get("grain")
         self._halo: int = settings["halo"]
         self._tile = TILE
         self._lock = threading.Lock()
@@ -90,6 +92,15 @@ class Denoiser:
             raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw samples from; leave out --samples")
         reach: int = max(self.ladder["halo"], self._halo)
         return -(-reach // self.grid) * self.grid
+
+    def noise_of(self, plane: Floats) -> float:
+        """The deviation of the noise of a plane of this denoiser's kind, shape (H, W), in the plane's unit.
+
+        A denoiser that was adapted to a collection knows how wide its grain is, and measures by that.
+        """
+        if self._grain:
+            return self._grain[1] * finest_noise(plane)
+        return print_noise(plane) if self.kind == "document" else photo_noise(plane)
 
     def restore(
         self, plane: Floats, noise: float, *, spread: bool = False, samples: int = 0

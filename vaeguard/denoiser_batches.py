@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from vaeguard.degrade import degrade_document
-from vaeguard.noise import finest_noise, grain_kernel, grain_of, photo_noise, print_noise
+from vaeguard.noise import finest_noise, grain_kernel, grain_of, print_noise
 from vaeguard.paper import BRIGHTEST, bright_blocks, interpolated, paper_map
 
 if TYPE_CHECKING:
@@ -139,18 +139,17 @@ def seen_batches(
     grain : Tensor
         Drawn with the width and the deviation that the images' own grain has, in the same shape.
     noise : Tensor
-        What `photo_noise` says of each image, shape (N, 1, 1, 1).
+        Its deviation, shape (N, 1, 1, 1).
     """
     spec = spec or PatchSpec()
     generator = torch.Generator().manual_seed(seed)
     draw = _Drawer([images], spec, np.random.default_rng(seed))
     width, ratio = grain or grain_of(images)
-    noises = torch.tensor([photo_noise(image) for image in images])
     deviations = torch.tensor([ratio * finest_noise(image) for image in images])
     while True:
         (seen,), chosen = draw.patches()
-        fresh = deviations[chosen].view(-1, 1, 1, 1) * draw_grain(seen.shape, width, generator)
-        yield seen, fresh, noises[chosen].view(-1, 1, 1, 1)
+        noise = deviations[chosen].view(-1, 1, 1, 1)
+        yield seen, noise * draw_grain(seen.shape, width, generator), noise
 
 
 def page_batches(

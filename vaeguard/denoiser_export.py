@@ -39,6 +39,7 @@ def write_denoiser(
     interval: float,
     card: dict[str, Any],
     ladder: LadderVAE | None = None,
+    grain: tuple[float, float] | None = None,
 ) -> None:
     """Write an `.onnx` file that `vaeguard denoise -m` takes, once it is found to say what PyTorch says.
 
@@ -49,7 +50,7 @@ def write_denoiser(
     RefusedError
         ONNX Runtime and PyTorch differ; nothing is written.
     """
-    content = denoiser_bytes(direct, kind, interval=interval, card=card, ladder=ladder)
+    content = denoiser_bytes(direct, kind, interval=interval, card=card, ladder=ladder, grain=grain)
     image, noise = torch.rand(1, 1, *SIDES, generator=torch.Generator().manual_seed(0)), torch.full((1, 1, 1, 1), 0.1)
     feeds = {"image": image.numpy(), "noise": noise.numpy()}
     with torch.no_grad():
@@ -93,7 +94,13 @@ class _Sampler(nn.Module):
 
 
 def denoiser_bytes(
-    direct: DirectDenoiser, kind: str, *, interval: float, card: dict[str, Any], ladder: LadderVAE | None = None
+    direct: DirectDenoiser,
+    kind: str,
+    *,
+    interval: float,
+    card: dict[str, Any],
+    ladder: LadderVAE | None = None,
+    grain: tuple[float, float] | None = None,
 ) -> bytes:
     """The sealed ONNX file of a direct denoiser and, if there is one, its ladder VAE.
 
@@ -115,12 +122,16 @@ def denoiser_bytes(
         Where the weights come from.
     ladder : LadderVAE or None
         Trained on the same images, on the CPU.
+    grain : (float, float) or None
+        What `grain_of` says of the collection that it was adapted to.
     """
     grid = STRIDES[-1] if ladder else GRID
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     inputs = {"image": torch.zeros(2, 1, *SIDES), "noise": torch.zeros(2, 1, 1, 1)}
     dynamic: tuple[Any, ...] = {0: batch, 2: grid * height, 3: grid * width}, {0: batch}
     settings: dict[str, Any] = {"kind": kind, "halo": direct.halo, "grid": grid, "interval": interval}
+    if grain:
+        settings["grain"] = list(grain)
     settings["direct"] = {"width": direct.width, "depth": direct.depth}
     model = _prefixed("direct.", translated(_Direct(direct), inputs, ("restored", "spread"), dynamic))
     if ladder is not None:

@@ -137,7 +137,7 @@ def fit_denoiser(
         errors=tuple(source.errors),
         seconds=time.perf_counter() - started,
     )
-    _write(run, found, spec, device, trained)
+    _write(run, found, spec, device, trained, source.grain)
     return found
 
 
@@ -163,8 +163,8 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, progress: 
     rates = [spec.learning_rate or (FINE_TUNING_RATE if net else LEARNING_RATE) for net in shipped]
     bf16 = has_bf16(device)
     losses: tuple[Loss, Loss]
-    if source.mode == "adapt":
-        losses = unsupervised_loss(direct), seen_elbo_loss(ladder, source.grain_width, bf16=bf16)
+    if source.grain:
+        losses = unsupervised_loss(direct), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
     else:
         supervised = supervised_loss(direct, by_noise=source.kind == "photo", bf16=bf16)
         losses = supervised, paired_elbo_loss(ladder, bf16=bf16)
@@ -186,7 +186,14 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, progress: 
     return _Trained(direct.eval(), ladder.eval(), history, interval)
 
 
-def _write(run: Path, found: FittedDenoiser, spec: DenoiserSpec, device: str, trained: _Trained) -> None:
+def _write(
+    run: Path,
+    found: FittedDenoiser,
+    spec: DenoiserSpec,
+    device: str,
+    trained: _Trained,
+    grain: tuple[float, float] | None,
+) -> None:
     """Write the run: the weights first, which took long, then what is made of them."""
     direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
     shapes = {"width": direct.width, "depth": direct.depth, "ladder_width": ladder.width, "latent": ladder.latent}
@@ -198,4 +205,4 @@ def _write(run: Path, found: FittedDenoiser, spec: DenoiserSpec, device: str, tr
     write_history(run, trained.history)
     write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
     # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
-    write_denoiser(direct, run / ONNX_NAME, found.kind, interval=trained.interval, card=how, ladder=ladder)
+    write_denoiser(direct, run / ONNX_NAME, found.kind, interval=trained.interval, card=how, ladder=ladder, grain=grain)

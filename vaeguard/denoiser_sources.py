@@ -61,8 +61,8 @@ class DenoiserSource:
         Files that could not be used.
     learn, judged : callable
         Endless batches, from a seed.
-    grain_width : float
-        Of the grain to adapt to, in pixels.
+    grain : (float, float) or None
+        Of `adapt`: what `grain_of` says of the collection.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class DenoiserSource:
     errors: list[tuple[str, str]]
     learn: Callable[[int], Iterator[Batch]]
     judged: Callable[[int], Iterator[Batch]]
-    grain_width: float = 0.0
+    grain: tuple[float, float] | None = None
 
     def judge(self, direct: DirectDenoiser) -> tuple[float, float]:
         """PSNR in dB of what goes in and of what comes out; without clean images by Stein's estimate."""
@@ -177,7 +177,7 @@ def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
         errors=errors,
         learn=lambda seed: seen_batches(planes[0], spec.seed + seed, patch, grain=grain),
         judged=lambda seed: seen_batches(planes[1], spec.seed + seed, patch, grain=grain),
-        grain_width=grain[0],
+        grain=grain,
     )
 
 

@@ -29,8 +29,10 @@ LEAST_WIDTH = 0.35
 def photo_noise(image: Floats) -> float:
     """Estimate the standard deviation of the noise of a photograph.
 
-    The median absolute deviation of diagonal Haar differences (Donoho, 1995) in the quieter blocks; in large images
-    also at half the resolution, since grain that is wider than a pixel hardly shows in the finest differences.
+    The median absolute deviation of diagonal Haar differences (Donoho, 1995) in the quieter blocks, at full and at half
+    the resolution. In a small image all blocks may hold texture: that is as strong at half the resolution, since scenes
+    look alike at all scales (Ruderman and Bialek, 1994), and white noise half as strong, so the two can be told apart.
+    In a large image some block is quiet, and grain that is wider than a pixel hardly shows in the finest differences.
 
     Parameters
     ----------
@@ -42,11 +44,11 @@ def photo_noise(image: Floats) -> float:
     float
         In the unit of the image; 0 for an image of fewer than 16 pixels a side.
     """
-    fine = finest_noise(image)
+    fine, half = finest_noise(image), _quiet_deviation(_halved(image), QUIET_SHARE)
+    # The mean of four pixels has half of the deviation of white noise.
     if image.size < FEWEST_WIDE_PIXELS:
-        return fine
-    # The mean of four pixels has half of the deviation.
-    return max(fine, WIDE_SHARE * 2 * _quiet_deviation(_halved(image), QUIET_SHARE))
+        return float(np.sqrt(max(0.0, (fine**2 - half**2) / (1 - 1 / 4))))
+    return max(fine, WIDE_SHARE * 2 * half)
 
 
 def print_noise(page: Floats) -> float:

@@ -13,7 +13,6 @@ import numpy as np
 from vaeguard.denoise_spec import RestoreSettings
 from vaeguard.denoiser import mirrored
 from vaeguard.errors import RefusedError
-from vaeguard.noise import photo_noise, print_noise
 from vaeguard.paper import BRIGHTEST, block_pixels, bright_blocks, interpolated, paper_map
 
 if TYPE_CHECKING:
@@ -127,11 +126,13 @@ def restore_page(
     channels = plain.shape[2] - (plain.shape[2] in (2, 4))
     colours = plain[..., :1] if channels == 3 and _is_grey(plain) else plain[..., :channels]
     page = _Page(colours, block_pixels(colours.shape[1], dpi), settings)
+    engine = denoiser(page.kind)
+    page.measure_noise(engine)
     if page.is_clean():
         return RestoredPage(pixels, PageReport("untouched", page.noise_levels, 0.0, 0.0, 0.0))
     whole = plain.copy()
     restored = whole[..., : colours.shape[2]]
-    wide = page.restore(denoiser(page.kind), restored, uncertainty=uncertainty)
+    wide = page.restore(engine, restored, uncertainty=uncertainty)
     reverted = page.put_back(restored) if settings.gate else 0.0
     whole[..., :channels] = restored
     found = PageReport(
@@ -191,12 +192,27 @@ class _Page:
         self.paper = [self._paper_of(channel) for channel in channels]
         self.tint = [np.float32(np.quantile(paper, TINT_QUANTILE)) for paper in self.paper]
         self.kind = settings.kind if settings.kind != "auto" else self._told_kind()
-        self.noise = self._noise_of_planes()
         # One of the planes' units in pixels: a document's are shares of its paper.
         self.unit = float(self.tint[0]) if self.kind == "document" else 1.0
-        self.noise_levels = 255 * self.noise[0] * self.unit if settings.noise is None else settings.noise
+        self.noise: list[float] = []
+        self.noise_levels = 0.0
         self.harm = np.zeros((-(-self.height // CELL), -(-self.width // CELL)), np.bool_)
         self.mean_spread = 0.0
+
+    def measure_noise(self, denoiser: Denoiser) -> None:
+        """Find how strong the noise of each plane is, unless the settings say it."""
+        if self.settings.noise is not None:
+            level = self.settings.noise / 255
+            if self.kind == "photo" and self.channels == 3:
+                self.noise = [level * float(np.linalg.norm(row)) for row in OPPONENT]
+            else:
+                self.noise = [level / float(tint) for tint in self.tint] if self.kind == "document" else [level]
+            self.noise_levels = self.settings.noise
+            return
+        bands = [self._planes(start, stop) for start, stop in self._bands()]
+        numbers = range(len(bands[0]))
+        self.noise = [float(np.median([denoiser.noise_of(planes[n]) for planes in bands])) for n in numbers]
+        self.noise_levels = 255 * self.noise[0] * self.unit
 
     def is_clean(self) -> bool:
         """Whether there is nothing to restore."""
@@ -334,16 +350,6 @@ class _Page:
         shade = ((page >= DARK) & (page < SHADE)).mean()
         told = white >= LEAST_WHITE and ink >= LEAST_INK and ink >= LEAST_INK_TO_SHADE * shade
         return "document" if told else "photo"
-
-    def _noise_of_planes(self) -> list[float]:
-        if self.settings.noise is not None:
-            level = self.settings.noise / 255
-            if self.kind == "photo" and self.channels == 3:
-                return [level * float(np.linalg.norm(row)) for row in OPPONENT]
-            return [level / float(tint) for tint in self.tint] if self.kind == "document" else [level]
-        bands = [self._planes(start, stop) for start, stop in self._bands()]
-        measure = print_noise if self.kind == "document" else photo_noise
-        return [float(np.median([measure(planes[n]) for planes in bands])) for n in range(len(bands[0]))]
 
 
 def _is_grey(pixels: Pixels) -> bool:
