@@ -55,7 +55,8 @@ def distilled(
         for seen, _, noise in vaeguard.seen_batches(images, spec.seed, patch):
             with torch.no_grad():
                 chance = [torch.randn(shape) for shape in ladder.chance_shapes(len(seen), *seen.shape[2:])]
-                yield ladder(seen, noise, chance).restored, seen, noise
+                sample = ladder(seen, noise, chance).restored
+            yield sample, seen, noise
 
     direct = vaeguard.DirectDenoiser(spec.width, spec.depth)
     loss = vaeguard.supervised_loss(direct, by_noise=False, bf16=vaeguard.has_bf16("cpu"))
@@ -72,7 +73,7 @@ def distilled(
 
 
 def main() -> None:
-    """Train, restore, write."""
+    """Train, unless the run folder holds a model already, restore, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="run folder")
     parser.add_argument("--steps", type=int, default=6000)
@@ -83,8 +84,9 @@ def main() -> None:
     batches = partial(vaeguard.seen_batches, images, spec=patch)
     started = time.perf_counter()
     source = vaeguard.DenoiserSource("photo", "adapt", len(images), 0, [], batches, batches, vaeguard.grain_of(images))
-    vaeguard.fit_denoiser(source, given.output, spec, progress=_say)
-    print(f"fitted in {time.perf_counter() - started:.0f} s", flush=True)
+    if not (given.output / "model.onnx").exists():
+        vaeguard.fit_denoiser(source, given.output, spec, progress=_say)
+        print(f"fitted in {time.perf_counter() - started:.0f} s", flush=True)
     own = vaeguard.read_denoiser(given.output / "model.onnx", "cpu", 1)
     assert own is not None
     torch.manual_seed(spec.seed)
