@@ -70,3 +70,10 @@ def test_grain_of_any_width_is_told(width):
 def test_images_without_noise_have_no_grain():
     assert grain_of([np.full((64, 64), 0.5, np.float32)]) == (0.0, 1.0)
     assert grain_of([]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("side", [96, 180, 400])
+def test_the_choice_of_quiet_places_does_not_make_noise_weaker(side):
+    rng = np.random.default_rng(0)
+    found = [finest_noise(0.1 * rng.standard_normal((side, side)).astype(np.float32)) for _ in range(20)]
+    assert np.mean(found) == pytest.approx(0.1, rel=0.04)

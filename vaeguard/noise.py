@@ -44,7 +44,7 @@ def photo_noise(image: Floats) -> float:
     float
         In the unit of the image; 0 for an image of fewer than 16 pixels a side.
     """
-    fine, half = finest_noise(image), _quiet_deviation(_halved(image), QUIET_SHARE)
+    fine, half = (_quiet_deviation(each, QUIET_SHARE) for each in (image, _halved(image)))
     # The mean of four pixels has half of the deviation of white noise.
     if image.size < FEWEST_WIDE_PIXELS:
         return float(np.sqrt(max(0.0, (fine**2 - half**2) / (1 - 1 / 4))))
@@ -60,8 +60,23 @@ def print_noise(page: Floats) -> float:
 
 
 def finest_noise(image: Floats) -> float:
-    """Estimate as `photo_noise`, from the finest differences only, whatever the size of the image."""
-    return _quiet_deviation(image, QUIET_SHARE)
+    """Estimate the standard deviation of the finest differences of the noise, without the bias of choosing by them.
+
+    The quieter blocks are those that are quiet at half the resolution. White noise is independent there, so that the
+    finest differences in them are neither smaller nor larger than elsewhere.
+    """
+    fine, coarse = (_diagonal(each) for each in (image, _halved(image)))
+    side = 16 if min(coarse.shape) >= 64 else 8
+    rows, columns = (length // side for length in coarse.shape)
+    if not rows * columns:
+        return _quiet_deviation(image, QUIET_SHARE)
+    coarse_blocks, fine_blocks = (
+        each[: rows * wide, : columns * wide].reshape(rows, wide, columns, wide).swapaxes(1, 2).reshape(-1, wide * wide)
+        for each, wide in ((coarse, side), (fine, 2 * side))
+    )
+    order = np.argsort(np.median(np.abs(coarse_blocks), axis=1))
+    quiet = fine_blocks[order[: max(1, round(QUIET_SHARE * len(order)))]]
+    return float(np.median(np.abs(quiet)) / MAD_OF_GAUSSIAN)
 
 
 def grain_kernel(width: float) -> Floats:
@@ -90,7 +105,7 @@ def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
     for image in images:
         fine = finest_noise(image)
         if fine > 0:
-            ratios.append(_quiet_deviation(_halved(image), QUIET_SHARE) / fine)
+            ratios.append(finest_noise(_halved(image)) / fine)
     correlations = [np.correlate(grain_kernel(width), grain_kernel(width), "full") for width in WIDTHS]
     one, two, three = (np.array([c[2 * GRAIN_REACH + lag] for c in correlations]) for lag in (1, 2, 3))
     finest = 1 - one  # deviation of the diagonal difference: of one axis the variance, and there are two axes
@@ -101,8 +116,7 @@ def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
 
 
 def _quiet_deviation(image: Floats, share: float) -> float:
-    upper_left, upper_right, lower_left, lower_right = _quarters(image)
-    diagonal = (upper_left - upper_right - lower_left + lower_right) / 2
+    diagonal = _diagonal(image)
     side = 32 if min(diagonal.shape) >= 128 else 16 if min(diagonal.shape) >= 32 else 8
     rows, columns = (length // side for length in diagonal.shape)
     if not rows * columns:
@@ -110,6 +124,12 @@ def _quiet_deviation(image: Floats, share: float) -> float:
     blocks = diagonal[: rows * side, : columns * side].reshape(rows, side, columns, side)
     deviations = np.median(np.abs(blocks), axis=(1, 3)) / MAD_OF_GAUSSIAN
     return float(np.quantile(deviations, share))
+
+
+def _diagonal(image: Floats) -> Floats:
+    """Diagonal Haar differences: of white noise they have its deviation."""
+    upper_left, upper_right, lower_left, lower_right = _quarters(image)
+    return (upper_left - upper_right - lower_left + lower_right) / np.float32(2)
 
 
 def _halved(image: Floats) -> Floats:
