@@ -325,7 +325,9 @@ def measure_digits() -> None:
 
 def measure_wear() -> None:
     """How fast images are made noisy or dirty, against how fast training takes them."""
-    photos = [np.round(255 * grey(path)).astype(np.uint8) for path in sorted((data_dir() / "bsd400-train").glob("*"))]
+    photos = [
+        np.round(255 * grey(path)).astype(np.uint8) for path in sorted((data_dir() / "bsd400-train").glob("*.png"))
+    ]
     rows = []
     torch.set_num_threads(1)
     for kind, batches in (

@@ -1,19 +1,16 @@
 """Train the denoisers that ship, from photographs and fonts with free licences.
 
-python -m benchmarks.train_denoisers photo --photos FOLDER -o RUN      photographs, searched recursively
-python -m benchmarks.train_denoisers document -o RUN                   fonts of the system
+python -m benchmarks.train_denoisers photo --photos FOLDER      photographs, searched recursively
+python -m benchmarks.train_denoisers document                   fonts of the system
 
 vaeguard/weights/README.md names the photographs and fonts. The result is vaeguard/weights/<kind>.onnx; training takes
-an hour or two on one core. With --ladder-only the direct network that ships is kept, and only the ladder VAE beside it
-is trained.
+about an hour on one core.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
-from functools import partial
 from pathlib import Path
 from pydoc_data import topics
 from typing import TYPE_CHECKING, Any
@@ -31,8 +28,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(vaeguard.__file__).parent / "weights"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "photo": {"width": 40, "depth": 6, "steps": 28_000},
-    "document": {"width": 32, "depth": 8, "steps": 14_000},
+    "photo": {"width": 40, "depth": 6, "steps": 28_000, "by_noise": True},
+    "document": {"width": 32, "depth": 8, "steps": 14_000, "by_noise": False},
 }
 SIDES = (560, 900, 1500)
 """Photographs are scaled down to these, which also removes what noise and compression they have."""
@@ -112,46 +109,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=SETTINGS)
     parser.add_argument("--photos", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/denoiser"), help="run folder")
-    parser.add_argument("--ladder-only", action="store_true")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     settings = SETTINGS[given.kind]
+    steps = given.steps or settings["steps"]
+    torch.manual_seed(given.seed)
+    net = vaeguard.DirectDenoiser(settings["width"], settings["depth"])
     if given.kind == "photo":
         photos = photographs(given.photos)
         held_out = [size for sizes in photos[5::11] for size in sizes]
         kept = [size for number, sizes in enumerate(photos) if number % 11 != 5 for size in sizes]
-        learn, judged = (partial(vaeguard.photo_batches, each) for each in (kept, held_out))
+        batches, others = (vaeguard.photo_batches(each, given.seed) for each in (kept, held_out))
     else:
-        kept, held_out = [], []
-        learn = judged = partial(vaeguard.page_batches, Printer())
-    source = vaeguard.DenoiserSource(
-        kind=given.kind, mode="degrade", images=len(kept), held_out=len(held_out), errors=[], learn=learn, judged=judged
-    )
-    spec = vaeguard.DenoiserSpec(**settings, from_scratch=True, seed=given.seed)
-    spec = dataclasses.replace(spec, steps=given.steps or spec.steps)
-    target = WEIGHTS / f"{given.kind}.onnx"
-    if given.ladder_only:
-        train_ladder(source, spec, target)
-        return
-    found = vaeguard.fit_denoiser(source, given.output, spec, progress=_say)
-    target.write_bytes((Path(found.run) / "model.onnx").read_bytes())
-    print(found)
-
-
-def train_ladder(source: vaeguard.DenoiserSource, spec: vaeguard.DenoiserSpec, target: Path) -> None:
-    """Train a ladder VAE and write it beside the direct network of `target`."""
-    torch.manual_seed(spec.seed)
-    shipped = vaeguard.shipped_denoiser(source.kind, "cpu")
-    direct, _ = vaeguard.read_networks(target)
-    ladder = vaeguard.LadderVAE(spec.ladder_width, spec.latent)
-    loss = vaeguard.paired_elbo_loss(ladder, bf16=vaeguard.has_bf16("cpu"))
-    ladder, nats = vaeguard.train_network(ladder, loss, source.learn(spec.seed + 1), spec.steps, progress=_say)
-    about = {"steps": spec.steps, "seed": spec.seed, "neg_elbo": nats[-1], **vaeguard.environment("cpu")}
-    card = {**shipped.card, "ladder": about}
-    vaeguard.write_denoiser(direct, target, source.kind, interval=shipped.interval, card=card, ladder=ladder.eval())
-    print(f"ladder VAE: {nats[-1]:.4f} nats per pixel -> {target}")
+        batches, others = (vaeguard.page_batches(Printer(), given.seed + add) for add in (0, 10_000))
+    loss = vaeguard.supervised_loss(net, by_noise=settings["by_noise"], bf16=vaeguard.has_bf16("cpu"))
+    net, _ = vaeguard.train_network(net, loss, batches, steps, progress=_say)
+    vaeguard.fit_spread(net, batches)
+    interval = vaeguard.interval_of(net, others)
+    card = {
+        "recipe": "benchmarks/train_denoisers.py",
+        "seed": given.seed,
+        "steps": steps,
+        **vaeguard.environment("cpu"),
+    }
+    vaeguard.write_denoiser(net, WEIGHTS / f"{given.kind}.onnx", given.kind, interval=interval, card=card)
+    print(f"{given.kind}: interval {interval:.3f} -> {WEIGHTS}")
 
 
 def _say(step: int, steps: int, text: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vaeguard.denoiser_export import read_networks, write_denoiser
     from vaeguard.denoiser_fitting import FittedDenoiser, fit_denoiser
     from vaeguard.denoiser_sources import DenoiserSource, denoiser_source
-    from vaeguard.denoiser_training import paired_elbo_loss, supervised_loss, train_network
+    from vaeguard.denoiser_training import fit_spread, interval_of, paired_elbo_loss, supervised_loss, train_network
     from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans, undone
     from vaeguard.devices import has_bf16
     from vaeguard.direct import DirectDenoiser
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.ladder import LadderVAE
     from vaeguard.model_file import load, save
-    from vaeguard.noise import grain_of, photo_noise
+    from vaeguard.noise import grain_of
     from vaeguard.ocr import check_tesseract, read_text
     from vaeguard.parity import Parity
     from vaeguard.pictures import draw_reconstructions, pick_examples
@@ -66,7 +66,7 @@ _HOMES = {
     "denoiser_export": ("read_networks", "write_denoiser"),
     "denoiser_fitting": ("FittedDenoiser", "fit_denoiser"),
     "denoiser_sources": ("DenoiserSource", "denoiser_source"),
-    "denoiser_training": ("paired_elbo_loss", "supervised_loss", "train_network"),
+    "denoiser_training": ("fit_spread", "interval_of", "paired_elbo_loss", "supervised_loss", "train_network"),
     "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans", "undone"),
     "devices": ("has_bf16",),
     "direct": ("DirectDenoiser",),
@@ -80,7 +80,7 @@ _HOMES = {
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
     "ladder": ("LadderVAE",),
     "model_file": ("load", "save"),
-    "noise": ("grain_of", "photo_noise"),
+    "noise": ("grain_of",),
     "ocr": ("check_tesseract", "read_text"),
     "parity": ("Parity",),
     "pictures": ("draw_reconstructions", "pick_examples"),
@@ -148,11 +148,13 @@ __all__ = [
     "export",
     "fit",
     "fit_denoiser",
+    "fit_spread",
     "fpr_note",
     "from_array",
     "from_dict",
     "grain_of",
     "has_bf16",
+    "interval_of",
     "latest_run",
     "list_images",
     "load",
@@ -163,7 +165,6 @@ __all__ = [
     "paired_elbo_loss",
     "parse_classes",
     "photo_batches",
-    "photo_noise",
     "pick_examples",
     "plan_scans",
     "point_latest",

@@ -62,7 +62,7 @@ class DenoiserSource:
     learn, judged : callable
         Endless batches, from a seed.
     grain : (float, float) or None
-        Of `adapt`: what `grain_of` says of the collection.
+        Of `adapt`, where no batch holds clean images: what `grain_of` says of the collection.
     """
 
     kind: str
@@ -82,7 +82,7 @@ class DenoiserSource:
         with torch.no_grad():
             for _ in range(JUDGED_BATCHES):
                 first, second, noise = (each.to(device) for each in next(batches))
-                if self.mode == "adapt":
+                if self.grain:
                     sums += [float(second.square().mean()), float(stein_estimate(direct, first, second, noise).mean())]
                 else:
                     restored = direct(second, noise)[0].clamp(0, 1)
@@ -95,7 +95,7 @@ class DenoiserSource:
         """Batches of (clean, noisy, noise); where nothing is clean, what is restored is, and gets fresh grain."""
         device = next(direct.parameters()).device
         for first, second, noise in batches:
-            if self.mode == "adapt":
+            if self.grain:
                 with torch.no_grad():
                     restored = direct(first.to(device), noise.to(device))[0].clamp(0, 1).cpu()
                 yield restored, restored + second, noise
