@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import Any
 
 import click
@@ -12,6 +10,7 @@ from vaeguard import BENCHMARKS, DEVICES, BenchmarkSpec, ModelSpec, TrainSpec
 
 from .common import (
     Size,
+    command_line,
     data_dir_option,
     download_option,
     json_option,
@@ -57,7 +56,7 @@ def benchmark(
     """
     from rich.console import Console
 
-    from vaeguard import InputsSkippedError, VaeguardError
+    from vaeguard import InputsSkippedError, VaeguardError, show_report, without_pictures
     from vaeguard import benchmark as run_benchmark
 
     if size:
@@ -73,7 +72,7 @@ def benchmark(
         with progress_bar("benchmarking") as progress:
             report = run_benchmark(
                 spec, folder, model=ModelSpec(**model), training=TrainSpec(**training),
-                command=shlex.join(["vaeguard", *sys.argv[1:]]), progress=progress,
+                command=command_line(), progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         say(f"finished cells are in {folder}; the same command goes on")
@@ -82,10 +81,10 @@ def benchmark(
     for text in content["skipped"]:
         say(f"note: {text}")
     if as_json:
-        print_json({"output": folder, **content})
+        print_json({"output": folder, **without_pictures(content)})
     else:
-        Console().print(report.rich_table())
-        click.echo(f"{content['cells']['finished']} of {content['cells']['planned']} cells -> {folder}/report.md")
+        show_report(content, Console())
+        click.echo(f"{content['cells']['finished']} of {content['cells']['planned']} cells -> {folder}/report.html")
     for cell, why in report.failures.items():
         say(f"failed: {cell}: {why}")
     if report.failures:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -148,6 +150,11 @@ def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
+def command_line() -> str:
+    """What the user typed, to be named in a report."""
+    return shlex.join(["vaeguard", *sys.argv[1:]])
+
+
 def say(message: str) -> None:
     """Tell the user on stderr."""
     click.echo(message, err=True)
@@ -155,15 +162,9 @@ def say(message: str) -> None:
 
 def print_json(result: dict[str, Any]) -> None:
     """The one JSON object on stdout; a value that is not finite is null."""
-    click.echo(json.dumps(_finite(result), indent=2))
+    from vaeguard import finite
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value - value != 0 else value
+    click.echo(json.dumps(finite(result), indent=2))
 
 
 @contextlib.contextmanager

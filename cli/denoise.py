@@ -10,6 +10,7 @@ from vaeguard import PAPERS, RESTORE_KINDS, RestoreSettings
 
 from .common import (
     as_objects,
+    command_line,
     complain_of_unreadable,
     engine_option,
     json_option,
@@ -50,22 +51,31 @@ DEFAULTS = RestoreSettings()
     help="A denoiser, or a fitted model for images of its size.  [default: those that ship]",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Files in work at a time.  [default: one a core, at most 4]")
+@click.option("--report/--no-report", default=True, show_default=True, help="Also write report.html into the output.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @engine_option
 @json_option
 def denoise(
     scans: str, output: str | None, jpeg: int | None, residual: bool, uncertainty: bool, ocr: bool, model: str | None,
-    jobs: int | None, dry_run: bool, device: str, as_json: bool, **settings: Any,
+    jobs: int | None, report: bool, dry_run: bool, device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
     SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), BMP, WEBP and PDF, or one such file. The tree is
     written anew elsewhere; scans are never touched. Sizes, bit depth, resolution, profiles and EXIF are kept. Beside
-    each file lies <file>.json with what was done; pages.csv lists all pages, those worth a look first.
+    each file lies <file>.json with what was done; pages.csv lists all pages, those worth a look first, and report.html
+    shows these before and after.
 
     A job that was interrupted goes on where it stopped when the same command is given again.
     """
-    from vaeguard import DenoiseOutputs, check_tesseract, default_output, denoise_scans, plan_scans
+    from vaeguard import (
+        DenoiseOutputs,
+        check_tesseract,
+        default_output,
+        denoise_scans,
+        plan_scans,
+        write_scan_report,
+    )
 
     if ocr:
         check_tesseract()
@@ -87,6 +97,8 @@ def denoise(
             scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
         )
     say_unreadable(done.errors)
+    if report:
+        write_scan_report(done, scans, command=command_line())
     if as_json:
         print_json(done.to_dict())
     else:

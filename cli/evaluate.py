@@ -8,6 +8,7 @@ import click
 
 from .common import (
     as_objects,
+    command_line,
     complain_of_unreadable,
     data_dir_option,
     download_option,
@@ -19,7 +20,6 @@ from .common import (
     open_test_images,
     print_json,
     progress_bar,
-    say,
 )
 
 
@@ -39,13 +39,14 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure how well a model tells anomalies from normal images.
 
-    DATA is a labelled set as for fit; of a named set the official test part is taken. Prints and writes ROC-AUC with
-    its 95 % interval, average precision and the realised false-alarm rate, for the score and for every term.
+    DATA is a labelled set as for fit; of a named set the official test part is taken. Says how good the score is and
+    writes report.html: ROC-AUC with its 95 % interval, precision and recall, the realised false-alarm rate, every term
+    beside the score, every class, and the images that tell most.
     """
     from rich.console import Console
 
     from vaeguard import evaluate as evaluate_model
-    from vaeguard import load, rich_tables, write_evaluation
+    from vaeguard import load, show_report, without_pictures, write_evaluation
 
     path = find_model(model)
     detector = load(path, device)
@@ -54,14 +55,11 @@ def evaluate(
         evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, progress=progress)
     home = Path(path) if Path(path).is_dir() else Path(path).parent
     folder = Path(output) if output else home / f"evaluation-{images.name}"
-    write_evaluation(evaluation, folder)
+    report = write_evaluation(evaluation, folder, command=command_line())
     if as_json:
-        print_json({"output": str(folder), **evaluation.to_dict(), "errors": as_objects(images.errors)})
+        shown = without_pictures(report)
+        print_json({"output": str(folder), **shown, "errors": as_objects(images.errors)})
     else:
-        console = Console()
-        for table in rich_tables(evaluation):
-            console.print(table)
-        click.echo(f"report, scores and pictures -> {folder}")
-    if evaluation.note:
-        say(f"note: {evaluation.note}")
+        show_report(report, Console())
+        click.echo(f"every figure, curve and picture -> {folder / 'report.html'}")
     complain_of_unreadable(images.errors, "they are listed above")

@@ -14,6 +14,7 @@ from vaeguard import DEFAULT_FPR, DEGRADATIONS, PRESETS, DenoiserSpec, ModelSpec
 from .common import (
     Size,
     as_objects,
+    command_line,
     complain_of_unreadable,
     data_dir_option,
     download_option,
@@ -102,7 +103,7 @@ def fit(
     with warnings_on_stderr(), no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
             images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
-            progress=progress,
+            command=command_line(), progress=progress,
         )  # fmt: skip
     try:
         point_latest(run)

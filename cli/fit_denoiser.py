@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import as_objects, complain_of_unreadable, no_empty_run, print_json, progress_bar, say, say_unreadable
+from .common import (
+    as_objects,
+    command_line,
+    complain_of_unreadable,
+    no_empty_run,
+    print_json,
+    progress_bar,
+    say,
+    say_unreadable,
+)
 
 if TYPE_CHECKING:
     from vaeguard import FittedDenoiser
@@ -51,7 +60,7 @@ def fit_denoiser(
         source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
         say_unreadable(source.errors)
         say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")
-        found = fit(source, run, spec, progress=progress)
+        found = fit(source, run, spec, command=command_line(), progress=progress)
     if as_json:
         print_json({**found.to_dict(), "errors": as_objects(found.errors)})
     else:

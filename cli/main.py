@@ -21,6 +21,7 @@ SUMMARIES = {
     "verify": "Compare an exported model with the run it came from.",
     "unpack": "Write a data set as PNG files in class folders.",
     "benchmark": "Measure methods on known data, class by class, and write a report.",
+    "report": "Show the report of a run, an evaluation, a benchmark; compare several.",
     "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
 }
 

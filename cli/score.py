@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import (
+    command_line,
     complain_of_unreadable,
     engine_option,
     find_model,
@@ -32,28 +33,33 @@ if TYPE_CHECKING:
 @fpr_option
 @click.option("--watch", is_flag=True, help="Go on: score images as they appear in the folders, until interrupted.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
+@click.option("--report/--no-report", default=True, show_default=True, help="Also write <output>.report.html.")
 @engine_option
 @json_option
 def score(
     images: tuple[str, ...], model: str | None, output: str, files_from: str | None, fpr: float, watch: bool,
-    jobs: int | None, device: str, as_json: bool,
+    jobs: int | None, device: str, as_json: bool, report: bool,
 ) -> None:  # fmt: skip
     """Score images with a fitted or exported model.
 
     IMAGES are image files, folders that are searched for them, globs, .npy, .npz and IDX files, tar archives, and
     Parquet files with a column of images. The table has one row per image in sorted order: path, score (higher = more
-    anomalous), p_value, anomaly, and the separate terms. What cannot be read is listed in <output>.errors.csv.
+    anomalous), p_value, anomaly, and the separate terms. What cannot be read is listed in <output>.errors.csv; what
+    stands out, and whether the batch as a whole differs from normal, is shown in <output>.report.html.
 
     A job that was interrupted goes on where it stopped when the same command is given again.
     """
-    from vaeguard import UsageError, load, read_list, score_files, watch_files
+    from rich.console import Console
+
+    from vaeguard import UsageError, load, read_list, score_files, show_report, watch_files, write_score_report
 
     if not images and not files_from:
         raise UsageError("IMAGES is missing; name image files, folders, a glob or --files-from")
     if watch and (files_from or as_json):
         raise UsageError("--watch goes with folders and globs; leave out --files-from and --json")
     listed = read_list(files_from) if files_from else []
-    detector = load(find_model(model), device, threads=1)
+    model = find_model(model)
+    detector = load(model, device, threads=1)
     options: dict[str, Any] = {"fpr": fpr, "jobs": jobs}
     if watch:
         say(f"watching {', '.join(images)}; Ctrl-C ends it")
@@ -71,6 +77,10 @@ def score(
         )
     if summary.note:
         say(f"note: {summary.note}")
+    if report:
+        found = write_score_report(summary, detector, images, listed=listed, model=model, command=command_line())
+        if not as_json:
+            show_report(found, Console())
     say_unreadable(summary.errors)
     complain_of_unreadable(summary.errors, f"see {output}.errors.csv")
 

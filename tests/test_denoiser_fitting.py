@@ -140,6 +140,7 @@ def test_a_run_holds_all_that_it_should(run):
         "history.csv",
         "model.onnx",
         "model.safetensors",
+        "report.html",
         "report.json",
     ]
     report = json.loads((folder / "report.json").read_text())

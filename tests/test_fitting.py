@@ -352,7 +352,7 @@ def test_no_more_training_images_than_stated_are_compared_with(tmp_path, monkeyp
 def test_run_folder_holds_model_history_and_report(tmp_path):
     images, labels = bars()
     vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path)
-    names = {"model.safetensors", "history.csv", "report.json", "history.png", "reconstructions.png", "calibration.npz"}
+    names = {"model.safetensors", "history.csv", "report.json", "report.html", "reconstructions.png", "calibration.npz"}
     assert set(os.listdir(tmp_path)) == names
 
 
@@ -424,7 +424,7 @@ def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, mo
     assert_same_bits(unbroken, loaded)
     fresh = batch(table(40, seed=2))
     np.testing.assert_array_equal(unbroken.inspect(fresh).score, loaded.inspect(fresh).score)
-    names = {"model.safetensors", "history.csv", "report.json", "history.png", "calibration.npz"}
+    names = {"model.safetensors", "history.csv", "report.json", "report.html", "calibration.npz"}
     assert names == set(os.listdir(tmp_path))
 
 

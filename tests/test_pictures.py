@@ -11,7 +11,7 @@ from PIL import Image
 from vaeguard import pictures
 from vaeguard.errors import UsageError
 from vaeguard.inspection import Inspection
-from vaeguard.pictures import draw_histogram, draw_history, draw_reconstructions, draw_roc, pick_examples
+from vaeguard.pictures import draw_reconstructions, pick_examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +62,7 @@ def test_heatmaps_share_one_scale(tmp_path: Path) -> None:
     picture = read(tmp_path / "r.png")
 
     def pixels_of(value: float) -> int:
-        from matplotlib import colormaps
-
-        colour = np.array(colormaps[pictures.HEATMAP_COLOURS](value, bytes=True)[:3])
+        colour = np.asarray(pictures.heat_picture(np.full((1, 1), value, np.float32)))[0, 0]
         return int((picture == colour).all(-1).sum())
 
     assert pixels_of(1.0) >= 112 * 112
@@ -73,9 +71,17 @@ def test_heatmaps_share_one_scale(tmp_path: Path) -> None:
 
 def test_small_images_are_enlarged_by_whole_factors_without_blur() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 28, 28), dtype=np.uint8)
-    tile = np.asarray(pictures._tile(image))
+    tile = np.asarray(pictures._enlarge(pictures.picture_of(image)))
     assert tile.shape == (112, 112, 3)
     assert np.array_equal(tile[..., 0], image[0].repeat(4, 0).repeat(4, 1))
+
+
+def test_the_heatmap_grows_brighter_with_strangeness() -> None:
+    ramp = np.asarray(pictures.heat_picture(np.linspace(0, 1, 256, dtype=np.float32)[None]))[0].astype(int)
+    brightness = ramp @ [299, 587, 114]
+    assert np.all(np.diff(brightness) >= -600)  # but for rounding
+    assert ramp[0].tolist() == list(pictures.HEATMAP_COLOURS[0])
+    assert ramp[-1].tolist() == list(pictures.HEATMAP_COLOURS[-1])
 
 
 def test_odd_names_do_not_stop_the_drawing(tmp_path: Path) -> None:
@@ -95,54 +101,10 @@ def test_reconstructions_need_pictures_and_an_image(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("top", [0.0, 1.0, 14.0, 300.0, 1e6])
-def test_histograms_of_any_reach(top: float, tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    draw_histogram(tmp_path / "h.png", generator.random(50), generator.random(9) * top, 0.9)
-    assert read(tmp_path / "h.png").std() > 0
-    edges = pictures._edges(np.array([0.1, top]))
-    assert np.all(np.diff(edges) > 0)
-    assert edges[0] <= 0
-    assert edges[-1] >= top
-
-
-def test_histograms_of_little(tmp_path: Path) -> None:
-    draw_histogram(tmp_path / "h.png", np.zeros(3), np.zeros(0), None)
-    draw_histogram(tmp_path / "h.png", np.array([1.0]), np.array([np.inf]), None)
-
-
-def test_the_same_scores_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        anomalous = np.arange(40) % 4 == 0
-        draw_roc(tmp_path / name, {"score": (anomalous, np.arange(40.0)), "kl": (anomalous, np.full(40, np.inf))})
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def test_pyplot_is_left_alone(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, numpy as np; from vaeguard.pictures import draw_histogram;"
-        f"draw_histogram({str(tmp_path / 'h.png')!r}, np.ones(3), np.ones(3), 1);"
-        "print('matplotlib.pyplot' in sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "False"
-
-
-def test_history_draws_the_columns_that_are_there(tmp_path: Path) -> None:
-    row = {"epoch": 1, "learning_rate": 1e-3, "loss": 3.0, "valid_loss": 4.0, "rate": 1.0, "active_units": 3}
-    draw_history(tmp_path / "all.png", [row, row | {"epoch": 2, "rate": None}, {"epoch": 3, "loss": float("nan")}])
-    draw_history(tmp_path / "one.png", [{"loss": 1.0}, {"loss": 0.5}])
-    assert read(tmp_path / "all.png").shape[0] > read(tmp_path / "one.png").shape[0]
-    with pytest.raises(UsageError, match="loss, distortion, rate, active_units"):
-        draw_history(tmp_path / "none.png", [{"epoch": 1, "learning_rate": 0.1}])
-
-
 def test_a_failed_drawing_leaves_the_old_picture(tmp_path: Path) -> None:
-    (tmp_path / "roc.png").write_bytes(b"old")
-    with pytest.raises(ValueError, match="inconsistent"):
-        draw_roc(tmp_path / "roc.png", {"score": (np.ones(3, bool), np.zeros(4))})
-    assert (tmp_path / "roc.png").read_bytes() == b"old"
+    (tmp_path / "r.png").write_bytes(b"old")
+    images = np.zeros((1, 1, 8, 8), np.uint8)
+    with pytest.raises(IndexError):
+        draw_reconstructions(tmp_path / "r.png", images, inspection_of(images, np.zeros((1, 8, 8))), [3], ["a"])
+    assert (tmp_path / "r.png").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1

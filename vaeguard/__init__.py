@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaeguard.benchmarking.environment import environment
     from vaeguard.benchmarking.report import BenchmarkReport
     from vaeguard.benchmarking.running import benchmark
     from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
     from vaeguard.devices import has_bf16
     from vaeguard.direct import DirectDenoiser
     from vaeguard.doctor import examine
+    from vaeguard.environment import environment
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
-    from vaeguard.evaluation import evaluate, rich_tables, write_evaluation
+    from vaeguard.evaluation import evaluate, write_evaluation
     from vaeguard.exporting import export, verify
     from vaeguard.fitting import fit
     from vaeguard.images import ImageRule
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     from vaeguard.parity import Parity
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
+    from vaeguard.reporting.comparison import compare_reports
+    from vaeguard.reporting.report_file import finite, read_report, report_path, without_pictures, write_report
+    from vaeguard.reporting.scans import write_scan_report
+    from vaeguard.reporting.scores import write_score_report
+    from vaeguard.reporting.terminal import show_report
     from vaeguard.restoration import PageReport, RestoredPage, restore_page
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
@@ -54,7 +59,7 @@ if TYPE_CHECKING:
     from vaeguard.watching import watch_files
 
 _HOMES = {
-    "benchmarking.environment": ("environment",),
+    "environment": ("environment",),
     "benchmarking.report": ("BenchmarkReport",),
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
@@ -72,7 +77,7 @@ _HOMES = {
     "direct": ("DirectDenoiser",),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
-    "evaluation": ("evaluate", "rich_tables", "write_evaluation"),
+    "evaluation": ("evaluate", "write_evaluation"),
     "exporting": ("export", "verify"),
     "fitting": ("fit",),
     "images": ("ImageRule",),
@@ -85,6 +90,11 @@ _HOMES = {
     "parity": ("Parity",),
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
+    "reporting.comparison": ("compare_reports",),
+    "reporting.report_file": ("finite", "read_report", "report_path", "without_pictures", "write_report"),
+    "reporting.scans": ("write_scan_report",),
+    "reporting.scores": ("write_score_report",),
+    "reporting.terminal": ("show_report",),
     "restoration": ("PageReport", "RestoredPage", "restore_page"),
     "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
@@ -137,6 +147,7 @@ __all__ = [
     "benchmark",
     "calibration_images",
     "check_tesseract",
+    "compare_reports",
     "default_output",
     "degrade_document",
     "denoise_scans",
@@ -146,6 +157,7 @@ __all__ = [
     "evaluate",
     "examine",
     "export",
+    "finite",
     "fit",
     "fit_denoiser",
     "fit_spread",
@@ -173,23 +185,29 @@ __all__ = [
     "read_denoiser",
     "read_list",
     "read_networks",
+    "read_report",
     "read_text",
+    "report_path",
     "restore_page",
-    "rich_tables",
     "save",
     "score_files",
     "score_set",
     "seen_batches",
     "shipped_denoiser",
+    "show_report",
     "supervised_loss",
     "to_dict",
     "train_network",
     "undone",
     "verify",
     "watch_files",
+    "without_pictures",
     "write_denoiser",
     "write_evaluation",
     "write_images",
+    "write_report",
+    "write_scan_report",
+    "write_score_report",
     "write_triton",
 ]
 

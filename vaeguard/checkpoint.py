@@ -20,6 +20,7 @@ def write_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None
     tensors = {f"vae.{name}": value for name, value in state.vae.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
     tensors |= {"order": state.order.get_state(), "noise": state.noise.get_state(), "dropout": _dropout_state(state)}
+    tensors |= {f"restored.{epoch}": images for epoch, images in state.restored.items()}
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
     progress = {"best_loss": state.best_loss, "best_epoch": state.best_epoch, "history": state.history}
@@ -56,6 +57,7 @@ def read_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None:
     state.optimizer.load_state_dict(optimizer)
     state.best_loss, state.best_epoch = record["best_loss"], record["best_epoch"]
     state.history = record["history"]
+    state.restored = {int(epoch): images for epoch, images in _under(tensors, "restored.").items()}
 
 
 def _dropout_state(state: State) -> torch.Tensor:

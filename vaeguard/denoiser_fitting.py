@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.benchmarking.environment import environment
 from vaeguard.denoise_spec import DenoiserSpec
 from vaeguard.denoiser import SHIPPED
 from vaeguard.denoiser_export import read_networks, write_denoiser
@@ -27,10 +25,11 @@ from vaeguard.denoiser_training import (
 )
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.direct import DirectDenoiser
+from vaeguard.environment import environment
 from vaeguard.errors import VaeguardError
-from vaeguard.files import write_text
 from vaeguard.ladder import LadderVAE
 from vaeguard.model_file import write_tensors
+from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 from vaeguard.runs import MODEL_NAME, ONNX_NAME, prepare_run, write_history
 
 if TYPE_CHECKING:
@@ -89,6 +88,7 @@ def fit_denoiser(
     run: str | Path,
     spec: DenoiserSpec | None = None,
     *,
+    command: str = "",
     progress: Progress | None = None,
 ) -> FittedDenoiser:
     """Fit a denoiser to one's own scans: a direct network for one pass, and beside it a ladder VAE for samples.
@@ -102,9 +102,11 @@ def fit_denoiser(
     source : DenoiserSource
         What to train on; `denoiser_source` finds it.
     run : path
-        The folder to write: `model.safetensors`, `model.onnx`, `history.csv`, `report.json`.
+        The folder to write: `model.safetensors`, `model.onnx`, `history.csv`, `report.json`, `report.html`.
     spec : DenoiserSpec or None
         Shape and training.
+    command : str
+        The command line, to be named in the report.
     progress : callable or None
         Called with steps done, steps in all, a line of text.
 
@@ -137,7 +139,7 @@ def fit_denoiser(
         errors=tuple(source.errors),
         seconds=time.perf_counter() - started,
     )
-    _write(run, found, spec, device, trained, source.grain)
+    _write(run, found, spec, device, trained, source.grain, command)
     return found
 
 
@@ -193,6 +195,7 @@ def _write(
     device: str,
     trained: _Trained,
     grain: tuple[float, float] | None,
+    command: str,
 ) -> None:
     """Write the run: the weights first, which took long, then what is made of them."""
     direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
@@ -203,6 +206,8 @@ def _write(
     tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
     write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": trained.interval, "denoiser": report})
     write_history(run, trained.history)
-    write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
     # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
     write_denoiser(direct, run / ONNX_NAME, found.kind, interval=trained.interval, card=how, ladder=ladder, grain=grain)
+    title = f"{run.name}: denoiser for a {found.kind}"
+    told = {**report, "scan_kind": found.kind, "history": trained.history, "interval": trained.interval}
+    write_report(run / JSON_NAME, {**told, **heading("denoiser", title, command=command, device=device)})

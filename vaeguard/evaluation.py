@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,11 @@ import numpy as np
 
 from vaeguard.classes import resolve_classes
 from vaeguard.errors import UsageError
-from vaeguard.files import write_text
 from vaeguard.metrics import Metrics, Rate, measure, rate
+from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
+from vaeguard.reporting.gallery import sample
+from vaeguard.reporting.report_file import JSON_NAME, write_report
+from vaeguard.reporting.simple_measures import simple_measures
 from vaeguard.scoring import flag, fpr_note, score_columns, score_set
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.split import split_normal
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-    from rich.table import Table
 
     from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.progress import Progress
+    from vaeguard.reporting.gallery import Sample
+    from vaeguard.reporting.report_file import Report
+    from vaeguard.reporting.simple_measures import SimpleMeasures
 
     Bools = npt.NDArray[np.bool_]
     Scores = npt.NDArray[np.floating]
@@ -86,6 +90,12 @@ class Evaluation:
         Class of each image, an index into `class_names`.
     class_names, paths, inspection
         As in the data, and what the detector said.
+    sample : Sample
+        Some of the images with pictures: the strangest, the mistakes, the closest calls.
+    measures : SimpleMeasures or None
+        Brightness and complexity of images.
+    record : dict
+        What the model file says of the fit.
     """
 
     data: str
@@ -101,6 +111,9 @@ class Evaluation:
     class_names: tuple[str, ...]
     paths: Sequence[str]
     inspection: Inspection
+    sample: Sample
+    measures: SimpleMeasures | None
+    record: dict[str, Any]
 
     @property
     def images(self) -> dict[str, int]:
@@ -110,8 +123,7 @@ class Evaluation:
     @property
     def threshold(self) -> float | None:
         """The lowest combined score that is flagged, or None if nothing is."""
-        flagged = self.inspection.score[flag(self.inspection.p_value, self.fpr)]
-        return float(flagged.min()) if len(flagged) else None
+        return _threshold(self.inspection, self.fpr)
 
     def to_dict(self) -> dict[str, object]:
         """Return everything but the arrays as plain values that JSON can hold."""
@@ -172,6 +184,7 @@ def evaluate(
     _check_both_kinds(image_set, names, anomalous)
     inspection = score_set(detector, image_set, progress=progress)
     flagged = flag(inspection.p_value, fpr)
+    groups = groups_to_look_at(inspection, anomalous, fpr, _threshold(inspection, fpr))
     return Evaluation(
         data=image_set.name,
         fpr=fpr,
@@ -188,52 +201,35 @@ def evaluate(
         class_names=image_set.class_names,
         paths=image_set.paths,
         inspection=inspection,
+        sample=sample(detector, image_set.images, groups),
+        measures=simple_measures(image_set.images),
+        record=detector.info.record,
     )
 
 
-def rich_tables(evaluation: Evaluation) -> list[Table]:
-    """Return the evaluation as tables for a terminal: every term, the operating point, every class."""
-    from rich.markup import escape
-    from rich.table import Column, Table
+def write_evaluation(evaluation: Evaluation, folder: str | Path, *, command: str = "") -> Report:
+    """Write `report.json`, `report.html` and `scores.csv` into `folder`, each one whole, and return the report.
 
-    terms = Table(
-        Column("term", no_wrap=True), title=escape(f"{evaluation.data}: normal {', '.join(evaluation.normal_classes)}")
-    )
-    for heading in ("ROC-AUC", "95%\ninterval", "avg.\nprec.", "no\nskill", "FPR at\n95% TPR"):
-        terms.add_column(heading, justify="right", no_wrap=True)
-    for row in evaluation.metrics:
-        interval = f"{row.roc_auc_low:.3f}-{row.roc_auc_high:.3f}"
-        numbers = (row.average_precision, row.no_skill_precision, row.fpr_at_95_tpr)
-        bold = "bold" if row.name == "score" else None
-        terms.add_row(row.name, f"{row.roc_auc:.3f}", interval, *(f"{number:.3f}" for number in numbers), style=bold)
-    point = Table("flagged where", title="Operating point")
-    for heading in ("images", "flagged", "share", "95% interval"):
-        point.add_column(heading, justify="right")
-    for kind, share in (("normal", evaluation.false_alarm_rate), ("anomalous", evaluation.detection_rate)):
-        interval = f"{share.low:.3f}-{share.high:.3f}"
-        row_name = f"{kind}, p <= {evaluation.fpr:g}"
-        point.add_row(row_name, f"{share.images}", f"{share.count}", f"{share.value:.3f}", interval)
-    return [terms, point, _class_table(evaluation)]
+    `scores.csv` has two more columns than a table of scored files: `class`, and whether that is `normal`. `command` is
+    the command line, to be named in the report.
 
-
-def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
-    """Write `report.json`, `scores.csv`, `histogram.png` and `roc.png` into `folder`, each one whole.
-
-    `scores.csv` has two more columns than a table of scored files: `class`, and whether that is `normal`.
+    Raises
+    ------
+    VaeguardError
+        They cannot be written.
     """
-    from vaeguard.pictures import draw_histogram, draw_roc
-
     folder = Path(folder)
-    inspection, anomalous = evaluation.inspection, evaluation.anomalous
-    columns = score_columns(evaluation.paths, inspection, evaluation.fpr)
+    columns = score_columns(evaluation.paths, evaluation.inspection, evaluation.fpr)
     classes = np.array(evaluation.class_names, dtype=object)[evaluation.labels].tolist()
-    write_table(folder / "scores.csv", {**columns, "class": classes, "normal": ~anomalous})
-    draw_histogram(
-        folder / "histogram.png", inspection.score[~anomalous], inspection.score[anomalous], evaluation.threshold
-    )
-    curves = {"score": inspection.score, **inspection.terms}
-    draw_roc(folder / "roc.png", {name: (anomalous, scores) for name, scores in curves.items()})
-    write_text(folder / "report.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    write_table(folder / "scores.csv", {**columns, "class": classes, "normal": ~evaluation.anomalous})
+    report = evaluation_report(evaluation, command)
+    write_report(folder / JSON_NAME, report)
+    return report
+
+
+def _threshold(inspection: Inspection, fpr: float) -> float | None:
+    flagged = inspection.score[flag(inspection.p_value, fpr)]
+    return float(flagged.min()) if len(flagged) else None
 
 
 def _without_fitted(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
@@ -296,17 +292,3 @@ def _class_results(image_set: ImageSet, anomalous: Bools, score: Scores, flagged
             )
         )
     return results
-
-
-def _class_table(evaluation: Evaluation) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("class", "kind", title="Classes")
-    for heading in ("images", "flagged", "median score", "ROC-AUC"):
-        table.add_column(heading, justify="right")
-    for row in evaluation.classes:
-        kind = "normal" if row.normal else "anomalous"
-        auc = "" if row.roc_auc is None else f"{row.roc_auc:.3f}"
-        table.add_row(escape(row.name), kind, f"{row.images}", f"{row.flagged:.3f}", f"{row.median_score:.3f}", auc)
-    return table

@@ -23,7 +23,7 @@ from vaeguard.models import VAE
 from vaeguard.packed import from_array
 from vaeguard.pseudo_classes import pseudo_labels
 from vaeguard.reference import IMAGES, centres_for
-from vaeguard.runs import CHECKPOINT_NAME, prepare_run, write_history, write_run
+from vaeguard.runs import CHECKPOINT_NAME, Fitted, prepare_run, write_history, write_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
 from vaeguard.torch_detector import TorchDetector
@@ -71,6 +71,7 @@ def fit(
     training: TrainSpec | None = None,
     run: str | Path | None = None,
     resume: bool = False,
+    command: str = "",
     progress: Progress | None = None,
 ) -> TorchDetector:
     """Fit a VAE on normal images or vectors and calibrate its anomaly score on others of them.
@@ -89,9 +90,11 @@ def fit(
     model, training : specs
         What to fit and how.
     run : path, optional
-        Run folder to write model, history, record and pictures to.
+        Run folder to write model, history, report and pictures to.
     resume : bool
         Go on from the checkpoint in `run`, if there is one.
+    command : str
+        The command line, to be named in the report.
     progress : callable, optional
         Called with steps done, steps in all, a line of text.
 
@@ -127,7 +130,8 @@ def fit(
             raise diverged
         detector, scores = _calibrated(plan, graph, state)
         if folder:
-            write_run(folder, detector, state.history, image_set, plan.split.calibration, scores)
+            restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
+            write_run(folder, detector, Fitted(image_set, plan.split, state.history, restored, scores, command))
     if diverged:
         kept = f"the weights of epoch {state.best_epoch + 1} are kept, calibrated, in {str(folder)!r}"
         raise VaeguardError(f"{diverged}; {kept}") from diverged

@@ -245,6 +245,11 @@ def to_unit(image: Tensor) -> Tensor:
     return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
+def from_unit(image: Tensor) -> Tensor:
+    """Pixels in [0, 1] as uint8, rounded."""
+    return (image * 255).round().clamp(0, 255).byte()
+
+
 def _entropy(logits: Tensor) -> Tensor:
     """Entropy, nats, of the probabilities that `logits` (..., K) give; one exponential each, they are thousands."""
     shifted = logits - logits.amax(-1, keepdim=True)

@@ -27,9 +27,11 @@ from vaeguard.images import SUFFIXES
 from vaeguard.named_sets import is_idx, read_idx
 from vaeguard.packed import ARRAY_ERRORS, as_batch, image_key, to_rule
 from vaeguard.streams import ImageBatch, stream_images
+from vaeguard.tables import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     import numpy.typing as npt
 
@@ -61,6 +63,10 @@ class Source(ABC):
     ) -> Iterator[ImageBatch]:
         """Yield the images `start` to `stop`, decoded by `rule`, in batches; with no rule they are vectors."""
 
+    @abstractmethod
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Yield those of the images whose names, as a table holds them, are among `names`, in the source's order."""
+
     def stamp(self, start: int, stop: int) -> bytes:
         """Bytes that change when the images `start` to `stop` do, told by names, sizes and times."""
         return f"{_stamp(self.path)} {start} {stop}".encode("utf-8", "surrogateescape")
@@ -82,6 +88,11 @@ class Files(Source):
         """Decode the files in threads."""
         assert rule is not None
         return stream_images(self.paths[start:stop], rule, batch_size=batch_size, jobs=jobs)
+
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Decode these files."""
+        assert rule is not None
+        return stream_images([path for path in self.paths if valid_text(path) in names], rule)
 
     def stamp(self, start: int, stop: int) -> bytes:
         """Names, sizes and times of the files."""
@@ -105,6 +116,11 @@ class Unreadable(Source):
         del start, stop, batch_size, jobs
         shape = (rule.channels or 1, *(rule.size or (1, 1))) if rule else (1, 1, 1)
         yield _errors_only(shape, rule, [(self.path, self.reason)])
+
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Yield nothing."""
+        del names, rule
+        return iter(())
 
 
 class Array(Source):
@@ -137,6 +153,13 @@ class Array(Source):
             if rule:
                 images = to_rule(images, rule)
             yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
+
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Slice single rows, told by their numbers."""
+        before = f"{valid_text(self.path)}/"
+        rows = sorted(int(name.removeprefix(before)) for name in names if name.startswith(before))
+        for row in rows:
+            yield from self.batches(row, row + 1, rule, 1, None)
 
 
 class _Rows:
@@ -225,6 +248,14 @@ class Sequential(Source):
             self._rest = self.open(self._stack, start)
         self._next = stop
         return stream_images(islice(self._rest, stop - start), rule, batch_size=batch_size, jobs=jobs)
+
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Read the container once more up to the last of them, and decode these only."""
+        assert rule is not None
+        count = sum(name.startswith(f"{valid_text(self.path)}/") for name in names)
+        with contextlib.ExitStack() as stack:
+            found = (file for file in self.open(stack, 0) if valid_text(file[0]) in names) if count else iter(())
+            yield from stream_images(islice(found, count), rule)
 
 
 class Tar(Sequential):
@@ -341,6 +372,14 @@ def read(
 def _errors_only(shape: tuple[int, ...], rule: ImageRule | None, errors: list[tuple[str, str]]) -> ImageBatch:
     images = np.empty((0, *shape), np.uint8) if rule else np.empty((0, *shape), np.float32)
     return ImageBatch([], images, errors)
+
+
+def pick(sources: Iterable[Source], names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+    """Read a few images again, found by their names; those that cannot be read any more are left out."""
+    for source in sources:
+        with contextlib.suppress(*_CONTAINER_ERRORS):
+            yield from source.pick(names, rule)
+        source.close()
 
 
 def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, vectors: bool = False) -> list[Source]:

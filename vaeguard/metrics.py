@@ -117,9 +117,13 @@ def delong_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) 
 
 def rate(flagged: Bools) -> Rate:
     """Return the share of true entries with its Clopper-Pearson interval."""
+    return rate_of(int(np.count_nonzero(flagged)), len(flagged))
+
+
+def rate_of(count: int, images: int) -> Rate:
+    """Return the share that `count` of `images`, at least one, are."""
     from scipy.stats import binomtest
 
-    count, images = int(np.count_nonzero(flagged)), len(flagged)
     interval = binomtest(count, images).proportion_ci(CONFIDENCE, method="exact")
     return Rate(count / images, float(interval.low), float(interval.high), count, images)
 

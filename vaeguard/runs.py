@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import tempfile
 import time
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.files import write_bytes, write_text
+from vaeguard.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from vaeguard.image_set import ImageSet
     from vaeguard.spec import ModelSpec
+    from vaeguard.split import Split
     from vaeguard.torch_detector import TorchDetector
 
 MODEL_NAME = "model.safetensors"
@@ -33,6 +34,8 @@ ONNX_NAME = "model.onnx"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 IMAGES_NAME = "calibration.npz"
 PICTURED = 12
+LOOKED_AT = 256
+"""So many calibration images say what each unit of the latent does."""
 KEPT_IMAGES, KEPT_BYTES = 256, 2**23
 """So many of the images that ranked the score stay in the run folder, for comparing engines."""
 
@@ -102,34 +105,72 @@ def write_history(run: Path, history: Sequence[Mapping[str, float]]) -> None:
     write_table(run / "history.csv", {name: np.array([row[name] for row in history]) for name in history[0]})
 
 
-def write_run(
-    run: Path,
-    detector: TorchDetector,
-    history: Sequence[Mapping[str, float]],
-    image_set: ImageSet,
-    calibration: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-) -> None:
-    """Write history, pictures, record and, last, the model: then the run is complete.
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a fit leaves beside its detector.
 
-    `calibration` are the rows that ranked the score, and `scores` theirs: pictures show some of them.
+    Attributes
+    ----------
+    image_set : ImageSet
+        The data.
+    split : Split
+        Its parts.
+    history : sequence of dict
+        One row per epoch.
+    restored : dict of uint8 (n, C, H, W)
+        The first validation images as restored after some epochs.
+    scores : float32 (rows,)
+        Of the calibration images.
+    command : str
+        The command line.
+    """
+
+    image_set: ImageSet
+    split: Split
+    history: Sequence[Mapping[str, float]]
+    restored: Mapping[int, npt.NDArray[np.uint8]]
+    scores: npt.NDArray[np.float32]
+    command: str = ""
+
+
+def write_run(run: Path, detector: TorchDetector, fitted: Fitted) -> None:
+    """Write history, pictures, report and, last, the model: then the run is complete.
 
     Vectors have no picture of their reconstructions.
     """
+    from vaeguard.latents import latent_units
     from vaeguard.model_file import save
-    from vaeguard.pictures import draw_history, draw_reconstructions, pick_examples
+    from vaeguard.pictures import draw_reconstructions, pick_examples
+    from vaeguard.reporting.fit import fit_report
+    from vaeguard.reporting.report_file import JSON_NAME, write_report
 
-    write_history(run, history)
-    draw_history(run / "history.png", history)
+    image_set, calibration = fitted.image_set, fitted.split.calibration
+    write_history(run, fitted.history)
     if not image_set.vectors:
-        examples = calibration[pick_examples(scores, PICTURED)]
+        examples = calibration[pick_examples(fitted.scores, PICTURED)]
         shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
         inspection = detector.inspect(shown, pictures=True)
         draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths)
-    write_text(run / "report.json", json.dumps(detector.info.record, indent=2) + "\n")
+    units = latent_units(detector.graph, image_set.images[calibration[:LOOKED_AT]])
+    record = detector.info.record
+    report = fit_report(record, fitted.history, units, _by_epoch(detector, fitted), fitted.command)
+    write_report(run / JSON_NAME, report)
     write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration))
     save(detector, run)
     (run / CHECKPOINT_NAME).unlink(missing_ok=True)
+
+
+def _by_epoch(detector: TorchDetector, fitted: Fitted) -> dict[str, npt.NDArray[np.uint8]]:
+    """The same validation images as they are, after some epochs, and as the weights that are kept restore them."""
+    if not fitted.restored:
+        return {}
+    rows = fitted.split.validation[: len(next(iter(fitted.restored.values())))]
+    shown = fitted.image_set.images[rows]
+    kept = detector.inspect(shown, pictures=True).restored
+    assert kept is not None
+    best = int(detector.info.record["best_epoch"]["epoch"])
+    after = {str(epoch): images for epoch, images in fitted.restored.items() if epoch != best}
+    return {"input": shown, **after, f"{best} (kept)": np.rint(kept * 255).clip(0, 255).astype(np.uint8)}
 
 
 def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> bytes:

@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,6 +224,34 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise RefusedError(f"cannot read table {str(path)!r}: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError, KeyError, csv.Error, pa.ArrowException) as error:
         raise RefusedError(f"{str(path)!r} is damaged or no table of vaeguard; write it again ({error})") from error
+
+
+def table_chunks(path: str | Path, columns: Sequence[str], rows: int = 65_536) -> Iterator[dict[str, Any]]:
+    """Some columns of a table that vaeguard wrote, at most `rows` rows at a time: text as lists, numbers as arrays."""
+    suffix = _suffix(path)
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows, columns=list(columns)):
+                yield {name: batch.column(name).to_pylist() for name in columns} | {
+                    name: batch.column(name).to_numpy(zero_copy_only=False)
+                    for name in columns
+                    if name not in TEXT_COLUMNS
+                }
+        return
+    with Path(path).open(encoding="utf-8", newline="" if suffix == ".csv" else "\n") as file:
+        lines = csv.DictReader(file, strict=True) if suffix == ".csv" else map(json.loads, file)
+        while chunk := list(islice(lines, rows)):
+            yield {name: _chunk_column(name, [row[name] for row in chunk], suffix) for name in columns}
+
+
+def _chunk_column(name: str, cells: list[Any], suffix: str) -> Any:
+    if name not in TEXT_COLUMNS:
+        with contextlib.suppress(ValueError):
+            values = np.array([np.nan if cell is None else cell for cell in cells]).astype(np.float64)
+            return values.astype(bool) if name in TRUTH_COLUMNS else values
+    return list(map(_from_csv_text, cells)) if suffix == ".csv" else cells
 
 
 def check_table_path(path: str | Path) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vaeguard.advice import collapse
 from vaeguard.augment import add_noise, augment
 from vaeguard.errors import VaeguardError
-from vaeguard.graph import to_unit
+from vaeguard.graph import from_unit, to_unit
 from vaeguard.objective import Losses, losses, objective
 from vaeguard.patches import local_contrast, random_windows
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 ACTIVE_VARIANCE = 0.01
 """A latent unit counts as active if its posterior mean varies by more than this (Burda et al., 2016, section 5.2)."""
+
+
+SHOWN = 8
+"""So many validation images are restored after some of the epochs, to look at."""
 
 
 class DivergedError(VaeguardError):
@@ -68,6 +73,8 @@ class State:
     best_loss: float = math.inf
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    restored: dict[int, Tensor] = field(default_factory=dict)
+    """The first validation images as restored after some epochs, uint8 (n, C, H, W)."""
 
 
 def start(vae: VAE, spec: TrainSpec) -> State:
@@ -121,6 +128,8 @@ def train(
         row |= _validate(state, held_out, spec)
         row["seconds"] = time.perf_counter() - started
         state.history.append(row)
+        if _is_shown(epoch + 1, state.vae):
+            state.restored[epoch + 1] = _restored(state, held_out)
         # While the rate's weight still grows, nothing is best yet but the latest.
         if row["valid_loss"] < state.best_loss or epoch < spec.kl_warmup:
             state.best_loss, state.best_epoch, state.best_weights = row["valid_loss"], epoch, _copy(state.vae)
@@ -243,6 +252,18 @@ def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, floa
     return row
 
 
+def _is_shown(epoch: int, vae: VAE) -> bool:
+    """Whether reconstructions are kept after `epoch`: 1, 2, 4, 8, ...; vectors and patches are no pictures."""
+    return not (vae.spec.vectors or vae.spec.patch) and epoch & (epoch - 1) == 0
+
+
+@torch.no_grad()
+def _restored(state: State, batches: Batches) -> Tensor:
+    count = min(SHOWN, len(batches.examples))
+    image, _, _ = next(batches(torch.arange(count), count, state.noise))
+    return from_unit(state.vae.likelihood(state.vae.posterior(image).mean).mean).cpu()
+
+
 class _Means:
     """Means over an epoch, weighted by batch size."""
 
@@ -281,14 +302,7 @@ def _copy(vae: VAE) -> dict[str, Any]:
 
 
 def _warn_of_collapse(state: State, spec: TrainSpec) -> None:
-    row = state.history[state.best_epoch]
-    if state.vae.spec.autoencoder:
-        return
-    if row["valid_rate"] < 0.1 or row["active_units"] == 0:
-        warnings.warn(
-            f"posterior collapse: the rate is {row['valid_rate']:.2g} nats and {row['active_units']} of"
-            f" {state.vae.spec.latent} latent units are active, so the latent says nothing; try a smaller --beta"
-            f" (now {spec.beta:g}), --kl-warmup 10 or --free-bits 0.1",
-            TrainingWarning,
-            stacklevel=3,
-        )
+    if not state.vae.spec.autoencoder:
+        sentence = collapse(state.history[state.best_epoch], state.vae.spec.latent, spec.beta)
+        if sentence:
+            warnings.warn(sentence, TrainingWarning, stacklevel=3)

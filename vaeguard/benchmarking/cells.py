@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.files import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from vaeguard.progress import Progress
@@ -68,8 +68,13 @@ class Job:
 
     def path(self, report: Path) -> Path:
         """The cell's file below the report's folder; with other settings it has another name."""
-        name = f"{self.cell.data}-{self.cell.case}-{self.cell.method}-{self.cell.seed}"
-        return report / "cells" / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)[:150]}-{self.digest()[:8]}.json"
+        return report / "cells" / file_name(asdict(self.cell), self.digest())
+
+
+def file_name(cell: Mapping[str, Any], digest: str) -> str:
+    """Name of the file of a cell, given as a dict that may hold more than the cell's own keys."""
+    name = "-".join(str(cell[key]) for key in ("data", "case", "method", "seed"))
+    return f"{re.sub(r'[^A-Za-z0-9-]', '_', name)[:150]}-{digest[:8]}.json"
 
 
 def read_cell(job: Job, report: Path) -> Result | None:

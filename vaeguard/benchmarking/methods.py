@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
-from vaeguard.benchmarking.environment import environment
 from vaeguard.benchmarking.false_alarms import FPRS, false_alarms
+from vaeguard.benchmarking.peak_memory import peak_memory
 from vaeguard.benchmarking.tasks import ImageTask
+from vaeguard.environment import environment
 from vaeguard.metrics import measure, per_region_overlap, pixel_roc_auc
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def measure_fit(task: ImageTask, model: ModelSpec, training: TrainSpec, progress
             "environment": environment(detector.device),
         }
 
-    return _with_warnings(work)
+    return _watched(work)
 
 
 def measure_classifier(task: ImageTask, model: ModelSpec, training: TrainSpec, progress: Progress) -> Result:
@@ -72,7 +73,7 @@ def measure_classifier(task: ImageTask, model: ModelSpec, training: TrainSpec, p
         seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
         return {**_measured(task, scores), "seconds": seconds, "environment": environment(classifier.device)}
 
-    return _with_warnings(work)
+    return _watched(work)
 
 
 def measure_baseline(task: Task, name: str, seed: int) -> Result:
@@ -90,7 +91,7 @@ def measure_baseline(task: Task, name: str, seed: int) -> Result:
             result |= _pixels(task, pca_residual(train)(test).reshape(task.test.shape).mean(1))
         return result
 
-    return _with_warnings(work)
+    return _watched(work)
 
 
 def measure_table(task: TableTask, seed: int, device: str) -> Result:
@@ -107,7 +108,7 @@ def measure_table(task: TableTask, seed: int, device: str) -> Result:
         where = environment(pick_device(device))
         return {**_measured(task, scores), "seconds": seconds, "environment": where}
 
-    return _with_warnings(work)
+    return _watched(work)
 
 
 def table_settings() -> dict[str, str]:
@@ -158,10 +159,10 @@ def _inspect(detector: Detector, images: npt.NDArray[np.uint8], *, pictures: boo
     return concatenate(parts)
 
 
-def _with_warnings(work: Callable[[], Result]) -> Result:
-    """Keep what the work warned of with its result, where a report can show it."""
-    with warnings.catch_warnings(record=True) as caught:
+def _watched(work: Callable[[], Result]) -> Result:
+    """Keep what the work warned of, and the memory it took, with its result, where a report can show it."""
+    with warnings.catch_warnings(record=True) as caught, peak_memory() as peak:
         warnings.simplefilter("always")
         result = work()
     texts = sorted({str(item.message) for item in caught})
-    return {**result, "warnings": texts}
+    return {**result, "warnings": texts, "peak_memory_mb": peak.megabytes}

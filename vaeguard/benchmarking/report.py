@@ -1,27 +1,27 @@
-"""A benchmark's report: `report.json` with every number, `report.md` to read, and one compact table for a terminal."""
+"""A benchmark's report: `report.json` with every number, `report.html` and `report.md` to read."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, rows_of, seconds_of
+from vaeguard.benchmarking.comparison import comparison_of
 from vaeguard.benchmarking.markdown import markdown
+from vaeguard.benchmarking.spec import BENCHMARKS
 from vaeguard.files import write_text
+from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.table import Table
 
     from vaeguard.benchmarking.aggregate import Row
     from vaeguard.benchmarking.cells import Result
     from vaeguard.benchmarking.protocols import Plan
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
-REPORT_JSON, REPORT_MD = "report.json", "report.md"
+REPORT_MD = "report.md"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +65,19 @@ class BenchmarkReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold."""
+        data = f", {self.spec.data}" if self.spec.data else ""
         return {
+            **heading("benchmark", f"{self.spec.name}{data}: {BENCHMARKS[self.spec.name]}", command=self.command),
             "benchmark": self.spec.name,
             "trial": self.trial,
             "protocol": self.plan.protocol,
-            "command": self.command,
             "spec": {**asdict(self.spec), "data_dir": None},
             "cells": {"planned": len(self.plan.jobs), "finished": len(self.cells), "failed": len(self.failures)},
             "failures": self.failures,
             "skipped": list(self.plan.skipped),
             "rows": [asdict(row) for row in self.rows],
             "means": [asdict(row) for row in self.means],
+            "comparison": comparison_of(self.rows, self.means, self.cells, self.plan.published),
             "best_terms": best_terms([*self.rows, *self.means]),
             "false_alarms": alarms_of(self.cells),
             "seconds": seconds_of(self.cells),
@@ -87,7 +89,7 @@ class BenchmarkReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Write `report.json` and `report.md` into `folder`, each one whole.
+        """Write `report.json`, `report.html` and `report.md` into `folder`, each one whole.
 
         Raises
         ------
@@ -95,28 +97,8 @@ class BenchmarkReport:
             They cannot be written.
         """
         content = self.to_dict()
-        write_text(folder / REPORT_JSON, json.dumps(content, indent=2) + "\n")
+        write_report(folder / JSON_NAME, content)
         write_text(folder / REPORT_MD, markdown(content))
-
-    def rich_table(self) -> Table:
-        """The means (or the single case) as a table for a terminal."""
-        from rich.table import Table
-
-        title = f"{'TRIAL, no result: ' if self.trial else ''}{self.spec.name}"
-        table = Table("score", title=title)
-        for heading in ("ROC-AUC", "avg. prec."):
-            table.add_column(heading, justify="right", no_wrap=True)
-        averaged = {(row.data, row.method) for row in self.means}
-        place = None
-        for row in self.means + [row for row in self.rows if (row.data, row.method) not in averaged and not row.kind]:
-            if place != (row.data, row.case):
-                place = (row.data, row.case)
-                table.add_section()
-                table.add_row(f"{row.data}, {row.case or 'mean'}", style="bold")
-            precision = "" if row.average_precision is None else f"{row.average_precision.mean:.3f}"
-            name = row.method if row.method == row.score else f"{row.method}: {row.score}"
-            table.add_row(f"  {name}", str(row.roc_auc), precision, style="bold" if row.score == "score" else None)
-        return table
 
     def _splits(self) -> dict[str, str]:
         """The hash of the split by data, case and seed."""

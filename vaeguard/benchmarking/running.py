@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from vaeguard.benchmarking.cells import measure_cell, read_cell
 from vaeguard.benchmarking.protocols import make_plan
-from vaeguard.benchmarking.report import REPORT_JSON, BenchmarkReport
+from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def benchmark(
     command: str = "",
     progress: Progress | None = None,
 ) -> BenchmarkReport:
-    """Measure every cell of a benchmark and write `report.json` and `report.md` into the folder `output`.
+    """Measure every cell of a benchmark and write `report.json`, `.html` and `.md` into the folder `output`.
 
     Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet: a cell is
     kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in
@@ -122,7 +123,7 @@ def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progr
 def _check_folder(folder: Path, spec: BenchmarkSpec) -> None:
     """Refuse a folder that holds the report of another benchmark: it would be lost."""
     try:
-        found = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))
+        found = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
     other = found.get("benchmark") if isinstance(found, dict) else None

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vaeguard.errors import RefusedError, UsageError
+from vaeguard.reporting.page import _script_json, _short
+from vaeguard.reporting.report_file import FORMAT, finite, heading, read_report, report_path, write_report
+
+EVIL = "<script>alert(1)</script>\n\"'&<!--\u2028 ]]>"
+
+
+def comparison(title: str = "two") -> dict:
+    run = {"name": EVIL, "path": "a/report.json", "values": [0.5, None]}
+    return {**heading("comparison", title, command="vaeguard report"), "of": "benchmark", "columns": ["a", EVIL],
+            "runs": [run, {**run, "name": "b", "values": [0.25, 1.0]}], "differences": {"seed": [0, EVIL]}}  # fmt: skip
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    page = write_report(tmp_path / "x" / "report.json", comparison())
+    assert page == tmp_path / "x" / "report.html"
+    assert read_report(tmp_path / "x") == read_report(tmp_path / "x" / "report.json") == comparison()
+    first = page.read_bytes()
+    write_report(tmp_path / "x" / "report.json", read_report(tmp_path / "x"))
+    assert page.read_bytes() == first
+
+
+def test_the_report_of_a_table_is_found_by_the_table(tmp_path):
+    (tmp_path / "scores.csv").write_text("path\n")
+    write_report(tmp_path / "scores.csv.report.json", comparison())
+    assert report_path(tmp_path / "scores.csv") == tmp_path / "scores.csv.report.json"
+    assert (tmp_path / "scores.csv.report.html").exists()
+
+
+def test_names_are_text_and_nothing_else(tmp_path):
+    html = write_report(tmp_path / "report.json", comparison(EVIL)).read_text()
+    assert "<script>alert" not in html
+    assert "<!--\u2028" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    scripts = html.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    assert json.loads(scripts)["title"] == EVIL
+    assert not set("<>&\u2028") & set(scripts)
+
+
+def test_long_and_odd_names_are_cut_to_one_line():
+    assert len(_short("x" * 5000)) < 260
+    assert _short("a\nb\tc\udcff") == "a?b?c?"
+
+
+def test_script_json_is_json():
+    assert json.loads(_script_json({"a": EVIL})) == {"a": EVIL}
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path):
+    assert finite({"a": [1.0, float("nan")], "b": (float("inf"),)}) == {"a": [1.0, None], "b": [None]}
+    write_report(tmp_path / "report.json", comparison() | {"odd": float("inf")})
+    assert read_report(tmp_path)["odd"] is None
+
+
+def test_what_is_no_report_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(UsageError, match="no report and has none"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(RefusedError, match="damaged"):
+        read_report(tmp_path)
+    for content in ({"kind": "detector"}, {**comparison(), "format": FORMAT + 1}, {**comparison(), "kind": "x"}, [1]):
+        (tmp_path / "report.json").write_text(json.dumps(content))
+        with pytest.raises(RefusedError, match=f"expected {FORMAT}.*run the command again"):
+            read_report(tmp_path)
+
+
+def test_a_page_asks_nothing_of_a_network(tmp_path):
+    import re
+
+    html = write_report(tmp_path / "report.json", comparison()).read_text()
+    markup = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert "default-src 'none'" in markup
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#|cells/)[^\"]*\"", markup)
+    assert "@import" not in html
+    assert "url(" not in markup

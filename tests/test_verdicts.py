@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vaeguard.metrics import rate_of
+from vaeguard.reporting.scores import drift
+from vaeguard.reporting.terminal import sparkline, sparklines
+from vaeguard.reporting.verdicts import verdict
+
+
+def evaluation(area: float, low: float, high: float, **changes) -> dict:
+    score = {"name": "score", "roc_auc": area, "roc_auc_low": low, "roc_auc_high": high}
+    rates = {"detection_rate": vars(rate_of(50, 60)), "false_alarm_rate": vars(rate_of(30, 600))}
+    measures = {name: {"roc_auc": 0.55} for name in ("brightness", "complexity")}
+    return {"kind": "evaluation", "metrics": [score], "fpr": 0.05, "note": None, "simple_measures": measures, **rates,
+            **changes}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("area", "low", "headline", "tone"),
+    [
+        (0.999, 0.998, "almost perfectly", "good"),
+        (0.96, 0.94, "well", "good"),
+        (0.9, 0.8, "many", "fair"),
+        (0.75, 0.6, "poorly", "poor"),
+        (0.6, 0.55, "hardly", "poor"),
+        (0.99, 0.4, "No better than chance", "poor"),
+    ],
+)
+def test_the_headline_follows_the_roc_auc_and_its_interval(area, low, headline, tone):
+    found = verdict(evaluation(area, low, 1.0))
+    assert headline in found.headline
+    assert found.tone == tone
+    assert f"{area:.3f}" in found.sentence
+    assert "50 of 60" in found.sentence
+    assert "30 of 600" in found.sentence
+    assert not found.notes
+
+
+def test_false_alarms_beyond_the_stated_rate_are_said():
+    found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(rate_of(120, 600))))
+    assert "more false alarms than stated" in found.notes[0]
+    found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(rate_of(0, 600))))
+    assert "fewer false alarms than stated" in found.notes[0]
+
+
+def test_a_score_no_better_than_brightness_is_said():
+    measures = {"brightness": {"roc_auc": 0.985}, "complexity": {"roc_auc": 0.6}}
+    found = verdict(evaluation(0.99, 0.98, 1, simple_measures=measures))
+    assert [note.split()[0] for note in found.notes] == ["brightness"]
+
+
+def test_drift_tells_a_normal_batch_from_one_that_differs():
+    generator = np.random.default_rng(0)
+    normal = generator.random(2000)
+    few_anomalies = np.concatenate([normal[:1900], np.full(100, 0.001)])
+    shifted, fitted_on = normal**3, normal ** (1 / 3)
+    warned = [drift(int((p > 0.5).sum()), len(p))["warning"] for p in (normal, few_anomalies, shifted, fitted_on)]
+    assert warned[0] is None
+    assert warned[1] is None
+    assert "something else has changed" in warned[2]
+    assert "more familiar" in warned[3]
+    assert drift(3, 20)["warning"] is None  # too few to tell
+    assert drift(0, 0)["normal_share"] is None
+    found = drift(800, 2000)
+    assert found["low"] < found["normal_share"] == 0.8 < found["high"]
+
+
+def test_sparklines_share_the_axis_and_show_the_threshold():
+    edges = list(range(11))
+    found = {"edges": edges, "counts": {"normal": [9, 3, 0, 0, 0, 0, 0, 0, 0, 0], "odd": [0] * 9 + [4]}}
+    lines = list(sparklines(found, 9.0))
+    assert lines[0] == "normal █▃         12"
+    assert lines[1] == "odd             █ 4"
+    assert lines[2].index("^") == lines[1].index("█")
+
+
+def test_a_sparkline_shows_the_smallest_number_and_copes_with_gaps():
+    assert sparkline([0, 1, 1000]) == " ▁█"
+    assert len(sparkline(range(1000))) == 60
+    assert sparkline([]) == ""
+    assert sparkline([None, 0.0, None]) == "   "
+    falling = sparkline([110, 104, 102, 101, 100.5])
+    assert falling[0] == "█"
+    assert len(set(falling)) > 2

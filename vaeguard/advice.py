@@ -1,0 +1,91 @@
+"""What a look at the training history tells an experienced eye, as sentences that say what to try."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FALLING = 0.01
+"""A validation loss that fell by more than this share over the last tenth of the epochs had not arrived."""
+WORSENED = 0.02
+"""A validation loss that ended higher than its best by more than this share, while training went on falling."""
+FEW_ACTIVE = 0.25
+COLLAPSED_RATE = 0.1
+TRIAL_EPOCHS = 5
+LEAST_CALIBRATION = 100
+
+
+def advice(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
+    """What looks wrong with a fit and what to try, the gravest first; empty where nothing does.
+
+    Parameters
+    ----------
+    record : dict
+        What the model file says: `model`, `training`, `best_epoch`, `calibration`.
+    history : sequence of dict
+        One row per epoch, as `history.csv` has it.
+    """
+    model, training, best = record["model"], record["training"], history[int(record["best_epoch"]["epoch"]) - 1]
+    found = []
+    if not model["autoencoder"]:
+        found.append(collapse(best, model["latent"], training["beta"]) or _few_active(best, model["latent"]))
+    found += [_over_fitting(best, history), _stopped_early(history), _few_calibration(record)]
+    return [sentence for sentence in found if sentence]
+
+
+def collapse(best: Mapping[str, float], latent: int, beta: float) -> str:
+    """Whether the latent says nothing, in the epoch whose row is `best`."""
+    if best["valid_rate"] >= COLLAPSED_RATE and best["active_units"]:
+        return ""
+    return (
+        f"posterior collapse: the rate is {best['valid_rate']:.2g} nats and {best['active_units']:.0f} of {latent}"
+        f" latent units are active, so the latent says nothing; try a smaller --beta (now {beta:g}), --kl-warmup 10 or"
+        " --free-bits 0.1"
+    )
+
+
+def _few_active(best: Mapping[str, float], latent: int) -> str:
+    active = int(best["active_units"])
+    if active >= FEW_ACTIVE * latent:
+        return ""
+    return (
+        f"only {active} of {latent} latent units are active; the others cost time and say nothing: try --latent"
+        f" {max(2, 2 * active)}, or a smaller --beta if more should be kept"
+    )
+
+
+def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> str:
+    last = history[-1]
+    worse = last["valid_loss"] - best["valid_loss"]
+    if last["loss"] >= best["loss"] or worse <= WORSENED * abs(best["valid_loss"]):
+        return ""
+    return (
+        f"over-fitting: after epoch {best['epoch']:.0f} the training loss went on falling and the validation loss rose"
+        f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; more images, --augment-shift 2 or a"
+        " smaller --latent would help"
+    )
+
+
+def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:
+    if len(history) < TRIAL_EPOCHS:
+        return f"only {len(history)} epochs: that is a trial; leave out --epochs for a full fit"
+    before = history[-1 - max(1, len(history) // 10)]["valid_loss"]
+    fell = before - history[-1]["valid_loss"]
+    if fell <= FALLING * abs(before):
+        return ""
+    return (
+        f"stopped too early: over the last tenth of the epochs the validation loss still fell by {fell:.3g} nats; try"
+        f" --epochs {2 * len(history)}"
+    )
+
+
+def _few_calibration(record: Mapping[str, Any]) -> str:
+    images = record["calibration"]["images"]
+    if images >= LEAST_CALIBRATION:
+        return ""
+    return (
+        f"the score is ranked by {images} normal images only, so a p-value comes in steps of {1 / (images + 1):.2g};"
+        " more normal images, or a larger --calibration, make it finer"
+    )

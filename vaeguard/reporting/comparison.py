@@ -1,0 +1,120 @@
+"""Several reports of one kind side by side: what differs between them, and what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.errors import UsageError
+from vaeguard.reporting.report_file import heading, read_report, report_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from vaeguard.reporting.report_file import Report
+
+    Columns = dict[str, Any]
+
+
+def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
+    """The comparison of reports, which are all evaluations, all fits or all benchmarks.
+
+    Raises
+    ------
+    UsageError
+        A path has no report, or they are of different kinds, or of one that is not compared.
+    RefusedError
+        A report is damaged or of another version.
+    """
+    reports = [read_report(path) for path in paths]
+    kinds = list(dict.fromkeys(report["kind"] for report in reports))
+    if len(kinds) > 1 or kinds[0] not in _COLUMNS:
+        raise UsageError(
+            f"reports of the kinds {', '.join(kinds)} cannot stand side by side; give evaluations, or fits, or"
+            " benchmarks"
+        )
+    kind = kinds[0]
+    columns = [_COLUMNS[kind](report) for report in reports]
+    names = list(dict.fromkeys(name for each in columns for name in each))
+    runs = [
+        {
+            "name": str(path),
+            "path": str(report_path(path)),
+            "values": [each.get(name) for name in names],
+            **_drawn(report),
+        }
+        for path, report, each in zip(paths, reports, columns, strict=True)
+    ]
+    return {
+        **heading("comparison", f"{len(runs)} {_PLURALS[kind]} side by side", command=command),
+        "of": kind,
+        "columns": names,
+        "runs": runs,
+        "differences": _differences([_settings(report) for report in reports]),
+    }
+
+
+def _evaluation(report: Report) -> Columns:
+    score = report["metrics"][0]
+    return {
+        "ROC-AUC": score["roc_auc"],
+        "lower end": score["roc_auc_low"],
+        "upper end": score["roc_auc_high"],
+        "average precision": score["average_precision"],
+        "FPR at 95 % TPR": score["fpr_at_95_tpr"],
+        "caught": report["detection_rate"]["value"],
+        "false alarms": report["false_alarm_rate"]["value"],
+    }
+
+
+def _fit(report: Report) -> Columns:
+    best = report["best_epoch"]
+    return {
+        "validation loss": best["valid_loss"],
+        "distortion": best["valid_distortion"],
+        "rate": best["valid_rate"],
+        "active units": best["active_units"],
+        "best epoch": best["epoch"],
+        "seconds": sum(row["seconds"] for row in report["history"]),
+    }
+
+
+def _benchmark(report: Report) -> Columns:
+    rows = [row for row in report["means"] or report["rows"] if row["score"] in ("score", row["method"])]
+    return {
+        f"{row['data']}, {row['case'] or 'mean'}: {row['method']}": row["roc_auc"]["mean"]
+        for row in rows
+        if not row["kind"]
+    }
+
+
+def _drawn(report: Report) -> Columns:
+    """What is drawn of each report."""
+    if report["kind"] == "evaluation":
+        return {"curve": report["curves"]["score"]}
+    return {"history": report["history"]} if report["kind"] == "fit" else {}
+
+
+def _settings(report: Report) -> dict[str, Any]:
+    """What may differ between reports of a kind, one level deep."""
+    if report["kind"] == "benchmark":
+        return {**report["spec"], "command": report["command"]}
+    fit, found = report, {}
+    if report["kind"] == "evaluation":
+        fit = report["fit"]
+        found = {"data": report["data"], "fpr": report["fpr"], "normal classes": report["normal_classes"]}
+    for part in ("model", "training", "versions"):
+        found |= {f"{part}: {name}": value for name, value in fit.get(part, {}).items()}
+    data = fit.get("data", {})
+    return found | {"fitted on": data.get("name"), "split": data.get("split", {}).get("sha256")}
+
+
+def _differences(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The settings that are not the same in all reports."""
+    names = list(dict.fromkeys(name for each in settings for name in each))
+    found = {name: [each.get(name) for each in settings] for name in names}
+    return {name: values for name, values in found.items() if any(value != values[0] for value in values)}
+
+
+_PLURALS = {"evaluation": "evaluations", "fit": "fits", "benchmark": "benchmarks"}
+_COLUMNS: dict[str, Callable[[Report], Columns]] = {"evaluation": _evaluation, "fit": _fit, "benchmark": _benchmark}

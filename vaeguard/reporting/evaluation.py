@@ -1,0 +1,78 @@
+"""The report of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.metrics import rate
+from vaeguard.reporting.distributions import curves, histogram, thresholds
+from vaeguard.reporting.gallery import gallery, group
+from vaeguard.reporting.report_file import heading
+from vaeguard.reporting.simple_measures import against_score
+from vaeguard.scoring import flag
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vaeguard.evaluation import Evaluation
+    from vaeguard.inspection import Inspection
+    from vaeguard.reporting.gallery import Group
+    from vaeguard.reporting.report_file import Report
+
+STATED = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""False-alarm rates at which the realised one is compared."""
+
+
+def evaluation_report(evaluation: Evaluation, command: str = "") -> Report:
+    """The report of `evaluation`; the keys are those of `Evaluation.to_dict` and those of `docs/report-format.md`."""
+    inspection, anomalous = evaluation.inspection, evaluation.anomalous
+    scores = {"score": inspection.score, **inspection.terms}
+    normal = ", ".join(evaluation.normal_classes)
+    drawn = _gallery(evaluation)
+    return {
+        **heading("evaluation", f"{evaluation.data}: normal {normal}", command=command),
+        **evaluation.to_dict(),
+        "histogram": histogram({"normal": inspection.score[~anomalous], "anomalous": inspection.score[anomalous]}),
+        "thresholds": thresholds(inspection.score, anomalous, inspection.p_value, evaluation.threshold),
+        "curves": {name: curves(anomalous, values) for name, values in scores.items()},
+        "calibration": [
+            {"stated": stated, **asdict(rate(flag(inspection.p_value[~anomalous], stated)))} for stated in STATED
+        ],
+        "simple_measures": None
+        if evaluation.measures is None
+        else against_score(evaluation.measures, inspection.score, anomalous),
+        "fit": evaluation.record,
+        **drawn,
+    }
+
+
+def groups_to_look_at(
+    inspection: Inspection, anomalous: npt.NDArray[np.bool_], fpr: float, threshold: float | None
+) -> tuple[Group, ...]:
+    """The images that tell most: the strangest, the worst mistakes of both kinds, and the closest calls."""
+    score, flagged = inspection.score, flag(inspection.p_value, fpr)
+    everything = np.ones(len(score), bool)
+    groups = [
+        group("most_anomalous", "Most anomalous", everything, score),
+        group("missed", "Anomalous, but not flagged: the most normal-looking", anomalous & ~flagged, -score),
+        group("false_alarms", "Normal, but flagged: the strangest", ~anomalous & flagged, score),
+    ]
+    if threshold is not None:
+        closeness = -np.abs(score.astype(np.float64) - threshold)
+        groups.append(group("borderline", "Closest to the threshold", everything, closeness))
+    return tuple(groups)
+
+
+def _gallery(evaluation: Evaluation) -> Report:
+    inspection = evaluation.inspection
+    facts: dict[str, Any] = {
+        "path": evaluation.paths,
+        "class": [evaluation.class_names[label] for label in evaluation.labels],
+        "anomalous": evaluation.anomalous,
+        "score": inspection.score,
+        "p_value": inspection.p_value,
+    }
+    return gallery(evaluation.sample, facts, inspection.terms)

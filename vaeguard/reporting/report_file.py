@@ -1,0 +1,99 @@
+"""`report.json`: one JSON object, from which `report.html` can be made again at any time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vaeguard.environment import environment
+from vaeguard.errors import RefusedError, UsageError
+from vaeguard.files import write_text
+
+Report = dict[str, Any]
+
+FORMAT = 1
+"""Raised when a key changes its meaning; what each key means is written in `docs/report-format.md`."""
+KINDS = ("evaluation", "fit", "benchmark", "scores", "scans", "denoiser", "comparison")
+JSON_NAME = "report.json"
+
+
+def heading(kind: str, title: str, *, command: str = "", device: str = "cpu") -> Report:
+    """The keys that every report begins with; `kind` is one of `KINDS`, `command` the command line to repeat it."""
+    return {"format": FORMAT, "kind": kind, "title": title, "command": command, "made": environment(device)}
+
+
+def write_report(path: str | Path, report: Report) -> Path:
+    """Write `report` to `path` (`.json`) and the page made of it beside that; return the path of the page.
+
+    Raises
+    ------
+    VaeguardError
+        They cannot be written.
+    """
+    from vaeguard.reporting.page import page
+
+    path = Path(path)
+    content = finite(report)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path.with_suffix(".html"), page(content))
+    return path.with_suffix(".html")
+
+
+def report_path(path: str | Path) -> Path:
+    """The `report.json` that `path` means: itself, the one in a folder, or that of a table of scores.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    path = Path(path)
+    candidates = (path / JSON_NAME, path, Path(f"{path}.{JSON_NAME}"))
+    for candidate in candidates:
+        if candidate.is_file() and candidate.suffix == ".json":
+            return candidate
+    raise UsageError(
+        f"{str(path)!r} is no report and has none; give a report.json, or the folder of a run, an evaluation, a"
+        " benchmark or clean scans, or a table that `vaeguard score` wrote"
+    )
+
+
+def read_report(path: str | Path) -> Report:
+    """The report at `path`, see `report_path`.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    RefusedError
+        It is damaged, no report, or of another version.
+    """
+    path = report_path(path)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RefusedError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise RefusedError(f"{str(path)!r} is damaged ({error}); run the command again that wrote it") from error
+    found = report.get("format") if isinstance(report, dict) else None
+    if found != FORMAT or report.get("kind") not in KINDS:
+        raise RefusedError(
+            f"{str(path)!r} is no report of this version (format {found}, expected {FORMAT}); run the command again"
+            " that wrote it"
+        )
+    return dict(report)
+
+
+def without_pictures(report: Report) -> Report:
+    """The report as one prints it: without its pictures, which are most of its bytes."""
+    return {key: value for key, value in report.items() if key != "pictures"}
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite as None, as JSON has no others."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value

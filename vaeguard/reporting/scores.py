@@ -1,0 +1,220 @@
+"""The report of a table of scores: images without labels, most anomalous first."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.images import ImageRule
+from vaeguard.inputs import find_sources, pick
+from vaeguard.inspection import concatenate
+from vaeguard.metrics import rate_of
+from vaeguard.reporting.distributions import histogram
+from vaeguard.reporting.gallery import GROUP, Group, Sample, gallery
+from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
+from vaeguard.runs import calibration_images
+from vaeguard.tables import table_chunks, valid_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+    from vaeguard.inspection import Detector
+    from vaeguard.reporting.report_file import Report
+    from vaeguard.scoring import ScoreSummary
+
+    Floats = npt.NDArray[np.floating]
+
+P_BINS = 20
+FINE = np.sinh(np.linspace(0, np.arcsinh(1e4), 8001))
+"""Edges between which scores are counted while a table of any length goes by."""
+ERRORS_SHOWN = 50
+JUDGED = 30
+"""Fewer images tell nothing of drift."""
+ORDINARY = 0.8
+"""At least this share of a batch should look normal, or it is said to differ as a whole."""
+FAMILIAR = 0.6
+"""More p-values above a half than this: the images are stranger to the model than its own training images are not."""
+
+
+def write_score_report(
+    summary: ScoreSummary,
+    detector: Detector,
+    inputs: str | Path | Iterable[str | Path] = (),
+    *,
+    listed: Iterable[str] = (),
+    model: str | Path | None = None,
+    command: str = "",
+) -> Report:
+    """Write `<table>.report.json` and `<table>.report.html` beside a table of scores, and return the report.
+
+    The table is read once more, in constant memory, and of the images only those that are shown.
+
+    Parameters
+    ----------
+    summary : ScoreSummary
+        What `score_files` returned.
+    detector : Detector
+        The one that scored.
+    inputs, listed : paths
+        As given to `score_files`.
+    model : path or None
+        Where the detector comes from: a run folder has images to compare the batch with.
+    command : str
+        The command line.
+
+    Raises
+    ------
+    VaeguardError
+        The files cannot be written.
+    """
+    report = _report(summary, detector, inputs, listed, model, command)
+    write_report(f"{summary.output}.{JSON_NAME}", report)
+    return report
+
+
+def _report(
+    summary: ScoreSummary,
+    detector: Detector,
+    inputs: str | Path | Iterable[str | Path],
+    listed: Iterable[str],
+    model: str | Path | None,
+    command: str,
+) -> Report:
+    tally = _Tally()
+    for chunk in table_chunks(summary.output, ("path", "score", "p_value", "anomaly")):
+        tally.add(chunk["path"], chunk["score"], chunk["p_value"], chunk["anomaly"])
+    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    sources = find_sources(inputs, listed, vectors=detector.info.vectors)
+    errors = summary.errors[:ERRORS_SHOWN]
+    return {
+        **heading("scores", summary.output, command=command),
+        "images": summary.images,
+        "fpr": summary.fpr,
+        "threshold": tally.threshold,
+        "anomalies": asdict(rate_of(summary.anomalies, summary.images)) if summary.images else _no_rate(),
+        "note": summary.note,
+        "seconds": summary.seconds,
+        "histogram": _histogram(tally, detector, model),
+        "p_values": {"edges": np.linspace(0, 1, P_BINS + 1).tolist(), "counts": tally.p_counts.tolist()},
+        "drift": drift(tally.upper_half, summary.images),
+        "errors": {"count": len(summary.errors), "shown": [{"path": path, "error": why} for path, why in errors]},
+        "fit": detector.info.record,
+        **_gallery(tally, sources, detector),
+    }
+
+
+class _Tally:
+    """What a report needs of a table, row by row: counts, and the names of the images that tell most."""
+
+    def __init__(self) -> None:
+        self.fine = np.zeros(len(FINE), np.int64)
+        self.p_counts = np.zeros(P_BINS, np.int64)
+        self.upper_half = 0
+        self.threshold: float | None = None
+        self.highest: list[tuple[float, str]] = []
+        self.lowest: list[tuple[float, str]] = []
+        self.just_flagged: list[tuple[float, str]] = []
+        self.just_passed: list[tuple[float, str]] = []
+
+    def add(self, paths: list[str], score: Floats, p_value: Floats, anomaly: npt.NDArray[np.bool_]) -> None:
+        """Count more rows."""
+        self.fine += np.bincount(np.searchsorted(FINE, score, "right").clip(1) - 1, minlength=len(FINE))
+        self.p_counts += np.histogram(p_value, P_BINS, (0, 1))[0]
+        self.upper_half += int(np.count_nonzero(p_value > 0.5))
+        if anomaly.any():
+            lowest = float(score[anomaly].min())
+            self.threshold = lowest if self.threshold is None else min(self.threshold, lowest)
+        everything = np.ones(len(score), bool)
+        half = GROUP // 2
+        self.highest = _extreme(self.highest, paths, score, everything, GROUP)
+        self.lowest = _extreme(self.lowest, paths, -score, everything, GROUP)
+        self.just_flagged = _extreme(self.just_flagged, paths, -score, anomaly, half)
+        self.just_passed = _extreme(self.just_passed, paths, score, ~anomaly, half)
+
+
+def _extreme(
+    kept: list[tuple[float, str]], paths: list[str], key: Floats, among: npt.NDArray[np.bool_], count: int
+) -> list[tuple[float, str]]:
+    """The `count` highest keys of those kept so far and the rows `among` the new ones, with their names."""
+    rows = np.flatnonzero(among)
+    rows = rows[np.argsort(-key[rows], kind="stable")[:count]]
+    return heapq.nlargest(
+        count, kept + [(float(key[row]), paths[row]) for row in rows.tolist()], key=lambda each: each[0]
+    )
+
+
+def drift(upper_half: int, images: int) -> Report:
+    """How much of a batch looks normal, and a warning where the batch as a whole does not.
+
+    p-values of normal images are uniform and those of anomalies small, so that twice the share above one half
+    estimates the share of normal images (Storey, "A direct approach to false discovery rates", 2002).
+    """
+    if not images:
+        return {"normal_share": None, "low": None, "high": None, "warning": None}
+    found = rate_of(upper_half, images)
+    share, low, high = (min(1.0, 2 * value) for value in (found.value, found.low, found.high))
+    warning = None
+    if images >= JUDGED and high < ORDINARY:
+        warning = (
+            f"only about {100 * share:.0f} % of these images look like the normal ones of the fit. Unless so many are"
+            " anomalous, something else has changed: camera, light, focus, size or the product; look at the images"
+            " below, and fit on images like these if they are as they should be"
+        )
+    elif images >= JUDGED and found.low > FAMILIAR:
+        warning = (
+            "these images are more familiar to the model than normal images that it never saw: if it was fitted on"
+            " these very images, the scores flatter"
+        )
+    return {"normal_share": share, "low": low, "high": high, "warning": warning}
+
+
+def _no_rate() -> Report:
+    return {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0, "images": 0}
+
+
+def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> Report:
+    """Of the batch, to the fineness that it was counted in, and of the calibration images of a run."""
+    counted = np.flatnonzero(tally.fine)
+    middles = np.append((FINE[1:] + FINE[:-1]) / 2, FINE[-1])
+    kinds, weights = {"batch": middles[counted]}, {"batch": tally.fine[counted]}
+    images = calibration_images(model) if model else None
+    if images is not None:
+        kinds = {"calibration": detector.inspect(images).score, **kinds}
+    return histogram(kinds, weights)
+
+
+def _gallery(tally: _Tally, sources: Any, detector: Detector) -> Report:
+    channels, height, width = detector.info.image_shape
+    rule = None if detector.info.vectors else ImageRule(size=(height, width), channels=channels)
+    chosen = {
+        ("most_anomalous", "Most anomalous"): tally.highest,
+        ("borderline", "Closest to the threshold, on both sides"): tally.just_flagged[::-1] + tally.just_passed,
+        ("most_normal", "Most normal"): tally.lowest,
+    }
+    wanted = {name for each in chosen.values() for _, name in each}
+    batches = list(pick(sources, wanted, rule))
+    paths = [valid_text(path) for batch in batches for path in batch.paths]
+    if not paths:
+        return {"gallery": [], "pictures": {}}
+    images = np.concatenate([batch.images for batch in batches if len(batch.images)])
+    inspection = concatenate(
+        [detector.inspect(images[at : at + GROUP], pictures=True) for at in range(0, len(images), GROUP)]
+    )
+    place = {path: row for row, path in enumerate(paths)}
+    groups = tuple(
+        Group(
+            name, title, np.array([place[path] for _, path in each if path in place], np.int64), int(tally.fine.sum())
+        )
+        for (name, title), each in chosen.items()
+        if each
+    )
+    rows = np.arange(len(images))
+    sample = Sample(groups, rows, None if detector.info.vectors else images, inspection)
+    facts: dict[str, Any] = {"path": paths, "score": inspection.score, "p_value": inspection.p_value}
+    return gallery(sample, facts, inspection.terms)

@@ -1,0 +1,189 @@
+// The charts of every kind of report, drawn with Observable Plot from the JSON in the page.
+"use strict";
+const report = JSON.parse(document.getElementById("data").textContent);
+const state = { threshold: null };
+
+const NORMAL = "var(--normal)", ANOMALOUS = "var(--anomalous)", OTHER = "var(--other)", INK = "var(--ink)";
+const percent = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
+const plot = (width, options) =>
+  Plot.plot({ width, height: 320, marginLeft: 52, marginBottom: 42, style: { background: "none", fontSize: "12px" }, ...options });
+const grid = { grid: true, nice: false };
+
+function scoreScale(found) {
+  const domain = [found.edges[0], found.edges[found.edges.length - 1]];
+  const base = { label: "score (higher = more anomalous) →", domain };
+  if (found.scale === "linear") return base;
+  const ticks = d3.range(0, 10).flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power));
+  const shown = [0, ...ticks.filter((tick) => tick <= domain[1])];
+  return { ...base, type: "symlog", constant: 2, ticks: shown.length > 12 ? shown.filter((t) => t === 0 || Number.isInteger(Math.log10(t))) : shown, tickFormat: (t) => `${t}` };
+}
+
+// Share of each kind per bin, so that a few anomalies are seen beside many normal images.
+function bins(found, kind) {
+  const counts = found.counts[kind], total = d3.sum(counts) || 1;
+  return counts.map((count, i) => ({ x1: found.edges[i], x2: found.edges[i + 1], share: count / total, count, kind }));
+}
+
+function overlaid(width, found, kinds, line) {
+  const marks = [Plot.ruleY([0])];
+  for (const [kind, colour] of kinds) {
+    const some = bins(found, kind);
+    marks.push(Plot.rectY(some, { x1: "x1", x2: "x2", y: "share", fill: colour, fillOpacity: 0.45, inset: 0,
+      title: (d) => `${kind}: ${d.count} images (${percent(d.share)}), score ${d.x1.toPrecision(3)} to ${d.x2.toPrecision(3)}`, tip: false }));
+    marks.push(Plot.line(some.flatMap((d) => [[d.x1, d.share], [d.x2, d.share]]), { stroke: colour, strokeWidth: 1.6 }));
+  }
+  if (line != null) {
+    marks.push(Plot.ruleX([line], { stroke: INK, strokeWidth: 2, strokeDasharray: "6,4" }));
+    marks.push(Plot.text([line], { x: (d) => d, frameAnchor: "top", dy: -10, text: () => "threshold", fill: INK, fontWeight: 600 }));
+  }
+  return plot(width, { x: scoreScale(found), y: { label: "↑ share of the images of a kind", tickFormat: percent, ...grid }, marks, marginTop: 40 });
+}
+
+function legend(entries) {
+  const box = document.createElement("div");
+  box.className = "legend";
+  for (const [name, colour] of entries) {
+    const entry = document.createElement("span"), patch = document.createElement("i");
+    patch.style.background = colour;
+    entry.append(patch, name);
+    box.append(entry);
+  }
+  return box;
+}
+
+const count = (value) => value.toLocaleString("en-US");
+const KIND_COLOURS = [["normal", NORMAL], ["anomalous", ANOMALOUS]];
+const RUNS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7f7f7f"];
+const DASHES = [null, "7,3", "2,3", "9,3,2,3"];
+
+function curveMarks(x, y) {
+  const names = Object.keys(report.curves);
+  const points = (name) => d3.zip(report.curves[name][x], report.curves[name][y]);
+  const terms = names.filter((name) => name !== "score").flatMap((name) => points(name).map(([a, b]) => ({ name, a, b })));
+  return [
+    Plot.line(terms, { x: "a", y: "b", z: "name", stroke: OTHER, strokeWidth: 1, strokeOpacity: 0.75, title: "name" }),
+    Plot.line(points("score"), { stroke: "var(--accent)", strokeWidth: 3, title: () => "score" }),
+  ];
+}
+
+function trainingPanel(width, runs, name, label) {
+  const marks = [];
+  runs.forEach((run, i) => {
+    for (const [prefix, dash, what] of [["", "5,3", "training"], ["valid_", null, "validation"]]) {
+      const rows = run.history.filter((row) => row[prefix + name] != null);
+      const colour = runs.length > 1 ? RUNS[i % RUNS.length] : prefix ? ANOMALOUS : NORMAL;
+      if (!rows.length) continue;
+      marks.push(Plot.line(rows, { x: "epoch", y: prefix + name, stroke: colour, strokeWidth: 1.8, strokeDasharray: dash, title: () => `${run.name || ""} ${what}` }));
+    }
+  });
+  if (runs.length === 1 && runs[0].best) marks.push(Plot.ruleX([runs[0].best], { stroke: INK, strokeDasharray: "2,3" }));
+  // The first epochs of a loss dwarf all the others.
+  const values = runs.flatMap((run) => run.history.flatMap((row) => [row[name], row["valid_" + name]])).filter((v) => v != null);
+  const late = runs.flatMap((run) => run.history.slice(Math.min(2, run.history.length - 1)).flatMap((row) => [row[name], row["valid_" + name]])).filter((v) => v != null);
+  const clipped = values.length > 20 && name !== "active_units";
+  const domain = name === "active_units" ? [0, d3.max(values)] : d3.extent(clipped ? late : values);
+  return plot(width, { height: 240, x: { label: "epoch →", domain: d3.extent(runs.flatMap((run) => run.history.map((row) => row.epoch))) },
+    y: { label: `↑ ${label}`, ...grid, domain: domain[0] === domain[1] ? [domain[0] - 1, domain[1] + 1] : domain, clamp: true }, marks });
+}
+
+function stepChart(width, name, label) {
+  return plot(width, { height: 240, x: { label: "step →" }, y: { label: `↑ ${label}`, ...grid }, marks: [Plot.line(report.history, { x: "step", y: name, stroke: NORMAL, strokeWidth: 1.8 })] });
+}
+
+const runsOf = () => report.kind === "comparison" ? report.runs : [{ history: report.history, best: report.best_epoch.epoch }];
+
+function simpleMeasure(width, name) {
+  const found = report.simple_measures;
+  const rows = found.score.map((score, i) => ({ score, value: found[name].values[i], anomalous: found.anomalous[i] }));
+  const y = { ...scoreScale(report.histogram), label: "↑ score", grid: true };
+  return plot(width, { height: 280, x: { label: `${name} →` }, y, marks: [
+    Plot.dot(rows.filter((row) => !row.anomalous), { x: "value", y: "score", r: 2.5, fill: NORMAL, fillOpacity: 0.55 }),
+    Plot.dot(rows.filter((row) => row.anomalous), { x: "value", y: "score", r: 3.5, symbol: "triangle", fill: ANOMALOUS, fillOpacity: 0.8 }),
+  ] });
+}
+
+const charts = {
+  histogram: (width) => {
+    const sum = (kind) => d3.sum(report.histogram.counts[kind]);
+    return [overlaid(width, report.histogram, KIND_COLOURS, state.threshold ?? report.threshold),
+      legend(KIND_COLOURS.map(([kind, colour]) => [`${kind} (${count(sum(kind))} images)`, colour]))];
+  },
+  roc: (width) => [plot(width, { height: 360, x: { label: "false positive rate →", domain: [0, 1] }, y: { label: "↑ true positive rate", domain: [0, 1], ...grid },
+    marks: [Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("fpr", "tpr")] })],
+  precision_recall: (width) => [plot(width, { height: 360, x: { label: "recall →", domain: [0, 1] }, y: { label: "↑ precision", domain: [0, 1], ...grid },
+    marks: [Plot.ruleY([report.metrics[0].no_skill_precision], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("recall", "precision")] })],
+  calibration: (width) => {
+    const top = 1.15 * d3.max(report.calibration, (row) => Math.max(row.high, row.stated));
+    const least = 0.6 * d3.min(report.calibration, (row) => Math.min(row.low || row.stated, row.stated));
+    const floor = (value) => Math.max(value, least);
+    const ticks = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].filter((tick) => tick >= least && tick <= top);
+    const axis = { type: "log", ticks, tickFormat: (value) => `${+(100 * value).toPrecision(2)} %` };
+    return [plot(width, { x: { ...axis, label: "stated false-alarm rate →", domain: [0.7 * report.calibration[0].stated, top] }, y: { ...axis, label: "↑ realised", domain: [least, top], ...grid }, marks: [
+      Plot.line([[least, least], [top, top]], { stroke: INK, strokeDasharray: "2,4", clip: true }),
+      Plot.ruleX(report.calibration, { x: "stated", y1: (row) => floor(row.low), y2: "high", stroke: NORMAL, strokeWidth: 2 }),
+      Plot.dot(report.calibration, { x: "stated", y: (row) => floor(row.value), fill: NORMAL, r: 5, title: (row) => `stated ${row.stated}, realised ${row.value.toPrecision(3)}` }),
+    ] })];
+  },
+  brightness: (width) => [simpleMeasure(width, "brightness"), legend(KIND_COLOURS)],
+  complexity: (width) => [simpleMeasure(width, "complexity"), legend(KIND_COLOURS)],
+  loss: (width) => [trainingPanel(width, runsOf(), "loss", "loss, nats per image")],
+  distortion: (width) => [trainingPanel(width, runsOf(), "distortion", "distortion, nats per image")],
+  rate: (width) => [trainingPanel(width, runsOf(), "rate", "rate (KL), nats per image")],
+  active_units: (width) => [trainingPanel(width, runsOf(), "active_units", "active latent units")],
+  direct_loss: (width) => [stepChart(width, "direct_loss", "loss of the direct network")],
+  ladder_elbo: (width) => [stepChart(width, "neg_elbo", "negative ELBO of the ladder VAE, nats per pixel")],
+  latents: (width) => [plot(width, { height: 220, marginLeft: 52, x: { label: "latent unit, by rate →", axis: null }, y: { label: "↑ rate, nats", ...grid }, marks: [
+    Plot.barY(report.latents.units, { x: (_, i) => i, y: "rate", fill: (unit) => unit.active ? NORMAL : OTHER, title: (unit) => `unit ${unit.unit}: ${unit.rate.toFixed(3)} nats` }), Plot.ruleY([0])] }),
+    legend([["active", NORMAL], ["inactive", OTHER]])],
+  batch: (width) => {
+    const kinds = report.histogram.counts.calibration ? [["calibration", NORMAL], ["batch", ANOMALOUS]] : [["batch", ANOMALOUS]];
+    return [overlaid(width, report.histogram, kinds, report.threshold), legend(kinds.map(([kind, colour]) => [`${kind === "batch" ? "this batch" : "normal calibration images"} (${count(d3.sum(report.histogram.counts[kind]))})`, colour]))];
+  },
+  p_values: (width) => {
+    const found = report.p_values, total = d3.sum(found.counts) || 1;
+    const rows = found.counts.map((each, i) => ({ x1: found.edges[i], x2: found.edges[i + 1], share: each / total }));
+    return [plot(width, { x: { label: "p-value →", domain: [0, 1] }, y: { label: "↑ share of images", tickFormat: percent, ...grid }, marks: [
+      Plot.rectY(rows, { x1: "x1", x2: "x2", y: "share", fill: ANOMALOUS, fillOpacity: 0.6 }), Plot.ruleY([0]),
+      Plot.ruleY([1 / rows.length], { stroke: NORMAL, strokeWidth: 2, strokeDasharray: "6,4" })] }),
+      legend([["this batch", ANOMALOUS], ["expected of normal images", NORMAL]])];
+  },
+  changes: (width) => [plot(width, { height: 240, x: { label: "noise found, levels of 0 to 255 →" }, y: { label: "↑ mean change, levels", ...grid }, marks: [
+    Plot.dot(report.table, { x: "noise", y: "change", fill: (row) => row.reverted ? ANOMALOUS : NORMAL, symbol: (row) => row.reverted ? "triangle" : "circle", r: 4, title: (row) => `${row.path}, page ${row.page}` })] }),
+    legend([["nothing put back", NORMAL], ["something put back", ANOMALOUS]])],
+  compared_roc: (width) => [plot(width, { height: 380, x: { label: "false positive rate →", domain: [0, 1] }, y: { label: "↑ true positive rate", domain: [0, 1], ...grid }, marks: [
+    Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }),
+    ...report.runs.map((run, i) => Plot.line(d3.zip(run.curve.fpr, run.curve.tpr), { stroke: RUNS[i % RUNS.length], strokeDasharray: DASHES[i % DASHES.length], strokeWidth: 2.2, title: () => run.name }))] }),
+    legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length]]))],
+  runs_legend: () => [legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length]]))],
+};
+
+// One dot for each seed of the mean over the cases, a tick for each case: the spread that a table hides.
+function benchmarkSpread(width, data) {
+  const methods = report.comparison[data].methods.filter((row) => row.part !== "published");
+  const cases = methods.flatMap((row) => row.cells.filter((cell) => cell).map((cell) => ({ name: row.name, value: cell.mean, label: cell.case })));
+  const seeds = methods.flatMap((row) => (row.mean ? row.mean.values : []).map((value) => ({ name: row.name, value })));
+  const published = report.comparison[data].methods.filter((row) => row.part === "published" && row.mean);
+  const names = methods.map((row) => row.name);
+  const left = Math.min(190, Math.max(110, width * 0.26));
+  return [plot(width, { height: 60 + 30 * names.length, marginLeft: left, marginTop: 20,
+    x: { label: "ROC-AUC →", grid: true, domain: [Math.min(0.5, d3.min(cases, (d) => d.value)), 1] }, y: { domain: names, label: null },
+    marks: [
+      Plot.ruleX([0.5], { stroke: INK, strokeDasharray: "2,4" }),
+      ...(published.length ? [Plot.ruleX([d3.max(published, (row) => row.mean.mean)], { stroke: OTHER, strokeDasharray: "6,4" })] : []),
+      Plot.tickX(cases, { x: "value", y: "name", stroke: OTHER, strokeWidth: 1.5, inset: 6, title: (d) => `${d.label}: ${d.value.toFixed(3)}` }),
+      Plot.dot(seeds, { x: "value", y: "name", r: 5, fill: (d) => methods.find((row) => row.name === d.name).part === "ours" ? ANOMALOUS : NORMAL, fillOpacity: 0.8, title: (d) => d.value.toFixed(3) }),
+    ] })];
+}
+
+function draw(box) {
+  const width = Math.max(260, Math.floor(box.getBoundingClientRect().width));
+  const name = box.dataset.chart;
+  const parts = name.startsWith("spread:") ? benchmarkSpread(width, name.slice(7)) : charts[name](width);
+  // The picture is described by the label of the box; its parts would only be noise to a screen reader.
+  for (const part of parts) part.setAttribute("aria-hidden", "true");
+  box.replaceChildren(...parts);
+}
+
+function drawAll() {
+  document.querySelectorAll("[data-chart]").forEach(draw);
+}

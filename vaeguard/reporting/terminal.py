@@ -1,0 +1,155 @@
+"""A report in a terminal: the verdict, a histogram in one line for each kind, and one small table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.reporting.verdicts import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rich.console import Console, RenderableType
+
+    from vaeguard.reporting.report_file import Report
+
+BARS = " ▁▂▃▄▅▆▇█"
+COLUMNS = 60
+"""Bins of a histogram that are drawn, one letter each."""
+TONES = {"good": "green", "fair": "yellow", "poor": "red", "plain": ""}
+SHOWN = 3
+"""So many terms, classes or runs are named."""
+
+
+def show_report(report: Report, console: Console) -> None:
+    """Print what `report` says, in about ten lines."""
+    from rich.markup import escape
+
+    found = verdict(report)
+    tone = TONES[found.tone]
+    headline = f"[bold {tone}]{escape(found.headline)}[/]" if tone else f"[bold]{escape(found.headline)}[/]"
+    console.print(f"{headline}: {escape(found.sentence)}", highlight=False)
+    for note in found.notes:
+        console.print(f"note: {escape(note)}", highlight=False)
+    for part in _PARTS[report["kind"]](report):
+        console.print(part, highlight=False)
+
+
+def _evaluation(report: Report) -> Iterable[RenderableType]:
+    yield from sparklines(report["histogram"], report["threshold"])
+    terms = sorted(report["metrics"][1:], key=lambda row: -row["roc_auc"])
+    named = ", ".join(f"{row['name']} {row['roc_auc']:.3f}" for row in terms)
+    yield f"ROC-AUC of each term by itself: {named}"
+    yield _classes(report)
+
+
+def _classes(report: Report) -> RenderableType:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", box=None, pad_edge=False, header_style="bold")
+    for heading in ("images", "flagged", "ROC-AUC"):
+        table.add_column(heading, justify="right")
+    anomalous = sorted((row for row in report["classes"] if not row["normal"]), key=lambda row: row["roc_auc"])
+    normal = sorted((row for row in report["classes"] if row["normal"]), key=lambda row: -row["flagged"])
+    for rows, text in ((anomalous, "anomalous, hardest to tell"), (normal, "normal, most often flagged")):
+        for row in rows[:SHOWN]:
+            area = "" if row["roc_auc"] is None else f"{row['roc_auc']:.3f}"
+            table.add_row(f"{escape(row['name'][:40])} ({text})", f"{row['images']:,}", f"{row['flagged']:.1%}", area)
+    return table
+
+
+def _fit(report: Report) -> Iterable[RenderableType]:
+    losses = [row["valid_loss"] for row in report["history"]]
+    # The first epochs dwarf all others.
+    yield f"validation loss {sparkline(losses[min(2, len(losses) - 1) :])} {min(losses):.2f} at its best"
+
+
+def _fit_of_denoiser(report: Report) -> Iterable[RenderableType]:
+    yield f"loss {sparkline([row['direct_loss'] for row in report['history']])}"
+
+
+def _benchmark(report: Report) -> Iterable[RenderableType]:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", box=None, pad_edge=False, header_style="bold")
+    for heading in ("ROC-AUC", "avg. prec."):
+        table.add_column(heading, justify="right", no_wrap=True)
+    averaged = {(row["data"], row["method"]) for row in report["means"]}
+    single = [row for row in report["rows"] if (row["data"], row["method"]) not in averaged and not row["kind"]]
+    for row in report["means"] + single:
+        if row["score"] not in ("score", row["method"]) and row["method"] != "classifier":
+            continue
+        precision = "" if row["average_precision"] is None else f"{row['average_precision']['mean']:.3f}"
+        area, spread = row["roc_auc"], row["roc_auc"]["std"]
+        name = f"{row['data']}, {row['case'] or 'mean'}: {row['method']}"
+        name += "" if row["score"] in ("score", row["method"]) else f", {row['score']}"
+        text = f"{area['mean']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+        table.add_row(escape(name), text, precision, style="bold" if row["score"] == "score" else None)
+    yield table
+
+
+def _scores(report: Report) -> Iterable[RenderableType]:
+    yield from sparklines(report["histogram"], report["threshold"])
+    most = next((group for group in report["gallery"] if group["name"] == "most_anomalous"), None)
+    for item in (most["items"] if most else [])[:SHOWN]:
+        from rich.markup import escape
+
+        yield f"  {item['score']:6.2f}  {escape(item['path'])}"
+
+
+def _scans(report: Report) -> Iterable[RenderableType]:
+    from rich.markup import escape
+
+    for row in report["table"][: min(10, report["look_first"])]:
+        what = "left as it was" if row["action"] == "reverted" else f"{row['reverted']:.1%} of it put back"
+        yield f"look at {escape(row['path'])}, page {row['page']}: {what}"
+
+
+def _comparison(report: Report) -> Iterable[RenderableType]:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", *map(escape, report["columns"]), box=None, pad_edge=False, header_style="bold")
+    for run in report["runs"]:
+        table.add_row(escape(run["name"]), *("–" if value is None else f"{value:.3f}" for value in run["values"]))
+    yield table
+
+
+def sparklines(found: Report, threshold: float | None) -> Iterable[str]:
+    """One line for each kind of a histogram, all on the same axis, and a line that shows where the threshold is."""
+    edges = found["edges"]
+    width = max(map(len, found["counts"]))
+    for kind, counts in found["counts"].items():
+        yield f"{kind:<{width}} {sparkline(counts)} {sum(counts):,}"
+    if threshold is not None:
+        at = int(np.clip(np.searchsorted(edges, threshold, "right") - 1, 0, len(edges) - 2))
+        yield f"{'':<{width}} {'':<{at}}^ threshold {threshold:.3g}"
+
+
+def sparkline(values: Iterable[float | None]) -> str:
+    """Values as bars of one letter each, at most `COLUMNS` of them; only zero has no bar."""
+    found = np.array([np.nan if value is None else value for value in values], float)
+    if len(found) > COLUMNS:
+        found = np.array([part.mean() for part in np.array_split(found, COLUMNS)])
+    finite = found[np.isfinite(found)]
+    low, high = (min(finite.min(), 0.0), finite.max()) if len(finite) else (0.0, 0.0)
+    if low == 0.0 and len(finite) and finite.min() > high / 2:
+        low = 2 * finite.min() - high  # a curve far above zero is drawn by its changes
+    scale = (high - low) or 1.0
+    steps = np.ceil((np.nan_to_num(found, nan=low, posinf=high, neginf=low) - low) / scale * (len(BARS) - 1))
+    return "".join(BARS[int(step)] for step in steps)
+
+
+_PARTS: dict[str, Callable[[Report], Iterable[RenderableType]]] = {
+    "evaluation": _evaluation,
+    "fit": _fit,
+    "benchmark": _benchmark,
+    "scores": _scores,
+    "scans": _scans,
+    "denoiser": _fit_of_denoiser,
+    "comparison": _comparison,
+}

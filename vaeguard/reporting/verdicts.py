@@ -1,0 +1,190 @@
+"""What a report says in one sentence, from its JSON alone: the page and the terminal say the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vaeguard.reporting.report_file import Report
+
+QUALITY = (
+    (0.99, "Tells anomalies almost perfectly", "good"),
+    (0.95, "Tells anomalies well", "good"),
+    (0.85, "Tells many anomalies", "fair"),
+    (0.7, "Tells anomalies poorly", "poor"),
+)
+"""From which ROC-AUC on what may be said; the lower end of the interval decides where that is no better than chance."""
+SENTENCES = 4
+"""So many data sets of a benchmark are spoken of."""
+PARTS = {"simple": "best other method on the same split", "published": "best published, by its own protocol"}
+EXPLAINED = 0.02
+"""A measure as simple as brightness, this close to the score, says that the score may measure nothing else."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to know first: a `headline`, one `sentence` with the figures, `notes` to beware of, and the `tone`.
+
+    `tone` is `good`, `fair`, `poor` or `plain`.
+    """
+
+    headline: str
+    sentence: str
+    notes: tuple[str, ...] = ()
+    tone: str = "plain"
+
+
+def verdict(report: Report) -> Verdict:
+    """The verdict on any report."""
+    return _VERDICTS[report["kind"]](report)
+
+
+def _evaluation(report: Report) -> Verdict:
+    score, caught, alarms = report["metrics"][0], report["detection_rate"], report["false_alarm_rate"]
+    headline, tone = "Tells anomalies hardly or not at all", "poor"
+    if score["roc_auc_low"] > 0.5:
+        for least, text, mood in QUALITY:
+            if score["roc_auc"] >= least:
+                headline, tone = text, mood
+                break
+    else:
+        headline = "No better than chance"
+    interval = f"interval {_share(alarms['low'])} to {_share(alarms['high'])}"
+    sentence = (
+        f"ROC-AUC {score['roc_auc']:.3f} (95 % interval {score['roc_auc_low']:.3f} to {score['roc_auc_high']:.3f})."
+        f" At the chosen false-alarm rate of {report['fpr']:.3g}, {caught['count']:,} of {caught['images']:,} anomalous"
+        f" images are caught ({_share(caught['value'])}) and {alarms['count']:,} of {alarms['images']:,} normal ones"
+        f" are flagged ({_share(alarms['value'])}, {interval})."
+    )
+    return Verdict(headline, sentence, tuple(_evaluation_notes(report)), tone)
+
+
+def _evaluation_notes(report: Report) -> list[str]:
+    notes = [report["note"]] if report["note"] else []
+    alarms = report["false_alarm_rate"]
+    if not alarms["low"] <= report["fpr"] <= alarms["high"] and not report["note"]:
+        more = "more" if alarms["value"] > report["fpr"] else "fewer"
+        notes.append(
+            f"there are {more} false alarms than stated ({_share(alarms['value'])} instead of {_share(report['fpr'])}):"
+            " these normal images differ from those that the score was calibrated on"
+        )
+    measures = report["simple_measures"]
+    close = report["metrics"][0]["roc_auc"] - EXPLAINED
+    notes += [
+        f"{name} alone reaches a ROC-AUC of {measures[name]['roc_auc']:.3f}: this data does not show that the score"
+        " sees more than that"
+        for name in (("brightness", "complexity") if measures else ())
+        if measures[name]["roc_auc"] >= close
+    ]
+    return notes
+
+
+def _fit(report: Report) -> Verdict:
+    best, split = report["best_epoch"], report["data"]["split"]
+    count, model = len(report["history"]), report["model"]
+    sentence = (
+        f"A {model['kind']} VAE, fitted on {split['training']:,} normal images; best of {count} epochs is "
+        f"{best['epoch']:.0f}: distortion {best['valid_distortion']:.2f} + rate {best['valid_rate']:.2f} nats per image"
+        f" on {split['validation']:,} held-out ones, {best['active_units']:.0f} of {model['latent']} latent units"
+        " active."
+        f" The score is calibrated on {split['calibration']:,} more."
+    )
+    advice = tuple(report["advice"])
+    return Verdict("Worth a second look" if advice else "Fitted, nothing looks wrong", sentence, advice,
+                   "fair" if advice else "good")  # fmt: skip
+
+
+def _benchmark(report: Report) -> Verdict:
+    cells = report["cells"]
+    notes = []
+    if report["trial"]:
+        notes.append(f"a trial on at most {report['spec']['limit']} examples: these numbers are no result")
+    sentence = " ".join(_against(data, table) for data, table in list(report["comparison"].items())[:SENTENCES])
+    return Verdict(f"{cells['finished']:,} of {cells['planned']:,} cells measured", sentence, tuple(notes))
+
+
+def _against(data: str, table: Report) -> str:
+    """One sentence on a data set: our best fit, the best other method, the best published one."""
+    best: dict[str, tuple[Report, str]] = {}
+    for row in table["methods"]:
+        mean = row["mean"] or (row["cells"][0] if len(row["cells"]) == 1 else None)
+        if mean and (row["part"] not in best or mean["mean"] > best[row["part"]][0]["mean"]):
+            best[row["part"]] = (mean, row["name"])
+    if "ours" not in best:
+        return f"{data}: nothing of ours is measured yet."
+    mean, name = best["ours"]
+    spread = "" if mean["std"] is None else f" ± {mean['std']:.3f}"
+    parts = [f"{data}: ROC-AUC {mean['mean']:.3f}{spread} ({name}"]
+    for part, what in PARTS.items():
+        if part in best:
+            parts.append(f"{what} {best[part][0]['mean']:.3f}, {best[part][1]}")
+    return "; ".join(parts) + ")."
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _scores(report: Report) -> Verdict:
+    images, flagged = report["images"], report["anomalies"]
+    interval = f"interval {_share(flagged['low'])} to {_share(flagged['high'])}"
+    sentence = (
+        f"{flagged['count']:,} of {images:,} images are flagged ({_share(flagged['value'])}, {interval}) where p_value"
+        f" <= {report['fpr']:g}; of normal images alone it would be about {report['fpr'] * images:,.0f}."
+    )
+    if report["errors"]["count"]:
+        sentence += f" {report['errors']['count']:,} could not be read."
+    drift = report["drift"]
+    notes = [report["note"]] if report["note"] else []
+    if drift["warning"]:
+        return Verdict("This batch differs as a whole", sentence, (*notes, drift["warning"]), "poor")
+    headline = "Nothing stands out" if not flagged["count"] else f"{flagged['count']:,} images to look at"
+    return Verdict(headline, sentence, tuple(notes), "fair" if flagged["count"] else "good")
+
+
+def _scans(report: Report) -> Verdict:
+    counts = report["actions"]
+    look = report["look_first"]
+    sentence = (
+        f"{report['pages']:,} pages in {report['files']:,} files: {counts.get('restored', 0):,} restored, "
+        f"{counts.get('untouched', 0):,} left untouched, {counts.get('reverted', 0):,} put back as they were"
+        + (f"; {report['errors']['count']:,} files could not be read." if report["errors"]["count"] else ".")
+    )
+    headline = f"{look:,} pages are worth a look first" if look else "Clean, and nothing had to be put back"
+    return Verdict(headline, sentence, (), "fair" if look or report["errors"]["count"] else "good")
+
+
+def _denoiser(report: Report) -> Verdict:
+    gain = report["after"] - report["before"]
+    how = "by Stein's estimate, without clean images" if report["mode"] == "adapt" else "on images held out"
+    if not report["held_out"]:
+        how = "on the images it was trained on, as there are too few to hold some out"
+    sentence = (
+        f"A {report['scan_kind']} denoiser from {report['images']:,} images: {report['before']:.2f} dB goes in and"
+        f" {report['after']:.2f} dB comes out ({gain:+.2f} dB), {how}."
+    )
+    return Verdict("Cleans" if gain > 0 else "Makes it worse", sentence, (), "good" if gain > 0 else "poor")
+
+
+def _comparison(report: Report) -> Verdict:
+    runs = sorted(report["runs"], key=lambda run: -run["values"][0])
+    if report["of"] != "evaluation":
+        return Verdict("Side by side", "What differs between them, and what came of it.")
+    (best, low, _), (second, _, high) = runs[0]["values"][:3], runs[1]["values"][:3]
+    clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
+    sentence = f"The highest ROC-AUC is {best:.3f}, of {runs[0]['name']}; the next is {second:.3f}: {clear}."
+    return Verdict("Side by side", sentence)
+
+
+_VERDICTS: dict[str, Callable[[Report], Verdict]] = {
+    "evaluation": _evaluation,
+    "fit": _fit,
+    "benchmark": _benchmark,
+    "scores": _scores,
+    "scans": _scans,
+    "denoiser": _denoiser,
+    "comparison": _comparison,
+}
