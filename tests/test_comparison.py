@@ -1,0 +1,99 @@
+"""Reports side by side, and methods side by side in a benchmark."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vaeguard.benchmarking.aggregate import means_of, rows_of
+from vaeguard.benchmarking.comparison import comparison_of
+from vaeguard.benchmarking.published import Published
+from vaeguard.errors import UsageError
+from vaeguard.reporting.comparison import compare_reports
+from vaeguard.reporting.report_file import heading, write_report
+from vaeguard.reporting.verdicts import verdict
+
+
+def cell(case: str, method: str, area: float, half: float, seed: int = 0) -> dict:
+    score = "score" if method == "guided" else method
+    metrics = {"roc_auc": area, "roc_auc_low": area - half, "roc_auc_high": area + half, "average_precision": area}
+    return {
+        "data": "d",
+        "case": case,
+        "method": method,
+        "seed": seed,
+        "digest": "0123456789",
+        "scores": {score: metrics},
+    }
+
+
+def table(cells: list[dict], published: tuple = ()) -> dict:
+    rows = rows_of(cells)
+    return comparison_of(rows, means_of(cells), cells, published)["d"]
+
+
+def test_the_best_is_certain_only_beyond_the_intervals():
+    cells = [cell("a", "guided", 0.9, 0.02), cell("a", "pca", 0.85, 0.02), cell("b", "guided", 0.9, 0.04),
+             cell("b", "pca", 0.85, 0.02)]  # fmt: skip
+    ours, pca = table(cells)["methods"]
+    assert [entry["certain"] for entry in ours["cells"]] == [True, False]
+    assert [entry["certain"] for entry in pca["cells"]] == [False, False]
+    # Of the mean: half-widths 0.02 and 0.04 together are 0.0447 / 2, against 0.0283 / 2.
+    assert ours["mean"]["high"] - ours["mean"]["mean"] == pytest.approx(np.hypot(0.02, 0.04) / 2)
+    assert ours["mean"]["certain"]
+
+
+def test_seeds_that_differ_widen_the_interval():
+    areas = [0.80, 0.90, 0.85]
+    cells = [cell("a", "guided", area, 0.001, seed) for seed, area in enumerate(areas)]
+    cells += [cell("b", "guided", area, 0.001, seed) for seed, area in enumerate(areas)]
+    (ours,) = table(cells)["methods"]
+    half = 4.302653 * np.std(areas, ddof=1) / np.sqrt(3)  # Student's t for two degrees of freedom
+    assert ours["mean"]["high"] - ours["mean"]["mean"] == pytest.approx(half, rel=1e-5)
+    assert (ours["cells"][0]["low"], ours["cells"][0]["high"]) == pytest.approx((0.799, 0.901))
+    assert [each["seed"] for each in ours["cells"][0]["files"]] == [0, 1, 2]
+    assert not ours["mean"]["certain"]  # there is nothing to be better than
+
+
+def test_published_numbers_stand_beside_ours_but_are_never_compared():
+    cells = [cell("a", "guided", 0.9, 0.01), cell("a", "pca", 0.8, 0.01)]
+    other = Published("one-class", "d", "theirs", "their protocol", "a paper", False, None, {"a": 0.99})
+    elsewhere = Published("one-class", "d", "nothing here", "p", "s", True, None, {"z": 0.5})
+    methods = table(cells, (other, elsewhere))["methods"]
+    assert [row["name"] for row in methods] == ["guided", "pca", "theirs (unverified)"]
+    assert methods[0]["cells"][0]["certain"]
+    assert methods[2]["mean"]["mean"] == 0.99
+    assert methods[2]["protocol"] == "their protocol; a paper"
+
+
+def evaluation(area: float, half: float, **fit) -> dict:
+    score = {"name": "score", "roc_auc": area, "roc_auc_low": area - half, "roc_auc_high": area + half,
+             "average_precision": area, "fpr_at_95_tpr": 0.1}  # fmt: skip
+    rate = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "images": 10}
+    return {**heading("evaluation", "e"), "metrics": [score], "detection_rate": rate, "false_alarm_rate": rate,
+            "curves": {"score": {"fpr": [0, 1], "tpr": [0, 1], "recall": [0, 1], "precision": [1, 1]}}, "data": "d",
+            "fpr": 0.05, "normal_classes": ["a"], "fit": {"model": {"latent": 8, **fit}, "training": {}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("half", "words"), [(0.01, "do not overlap"), (0.05, "may be chance")])
+def test_evaluations_side_by_side(half, words, tmp_path, monkeypatch):
+    monkeypatch.setattr("vaeguard.reporting.page.page", lambda _: "")
+    for name, report in (("x", evaluation(0.9, half, latent=8)), ("y", evaluation(0.95, half, latent=16))):
+        write_report(tmp_path / name / "report.json", report)
+    found = compare_reports([tmp_path / "x", tmp_path / "y"])
+    assert found["columns"][0] == "ROC-AUC"
+    assert [run["values"][0] for run in found["runs"]] == [0.9, 0.95]
+    assert found["differences"] == {"model: latent": [8, 16]}
+    sentence = verdict(found).sentence
+    assert "0.950, of" in sentence
+    assert words in sentence
+
+
+def test_reports_of_different_kinds_do_not_stand_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaeguard.reporting.page.page", lambda _: "")
+    write_report(tmp_path / "x" / "report.json", evaluation(0.9, 0.01))
+    write_report(tmp_path / "y" / "report.json", heading("scores", "s"))
+    with pytest.raises(UsageError, match="evaluation, scores cannot stand side by side"):
+        compare_reports([tmp_path / "x", tmp_path / "y"])
+    with pytest.raises(UsageError, match="scores cannot"):
+        compare_reports([tmp_path / "y", tmp_path / "y"])
