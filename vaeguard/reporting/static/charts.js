@@ -73,7 +73,7 @@ function trainingPanel(width, runs, name, label) {
       const rows = run.history.filter((row) => row[prefix + name] != null);
       const colour = runs.length > 1 ? RUNS[i % RUNS.length] : prefix ? ANOMALOUS : NORMAL;
       if (!rows.length) continue;
-      marks.push(Plot.line(rows, { x: "epoch", y: prefix + name, stroke: colour, strokeWidth: 1.8, strokeDasharray: dash, title: () => `${run.name || ""} ${what}` }));
+      marks.push(Plot.line(rows, { x: "epoch", y: prefix + name, stroke: colour, strokeWidth: 1.8, strokeDasharray: dash, clip: true, title: () => `${run.name || ""} ${what}` }));
     }
   });
   if (runs.length === 1 && runs[0].best) marks.push(Plot.ruleX([runs[0].best], { stroke: INK, strokeDasharray: "2,3" }));
@@ -83,7 +83,7 @@ function trainingPanel(width, runs, name, label) {
   const clipped = values.length > 20 && name !== "active_units";
   const domain = name === "active_units" ? [0, d3.max(values)] : d3.extent(clipped ? late : values);
   return plot(width, { height: 240, x: { label: "epoch →", domain: d3.extent(runs.flatMap((run) => run.history.map((row) => row.epoch))) },
-    y: { label: `↑ ${label}`, ...grid, domain: domain[0] === domain[1] ? [domain[0] - 1, domain[1] + 1] : domain, clamp: true }, marks });
+    y: { label: `↑ ${label}`, ...grid, domain: domain[0] === domain[1] ? [domain[0] - 1, domain[1] + 1] : domain }, marks });
 }
 
 function stepChart(width, name, label) {

@@ -1,0 +1,74 @@
+"""The pictures of reports in `docs/`: what a browser shows of the first screen, on a desk and on a phone.
+
+python -m benchmarks.report_pictures [--chromium PATH]
+
+The evaluation is of MNIST with 9 anomalous, fitted with the defaults; the scans are the first dirty documents and old
+photographs; the benchmark is the committed one. Needs `playwright` and a Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import vaeguard
+from benchmarks.common import RESULTS, data_dir
+
+DOCS = Path(__file__).parent.parent / "docs"
+SCREENS: dict[str, tuple[int, int, Literal["light", "dark"]]] = {
+    "desk-light": (1280, 1120, "light"),
+    "desk-dark": (1280, 1120, "dark"),
+    "phone-light": (390, 844, "light"),
+    "phone-dark": (390, 844, "dark"),
+}
+SCANS = 6
+
+
+def pages(home: Path) -> dict[str, Path]:
+    """An evaluation, a batch of scans and a benchmark."""
+    train, test = (vaeguard.open_images("mnist", split=part, data_dir=str(data_dir())) for part in ("train", "test"))
+    detector = vaeguard.fit(train, normal_classes="0-8", run=home / "run")
+    evaluation = vaeguard.evaluate(detector, test)
+    vaeguard.write_evaluation(evaluation, home / "evaluation", command="vaeguard evaluate mnist")
+    (home / "scans").mkdir()
+    for folder in (data_dir() / "dirty-documents" / "train", data_dir() / "old-photos" / "old"):
+        for path in sorted(folder.iterdir())[:SCANS]:
+            shutil.copy(path, home / "scans")
+    done = vaeguard.denoise_scans(home / "scans", home / "clean", outputs=vaeguard.DenoiseOutputs(uncertainty=True))
+    vaeguard.write_scan_report(done, home / "scans", command="vaeguard denoise scans/ --uncertainty")
+    return {
+        "fit": home / "run" / "report.html",
+        "evaluation": home / "evaluation" / "report.html",
+        "scans": home / "clean" / "report.html",
+        "benchmark": RESULTS / "one-class-out-mnist" / "report.html",
+    }
+
+
+def main() -> None:
+    """Write `docs/report-<kind>-<screen>.png`."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
+        for kind, page_file in pages(Path(folder)).items():
+            for screen, (width, height, theme) in SCREENS.items():
+                context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+                page = context.new_page()
+                page.goto(page_file.resolve().as_uri())
+                target = DOCS / f"report-{kind}-{screen}.png"
+                page.screenshot(path=target)
+                context.close()
+                with Image.open(target) as picture:
+                    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
