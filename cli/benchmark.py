@@ -11,6 +11,7 @@ from vaeguard import BENCHMARKS, DEVICES, BenchmarkSpec, ModelSpec, TrainSpec
 from .common import (
     Size,
     command_line,
+    console,
     data_dir_option,
     download_option,
     json_option,
@@ -54,8 +55,6 @@ def benchmark(
     test part, for several seeds, beside simple methods on the same split and beside published numbers. Interrupted,
     it goes on where it was when the same command is given again.
     """
-    from rich.console import Console
-
     from vaeguard import InputsSkippedError, VaeguardError, show_report, without_pictures
     from vaeguard import benchmark as run_benchmark
 
@@ -83,7 +82,7 @@ def benchmark(
     if as_json:
         print_json({"output": folder, **without_pictures(content)})
     else:
-        show_report(content, Console())
+        show_report(content, console())
         click.echo(f"{content['cells']['finished']} of {content['cells']['planned']} cells -> {folder}/report.html")
     for cell, why in report.failures.items():
         say(f"failed: {cell}: {why}")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from rich.console import Console
+
     from vaeguard import Detector, ImageSet, ModelSpec, Parity, TrainSpec
 
 Command = Callable[..., Any]
@@ -153,6 +155,13 @@ def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def command_line() -> str:
     """What the user typed, to be named in a report."""
     return shlex.join(["vaeguard", *sys.argv[1:]])
+
+
+def console() -> Console:
+    """Where results go: names stay as they are, and nothing is wrapped that a program may read."""
+    from rich.console import Console
+
+    return Console(emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def say(message: str) -> None:

@@ -74,6 +74,7 @@ def denoise(
         default_output,
         denoise_scans,
         plan_scans,
+        remove_report,
         write_scan_report,
     )
 
@@ -98,7 +99,9 @@ def denoise(
         )
     say_unreadable(done.errors)
     if report:
-        write_scan_report(done, scans, command=command_line())
+        write_scan_report(done, scans, jpeg=jpeg, command=command_line())
+    else:
+        remove_report(f"{output}/report.json")
     if as_json:
         print_json(done.to_dict())
     else:

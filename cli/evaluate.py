@@ -10,6 +10,7 @@ from .common import (
     as_objects,
     command_line,
     complain_of_unreadable,
+    console,
     data_dir_option,
     download_option,
     engine_option,
@@ -43,23 +44,22 @@ def evaluate(
     writes report.html: ROC-AUC with its 95 % interval, precision and recall, the realised false-alarm rate, every term
     beside the score, every class, and the images that tell most.
     """
-    from rich.console import Console
-
+    from vaeguard import check_place, load, show_report, without_pictures, write_evaluation
     from vaeguard import evaluate as evaluate_model
-    from vaeguard import load, show_report, without_pictures, write_evaluation
 
     path = find_model(model)
     detector = load(path, device)
     images = open_test_images(data, detector, data_dir, download=download)
-    with progress_bar("scoring") as progress:
-        evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, progress=progress)
     home = Path(path) if Path(path).is_dir() else Path(path).parent
     folder = Path(output) if output else home / f"evaluation-{images.name}"
+    check_place(folder / "report.json", "evaluation")
+    with progress_bar("scoring") as progress:
+        evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, progress=progress)
     report = write_evaluation(evaluation, folder, command=command_line())
     if as_json:
         shown = without_pictures(report)
         print_json({"output": str(folder), **shown, "errors": as_objects(images.errors)})
     else:
-        show_report(report, Console())
+        show_report(report, console())
         click.echo(f"every figure, curve and picture -> {folder / 'report.html'}")
     complain_of_unreadable(images.errors, "they are listed above")

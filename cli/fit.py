@@ -133,6 +133,8 @@ def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> 
     if as_json:
         print_json({"run": str(run), "seconds": seconds, **record})
         return
+    from vaeguard import read_report
+
     best, split = record["best_epoch"], record["data"]["split"]
     click.echo(f"fitted {record['model']['kind']} on {split['training']} normal images in {seconds:.1f} s -> {run}")
     line = (
@@ -144,3 +146,6 @@ def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> 
         line += f", class accuracy {best['valid_class_accuracy']:.3f}"
     click.echo(line)
     click.echo(f"calibrated on {split['calibration']} more; next: vaeguard score IMAGES -m {run}")
+    for sentence in read_report(run)["advice"]:
+        say(f"advice: {sentence}")
+    click.echo(f"how it went -> {run / 'report.html'}")

@@ -93,4 +93,5 @@ def _say(found: FittedDenoiser) -> None:
     how = "by Stein's estimate" if found.mode == "adapt" else "on images held out" if found.held_out else "on the same"
     click.echo(f"{found.before:.2f} dB before, {found.after:.2f} dB after, {how}; {found.seconds:.0f} s")
     click.echo(f"ladder VAE: negative ELBO {found.neg_elbo:.3f} nats per pixel")
+    click.echo(f"how it went -> {Path(found.run) / 'report.html'}")
     click.echo(f"next: vaeguard denoise SCANS -m {found.run}")

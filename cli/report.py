@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
-from .common import command_line, find_model, json_option, print_json, say
+from .common import command_line, console, find_model, json_option, print_json, say
 
 
 @click.command()
@@ -21,44 +22,34 @@ def report(paths: tuple[str, ...], output: str | None, opened: bool | None, *, c
     PATH is a run, an evaluation, a benchmark, a folder of clean scans, a table that score wrote, or a report.json
     itself; by default the latest run. The page is one file that needs no network.
     """
-    from rich.console import Console
-
     from vaeguard import (
         UsageError,
+        check_place,
         compare_reports,
-        read_report,
-        report_path,
+        remake_page,
         show_report,
         without_pictures,
         write_report,
     )
 
     if compare:
-        if len(paths) < 2:
-            raise UsageError("--compare needs two reports or more; name them: vaeguard report --compare A B")
-        found, place = compare_reports(paths, command_line()), report_path_of(output)
+        place = Path(output or "comparison") / "report.json"
+        check_place(place, "comparison")
+        found = compare_reports(paths, command_line())
+        page = write_report(place, found)
     else:
         if len(paths) > 1:
             raise UsageError("several reports go side by side with --compare; give one without it")
         if output:
             raise UsageError("-o goes with --compare; the page of a report lies beside its JSON")
-        place = str(report_path(paths[0] if paths else find_model(None)))
-        found = read_report(place)
-    page = write_report(place, found)
+        found, page = remake_page(paths[0] if paths else find_model(None))
     if as_json:
         print_json({"output": str(page), **without_pictures(found)})
     else:
-        show_report(found, Console())
+        show_report(found, console())
         click.echo(f"report -> {page}")
     if opened or (opened is None and sys.stdout.isatty()):
         _open(page.resolve().as_uri())
-
-
-def report_path_of(output: str | None) -> str:
-    """Where the JSON of a comparison goes."""
-    from pathlib import Path
-
-    return str(Path(output or "comparison") / "report.json")
 
 
 def _open(address: str) -> None:

@@ -10,6 +10,7 @@ import click
 from .common import (
     command_line,
     complain_of_unreadable,
+    console,
     engine_option,
     find_model,
     fpr_option,
@@ -49,9 +50,16 @@ def score(
 
     A job that was interrupted goes on where it stopped when the same command is given again.
     """
-    from rich.console import Console
-
-    from vaeguard import UsageError, load, read_list, score_files, show_report, watch_files, write_score_report
+    from vaeguard import (
+        UsageError,
+        load,
+        read_list,
+        remove_report,
+        score_files,
+        show_report,
+        watch_files,
+        write_score_report,
+    )
 
     if not images and not files_from:
         raise UsageError("IMAGES is missing; name image files, folders, a glob or --files-from")
@@ -67,20 +75,24 @@ def score(
     started = time.monotonic()
     with progress_bar("scoring") as progress:
         summary = score_files(detector, images, output, listed=listed, progress=progress, **options)
+    found: dict[str, Any] = {}
+    if report:
+        found = write_score_report(summary, detector, images, listed=listed, model=model, command=command_line())
+    else:
+        remove_report(f"{output}.report.json")
     if as_json:
-        print_json(summary.to_dict())
+        print_json({**summary.to_dict(), **({"drift": found["drift"]} if found else {})})
     else:
         resumed = f", {summary.resumed} of them before an interruption" if summary.resumed else ""
         click.echo(
             f"{summary.images} images scored in {time.monotonic() - started:.1f} s{resumed}, {summary.anomalies} "
             f"anomalous (p_value <= {fpr:g}) -> {output}"
         )
+        if found:
+            show_report(found, console())
+            click.echo(f"what stands out -> {output}.report.html")
     if summary.note:
         say(f"note: {summary.note}")
-    if report:
-        found = write_score_report(summary, detector, images, listed=listed, model=model, command=command_line())
-        if not as_json:
-            show_report(found, Console())
     say_unreadable(summary.errors)
     complain_of_unreadable(summary.errors, f"see {output}.errors.csv")
 

@@ -14,10 +14,10 @@ from vaeguard.benchmarking import protocols
 from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
 from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
 from vaeguard.benchmarking.cells import Cell, Job, measure_cell, read_cell
-from vaeguard.benchmarking.false_alarms import expected_interval, from_count
 from vaeguard.benchmarking.published import published
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.errors import UsageError
+from vaeguard.false_alarms import expected_interval, from_count
 
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
 TIMES = ("seconds", "command")

@@ -29,18 +29,18 @@ def cell(case: str, method: str, area: float, half: float, seed: int = 0) -> dic
 
 def table(cells: list[dict], published: tuple = ()) -> dict:
     rows = rows_of(cells)
-    return comparison_of(rows, means_of(cells), cells, published)["d"]
+    return comparison_of(rows, means_of(cells), cells, published)[0]
 
 
-def test_the_best_is_certain_only_beyond_the_intervals():
+def test_the_best_is_separated_only_beyond_the_intervals():
     cells = [cell("a", "guided", 0.9, 0.02), cell("a", "pca", 0.85, 0.02), cell("b", "guided", 0.9, 0.04),
              cell("b", "pca", 0.85, 0.02)]  # fmt: skip
     ours, pca = table(cells)["methods"]
-    assert [entry["certain"] for entry in ours["cells"]] == [True, False]
-    assert [entry["certain"] for entry in pca["cells"]] == [False, False]
+    assert [entry["separated"] for entry in ours["cells"]] == [True, False]
+    assert [entry["separated"] for entry in pca["cells"]] == [False, False]
     # Of the mean: half-widths 0.02 and 0.04 together are 0.0447 / 2, against 0.0283 / 2.
     assert ours["mean"]["high"] - ours["mean"]["mean"] == pytest.approx(np.hypot(0.02, 0.04) / 2)
-    assert ours["mean"]["certain"]
+    assert ours["mean"]["separated"]
 
 
 def test_seeds_that_differ_widen_the_interval():
@@ -52,7 +52,7 @@ def test_seeds_that_differ_widen_the_interval():
     assert ours["mean"]["high"] - ours["mean"]["mean"] == pytest.approx(half, rel=1e-5)
     assert (ours["cells"][0]["low"], ours["cells"][0]["high"]) == pytest.approx((0.799, 0.901))
     assert [each["seed"] for each in ours["cells"][0]["files"]] == [0, 1, 2]
-    assert not ours["mean"]["certain"]  # there is nothing to be better than
+    assert not ours["mean"]["separated"]  # there is nothing to be better than
 
 
 def test_published_numbers_stand_beside_ours_but_are_never_compared():
@@ -61,7 +61,7 @@ def test_published_numbers_stand_beside_ours_but_are_never_compared():
     elsewhere = Published("one-class", "d", "nothing here", "p", "s", True, None, {"z": 0.5})
     methods = table(cells, (other, elsewhere))["methods"]
     assert [row["name"] for row in methods] == ["guided", "pca", "theirs (unverified)"]
-    assert methods[0]["cells"][0]["certain"]
+    assert methods[0]["cells"][0]["separated"]
     assert methods[2]["mean"]["mean"] == 0.99
     assert methods[2]["protocol"] == "their protocol; a paper"
 

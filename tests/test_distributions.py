@@ -36,12 +36,20 @@ def test_counts_at_every_threshold_are_those_of_counting(pairs: list[tuple[int, 
     scores, anomalous = np.array([p[0] for p in pairs], np.float32), np.array([p[1] for p in pairs])
     p_value = 1 - scores / 100
     found = thresholds(scores, anomalous, p_value, float(chosen) if chosen in scores else None)
-    assert found["threshold"] == sorted(set(scores.tolist()))
+    assert found["threshold"][:-1] == sorted(set(scores.tolist()))
+    assert [found[key][-1] for key in ("fpr", "normal", "anomalous")] == [0, 0, 0]
     columns = [found[key] for key in ("threshold", "fpr", "normal", "anomalous")]
     for threshold, fpr, normal, caught in zip(*columns, strict=True):
         assert normal == np.count_nonzero(scores[~anomalous] >= threshold)
         assert caught == np.count_nonzero(scores[anomalous] >= threshold)
         assert np.array_equal(p_value <= fpr, scores >= threshold)
+
+
+def test_infinite_scores_reach_every_threshold() -> None:
+    scores = np.array([1, np.inf, np.inf], np.float32)
+    found = thresholds(scores, np.array([False, True, False]), np.array([0.9, 0.1, 0.1], np.float32), np.inf)
+    assert np.isfinite(found["threshold"]).all()
+    assert (found["normal"], found["anomalous"]) == ([2, 1], [1, 1])
 
 
 def test_many_thresholds_are_thinned_and_the_chosen_one_is_among_them() -> None:

@@ -107,6 +107,8 @@ def test_rate_has_the_interval_of_clopper_and_pearson(pair: tuple[int, int]) -> 
 class FakeDetector:
     """The top left pixel is the score; the p-value falls with it."""
 
+    device = "cpu"
+
     info: DetectorInfo = field(
         default_factory=lambda: DetectorInfo(
             (1, 4, 4), ("recon_error",), ("cat", "dog", "fox"), ("cat", "dog"), {"calibration": {"images": 9}}

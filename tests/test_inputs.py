@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from vaeguard import ImageRule, UsageError
-from vaeguard.inputs import Array, Files, Unreadable, find_sources, read, read_list
+from vaeguard.inputs import Array, Files, Unreadable, find_sources, pick, read, read_list
 
 RULE = ImageRule(size=(6, 5), channels=1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 5)).astype(np.uint8)
@@ -278,3 +278,19 @@ def test_the_stamp_of_files_follows_size_and_time(tmp_path):
     assert before == files.stamp(0, 2) != files.stamp(0, 1)
     os.utime(path, ns=(1, 1))
     assert files.stamp(0, 2) != before
+
+
+def test_single_images_are_read_again_by_their_names(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, value in (("x.png", 10), ("x.png", 20), ("y.png", 30), ("z.png", 40)):
+            file = io.BytesIO()
+            Image.fromarray(np.full((4, 4), value, np.uint8)).save(file, "PNG")
+            member = tarfile.TarInfo(name)
+            member.size = file.tell()
+            file.seek(0)
+            archive.addfile(member, file)
+    rule = ImageRule(size=(4, 4), channels=1)
+    wanted = {f"{tmp_path}/a.tar/{name}" for name in ("x.png", "y.png")}
+    (batch,) = pick(find_sources([tmp_path / "a.tar"]), wanted, rule)
+    assert batch.paths == sorted(wanted)
+    assert batch.images[:, 0, 0, 0].tolist() == [10, 30]

@@ -6,7 +6,17 @@ import pytest
 
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.reporting.page import _script_json, _short
-from vaeguard.reporting.report_file import FORMAT, finite, heading, read_report, report_path, write_report
+from vaeguard.reporting.report_file import (
+    FORMAT,
+    check_place,
+    finite,
+    heading,
+    read_report,
+    remake_page,
+    remove_report,
+    report_path,
+    write_report,
+)
 
 EVIL = "<script>alert(1)</script>\n\"'&<!--\u2028 ]]>"
 
@@ -79,3 +89,35 @@ def test_a_page_asks_nothing_of_a_network(tmp_path):
     assert not re.findall(r"(?:src|href)=\"(?!data:|#|cells/)[^\"]*\"", markup)
     assert "@import" not in html
     assert "url(" not in markup
+
+
+def test_a_report_of_another_kind_is_not_overwritten(tmp_path):
+    write_report(tmp_path / "report.json", comparison())
+    with pytest.raises(UsageError, match="is the report of a comparison; choose another folder"):
+        check_place(tmp_path / "report.json", "fit")
+    check_place(tmp_path / "report.json", "comparison")
+    check_place(tmp_path / "none.json", "fit")
+    remove_report(tmp_path / "report.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_that_is_not_whole_is_refused_and_keeps_its_page(tmp_path):
+    page = write_report(tmp_path / "report.json", comparison())
+    before = page.read_bytes()
+    assert remake_page(tmp_path) == (comparison(), page)
+    assert page.read_bytes() == before
+    for content in (
+        {"format": FORMAT, "kind": "fit"},
+        {**comparison(), "runs": None},
+        {**comparison(), "format": True},
+    ):
+        (tmp_path / "report.json").write_text(json.dumps(content))
+        with pytest.raises(RefusedError, match="run the command again that wrote it"):
+            remake_page(tmp_path)
+    assert page.read_bytes() == before
+
+
+def test_names_that_are_no_text_do_not_stop_the_page(tmp_path):
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")
+    write_report(tmp_path / "report.json", comparison(odd) | {"differences": {"classes": [[odd], odd]}})
+    assert "caf?" in (tmp_path / "report.html").read_text()

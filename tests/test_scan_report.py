@@ -36,6 +36,7 @@ def test_pages_of_every_kind_are_drawn_and_counted(tmp_path):
     for (path, _), pictures in drawn.items():
         assert ("uncertainty" in pictures) == (path != "bilevel.png")
         assert (pictures["before"] == pictures["after"]) == (path == "bilevel.png")
+        assert ("detail_before" in pictures) == (path != "bilevel.png")
 
 
 def test_scans_that_are_gone_are_not_drawn(tmp_path):
@@ -70,4 +71,7 @@ def test_the_square_that_changed_most_is_found():
     assert np.abs(before[rows, columns].astype(int) - after[rows, columns]).sum() == 40 * 40 * 9
     assert (rows.stop - rows.start, columns.stop - columns.start) == (DETAIL, DETAIL)
     small = np.zeros((5, 7, 3), np.uint8)
-    assert small[_most_changed(small, small)].shape == small.shape
+    assert _most_changed(small, small) is None
+    changed = small.copy()
+    changed[4, 6] = 1
+    assert small[_most_changed(small, changed)].shape == small.shape

@@ -26,6 +26,7 @@ class FakeDetector:
 
     info = DetectorInfo((1, 6, 6), ("kl",), (), (), {"model": {"vectors": False}, "calibration": {"images": 99}})
     fingerprint = "fake"
+    device = "cpu"
     parallel = 1
 
     def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:

@@ -12,9 +12,10 @@ from vaeguard.reporting.verdicts import verdict
 def evaluation(area: float, low: float, high: float, **changes) -> dict:
     score = {"name": "score", "roc_auc": area, "roc_auc_low": low, "roc_auc_high": high}
     rates = {"detection_rate": vars(rate_of(50, 60)), "false_alarm_rate": vars(rate_of(30, 600))}
-    measures = {name: {"roc_auc": 0.55} for name in ("brightness", "complexity")}
-    return {"kind": "evaluation", "metrics": [score], "fpr": 0.05, "note": None, "simple_measures": measures, **rates,
-            **changes}  # fmt: skip
+    measures = {name: {"roc_auc": 0.45} for name in ("brightness", "complexity")}
+    figures = {"metrics": [score], "fpr": 0.05, "note": None, "simple_measures": measures}
+    expected = {"expected_false_alarms": {"low": 0.03, "high": 0.08}}
+    return {"kind": "evaluation", **figures, **rates, **expected, **changes}
 
 
 @pytest.mark.parametrize(
@@ -25,11 +26,13 @@ def evaluation(area: float, low: float, high: float, **changes) -> dict:
         (0.9, 0.8, "many", "fair"),
         (0.75, 0.6, "poorly", "poor"),
         (0.6, 0.55, "hardly", "poor"),
-        (0.99, 0.4, "No better than chance", "poor"),
+        (0.99, 0.4, "Too few images to tell", "poor"),
+        (0.52, 0.49, "No better than chance", "poor"),
+        (1.0, 0.85, "well", "good"),
     ],
 )
 def test_the_headline_follows_the_roc_auc_and_its_interval(area, low, headline, tone):
-    found = verdict(evaluation(area, low, 1.0))
+    found = verdict(evaluation(area, low, min(1.0, 2 * area - low)))
     assert headline in found.headline
     assert found.tone == tone
     assert f"{area:.3f}" in found.sentence
@@ -56,14 +59,14 @@ def test_drift_tells_a_normal_batch_from_one_that_differs():
     normal = generator.random(2000)
     few_anomalies = np.concatenate([normal[:1900], np.full(100, 0.001)])
     shifted, fitted_on = normal**3, normal ** (1 / 3)
-    warned = [drift(int((p > 0.5).sum()), len(p))["warning"] for p in (normal, few_anomalies, shifted, fitted_on)]
+    warned = [drift(int((p > 0.5).sum()), len(p), 1000)["warning"] for p in (normal, few_anomalies, shifted, fitted_on)]
     assert warned[0] is None
     assert warned[1] is None
     assert "something else has changed" in warned[2]
     assert "more familiar" in warned[3]
-    assert drift(3, 20)["warning"] is None  # too few to tell
-    assert drift(0, 0)["normal_share"] is None
-    found = drift(800, 2000)
+    assert drift(3, 20, 1000)["warning"] is None  # too few to tell
+    assert drift(0, 0, 1000)["normal_share"] is None
+    found = drift(800, 2000, 1000)
     assert found["low"] < found["normal_share"] == 0.8 < found["high"]
 
 
@@ -84,3 +87,25 @@ def test_a_sparkline_shows_the_smallest_number_and_copes_with_gaps():
     falling = sparkline([110, 104, 102, 101, 100.5])
     assert falling[0] == "█"
     assert len(set(falling)) > 2
+
+
+def test_exchangeable_images_give_no_warning_however_few_rank_the_score():
+    """The middle p-value of few calibration images is itself uncertain, and so is the threshold."""
+    generator = np.random.default_rng(0)
+    warned = 0
+    for _ in range(300):
+        ranking, batch = np.sort(generator.random(30)), generator.random(3000)
+        p_value = (1 + len(ranking) - np.searchsorted(ranking, batch)) / 31
+        warned += drift(int((p_value > 0.5).sum()), len(batch), 30)["warning"] is not None
+    assert warned <= 15
+
+
+def test_nothing_read_is_not_called_clean():
+    nothing = {"kind": "scans", "pages": 0, "files": 0, "actions": {}, "look_first": 0, "errors": {"count": 3}}
+    assert verdict(nothing).headline == "Nothing could be read"
+    rate = vars(rate_of(0, 0))
+    scores = {"kind": "scores", "images": 0, "anomalies": rate, "fpr": 0.05, "errors": {"count": 3}, "note": None,
+              "drift": drift(0, 0, 10)}  # fmt: skip
+    assert verdict(scores).tone == "poor"
+    few = {**scores, "images": 1000, "anomalies": vars(rate_of(52, 1000)), "drift": drift(500, 1000, 500)}
+    assert verdict(few).headline == "No more is flagged than normal images give"

@@ -45,7 +45,16 @@ if TYPE_CHECKING:
     from vaeguard.pictures import draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
     from vaeguard.reporting.comparison import compare_reports
-    from vaeguard.reporting.report_file import finite, read_report, report_path, without_pictures, write_report
+    from vaeguard.reporting.report_file import (
+        check_place,
+        finite,
+        read_report,
+        remake_page,
+        remove_report,
+        report_path,
+        without_pictures,
+        write_report,
+    )
     from vaeguard.reporting.scans import write_scan_report
     from vaeguard.reporting.scores import write_score_report
     from vaeguard.reporting.terminal import show_report
@@ -91,7 +100,10 @@ _HOMES = {
     "pictures": ("draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
     "reporting.comparison": ("compare_reports",),
-    "reporting.report_file": ("finite", "read_report", "report_path", "without_pictures", "write_report"),
+    "reporting.report_file": (
+        *("check_place", "finite", "read_report", "remake_page", "remove_report", "report_path"),
+        *("without_pictures", "write_report"),
+    ),
     "reporting.scans": ("write_scan_report",),
     "reporting.scores": ("write_score_report",),
     "reporting.terminal": ("show_report",),
@@ -146,6 +158,7 @@ __all__ = [
     "VaeguardError",
     "benchmark",
     "calibration_images",
+    "check_place",
     "check_tesseract",
     "compare_reports",
     "default_output",
@@ -187,6 +200,8 @@ __all__ = [
     "read_networks",
     "read_report",
     "read_text",
+    "remake_page",
+    "remove_report",
     "report_path",
     "restore_page",
     "save",

@@ -29,7 +29,6 @@ from vaeguard.environment import environment
 from vaeguard.errors import VaeguardError
 from vaeguard.ladder import LadderVAE
 from vaeguard.model_file import write_tensors
-from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 from vaeguard.runs import MODEL_NAME, ONNX_NAME, prepare_run, write_history
 
 if TYPE_CHECKING:
@@ -198,6 +197,8 @@ def _write(
     command: str,
 ) -> None:
     """Write the run: the weights first, which took long, then what is made of them."""
+    from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
+
     direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
     shapes = {"width": direct.width, "depth": direct.depth, "ladder_width": ladder.width, "latent": ladder.latent}
     how = {"kind": found.kind, "mode": found.mode, "images": found.images, "spec": asdict(spec) | shapes}

@@ -63,6 +63,8 @@ class DenoiseSummary:
         The pages of which something was put back, most of it first; at most ten. `pages.csv` goes on from there.
     seconds : float
         Wall time.
+    device : str
+        Where the denoisers ran.
     """
 
     output: str
@@ -73,6 +75,7 @@ class DenoiseSummary:
     errors: tuple[tuple[str, str], ...]
     look_first: tuple[dict[str, Any], ...]
     seconds: float
+    device: str
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
@@ -169,6 +172,7 @@ def denoise_scans(
         errors=tuple(errors),
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
+        device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
     )
 
 

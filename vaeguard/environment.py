@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -13,19 +15,25 @@ PACKAGES = ("vaeguard", "torch", "numpy", "scikit-learn", "scipy", "pillow")
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Hardware, versions and date, as JSON can hold them; `device` is `cpu` or `cuda`."""
+    """Hardware, versions and date, as JSON can hold them; `device` is `cpu`, `cuda` or `tensorrt`."""
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "hardware": _gpu() if device == "cuda" else f"{_processor()}, {os.cpu_count()} cores",
+        "hardware": _gpu() if device in ("cuda", "tensorrt") else f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
 
 
 def _gpu() -> str:
-    import torch
-
-    return torch.cuda.get_device_name()
+    """Name of the GPU, by torch if it is there already, else by NVIDIA's tool: torch takes seconds to load."""
+    if "torch" in sys.modules:
+        return str(sys.modules["torch"].cuda.get_device_name())
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return "an NVIDIA GPU"
+    return done.stdout.splitlines()[0].strip() if done.stdout.strip() else "an NVIDIA GPU"
 
 
 def _processor() -> str:

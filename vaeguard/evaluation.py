@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,10 @@ class Evaluation:
         Brightness and complexity of images.
     record : dict
         What the model file says of the fit.
+    device : str
+        Where the detector ran.
+    seconds : float
+        That scoring took.
     """
 
     data: str
@@ -114,6 +119,8 @@ class Evaluation:
     sample: Sample
     measures: SimpleMeasures | None
     record: dict[str, Any]
+    device: str
+    seconds: float
 
     @property
     def images(self) -> dict[str, int]:
@@ -138,6 +145,7 @@ class Evaluation:
             "metrics": [asdict(row) for row in self.metrics],
             "classes": [asdict(row) for row in self.classes],
             "note": self.note,
+            "seconds": self.seconds,
         }
 
 
@@ -182,7 +190,9 @@ def evaluate(
     names = _normal_names(image_set, normal_classes, detector.info.normal_classes)
     anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
     _check_both_kinds(image_set, names, anomalous)
+    started = time.perf_counter()
     inspection = score_set(detector, image_set, progress=progress)
+    seconds = time.perf_counter() - started
     flagged = flag(inspection.p_value, fpr)
     groups = groups_to_look_at(inspection, anomalous, fpr, _threshold(inspection, fpr))
     return Evaluation(
@@ -204,6 +214,8 @@ def evaluate(
         sample=sample(detector, image_set.images, groups),
         measures=simple_measures(image_set.images),
         record=detector.info.record,
+        device=detector.device,
+        seconds=seconds,
     )
 
 

@@ -131,7 +131,11 @@ def fit(
         detector, scores = _calibrated(plan, graph, state)
         if folder:
             restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
-            write_run(folder, detector, Fitted(image_set, plan.split, state.history, restored, scores, command))
+            write_run(
+                folder,
+                detector,
+                Fitted(image_set, plan.split, state.history, restored, scores, command, str(diverged or "")),
+            )
     if diverged:
         kept = f"the weights of epoch {state.best_epoch + 1} are kept, calibrated, in {str(folder)!r}"
         raise VaeguardError(f"{diverged}; {kept}") from diverged

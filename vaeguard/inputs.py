@@ -157,8 +157,7 @@ class Array(Source):
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
         """Slice single rows, told by their numbers."""
         before = f"{valid_text(self.path)}/"
-        rows = sorted(int(name.removeprefix(before)) for name in names if name.startswith(before))
-        for row in rows:
+        for row in sorted(_row_of(name) for name in names if name.startswith(before)):
             yield from self.batches(row, row + 1, rule, 1, None)
 
 
@@ -250,12 +249,15 @@ class Sequential(Source):
         return stream_images(islice(self._rest, stop - start), rule, batch_size=batch_size, jobs=jobs)
 
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
-        """Read the container once more up to the last of them, and decode these only."""
+        """Read and decode these only."""
         assert rule is not None
-        count = sum(name.startswith(f"{valid_text(self.path)}/") for name in names)
+        wanted = {name for name in names if name.startswith(f"{valid_text(self.path)}/")}
         with contextlib.ExitStack() as stack:
-            found = (file for file in self.open(stack, 0) if valid_text(file[0]) in names) if count else iter(())
-            yield from stream_images(islice(found, count), rule)
+            yield from stream_images(self.open_some(stack, wanted), rule)
+
+    @abstractmethod
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the files with these names, all of this container; the first of equal names."""
 
 
 class Tar(Sequential):
@@ -272,6 +274,17 @@ class Tar(Sequential):
         archive = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
         members = islice(_members(archive), start, None)
         return ((f"{self.path}/{member.name}", _content(archive, member)) for member in members)
+
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[tuple[str, bytes]]:
+        """Go through the headers, and read the contents of these members only."""
+        missing = set(names)
+        archive = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
+        members = _members(archive)
+        while missing and (member := next(members, None)):
+            name = f"{self.path}/{member.name}"
+            if valid_text(name) in missing:
+                missing.discard(valid_text(name))
+                yield name, _content(archive, member)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -332,6 +345,16 @@ class Parquet(Sequential):
             if number >= start:
                 value = cell.as_py()
                 yield f"{self.path}/{number:05d}", (value.get("bytes") if isinstance(value, dict) else value) or b""
+
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[tuple[str, bytes]]:
+        """Read from the row group of each."""
+        for row in sorted(map(_row_of, names)):
+            yield next(self.open(stack, row))
+
+
+def _row_of(name: str) -> int:
+    """The number of the row that a name ends in."""
+    return int(name.rpartition("/")[2])
 
 
 def _field_of_bytes(kind: Any) -> bool:

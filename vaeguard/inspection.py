@@ -83,6 +83,11 @@ class Detector(Protocol):
         ...
 
     @property
+    def device(self) -> str:
+        """Where it runs: `cpu`, `cuda` or `tensorrt`."""
+        ...
+
+    @property
     def parallel(self) -> int:
         """How many inspections are best run at the same time, from as many threads."""
         ...

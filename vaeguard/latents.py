@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TRAVERSED = 10
 """So many units of the highest rate are traversed."""
+PART = 64
+"""So many images are encoded at a time; of patches one, which has thousands."""
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 """Places along a unit: standard deviations of its posterior means from their mean."""
 
@@ -37,7 +39,7 @@ class LatentUnits:
     variance : float64 (L,)
         Variance of its posterior mean over the images.
     traversed : int64 (K,)
-        The units of the highest rate, that first.
+        The units of the highest rate, that first; of an autoencoder, which has none, those that vary most.
     traversals : uint8 (K, len(STEPS), C, H, W) or None
         The decoder's mean image for the mean latent, with one unit moved along `STEPS`; None for vectors and patches.
     """
@@ -55,19 +57,31 @@ class LatentUnits:
 
 @torch.no_grad()
 def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> LatentUnits:
-    """Look at the latent of `images`, (N, C, H, W) as the graph takes them, N at most a few hundred."""
+    """Look at the latent of `images`, (N, C, H, W) as the graph takes them; of patches each one counts."""
     vae = graph.vae.eval()
-    pixels = graph.prepared(torch.from_numpy(images).to(next(vae.parameters()).device))
-    if graph.patches is not None:
-        pixels = graph.patches.cut(local_contrast(surrounded(pixels))[0])
-    posterior = vae.posterior(pixels)
-    rate = _nearest(vae, posterior).double().mean(0).cpu().numpy()
-    mean, deviation = posterior.mean.mean(0), posterior.mean.std(0, correction=0)
-    traversed = np.argsort(-rate, kind="stable")[:TRAVERSED]
+    sums = torch.zeros(3, vae.spec.latent, dtype=torch.float64)  # of the rate, the mean and its square
+    count = 0
+    part = 1 if graph.patches is not None else PART
+    for at in range(0, len(images), part):
+        posterior = vae.posterior(_as_seen(graph, images[at : at + part]))
+        mean = posterior.mean.double()
+        found = torch.stack([_nearest(vae, posterior).double().sum(0), mean.sum(0), mean.square().sum(0)])
+        sums += found.cpu()
+        count += len(mean)
+    rate, mean, square = sums / count
+    variance = (square - mean.square()).clamp(min=0)
+    # An autoencoder has no rate: there the units that vary most come first.
+    traversed = np.argsort(-(variance if vae.spec.autoencoder else rate).numpy(), kind="stable")[:TRAVERSED]
     pictures = None
     if graph.standardise is None and graph.patches is None:
-        pictures = np.stack([_traversal(vae, mean, deviation, unit) for unit in traversed.tolist()])
-    return LatentUnits(rate, deviation.square().double().cpu().numpy(), traversed.astype(np.int64), pictures)
+        pictures = np.stack([_traversal(vae, mean, variance.sqrt(), unit) for unit in traversed.tolist()])
+    return LatentUnits(rate.numpy(), variance.numpy(), traversed.astype(np.int64), pictures)
+
+
+def _as_seen(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor:
+    """What the VAE reads of `images`: pixels, standardised vectors, or the patches of all of them."""
+    pixels = graph.prepared(torch.from_numpy(images).to(next(graph.parameters()).device))
+    return pixels if graph.patches is None else graph.patches.cut(local_contrast(surrounded(pixels))[0])
 
 
 def _nearest(vae: VAE, posterior: Posterior) -> Tensor:
@@ -76,11 +90,13 @@ def _nearest(vae: VAE, posterior: Posterior) -> Tensor:
         return gaussian_kl(posterior)
     each = torch.stack([gaussian_kl(posterior, prior_mean) for prior_mean in vae.prior_means])
     nearest = each.sum(2).argmin(0)
-    return each[nearest, torch.arange(each.shape[1])]
+    return each[nearest, torch.arange(each.shape[1], device=each.device)]
 
 
 def _traversal(vae: VAE, mean: Tensor, deviation: Tensor, unit: int) -> npt.NDArray[np.uint8]:
     latents = mean.repeat(len(STEPS), 1)
-    latents[:, unit] += deviation[unit] * torch.tensor(STEPS, device=mean.device)
-    pixels: npt.NDArray[np.uint8] = from_unit(vae.likelihood(latents).mean).cpu().numpy()
+    latents[:, unit] += deviation[unit] * torch.tensor(STEPS, dtype=torch.float64)
+    weights = next(vae.parameters())
+    found = vae.likelihood(latents.to(weights.device, weights.dtype)).mean
+    pixels: npt.NDArray[np.uint8] = from_unit(found).cpu().numpy()
     return pixels

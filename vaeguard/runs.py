@@ -123,6 +123,8 @@ class Fitted:
         Of the calibration images.
     command : str
         The command line.
+    diverged : str
+        How the training went wrong, if it did.
     """
 
     image_set: ImageSet
@@ -131,10 +133,11 @@ class Fitted:
     restored: Mapping[int, npt.NDArray[np.uint8]]
     scores: npt.NDArray[np.float32]
     command: str = ""
+    diverged: str = ""
 
 
 def write_run(run: Path, detector: TorchDetector, fitted: Fitted) -> None:
-    """Write history, pictures, report and, last, the model: then the run is complete.
+    """Write the history, the model, and then pictures and report: whatever goes wrong there, the fit is not lost.
 
     Vectors have no picture of their reconstructions.
     """
@@ -146,6 +149,8 @@ def write_run(run: Path, detector: TorchDetector, fitted: Fitted) -> None:
 
     image_set, calibration = fitted.image_set, fitted.split.calibration
     write_history(run, fitted.history)
+    write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration))
+    save(detector, run)
     if not image_set.vectors:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
         shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
@@ -153,10 +158,8 @@ def write_run(run: Path, detector: TorchDetector, fitted: Fitted) -> None:
         draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths)
     units = latent_units(detector.graph, image_set.images[calibration[:LOOKED_AT]])
     record = detector.info.record
-    report = fit_report(record, fitted.history, units, _by_epoch(detector, fitted), fitted.command)
+    report = fit_report(record, fitted.history, units, _by_epoch(detector, fitted), fitted.command, fitted.diverged)
     write_report(run / JSON_NAME, report)
-    write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration))
-    save(detector, run)
     (run / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 

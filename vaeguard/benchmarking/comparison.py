@@ -1,4 +1,4 @@
-"""Ours, simple methods and published numbers in one table for each data set, with what makes a difference certain."""
+"""Ours, simple methods and published numbers in one table for each data set, and where intervals separate them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 
 def comparison_of(
     rows: list[Row], means: list[Row], cells: list[Result], published: Iterable[Published]
-) -> dict[str, Table]:
-    """For each data set its cases, and a row for each method: name, part, protocol, mean, one entry for each case.
+) -> list[Table]:
+    """For each data set `data`, `cases` and `methods`: name, part, protocol, mean, one entry of `cells` for each case.
 
     `part` is `ours`, `simple` (on the same split) or `published`. An entry is None where there is no number. Its `low`
-    and `high` are the outermost ends of the 95 % intervals (DeLong) over the seeds; it is `certain`
-    where its `low` lies above the `high` of all others measured here.
+    and `high` are the outermost ends of the 95 % intervals (DeLong) over the seeds; it is `separated`
+    where its `low` lies above the `high` of all others measured here (each comparison by itself).
     """
-    tables = {}
+    tables = []
     for data in dict.fromkeys(row.data for row in rows):
         cases = list(dict.fromkeys(row.case for row in rows if row.data == data))
         methods = [_measured(key, data, cases, rows, means, cells) for key in _combined(rows, data)]
         _mark(methods, len(cases))
         others = [_published(each, cases) for each in published if each.data == data]
-        tables[data] = {"cases": cases, "methods": methods + [each for each in others if _says_something(each)]}
+        methods += [each for each in others if _says_something(each)]
+        tables.append({"data": data, "cases": cases, "methods": methods})
     return tables
 
 
@@ -75,7 +76,7 @@ def _entry(case: str | None, found: Spread, score: str, cells: list[Result]) -> 
     low = min((each["roc_auc_low"] for each in metrics), default=None)
     high = max((each["roc_auc_high"] for each in metrics), default=None)
     files = [{"seed": cell["seed"], "file": f"cells/{file_name(cell, cell['digest'])}"} for cell in cells]
-    return {"case": case, **asdict(found), "low": low, "high": high, "certain": False, "files": files}
+    return {"case": case, **asdict(found), "low": low, "high": high, "separated": False, "files": files}
 
 
 def _mean_entry(found: Spread, entries: list[Table | None]) -> Table:
@@ -92,11 +93,11 @@ def _mean_entry(found: Spread, entries: list[Table | None]) -> Table:
         count = len(found.values)
         half = max(half, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * found.std / float(np.sqrt(count)))
     low, high = (None, None) if half is None else (found.mean - half, found.mean + half)
-    return {**asdict(found), "low": low, "high": high, "certain": False, "files": []}
+    return {**asdict(found), "low": low, "high": high, "separated": False, "files": []}
 
 
 def _mark(methods: list[Table], cases: int) -> None:
-    """Say of the best entry of each column whether it is certain to be the best."""
+    """Say of the best entry of each column whether the intervals separate it from all others."""
     for entries in [[row["mean"] for row in methods], *([row["cells"][at] for row in methods] for at in range(cases))]:
         there = [entry for entry in entries if entry]
         if len(there) < 2:
@@ -104,12 +105,12 @@ def _mark(methods: list[Table], cases: int) -> None:
         best = max(there, key=lambda entry: float(entry["mean"]))
         highs = [entry["high"] for entry in there if entry is not best]
         if best["low"] is not None and None not in highs:
-            best["certain"] = bool(best["low"] > max(highs))
+            best["separated"] = bool(best["low"] > max(highs))
 
 
 def _published(row: Published, cases: list[str | None]) -> Table:
     def entry(case: str | None, value: float | None) -> Table | None:
-        bare: Table = {"std": None, "values": [], "low": None, "high": None, "certain": False, "files": []}
+        bare: Table = {"std": None, "values": [], "low": None, "high": None, "separated": False, "files": []}
         return None if value is None else {"case": case, "mean": value, **bare}
 
     each = [entry(case, row.cases.get(case or "")) for case in cases]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
-from vaeguard.benchmarking.false_alarms import FPRS, false_alarms
 from vaeguard.benchmarking.peak_memory import peak_memory
 from vaeguard.benchmarking.tasks import ImageTask
 from vaeguard.environment import environment
+from vaeguard.false_alarms import FPRS, false_alarms
 from vaeguard.metrics import measure, per_region_overlap, pixel_roc_auc
 
 if TYPE_CHECKING:

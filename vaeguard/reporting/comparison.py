@@ -22,10 +22,12 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
     Raises
     ------
     UsageError
-        A path has no report, or they are of different kinds, or of one that is not compared.
+        They are fewer than two, a path has none, or they are of different kinds or of one that is not compared.
     RefusedError
         A report is damaged or of another version.
     """
+    if len(paths) < 2:
+        raise UsageError("a comparison needs two reports or more; name them: vaeguard report --compare A B")
     reports = [read_report(path) for path in paths]
     kinds = list(dict.fromkeys(report["kind"] for report in reports))
     if len(kinds) > 1 or kinds[0] not in _COLUMNS:

@@ -45,7 +45,8 @@ def histogram(kinds: dict[str, Scores], weights: dict[str, npt.NDArray[np.int64]
 def thresholds(scores: Scores, anomalous: Bools, p_value: Scores, chosen: float | None) -> dict[str, Any]:
     """For rising thresholds how many normal and anomalous images reach them; `chosen` is among them.
 
-    `fpr` is the highest p-value that still reaches the threshold: the `--fpr` that sets it.
+    `fpr` is the highest p-value that still reaches the threshold: the `--fpr` that sets it. The last threshold lies
+    above every finite score, and its `fpr` is 0.
     """
     order = np.argsort(-scores.astype(np.float64), kind="stable")
     falling = scores[order]
@@ -53,12 +54,15 @@ def thresholds(scores: Scores, anomalous: Bools, p_value: Scores, chosen: float 
     kept = set(last[:EXACT].tolist()) | set(last[np.linspace(0, len(last) - 1, POINTS).astype(int)].tolist())
     if chosen is not None:
         kept |= set(last[falling[last] == np.float32(chosen)].tolist())
-    rows = np.array(sorted(kept, reverse=True))
+    rows = np.array([row for row in sorted(kept, reverse=True) if np.isfinite(falling[row])], np.int64)
+    finite = falling[np.isfinite(falling)]
+    beyond = np.nextafter(finite[0], np.float32(np.inf)) if len(finite) else np.float32(0)
+    above = order[: len(falling) - len(finite)]  # infinite scores reach every threshold
     return {
-        "threshold": falling[rows].astype(float).tolist(),
-        "fpr": np.maximum.accumulate(p_value[order])[rows].astype(float).tolist(),
-        "normal": np.cumsum(~anomalous[order])[rows].tolist(),
-        "anomalous": np.cumsum(anomalous[order])[rows].tolist(),
+        "threshold": [*falling[rows].astype(float).tolist(), float(beyond)],
+        "fpr": [*np.maximum.accumulate(p_value[order])[rows].astype(float).tolist(), 0.0],
+        "normal": [*np.cumsum(~anomalous[order])[rows].tolist(), int(np.count_nonzero(~anomalous[above]))],
+        "anomalous": [*np.cumsum(anomalous[order])[rows].tolist(), int(np.count_nonzero(anomalous[above]))],
         "of": len(last),
     }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.false_alarms import expected_interval
 from vaeguard.metrics import rate
 from vaeguard.reporting.distributions import curves, histogram, thresholds
 from vaeguard.reporting.gallery import gallery, group
@@ -33,20 +34,34 @@ def evaluation_report(evaluation: Evaluation, command: str = "") -> Report:
     normal = ", ".join(evaluation.normal_classes)
     drawn = _gallery(evaluation)
     return {
-        **heading("evaluation", f"{evaluation.data}: normal {normal}", command=command),
+        **heading("evaluation", f"{evaluation.data}: normal {normal}", command=command, device=evaluation.device),
         **evaluation.to_dict(),
         "histogram": histogram({"normal": inspection.score[~anomalous], "anomalous": inspection.score[anomalous]}),
         "thresholds": thresholds(inspection.score, anomalous, inspection.p_value, evaluation.threshold),
         "curves": {name: curves(anomalous, values) for name, values in scores.items()},
-        "calibration": [
-            {"stated": stated, **asdict(rate(flag(inspection.p_value[~anomalous], stated)))} for stated in STATED
-        ],
+        "calibration": [_realised(evaluation, stated) for stated in STATED],
+        "expected_false_alarms": _expected(evaluation, evaluation.fpr),
         "simple_measures": None
         if evaluation.measures is None
         else against_score(evaluation.measures, inspection.score, anomalous),
         "fit": evaluation.record,
         **drawn,
     }
+
+
+def _realised(evaluation: Evaluation, stated: float) -> Report:
+    """The false-alarm rate that came of a stated one, and what it should be."""
+    flagged = flag(evaluation.inspection.p_value[~evaluation.anomalous], stated)
+    return {"stated": stated, **asdict(rate(flagged)), "expected": _expected(evaluation, stated)}
+
+
+def _expected(evaluation: Evaluation, stated: float) -> Report | None:
+    """Where the rate lies with 95 % probability for images like those that rank the score, if their number is known."""
+    calibration = evaluation.record.get("calibration", {}).get("images")
+    if not calibration:
+        return None
+    low, high = expected_interval(evaluation.images["normal"], calibration, stated)
+    return {"low": low, "high": high}
 
 
 def groups_to_look_at(
@@ -61,7 +76,7 @@ def groups_to_look_at(
         group("false_alarms", "Normal, but flagged: the strangest", ~anomalous & flagged, score),
     ]
     if threshold is not None:
-        closeness = -np.abs(score.astype(np.float64) - threshold)
+        closeness = np.nan_to_num(-np.abs(score.astype(np.float64) - threshold), nan=0.0)
         groups.append(group("borderline", "Closest to the threshold", everything, closeness))
     return tuple(groups)
 

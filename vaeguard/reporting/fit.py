@@ -32,6 +32,7 @@ def fit_report(
     units: LatentUnits,
     epochs: Mapping[str, Pixels],
     command: str = "",
+    diverged: str = "",
 ) -> Report:
     """The report of a fit.
 
@@ -47,11 +48,14 @@ def fit_report(
         The same images as they are and as restored after some epochs, by the name of the row; empty for vectors.
     command : str
         The command line.
+    diverged : str
+        How the training went wrong, if it did.
     """
     data = record["data"]
     normal = ", ".join(record["normal_classes"])
-    title = f"{data['name']}: {record['model']['kind']} VAE" + (f", normal {normal}" if normal else "")
-    order = np.argsort(-units.rate, kind="stable")
+    what = "autoencoder" if record["model"]["autoencoder"] else "VAE"
+    title = f"{data['name']}: {record['model']['kind']} {what}" + (f", normal {normal}" if normal else "")
+    order = np.argsort(-(units.variance if record["model"]["autoencoder"] else units.rate), kind="stable")
     pictures = {f"epoch-{name}": {"strip": strip(images)} for name, images in epochs.items()}
     if units.traversals is not None:
         drawn = zip(units.traversed.tolist(), units.traversals, strict=True)
@@ -65,7 +69,7 @@ def fit_report(
         **heading("fit", title, command=command, device=record["training"]["device"]),
         **{key: value for key, value in record.items() if key != "kind"},
         "history": [dict(row) for row in history],
-        "advice": advice(record, history),
+        "advice": [diverged] if diverged else advice(record, history),
         "latents": {"units": facts, "traversed": units.traversed.tolist() if units.traversals is not None else []},
         "epochs": list(epochs),
         "pictures": pictures,

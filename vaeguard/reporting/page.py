@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,20 @@ if TYPE_CHECKING:
     from vaeguard.reporting.report_file import Report
 
 MOST_CHARACTERS = 240
-"""Of a name that is shown; longer ones are cut in the middle, and whole in the title that appears above it."""
+"""Of a name that is shown; longer ones are cut in the middle, and whole in the title that a mouse brings up."""
+CELL_FILE = re.compile(r"cells/[\w-]+\.json")
 
 
 def page(report: Report) -> str:
-    """The page of `report` as `report_file.read_report` gives it: HTML that asks nothing of a network."""
+    """The page of `report` as `report_file.read_report` gives it: HTML that asks nothing of a network.
+
+    Raises
+    ------
+    KeyError, TypeError, jinja2.UndefinedError
+        The report is not what its kind promises.
+    """
     template = _templates().get_template(f"{report['kind']}.html")
-    return template.render(
+    html = template.render(
         report=report,
         verdict=verdict(report),
         data=_script_json(without_pictures(report)),
@@ -31,6 +39,8 @@ def page(report: Report) -> str:
         style=_static("style.css"),
         scripts=[_static(name) for name in ("d3.min.js", "plot.min.js", "charts.js", "page.js")],
     )
+    # Names of files need not be valid text.
+    return html.encode("utf-8", "replace").decode()
 
 
 @cache
@@ -44,7 +54,15 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"number": _number, "percent": _percent, "count": _count, "name": _short, "setting": _setting}
+    templates.filters |= {
+        "number": _number,
+        "percent": _percent,
+        "count": _count,
+        "name": _short,
+        "line": _line,
+        "setting": _setting,
+        "cell": _cell_file,
+    }
     return templates
 
 
@@ -84,6 +102,11 @@ def _percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value * 100:.{digits}f} %"
 
 
+def _cell_file(path: str) -> str:
+    """The path of a cell; anything else, from a report of who knows whom, leads nowhere."""
+    return path if CELL_FILE.fullmatch(path) else "#"
+
+
 def _count(value: int) -> str:
     return f"{value:,}"
 
@@ -92,12 +115,17 @@ def _setting(value: Any) -> str:
     if value is None:
         return "automatic"
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "none"
-    return _short(f"{value:.6g}" if isinstance(value, float) else str(value))
+        return _line(",".join(map(str, value))) or "none"
+    return _line(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _line(text: str) -> str:
+    """Text on one line, with what cannot be printed as a question mark."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _short(text: str) -> str:
-    """A name on one line, with what cannot be printed as a question mark."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    """The same, cut in the middle where it is long."""
+    shown = _line(text)
     half = MOST_CHARACTERS // 2
     return shown if len(shown) <= MOST_CHARACTERS else f"{shown[:half]}…{shown[-half:]}"

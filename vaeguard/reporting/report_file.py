@@ -28,16 +28,64 @@ def write_report(path: str | Path, report: Report) -> Path:
 
     Raises
     ------
+    UsageError
+        A report of another kind is there.
     VaeguardError
         They cannot be written.
     """
     from vaeguard.reporting.page import page
 
     path = Path(path)
+    check_place(path, report["kind"])
     content = finite(report)
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_text(path.with_suffix(".html"), page(content))
     return path.with_suffix(".html")
+
+
+def check_place(path: str | Path, kind: str) -> None:
+    """Refuse to write a report of `kind` to `path` over one of another kind, which may be hard to get back.
+
+    Raises
+    ------
+    UsageError
+        One is there.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if found in KINDS and found != kind:
+        raise UsageError(f"{str(path)!r} is the report of a {found}; choose another folder with -o")
+
+
+def remove_report(path: str | Path) -> None:
+    """Remove the report at `path` (`.json`) and its page, which would tell of what is not there any more."""
+    for each in (Path(path), Path(path).with_suffix(".html")):
+        each.unlink(missing_ok=True)
+
+
+def remake_page(path: str | Path) -> tuple[Report, Path]:
+    """Read the report at `path`, write its page anew, and return both.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    RefusedError
+        It is damaged, no report, or of another version.
+    """
+    from jinja2 import UndefinedError
+
+    from vaeguard.reporting.page import page
+
+    place, report = report_path(path), read_report(path)
+    try:
+        html = page(report)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError) as error:
+        raise RefusedError(f"{str(place)!r} is not whole ({error}); run the command again that wrote it") from error
+    write_text(place.with_suffix(".html"), html)
+    return report, place.with_suffix(".html")
 
 
 def report_path(path: str | Path) -> Path:
@@ -77,7 +125,7 @@ def read_report(path: str | Path) -> Report:
     except ValueError as error:
         raise RefusedError(f"{str(path)!r} is damaged ({error}); run the command again that wrote it") from error
     found = report.get("format") if isinstance(report, dict) else None
-    if found != FORMAT or report.get("kind") not in KINDS:
+    if type(found) is not int or found != FORMAT or report.get("kind") not in KINDS:
         raise RefusedError(
             f"{str(path)!r} is no report of this version (format {found}, expected {FORMAT}); run the command again"
             " that wrote it"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.denoising import COLUMNS, TABLE
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.images import read_bytes
 from vaeguard.pictures import heat_picture, picture_of
@@ -32,15 +33,18 @@ SIDES = (900, 640, 420)
 BUDGET = 2_000_000
 DETAIL = 300
 """Side of the square in which most was changed, shown pixel by pixel."""
+BLOCK, STRIP = 4, 512
 AMPLIFIED = 4
 """So much stronger the residual is drawn than it is."""
 ERRORS_SHOWN = 50
 
 
-def write_scan_report(summary: DenoiseSummary, scans: str | Path, *, command: str = "") -> Report:
+def write_scan_report(
+    summary: DenoiseSummary, scans: str | Path, *, jpeg: int | None = None, command: str = ""
+) -> Report:
     """Write `report.json` and `report.html` into the folder of clean scans, and return the report.
 
-    Only the pages that are drawn are read again.
+    Only the files whose pages are drawn are read again, each once.
 
     Parameters
     ----------
@@ -48,6 +52,8 @@ def write_scan_report(summary: DenoiseSummary, scans: str | Path, *, command: st
         What `denoise_scans` returned.
     scans : path
         The scans as they were.
+    jpeg : int or None
+        As in the `DenoiseOutputs` that they were written with.
     command : str
         The command line.
 
@@ -56,22 +62,18 @@ def write_scan_report(summary: DenoiseSummary, scans: str | Path, *, command: st
     VaeguardError
         The files cannot be written.
     """
-    from vaeguard.denoising import COLUMNS, TABLE
-
     target, source = Path(summary.output), Path(scans)
     actions: Counter[str] = Counter()
     look_first = 0
-    rows: list[Report] = []
-    for chunk in table_chunks(target / TABLE, COLUMNS):
-        found = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*(chunk[name] for name in COLUMNS), strict=True)]
-        actions.update(row["action"] for row in found)
-        look_first += sum(bool(row["reverted"] > 0) for row in found)
-        rows += found
-    shown = _shown(rows)
-    drawn = {f"page-{number}": _drawn(row, source, target) for number, row in enumerate(shown)}
-    pictures = fitting({key: each for key, each in drawn.items() if each}, SIDES, BUDGET)
+    for chunk in table_chunks(target / TABLE, ("action", "reverted")):
+        actions.update(chunk["action"])
+        look_first += int(np.count_nonzero(chunk["reverted"] > 0))
+    positions = _shown(summary.pages)
+    rows = _rows(target, positions, summary.pages)
+    shown = [rows[at] for at in positions]
+    title = f"{source.name or source} to {target.name or target}"
     report = {
-        **heading("scans", f"{source.name or source} to {target.name or target}", command=command),
+        **heading("scans", title, command=command, device=summary.device),
         "files": summary.files,
         "pages": summary.pages,
         "megapixels": summary.megapixels,
@@ -79,83 +81,113 @@ def write_scan_report(summary: DenoiseSummary, scans: str | Path, *, command: st
         "seconds": summary.seconds,
         "actions": dict(actions),
         "look_first": look_first,
-        "table": [_plain(row) for row in rows[:ROWS]],
-        "shown": [{**_plain(row), "pictures": f"page-{number}"} for number, row in enumerate(shown)],
+        "table": list(rows.values())[: min(ROWS, summary.pages)],
+        "shown": [{**row, "pictures": f"page-{number}"} for number, row in enumerate(shown)],
         "errors": {
             "count": len(summary.errors),
             "shown": [{"path": path, "error": why} for path, why in summary.errors[:ERRORS_SHOWN]],
         },
-        "pictures": pictures,
+        "pictures": _pictures(shown, source, target, jpeg),
     }
     write_report(target / JSON_NAME, report)
     return report
 
 
-def _shown(rows: list[Report]) -> list[Report]:
-    """The pages to draw; `rows` begin with those worth a look first."""
-    rest = rows[WORST:]
-    if not rest:
-        return rows
-    picked = np.unique(np.linspace(0, len(rest) - 1, min(OTHERS, len(rest))).astype(int))
-    return rows[:WORST] + [rest[at] for at in picked.tolist()]
+def _shown(pages: int) -> list[int]:
+    """Which rows of the table are drawn; it begins with those worth a look first."""
+    rest = range(min(WORST, pages), pages)
+    picked = np.unique(np.linspace(0, max(len(rest) - 1, 0), min(OTHERS, len(rest))).astype(int))
+    return [*range(min(WORST, pages)), *(rest[at] for at in picked.tolist())]
 
 
-def _plain(row: Report) -> Report:
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
-    return {**plain, "page": int(plain["page"])}
+def _rows(target: Path, shown: list[int], pages: int) -> dict[int, Report]:
+    """The rows of the table of pages that the report holds, by their positions: its beginning, and those drawn."""
+    found: dict[int, Report] = {}
+    wanted, at = {*range(min(ROWS, pages)), *shown}, 0
+    for chunk in table_chunks(target / TABLE, COLUMNS):
+        columns = [chunk[name].tolist() if isinstance(chunk[name], np.ndarray) else chunk[name] for name in COLUMNS]
+        for row in zip(*columns, strict=True):
+            if at in wanted:
+                plain = dict(zip(COLUMNS, row, strict=True))
+                found[at] = {**plain, "page": int(plain["page"])}
+            at += 1
+    return found
 
 
-def _drawn(row: Report, source: Path, target: Path) -> dict[str, Image.Image]:
-    """Pictures of one page: before, after, and the square that changed most; empty where a file is gone."""
-    root = source if source.is_dir() else source.parent
-    name, number = row["path"], int(row["page"])
-    clean = target / written_name(name, jpeg=None)
-    clean = clean if clean.exists() else target / name
-    try:
-        before, after = _page(root / name, number), _page(clean, number)
-    except (UnreadableError, RefusedError, OSError):
-        return {}
-    if before is None or after is None or before.shape != after.shape:
-        return {}
+def _pictures(shown: list[Report], source: Path, target: Path, jpeg: int | None) -> dict[str, dict[str, str]]:
+    drawn: dict[str, dict[str, Image.Image]] = {}
+    for path in dict.fromkeys(row["path"] for row in shown):
+        keys = {row["page"]: f"page-{number}" for number, row in enumerate(shown) if row["path"] == path}
+        before = (source if source.is_dir() else source.parent) / path
+        with contextlib.suppress(UnreadableError, RefusedError, OSError):
+            drawn |= _of_file(before, target / written_name(path, jpeg=jpeg), keys)
+    # In the order of the report: where not all fit, the last are left out.
+    return fitting({key: drawn[key] for key in sorted(drawn, key=lambda key: int(key[5:]))}, SIDES, BUDGET)
+
+
+def _of_file(before: Path, after: Path, keys: dict[int, str]) -> dict[str, dict[str, Image.Image]]:
+    """Pictures of the pages of a file that `keys` names, by these names; one page is in memory at a time."""
+    pages = [scan_pages(read_bytes(path), str(path)) for path in (before, after)]
+    drawn = {}
+    for old, new in zip(*pages, strict=False):
+        if old.number in keys and old.pixels.shape == new.pixels.shape:
+            uncertainty = after.with_name(f"{after.name}.page-{old.number}.uncertainty.png")
+            drawn[keys[old.number]] = _drawn(_eight_bits(old.pixels), _eight_bits(new.pixels), uncertainty)
+        if len(drawn) == len(keys):
+            break
+    return drawn
+
+
+def _drawn(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], uncertainty: Path) -> dict[str, Image.Image]:
+    """Pictures of one page: before, after, and the square that changed most, if anything did."""
+    pictures = {"before": _picture(before), "after": _picture(after)}
+    for picture in pictures.values():
+        picture.thumbnail((SIDES[0], SIDES[0]))
     place = _most_changed(before, after)
-    difference = before[place].astype(np.int16) - after[place]
-    residual = (128 + AMPLIFIED * difference).clip(0, 255).astype(np.uint8)
-    pictures = {
-        "before": _picture(before),
-        "after": _picture(after),
-        "detail_before": _picture(before[place]),
-        "detail_after": _picture(after[place]),
-        "residual": _picture(residual),
+    if place is None:
+        return pictures
+    old, new = before[place], after[place]
+    colours = slice(None) if old.ndim == 2 or old.shape[2] % 2 else slice(-1)  # the last of 2 or 4 is transparency
+    change = (old.astype(np.int16) - new)[..., colours] if old.ndim == 3 else old.astype(np.int16) - new
+    pictures |= {
+        "detail_before": _picture(old),
+        "detail_after": _picture(new),
+        "residual": _picture((128 + AMPLIFIED * change).clip(0, 255).astype(np.uint8)),
     }
-    uncertainty = _page(clean.with_name(f"{clean.name}.page-{number}.uncertainty.png"), 1)
-    if uncertainty is not None:
-        values = uncertainty if uncertainty.ndim == 2 else uncertainty.max(2)
+    if uncertainty.exists():
+        values = _eight_bits(next(scan_pages(read_bytes(uncertainty), str(uncertainty))).pixels)
+        values = values if values.ndim == 2 else values.max(2)
         pictures["uncertainty"] = heat_picture(values[place].astype(np.float32) / (float(values.max()) or 1.0))
     return pictures
 
 
-def _page(path: Path, number: int) -> npt.NDArray[np.uint8] | None:
-    """Page `number` of a scan, 8 bits, (H, W) or (H, W, C); None where there is none."""
-    if not path.exists():
-        return None
-    page = next(islice(scan_pages(read_bytes(path), str(path)), number - 1, None), None)
-    if page is None:
-        return None
-    pixels: npt.NDArray[Any] = page.pixels
+def _eight_bits(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.dtype == np.uint16:
-        pixels = pixels >> 8
-    return (pixels * 255 if pixels.dtype == np.bool_ else pixels).astype(np.uint8)
+        return (pixels >> 8).astype(np.uint8)
+    return pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
 
 
-def _most_changed(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> tuple[slice, slice]:
-    """The square of `DETAIL` pixels with the greatest sum of changes."""
+def _most_changed(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> tuple[slice, slice] | None:
+    """The square of `DETAIL` pixels with about the greatest sum of changes, or None where nothing changed.
+
+    Changes are summed over blocks of `BLOCK` pixels, a strip at a time: a page has tens of millions of pixels.
+    """
     height, width = before.shape[:2]
-    change = np.abs(before.astype(np.int16) - after).reshape(height, width, -1).sum(2, dtype=np.int64)
-    rows, columns = min(DETAIL, height), min(DETAIL, width)
-    summed = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    sums = summed[rows:, columns:] - summed[:-rows, columns:] - summed[rows:, :-columns] + summed[:-rows, :-columns]
-    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
-    return slice(int(top), int(top) + rows), slice(int(left), int(left) + columns)
+    strips = []
+    for top in range(0, height, STRIP):
+        part = np.abs(before[top : top + STRIP].astype(np.int16) - after[top : top + STRIP])
+        change = part.reshape(len(part), width, -1).sum(2, dtype=np.int64)
+        rows = np.add.reduceat(change, np.arange(0, len(part), BLOCK), 0)
+        strips.append(np.add.reduceat(rows, np.arange(0, width, BLOCK), 1))
+    blocks = np.concatenate(strips)
+    if not blocks.any():
+        return None
+    high, wide = (min(DETAIL // BLOCK, side) for side in blocks.shape)
+    summed = np.pad(blocks.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = summed[high:, wide:] - summed[:-high, wide:] - summed[high:, :-wide] + summed[:-high, :-wide]
+    top, left = (BLOCK * int(at) for at in np.unravel_index(int(sums.argmax()), sums.shape))
+    top, left = max(0, min(top, height - DETAIL)), max(0, min(left, width - DETAIL))
+    return slice(top, top + DETAIL), slice(left, left + DETAIL)
 
 
 def _picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:

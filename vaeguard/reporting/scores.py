@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.errors import RefusedError
 from vaeguard.images import ImageRule
 from vaeguard.inputs import find_sources, pick
 from vaeguard.inspection import concatenate
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.floating]
 
 P_BINS = 20
+"""Fewer where the p-values can take fewer values."""
 FINE = np.sinh(np.linspace(0, np.arcsinh(1e4), 8001))
 """Edges between which scores are counted while a table of any length goes by."""
 ERRORS_SHOWN = 50
@@ -39,7 +43,7 @@ JUDGED = 30
 ORDINARY = 0.8
 """At least this share of a batch should look normal, or it is said to differ as a whole."""
 FAMILIAR = 0.6
-"""More p-values above a half than this: the images are stranger to the model than its own training images are not."""
+"""More p-values above a half than this are more than normal images that the model never saw can have."""
 
 
 def write_score_report(
@@ -86,23 +90,24 @@ def _report(
     model: str | Path | None,
     command: str,
 ) -> Report:
-    tally = _Tally()
+    calibration = detector.info.record.get("calibration", {}).get("images")
+    tally = _Tally(min(P_BINS, (calibration or P_BINS) + 1))
     for chunk in table_chunks(summary.output, ("path", "score", "p_value", "anomaly")):
         tally.add(chunk["path"], chunk["score"], chunk["p_value"], chunk["anomaly"])
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     sources = find_sources(inputs, listed, vectors=detector.info.vectors)
     errors = summary.errors[:ERRORS_SHOWN]
     return {
-        **heading("scores", summary.output, command=command),
+        **heading("scores", summary.output, command=command, device=detector.device),
         "images": summary.images,
         "fpr": summary.fpr,
         "threshold": tally.threshold,
-        "anomalies": asdict(rate_of(summary.anomalies, summary.images)) if summary.images else _no_rate(),
+        "anomalies": asdict(rate_of(summary.anomalies, summary.images)),
         "note": summary.note,
         "seconds": summary.seconds,
         "histogram": _histogram(tally, detector, model),
-        "p_values": {"edges": np.linspace(0, 1, P_BINS + 1).tolist(), "counts": tally.p_counts.tolist()},
-        "drift": drift(tally.upper_half, summary.images),
+        "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},
+        "drift": drift(tally.upper_half, summary.images, calibration),
         "errors": {"count": len(summary.errors), "shown": [{"path": path, "error": why} for path, why in errors]},
         "fit": detector.info.record,
         **_gallery(tally, sources, detector),
@@ -112,9 +117,9 @@ def _report(
 class _Tally:
     """What a report needs of a table, row by row: counts, and the names of the images that tell most."""
 
-    def __init__(self) -> None:
+    def __init__(self, p_bins: int) -> None:
         self.fine = np.zeros(len(FINE), np.int64)
-        self.p_counts = np.zeros(P_BINS, np.int64)
+        self.p_counts = np.zeros(p_bins, np.int64)
         self.upper_half = 0
         self.threshold: float | None = None
         self.highest: list[tuple[float, str]] = []
@@ -125,7 +130,8 @@ class _Tally:
     def add(self, paths: list[str], score: Floats, p_value: Floats, anomaly: npt.NDArray[np.bool_]) -> None:
         """Count more rows."""
         self.fine += np.bincount(np.searchsorted(FINE, score, "right").clip(1) - 1, minlength=len(FINE))
-        self.p_counts += np.histogram(p_value, P_BINS, (0, 1))[0]
+        # A p-value is k of n + 1; those on an edge belong below it.
+        self.p_counts += np.histogram(1 - p_value, len(self.p_counts), (0, 1))[0][::-1]
         self.upper_half += int(np.count_nonzero(p_value > 0.5))
         if anomaly.any():
             lowest = float(score[anomaly].min())
@@ -149,33 +155,44 @@ def _extreme(
     )
 
 
-def drift(upper_half: int, images: int) -> Report:
+def drift(upper_half: int, images: int, calibration: int | None) -> Report:
     """How much of a batch looks normal, and a warning where the batch as a whole does not.
 
     p-values of normal images are uniform and those of anomalies small, so that twice the share above one half
     estimates the share of normal images (Storey, "A direct approach to false discovery rates", 2002).
+
+    Parameters
+    ----------
+    upper_half, images : int
+        Images with a p-value above one half, and all.
+    calibration : int or None
+        How many images rank the score: as they are finitely many, the middle of the p-values is itself uncertain.
     """
     if not images:
         return {"normal_share": None, "low": None, "high": None, "warning": None}
     found = rate_of(upper_half, images)
-    share, low, high = (min(1.0, 2 * value) for value in (found.value, found.low, found.high))
+    middle = middle_width(calibration)
+    low = found.value - math.hypot(found.value - found.low, middle)
+    high = found.value + math.hypot(found.high - found.value, middle)
+    share = {"normal_share": min(1.0, 2 * found.value), "low": max(0.0, min(1.0, 2 * low)), "high": min(1.0, 2 * high)}
     warning = None
-    if images >= JUDGED and high < ORDINARY:
+    if images >= JUDGED and 2 * high < ORDINARY:
         warning = (
-            f"only about {100 * share:.0f} % of these images look like the normal ones of the fit. Unless so many are"
-            " anomalous, something else has changed: camera, light, focus, size or the product; look at the images"
-            " below, and fit on images like these if they are as they should be"
+            f"only about {100 * share['normal_share']:.0f} % of these images look like the normal ones of the fit."
+            " Unless so many are anomalous, something else has changed: camera, light, focus, size or the product; look"
+            " at the images below, and fit on images like these if they are as they should be"
         )
-    elif images >= JUDGED and found.low > FAMILIAR:
+    elif images >= JUDGED and low > FAMILIAR:
         warning = (
             "these images are more familiar to the model than normal images that it never saw: if it was fitted on"
             " these very images, the scores flatter"
         )
-    return {"normal_share": share, "low": low, "high": high, "warning": warning}
+    return {**share, "warning": warning}
 
 
-def _no_rate() -> Report:
-    return {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0, "images": 0}
+def middle_width(calibration: int | None) -> float:
+    """Half of the 95 % interval of where the middle p-value lies, from so many images (Beta, as a normal)."""
+    return 0.0 if calibration is None else 1.96 * 0.5 / math.sqrt(calibration + 2)
 
 
 def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> Report:
@@ -183,8 +200,10 @@ def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> R
     counted = np.flatnonzero(tally.fine)
     middles = np.append((FINE[1:] + FINE[:-1]) / 2, FINE[-1])
     kinds, weights = {"batch": middles[counted]}, {"batch": tally.fine[counted]}
-    images = calibration_images(model) if model else None
-    if images is not None:
+    images = None
+    with contextlib.suppress(RefusedError):  # it is only to compare with
+        images = calibration_images(model) if model else None
+    if images is not None and images.shape[1:] == detector.info.image_shape:
         kinds = {"calibration": detector.inspect(images).score, **kinds}
     return histogram(kinds, weights)
 

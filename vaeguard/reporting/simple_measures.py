@@ -17,7 +17,6 @@ MEASURED = 2000
 """At most so many images are measured, spread evenly over the data."""
 DRAWN = 1000
 NAMES = ("brightness", "complexity")
-TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,7 +98,8 @@ def _scores(report: Report) -> Iterable[RenderableType]:
     for item in (most["items"] if most else [])[:SHOWN]:
         from rich.markup import escape
 
-        yield f"  {item['score']:6.2f}  {escape(item['path'])}"
+        score = "inf" if item["score"] is None else f"{item['score']:.2f}"
+        yield f"  {score:>6}  {escape(item['path'])}"
 
 
 def _scans(report: Report) -> Iterable[RenderableType]:

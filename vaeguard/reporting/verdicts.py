@@ -16,7 +16,9 @@ QUALITY = (
     (0.85, "Tells many anomalies", "fair"),
     (0.7, "Tells anomalies poorly", "poor"),
 )
-"""From which ROC-AUC on what may be said; the lower end of the interval decides where that is no better than chance."""
+"""From which ROC-AUC on what may be said."""
+SLACK = 0.1
+"""The lower end of its interval may lie so far below that."""
 SENTENCES = 4
 """So many data sets of a benchmark are spoken of."""
 PARTS = {"simple": "best other method on the same split", "published": "best published, by its own protocol"}
@@ -44,14 +46,7 @@ def verdict(report: Report) -> Verdict:
 
 def _evaluation(report: Report) -> Verdict:
     score, caught, alarms = report["metrics"][0], report["detection_rate"], report["false_alarm_rate"]
-    headline, tone = "Tells anomalies hardly or not at all", "poor"
-    if score["roc_auc_low"] > 0.5:
-        for least, text, mood in QUALITY:
-            if score["roc_auc"] >= least:
-                headline, tone = text, mood
-                break
-    else:
-        headline = "No better than chance"
+    headline, tone = _quality(score)
     interval = f"interval {_share(alarms['low'])} to {_share(alarms['high'])}"
     sentence = (
         f"ROC-AUC {score['roc_auc']:.3f} (95 % interval {score['roc_auc_low']:.3f} to {score['roc_auc_high']:.3f})."
@@ -62,14 +57,28 @@ def _evaluation(report: Report) -> Verdict:
     return Verdict(headline, sentence, tuple(_evaluation_notes(report)), tone)
 
 
+def _quality(score: Report) -> tuple[str, str]:
+    """Headline and tone for the combined score's metrics."""
+    area, low, high = score["roc_auc"], score["roc_auc_low"], score["roc_auc_high"]
+    if low <= 0.5 < area and high > 0.6:
+        return "Too few images to tell whether it is better than chance", "poor"
+    if low <= 0.5:
+        return "No better than chance", "poor"
+    for least, text, tone in QUALITY:
+        if area >= least and low >= least - SLACK:
+            return text, tone
+    return "Tells anomalies hardly or not at all", "poor"
+
+
 def _evaluation_notes(report: Report) -> list[str]:
     notes = [report["note"]] if report["note"] else []
-    alarms = report["false_alarm_rate"]
-    if not alarms["low"] <= report["fpr"] <= alarms["high"] and not report["note"]:
-        more = "more" if alarms["value"] > report["fpr"] else "fewer"
+    alarms, expected = report["false_alarm_rate"], report["expected_false_alarms"]
+    if expected and not report["note"] and not expected["low"] <= alarms["value"] <= expected["high"]:
+        more = "more" if alarms["value"] > expected["high"] else "fewer"
         notes.append(
-            f"there are {more} false alarms than stated ({_share(alarms['value'])} instead of {_share(report['fpr'])}):"
-            " these normal images differ from those that the score was calibrated on"
+            f"there are {more} false alarms than stated: {_share(alarms['value'])} where {_share(report['fpr'])} should"
+            f" give {_share(expected['low'])} to {_share(expected['high'])}, so these normal images differ from those"
+            " that the score was calibrated on"
         )
     measures = report["simple_measures"]
     close = report["metrics"][0]["roc_auc"] - EXPLAINED
@@ -85,12 +94,14 @@ def _evaluation_notes(report: Report) -> list[str]:
 def _fit(report: Report) -> Verdict:
     best, split = report["best_epoch"], report["data"]["split"]
     count, model = len(report["history"]), report["model"]
+    what = "autoencoder" if model["autoencoder"] else "VAE"
+    each = "patch" if model["patch"] else "example"
+    rate = "" if model["autoencoder"] else f" + rate {best['valid_rate']:.2f}"
+    active = "" if model["autoencoder"] else f", {best['active_units']:.0f} of {model['latent']} latent units active"
     sentence = (
-        f"A {model['kind']} VAE, fitted on {split['training']:,} normal images; best of {count} epochs is "
-        f"{best['epoch']:.0f}: distortion {best['valid_distortion']:.2f} + rate {best['valid_rate']:.2f} nats per image"
-        f" on {split['validation']:,} held-out ones, {best['active_units']:.0f} of {model['latent']} latent units"
-        " active."
-        f" The score is calibrated on {split['calibration']:,} more."
+        f"{what} of kind {model['kind']}, fitted on {split['training']:,} normal examples; best of {count} epochs is"
+        f" {best['epoch']:.0f}: distortion {best['valid_distortion']:.2f}{rate} nats per {each} on"
+        f" {split['validation']:,} held-out ones{active}. The score is calibrated on {split['calibration']:,} more."
     )
     advice = tuple(report["advice"])
     return Verdict("Worth a second look" if advice else "Fitted, nothing looks wrong", sentence, advice,
@@ -102,13 +113,14 @@ def _benchmark(report: Report) -> Verdict:
     notes = []
     if report["trial"]:
         notes.append(f"a trial on at most {report['spec']['limit']} examples: these numbers are no result")
-    sentence = " ".join(_against(data, table) for data, table in list(report["comparison"].items())[:SENTENCES])
+    sentence = " ".join(_against(table) for table in report["comparison"][:SENTENCES])
     return Verdict(f"{cells['finished']:,} of {cells['planned']:,} cells measured", sentence, tuple(notes))
 
 
-def _against(data: str, table: Report) -> str:
+def _against(table: Report) -> str:
     """One sentence on a data set: our best fit, the best other method, the best published one."""
     best: dict[str, tuple[Report, str]] = {}
+    data = table["data"]
     for row in table["methods"]:
         mean = row["mean"] or (row["cells"][0] if len(row["cells"]) == 1 else None)
         if mean and (row["part"] not in best or mean["mean"] > best[row["part"]][0]["mean"]):
@@ -139,10 +151,16 @@ def _scores(report: Report) -> Verdict:
         sentence += f" {report['errors']['count']:,} could not be read."
     drift = report["drift"]
     notes = [report["note"]] if report["note"] else []
+    if not images:
+        return Verdict("Nothing could be read", sentence, tuple(notes), "poor")
     if drift["warning"]:
         return Verdict("This batch differs as a whole", sentence, (*notes, drift["warning"]), "poor")
-    headline = "Nothing stands out" if not flagged["count"] else f"{flagged['count']:,} images to look at"
-    return Verdict(headline, sentence, tuple(notes), "fair" if flagged["count"] else "good")
+    unread = "fair" if report["errors"]["count"] else "good"
+    if not flagged["count"]:
+        return Verdict("Nothing stands out", sentence, tuple(notes), unread)
+    if flagged["low"] <= report["fpr"]:
+        return Verdict("No more is flagged than normal images give", sentence, tuple(notes), unread)
+    return Verdict(f"{flagged['count']:,} images to look at", sentence, tuple(notes), "fair")
 
 
 def _scans(report: Report) -> Verdict:
@@ -153,6 +171,8 @@ def _scans(report: Report) -> Verdict:
         f"{counts.get('untouched', 0):,} left untouched, {counts.get('reverted', 0):,} put back as they were"
         + (f"; {report['errors']['count']:,} files could not be read." if report["errors"]["count"] else ".")
     )
+    if not report["pages"]:
+        return Verdict("Nothing could be read", sentence, (), "poor")
     headline = f"{look:,} pages are worth a look first" if look else "Clean, and nothing had to be put back"
     return Verdict(headline, sentence, (), "fair" if look or report["errors"]["count"] else "good")
 
@@ -175,8 +195,10 @@ def _comparison(report: Report) -> Verdict:
         return Verdict("Side by side", "What differs between them, and what came of it.")
     (best, low, _), (second, _, high) = runs[0]["values"][:3], runs[1]["values"][:3]
     clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
+    other = {"data", "normal classes"} & set(report["differences"])
+    notes = ("the reports are of different data or normal classes, so this is no contest",) if other else ()
     sentence = f"The highest ROC-AUC is {best:.3f}, of {runs[0]['name']}; the next is {second:.3f}: {clear}."
-    return Verdict("Side by side", sentence)
+    return Verdict("Side by side", sentence, notes)
 
 
 _VERDICTS: dict[str, Callable[[Report], Verdict]] = {

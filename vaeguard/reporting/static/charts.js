@@ -42,9 +42,9 @@ function overlaid(width, found, kinds, line) {
 function legend(entries) {
   const box = document.createElement("div");
   box.className = "legend";
-  for (const [name, colour] of entries) {
+  for (const [name, colour, dash] of entries) {
     const entry = document.createElement("span"), patch = document.createElement("i");
-    patch.style.background = colour;
+    patch.style.background = dash ? `repeating-linear-gradient(90deg, ${colour} 0 4px, transparent 4px 6px)` : colour;
     entry.append(patch, name);
     box.append(entry);
   }
@@ -56,12 +56,19 @@ const KIND_COLOURS = [["normal", NORMAL], ["anomalous", ANOMALOUS]];
 const RUNS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7f7f7f"];
 const DASHES = [null, "7,3", "2,3", "9,3,2,3"];
 
+// The best terms by themselves are named; the others are a thin crowd.
+const TERM_COLOURS = ["#009e73", "#b5651d", "#a0569b"];
+const bestTerms = report.kind === "evaluation" ? report.metrics.slice(1).sort((a, b) => b.roc_auc - a.roc_auc).slice(0, 3).map((row) => row.name) : [];
+const curveLegend = () => legend([["score", "var(--accent)"], ...bestTerms.map((name, i) => [name, TERM_COLOURS[i], DASHES[i + 1]]), ["other terms", OTHER]]);
+
 function curveMarks(x, y) {
   const names = Object.keys(report.curves);
   const points = (name) => d3.zip(report.curves[name][x], report.curves[name][y]);
-  const terms = names.filter((name) => name !== "score").flatMap((name) => points(name).map(([a, b]) => ({ name, a, b })));
+  const others = names.filter((name) => name !== "score" && !bestTerms.includes(name));
+  const terms = others.flatMap((name) => points(name).map(([a, b]) => ({ name, a, b })));
   return [
-    Plot.line(terms, { x: "a", y: "b", z: "name", stroke: OTHER, strokeWidth: 1, strokeOpacity: 0.75, title: "name" }),
+    Plot.line(terms, { x: "a", y: "b", z: "name", stroke: OTHER, strokeWidth: 1, strokeOpacity: 0.6, title: "name" }),
+    ...bestTerms.map((name, i) => Plot.line(points(name), { stroke: TERM_COLOURS[i], strokeWidth: 1.8, strokeDasharray: DASHES[i + 1], title: () => name })),
     Plot.line(points("score"), { stroke: "var(--accent)", strokeWidth: 3, title: () => "score" }),
   ];
 }
@@ -109,9 +116,9 @@ const charts = {
       legend(KIND_COLOURS.map(([kind, colour]) => [`${kind} (${count(sum(kind))} images)`, colour]))];
   },
   roc: (width) => [plot(width, { height: 360, x: { label: "false positive rate →", domain: [0, 1] }, y: { label: "↑ true positive rate", domain: [0, 1], ...grid },
-    marks: [Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("fpr", "tpr")] })],
+    marks: [Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("fpr", "tpr")] }), curveLegend()],
   precision_recall: (width) => [plot(width, { height: 360, x: { label: "recall →", domain: [0, 1] }, y: { label: "↑ precision", domain: [0, 1], ...grid },
-    marks: [Plot.ruleY([report.metrics[0].no_skill_precision], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("recall", "precision")] })],
+    marks: [Plot.ruleY([report.metrics[0].no_skill_precision], { stroke: INK, strokeDasharray: "2,4" }), ...curveMarks("recall", "precision")] }), curveLegend()],
   calibration: (width) => {
     const top = 1.15 * d3.max(report.calibration, (row) => Math.max(row.high, row.stated));
     const least = 0.6 * d3.min(report.calibration, (row) => Math.min(row.low || row.stated, row.stated));
@@ -120,6 +127,7 @@ const charts = {
     const axis = { type: "log", ticks, tickFormat: (value) => `${+(100 * value).toPrecision(2)} %` };
     return [plot(width, { x: { ...axis, label: "stated false-alarm rate →", domain: [0.7 * report.calibration[0].stated, top] }, y: { ...axis, label: "↑ realised", domain: [least, top], ...grid }, marks: [
       Plot.line([[least, least], [top, top]], { stroke: INK, strokeDasharray: "2,4", clip: true }),
+      ...(report.expected_false_alarms ? [Plot.areaY(report.calibration, { x: "stated", y1: (row) => floor(row.expected.low), y2: (row) => floor(row.expected.high), fill: OTHER, fillOpacity: 0.25 })] : []),
       Plot.ruleX(report.calibration, { x: "stated", y1: (row) => floor(row.low), y2: "high", stroke: NORMAL, strokeWidth: 2 }),
       Plot.dot(report.calibration, { x: "stated", y: (row) => floor(row.value), fill: NORMAL, r: 5, title: (row) => `stated ${row.stated}, realised ${row.value.toPrecision(3)}` }),
     ] })];
@@ -153,16 +161,16 @@ const charts = {
   compared_roc: (width) => [plot(width, { height: 380, x: { label: "false positive rate →", domain: [0, 1] }, y: { label: "↑ true positive rate", domain: [0, 1], ...grid }, marks: [
     Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }),
     ...report.runs.map((run, i) => Plot.line(d3.zip(run.curve.fpr, run.curve.tpr), { stroke: RUNS[i % RUNS.length], strokeDasharray: DASHES[i % DASHES.length], strokeWidth: 2.2, title: () => run.name }))] }),
-    legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length]]))],
+    legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length], DASHES[i % DASHES.length]]))],
   runs_legend: () => [legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length]]))],
 };
 
 // One dot for each seed of the mean over the cases, a tick for each case: the spread that a table hides.
 function benchmarkSpread(width, data) {
-  const methods = report.comparison[data].methods.filter((row) => row.part !== "published");
+  const methods = report.comparison[+data].methods.filter((row) => row.part !== "published");
   const cases = methods.flatMap((row) => row.cells.filter((cell) => cell).map((cell) => ({ name: row.name, value: cell.mean, label: cell.case })));
   const seeds = methods.flatMap((row) => (row.mean ? row.mean.values : []).map((value) => ({ name: row.name, value })));
-  const published = report.comparison[data].methods.filter((row) => row.part === "published" && row.mean);
+  const published = report.comparison[+data].methods.filter((row) => row.part === "published" && row.mean);
   const names = methods.map((row) => row.name);
   const left = Math.min(190, Math.max(110, width * 0.26));
   return [plot(width, { height: 60 + 30 * names.length, marginLeft: left, marginTop: 20,

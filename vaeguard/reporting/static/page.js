@@ -16,13 +16,13 @@ function setUpSlider() {
   if (!slider) return;
   const found = report.thresholds, outcome = document.getElementById("outcome");
   const box = document.querySelector('[data-chart="histogram"]');
-  // The row where the chosen rate is; the end of the slider where it flags nothing.
+  // The row where the chosen rate is; the last one, which nothing reaches, where it flags nothing.
   const chosen = report.threshold == null ? found.threshold.length - 1 : found.threshold.findIndex((t) => t >= report.threshold);
   const show = () => {
     const i = +slider.value, threshold = found.threshold[i];
     const caught = found.anomalous[i], alarms = found.normal[i], { normal, anomalous } = report.images;
     state.threshold = threshold;
-    const text = `score ≥ ${threshold.toFixed(3)} (--fpr ${+found.fpr[i].toPrecision(3)}): ${count(caught)} of ${count(anomalous)} anomalous caught (${percent(caught / anomalous)}), `
+    const text = `score ≥ ${threshold.toFixed(3)} (${found.fpr[i] ? `--fpr ${Math.ceil(1e5 * found.fpr[i] - 1e-3) / 1e5}` : "no --fpr"}): ${count(caught)} of ${count(anomalous)} anomalous caught (${percent(caught / anomalous)}), `
       + `${count(anomalous - caught)} missed, ${count(alarms)} of ${count(normal)} normal flagged (${percent(alarms / normal)} false alarms)`;
     outcome.textContent = text;
     slider.setAttribute("aria-valuetext", text);
@@ -36,8 +36,8 @@ function setUpSlider() {
 }
 
 function sortKey(row, column) {
-  const cell = row.cells[column], text = cell.dataset.value ?? cell.textContent.trim();
-  const number = parseFloat(text.replace(/,/g, ""));
+  const cell = row.cells[column], text = cell.textContent.trim();
+  const number = cell.classList.contains("number") ? parseFloat(text.replace(/,/g, "")) : NaN;
   return Number.isNaN(number) ? text.toLowerCase() : number;
 }
 
