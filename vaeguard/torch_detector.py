@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vaeguard import generation
 from vaeguard.blocks import BlockDetector, block_rows, filled, is_out_of_memory
 
 if TYPE_CHECKING:
+    from vaeguard.generation import Encoding
     from vaeguard.graph import InferenceGraph
     from vaeguard.inspection import Floats, Images
 
@@ -60,3 +62,37 @@ class TorchDetector(BlockDetector):
                 raise MemoryError(str(error)) from error
             raise
         return {name: results[name][: len(images)].cpu().numpy() for name in wanted}
+
+    def encode(self, images: Images) -> Encoding:
+        """The posterior of `images`, as `inspect` takes them: its mean and log-variance, see `generation.encode`."""
+        return generation.encode(self.graph, images)
+
+    def decode(self, latents: Floats) -> Floats:
+        """The decoder's mean images for latents (N, L): float32 (N, C, H, W), see `generation.decode`."""
+        return generation.decode(self.graph, latents)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        class_: str | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        like: Images | None = None,
+    ) -> Floats:
+        """New images, float32 (count, C, H, W), from the prior, one class of it, or images' own latents.
+
+        See `generation.sample_latents`.
+        """
+        drawn = generation.sample_latents(
+            self.graph, count, class_=class_, temperature=temperature, seed=seed, like=like
+        )
+        return generation.decode(self.graph, drawn)
+
+    def interpolate(self, ends: Images, steps: int, *, spherical: bool = False) -> Floats:
+        """Images on the way between two, `ends` (2, C, H, W): float32 (steps, C, H, W), both restored ends included.
+
+        See `generation.between`.
+        """
+        first, last = generation.encode(self.graph, ends).mean
+        return generation.decode(self.graph, generation.between(first, last, steps, spherical=spherical))
