@@ -62,11 +62,13 @@ def main() -> None:
                 context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
                 page = context.new_page()
                 page.goto(page_file.resolve().as_uri())
+                if kind == "scans":
+                    page.evaluate("document.querySelector('.compare').scrollIntoView()")
                 target = DOCS / f"report-{kind}-{screen}.png"
                 page.screenshot(path=target)
                 context.close()
                 with Image.open(target) as picture:
-                    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+                    picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
         browser.close()
 
 

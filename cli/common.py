@@ -269,6 +269,58 @@ def open_test_images(data: str, detector: Detector, data_dir: str | None, *, dow
     return images
 
 
+def open_generative(model: str | None, device: str) -> Any:
+    """The model of `-m` as one that decodes, for images.
+
+    Raises
+    ------
+    UsageError
+        It is an exported file, or a model of vectors.
+    """
+    from vaeguard import UsageError, load
+
+    path = find_model(model)
+    detector: Any = load(path, device)
+    if not hasattr(detector, "decode"):
+        raise UsageError(f"-m {path!r} is an exported file, which only inspects images; name the run that it came from")
+    if detector.info.vectors:
+        raise UsageError(f"-m {path!r} is a model of vectors, of which there are no pictures; use it from Python")
+    return detector
+
+
+def check_picture(output: str) -> None:
+    """Refuse a picture that is no PNG.
+
+    Raises
+    ------
+    UsageError
+        Its name does not end in .png.
+    """
+    from vaeguard import UsageError
+
+    if not output.lower().endswith(".png"):
+        raise UsageError(f"-o {output!r}: the picture is a PNG; give a name that ends in .png")
+
+
+def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
+    """Image files as the model takes them, uint8 (N, C, H, W).
+
+    Raises
+    ------
+    UsageError
+        One cannot be read.
+    """
+    import numpy as np
+
+    from vaeguard import ImageRule, UnreadableError, UsageError, decode_image
+
+    channels, height, width = detector.info.image_shape
+    try:
+        return np.stack([decode_image(path, ImageRule((height, width), channels)) for path in paths])
+    except UnreadableError as error:
+        raise UsageError(str(error)) from error
+
+
 def say_parity(parity: Parity) -> None:
     """Show how far an exported model is from PyTorch, as a table on stdout."""
     from rich.console import Console

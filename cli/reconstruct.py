@@ -6,6 +6,7 @@ import click
 
 from .common import (
     as_objects,
+    check_picture,
     complain_of_unreadable,
     data_dir_option,
     download_option,
@@ -32,10 +33,9 @@ def reconstruct(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Draw input, restoration and heatmap of the least, the middling and the most anomalous images of DATA."""
-    from vaeguard import UsageError, draw_reconstructions, load, pick_examples, score_set
+    from vaeguard import draw_reconstructions, load, pick_examples, score_set
 
-    if not output.lower().endswith(".png"):
-        raise UsageError(f"-o {output!r}: the picture is a PNG; give a name that ends in .png")
+    check_picture(output)
     detector = load(find_model(model), device)
     images = open_test_images(data, detector, data_dir, download=download)
     rows = pick_examples(score_set(detector, images).score, 3 * count)

@@ -6,7 +6,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard.errors import UsageError
-from vaeguard.generation import between, sample_latents
+from vaeguard.generation import interpolate_latents, sample_latents
 
 QUICK = vaeguard.TrainSpec(epochs=60, beta=0.01, learning_rate=3e-3, threads=1)
 SMALL = {"kind": "mlp", "hidden": (16,), "latent": 4, "pseudo_classes": 0}
@@ -76,14 +76,16 @@ def test_samples_like_images_have_their_aggregate_posterior(plain):
 
 def test_the_way_between_two_latents():
     first, last = np.array([3.0, 0, 0], np.float32), np.array([0, 4.0, 0], np.float32)
-    straight, curved = between(first, last, 5), between(first, last, 5, spherical=True)
+    straight, curved = interpolate_latents(first, last, 5), interpolate_latents(first, last, 5, spherical=True)
     for way in (straight, curved):
         np.testing.assert_allclose(way[[0, -1]], [first, last], atol=1e-6)
     np.testing.assert_allclose(straight[2], [1.5, 2, 0])
-    lengths = np.linalg.norm(between(first, 4 / 3 * np.array([0, 2.25, 0], np.float32), 9, spherical=True), axis=1)
+    lengths = np.linalg.norm(
+        interpolate_latents(first, 4 / 3 * np.array([0, 2.25, 0], np.float32), 9, spherical=True), axis=1
+    )
     np.testing.assert_allclose(lengths, 3, rtol=1e-5)  # between equal lengths the length stays
-    np.testing.assert_allclose(between(first, -first, 3, spherical=True)[1], 0, atol=1e-6)
-    np.testing.assert_allclose(between(first, 0 * first, 3, spherical=True)[1], first / 2)
+    np.testing.assert_allclose(interpolate_latents(first, -first, 3, spherical=True)[1], 0, atol=1e-6)
+    np.testing.assert_allclose(interpolate_latents(first, 0 * first, 3, spherical=True)[1], first / 2)
 
 
 def test_an_interpolation_begins_and_ends_with_restorations(plain):

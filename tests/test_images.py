@@ -16,8 +16,8 @@ from vaeguard import images
 from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.images import (
     ImageRule,
-    decode,
     decode_bytes,
+    decode_image,
     read_header,
     shape_array,
     write_png,
@@ -146,7 +146,7 @@ def test_exif_orientation_is_applied(tmp_path, kind, orientation):
     exif[0x0112] = orientation
     path = tmp_path / "image"
     Image.fromarray(np.stack([blocks] * 3, -1)).save(path, format=kind, exif=exif, lossless=True, quality=100)
-    found = decode(path, ImageRule(channels=1))[0]
+    found = decode_image(path, ImageRule(channels=1))[0]
     np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=2)
     assert read_header(path) == (expected.shape, 3)
 
@@ -224,7 +224,7 @@ def test_bad_content_is_refused_with_its_reason(tmp_path, content, reason):
     path.write_bytes(content)
     started = time.perf_counter()
     with pytest.raises(UnreadableError, match=reason) as caught:
-        decode(path, ImageRule())
+        decode_image(path, ImageRule())
     assert time.perf_counter() - started < 1
     assert caught.value.path == str(path)
     assert "\n" not in caught.value.reason
@@ -240,7 +240,7 @@ def test_bad_files_are_refused_without_waiting(tmp_path, monkeypatch):
     cases = {"fifo.png": "not a regular file", "loop.png": "cannot be opened", "big.png": "more than", ".": "folder"}
     for name, reason in {**cases, "gone.png": "no such file", "a\0b.png": "NUL"}.items():
         with pytest.raises(UnreadableError, match=reason):
-            decode(str(tmp_path / name), ImageRule())
+            decode_image(str(tmp_path / name), ImageRule())
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
@@ -249,7 +249,7 @@ def test_a_file_without_permission_is_refused(tmp_path):
     write_png(path, GREY[None])
     path.chmod(0)
     with pytest.raises(UnreadableError, match="Permission denied"):
-        decode(path, ImageRule())
+        decode_image(path, ImageRule())
 
 
 CONTENTS = {
@@ -291,7 +291,7 @@ def test_headers_tell_what_decoding_gives(tmp_path):
     for name, (image, _) in CASES.items():
         path = tmp_path / f"{name}.png"
         image.save(path)
-        decoded = decode(path, ImageRule())
+        decoded = decode_image(path, ImageRule())
         assert read_header(path) == (decoded.shape[1:], decoded.shape[0])
 
 
@@ -314,4 +314,4 @@ def test_a_file_without_permission_is_refused_with_the_systems_reason(tmp_path, 
 
     monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(UnreadableError, match=r"a\.png.*cannot be opened \(Permission denied\)"):
-        decode(path, ImageRule())
+        decode_image(path, ImageRule())

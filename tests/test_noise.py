@@ -51,7 +51,7 @@ def test_texture_all_over_is_no_noise(sigma):
     assert abs(found - sigma) < 0.7 * (by_differences - sigma)
 
 
-@pytest.mark.parametrize("width", [0, 0.4, 0.6, 0.8, 1.0])
+@pytest.mark.parametrize("width", [0, 0.5, 0.6, 0.8, 1.0])
 def test_grain_of_any_width_is_told(width):
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:300, :300] / 300
@@ -65,6 +65,12 @@ def test_grain_of_any_width_is_told(width):
     assert told == pytest.approx(width, abs=0.1)
     for level, image in images:
         assert ratio * finest_noise(image) == pytest.approx(level, rel=0.13)
+
+
+def test_white_noise_on_detail_is_told_as_white():
+    rng = np.random.default_rng(0)
+    detail = ndimage.gaussian_filter(rng.standard_normal((40, 200, 200)), (0, 1.5, 1.5)) * 0.4
+    assert grain_of((detail + 0.06 * rng.standard_normal(detail.shape)).astype(np.float32)) == (0.0, 1.0)
 
 
 def test_images_without_noise_have_no_grain():

@@ -34,15 +34,17 @@ if TYPE_CHECKING:
     from vaeguard.evaluation import evaluate, write_evaluation
     from vaeguard.exporting import export, verify
     from vaeguard.fitting import fit
-    from vaeguard.images import ImageRule
+    from vaeguard.generation import interpolate_latents
+    from vaeguard.images import ImageRule, decode_image
     from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.ladder import LadderVAE
+    from vaeguard.latents import STEPS, latent_units
     from vaeguard.model_file import load, save
     from vaeguard.noise import grain_of
     from vaeguard.ocr import check_tesseract, read_text
     from vaeguard.parity import Parity
-    from vaeguard.pictures import draw_reconstructions, pick_examples
+    from vaeguard.pictures import draw_grid, draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
     from vaeguard.reporting.comparison import compare_reports
     from vaeguard.reporting.report_file import (
@@ -89,7 +91,8 @@ _HOMES = {
     "evaluation": ("evaluate", "write_evaluation"),
     "exporting": ("export", "verify"),
     "fitting": ("fit",),
-    "images": ("ImageRule",),
+    "generation": ("interpolate_latents",),
+    "images": ("ImageRule", "decode_image"),
     "inputs": ("read_list",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
     "ladder": ("LadderVAE",),
@@ -97,7 +100,8 @@ _HOMES = {
     "noise": ("grain_of",),
     "ocr": ("check_tesseract", "read_text"),
     "parity": ("Parity",),
-    "pictures": ("draw_reconstructions", "pick_examples"),
+    "latents": ("STEPS", "latent_units"),
+    "pictures": ("draw_grid", "draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
     "reporting.comparison": ("compare_reports",),
     "reporting.report_file": (
@@ -127,6 +131,7 @@ __all__ = [
     "PAPERS",
     "PRESETS",
     "RESTORE_KINDS",
+    "STEPS",
     "BenchmarkReport",
     "BenchmarkSpec",
     "DenoiseOutputs",
@@ -161,10 +166,12 @@ __all__ = [
     "check_place",
     "check_tesseract",
     "compare_reports",
+    "decode_image",
     "default_output",
     "degrade_document",
     "denoise_scans",
     "denoiser_source",
+    "draw_grid",
     "draw_reconstructions",
     "environment",
     "evaluate",
@@ -179,7 +186,9 @@ __all__ = [
     "from_dict",
     "grain_of",
     "has_bf16",
+    "interpolate_latents",
     "interval_of",
+    "latent_units",
     "latest_run",
     "list_images",
     "load",

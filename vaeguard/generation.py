@@ -143,7 +143,7 @@ def sample_latents(
     return drawn
 
 
-def between(first: Floats, last: Floats, steps: int, *, spherical: bool = False) -> Floats:
+def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: bool = False) -> Floats:
     """Latents on the way from `first` to `last`, each (L,): float32 (steps, L), both ends included.
 
     `spherical` follows a great circle instead of a straight line (White, "Sampling generative networks", 2016): with

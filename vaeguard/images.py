@@ -112,7 +112,7 @@ class ImageRule:
             raise UsageError(f"size is {self.size}; it must be a height and a width of at least 1 pixel")
 
 
-def decode(path: str | Path, rule: ImageRule) -> Bytes:
+def decode_image(path: str | Path, rule: ImageRule) -> Bytes:
     """Read one image file into uint8 (C, H, W) by `rule`.
 
     Raises
@@ -129,7 +129,7 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
     Raises
     ------
     UnreadableError
-        As `decode`.
+        As `decode_image`.
     """
     check_file_rule(rule)
     image = open_picture(content, name)
@@ -147,7 +147,7 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
     Raises
     ------
     UnreadableError
-        As `decode`.
+        As `decode_image`.
     """
     try:
         image = _open(io.BytesIO(content), content[:16], name)
@@ -162,12 +162,12 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
 
 
 def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
-    """Return ((H, W), channels) that `decode` would give with an empty rule, from the header alone.
+    """Return ((H, W), channels) that `decode_image` would give with an empty rule, from the header alone.
 
     Raises
     ------
     UnreadableError
-        As `decode`, but damage after the header goes unseen.
+        As `decode_image`, but damage after the header goes unseen.
     """
     try:
         with open(_open_regular(path)[0], "rb") as file:  # noqa: PTH123  (a descriptor, not a path)

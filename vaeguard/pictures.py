@@ -29,6 +29,7 @@ MAX_TILE = 288
 """Larger images are reduced to this many pixels."""
 SHEET_WIDTH = 1200
 PAD = 12
+GRID_GAP = 3
 FONT_SIZE = 15
 INK, PALE_INK, PAPER = "#1a1a1a", "#595959", "#ffffff"
 
@@ -94,6 +95,46 @@ def draw_reconstructions(
     _draw_scale(sheet, foot, top, font)
     draw = ImageDraw.Draw(sheet)
     draw.text((PAD, PAD), "each image: input, restored, heatmap", fill=INK, font=font)
+    _save_image(sheet, path)
+
+
+def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[np.floating]]]) -> None:
+    """Draw rows of images, each with a label before it (may be empty), as one PNG file.
+
+    Parameters
+    ----------
+    path : path
+        The PNG file.
+    rows : sequence of (str, float (n, C, H, W))
+        Labels, and images in [0, 1]; the rows may be of different lengths.
+
+    Raises
+    ------
+    UsageError
+        There is no image to draw.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not any(len(images) for _, images in rows):
+        raise UsageError("a picture needs at least one image")
+    font = ImageFont.load_default(FONT_SIZE)
+    drawn = [
+        [_enlarge(picture_of(np.rint(image * 255).clip(0, 255).astype(np.uint8))) for image in images]
+        for _, images in rows
+    ]
+    first = next(tile for tiles in drawn for tile in tiles)
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    margin = max(int(pen.textlength(label, font=font)) for label, _ in rows)
+    margin += PAD if margin else 0
+    width, height = first.width + GRID_GAP, first.height + GRID_GAP
+    size = (margin + width * max(map(len, drawn)) + 2 * PAD, height * len(rows) + 2 * PAD)
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, ((label, _), tiles) in enumerate(zip(rows, drawn, strict=True)):
+        top = PAD + number * height
+        pen.text((PAD, top + (first.height - FONT_SIZE) // 2), label, fill=INK, font=font)
+        for column, tile in enumerate(tiles):
+            sheet.paste(tile, (PAD + margin + column * width, top))
     _save_image(sheet, path)
 
 

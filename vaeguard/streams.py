@@ -13,7 +13,7 @@ import numpy as np
 
 from vaeguard.devices import cores
 from vaeguard.errors import UnreadableError, UsageError
-from vaeguard.images import ImageRule, check_file_rule, decode, decode_bytes
+from vaeguard.images import ImageRule, check_file_rule, decode_bytes, decode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -113,7 +113,7 @@ def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
     for file in files:
         name, content = (file, None) if isinstance(file, str) else file
         try:
-            image = decode(name, rule) if content is None else decode_bytes(content, rule, name)
+            image = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
         except UnreadableError as error:
             batch.errors.append((name, error.reason))
         else:

@@ -92,7 +92,7 @@ class TorchDetector(BlockDetector):
     def interpolate(self, ends: Images, steps: int, *, spherical: bool = False) -> Floats:
         """Images on the way between two, `ends` (2, C, H, W): float32 (steps, C, H, W), both restored ends included.
 
-        See `generation.between`.
+        See `generation.interpolate_latents`.
         """
         first, last = generation.encode(self.graph, ends).mean
-        return generation.decode(self.graph, generation.between(first, last, steps, spherical=spherical))
+        return generation.decode(self.graph, generation.interpolate_latents(first, last, steps, spherical=spherical))

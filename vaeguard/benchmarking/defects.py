@@ -16,7 +16,7 @@ from PIL import Image
 
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.errors import RefusedError, VaeguardError
-from vaeguard.images import ImageRule, decode
+from vaeguard.images import ImageRule, decode_image
 from vaeguard.named_sets import data_folder
 from vaeguard.packed import from_array
 
@@ -76,7 +76,7 @@ def open_magnetic_tile(data_dir: str | Path | None, size: Size) -> DefectSet:
     images, masks = [], []
     for row in rows:
         path = folder / row["image"]
-        images.append(decode(path, ImageRule(size, 1)))
+        images.append(decode_image(path, ImageRule(size, 1)))
         masks.append(_read_mask(path.with_suffix(".png"), size))
     kinds = tuple("" if row["class"] == "Free" else row["class"] for row in rows)
     return DefectSet("magnetic-tile", np.stack(images), np.stack(masks), kinds, tuple(row["group"] for row in rows))
@@ -99,7 +99,7 @@ def open_deeppcb(data_dir: str | Path | None, size: Size) -> DefectSet:
     images, masks = [], []
     for path in boxes:
         pictures = folder / "77000"
-        images += [decode(pictures / f"{path.stem}_{part}.jpg", ImageRule(size, 1)) for part in ("temp", "test")]
+        images += [decode_image(pictures / f"{path.stem}_{part}.jpg", ImageRule(size, 1)) for part in ("temp", "test")]
         mask = _read_boxes(path, pictures / f"{path.stem}_test.jpg", size)
         masks += [np.zeros_like(mask), mask]
     groups = tuple(path.stem for path in boxes for _ in range(2))

@@ -1,0 +1,82 @@
+"""The commands that use the model as a generative one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+COMMAND = str(Path(sys.executable).with_name("vaeguard"))
+
+
+def run(home, *arguments):
+    environment = os.environ | {"VAEGUARD_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([COMMAND, *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("generation")
+    settings = ("--epochs", "8", "--latent", "6", "--hidden", "32", "--pseudo-classes", "0")
+    for name, more in (("plain", ()), ("classes", ("--prior", "per-class"))):
+        done = run(home, "fit", "--normal-classes", "0-8", *settings, *more, "-o", name)
+        assert done.returncode == 0, done.stderr
+    run(home, "unpack", "digits", "--split", "test", "-o", "digits")
+    run(home, "export", "-m", "plain", "-o", "model.onnx")
+    return home
+
+
+def picture(home, name):
+    with Image.open(home / name) as image:
+        return image.convert("RGB").tobytes(), image.size
+
+
+def test_samples_are_drawn_and_repeat(home):
+    for name, more in (("a.png", ()), ("b.png", ()), ("c.png", ("--seed", "1")), ("d.png", ("--aggregate",)),
+                       ("e.png", ("-m", "classes", "--class", "3"))):  # fmt: skip
+        done = run(home, "sample", "-m", "plain", "-n", "9", *more, "-o", name)
+        assert done.returncode == 0, done.stderr
+    assert picture(home, "a.png") == picture(home, "b.png")
+    assert len({picture(home, name)[0] for name in ("a.png", "c.png", "d.png", "e.png")}) == 4
+
+
+def test_walks_and_squares(home):
+    ends = [str(min((home / "digits" / name).iterdir())) for name in "0123"]
+    two = run(home, "interpolate", *ends[:2], "-m", "plain", "--steps", "5", "--json")
+    assert json.loads(two.stdout)["steps"] == 5
+    four = run(home, "interpolate", *ends, "-m", "plain", "--steps", "5", "--spherical", "-o", "square.png")
+    assert four.returncode == 0, four.stderr
+    (_, line), (_, square) = picture(home, "interpolation.png"), picture(home, "square.png")
+    assert line[0] == square[0]
+    assert square[1] > 4 * (line[1] - 40)
+
+
+def test_units_are_traversed_by_falling_rate(home):
+    found = json.loads(run(home, "traverse", "-m", "plain", "--json").stdout)
+    rates = [unit["rate"] for unit in found["units"]]
+    assert len(rates) == 6
+    assert rates == sorted(rates, reverse=True)
+    assert picture(home, "traversal.png")[1][0] > 7 * 112
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sample", "-m", "plain", "--class", "3"), "--prior per-class"),
+        (("sample", "-m", "classes", "--class", "9"), "no class '9'; it has 0, 1"),
+        (("sample", "-m", "plain", "-o", "x.jpg"), "ends in .png"),
+        (("sample", "-m", "model.onnx"), "exported file"),
+        (("interpolate", "digits", "-m", "plain"), "give two, for a walk, or four"),
+        (("interpolate", "digits", "none.png", "-m", "plain"), "digits"),
+        (("traverse", "-m", "model.onnx"), "exported file"),
+    ],
+)
+def test_bad_arguments_get_one_sentence(home, arguments, message):
+    done = run(home, *arguments)
+    assert done.returncode in (1, 2, 4)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
