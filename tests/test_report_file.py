@@ -121,3 +121,12 @@ def test_names_that_are_no_text_do_not_stop_the_page(tmp_path):
     odd = b"caf\xe9".decode("utf-8", "surrogateescape")
     write_report(tmp_path / "report.json", comparison(odd) | {"differences": {"classes": [[odd], odd]}})
     assert "caf?" in (tmp_path / "report.html").read_text()
+
+
+def test_no_public_name_is_that_of_a_module():
+    """Importing the module would put it in the place of the name."""
+    import pkgutil
+
+    import vaeguard
+
+    assert not {module.name for module in pkgutil.iter_modules(vaeguard.__path__)} & set(vaeguard.__all__)

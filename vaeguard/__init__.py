@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from vaeguard.devices import has_bf16
     from vaeguard.direct import DirectDenoiser
     from vaeguard.doctor import examine
-    from vaeguard.environment import environment
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import evaluate, write_evaluation
     from vaeguard.exporting import export, verify
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from vaeguard.parity import Parity
     from vaeguard.pictures import draw_grid, draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
+    from vaeguard.provenance import environment
     from vaeguard.reporting.comparison import compare_reports
     from vaeguard.reporting.report_file import (
         check_place,
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from vaeguard.watching import watch_files
 
 _HOMES = {
-    "environment": ("environment",),
+    "provenance": ("environment",),
     "benchmarking.report": ("BenchmarkReport",),
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),

@@ -25,10 +25,10 @@ from vaeguard.denoiser_training import (
 )
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.direct import DirectDenoiser
-from vaeguard.environment import environment
 from vaeguard.errors import VaeguardError
 from vaeguard.ladder import LadderVAE
 from vaeguard.model_file import write_tensors
+from vaeguard.provenance import environment
 from vaeguard.runs import MODEL_NAME, ONNX_NAME, prepare_run, write_history
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import numpy as np
 from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
 from vaeguard.benchmarking.peak_memory import peak_memory
 from vaeguard.benchmarking.tasks import ImageTask
-from vaeguard.environment import environment
 from vaeguard.false_alarms import FPRS, false_alarms
 from vaeguard.metrics import measure, per_region_overlap, pixel_roc_auc
+from vaeguard.provenance import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

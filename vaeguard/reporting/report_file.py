@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vaeguard.environment import environment
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.files import write_text
+from vaeguard.provenance import environment
 
 Report = dict[str, Any]
 
