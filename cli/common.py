@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -258,12 +258,19 @@ def complain_of_unreadable(errors: Sequence[tuple[str, str]], where: str) -> Non
 
 def open_test_images(data: str, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
     """Open the test part of `data` in the shape that the model takes, and say what could not be read."""
+    return open_images_for(data, detector, data_dir, split="test", download=download)
+
+
+def open_images_for(
+    data: str, detector: Detector, data_dir: str | None, *, split: Literal["train", "test"], download: bool
+) -> ImageSet:
+    """Open a part of `data` in the shape that the model takes, and say what could not be read."""
     from vaeguard import ImageRule, open_images
 
     channels, height, width = detector.info.image_shape
     rule = ImageRule((height, width), channels)
     with progress_bar("reading") as progress:
-        images = open_images(data, split="test", rule=rule, data_dir=data_dir, download=download, progress=progress)
+        images = open_images(data, split=split, rule=rule, data_dir=data_dir, download=download, progress=progress)
     say(f"data: {images.name}, {len(images.images)} images")
     say_unreadable(images.errors)
     return images

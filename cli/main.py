@@ -18,6 +18,8 @@ SUMMARIES = {
     "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
     "sample": "Draw new images as the model thinks normal ones are.",
     "interpolate": "Walk through the latent from one image to another.",
+    "embed": "Write the latent of every image as a table.",
+    "manifold": "Show a latent of two units whole.",
     "traverse": "Show what each unit of the latent does.",
     "denoise": "Clean a folder tree of scans.",
     "export": "Write the model as one ONNX file, checked against PyTorch.",

@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import ndtr
+
+import vaeguard
 
 COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 
@@ -62,6 +66,36 @@ def test_units_are_traversed_by_falling_rate(home):
     assert picture(home, "traversal.png")[1][0] > 7 * 112
 
 
+def test_latents_are_a_table(home):
+    from vaeguard.tables import read_table
+
+    done = run(home, "embed", "./digits", "-m", "plain", "-o", "latents.parquet")
+    assert done.returncode == 0, done.stderr
+    table = read_table(home / "latents.parquet")
+    assert len(table) == 596
+    assert list(table.columns) == [
+        "path",
+        "class",
+        *(f"mean_{n}" for n in range(6)),
+        *(f"logvar_{n}" for n in range(6)),
+    ]
+    images = vaeguard.open_images(str(home / "digits"), rule=vaeguard.ImageRule((8, 8), 1))
+    encoding = vaeguard.load(home / "plain").encode(images.images)
+    np.testing.assert_allclose(table["mean_3"], encoding.mean[:, 3], atol=1e-5)
+    assert table["class"].tolist() == [images.class_names[label] for label in images.labels]
+
+
+def test_a_latent_of_two_units_is_a_plane(home):
+    done = run(home, "fit", "--epochs", "5", "--latent", "2", "--hidden", "32", "--pseudo-classes", "0", "-o", "plane")
+    assert done.returncode == 0, done.stderr
+    done = run(home, "manifold", "-m", "plane", "-n", "5", "-o", "plane.png")
+    assert done.returncode == 0, done.stderr
+    grid = vaeguard.quantile_grid(vaeguard.load(home / "plane").graph, 5)
+    assert grid.shape == (5, 5, 2)
+    np.testing.assert_allclose(ndtr(grid[0, :, 0]), [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-6)
+    np.testing.assert_allclose(grid[:, 0, 1], -grid[0, :, 0], atol=1e-6)  # up is more
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -72,6 +106,8 @@ def test_units_are_traversed_by_falling_rate(home):
         (("interpolate", "digits", "-m", "plain"), "give two, for a walk, or four"),
         (("interpolate", "digits", "none.png", "-m", "plain"), "digits"),
         (("traverse", "-m", "model.onnx"), "exported file"),
+        (("manifold", "-m", "plain"), "--latent 2"),
+        (("embed", "-m", "plain", "-o", "x.txt"), ".csv, .parquet or .jsonl"),
     ],
 )
 def test_bad_arguments_get_one_sentence(home, arguments, message):

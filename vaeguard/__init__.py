@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vaeguard.evaluation import evaluate, write_evaluation
     from vaeguard.exporting import export, verify
     from vaeguard.fitting import fit
-    from vaeguard.generation import interpolate_latents
+    from vaeguard.generation import embeddings, interpolate_latents, quantile_grid
     from vaeguard.images import ImageRule, decode_image
     from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
+    from vaeguard.tables import check_table_path, write_table
     from vaeguard.training import TrainingWarning
     from vaeguard.triton import write_triton
     from vaeguard.watching import watch_files
@@ -91,7 +92,7 @@ _HOMES = {
     "evaluation": ("evaluate", "write_evaluation"),
     "exporting": ("export", "verify"),
     "fitting": ("fit",),
-    "generation": ("interpolate_latents",),
+    "generation": ("embeddings", "interpolate_latents", "quantile_grid"),
     "images": ("ImageRule", "decode_image"),
     "inputs": ("read_list",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
@@ -116,6 +117,7 @@ _HOMES = {
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": ("DEFAULT_FPR", "DEVICES", "ENGINE_DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
+    "tables": ("check_table_path", "write_table"),
     "training": ("TrainingWarning",),
     "triton": ("write_triton",),
     "watching": ("watch_files",),
@@ -164,6 +166,7 @@ __all__ = [
     "benchmark",
     "calibration_images",
     "check_place",
+    "check_table_path",
     "check_tesseract",
     "compare_reports",
     "decode_image",
@@ -173,6 +176,7 @@ __all__ = [
     "denoiser_source",
     "draw_grid",
     "draw_reconstructions",
+    "embeddings",
     "environment",
     "evaluate",
     "examine",
@@ -204,6 +208,7 @@ __all__ = [
     "point_latest",
     "prepare_run",
     "preset",
+    "quantile_grid",
     "read_denoiser",
     "read_list",
     "read_networks",
@@ -232,6 +237,7 @@ __all__ = [
     "write_report",
     "write_scan_report",
     "write_score_report",
+    "write_table",
     "write_triton",
 ]
 

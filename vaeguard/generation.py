@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.graph import InferenceGraph
+    from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Floats, Images
+    from vaeguard.torch_detector import TorchDetector
 
 PART = 256
 """Images or latents are run through the network so many at a time."""
@@ -167,10 +169,50 @@ def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: b
     return curve.astype(np.float32)
 
 
+def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
+    """Latents of two units at the prior's quantiles: float32 (side, side, 2), the highest of the second unit first.
+
+    Raises
+    ------
+    UsageError
+        The latent has another number of units, or the prior is one per class.
+    """
+    from scipy.special import ndtri
+
+    spec = graph.vae.spec
+    if spec.latent != 2:
+        raise UsageError(f"only a latent of 2 units is a plane, and this one has {spec.latent}; fit with --latent 2")
+    if spec.prior != "standard":
+        raise UsageError("the grid follows the quantiles of the standard prior; fit with --prior standard")
+    quantiles = ndtri((np.arange(side) + 0.5) / side).astype(np.float32)
+    return np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1)
+
+
+def embeddings(detector: TorchDetector, image_set: ImageSet) -> dict[str, Any]:
+    """The latents of a set as columns of a table: `path`, `class` where known, `mean_0`, ..., `logvar_0`, ...
+
+    Raises
+    ------
+    UsageError
+        As `encode`.
+    """
+    parts = [encode(detector.graph, image_set.images[at : at + PART]) for at in range(0, len(image_set.images), PART)]
+    columns: dict[str, Any] = {"path": list(image_set.paths)}
+    if image_set.labels is not None:
+        columns["class"] = [image_set.class_names[label] for label in image_set.labels.tolist()]
+    mean = np.concatenate([part.mean for part in parts])
+    columns |= {f"mean_{unit}": values for unit, values in enumerate(mean.T)}
+    if parts[0].logvar is not None:
+        logvar = np.concatenate([part.logvar for part in parts if part.logvar is not None])
+        columns |= {f"logvar_{unit}": values for unit, values in enumerate(logvar.T)}
+    return columns
+
+
 def _check_whole(graph: InferenceGraph) -> None:
     if graph.patches is not None:
         raise UsageError("a model of patches has no latent for a whole image; fit one without --patch")
 
 
 def _on(graph: InferenceGraph, values: npt.NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(next(graph.parameters()).device)
+    # A copy: a memory map that cannot be written to is nothing that torch takes.
+    return torch.from_numpy(np.array(values)).to(next(graph.parameters()).device)

@@ -1,0 +1,50 @@
+"""`vaeguard embed`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import click
+
+from .common import (
+    as_objects,
+    complain_of_unreadable,
+    data_dir_option,
+    device_option,
+    download_option,
+    json_option,
+    model_option,
+    open_generative,
+    open_images_for,
+    print_json,
+)
+
+
+@click.command()
+@click.argument("data", default="digits")
+@model_option
+@click.option("-o", "--output", default="latents.parquet", show_default=True, help="Table: .parquet, .csv or .jsonl.")
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True,
+              help="Part of a named set.")  # fmt: skip
+@device_option
+@data_dir_option
+@download_option
+@json_option
+def embed(
+    data: str, model: str | None, output: str, split: Literal["train", "test"], device: str, data_dir: str | None, *,
+    download: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the latent of every image of DATA: mean and log-variance of each unit, and the class, where known."""
+    from vaeguard import check_table_path, embeddings, write_table
+
+    check_table_path(output)
+    detector = open_generative(model, device)
+    images = open_images_for(data, detector, data_dir, split=split, download=download)
+    columns = embeddings(detector, images)
+    write_table(output, columns)
+    if as_json:
+        print_json({"output": output, "images": len(images), "columns": list(columns),
+                    "errors": as_objects(images.errors)})  # fmt: skip
+    else:
+        click.echo(f"{len(images)} latents of {detector.graph.vae.spec.latent} units -> {output}")
+    complain_of_unreadable(images.errors, "they are listed above")
