@@ -12,6 +12,7 @@ from .common import (
     as_objects,
     command_line,
     complain_of_unreadable,
+    console,
     engine_option,
     json_option,
     print_json,
@@ -75,6 +76,7 @@ def denoise(
         denoise_scans,
         plan_scans,
         remove_report,
+        show_report,
         write_scan_report,
     )
 
@@ -98,14 +100,18 @@ def denoise(
             scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
         )
     say_unreadable(done.errors)
+    found: dict[str, Any] = {}
     if report:
-        write_scan_report(done, scans, jpeg=jpeg, command=command_line())
+        found = write_scan_report(done, scans, jpeg=jpeg, command=command_line())
     else:
         remove_report(f"{output}/report.json")
     if as_json:
         print_json(done.to_dict())
     else:
         _say(done)
+        if found:
+            show_report(found, console())
+            click.echo(f"before and after -> {output}/report.html")
     complain_of_unreadable(done.errors, f"see {output}/pages.csv.errors.csv")
 
 
@@ -113,6 +119,3 @@ def _say(done: DenoiseSummary) -> None:
     rate = f", {done.megapixels / done.seconds:.2f} MP/s" if done.megapixels else ""
     resumed = f", {done.resumed} of them done before" if done.resumed else ""
     click.echo(f"{done.pages} pages in {done.files} files{resumed}; {done.megapixels} MP{rate} -> {done.output}")
-    for row in done.look_first:
-        what = "left as it was" if row["action"] == "reverted" else f"{row['reverted']:.1%} of it put back"
-        click.echo(f"look at {row['path']}, page {row['page']}: {what}")

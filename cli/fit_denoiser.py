@@ -56,7 +56,7 @@ def fit_denoiser(
         raise UsageError(f"DATA {data!r} goes with --degrade; the folders of scans are named by the options alone")
     run = Path(output) if output else new_folder("denoiser-ladder")
     with no_empty_run(run), progress_bar("fitting") as progress:
-        prepare_run(run, resume=False)
+        prepare_run(run, resume=False, kind="denoiser")
         source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
         say_unreadable(source.errors)
         say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")

@@ -91,7 +91,7 @@ def score(
         if found:
             show_report(found, console())
             click.echo(f"what stands out -> {output}.report.html")
-    if summary.note:
+    if summary.note and (as_json or not found):  # the report has said it
         say(f"note: {summary.note}")
     say_unreadable(summary.errors)
     complain_of_unreadable(summary.errors, f"see {output}.errors.csv")

@@ -97,3 +97,13 @@ def test_reports_of_different_kinds_do_not_stand_side_by_side(tmp_path, monkeypa
         compare_reports([tmp_path / "x", tmp_path / "y"])
     with pytest.raises(UsageError, match="scores cannot"):
         compare_reports([tmp_path / "y", tmp_path / "y"])
+
+
+def test_benchmarks_side_by_side_need_not_have_the_same_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaeguard.reporting.page.page", lambda _: "")
+    for name in ("x", "y"):
+        row = {"data": name, "case": None, "method": "guided", "score": "score", "kind": None, "roc_auc": {"mean": 0.9}}
+        write_report(tmp_path / name / "report.json", {**heading("benchmark", name), "means": [row], "spec": {}})
+    found = compare_reports([tmp_path / "x", tmp_path / "y"])
+    assert [run["values"] for run in found["runs"]] == [[0.9, None], [None, 0.9]]
+    assert verdict(found).headline == "Side by side"

@@ -17,6 +17,7 @@ from vaeguard.reporting.report_file import (
     report_path,
     write_report,
 )
+from vaeguard.runs import prepare_run
 
 EVIL = "<script>alert(1)</script>\n\"'&<!--\u2028 ]]>"
 
@@ -99,6 +100,12 @@ def test_a_report_of_another_kind_is_not_overwritten(tmp_path):
     check_place(tmp_path / "none.json", "fit")
     remove_report(tmp_path / "report.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fit_is_refused_there_before_any_work(tmp_path):
+    write_report(tmp_path / "report.json", comparison())
+    with pytest.raises(UsageError, match="is the report of a comparison"):
+        prepare_run(tmp_path, resume=False)
 
 
 def test_a_report_that_is_not_whole_is_refused_and_keeps_its_page(tmp_path):

@@ -118,7 +118,7 @@ def fit_denoiser(
     """
     started = time.perf_counter()
     spec, run = spec or DenoiserSpec(), Path(run)
-    prepare_run(run, resume=False)
+    prepare_run(run, resume=False, kind="denoiser")
     device = pick_device(spec.device)
     with torch_settings(spec.seed, device, spec.threads):
         try:

@@ -72,16 +72,21 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
     raise VaeguardError(f"{str(runs)!r} is full of runs of this second; name a folder with -o")
 
 
-def prepare_run(run: Path, *, resume: bool) -> None:
+def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
     """Make sure, before any work, that `run` can be written to and holds nothing that would be lost.
+
+    `kind` is that of the report which will be written.
 
     Raises
     ------
     UsageError
-        A finished or interrupted fit is there already.
+        A finished or interrupted fit is there already, or the report of something else.
     VaeguardError
         The folder cannot be written.
     """
+    from vaeguard.reporting.report_file import JSON_NAME, check_place
+
+    check_place(run / JSON_NAME, kind)
     if (run / MODEL_NAME).exists():
         raise UsageError(f"{str(run)!r} holds a finished model; choose another folder with -o, or delete this one")
     if (run / CHECKPOINT_NAME).exists() and not resume:

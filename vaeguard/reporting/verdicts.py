@@ -190,9 +190,9 @@ def _denoiser(report: Report) -> Verdict:
 
 
 def _comparison(report: Report) -> Verdict:
-    runs = sorted(report["runs"], key=lambda run: -run["values"][0])
     if report["of"] != "evaluation":
         return Verdict("Side by side", "What differs between them, and what came of it.")
+    runs = sorted(report["runs"], key=lambda run: -run["values"][0])
     (best, low, _), (second, _, high) = runs[0]["values"][:3], runs[1]["values"][:3]
     clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
     other = {"data", "normal classes"} & set(report["differences"])
