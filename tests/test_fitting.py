@@ -440,6 +440,8 @@ def test_classes_of_vectors_guide_too():
     [
         ({"model": ModelSpec(kind="conv")}, "--model mlp"),
         ({"model": ModelSpec(likelihood="bernoulli")}, "--likelihood gaussian"),
+        ({"model": ModelSpec(likelihood="continuous-bernoulli")}, "--likelihood gaussian"),
+        ({"training": TrainSpec(binarise=True)}, "--likelihood bernoulli"),
         ({"training": TrainSpec(augment_shift=1)}, "--augment"),
         ({"training": TrainSpec(augment_warp=0.5)}, "--augment"),
         ({"training": TrainSpec(input_noise=0.1)}, "--input-noise"),
@@ -448,6 +450,30 @@ def test_classes_of_vectors_guide_too():
 def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
     with pytest.raises(UsageError, match=message):
         vaeguard.fit(table(), **settings)
+
+
+def test_binarised_pixels_are_black_or_white_and_drawn_anew(monkeypatch):
+    seen = []
+
+    def losses(vae, image, target, *others):
+        assert torch.equal(image, target)
+        seen.append(target)
+        return objective_losses(vae, image, target, *others)
+
+    objective_losses = vaeguard.training.losses
+    monkeypatch.setattr("vaeguard.training.losses", losses)
+    grey = np.full((40, 1, 8, 8), 51, np.uint8)
+    vaeguard.fit(grey, model=SMALL, training=replace(QUICK, epochs=4, binarise=True))
+    assert all(set(target.unique().tolist()) == {0.0, 1.0} for target in seen)
+    assert torch.cat(seen).mean().item() == pytest.approx(51 / 255, abs=0.01)
+    assert not torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3]), "validation draws the same every epoch, so that epochs compare"
+
+
+@pytest.mark.parametrize("model", [ModelSpec(likelihood="gaussian"), ModelSpec(patch=4)])
+def test_binarised_pixels_are_for_the_bernoulli_likelihood(model):
+    with pytest.raises(UsageError, match="--binarise"):
+        vaeguard.fit(bars(60)[0], model=model, training=replace(QUICK, binarise=True))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaeguard.likelihoods import MIN_SIGMA, Bernoulli, Gaussian, likelihood, raw_channels
+from vaeguard.likelihoods import MIN_SIGMA, Bernoulli, ContinuousBernoulli, Gaussian, likelihood, raw_channels
 from vaeguard.spec import ModelSpec
 
 
@@ -20,6 +20,29 @@ def test_bernoulli_probabilities_of_both_values_sum_to_one():
     torch.testing.assert_close(head.log_prob(ones).exp() + head.log_prob(0 * ones).exp(), ones)
 
 
+@pytest.mark.parametrize("logit", [-200, -5, -0.31, -0.29, -1e-4, 0, 1e-4, 0.29, 0.31, 5, 200])
+def test_continuous_bernoulli_is_a_density_with_the_mean_that_it_states(logit):
+    head = ContinuousBernoulli(torch.tensor(float(logit), dtype=torch.float64))
+    grid = torch.linspace(0, 1, 200_001, dtype=torch.float64)
+    density = head.log_prob(grid).exp()
+    assert torch.trapezoid(density, grid).item() == pytest.approx(1, abs=1e-5)
+    assert torch.trapezoid(density * grid, grid).item() == pytest.approx(head.mean.item(), abs=1e-5)
+
+
+def test_continuous_bernoulli_agrees_with_the_one_of_pytorch():
+    logits, image = 4 * torch.randn(200, 1, 2, 2, dtype=torch.float64), torch.rand(200, 1, 2, 2, dtype=torch.float64)
+    head = ContinuousBernoulli(logits)
+    theirs = torch.distributions.ContinuousBernoulli(logits=logits)
+    torch.testing.assert_close(head.log_prob(image), theirs.log_prob(image), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(head.mean, theirs.mean, atol=1e-5, rtol=1e-5)
+
+
+def test_continuous_bernoulli_has_finite_gradients_everywhere():
+    logits = torch.tensor([-1e4, -50, -0.1, 0, 1e-8, 0.1, 50, 1e4], requires_grad=True)
+    ContinuousBernoulli(logits).log_prob(torch.full((8,), 0.3)).sum().backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_gaussian_density_integrates_to_one():
     head = Gaussian(torch.tensor(0.3), torch.tensor(0.2))
     grid = torch.linspace(-3, 4, 20001)
@@ -33,7 +56,7 @@ def test_classic_sigma_gives_the_squared_error_and_a_constant():
     torch.testing.assert_close(-head.log_prob(image), (image - mean).square() + constant)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian-image", "gaussian-pixel"])
+@pytest.mark.parametrize("name", ["bernoulli", "continuous-bernoulli", "gaussian", "gaussian-image", "gaussian-pixel"])
 def test_samples_have_the_mean_that_the_head_states(name):
     spec = ModelSpec(likelihood=name, sigma=0.3)
     torch.manual_seed(0)

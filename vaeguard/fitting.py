@@ -150,6 +150,8 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
     if model.kind == "conv" and training.batch_size == 1:
         raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
+    if training.binarise and (model.likelihood != "bernoulli" or model.patch):
+        raise UsageError("--binarise makes pixels black or white, which is for --likelihood bernoulli without --patch")
     device = pick_device(training.device)
     training = replace(
         training,

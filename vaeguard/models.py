@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vaeguard.spec import ModelSpec
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky-relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU}
+ACTIVATIONS = {"relu": nn.ReLU, "leaky-relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "tanh": nn.Tanh}
 MAX_LOGVAR = 15.0
 """Keeps exp(logvar) finite for images far from anything seen; no trained posterior comes near it."""
 

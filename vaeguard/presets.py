@@ -43,6 +43,14 @@ PRESETS = {
         "784-400-400-20 with a learned prior mean per class, the simple conditional VAE",
         epochs=20, kind="mlp", latent=20, prior="per-class",
     ),
+    "mlp-200-200-50": Preset(
+        ModelSpec(
+            kind="mlp", hidden=(200, 200), latent=50, activation="tanh", likelihood="bernoulli", guided=False,
+            pseudo_classes=0,
+        ),
+        TrainSpec(epochs=500, batch_size=100, patience=500, binarise=True, bf16=False),
+        "784-200-200-50 on pixels drawn black or white (Burda et al., 2016): a true likelihood, trained long",
+    ),
     "patches": Preset(
         ModelSpec(kind="mlp", hidden=(256, 128), latent=16, activation="gelu", patch=16),
         TrainSpec(batch_size=256),

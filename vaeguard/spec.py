@@ -14,9 +14,9 @@ from vaeguard.errors import UsageError
 
 MODEL_KINDS = ("mlp", "conv", "ladder")
 """`ladder` is for cleaning scans, and fitted by `fit_denoiser`."""
-LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-image", "gaussian-pixel")
+LIKELIHOODS = ("bernoulli", "continuous-bernoulli", "gaussian", "gaussian-image", "gaussian-pixel")
 PRIORS = ("standard", "per-class")
-ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu")
+ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu", "tanh")
 REDUCTIONS = ("sum", "mean")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda")
@@ -62,7 +62,8 @@ class ModelSpec:
     likelihood: str | None = field(
         default=None,
         metadata={
-            "help": "p(image|latent); gaussian: fixed sigma, -image, -pixel: learned;"
+            "help": "p(image|latent); bernoulli: a true likelihood of black and white only, continuous-bernoulli: of"
+            " grey values; gaussian: fixed sigma, -image, -pixel: learned;"
             " default: bernoulli, for vectors gaussian, for patches gaussian-pixel",
             "of": LIKELIHOODS,
         },
@@ -146,8 +147,15 @@ class ModelSpec:
             )
         if vectors and self.kind == "conv":
             raise UsageError("--model conv looks at neighbouring pixels, which vectors do not have; use --model mlp")
-        if vectors and self.likelihood == "bernoulli":
-            raise UsageError("--likelihood bernoulli is for pixels from 0 to 1; vectors take --likelihood gaussian")
+        if vectors and self.likelihood in {"bernoulli", "continuous-bernoulli"}:
+            raise UsageError(
+                f"--likelihood {self.likelihood} is for pixels from 0 to 1; vectors take --likelihood gaussian"
+            )
+        if self.patch and self.likelihood == "continuous-bernoulli":
+            raise UsageError(
+                "--likelihood continuous-bernoulli is for pixels from 0 to 1, and patches are seen as contrasts; use"
+                " gaussian-pixel"
+            )
         if self.patch:
             self._check_patches(image_shape, vectors=vectors)
         labelled = len(classes) > 1
@@ -204,6 +212,10 @@ class TrainSpec:
         default=20.0, metadata={"help": "nats per nat of cross-entropy of classes and pseudo-classes"}
     )
     input_noise: float = field(default=0.0, metadata={"help": "sigma of noise on the input only: a denoising VAE"})
+    binarise: bool = field(
+        default=False,
+        metadata={"help": "learn from pixels that are on with their grey value as probability, drawn anew every epoch"},
+    )
     augment_warp: float | None = field(
         default=None,
         metadata={"help": "augmentation: smooth random deformation; default: 1 with pseudo-classes, otherwise 0"},

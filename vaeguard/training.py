@@ -227,6 +227,8 @@ def _as_seen(vae: VAE, image: Tensor) -> Tensor:
 def _forward(
     vae: VAE, target: Tensor, classes: list[Tensor | None], spec: TrainSpec, beta: float, generator: torch.Generator
 ) -> tuple[Tensor, Losses]:
+    if spec.binarise:
+        target = torch.bernoulli(target, generator=generator)
     noise = torch.randn((len(target), vae.spec.latent), generator=generator, device=target.device)
     image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
