@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,10 +19,14 @@ from .common import (
     fpr_option,
     json_option,
     model_option,
+    open_generative,
     open_test_images,
     print_json,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from vaeguard import ImageSet
 
 
 @click.command()
@@ -30,35 +35,82 @@ from .common import (
 @click.option("--normal-classes", metavar="LIST", help="Classes that are normal.  [default: those of the fit]")
 @click.option("-o", "--output", metavar="DIR", help="Folder for the report.  [default: evaluation-<data> in the run]")
 @fpr_option
+@click.option("--generative", is_flag=True, help="Measure the model as a generative one instead: likelihood, samples,"
+              " latent; on normal images only.")  # fmt: skip
+@click.option("--importance-samples", type=click.IntRange(min=1), metavar="K", help="With --generative: samples per"
+              " image for the importance-weighted bound.  [default: 5000]")  # fmt: skip
+@click.option("--bound-images", type=click.IntRange(min=0), metavar="N", help="With --generative: bounds of so many"
+              " images, drawn at random; 0: of all.  [default: 1000]")  # fmt: skip
 @engine_option
 @data_dir_option
 @download_option
 @json_option
 def evaluate(
     data: str, model: str | None, normal_classes: str | None, output: str | None, fpr: float, device: str,
-    data_dir: str | None, download: bool, as_json: bool,
+    data_dir: str | None, generative: bool, importance_samples: int | None, bound_images: int | None, download: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Measure how well a model tells anomalies from normal images.
 
     DATA is a labelled set as for fit; of a named set the official test part is taken. Says how good the score is and
     writes report.html: ROC-AUC with its 95 % interval, precision and recall, the realised false-alarm rate, every term
     beside the score, every class, and the images that tell most.
+
+    With --generative it measures the VAE itself, on normal images: the negative ELBO and the importance-weighted bound
+    in nats and bits per dimension, how near samples come to real images, and what the latent holds.
     """
-    from vaeguard import check_place, load, show_report, without_pictures, write_evaluation
+    from vaeguard import UsageError, check_place, load, write_evaluation
     from vaeguard import evaluate as evaluate_model
 
+    if generative:
+        if normal_classes:
+            raise UsageError("--generative looks at the normal classes of the fit; leave out --normal-classes")
+        _evaluate_generative(
+            data, model, output, device, data_dir, importance_samples, bound_images, download=download, as_json=as_json
+        )
+        return
+    if importance_samples is not None or bound_images is not None:
+        raise UsageError("--importance-samples and --bound-images are for --generative; add it, or leave them out")
     path = find_model(model)
     detector = load(path, device)
     images = open_test_images(data, detector, data_dir, download=download)
-    home = Path(path) if Path(path).is_dir() else Path(path).parent
-    folder = Path(output) if output else home / f"evaluation-{images.name}"
+    folder = _folder(output, path, f"evaluation-{images.name}")
     check_place(folder / "report.json", "evaluation")
     with progress_bar("scoring") as progress:
         evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, progress=progress)
-    report = write_evaluation(evaluation, folder, command=command_line())
+    _show(write_evaluation(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
+
+
+def _evaluate_generative(
+    data: str, model: str | None, output: str | None, device: str, data_dir: str | None, samples: int | None,
+    count: int | None, *, download: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from vaeguard import BOUND_IMAGES, IMPORTANCE_SAMPLES, check_place, evaluate_generative, write_generative
+
+    path = find_model(model)
+    detector = open_generative(path, device)
+    images = open_test_images(data, detector, data_dir, download=download)
+    folder = _folder(output, path, f"generative-{images.name}")
+    check_place(folder / "report.json", "generative")
+    with progress_bar("measuring") as progress:
+        evaluation = evaluate_generative(
+            detector, images, samples=IMPORTANCE_SAMPLES if samples is None else samples,
+            images=BOUND_IMAGES if count is None else count, progress=progress,
+        )  # fmt: skip
+    _show(write_generative(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
+
+
+def _folder(output: str | None, model: str, name: str) -> Path:
+    """Where the report goes: `output`, or a folder beside the model."""
+    home = Path(model) if Path(model).is_dir() else Path(model).parent
+    return Path(output) if output else home / name
+
+
+def _show(report: dict[str, Any], folder: Path, images: ImageSet, *, as_json: bool) -> None:
+    from vaeguard import show_report, without_pictures
+
     if as_json:
-        shown = without_pictures(report)
-        print_json({"output": str(folder), **shown, "errors": as_objects(images.errors)})
+        print_json({"output": str(folder), **without_pictures(report), "errors": as_objects(images.errors)})
     else:
         show_report(report, console())
         click.echo(f"every figure, curve and picture -> {folder / 'report.html'}")

@@ -116,3 +116,31 @@ def test_bad_arguments_get_one_sentence(home, arguments, message):
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_generative_evaluation_writes_its_report_and_prints_it(home):
+    arguments = ("evaluate", "-m", "plain", "--generative", "--importance-samples", "3", "--bound-images", "5")
+    done = run(home, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "of 5 normal images" in done.stdout
+    report = json.loads(run(home, *arguments, "--json").stdout)
+    assert report["samples"] == 3
+    assert report["images"] == {"normal": 536, "bounds": 5}
+    assert "pictures" not in report
+    assert (home / "plain" / "generative-digits" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-m", "plain", "--generative", "--normal-classes", "3"), "leave out --normal-classes"),
+        (("-m", "plain", "--bound-images", "5"), "are for --generative"),
+        (("-m", "plain", "--importance-samples", "5"), "are for --generative"),
+        (("-m", "model.onnx", "--generative"), "exported file"),
+    ],
+)
+def test_options_of_a_generative_evaluation_that_do_not_fit_get_one_sentence(home, arguments, message):
+    done = run(home, "evaluate", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

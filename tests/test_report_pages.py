@@ -26,7 +26,7 @@ pytestmark = [
 COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 EVIL = "<img src=x onerror=alert(1)>'\"&;.png"
 LONG = "long-" + "x" * 230 + ".png"
-KINDS = ("fit", "evaluation", "scores", "scans", "benchmark", "comparison", "denoiser")
+KINDS = ("fit", "evaluation", "generative", "scores", "scans", "benchmark", "comparison", "denoiser")
 LARGEST = 3_000_000
 
 
@@ -48,6 +48,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     (home / "digits" / "8").rename(home / "digits" / "<b>8 & 'eight'")
     (home / "digits" / "0" / ("broken\n" + EVIL)).write_text("no image")
     run(home, "evaluate", "./digits", "-m", "run", "-o", "evaluation", "--normal-classes", "0,1,2,3,4,5,6,7")
+    run(home, "evaluate", "./digits", "-m", "run", "-o", "generative", "--generative", "--importance-samples", "2")
     run(home, "score", "digits", "-m", "run", "-o", "scores.csv")
     run(home, "fit", "--normal-classes", "0-8", "--epochs", "6", "--latent", "8", "-o", "other")
     run(home, "evaluate", "-m", "other", "-o", "other-evaluation")
@@ -61,8 +62,8 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         Image.fromarray(ramp.clip(0, 255).astype(np.uint8)).save(home / "scans" / name)
     run(home, "denoise", "scans", "-o", "clean", "--uncertainty")
     run(home, "fit", "--adapt", "scans", "--steps", "2", "-o", "denoiser")
-    names = {"fit": "run/report", "evaluation": "evaluation/report", "scores": "scores.csv.report",
-             "scans": "clean/report", "benchmark": "benchmark/report", "comparison": "comparison/report",
+    names = {"fit": "run/report", "evaluation": "evaluation/report", "generative": "generative/report",
+             "scores": "scores.csv.report", "scans": "clean/report", "benchmark": "benchmark/report", "comparison": "comparison/report",
              "denoiser": "denoiser/report"}  # fmt: skip
     return {kind: home / f"{name}.html" for kind, name in names.items()}
 

@@ -34,11 +34,19 @@ if TYPE_CHECKING:
     from vaeguard.exporting import export, verify
     from vaeguard.fitting import fit
     from vaeguard.generation import embeddings, interpolate_latents, quantile_grid
+    from vaeguard.generative_evaluation import (
+        BOUND_IMAGES,
+        GenerativeEvaluation,
+        class_information,
+        evaluate_generative,
+        write_generative,
+    )
     from vaeguard.images import ImageRule, decode_image
     from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.ladder import LadderVAE
     from vaeguard.latents import STEPS, latent_units
+    from vaeguard.likelihood_bounds import IMPORTANCE_SAMPLES, Bounds, bounds
     from vaeguard.model_file import load, save
     from vaeguard.noise import grain_of
     from vaeguard.ocr import check_tesseract, read_text
@@ -62,6 +70,7 @@ if TYPE_CHECKING:
     from vaeguard.reporting.terminal import show_report
     from vaeguard.restoration import PageReport, RestoredPage, restore_page
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
+    from vaeguard.sample_quality import Judge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
@@ -75,6 +84,7 @@ _HOMES = {
     "benchmarking.report": ("BenchmarkReport",),
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
+    "likelihood_bounds": ("IMPORTANCE_SAMPLES", "Bounds", "bounds"),
     "classes": ("parse_classes",),
     "degrade": ("degrade_document",),
     "denoise_spec": ("DEGRADATIONS", "PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "DenoiserSpec", "RestoreSettings"),
@@ -93,6 +103,9 @@ _HOMES = {
     "exporting": ("export", "verify"),
     "fitting": ("fit",),
     "generation": ("embeddings", "interpolate_latents", "quantile_grid"),
+    "generative_evaluation": (
+        *("BOUND_IMAGES", "GenerativeEvaluation", "class_information", "evaluate_generative", "write_generative"),
+    ),
     "images": ("ImageRule", "decode_image"),
     "inputs": ("read_list",),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
@@ -114,6 +127,7 @@ _HOMES = {
     "reporting.terminal": ("show_report",),
     "restoration": ("PageReport", "RestoredPage", "restore_page"),
     "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
+    "sample_quality": ("Judge", "frechet_distance"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": ("DEFAULT_FPR", "DEVICES", "ENGINE_DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
@@ -126,16 +140,19 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BENCHMARKS",
+    "BOUND_IMAGES",
     "DEFAULT_FPR",
     "DEGRADATIONS",
     "DEVICES",
     "ENGINE_DEVICES",
+    "IMPORTANCE_SAMPLES",
     "PAPERS",
     "PRESETS",
     "RESTORE_KINDS",
     "STEPS",
     "BenchmarkReport",
     "BenchmarkSpec",
+    "Bounds",
     "DenoiseOutputs",
     "DenoiseSummary",
     "Denoiser",
@@ -145,10 +162,12 @@ __all__ = [
     "DetectorInfo",
     "DirectDenoiser",
     "FittedDenoiser",
+    "GenerativeEvaluation",
     "ImageRule",
     "ImageSet",
     "InputsSkippedError",
     "Inspection",
+    "Judge",
     "LadderVAE",
     "ModelSpec",
     "PageReport",
@@ -164,10 +183,12 @@ __all__ = [
     "UsageError",
     "VaeguardError",
     "benchmark",
+    "bounds",
     "calibration_images",
     "check_place",
     "check_table_path",
     "check_tesseract",
+    "class_information",
     "compare_reports",
     "decode_image",
     "default_output",
@@ -179,6 +200,7 @@ __all__ = [
     "embeddings",
     "environment",
     "evaluate",
+    "evaluate_generative",
     "examine",
     "export",
     "finite",
@@ -186,6 +208,7 @@ __all__ = [
     "fit_denoiser",
     "fit_spread",
     "fpr_note",
+    "frechet_distance",
     "from_array",
     "from_dict",
     "grain_of",
@@ -233,6 +256,7 @@ __all__ = [
     "without_pictures",
     "write_denoiser",
     "write_evaluation",
+    "write_generative",
     "write_images",
     "write_report",
     "write_scan_report",

@@ -182,7 +182,7 @@ def evaluate(
         A score is not a number.
     """
     check_fpr(fpr)
-    image_set, note = _without_fitted(detector.info, image_set)
+    image_set, note = unseen(detector.info, image_set)
     if image_set.labels is None:
         raise UsageError(f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class")
     if normal_classes is not None:
@@ -244,7 +244,8 @@ def _threshold(inspection: Inspection, fpr: float) -> float | None:
     return float(flagged.min()) if len(flagged) else None
 
 
-def _without_fitted(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
+def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
+    """The images that the model was not fitted on, and what to beware of where some were."""
     record: Any = info.record
     if image_set.labels is None or record.get("data", {}).get("fingerprint") != image_set.fingerprint:
         return image_set, None

@@ -55,25 +55,35 @@ def fit_report(
     normal = ", ".join(record["normal_classes"])
     what = "autoencoder" if record["model"]["autoencoder"] else "VAE"
     title = f"{data['name']}: {record['model']['kind']} {what}" + (f", normal {normal}" if normal else "")
-    order = np.argsort(-(units.variance if record["model"]["autoencoder"] else units.rate), kind="stable")
     pictures = {f"epoch-{name}": {"strip": strip(images)} for name, images in epochs.items()}
     if units.traversals is not None:
         drawn = zip(units.traversed.tolist(), units.traversals, strict=True)
         pictures |= {f"unit-{unit}": {"strip": strip(images)} for unit, images in drawn}
-    facts = [
-        {"unit": unit, "rate": float(units.rate[unit]), "variance": float(units.variance[unit]),
-         "active": bool(units.active[unit])}
-        for unit in order.tolist()
-    ]  # fmt: skip
     return {
         **heading("fit", title, command=command, device=record["training"]["device"]),
         **{key: value for key, value in record.items() if key != "kind"},
         "history": [dict(row) for row in history],
         "advice": [diverged] if diverged else advice(record, history),
-        "latents": {"units": facts, "traversed": units.traversed.tolist() if units.traversals is not None else []},
+        "latents": {
+            "units": unit_facts(units),
+            "traversed": units.traversed.tolist() if units.traversals is not None else [],
+        },
         "epochs": list(epochs),
         "pictures": pictures,
     }
+
+
+def unit_facts(units: LatentUnits) -> list[dict[str, Any]]:
+    """Each unit of the latent with its rate, nats, variance and whether it is active; the highest rate first.
+
+    An autoencoder has no rate: there the greatest variance comes first.
+    """
+    order = np.argsort(-(units.rate if units.rate.any() else units.variance), kind="stable")
+    return [
+        {"unit": unit, "rate": float(units.rate[unit]), "variance": float(units.variance[unit]),
+         "active": bool(units.active[unit])}
+        for unit in order.tolist()
+    ]  # fmt: skip
 
 
 def strip(images: Pixels) -> str:

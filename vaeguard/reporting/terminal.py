@@ -45,6 +45,12 @@ def _evaluation(report: Report) -> Iterable[RenderableType]:
     yield _classes(report)
 
 
+def _generative(report: Report) -> Iterable[RenderableType]:
+    low, high = report["histogram"]["edges"][0], report["histogram"]["edges"][-1]
+    yield f"nats per image {low:.1f} {sparkline(report['histogram']['counts'])} {high:.1f}"
+    yield f"rate of each unit {sparkline(unit['rate'] for unit in report['latents']['units'])}"
+
+
 def _classes(report: Report) -> RenderableType:
     from rich.markup import escape
     from rich.table import Table
@@ -147,6 +153,7 @@ def sparkline(values: Iterable[float | None]) -> str:
 
 _PARTS: dict[str, Callable[[Report], Iterable[RenderableType]]] = {
     "evaluation": _evaluation,
+    "generative": _generative,
     "fit": _fit,
     "benchmark": _benchmark,
     "scores": _scores,

@@ -108,6 +108,26 @@ def _fit(report: Report) -> Verdict:
                    "fair" if advice else "good")  # fmt: skip
 
 
+def _generative(report: Report) -> Verdict:
+    bound, elbo, latents = report["neg_iwae"], report["neg_elbo"], report["latents"]
+    error = "" if bound["standard_error"] is None else f" ± {bound['standard_error']:.2f}"
+    of = "binary pixel" if report["pixels"] == "binarised" else "8-bit pixel and channel"
+    sentence = (
+        f"−log p(x) of {report['images']['bounds']:,} normal images is at most {bound['mean']:.2f}{error} nats by the"
+        f" importance-weighted bound over {report['samples']:,} samples, {report['bits_per_dimension']:.3f} bits per"
+        f" {of}; the negative ELBO is {elbo['mean']:.2f}. {latents['active']} of {len(latents['units'])} latent units"
+        " are active."
+    )
+    if report["quality"]:
+        distances = {row["origin"]: row["distance"] for row in report["quality"]["distances"]}
+        sentence += (
+            f" Samples of the prior lie {distances['prior']:.1f} from real images, samples around real ones"
+            f" {distances['aggregate']:.1f}, other real images {distances['real']:.1f}."
+        )
+    notes = tuple(report["notes"])
+    return Verdict("How well the VAE describes normal images", sentence, notes, "fair" if notes else "plain")
+
+
 def _benchmark(report: Report) -> Verdict:
     cells = report["cells"]
     notes = []
@@ -203,6 +223,7 @@ def _comparison(report: Report) -> Verdict:
 
 _VERDICTS: dict[str, Callable[[Report], Verdict]] = {
     "evaluation": _evaluation,
+    "generative": _generative,
     "fit": _fit,
     "benchmark": _benchmark,
     "scores": _scores,

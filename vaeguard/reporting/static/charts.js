@@ -143,6 +143,20 @@ const charts = {
   latents: (width) => [plot(width, { height: 220, marginLeft: 52, x: { label: "latent unit, by rate →", axis: null }, y: { label: "↑ rate, nats", ...grid }, marks: [
     Plot.barY(report.latents.units, { x: (_, i) => i, y: "rate", fill: (unit) => unit.active ? NORMAL : OTHER, title: (unit) => `unit ${unit.unit}: ${unit.rate.toFixed(3)} nats` }), Plot.ruleY([0])] }),
     legend([["active", NORMAL], ["inactive", OTHER]])],
+  bounds: (width) => {
+    const found = report.histogram, total = d3.sum(found.counts) || 1;
+    const rows = found.counts.map((each, i) => ({ x1: found.edges[i], x2: found.edges[i + 1], share: each / total }));
+    return [plot(width, { height: 240, x: { label: "−log p(x), nats per image, at most →" }, y: { label: "↑ share of images", tickFormat: percent, ...grid }, marks: [
+      Plot.rectY(rows, { x1: "x1", x2: "x2", y: "share", fill: NORMAL, fillOpacity: 0.6 }), Plot.ruleY([0])] })];
+  },
+  correlation: (width) => {
+    const found = report.latents.correlated, side = Math.min(width, 460);
+    const cells = found.values.flatMap((row, i) => row.map((value, j) => ({ x: `${found.units[j]}`, y: `${found.units[i]}`, value })));
+    const names = found.units.map((unit) => `${unit}`);
+    return [plot(side, { height: side, marginBottom: 52, padding: 0, x: { label: "unit", domain: names, tickRotate: -90 }, y: { label: "unit", domain: names },
+      color: { type: "diverging", scheme: "PuOr", domain: [-1, 1] },
+      marks: [Plot.cell(cells, { x: "x", y: "y", fill: "value", title: (d) => `units ${d.y} and ${d.x}: ${d.value.toFixed(2)}` })] })];
+  },
   batch: (width) => {
     const kinds = report.histogram.counts.calibration ? [["calibration", NORMAL], ["batch", ANOMALOUS]] : [["batch", ANOMALOUS]];
     return [overlaid(width, report.histogram, kinds, report.threshold), legend(kinds.map(([kind, colour]) => [`${kind === "batch" ? "this batch" : "normal calibration images"} (${count(d3.sum(report.histogram.counts[kind]))})`, colour]))];

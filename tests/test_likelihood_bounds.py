@@ -12,8 +12,8 @@ import torch
 from toy import bars
 
 import vaeguard
-from vaeguard.bounds import as_observed, bounds
 from vaeguard.errors import UsageError
+from vaeguard.likelihood_bounds import as_observed, bounds
 
 QUICK = vaeguard.TrainSpec(epochs=150, kl_warmup=50, batch_size=32, learning_rate=3e-3, threads=1)
 SMALL = {"kind": "mlp", "hidden": (16,), "latent": 2, "pseudo_classes": 0, "guided": False}
