@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import vaeguard
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -39,6 +44,13 @@ def _line(cells: list[str]) -> str:
 
 def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def spread(values: npt.ArrayLike, digits: int = 3) -> str:
+    """Mean ± standard deviation over seeds; of a single one the value."""
+    found = np.asarray(values, float)
+    mean = f"{found.mean():.{digits}f}"
+    return f"{mean} ± {found.std(ddof=1):.{digits}f}" if len(found) > 1 else mean
 
 
 def data_dir() -> Path:

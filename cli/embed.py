@@ -6,8 +6,11 @@ from typing import Literal
 
 import click
 
+from vaeguard import PROJECTIONS
+
 from .common import (
     as_objects,
+    command_line,
     complain_of_unreadable,
     data_dir_option,
     device_option,
@@ -26,25 +29,35 @@ from .common import (
 @click.option("-o", "--output", default="latents.parquet", show_default=True, help="Table: .parquet, .csv or .jsonl.")
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True,
               help="Part of a named set.")  # fmt: skip
+@click.option("--plot", type=click.Choice(PROJECTIONS), help="Also draw every image as a point, into a report"
+              " beside the table; a latent of two units as it is.")  # fmt: skip
 @device_option
 @data_dir_option
 @download_option
 @json_option
 def embed(
-    data: str, model: str | None, output: str, split: Literal["train", "test"], device: str, data_dir: str | None, *,
-    download: bool, as_json: bool,
+    data: str, model: str | None, output: str, split: Literal["train", "test"], plot: str | None, device: str,
+    data_dir: str | None, *, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the latent of every image of DATA: mean and log-variance of each unit, and the class, where known."""
-    from vaeguard import check_table_path, embeddings, write_table
+    import numpy as np
+
+    from vaeguard import check_table_path, embeddings, write_embedding_report, write_table
 
     check_table_path(output)
     detector = open_generative(model, device)
     images = open_images_for(data, detector, data_dir, split=split, download=download)
     columns = embeddings(detector, images)
     write_table(output, columns)
+    page = None
+    if plot:
+        means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
+        page = write_embedding_report(output, images, means, plot, command=command_line())
     if as_json:
-        print_json({"output": output, "images": len(images), "columns": list(columns),
+        print_json({"output": output, "images": len(images), "columns": list(columns), "report": page and str(page),
                     "errors": as_objects(images.errors)})  # fmt: skip
     else:
         click.echo(f"{len(images)} latents of {detector.graph.vae.spec.latent} units -> {output}")
+        if page:
+            click.echo(f"where they lie -> {page}")
     complain_of_unreadable(images.errors, "they are listed above")

@@ -24,26 +24,31 @@ from .common import (
 @model_option
 @click.option("-o", "--output", default="reconstructions.png", show_default=True, help="Picture to write.")
 @click.option("-n", "count", type=click.IntRange(1, 20), default=4, show_default=True, help="Images of each kind.")
+@click.option("--by", default="score", show_default=True, metavar="TERM", help="Order by the score or by one of its"
+              " terms: recon_error shows the best and the worst reconstructions.")  # fmt: skip
 @engine_option
 @data_dir_option
 @download_option
 @json_option
 def reconstruct(
-    data: str, model: str | None, output: str, count: int, device: str, data_dir: str | None, download: bool,
+    data: str, model: str | None, output: str, count: int, by: str, device: str, data_dir: str | None, download: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Draw input, restoration and heatmap of the least, the middling and the most anomalous images of DATA."""
-    from vaeguard import draw_reconstructions, load, pick_examples, score_set
+    from vaeguard import UsageError, draw_reconstructions, load, pick_examples, score_set
 
     check_picture(output)
     detector = load(find_model(model), device)
+    if by not in {"score", *detector.info.term_names}:
+        raise UsageError(f"--by {by!r} is no term of this model; it has score, {', '.join(detector.info.term_names)}")
     images = open_test_images(data, detector, data_dir, download=download)
-    rows = pick_examples(score_set(detector, images).score, 3 * count)
+    found = score_set(detector, images)
+    rows = pick_examples(found.score if by == "score" else found.terms[by], 3 * count)
     chosen = images.images[rows]
     paths = [images.paths[row] for row in rows]
     draw_reconstructions(output, chosen, detector.inspect(chosen, pictures=True), range(len(rows)), paths)
     if as_json:
         print_json({"output": output, "images": paths, "errors": as_objects(images.errors)})
     else:
-        click.echo(f"{len(rows)} of {len(images.images)} images, least to most anomalous -> {output}")
+        click.echo(f"{len(rows)} of {len(images.images)} images, by {by}, lowest to highest -> {output}")
     complain_of_unreadable(images.errors, "they are listed above")

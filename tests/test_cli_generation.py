@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import ndtr
+from sklearn.decomposition import PCA
 
 import vaeguard
 
@@ -144,3 +146,28 @@ def test_options_of_a_generative_evaluation_that_do_not_fit_get_one_sentence(hom
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_embedding_is_drawn_beside_its_table(home):
+    done = run(home, "embed", "digits", "-m", "plain", "-o", "drawn.csv", "--plot", "pca", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["report"] == "drawn.csv.report.html"
+    report = json.loads((home / "drawn.csv.report.json").read_text())
+    table = pd.read_csv(home / "drawn.csv")
+    means = table[[name for name in table if name.startswith("mean_")]].to_numpy()
+    assert report["points"]["path"] == list(table["path"])
+    assert report["explained"] == pytest.approx(PCA(2).fit(means).explained_variance_ratio_.sum(), abs=1e-6)
+    spread = np.ptp(np.stack([report["points"]["x"], report["points"]["y"]]), 1)
+    np.testing.assert_allclose(spread, np.ptp(PCA(2).fit_transform(means), 0), atol=0.01)
+
+
+def test_reconstructions_come_in_the_order_of_a_term(home):
+    scores = run(home, "score", "digits", "-m", "plain", "-o", "by.csv", "--no-report")
+    assert scores.returncode == 0, scores.stderr
+    done = run(home, "reconstruct", "digits", "-m", "plain", "--by", "recon_error", "-n", "2", "--json", "-o", "by.png")
+    table = pd.read_csv(home / "by.csv").sort_values("recon_error")
+    drawn = [Path(path).stem for path in json.loads(done.stdout)["images"]]
+    assert drawn[:2] + drawn[-2:] == [Path(path).stem for path in [*table["path"][:2], *table["path"][-2:]]]
+    wrong = run(home, "reconstruct", "digits", "-m", "plain", "--by", "nothing", "-o", "by.png")
+    assert wrong.returncode == 2
+    assert "--by 'nothing' is no term" in wrong.stderr

@@ -26,7 +26,7 @@ pytestmark = [
 COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 EVIL = "<img src=x onerror=alert(1)>'\"&;.png"
 LONG = "long-" + "x" * 230 + ".png"
-KINDS = ("fit", "evaluation", "generative", "scores", "scans", "benchmark", "comparison", "denoiser")
+KINDS = ("fit", "evaluation", "generative", "embedding", "scores", "scans", "benchmark", "comparison", "denoiser")
 LARGEST = 3_000_000
 
 
@@ -50,6 +50,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     run(home, "evaluate", "./digits", "-m", "run", "-o", "evaluation", "--normal-classes", "0,1,2,3,4,5,6,7")
     run(home, "evaluate", "./digits", "-m", "run", "-o", "generative", "--generative", "--importance-samples", "2")
     run(home, "score", "digits", "-m", "run", "-o", "scores.csv")
+    run(home, "embed", "./digits", "-m", "run", "-o", "latents.csv", "--plot", "pca")
     run(home, "fit", "--normal-classes", "0-8", "--epochs", "6", "--latent", "8", "-o", "other")
     run(home, "evaluate", "-m", "other", "-o", "other-evaluation")
     run(home, "report", "--compare", "evaluation", "other-evaluation", "-o", "comparison")
@@ -63,8 +64,9 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     run(home, "denoise", "scans", "-o", "clean", "--uncertainty")
     run(home, "fit", "--adapt", "scans", "--steps", "2", "-o", "denoiser")
     names = {"fit": "run/report", "evaluation": "evaluation/report", "generative": "generative/report",
-             "scores": "scores.csv.report", "scans": "clean/report", "benchmark": "benchmark/report", "comparison": "comparison/report",
-             "denoiser": "denoiser/report"}  # fmt: skip
+             "embedding": "latents.csv.report",
+             "scores": "scores.csv.report", "scans": "clean/report", "benchmark": "benchmark/report",
+             "comparison": "comparison/report", "denoiser": "denoiser/report"}  # fmt: skip
     return {kind: home / f"{name}.html" for kind, name in names.items()}
 
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from vaeguard.presets import PRESETS, preset
     from vaeguard.provenance import environment
     from vaeguard.reporting.comparison import compare_reports
+    from vaeguard.reporting.embedding import write_embedding_report
     from vaeguard.reporting.report_file import (
         check_place,
         finite,
@@ -73,7 +74,16 @@ if TYPE_CHECKING:
     from vaeguard.sample_quality import Judge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
-    from vaeguard.spec import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
+    from vaeguard.spec import (
+        DEFAULT_FPR,
+        DEVICES,
+        ENGINE_DEVICES,
+        PROJECTIONS,
+        ModelSpec,
+        TrainSpec,
+        from_dict,
+        to_dict,
+    )
     from vaeguard.tables import check_table_path, write_table
     from vaeguard.training import TrainingWarning
     from vaeguard.triton import write_triton
@@ -118,6 +128,7 @@ _HOMES = {
     "pictures": ("draw_grid", "draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
     "reporting.comparison": ("compare_reports",),
+    "reporting.embedding": ("write_embedding_report",),
     "reporting.report_file": (
         *("check_place", "finite", "read_report", "remake_page", "remove_report", "report_path"),
         *("without_pictures", "write_report"),
@@ -130,7 +141,16 @@ _HOMES = {
     "sample_quality": ("Judge", "frechet_distance"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
-    "spec": ("DEFAULT_FPR", "DEVICES", "ENGINE_DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
+    "spec": (
+        "DEFAULT_FPR",
+        "DEVICES",
+        "ENGINE_DEVICES",
+        "PROJECTIONS",
+        "ModelSpec",
+        "TrainSpec",
+        "from_dict",
+        "to_dict",
+    ),
     "tables": ("check_table_path", "write_table"),
     "training": ("TrainingWarning",),
     "triton": ("write_triton",),
@@ -148,6 +168,7 @@ __all__ = [
     "IMPORTANCE_SAMPLES",
     "PAPERS",
     "PRESETS",
+    "PROJECTIONS",
     "RESTORE_KINDS",
     "STEPS",
     "BenchmarkReport",
@@ -255,6 +276,7 @@ __all__ = [
     "watch_files",
     "without_pictures",
     "write_denoiser",
+    "write_embedding_report",
     "write_evaluation",
     "write_generative",
     "write_images",

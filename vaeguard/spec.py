@@ -19,6 +19,8 @@ PRIORS = ("standard", "per-class")
 ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu", "tanh")
 REDUCTIONS = ("sum", "mean")
 SCHEDULES = ("constant", "cosine")
+PROJECTIONS = ("pca", "tsne")
+"""How latents of many units become points in a plane."""
 DEVICES = ("auto", "cpu", "cuda")
 ENGINE_DEVICES = (*DEVICES, "tensorrt")
 """Where an exported model can run."""

@@ -159,5 +159,6 @@ _PARTS: dict[str, Callable[[Report], Iterable[RenderableType]]] = {
     "scores": _scores,
     "scans": _scans,
     "denoiser": _fit_of_denoiser,
+    "embedding": lambda _: (),
     "comparison": _comparison,
 }

@@ -209,6 +209,17 @@ def _denoiser(report: Report) -> Verdict:
     return Verdict("Cleans" if gain > 0 else "Makes it worse", sentence, (), "good" if gain > 0 else "poor")
 
 
+def _embedding(report: Report) -> Verdict:
+    how = {
+        "none": "as they are",
+        "tsne": "in a plane by t-SNE",
+        "pca": "in the plane of their two principal components",
+    }
+    sentence = f"{report['images']:,} latents of {report['units']} units, {how[report['projection']]}"
+    kept = "" if report["explained"] is None else f", which holds {_share(report['explained'])} of their variance"
+    return Verdict("Where images lie in the latent", f"{sentence}{kept}.")
+
+
 def _comparison(report: Report) -> Verdict:
     if report["of"] != "evaluation":
         return Verdict("Side by side", "What differs between them, and what came of it.")
@@ -229,5 +240,6 @@ _VERDICTS: dict[str, Callable[[Report], Verdict]] = {
     "scores": _scores,
     "scans": _scans,
     "denoiser": _denoiser,
+    "embedding": _embedding,
     "comparison": _comparison,
 }

@@ -97,6 +97,12 @@ function stepChart(width, name, label) {
   return plot(width, { height: 240, x: { label: "step →" }, y: { label: `↑ ${label}`, ...grid }, marks: [Plot.line(report.history, { x: "step", y: name, stroke: NORMAL, strokeWidth: 1.8 })] });
 }
 
+// Classes beyond the colours come round again with another symbol.
+const SYMBOLS = ["circle", "triangle", "square", "star", "diamond"];
+const classColour = (number) => d3.schemeTableau10[number % 10];
+const planeAxes = { x: { label: null, ticks: 5 }, y: { label: null, ticks: 5, grid: true } };
+const pointRows = () => report.points.x.map((x, at) => ({ at, x, y: report.points.y[at], class: report.points.class ? report.points.class[at] : null, path: report.points.path[at] }));
+
 const runsOf = () => report.kind === "comparison" ? report.runs : [{ history: report.history, best: report.best_epoch.epoch }];
 
 function simpleMeasure(width, name) {
@@ -156,6 +162,19 @@ const charts = {
     return [plot(side, { height: side, marginBottom: 52, padding: 0, x: { label: "unit", domain: names, tickRotate: -90 }, y: { label: "unit", domain: names },
       color: { type: "diverging", scheme: "PuOr", domain: [-1, 1] },
       marks: [Plot.cell(cells, { x: "x", y: "y", fill: "value", title: (d) => `units ${d.y} and ${d.x}: ${d.value.toFixed(2)}` })] })];
+  },
+  points: (width) => {
+    const rows = pointRows(), names = report.classes;
+    const colour = (row) => names.length ? classColour(row.class) : NORMAL;
+    return [plot(width, { height: Math.min(640, width), ...planeAxes, marks: [
+      Plot.dot(rows, { x: "x", y: "y", r: 2.5, fill: colour, fillOpacity: 0.75, symbol: (row) => SYMBOLS[Math.floor((row.class ?? 0) / 10) % SYMBOLS.length], title: (row) => names.length ? `${names[row.class]}: ${row.path}` : row.path })] }),
+      ...(names.length ? [legend(names.map((name, i) => [name, classColour(i)]))] : [])];
+  },
+  point_pictures: (width) => {
+    const rows = pointRows().filter((_, i) => report.pictured.includes(i)), size = Math.max(16, Math.min(32, width / 28));
+    const sources = [...document.querySelectorAll("[data-point]")];
+    return [plot(width, { height: Math.min(640, width), ...planeAxes, marks: [
+      Plot.image(rows, { x: "x", y: "y", width: size, height: size, src: (row) => (sources.find((image) => image.dataset.point === `${row.at}`) || {}).src, title: "path" })] })];
   },
   batch: (width) => {
     const kinds = report.histogram.counts.calibration ? [["calibration", NORMAL], ["batch", ANOMALOUS]] : [["batch", ANOMALOUS]];
