@@ -16,11 +16,13 @@ from benchmarks.common import data_dir, spread, write_result
 
 JUDGED_ON = 20_000
 PRESET = vaeguard.preset("mlp-per-class")
+GUIDED = vaeguard.ModelSpec(kind="mlp", latent=20, prior="per-class")
 FITS = {
     "vaeguard fit --preset mlp-per-class": (PRESET.model, PRESET.training),
-    "vaeguard fit --model mlp --latent 20 --prior per-class": (
-        vaeguard.ModelSpec(kind="mlp", latent=20, prior="per-class"),
-        vaeguard.TrainSpec(),
+    "vaeguard fit --model mlp --latent 20 --prior per-class": (GUIDED, vaeguard.TrainSpec()),
+    "the same with --pseudo-classes 0 --epochs 20": (
+        replace(GUIDED, pseudo_classes=0),
+        vaeguard.TrainSpec(epochs=20),
     ),
 }
 
