@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vaeguard.checkpoint import read_checkpoint, write_checkpoint
+from vaeguard.class_table import class_table
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.graph import InferenceGraph
@@ -27,7 +28,7 @@ from vaeguard.runs import CHECKPOINT_NAME, Fitted, prepare_run, write_history, w
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
 from vaeguard.torch_detector import TorchDetector
-from vaeguard.training import DivergedError, Examples, State, start, train
+from vaeguard.training import DivergedError, Examples, State, start, train, validation_losses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +129,7 @@ def fit(
         diverged = _train(plan, examples, state, folder, settings, progress)
         if diverged and not (state.history and folder):
             raise diverged
-        detector, scores = _calibrated(plan, graph, state)
+        detector, scores = _calibrated(plan, graph, state, examples)
         if folder:
             restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
             write_run(
@@ -150,6 +151,8 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
     if model.kind == "conv" and training.batch_size == 1:
         raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
+    if training.balance and len(names) < 2:
+        raise UsageError("--balance needs at least two labelled normal classes; give class sub-folders or leave it out")
     device = pick_device(training.device)
     training = replace(
         training,
@@ -230,19 +233,27 @@ def _train(
     return None
 
 
-def _calibrated(plan: Plan, graph: InferenceGraph, state: State) -> tuple[TorchDetector, Floats]:
+def _calibrated(
+    plan: Plan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
+) -> tuple[TorchDetector, Floats]:
     """The detector, and the scores of the calibration images in their order."""
     state.vae.load_state_dict(state.best_weights)
     images, split = plan.image_set.images, plan.split
-    detector = TorchDetector(graph, _record(plan, state), plan.training.device)
+    record = _record(plan, state)
+    detector = TorchDetector(graph, record, plan.training.device)
     _fit_reference(graph, images, split.training, plan.training.seed)
     # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
     shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
-    scores = calibration.score(torch.from_numpy(ranking)).numpy()
+    scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
     calibration.to(plan.training.device)
+    if plan.model.classes:
+        losses = validation_losses(state, examples[1], plan.training)
+        record["classes"] = class_table(
+            plan.model.classes, examples, losses, split.calibration, p_values, balance=plan.training.balance
+        )
     return detector, scores
 
 
@@ -281,6 +292,7 @@ def _record(plan: Plan, state: State) -> dict[str, Any]:
         },
         "calibration": {"images": len(plan.split.calibration)},
         "best_epoch": state.history[state.best_epoch],
+        "classes": [],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "hardware": _hardware(plan.training),
     }
