@@ -27,11 +27,12 @@ from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, Fitted, prepare_run, write_history, write_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
+from vaeguard.tensorboard_log import prepare_log, tensorboard_log
 from vaeguard.torch_detector import TorchDetector
 from vaeguard.training import DivergedError, Examples, State, start, train, validation_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -72,6 +73,7 @@ def fit(
     training: TrainSpec | None = None,
     run: str | Path | None = None,
     resume: bool = False,
+    tensorboard: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> TorchDetector:
@@ -94,6 +96,9 @@ def fit(
         Run folder to write model, history, report and pictures to.
     resume : bool
         Go on from the checkpoint in `run`, if there is one.
+    tensorboard : path, optional
+        Folder of TensorBoard logs: a sub-folder with the name of the run gets the history, settings, restorations and
+        samples of every epoch, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
     command : str
         The command line, to be named in the report.
     progress : callable, optional
@@ -106,9 +111,10 @@ def fit(
     Raises
     ------
     UsageError
-        Too few normal images or groups, an unknown class, a spec that does not suit the data, a run folder in use.
+        Too few normal images or groups, an unknown class, a spec that does not suit the data, a run folder or log in
+        use.
     VaeguardError
-        Training diverged, or the run folder cannot be written.
+        Training diverged, or the run folder or log cannot be written.
     """
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
     training = training or TrainSpec()
@@ -119,6 +125,9 @@ def fit(
     folder = Path(run) if run else None
     if folder:
         prepare_run(folder, resume=resume)
+    log = None
+    if tensorboard:
+        log = prepare_log(Path(tensorboard), folder, f"{image_set.name}-{plan.model.kind}", resume=resume)
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
         graph = _graph(plan)
         state = start(graph.vae, plan.training)
@@ -126,10 +135,11 @@ def fit(
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
         if folder and resume and (folder / CHECKPOINT_NAME).exists():
             read_checkpoint(folder / CHECKPOINT_NAME, state, settings)
-        diverged = _train(plan, examples, state, folder, settings, progress)
-        if diverged and not (state.history and folder):
-            raise diverged
-        detector, scores = _calibrated(plan, graph, state, examples)
+        with tensorboard_log(log, graph, state, image_set, plan.split.validation, settings) as log_epoch:
+            diverged = _train(plan, examples, state, folder, settings, log_epoch, progress)
+            if diverged and not (state.history and folder):
+                raise diverged
+            detector, scores = _calibrated(plan, graph, state, examples)
         if folder:
             restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
             write_run(
@@ -214,6 +224,7 @@ def _train(
     state: State,
     run: Path | None,
     settings: dict[str, Any],
+    log_epoch: Callable[[State], None],
     progress: Progress | None,
 ) -> DivergedError | None:
     """Train with a checkpoint every few seconds; the error if the training diverged."""
@@ -221,6 +232,7 @@ def _train(
 
     def after_epoch(state: State) -> None:
         nonlocal written
+        log_epoch(state)
         if run and time.monotonic() - written > CHECKPOINT_SECONDS:
             write_checkpoint(run / CHECKPOINT_NAME, state, settings)
             write_history(run, state.history)
