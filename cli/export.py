@@ -22,19 +22,20 @@ from .common import find_model, fpr_option, json_option, model_option, print_jso
 )
 @fpr_option
 @click.option("--fp16", is_flag=True, help="Compute the network in float16, for GPUs.")
+@click.option("--parts", is_flag=True, help="Also write the encoder and the decoder as files of their own.")
 @click.option("--triton", metavar="DIR", help="Also write a model repository for NVIDIA Triton.")
 @tolerance_option
 @json_option
 def export(
-    model: str | None, output: str, pixels: Literal["uint8", "float32"], fpr: float, fp16: bool, triton: str | None,
-    tolerance: float | None, as_json: bool,
+    model: str | None, output: str, pixels: Literal["uint8", "float32"], fpr: float, fp16: bool, parts: bool,
+    triton: str | None, tolerance: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the model as one ONNX file: pixels in, all results out, calibration inside.
 
     The file is opened again and compared with PyTorch on calibration images of the run and on noise; it appears only if
-    every output, the order of the scores and the decisions agree.
+    every output, the order of the scores and the decisions agree. With --parts this holds for all three files.
     """
-    from vaeguard import UsageError, calibration_images, load, write_triton
+    from vaeguard import UsageError, calibration_images, load, part_paths, write_triton
     from vaeguard import export as export_model
 
     if triton and (Path(triton) / "vaeguard").exists():
@@ -44,14 +45,15 @@ def export(
     if images is None:
         say(f"note: there are no calibration images beside {path!r}; compared on noise only")
     parity = export_model(
-        load(path, "cpu"), output, images=images, pixels=pixels, fpr=fpr, fp16=fp16, tolerance=tolerance
+        load(path, "cpu"), output, images=images, pixels=pixels, fpr=fpr, fp16=fp16, tolerance=tolerance, parts=parts
     )
+    written = {part: str(place) for part, place in part_paths(output).items()} if parts else None
     if triton:
         write_triton(output, triton)
     if as_json:
-        print_json({"output": output, "triton": triton, "parity": parity.to_dict()})
+        print_json({"output": output, "parts": written, "triton": triton, "parity": parity.to_dict()})
         return
     say_parity(parity)
-    click.echo(f"exported -> {output}")
+    click.echo(f"exported -> {', '.join((output, *(written or {}).values()))}")
     if triton:
         click.echo(f"model repository -> {triton}; start it with `tritonserver --model-repository={triton}`")

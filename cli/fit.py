@@ -42,6 +42,7 @@ from .common import (
 @click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
 @click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted fit in the folder given by -o.")
+@click.option("--tensorboard", metavar="DIR", help="Log the fit for TensorBoard into DIR/<name of the run folder>.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--noisy", metavar="DIR", help="For cleaning scans: noisy images, whose clean ones --clean names.")
 @click.option("--clean", metavar="DIR", help="For cleaning scans: the clean images, named as the noisy ones.")
@@ -58,9 +59,9 @@ from .common import (
 @json_option
 def fit(
     data: str, normal_classes: str | None, output: str | None, preset_name: str | None, spec_file: str | None,
-    size: tuple[int, int] | None, channels: str | None, resume: bool, jobs: int | None, data_dir: str | None,
-    download: bool, as_json: bool, noisy: str | None, clean: str | None, degrade: str | None, adapt: str | None,
-    **settings: Any,
+    size: tuple[int, int] | None, channels: str | None, resume: bool, tensorboard: str | None,
+    jobs: int | None, data_dir: str | None, download: bool, as_json: bool, noisy: str | None, clean: str | None,
+    degrade: str | None, adapt: str | None, **settings: Any,
 ) -> None:  # fmt: skip
     """Fit a model on normal images.
 
@@ -75,7 +76,8 @@ def fit(
 
         others = {
             "normal_classes": normal_classes, "preset": preset_name, "spec": spec_file, "size": size,
-            "channels": channels, "resume": resume or None, "jobs": jobs, "download": download or None,
+            "channels": channels, "resume": resume or None, "tensorboard": tensorboard, "jobs": jobs,
+            "download": download or None,
         }  # fmt: skip
         sources = {"noisy": noisy, "clean": clean, "degrade": degrade, "adapt": adapt}
         fit_denoiser(data, output, sources, {**settings, **others}, data_dir=data_dir, as_json=as_json)
@@ -103,7 +105,7 @@ def fit(
     with warnings_on_stderr(), no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
             images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
-            command=command_line(), progress=progress,
+            tensorboard=tensorboard, command=command_line(), progress=progress,
         )  # fmt: skip
     try:
         point_latest(run)
@@ -111,6 +113,8 @@ def fit(
         say(f"note: {error}")
     record = detector.info.record | {"errors": as_objects(images.errors)}
     _print(run, record, time.monotonic() - started, as_json)
+    if tensorboard:
+        say(f"curves and pictures: tensorboard --logdir {tensorboard}")
     if note := fpr_note(detector.info, DEFAULT_FPR):
         say(f"note: {note}")
     complain_of_unreadable(images.errors, "they are listed above")

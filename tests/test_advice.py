@@ -9,8 +9,9 @@ def record(**best) -> dict:
     row = {"epoch": 1, "valid_loss": 100.0, "loss": 100.0, "valid_rate": 20.0, "active_units": 16, **best}
     return {
         "model": {"autoencoder": False, "latent": 16},
-        "training": {"beta": 1.0},
+        "training": {"beta": 1.0, "balance": False},
         "best_epoch": row,
+        "classes": [],
         "calibration": {"images": 200},
     }
 
@@ -60,3 +61,16 @@ def test_few_calibration_images_and_few_epochs_are_said():
     small["calibration"]["images"] = 30
     assert "30 normal images only" in advice(small, flat())[0]
     assert "that is a trial" in advice(record(), flat(2))[0]
+
+
+def test_unbalanced_classes_are_said_unless_they_are_drawn_alike():
+    uneven = record()
+    uneven["classes"] = [{"name": "good", "training": 500}, {"name": "rare", "training": 100}]
+    (sentence,) = advice(uneven, flat())
+    assert "good has 500 training images and rare has 100" in sentence
+    assert "--balance" in sentence
+    uneven["training"]["balance"] = True
+    assert advice(uneven, flat()) == []
+    uneven["training"]["balance"] = False
+    uneven["classes"][1]["training"] = 101
+    assert advice(uneven, flat()) == []

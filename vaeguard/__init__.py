@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import evaluate, write_evaluation
+    from vaeguard.exported_parts import part_paths
     from vaeguard.exporting import export, verify
     from vaeguard.fitting import fit
     from vaeguard.generation import embeddings, interpolate_latents, quantile_grid
@@ -110,6 +111,7 @@ _HOMES = {
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
     "evaluation": ("evaluate", "write_evaluation"),
+    "exported_parts": ("part_paths",),
     "exporting": ("export", "verify"),
     "fitting": ("fit",),
     "generation": ("embeddings", "interpolate_latents", "quantile_grid"),
@@ -246,6 +248,7 @@ __all__ = [
     "page_batches",
     "paired_elbo_loss",
     "parse_classes",
+    "part_paths",
     "photo_batches",
     "pick_examples",
     "plan_scans",

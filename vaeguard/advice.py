@@ -15,6 +15,8 @@ FEW_ACTIVE = 0.25
 COLLAPSED_RATE = 0.1
 TRIAL_EPOCHS = 5
 LEAST_CALIBRATION = 100
+UNBALANCED = 5
+"""A normal class with so many times the training images of another outweighs it."""
 
 
 def advice(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
@@ -23,7 +25,7 @@ def advice(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) ->
     Parameters
     ----------
     record : dict
-        What the model file says: `model`, `training`, `best_epoch`, `calibration`.
+        What the model file says: `model`, `training`, `best_epoch`, `classes`, `calibration`.
     history : sequence of dict
         One row per epoch, as `history.csv` has it.
     """
@@ -31,7 +33,7 @@ def advice(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) ->
     found = []
     if not model["autoencoder"]:
         found.append(collapse(best, model["latent"], training["beta"]) or _few_active(best, model["latent"]))
-    found += [_over_fitting(best, history), _stopped_early(history), _few_calibration(record)]
+    found += [_over_fitting(best, history), _stopped_early(history), _unbalanced(record), _few_calibration(record)]
     return [sentence for sentence in found if sentence]
 
 
@@ -78,6 +80,17 @@ def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:
     return (
         f"stopped too early: over the last tenth of the epochs the validation loss still fell by {fell:.3g} nats; try"
         f" --epochs {2 * len(history)}"
+    )
+
+
+def _unbalanced(record: Mapping[str, Any]) -> str:
+    by_size = sorted(record["classes"], key=lambda row: int(row["training"]))
+    if not by_size or record["training"]["balance"] or by_size[-1]["training"] < UNBALANCED * by_size[0]["training"]:
+        return ""
+    least, most = by_size[0], by_size[-1]
+    return (
+        f"unbalanced classes: {most['name']} has {most['training']} training images and {least['name']} has"
+        f" {least['training']}; if both matter alike, try --balance, which draws every class equally often"
     )
 
 

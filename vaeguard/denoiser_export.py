@@ -15,9 +15,9 @@ from torch import nn
 from vaeguard.denoiser import STRIDES
 from vaeguard.direct import GRID, DirectDenoiser
 from vaeguard.errors import RefusedError
-from vaeguard.exporting import sealed, translated
 from vaeguard.files import read_sealed, write_bytes
 from vaeguard.ladder import LadderVAE
+from vaeguard.onnx_writing import sealed, translated
 from vaeguard.sessions import FORMAT, METADATA, Session
 
 if TYPE_CHECKING:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,16 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.files import UNSEALED, seal, writing
+from vaeguard.errors import UsageError
+from vaeguard.exported_parts import check_parts, part_bytes, part_errors, part_paths
+from vaeguard.files import writing
 from vaeguard.onnx_detector import IMAGE, OnnxDetector, output_names
+from vaeguard.onnx_writing import OPSET, sealed, translated
 from vaeguard.parity import compare, random_images
-from vaeguard.sessions import FORMAT, METADATA
+from vaeguard.sessions import FORMAT
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from vaeguard.graph import InferenceGraph
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from vaeguard.parity import Parity
     from vaeguard.torch_detector import TorchDetector
 
-OPSET = 20
 RATE = "fpr"
 """Name of the optional input, the false-alarm rate."""
 
@@ -44,6 +41,7 @@ def export(
     fpr: float = DEFAULT_FPR,
     fp16: bool = False,
     tolerance: float | None = None,
+    parts: bool = False,
 ) -> Parity:
     """Write `detector` as an ONNX file, once that file is found to say what PyTorch says.
 
@@ -67,6 +65,10 @@ def export(
         Compute the VAE in float16, for GPUs; terms and calibration stay in float32.
     tolerance : float or None
         The largest relative error that is allowed; None takes 1e-4, with `fp16` 2e-2.
+    parts : bool
+        Beside `model.onnx` also write `model-encoder.onnx` (`image` to `mean` and `logvar` of the posterior, each
+        float32 (N, L); an autoencoder has no `logvar`) and `model-decoder.onnx` (`latent`, float32 (N, L), to
+        `restored`), once these too say what PyTorch says. All three files appear, or none.
 
     Returns
     -------
@@ -76,7 +78,7 @@ def export(
     Raises
     ------
     UsageError
-        An argument cannot work.
+        An argument cannot work, or the model is one of patches, which has no `parts`.
     RefusedError
         The file does not repeat what PyTorch says; nothing is written.
     VaeguardError
@@ -88,11 +90,25 @@ def export(
         raise UsageError(f"pixels is {pixels!r}; it must be 'uint8' or 'float32'")
     if Path(path).suffix != ".onnx":
         raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
-    content = onnx_bytes(detector, "float32" if detector.info.vectors else pixels, fpr, fp16=fp16)
-    with writing(path) as temporary:
-        temporary.write_bytes(content)
+    targets = part_paths(path) if parts else {}
+    if targets:
+        check_parts(detector.graph)
+    graph = _in_half(detector.graph) if fp16 else detector.graph
+    settings: dict[str, Any] = {
+        "pixels": "float32" if detector.info.vectors else pixels,
+        "fp16": fp16,
+        "fpr": fpr,
+        "opset": OPSET,
+    }
+    with contextlib.ExitStack() as files:
+        temporary = files.enter_context(writing(path))
+        temporary.write_bytes(onnx_bytes(graph, detector, settings))
         written = OnnxDetector(temporary.read_bytes(), str(path), "cpu")
         parity = verify(written, detector, images, tolerance)
+        for part, target in targets.items():
+            temporary = files.enter_context(writing(target))
+            temporary.write_bytes(part_bytes(part, graph, _record(detector, settings)))
+            parity = parity.plus(part_errors(part, temporary.read_bytes(), detector, images, settings["pixels"]))
         parity.check(str(path))
     return parity
 
@@ -127,8 +143,8 @@ def _of_torch(detector: Detector) -> TorchDetector:
     return detector
 
 
-def onnx_bytes(detector: TorchDetector, pixels: str, fpr: float, *, fp16: bool) -> bytes:
-    """The sealed ONNX file: graph, weights, calibration and record.
+def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[str, Any]) -> bytes:
+    """The sealed ONNX file of the `graph` of `detector`, perhaps in float16: weights, calibration and record.
 
     Raises
     ------
@@ -137,43 +153,16 @@ def onnx_bytes(detector: TorchDetector, pixels: str, fpr: float, *, fp16: bool) 
     """
     import onnx_ir
 
-    model = _translated(_in_half(detector.graph) if fp16 else detector.graph, detector, pixels)
+    model = _translated(graph, detector, settings["pixels"])
     rate = model.graph.inputs[1]
     # An input with an initializer of its name is optional.
-    rate.const_value = onnx_ir.tensor(np.float32(fpr), name=RATE)
+    rate.const_value = onnx_ir.tensor(np.float32(settings["fpr"]), name=RATE)
     model.graph.initializers[RATE] = rate
-    record = {
-        **detector.info.record,
-        "format": FORMAT,
-        "terms": detector.info.term_names,
-        "onnx": {"pixels": pixels, "fp16": fp16, "fpr": fpr, "opset": OPSET},
-    }
-    return sealed(model, record)
+    return sealed(model, _record(detector, settings))
 
 
-def sealed(model: Any, record: dict[str, Any]) -> bytes:
-    """An `onnx_ir.Model` as the bytes of a file: with `record`, with a seal, without a trace of this machine.
-
-    Raises
-    ------
-    VaeguardError
-        The exporter wrote another opset than was asked for.
-    """
-    import onnx_ir
-
-    if model.opset_imports[""] != OPSET:
-        raise VaeguardError(f"the exporter wrote opset {model.opset_imports['']} instead of {OPSET}; update onnxscript")
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        for node in graph.all_nodes():
-            # Stack traces with the paths of the machine that exported.
-            node.metadata_props.clear()
-            node.doc_string = None
-            for value in node.outputs:
-                value.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.metadata_props.clear()
-    model.metadata_props.update({METADATA: json.dumps(record), "seal": UNSEALED})
-    return seal(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+def _record(detector: TorchDetector, settings: dict[str, Any]) -> dict[str, Any]:
+    return {**detector.info.record, "format": FORMAT, "terms": detector.info.term_names, "onnx": settings}
 
 
 class _Exported(nn.Module):
@@ -200,38 +189,6 @@ def _translated(graph: InferenceGraph, detector: TorchDetector, pixels: str) -> 
     )
 
 
-def translated(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], dynamic: tuple[dict[int, Any], ...]
-) -> Any:
-    """`module` as an `onnx_ir.Model`, with the sizes in `dynamic`, one for each input, left open.
-
-    Raises
-    ------
-    VaeguardError
-        The module cannot be expressed in ONNX.
-    """
-    try:
-        with torch.no_grad(), warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module.eval(),
-                tuple(inputs.values()),
-                dynamo=True,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=dynamic,
-                opset_version=OPSET,
-                verbose=False,
-            )
-    except Exception as error:
-        # Whatever stops the exporter, the user can do one thing only.
-        raise VaeguardError(
-            f"PyTorch cannot express this model in ONNX ({type(error).__name__}); update torch and onnxscript"
-        ) from error
-    assert program is not None
-    return program.model
-
-
 class _Half(nn.Module):
     """A part of the network in float16, between float32 values."""
 
@@ -253,14 +210,3 @@ def _in_half(graph: InferenceGraph) -> InferenceGraph:
         if part is not None:
             setattr(vae, name, _Half(part))
     return graph
-
-
-class _quiet:  # noqa: N801
-    """Keep the exporter's log to itself."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.manager.disable
-        logging.disable(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self._before)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vaeguard.checkpoint import read_checkpoint, write_checkpoint
+from vaeguard.class_table import class_table
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.graph import InferenceGraph
@@ -26,11 +27,12 @@ from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, Fitted, prepare_run, write_history, write_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
+from vaeguard.tensorboard_log import prepare_log, tensorboard_log
 from vaeguard.torch_detector import TorchDetector
-from vaeguard.training import DivergedError, Examples, State, start, train
+from vaeguard.training import DivergedError, Examples, State, start, train, validation_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -71,6 +73,7 @@ def fit(
     training: TrainSpec | None = None,
     run: str | Path | None = None,
     resume: bool = False,
+    tensorboard: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> TorchDetector:
@@ -93,6 +96,9 @@ def fit(
         Run folder to write model, history, report and pictures to.
     resume : bool
         Go on from the checkpoint in `run`, if there is one.
+    tensorboard : path, optional
+        Folder of TensorBoard logs: a sub-folder with the name of the run gets the history, settings, restorations and
+        samples of every epoch, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
     command : str
         The command line, to be named in the report.
     progress : callable, optional
@@ -105,9 +111,10 @@ def fit(
     Raises
     ------
     UsageError
-        Too few normal images or groups, an unknown class, a spec that does not suit the data, a run folder in use.
+        Too few normal images or groups, an unknown class, a spec that does not suit the data, a run folder or log in
+        use.
     VaeguardError
-        Training diverged, or the run folder cannot be written.
+        Training diverged, or the run folder or log cannot be written.
     """
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
     training = training or TrainSpec()
@@ -118,6 +125,9 @@ def fit(
     folder = Path(run) if run else None
     if folder:
         prepare_run(folder, resume=resume)
+    log = None
+    if tensorboard:
+        log = prepare_log(Path(tensorboard), folder, f"{image_set.name}-{plan.model.kind}", resume=resume)
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
         graph = _graph(plan)
         state = start(graph.vae, plan.training)
@@ -125,10 +135,11 @@ def fit(
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
         if folder and resume and (folder / CHECKPOINT_NAME).exists():
             read_checkpoint(folder / CHECKPOINT_NAME, state, settings)
-        diverged = _train(plan, examples, state, folder, settings, progress)
-        if diverged and not (state.history and folder):
-            raise diverged
-        detector, scores = _calibrated(plan, graph, state)
+        with tensorboard_log(log, graph, state, image_set, plan.split.validation, settings) as log_epoch:
+            diverged = _train(plan, examples, state, folder, settings, log_epoch, progress)
+            if diverged and not (state.history and folder):
+                raise diverged
+            detector, scores = _calibrated(plan, graph, state, examples)
         if folder:
             restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
             write_run(
@@ -152,6 +163,8 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
     if training.binarise and (model.likelihood != "bernoulli" or model.patch):
         raise UsageError("--binarise makes pixels black or white, which is for --likelihood bernoulli without --patch")
+    if training.balance and len(names) < 2:
+        raise UsageError("--balance needs at least two labelled normal classes; give class sub-folders or leave it out")
     device = pick_device(training.device)
     training = replace(
         training,
@@ -213,6 +226,7 @@ def _train(
     state: State,
     run: Path | None,
     settings: dict[str, Any],
+    log_epoch: Callable[[State], None],
     progress: Progress | None,
 ) -> DivergedError | None:
     """Train with a checkpoint every few seconds; the error if the training diverged."""
@@ -220,6 +234,7 @@ def _train(
 
     def after_epoch(state: State) -> None:
         nonlocal written
+        log_epoch(state)
         if run and time.monotonic() - written > CHECKPOINT_SECONDS:
             write_checkpoint(run / CHECKPOINT_NAME, state, settings)
             write_history(run, state.history)
@@ -232,19 +247,27 @@ def _train(
     return None
 
 
-def _calibrated(plan: Plan, graph: InferenceGraph, state: State) -> tuple[TorchDetector, Floats]:
+def _calibrated(
+    plan: Plan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
+) -> tuple[TorchDetector, Floats]:
     """The detector, and the scores of the calibration images in their order."""
     state.vae.load_state_dict(state.best_weights)
     images, split = plan.image_set.images, plan.split
-    detector = TorchDetector(graph, _record(plan, state), plan.training.device)
+    record = _record(plan, state)
+    detector = TorchDetector(graph, record, plan.training.device)
     _fit_reference(graph, images, split.training, plan.training.seed)
     # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
     shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
-    scores = calibration.score(torch.from_numpy(ranking)).numpy()
+    scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
     calibration.to(plan.training.device)
+    if plan.model.classes:
+        losses = validation_losses(state, examples[1], plan.training)
+        record["classes"] = class_table(
+            plan.model.classes, examples, losses, split.calibration, p_values, balance=plan.training.balance
+        )
     return detector, scores
 
 
@@ -283,6 +306,7 @@ def _record(plan: Plan, state: State) -> dict[str, Any]:
         },
         "calibration": {"images": len(plan.split.calibration)},
         "best_epoch": state.history[state.best_epoch],
+        "classes": [],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "hardware": _hardware(plan.training),
     }

@@ -54,9 +54,7 @@ def encode(graph: InferenceGraph, images: Images) -> Encoding:
         raise UsageError(
             f"images have the shape {images.shape}, but the model takes (N, {', '.join(map(str, shape or ()))})"
         )
-    parts = [
-        graph.vae.posterior(graph.prepared(_on(graph, images[at : at + PART]))) for at in range(0, len(images), PART)
-    ]
+    parts = [graph.encode(_on(graph, images[at : at + PART])) for at in range(0, len(images), PART)]
     mean = torch.cat([part.mean for part in parts]).cpu().numpy()
     if parts[0].logvar is None:
         return Encoding(mean, None)
@@ -76,11 +74,9 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
     size = graph.vae.spec.latent
     if latents.ndim != 2 or latents.shape[1] != size:
         raise UsageError(f"latents have the shape {latents.shape}, but the model has {size} units: give (N, {size})")
-    found = []
-    for at in range(0, len(latents), PART):
-        mean = graph.vae.likelihood(_on(graph, latents[at : at + PART].astype(np.float32))).mean
-        found.append((mean if graph.standardise is None else graph.standardise.restore(mean)).cpu().numpy())
-    return np.concatenate(found)
+    starts = range(0, len(latents), PART)
+    parts = [graph.decode(_on(graph, latents[at : at + PART].astype(np.float32))) for at in starts]
+    return np.concatenate([part.cpu().numpy() for part in parts])
 
 
 def sample_latents(

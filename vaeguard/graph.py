@@ -146,6 +146,15 @@ class InferenceGraph(nn.Module):
         """The input as the VAE reads it: pixels in [0, 1], standardised vectors; float32 (N, C, H, W)."""
         return to_unit(image) if self.standardise is None else self.standardise(image)
 
+    def encode(self, image: Tensor) -> Posterior:
+        """q(z | x) of `image`, as `forward` takes it; a model of patches has none for a whole image."""
+        return self.vae.posterior(self.prepared(image))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The decoder's mean for `latent` (N, L): (N, C, H, W) in [0, 1], vectors in their own units."""
+        mean = self.vae.likelihood(latent).mean
+        return mean if self.standardise is None else self.standardise.restore(mean)
+
     def _all_over(self, image: Tensor, patches: Patches) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Terms, restoration and heatmap of `image`, (N, C, H, W) in [0, 1], from all its patches."""
         contrast, mean = local_contrast(surrounded(image))

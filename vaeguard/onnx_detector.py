@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,6 +54,11 @@ class OnnxDetector(BlockDetector):
     def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
         self._session = Session(content, name, device, threads)
         record, device = self._session.record, self._session.device
+        if "part" in record:
+            raise RefusedError(
+                f"{name!r} is the {record['part']} of a model alone and gives no scores; use the whole model, which"
+                " `vaeguard export` wrote beside it, or run this part with ONNX Runtime"
+            )
         if "terms" not in record:
             raise RefusedError(f"{name!r} cleans scans and gives no scores; use it with `vaeguard denoise`")
         super().__init__(record, tuple(record["terms"]), device)
@@ -78,17 +83,7 @@ class OnnxDetector(BlockDetector):
         UsageError
             The file takes uint8, and the images are floats that no uint8 stands for.
         """
-        if images.dtype == self._pixels:
-            return images
-        if self._pixels == np.float32:
-            return images.astype(np.float32) / np.float32(255)
-        levels = np.round(images * np.float32(255))
-        if not np.array_equal(levels / np.float32(255), images):
-            raise UsageError(
-                "this model takes uint8 pixels, and the images are floats between its 256 steps; round them to uint8, "
-                "or export it anew with --pixels float32"
-            )
-        return levels.astype(np.uint8)
+        return as_pixels(images, self._pixels)
 
     def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
         """The results called `wanted` for 1 to `block` images."""
@@ -96,6 +91,27 @@ class OnnxDetector(BlockDetector):
         batch = images if len(images) == rows else filled(images, rows)
         results = self._session.run(wanted, {IMAGE: batch})
         return {name: values[: len(images)] for name, values in zip(wanted, results, strict=True)}
+
+
+def as_pixels(images: Images, pixels: np.dtype[Any]) -> Images:
+    """Images as pixels of another type, uint8 in 0..255 or float32 in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        The images are floats that no uint8 stands for.
+    """
+    if images.dtype == pixels:
+        return images
+    if pixels == np.float32:
+        return images.astype(np.float32) / np.float32(255)
+    levels = np.round(images * np.float32(255))
+    if not np.array_equal(levels / np.float32(255), images):
+        raise UsageError(
+            "this model takes uint8 pixels, and the images are floats between its 256 steps; round them to uint8, "
+            "or export it anew with --pixels float32"
+        )
+    return levels.astype(np.uint8)
 
 
 def output_names(info: DetectorInfo) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,6 +66,10 @@ class Parity:
         """Return everything as plain values that JSON can hold."""
         return {**vars(self), "problems": list(self.problems), "passed": not self.problems}
 
+    def plus(self, errors: dict[str, float]) -> Parity:
+        """The same with the relative `errors` of further outputs."""
+        return replace(self, errors=self.errors | errors, problems=(*self.problems, *_far(errors, self.tolerance)))
+
     def check(self, name: str) -> None:
         """Refuse the model called `name` if there are problems.
 
@@ -105,30 +109,34 @@ def compare(
     tolerance : float or None
         Largest relative error that is allowed; None takes that of the device.
     """
-    noise = random_images(reference.info)
-    if len(images) and images.dtype != noise.dtype:
-        noise = noise.astype(np.float32) / np.float32(255)
-    both = np.concatenate([images, noise]) if len(images) else noise
+    both = with_noise(images, reference.info)
     expected = reference.inspect(both, pictures=True)
     by_batch = [_inspect(other, both, size) for size in BATCHES]
     found = by_batch[-1]
     exact = device == "cpu" and not half
     tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[device])
-    errors = {name: _error(values, outputs(found)[name]) for name, values in outputs(expected).items()}
+    errors = {name: relative_error(values, outputs(found)[name]) for name, values in outputs(expected).items()}
     swapped = _swapped(expected.score, found.score, tolerance)
     decisions = sum(int(np.count_nonzero((expected.p_value <= rate) != (found.p_value <= rate))) for rate in RATES)
     same_bits = all(_same_bits(found, other_batch) for other_batch in by_batch[:-1])
     allowed = 0 if exact else int(LOOSE_SHARE * len(RATES) * len(both))
     # Of p-values, which come in steps, the decisions tell.
-    far = {name: error for name, error in errors.items() if name != "p_value" and not error <= tolerance}
-    problems = [f"{name} is off by {error:.2g}, relative" for name, error in far.items()]
+    problems = _far({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
     if swapped:
         problems.append(f"{swapped} images changed places in the order of scores")
     if decisions > allowed:
         problems.append(f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %")
     if exact and not same_bits:
         problems.append("an image's bits depend on the batch around it")
-    return Parity(len(both), len(noise), tolerance, errors, swapped, decisions, same_bits, tuple(problems))
+    return Parity(len(both), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
+
+
+def with_noise(images: Images, info: DetectorInfo) -> Images:
+    """`images`, which may be none, and after them noise of their type."""
+    noise = random_images(info)
+    if len(images) and images.dtype != noise.dtype:
+        noise = noise.astype(np.float32) / np.float32(255)
+    return np.concatenate([images, noise]) if len(images) else noise
 
 
 def random_images(info: DetectorInfo) -> Images:
@@ -155,7 +163,12 @@ def _inspect(detector: Detector, images: Images, size: int) -> Inspection:
     return concatenate([detector.inspect(images[start : start + size], pictures=True) for start in starts])
 
 
-def _error(expected: Floats, found: Floats) -> float:
+def _far(errors: dict[str, float], tolerance: float) -> list[str]:
+    return [f"{name} is off by {error:.2g}, relative" for name, error in errors.items() if not error <= tolerance]
+
+
+def relative_error(expected: Floats, found: Floats) -> float:
+    """The largest relative error of an output, see `Parity.errors`; not a number where a value is none."""
     wide, other = expected.astype(np.float64), found.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.maximum(np.abs(wide), np.abs(wide[np.isfinite(wide)]).mean())

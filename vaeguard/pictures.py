@@ -178,8 +178,13 @@ def _enlarge(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
+def printable(text: str) -> str:
+    """Text on one line, with what cannot be printed as a question mark."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _short_name(path: str, limit: int = 40) -> str:
-    name = "".join(character if character.isprintable() else "?" for character in Path(path).name)
+    name = printable(Path(path).name)
     return name if len(name) <= limit else name[: limit // 2 - 1] + "…" + name[-limit // 2 :]
 
 

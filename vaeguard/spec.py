@@ -226,6 +226,10 @@ class TrainSpec:
     augment_rotate: float = field(default=0.0, metadata={"help": "augmentation: rotate by up to so many degrees"})
     augment_noise: float = field(default=0.0, metadata={"help": "augmentation: sigma of noise on the image itself"})
     augment_flip: bool = field(default=False, metadata={"help": "augmentation: mirror left-right at random"})
+    balance: bool = field(
+        default=False,
+        metadata={"help": "draw every normal class equally often, with replacement, however few its images"},
+    )
     validation: float = field(default=0.1, metadata={"help": "share of the normal images held out for early stopping"})
     calibration: float = field(default=0.1, metadata={"help": "share of the normal images held out for p-values"})
     patience: int = field(default=20, metadata={"help": "stop after so many epochs without a better validation loss"})

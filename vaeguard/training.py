@@ -13,6 +13,7 @@ import torch
 
 from vaeguard.advice import collapse
 from vaeguard.augment import add_noise, augment
+from vaeguard.balance import balanced_draws
 from vaeguard.errors import VaeguardError
 from vaeguard.graph import from_unit, to_unit
 from vaeguard.objective import Losses, losses, objective
@@ -188,7 +189,7 @@ def _train_epoch(
     state: State, batches: Batches, spec: TrainSpec, epoch: int, epochs: int, progress: Progress | None
 ) -> dict[str, float]:
     state.vae.train()
-    order = torch.randperm(len(batches.examples), generator=state.order)
+    order = _order(batches, spec, state.order)
     if len(order) % spec.batch_size == 1 and len(order) > 1:
         order = order[:-1]  # a last batch of one image has no batch statistics
     steps = math.ceil(len(order) / spec.batch_size)
@@ -219,6 +220,14 @@ def _train_epoch(
     return {"epoch": epoch + 1, "learning_rate": rate, "beta": beta, **means}
 
 
+def _order(batches: Batches, spec: TrainSpec, generator: torch.Generator) -> Tensor:
+    """The examples of an epoch: each once, or as many draws in which every class comes equally often."""
+    if not spec.balance:
+        return torch.randperm(len(batches.examples), generator=generator)
+    assert batches.labels is not None
+    return balanced_draws(batches.labels.cpu(), generator)
+
+
 def _as_seen(vae: VAE, image: Tensor) -> Tensor:
     """Images as they are; of patches with their surroundings the local contrast."""
     return local_contrast(image)[0] if vae.spec.patch else image
@@ -237,13 +246,29 @@ def _forward(
 
 
 @torch.no_grad()
-def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, float]:
-    """Losses on the validation images, with the same noise every epoch so that epochs compare."""
+def _held_out(state: State, batches: Batches, spec: TrainSpec) -> Iterator[tuple[Tensor, Losses]]:
+    """The losses of each batch of validation images, with the same noise every time so that epochs compare."""
     state.vae.eval()
     generator = torch.Generator(state.noise.device).manual_seed(spec.seed + 1)
-    totals, means = _Means(), []
     for image, *classes in batches(torch.arange(len(batches.examples)), 256, generator):
-        loss, found = _forward(state.vae, _as_seen(state.vae, image), classes, spec, spec.beta, generator)
+        yield _forward(state.vae, _as_seen(state.vae, image), classes, spec, spec.beta, generator)
+
+
+def validation_losses(state: State, validation: Examples, spec: TrainSpec) -> dict[str, npt.NDArray[np.float64]]:
+    """What the means of an epoch are made of: values of each validation example, shape (rows,), by name.
+
+    `distortion` and `rate` in nats, and where guided `class_accuracy`, 0 or 1.
+    """
+    found = [each for _, each in _held_out(state, Batches(validation, state.vae, state.noise.device), spec)]
+    values = {"distortion": [each.distortion for each in found], "rate": [each.kl.sum(1) for each in found]}
+    if found[0].correct is not None:
+        values["class_accuracy"] = [each.correct for each in found if each.correct is not None]
+    return {name: torch.cat(parts).double().cpu().numpy() for name, parts in values.items()}
+
+
+def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, float]:
+    totals, means = _Means(), []
+    for loss, found in _held_out(state, batches, spec):
         totals.add(found, loss.item())
         means.append(found.posterior_mean.float())
     row = {f"valid_{name}": value for name, value in totals.means().items()}

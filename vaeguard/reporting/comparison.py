@@ -52,6 +52,7 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
         "of": kind,
         "columns": names,
         "runs": runs,
+        "classes": _classes(reports) if kind == "fit" else [],
         "differences": _differences([_settings(report) for report in reports]),
     }
 
@@ -79,6 +80,17 @@ def _fit(report: Report) -> Columns:
         "best epoch": best["epoch"],
         "seconds": sum(row["seconds"] for row in report["history"]),
     }
+
+
+def _classes(reports: list[Report]) -> list[dict[str, Any]]:
+    """What became of each normal class in each fit; None where a fit has no such class."""
+    tables = [{row["name"]: row for row in report.get("classes", [])} for report in reports]
+    names = list(dict.fromkeys(name for table in tables for name in table))
+    return [
+        {"name": name}
+        | {what: [table.get(name, {}).get(what) for table in tables] for what in ("distortion", "flagged")}
+        for name in names
+    ]
 
 
 def _benchmark(report: Report) -> Columns:

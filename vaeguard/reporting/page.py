@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.pictures import printable
 from vaeguard.reporting.report_file import without_pictures
 from vaeguard.reporting.verdicts import verdict
 
@@ -59,7 +60,7 @@ def _templates() -> jinja2.Environment:
         "percent": _percent,
         "count": _count,
         "name": _short,
-        "line": _line,
+        "line": printable,
         "setting": _setting,
         "cell": _cell_file,
     }
@@ -115,17 +116,12 @@ def _setting(value: Any) -> str:
     if value is None:
         return "automatic"
     if isinstance(value, list | tuple):
-        return _line(",".join(map(str, value))) or "none"
-    return _line(f"{value:.6g}" if isinstance(value, float) else str(value))
-
-
-def _line(text: str) -> str:
-    """Text on one line, with what cannot be printed as a question mark."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+        return printable(",".join(map(str, value))) or "none"
+    return printable(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
 def _short(text: str) -> str:
     """The same, cut in the middle where it is long."""
-    shown = _line(text)
+    shown = printable(text)
     half = MOST_CHARACTERS // 2
     return shown if len(shown) <= MOST_CHARACTERS else f"{shown[:half]}…{shown[-half:]}"

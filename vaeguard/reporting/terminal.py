@@ -71,6 +71,27 @@ def _fit(report: Report) -> Iterable[RenderableType]:
     losses = [row["valid_loss"] for row in report["history"]]
     # The first epochs dwarf all others.
     yield f"validation loss {sparkline(losses[min(2, len(losses) - 1) :])} {min(losses):.2f} at its best"
+    if report.get("classes"):
+        yield _fitted_classes(report)
+
+
+def _fitted_classes(report: Report) -> RenderableType:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", box=None, pad_edge=False, header_style="bold")
+    for heading in ("training", "draws", "distortion", "flagged"):
+        table.add_column(heading, justify="right")
+    worst = sorted(report["classes"], key=lambda row: -row["distortion"])
+    for row in worst[:SHOWN]:
+        counts = f"{row['training']:,}", f"{row['draws']:,}"
+        table.add_row(
+            f"{escape(row['name'][:40])} (hardest to restore)",
+            *counts,
+            f"{row['distortion']:.2f}",
+            f"{row['flagged']:.1%}",
+        )
+    return table
 
 
 def _fit_of_denoiser(report: Report) -> Iterable[RenderableType]:

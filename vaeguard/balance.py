@@ -1,0 +1,23 @@
+"""Draws in which every class comes equally often, however few its images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """As many places in `labels`, int64 (N,), as there are, with replacement, each class with the same chance.
+
+    Random oversampling; He & Garcia, "Learning from imbalanced data" (2009), section 3.1.1.
+    """
+    by_class = torch.argsort(labels, stable=True)
+    sizes = torch.bincount(labels)
+    starts = sizes.cumsum(0) - sizes
+    drawn = torch.randint(len(sizes), labels.shape, generator=generator)
+    within = torch.rand(labels.shape, generator=generator, dtype=torch.float64) * sizes[drawn]
+    return by_class[starts[drawn] + within.long()]

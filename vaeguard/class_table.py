@@ -1,0 +1,66 @@
+"""How well a fit knows each of its normal classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.spec import DEFAULT_FPR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from vaeguard.training import Examples
+
+
+def class_table(
+    names: Sequence[str],
+    examples: tuple[Examples, Examples],
+    losses: Mapping[str, npt.NDArray[np.float64]],
+    calibration: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float32],
+    *,
+    balance: bool,
+) -> list[dict[str, Any]]:
+    """One row for each normal class: how many images of it there are, and what came of them.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The normal classes.
+    examples : (Examples, Examples)
+        What was learned from, and what validated it; labelled.
+    losses : dict of float64 (rows,)
+        Of the validation examples, as `training.validation_losses` gives them.
+    calibration : int64 (n,)
+        The images that rank the score.
+    p_values : float32 (n,)
+        Theirs.
+    balance : bool
+        Whether the classes were drawn equally often.
+    """
+    learn, validate = examples
+    targets = learn.labels
+    assert targets is not None
+    table = []
+    for number, name in enumerate(names):
+        trained, held_out, ranked = (targets[rows] == number for rows in (learn.rows, validate.rows, calibration))
+        means = {loss: float(values[held_out].mean()) for loss, values in losses.items()}
+        # A model of patches sees an image many times.
+        images, validated = (len(np.unique(rows)) for rows in (learn.rows[trained], validate.rows[held_out]))
+        table.append(
+            {
+                "name": name,
+                "training": images,
+                "draws": round(len(learn) / len(names)) if balance else int(trained.sum()),
+                "validation": validated,
+                **means,
+                "neg_elbo": means["distortion"] + means["rate"],
+                "calibration": int(ranked.sum()),
+                "flagged": float((p_values[ranked] <= DEFAULT_FPR).mean()),
+            }
+        )
+    return table
