@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vaeguard.pictures import draw_grid, draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
     from vaeguard.provenance import environment
+    from vaeguard.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
     from vaeguard.reporting.comparison import compare_reports
     from vaeguard.reporting.report_file import (
         check_place,
@@ -63,11 +64,15 @@ if TYPE_CHECKING:
     from vaeguard.restoration import PageReport, RestoredPage, restore_page
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
+    from vaeguard.search_space import DEFAULT_TRIALS
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, ModelSpec, TrainSpec, from_dict, to_dict
+    from vaeguard.study import Trial, check_optuna
     from vaeguard.tables import check_table_path, write_table
     from vaeguard.training import TrainingWarning
     from vaeguard.triton import write_triton
+    from vaeguard.tuning import Tuning, tune
+    from vaeguard.tuning_trials import Comparison
     from vaeguard.watching import watch_files
 
 _HOMES = {
@@ -104,6 +109,7 @@ _HOMES = {
     "latents": ("STEPS", "latent_units"),
     "pictures": ("draw_grid", "draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
+    "pseudo_anomalies": ("make_pseudo_anomalies", "pseudo_anomaly_kinds"),
     "reporting.comparison": ("compare_reports",),
     "reporting.report_file": (
         *("check_place", "finite", "read_report", "remake_page", "remove_report", "report_path"),
@@ -115,11 +121,15 @@ _HOMES = {
     "restoration": ("PageReport", "RestoredPage", "restore_page"),
     "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
+    "search_space": ("DEFAULT_TRIALS",),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": ("DEFAULT_FPR", "DEVICES", "ENGINE_DEVICES", "ModelSpec", "TrainSpec", "from_dict", "to_dict"),
+    "study": ("Trial", "check_optuna"),
     "tables": ("check_table_path", "write_table"),
     "training": ("TrainingWarning",),
     "triton": ("write_triton",),
+    "tuning": ("Tuning", "tune"),
+    "tuning_trials": ("Comparison",),
     "watching": ("watch_files",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -127,6 +137,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "BENCHMARKS",
     "DEFAULT_FPR",
+    "DEFAULT_TRIALS",
     "DEGRADATIONS",
     "DEVICES",
     "ENGINE_DEVICES",
@@ -136,6 +147,7 @@ __all__ = [
     "STEPS",
     "BenchmarkReport",
     "BenchmarkSpec",
+    "Comparison",
     "DenoiseOutputs",
     "DenoiseSummary",
     "Denoiser",
@@ -160,11 +172,14 @@ __all__ = [
     "ScoreSummary",
     "TrainSpec",
     "TrainingWarning",
+    "Trial",
+    "Tuning",
     "UnreadableError",
     "UsageError",
     "VaeguardError",
     "benchmark",
     "calibration_images",
+    "check_optuna",
     "check_place",
     "check_table_path",
     "check_tesseract",
@@ -196,6 +211,7 @@ __all__ = [
     "latest_run",
     "list_images",
     "load",
+    "make_pseudo_anomalies",
     "new_folder",
     "new_run",
     "open_images",
@@ -208,6 +224,7 @@ __all__ = [
     "point_latest",
     "prepare_run",
     "preset",
+    "pseudo_anomaly_kinds",
     "quantile_grid",
     "read_denoiser",
     "read_list",
@@ -227,6 +244,7 @@ __all__ = [
     "supervised_loss",
     "to_dict",
     "train_network",
+    "tune",
     "undone",
     "verify",
     "watch_files",

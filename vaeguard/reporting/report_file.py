@@ -14,7 +14,7 @@ Report = dict[str, Any]
 
 FORMAT = 1
 """Raised when a key changes its meaning; what each key means is written in `docs/report-format.md`."""
-KINDS = ("evaluation", "fit", "benchmark", "scores", "scans", "denoiser", "comparison")
+KINDS = ("evaluation", "fit", "benchmark", "scores", "scans", "denoiser", "comparison", "tuning")
 JSON_NAME = "report.json"
 
 
