@@ -152,6 +152,20 @@ def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
+def read_specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:
+    """Model and training that `--preset`, over it `--spec`, and over both the options in `settings` make."""
+    from vaeguard import ModelSpec, TrainSpec, preset
+
+    chosen = preset(preset_name) if preset_name else None
+    model = chosen.model if chosen else ModelSpec()
+    training = chosen.training if chosen else TrainSpec()
+    if spec_file:
+        model_part, training_part = read_spec(spec_file)
+        model, training = dataclasses.replace(model, **model_part), dataclasses.replace(training, **training_part)
+    model = dataclasses.replace(model, **given(settings, ModelSpec))
+    return model, dataclasses.replace(training, **given(settings, TrainSpec))
+
+
 def command_line() -> str:
     """What the user typed, to be named in a report."""
     return shlex.join(["vaeguard", *sys.argv[1:]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from .common import (
     complain_of_unreadable,
     data_dir_option,
     download_option,
-    given,
     json_option,
     no_empty_run,
     print_json,
     progress_bar,
-    read_spec,
+    read_specs,
     say,
     say_unreadable,
     spec_options,
@@ -89,7 +87,7 @@ def fit(
         raise UsageError("--resume needs -o RUN, the folder of the interrupted fit")
     if output:
         prepare_run(Path(output), resume=resume)
-    model, training = _specs(preset_name, spec_file, settings)
+    model, training = read_specs(preset_name, spec_file, settings)
     rule = ImageRule(size, int(channels) if channels else None)
     with progress_bar("reading") as progress:
         images = open_images(
@@ -118,19 +116,6 @@ def fit(
     if note := fpr_note(detector.info, DEFAULT_FPR):
         say(f"note: {note}")
     complain_of_unreadable(images.errors, "they are listed above")
-
-
-def _specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:
-    from vaeguard import preset
-
-    chosen = preset(preset_name) if preset_name else None
-    model = chosen.model if chosen else ModelSpec()
-    training = chosen.training if chosen else TrainSpec()
-    if spec_file:
-        model_part, training_part = read_spec(spec_file)
-        model, training = dataclasses.replace(model, **model_part), dataclasses.replace(training, **training_part)
-    model = dataclasses.replace(model, **given(settings, ModelSpec))
-    return model, dataclasses.replace(training, **given(settings, TrainSpec))
 
 
 def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from vaeguard import VaeguardError
 
 SUMMARIES = {
     "fit": "Fit a model on normal images.",
+    "tune": "Search the settings of a fit by normal images alone.",
     "score": "Score image files with a fitted model.",
     "evaluate": "Measure how well a model tells anomalies from normal images.",
     "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",

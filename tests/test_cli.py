@@ -13,7 +13,19 @@ from PIL import Image
 
 COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 COMMANDS = (
-    *("fit", "score", "evaluate", "reconstruct", "denoise", "export", "verify", "unpack", "benchmark", "doctor"),
+    *(
+        "fit",
+        "tune",
+        "score",
+        "evaluate",
+        "reconstruct",
+        "denoise",
+        "export",
+        "verify",
+        "unpack",
+        "benchmark",
+        "doctor",
+    ),
 )
 
 

@@ -26,7 +26,10 @@ pytestmark = [
 COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 EVIL = "<img src=x onerror=alert(1)>'\"&;.png"
 LONG = "long-" + "x" * 230 + ".png"
-KINDS = ("fit", "evaluation", "generative", "embedding", "scores", "scans", "benchmark", "comparison", "denoiser")
+KINDS = (
+    *("fit", "evaluation", "generative", "embedding", "scores", "scans", "benchmark", "comparison", "denoiser"),
+    "tuning",
+)
 LARGEST = 3_000_000
 
 
@@ -63,10 +66,13 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         Image.fromarray(ramp.clip(0, 255).astype(np.uint8)).save(home / "scans" / name)
     run(home, "denoise", "scans", "-o", "clean", "--uncertainty")
     run(home, "fit", "--adapt", "scans", "--steps", "2", "-o", "denoiser")
+    (home / "small.toml").write_text("[model]\nhidden = [16]\nlatent = 4\npseudo_classes = 0\n[training]\nepochs = 2\n")
+    run(home, "tune", "./digits", "--normal-classes", "<b>8 & 'eight',7", "--spec", "small.toml", "--trials", "11",
+        "-o", "tuning")  # fmt: skip
     names = {"fit": "run/report", "evaluation": "evaluation/report", "generative": "generative/report",
-             "embedding": "latents.csv.report",
-             "scores": "scores.csv.report", "scans": "clean/report", "benchmark": "benchmark/report",
-             "comparison": "comparison/report", "denoiser": "denoiser/report"}  # fmt: skip
+             "embedding": "latents.csv.report", "scores": "scores.csv.report", "scans": "clean/report",
+             "benchmark": "benchmark/report", "comparison": "comparison/report", "denoiser": "denoiser/report",
+             "tuning": "tuning/report"}  # fmt: skip
     return {kind: home / f"{name}.html" for kind, name in names.items()}
 
 
@@ -229,6 +235,19 @@ def test_a_benchmark_links_every_cell_to_its_json(opened, pages):
     links = opened("benchmark").locator("main a").evaluate_all("all => all.map(e => e.getAttribute('href'))")
     cells = {f"cells/{path.name}" for path in (pages["benchmark"].parent / "cells").iterdir()}
     assert set(links) == cells
+
+
+def test_a_search_shows_every_trial(opened, pages):
+    page, report = opened("tuning"), json.loads(pages["tuning"].with_suffix(".json").read_text())
+    assert len(report["trials"]) == 11
+    assert page.locator("#trials tbody tr").count() == 11
+    assert page.locator('[data-chart="objective"] svg circle, [data-chart="objective"] svg path').count() >= 11
+    assert page.locator('[data-chart^="setting:"] svg').count() == len(report["searched"])
+    head = page.locator("#trials thead button").nth(1)
+    head.click()
+    objectives = [float(text) for text in page.locator("#trials tbody td:nth-child(2)").all_inner_texts()]
+    assert objectives == sorted(objectives, reverse=True)
+    assert sum(report["importance"].values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from vaeguard.pictures import draw_grid, draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
     from vaeguard.provenance import environment
+    from vaeguard.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
     from vaeguard.reporting.comparison import compare_reports
     from vaeguard.reporting.embedding import write_embedding_report
     from vaeguard.reporting.report_file import (
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
     from vaeguard.sample_quality import Judge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
+    from vaeguard.search_space import DEFAULT_TRIALS
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import (
         DEFAULT_FPR,
@@ -85,9 +87,12 @@ if TYPE_CHECKING:
         from_dict,
         to_dict,
     )
+    from vaeguard.study import Trial, check_optuna
     from vaeguard.tables import check_table_path, write_table
     from vaeguard.training import TrainingWarning
     from vaeguard.triton import write_triton
+    from vaeguard.tuning import Tuning, tune
+    from vaeguard.tuning_trials import Comparison
     from vaeguard.watching import watch_files
 
 _HOMES = {
@@ -129,6 +134,7 @@ _HOMES = {
     "latents": ("STEPS", "latent_units"),
     "pictures": ("draw_grid", "draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
+    "pseudo_anomalies": ("make_pseudo_anomalies", "pseudo_anomaly_kinds"),
     "reporting.comparison": ("compare_reports",),
     "reporting.embedding": ("write_embedding_report",),
     "reporting.report_file": (
@@ -142,6 +148,7 @@ _HOMES = {
     "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
     "sample_quality": ("Judge", "frechet_distance"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
+    "search_space": ("DEFAULT_TRIALS",),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": (
         "DEFAULT_FPR",
@@ -153,9 +160,12 @@ _HOMES = {
         "from_dict",
         "to_dict",
     ),
+    "study": ("Trial", "check_optuna"),
     "tables": ("check_table_path", "write_table"),
     "training": ("TrainingWarning",),
     "triton": ("write_triton",),
+    "tuning": ("Tuning", "tune"),
+    "tuning_trials": ("Comparison",),
     "watching": ("watch_files",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -164,6 +174,7 @@ __all__ = [
     "BENCHMARKS",
     "BOUND_IMAGES",
     "DEFAULT_FPR",
+    "DEFAULT_TRIALS",
     "DEGRADATIONS",
     "DEVICES",
     "ENGINE_DEVICES",
@@ -176,6 +187,7 @@ __all__ = [
     "BenchmarkReport",
     "BenchmarkSpec",
     "Bounds",
+    "Comparison",
     "DenoiseOutputs",
     "DenoiseSummary",
     "Denoiser",
@@ -202,12 +214,15 @@ __all__ = [
     "ScoreSummary",
     "TrainSpec",
     "TrainingWarning",
+    "Trial",
+    "Tuning",
     "UnreadableError",
     "UsageError",
     "VaeguardError",
     "benchmark",
     "bounds",
     "calibration_images",
+    "check_optuna",
     "check_place",
     "check_table_path",
     "check_tesseract",
@@ -242,6 +257,7 @@ __all__ = [
     "latest_run",
     "list_images",
     "load",
+    "make_pseudo_anomalies",
     "new_folder",
     "new_run",
     "open_images",
@@ -255,6 +271,7 @@ __all__ = [
     "point_latest",
     "prepare_run",
     "preset",
+    "pseudo_anomaly_kinds",
     "quantile_grid",
     "read_denoiser",
     "read_list",
@@ -274,6 +291,7 @@ __all__ = [
     "supervised_loss",
     "to_dict",
     "train_network",
+    "tune",
     "undone",
     "verify",
     "watch_files",

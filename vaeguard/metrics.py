@@ -97,15 +97,13 @@ def delong_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) 
     estimated variance is zero, as at a ROC-AUC of 0 or 1, the width is that of an exact binomial interval with as many
     trials as the rarer kind has images.
     """
-    from scipy.stats import norm, rankdata
+    from scipy.stats import norm
 
     positive, negative = scores[anomalous], scores[~anomalous]
     m, n = len(positive), len(negative)
     if min(m, n) < 2:
         return 0.0, 1.0
-    midranks = rankdata(np.concatenate([positive, negative]))
-    beaten = (midranks[:m] - rankdata(positive)) / n  # for each anomalous image: share of normal ones below it
-    beating = 1 - (midranks[m:] - rankdata(negative)) / m  # for each normal image: share of anomalous ones above it
+    beaten, beating = _placements(positive, negative)
     deviation = np.sqrt(beaten.var(ddof=1) / m + beating.var(ddof=1) / n)
     if deviation == 0:
         # No pair out of order tells only that few can be: the exact bound for so many independent trials.
@@ -113,6 +111,33 @@ def delong_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) 
         return max(0.0, float(beaten.mean()) - width), min(1.0, float(beaten.mean()) + width)
     half = norm.ppf((1 + CONFIDENCE) / 2) * deviation
     return float(np.clip(beaten.mean() - half, 0, 1)), float(np.clip(beaten.mean() + half, 0, 1))
+
+
+def _placements(
+    positive: Scores | npt.NDArray[np.integer], negative: Scores | npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """For each anomalous image the share of normal ones below it, for each normal one that of anomalous ones above."""
+    from scipy.stats import rankdata
+
+    m, n = len(positive), len(negative)
+    midranks = rankdata(np.concatenate([positive, negative]))
+    return (midranks[:m] - rankdata(positive)) / n, 1 - (midranks[m:] - rankdata(negative)) / m
+
+
+def roc_auc_by_image(normal: Scores, spoilt: Scores) -> npt.NDArray[np.float64]:
+    """What each of N images, at least 2, adds to the ROC-AUC of telling spoilt images from normal ones.
+
+    Their mean is that ROC-AUC, and their variance over N its squared standard error, an image and what was made of it
+    being one cluster (Obuchowski 1997). Two detectors compare image by image.
+
+    Parameters
+    ----------
+    normal, spoilt : float (N,)
+        Scores of the images, and of the same images spoilt.
+    """
+    beaten, beating = _placements(spoilt, normal)
+    shares: npt.NDArray[np.float64] = beaten + beating - beaten.mean()
+    return shares
 
 
 def rate(flagged: Bools) -> Rate:

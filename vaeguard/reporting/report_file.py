@@ -14,7 +14,10 @@ Report = dict[str, Any]
 
 FORMAT = 1
 """Raised when a key changes its meaning; what each key means is written in `docs/report-format.md`."""
-KINDS = ("evaluation", "generative", "fit", "benchmark", "scores", "scans", "denoiser", "embedding", "comparison")
+KINDS = (
+    *("evaluation", "generative", "fit", "tuning", "benchmark", "scores", "scans", "denoiser", "embedding"),
+    "comparison",
+)
 JSON_NAME = "report.json"
 
 

@@ -147,6 +147,23 @@ def _comparison(report: Report) -> Iterable[RenderableType]:
     yield table
 
 
+def _tuning(report: Report) -> Iterable[RenderableType]:
+    start, best = report["trials"][0], report["trials"][report["best"]]
+    line = sparkline([trial["objective"] for trial in report["trials"]])
+    yield f"objective of the trials {line} {start['objective']:.3f} at the start, {best['objective']:.3f} at its best"
+    values = {name: (best["settings"][name], start["settings"][name]) for name in report["searched"]}
+    yield "best settings: " + ", ".join(
+        f"{name} {_value(now)}" + ("" if now == then else f" (was {_value(then)})")
+        for name, (now, then) in values.items()
+    )
+    if report["importance"]:
+        yield "importance: " + ", ".join(f"{name} {share:.0%}" for name, share in report["importance"].items())
+
+
+def _value(value: float | str) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def sparklines(found: Report, threshold: float | None) -> Iterable[str]:
     """One line for each kind of a histogram, all on the same axis, and a line that shows where the threshold is."""
     edges = found["edges"]
@@ -182,4 +199,5 @@ _PARTS: dict[str, Callable[[Report], Iterable[RenderableType]]] = {
     "denoiser": _fit_of_denoiser,
     "embedding": lambda _: (),
     "comparison": _comparison,
+    "tuning": _tuning,
 }

@@ -232,6 +232,33 @@ def _comparison(report: Report) -> Verdict:
     return Verdict("Side by side", sentence, notes)
 
 
+def _tuning(report: Report) -> Verdict:
+    trials, found = report["trials"], report["comparison"]
+    failed = sum(trial["objective"] is None for trial in trials)
+    notes = [f"{failed} of {len(trials)} trials failed; the table says why"] if failed else []
+    if len(trials) == 1:
+        notes.append("a single trial is no search; the same command with more --trials goes on")
+    notes.append("pseudo-anomalies only stand in for real ones; where you have some, evaluate both settings on them")
+    if found is None:
+        sentence = (
+            f"Of {len(trials):,} trials none is better than trial 0, the settings that the search started from: mean"
+            f" ROC-AUC {trials[0]['objective']:.3f} against pseudo-anomalies of {report['images']['judging']:,} normal"
+            " images."
+        )
+        return Verdict("Keep the settings it started from", sentence, tuple(notes))
+    sentence = (
+        f"On {found['images']:,} normal images that no trial touched, trial {report['best']}, the best of"
+        f" {len(trials)}, tells pseudo-anomalies with a mean ROC-AUC of {found['best_objective']:.3f}, the settings at"
+        f" the start with {found['start_objective']:.3f}: {found['difference']:+.3f} (95 % interval"
+        f" {found['low']:+.3f} to {found['high']:+.3f}; {found['fits']} fits of each)."
+    )
+    if found["low"] > 0:
+        return Verdict("Better than the settings it started from", sentence, tuple(notes), "good")
+    if found["high"] < 0:
+        return Verdict("Worse than the settings it started from", sentence, tuple(notes), "poor")
+    return Verdict("Not told apart from the settings it started from", sentence, tuple(notes), "fair")
+
+
 _VERDICTS: dict[str, Callable[[Report], Verdict]] = {
     "evaluation": _evaluation,
     "generative": _generative,
@@ -242,4 +269,5 @@ _VERDICTS: dict[str, Callable[[Report], Verdict]] = {
     "denoiser": _denoiser,
     "embedding": _embedding,
     "comparison": _comparison,
+    "tuning": _tuning,
 }

@@ -195,6 +195,9 @@ const charts = {
     Plot.line([[0, 0], [1, 1]], { stroke: INK, strokeDasharray: "2,4" }),
     ...report.runs.map((run, i) => Plot.line(d3.zip(run.curve.fpr, run.curve.tpr), { stroke: RUNS[i % RUNS.length], strokeDasharray: DASHES[i % DASHES.length], strokeWidth: 2.2, title: () => run.name }))] }),
     legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length], DASHES[i % DASHES.length]]))],
+  spread: (width, data) => benchmarkSpread(width, data),
+  objective: (width) => objectiveByTrial(width),
+  setting: (width, name) => objectiveBySetting(width, name),
   runs_legend: () => [legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length]]))],
 };
 
@@ -216,10 +219,31 @@ function benchmarkSpread(width, data) {
     ] })];
 }
 
+const measuredTrials = () => report.trials.filter((trial) => trial.objective != null);
+const trialTitle = (trial) => `trial ${trial.number}: ${trial.objective.toFixed(3)}`;
+
+function objectiveByTrial(width) {
+  const rows = measuredTrials(), best = [];
+  for (const row of rows) best.push({ number: row.number, objective: Math.max(row.objective, best.length ? best[best.length - 1].objective : 0) });
+  return [plot(width, { height: 280, inset: 8, x: { label: "trial →", tickFormat: (d) => Number.isInteger(d) ? `${d}` : "" }, y: { label: "↑ mean ROC-AUC", ...grid }, marks: [
+    Plot.line(best, { x: "number", y: "objective", stroke: ANOMALOUS, strokeWidth: 2, curve: "step-after" }),
+    Plot.dot(rows, { x: "number", y: "objective", r: 4, fill: NORMAL, title: trialTitle })] }),
+    legend([["trial", NORMAL], ["best so far", ANOMALOUS]])];
+}
+
+function objectiveBySetting(width, name) {
+  const scale = report.searched[name], rows = measuredTrials(), value = (trial) => trial.settings[name];
+  const marked = (number, symbol) => Plot.dot(rows.filter((trial) => trial.number === number), { x: value, y: "objective", r: 7, symbol, fill: ANOMALOUS, title: trialTitle });
+  const x = scale === "category" ? { type: "point" } : scale === "log" ? { type: "log", tickFormat: "~g", ticks: 5 } : {};
+  return [plot(width, { height: 240, inset: 10, x: { label: `${name} →`, ...x }, y: { label: "↑ mean ROC-AUC", ...grid }, marks: [
+    Plot.dot(rows, { x: value, y: "objective", r: 4, fill: NORMAL, fillOpacity: 0.7, title: trialTitle }), marked(0, "diamond"), marked(report.best, "star")] })];
+}
+
 function draw(box) {
   const width = Math.max(260, Math.floor(box.getBoundingClientRect().width));
   const name = box.dataset.chart;
-  const parts = name.startsWith("spread:") ? benchmarkSpread(width, name.slice(7)) : charts[name](width);
+  const [chart, what] = name.split(":");
+  const parts = charts[chart](width, what);
   // The picture is described by the label of the box; its parts would only be noise to a screen reader.
   for (const part of parts) part.setAttribute("aria-hidden", "true");
   box.replaceChildren(...parts);

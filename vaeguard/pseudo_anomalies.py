@@ -1,0 +1,182 @@
+"""Pseudo-anomalies: normal images spoilt on purpose, to compare settings where no anomaly is known.
+
+They need no other data and are close to normal images, so that a detector has to look; they are no model of any real
+anomaly, and are never trained on. Patches are those of CutPaste (Li et al., CVPR 2021).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    Values = npt.NDArray[Any]
+    Spoil = Callable[[Values, Values, np.random.Generator], Values]
+
+PART_VALUES = 2**22
+"""So many pixels are spoilt at a time."""
+LEAST_CHANGE = 1.0
+"""Mean change of an image in grey levels; what changed less (nothing pasted over nothing) is spoilt again."""
+TRIES = 10
+
+PATCH_AREA, BLOCK_AREA = (0.02, 0.15), (0.1, 0.3)
+"""Share of the image that a pasted patch (as in CutPaste), and a blurred or noisy block covers."""
+LONGEST = 3.3
+"""The longer side of a patch or block in units of the shorter one, at most."""
+BEND = 0.06
+"""Standard deviation of the displacement of a warped image, in units of its shorter side."""
+NOISE = 40.0
+"""Standard deviation of the noise in a noisy block, in grey levels."""
+SWAPPED = 0.25
+"""Share of the features of a vector that come from another one."""
+
+
+def make_pseudo_anomalies(images: Values, kind: str, seed: int) -> Values:
+    """Spoil each of N images in its own way; the same seed gives the same.
+
+    Parameters
+    ----------
+    images : uint8 (N, C, H, W) or float32 (N, 1, 1, F)
+        Normal images of any size, or vectors; at least 2, since most kinds mix two of them.
+    kind : str
+        One of `pseudo_anomaly_kinds(images)`.
+    seed : int
+        Seed of places, shapes and partners.
+
+    Returns
+    -------
+    array of the shape and type of `images`
+
+    Raises
+    ------
+    UsageError
+        There is a single image, or no such kind.
+    """
+    kinds = _kinds(images)
+    if kind not in kinds:
+        raise UsageError(f"unknown pseudo-anomaly {kind!r}; there are {', '.join(kinds)}")
+    if len(images) < 2:
+        raise UsageError("pseudo-anomalies mix two images, and there is only one; give more")
+    generator = np.random.default_rng(seed)
+    spoilt = np.array(images)
+    waiting = np.arange(len(images))
+    for _ in range(TRIES):
+        for rows in np.array_split(waiting, -(-len(waiting) * images[0].size // PART_VALUES)):
+            partners = (rows + generator.integers(1, len(images), len(rows))) % len(images)
+            spoilt[rows] = _as(images.dtype, kinds[kind](images[rows], images[partners], generator))
+        waiting = waiting[~_changed(images, spoilt, waiting)]
+        if not len(waiting):
+            break
+    return spoilt
+
+
+def pseudo_anomaly_kinds(images: Values) -> tuple[str, ...]:
+    """Names of the kinds of pseudo-anomaly that there are of such images, or of vectors."""
+    return tuple(_kinds(images))
+
+
+def _kinds(images: Values) -> dict[str, Spoil]:
+    return IMAGE_KINDS if images.dtype == np.uint8 else VECTOR_KINDS
+
+
+def _as(dtype: np.dtype[Any], values: Values) -> Values:
+    return np.rint(values).clip(0, 255).astype(dtype) if dtype == np.uint8 else values.astype(dtype)
+
+
+def _changed(images: Values, spoilt: Values, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    least = LEAST_CHANGE if images.dtype == np.uint8 else np.finfo(np.float32).tiny
+    return np.array([np.abs(images[row].astype(float) - spoilt[row]).mean() >= least for row in rows], bool)
+
+
+def _patch(images: Values, others: Values, generator: np.random.Generator) -> Values:
+    """A rectangle from another place of another image."""
+    n, _, height, width = images.shape
+    rows = (np.arange(height) + generator.integers(0, height, (n, 1))) % height
+    columns = (np.arange(width) + generator.integers(0, width, (n, 1))) % width
+    moved = others[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+    return np.where(_rectangles(images, PATCH_AREA, generator), moved, images)
+
+
+def _halves(images: Values, others: Values, _: np.random.Generator) -> Values:
+    """The left half of one image, the right half of another."""
+    return np.where(np.arange(images.shape[3]) < images.shape[3] // 2, images, others)
+
+
+def _blend(images: Values, others: Values, _: np.random.Generator) -> Values:
+    """The mean of two images."""
+    return (images.astype(np.float32) + others) / 2
+
+
+def _quadrants(images: Values, _: Values, generator: np.random.Generator) -> Values:
+    """The upper, or the lower, two quadrants change places."""
+    _, _, height, width = images.shape
+    upper = (np.arange(height) < height // 2) ^ (generator.random((len(images), 1)) < 0.5)
+    return np.where(upper[:, None, :, None], np.roll(images, width // 2, axis=3), images)
+
+
+def _warp(images: Values, _: Values, generator: np.random.Generator) -> Values:
+    """A smooth bend, stronger than that of the augmentation."""
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
+    n, channels, height, width = images.shape
+    side = min(height, width)
+    field = gaussian_filter(generator.standard_normal((2, n, 1, height, width)), (0, 0, 0, side / 6, side / 6))
+    field *= BEND * side / field.std(axis=(3, 4), keepdims=True)
+    places = np.indices((n, channels, height, width), np.float32, sparse=True)
+    bent = (places[2] + field[0], places[3] + field[1])
+    whole = np.stack([np.broadcast_to(axis, images.shape) for axis in (*places[:2], *bent)])
+    return np.asarray(map_coordinates(images.astype(np.float32), whole, order=1, mode="nearest"))
+
+
+def _blur(images: Values, _: Values, generator: np.random.Generator) -> Values:
+    """A block without its detail."""
+    from scipy.ndimage import gaussian_filter
+
+    sigma = min(images.shape[2:]) / 8
+    smooth = gaussian_filter(images.astype(np.float32), (0, 0, sigma, sigma))
+    return np.where(_rectangles(images, BLOCK_AREA, generator), smooth, images)
+
+
+def _noise(images: Values, _: Values, generator: np.random.Generator) -> Values:
+    """A block with Gaussian noise."""
+    noise = NOISE * generator.standard_normal(images.shape, np.float32)
+    return np.where(_rectangles(images, BLOCK_AREA, generator), images + noise, images)
+
+
+def _swap(vectors: Values, others: Values, generator: np.random.Generator) -> Values:
+    """Some features from another vector: each is usual by itself, all of them together are not."""
+    return np.where(generator.random(vectors.shape) < SWAPPED, others, vectors)
+
+
+def _rectangles(images: Values, area: tuple[float, float], generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """One rectangle in each image, its share of the `area` and its aspect ratio drawn at random: (N, 1, H, W)."""
+    n, _, height, width = images.shape
+    share = generator.uniform(*area, n)
+    aspect = np.exp(generator.uniform(-np.log(LONGEST), np.log(LONGEST), n))
+    inside = []
+    for side, part in ((height, np.sqrt(share * aspect)), (width, np.sqrt(share / aspect))):
+        length = np.rint(part * side).clip(1, side)
+        start = np.floor(generator.uniform(0, side - length + 1))
+        place = np.arange(side)
+        inside.append((place >= start[:, None]) & (place < (start + length)[:, None]))
+    rectangles: npt.NDArray[np.bool_] = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return rectangles
+
+
+IMAGE_KINDS: dict[str, Spoil] = {
+    "patch": _patch,
+    "halves": _halves,
+    "blend": _blend,
+    "quadrants": _quadrants,
+    "warp": _warp,
+    "blur": _blur,
+    "noise": _noise,
+}
+VECTOR_KINDS: dict[str, Spoil] = {"swap": _swap}

@@ -1,0 +1,50 @@
+"""The report of a search."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.devices import pick_device
+from vaeguard.reporting.report_file import heading
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vaeguard.reporting.report_file import Report
+    from vaeguard.study import Trial
+    from vaeguard.tuning_trials import Comparison, Plan
+
+
+def tuning_report(
+    plan: Plan,
+    trials: Sequence[Trial],
+    best: Trial,
+    comparison: Comparison | None,
+    settings: Mapping[str, Mapping[str, Any]],
+    importance: Mapping[str, float] | None,
+    command: str = "",
+) -> Report:
+    """The report of a search: its `trials`, and what came of the `comparison` at the end.
+
+    `settings` are those of the best trial that are not the defaults, `importance` the share of each in the objective.
+    """
+    name, split = plan.image_set.name, plan.split
+    classes = [] if plan.image_set.labels is None else sorted({*plan.image_set.labels[split.training].tolist()})
+    normal = [plan.image_set.class_names[number] for number in classes]
+    title = f"{name}: search of {len(trials)} trials" + (f", normal {', '.join(normal)}" if normal else "")
+    return {
+        **heading("tuning", title, command=command, device=pick_device(plan.space.training.device)),
+        "data": name,
+        "fingerprint": plan.image_set.fingerprint,
+        "normal_classes": normal,
+        "images": {"fitted": len(split.training), "judging": len(split.validation), "compared": len(split.calibration)},
+        "kinds": list(plan.kinds),
+        "searched": plan.space.scales(),
+        "trials": [asdict(trial) for trial in trials],
+        "best": best.number,
+        "settings": settings,
+        "importance": importance,
+        "comparison": None if comparison is None else asdict(comparison),
+        "seconds": sum(trial.seconds for trial in trials),
+    }

@@ -1,0 +1,243 @@
+"""`tune`: search settings on normal images alone, and say on others of them whether the best are really better."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.errors import UsageError
+from vaeguard.files import write_text
+from vaeguard.image_set import ImageSet
+from vaeguard.packed import from_array
+from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
+from vaeguard.reporting.tuning import tuning_report
+from vaeguard.search_space import DEFAULT_TRIALS, search_space
+from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
+from vaeguard.split import normal_numbers, split_normal
+from vaeguard.study import Trial, ask, check_optuna, finished, importance, open_study, tell
+from vaeguard.tables import write_table
+from vaeguard.training import epochs_for
+from vaeguard.tuning_trials import REFITS, Comparison, Plan, compare, measured, within
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    import optuna
+
+    from vaeguard.progress import Progress
+    from vaeguard.reporting.report_file import Report
+
+METHOD = 1
+"""Raised when the objective is measured otherwise, so that trials do not compare."""
+HELD_OUT, MOST_IMAGES, MOST_BYTES = 0.2, 2000, 2**28
+"""Share of the normal images that judges the trials, and of those for the end; at most so many of each."""
+COMPARED = "compared"
+"""User attribute of the study: the comparison at the end, and of which trial."""
+BEST_NAME, TABLE_NAME = "best.toml", "trials.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """What a search found.
+
+    Attributes
+    ----------
+    trials : tuple of Trial
+        All that are finished; the first has the settings that the search started from.
+    best : Trial
+        The one with the highest objective.
+    model, training : specs
+        The settings of the best, to be given to `fit`.
+    comparison : Comparison or None
+        Whether they are really better; None where nothing beat the first trial.
+    report : dict
+        All of it, as `docs/report-format.md` says.
+    """
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    model: ModelSpec
+    training: TrainSpec
+    comparison: Comparison | None
+    report: Report
+
+
+def tune(
+    images: ImageSet | npt.NDArray[Any],
+    labels: npt.ArrayLike | None = None,
+    *,
+    groups: npt.ArrayLike | None = None,
+    normal_classes: str | Sequence[str] | None = None,
+    model: ModelSpec | None = None,
+    training: TrainSpec | None = None,
+    trials: int = DEFAULT_TRIALS,
+    seconds: float | None = None,
+    folder: str | Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Tuning:
+    """Search the settings of a fit by normal images alone.
+
+    The normal images are divided once. Trials are fitted on the first part. Their objective is the ROC-AUC of telling
+    the second part from pseudo-anomalies made of it, mean over their kinds; unlike an ELBO it compares across
+    likelihoods. The third part is touched only at the end, to compare the best settings with those that the search
+    started from, which are the first trial. Settings are drawn by a tree-structured Parzen estimator (Bergstra et al.,
+    NeurIPS 2011).
+
+    Parameters
+    ----------
+    images, labels, groups, normal_classes
+        As for `fit`. Images of other classes are not looked at.
+    model, training : specs
+        Where the search starts; what it does not search stays so.
+    trials : int
+        How many, those that `folder` holds already included.
+    seconds : float, optional
+        Start no trial that would probably end later than that. The first one is always made, and the comparison at the
+        end, which takes as long as six trials, is not counted.
+    folder : path, optional
+        Where to keep the trials and write `best.toml`, `trials.csv` and the report. A search that was interrupted, or
+        had fewer trials, goes on there.
+    command : str
+        The command line, to be named in the report.
+    progress : callable, optional
+        Called with fits done, fits in all, a line of text.
+
+    Returns
+    -------
+    Tuning
+
+    Raises
+    ------
+    UsageError
+        As `fit` for the settings at the start; or the folder holds another search.
+    RefusedError
+        The journal of the trials is damaged.
+    VaeguardError
+        Optuna is missing, the first trial fails, another process is at it, or the folder cannot be written.
+    """
+    check_optuna()
+    if trials < 1:
+        raise UsageError(f"--trials must be at least 1, not {trials}")
+    home = Path(folder) if folder else None
+    if home:
+        check_place(home / JSON_NAME, "tuning")
+    image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
+    plan = _plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
+    show = progress or (lambda *_: None)
+    with open_study(home, _fingerprint(plan)) as study:
+        before = len(finished(study))
+        _search(plan, study, trials, seconds, show)
+        found, shares = finished(study), importance(study)
+        best, made = _best(found), len(found) - before
+        comparison = _compared(plan, study, best, lambda done, of, text: show(made + done, made + of, text))
+    best_model, best_training = plan.space.specs(best.settings)
+    settings = {"model": changed(best_model), "training": changed(best_training)}
+    report = tuning_report(plan, found, best, comparison, settings, shares, command)
+    if home:
+        write_text(home / BEST_NAME, _toml(settings, best, plan.image_set.name))
+        write_table(home / TABLE_NAME, _columns(plan, found))
+        write_report(home / JSON_NAME, report)
+    return Tuning(tuple(found), best, best_model, best_training, comparison, report)
+
+
+def _plan(
+    image_set: ImageSet,
+    groups: npt.ArrayLike | None,
+    normal_classes: str | Sequence[str] | None,
+    model: ModelSpec,
+    training: TrainSpec,
+) -> Plan:
+    normal = normal_numbers(image_set, normal_classes)
+    count = len(image_set) if image_set.labels is None else int(np.isin(image_set.labels, normal).sum())
+    most = min(MOST_IMAGES, MOST_BYTES // image_set.images[:1].nbytes)
+    share = min(HELD_OUT, most / max(1, count))
+    split = split_normal(image_set, normal, validation=share, calibration=share, seed=training.seed, groups=groups)
+    channels, height, width = image_set.images.shape[1:]
+    names = tuple(image_set.class_names[k] for k in normal)
+    resolved = model.resolved((channels, height, width), names, vectors=image_set.vectors)
+    space = search_space(model, training, resolved, epochs_for(training, len(split.training)))
+    members = None if groups is None else np.asarray(groups)[split.training]
+    return Plan(image_set, image_set.select(split.training), normal_classes, members, split, space)
+
+
+def _fingerprint(plan: Plan) -> dict[str, Any]:
+    """What a search that goes on must agree with; the keys are the words of the refusal."""
+    from optuna.distributions import distribution_to_json
+
+    ranges = {name: distribution_to_json(each) for name, each in plan.space.ranges.items()}
+    return {
+        "data, normal classes or seed": [plan.image_set.fingerprint, plan.split.digest()],
+        "model settings": to_dict(plan.space.model),
+        "training settings": to_dict(plan.space.training),
+        "version of the search": [METHOD, ranges],
+    }
+
+
+def _search(plan: Plan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
+    """Make trials until there are as many as wanted, or until the next would probably not end in time."""
+    started = time.monotonic()
+    done = finished(study)
+    before, total = len(done), trials - len(done) + 2 * REFITS
+    while len(done) < trials and (not done or _in_time(done, time.monotonic() - started, seconds)):
+        text = f"trial {len(done) + 1} of {trials}" + (f", best {_best(done).objective:.3f}" if done else "")
+        trial = ask(study, plan.space, plan.seed)
+        settings = plan.space.settings(trial.params)
+        tell(study, trial, measured(plan, settings, len(done), within(progress, len(done) - before, total, text)))
+        done = finished(study)
+
+
+def _in_time(done: Sequence[Trial], elapsed: float, seconds: float | None) -> bool:
+    return seconds is None or elapsed + sum(trial.seconds for trial in done) / len(done) <= seconds
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    """The trial with the highest objective, the earliest of several."""
+    return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
+
+
+def _compared(plan: Plan, study: optuna.Study, best: Trial, progress: Progress) -> Comparison | None:
+    """The comparison at the end; the study keeps it, so that it is made once for each best trial."""
+    if best.number == 0:
+        return None
+    kept = study.user_attrs.get(COMPARED, {})
+    if kept.get("trial") == best.number:
+        return Comparison(**kept["comparison"])
+    found = compare(plan, best.settings, progress)
+    study.set_user_attr(COMPARED, {"trial": best.number, "comparison": asdict(found)})
+    return found
+
+
+def _toml(settings: dict[str, dict[str, Any]], best: Trial, data: str) -> str:
+    """The settings that are not the defaults, as `--spec` reads them; JSON's values are TOML's as well."""
+    lines = [
+        f"# The best of the settings that `vaeguard tune` tried on {json.dumps(data)}: trial {best.number}.",
+        f"# Its mean ROC-AUC against pseudo-anomalies of normal images: {best.objective:.4f}.",
+    ]
+    for table, values in settings.items():
+        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _columns(plan: Plan, trials: Sequence[Trial]) -> dict[str, Any]:
+    """One row per trial; what a trial has not is not a number."""
+    columns: dict[str, list[Any]] = {
+        "trial": [trial.number for trial in trials],
+        "objective": [trial.objective for trial in trials],
+    }
+    columns |= {f"roc_auc_{kind}": [trial.roc_auc.get(kind) for trial in trials] for kind in plan.kinds}
+    columns |= {name: [trial.settings[name] for trial in trials] for name in plan.space.base}
+    figures = dict.fromkeys(name for trial in trials for name in trial.figures)
+    columns |= {name: [trial.figures.get(name) for trial in trials] for name in figures}
+    columns["seconds"] = [trial.seconds for trial in trials]
+    columns["error"] = [trial.error for trial in trials]
+    return {
+        name: np.array(values, float) if None in values else values if isinstance(values[0], str) else np.array(values)
+        for name, values in columns.items()
+    }
