@@ -81,7 +81,10 @@ def test_only_what_the_model_has_is_searched():
     assert not {"beta", "kl_warmup"} & set(space_of(spec(autoencoder=True)).ranges)
     assert "beta" not in space_of(spec(), vaeguard.TrainSpec(beta=0)).ranges
     for model, shape, more in ((spec(), (1, 1, 9), {"vectors": True}), (spec(patch=4), (1, 16, 16), {})):
-        assert "bernoulli" not in space_of(model, shape=shape, **more).ranges["likelihood"].choices
+        choices = space_of(model, shape=shape, **more).ranges["likelihood"].choices
+        assert all(name.startswith("gaussian") for name in choices)
+    binary = space_of(spec(), vaeguard.TrainSpec(binarise=True))
+    assert "likelihood" not in binary.ranges
     assert space_of(spec()).ranges["kl_warmup"].high == 10
 
 
