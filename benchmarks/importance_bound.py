@@ -1,6 +1,6 @@
 """MNIST, 784-200-200-50 (Burda et al., 2016): test negative ELBO and importance-weighted bound, k = 5,000.
 
-python -m benchmarks.importance_bound -o RUNS [--epochs 500] [--images 0] [--only NAME]
+python -m benchmarks.importance_bound -o RUNS [--epochs 400] [--images 0] [--only NAME]
 
 Each fit is a run folder in RUNS: a run that is there is measured, one that was cut off goes on.
 """
@@ -24,6 +24,7 @@ GIVEN = replace(DRAWN, binarise=False)
 CONTINUOUS = replace(PRESET.model, likelihood="continuous-bernoulli")
 FITS = {
     "pixels drawn black or white anew every epoch": (PRESET.model, DRAWN),
+    "the same without warm-up of the rate": (PRESET.model, replace(DRAWN, kl_warmup=0)),
     "pixels drawn black or white once": (PRESET.model, GIVEN),
     "grey pixels, continuous Bernoulli": (CONTINUOUS, GIVEN),
     "grey pixels, cross-entropy, measured on black and white ones": (PRESET.model, GIVEN),
@@ -52,7 +53,7 @@ def fitted(train: vaeguard.ImageSet, name: str, runs: Path, epochs: int) -> Any:
         return vaeguard.load(folder)
     model, training = FITS[name]
     images = binarised(train) if name.endswith("once") else train
-    training = replace(training, epochs=epochs, patience=epochs)
+    training = replace(training, epochs=epochs, patience=epochs, kl_warmup=min(training.kl_warmup, epochs // 2))
     return vaeguard.fit(images, model=model, training=training, run=folder, resume=folder.is_dir())
 
 
@@ -89,7 +90,7 @@ def main() -> None:
         "Upper bounds of −log p(x), mean ± standard error over the test images; lower is better. Of Bernoulli fits the"
         " official test part, every pixel drawn black or white once (seed 0); of the continuous one grey pixels with"
         " uniform noise of one level, nats of the density on [0, 1], bits of 8-bit pixels: not to be compared with the"
-        " others. One seed. Recipe: Adam, 0.001 falling by a cosine, batches of 100; the published fit took batches of"
+        " others. One seed. Recipe: Adam, 0.001 falling by a cosine, batches of 100, weight of the rate rising over 50 epochs; the published fit took batches of"
         " 20 for 3,280 epochs, on pixels drawn anew every time."
     )
     write_result("importance_bound", "MNIST, 784-200-200-50: how likely test images are", [*rows, PUBLISHED], [note],

@@ -48,7 +48,7 @@ PRESETS = {
             kind="mlp", hidden=(200, 200), latent=50, activation="tanh", likelihood="bernoulli", guided=False,
             pseudo_classes=0,
         ),
-        TrainSpec(epochs=500, batch_size=100, patience=500, binarise=True, bf16=False),
+        TrainSpec(epochs=400, batch_size=100, kl_warmup=50, patience=400, binarise=True, bf16=False),
         "784-200-200-50 on pixels drawn black or white (Burda et al., 2016): a true likelihood, trained long",
     ),
     "patches": Preset(
