@@ -90,8 +90,8 @@ def main() -> None:
         "Upper bounds of −log p(x), mean ± standard error over the test images; lower is better. Of Bernoulli fits the"
         " official test part, every pixel drawn black or white once (seed 0); of the continuous one grey pixels with"
         " uniform noise of one level, nats of the density on [0, 1], bits of 8-bit pixels: not to be compared with the"
-        " others. One seed. Recipe: Adam, 0.001 falling by a cosine, batches of 100, weight of the rate rising over 50 epochs; the published fit took batches of"
-        " 20 for 3,280 epochs, on pixels drawn anew every time."
+        " others. One seed. Recipe: Adam, 0.001 falling by a cosine, batches of 100, weight of the rate rising over 50"
+        " epochs; the published fit took batches of 20 for 3,280 epochs, on pixels drawn anew every time."
     )
     write_result("importance_bound", "MNIST, 784-200-200-50: how likely test images are", [*rows, PUBLISHED], [note],
                  k=found.samples)  # fmt: skip
