@@ -84,7 +84,7 @@ def test_vectors_go_in_and_come_out_in_their_own_units(tmp_path):
     rows = (np.random.default_rng(0).normal(50, 20, (200, 7)) * np.arange(1, 8)).astype(np.float32)
     detector = vaeguard.fit(rows, model=ModelSpec(hidden=(16,), latent=3), training=TRAINING)
     vectors = rows[:, None, None]
-    vaeguard.export(detector, tmp_path / "v.onnx", images=vectors, parts=True)
+    vaeguard.export(detector, tmp_path / "v.onnx", images=vectors.astype(np.float64), parts=True)
     encoder, decoder = sessions(tmp_path / "v.onnx")
     mean, _ = encoder.run(None, {"image": vectors})
     (restored,) = decoder.run(None, {"latent": mean})

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vaeguard.blocks import as_images
 from vaeguard.errors import UsageError
 from vaeguard.generation import decode, encode, sample_latents
 from vaeguard.onnx_detector import IMAGE, as_pixels
@@ -109,7 +110,7 @@ def part_errors(
         Type of the encoder's input.
     """
     some = random_images(detector.info)[:0] if images is None else images
-    both = with_noise(some, detector.info)
+    both = as_images(with_noise(some, detector.info), detector.info)
     encoding = encode(detector.graph, both)
     expected = {"mean": encoding.mean} | ({} if encoding.logvar is None else {"logvar": encoding.logvar})
     name, fed = IMAGE, as_pixels(both, np.dtype(pixels))
