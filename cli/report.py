@@ -19,8 +19,8 @@ from .common import command_line, console, find_model, json_option, print_json, 
 def report(paths: tuple[str, ...], output: str | None, opened: bool | None, *, compare: bool, as_json: bool) -> None:
     """Write report.html from report.json, say what it says, and open it.
 
-    PATH is a run, an evaluation, a benchmark, a folder of clean scans, a table that score wrote, or a report.json
-    itself; by default the latest run. The page is one file that needs no network.
+    PATH is a run, a search, an evaluation, a benchmark, a folder of clean scans, a table that score wrote, or a
+    report.json itself; by default the latest run. The page is one file that needs no network.
     """
     from vaeguard import (
         UsageError,

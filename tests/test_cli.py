@@ -13,19 +13,8 @@ from PIL import Image
 
 COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 COMMANDS = (
-    *(
-        "fit",
-        "tune",
-        "score",
-        "evaluate",
-        "reconstruct",
-        "denoise",
-        "export",
-        "verify",
-        "unpack",
-        "benchmark",
-        "doctor",
-    ),
+    *("fit", "tune", "score", "evaluate", "reconstruct", "denoise", "export", "verify", "unpack"),
+    *("benchmark", "doctor"),
 )
 
 

@@ -57,14 +57,16 @@ def test_halves_and_blends_are_of_two_images():
         assert any((blends[number] == mean).all() for mean in means)
 
 
-def test_quadrants_keep_every_pixel():
-    images = noise(20, 1, 8, 8)
-    spoilt = make_pseudo_anomalies(images, "quadrants", 0)
-    assert (np.sort(spoilt.reshape(20, -1)) == np.sort(images.reshape(20, -1))).all()
-    upper, lower = ((spoilt[:, :, rows] == images[:, :, rows]).all((1, 2, 3)) for rows in (slice(4), slice(4, 8)))
-    assert (upper ^ lower).all()
-    assert upper.any()
-    assert lower.any()
+def test_one_half_slips_by_whole_pixels():
+    images = noise(40, 1, 8, 8)
+    slipped = make_pseudo_anomalies(images, "slip", 0)
+    assert (slipped[:, :, 4:] == images[:, :, 4:]).all()
+    found = set()
+    for image, result in zip(images[:, 0, :4], slipped[:, 0, :4], strict=True):
+        fits = [n for n in (-2, -1, 1, 2) if (result == image[:, (np.arange(8) + n).clip(0, 7)]).all()]
+        assert len(fits) == 1
+        found.update(fits)
+    assert found == {-2, -1, 1, 2}
 
 
 def test_nothing_pasted_over_nothing_is_tried_again():

@@ -30,6 +30,8 @@ PATCH_AREA, BLOCK_AREA = (0.02, 0.15), (0.1, 0.3)
 """Share of the image that a pasted patch (as in CutPaste), and a blurred or noisy block covers."""
 LONGEST = 3.3
 """The longer side of a patch or block in units of the shorter one, at most."""
+SLIP = 0.25
+"""Farthest that one half of an image slips, as a share of the width."""
 BEND = 0.06
 """Standard deviation of the displacement of a warped image, in units of its shorter side."""
 NOISE = 40.0
@@ -114,11 +116,14 @@ def _blend(images: Values, others: Values, _: np.random.Generator) -> Values:
     return (images.astype(np.float32) + others) / 2
 
 
-def _quadrants(images: Values, _: Values, generator: np.random.Generator) -> Values:
-    """The upper, or the lower, two quadrants change places."""
-    _, _, height, width = images.shape
-    upper = (np.arange(height) < height // 2) ^ (generator.random((len(images), 1)) < 0.5)
-    return np.where(upper[:, None, :, None], np.roll(images, width // 2, axis=3), images)
+def _slip(images: Values, _: Values, generator: np.random.Generator) -> Values:
+    """The upper half slipped sideways against the lower."""
+    height, width = images.shape[2:]
+    farthest, shape = max(1, round(SLIP * width)), (len(images), 1)
+    pixels = generator.integers(1, farthest + 1, shape) * generator.choice((-1, 1), shape)
+    columns = (np.arange(width) + pixels).clip(0, width - 1)
+    slipped = np.take_along_axis(images, columns[:, None, None, :], axis=3)
+    return np.where(np.arange(height)[:, None] < height // 2, slipped, images)
 
 
 def _warp(images: Values, _: Values, generator: np.random.Generator) -> Values:
@@ -174,7 +179,7 @@ IMAGE_KINDS: dict[str, Spoil] = {
     "patch": _patch,
     "halves": _halves,
     "blend": _blend,
-    "quadrants": _quadrants,
+    "slip": _slip,
     "warp": _warp,
     "blur": _blur,
     "noise": _noise,

@@ -105,8 +105,8 @@ def report_path(path: str | Path) -> Path:
         if candidate.is_file() and candidate.suffix == ".json":
             return candidate
     raise UsageError(
-        f"{str(path)!r} is no report and has none; give a report.json, or the folder of a run, an evaluation, a"
-        " benchmark or clean scans, or a table that `vaeguard score` wrote"
+        f"{str(path)!r} is no report and has none; give a report.json, or the folder of a run, a search, an"
+        " evaluation, a benchmark or clean scans, or a table that `vaeguard score` wrote"
     )
 
 
