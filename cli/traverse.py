@@ -31,7 +31,7 @@ def traverse(model: str | None, output: str, device: str, *, as_json: bool) -> N
     rows = []
     for unit, pictures in zip(units.traversed.tolist(), units.traversals, strict=True):
         state = "" if units.active[unit] else ", inactive"
-        rows.append((f"unit {unit}, {units.rate[unit]:.2f} nats{state}", pictures / 255))
+        rows.append((f"unit {unit}, {units.rate[unit]:.2f} nats{state}", pictures))
     draw_grid(output, rows)
     if as_json:
         facts = [

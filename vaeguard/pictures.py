@@ -86,8 +86,8 @@ def draw_reconstructions(
     top = float(inspection.heatmap[np.asarray(indices)].max()) or 1.0
     cells = []
     for index in indices:
-        restored = np.rint(inspection.restored[index] * 255).clip(0, 255).astype(np.uint8)
-        drawn = (picture_of(images[index]), picture_of(restored), heat_picture(inspection.heatmap[index] / top))
+        restored = picture_of(inspection.restored[index])
+        drawn = (picture_of(images[index]), restored, heat_picture(inspection.heatmap[index] / top))
         tiles = [_enlarge(picture) for picture in drawn]
         caption = f"score {inspection.score[index]:.2f}   p {inspection.p_value[index]:.3g}"
         cells.append(_cell(tiles, _short_name(paths[index]), caption, font))
@@ -98,15 +98,15 @@ def draw_reconstructions(
     _save_image(sheet, path)
 
 
-def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[np.floating]]]) -> None:
+def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[Any]]]) -> None:
     """Draw rows of images, each with a label before it (may be empty), as one PNG file.
 
     Parameters
     ----------
     path : path
         The PNG file.
-    rows : sequence of (str, float (n, C, H, W))
-        Labels, and images in [0, 1]; the rows may be of different lengths.
+    rows : sequence of (str, uint8 or float (n, C, H, W))
+        Labels, and images, floats in [0, 1]; the rows may be of different lengths.
 
     Raises
     ------
@@ -118,10 +118,7 @@ def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[np.floatin
     if not any(len(images) for _, images in rows):
         raise UsageError("a picture needs at least one image")
     font = ImageFont.load_default(FONT_SIZE)
-    drawn = [
-        [_enlarge(picture_of(np.rint(image * 255).clip(0, 255).astype(np.uint8))) for image in images]
-        for _, images in rows
-    ]
+    drawn = [[_enlarge(picture_of(image)) for image in images] for _, images in rows]
     first = next(tile for tiles in drawn for tile in tiles)
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     margin = max(int(pen.textlength(label, font=font)) for label, _ in rows)
@@ -143,10 +140,12 @@ def _save_image(image: Image.Image, path: str | Path) -> None:
         image.save(temporary, format="PNG")
 
 
-def picture_of(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    """One image, uint8 (C, H, W), as an RGB picture; transparency lies on white."""
+def picture_of(pixels: npt.NDArray[Any]) -> Image.Image:
+    """One image, uint8 (C, H, W), or floats in [0, 1], as an RGB picture; transparency lies on white."""
     from PIL import Image
 
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * 255).clip(0, 255).astype(np.uint8)
     channels = pixels.shape[0]
     if channels == 1:
         pixels = np.repeat(pixels, 3, axis=0)

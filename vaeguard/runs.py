@@ -178,7 +178,7 @@ def _by_epoch(detector: TorchDetector, fitted: Fitted) -> dict[str, npt.NDArray[
     assert kept is not None
     best = int(detector.info.record["best_epoch"]["epoch"])
     after = {str(epoch): images for epoch, images in fitted.restored.items() if epoch != best}
-    return {"input": shown, **after, f"{best} (kept)": np.rint(kept * 255).clip(0, 255).astype(np.uint8)}
+    return {"input": shown, **after, f"{best} (kept)": kept}
 
 
 def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> bytes:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vaeguard.graph import InferenceGraph
     from vaeguard.image_set import ImageSet
-    from vaeguard.inspection import Floats
+    from vaeguard.inspection import Images
     from vaeguard.training import State
 
     Pixels = npt.NDArray[np.uint8]
@@ -151,24 +151,17 @@ def _has_pictures(graph: InferenceGraph) -> bool:
 def _log_pictures(writer: Any, graph: InferenceGraph, images: Pixels, epoch: int) -> None:
     """Input over restoration, and samples of the prior, or of each class's; the same noise every time."""
     restored = decode(graph, encode(graph, images).mean)
-    writer.add_image(
-        "reconstructions", _sheet([_tiles(images), _tiles(_as_pixels(restored))]), epoch, dataformats="HWC"
-    )
+    writer.add_image("reconstructions", _sheet([_tiles(images), _tiles(restored)]), epoch, dataformats="HWC")
     spec = graph.vae.spec
     if spec.autoencoder:
         return
     for name in spec.classes if spec.prior == "per-class" else (None,):
-        drawn = _tiles(_as_pixels(decode(graph, sample_latents(graph, SAMPLES, class_=name))))
+        drawn = _tiles(decode(graph, sample_latents(graph, SAMPLES, class_=name)))
         tag = "samples" if name is None else f"samples/{printable(name)}"
         writer.add_image(tag, _sheet([drawn[:COLUMNS], drawn[COLUMNS:]]), epoch, dataformats="HWC")
 
 
-def _as_pixels(images: Floats) -> Pixels:
-    pixels: Pixels = np.rint(images * 255).clip(0, 255).astype(np.uint8)
-    return pixels
-
-
-def _tiles(images: Pixels) -> list[Image.Image]:
+def _tiles(images: Images) -> list[Image.Image]:
     tiles = [picture_of(image) for image in images]
     for tile in tiles:
         tile.thumbnail((TILE, TILE))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vaeguard.latents import LatentUnits
     from vaeguard.reporting.report_file import Report
 
-    Pixels = npt.NDArray[np.uint8]
+    Pixels = npt.NDArray[Any]
 
 SIDE = 64
 """Longest side of one image in a strip, in pixels."""
@@ -87,7 +87,7 @@ def unit_facts(units: LatentUnits) -> list[dict[str, Any]]:
 
 
 def strip(images: Pixels) -> str:
-    """Images (n, C, H, W) side by side as one picture, a data URI."""
+    """Images (n, C, H, W), floats in [0, 1], side by side as one picture, a data URI."""
     from PIL import Image
 
     tiles = [picture_of(image) for image in images]

@@ -109,7 +109,7 @@ def _pictures(sample: Sample) -> dict[str, dict[str, str]]:
     heat = sample.inspection.heatmap
     assert heat is not None
     top = float(heat.max()) or 1.0
-    restored = np.rint(sample.inspection.restored * 255).clip(0, 255).astype(np.uint8)
+    restored = sample.inspection.restored
     drawn = {
         f"row-{row}": {
             "input": picture_of(sample.images[at]),

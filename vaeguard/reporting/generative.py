@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
             "accuracy": quality.accuracy,
         },
         "fit": {key: value for key, value in record.items() if key != "kind"},
-        "pictures": {name: {"strip": strip(_bytes(images))} for name, images in evaluation.shown.items()},
+        "pictures": {name: {"strip": strip(images)} for name, images in evaluation.shown.items()},
     }
 
 
@@ -80,7 +80,3 @@ def _mean(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
 def _rounded(values: npt.NDArray[np.float64]) -> list[list[float]]:
     rows: list[list[float]] = np.round(values, 3).tolist()
     return rows
-
-
-def _bytes(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return images if images.dtype == np.uint8 else np.rint(images * 255).clip(0, 255).astype(np.uint8)
