@@ -44,7 +44,7 @@ class Truth:
         self.neighbours = KNeighborsClassifier(5).fit(flat(train.images[known]), train.labels[known])
         self.nearest = NearestNeighbors(n_neighbors=1).fit(flat(train.images[known]))
         self.known = train.images[known]
-        self.judge = vaeguard.Judge(train.images[others], train.labels[others], seed)
+        self.judge = vaeguard.SampleJudge(train.images[others], train.labels[others], seed)
         picked = generator.permutation(len(self.normal))
         self.real, self.other = self.normal[picked[:DRAWN]], self.normal[picked[DRAWN : 2 * DRAWN]]
         first, second = (generator.permutation(len(self.normal)) for _ in range(2))

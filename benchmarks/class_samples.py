@@ -60,10 +60,10 @@ def main() -> None:
                  [note], seeds=options.seeds, samples=options.samples)  # fmt: skip
 
 
-def _judge(train: vaeguard.ImageSet, seed: int) -> vaeguard.Judge:
+def _judge(train: vaeguard.ImageSet, seed: int) -> vaeguard.SampleJudge:
     some = np.random.default_rng(seed).permutation(len(train))[:JUDGED_ON]
     assert train.labels is not None
-    return vaeguard.Judge(train.images[some], np.array(train.class_names)[train.labels[some]], seed)
+    return vaeguard.SampleJudge(train.images[some], np.array(train.class_names)[train.labels[some]], seed)
 
 
 if __name__ == "__main__":

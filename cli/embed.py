@@ -40,19 +40,16 @@ def embed(
     data_dir: str | None, *, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the latent of every image of DATA: mean and log-variance of each unit, and the class, where known."""
-    import numpy as np
-
-    from vaeguard import check_table_path, embeddings, write_embedding_report, write_table
+    from vaeguard import check_place, check_table_path, embeddings, remove_report, write_embedding_report, write_table
 
     check_table_path(output)
+    check_place(f"{output}.report.json", "embedding")
     detector = open_generative(model, device)
     images = open_images_for(data, detector, data_dir, split=split, download=download)
     columns = embeddings(detector, images)
     write_table(output, columns)
-    page = None
-    if plot:
-        means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
-        page = write_embedding_report(output, images, means, plot, command=command_line())
+    remove_report(f"{output}.report.json")  # of an earlier table
+    page = write_embedding_report(output, images, columns, plot, command=command_line()) if plot else None
     if as_json:
         print_json({"output": output, "images": len(images), "columns": list(columns), "report": page and str(page),
                     "errors": as_objects(images.errors)})  # fmt: skip

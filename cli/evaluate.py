@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaeguard import BOUND_IMAGES, IMPORTANCE_SAMPLES
+
 from .common import (
     as_objects,
     command_line,
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
 @click.option("--generative", is_flag=True, help="Measure the model as a generative one instead: likelihood, samples,"
               " latent; on normal images only.")  # fmt: skip
 @click.option("--importance-samples", type=click.IntRange(min=1), metavar="K", help="With --generative: samples per"
-              " image for the importance-weighted bound.  [default: 5000]")  # fmt: skip
+              f" image for the importance-weighted bound.  [default: {IMPORTANCE_SAMPLES}]")  # fmt: skip
 @click.option("--bound-images", type=click.IntRange(min=0), metavar="N", help="With --generative: bounds of so many"
-              " images, drawn at random; 0: of all.  [default: 1000]")  # fmt: skip
+              f" images, drawn at random; 0: of all.  [default: {BOUND_IMAGES}]")  # fmt: skip
 @engine_option
 @data_dir_option
 @download_option
@@ -63,8 +65,12 @@ def evaluate(
     from vaeguard import evaluate as evaluate_model
 
     if generative:
-        if normal_classes:
-            raise UsageError("--generative looks at the normal classes of the fit; leave out --normal-classes")
+        given = click.get_current_context().get_parameter_source
+        if normal_classes or given("fpr") == click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                "--generative looks at the normal classes of the fit and flags nothing; leave out --normal-classes and"
+                " --fpr"
+            )
         _evaluate_generative(
             data, model, output, device, data_dir, importance_samples, bound_images, download=download, as_json=as_json
         )
@@ -85,7 +91,7 @@ def _evaluate_generative(
     data: str, model: str | None, output: str | None, device: str, data_dir: str | None, samples: int | None,
     count: int | None, *, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    from vaeguard import BOUND_IMAGES, IMPORTANCE_SAMPLES, check_place, evaluate_generative, write_generative
+    from vaeguard import check_place, evaluate_generative, write_generative
 
     path = find_model(model)
     detector = open_generative(path, device)

@@ -136,6 +136,7 @@ def test_a_generative_evaluation_writes_its_report_and_prints_it(home):
     ("arguments", "message"),
     [
         (("-m", "plain", "--generative", "--normal-classes", "3"), "leave out --normal-classes"),
+        (("-m", "plain", "--generative", "--fpr", "0.01"), "leave out --normal-classes and --fpr"),
         (("-m", "plain", "--bound-images", "5"), "are for --generative"),
         (("-m", "plain", "--importance-samples", "5"), "are for --generative"),
         (("-m", "model.onnx", "--generative"), "exported file"),
@@ -157,6 +158,9 @@ def test_an_embedding_is_drawn_beside_its_table(home):
     means = table[[name for name in table if name.startswith("mean_")]].to_numpy()
     assert report["points"]["path"] == list(table["path"])
     assert report["explained"] == pytest.approx(PCA(2).fit(means).explained_variance_ratio_.sum(), abs=1e-6)
+    again = run(home, "embed", "digits", "-m", "plain", "-o", "drawn.csv")
+    assert again.returncode == 0, again.stderr
+    assert not (home / "drawn.csv.report.html").exists(), "a report of another table would be left beside it"
     spread = np.ptp(np.stack([report["points"]["x"], report["points"]["y"]]), 1)
     np.testing.assert_allclose(spread, np.ptp(PCA(2).fit_transform(means), 0), atol=0.01)
 

@@ -44,7 +44,8 @@ def test_few_images_and_a_single_unit_have_places_too(shape):
 def test_the_report_without_classes(tmp_path):
     images = vaeguard.from_array(np.zeros((20, 1, 8, 8), np.uint8))
     means = np.random.default_rng(0).normal(0, 1, (20, 5))
-    page = vaeguard.write_embedding_report(tmp_path / "latents.csv", images, means, "pca")
+    columns = {f"mean_{unit}": values for unit, values in enumerate(means.T)}
+    page = vaeguard.write_embedding_report(tmp_path / "latents.csv", images, columns, "pca")
     report = read_report(tmp_path / "latents.csv")
     assert report["points"]["class"] is None
     assert report["classes"] == []

@@ -13,13 +13,14 @@ import vaeguard
 from vaeguard import UsageError
 from vaeguard.generative_evaluation import class_information
 
+pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
 MODEL = vaeguard.ModelSpec(kind="mlp", hidden=(32,), latent=4, pseudo_classes=0)
 QUICK = vaeguard.TrainSpec(epochs=80, batch_size=32, beta=0.2, learning_rate=3e-3, binarise=True, threads=1)
 
 
 @pytest.fixture(scope="module")
 def images():
-    pixels, labels = bars(900, seed=1)
+    pixels, labels = bars(3000, seed=1)
     return vaeguard.from_array(pixels, labels)
 
 
@@ -36,7 +37,7 @@ def found(detector, images):
 
 def test_only_normal_images_are_looked_at(found):
     assert found.classes == ("0", "1")
-    assert found.images == 600
+    assert found.images == 2000
     assert len(found.bounds.neg_iwae) == 40
     assert found.note is None
 
@@ -53,7 +54,7 @@ def test_origins_are_ranked_as_they_should_be(found):
     distances = found.quality.distances
     assert list(distances) == ["real", "reconstructed", "aggregate", "prior"]
     assert distances["real"] < distances["reconstructed"] < 3 * distances["prior"]
-    assert found.quality.images == 150
+    assert found.quality.images == 500
     assert found.quality.accuracy > 0.95
 
 
@@ -64,6 +65,8 @@ def test_information_of_units_that_tell_the_class_and_of_units_that_do_not():
     information, gap = class_information(means, labels)
     np.testing.assert_allclose(information, [math.log(4), 0], atol=0.03)
     assert gap == pytest.approx(1, abs=0.03)
+    few, _ = class_information(means[:200], labels[:200])
+    assert few[1] < 0.1, "what chance gives with few images is taken off"
     assert class_information(means[:, [0, 0]], labels)[1] == pytest.approx(0, abs=1e-9)
 
 
@@ -86,6 +89,23 @@ def test_a_model_of_grey_pixels_under_cross_entropy_is_warned_of(images, tmp_pat
     grey = vaeguard.fit(pixels, labels, model=MODEL, training=training)
     report = vaeguard.write_generative(vaeguard.evaluate_generative(grey, images, samples=2, images=3), tmp_path)
     assert any("no likelihood" in note and "--binarise" in note for note in report["notes"])
+
+
+def test_images_of_a_fit_without_labels_are_left_out_too():
+    pixels, _ = bars(240)
+    training = vaeguard.TrainSpec(epochs=2, binarise=True, threads=1)
+    flat = vaeguard.fit(pixels, model=MODEL, training=training)
+    same = vaeguard.evaluate_generative(flat, vaeguard.from_array(pixels), samples=2)
+    assert same.images == 24
+    assert "fitted on are left out" in same.note
+    assert same.information is None
+
+
+def test_a_single_image_has_bounds(detector):
+    pixels, _ = bars(1)
+    found = vaeguard.evaluate_generative(detector, vaeguard.from_array(pixels), samples=2)
+    assert len(found.bounds.neg_elbo) == 1
+    assert not found.correlation.any()
 
 
 def test_images_without_a_normal_class_are_refused(detector):

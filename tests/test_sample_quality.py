@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toy import bars
 
-from vaeguard.sample_quality import Judge, frechet_distance
+from vaeguard.sample_quality import SampleJudge, frechet_distance
 
 
 def test_frechet_distance_of_known_gaussians():
@@ -19,7 +19,7 @@ def test_frechet_distance_of_known_gaussians():
 @pytest.fixture(scope="module")
 def judged():
     images, labels = bars(300)
-    return Judge(images, labels), images, labels
+    return SampleJudge(images, labels), images, labels
 
 
 def test_the_judge_tells_the_classes_of_other_images(judged):
@@ -35,3 +35,12 @@ def test_noise_is_further_from_images_than_other_images_are(judged):
     noise = judge.features(np.random.default_rng(0).integers(0, 255, (150, 1, 8, 8)).astype(np.uint8))
     assert real.shape == (150, 64)
     assert frechet_distance(real, noise) > 10 * frechet_distance(real, other)
+
+
+def test_large_images_are_reduced_before_they_are_judged():
+    images, labels = bars(120)
+    large = images.repeat(8, -1).repeat(8, -2)
+    large = large.reshape(120, 1, 64, 64)
+    judge = SampleJudge(large, labels)
+    assert judge.network.coefs_[0].shape[0] == 32 * 32
+    assert (judge.classes(large) == labels).mean() > 0.95

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from vaeguard.fitting import fit
     from vaeguard.generation import embeddings, interpolate_latents, quantile_grid
     from vaeguard.generative_evaluation import (
-        BOUND_IMAGES,
         GenerativeEvaluation,
-        class_information,
         evaluate_generative,
         write_generative,
     )
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.ladder import LadderVAE
     from vaeguard.latents import STEPS, latent_units
-    from vaeguard.likelihood_bounds import IMPORTANCE_SAMPLES, Bounds, bounds
+    from vaeguard.likelihood_bounds import LikelihoodBounds, bound_likelihood
     from vaeguard.model_file import load, save
     from vaeguard.noise import grain_of
     from vaeguard.ocr import check_tesseract, read_text
@@ -73,14 +71,16 @@ if TYPE_CHECKING:
     from vaeguard.reporting.terminal import show_report
     from vaeguard.restoration import PageReport, RestoredPage, restore_page
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
-    from vaeguard.sample_quality import Judge, frechet_distance
+    from vaeguard.sample_quality import SampleJudge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.search_space import DEFAULT_TRIALS
     from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
     from vaeguard.spec import (
+        BOUND_IMAGES,
         DEFAULT_FPR,
         DEVICES,
         ENGINE_DEVICES,
+        IMPORTANCE_SAMPLES,
         PROJECTIONS,
         ModelSpec,
         TrainSpec,
@@ -100,7 +100,7 @@ _HOMES = {
     "benchmarking.report": ("BenchmarkReport",),
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
-    "likelihood_bounds": ("IMPORTANCE_SAMPLES", "Bounds", "bounds"),
+    "likelihood_bounds": ("LikelihoodBounds", "bound_likelihood"),
     "classes": ("parse_classes",),
     "degrade": ("degrade_document",),
     "denoise_spec": ("DEGRADATIONS", "PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "DenoiserSpec", "RestoreSettings"),
@@ -121,7 +121,9 @@ _HOMES = {
     "fitting": ("fit",),
     "generation": ("embeddings", "interpolate_latents", "quantile_grid"),
     "generative_evaluation": (
-        *("BOUND_IMAGES", "GenerativeEvaluation", "class_information", "evaluate_generative", "write_generative"),
+        "GenerativeEvaluation",
+        "evaluate_generative",
+        "write_generative",
     ),
     "images": ("ImageRule", "decode_image"),
     "inputs": ("read_list",),
@@ -146,14 +148,16 @@ _HOMES = {
     "reporting.terminal": ("show_report",),
     "restoration": ("PageReport", "RestoredPage", "restore_page"),
     "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
-    "sample_quality": ("Judge", "frechet_distance"),
+    "sample_quality": ("SampleJudge", "frechet_distance"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "search_space": ("DEFAULT_TRIALS",),
     "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
     "spec": (
+        "BOUND_IMAGES",
         "DEFAULT_FPR",
         "DEVICES",
         "ENGINE_DEVICES",
+        "IMPORTANCE_SAMPLES",
         "PROJECTIONS",
         "ModelSpec",
         "TrainSpec",
@@ -186,7 +190,6 @@ __all__ = [
     "STEPS",
     "BenchmarkReport",
     "BenchmarkSpec",
-    "Bounds",
     "Comparison",
     "DenoiseOutputs",
     "DenoiseSummary",
@@ -202,8 +205,8 @@ __all__ = [
     "ImageSet",
     "InputsSkippedError",
     "Inspection",
-    "Judge",
     "LadderVAE",
+    "LikelihoodBounds",
     "ModelSpec",
     "PageReport",
     "Parity",
@@ -211,6 +214,7 @@ __all__ = [
     "RefusedError",
     "RestoreSettings",
     "RestoredPage",
+    "SampleJudge",
     "ScoreSummary",
     "TrainSpec",
     "TrainingWarning",
@@ -220,13 +224,12 @@ __all__ = [
     "UsageError",
     "VaeguardError",
     "benchmark",
-    "bounds",
+    "bound_likelihood",
     "calibration_images",
     "check_optuna",
     "check_place",
     "check_table_path",
     "check_tesseract",
-    "class_information",
     "compare_reports",
     "decode_image",
     "default_output",

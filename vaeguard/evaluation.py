@@ -247,7 +247,7 @@ def _threshold(inspection: Inspection, fpr: float) -> float | None:
 def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
     """The images that the model was not fitted on, and what to beware of where some were."""
     record: Any = info.record
-    if image_set.labels is None or record.get("data", {}).get("fingerprint") != image_set.fingerprint:
+    if record.get("data", {}).get("fingerprint") != image_set.fingerprint:
         return image_set, None
     normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
     shares = {name: record["training"][name] for name in ("validation", "calibration", "seed")}

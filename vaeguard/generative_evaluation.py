@@ -12,10 +12,11 @@ import numpy as np
 from vaeguard.errors import UsageError
 from vaeguard.evaluation import unseen
 from vaeguard.latents import LatentUnits, latent_units
-from vaeguard.likelihood_bounds import IMPORTANCE_SAMPLES, Bounds, bounds
+from vaeguard.likelihood_bounds import LikelihoodBounds, as_observed, bound_likelihood, check_generative
 from vaeguard.reporting.generative import generative_report
 from vaeguard.reporting.report_file import JSON_NAME, write_report
-from vaeguard.sample_quality import Judge, frechet_distance
+from vaeguard.sample_quality import SampleJudge, frechet_distance
+from vaeguard.spec import BOUND_IMAGES, IMPORTANCE_SAMPLES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,15 +29,12 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[Any]
     Doubles = npt.NDArray[np.float64]
 
-BOUND_IMAGES = 1000
-"""Bounds of so many images are a matter of minutes."""
 LATENT_IMAGES = 5000
-JUDGED = 8000
-"""At most so many images: half train the judge of samples, a quarter is what they are compared with."""
-FEWEST_JUDGED = 200
+JUDGED, FEWEST_JUDGED = 8000, 2000
+"""At most, and at least, so many images: half train the judge of samples, a quarter is what they are compared with."""
 SHOWN = 10
-BINS = 20
-"""Of a unit's mean, each with as many images: how finely its information on the class is counted."""
+BINS, FEWEST_BINNED = 20, 500
+"""Of a unit, each with as many images: how finely its information on the class is counted, and of how many images."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class GenerativeEvaluation:
         The normal classes looked at; empty where the model has none.
     images : int
         Normal images there are; the bounds are of `len(bounds.neg_elbo)` of them.
-    bounds : Bounds
+    bounds : LikelihoodBounds
         Negative ELBO and importance-weighted bound.
     samples : int
         Latents per image that the bounds are made of.
@@ -80,14 +78,17 @@ class GenerativeEvaluation:
     correlation : float64 (L, L)
         Between the posterior means of the units; 0 for a unit that does not vary.
     information : float64 (L,) or None
-        Mutual information of each unit's mean and the class, nats; None without classes.
+        Mutual information of each unit, sampled from its posterior, and the class, nats; None without classes or with
+        too few images.
     information_gap : float or None
         That of the best unit minus that of the second, as a share of the classes' entropy (the mutual information gap
         of Chen et al., "Isolating sources of disentanglement", NeurIPS 2018, with the class as the one known factor).
     quality : SampleQuality or None
         None without classes, or with too few images.
-    shown : dict of float or uint8 (n, C, H, W)
+    shown : dict of float (n, C, H, W)
         Some images of each origin.
+    grey : bool
+        Whether the images are more than black and white.
     note : str or None
         What to beware of.
     record : dict
@@ -101,7 +102,7 @@ class GenerativeEvaluation:
     data: str
     classes: tuple[str, ...]
     images: int
-    bounds: Bounds
+    bounds: LikelihoodBounds
     samples: int
     units: LatentUnits
     correlation: Doubles
@@ -109,6 +110,7 @@ class GenerativeEvaluation:
     information_gap: float | None
     quality: SampleQuality | None
     shown: dict[str, Pixels]
+    grey: bool
     note: str | None
     record: dict[str, Any]
     device: str
@@ -147,29 +149,33 @@ def evaluate_generative(
         The model has no likelihood (an autoencoder, patches, vectors), or there is no normal image.
     """
     started = time.perf_counter()
+    check_generative(detector)
     chosen, note = unseen(detector.info, image_set)
     chosen = _normal(chosen, detector.info.normal_classes)
     order = np.random.default_rng(seed).permutation(len(chosen))
-    pixels = chosen.images
-    bounded = np.sort(order[: images or None])
-    found = bounds(detector.graph, pixels[bounded], samples=samples, seed=seed, progress=progress)
-    looked_at = np.sort(order[:LATENT_IMAGES])
-    means = detector.encode(pixels[looked_at]).mean
+    bounded = chosen.images[np.sort(order[: images or None])]
+    found = bound_likelihood(detector, bounded, samples=samples, seed=seed, progress=progress)
+    rows = np.sort(order[:LATENT_IMAGES])
+    looked_at = _observed(detector, chosen.images[rows], seed)
+    encoding = detector.encode(looked_at)
     information = gap = None
-    if chosen.labels is not None and len(np.unique(chosen.labels[looked_at])) > 1:
-        information, gap = class_information(means, chosen.labels[looked_at])
+    if chosen.labels is not None and len(rows) >= FEWEST_BINNED and len(np.unique(chosen.labels[rows])) > 1:
+        assert encoding.logvar is not None
+        noise = np.random.default_rng(seed).standard_normal(encoding.mean.shape)
+        information, gap = class_information(encoding.mean + np.exp(0.5 * encoding.logvar) * noise, chosen.labels[rows])
     return GenerativeEvaluation(
         data=chosen.name,
         classes=tuple(name for name in chosen.class_names if name in detector.info.normal_classes),
         images=len(chosen),
         bounds=found,
         samples=samples,
-        units=latent_units(detector.graph, pixels[looked_at]),
-        correlation=_correlation(means),
+        units=latent_units(detector.graph, looked_at),
+        correlation=_correlation(encoding.mean),
         information=information,
         information_gap=gap,
         quality=_quality(detector, chosen, order, seed),
-        shown=_shown(detector, pixels[order[:SHOWN]], pixels[looked_at], seed),
+        shown=_shown(detector, _observed(detector, chosen.images[order[:SHOWN]], seed), looked_at, seed),
+        grey=bool(np.any((chosen.images[rows] != 0) & (chosen.images[rows] != 255))),
         note=note,
         record=detector.info.record,
         device=detector.device,
@@ -190,19 +196,28 @@ def write_generative(evaluation: GenerativeEvaluation, folder: str | Path, *, co
     return report
 
 
-def class_information(means: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> tuple[Doubles, float]:
-    """Mutual information of each unit's posterior mean, (N, L), and the class, nats (L,); and the gap of the best two.
+def class_information(latents: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> tuple[Doubles, float]:
+    """Mutual information of each unit, (N, L), and the class, nats (L,); and the gap of the best two.
 
-    The gap is a share of the classes' entropy: 1 where one unit tells the class and no other says anything of it.
+    The latents are samples of posteriors: a mean says nothing where the noise drowns it. What chance alone gives with
+    so many images is subtracted (Miller & Madow, 1955). The gap is a share of the classes' entropy: 1 where one unit
+    tells the class and no other says anything of it.
     """
     from scipy.stats import rankdata
     from sklearn.metrics import mutual_info_score
 
-    bins = (BINS * (rankdata(means, axis=0, method="min") - 1) / len(means)).astype(int)
+    bins = (BINS * (rankdata(latents, axis=0, method="min") - 1) / len(latents)).astype(int)
+    chance = (BINS - 1) * (len(np.unique(labels)) - 1) / (2 * len(latents))
     information = np.array([mutual_info_score(labels, column) for column in bins.T])
+    information = np.maximum(information - chance, 0)
     best = np.sort(information)[::-1]
     second = best[1] if len(best) > 1 else 0.0
     return information, float((best[0] - second) / mutual_info_score(labels, labels))
+
+
+def _observed(detector: TorchDetector, images: Pixels, seed: int) -> Pixels:
+    """What the bounds are of, so that everything else speaks of the same images."""
+    return as_observed(detector.graph.vae.spec.likelihood, images, np.random.default_rng(seed))
 
 
 def _normal(image_set: ImageSet, normal_classes: tuple[str, ...]) -> ImageSet:
@@ -219,6 +234,8 @@ def _normal(image_set: ImageSet, normal_classes: tuple[str, ...]) -> ImageSet:
 
 
 def _correlation(means: npt.NDArray[np.floating]) -> Doubles:
+    if len(means) < 2:
+        return np.zeros((means.shape[1], means.shape[1]))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.atleast_2d(np.corrcoef(means, rowvar=False))
     finite: Doubles = np.nan_to_num(correlation)
@@ -228,26 +245,33 @@ def _correlation(means: npt.NDArray[np.floating]) -> Doubles:
 def _quality(
     detector: TorchDetector, image_set: ImageSet, order: npt.NDArray[np.int64], seed: int
 ) -> SampleQuality | None:
-    rows = order[: JUDGED // 4 * 4]
-    labels = image_set.labels
-    if labels is None or len(rows) < FEWEST_JUDGED or len(np.unique(labels[rows])) < 2:
+    labels, quarter = image_set.labels, min(len(order), JUDGED) // 4
+    if labels is None or 4 * quarter < FEWEST_JUDGED or len(np.unique(labels[order])) < 2:
         return None
-    quarter = len(rows) // 4
-    trained, real, other = (rows[: 2 * quarter], rows[2 * quarter : 3 * quarter], rows[3 * quarter : 4 * quarter])
-    judge = Judge(image_set.images[trained], labels[trained], seed)
-    held_out = image_set.images[np.concatenate([real, other])]
-    target = judge.features(image_set.images[real])
+    trained, real, other = np.split(order[: 4 * quarter], [2 * quarter, 3 * quarter])
+    judge = SampleJudge(image_set.images[trained], labels[trained], seed)
+    target, others = judge.features(image_set.images[real]), image_set.images[other]
+    observed = _observed(detector, others, seed)
     origins = {
-        "real": image_set.images[other],
-        "reconstructed": detector.decode(detector.encode(image_set.images[other]).mean),
-        "aggregate": detector.sample(quarter, like=image_set.images[other], seed=seed),
-        "prior": detector.sample(quarter, seed=seed),
+        "real": others,
+        "reconstructed": detector.decode(detector.encode(observed).mean),
+        "aggregate": detector.sample(quarter, like=observed, seed=seed),
+        "prior": _prior(detector, [image_set.class_names[label] for label in labels[other]], seed),
     }
+    held_out = np.concatenate([real, other])
     return SampleQuality(
         {name: frechet_distance(target, judge.features(pixels)) for name, pixels in origins.items()},
         quarter,
-        float((judge.classes(held_out) == labels[np.concatenate([real, other])]).mean()),
+        float((judge.classes(image_set.images[held_out]) == labels[held_out]).mean()),
     )
+
+
+def _prior(detector: TorchDetector, classes: list[str], seed: int) -> Pixels:
+    """Samples of the prior; with one per class as many of each as there are in `classes`."""
+    if detector.graph.vae.spec.prior != "per-class":
+        return detector.sample(len(classes), seed=seed)
+    counts = {name: classes.count(name) for name in dict.fromkeys(classes)}
+    return np.concatenate([detector.sample(count, class_=name, seed=seed) for name, count in counts.items()])
 
 
 def _shown(detector: TorchDetector, some: Pixels, images: Pixels, seed: int) -> dict[str, Pixels]:

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 HIDDEN = (256, 64)
 """Units of the judge; its last ones are the features."""
+LONGEST = 32
+"""Larger images are reduced to so many pixels: the judge is small, and so is its memory."""
+PART = 256
 
 
-class Judge:
+class SampleJudge:
     """A small classifier of its own, scikit-learn's multilayer perceptron, which knows nothing of the VAE.
 
     Parameters
@@ -37,27 +40,27 @@ class Judge:
         self.network = MLPClassifier(HIDDEN, batch_size=min(128, len(images)), max_iter=30, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # thirty epochs are the plan
-            self.network.fit(_flat(images), np.asarray(labels))
+            self.network.fit(_seen(images), np.asarray(labels))
 
     def classes(self, images: Pixels) -> npt.NDArray[Any]:
         """The class that it sees in each of the images, (N,)."""
-        found: npt.NDArray[Any] = self.network.predict(_flat(images))
+        found: npt.NDArray[Any] = self.network.predict(_seen(images))
         return found
 
     def features(self, images: Pixels) -> Doubles:
         """Activations of its last hidden layer, (N, 64)."""
-        values = _flat(images).astype(np.float64)
+        values = _seen(images)
         layers = zip(self.network.coefs_[:-1], self.network.intercepts_[:-1], strict=True)
         for weights, bias in layers:
             values = np.maximum(values @ weights + bias, 0)
-        return values
+        return values.astype(np.float64)
 
 
 def frechet_distance(first: Doubles, second: Doubles) -> float:
     """Squared Fréchet distance between normal distributions fitted to two sets of features, (N, D) and (M, D).
 
     As the Fréchet inception distance (Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017),
-    whose network knows photographs only. It depends on the number of images: compare equal ones.
+    whose network knows photographs only. It falls with the number of images: compare equal ones, many times D.
     """
     means = first.mean(0), second.mean(0)
     spreads = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
@@ -67,6 +70,19 @@ def frechet_distance(first: Doubles, second: Doubles) -> float:
     return float(np.square(means[0] - means[1]).sum() + traces - 2 * roots.sum())
 
 
-def _flat(images: Pixels) -> Pixels:
-    flat: Pixels = images.reshape(len(images), -1)
-    return flat / np.float32(255) if flat.dtype == np.uint8 else flat
+def _seen(images: Pixels) -> npt.NDArray[np.float32]:
+    """Images as rows of float32 in [0, 1], those longer than `LONGEST` reduced."""
+    import torch
+    import torch.nn.functional as F
+
+    height, width = images.shape[2:]
+    scale = min(1.0, LONGEST / max(height, width))
+    size = max(1, round(scale * height)), max(1, round(scale * width))
+    rows = np.empty((len(images), images.shape[1] * size[0] * size[1]), np.float32)
+    for at in range(0, len(images), PART):
+        part = images[at : at + PART]
+        unit = part.astype(np.float32) / np.float32(255 if part.dtype == np.uint8 else 1)
+        if scale < 1:
+            unit = F.adaptive_avg_pool2d(torch.from_numpy(unit), size).numpy()
+        rows[at : at + PART] = unit.reshape(len(part), -1)
+    return rows

@@ -28,6 +28,11 @@ ENGINE_DEVICES = (*DEVICES, "tensorrt")
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""
 
+IMPORTANCE_SAMPLES = 5000
+"""Samples per image of the importance-weighted bound, as Burda et al. (2016) took."""
+BOUND_IMAGES = 1000
+"""Bounds of so many images of 28x28 are a matter of minutes."""
+
 PSEUDO_HEADS = 4
 """How many clusterings the pseudo-classes come from."""
 IMAGES_PER_CLUSTER = 6

@@ -238,6 +238,9 @@ def _forward(
 ) -> tuple[Tensor, Losses]:
     if spec.binarise:
         target = torch.bernoulli(target, generator=generator)
+    elif vae.spec.likelihood == "continuous-bernoulli":
+        # Grey levels are points, on which a density has no bound: noise of one level spreads them.
+        target = (255 * target + torch.rand(target.shape, generator=generator, device=target.device)) / 256
     noise = torch.randn((len(target), vae.spec.latent), generator=generator, device=target.device)
     image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):

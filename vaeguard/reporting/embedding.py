@@ -11,6 +11,7 @@ from vaeguard.reporting.gallery import data_uri
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -25,7 +26,7 @@ SIDE = 32
 
 
 def write_embedding_report(
-    table: str | Path, image_set: ImageSet, means: npt.NDArray[np.floating], projection: str, *, command: str = ""
+    table: str | Path, image_set: ImageSet, columns: Mapping[str, Any], projection: str, *, command: str = ""
 ) -> Path:
     """Draw the latents of images as points, into a report beside their table.
 
@@ -35,8 +36,8 @@ def write_embedding_report(
         The table of latents; the report is `<table>.report.json` and `<table>.report.html`.
     image_set : ImageSet
         The images.
-    means : float (N, L)
-        Posterior mean of each.
+    columns : dict
+        The table, as `generation.embeddings` gives it.
     projection : str
         How L units become two: `pca`, the two principal components, or `tsne`, neighbours stay neighbours but distances
         mean little (van der Maaten & Hinton, 2008). A latent of two units is shown as it is.
@@ -53,6 +54,7 @@ def write_embedding_report(
     VaeguardError
         It cannot be written.
     """
+    means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
     rows = np.unique(np.linspace(0, len(means) - 1, min(DRAWN, len(means))).astype(int))
     points, how, explained = in_plane(means[rows], projection)
     pictured = np.unique(np.linspace(0, len(rows) - 1, min(PICTURED, len(rows))).astype(int))

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 BINS = 40
 CORRELATED = 24
 """Correlations of so many units are drawn, those of the highest rate."""
-NOT_A_LIKELIHOOD = (
-    "the model was fitted with the cross-entropy of grey pixels, which is no likelihood; the bounds are of pixels drawn"
-    " black or white, which it never saw: fit with --binarise, or with --likelihood continuous-bernoulli for grey ones"
-)
+OTHER_PIXELS = {
+    "bernoulli": "the model was fitted with the cross-entropy of grey pixels, which is no likelihood; the bounds are of"
+    " pixels drawn black or white, which it never saw: fit with --binarise, or with --likelihood continuous-bernoulli"
+    " for grey ones",
+    "gaussian": "the model was fitted on grey levels without the noise of one level that the bounds are of, so its bits"
+    " are more than they need be; --likelihood continuous-bernoulli is fitted with it",
+}
+"""What to beware of where a model was fitted on other pixels than the bounds are of."""
 
 
 def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Report:
@@ -32,7 +36,9 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
     between = np.abs(evaluation.correlation[np.ix_(active, active)])[~np.eye(len(active), dtype=bool)]
     counts, edges = np.histogram(found.neg_iwae, BINS)
     quality = evaluation.quality
-    trained_on_grey = record["model"]["likelihood"] == "bernoulli" and not record["training"].get("binarise")
+    family = record["model"]["likelihood"].partition("-")[0]
+    binarised = record["training"].get("binarise") or not evaluation.grey
+    other_pixels = OTHER_PIXELS.get(family) if family != "bernoulli" or not binarised else None
     facts = unit_facts(units)
     if evaluation.information is not None:
         facts = [fact | {"information": float(evaluation.information[fact["unit"]])} for fact in facts]
@@ -45,7 +51,7 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
         "images": {"normal": evaluation.images, "bounds": len(found.neg_elbo)},
         "samples": evaluation.samples,
         "seconds": evaluation.seconds,
-        "notes": [*([evaluation.note] if evaluation.note else []), *([NOT_A_LIKELIHOOD] if trained_on_grey else [])],
+        "notes": [*([evaluation.note] if evaluation.note else []), *([other_pixels] if other_pixels else [])],
         "likelihood": record["model"]["likelihood"],
         "pixels": found.pixels,
         "neg_elbo": _mean(found.neg_elbo),

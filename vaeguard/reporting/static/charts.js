@@ -98,7 +98,7 @@ function stepChart(width, name, label) {
 }
 
 // Classes beyond the colours come round again with another symbol.
-const SYMBOLS = ["circle", "triangle", "square", "star", "diamond"];
+const SYMBOLS = ["circle", "triangle", "square", "star", "diamond"], LETTERS = ["●", "▲", "■", "★", "◆"];
 const classColour = (number) => d3.schemeTableau10[number % 10];
 const planeAxes = { x: { label: null, ticks: 5 }, y: { label: null, ticks: 5, grid: true } };
 const pointRows = () => report.points.x.map((x, at) => ({ at, x, y: report.points.y[at], class: report.points.class ? report.points.class[at] : null, path: report.points.path[at] }));
@@ -168,7 +168,7 @@ const charts = {
     const colour = (row) => names.length ? classColour(row.class) : NORMAL;
     return [plot(width, { height: Math.min(640, width), ...planeAxes, marks: [
       Plot.dot(rows, { x: "x", y: "y", r: 2.5, fill: colour, fillOpacity: 0.75, symbol: (row) => SYMBOLS[Math.floor((row.class ?? 0) / 10) % SYMBOLS.length], title: (row) => names.length ? `${names[row.class]}: ${row.path}` : row.path })] }),
-      ...(names.length ? [legend(names.map((name, i) => [name, classColour(i)]))] : [])];
+      ...(names.length ? [legend(names.map((name, i) => [names.length > 10 ? `${LETTERS[Math.floor(i / 10) % LETTERS.length]} ${name}` : name, classColour(i)]))] : [])];
   },
   point_pictures: (width) => {
     const rows = pointRows().filter((_, i) => report.pictured.includes(i)), size = Math.max(16, Math.min(32, width / 28));
