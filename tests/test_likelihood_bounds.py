@@ -108,9 +108,8 @@ def test_models_without_a_likelihood_are_refused():
 
 
 def test_models_of_patches_and_vectors_are_refused_by_name():
-    patches = vaeguard.fit(
-        bars(60, size=16)[0], model=vaeguard.ModelSpec(patch=4), training=vaeguard.TrainSpec(epochs=1)
-    )
+    once = vaeguard.TrainSpec(epochs=1)
+    patches = vaeguard.fit(bars(60, size=16)[0], model=vaeguard.ModelSpec(patch=4), training=once)
     with pytest.raises(UsageError, match="--patch"):
         bound_likelihood(patches, bars(3, size=16)[0])
     rows = np.random.default_rng(0).normal(0, 1, (60, 4)).astype(np.float32)
