@@ -154,8 +154,9 @@ def main() -> None:
         f" Midpoints: halfway between the latents of {PAIRS:,} pairs of test images of two classes; the class is told"
         f" by 5 nearest neighbours among {KNOWN:,} training images, and near means within the distance that 95 % of"
         " real test images keep from these; smooth images lie near all others, so beside it stand plain means of two"
-        " images, and two of nine classes are 22 % by chance. ROC-AUC: class 9 against 0 to 8 of the official test part. Denoising:"
-        f" Gaussian noise of {NOISE} on test images, the decoder's mean of what is encoded; neither was fitted for it."
+        " images, and two of nine classes are 22 % by chance. ROC-AUC: class 9 against 0 to 8 of the official test"
+        f" part. Denoising: Gaussian noise of {NOISE} on test images, the decoder's mean of what is encoded;"
+        " neither was fitted for it."
     )
     notes = [
         note,
