@@ -33,7 +33,7 @@ def export(
     """Write the model as one ONNX file: pixels in, all results out, calibration inside.
 
     The file is opened again and compared with PyTorch on calibration images of the run and on noise; it appears only if
-    every output, the order of the scores and the decisions agree. With --parts this holds for all three files.
+    every output, the order of the scores and the decisions agree. With --parts no file appears before all three agree.
     """
     from vaeguard import UsageError, calibration_images, load, part_paths, write_triton
     from vaeguard import export as export_model

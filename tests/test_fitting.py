@@ -9,7 +9,7 @@ import torch
 from toy import bars
 
 import vaeguard
-from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError
+from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError, fitting
 from vaeguard.objective import objective
 from vaeguard.split import split_normal
 from vaeguard.training import epochs_for
@@ -105,10 +105,34 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
                      resume=True)  # fmt: skip
 
 
+def test_a_checkpoint_from_before_there_was_a_setting_resumes_with_its_default_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaeguard.fitting.CHECKPOINT_SECONDS", 0.0)
+    written = fitting.write_checkpoint
+
+    def older(path, state, settings):
+        missing = ("binarise", "balance", "autoencoder")
+        former = {
+            group: {name: value for name, value in values.items() if name not in missing}
+            for group, values in settings.items()
+        }
+        written(path, state, former)
+
+    def kill(done, total, text):
+        if done > total / 2:
+            raise SystemError("killed")
+
+    monkeypatch.setattr(fitting, "write_checkpoint", older)
+    images, labels = bars()
+    with pytest.raises(SystemError):
+        vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=kill)
+    with pytest.raises(UsageError, match=r"binarise \(was False, now True\)"):
+        vaeguard.fit(images, labels, model=SMALL, training=replace(QUICK, binarise=True), run=tmp_path, resume=True)
+    resumed = vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=True)
+    assert_same_bits(vaeguard.fit(images, labels, model=SMALL, training=QUICK), resumed)
+
+
 def test_resume_refuses_other_clusters(tmp_path, monkeypatch):
     """As another machine may find them, with the same settings and data."""
-    from vaeguard import fitting
-
     images, labels = bars()
     monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
     model = ModelSpec(kind="mlp", hidden=(8,), latent=2, pseudo_classes=10)

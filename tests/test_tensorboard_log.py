@@ -1,5 +1,6 @@
 """What TensorBoard's own reader finds in the log of a fit."""
 
+import errno
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from PIL import Image
 from toy import bars
 
 import vaeguard
-from vaeguard import ModelSpec, TrainSpec, UsageError, VaeguardError
+from vaeguard import ModelSpec, TrainSpec, UsageError, VaeguardError, tensorboard_log
 from vaeguard.split import split_normal
 
 accumulator = pytest.importorskip(
@@ -167,7 +168,7 @@ def test_a_fit_resumed_with_a_log_for_the_first_time_logs_its_whole_history(tmp_
     fitted(run=tmp_path / "run", resume=True, tensorboard=tmp_path / "logs")
     found = read(tmp_path / "logs" / "run")
     assert [event.step for event in found.Scalars("rate/valid")] == [1, 2, 3, 4]
-    assert [event.step for event in found.Images("samples")] == [3, 4]
+    assert [event.step for event in found.Images("samples")] == [2, 3, 4]  # the checkpoint is of epoch 2
 
 
 def test_what_has_no_pictures_has_curves(tmp_path):
@@ -195,6 +196,68 @@ def test_tall_images_and_many_of_them_make_a_square_sprite(tmp_path, monkeypatch
         assert picture.size == (3 * 48, 3 * 48)  # every third of 24
     found = decoded(read(tmp_path / "tall").Images("reconstructions")[0])
     assert found.height == 2 * 128
+
+
+def test_a_fit_killed_between_checkpoint_and_log_leaves_no_gap(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaeguard.fitting.CHECKPOINT_SECONDS", 0.0)
+    model = ModelSpec(kind="conv", width=2, latent=3, dropout=0.2, pseudo_classes=0)
+    settings = {"model": model, "run": tmp_path / "run", "tensorboard": tmp_path / "logs"}
+    write = tensorboard_log._log_epoch
+
+    def killed(writer, graph, images, row):
+        if row["epoch"] == 3:
+            raise SystemError("killed")
+        write(writer, graph, images, row)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr(tensorboard_log, "_log_epoch", killed)
+        fitted(**settings)
+    resumed = fitted(**settings, resume=True).graph.state_dict()
+    found = read(tmp_path / "logs" / "run")
+    assert [event.step for event in found.Scalars("loss/valid")] == [1, 2, 3, 4]
+    assert [event.step for event in found.Images("samples")] == [1, 2, 3, 4]
+    unbroken = fitted(model).graph.state_dict()
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
+
+
+@pytest.mark.parametrize("part", ["_log_epoch", "_log_latents"])
+def test_a_full_disk_ends_the_log_and_not_the_fit(tmp_path, monkeypatch, part):
+    calls = []
+
+    def full(*_):
+        calls.append(part)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tensorboard_log, part, full)
+    images, labels = bars()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", vaeguard.TrainingWarning)
+        vaeguard.fit(images, NAMES[labels], model=SMALL, training=QUICK, run=tmp_path / "run", tensorboard=tmp_path)
+    assert len(calls) == sum("No space left" in str(each.message) for each in caught) == 1
+    assert vaeguard.load(tmp_path / "run", "cpu").info.record["best_epoch"]["epoch"] == 4
+
+
+def test_whatever_goes_wrong_with_the_latents_the_fit_is_written(tmp_path, monkeypatch):
+    def wrong(*_):
+        raise ValueError("no sprite")
+
+    monkeypatch.setattr(tensorboard_log, "_log_latents", wrong)
+    with pytest.raises(ValueError, match="no sprite"):
+        fitted(run=tmp_path / "run", tensorboard=tmp_path)
+    vaeguard.load(tmp_path / "run", "cpu")
+
+
+def test_pictures_become_seldom_and_are_of_some_classes(tmp_path, monkeypatch):
+    for name, value in {"EVERY": 1, "SELDOM": 3, "CLASSES": 2}.items():
+        monkeypatch.setattr(tensorboard_log, name, value)
+    model = ModelSpec(kind="mlp", hidden=(16,), latent=4, pseudo_classes=0, prior="per-class")
+    fitted(model, run=tmp_path / "run", tensorboard=tmp_path)
+    found = read(tmp_path / "run")
+    assert len(found.Scalars("loss/valid")) == 4
+    tags = found.Tags()["images"]
+    assert len([tag for tag in tags if tag.startswith("samples/")]) == 2
+    for tag in tags:
+        assert [event.step for event in found.Images(tag)] == [1, 3]
 
 
 def test_another_fit_does_not_write_into_the_same_log(logged, tmp_path):

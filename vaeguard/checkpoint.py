@@ -8,6 +8,7 @@ import torch
 
 from vaeguard.errors import UsageError
 from vaeguard.model_file import read_tensors, write_tensors
+from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,11 +71,14 @@ def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 
 
 def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    # A setting that is younger than the checkpoint had no say in it, and its default leaves things as they were.
+    known = {"model": to_dict(ModelSpec()), "training": to_dict(TrainSpec())}
+    had = {group: known.get(group, {}) | found.get(group, {}) for group in wanted}
     differ = [
-        f"{key} (was {found.get(group, {}).get(key)!r}, now {value!r})"
+        f"{key} (was {had[group].get(key)!r}, now {value!r})"
         for group, values in wanted.items()
         for key, value in values.items()
-        if found.get(group, {}).get(key) != value
+        if had[group].get(key) != value
     ]
     if differ:
         raise UsageError(

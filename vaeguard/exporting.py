@@ -68,7 +68,8 @@ def export(
     parts : bool
         Beside `model.onnx` also write `model-encoder.onnx` (`image` to `mean` and `logvar` of the posterior, each
         float32 (N, L); an autoencoder has no `logvar`) and `model-decoder.onnx` (`latent`, float32 (N, L), to
-        `restored`), once these too say what PyTorch says. All three files appear, or none.
+        `restored`), once these too say what PyTorch says: until all three do, none appears. Then they appear one after
+        the other. Only `model.onnx` is checked for the same bits in any batch.
 
     Returns
     -------

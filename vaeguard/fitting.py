@@ -97,8 +97,8 @@ def fit(
     resume : bool
         Go on from the checkpoint in `run`, if there is one.
     tensorboard : path, optional
-        Folder of TensorBoard logs: a sub-folder with the name of the run gets the history, settings, restorations and
-        samples of every epoch, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
+        Folder of TensorBoard logs: a sub-folder with the name of the run gets settings, the history of every epoch,
+        restorations and samples of many, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
     command : str
         The command line, to be named in the report.
     progress : callable, optional
@@ -140,13 +140,11 @@ def fit(
             if diverged and not (state.history and folder):
                 raise diverged
             detector, scores = _calibrated(plan, graph, state, examples)
-        if folder:
-            restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
-            write_run(
-                folder,
-                detector,
-                Fitted(image_set, plan.split, state.history, restored, scores, command, str(diverged or "")),
-            )
+            # Before the log closes: whatever goes wrong with the latents there, the fit is not lost.
+            if folder:
+                restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
+                fitted = Fitted(image_set, plan.split, state.history, restored, scores, command, str(diverged or ""))
+                write_run(folder, detector, fitted)
     if diverged:
         kept = f"the weights of epoch {state.best_epoch + 1} are kept, calibrated, in {str(folder)!r}"
         raise VaeguardError(f"{diverged}; {kept}") from diverged
@@ -234,11 +232,11 @@ def _train(
 
     def after_epoch(state: State) -> None:
         nonlocal written
-        log_epoch(state)
         if run and time.monotonic() - written > CHECKPOINT_SECONDS:
             write_checkpoint(run / CHECKPOINT_NAME, state, settings)
             write_history(run, state.history)
             written = time.monotonic()
+        log_epoch(state)
 
     try:
         train(state, *examples, plan.training, after_epoch=after_epoch, progress=progress)

@@ -1,4 +1,4 @@
-"""TensorBoard's log of a fit: curves, restorations and samples epoch by epoch, and the latents at the end."""
+"""TensorBoard's log of a fit: curves, restorations and samples over the epochs, and the latents at the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.generation import decode, encode, sample_latents
 from vaeguard.pictures import picture_of, printable
 from vaeguard.runs import new_folder
+from vaeguard.training import TrainingWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +37,10 @@ COLUMNS = 8
 SAMPLES = 2 * COLUMNS
 TILE = 128
 """Larger images are reduced to this many pixels: an epoch has many, and a fit has many epochs."""
+EVERY, SELDOM = 50, 10
+"""Pictures are logged after each of the first epochs, and later after every tenth: most of the change is early."""
+CLASSES = 10
+"""So many classes at most, each with a prior of its own, show samples."""
 EMBEDDED = 1024
 """So many latents at most go to the embedding projector."""
 THUMBNAIL = 48
@@ -81,12 +87,13 @@ def tensorboard_log(
     """Log a fit into `folder`, where there is one: call what this gives after each epoch.
 
     At the end, if nothing went wrong, the latents of held-out images are added for the embedding projector, by the
-    weights that the graph then has. Nothing here draws from a generator of the training.
+    weights that the graph then has. Nothing here draws from a generator of the training. A log that cannot be written
+    any more ends with a `TrainingWarning`, and the fit goes on without it.
 
     Parameters
     ----------
     folder : Path or None
-        From `prepare_log`. A log that is there already goes on after the last epoch in the history of `state`.
+        From `prepare_log`. A log that is there already goes on with the last epoch in the history of `state`.
     graph : InferenceGraph
         Around the VAE that is trained.
     state : State
@@ -97,33 +104,68 @@ def tensorboard_log(
         Validation images, to show.
     settings : dict of dict
         Shown as one table each.
+
+    Raises
+    ------
+    VaeguardError
+        The log cannot be begun.
     """
     if folder is None:
         yield lambda _: None
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    done, fresh = state.history, not any(folder.glob(EVENTS))
-    # What an interrupted fit logged after its last checkpoint will come again.
-    writer: Any = SummaryWriter(str(folder), purge_step=len(done) + 1 if done else 0)
-    with writer:
+    done, fresh, stopped = state.history, not any(folder.glob(EVENTS)), False
+    try:
+        # What an interrupted fit logged after its last checkpoint will come again. It may have been killed between the
+        # checkpoint and the log of the same epoch, so that one comes again too.
+        writer: Any = SummaryWriter(str(folder), purge_step=len(done))
+    except OSError as error:
+        raise VaeguardError(f"cannot write into {str(folder)!r}: {error.strerror or error}") from error
+
+    def attempt(log: Callable[..., None], *arguments: Any) -> None:
+        """Call `log`, unless that failed before: a full disk must not cost the fit."""
+        nonlocal stopped
+        if stopped:
+            return
+        try:
+            log(*arguments)
+        except OSError as error:
+            stopped = True
+            text = f"the log in {str(folder)!r} ends here ({error.strerror or error}); the fit goes on without it"
+            warnings.warn(text, TrainingWarning, stacklevel=2)
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    def after_epoch(state: State) -> None:
+        attempt(_log_epoch, writer, graph, image_set.images[held_out[:COLUMNS]], state.history[-1])
+
+    try:
         if fresh or not done:
-            for name, values in settings.items():
-                writer.add_text(f"settings/{name}", _table(values), 0)
-            for row in done:
-                _log_scalars(writer, row)
-
-        def after_epoch(state: State) -> None:
-            row = state.history[-1]
-            _log_scalars(writer, row)
-            if _has_pictures(graph):
-                _log_pictures(writer, graph, image_set.images[held_out[:COLUMNS]], int(row["epoch"]))
-            # A checkpoint may come next, and a fit that goes on from it repeats no epoch before.
-            writer.flush()
-
+            attempt(_log_start, writer, settings, done[:-1])
+        if done:
+            graph.eval()
+            after_epoch(state)
         yield after_epoch
         if graph.patches is None:
-            _log_latents(writer, graph, image_set, held_out, state.best_epoch + 1)
+            attempt(_log_latents, writer, graph, image_set, held_out, state.best_epoch + 1)
+    finally:
+        attempt(writer.close)
+
+
+def _log_start(writer: Any, settings: Mapping[str, Mapping[str, Any]], history: Sequence[Mapping[str, float]]) -> None:
+    for name, values in settings.items():
+        writer.add_text(f"settings/{name}", _table(values), 0)
+    for row in history:
+        _log_scalars(writer, row)
+
+
+def _log_epoch(writer: Any, graph: InferenceGraph, images: Pixels, row: Mapping[str, float]) -> None:
+    epoch = int(row["epoch"])
+    _log_scalars(writer, row)
+    if _has_pictures(graph) and (epoch <= EVERY or epoch % SELDOM == 0):
+        _log_pictures(writer, graph, images, epoch)
+    writer.flush()
 
 
 def _table(values: Mapping[str, Any]) -> str:
@@ -155,7 +197,7 @@ def _log_pictures(writer: Any, graph: InferenceGraph, images: Pixels, epoch: int
     spec = graph.vae.spec
     if spec.autoencoder:
         return
-    for name in spec.classes if spec.prior == "per-class" else (None,):
+    for name in spec.classes[:CLASSES] if spec.prior == "per-class" else (None,):
         drawn = _tiles(decode(graph, sample_latents(graph, SAMPLES, class_=name)))
         tag = "samples" if name is None else f"samples/{printable(name)}"
         writer.add_image(tag, _sheet([drawn[:COLUMNS], drawn[COLUMNS:]]), epoch, dataformats="HWC")
