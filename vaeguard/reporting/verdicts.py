@@ -245,7 +245,7 @@ def _tuning(report: Report) -> Verdict:
             f" ROC-AUC {trials[0]['objective']:.3f} against pseudo-anomalies of {report['images']['judging']:,} normal"
             " images."
         )
-        return Verdict("Keep the settings it started from", sentence, tuple(notes))
+        return Verdict("Nothing beat the start", sentence, tuple(notes))
     sentence = (
         f"On {found['images']:,} normal images that no trial touched, trial {report['best']}, the best of"
         f" {len(trials)}, tells pseudo-anomalies with a mean ROC-AUC of {found['best_objective']:.3f}, the settings at"
@@ -253,10 +253,10 @@ def _tuning(report: Report) -> Verdict:
         f" {found['low']:+.3f} to {found['high']:+.3f}; {found['fits']} fits of each)."
     )
     if found["low"] > 0:
-        return Verdict("Better than the settings it started from", sentence, tuple(notes), "good")
+        return Verdict("Better than the start, against pseudo-anomalies", sentence, tuple(notes), "good")
     if found["high"] < 0:
-        return Verdict("Worse than the settings it started from", sentence, tuple(notes), "poor")
-    return Verdict("Not told apart from the settings it started from", sentence, tuple(notes), "fair")
+        return Verdict("Worse than the start, against pseudo-anomalies", sentence, tuple(notes), "poor")
+    return Verdict("Not told apart from the start", sentence, tuple(notes), "fair")
 
 
 _VERDICTS: dict[str, Callable[[Report], Verdict]] = {
