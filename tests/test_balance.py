@@ -13,7 +13,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError, training
-from vaeguard.balance import balanced_draws
+from vaeguard.balance import balanced_draws, balanced_weights
 from vaeguard.class_table import class_table
 from vaeguard.reporting.report_file import write_report
 from vaeguard.training import Examples
@@ -97,7 +97,9 @@ def test_the_table_of_classes_adds_up_to_the_whole(runs):
         for part in ("training", "validation", "calibration"):
             assert sum(row[part] for row in table) == split[part]
         for name in ("distortion", "rate", "class_accuracy"):
-            mean = sum(row[name] * row["validation"] for row in table) / split["validation"]
+            # What chooses the epoch of a balanced fit weighs every class alike.
+            weights = [1 if report["training"]["balance"] else row["validation"] for row in table]
+            mean = np.average([row[name] for row in table], weights=weights)
             assert mean == pytest.approx(best[f"valid_{name}"], rel=1e-5)
         assert all(row["neg_elbo"] == pytest.approx(row["distortion"] + row["rate"]) for row in table)
         # Of the images that rank the score as many are flagged as the rate says, all classes together.
@@ -105,6 +107,12 @@ def test_the_table_of_classes_adds_up_to_the_whole(runs):
             int(0.05 * (split["calibration"] + 1)), abs=1
         )
         assert table == vaeguard.load(run).info.record["classes"]
+
+
+def test_weights_of_a_class_add_up_to_those_of_any_other():
+    labels = torch.tensor([0, 3, 0, 0, 1, 3])  # none of class 2
+    weights = balanced_weights(labels)
+    assert [float(weights[labels == number].sum()) for number in (0, 1, 3)] == pytest.approx([2, 2, 2])
 
 
 def test_page_comparison_and_terminal_show_the_classes(runs):
