@@ -13,8 +13,10 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError, training
-from vaeguard.balance import balanced_draws
+from vaeguard.balance import balanced_draws, balanced_weights
+from vaeguard.class_table import class_table
 from vaeguard.reporting.report_file import write_report
+from vaeguard.training import Examples
 
 SMALL = ModelSpec(kind="mlp", hidden=(32,), latent=4, pseudo_classes=0)
 PLAIN = TrainSpec(epochs=25, batch_size=32, beta=0.1, learning_rate=3e-3, validation=0.3, device="cpu")
@@ -95,7 +97,9 @@ def test_the_table_of_classes_adds_up_to_the_whole(runs):
         for part in ("training", "validation", "calibration"):
             assert sum(row[part] for row in table) == split[part]
         for name in ("distortion", "rate", "class_accuracy"):
-            mean = sum(row[name] * row["validation"] for row in table) / split["validation"]
+            # What chooses the epoch of a balanced fit weighs every class alike.
+            weights = [1 if report["training"]["balance"] else row["validation"] for row in table]
+            mean = np.average([row[name] for row in table], weights=weights)
             assert mean == pytest.approx(best[f"valid_{name}"], rel=1e-5)
         assert all(row["neg_elbo"] == pytest.approx(row["distortion"] + row["rate"]) for row in table)
         # Of the images that rank the score as many are flagged as the rate says, all classes together.
@@ -103,6 +107,12 @@ def test_the_table_of_classes_adds_up_to_the_whole(runs):
             int(0.05 * (split["calibration"] + 1)), abs=1
         )
         assert table == vaeguard.load(run).info.record["classes"]
+
+
+def test_weights_of_a_class_add_up_to_those_of_any_other():
+    labels = torch.tensor([0, 3, 0, 0, 1, 3])  # none of class 2
+    weights = balanced_weights(labels)
+    assert [float(weights[labels == number].sum()) for number in (0, 1, 3)] == pytest.approx([2, 2, 2])
 
 
 def test_page_comparison_and_terminal_show_the_classes(runs):
@@ -116,9 +126,35 @@ def test_page_comparison_and_terminal_show_the_classes(runs):
     assert found["differences"]["training: balance"] == [False, True]
     html = write_report(runs[0].parent / "comparison" / "report.json", found).read_text()
     assert 'data-figure="classes.1.flagged.0"' in html
+    for row in rows[0].values():
+        counted = f"{round(row['flagged'] * row['calibration'])} of {row['calibration']}"
+        assert f"({counted})" in html
+        assert counted in text_of(runs[0])
+    assert all(f" of {row['calibration']})" in page for row in rows[1].values())
+    assert "rare (hardest to restore)" in text_of(runs[0])
+
+
+def text_of(run):
     text = io.StringIO()
-    vaeguard.show_report(vaeguard.read_report(runs[0]), Console(file=text, width=100))
-    assert "rare (hardest to restore)" in text.getvalue()
+    vaeguard.show_report(vaeguard.read_report(run), Console(file=text, width=100))
+    return text.getvalue()
+
+
+def test_a_class_of_which_nothing_is_held_out_has_no_means(runs, tmp_path):
+    labels = np.array([0, 0, 0, 1, 0, 0])
+    parts = [Examples(np.zeros((6, 1, 2, 2), np.uint8), labels, np.array(rows)) for rows in ([0, 1, 3], [2])]
+    losses = {"distortion": np.array([2.0]), "rate": np.array([1.0])}
+    p_values = np.array([0.04, 0.5], np.float32)
+    common, rare = class_table(("common", "rare"), tuple(parts), losses, np.array([4, 5]), p_values, balance=False)
+    assert (common["neg_elbo"], common["calibration"], common["flagged"]) == (3, 2, 0.5)
+    assert (rare["training"], rare["validation"], rare["calibration"]) == (1, 0, 0)
+    assert {rare[name] for name in ("distortion", "rate", "neg_elbo", "flagged")} == {None}
+    report = vaeguard.read_report(runs[0])
+    report["classes"][1] |= rare
+    page = write_report(tmp_path / "report.json", report).read_text()
+    assert '<span class="figure" data-figure="classes.1.flagged">–</span></td>' in page
+    assert "rare (hardest" not in text_of(tmp_path)
+    write_report(tmp_path / "comparison" / "report.json", vaeguard.compare_reports([tmp_path, runs[1]]))
 
 
 def test_a_report_from_before_there_was_a_table_still_opens(runs, tmp_path):

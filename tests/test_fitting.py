@@ -154,9 +154,9 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
     good = vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=2, batch_size=32, schedule="constant"))
     steps = []
 
-    def poisoned(found, spec, beta, pixels):
+    def poisoned(found, spec, beta, pixels, weights):
         steps.append(torch.is_grad_enabled())
-        loss = objective(found, spec, beta, pixels)
+        loss = objective(found, spec, beta, pixels, weights)
         return loss * float("nan") if sum(steps) > 2 * 6 + 3 else loss
 
     monkeypatch.setattr("vaeguard.training.objective", poisoned)

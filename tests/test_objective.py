@@ -158,3 +158,16 @@ def test_class_terms_are_weighed_alike_and_added_to_the_distortion(reduction):
     spec, pixels = TrainSpec(guide_weight=3.0, reduction=reduction), 30
     added = 3 * (found.class_loss.mean() + found.pseudo_loss.mean()) / (pixels if reduction == "mean" else 1)
     torch.testing.assert_close(objective(found, spec, 0.5, pixels), objective(plain, spec, 0.5, pixels) + added)
+
+
+@pytest.mark.parametrize("spec", [TrainSpec(), TrainSpec(free_bits=0.5), TrainSpec(reduction="mean")])
+def test_weights_do_what_repetition_does(spec):
+    generator = torch.Generator().manual_seed(0)
+    found = Losses(
+        torch.zeros(3, 2), torch.rand(3, generator=generator), torch.rand(3, 2, generator=generator),
+        class_loss=torch.rand(3, generator=generator),
+    )  # fmt: skip
+    rows = torch.tensor([0, 1, 1, 2, 2, 2])
+    repeated = Losses(found.posterior_mean[rows], found.distortion[rows], found.kl[rows], found.class_loss[rows])
+    weighted = objective(found, spec, 0.5, 7, torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(weighted, objective(repeated, spec, 0.5, 7))

@@ -1,4 +1,4 @@
-"""Draws in which every class comes equally often, however few its images."""
+"""Every class counts alike, however few its images: in draws, and in means."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.randint(len(sizes), labels.shape, generator=generator)
     within = torch.rand(labels.shape, generator=generator, dtype=torch.float64) * sizes[drawn]
     return by_class[starts[drawn] + within.long()]
+
+
+def balanced_weights(labels: Tensor) -> Tensor:
+    """Weights of examples, float32 (N,) of mean 1: those of each class in `labels`, int64 (N,), have the same sum."""
+    sizes = torch.bincount(labels)
+    return (len(labels) / (sizes.count_nonzero() * sizes))[labels]

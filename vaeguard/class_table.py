@@ -27,6 +27,8 @@ def class_table(
 ) -> list[dict[str, Any]]:
     """One row for each normal class: how many images of it there are, and what came of them.
 
+    A class without validation or calibration images has None for what is measured on these.
+
     Parameters
     ----------
     names : sequence of str
@@ -38,7 +40,7 @@ def class_table(
     calibration : int64 (n,)
         The images that rank the score.
     p_values : float32 (n,)
-        Theirs.
+        Theirs, among themselves: each counts itself, so that the smallest is 2 / (n + 1).
     balance : bool
         Whether the classes were drawn equally often.
     """
@@ -48,7 +50,7 @@ def class_table(
     table = []
     for number, name in enumerate(names):
         trained, held_out, ranked = (targets[rows] == number for rows in (learn.rows, validate.rows, calibration))
-        means = {loss: float(values[held_out].mean()) for loss, values in losses.items()}
+        means = {loss: _mean(values[held_out]) for loss, values in losses.items()}
         # A model of patches sees an image many times.
         images, validated = (len(np.unique(rows)) for rows in (learn.rows[trained], validate.rows[held_out]))
         table.append(
@@ -58,9 +60,13 @@ def class_table(
                 "draws": round(len(learn) / len(names)) if balance else int(trained.sum()),
                 "validation": validated,
                 **means,
-                "neg_elbo": means["distortion"] + means["rate"],
+                "neg_elbo": _mean((losses["distortion"] + losses["rate"])[held_out]),
                 "calibration": int(ranked.sum()),
-                "flagged": float((p_values[ranked] <= DEFAULT_FPR).mean()),
+                "flagged": _mean(p_values[ranked] <= DEFAULT_FPR),
             }
         )
     return table
+
+
+def _mean(values: npt.NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -24,6 +24,8 @@ Status = Literal["ok", "warn", "fail"]
 
 MIN_FREE_BYTES = 2**30
 PROBE_SECONDS = 180
+EXTRAS = {"tune": "optuna", "tensorboard": "tensorboard"}
+"""Extras of vaeguard that a command needs, and the package that each brings."""
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 """Packages that all install the module `onnxruntime` and overwrite each other."""
 
@@ -116,6 +118,7 @@ def examine(data_dir: str | Path | None = None) -> Examination:
         (
             check_python(),
             *check_packages(),
+            check_extras(),
             check_onnx_packages(_installed(ONNX_RUNTIMES)),
             check_torch(torch),
             check_torchvision(_probe(TORCHVISION_PROBE)),
@@ -157,6 +160,15 @@ def check_packages() -> list[Check]:
         else:
             fine.append(f"{one.name} {version}")
     return [Check("packages", "ok", ", ".join(fine)), *problems] if fine else problems
+
+
+def check_extras() -> Check:
+    """Name the optional packages that are installed, and how to get the others; without them nothing is wrong."""
+    versions = _installed(tuple(EXTRAS.values()))
+    found = ", ".join(f"{package} {versions.get(package, 'not installed')}" for package in EXTRAS.values())
+    missing = ",".join(extra for extra, package in EXTRAS.items() if package not in versions)
+    advice = f"only where it is wanted: pip install 'vaeguard[{missing}]'" if missing else ""
+    return Check("optional packages", "ok", found, advice)
 
 
 def check_onnx_packages(installed: dict[str, str]) -> Check:

@@ -87,21 +87,26 @@ def losses(
     )
 
 
-def objective(found: Losses, spec: TrainSpec, beta: float, pixels: int) -> Tensor:
+def objective(found: Losses, spec: TrainSpec, beta: float, pixels: int, weights: Tensor | None = None) -> Tensor:
     """The number that training lowers: mean over the examples of distortion + beta * rate (+ class terms).
 
     `pixels` is the number of values in an image; with `reduction="mean"` distortion and class terms are taken per value
     and the rate per latent unit. Free bits (Kingma et al., 2016, section 3.2) spare each unit its first nats, on the
-    mean over the batch.
+    mean over the batch. `weights` (N,) of the examples make it a weighted mean.
     """
     if spec.free_bits:
-        rate = found.kl.mean(0).clamp(min=spec.free_bits).sum()
+        rate = _mean(found.kl, weights).clamp(min=spec.free_bits).sum()
     else:
-        rate = found.kl.sum(1).mean()
-    loss, units = found.distortion.mean(), found.kl.shape[1]
+        rate = _mean(found.kl.sum(1), weights)
+    loss, units = _mean(found.distortion, weights), found.kl.shape[1]
     for guide in (found.class_loss, found.pseudo_loss):
         if guide is not None:
-            loss = loss + spec.guide_weight * guide.mean()
+            loss = loss + spec.guide_weight * _mean(guide, weights)
     if spec.reduction == "mean":
         loss, rate = loss / pixels, rate / units
     return loss + beta * rate
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Over the first axis."""
+    return values.mean(0) if weights is None else torch.tensordot(weights, values, 1) / weights.sum()

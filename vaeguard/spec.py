@@ -233,7 +233,7 @@ class TrainSpec:
     augment_flip: bool = field(default=False, metadata={"help": "augmentation: mirror left-right at random"})
     balance: bool = field(
         default=False,
-        metadata={"help": "draw every normal class equally often, with replacement, however few its images"},
+        metadata={"help": "draw every normal class equally often, with replacement, and weigh all alike in validation"},
     )
     validation: float = field(default=0.1, metadata={"help": "share of the normal images held out for early stopping"})
     calibration: float = field(default=0.1, metadata={"help": "share of the normal images held out for p-values"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import warnings
@@ -13,7 +14,7 @@ import torch
 
 from vaeguard.advice import collapse
 from vaeguard.augment import add_noise, augment
-from vaeguard.balance import balanced_draws
+from vaeguard.balance import balanced_draws, balanced_weights
 from vaeguard.errors import VaeguardError
 from vaeguard.graph import from_unit, to_unit
 from vaeguard.objective import Losses, losses, objective
@@ -35,6 +36,10 @@ ACTIVE_VARIANCE = 0.01
 
 SHOWN = 8
 """So many validation images are restored after some of the epochs, to look at."""
+
+
+VALIDATED = 256
+"""Validation images at a time."""
 
 
 class DivergedError(VaeguardError):
@@ -234,8 +239,9 @@ def _as_seen(vae: VAE, image: Tensor) -> Tensor:
 
 
 def _forward(
-    vae: VAE, target: Tensor, classes: list[Tensor | None], spec: TrainSpec, beta: float, generator: torch.Generator
-) -> tuple[Tensor, Losses]:
+    vae: VAE, target: Tensor, classes: list[Tensor | None], spec: TrainSpec, beta: float, generator: torch.Generator,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Losses]:  # fmt: skip
     if spec.binarise:
         target = torch.bernoulli(target, generator=generator)
     elif vae.spec.likelihood == "continuous-bernoulli":
@@ -245,24 +251,29 @@ def _forward(
     image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
         found = losses(vae, image, target, noise, *classes)
-    return objective(found, spec, beta, target[0].numel()), found
+    return objective(found, spec, beta, target[0].numel(), weights), found
 
 
 @torch.no_grad()
-def _held_out(state: State, batches: Batches, spec: TrainSpec) -> Iterator[tuple[Tensor, Losses]]:
-    """The losses of each batch of validation images, with the same noise every time so that epochs compare."""
+def _held_out(state: State, batches: Batches, spec: TrainSpec) -> Iterator[tuple[Tensor, Losses, Tensor | None]]:
+    """The loss, losses and weights of each batch of validation images; the same noise every time: epochs compare."""
     state.vae.eval()
     generator = torch.Generator(state.noise.device).manual_seed(spec.seed + 1)
-    for image, *classes in batches(torch.arange(len(batches.examples)), 256, generator):
-        yield _forward(state.vae, _as_seen(state.vae, image), classes, spec, spec.beta, generator)
+    rows = torch.arange(len(batches.examples))
+    # The best epoch is judged by what is learned from: draws in which every class counts alike.
+    weights = balanced_weights(batches.labels) if spec.balance and batches.labels is not None else None
+    of_batches = itertools.repeat(None) if weights is None else torch.split(weights, VALIDATED)
+    for (image, *classes), some in zip(batches(rows, VALIDATED, generator), of_batches, strict=False):
+        target = _as_seen(state.vae, image)
+        yield *_forward(state.vae, target, classes, spec, spec.beta, generator, some), some
 
 
 def validation_losses(state: State, validation: Examples, spec: TrainSpec) -> dict[str, npt.NDArray[np.float64]]:
     """What the means of an epoch are made of: values of each validation example, shape (rows,), by name.
 
-    `distortion` and `rate` in nats, and where guided `class_accuracy`, 0 or 1.
+    `distortion` and `rate` in nats, and where guided `class_accuracy`, 0 or 1; with no weights, whatever `spec` says.
     """
-    found = [each for _, each in _held_out(state, Batches(validation, state.vae, state.noise.device), spec)]
+    found = [each for _, each, _ in _held_out(state, Batches(validation, state.vae, state.noise.device), spec)]
     values = {"distortion": [each.distortion for each in found], "rate": [each.kl.sum(1) for each in found]}
     if found[0].correct is not None:
         values["class_accuracy"] = [each.correct for each in found if each.correct is not None]
@@ -271,8 +282,8 @@ def validation_losses(state: State, validation: Examples, spec: TrainSpec) -> di
 
 def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, float]:
     totals, means = _Means(), []
-    for loss, found in _held_out(state, batches, spec):
-        totals.add(found, loss.item())
+    for loss, found, weights in _held_out(state, batches, spec):
+        totals.add(found, loss.item(), weights)
         means.append(found.posterior_mean.float())
     row = {f"valid_{name}": value for name, value in totals.means().items()}
     if not math.isfinite(row["valid_loss"]):
@@ -295,30 +306,32 @@ def _restored(state: State, batches: Batches) -> Tensor:
 
 
 class _Means:
-    """Means over an epoch, weighted by batch size."""
+    """Means over an epoch, weighted by batch size, or by the weights of the examples."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float | Tensor] = {}
-        self.count = 0
+        self.count: float | Tensor = 0
 
-    def add(self, found: Losses, loss: float) -> None:
-        n = len(found.distortion)
-        self.count += n
+    def add(self, found: Losses, loss: float, weights: Tensor | None = None) -> None:
         # Sums stay on the device: one transfer an epoch instead of one a step.
-        values: dict[str, float | Tensor] = {
-            "loss": loss * n,
-            "distortion": found.distortion.detach().sum(),
-            "rate": found.kl.detach().sum(),
+        n = len(found.distortion) if weights is None else weights.sum()
+        self.count = self.count + n
+        each = {
+            "distortion": found.distortion,
+            "rate": found.kl.sum(1),
+            "class_accuracy": found.correct,
+            "pseudo_loss": found.pseudo_loss,
         }
-        if found.correct is not None:
-            values["class_accuracy"] = found.correct.sum()
-        if found.pseudo_loss is not None:
-            values["pseudo_loss"] = found.pseudo_loss.detach().sum()
+        values: dict[str, float | Tensor] = {"loss": loss * n}
+        for name, one in each.items():
+            if one is not None:
+                values[name] = (one.detach() if weights is None else one.detach() * weights).sum()
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+        count = float(self.count)
+        return {name: float(value) / count for name, value in self.sums.items()}
 
 
 def _learning_rate(spec: TrainSpec, done: float) -> float:

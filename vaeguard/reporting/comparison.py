@@ -88,7 +88,10 @@ def _classes(reports: list[Report]) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(name for table in tables for name in table))
     return [
         {"name": name}
-        | {what: [table.get(name, {}).get(what) for table in tables] for what in ("distortion", "flagged")}
+        | {
+            what: [table.get(name, {}).get(what) for table in tables]
+            for what in ("distortion", "flagged", "calibration")
+        }
         for name in names
     ]
 

@@ -82,14 +82,16 @@ def _fitted_classes(report: Report) -> RenderableType:
     table = Table("", box=None, pad_edge=False, header_style="bold")
     for heading in ("training", "draws", "distortion", "flagged"):
         table.add_column(heading, justify="right")
-    worst = sorted(report["classes"], key=lambda row: -row["distortion"])
-    for row in worst[:SHOWN]:
+    # A class may have no image among those that were held out.
+    measured = [row for row in report["classes"] if row["distortion"] is not None]
+    for row in sorted(measured, key=lambda row: -row["distortion"])[:SHOWN]:
         counts = f"{row['training']:,}", f"{row['draws']:,}"
+        ranked = row["calibration"]
         table.add_row(
             f"{escape(row['name'][:40])} (hardest to restore)",
             *counts,
             f"{row['distortion']:.2f}",
-            f"{row['flagged']:.1%}",
+            f"{round(row['flagged'] * ranked):,} of {ranked:,}" if ranked else "–",
         )
     return table
 
