@@ -168,10 +168,10 @@ def test_images_of_the_comparison_touch_no_trial():
     images, labels = bars()
     image_set = vaeguard.from_array(images, labels)
     plan = tuning._plan(image_set, None, None, MODEL, TRAINING)
-    parts = (plan.split.training, plan.split.validation, plan.split.calibration)
+    parts = (plan.fitted, plan.judging, plan.compared)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(images)))
     ruined = images.copy()
-    ruined[plan.split.calibration] = 255 - ruined[plan.split.calibration]
+    ruined[plan.compared] = 255 - ruined[plan.compared]
     assert results(tune(images, labels)) == results(tune(ruined, labels))
 
 
@@ -282,9 +282,9 @@ def test_groups_stay_together():
     images, labels = bars()
     groups = np.arange(len(images)) // 6 * 3 + labels
     plan = tuning._plan(vaeguard.from_array(images, labels), groups, None, MODEL, TRAINING)
-    parts = [set(groups[rows]) for rows in (plan.split.training, plan.split.validation, plan.split.calibration)]
+    parts = [set(groups[rows]) for rows in (plan.fitted, plan.judging, plan.compared)]
     assert sum(map(len, parts)) == len(set(groups))
-    assert (plan.groups == groups[plan.split.training]).all()
+    assert (plan.groups == groups[plan.fitted]).all()
 
 
 def test_vectors_are_searched_as_well():

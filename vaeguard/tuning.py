@@ -18,11 +18,11 @@ from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
 from vaeguard.reporting.tuning import tuning_report
 from vaeguard.search_space import DEFAULT_TRIALS, search_space
 from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
-from vaeguard.split import normal_numbers, split_normal
+from vaeguard.split import Split, normal_numbers, split_normal
 from vaeguard.study import Trial, ask, check_optuna, finished, importance, open_study, tell
 from vaeguard.tables import write_table
 from vaeguard.training import epochs_for
-from vaeguard.tuning_trials import REFITS, Comparison, Plan, compare, measured, within
+from vaeguard.tuning_trials import REFITS, Comparison, SearchPlan, compare, measured, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +153,7 @@ def _plan(
     normal_classes: str | Sequence[str] | None,
     model: ModelSpec,
     training: TrainSpec,
-) -> Plan:
+) -> SearchPlan:
     normal = normal_numbers(image_set, normal_classes)
     count = len(image_set) if image_set.labels is None else int(np.isin(image_set.labels, normal).sum())
     most = min(MOST_IMAGES, MOST_BYTES // image_set.images[:1].nbytes)
@@ -164,23 +164,33 @@ def _plan(
     resolved = model.resolved((channels, height, width), names, vectors=image_set.vectors)
     space = search_space(model, training, resolved, epochs_for(training, len(split.training)))
     members = None if groups is None else np.asarray(groups)[split.training]
-    return Plan(image_set, image_set.select(split.training), normal_classes, members, split, space)
+    return SearchPlan(
+        image_set,
+        fitted=split.training,
+        judging=split.validation,
+        compared=split.calibration,
+        fitted_set=image_set.select(split.training),
+        normal_classes=normal_classes,
+        groups=members,
+        space=space,
+    )
 
 
-def _fingerprint(plan: Plan) -> dict[str, Any]:
+def _fingerprint(plan: SearchPlan) -> dict[str, Any]:
     """What a search that goes on must agree with; the keys are the words of the refusal."""
     from optuna.distributions import distribution_to_json
 
+    split = Split(plan.fitted, plan.judging, plan.compared)
     ranges = {name: distribution_to_json(each) for name, each in plan.space.ranges.items()}
     return {
-        "data, normal classes or seed": [plan.image_set.fingerprint, plan.split.digest()],
+        "data, normal classes or seed": [plan.image_set.fingerprint, split.digest()],
         "model settings": to_dict(plan.space.model),
         "training settings": to_dict(plan.space.training),
         "version of the search": [METHOD, ranges],
     }
 
 
-def _search(plan: Plan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
+def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
     """Make trials until there are as many as wanted, or until the next would probably not end in time."""
     started = time.monotonic()
     done = finished(study)
@@ -202,7 +212,7 @@ def _best(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
 
 
-def _compared(plan: Plan, study: optuna.Study, best: Trial, progress: Progress) -> Comparison | None:
+def _compared(plan: SearchPlan, study: optuna.Study, best: Trial, progress: Progress) -> Comparison | None:
     """The comparison at the end; the study keeps it, so that it is made once for each best trial."""
     if best.number == 0:
         return None
@@ -225,7 +235,7 @@ def _toml(settings: dict[str, dict[str, Any]], best: Trial, data: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _columns(plan: Plan, trials: Sequence[Trial]) -> dict[str, Any]:
+def _columns(plan: SearchPlan, trials: Sequence[Trial]) -> dict[str, Any]:
     """One row per trial; what a trial has not is not a number."""
     columns: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],
