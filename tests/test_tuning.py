@@ -224,6 +224,19 @@ def test_another_search_is_refused(searched, tmp_path):
     assert (folder / JOURNAL_NAME).read_bytes() == before
 
 
+def test_a_search_from_before_a_setting_was_added_goes_on(searched, tmp_path):
+    found, done = searched
+    folder = tmp_path / "tuning"
+    folder.mkdir()
+    lines = [json.loads(line) for line in (done / JOURNAL_NAME).read_text().splitlines()]
+    (kept,) = [line["user_attr"]["fingerprint"] for line in lines if "fingerprint" in line.get("user_attr", {})]
+    del kept["training settings"]["balance"]
+    (folder / JOURNAL_NAME).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert results(tune(*bars(), trials=4, folder=folder)) == results(found)
+    with pytest.raises(vaeguard.UsageError, match="another training settings"):
+        tune(*bars(), trials=4, folder=folder, training=vaeguard.TrainSpec(epochs=2, balance=True))
+
+
 def test_a_damaged_journal_is_refused(searched, tmp_path):
     _, done = searched
     folder = tmp_path / "tuning"

@@ -131,7 +131,7 @@ def tune(
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
     plan = _plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
     show = progress or (lambda *_: None)
-    with open_study(home, _fingerprint(plan)) as study:
+    with open_study(home, _fingerprint(plan), _settings(ModelSpec(), TrainSpec())) as study:
         before = len(finished(study))
         _search(plan, study, trials, seconds, show)
         found, shares = finished(study), importance(study)
@@ -184,10 +184,13 @@ def _fingerprint(plan: SearchPlan) -> dict[str, Any]:
     ranges = {name: distribution_to_json(each) for name, each in plan.space.ranges.items()}
     return {
         "data, normal classes or seed": [plan.image_set.fingerprint, split.digest()],
-        "model settings": to_dict(plan.space.model),
-        "training settings": to_dict(plan.space.training),
+        **_settings(plan.space.model, plan.space.training),
         "version of the search": [METHOD, ranges],
     }
+
+
+def _settings(model: ModelSpec, training: TrainSpec) -> dict[str, dict[str, Any]]:
+    return {"model settings": to_dict(model), "training settings": to_dict(training)}
 
 
 def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
