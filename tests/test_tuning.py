@@ -17,7 +17,7 @@ from vaeguard.metrics import roc_auc_by_image
 from vaeguard.reporting.verdicts import verdict
 from vaeguard.search_space import search_space
 from vaeguard.spec import from_dict
-from vaeguard.study import JOURNAL_NAME
+from vaeguard.study import JOURNAL_NAME, Trial, ask, finished, open_study, tell
 from vaeguard.tables import read_table
 from vaeguard.training import DivergedError
 
@@ -269,6 +269,54 @@ def test_a_fit_that_fails_is_listed_and_the_search_goes_on(monkeypatch, tmp_path
     assert found.comparison is None
     assert "2 of 3 trials failed" in verdict(found.report).notes[0]
     assert np.isnan(read_table(tmp_path / "tuning" / "trials.csv")["objective"].iloc[1])
+
+
+def test_a_trial_that_kills_the_search_twice_has_failed(searched, tmp_path, monkeypatch):
+    whole, _ = searched
+    folder = tmp_path / "tuning"
+    tune(*bars(), trials=1, folder=folder)
+
+    def die(*_):
+        raise SystemExit
+
+    for _ in range(2):  # a killed process closes no trial
+        with monkeypatch.context() as patch:
+            patch.setattr(tuning, "measured", die)
+            patch.setattr(tuning, "stop", lambda *_: None)
+            with pytest.raises(SystemExit):
+                tune(*bars(), trials=2, folder=folder)
+    found = tune(*bars(), trials=2, folder=folder)
+    assert found.trials[1].settings == whole.trials[1].settings
+    assert found.trials[1].objective is None
+    assert "killed 2 times" in found.trials[1].error
+    again = tune(*bars(), trials=3, folder=folder)
+    assert results(again)[:2] == results(found)
+    assert again.trials[2].objective is not None
+
+
+def test_interrupting_a_trial_says_nothing_against_it(searched, tmp_path, monkeypatch):
+    whole, _ = searched
+    folder = tmp_path / "tuning"
+    tune(*bars(), trials=1, folder=folder)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "measured", interrupt)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                tune(*bars(), trials=2, folder=folder)
+    assert results(tune(*bars(), trials=2, folder=folder)) == results(whole)[:2]
+
+
+def test_the_sampler_learns_of_failures():
+    space = space_of(MODEL)
+    with open_study(None, {}, {}) as study:
+        trial = ask(study, space, 0)
+        tell(study, trial, Trial(0, space.settings(trial.params), None, error="out of memory"))
+        assert [(each.state.name, each.value) for each in study.get_trials()] == [("COMPLETE", 0.5)]
+        assert finished(study)[0].objective is None
 
 
 def test_a_start_that_fails_ends_the_search():

@@ -19,7 +19,7 @@ from vaeguard.reporting.tuning import tuning_report
 from vaeguard.search_space import DEFAULT_TRIALS, search_space
 from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
 from vaeguard.split import Split, normal_numbers, split_normal
-from vaeguard.study import Trial, ask, check_optuna, finished, importance, open_study, tell
+from vaeguard.study import Trial, ask, check_optuna, close_killed, finished, importance, open_study, stop, tell
 from vaeguard.tables import write_table
 from vaeguard.training import epochs_for
 from vaeguard.tuning_trials import REFITS, Comparison, SearchPlan, compare, measured, within
@@ -196,13 +196,19 @@ def _settings(model: ModelSpec, training: TrainSpec) -> dict[str, dict[str, Any]
 def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
     """Make trials until there are as many as wanted, or until the next would probably not end in time."""
     started = time.monotonic()
+    close_killed(study, plan.space)
     done = finished(study)
     before, total = len(done), trials - len(done) + 2 * REFITS
     while len(done) < trials and (not done or _in_time(done, time.monotonic() - started, seconds)):
         text = f"trial {len(done) + 1} of {trials}" + (f", best {_best(done).objective:.3f}" if done else "")
         trial = ask(study, plan.space, plan.seed)
         settings = plan.space.settings(trial.params)
-        tell(study, trial, measured(plan, settings, len(done), within(progress, len(done) - before, total, text)))
+        try:
+            found = measured(plan, settings, len(done), within(progress, len(done) - before, total, text))
+        except BaseException:
+            stop(study, trial)
+            raise
+        tell(study, trial, found)
         done = finished(study)
 
 

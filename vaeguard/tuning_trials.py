@@ -14,7 +14,7 @@ from vaeguard.errors import VaeguardError
 from vaeguard.fitting import fit
 from vaeguard.metrics import CONFIDENCE, measure, roc_auc_by_image
 from vaeguard.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
-from vaeguard.study import Trial
+from vaeguard.study import CHANCE, Trial
 from vaeguard.training import DivergedError, TrainingWarning
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 REFITS = 3
 """At the end both settings are fitted so many times, with seeds that no trial had."""
-CHANCE = 0.5
 KEPT_TERMS = ("neg_elbo", "recon_error")
 """Their means over the normal images stand beside the objective."""
 
