@@ -16,7 +16,7 @@ from vaeguard import tuning, tuning_trials
 from vaeguard.metrics import roc_auc_by_image
 from vaeguard.reporting.verdicts import verdict
 from vaeguard.search_space import search_space
-from vaeguard.spec import from_dict
+from vaeguard.spec import changed, from_dict
 from vaeguard.study import JOURNAL_NAME, Trial, ask, finished, open_study, tell
 from vaeguard.tables import read_table
 from vaeguard.training import DivergedError
@@ -326,6 +326,25 @@ def test_a_start_that_fails_ends_the_search():
         tune(*bars(18))
     with pytest.raises(vaeguard.UsageError, match="--trials must be at least 1"):
         tune(*bars(), trials=0)
+
+
+def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):
+    images, labels = bars(1800)
+    training = vaeguard.TrainSpec(kl_warmup=2)
+    plan = tuning._plan(vaeguard.from_array(images, labels), None, None, MODEL, training)
+    assert plan.space.epochs == 333  # 864 images are 6 steps of an epoch
+    assert plan.final_epochs == 182  # 1440 images are 11
+    assert plan.space.ranges["kl_warmup"].high == 83
+    chosen = {**plan.space.base, "kl_warmup": 60}
+    assert plan.space.specs(chosen)[1].kl_warmup == 60
+    model, best = plan.space.specs(chosen, plan.final_epochs)
+    assert best.kl_warmup == 33
+    assert plan.space.specs(plan.space.base, plan.final_epochs) == (MODEL, training)
+    trial = Trial(3, chosen, 0.8)
+    text = tuning._toml({"model": changed(model), "training": changed(best)}, trial, plan)
+    assert "33 of 182" in text
+    assert "60 of 333" in text
+    assert tomllib.loads(text)["training"] == {"kl_warmup": 33}
 
 
 def test_no_trial_begins_that_cannot_end_in_time(searched):

@@ -12,6 +12,7 @@ import numpy as np
 
 from vaeguard.errors import UsageError
 from vaeguard.files import write_text
+from vaeguard.fitting import CROPS
 from vaeguard.image_set import ImageSet
 from vaeguard.packed import from_array
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
@@ -53,7 +54,8 @@ class Tuning:
     best : Trial
         The one with the highest objective.
     model, training : specs
-        The settings of the best, to be given to `fit`.
+        The settings of the best, to be given to `fit`; of all normal images, which may mean fewer epochs than a trial
+        had, so that `kl_warmup` is the same share of them.
     comparison : Comparison or None
         Whether they are really better; None where nothing beat the first trial.
     report : dict
@@ -137,11 +139,11 @@ def tune(
         found, shares = finished(study), importance(study)
         best, made = _best(found), len(found) - before
         comparison = _compared(plan, study, best, lambda done, of, text: show(made + done, made + of, text))
-    best_model, best_training = plan.space.specs(best.settings)
+    best_model, best_training = plan.space.specs(best.settings, plan.final_epochs)
     settings = {"model": changed(best_model), "training": changed(best_training)}
     report = tuning_report(plan, found, best, comparison, settings, shares, command)
     if home:
-        write_text(home / BEST_NAME, _toml(settings, best, plan.image_set.name))
+        write_text(home / BEST_NAME, _toml(settings, best, plan))
         write_table(home / TABLE_NAME, _columns(plan, found))
         write_report(home / JSON_NAME, report)
     return Tuning(tuple(found), best, best_model, best_training, comparison, report)
@@ -159,21 +161,42 @@ def _plan(
     most = min(MOST_IMAGES, MOST_BYTES // image_set.images[:1].nbytes)
     share = min(HELD_OUT, most / max(1, count))
     split = split_normal(image_set, normal, validation=share, calibration=share, seed=training.seed, groups=groups)
+    fitted_set = image_set.select(split.training)
+    members = None if groups is None else np.asarray(groups)[split.training]
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     resolved = model.resolved((channels, height, width), names, vectors=image_set.vectors)
-    space = search_space(model, training, resolved, epochs_for(training, len(split.training)))
-    members = None if groups is None else np.asarray(groups)[split.training]
+    # Both divide their images once more: a trial those that it is fitted on, a fit with the best settings all of them.
+    epochs, final_epochs = (
+        _epochs(each, normal, resolved, training, its_groups)
+        for each, its_groups in ((fitted_set, members), (image_set, groups))
+    )
+    space = search_space(model, training, resolved, epochs)
     return SearchPlan(
         image_set,
         fitted=split.training,
         judging=split.validation,
         compared=split.calibration,
-        fitted_set=image_set.select(split.training),
+        fitted_set=fitted_set,
         normal_classes=normal_classes,
         groups=members,
         space=space,
+        final_epochs=final_epochs,
     )
+
+
+def _epochs(
+    image_set: ImageSet,
+    normal: tuple[int, ...],
+    model: ModelSpec,
+    training: TrainSpec,
+    groups: npt.ArrayLike | None,
+) -> int:
+    """How many epochs a fit on the normal images of a set has at most."""
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
+    count = len(split.training)
+    return epochs_for(training, count * -(-CROPS[0] // count) if model.patch else count)
 
 
 def _fingerprint(plan: SearchPlan) -> dict[str, Any]:
@@ -233,14 +256,22 @@ def _compared(plan: SearchPlan, study: optuna.Study, best: Trial, progress: Prog
     return found
 
 
-def _toml(settings: dict[str, dict[str, Any]], best: Trial, data: str) -> str:
+def _toml(settings: dict[str, dict[str, Any]], best: Trial, plan: SearchPlan) -> str:
     """The settings that are not the defaults, as `--spec` reads them; JSON's values are TOML's as well."""
+    name = json.dumps(plan.image_set.name)
     lines = [
-        f"# The best of the settings that `vaeguard tune` tried on {json.dumps(data)}: trial {best.number}.",
+        f"# The best of the settings that `vaeguard tune` tried on {name}: trial {best.number}.",
         f"# Its mean ROC-AUC against pseudo-anomalies of normal images: {best.objective:.4f}.",
     ]
+    written = settings["training"].get("kl_warmup", 0)
+    tried = best.settings.get("kl_warmup", written)
+    if tried != written:
+        lines.append(
+            f"# kl_warmup is the same share of the epochs of a fit on all normal images, {written} of"
+            f" {plan.final_epochs}, as of those of the trial, {tried} of {plan.space.epochs}."
+        )
     for table, values in settings.items():
-        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
 
 

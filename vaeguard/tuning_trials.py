@@ -51,6 +51,8 @@ class SearchPlan:
         As for `fit`; the groups are those of the fitted images.
     space : SearchSpace
         The settings.
+    final_epochs : int
+        How many epochs a fit on all normal images has at most.
     """
 
     image_set: ImageSet
@@ -61,6 +63,7 @@ class SearchPlan:
     normal_classes: str | Sequence[str] | None
     groups: npt.NDArray[Any] | None
     space: SearchSpace
+    final_epochs: int
 
     @property
     def seed(self) -> int:
