@@ -322,10 +322,27 @@ def test_the_sampler_learns_of_failures():
 def test_a_start_that_fails_ends_the_search():
     with pytest.raises(vaeguard.UsageError, match="--batch-size 1"):
         tune(*bars(60, size=16), model=vaeguard.ModelSpec(), training=vaeguard.TrainSpec(epochs=1, batch_size=1))
-    with pytest.raises(vaeguard.UsageError, match="fitting needs at least"):
-        tune(*bars(18))
     with pytest.raises(vaeguard.UsageError, match="--trials must be at least 1"):
         tune(*bars(), trials=0)
+
+
+def test_too_few_images_are_refused_before_anything_is_made(tmp_path):
+    folder = tmp_path / "tuning"
+    with pytest.raises(vaeguard.UsageError, match=r"at least 40 normal images.* 'array' has 30"):
+        tune(bars(30)[0], folder=folder)
+    images, _ = bars(120)
+    names = np.where(np.arange(120) < 4, "b", "a")
+    with pytest.raises(vaeguard.UsageError, match="at least 5 images of each normal class, and class 'b' .* has 4"):
+        tune(images, names, folder=folder)
+    assert not folder.exists()
+
+
+def test_what_is_enough_for_a_search_is_enough_for_its_fits():
+    images, _ = bars(tuning.LEAST_NORMAL)
+    for size in range(tuning.LEAST_PER_CLASS, tuning.LEAST_NORMAL + 1):
+        labels = np.arange(len(images)) // size
+        if (np.bincount(labels) >= tuning.LEAST_PER_CLASS).all():
+            tuning._plan(vaeguard.from_array(images, labels), None, None, MODEL, TRAINING)
 
 
 def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):

@@ -19,7 +19,7 @@ from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
 from vaeguard.reporting.tuning import tuning_report
 from vaeguard.search_space import DEFAULT_TRIALS, search_space
 from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
-from vaeguard.split import Split, normal_numbers, split_normal
+from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.study import Trial, ask, check_optuna, close_killed, finished, importance, open_study, stop, tell
 from vaeguard.tables import write_table
 from vaeguard.training import epochs_for
@@ -38,6 +38,8 @@ METHOD = 1
 """Raised when the objective is measured otherwise, so that trials do not compare."""
 HELD_OUT, MOST_IMAGES, MOST_BYTES = 0.2, 2000, 2**28
 """Share of the normal images that judges the trials, and of those for the end; at most so many of each."""
+LEAST_NORMAL, LEAST_PER_CLASS = 2 * MIN_NORMAL, MIN_PER_CLASS + 2
+"""Of so many at least half, and of so few in a class all but two, are left to fit on, which is what `fit` needs."""
 COMPARED = "compared"
 """User attribute of the study: the comparison at the end, and of which trial."""
 BEST_NAME, TABLE_NAME = "best.toml", "trials.csv"
@@ -118,7 +120,8 @@ def tune(
     Raises
     ------
     UsageError
-        As `fit` for the settings at the start; or the folder holds another search.
+        As `fit` for the settings at the start; fewer than 40 normal images, or than 5 of a class; or the folder holds
+        another search.
     RefusedError
         The journal of the trials is damaged.
     VaeguardError
@@ -157,7 +160,7 @@ def _plan(
     training: TrainSpec,
 ) -> SearchPlan:
     normal = normal_numbers(image_set, normal_classes)
-    count = len(image_set) if image_set.labels is None else int(np.isin(image_set.labels, normal).sum())
+    count = _count_normal(image_set, normal)
     most = min(MOST_IMAGES, MOST_BYTES // image_set.images[:1].nbytes)
     share = min(HELD_OUT, most / max(1, count))
     split = split_normal(image_set, normal, validation=share, calibration=share, seed=training.seed, groups=groups)
@@ -183,6 +186,27 @@ def _plan(
         space=space,
         final_epochs=final_epochs,
     )
+
+
+def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
+    """How many normal images there are, after checking that a part of them is enough for a fit."""
+    if image_set.labels is None:
+        count = len(image_set)
+    else:
+        sizes = {image_set.class_names[k]: int((image_set.labels == k).sum()) for k in normal}
+        count = sum(sizes.values())
+        for name, size in sizes.items():
+            if size < LEAST_PER_CLASS:
+                raise UsageError(
+                    f"tune needs at least {LEAST_PER_CLASS} images of each normal class, and class {name!r} of"
+                    f" {image_set.name!r} has {size}; leave it out of --normal-classes"
+                )
+    if count < LEAST_NORMAL:
+        raise UsageError(
+            f"tune needs at least {LEAST_NORMAL} normal images, better hundreds, and {image_set.name!r} has {count}:"
+            " two parts of them are held out from the trials; give more, or fit without a search"
+        )
+    return count
 
 
 def _epochs(
