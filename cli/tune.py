@@ -116,6 +116,7 @@ def tune(
             "--normal-classes": normal_classes,
             "--size": size and "x".join(map(str, size)),
             "--channels": channels,
+            "--data-dir": data_dir,
         }
         options = [part for name, value in reading.items() if value for part in (name, value)]
         click.echo(f"next: {shlex.join(['vaeguard', 'fit', data, *options, '--spec', str(folder / 'best.toml')])}")

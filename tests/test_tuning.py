@@ -16,8 +16,8 @@ from vaeguard import tuning, tuning_trials
 from vaeguard.metrics import roc_auc_by_image
 from vaeguard.reporting.verdicts import verdict
 from vaeguard.search_space import search_space
-from vaeguard.spec import from_dict
-from vaeguard.study import JOURNAL_NAME
+from vaeguard.spec import changed, from_dict
+from vaeguard.study import JOURNAL_NAME, Trial, ask, finished, open_study, tell
 from vaeguard.tables import read_table
 from vaeguard.training import DivergedError
 
@@ -168,10 +168,10 @@ def test_images_of_the_comparison_touch_no_trial():
     images, labels = bars()
     image_set = vaeguard.from_array(images, labels)
     plan = tuning._plan(image_set, None, None, MODEL, TRAINING)
-    parts = (plan.split.training, plan.split.validation, plan.split.calibration)
+    parts = (plan.fitted, plan.judging, plan.compared)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(images)))
     ruined = images.copy()
-    ruined[plan.split.calibration] = 255 - ruined[plan.split.calibration]
+    ruined[plan.compared] = 255 - ruined[plan.compared]
     assert results(tune(images, labels)) == results(tune(ruined, labels))
 
 
@@ -224,6 +224,19 @@ def test_another_search_is_refused(searched, tmp_path):
     assert (folder / JOURNAL_NAME).read_bytes() == before
 
 
+def test_a_search_from_before_a_setting_was_added_goes_on(searched, tmp_path):
+    found, done = searched
+    folder = tmp_path / "tuning"
+    folder.mkdir()
+    lines = [json.loads(line) for line in (done / JOURNAL_NAME).read_text().splitlines()]
+    (kept,) = [line["user_attr"]["fingerprint"] for line in lines if "fingerprint" in line.get("user_attr", {})]
+    del kept["training settings"]["balance"]
+    (folder / JOURNAL_NAME).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert results(tune(*bars(), trials=4, folder=folder)) == results(found)
+    with pytest.raises(vaeguard.UsageError, match="another training settings"):
+        tune(*bars(), trials=4, folder=folder, training=vaeguard.TrainSpec(epochs=2, balance=True))
+
+
 def test_a_damaged_journal_is_refused(searched, tmp_path):
     _, done = searched
     folder = tmp_path / "tuning"
@@ -258,13 +271,97 @@ def test_a_fit_that_fails_is_listed_and_the_search_goes_on(monkeypatch, tmp_path
     assert np.isnan(read_table(tmp_path / "tuning" / "trials.csv")["objective"].iloc[1])
 
 
+def test_a_trial_that_kills_the_search_twice_has_failed(searched, tmp_path, monkeypatch):
+    whole, _ = searched
+    folder = tmp_path / "tuning"
+    tune(*bars(), trials=1, folder=folder)
+
+    def die(*_):
+        raise SystemExit
+
+    for _ in range(2):  # a killed process closes no trial
+        with monkeypatch.context() as patch:
+            patch.setattr(tuning, "measured", die)
+            patch.setattr(tuning, "stop", lambda *_: None)
+            with pytest.raises(SystemExit):
+                tune(*bars(), trials=2, folder=folder)
+    found = tune(*bars(), trials=2, folder=folder)
+    assert found.trials[1].settings == whole.trials[1].settings
+    assert found.trials[1].objective is None
+    assert "killed 2 times" in found.trials[1].error
+    again = tune(*bars(), trials=3, folder=folder)
+    assert results(again)[:2] == results(found)
+    assert again.trials[2].objective is not None
+
+
+def test_interrupting_a_trial_says_nothing_against_it(searched, tmp_path, monkeypatch):
+    whole, _ = searched
+    folder = tmp_path / "tuning"
+    tune(*bars(), trials=1, folder=folder)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "measured", interrupt)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                tune(*bars(), trials=2, folder=folder)
+    assert results(tune(*bars(), trials=2, folder=folder)) == results(whole)[:2]
+
+
+def test_the_sampler_learns_of_failures():
+    space = space_of(MODEL)
+    with open_study(None, {}, {}) as study:
+        trial = ask(study, space, 0)
+        tell(study, trial, Trial(0, space.settings(trial.params), None, error="out of memory"))
+        assert [(each.state.name, each.value) for each in study.get_trials()] == [("COMPLETE", 0.5)]
+        assert finished(study)[0].objective is None
+
+
 def test_a_start_that_fails_ends_the_search():
     with pytest.raises(vaeguard.UsageError, match="--batch-size 1"):
         tune(*bars(60, size=16), model=vaeguard.ModelSpec(), training=vaeguard.TrainSpec(epochs=1, batch_size=1))
-    with pytest.raises(vaeguard.UsageError, match="fitting needs at least"):
-        tune(*bars(18))
     with pytest.raises(vaeguard.UsageError, match="--trials must be at least 1"):
         tune(*bars(), trials=0)
+
+
+def test_too_few_images_are_refused_before_anything_is_made(tmp_path):
+    folder = tmp_path / "tuning"
+    with pytest.raises(vaeguard.UsageError, match=r"at least 40 normal images.* 'array' has 30"):
+        tune(bars(30)[0], folder=folder)
+    images, _ = bars(120)
+    names = np.where(np.arange(120) < 4, "b", "a")
+    with pytest.raises(vaeguard.UsageError, match="at least 5 images of each normal class, and class 'b' .* has 4"):
+        tune(images, names, folder=folder)
+    assert not folder.exists()
+
+
+def test_what_is_enough_for_a_search_is_enough_for_its_fits():
+    images, _ = bars(tuning.LEAST_NORMAL)
+    for size in range(tuning.LEAST_PER_CLASS, tuning.LEAST_NORMAL + 1):
+        labels = np.arange(len(images)) // size
+        if (np.bincount(labels) >= tuning.LEAST_PER_CLASS).all():
+            tuning._plan(vaeguard.from_array(images, labels), None, None, MODEL, TRAINING)
+
+
+def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):
+    images, labels = bars(1800)
+    training = vaeguard.TrainSpec(kl_warmup=2)
+    plan = tuning._plan(vaeguard.from_array(images, labels), None, None, MODEL, training)
+    assert plan.space.epochs == 333  # 864 images are 6 steps of an epoch
+    assert plan.final_epochs == 182  # 1440 images are 11
+    assert plan.space.ranges["kl_warmup"].high == 83
+    chosen = {**plan.space.base, "kl_warmup": 60}
+    assert plan.space.specs(chosen)[1].kl_warmup == 60
+    model, best = plan.space.specs(chosen, plan.final_epochs)
+    assert best.kl_warmup == 33
+    assert plan.space.specs(plan.space.base, plan.final_epochs) == (MODEL, training)
+    trial = Trial(3, chosen, 0.8)
+    text = tuning._toml({"model": changed(model), "training": changed(best)}, trial, plan)
+    assert "33 of 182" in text
+    assert "60 of 333" in text
+    assert tomllib.loads(text)["training"] == {"kl_warmup": 33}
 
 
 def test_no_trial_begins_that_cannot_end_in_time(searched):
@@ -282,9 +379,9 @@ def test_groups_stay_together():
     images, labels = bars()
     groups = np.arange(len(images)) // 6 * 3 + labels
     plan = tuning._plan(vaeguard.from_array(images, labels), groups, None, MODEL, TRAINING)
-    parts = [set(groups[rows]) for rows in (plan.split.training, plan.split.validation, plan.split.calibration)]
+    parts = [set(groups[rows]) for rows in (plan.fitted, plan.judging, plan.compared)]
     assert sum(map(len, parts)) == len(set(groups))
-    assert (plan.groups == groups[plan.split.training]).all()
+    assert (plan.groups == groups[plan.fitted]).all()
 
 
 def test_vectors_are_searched_as_well():

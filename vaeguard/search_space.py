@@ -30,20 +30,29 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is searched around a model and its training: `base` are their own values, `ranges` those of the search."""
+    """What is searched around a model and its training: `base` are their own values, `ranges` those of the search.
+
+    A trial has at most so many `epochs`.
+    """
 
     model: ModelSpec
     training: TrainSpec
     base: Settings
     ranges: dict[str, BaseDistribution]
+    epochs: int
 
     def settings(self, params: Mapping[str, Any]) -> Settings:
         """What the sampler's `params` mean: rounded, unless they are those of `base`."""
         return {name: value if value == self.base[name] else _rounded(value) for name, value in params.items()}
 
-    def specs(self, settings: Settings) -> tuple[ModelSpec, TrainSpec]:
-        """Model and training with `settings` in place of their own; what does not differ stays as it was given."""
+    def specs(self, settings: Settings, epochs: int | None = None) -> tuple[ModelSpec, TrainSpec]:
+        """Model and training with `settings` in place of their own; what does not differ stays as it was given.
+
+        For a fit of so many other `epochs` the warm-up, which was tried in those of a trial, keeps its share of them.
+        """
         changed = {name: value for name, value in settings.items() if value != self.base[name]}
+        if epochs and "kl_warmup" in changed:
+            changed["kl_warmup"] = round(changed["kl_warmup"] * epochs / self.epochs)
         if "hidden" in changed:
             changed["hidden"] = tuple(map(int, changed["hidden"].split(",")))
         of_model = {item.name for item in fields(ModelSpec)}
@@ -67,7 +76,7 @@ def search_space(model: ModelSpec, training: TrainSpec, resolved: ModelSpec, epo
     resolved : ModelSpec
         The same model with every open choice settled.
     epochs : int
-        How many a fit will have at most.
+        How many a trial will have at most.
     """
     pixels = not (resolved.vectors or resolved.patch)
     # Features and local contrasts are not between 0 and 1.
@@ -91,6 +100,7 @@ def search_space(model: ModelSpec, training: TrainSpec, resolved: ModelSpec, epo
         training,
         {name: base[name] for name in names},
         {name: _distribution(ranges[name], base[name]) for name in names},
+        epochs,
     )
 
 

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from vaeguard.search_space import SearchSpace
 
 STUDY_NAME, JOURNAL_NAME = "tuning", "study.journal"
-FINGERPRINT, FOUND = "fingerprint", "found"
-"""User attributes of the study and of its finished trials."""
+FINGERPRINT, FOUND, STOPPED = "fingerprint", "found", "stopped"
+"""User attributes of the study, of its finished trials, and of those that were interrupted from the keyboard."""
+CHANCE = 0.5
+"""ROC-AUC by chance: the sampler, which would not learn from a failure, is told this of a trial that failed."""
+CUTS = 2
+"""A trial that was killed so often is taken to be what the machine cannot bear, and has failed."""
 IMPORTANT_FROM = 10
 """From so many measured trials on it is said which setting mattered."""
 
@@ -73,8 +77,12 @@ def check_optuna() -> None:
 
 
 @contextlib.contextmanager
-def open_study(folder: Path | None, fingerprint: Mapping[str, Any]) -> Iterator[optuna.Study]:
+def open_study(
+    folder: Path | None, fingerprint: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> Iterator[optuna.Study]:
     """The study in `folder`, for this process alone, or one in memory; a new one gets the `fingerprint`.
+
+    A study may be older than a setting: what its fingerprint lacks is taken from the `defaults` of the same name.
 
     Raises
     ------
@@ -105,7 +113,7 @@ def open_study(folder: Path | None, fingerprint: Mapping[str, Any]) -> Iterator[
         ) from error
     try:
         study = _read_study(folder / JOURNAL_NAME)
-        _check_fingerprint(study, fingerprint, folder)
+        _check_fingerprint(study, fingerprint, defaults, folder)
         _clear(study)
         yield study
     finally:
@@ -133,11 +141,14 @@ def _read_study(journal: Path) -> optuna.Study:
         ) from error
 
 
-def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any], folder: Path) -> None:
+def _check_fingerprint(
+    study: optuna.Study, fingerprint: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]], folder: Path
+) -> None:
     known = study.user_attrs.get(FINGERPRINT)
     if known is None:
         study.set_user_attr(FINGERPRINT, dict(fingerprint))
         return
+    known = known | {name: {**values, **known.get(name, {})} for name, values in defaults.items()}
     other = [name for name, value in fingerprint.items() if known.get(name) != value]
     if other:
         raise UsageError(
@@ -150,13 +161,50 @@ def _clear(study: optuna.Study) -> None:
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        _close(study, trial.number, trial.user_attrs.get(FOUND, {}).get("objective"))
+        if FOUND in trial.user_attrs:
+            _close(study, trial.number, trial.user_attrs[FOUND]["objective"])
+        else:
+            study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _close(study: optuna.Study, number: int, objective: float | None) -> None:
+    study.tell(number, CHANCE if objective is None else objective)
+
+
+def stop(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Close a trial that was interrupted from within this process, which says nothing against its settings."""
     from optuna.trial import TrialState
 
-    study.tell(number, objective, TrialState.FAIL if objective is None else TrialState.COMPLETE)
+    trial.set_user_attr(STOPPED, True)
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def close_killed(study: optuna.Study, space: SearchSpace) -> None:
+    """Close the next trial as failed if it was killed every time: it would be drawn again and again.
+
+    The first trial is not closed, since all others are compared with it.
+    """
+    import optuna
+
+    trials, done = study.get_trials(deepcopy=False), len(finished(study))
+    last = max((number for number, trial in enumerate(trials) if FOUND in trial.user_attrs), default=len(trials))
+    killed = [
+        trial
+        for trial in trials[last + 1 :]
+        if trial.state == optuna.trial.TrialState.FAIL
+        and STOPPED not in trial.user_attrs
+        and trial.params.keys() == space.ranges.keys()  # otherwise it was killed while it was drawn
+    ]
+    if len(killed) < CUTS:
+        return
+    params = killed[-1].params
+    error = f"the process was killed {len(killed)} times during this trial, perhaps for want of memory"
+    found = Trial(done, space.settings(params), None, error=error)
+    study.add_trial(
+        optuna.trial.create_trial(
+            params=params, distributions=space.ranges, value=CHANCE, user_attrs={FOUND: asdict(found)}
+        )
+    )
 
 
 def finished(study: optuna.Study) -> list[Trial]:
@@ -190,12 +238,19 @@ def importance(study: optuna.Study) -> dict[str, float] | None:
 
     By functional ANOVA (Hutter et al., ICML 2014).
     """
+    import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    values = [trial.objective for trial in finished(study) if trial.objective is not None]
-    if len(values) < IMPORTANT_FROM or len(set(values)) == 1:
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        if trial.user_attrs.get(FOUND, {}).get("objective") is not None
+    ]
+    if len(trials) < IMPORTANT_FROM or len({trial.value for trial in trials}) == 1:
         return None
+    measured = optuna.create_study(direction="maximize")
+    measured.add_trials(trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        shares = get_param_importances(measured, evaluator=FanovaImportanceEvaluator(seed=0))
     return {name: float(share) for name, share in shares.items()}

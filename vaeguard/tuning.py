@@ -12,17 +12,18 @@ import numpy as np
 
 from vaeguard.errors import UsageError
 from vaeguard.files import write_text
+from vaeguard.fitting import CROPS
 from vaeguard.image_set import ImageSet
 from vaeguard.packed import from_array
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
 from vaeguard.reporting.tuning import tuning_report
 from vaeguard.search_space import DEFAULT_TRIALS, search_space
 from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
-from vaeguard.split import normal_numbers, split_normal
-from vaeguard.study import Trial, ask, check_optuna, finished, importance, open_study, tell
+from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
+from vaeguard.study import Trial, ask, check_optuna, close_killed, finished, importance, open_study, stop, tell
 from vaeguard.tables import write_table
 from vaeguard.training import epochs_for
-from vaeguard.tuning_trials import REFITS, Comparison, Plan, compare, measured, within
+from vaeguard.tuning_trials import REFITS, Comparison, SearchPlan, compare, measured, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ METHOD = 1
 """Raised when the objective is measured otherwise, so that trials do not compare."""
 HELD_OUT, MOST_IMAGES, MOST_BYTES = 0.2, 2000, 2**28
 """Share of the normal images that judges the trials, and of those for the end; at most so many of each."""
+LEAST_NORMAL, LEAST_PER_CLASS = 2 * MIN_NORMAL, MIN_PER_CLASS + 2
+"""Of so many at least half, and of so few in a class all but two, are left to fit on, which is what `fit` needs."""
 COMPARED = "compared"
 """User attribute of the study: the comparison at the end, and of which trial."""
 BEST_NAME, TABLE_NAME = "best.toml", "trials.csv"
@@ -53,7 +56,8 @@ class Tuning:
     best : Trial
         The one with the highest objective.
     model, training : specs
-        The settings of the best, to be given to `fit`.
+        The settings of the best, to be given to `fit`; of all normal images, which may mean fewer epochs than a trial
+        had, so that `kl_warmup` is the same share of them.
     comparison : Comparison or None
         Whether they are really better; None where nothing beat the first trial.
     report : dict
@@ -116,7 +120,8 @@ def tune(
     Raises
     ------
     UsageError
-        As `fit` for the settings at the start; or the folder holds another search.
+        As `fit` for the settings at the start; fewer than 40 normal images, or than 5 of a class; or the folder holds
+        another search.
     RefusedError
         The journal of the trials is damaged.
     VaeguardError
@@ -131,17 +136,17 @@ def tune(
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
     plan = _plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
     show = progress or (lambda *_: None)
-    with open_study(home, _fingerprint(plan)) as study:
+    with open_study(home, _fingerprint(plan), _settings(ModelSpec(), TrainSpec())) as study:
         before = len(finished(study))
         _search(plan, study, trials, seconds, show)
         found, shares = finished(study), importance(study)
         best, made = _best(found), len(found) - before
         comparison = _compared(plan, study, best, lambda done, of, text: show(made + done, made + of, text))
-    best_model, best_training = plan.space.specs(best.settings)
+    best_model, best_training = plan.space.specs(best.settings, plan.final_epochs)
     settings = {"model": changed(best_model), "training": changed(best_training)}
     report = tuning_report(plan, found, best, comparison, settings, shares, command)
     if home:
-        write_text(home / BEST_NAME, _toml(settings, best, plan.image_set.name))
+        write_text(home / BEST_NAME, _toml(settings, best, plan))
         write_table(home / TABLE_NAME, _columns(plan, found))
         write_report(home / JSON_NAME, report)
     return Tuning(tuple(found), best, best_model, best_training, comparison, report)
@@ -153,43 +158,104 @@ def _plan(
     normal_classes: str | Sequence[str] | None,
     model: ModelSpec,
     training: TrainSpec,
-) -> Plan:
+) -> SearchPlan:
     normal = normal_numbers(image_set, normal_classes)
-    count = len(image_set) if image_set.labels is None else int(np.isin(image_set.labels, normal).sum())
+    count = _count_normal(image_set, normal)
     most = min(MOST_IMAGES, MOST_BYTES // image_set.images[:1].nbytes)
     share = min(HELD_OUT, most / max(1, count))
     split = split_normal(image_set, normal, validation=share, calibration=share, seed=training.seed, groups=groups)
+    fitted_set = image_set.select(split.training)
+    members = None if groups is None else np.asarray(groups)[split.training]
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     resolved = model.resolved((channels, height, width), names, vectors=image_set.vectors)
-    space = search_space(model, training, resolved, epochs_for(training, len(split.training)))
-    members = None if groups is None else np.asarray(groups)[split.training]
-    return Plan(image_set, image_set.select(split.training), normal_classes, members, split, space)
+    # Both divide their images once more: a trial those that it is fitted on, a fit with the best settings all of them.
+    epochs, final_epochs = (
+        _epochs(each, normal, resolved, training, its_groups)
+        for each, its_groups in ((fitted_set, members), (image_set, groups))
+    )
+    space = search_space(model, training, resolved, epochs)
+    return SearchPlan(
+        image_set,
+        fitted=split.training,
+        judging=split.validation,
+        compared=split.calibration,
+        fitted_set=fitted_set,
+        normal_classes=normal_classes,
+        groups=members,
+        space=space,
+        final_epochs=final_epochs,
+    )
 
 
-def _fingerprint(plan: Plan) -> dict[str, Any]:
+def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
+    """How many normal images there are, after checking that a part of them is enough for a fit."""
+    if image_set.labels is None:
+        count = len(image_set)
+    else:
+        sizes = {image_set.class_names[k]: int((image_set.labels == k).sum()) for k in normal}
+        count = sum(sizes.values())
+        for name, size in sizes.items():
+            if size < LEAST_PER_CLASS:
+                raise UsageError(
+                    f"tune needs at least {LEAST_PER_CLASS} images of each normal class, and class {name!r} of"
+                    f" {image_set.name!r} has {size}; leave it out of --normal-classes"
+                )
+    if count < LEAST_NORMAL:
+        raise UsageError(
+            f"tune needs at least {LEAST_NORMAL} normal images, better hundreds, and {image_set.name!r} has {count}:"
+            " two parts of them are held out from the trials; give more, or fit without a search"
+        )
+    return count
+
+
+def _epochs(
+    image_set: ImageSet,
+    normal: tuple[int, ...],
+    model: ModelSpec,
+    training: TrainSpec,
+    groups: npt.ArrayLike | None,
+) -> int:
+    """How many epochs a fit on the normal images of a set has at most."""
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
+    count = len(split.training)
+    return epochs_for(training, count * -(-CROPS[0] // count) if model.patch else count)
+
+
+def _fingerprint(plan: SearchPlan) -> dict[str, Any]:
     """What a search that goes on must agree with; the keys are the words of the refusal."""
     from optuna.distributions import distribution_to_json
 
+    split = Split(plan.fitted, plan.judging, plan.compared)
     ranges = {name: distribution_to_json(each) for name, each in plan.space.ranges.items()}
     return {
-        "data, normal classes or seed": [plan.image_set.fingerprint, plan.split.digest()],
-        "model settings": to_dict(plan.space.model),
-        "training settings": to_dict(plan.space.training),
+        "data, normal classes or seed": [plan.image_set.fingerprint, split.digest()],
+        **_settings(plan.space.model, plan.space.training),
         "version of the search": [METHOD, ranges],
     }
 
 
-def _search(plan: Plan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
+def _settings(model: ModelSpec, training: TrainSpec) -> dict[str, dict[str, Any]]:
+    return {"model settings": to_dict(model), "training settings": to_dict(training)}
+
+
+def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
     """Make trials until there are as many as wanted, or until the next would probably not end in time."""
     started = time.monotonic()
+    close_killed(study, plan.space)
     done = finished(study)
     before, total = len(done), trials - len(done) + 2 * REFITS
     while len(done) < trials and (not done or _in_time(done, time.monotonic() - started, seconds)):
         text = f"trial {len(done) + 1} of {trials}" + (f", best {_best(done).objective:.3f}" if done else "")
         trial = ask(study, plan.space, plan.seed)
         settings = plan.space.settings(trial.params)
-        tell(study, trial, measured(plan, settings, len(done), within(progress, len(done) - before, total, text)))
+        try:
+            found = measured(plan, settings, len(done), within(progress, len(done) - before, total, text))
+        except BaseException:
+            stop(study, trial)
+            raise
+        tell(study, trial, found)
         done = finished(study)
 
 
@@ -202,7 +268,7 @@ def _best(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
 
 
-def _compared(plan: Plan, study: optuna.Study, best: Trial, progress: Progress) -> Comparison | None:
+def _compared(plan: SearchPlan, study: optuna.Study, best: Trial, progress: Progress) -> Comparison | None:
     """The comparison at the end; the study keeps it, so that it is made once for each best trial."""
     if best.number == 0:
         return None
@@ -214,18 +280,26 @@ def _compared(plan: Plan, study: optuna.Study, best: Trial, progress: Progress) 
     return found
 
 
-def _toml(settings: dict[str, dict[str, Any]], best: Trial, data: str) -> str:
+def _toml(settings: dict[str, dict[str, Any]], best: Trial, plan: SearchPlan) -> str:
     """The settings that are not the defaults, as `--spec` reads them; JSON's values are TOML's as well."""
+    name = json.dumps(plan.image_set.name)
     lines = [
-        f"# The best of the settings that `vaeguard tune` tried on {json.dumps(data)}: trial {best.number}.",
+        f"# The best of the settings that `vaeguard tune` tried on {name}: trial {best.number}.",
         f"# Its mean ROC-AUC against pseudo-anomalies of normal images: {best.objective:.4f}.",
     ]
+    written = settings["training"].get("kl_warmup", 0)
+    tried = best.settings.get("kl_warmup", written)
+    if tried != written:
+        lines.append(
+            f"# kl_warmup is the same share of the epochs of a fit on all normal images, {written} of"
+            f" {plan.final_epochs}, as of those of the trial, {tried} of {plan.space.epochs}."
+        )
     for table, values in settings.items():
-        lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
 
 
-def _columns(plan: Plan, trials: Sequence[Trial]) -> dict[str, Any]:
+def _columns(plan: SearchPlan, trials: Sequence[Trial]) -> dict[str, Any]:
     """One row per trial; what a trial has not is not a number."""
     columns: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],

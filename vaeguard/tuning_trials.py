@@ -14,7 +14,7 @@ from vaeguard.errors import VaeguardError
 from vaeguard.fitting import fit
 from vaeguard.metrics import CONFIDENCE, measure, roc_auc_by_image
 from vaeguard.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
-from vaeguard.study import Trial
+from vaeguard.study import CHANCE, Trial
 from vaeguard.training import DivergedError, TrainingWarning
 
 if TYPE_CHECKING:
@@ -26,39 +26,44 @@ if TYPE_CHECKING:
     from vaeguard.inspection import Floats, Images, Inspection
     from vaeguard.progress import Progress
     from vaeguard.search_space import SearchSpace, Settings
-    from vaeguard.split import Split
+    from vaeguard.split import Rows
     from vaeguard.torch_detector import TorchDetector
 
 REFITS = 3
 """At the end both settings are fitted so many times, with seeds that no trial had."""
-CHANCE = 0.5
 KEPT_TERMS = ("neg_elbo", "recon_error")
 """Their means over the normal images stand beside the objective."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What is searched, and on what.
 
     Attributes
     ----------
-    image_set, fitted : ImageSet
-        The data, and of it what trials are fitted on, which each divides once more.
+    image_set : ImageSet
+        The data.
+    fitted, judging, compared : array of int
+        Row numbers of the normal images that trials are fitted on, that judge them, and of the comparison at the end.
+    fitted_set : ImageSet
+        The fitted images, which each trial divides once more.
     normal_classes, groups
-        As for `fit`; the groups are those of the `fitted` images.
-    split : Split
-        `training` are the `fitted` images, `validation` judges the trials, `calibration` is for the comparison at the
-        end.
+        As for `fit`; the groups are those of the fitted images.
     space : SearchSpace
         The settings.
+    final_epochs : int
+        How many epochs a fit on all normal images has at most.
     """
 
     image_set: ImageSet
-    fitted: ImageSet
+    fitted: Rows
+    judging: Rows
+    compared: Rows
+    fitted_set: ImageSet
     normal_classes: str | Sequence[str] | None
     groups: npt.NDArray[Any] | None
-    split: Split
     space: SearchSpace
+    final_epochs: int
 
     @property
     def seed(self) -> int:
@@ -98,7 +103,7 @@ class Comparison:
     fits: int
 
 
-def measured(plan: Plan, settings: Settings, number: int, progress: Progress) -> Trial:
+def measured(plan: SearchPlan, settings: Settings, number: int, progress: Progress) -> Trial:
     """Fit `settings` and measure them; a fit that fails makes a trial without objective.
 
     Raises
@@ -109,7 +114,7 @@ def measured(plan: Plan, settings: Settings, number: int, progress: Progress) ->
     started = time.monotonic()
     try:
         detector = _fitted(plan, settings, plan.seed, progress)
-        images = plan.image_set.images[plan.split.validation]
+        images = plan.image_set.images[plan.judging]
         normal = detector.inspect(images)
         areas = {kind: _roc_auc(normal.score, scores) for kind, scores in _spoilt(plan, detector, images).items()}
     except (VaeguardError, RuntimeError, MemoryError) as error:
@@ -121,7 +126,7 @@ def measured(plan: Plan, settings: Settings, number: int, progress: Progress) ->
     return Trial(number, settings, objective, areas, _figures(detector, normal), time.monotonic() - started)
 
 
-def compare(plan: Plan, best: Settings, progress: Progress) -> Comparison:
+def compare(plan: SearchPlan, best: Settings, progress: Progress) -> Comparison:
     """Fit the `best` settings and those of the start with fresh seeds, so that the luck of a trial does not count.
 
     The variance of the difference is that over images, each with its pseudo-anomalies, plus that over seeds; its
@@ -159,9 +164,9 @@ def within(progress: Progress, done: int, total: int, text: str) -> Progress:
     return lambda _, __, more: progress(done, total, f"{text}; {more}")
 
 
-def _shares(plan: Plan, settings: Settings, seed: int, progress: Progress) -> npt.NDArray[np.float64]:
+def _shares(plan: SearchPlan, settings: Settings, seed: int, progress: Progress) -> npt.NDArray[np.float64]:
     """What each image of the comparison adds to the ROC-AUC of each kind, shape (kinds, images)."""
-    images = plan.image_set.images[plan.split.calibration]
+    images = plan.image_set.images[plan.compared]
     try:
         detector = _fitted(plan, settings, seed, progress)
     except DivergedError:
@@ -170,12 +175,12 @@ def _shares(plan: Plan, settings: Settings, seed: int, progress: Progress) -> np
     return np.array([roc_auc_by_image(normal, scores) for scores in _spoilt(plan, detector, images).values()])
 
 
-def _fitted(plan: Plan, settings: Settings, seed: int, progress: Progress) -> TorchDetector:
+def _fitted(plan: SearchPlan, settings: Settings, seed: int, progress: Progress) -> TorchDetector:
     model, training = plan.space.specs(settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingWarning)  # the figures of the trial show what came of it
         return fit(
-            plan.fitted,
+            plan.fitted_set,
             groups=plan.groups,
             normal_classes=plan.normal_classes,
             model=model,
@@ -184,7 +189,7 @@ def _fitted(plan: Plan, settings: Settings, seed: int, progress: Progress) -> To
         )
 
 
-def _spoilt(plan: Plan, detector: TorchDetector, images: Images) -> dict[str, Floats]:
+def _spoilt(plan: SearchPlan, detector: TorchDetector, images: Images) -> dict[str, Floats]:
     """Scores of the pseudo-anomalies made of `images`, which are the same in every trial."""
     return {kind: detector.inspect(make_pseudo_anomalies(images, kind, plan.seed)).score for kind in plan.kinds}
 

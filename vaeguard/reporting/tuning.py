@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from vaeguard.reporting.report_file import Report
     from vaeguard.study import Trial
-    from vaeguard.tuning_trials import Comparison, Plan
+    from vaeguard.tuning_trials import Comparison, SearchPlan
 
 
 def tuning_report(
-    plan: Plan,
+    plan: SearchPlan,
     trials: Sequence[Trial],
     best: Trial,
     comparison: Comparison | None,
@@ -29,8 +29,8 @@ def tuning_report(
 
     `settings` are those of the best trial that are not the defaults, `importance` the share of each in the objective.
     """
-    name, split = plan.image_set.name, plan.split
-    classes = [] if plan.image_set.labels is None else sorted({*plan.image_set.labels[split.training].tolist()})
+    name = plan.image_set.name
+    classes = [] if plan.image_set.labels is None else sorted({*plan.image_set.labels[plan.fitted].tolist()})
     normal = [plan.image_set.class_names[number] for number in classes]
     title = f"{name}: search of {len(trials)} trials" + (f", normal {', '.join(normal)}" if normal else "")
     return {
@@ -38,7 +38,7 @@ def tuning_report(
         "data": name,
         "fingerprint": plan.image_set.fingerprint,
         "normal_classes": normal,
-        "images": {"fitted": len(split.training), "judging": len(split.validation), "compared": len(split.calibration)},
+        "images": {"fitted": len(plan.fitted), "judging": len(plan.judging), "compared": len(plan.compared)},
         "kinds": list(plan.kinds),
         "searched": plan.space.scales(),
         "trials": [asdict(trial) for trial in trials],
