@@ -208,6 +208,65 @@ def test_the_comparison_is_made_once(tmp_path, monkeypatch):
     assert again.comparison == first.comparison
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Trials that are not fitted, each better than the one before; the names of the settings that comparisons fit."""
+
+    def measured(plan, settings, number, progress):
+        return Trial(number, settings, 0.6 + number / 100, dict.fromkeys(plan.kinds, 0.6 + number / 100))
+
+    def shares(plan, settings, seed, progress):
+        return np.random.default_rng(seed).uniform(size=(len(plan.kinds), len(plan.compared)))
+
+    monkeypatch.setattr(tuning, "measured", measured)
+    monkeypatch.setattr(tuning_trials, "_shares", shares)
+
+
+def test_comparisons_on_the_same_images_are_counted(quick, tmp_path):
+    folder = tmp_path / "tuning"
+    counts, notes = [], []
+    for trials in (1, 3, 3, 5):
+        found = tune(*bars(), trials=trials, folder=folder)
+        counts.append(found.report["comparisons"])
+        notes.append([note for note in verdict(found.report).notes if "on the same images" in note])
+    assert counts == [0, 1, 1, 2]
+    assert [len(each) for each in notes] == [0, 0, 0, 1]
+    assert "comparison 2" in notes[-1][0]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory"), vaeguard.VaeguardError("lost")])
+def test_a_comparison_that_fails_is_made_again(quick, tmp_path, monkeypatch, error):
+    folder = tmp_path / "tuning"
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning_trials, "_shares", fail)
+        failed = tune(*bars(), trials=3, folder=folder)
+    assert failed.comparison is None
+    said = verdict(failed.report)
+    assert "not compared" in said.headline
+    assert (str(error) or "out of memory") in said.sentence
+    assert tune(*bars(), trials=3, folder=folder).comparison is not None
+
+
+def test_what_was_found_is_written_before_the_comparison(quick, tmp_path, monkeypatch):
+    folder = tmp_path / "tuning"
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning_trials, "_shares", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tune(*bars(), trials=3, folder=folder)
+    report = vaeguard.read_report(folder)
+    assert (report["best"], report["comparison"]) == (2, None)
+    assert "cut off before" in verdict(report).sentence
+    assert tomllib.loads((folder / "best.toml").read_text()).keys() == {"model", "training"}
+    assert len(read_table(folder / "trials.csv")["trial"]) == 3
+
+
 def test_another_search_is_refused(searched, tmp_path):
     _, folder = searched
     images, labels = bars()

@@ -23,7 +23,17 @@ from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, spl
 from vaeguard.study import Trial, ask, check_optuna, close_killed, finished, importance, open_study, stop, tell
 from vaeguard.tables import write_table
 from vaeguard.training import epochs_for
-from vaeguard.tuning_trials import REFITS, Comparison, SearchPlan, compare, measured, within
+from vaeguard.tuning_trials import (
+    FAILURES,
+    REFITS,
+    Compared,
+    Comparison,
+    SearchPlan,
+    compare,
+    measured,
+    why_failed,
+    within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +51,7 @@ HELD_OUT, MOST_IMAGES, MOST_BYTES = 0.2, 2000, 2**28
 LEAST_NORMAL, LEAST_PER_CLASS = 2 * MIN_NORMAL, MIN_PER_CLASS + 2
 """Of so many at least half, and of so few in a class all but two, are left to fit on, which is what `fit` needs."""
 COMPARED = "compared"
-"""User attribute of the study: the comparison at the end, and of which trial."""
+"""User attribute of the study: the last comparison at the end, of which trial, and how many were made."""
 BEST_NAME, TABLE_NAME = "best.toml", "trials.csv"
 
 
@@ -59,7 +69,7 @@ class Tuning:
         The settings of the best, to be given to `fit`; of all normal images, which may mean fewer epochs than a trial
         had, so that `kl_warmup` is the same share of them.
     comparison : Comparison or None
-        Whether they are really better; None where nothing beat the first trial.
+        Whether they are really better; None where nothing beat the first trial, or a fit of the comparison failed.
     report : dict
         All of it, as `docs/report-format.md` says.
     """
@@ -141,15 +151,24 @@ def tune(
         _search(plan, study, trials, seconds, show)
         found, shares = finished(study), importance(study)
         best, made = _best(found), len(found) - before
-        comparison = _compared(plan, study, best, lambda done, of, text: show(made + done, made + of, text))
-    best_model, best_training = plan.space.specs(best.settings, plan.final_epochs)
-    settings = {"model": changed(best_model), "training": changed(best_training)}
-    report = tuning_report(plan, found, best, comparison, settings, shares, command)
-    if home:
-        write_text(home / BEST_NAME, _toml(settings, best, plan))
-        write_table(home / TABLE_NAME, _columns(plan, found))
-        write_report(home / JSON_NAME, report)
-    return Tuning(tuple(found), best, best_model, best_training, comparison, report)
+        best_model, best_training = plan.space.specs(best.settings, plan.final_epochs)
+        settings = {"model": changed(best_model), "training": changed(best_training)}
+        compared = _kept(study, best)
+
+        def written(compared: Compared) -> Report:
+            report = tuning_report(plan, found, best, compared, settings, shares, command)
+            if home:
+                write_text(home / BEST_NAME, _toml(settings, best, plan))
+                write_table(home / TABLE_NAME, _columns(plan, found))
+                write_report(home / JSON_NAME, report)
+            return report
+
+        report = written(compared)
+        if best.number and not compared.comparison:
+            # What was found is written by now, whatever happens to the fits that are still to come.
+            compared = _compare(plan, study, best, lambda done, of, text: show(made + done, made + of, text))
+            report = written(compared)
+    return Tuning(tuple(found), best, best_model, best_training, compared.comparison, report)
 
 
 def _plan(
@@ -268,16 +287,24 @@ def _best(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
 
 
-def _compared(plan: SearchPlan, study: optuna.Study, best: Trial, progress: Progress) -> Comparison | None:
-    """The comparison at the end; the study keeps it, so that it is made once for each best trial."""
-    if best.number == 0:
-        return None
-    kept = study.user_attrs.get(COMPARED, {})
-    if kept.get("trial") == best.number:
-        return Comparison(**kept["comparison"])
-    found = compare(plan, best.settings, progress)
-    study.set_user_attr(COMPARED, {"trial": best.number, "comparison": asdict(found)})
-    return found
+def _kept(study: optuna.Study, best: Trial) -> Compared:
+    """What the study keeps of comparisons, so that one is made once for each best trial."""
+    kept = study.user_attrs.get(COMPARED)
+    if kept is None:
+        return Compared(None, 0)
+    comparison = Comparison(**kept["comparison"]) if best.number and kept["trial"] == best.number else None
+    return Compared(comparison, kept.get("times", 1))
+
+
+def _compare(plan: SearchPlan, study: optuna.Study, best: Trial, progress: Progress) -> Compared:
+    """Compare the best settings with those at the start; if that fails, the next start of the search tries again."""
+    before = _kept(study, best).times
+    try:
+        found = compare(plan, best.settings, progress)
+    except FAILURES as error:
+        return Compared(None, before, why_failed(error))
+    study.set_user_attr(COMPARED, {"trial": best.number, "comparison": asdict(found), "times": before + 1})
+    return Compared(found, before + 1)
 
 
 def _toml(settings: dict[str, dict[str, Any]], best: Trial, plan: SearchPlan) -> str:

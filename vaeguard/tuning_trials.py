@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 REFITS = 3
 """At the end both settings are fitted so many times, with seeds that no trial had."""
+FAILURES = (VaeguardError, RuntimeError, MemoryError)
+"""What a fit may fail with; a `RuntimeError` only where memory ran out."""
 KEPT_TERMS = ("neg_elbo", "recon_error")
 """Their means over the normal images stand beside the objective."""
 
@@ -103,6 +105,18 @@ class Comparison:
     fits: int
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What came of comparing: the `comparison`, if there is one, how many `times` there was one, and the last error.
+
+    All are made on the same images, so each after the first is less strict than its interval says.
+    """
+
+    comparison: Comparison | None
+    times: int
+    error: str = ""
+
+
 def measured(plan: SearchPlan, settings: Settings, number: int, progress: Progress) -> Trial:
     """Fit `settings` and measure them; a fit that fails makes a trial without objective.
 
@@ -117,13 +131,19 @@ def measured(plan: SearchPlan, settings: Settings, number: int, progress: Progre
         images = plan.image_set.images[plan.judging]
         normal = detector.inspect(images)
         areas = {kind: _roc_auc(normal.score, scores) for kind, scores in _spoilt(plan, detector, images).items()}
-    except (VaeguardError, RuntimeError, MemoryError) as error:
-        failed = isinstance(error, VaeguardError | MemoryError) or is_out_of_memory(error)
-        if number == 0 or not failed:
+    except FAILURES as error:
+        if number == 0:
             raise
-        return Trial(number, settings, None, seconds=time.monotonic() - started, error=str(error) or "out of memory")
+        return Trial(number, settings, None, seconds=time.monotonic() - started, error=why_failed(error))
     objective = float(np.mean(list(areas.values())))
     return Trial(number, settings, objective, areas, _figures(detector, normal), time.monotonic() - started)
+
+
+def why_failed(error: Exception) -> str:
+    """What to say of a fit that failed; an error that is no failure of a fit is raised again."""
+    if isinstance(error, VaeguardError | MemoryError) or is_out_of_memory(error):
+        return str(error) or "out of memory"
+    raise error
 
 
 def compare(plan: SearchPlan, best: Settings, progress: Progress) -> Comparison:
@@ -131,6 +151,11 @@ def compare(plan: SearchPlan, best: Settings, progress: Progress) -> Comparison:
 
     The variance of the difference is that over images, each with its pseudo-anomalies, plus that over seeds; its
     interval is Student's, with the degrees of freedom of Welch and Satterthwaite. A fit that diverges counts as chance.
+
+    Raises
+    ------
+    VaeguardError, MemoryError, RuntimeError
+        A fit failed otherwise, which may say more of the machine than of the settings.
     """
     from scipy.stats import t
 

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
     from vaeguard.reporting.report_file import Report
     from vaeguard.study import Trial
-    from vaeguard.tuning_trials import Comparison, SearchPlan
+    from vaeguard.tuning_trials import Compared, SearchPlan
 
 
 def tuning_report(
     plan: SearchPlan,
     trials: Sequence[Trial],
     best: Trial,
-    comparison: Comparison | None,
+    compared: Compared,
     settings: Mapping[str, Mapping[str, Any]],
     importance: Mapping[str, float] | None,
     command: str = "",
 ) -> Report:
-    """The report of a search: its `trials`, and what came of the `comparison` at the end.
+    """The report of a search: its `trials`, and what was `compared` at the end.
 
     `settings` are those of the best trial that are not the defaults, `importance` the share of each in the objective.
     """
@@ -45,6 +45,8 @@ def tuning_report(
         "best": best.number,
         "settings": settings,
         "importance": importance,
-        "comparison": None if comparison is None else asdict(comparison),
+        "comparison": None if compared.comparison is None else asdict(compared.comparison),
+        "comparisons": compared.times,
+        "comparison_error": compared.error,
         "seconds": sum(trial.seconds for trial in trials),
     }

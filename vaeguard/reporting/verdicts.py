@@ -239,6 +239,13 @@ def _tuning(report: Report) -> Verdict:
     if len(trials) == 1:
         notes.append("a single trial is no search; the same command with more --trials goes on")
     notes.append("pseudo-anomalies only stand in for real ones; where you have some, evaluate both settings on them")
+    if found is None and report["best"]:
+        reason = report.get("comparison_error") or "the search was cut off before"
+        sentence = (
+            f"Trial {report['best']} is the best of {len(trials):,}, but it was not compared with the settings at the"
+            f" start on images that no trial touched ({reason}). The same command tries again."
+        )
+        return Verdict("Best settings found, but not compared", sentence, tuple(notes), "fair")
     if found is None:
         sentence = (
             f"Of {len(trials):,} trials none is better than trial 0, the settings that the search started from: mean"
@@ -246,6 +253,11 @@ def _tuning(report: Report) -> Verdict:
             " images."
         )
         return Verdict("Nothing beat the start", sentence, tuple(notes))
+    if (times := report.get("comparisons", 1)) > 1:
+        notes.append(
+            f"this is comparison {times} on the same images, each of another best trial; after looking again an"
+            " interval is too sure"
+        )
     sentence = (
         f"On {found['images']:,} normal images that no trial touched, trial {report['best']}, the best of"
         f" {len(trials)}, tells pseudo-anomalies with a mean ROC-AUC of {found['best_objective']:.3f}, the settings at"
