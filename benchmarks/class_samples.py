@@ -1,18 +1,17 @@
 """MNIST, a prior per class: how many images drawn for a class a classifier of its own takes for that class.
 
-python -m benchmarks.class_samples [--seeds 3] [--samples 1000]
+python -m benchmarks.class_samples [--seeds 3] [--samples 1000] [--only FIT]
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 import vaeguard
-from benchmarks.common import data_dir, spread, write_result
+from benchmarks.common import data_dir, rows_before, spread, write_result
 
 JUDGED_ON = 20_000
 PRESET = vaeguard.preset("mlp-per-class")
@@ -32,11 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=FITS, default=list(FITS), help="rows of others stay as they are")
     options = parser.parse_args()
     train, test = (vaeguard.open_images("mnist", split=split, data_dir=data_dir()) for split in ("train", "test"))
     names, truth = np.array(train.class_names), np.array(test.labels)
-    rows: list[dict[str, Any]] = []
-    for fit, (model, training) in FITS.items():
+    rows = rows_before("class_samples", "fit")
+    for fit in options.only:
+        model, training = FITS[fit]
         shares = np.empty((options.seeds, len(names)))
         accuracies = []
         for seed in range(options.seeds):
@@ -47,17 +48,20 @@ def main() -> None:
                 drawn = detector.sample(options.samples, class_=str(name), seed=seed)
                 shares[seed, number] = (judge.classes(drawn) == name).mean()
             print(fit, seed, shares[seed].round(3), flush=True)
-        rows.append(
-            {"fit": fit, **{f"class {name}": spread(shares[:, k]) for k, name in enumerate(names)},
-             "mean of ten": spread(shares.mean(1)), "judge on real test images": spread(accuracies)}
-        )  # fmt: skip
+        rows[fit] = {
+            "fit": fit,
+            **{f"class {name}": spread(shares[:, k]) for k, name in enumerate(names)},
+            "mean of ten": spread(shares.mean(1)),
+            "judge on real test images": spread(accuracies),
+        }
     note = (
         f"Share of {options.samples} images drawn from the prior of a class (the decoder's mean image) that"
         " are taken for that class, mean ± standard deviation over the seeds of fit, samples and judge. The judge is"
         f" scikit-learn's multilayer perceptron, trained on {JUDGED_ON:,} real images, and knows nothing of the VAE."
     )
-    write_result("class_samples", "MNIST: images drawn for a class, as an independent classifier sees them", rows,
-                 [note], seeds=options.seeds, samples=options.samples)  # fmt: skip
+    title = "MNIST: images drawn for a class, as an independent classifier sees them"
+    settings = {"seeds": options.seeds, "samples": options.samples}
+    write_result("class_samples", title, list(rows.values()), [note], **settings)
 
 
 def _judge(train: vaeguard.ImageSet, seed: int) -> vaeguard.SampleJudge:

@@ -46,6 +46,13 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def rows_before(name: str, key: str) -> dict[str, dict[str, Any]]:
+    """The rows that an earlier run of a program wrote, by their `key`: what takes long is not measured again."""
+    place = RESULTS / f"{name}.json"
+    rows = json.loads(place.read_text())["rows"] if place.is_file() else []
+    return {row[key]: row for row in rows}
+
+
 def spread(values: npt.ArrayLike, digits: int = 3) -> str:
     """Mean ± standard deviation over seeds; of a single one the value."""
     found = np.asarray(values, float)

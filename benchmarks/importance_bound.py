@@ -8,7 +8,6 @@ Each fit is a run folder in RUNS: a run that is there is measured, one that was 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import vaeguard
-from benchmarks.common import RESULTS, data_dir, write_result
+from benchmarks.common import data_dir, rows_before, write_result
 
 PRESET = vaeguard.preset("mlp-200-200-50")
 # Shares so small that almost all of the 60,000 images are trained on.
@@ -58,13 +57,6 @@ def fitted(train: vaeguard.ImageSet, name: str, runs: Path, epochs: int) -> Any:
     return vaeguard.fit(images, model=model, training=training, run=folder, resume=folder.is_dir())
 
 
-def before() -> list[dict[str, Any]]:
-    """The rows of an earlier run of this program, which stay: each fit takes long."""
-    place = RESULTS / "importance_bound.json"
-    rows = json.loads(place.read_text())["rows"] if place.is_file() else []
-    return [row for row in rows if row["fit"] != PUBLISHED["fit"]]
-
-
 def said(done: int, total: int, text: str) -> None:
     """Say how far it is, now and then."""
     if done % 500 == 0:
@@ -80,7 +72,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=FITS, default=list(FITS))
     options = parser.parse_args()
     train, test = (vaeguard.open_images("mnist", split=split, data_dir=data_dir()) for split in ("train", "test"))
-    rows = {row["fit"]: row for row in before()}
+    rows = rows_before("importance_bound", "fit")
+    rows = {fit: row for fit, row in rows.items() if fit != PUBLISHED["fit"]}
     for name in options.only:
         detector = fitted(train, name, options.output, options.epochs)
         found = vaeguard.evaluate_generative(detector, test, images=options.images, progress=said)
