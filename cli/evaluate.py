@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 @fpr_option
 @click.option("--generative", is_flag=True, help="Measure the model as a generative one instead: likelihood, samples,"
               " latent; on normal images only.")  # fmt: skip
-@click.option("--importance-samples", type=click.IntRange(min=1), metavar="K", help="With --generative: samples per"
-              f" image for the importance-weighted bound.  [default: {IMPORTANCE_SAMPLES}]")  # fmt: skip
-@click.option("--bound-images", type=click.IntRange(min=0), metavar="N", help="With --generative: bounds of so many"
-              f" images, drawn at random; 0: of all.  [default: {BOUND_IMAGES}]")  # fmt: skip
+@click.option("--importance-samples", type=click.IntRange(min=1), default=IMPORTANCE_SAMPLES, show_default=True,
+              metavar="K", help="With --generative: samples per image for the importance-weighted bound.")  # fmt: skip
+@click.option("--bound-images", type=click.IntRange(min=0), default=BOUND_IMAGES, show_default=True, metavar="N",
+              help="With --generative: bounds of so many images, drawn at random; 0: of all.")  # fmt: skip
 @engine_option
 @data_dir_option
 @download_option
 @json_option
 def evaluate(
     data: str, model: str | None, normal_classes: str | None, output: str | None, fpr: float, device: str,
-    data_dir: str | None, generative: bool, importance_samples: int | None, bound_images: int | None, download: bool,
+    data_dir: str | None, generative: bool, importance_samples: int, bound_images: int, download: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Measure how well a model tells anomalies from normal images.
@@ -65,8 +65,7 @@ def evaluate(
     from vaeguard import evaluate as evaluate_model
 
     if generative:
-        given = click.get_current_context().get_parameter_source
-        if normal_classes or given("fpr") == click.core.ParameterSource.COMMANDLINE:
+        if _typed("normal_classes", "fpr"):
             raise UsageError(
                 "--generative looks at the normal classes of the fit and flags nothing; leave out --normal-classes and"
                 " --fpr"
@@ -75,7 +74,7 @@ def evaluate(
             data, model, output, device, data_dir, importance_samples, bound_images, download=download, as_json=as_json
         )
         return
-    if importance_samples is not None or bound_images is not None:
+    if _typed("importance_samples", "bound_images"):
         raise UsageError("--importance-samples and --bound-images are for --generative; add it, or leave them out")
     path = find_model(model)
     detector = load(path, device)
@@ -88,8 +87,8 @@ def evaluate(
 
 
 def _evaluate_generative(
-    data: str, model: str | None, output: str | None, device: str, data_dir: str | None, samples: int | None,
-    count: int | None, *, download: bool, as_json: bool,
+    data: str, model: str | None, output: str | None, device: str, data_dir: str | None, samples: int,
+    count: int, *, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from vaeguard import check_place, evaluate_generative, write_generative
 
@@ -99,11 +98,14 @@ def _evaluate_generative(
     folder = _folder(output, path, f"generative-{images.name}")
     check_place(folder / "report.json", "generative")
     with progress_bar("measuring") as progress:
-        evaluation = evaluate_generative(
-            detector, images, samples=IMPORTANCE_SAMPLES if samples is None else samples,
-            images=BOUND_IMAGES if count is None else count, progress=progress,
-        )  # fmt: skip
+        evaluation = evaluate_generative(detector, images, samples=samples, images=count, progress=progress)
     _show(write_generative(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
+
+
+def _typed(*names: str) -> bool:
+    """Whether one of these options stands on the command line."""
+    source = click.get_current_context().get_parameter_source
+    return any(source(name) == click.core.ParameterSource.COMMANDLINE for name in names)
 
 
 def _folder(output: str | None, model: str, name: str) -> Path:

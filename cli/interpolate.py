@@ -31,7 +31,7 @@ def interpolate(
 
     check_picture(output)
     if len(images) not in (2, 4):
-        raise UsageError(f"{len(images)} images were named; give two, for a walk, or four, for a square")
+        raise UsageError(f"give two images, for a walk, or four, for a square, not {len(images)}")
     detector = open_generative(model, device)
     ends = read_pictures(images, detector)
     if len(images) == 2:

@@ -105,7 +105,7 @@ def test_a_latent_of_two_units_is_a_plane(home):
         (("sample", "-m", "classes", "--class", "9"), "no class '9'; it has 0, 1"),
         (("sample", "-m", "plain", "-o", "x.jpg"), "ends in .png"),
         (("sample", "-m", "model.onnx"), "exported file"),
-        (("interpolate", "digits", "-m", "plain"), "give two, for a walk, or four"),
+        (("interpolate", "digits", "-m", "plain"), "give two images, for a walk, or four"),
         (("interpolate", "digits", "none.png", "-m", "plain"), "digits"),
         (("traverse", "-m", "model.onnx"), "exported file"),
         (("manifold", "-m", "plain"), "--latent 2"),

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LATENT_IMAGES = 5000
 JUDGED, FEWEST_JUDGED = 8000, 2000
 """At most, and at least, so many images: half train the judge of samples, a quarter is what they are compared with."""
+MOST_VALUES = 2**28
+"""And at most so many pixels of them, which become floats: large images are looked at in smaller numbers."""
 SHOWN = 10
 BINS, FEWEST_BINNED = 20, 500
 """Of a unit, each with as many images: how finely its information on the class is counted, and of how many images."""
@@ -153,9 +155,10 @@ def evaluate_generative(
     chosen, note = unseen(detector.info, image_set)
     chosen = _normal(chosen, detector.info.normal_classes)
     order = np.random.default_rng(seed).permutation(len(chosen))
-    bounded = chosen.images[np.sort(order[: images or None])]
+    bounded = chosen.select(np.sort(order[: images or None])).images  # a mapped array stays on disk
     found = bound_likelihood(detector, bounded, samples=samples, seed=seed, progress=progress)
-    rows = np.sort(order[:LATENT_IMAGES])
+    most = MOST_VALUES // chosen.images[0].size
+    rows = np.sort(order[: min(LATENT_IMAGES, most)])
     looked_at = _observed(detector, chosen.images[rows], seed)
     encoding = detector.encode(looked_at)
     information = gap = None
@@ -173,7 +176,7 @@ def evaluate_generative(
         correlation=_correlation(encoding.mean),
         information=information,
         information_gap=gap,
-        quality=_quality(detector, chosen, order, seed),
+        quality=_quality(detector, chosen, order[: min(JUDGED, most)], seed),
         shown=_shown(detector, _observed(detector, chosen.images[order[:SHOWN]], seed), looked_at, seed),
         grey=bool(np.any((chosen.images[rows] != 0) & (chosen.images[rows] != 255))),
         note=note,
@@ -216,7 +219,7 @@ def class_information(latents: npt.NDArray[np.floating], labels: npt.NDArray[np.
 
 
 def _observed(detector: TorchDetector, images: Pixels, seed: int) -> Pixels:
-    """What the bounds are of, so that everything else speaks of the same images."""
+    """Images with pixels like those that the bounds are of, so that everything else speaks of the same kind."""
     return as_observed(detector.graph.vae.spec.likelihood, images, np.random.default_rng(seed))
 
 
@@ -245,7 +248,7 @@ def _correlation(means: npt.NDArray[np.floating]) -> Doubles:
 def _quality(
     detector: TorchDetector, image_set: ImageSet, order: npt.NDArray[np.int64], seed: int
 ) -> SampleQuality | None:
-    labels, quarter = image_set.labels, min(len(order), JUDGED) // 4
+    labels, quarter = image_set.labels, len(order) // 4
     if labels is None or 4 * quarter < FEWEST_JUDGED or len(np.unique(labels[order])) < 2:
         return None
     trained, real, other = np.split(order[: 4 * quarter], [2 * quarter, 3 * quarter])
