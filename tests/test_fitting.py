@@ -10,6 +10,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError, fitting
+from vaeguard.likelihoods import ContinuousBernoulli
 from vaeguard.objective import objective
 from vaeguard.split import split_normal
 from vaeguard.training import epochs_for
@@ -521,3 +522,12 @@ def test_cuda_without_a_device_fails_loudly():
     images, labels = bars()
     with pytest.raises(UsageError, match="--device cuda"):
         vaeguard.fit(images, labels, training=TrainSpec(device="cuda"))
+
+
+def test_the_continuous_bernoulli_begins_at_the_mean_image():
+    images, _ = bars(60)
+    training = replace(QUICK, epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    model = replace(SMALL, likelihood="continuous-bernoulli")
+    bias = vaeguard.fit(images, model=model, training=training).graph.vae.decoder[-2].bias.detach()
+    grey = ContinuousBernoulli(bias).mean.numpy().reshape(images.shape[1:])
+    assert np.abs(grey - (images.mean(0) + 0.5) / 256).mean() < 0.02  # of the training images, here of all

@@ -37,6 +37,11 @@ def test_continuous_bernoulli_agrees_with_the_one_of_pytorch():
     torch.testing.assert_close(head.mean, theirs.mean, atol=1e-5, rtol=1e-5)
 
 
+def test_logits_of_a_mean_have_that_mean():
+    mean = torch.tensor([1 / 512, 0.01, 0.3, 0.5, 0.7, 0.99, 511 / 512], dtype=torch.float64)
+    torch.testing.assert_close(ContinuousBernoulli(ContinuousBernoulli.logits_of(mean)).mean, mean)
+
+
 def test_continuous_bernoulli_has_finite_gradients_everywhere():
     logits = torch.tensor([-1e4, -50, -0.1, 0, 1e-8, 0.1, 50, 1e4], requires_grad=True)
     ContinuousBernoulli(logits).log_prob(torch.full((8,), 0.3)).sum().backward()

@@ -17,7 +17,7 @@ from vaeguard.checkpoint import read_checkpoint, write_checkpoint
 from vaeguard.class_table import class_table
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.graph import InferenceGraph
+from vaeguard.graph import InferenceGraph, to_unit
 from vaeguard.image_set import ImageSet
 from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
@@ -29,7 +29,7 @@ from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
 from vaeguard.tensorboard_log import prepare_log, tensorboard_log
 from vaeguard.torch_detector import TorchDetector
-from vaeguard.training import DivergedError, Examples, State, start, train, validation_losses
+from vaeguard.training import DivergedError, Examples, State, between_levels, start, train, validation_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 5.0
 PART_ROWS = 1024
+AVERAGED = 10_000
+"""Training images that tell what the mean one looks like."""
 REFERENCE_ROWS = 128
 """All hidden activations of so many images are held at a time."""
 CROPS = (12_800, 2048)
@@ -194,6 +196,9 @@ def _graph(plan: Plan) -> InferenceGraph:
     )
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
+    if plan.model.kind == "mlp" and plan.model.likelihood == "continuous-bernoulli":
+        some = torch.from_numpy(plan.image_set.images[plan.split.training[:AVERAGED]])
+        graph.vae.start_at(between_levels(to_unit(some).mean(0), 0.5))
     return graph
 
 

@@ -74,6 +74,17 @@ class ContinuousBernoulli:
         normaliser = torch.where(small, series, torch.log((1 - torch.exp(-safe)) / safe))
         return self.logits * image - self.logits.clamp(min=0) - normaliser
 
+    @staticmethod
+    def logits_of(mean: Tensor) -> Tensor:
+        """The logits, from −1000 to 1000, at which the mean is `mean`, any shape, in (0, 1); by bisection, float64."""
+        low = torch.full_like(mean, -1000, dtype=torch.float64)
+        high = -low
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = ContinuousBernoulli(middle).mean < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One image per row, shape (N, C, H, W), by inversion of the distribution function."""
         uniform = torch.rand(self.logits.shape, generator=generator, device=self.logits.device)

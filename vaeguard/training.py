@@ -245,13 +245,20 @@ def _forward(
     if spec.binarise:
         target = torch.bernoulli(target, generator=generator)
     elif vae.spec.likelihood == "continuous-bernoulli":
-        # Grey levels are points, on which a density has no bound: noise of one level spreads them.
-        target = (255 * target + torch.rand(target.shape, generator=generator, device=target.device)) / 256
+        target = between_levels(target, torch.rand(target.shape, generator=generator, device=target.device))
     noise = torch.randn((len(target), vae.spec.latent), generator=generator, device=target.device)
     image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
         found = losses(vae, image, target, noise, *classes)
     return objective(found, spec, beta, target[0].numel(), weights), found
+
+
+def between_levels(image: Tensor, part: Tensor | float) -> Tensor:
+    """Grey values of 256 levels, in [0, 1], moved towards the next level by `part` in [0, 1].
+
+    Levels are points, on which a density has no bound; noise of one level spreads them.
+    """
+    return (255 * image + part) / 256
 
 
 @torch.no_grad()
