@@ -54,6 +54,31 @@ def writing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
+    """Hold the lock `name` in `folder`, which is made; the system frees the lock of a process that died.
+
+    Raises
+    ------
+    VaeguardError
+        Another process holds it, which `busy` says in words, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise VaeguardError(f"{busy}; wait for it, or choose another place with -o") from error
+    except OSError as error:
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place with -o") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def sweep(path: str | Path) -> None:
     """Remove what killed processes left of `path` under temporary names; nobody else may be writing it."""
     path = Path(path)

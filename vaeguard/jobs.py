@@ -17,8 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from vaeguard.errors import VaeguardError
-from vaeguard.files import digest_of, sweep, write_text
+from vaeguard.files import digest_of, locked, sweep, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -79,32 +78,19 @@ def job_folder(output: str | Path, *, keep: bool = False) -> Iterator[Path]:
     VaeguardError
         Another job is writing `output`, or the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     folder = Path(f"{output}.job")
-    lock = FileLock(folder / "lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # The system frees the lock of a process that died.
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise VaeguardError(
-            f"another job is writing {str(output)!r}; wait for it, or choose another place with -o"
-        ) from error
-    except OSError as error:
-        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place with -o") from error
-    done = False
-    try:
-        sweep(output)
-        sweep(f"{output}.errors.csv")
-        for left in folder.glob(".*"):
-            left.unlink(missing_ok=True)
-        yield folder
-        done = True
-    finally:
-        if done or not (keep or any(folder.glob("[!.]*.json"))):  # nothing that a next try could use
-            shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+    with locked(folder, "lock", f"another job is writing {str(output)!r}"):
+        done = False
+        try:
+            sweep(output)
+            sweep(f"{output}.errors.csv")
+            for left in folder.glob(".*"):
+                left.unlink(missing_ok=True)
+            yield folder
+            done = True
+        finally:
+            if done or not (keep or any(folder.glob("[!.]*.json"))):  # nothing that a next try could use
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_shard(folder: Path, key: str, suffix: str) -> Shard | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.files import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,30 +95,15 @@ def open_study(
         Another process is at it, or the folder cannot be written.
     """
     import optuna
-    from filelock import FileLock, Timeout
 
     if folder is None:
         yield optuna.create_study(direction="maximize")
         return
-    lock = FileLock(folder / ".study.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise VaeguardError(
-            f"another search is writing {str(folder)!r}; wait for it, or choose another folder with -o"
-        ) from error
-    except OSError as error:
-        raise VaeguardError(
-            f"cannot write into {str(folder)!r}: {error.strerror}; choose another folder with -o"
-        ) from error
-    try:
+    with locked(folder, ".study.lock", f"another search is writing {str(folder)!r}"):
         study = _read_study(folder / JOURNAL_NAME)
         _check_fingerprint(study, fingerprint, defaults, folder)
         _clear(study)
         yield study
-    finally:
-        lock.release()
 
 
 def _read_study(journal: Path) -> optuna.Study:
