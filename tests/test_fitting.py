@@ -315,8 +315,10 @@ def test_bad_arguments_are_one_clear_sentence(arguments, message):
 
 
 def test_epochs_follow_the_number_of_images():
-    for images in (800, 5000, 20_000, 48_600):
+    for images in (800, 5000, 16_000):
         assert epochs_for(TrainSpec(), images) * (images / 128) == pytest.approx(2000, rel=0.2)
+    assert epochs_for(TrainSpec(), 25_000) == epochs_for(TrainSpec(), 48_600) == 15
+    assert epochs_for(TrainSpec(), 100_000) * (100_000 / 128) == pytest.approx(6000, rel=0.2)
     assert epochs_for(TrainSpec(), 50) == 400
     assert epochs_for(TrainSpec(), 10**7) == 5
     assert epochs_for(TrainSpec(epochs=3), 800) == 3

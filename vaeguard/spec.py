@@ -203,7 +203,7 @@ class TrainSpec:
     """How a model is trained. Losses are in nats; images are in [0, 1]."""
 
     epochs: int | None = field(
-        default=None, metadata={"help": "most epochs; default: about 2,000 steps, at least 5, at most 400 epochs"}
+        default=None, metadata={"help": "most epochs; default: 15, but 2,000 to 6,000 steps, and 5 to 400 epochs"}
     )
     batch_size: int = field(default=128, metadata={"help": "images per step"})
     learning_rate: float = field(default=1e-3, metadata={"help": "step size of AdamW"})

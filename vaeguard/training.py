@@ -34,6 +34,12 @@ ACTIVE_VARIANCE = 0.01
 """A latent unit counts as active if its posterior mean varies by more than this (Burda et al., 2016, section 5.2)."""
 
 
+EPOCHS, STEPS = 15, (2000, 6000)
+"""By default so many epochs, but at least and at most so many steps.
+
+On MNIST and Fashion-MNIST the validation losses of normal images still fall well after 2,000 steps."""
+
+
 SHOWN = 8
 """So many validation images are restored after some of the epochs, to look at."""
 
@@ -101,8 +107,10 @@ def start(vae: VAE, spec: TrainSpec) -> State:
 
 def epochs_for(spec: TrainSpec, images: int) -> int:
     """How many epochs `spec` means for so many training images."""
+    if spec.epochs:
+        return spec.epochs
     steps = max(1, images // spec.batch_size)
-    return spec.epochs or int(np.clip(round(2000 / steps), 5, 400))
+    return int(np.clip(round(np.clip(EPOCHS * steps, *STEPS) / steps), 5, 400))
 
 
 def train(
