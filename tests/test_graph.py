@@ -6,7 +6,7 @@ from toy import bars
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec
 from vaeguard.errors import UsageError
-from vaeguard.graph import NOISE_SAMPLES, InferenceGraph, term_names, term_weights
+from vaeguard.graph import NOISE_SAMPLES, InferenceGraph, surprise_of, term_names, term_weights
 from vaeguard.models import VAE
 from vaeguard.objective import distortion
 
@@ -196,3 +196,11 @@ def test_terms_can_be_left_out():
 def test_terms_that_cannot_be_left_out_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):
         InferenceGraph(VAE(ModelSpec(latent=5, hidden=(8,), **settings).resolved((1, 8, 8), ())))
+
+
+def test_the_surprise_of_hardly_any_doubt_has_all_its_digits():
+    logits = torch.tensor(
+        [[0.0, -16.0, -17.0], [30.0, 30.0, -3.0], [0.0, -4.5, -4.7], [0.1, 0.0, -1.0], [9.0, 9.0, 9.0]]
+    )
+    exact = logits.double().logsumexp(1) - logits.double().amax(1)
+    torch.testing.assert_close(surprise_of(logits).double(), exact, rtol=2e-6, atol=0.0)

@@ -35,6 +35,8 @@ RATES = {"kl", "neg_elbo", "neg_elbo_sampled", "neg_iwae"}
 """Terms that an autoencoder has not: it has no rate, and its negative ELBO is the distortion alone."""
 MOVEMENTS = {"hidden_error", "hidden_distance"}
 """Terms that need the reconstruction to be encoded again."""
+SMALL = 0.01
+"""Up to here three terms of the series of log(1 + x) have all the digits of float32."""
 NOISE_SAMPLES = 8
 NOISE_SEED = 0
 
@@ -204,9 +206,8 @@ class InferenceGraph(nn.Module):
             terms["pseudo_entropy"] = row_mean(_entropy(self.vae.pseudo_logits(mean)))
         if self.vae.class_head is not None:
             logits = self.vae.class_head(mean)
-            largest = logits.amax(1)
-            terms["class_surprise"] = sum_last((logits - largest.unsqueeze(1)).exp()).log()
-            terms["class_energy"] = -largest - terms["class_surprise"]
+            terms["class_surprise"] = surprise_of(logits)
+            terms["class_energy"] = -logits.amax(1) - terms["class_surprise"]
         return terms
 
     def _sampled(self, image: Tensor, posterior: Posterior) -> dict[str, Tensor]:
@@ -257,6 +258,20 @@ def to_unit(image: Tensor) -> Tensor:
 def from_unit(image: Tensor) -> Tensor:
     """Pixels in [0, 1] as uint8, rounded."""
     return (image * 255).round().clamp(0, 255).byte()
+
+
+def surprise_of(logits: Tensor) -> Tensor:
+    """−log of the largest probability, nats, (N,), that `logits` (N, K) give.
+
+    To all its digits, which decide between images that are classified with hardly any doubt: what the other classes
+    have is added up without the one of the largest, and log(1 + x) is taken by its series where x is small.
+    """
+    largest, at = logits.max(1, keepdim=True)
+    is_largest = torch.arange(logits.shape[1], device=logits.device) == at
+    others = sum_last((logits - largest).exp().masked_fill(is_largest, 0.0))
+    # log1p is no operator of ONNX, and is written there as the logarithm of a rounded sum.
+    series = others - others.square() / 2 + others**3 / 3
+    return torch.where(others < SMALL, series, (1 + others).log())
 
 
 def _entropy(logits: Tensor) -> Tensor:
