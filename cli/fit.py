@@ -74,11 +74,12 @@ def fit(
 
         others = {
             "normal_classes": normal_classes, "preset": preset_name, "spec": spec_file, "size": size,
-            "channels": channels, "resume": resume or None, "tensorboard": tensorboard, "jobs": jobs,
+            "channels": channels, "tensorboard": tensorboard, "jobs": jobs,
             "download": download or None,
         }  # fmt: skip
         sources = {"noisy": noisy, "clean": clean, "degrade": degrade, "adapt": adapt}
-        fit_denoiser(data, output, sources, {**settings, **others}, data_dir=data_dir, as_json=as_json)
+        settings |= others
+        fit_denoiser(data, output, sources, settings, resume=resume, data_dir=data_dir, as_json=as_json)
         return
     from vaeguard import ImageRule, UsageError, VaeguardError, fpr_note, new_run, open_images, point_latest, prepare_run
     from vaeguard import fit as fit_model

@@ -33,6 +33,7 @@ def fit_denoiser(
     sources: dict[str, str | None],
     settings: dict[str, Any],
     *,
+    resume: bool,
     data_dir: str | None,
     as_json: bool,
 ) -> None:
@@ -54,13 +55,15 @@ def fit_denoiser(
         clean = data if Path(data).is_dir() else _grey_images(data, data_dir)
     elif data != "digits":
         raise UsageError(f"DATA {data!r} goes with --degrade; the folders of scans are named by the options alone")
+    if resume and not output:
+        raise UsageError("--resume needs -o RUN, the folder of the interrupted fit")
     run = Path(output) if output else new_folder("denoiser-ladder")
     with no_empty_run(run), progress_bar("fitting") as progress:
-        prepare_run(run, resume=False, kind="denoiser")
+        prepare_run(run, resume=resume, kind="denoiser")
         source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
         say_unreadable(source.errors)
         say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")
-        found = fit(source, run, spec, command=command_line(), progress=progress)
+        found = fit(source, run, spec, resume=resume, command=command_line(), progress=progress)
     if as_json:
         print_json({**found.to_dict(), "errors": as_objects(found.errors)})
     else:

@@ -392,7 +392,7 @@ def test_a_denoiser_of_ones_own(tmp_path):
         (("scans", "--degrade", "rain"), ["--degrade 'rain'", "gaussian:25"]),
         (("--adapt", "nowhere"), ["nowhere"]),
         (("--adapt", "scans", "--epochs", "3"), ["--epochs", "leave it out"]),
-        (("--adapt", "scans", "--resume"), ["--resume", "leave it out"]),
+        (("--adapt", "scans", "--tensorboard", "logs"), ["--tensorboard", "leave it out"]),
         (("--adapt", "scans", "--model", "conv"), ["--model conv", "--model ladder"]),
         (("--adapt", "scans", "--steps", "0"), ["--steps must be above 0"]),
         (("--adapt", "scans", "--latent", "32"), ["--latent", "leave it out"]),

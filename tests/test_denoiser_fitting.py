@@ -1,6 +1,7 @@
 """A denoiser of one's own, from folders to `denoise -m`."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 import vaeguard
 from vaeguard import DenoiserSpec, RefusedError, UsageError, denoiser_source, fit_denoiser
+from vaeguard.model_file import read_tensors
 
 SPEC = DenoiserSpec(width=6, depth=2, ladder_width=6, latent=(2, 3, 4), steps=25, patch_size=32, from_scratch=True)
 
@@ -121,15 +123,18 @@ def test_images_that_are_too_small(tmp_path):
         denoiser_source(clean=tmp_path, degrade="photo", spec=SPEC)
 
 
+def ramps(seed=0):
+    rng = np.random.default_rng(seed)
+    images = [np.cumsum(rng.integers(0, 5, (64, 64)), axis=1).astype(np.uint8) for _ in range(3)]
+    return denoiser_source(clean=images, degrade="gaussian:25", spec=SPEC)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run fitted on arrays in memory, with what it reported."""
-    rng = np.random.default_rng(0)
-    images = [np.cumsum(rng.integers(0, 5, (64, 64)), axis=1).astype(np.uint8) for _ in range(3)]
-    source = denoiser_source(clean=images, degrade="gaussian:25", spec=SPEC)
     folder = tmp_path_factory.mktemp("fit") / "run"
     calls = []
-    found = fit_denoiser(source, folder, SPEC, progress=lambda *call: calls.append(call))
+    found = fit_denoiser(ramps(), folder, SPEC, progress=lambda *call: calls.append(call))
     assert calls[-1][:2] == (50, 50)
     return folder, found
 
@@ -179,13 +184,40 @@ def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, m
     assert sorted(folders.rglob("*")) == before
 
 
-def test_fits_repeat_with_their_seed(run, tmp_path):
-    folder, _ = run
-    rng = np.random.default_rng(0)
-    images = [np.cumsum(rng.integers(0, 5, (64, 64)), axis=1).astype(np.uint8) for _ in range(3)]
-    fit_denoiser(denoiser_source(clean=images, degrade="gaussian:25", spec=SPEC), tmp_path / "again", SPEC)
-    from vaeguard.model_file import read_tensors
-
-    first, second = (read_tensors(path / "model.safetensors")[0] for path in (folder, tmp_path / "again"))
+def assert_same_bits(one, two):
+    first, second = (read_tensors(path / "model.safetensors")[0] for path in (one, two))
     assert all(first[name].equal(second[name]) for name in first)
-    assert (folder / "model.onnx").read_bytes() == (tmp_path / "again/model.onnx").read_bytes()
+    assert (one / "model.onnx").read_bytes() == (two / "model.onnx").read_bytes()
+
+
+def test_fits_repeat_with_their_seed(run, tmp_path):
+    fit_denoiser(ramps(), tmp_path / "again", SPEC)
+    assert_same_bits(run[0], tmp_path / "again")
+
+
+@pytest.mark.parametrize("after", [12, 37])
+def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after):
+    """In the direct network, and in the ladder VAE."""
+    folder = tmp_path / "killed"
+    monkeypatch.setattr("vaeguard.denoiser_training.CHECKPOINT_SECONDS", 0.0)
+
+    def kill(done, total, text):
+        assert total == 50
+        if done > after:
+            raise SystemError("killed")
+
+    with pytest.raises(SystemError):
+        fit_denoiser(ramps(), folder, SPEC, progress=kill)
+    with pytest.raises(UsageError, match="interrupted fit; go on with --resume"):
+        fit_denoiser(ramps(), folder, SPEC)
+    with pytest.raises(UsageError, match=r"steps \(was 25, now 30\) differ"):
+        fit_denoiser(ramps(), folder, replace(SPEC, steps=30), resume=True)
+    with pytest.raises(UsageError, match=r"fingerprint .* differ"):
+        fit_denoiser(ramps(seed=1), folder, SPEC, resume=True)
+    with pytest.raises(UsageError, match="it is a checkpoint of a denoiser"):
+        vaeguard.fit(np.zeros((40, 8, 8), np.uint8), run=folder, resume=True)
+    steps = []
+    fit_denoiser(ramps(), folder, SPEC, resume=True, progress=lambda done, *_: steps.append(done))
+    assert steps[0] == after + 1, "what was done is not done again"
+    assert_same_bits(run[0], folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in run[0].iterdir())

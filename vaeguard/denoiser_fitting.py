@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.checkpoint import NetworkCheckpoint
 from vaeguard.denoise_spec import DenoiserSpec
 from vaeguard.denoiser import SHIPPED
 from vaeguard.denoiser_export import read_networks, write_denoiser
@@ -29,7 +31,7 @@ from vaeguard.errors import VaeguardError
 from vaeguard.ladder import LadderVAE
 from vaeguard.model_file import write_tensors
 from vaeguard.provenance import environment
-from vaeguard.runs import MODEL_NAME, ONNX_NAME, prepare_run, write_history
+from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME, ONNX_NAME, prepare_run, write_history
 
 if TYPE_CHECKING:
     from vaeguard.denoiser_sources import DenoiserSource
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
 
 FINE_TUNING_RATE = 3e-4
+CHECKPOINTS = (CHECKPOINT_NAME, "checkpoint-ladder.safetensors")
+"""Of the direct network, and of the ladder VAE that is trained after it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def fit_denoiser(
     run: str | Path,
     spec: DenoiserSpec | None = None,
     *,
+    resume: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> FittedDenoiser:
@@ -104,6 +109,8 @@ def fit_denoiser(
         The folder to write: `model.safetensors`, `model.onnx`, `history.csv`, `report.json`, `report.html`.
     spec : DenoiserSpec or None
         Shape and training.
+    resume : bool
+        Go on from the checkpoints in `run`, if there are any, to the same bits.
     command : str
         The command line, to be named in the report.
     progress : callable or None
@@ -112,17 +119,17 @@ def fit_denoiser(
     Raises
     ------
     UsageError
-        The run folder is in use.
+        The run folder is in use, or its checkpoint is of other settings or data.
     VaeguardError
         Training diverged, or the folder cannot be written.
     """
     started = time.perf_counter()
     spec, run = spec or DenoiserSpec(), Path(run)
-    prepare_run(run, resume=False, kind="denoiser")
+    prepare_run(run, resume=resume, kind="denoiser")
     device = pick_device(spec.device)
     with torch_settings(spec.seed, device, spec.threads):
         try:
-            trained = _trained(source, spec, device, progress)
+            trained = _trained(source, spec, device, run, progress)
         except FloatingPointError as error:
             raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
         before, after = source.judge(trained.direct)
@@ -155,7 +162,7 @@ def _networks(kind: str, spec: DenoiserSpec) -> tuple[DirectDenoiser | None, Lad
     return (None, None) if spec.from_scratch else read_networks(SHIPPED / f"{kind}.onnx")
 
 
-def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, progress: Progress | None) -> _Trained:
+def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path, progress: Progress | None) -> _Trained:
     shipped = _networks(source.kind, spec)
     direct = shipped[0] or DirectDenoiser(spec.width, spec.depth)
     ladder = shipped[1] or LadderVAE(spec.ladder_width, spec.latent)
@@ -173,9 +180,13 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, progress: 
     def told(done_before: int) -> Progress | None:
         return progress and (lambda done, _, text: progress(done_before + done, 2 * spec.steps, text))
 
-    direct, squares = train_network(direct, losses[0], source.learn(0), spec.steps, rate=rates[0], progress=told(0))
+    settings = {"denoiser": asdict(spec) | {"device": device}, "data": {"fingerprint": _fingerprint(source)}}
+    kept = [NetworkCheckpoint(run / name, settings) for name in CHECKPOINTS]
+    direct, squares = train_network(
+        direct, losses[0], source.learn(0), spec.steps, rate=rates[0], progress=told(0), checkpoint=kept[0]
+    )
     ladder, nats = train_network(
-        ladder, losses[1], source.learn(1), spec.steps, rate=rates[1], progress=told(spec.steps)
+        ladder, losses[1], source.learn(1), spec.steps, rate=rates[1], progress=told(spec.steps), checkpoint=kept[1]
     )
     if progress:
         progress(2 * spec.steps, 2 * spec.steps, "expected errors, export")
@@ -185,6 +196,12 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, progress: 
     rows = zip(ends, squares, nats, strict=True)
     history = [{"step": round(step), "direct_loss": square, "neg_elbo": nat} for step, square, nat in rows]
     return _Trained(direct.eval(), ladder.eval(), history, interval)
+
+
+def _fingerprint(source: DenoiserSource) -> str:
+    """Of what is learned from: its first batch."""
+    first = b"".join(each.numpy().tobytes() for each in next(source.learn(0)))
+    return hashlib.sha256(first).hexdigest()
 
 
 def _write(
@@ -212,3 +229,5 @@ def _write(
     title = f"{run.name}: denoiser for a {found.kind}"
     told = {**report, "scan_kind": found.kind, "history": trained.history, "interval": trained.interval}
     write_report(run / JSON_NAME, {**told, **heading("denoiser", title, command=command, device=device)})
+    for name in CHECKPOINTS:
+        (run / name).unlink(missing_ok=True)

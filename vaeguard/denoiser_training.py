@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from vaeguard.checkpoint import CHECKPOINT_SECONDS
 from vaeguard.ladder import distortion
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vaeguard.checkpoint import NetworkCheckpoint
     from vaeguard.denoiser_batches import Batch
     from vaeguard.direct import DirectDenoiser
     from vaeguard.ladder import LadderVAE
@@ -49,6 +52,7 @@ def train_network(
     *,
     rate: float = LEARNING_RATE,
     progress: Progress | None = None,
+    checkpoint: NetworkCheckpoint | None = None,
 ) -> tuple[Net, list[float]]:
     """Train `net` for `steps` steps of AdamW with a cosine schedule; the running average of its weights is the result.
 
@@ -66,6 +70,8 @@ def train_network(
         The largest learning rate.
     progress : callable or None
         Called with steps done, steps in all, the loss.
+    checkpoint : NetworkCheckpoint or None
+        Written every few seconds and at the end; where there is one already, training goes on from it to the same bits.
 
     Returns
     -------
@@ -78,12 +84,17 @@ def train_network(
     ------
     FloatingPointError
         The loss is no longer finite.
+    UsageError
+        The checkpoint is of other settings or data.
     """
     optimizer = torch.optim.AdamW(net.parameters(), rate, betas=(0.9, 0.98), weight_decay=1e-4)
     average = copy.deepcopy(net).requires_grad_(requires_grad=False)
     device = next(net.parameters()).device
-    losses: list[float] = []
-    for step in range(1, steps + 1):
+    losses = checkpoint.read(net, average, optimizer) if checkpoint else []
+    for _ in losses:
+        next(batches)  # those of then, so that the next one is the next one
+    written = time.monotonic()
+    for step in range(len(losses) + 1, steps + 1):
         share = 0.5 * (1 + math.cos(math.pi * step / steps)) * (1 - LAST_RATE_SHARE) + LAST_RATE_SHARE
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, step / min(WARM_UP, steps // 10 + 1)) * share
@@ -99,6 +110,9 @@ def train_network(
             raise FloatingPointError(f"the loss is {losses[-1]} after {step} steps")
         if progress:
             progress(step, steps, f"loss {losses[-1]:.4f}")
+        if checkpoint and (step == steps or time.monotonic() - written > CHECKPOINT_SECONDS):
+            checkpoint.write(net, average, optimizer, losses)
+            written = time.monotonic()
     return average, [float(part.mean()) for part in np.array_split(losses, min(HISTORY, steps))]
 
 

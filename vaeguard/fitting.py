@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaeguard.checkpoint import read_checkpoint, write_checkpoint
+from vaeguard.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from vaeguard.class_table import class_table
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.errors import UsageError, VaeguardError
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from vaeguard.inspection import Floats
     from vaeguard.progress import Progress
 
-CHECKPOINT_SECONDS = 5.0
 PART_ROWS = 1024
 AVERAGED = 10_000
 """Training images that tell what the mean one looks like."""
