@@ -5,6 +5,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec
+from vaeguard.calibration import Tail
 from vaeguard.errors import UsageError
 from vaeguard.graph import NOISE_SAMPLES, InferenceGraph, surprise_of, term_names, term_weights
 from vaeguard.models import VAE
@@ -204,3 +205,19 @@ def test_the_surprise_of_hardly_any_doubt_has_all_its_digits():
     )
     exact = logits.double().logsumexp(1) - logits.double().amax(1)
     torch.testing.assert_close(surprise_of(logits).double(), exact, rtol=2e-6, atol=0.0)
+    # What a quantile's slope divides by must not vanish either.
+    tail = Tail(1)
+    tail.fit(surprise_of(torch.stack([torch.linspace(60, 120, 400), torch.zeros(400)], 1))[:, None].numpy())
+    assert tail(surprise_of(torch.tensor([[110.0, 0.0], [80.0, 0.0], [1.0, 0.0]]))[:, None]).isfinite().all()
+
+
+def test_grey_values_are_judged_between_their_levels_by_a_density():
+    model = ModelSpec(kind="mlp", hidden=(8,), latent=2, likelihood="continuous-bernoulli", pseudo_classes=0)
+    images = bars(60)[0]
+    found = vaeguard.fit(images, model=model, training=TrainSpec(epochs=2))
+    with torch.inference_mode():
+        posterior = found.encode(images[:5])
+        likelihood = found.graph.vae.likelihood(torch.from_numpy(posterior.mean))
+        rate = found.inspect(images[:5]).terms["kl"]
+        expected = distortion(likelihood, torch.from_numpy((images[:5] + 0.5) / 256).float())
+    np.testing.assert_allclose(found.inspect(images[:5]).terms["neg_elbo"], expected.numpy() + rate, rtol=1e-5)

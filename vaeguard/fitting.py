@@ -17,7 +17,7 @@ from vaeguard.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_check
 from vaeguard.class_table import class_table
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.graph import InferenceGraph, to_unit
+from vaeguard.graph import InferenceGraph, between_levels
 from vaeguard.image_set import ImageSet
 from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
@@ -29,7 +29,7 @@ from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
 from vaeguard.tensorboard_log import prepare_log, tensorboard_log
 from vaeguard.torch_detector import TorchDetector
-from vaeguard.training import DivergedError, Examples, State, between_levels, start, train, validation_losses
+from vaeguard.training import DivergedError, Examples, State, epochs_for, start, train, validation_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,6 +167,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
     device = pick_device(training.device)
     training = replace(
         training,
+        epochs=epochs_of(model, training, len(split.training)),
         device=device,
         # Pixels come in 256 steps, as many as bfloat16 tells apart; features and contrasts can be finer.
         bf16=has_bf16(device) and not (model.vectors or model.patch) if training.bf16 is None else training.bf16,
@@ -174,6 +175,11 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
     return Plan(image_set, normal, model, training, split)
+
+
+def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
+    """How many epochs a fit on so many training images has at most; of patches an epoch has many of each image."""
+    return epochs_for(training, images * -(-CROPS[0] // images) if model.patch else images)
 
 
 def _for_images_only(training: TrainSpec) -> bool:
@@ -196,8 +202,10 @@ def _graph(plan: Plan) -> InferenceGraph:
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
     if plan.model.kind == "mlp" and plan.model.likelihood == "continuous-bernoulli":
-        some = torch.from_numpy(plan.image_set.images[plan.split.training[:AVERAGED]])
-        graph.vae.start_at(between_levels(to_unit(some).mean(0), 0.5))
+        rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
+        some = plan.image_set.images[np.sort(rows)]
+        mean = some.mean(0, dtype=np.float64) / (255 if some.dtype == np.uint8 else 1)
+        graph.vae.start_at(between_levels(torch.from_numpy(mean), 0.5))
     return graph
 
 

@@ -35,8 +35,8 @@ RATES = {"kl", "neg_elbo", "neg_elbo_sampled", "neg_iwae"}
 """Terms that an autoencoder has not: it has no rate, and its negative ELBO is the distortion alone."""
 MOVEMENTS = {"hidden_error", "hidden_distance"}
 """Terms that need the reconstruction to be encoded again."""
-SMALL = 0.01
-"""Up to here three terms of the series of log(1 + x) have all the digits of float32."""
+SMALL, NO_DOUBT = 0.01, 1e-30
+"""Up to the one, three terms of the series of log(1 + x) are as good as float32; below the other, no doubt is left."""
 NOISE_SAMPLES = 8
 NOISE_SEED = 0
 
@@ -176,7 +176,7 @@ class InferenceGraph(nn.Module):
         terms = {
             "recon_error": row_mean(error),
             "kl": rate,
-            "neg_elbo": distortion(likelihood, image) + rate,
+            "neg_elbo": distortion(likelihood, self._observed(image)) + rate,
         }
         if MOVEMENTS & set(self.term_names):
             terms |= self._movement_terms(hidden, posterior.mean, restored)
@@ -190,6 +190,10 @@ class InferenceGraph(nn.Module):
         if vae.spec.sampled_elbo:
             terms |= self._sampled(image, posterior)
         return terms, restored
+
+    def _observed(self, image: Tensor) -> Tensor:
+        """What the likelihood is one of: a density of grey values was learned from values between the levels."""
+        return between_levels(image, 0.5) if self.vae.spec.likelihood == "continuous-bernoulli" else image
 
     def _movement_terms(self, hidden: list[Tensor], mean: Tensor, restored: Tensor) -> dict[str, Tensor]:
         again = self.vae.hidden(restored)
@@ -218,7 +222,7 @@ class InferenceGraph(nn.Module):
             log_ratio = 0.5 * row_sum(noise.square() - latent.square())  # log p(z) − log q(z | x), but for sigma
             if posterior.logvar is not None:
                 log_ratio = log_ratio + 0.5 * row_sum(posterior.logvar)
-            weights.append(log_ratio - distortion(self.vae.likelihood(latent), image))
+            weights.append(log_ratio - distortion(self.vae.likelihood(latent), self._observed(image)))
         each = torch.stack(weights)
         return {"neg_elbo_sampled": -each.mean(0), "neg_iwae": math.log(len(each)) - each.logsumexp(0)}
 
@@ -255,6 +259,14 @@ def to_unit(image: Tensor) -> Tensor:
     return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
+def between_levels(image: Tensor, part: Tensor | float) -> Tensor:
+    """Grey values of 256 levels, in [0, 1], moved towards the next level by `part` in [0, 1].
+
+    Levels are points, on which a density has no bound; noise of one level spreads them.
+    """
+    return (255 * image + part) / 256
+
+
 def from_unit(image: Tensor) -> Tensor:
     """Pixels in [0, 1] as uint8, rounded."""
     return (image * 255).round().clamp(0, 255).byte()
@@ -263,13 +275,14 @@ def from_unit(image: Tensor) -> Tensor:
 def surprise_of(logits: Tensor) -> Tensor:
     """−log of the largest probability, nats, (N,), that `logits` (N, K) give.
 
-    To all its digits, which decide between images that are classified with hardly any doubt: what the other classes
-    have is added up without the one of the largest, and log(1 + x) is taken by its series where x is small.
+    To five digits or more, which decide between images that are classified with hardly any doubt: what the other
+    classes have is added up without the one of the largest, and log(1 + x) is taken by its series where x is small.
     """
     largest, at = logits.max(1, keepdim=True)
     is_largest = torch.arange(logits.shape[1], device=logits.device) == at
     others = sum_last((logits - largest).exp().masked_fill(is_largest, 0.0))
     # log1p is no operator of ONNX, and is written there as the logarithm of a rounded sum.
+    others = others.clamp(min=NO_DOUBT)
     series = others - others.square() / 2 + others**3 / 3
     return torch.where(others < SMALL, series, (1 + others).log())
 

@@ -97,7 +97,7 @@ class VAE(nn.Module):
         """Let the decoder of a fresh `mlp` with continuous Bernoulli begin at the image `mean` (C, H, W) in (0, 1).
 
         The logits of such pixels lie hundreds apart. Where the decoder has to learn those of ever black borders first,
-        its hidden units saturate, and no latent unit is ever used: 0 of 50 active on MNIST, and 50 with this start.
+        its hidden units saturate, and no latent unit is ever used: on MNIST 0 of 50 in 15 epochs, all with this start.
         """
         last = self.decoder[-2]
         assert isinstance(last, nn.Linear)

@@ -16,7 +16,7 @@ from vaeguard.advice import collapse
 from vaeguard.augment import add_noise, augment
 from vaeguard.balance import balanced_draws, balanced_weights
 from vaeguard.errors import VaeguardError
-from vaeguard.graph import from_unit, to_unit
+from vaeguard.graph import between_levels, from_unit, to_unit
 from vaeguard.objective import Losses, losses, objective
 from vaeguard.patches import local_contrast, random_windows
 
@@ -259,14 +259,6 @@ def _forward(
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
         found = losses(vae, image, target, noise, *classes)
     return objective(found, spec, beta, target[0].numel(), weights), found
-
-
-def between_levels(image: Tensor, part: Tensor | float) -> Tensor:
-    """Grey values of 256 levels, in [0, 1], moved towards the next level by `part` in [0, 1].
-
-    Levels are points, on which a density has no bound; noise of one level spreads them.
-    """
-    return (255 * image + part) / 256
 
 
 @torch.no_grad()

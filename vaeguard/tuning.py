@@ -12,7 +12,7 @@ import numpy as np
 
 from vaeguard.errors import UsageError
 from vaeguard.files import write_text
-from vaeguard.fitting import CROPS
+from vaeguard.fitting import epochs_of
 from vaeguard.image_set import ImageSet
 from vaeguard.packed import from_array
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
@@ -22,7 +22,6 @@ from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
 from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.study import Trial, ask, check_optuna, close_killed, finished, importance, open_study, stop, tell
 from vaeguard.tables import write_table
-from vaeguard.training import epochs_for
 from vaeguard.tuning_trials import (
     FAILURES,
     REFITS,
@@ -238,8 +237,7 @@ def _epochs(
     """How many epochs a fit on the normal images of a set has at most."""
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
-    count = len(split.training)
-    return epochs_for(training, count * -(-CROPS[0] // count) if model.patch else count)
+    return epochs_of(model, training, len(split.training))
 
 
 def _fingerprint(plan: SearchPlan) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Result = dict[str, Any]
 
 
-METHOD = 2
+METHOD = 3
 """Raised whenever the same settings come to mean something else, so that no report mixes the old with the new."""
 
 
