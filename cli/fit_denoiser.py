@@ -60,6 +60,8 @@ def fit_denoiser(
     run = Path(output) if output else new_folder("denoiser-ladder")
     with no_empty_run(run), progress_bar("fitting") as progress:
         prepare_run(run, resume=resume, kind="denoiser")
+        if resume and not any(run.glob("checkpoint.*")):
+            say(f"no checkpoint in {str(run)!r}: starting from the beginning")
         source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
         say_unreadable(source.errors)
         say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")

@@ -43,6 +43,15 @@ def test_the_best_is_separated_only_beyond_the_intervals():
     assert ours["mean"]["separated"]
 
 
+def test_figures_of_pixels_are_not_compared_with_those_of_whole_images():
+    cells = [cell("a", "guided", 0.9, 0.01), cell("a", "pca", 0.5, 0.01)]
+    cells[1]["pixels"] = {"roc_auc": 0.7, "pro": 0.6}
+    cells[0]["pixels"] = {"roc_auc": 0.6, "pro": 0.6}
+    ours, pca = table(cells)["methods"]
+    assert (ours["mean"] or ours["cells"][0])["separated"]
+    assert pca["name"] == "pca"
+
+
 def test_seeds_that_differ_widen_the_interval():
     areas = [0.80, 0.90, 0.85]
     cells = [cell("a", "guided", area, 0.001, seed) for seed, area in enumerate(areas)]

@@ -195,6 +195,26 @@ def test_fits_repeat_with_their_seed(run, tmp_path):
     assert_same_bits(run[0], tmp_path / "again")
 
 
+def test_a_fit_that_was_killed_while_it_was_written_resumes(run, tmp_path, monkeypatch):
+    folder = tmp_path / "killed"
+
+    def killed(*_, **__):
+        raise SystemError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr("vaeguard.denoiser_fitting.write_denoiser", killed)
+        fit_denoiser(ramps(), folder, SPEC)
+    fit_denoiser(ramps(), folder, SPEC, resume=True)
+    assert_same_bits(run[0], folder)
+
+
+def test_what_diverged_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaeguard.denoiser_training.CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(vaeguard.VaeguardError, match="try a smaller --learning-rate"):
+        fit_denoiser(ramps(), tmp_path, replace(SPEC, learning_rate=1e30))
+    fit_denoiser(ramps(), tmp_path, SPEC)
+
+
 @pytest.mark.parametrize("after", [12, 37])
 def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after):
     """In the direct network, and in the ladder VAE."""
@@ -217,7 +237,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after
     with pytest.raises(UsageError, match="it is a checkpoint of a denoiser"):
         vaeguard.fit(np.zeros((40, 8, 8), np.uint8), run=folder, resume=True)
     steps = []
-    fit_denoiser(ramps(), folder, SPEC, resume=True, progress=lambda done, *_: steps.append(done))
-    assert steps[0] == after + 1, "what was done is not done again"
+    fit_denoiser(ramps(), folder, SPEC, resume=True, progress=lambda done, _, text: steps.append((done, text)))
+    assert next(done for done, text in steps if "loss" in text) == after + 1, "what was done is not done again"
     assert_same_bits(run[0], folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in run[0].iterdir())

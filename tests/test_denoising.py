@@ -24,6 +24,8 @@ from vaeguard import (
     plan_scans,
     undone,
 )
+from vaeguard.errors import UnreadableError
+from vaeguard.scans import scan_pages
 from vaeguard.tables import read_table
 
 
@@ -198,6 +200,17 @@ def test_what_was_written_for_a_scan_goes_when_the_scan_breaks(scans):
     assert Path("scans-clean/box-0/2.png.page-1.residual.png").exists()
     denoise_scans("scans", device="cpu")
     assert not list(Path("scans-clean").rglob("*residual*"))
+
+
+def test_what_lies_beside_the_first_pages_goes_when_a_later_one_breaks(scans, monkeypatch):
+    def breaks(content, name, temporary, restore, *, jpeg):
+        restore(next(scan_pages(content, name)))
+        raise UnreadableError(name, "page 2 is damaged")
+
+    monkeypatch.setattr("vaeguard.denoising.rewrite", breaks)
+    done = denoise_scans("scans/box-0/two.tif", "clean", outputs=DenoiseOutputs(residual=True), device="cpu")
+    assert [reason for _, reason in done.errors] == ["page 2 is damaged"]
+    assert set(tree("clean")) == {"pages.csv", "pages.csv.errors.csv"}
 
 
 def test_a_link_to_the_clean_scans_is_not_followed(scans):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from vaeguard.checkpoint import NetworkCheckpoint
 from vaeguard.denoise_spec import DenoiserSpec
@@ -67,7 +67,7 @@ class FittedDenoiser:
     errors : tuple of (path, reason)
         Files that could not be used.
     seconds : float
-        Wall time.
+        Wall time, since it was gone on with if it was.
     """
 
     run: str
@@ -131,6 +131,7 @@ def fit_denoiser(
         try:
             trained = _trained(source, spec, device, run, progress)
         except FloatingPointError as error:
+            _forget(run)  # the same would follow from it
             raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
         before, after = source.judge(trained.direct)
     found = FittedDenoiser(
@@ -180,7 +181,8 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path,
     def told(done_before: int) -> Progress | None:
         return progress and (lambda done, _, text: progress(done_before + done, 2 * spec.steps, text))
 
-    settings = {"denoiser": asdict(spec) | {"device": device}, "data": {"fingerprint": _fingerprint(source)}}
+    settled = {"device": device, "threads": torch.get_num_threads(), "bf16": bf16}
+    settings = {"denoiser": asdict(spec) | settled, "data": {"fingerprint": source.fingerprint}}
     kept = [NetworkCheckpoint(run / name, settings) for name in CHECKPOINTS]
     direct, squares = train_network(
         direct, losses[0], source.learn(0), spec.steps, rate=rates[0], progress=told(0), checkpoint=kept[0]
@@ -198,12 +200,6 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path,
     return _Trained(direct.eval(), ladder.eval(), history, interval)
 
 
-def _fingerprint(source: DenoiserSource) -> str:
-    """Of what is learned from: its first batch."""
-    first = b"".join(each.numpy().tobytes() for each in next(source.learn(0)))
-    return hashlib.sha256(first).hexdigest()
-
-
 def _write(
     run: Path,
     found: FittedDenoiser,
@@ -213,7 +209,7 @@ def _write(
     grain: tuple[float, float] | None,
     command: str,
 ) -> None:
-    """Write the run: the weights first, which took long, then what is made of them."""
+    """Write the run, last the weights, which say that it is finished; until then checkpoints hold what took long."""
     from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 
     direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
@@ -222,12 +218,16 @@ def _write(
     report = {**found.to_dict(), **how, **environment(device)}
     tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
     tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
-    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": trained.interval, "denoiser": report})
     write_history(run, trained.history)
     # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
     write_denoiser(direct, run / ONNX_NAME, found.kind, interval=trained.interval, card=how, ladder=ladder, grain=grain)
     title = f"{run.name}: denoiser for a {found.kind}"
     told = {**report, "scan_kind": found.kind, "history": trained.history, "interval": trained.interval}
     write_report(run / JSON_NAME, {**told, **heading("denoiser", title, command=command, device=device)})
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": trained.interval, "denoiser": report})
+    _forget(run)
+
+
+def _forget(run: Path) -> None:
     for name in CHECKPOINTS:
         (run / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -63,6 +64,8 @@ class DenoiserSource:
         Endless batches, from a seed.
     grain : (float, float) or None
         Of `adapt`, where no batch holds clean images: what `grain_of` says of the collection.
+    fingerprint : str
+        SHA-256 (hex) of the images: a fit that was killed goes on with the same ones only.
     """
 
     kind: str
@@ -73,6 +76,7 @@ class DenoiserSource:
     learn: Callable[[int], Iterator[Batch]]
     judged: Callable[[int], Iterator[Batch]]
     grain: tuple[float, float] | None = None
+    fingerprint: str = ""
 
     def judge(self, direct: DirectDenoiser) -> tuple[float, float]:
         """PSNR in dB of what goes in and of what comes out; without clean images by Stein's estimate."""
@@ -177,6 +181,7 @@ def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
         errors=errors,
         learn=lambda seed: seen_batches(planes[0], spec.seed + seed, patch, grain=grain),
         judged=lambda seed: seen_batches(planes[1], spec.seed + seed, patch, grain=grain),
+        fingerprint=_fingerprint(learn, judge),
         grain=grain,
     )
 
@@ -206,6 +211,7 @@ def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
         errors=errors,
         learn=lambda seed: pair_batches(pairs[0], spec.seed + seed, patch),
         judged=lambda seed: pair_batches(pairs[1] or pairs[0], spec.seed + seed, patch),
+        fingerprint=_fingerprint(learn, judge),
     )
 
 
@@ -248,6 +254,7 @@ def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: Denoiser
         errors=errors,
         learn=batches(learn),
         judged=batches(judge or learn),
+        fingerprint=_fingerprint(learn, judge),
     )
 
 
@@ -301,6 +308,15 @@ def _halves(
     ]
     apart = min(len(large) - 1, max(1, round(HELD_OUT * len(large)))) if len(large) > 1 else 0
     return large[apart:], large[:apart], PatchSpec(size=size, batch=spec.batch_size)
+
+
+def _fingerprint(*parts: Sequence[_Scan]) -> str:
+    digest = hashlib.sha256()
+    for scan in (scan for part in parts for scan in part):
+        for plane in (scan.plane, scan.clean):
+            if plane is not None:
+                digest.update(plane.tobytes())
+    return digest.hexdigest()
 
 
 def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple[str, str]]) -> list[_Scan]:

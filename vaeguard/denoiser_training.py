@@ -91,8 +91,10 @@ def train_network(
     average = copy.deepcopy(net).requires_grad_(requires_grad=False)
     device = next(net.parameters()).device
     losses = checkpoint.read(net, average, optimizer) if checkpoint else []
-    for _ in losses:
-        next(batches)  # those of then, so that the next one is the next one
+    for step in range(1, len(losses) + 1 if len(losses) < steps else 1):
+        next(batches)  # those of then, so that what follows is the same
+        if progress:
+            progress(step, steps, "drawing again what was learned from")
     written = time.monotonic()
     for step in range(len(losses) + 1, steps + 1):
         share = 0.5 * (1 + math.cos(math.pi * step / steps)) * (1 - LAST_RATE_SHARE) + LAST_RATE_SHARE

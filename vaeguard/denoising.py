@@ -302,8 +302,13 @@ class _Work:
                 picture(page.number, "uncertainty", found.uncertainty)
             return clean
 
-        with writing(place) as temporary:
-            rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+        try:
+            with writing(place) as temporary:
+                rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+        except BaseException:
+            for path in beside:  # no record names them yet
+                path.unlink(missing_ok=True)
+            raise
         record = {
             "source": name,
             "source_sha256": before,

@@ -1,4 +1,4 @@
-"""Whole files only: atomic writing, and a seal that makes a single flipped bit visible."""
+"""Whole files only: atomic writing, locks, and a seal that makes a single flipped bit visible."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def best_terms(rows: list[Row]) -> list[dict[str, Any]]:
     found = []
     groups: dict[tuple[str, str, str | None], list[Row]] = {}
     for row in rows:
-        if row.method in OURS and _is_term(row):
+        if row.method in OURS and is_of_examples(row):
             groups.setdefault((row.data, row.method, row.case), []).append(row)
     for (data, method, case), group in groups.items():
         areas = {row.score: row.roc_auc.mean for row in group}
@@ -177,7 +177,8 @@ def seconds_of(cells: list[Result]) -> list[dict[str, Any]]:
     return found
 
 
-def _is_term(row: Row) -> bool:
+def is_of_examples(row: Row) -> bool:
+    """Whether the figure is one of whole images or rows, not of pixels, and not of one kind of anomaly."""
     return row.kind is None and row.average_precision is not None
 
 

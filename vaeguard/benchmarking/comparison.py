@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.benchmarking.aggregate import OURS
+from vaeguard.benchmarking.aggregate import OURS, is_of_examples
 from vaeguard.benchmarking.cells import file_name
 from vaeguard.metrics import CONFIDENCE
 
@@ -42,8 +42,8 @@ def comparison_of(
 
 
 def _combined(rows: list[Row], data: str) -> list[tuple[str, str]]:
-    """Methods and scores to compare: of our fits the combined score, of the others each score they have."""
-    found = [(row.method, row.score) for row in rows if row.data == data and row.kind is None]
+    """Methods and scores to compare, of whole images: of ours the combined score, of the others each that they have."""
+    found = [(row.method, row.score) for row in rows if row.data == data and is_of_examples(row)]
     chosen = [(method, score) for method, score in found if method not in OURS or score == "score"]
     return sorted(dict.fromkeys(chosen), key=lambda key: key[0] not in OURS)
 
