@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from vaeguard import ImageRule, UsageError
-from vaeguard.inputs import Array, Files, Unreadable, find_sources, pick, read, read_list
+from vaeguard.containers import Array, Unreadable
+from vaeguard.inputs import Files, find_sources, pick, read, read_list
 
 RULE = ImageRule(size=(6, 5), channels=1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 5)).astype(np.uint8)

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.containers import is_container
 from vaeguard.errors import UsageError
 from vaeguard.files import size_and_time, write_text
 from vaeguard.folders import list_images
-from vaeguard.inputs import expanded, is_container
+from vaeguard.inputs import expanded
 from vaeguard.jobs import job_folder
 from vaeguard.scoring import score_files, table_columns
 from vaeguard.spec import DEFAULT_FPR
