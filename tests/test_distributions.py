@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import auc, roc_auc_score
 
@@ -12,6 +12,7 @@ finite = st.floats(0, 500, width=32)
 
 
 @given(st.lists(finite, min_size=1, max_size=60), st.lists(finite, max_size=20))
+@example([15.0], [])
 def test_every_score_is_in_one_bin(some: list[float], others: list[float]) -> None:
     kinds = {"a": np.array(some, np.float32), "b": np.array(others, np.float32)}
     found = histogram(kinds)

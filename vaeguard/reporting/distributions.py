@@ -30,7 +30,8 @@ def histogram(kinds: dict[str, Scores], weights: dict[str, npt.NDArray[np.int64]
     together = np.concatenate(list(kinds.values())).astype(np.float64)
     limits = together[np.isfinite(together)]
     low, high = (limits.min(), limits.max()) if len(limits) else (0.0, 1.0)
-    low, high = min(low, 0.0), max(high, low + 1)
+    low = min(low, 0.0)
+    high = max(high, low + 1)
     edges = np.linspace(low, high, BINS + 1)
     if high > WIDE:
         edges = np.sinh(np.linspace(np.arcsinh(low / LINEAR), np.arcsinh(high / LINEAR), BINS + 1)) * LINEAR
