@@ -93,6 +93,7 @@ def test_a_memory_map_gives_the_same_labels(tmp_path):
 def test_fewer_distinct_images_than_clusters_are_fine():
     images = np.tile(IMAGES[:3], (40, 1, 1, 1))
     found, others = labels_of(images, np.arange(99), np.arange(99, 120))
-    for column in (*found.T, *others.T):
-        assert len(np.unique(column)) <= 3
-    np.testing.assert_array_equal(found[:21], others)
+    # Several clusters may lie on one image, and which of them is nearest to its copies is a matter of rounding.
+    for column in np.concatenate([found, others]).T:
+        first, second, third = (set(column[k::3].tolist()) for k in range(3))
+        assert not (first & second or first & third or second & third)
