@@ -1,4 +1,4 @@
-"""The commands as a user types them, each in a process of its own where start-up or exit code matters."""
+"""The commands as a user types them."""
 
 import csv
 import json
@@ -9,26 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import COMMAND, run, run_apart, start
 from PIL import Image
 
-COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 COMMANDS = (
     *("fit", "tune", "score", "evaluate", "reconstruct", "denoise", "export", "verify", "unpack"),
     *("benchmark", "doctor"),
 )
-
-
-def run(*arguments, cwd, **settings):
-    environment = os.environ | {"VAEGUARD_CACHE": str(Path(cwd) / "cache"), "COLUMNS": "120"}
-    return subprocess.run(
-        [COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        **settings,
-    )
 
 
 def assert_complains(result, code, *words):
@@ -44,10 +31,10 @@ def assert_complains(result, code, *words):
 def home(tmp_path_factory):
     """A folder with a quick model of the embedded digits and a few of its test images."""
     home = tmp_path_factory.mktemp("home")
-    fitted = run("fit", "--normal-classes", "0-8", "--epochs", "8", "-o", "runs/quick", cwd=home)
+    fitted = run_apart(home, "fit", "--normal-classes", "0-8", "--epochs", "8", "-o", "runs/quick")
     assert fitted.returncode == 0, fitted.stderr
     assert "fitted mlp" in fitted.stdout
-    unpacked = run("unpack", "digits", "-o", "digits", cwd=home)
+    unpacked = run(home, "unpack", "digits", "-o", "digits")
     assert unpacked.returncode == 0, unpacked.stderr
     return home
 
@@ -67,7 +54,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_has_help(command, tmp_path):
-    result = run(command, "--help", cwd=tmp_path)
+    result = run(tmp_path, command, "--help")
     assert result.returncode == 0
     code = (
         "import click, importlib, sys; from importlib.metadata import entry_points\n"
@@ -81,7 +68,7 @@ def test_every_command_and_option_has_help(command, tmp_path):
 
 
 def test_option_defaults_are_the_specs_own(tmp_path):
-    text = " ".join(run("fit", "--help", cwd=tmp_path).stdout.split())
+    text = " ".join(run(tmp_path, "fit", "--help").stdout.split())
     from vaeguard import ModelSpec, TrainSpec
 
     assert f"--latent INTEGER size of the latent [default: {ModelSpec().latent}]" in text
@@ -90,7 +77,7 @@ def test_option_defaults_are_the_specs_own(tmp_path):
 
 
 def test_the_bare_forms_work_and_say_what_they_chose(home):
-    result = run("score", "digits", cwd=home)
+    result = run(home, "score", "digits")
     assert result.returncode == 0, result.stderr
     assert "runs/latest" in result.stderr
     with (home / "scores.csv").open() as file:
@@ -104,7 +91,7 @@ def test_the_bare_forms_work_and_say_what_they_chose(home):
 def test_scores_of_files_equal_those_of_the_arrays(home):
     import vaeguard
 
-    run("score", "digits", "-m", "runs/quick", "-o", "a.csv", cwd=home)
+    run(home, "score", "digits", "-m", "runs/quick", "-o", "a.csv")
     with (home / "a.csv").open() as file:
         scores = {row["path"]: row["score"] for row in csv.DictReader(file)}
     images = vaeguard.open_images("digits", split="test")
@@ -113,12 +100,12 @@ def test_scores_of_files_equal_those_of_the_arrays(home):
 
 
 def test_evaluate_prints_and_writes_what_it_measured(home):
-    result = run("evaluate", "--json", cwd=home)
+    result = run(home, "evaluate", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     folder = home / found["output"]
     assert {"report.json", "report.html", "scores.csv"} == set(os.listdir(folder))
-    table = run("evaluate", "digits", "-m", "runs/quick/model.safetensors", cwd=home)
+    table = run(home, "evaluate", "digits", "-m", "runs/quick/model.safetensors")
     assert "ROC-AUC" in table.stdout
     assert "recon_error" in table.stdout
 
@@ -130,16 +117,16 @@ def test_evaluate_prints_and_writes_what_it_measured(home):
      ("benchmark", "one-class", "--data", "digits", "--classes", "9", "--seeds", "1", "--limit", "300")],
 )  # fmt: skip
 def test_json_is_one_object_alone_on_stdout(home, arguments):
-    result = run(*arguments, "--json", cwd=home)
+    result = run(home, *arguments, "--json")
     assert isinstance(json.loads(result.stdout), dict), result.stderr
 
 
 def test_class_folders_of_pictures_fit_score_and_evaluate(home):
-    fitted = run("fit", "./digits", "--normal-classes", "0-8", "--epochs", "30", "-o", "runs/folder", cwd=home)
+    fitted = run(home, "fit", "./digits", "--normal-classes", "0-8", "--epochs", "30", "-o", "runs/folder")
     assert fitted.returncode == 0, fitted.stderr
     assert "596 images" in fitted.stderr
     # The same folder again: what was trained on is left out, and said so.
-    result = run("evaluate", "./digits", "-m", "runs/folder", "--json", cwd=home)
+    result = run(home, "evaluate", "./digits", "-m", "runs/folder", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert "fitted on are left out" in found["note"]
@@ -167,7 +154,7 @@ def bad_files(folder):
 
 def test_unreadable_files_are_listed_and_the_rest_is_scored(home):
     bad_files(home / "bad")
-    result = run("score", "bad", home / "bad" / "moving.gif", "-o", "bad.csv", cwd=home)
+    result = run(home, "score", "bad", home / "bad" / "moving.gif", "-o", "bad.csv")
     assert_complains(result, 3, "could not be read", "bad.csv.errors.csv")
     with (home / "bad.csv").open() as file:
         read = [row["path"] for row in csv.DictReader(file)]
@@ -188,7 +175,7 @@ def test_fit_goes_on_without_the_unreadable_files(home):
     for i in range(30):
         Image.fromarray(generator.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"{i}.png")
     (folder / "broken.png").write_text("text")
-    result = run("fit", "parts", "--epochs", "1", "-o", "runs/parts", cwd=home)
+    result = run(home, "fit", "parts", "--epochs", "1", "-o", "runs/parts")
     assert_complains(result, 3, "1 file")
     assert "broken.png" in result.stderr
     assert (home / "runs/parts/model.safetensors").exists()
@@ -200,7 +187,7 @@ def test_a_file_without_permission_is_listed(home):
     folder.mkdir()
     Image.new("L", (8, 8)).save(folder / "a.png")
     (folder / "a.png").chmod(0)
-    assert_complains(run("score", "locked", cwd=home), 3, "could not be read")
+    assert_complains(run(home, "score", "locked"), 3, "could not be read")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +233,7 @@ def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code
         (home / folder).mkdir(exist_ok=True)
         for i, size in enumerate(sizes):
             Image.new("L", (size, size)).save(home / folder / f"{i}.png")
-    assert_complains(run(*arguments, cwd=home), code, *words)
+    assert_complains(run(home, *arguments), code, *words)
 
 
 def test_interrupted_fit_resumes(home):
@@ -254,8 +241,8 @@ def test_interrupted_fit_resumes(home):
     import time
 
     arguments = ["fit", "--normal-classes", "0-8", "--model", "conv", "--width", "8", "--threads", "1"]
-    arguments += ["--epochs", "200", "--patience", "400", "-o", "runs/long"]
-    process = subprocess.Popen([COMMAND, *arguments], cwd=home, stderr=subprocess.PIPE, text=True)
+    arguments += ["--epochs", "40", "-o", "runs/long"]
+    process = start(home, *arguments)
     checkpoint, deadline = home / "runs/long/checkpoint.safetensors", time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -263,14 +250,14 @@ def test_interrupted_fit_resumes(home):
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130, complaint
     assert complaint.splitlines()[-1] == "error: interrupted"
-    again = run(*arguments, "--resume", "--json", cwd=home)
+    again = run(home, *arguments, "--resume", "--json")
     assert again.returncode == 0, again.stderr
     assert not checkpoint.exists()
-    assert_complains(run(*arguments, cwd=home), 2, "finished model")
+    assert_complains(run(home, *arguments), 2, "finished model")
 
 
 def test_export_score_evaluate_and_verify_with_one_file(home):
-    exported = run("export", "-m", "runs/quick", "-o", "model.onnx", "--triton", "served", "--json", cwd=home)
+    exported = run(home, "export", "-m", "runs/quick", "-o", "model.onnx", "--triton", "served", "--json")
     assert exported.returncode == 0, exported.stderr
     parity = json.loads(exported.stdout)["parity"]
     assert parity["passed"]
@@ -278,7 +265,7 @@ def test_export_score_evaluate_and_verify_with_one_file(home):
     assert (home / "served" / "vaeguard" / "1" / "model.onnx").read_bytes() == (home / "model.onnx").read_bytes()
     tables = {}
     for model in ("runs/quick", "model.onnx"):
-        scored = run("score", "digits", "-m", model, "-o", "one.csv", "--json", cwd=home)
+        scored = run(home, "score", "digits", "-m", model, "-o", "one.csv", "--json")
         assert scored.returncode == 0, scored.stderr
         with (home / "one.csv").open() as file:
             tables[model] = list(csv.DictReader(file))
@@ -287,20 +274,20 @@ def test_export_score_evaluate_and_verify_with_one_file(home):
     assert [row["anomaly"] for row in ours] == [row["anomaly"] for row in theirs]
     scores = [np.array([float(row["score"]) for row in rows]) for rows in (ours, theirs)]
     np.testing.assert_allclose(*scores, rtol=1e-4)
-    evaluations = [json.loads(run("evaluate", "-m", model, "-o", "e", "--json", cwd=home).stdout) for model in tables]
+    evaluations = [json.loads(run(home, "evaluate", "-m", model, "-o", "e", "--json").stdout) for model in tables]
     assert len({round(found["terms"]["score"]["roc_auc"], 4) if "terms" in found else 0 for found in evaluations}) == 1
-    verified = run("verify", "model.onnx", "-m", "runs/quick", cwd=home)
+    verified = run(home, "verify", "model.onnx", "-m", "runs/quick")
     assert verified.returncode == 0, verified.stderr
     assert "says what PyTorch says" in verified.stdout
-    assert_complains(run("verify", "model.onnx", "-m", "runs/quick", "--tolerance", "1e-12", cwd=home), 4, "is off by")
-    refused = run("export", "-m", "runs/quick", "-o", "no.onnx", "--tolerance", "1e-12", cwd=home)
+    assert_complains(run(home, "verify", "model.onnx", "-m", "runs/quick", "--tolerance", "1e-12"), 4, "is off by")
+    refused = run(home, "export", "-m", "runs/quick", "-o", "no.onnx", "--tolerance", "1e-12")
     assert_complains(refused, 4, "no.onnx", "is off by")
     assert not (home / "no.onnx").exists()
-    assert_complains(run("export", "-m", "model.onnx", "-o", "again.onnx", cwd=home), 2, "run folder")
+    assert_complains(run(home, "export", "-m", "model.onnx", "-o", "again.onnx"), 2, "run folder")
     damaged = bytearray((home / "model.onnx").read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (home / "damaged.onnx").write_bytes(damaged)
-    assert_complains(run("score", "digits", "-m", "damaged.onnx", cwd=home), 4, "damaged.onnx", "SHA-256")
+    assert_complains(run(home, "score", "digits", "-m", "damaged.onnx"), 4, "damaged.onnx", "SHA-256")
 
 
 def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
@@ -309,19 +296,19 @@ def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
     np.save(home / "packed.npy", vaeguard.open_images("digits", split="test").images[:, 0])
     (home / "list.txt").write_text("digits/9/missing.png\n")
     first = min((home / "digits").rglob("*.png")).relative_to(home)
-    result = run("score", "packed.npy", "digits/*/*0.png", "--files-from", "list.txt", "-o", "all.csv", cwd=home)
+    result = run(home, "score", "packed.npy", "digits/*/*0.png", "--files-from", "list.txt", "-o", "all.csv")
     assert_complains(result, 3, "1 file could not be read")
     with (home / "all.csv").open() as file:
         paths = [row["path"] for row in csv.DictReader(file)]
     assert sum(path.startswith("packed.npy/") for path in paths) == 596
     assert str(first).startswith("digits/")
-    piped = run("score", "--files-from", "-", "-o", "piped.csv", cwd=home, input=f"{first}\n")
+    piped = run(home, "score", "--files-from", "-", "-o", "piped.csv", stdin=f"{first}\n")
     assert piped.returncode == 0, piped.stderr
     with (home / "piped.csv").open() as file:
         assert [row["path"] for row in csv.DictReader(file)] == [str(first)]
-    assert_complains(run("score", cwd=home), 2, "IMAGES is missing")
-    assert_complains(run("score", "*.tif", cwd=home), 2, "nothing matches")
-    assert_complains(run("score", "digits", "--watch", "--json", cwd=home), 2, "--watch")
+    assert_complains(run(home, "score"), 2, "IMAGES is missing")
+    assert_complains(run(home, "score", "*.tif"), 2, "nothing matches")
+    assert_complains(run(home, "score", "digits", "--watch", "--json"), 2, "--watch")
 
 
 def noisy_scans(folder):
@@ -335,16 +322,16 @@ def noisy_scans(folder):
 
 def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     noisy_scans(tmp_path)
-    plan = run("denoise", "scans", "--dry-run", "--json", cwd=tmp_path)
+    plan = run(tmp_path, "denoise", "scans", "--dry-run", "--json")
     assert json.loads(plan.stdout) == {"files": 2, "pages": 2, "megapixels": 0.01, "errors": []}
     assert not (tmp_path / "scans-clean").exists()
-    done = run("denoise", "scans", cwd=tmp_path)
+    done = run(tmp_path, "denoise", "scans")
     assert done.returncode == 0, done.stderr
     assert "output: scans-clean" in done.stderr
     assert done.stdout.startswith("2 pages in 2 files; 0.01 MP")
-    assert "2 of them done before" in run("denoise", "scans", cwd=tmp_path).stdout
+    assert "2 of them done before" in run(tmp_path, "denoise", "scans").stdout
     options = ("--strength", "0.5", "--noise", "20", "--kind", "photo", "--residual", "--uncertainty", "--no-gate")
-    full = run("denoise", "scans", "-o", "full", *options, "--json", cwd=tmp_path)
+    full = run(tmp_path, "denoise", "scans", "-o", "full", *options, "--json")
     assert full.returncode == 0, full.stderr
     assert json.loads(full.stdout)["pages"] == 2
     assert (tmp_path / "full/box/b.tif.page-1.residual.png").exists()
@@ -367,21 +354,21 @@ def test_denoise_complains_in_one_sentence(tmp_path, arguments, code, words):
     noisy_scans(tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/a.png").write_bytes(b"no picture")
-    assert_complains(run("denoise", *arguments, cwd=tmp_path), code, *words)
+    assert_complains(run(tmp_path, "denoise", *arguments), code, *words)
 
 
 def test_a_denoiser_of_ones_own(tmp_path):
     noisy_scans(tmp_path)
-    fitted = run("fit", "--adapt", "scans", "--steps", "2", "-o", "own", "--json", cwd=tmp_path)
+    fitted = run(tmp_path, "fit", "--adapt", "scans", "--steps", "2", "-o", "own", "--json")
     assert fitted.returncode == 0, fitted.stderr
     found = json.loads(fitted.stdout)
     assert (found["mode"], found["kind"], found["images"], found["held_out"]) == ("adapt", "photo", 1, 1)
     assert found["after"] > found["before"]
-    done = run("denoise", "scans", "-m", "own", "--kind", "photo", "--samples", "2", "--json", cwd=tmp_path)
+    done = run(tmp_path, "denoise", "scans", "-m", "own", "--kind", "photo", "--samples", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pages"] == 2
-    assert_complains(run("score", "scans", "-m", "own", cwd=tmp_path), 4, "own", "vaeguard denoise -m")
-    assert_complains(run("fit", "--adapt", "scans", "-o", "own", cwd=tmp_path), 2, "own", "choose another folder")
+    assert_complains(run(tmp_path, "score", "scans", "-m", "own"), 4, "own", "vaeguard denoise -m")
+    assert_complains(run(tmp_path, "fit", "--adapt", "scans", "-o", "own"), 2, "own", "choose another folder")
 
 
 @pytest.mark.parametrize(
@@ -403,5 +390,5 @@ def test_a_denoiser_of_ones_own(tmp_path):
 )
 def test_fitting_a_denoiser_complains_in_one_sentence(tmp_path, arguments, words):
     noisy_scans(tmp_path)
-    assert_complains(run("fit", *arguments, "-o", "own", cwd=tmp_path), 2, *words)
+    assert_complains(run(tmp_path, "fit", *arguments, "-o", "own"), 2, *words)
     assert not (tmp_path / "own").exists()

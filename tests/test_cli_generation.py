@@ -1,26 +1,17 @@
 """The commands that use the model as a generative one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from command import run
 from PIL import Image
 from scipy.special import ndtr
 from sklearn.decomposition import PCA
 
 import vaeguard
-
-COMMAND = str(Path(sys.executable).with_name("vaeguard"))
-
-
-def run(home, *arguments):
-    environment = os.environ | {"VAEGUARD_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([COMMAND, *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

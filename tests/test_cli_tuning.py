@@ -1,34 +1,18 @@
 """`vaeguard tune` as a command."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
+from command import run, run_apart, start
 
 import vaeguard
 
-COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 SPEC = "[model]\nhidden = [16]\nlatent = 4\npseudo_classes = 0\n[training]\nepochs = 2\n"
 SEARCH = ("tune", "digits", "--normal-classes", "0-8", "--spec", "small.toml")
-
-
-def start(home, *arguments, **more):
-    environment = os.environ | {"VAEGUARD_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([COMMAND, *arguments], cwd=home, env=environment | more, **pipes)
-
-
-def run(home, *arguments, **more):
-    process = start(home, *arguments, **more)
-    out, error = process.communicate()
-    return subprocess.CompletedProcess(arguments, process.returncode, out, error)
 
 
 def wait_for_trials(process, journal, count):
@@ -113,7 +97,7 @@ def test_bad_arguments_get_one_sentence(home, killed, arguments, message, code):
 def test_without_optuna_it_says_what_to_install(home):
     (home / "without").mkdir()
     (home / "without" / "optuna.py").write_text("raise ImportError('not here')\n")
-    done = run(home, *SEARCH, PYTHONPATH=str(home / "without"))
+    done = run_apart(home, *SEARCH, PYTHONPATH=str(home / "without"))
     assert done.returncode == 1
     assert done.stderr == "error: the search needs Optuna: pip install 'vaeguard[tune]'\n"
 

@@ -1,16 +1,13 @@
 """Encoder and decoder as files of their own."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir
 import onnxruntime
 import pytest
+from command import run
 from toy import bars
 
 import vaeguard
@@ -145,14 +142,7 @@ def test_patches_have_no_parts(tmp_path):
 
 def test_the_command_writes_three_files_and_refuses_to_score_with_a_part(tmp_path):
     fitted(tmp_path / "run")
-    command = str(Path(sys.executable).with_name("vaeguard"))
-
-    def run(*arguments):
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run([command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                              check=False)  # fmt: skip
-
-    done = run("export", "-m", "run", "-o", "m.onnx", "--parts", "--json")
+    done = run(tmp_path, "export", "-m", "run", "-o", "m.onnx", "--parts", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["parts"] == {"encoder": "m-encoder.onnx", "decoder": "m-decoder.onnx"}
@@ -160,7 +150,7 @@ def test_the_command_writes_three_files_and_refuses_to_score_with_a_part(tmp_pat
     assert "decoder restored" in said["parity"]["errors"]
     np.save(tmp_path / "images.npy", bars(4)[0])
     for arguments in (("score", "images.npy", "-m", "m-encoder.onnx"), ("verify", "m-decoder.onnx", "-m", "run")):
-        done = run(*arguments)
+        done = run(tmp_path, *arguments)
         assert done.returncode == 4
         assert "of a model alone" in done.stderr
         assert "Traceback" not in done.stderr

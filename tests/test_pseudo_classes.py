@@ -96,4 +96,5 @@ def test_fewer_distinct_images_than_clusters_are_fine():
     # Several clusters may lie on one image, and which of them is nearest to its copies is a matter of rounding.
     for column in np.concatenate([found, others]).T:
         first, second, third = (set(column[k::3].tolist()) for k in range(3))
-        assert not (first & second or first & third or second & third)
+        assert first.isdisjoint(second | third)
+        assert second.isdisjoint(third)

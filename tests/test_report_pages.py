@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import command
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,7 +21,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium), so no page is opened"),
     pytest.mark.xdist_group("browser"),
 ]
-COMMAND = str(Path(sys.executable).with_name("vaeguard"))
 EVIL = "<img src=x onerror=alert(1)>'\"&;.png"
 LONG = "long-" + "x" * 230 + ".png"
 KINDS = (
@@ -34,8 +31,7 @@ LARGEST = 3_000_000
 
 
 def run(home: Path, *arguments: str) -> None:
-    environment = os.environ | {"VAEGUARD_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([COMMAND, *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False)
+    done = command.run(home, *arguments)
     assert done.returncode in (0, 3), done.stderr
 
 

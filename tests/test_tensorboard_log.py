@@ -3,15 +3,13 @@
 import errno
 import io
 import json
-import os
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command import run
 from PIL import Image
 from toy import bars
 
@@ -279,18 +277,13 @@ def test_a_missing_library_is_said_with_its_install_command_before_the_work(tmp_
 
 
 def test_the_command_logs_and_prints_json_alone(tmp_path):
-    command = str(Path(sys.executable).with_name("vaeguard"))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "VAEGUARD_CACHE": str(tmp_path / "cache")}
-
-    def run(*arguments):
-        return subprocess.run([command, "fit", *arguments], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, check=False)  # fmt: skip
-
-    done = run("--epochs", "2", "--pseudo-classes", "0", "-o", "one", "--tensorboard", "logs", "--json")
+    done = run(
+        tmp_path, "fit", "--epochs", "2", "--pseudo-classes", "0", "-o", "one", "--tensorboard", "logs", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"] == "one"
     assert "tensorboard --logdir logs" in done.stderr
     assert [event.step for event in read(tmp_path / "logs" / "one").Scalars("loss/valid")] == [1, 2]
-    done = run("--adapt", "scans", "--tensorboard", "logs")
+    done = run(tmp_path, "fit", "--adapt", "scans", "--tensorboard", "logs")
     assert done.returncode == 2
     assert "--tensorboard has no meaning for --model ladder" in done.stderr
