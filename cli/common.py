@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import sys
 import time
@@ -309,15 +310,17 @@ def open_generative(model: str | None, device: str) -> Any:
     return detector
 
 
-def check_picture(output: str) -> None:
-    """Refuse a picture that is no PNG.
+def check_picture(output: str, inputs: Sequence[str] = ()) -> None:
+    """Refuse a picture that is no PNG, or one of the `inputs`.
 
     Raises
     ------
     UsageError
-        Its name does not end in .png.
+        Its name does not end in .png, or it would replace an input.
     """
-    from vaeguard import UsageError
+    from vaeguard import UsageError, check_apart
+
+    check_apart(output, inputs)
 
     if not output.lower().endswith(".png"):
         raise UsageError(f"-o {output!r}: the picture is a PNG; give a name that ends in .png")
@@ -364,5 +367,13 @@ def find_model(model: str | None) -> str:
     from vaeguard import latest_run
 
     latest = latest_run()
-    say(f"model: {latest} -> {latest.resolve().name}")
-    return str(latest)
+    # The link may point elsewhere before this command ends; the run it means now is meant to the end.
+    run = latest.resolve()
+    say(f"model: {latest} -> {run.name}")
+    return os.path.relpath(run)
+
+
+def typed(*names: str) -> bool:
+    """Whether one of these options stands on the command line."""
+    source = click.get_current_context().get_parameter_source
+    return any(source(name) == click.core.ParameterSource.COMMANDLINE for name in names)

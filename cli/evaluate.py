@@ -25,6 +25,7 @@ from .common import (
     open_test_images,
     print_json,
     progress_bar,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ def evaluate(
     With --generative it measures the VAE itself, on normal images: the negative ELBO and the importance-weighted bound
     in nats and bits per dimension, how near samples come to real images, and what the latent holds.
     """
-    from vaeguard import UsageError, check_place, load, write_evaluation
+    from vaeguard import UsageError, check_evaluation_folder, load, write_evaluation
     from vaeguard import evaluate as evaluate_model
 
     if generative:
-        if _typed("normal_classes", "fpr"):
+        if typed("normal_classes", "fpr"):
             raise UsageError(
                 "--generative looks at the normal classes of the fit and flags nothing; leave out --normal-classes and"
                 " --fpr"
@@ -74,13 +75,13 @@ def evaluate(
             data, model, output, device, data_dir, importance_samples, bound_images, download=download, as_json=as_json
         )
         return
-    if _typed("importance_samples", "bound_images"):
+    if typed("importance_samples", "bound_images"):
         raise UsageError("--importance-samples and --bound-images are for --generative; add it, or leave them out")
     path = find_model(model)
     detector = load(path, device)
     images = open_test_images(data, detector, data_dir, download=download)
     folder = _folder(output, path, f"evaluation-{images.name}")
-    check_place(folder / "report.json", "evaluation")
+    check_evaluation_folder(folder)
     with progress_bar("scoring") as progress:
         evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, progress=progress)
     _show(write_evaluation(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
@@ -100,12 +101,6 @@ def _evaluate_generative(
     with progress_bar("measuring") as progress:
         evaluation = evaluate_generative(detector, images, samples=samples, images=count, progress=progress)
     _show(write_generative(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
-
-
-def _typed(*names: str) -> bool:
-    """Whether one of these options stands on the command line."""
-    source = click.get_current_context().get_parameter_source
-    return any(source(name) == click.core.ParameterSource.COMMANDLINE for name in names)
 
 
 def _folder(output: str | None, model: str, name: str) -> Path:

@@ -29,7 +29,7 @@ def interpolate(
     """Walk through the latent from image A to image B, or over the square between four images."""
     from vaeguard import UsageError, draw_grid, interpolate_latents
 
-    check_picture(output)
+    check_picture(output, images)
     if len(images) not in (2, 4):
         raise UsageError(f"give two images, for a walk, or four, for a square, not {len(images)}")
     detector = open_generative(model, device)

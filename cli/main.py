@@ -82,7 +82,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = _complain("interrupted", 130)
     except MemoryError:
-        code = _complain("not enough memory; try smaller images (--size) or a smaller --batch-size", 1)
+        code = _complain("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
     except OSError as error:
         code = _complain(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     except Exception as error:

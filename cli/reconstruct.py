@@ -42,6 +42,7 @@ def reconstruct(
     if by not in {"score", *detector.info.term_names}:
         raise UsageError(f"--by {by!r} is no term of this model; it has score, {', '.join(detector.info.term_names)}")
     images = open_test_images(data, detector, data_dir, download=download)
+    check_picture(output, images.paths)
     found = score_set(detector, images)
     rows = pick_examples(found.score if by == "score" else found.terms[by], 3 * count)
     chosen = images.images[rows]

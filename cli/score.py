@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +22,7 @@ from .common import (
     progress_bar,
     say,
     say_unreadable,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ def score(
     """
     from vaeguard import (
         UsageError,
+        check_apart,
         load,
         read_list,
         remove_report,
@@ -63,13 +67,17 @@ def score(
 
     if not images and not files_from:
         raise UsageError("IMAGES is missing; name image files, folders, a glob or --files-from")
-    if watch and (files_from or as_json):
-        raise UsageError("--watch goes with folders and globs; leave out --files-from and --json")
+    if watch and (files_from or as_json or typed("report")):
+        raise UsageError("--watch goes with folders and globs; leave out --files-from, --json and --report")
     listed = read_list(files_from) if files_from else []
+    check_apart(output, [files_from] if files_from else [])
     model = find_model(model)
     detector = load(model, device, threads=1)
     options: dict[str, Any] = {"fpr": fpr, "jobs": jobs}
     if watch:
+        for path in images:
+            if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (as typed, perhaps an absolute pattern)
+                say(f"note: nothing at {path!r} yet")
         say(f"watching {', '.join(images)}; Ctrl-C ends it")
         watch_files(detector, images, output, report=_say_round, **options)
     started = time.monotonic()

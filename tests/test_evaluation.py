@@ -212,6 +212,13 @@ def test_scores_that_are_no_numbers_are_an_error() -> None:
         measure("kl", np.array([True, False]), np.array([np.nan, 1.0]))
 
 
+def test_scores_of_no_evaluation_are_kept(animals: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("path,score\na.png,1\n")
+    with pytest.raises(UsageError, match=r"scores\.csv' is of no evaluation"):
+        write_evaluation(evaluate(FakeDetector(), animals), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
 def test_everything_is_written(animals: ImageSet, tmp_path: Path) -> None:
     found = evaluate(FakeDetector(), animals, fpr=0.3)
     written = write_evaluation(found, tmp_path / "report", command="vaeguard evaluate animals")

@@ -249,6 +249,8 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
         vaeguard.verify(detector, detector)
     with pytest.raises(UsageError, match="another shape"):
         vaeguard.verify(vaeguard.load(exported), fitted(size=10))
+    with pytest.raises(UsageError, match="came from another run"):
+        vaeguard.verify(vaeguard.load(exported), fitted(training=TrainSpec(epochs=1, device="cpu")))
     with pytest.raises(UsageError, match="exported models only"):
         vaeguard.load(run, "tensorrt")
     assert not (tmp_path / "m.onnx").exists()

@@ -184,10 +184,21 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
             vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=resume)
 
 
+def test_two_fits_do_not_write_one_run(tmp_path):
+    images, labels = bars()
+
+    def again(*_):
+        with pytest.raises(VaeguardError, match="another fit is writing"):
+            vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=True)
+
+    vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=again)
+    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+
+
 def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path):
     images, labels = bars()
     (tmp_path / "file").write_text("")
-    with pytest.raises(VaeguardError, match="cannot write into"):
+    with pytest.raises(VaeguardError, match="cannot write .*file.*another place"):
         vaeguard.fit(images, labels, run=tmp_path / "file", progress=lambda *_: pytest.fail("it trained"))
 
 

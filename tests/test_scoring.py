@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,6 +108,18 @@ def test_a_failure_leaves_the_old_table(folder: Path, tmp_path: Path) -> None:
         score_files(FakeDetector(broken=True), [folder], tmp_path / "s.csv")
     assert (tmp_path / "s.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "s.csv"]
+
+
+def test_no_table_is_written_over_the_images_that_it_tells_of(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    with Image.new("L", (8, 8), 9) as image:
+        image.save(tmp_path / "one.png")
+    content = pa.table({"image": [(tmp_path / "one.png").read_bytes()]})
+    pq.write_table(content, tmp_path / "frames.parquet")
+    before = (tmp_path / "frames.parquet").read_bytes()
+    with pytest.raises(UsageError, match=r"frames\.parquet' is one of the inputs"):
+        score_files(FakeDetector(), [tmp_path / "frames.parquet"], tmp_path / "a.csv" / ".." / "frames.parquet")
+    assert (tmp_path / "frames.parquet").read_bytes() == before
 
 
 @pytest.mark.parametrize("fpr", [0, 1, -0.1, 1.5, float("nan")])

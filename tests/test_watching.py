@@ -11,6 +11,7 @@ from PIL import Image
 from test_scoring import FakeDetector
 
 from vaeguard import UsageError, watching
+from vaeguard.scoring import score_files
 from vaeguard.tables import read_table
 from vaeguard.watching import watch_files
 
@@ -63,6 +64,11 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
     with pytest.raises(UsageError, match="choose another table"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
+    score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
+    with pytest.raises(UsageError, match="choose another table"):
+        watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
+    with pytest.raises(UsageError, match="--fpr"):
+        watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
 
 
 def test_odd_names_and_containers_are_not_scored_again(tmp_path):

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from vaeguard.direct import DirectDenoiser
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
-    from vaeguard.evaluation import evaluate, write_evaluation
+    from vaeguard.evaluation import check_evaluation_folder, evaluate, write_evaluation
     from vaeguard.exported_parts import part_paths
     from vaeguard.exporting import export, verify
+    from vaeguard.files import check_apart
     from vaeguard.fitting import fit
     from vaeguard.generation import embeddings, interpolate_latents, quantile_grid
     from vaeguard.generative_evaluation import (
@@ -88,7 +89,7 @@ if TYPE_CHECKING:
         to_dict,
     )
     from vaeguard.study import Trial, check_optuna
-    from vaeguard.tables import check_table_path, write_table
+    from vaeguard.tables import check_table_path, read_table, write_table
     from vaeguard.training import TrainingWarning
     from vaeguard.triton import write_triton
     from vaeguard.tuning import Tuning, tune
@@ -115,9 +116,10 @@ _HOMES = {
     "direct": ("DirectDenoiser",),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
-    "evaluation": ("evaluate", "write_evaluation"),
+    "evaluation": ("check_evaluation_folder", "evaluate", "write_evaluation"),
     "exported_parts": ("part_paths",),
     "exporting": ("export", "verify"),
+    "files": ("check_apart",),
     "fitting": ("fit",),
     "generation": ("embeddings", "interpolate_latents", "quantile_grid"),
     "generative_evaluation": (
@@ -165,7 +167,7 @@ _HOMES = {
         "to_dict",
     ),
     "study": ("Trial", "check_optuna"),
-    "tables": ("check_table_path", "write_table"),
+    "tables": ("check_table_path", "read_table", "write_table"),
     "training": ("TrainingWarning",),
     "triton": ("write_triton",),
     "tuning": ("Tuning", "tune"),
@@ -226,6 +228,8 @@ __all__ = [
     "benchmark",
     "bound_likelihood",
     "calibration_images",
+    "check_apart",
+    "check_evaluation_folder",
     "check_optuna",
     "check_place",
     "check_table_path",
@@ -280,6 +284,7 @@ __all__ = [
     "read_list",
     "read_networks",
     "read_report",
+    "read_table",
     "read_text",
     "remake_page",
     "remove_report",

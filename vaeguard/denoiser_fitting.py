@@ -31,7 +31,7 @@ from vaeguard.errors import VaeguardError
 from vaeguard.ladder import LadderVAE
 from vaeguard.model_file import write_tensors
 from vaeguard.provenance import environment
-from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME, ONNX_NAME, prepare_run, write_history
+from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME, ONNX_NAME, write_history, writing_run
 
 if TYPE_CHECKING:
     from vaeguard.denoiser_sources import DenoiserSource
@@ -125,28 +125,27 @@ def fit_denoiser(
     """
     started = time.perf_counter()
     spec, run = spec or DenoiserSpec(), Path(run)
-    prepare_run(run, resume=resume, kind="denoiser")
     device = pick_device(spec.device)
-    with torch_settings(spec.seed, device, spec.threads):
+    with writing_run(run, resume=resume, kind="denoiser"), torch_settings(spec.seed, device, spec.threads):
         try:
             trained = _trained(source, spec, device, run, progress)
         except FloatingPointError as error:
             _forget(run)  # the same would follow from it
             raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
         before, after = source.judge(trained.direct)
-    found = FittedDenoiser(
-        run=str(run),
-        kind=source.kind,
-        mode=source.mode,
-        images=source.images,
-        held_out=source.held_out,
-        before=before,
-        after=after,
-        neg_elbo=trained.history[-1]["neg_elbo"],
-        errors=tuple(source.errors),
-        seconds=time.perf_counter() - started,
-    )
-    _write(run, found, spec, device, trained, source.grain, command)
+        found = FittedDenoiser(
+            run=str(run),
+            kind=source.kind,
+            mode=source.mode,
+            images=source.images,
+            held_out=source.held_out,
+            before=before,
+            after=after,
+            neg_elbo=trained.history[-1]["neg_elbo"],
+            errors=tuple(source.errors),
+            seconds=time.perf_counter() - started,
+        )
+        _write(run, found, spec, device, trained, source.grain, command)
     return found
 
 

@@ -14,7 +14,7 @@ from vaeguard.errors import UsageError
 from vaeguard.metrics import Metrics, Rate, measure, rate
 from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
 from vaeguard.reporting.gallery import sample
-from vaeguard.reporting.report_file import JSON_NAME, write_report
+from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
 from vaeguard.reporting.simple_measures import simple_measures
 from vaeguard.scoring import flag, fpr_note, score_columns, score_set
 from vaeguard.spec import DEFAULT_FPR, check_fpr
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     Bools = npt.NDArray[np.bool_]
     Scores = npt.NDArray[np.floating]
+
+
+SCORES_NAME = "scores.csv"
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,20 @@ def evaluate(
     )
 
 
+def check_evaluation_folder(folder: Path) -> None:
+    """Refuse to write an evaluation over the report of something else, or over scores that are of no evaluation.
+
+    Raises
+    ------
+    UsageError
+        One of them is there.
+    """
+    check_place(folder / JSON_NAME, "evaluation")
+    scores = folder / SCORES_NAME
+    if scores.exists() and not (folder / JSON_NAME).exists():
+        raise UsageError(f"{str(scores)!r} is of no evaluation and would be lost; choose another folder with -o")
+
+
 def write_evaluation(evaluation: Evaluation, folder: str | Path, *, command: str = "") -> Report:
     """Write `report.json`, `report.html` and `scores.csv` into `folder`, each one whole, and return the report.
 
@@ -227,13 +244,16 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path, *, command: str
 
     Raises
     ------
+    UsageError
+        The folder holds something else; see `check_evaluation_folder`.
     VaeguardError
         They cannot be written.
     """
     folder = Path(folder)
+    check_evaluation_folder(folder)
     columns = score_columns(evaluation.paths, evaluation.inspection, evaluation.fpr)
     classes = np.array(evaluation.class_names, dtype=object)[evaluation.labels].tolist()
-    write_table(folder / "scores.csv", {**columns, "class": classes, "normal": ~evaluation.anomalous})
+    write_table(folder / SCORES_NAME, {**columns, "class": classes, "normal": ~evaluation.anomalous})
     report = evaluation_report(evaluation, command)
     write_report(folder / JSON_NAME, report)
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,6 +130,8 @@ def verify(
         raise UsageError("what is to be verified is no exported model; give the .onnx file")
     if exported.info.image_shape != detector.info.image_shape or exported.info.term_names != detector.info.term_names:
         raise UsageError("the exported model has another shape or other terms than this run; give the run it came from")
+    if _origin(exported.info.record) != _origin(detector.info.record):
+        raise UsageError("the exported model came from another run than this one; give the run it came from with -m")
     some = random_images(detector.info)[:0] if images is None else images
     half = bool(exported.info.record["onnx"]["fp16"])
     return compare(detector, exported, some, device=exported.device, half=half, tolerance=tolerance)
@@ -164,6 +167,11 @@ def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[st
 
 def _record(detector: TorchDetector, settings: dict[str, Any]) -> dict[str, Any]:
     return {**detector.info.record, "format": FORMAT, "terms": detector.info.term_names, "onnx": settings}
+
+
+def _origin(record: dict[str, Any]) -> str:
+    """The record of a fit without what an export adds."""
+    return json.dumps({name: record[name] for name in record.keys() - {"format", "terms", "onnx"}}, sort_keys=True)
 
 
 class _Exported(nn.Module):

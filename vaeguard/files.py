@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 SEAL_MARK = b"vaeguard-sha256:"
 UNSEALED = (SEAL_MARK + b"0" * 64).decode()
@@ -58,6 +58,8 @@ def writing(path: str | Path) -> Iterator[Path]:
 def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
     """Hold the lock `name` in `folder`, which is made; the system frees the lock of a process that died.
 
+    The file of the lock goes with it, so that it keeps no folder from being empty.
+
     Raises
     ------
     VaeguardError
@@ -76,7 +78,28 @@ def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):  # Windows removes nothing that is open
+            (folder / name).unlink()
         lock.release()
+
+
+def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse to write `output` over one of the `inputs`.
+
+    Raises
+    ------
+    UsageError
+        It is one of them, perhaps under another name.
+    """
+    if any(_is_same(output, path) for path in inputs):
+        raise UsageError(f"-o {str(output)!r} is one of the inputs and would be lost; name another output")
+
+
+def _is_same(path: str | Path, other: str | Path) -> bool:
+    try:
+        return Path(path).samefile(other)
+    except (OSError, ValueError):  # one of them is not there, or no name of a file
+        return False
 
 
 def sweep(path: str | Path) -> None:

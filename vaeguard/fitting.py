@@ -24,7 +24,7 @@ from vaeguard.models import VAE
 from vaeguard.packed import from_array
 from vaeguard.pseudo_classes import pseudo_labels
 from vaeguard.reference import IMAGES, centres_for
-from vaeguard.runs import CHECKPOINT_NAME, Fitted, prepare_run, write_history, write_run
+from vaeguard.runs import CHECKPOINT_NAME, Fitted, write_history, write_run, writing_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
 from vaeguard.tensorboard_log import prepare_log, tensorboard_log
@@ -124,12 +124,11 @@ def fit(
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
     plan = _plan(image_set, normal, split, model or ModelSpec(), training)
     folder = Path(run) if run else None
-    if folder:
-        prepare_run(folder, resume=resume)
-    log = None
-    if tensorboard:
-        log = prepare_log(Path(tensorboard), folder, f"{image_set.name}-{plan.model.kind}", resume=resume)
-    with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
+    settled = (plan.training.seed, plan.training.device, plan.training.threads)
+    with writing_run(folder, resume=resume), torch_settings(*settled):
+        log = None
+        if tensorboard:
+            log = prepare_log(Path(tensorboard), folder, f"{image_set.name}-{plan.model.kind}", resume=resume)
         graph = _graph(plan)
         state = start(graph.vae, plan.training)
         examples = _examples(plan, graph)

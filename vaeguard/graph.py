@@ -91,8 +91,9 @@ class InferenceGraph(nn.Module):
     - `kl`: the rate, nats per image (the smallest over the classes with a prior per class)
     - `neg_elbo`: distortion at the posterior mean + rate, nats per image
     - `hidden_error`: how far the encoder's activations move when it reads its own reconstruction, mean square per
-      layer, summed (RaPP's SAP; Kim et al., ICLR 2020)
-    - `hidden_distance`: the same movement against how it varies among normal images (RaPP's NAP)
+      layer, summed (after RaPP's SAP, which also counts the pixels and does not average; Kim et al., ICLR 2020)
+    - `hidden_distance`: the same movement, on a grid of 2x2 and with that of the posterior mean, against how it varies
+      among normal images (after RaPP's NAP)
     - `feature_distance`: distance of the encoder's last activations from the nearest of up to 2,000 clusters of
       normal ones, in the directions that tell normal images apart (deep nearest neighbours; Sun et al., ICML 2022)
     - `latent_distance`: the same of the posterior mean, taken to unit length: where the aggregate posterior is thin

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.files import write_bytes
+from vaeguard.files import locked, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -101,6 +101,23 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
         raise VaeguardError(
             f"cannot write into {str(run)!r}: {error.strerror}; choose another folder with -o"
         ) from error
+
+
+@contextlib.contextmanager
+def writing_run(run: Path | None, *, resume: bool, kind: str = "fit") -> Iterator[None]:
+    """Hold `run`, if any, for this process alone, prepared by `prepare_run`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `prepare_run`, or another process is writing it.
+    """
+    if run is None:
+        yield
+        return
+    with locked(run, ".fit.lock", f"another fit is writing {str(run)!r}"):
+        prepare_run(run, resume=resume, kind=kind)
+        yield
 
 
 def write_history(run: Path, history: Sequence[Mapping[str, float]]) -> None:

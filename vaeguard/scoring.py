@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.files import check_apart
 from vaeguard.images import ImageRule
 from vaeguard.inputs import find_sources, read
 from vaeguard.inspection import concatenate
@@ -119,7 +120,8 @@ def score_files(
     Raises
     ------
     UsageError
-        `fpr` or the suffix of `output` cannot work, or the inputs name no image or none that the model takes.
+        `fpr` or the suffix of `output` cannot work, `output` is one of the inputs, or these name no image or none that
+        the model takes.
     VaeguardError
         The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
@@ -128,6 +130,7 @@ def score_files(
     check_table_path(output)
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     sources = find_sources(inputs, listed, vectors=detector.info.vectors)
+    check_apart(output, (source.path for source in sources))
     values = math.prod(detector.info.image_shape)
     pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
@@ -143,6 +146,8 @@ def score_files(
                 table.append_table(shard.table, shard.images)
         errors = tuple(error for shard in shards for error in shard.errors)
         write_errors(f"{output}.errors.csv", errors)
+        # What `watch_files` would take for a table of its own that it may go on with.
+        Path(f"{output}.watch.json").unlink(missing_ok=True)
     return ScoreSummary(
         images=sum(shard.images for shard in shards),
         anomalies=sum(shard.anomalies for shard in shards),
