@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 @click.option("--watch", is_flag=True, help="Go on: score images as they appear in the folders, until interrupted.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--report/--no-report", default=True, show_default=True, help="Also write <output>.report.html.")
+@click.option("--heatmaps", metavar="DIR", help="Also draw each flagged image there, with restoration and heatmap.")
 @engine_option
 @json_option
 def score(
     images: tuple[str, ...], model: str | None, output: str, files_from: str | None, fpr: float, watch: bool,
-    jobs: int | None, device: str, as_json: bool, report: bool,
+    jobs: int | None, device: str, as_json: bool, report: bool, heatmaps: str | None,
 ) -> None:  # fmt: skip
     """Score images with a fitted or exported model.
 
@@ -53,32 +54,16 @@ def score(
 
     A job that was interrupted goes on where it stopped when the same command is given again.
     """
-    from vaeguard import (
-        UsageError,
-        check_apart,
-        load,
-        read_list,
-        remove_report,
-        score_files,
-        show_report,
-        watch_files,
-        write_score_report,
-    )
+    from vaeguard import check_apart, load, read_list, remove_report, score_files, watch_files, write_score_report
 
-    if not images and not files_from:
-        raise UsageError("IMAGES is missing; name image files, folders, a glob or --files-from")
-    if watch and (files_from or as_json or typed("report")):
-        raise UsageError("--watch goes with folders and globs; leave out --files-from, --json and --report")
+    _check(images, files_from, output, heatmaps, watch=watch, as_json=as_json)
     listed = read_list(files_from) if files_from else []
     check_apart(output, [files_from] if files_from else [])
     model = find_model(model)
     detector = load(model, device, threads=1)
-    options: dict[str, Any] = {"fpr": fpr, "jobs": jobs}
+    options: dict[str, Any] = {"fpr": fpr, "jobs": jobs, "heatmaps": heatmaps}
     if watch:
-        for path in images:
-            if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (as typed, perhaps an absolute pattern)
-                say(f"note: nothing at {path!r} yet")
-        say(f"watching {', '.join(images)}; Ctrl-C ends it")
+        _say_watched(images)
         watch_files(detector, images, output, report=_say_round, **options)
     started = time.monotonic()
     with progress_bar("scoring") as progress:
@@ -91,18 +76,48 @@ def score(
     if as_json:
         print_json({**summary.to_dict(), **({"drift": found["drift"]} if found else {})})
     else:
-        resumed = f", {summary.resumed} of them before an interruption" if summary.resumed else ""
-        click.echo(
-            f"{summary.images} images scored in {time.monotonic() - started:.1f} s{resumed}, {summary.anomalies} "
-            f"anomalous (p_value <= {fpr:g}) -> {output}"
-        )
-        if found:
-            show_report(found, console())
-            click.echo(f"what stands out -> {output}.report.html")
+        _print(summary, time.monotonic() - started, found, heatmaps)
     if summary.note and (as_json or not found):  # the report has said it
         say(f"note: {summary.note}")
     say_unreadable(summary.errors)
     complain_of_unreadable(summary.errors, f"see {output}.errors.csv")
+
+
+def _check(
+    images: tuple[str, ...], files_from: str | None, output: str, heatmaps: str | None, *, watch: bool, as_json: bool
+) -> None:
+    """Refuse options that do not go together, before any work."""
+    from vaeguard import UsageError
+
+    if not images and not files_from:
+        raise UsageError("IMAGES is missing; name image files, folders, a glob or --files-from")
+    if watch and (files_from or as_json or typed("report")):
+        raise UsageError("--watch goes with folders and globs; leave out --files-from, --json and --report")
+    if heatmaps and not watch and not Path(f"{output}.job").exists() and any(Path(heatmaps).glob("*")):
+        raise UsageError(f"--heatmaps {heatmaps!r} is not empty, and old pictures would stay in it; name another")
+
+
+def _print(summary: ScoreSummary, seconds: float, found: dict[str, Any], heatmaps: str | None) -> None:
+    from vaeguard import show_report
+
+    resumed = f", {summary.resumed} of them before an interruption" if summary.resumed else ""
+    click.echo(
+        f"{summary.images} images scored in {seconds:.1f} s{resumed}, {summary.anomalies} "
+        f"anomalous (p_value <= {summary.fpr:g}) -> {summary.output}"
+    )
+    if found:
+        show_report(found, console())
+        click.echo(f"what stands out -> {summary.output}.report.html")
+    if heatmaps and summary.anomalies:
+        click.echo(f"flagged images, each with its heatmap -> {heatmaps}")
+
+
+def _say_watched(images: tuple[str, ...]) -> None:
+    """Say what is watched, and what of it does not exist: it may come, or be a slip of the pen."""
+    for path in images:
+        if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (as typed, perhaps an absolute pattern)
+            say(f"note: nothing at {path!r} yet")
+    say(f"watching {', '.join(images)}; Ctrl-C ends it")
 
 
 def _say_round(summary: ScoreSummary) -> None:

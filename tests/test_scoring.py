@@ -15,7 +15,7 @@ from PIL import Image
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.image_set import ImageSet
 from vaeguard.inspection import DetectorInfo, Inspection
-from vaeguard.scoring import flag, fpr_note, score_files, score_set
+from vaeguard.scoring import flag, fpr_note, heatmap_path, score_files, score_set
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class FakeDetector:
         score = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255
         if self.broken:
             score[-1] = np.nan
-        return Inspection(score, np.float32(1) - score, {"kl": score * 2, "recon_error": score**2})
+        drawn = {"restored": images / np.float32(255), "heatmap": images[:, 0] / np.float32(255)} if pictures else {}
+        return Inspection(score, np.float32(1) - score, {"kl": score * 2, "recon_error": score**2}, **drawn)
 
 
 @pytest.fixture
@@ -120,6 +121,27 @@ def test_no_table_is_written_over_the_images_that_it_tells_of(tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"frames\.parquet' is one of the inputs"):
         score_files(FakeDetector(), [tmp_path / "frames.parquet"], tmp_path / "a.csv" / ".." / "frames.parquet")
     assert (tmp_path / "frames.parquet").read_bytes() == before
+
+
+def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "b")
+    score_files(FakeDetector(), ["..", "0.png"], tmp_path / "s.csv", fpr=0.1, heatmaps=tmp_path / "seen")
+    (drawn,) = (tmp_path / "seen").rglob("*.png")
+    assert drawn == tmp_path / "seen/_/b.png.png"
+    with Image.open(drawn) as image:
+        assert image.size[0] > 300
+    score_files(FakeDetector(), ["../b.png", "../z.png"], tmp_path / "t.csv", fpr=0.01)
+    assert not (tmp_path / "t.csv.job").exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc/x.png", "/etc/x.png", "a/../../x.png", "x" * 250, "new\nline.png"])
+def test_a_heatmap_lies_below_its_folder_whatever_the_image_is_called(name: str, tmp_path: Path) -> None:
+    path = heatmap_path(tmp_path, name)
+    assert path.resolve().is_relative_to(tmp_path.resolve())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
 
 
 @pytest.mark.parametrize("fpr", [0, 1, -0.1, 1.5, float("nan")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -18,6 +19,7 @@ from vaeguard.images import ImageRule
 from vaeguard.inputs import find_sources, read
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
+from vaeguard.pictures import draw_reconstructions
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.streams import map_ahead
 from vaeguard.tables import check_table_path, open_table, write_errors
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from vaeguard.streams import ImageBatch
 
 DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
+LONGEST_NAME = 200
 SHARD_FORMAT = 2
 """Raised when the same settings come to mean other rows."""
 
@@ -86,6 +89,7 @@ def score_files(
     fpr: float = DEFAULT_FPR,
     jobs: int | None = None,
     batch_size: int | None = None,
+    heatmaps: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
@@ -114,20 +118,24 @@ def score_files(
         Decoding threads; None chooses by the machine.
     batch_size : int or None
         Images inspected at a time; the scores do not depend on it. None takes 256, fewer of large images.
+    heatmaps : path or None
+        A folder: each flagged image is drawn there beside its restoration and heatmap, under its path, with `.png`.
     progress : callable or None
         Called with images done, images in all, a line of text.
 
     Raises
     ------
     UsageError
-        `fpr` or the suffix of `output` cannot work, `output` is one of the inputs, or these name no image or none that
-        the model takes.
+        `fpr` or the suffix of `output` cannot work, heatmaps are asked of a model of vectors, `output` is one of the
+        inputs, or these name no image or none that the model takes.
     VaeguardError
         The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
     started = time.perf_counter()
     check_fpr(fpr)
     check_table_path(output)
+    if heatmaps and detector.info.vectors:
+        raise UsageError("--heatmaps: the model takes vectors, of which there are no pictures; leave it out")
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     sources = find_sources(inputs, listed, vectors=detector.info.vectors)
     check_apart(output, (source.path for source in sources))
@@ -135,7 +143,7 @@ def score_files(
     pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
     with job_folder(output) as folder:
-        work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size)
+        work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
         try:
             shards = work.run(pieces, progress)
         finally:
@@ -170,12 +178,13 @@ class _Work:
     fpr: float
     jobs: int | None
     batch_size: int
+    heatmaps: str | Path | None
     resumed: int = 0
 
     def run(self, pieces: Sequence[Piece], progress: Progress | None) -> list[Shard]:
         """The shards of `pieces`, in order."""
         columns = table_columns(self.detector.info)
-        settings = json.dumps([SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns])
+        settings = json.dumps([SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns, str(self.heatmaps)])
         keys = [piece.key(settings) for piece in pieces]
         found = [read_shard(self.folder, key, self.suffix) for key in keys]
         missing = [(piece, key) for piece, key, shard in zip(pieces, keys, found, strict=True) if shard is None]
@@ -224,10 +233,21 @@ class _Work:
                 errors += batch.errors
                 columns = score_columns(batch.paths, inspection, self.fpr)
                 anomalies += int(np.count_nonzero(columns["anomaly"]))
+                if self.heatmaps:
+                    self._draw(batch, np.flatnonzero(columns["anomaly"]), Path(self.heatmaps))
                 table.write(columns)
                 report(table.rows + len(errors))
             images = table.rows
         return finish_shard(self.folder, key, path, images, anomalies, errors)
+
+    def _draw(self, batch: ImageBatch, rows: npt.NDArray[np.int64], folder: Path) -> None:
+        """Draw these images of the batch, which are looked at again: few are, and pictures take memory."""
+        if not len(rows):
+            return
+        images, names = batch.images[rows], [batch.paths[row] for row in rows]
+        inspection = self.detector.inspect(images, pictures=True)
+        for number, name in enumerate(names):
+            draw_reconstructions(heatmap_path(folder, name), images, inspection, [number], names)
 
 
 def score_set(
@@ -256,6 +276,15 @@ def score_set(
         _check_numbers(parts[-1], image_set.paths[start:stop])
         _report(progress, 0, total, stop)
     return concatenate(parts)
+
+
+def heatmap_path(folder: Path, name: str) -> Path:
+    """Where below `folder` the image that a table calls `name` is drawn, never outside of it."""
+    parts = ["_" if part == ".." else part for part in Path(name).parts if part != Path(name).anchor]
+    *above, last = parts
+    if len(last.encode("utf-8", "surrogateescape")) > LONGEST_NAME:  # no file may be called so with .png after it
+        last = hashlib.sha256(last.encode("utf-8", "surrogateescape")).hexdigest()
+    return folder.joinpath(*above, f"{last}.png")
 
 
 def table_columns(info: DetectorInfo) -> tuple[str, ...]:
