@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 @click.option("--normal-classes", metavar="LIST", help="Classes that are normal.  [default: those of the fit]")
 @click.option("-o", "--output", metavar="DIR", help="Folder for the report.  [default: evaluation-<data> in the run]")
 @fpr_option
+@click.option("--masks", metavar="DIR", help="Masks of the defects, <class>/<name>.png or ..._mask.png: also measure"
+              " how well heatmaps point at them.")  # fmt: skip
 @click.option("--generative", is_flag=True, help="Measure the model as a generative one instead: likelihood, samples,"
               " latent; on normal images only.")  # fmt: skip
 @click.option("--importance-samples", type=click.IntRange(min=1), default=IMPORTANCE_SAMPLES, show_default=True,
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
 @download_option
 @json_option
 def evaluate(
-    data: str, model: str | None, normal_classes: str | None, output: str | None, fpr: float, device: str,
-    data_dir: str | None, generative: bool, importance_samples: int, bound_images: int, download: bool,
+    data: str, model: str | None, normal_classes: str | None, output: str | None, fpr: float, masks: str | None,
+    device: str, data_dir: str | None, generative: bool, importance_samples: int, bound_images: int, download: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Measure how well a model tells anomalies from normal images.
@@ -66,10 +68,10 @@ def evaluate(
     from vaeguard import evaluate as evaluate_model
 
     if generative:
-        if typed("normal_classes", "fpr"):
+        if typed("normal_classes", "fpr", "masks"):
             raise UsageError(
-                "--generative looks at the normal classes of the fit and flags nothing; leave out --normal-classes and"
-                " --fpr"
+                "--generative looks at the normal classes of the fit and flags nothing; leave out --normal-classes,"
+                " --fpr and --masks"
             )
         _evaluate_generative(
             data, model, output, device, data_dir, importance_samples, bound_images, download=download, as_json=as_json
@@ -83,7 +85,7 @@ def evaluate(
     folder = _folder(output, path, f"evaluation-{images.name}")
     check_evaluation_folder(folder)
     with progress_bar("scoring") as progress:
-        evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, progress=progress)
+        evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, masks=masks, progress=progress)
     _show(write_evaluation(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
 
 

@@ -111,7 +111,11 @@ class FakeDetector:
 
     info: DetectorInfo = field(
         default_factory=lambda: DetectorInfo(
-            (1, 4, 4), ("recon_error",), ("cat", "dog", "fox"), ("cat", "dog"), {"calibration": {"images": 9}}
+            (1, 4, 4),
+            ("recon_error",),
+            ("cat", "dog", "fox"),
+            ("cat", "dog"),
+            {"calibration": {"images": 9}, "model": {"vectors": False}},
         )
     )
 

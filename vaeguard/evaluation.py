@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.classes import resolve_classes
+from vaeguard.defect_masks import PixelMetrics, measure_pixels
 from vaeguard.errors import UsageError
 from vaeguard.metrics import Metrics, Rate, measure, rate
 from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
@@ -86,6 +87,8 @@ class Evaluation:
         Realised share of normal and of anomalous images that are flagged.
     classes : tuple of ClassResult
         One per class that has images, in the order of the data.
+    pixels : PixelMetrics or None
+        How well the heatmaps point at the defects, where there are masks.
     note : str or None
         Why nothing can be flagged at this rate, if so.
     anomalous : bool (N,)
@@ -113,6 +116,7 @@ class Evaluation:
     false_alarm_rate: Rate
     detection_rate: Rate
     classes: tuple[ClassResult, ...]
+    pixels: PixelMetrics | None
     note: str | None
     anomalous: Bools
     labels: npt.NDArray[np.int64]
@@ -147,6 +151,7 @@ class Evaluation:
             "detection_rate": asdict(self.detection_rate),
             "metrics": [asdict(row) for row in self.metrics],
             "classes": [asdict(row) for row in self.classes],
+            "pixels": None if self.pixels is None else asdict(self.pixels),
             "note": self.note,
             "seconds": self.seconds,
         }
@@ -158,6 +163,7 @@ def evaluate(
     normal_classes: str | Sequence[str] | None = None,
     *,
     fpr: float = DEFAULT_FPR,
+    masks: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score labelled images and compare with the truth; classes are matched by name.
@@ -174,13 +180,15 @@ def evaluate(
         The classes that count as normal; None takes those of the model that the data has.
     fpr : float
         The false-alarm rate to flag at, in (0, 1).
+    masks : path or None
+        Folder of masks of the defects, see `defect_masks.measure_pixels`.
     progress : callable or None
         Called with images done, images in all, a line of text.
 
     Raises
     ------
     UsageError
-        The data has no labels, a class is unknown, or all or none of the images are normal.
+        The data has no labels, a class is unknown, all or none of the images are normal, or no image has a mask.
     VaeguardError
         A score is not a number.
     """
@@ -196,6 +204,7 @@ def evaluate(
     started = time.perf_counter()
     inspection = score_set(detector, image_set, progress=progress)
     seconds = time.perf_counter() - started
+    pixels = measure_pixels(detector, image_set, anomalous, masks) if masks else None
     flagged = flag(inspection.p_value, fpr)
     groups = groups_to_look_at(inspection, anomalous, fpr, _threshold(inspection, fpr))
     return Evaluation(
@@ -208,6 +217,7 @@ def evaluate(
         false_alarm_rate=rate(flagged[~anomalous]),
         detection_rate=rate(flagged[anomalous]),
         classes=tuple(_class_results(image_set, anomalous, inspection.score, flagged)),
+        pixels=pixels,
         note="; ".join(filter(None, (note, fpr_note(detector.info, fpr)))) or None,
         anomalous=anomalous,
         labels=image_set.labels,

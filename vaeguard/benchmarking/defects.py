@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
+from vaeguard.defect_masks import read_mask, scaled_mask
 from vaeguard.errors import RefusedError, VaeguardError
 from vaeguard.images import ImageRule, decode_image
 from vaeguard.named_sets import data_folder
@@ -77,7 +78,7 @@ def open_magnetic_tile(data_dir: str | Path | None, size: Size) -> DefectSet:
     for row in rows:
         path = folder / row["image"]
         images.append(decode_image(path, ImageRule(size, 1)))
-        masks.append(_read_mask(path.with_suffix(".png"), size))
+        masks.append(read_mask(path.with_suffix(".png"), size))
     kinds = tuple("" if row["class"] == "Free" else row["class"] for row in rows)
     return DefectSet("magnetic-tile", np.stack(images), np.stack(masks), kinds, tuple(row["group"] for row in rows))
 
@@ -149,14 +150,6 @@ def _read_groups(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _read_mask(path: Path, size: Size) -> Bools:
-    try:
-        with Image.open(path) as mask:
-            return _scaled(np.asarray(mask.convert("L")) > 127, size)
-    except (OSError, ValueError) as error:
-        raise RefusedError(f"mask {str(path)!r} cannot be read ({error}); get it again") from error
-
-
 def _read_boxes(path: Path, image: Path, size: Size) -> Bools:
     try:
         with Image.open(image) as picture:
@@ -166,12 +159,7 @@ def _read_boxes(path: Path, image: Path, size: Size) -> Bools:
             mask[top : bottom + 1, left : right + 1] = True
     except (OSError, ValueError) as error:
         raise RefusedError(f"boxes {str(path)!r} cannot be read ({error}); get the set again") from error
-    return _scaled(mask, size)
-
-
-def _scaled(mask: Bools, size: Size) -> Bools:
-    picture = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
-    return np.asarray(picture) > 0
+    return scaled_mask(mask, size)
 
 
 def _missing(name: str, path: Path) -> VaeguardError:

@@ -42,6 +42,11 @@ def _evaluation(report: Report) -> Iterable[RenderableType]:
     terms = sorted(report["metrics"][1:], key=lambda row: -row["roc_auc"])
     named = ", ".join(f"{row['name']} {row['roc_auc']:.3f}" for row in terms)
     yield f"ROC-AUC of each term by itself: {named}"
+    if pixels := report.get("pixels"):
+        yield (
+            f"heatmaps against {pixels['masks']} masks: ROC-AUC of the pixels {pixels['roc_auc']:.3f}, per-region"
+            f" overlap {pixels['pro']:.3f}"
+        )
     yield _classes(report)
 
 

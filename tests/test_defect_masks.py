@@ -1,0 +1,71 @@
+"""Masks beside test images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_evaluation import FakeDetector
+
+from vaeguard import RefusedError, UsageError
+from vaeguard.defect_masks import mask_path, measure_pixels, read_mask
+from vaeguard.evaluation import evaluate
+from vaeguard.image_set import ImageSet
+from vaeguard.inspection import Inspection
+
+
+class Bright(FakeDetector):
+    """Its heatmap is the image itself."""
+
+    def inspect(self, images, *, pictures=False):
+        plain = super().inspect(images)
+        heat = images[:, 0].astype(np.float32) if pictures else None
+        return Inspection(
+            plain.score, plain.p_value, plain.terms, images.astype(np.float32) if pictures else None, heat
+        )
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Eight images of 4x4, bright where their masks are; two cracks have masks by two names, the third has none."""
+    images = np.random.default_rng(0).integers(0, 90, (8, 1, 4, 4)).astype(np.uint8)
+    images[4:, 0, 1:3, 2] = 255
+    (tmp_path / "truth" / "crack").mkdir(parents=True)
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:6, 4:6] = 255
+    Image.fromarray(mask).save(tmp_path / "truth" / "crack" / "4.png")
+    Image.fromarray(mask // 255).save(tmp_path / "truth" / "crack" / "5_mask.png")
+    Image.fromarray(mask).save(tmp_path / "truth" / "crack" / "6_mask.png")
+    paths = [f"parts/{'crack' if i > 3 else 'cat'}/{i}.png" for i in range(8)]
+    labels = np.repeat([0, 1], 4)
+    return ImageSet("parts", images, labels, ("cat", "crack"), paths, "")
+
+
+def test_heatmaps_that_point_at_the_defects_are_told_from_others(parts, tmp_path):
+    found = evaluate(Bright(), parts, masks=tmp_path / "truth").pixels
+    assert (found.roc_auc, found.pro) == pytest.approx((1.0, 1.0), abs=1e-6)
+    assert (found.images, found.masks, found.without) == (7, 3, 1)
+    parts.images[...] = 255 - parts.images
+    worse = evaluate(Bright(), parts, masks=tmp_path / "truth").pixels
+    assert (worse.roc_auc, worse.pro) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+def test_without_masks_nothing_is_said_of_pixels(parts, tmp_path):
+    assert evaluate(Bright(), parts).to_dict()["pixels"] is None
+    with pytest.raises(UsageError, match=r"no mask of any anomalous image.*crack/4_mask\.png"):
+        measure_pixels(Bright(), parts, parts.labels == 1, tmp_path)
+
+
+def test_the_longest_path_that_fits_is_taken_and_never_the_image_itself(tmp_path):
+    (tmp_path / "parts" / "crack").mkdir(parents=True)
+    image = tmp_path / "parts" / "crack" / "1.png"
+    image.write_bytes(b"")
+    assert mask_path(tmp_path / "parts", str(image)) is None
+    (tmp_path / "1.png").write_bytes(b"")
+    assert mask_path(tmp_path, str(image)) == tmp_path / "1.png"
+
+
+def test_a_damaged_mask_is_named(tmp_path):
+    (tmp_path / "m.png").write_text("none")
+    with pytest.raises(RefusedError, match=r"m\.png.*get it again"):
+        read_mask(tmp_path / "m.png", (4, 4))
