@@ -14,7 +14,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation import evaluate, write_evaluation
 from vaeguard.image_set import ImageSet
 from vaeguard.inspection import DetectorInfo, Inspection
-from vaeguard.metrics import delong_interval, measure, rate
+from vaeguard.metrics import delong_interval, measure, share
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def test_one_image_of_a_kind_gives_no_interval_to_speak_of() -> None:
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_rate_has_the_interval_of_clopper_and_pearson(pair: tuple[int, int]) -> None:
     count, images = pair
-    found = rate(np.arange(images) < count)
+    found = share(np.arange(images) < count)
     assert (found.value, found.count, found.images) == (count / images, count, images)
     low = beta.ppf(0.025, count, images - count + 1) if count else 0.0
     high = beta.ppf(0.975, count + 1, images - count) if count < images else 1.0

@@ -12,7 +12,7 @@ import numpy as np
 from vaeguard.classes import resolve_classes
 from vaeguard.defect_masks import PixelMetrics, measure_pixels
 from vaeguard.errors import UsageError
-from vaeguard.metrics import Metrics, Rate, measure, rate
+from vaeguard.metrics import Metrics, Share, measure, share
 from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
 from vaeguard.reporting.gallery import sample
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
@@ -83,7 +83,7 @@ class Evaluation:
         The classes of the data that count as normal.
     metrics : tuple of Metrics
         The combined score first, then every term.
-    false_alarm_rate, detection_rate : Rate
+    false_alarm_rate, detection_rate : Share
         Realised share of normal and of anomalous images that are flagged.
     classes : tuple of ClassResult
         One per class that has images, in the order of the data.
@@ -113,8 +113,8 @@ class Evaluation:
     fpr: float
     normal_classes: tuple[str, ...]
     metrics: tuple[Metrics, ...]
-    false_alarm_rate: Rate
-    detection_rate: Rate
+    false_alarm_rate: Share
+    detection_rate: Share
     classes: tuple[ClassResult, ...]
     pixels: PixelMetrics | None
     note: str | None
@@ -214,8 +214,8 @@ def evaluate(
         metrics=tuple(
             measure(name, anomalous, scores) for name, scores in {"score": inspection.score, **inspection.terms}.items()
         ),
-        false_alarm_rate=rate(flagged[~anomalous]),
-        detection_rate=rate(flagged[anomalous]),
+        false_alarm_rate=share(flagged[~anomalous]),
+        detection_rate=share(flagged[anomalous]),
         classes=tuple(_class_results(image_set, anomalous, inspection.score, flagged)),
         pixels=pixels,
         note="; ".join(filter(None, (note, fpr_note(detector.info, fpr)))) or None,

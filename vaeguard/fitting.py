@@ -49,7 +49,7 @@ CROPS = (12_800, 2048)
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """A fit with every open choice settled: device, precision and threads are in `training`."""
 
     image_set: ImageSet
@@ -151,7 +151,7 @@ def fit(
     return detector
 
 
-def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> Plan:
+def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
@@ -173,7 +173,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         threads=training.threads or _threads(model),
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
-    return Plan(image_set, normal, model, training, split)
+    return FitPlan(image_set, normal, model, training, split)
 
 
 def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
@@ -193,7 +193,7 @@ def _threads(model: ModelSpec) -> int:
     return 1 if tiny else torch.get_num_threads()
 
 
-def _graph(plan: Plan) -> InferenceGraph:
+def _graph(plan: FitPlan) -> InferenceGraph:
     """The graph with fresh weights; vectors are standardised by the training rows only."""
     graph = InferenceGraph(
         VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
@@ -208,7 +208,7 @@ def _graph(plan: Plan) -> InferenceGraph:
     return graph
 
 
-def _examples(plan: Plan, graph: InferenceGraph) -> tuple[Examples, Examples]:
+def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]:
     """What is learned from, and what validates it."""
     targets = class_targets(plan.image_set, plan.normal)
     images = plan.image_set.images
@@ -230,7 +230,7 @@ def _digest(examples: Examples) -> str:
 
 
 def _train(
-    plan: Plan,
+    plan: FitPlan,
     examples: tuple[Examples, Examples],
     state: State,
     run: Path | None,
@@ -257,7 +257,7 @@ def _train(
 
 
 def _calibrated(
-    plan: Plan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
+    plan: FitPlan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
 ) -> tuple[TorchDetector, Floats]:
     """The detector, and the scores of the calibration images in their order."""
     state.vae.load_state_dict(state.best_weights)
@@ -298,7 +298,7 @@ def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[
     return np.stack([found[name] for name in detector.graph.combined_names], 1)
 
 
-def _record(plan: Plan, state: State) -> dict[str, Any]:
+def _record(plan: FitPlan, state: State) -> dict[str, Any]:
     sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
     packages = ("vaeguard", "torch", "numpy", "safetensors")
     return {

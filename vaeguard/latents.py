@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from vaeguard.graph import from_unit
-from vaeguard.objective import gaussian_kl
+from vaeguard.objective import ACTIVE_VARIANCE, gaussian_kl
 from vaeguard.patches import local_contrast, surrounded
-from vaeguard.training import ACTIVE_VARIANCE
 
 if TYPE_CHECKING:
     import numpy.typing as npt

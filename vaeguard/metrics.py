@@ -53,7 +53,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Rate:
+class Share:
     """A share of images with its exact 95% interval (Clopper and Pearson 1934): `count` of `images`."""
 
     value: float
@@ -140,21 +140,21 @@ def roc_auc_by_image(normal: Scores, spoilt: Scores) -> npt.NDArray[np.float64]:
     return shares
 
 
-def rate(flagged: Bools) -> Rate:
+def share(flagged: Bools) -> Share:
     """Return the share of true entries with its Clopper-Pearson interval."""
-    return rate_of(int(np.count_nonzero(flagged)), len(flagged))
+    return share_of(int(np.count_nonzero(flagged)), len(flagged))
 
 
-def rate_of(count: int, images: int) -> Rate:
+def share_of(count: int, images: int) -> Share:
     """Return the share that `count` of `images` are; of no images anything may be."""
     from scipy.special import betaincinv  # much lighter than scipy.stats
 
     if not images:
-        return Rate(0.0, 0.0, 1.0, 0, 0)
+        return Share(0.0, 0.0, 1.0, 0, 0)
     tail = (1 - CONFIDENCE) / 2
     low = float(betaincinv(count, images - count + 1, tail)) if count else 0.0
     high = float(betaincinv(count + 1, images - count, 1 - tail)) if count < images else 1.0
-    return Rate(count / images, low, high, count, images)
+    return Share(count / images, low, high, count, images)
 
 
 def pixel_roc_auc(masks: Sequence[Bools], heatmaps: Sequence[Scores]) -> float:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from vaeguard.spec import TrainSpec
 
 
+ACTIVE_VARIANCE = 0.01
+"""A latent unit counts as active if its posterior mean varies by more than this (Burda et al., 2016, section 5.2)."""
+
+
 def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tensor:
     """KL(q(z|x) ‖ N(prior_mean, 1)) of every latent unit, nats, shape (N, latent).
 

@@ -51,7 +51,7 @@ def pick_examples(scores: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.in
 
 def draw_reconstructions(
     path: str | Path,
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     inspection: Inspection,
     indices: Sequence[int] | npt.NDArray[np.integer],
     paths: Sequence[str],
@@ -64,7 +64,7 @@ def draw_reconstructions(
     ----------
     path : path
         The PNG file.
-    images : uint8 (N, C, H, W)
+    images : uint8 (N, C, H, W), or floats in [0, 1]
         The inputs.
     inspection : Inspection
         Of these images, with pictures.

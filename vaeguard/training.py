@@ -17,7 +17,7 @@ from vaeguard.augment import add_noise, augment
 from vaeguard.balance import balanced_draws, balanced_weights
 from vaeguard.errors import VaeguardError
 from vaeguard.graph import between_levels, from_unit, to_unit
-from vaeguard.objective import Losses, losses, objective
+from vaeguard.objective import ACTIVE_VARIANCE, Losses, losses, objective
 from vaeguard.patches import local_contrast, random_windows
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from vaeguard.models import VAE
     from vaeguard.progress import Progress
     from vaeguard.spec import TrainSpec
-
-ACTIVE_VARIANCE = 0.01
-"""A latent unit counts as active if its posterior mean varies by more than this (Burda et al., 2016, section 5.2)."""
-
 
 EPOCHS, STEPS = 15, (2000, 6000)
 """By default so many epochs, but at least and at most so many steps.

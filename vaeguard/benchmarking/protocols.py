@@ -60,7 +60,7 @@ CaseTasks = Callable[[int], ImageTask | TableTask]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class BenchmarkPlan:
     """Everything that a benchmark is going to measure.
 
     Attributes
@@ -91,7 +91,7 @@ class Case:
     split_by_seed: bool = False
 
 
-def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Plan:
+def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> BenchmarkPlan:
     """Open the data and lay out the cells.
 
     Raises
@@ -113,7 +113,7 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Pla
     others = published_tables(spec.data_dir) if spec.name == "tables" else []
     others += [row for name in names for row in published(spec.name, name)]
     jobs = tuple(_jobs(spec, cases, model, training))
-    return Plan(jobs, tuple(skipped), tuple(others), PROTOCOLS[spec.name])
+    return BenchmarkPlan(jobs, tuple(skipped), tuple(others), PROTOCOLS[spec.name])
 
 
 def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: TrainSpec) -> Iterator[Job]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.aggregate import Row
     from vaeguard.benchmarking.cells import Result
-    from vaeguard.benchmarking.protocols import Plan
+    from vaeguard.benchmarking.protocols import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
 REPORT_MD = "report.md"
@@ -32,7 +32,7 @@ class BenchmarkReport:
     ----------
     spec : BenchmarkSpec
         What was to be measured.
-    plan : Plan
+    plan : BenchmarkPlan
         The cells that there are to be, what is missing, and what others published.
     cells : list of dict
         The finished cells, in the order of the plan.
@@ -43,7 +43,7 @@ class BenchmarkReport:
     """
 
     spec: BenchmarkSpec
-    plan: Plan
+    plan: BenchmarkPlan
     cells: list[Result]
     failures: dict[str, str]
     command: str = ""

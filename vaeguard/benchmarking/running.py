@@ -16,7 +16,7 @@ from vaeguard.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from vaeguard.benchmarking.cells import Job, Result
-    from vaeguard.benchmarking.protocols import Plan
+    from vaeguard.benchmarking.protocols import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
     from vaeguard.progress import Progress
 
@@ -76,7 +76,7 @@ def benchmark(
 class _Run:
     """A benchmark on its way: what is finished and what failed."""
 
-    def __init__(self, spec: BenchmarkSpec, plan: Plan, folder: Path, command: str) -> None:
+    def __init__(self, spec: BenchmarkSpec, plan: BenchmarkPlan, folder: Path, command: str) -> None:
         self.spec, self.plan, self.folder, self.command = spec, plan, folder, command
         kept = {job: read_cell(job, folder) for job in plan.jobs}
         self.found: dict[Job, Result] = {job: cell for job, cell in kept.items() if cell is not None}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.false_alarms import expected_interval
-from vaeguard.metrics import rate
+from vaeguard.metrics import share
 from vaeguard.reporting.distributions import curves, histogram, thresholds
 from vaeguard.reporting.gallery import gallery, group
 from vaeguard.reporting.report_file import heading
@@ -52,7 +52,7 @@ def evaluation_report(evaluation: Evaluation, command: str = "") -> Report:
 def _realised(evaluation: Evaluation, stated: float) -> Report:
     """The false-alarm rate that came of a stated one, and what it should be."""
     flagged = flag(evaluation.inspection.p_value[~evaluation.anomalous], stated)
-    return {"stated": stated, **asdict(rate(flagged)), "expected": _expected(evaluation, stated)}
+    return {"stated": stated, **asdict(share(flagged)), "expected": _expected(evaluation, stated)}
 
 
 def _expected(evaluation: Evaluation, stated: float) -> Report | None:

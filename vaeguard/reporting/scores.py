@@ -15,7 +15,7 @@ from vaeguard.errors import RefusedError
 from vaeguard.images import ImageRule
 from vaeguard.inputs import find_sources, pick
 from vaeguard.inspection import concatenate
-from vaeguard.metrics import rate_of
+from vaeguard.metrics import share_of
 from vaeguard.reporting.distributions import histogram
 from vaeguard.reporting.gallery import GROUP, Group, Sample, gallery
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
@@ -102,7 +102,7 @@ def _report(
         "images": summary.images,
         "fpr": summary.fpr,
         "threshold": tally.threshold,
-        "anomalies": asdict(rate_of(summary.anomalies, summary.images)),
+        "anomalies": asdict(share_of(summary.anomalies, summary.images)),
         "note": summary.note,
         "seconds": summary.seconds,
         "histogram": _histogram(tally, detector, model),
@@ -170,7 +170,7 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Report:
     """
     if not images:
         return {"normal_share": None, "low": None, "high": None, "warning": None}
-    found = rate_of(upper_half, images)
+    found = share_of(upper_half, images)
     middle = middle_width(calibration)
     low = found.value - math.hypot(found.value - found.low, middle)
     high = found.value + math.hypot(found.high - found.value, middle)
