@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
@@ -131,6 +132,8 @@ def test_globs_and_lists_of_files(tmp_path, monkeypatch):
         find_sources([str(tmp_path / "*.tif")])
     (tmp_path / "list").write_bytes(b"a.png\r\n\nmissing \xff.png\n")
     assert read_list(str(tmp_path / "list")) == ["a.png", "missing \udcff.png"]
+    (tmp_path / "list").write_bytes(codecs.BOM_UTF8 + b"a.png\r\nb.png\r\n")
+    assert read_list(str(tmp_path / "list")) == ["a.png", "b.png"]
     (tmp_path / "list").write_bytes(b"with\nnewline.png\0b.png\0")
     assert read_list(str(tmp_path / "list")) == ["with\nnewline.png", "b.png"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x.png\n")))
