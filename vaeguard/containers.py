@@ -165,9 +165,9 @@ def _rows_of(path: Path) -> Iterator[_Rows | npt.NDArray[Any]]:
 
 
 def _member(archive: zipfile.ZipFile, path: Path) -> str:
-    """Name of the array of images in an `.npz`."""
+    """Name of the array of images in an `.npz`, of several parts the one to test on."""
     names = [name.removesuffix(".npy") for name in archive.namelist()]
-    key = image_key(names)
+    key = image_key(names, "test") or image_key(names, "train")
     if key is None:
         raise RefusedError(
             f"{str(path)!r} has no array of images (its arrays: {', '.join(names) or 'none'}); name it 'images'"
@@ -175,12 +175,16 @@ def _member(archive: zipfile.ZipFile, path: Path) -> str:
     return f"{key}.npy"
 
 
-def _numpy_rows(file: IO[bytes], path: Path) -> _Rows:
+def _numpy_rows(file: IO[bytes], path: Path) -> _Rows | npt.NDArray[Any]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    if fortran or dtype.hasobject or not shape:
-        raise RefusedError(f"{str(path)!r} holds an array of objects or in another order; save plain C-ordered numbers")
+    if dtype.hasobject or not shape:
+        raise RefusedError(f"{str(path)!r} holds Python objects or a single number; save plain arrays of numbers")
+    if fortran:
+        # Each image is scattered over the whole file, so that it cannot be read in parts.
+        array: npt.NDArray[Any] = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
+        return array
     return _Rows(file, file.tell(), shape, dtype)
 
 
