@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vaeguard.streams import ImageBatch
 
 DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
-SHARD_FORMAT = 2
+SHARD_FORMAT = 3
 """Raised when the same settings come to mean other rows."""
 
 
