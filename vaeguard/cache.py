@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
 
-_VERSION = 1  # raise when the rules of images.py change what the same file decodes to
+_VERSION = 2  # raise when the rules of images.py change what the same file decodes to
 _STALE_SECONDS = 86_400
 _BATCH_BYTES = 32 * 2**20
 
