@@ -218,6 +218,7 @@ def test_a_file_without_permission_is_listed(home):
         (("benchmark", "one-class", "--fit", "guided"), 2, ["--fit", "unlabelled"]),
         (("benchmark", "ood", "--data", "mnist:notmnist", "--data-dir", "empty"), 1, ["notmnist", "--data-dir"]),
         (("benchmark", "tables", "--spec", "latent.toml", "-o", "t"), 2, ["--spec"]),
+        (("unpack", "./digits"), 2, ["./digits", "folder", "named set"]),
         (("nonsense",), 2, ["nonsense"]),
     ],
 )

@@ -16,7 +16,7 @@ from vaeguard.packed import from_array, open_arrays, open_idx, open_named
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
 
-__all__ = ["ImageSet", "find_sets", "from_array", "list_images", "open_images", "write_images"]
+__all__ = ["ImageSet", "find_sets", "from_array", "list_images", "open_images", "open_packed", "write_images"]
 
 
 def open_images(
@@ -63,6 +63,30 @@ def open_images(
         f"{str(path)!r} is no data set; give a folder of images, an IDX file of images, an .npz, an .npy "
         f"or one of {_names()}"
     )
+
+
+def open_packed(
+    data: str | Path,
+    *,
+    split: Literal["train", "test"] = "train",
+    data_dir: str | Path | None = None,
+    download: bool = False,
+) -> ImageSet:
+    """Open a set that is no folder of image files, as `open_images` does.
+
+    Raises
+    ------
+    UsageError
+        It is such a folder, or as `open_images`.
+    VaeguardError, RefusedError
+        As `open_images`.
+    """
+    path = Path(data)
+    if data not in NAMES and path.is_dir() and not (find_idx(path, "train") or find_idx(path, "test")):
+        raise UsageError(
+            f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz or an .npy"
+        )
+    return open_images(data, split=split, data_dir=data_dir, download=download)
 
 
 def _no_such_data(data: str) -> UsageError:
