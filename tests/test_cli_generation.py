@@ -38,6 +38,9 @@ def test_samples_are_drawn_and_repeat(home):
         assert done.returncode == 0, done.stderr
     assert picture(home, "a.png") == picture(home, "b.png")
     assert len({picture(home, name)[0] for name in ("a.png", "c.png", "d.png", "e.png")}) == 4
+    wrong = run(home, "sample", "-m", "plain", "--seed", "-1")
+    assert wrong.returncode == 2
+    assert "'--seed': -1" in wrong.stderr
 
 
 def test_walks_and_squares(home):
