@@ -235,17 +235,20 @@ def _lines(what: str) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def no_empty_run(run: Path) -> Iterator[None]:
-    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on."""
+def no_empty_run(run: Path | None) -> Iterator[None]:
+    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on.
+
+    None is the folder of a fit that does not have one yet.
+    """
     try:
         yield
-    except KeyboardInterrupt:
-        if any(run.glob("checkpoint.*")):
-            say(f"go on with the same command and --resume -o {run}")
+    except BaseException as error:
+        if run:
+            if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
+                say(f"go on with the same command and --resume -o {run}")
+            with contextlib.suppress(OSError):
+                run.rmdir()  # fails unless it is empty
         raise
-    finally:
-        with contextlib.suppress(OSError):
-            run.rmdir()  # fails unless it is empty
 
 
 def say_unreadable(errors: Sequence[tuple[str, str]]) -> None:

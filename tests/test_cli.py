@@ -236,6 +236,13 @@ def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code
     assert_complains(run(home, *arguments), code, *words)
 
 
+def test_a_fit_that_cannot_read_leaves_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for data in ("nosuch", "empty"):
+        assert_complains(run(tmp_path, "fit", data, "-o", "run"), 2, data)
+        assert not (tmp_path / "run").exists()
+
+
 def test_interrupted_fit_resumes(home):
     import signal
     import time
