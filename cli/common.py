@@ -259,6 +259,12 @@ def say_unreadable(errors: Sequence[tuple[str, str]]) -> None:
         say(f"... and {len(errors) - 10} more")
 
 
+def say_note(images: ImageSet) -> None:
+    """Tell on stderr what else there is to know of how images were read."""
+    if images.note:
+        say(f"note: {images.note}")
+
+
 def as_objects(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     """Unreadable inputs as JSON objects."""
     return [{"path": path, "error": reason} for path, reason in errors]

@@ -23,6 +23,7 @@ from .common import (
     progress_bar,
     read_specs,
     say,
+    say_note,
     say_unreadable,
     spec_options,
     warnings_on_stderr,
@@ -97,6 +98,7 @@ def fit(
                 data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
             )
     say_unreadable(images.errors)
+    say_note(images)
     run = run or new_run(images, model)
     if resume and not any(run.glob("checkpoint.*")):
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")

@@ -243,6 +243,19 @@ def test_a_fit_that_cannot_read_leaves_no_folder(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+def test_a_fit_says_that_images_were_shrunk(tmp_path):
+    for number in range(20):
+        image = Image.fromarray(np.random.default_rng(number).integers(0, 255, (160, 8), dtype=np.uint8))
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        image.save(tmp_path / "parts" / f"{number}.png")
+    settings = ("--model", "mlp", "--hidden", "8", "--epochs", "1", "--json")
+    fitted = run(tmp_path, "fit", "parts", *settings, "-o", "run")
+    assert "160x8" in fitted.stderr
+    assert "--size" in fitted.stderr
+    assert isinstance(json.loads(fitted.stdout), dict)
+    assert "160x8" not in run(tmp_path, "fit", "parts", "--size", "128x6", *settings, "-o", "other").stderr
+
+
 def test_interrupted_fit_resumes(home):
     import signal
     import time

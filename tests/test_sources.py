@@ -345,6 +345,16 @@ def test_the_shape_of_a_folder(tmp_path, sizes, rule, shape):
     assert open_images(tmp_path, rule=rule).images.shape[1:] == shape
 
 
+def test_images_that_were_shrunk_unasked_are_told_of_with_their_own_size(tmp_path):
+    for name, size in (("large", (300, 600)), ("fits", (128, 64)), ("small", (6, 8))):
+        png(tmp_path / name / "a" / "1.png", size=size)
+    for _ in range(2):  # the second time from the cache
+        note = open_images(tmp_path / "large").note
+        assert all(part in note for part in ("300x600", "64x128", "--size", "--preset patches", "large"))
+    assert open_images(tmp_path / "large", rule=ImageRule((128, 128))).note is None
+    assert open_images(tmp_path / "fits").note is open_images(tmp_path / "small").note is None
+
+
 def test_one_colour_file_makes_a_folder_coloured(tmp_path):
     png(tmp_path / "1.png")
     png(tmp_path / "2.png", channels=3)

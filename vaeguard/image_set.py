@@ -44,6 +44,8 @@ class ImageSet:
         SHA-256 (hex) over the content.
     errors : tuple of (path, reason)
         Inputs that could not be read; they are not among the images.
+    note : str or None
+        What else to know of how they were read, in one sentence.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ImageSet:
     paths: Sequence[str]
     fingerprint: str
     errors: tuple[tuple[str, str], ...] = ()
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)
