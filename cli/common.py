@@ -279,17 +279,26 @@ def complain_of_unreadable(errors: Sequence[tuple[str, str]], where: str) -> Non
         raise InputsSkippedError(f"done, but {files} could not be read; {where}")
 
 
-def open_test_images(data: str, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
+def open_test_images(data: str | None, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
     """Open the test part of `data` in the shape that the model takes, and say what could not be read."""
     return open_images_for(data, detector, data_dir, split="test", download=download)
 
 
 def open_images_for(
-    data: str, detector: Detector, data_dir: str | None, *, split: Literal["train", "test"], download: bool
+    data: str | None, detector: Detector, data_dir: str | None, *, split: Literal["train", "test"], download: bool
 ) -> ImageSet:
-    """Open a part of `data` in the shape that the model takes, and say what could not be read."""
-    from vaeguard import ImageRule, open_images
+    """Open a part of `data` in the shape that the model takes, and say what could not be read.
 
+    None is the named set that the model was fitted on.
+
+    Raises
+    ------
+    UsageError
+        As `open_images`; or `data` is None, and the model was fitted on no named set.
+    """
+    from vaeguard import ImageRule, data_of_fit, open_images
+
+    data = data_of_fit(detector.info.record) if data is None else data
     channels, height, width = detector.info.image_shape
     rule = ImageRule((height, width), channels)
     with progress_bar("reading") as progress:

@@ -159,6 +159,22 @@ def test_an_embedding_is_drawn_beside_its_table(home):
     np.testing.assert_allclose(spread, np.ptp(PCA(2).fit_transform(means), 0), atol=0.01)
 
 
+def test_without_data_it_is_the_named_set_of_the_fit(home):
+    for number in range(24):
+        (home / "parts").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(home / "parts" / f"{number}.png")
+    fitted = run(home, "fit", "parts", "--epochs", "1", "--hidden", "8", "-o", "of-parts")
+    assert fitted.returncode == 0, fitted.stderr
+    for command in (("evaluate",), ("evaluate", "--generative"), ("reconstruct",), ("embed",)):
+        asked = run(home, *command, "-m", "of-parts")
+        assert asked.returncode == 2, command
+        assert "DATA is missing, and the model was fitted on 'parts'" in asked.stderr
+    done = run(home, "embed", "-m", "plain", "-o", "bare.csv")
+    assert done.returncode == 0, done.stderr
+    assert "data: digits, 596 images" in done.stderr
+
+
 def test_reconstructions_come_in_the_order_of_a_term(home):
     scores = run(home, "score", "digits", "-m", "plain", "-o", "by.csv", "--no-report")
     assert scores.returncode == 0, scores.stderr
