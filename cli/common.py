@@ -236,17 +236,20 @@ def _lines(what: str) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def no_empty_run(run: Path) -> Iterator[None]:
-    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on."""
+def no_empty_run(run: Path | None) -> Iterator[None]:
+    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on.
+
+    None is the folder of a fit that does not have one yet.
+    """
     try:
         yield
-    except KeyboardInterrupt:
-        if any(run.glob("checkpoint.*")):
-            say(f"go on with the same command and --resume -o {run}")
+    except BaseException as error:
+        if run:
+            if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
+                say(f"go on with the same command and --resume -o {run}")
+            with contextlib.suppress(OSError):
+                run.rmdir()  # fails unless it is empty
         raise
-    finally:
-        with contextlib.suppress(OSError):
-            run.rmdir()  # fails unless it is empty
 
 
 def say_unreadable(errors: Sequence[tuple[str, str]]) -> None:
@@ -255,6 +258,12 @@ def say_unreadable(errors: Sequence[tuple[str, str]]) -> None:
         say(f"not read: {path!r}: {reason}")
     if len(errors) > 10:
         say(f"... and {len(errors) - 10} more")
+
+
+def say_note(images: ImageSet) -> None:
+    """Tell on stderr what else there is to know of how images were read."""
+    if images.note:
+        say(f"note: {images.note}")
 
 
 def as_objects(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -271,17 +280,26 @@ def complain_of_unreadable(errors: Sequence[tuple[str, str]], where: str) -> Non
         raise InputsSkippedError(f"done, but {files} could not be read; {where}")
 
 
-def open_test_images(data: str, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
+def open_test_images(data: str | None, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
     """Open the test part of `data` in the shape that the model takes, and say what could not be read."""
     return open_images_for(data, detector, data_dir, split="test", download=download)
 
 
 def open_images_for(
-    data: str, detector: Detector, data_dir: str | None, *, split: Literal["train", "test"], download: bool
+    data: str | None, detector: Detector, data_dir: str | None, *, split: Literal["train", "test"], download: bool
 ) -> ImageSet:
-    """Open a part of `data` in the shape that the model takes, and say what could not be read."""
-    from vaeguard import ImageRule, open_images
+    """Open a part of `data` in the shape that the model takes, and say what could not be read.
 
+    None is the named set that the model was fitted on.
+
+    Raises
+    ------
+    UsageError
+        As `open_images`; or `data` is None, and the model was fitted on no named set.
+    """
+    from vaeguard import ImageRule, data_of_fit, open_images
+
+    data = data_of_fit(detector.info.record) if data is None else data
     channels, height, width = detector.info.image_shape
     rule = ImageRule((height, width), channels)
     with progress_bar("reading") as progress:

@@ -24,7 +24,7 @@ from .common import (
 
 
 @click.command()
-@click.argument("data", default="digits")
+@click.argument("data", required=False)
 @model_option
 @click.option("-o", "--output", default="latents.parquet", show_default=True, help="Table: .parquet, .csv or .jsonl.")
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True,
@@ -36,10 +36,13 @@ from .common import (
 @download_option
 @json_option
 def embed(
-    data: str, model: str | None, output: str, split: Literal["train", "test"], plot: str | None, device: str,
+    data: str | None, model: str | None, output: str, split: Literal["train", "test"], plot: str | None, device: str,
     data_dir: str | None, *, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the latent of every image of DATA: mean and log-variance of each unit, and the class, where known."""
+    """Write the latent of every image of DATA: mean and log-variance of each unit, and the class, where known.
+
+    Without DATA it is the named set that the model was fitted on.
+    """
     from vaeguard import check_place, check_table_path, embeddings, remove_report, write_embedding_report, write_table
 
     check_table_path(output)

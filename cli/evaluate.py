@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", default="digits")
+@click.argument("data", required=False)
 @model_option
 @click.option("--normal-classes", metavar="LIST", help="Classes that are normal.  [default: those of the fit]")
 @click.option("-o", "--output", metavar="DIR", help="Folder for the report.  [default: evaluation-<data> in the run]")
@@ -51,13 +51,14 @@ if TYPE_CHECKING:
 @download_option
 @json_option
 def evaluate(
-    data: str, model: str | None, normal_classes: str | None, output: str | None, fpr: float, masks: str | None,
+    data: str | None, model: str | None, normal_classes: str | None, output: str | None, fpr: float, masks: str | None,
     device: str, data_dir: str | None, generative: bool, importance_samples: int, bound_images: int, download: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Measure how well a model tells anomalies from normal images.
 
-    DATA is a labelled set as for fit; of a named set the official test part is taken. Says how good the score is and
+    DATA is a labelled set as for fit; of a named set the official test part is taken. Without DATA it is the named set
+    that the model was fitted on. Says how good the score is and
     writes report.html: ROC-AUC with its 95 % interval, precision and recall, the realised false-alarm rate, every term
     beside the score, every class, and the images that tell most.
 
@@ -90,7 +91,7 @@ def evaluate(
 
 
 def _evaluate_generative(
-    data: str, model: str | None, output: str | None, device: str, data_dir: str | None, samples: int,
+    data: str | None, model: str | None, output: str | None, device: str, data_dir: str | None, samples: int,
     count: int, *, download: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from vaeguard import check_place, evaluate_generative, write_generative

@@ -23,6 +23,7 @@ from .common import (
     progress_bar,
     read_specs,
     say,
+    say_note,
     say_unreadable,
     spec_options,
     warnings_on_stderr,
@@ -86,16 +87,19 @@ def fit(
 
     if resume and not output:
         raise UsageError("--resume needs -o RUN, the folder of the interrupted fit")
-    if output:
-        prepare_run(Path(output), resume=resume)
-    model, training = read_specs(preset_name, spec_file, settings)
-    rule = ImageRule(size, int(channels) if channels else None)
-    with progress_bar("reading") as progress:
-        images = open_images(
-            data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
-        )
+    run = Path(output) if output else None
+    with no_empty_run(run):
+        if run:
+            prepare_run(run, resume=resume)
+        model, training = read_specs(preset_name, spec_file, settings)
+        rule = ImageRule(size, int(channels) if channels else None)
+        with progress_bar("reading") as progress:
+            images = open_images(
+                data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
+            )
     say_unreadable(images.errors)
-    run = Path(output) if output else new_run(images, model)
+    say_note(images)
+    run = run or new_run(images, model)
     if resume and not any(run.glob("checkpoint.*")):
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")
     depth, height, width = images.images.shape[1:]

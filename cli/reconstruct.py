@@ -20,7 +20,7 @@ from .common import (
 
 
 @click.command()
-@click.argument("data", default="digits")
+@click.argument("data", required=False)
 @model_option
 @click.option("-o", "--output", default="reconstructions.png", show_default=True, help="Picture to write.")
 @click.option("-n", "count", type=click.IntRange(1, 20), default=4, show_default=True, help="Images of each kind.")
@@ -31,10 +31,13 @@ from .common import (
 @download_option
 @json_option
 def reconstruct(
-    data: str, model: str | None, output: str, count: int, by: str, device: str, data_dir: str | None, download: bool,
-    as_json: bool,
+    data: str | None, model: str | None, output: str, count: int, by: str, device: str, data_dir: str | None,
+    download: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Draw input, restoration and heatmap of the least, the middling and the most anomalous images of DATA."""
+    """Draw input, restoration and heatmap of the least, the middling and the most anomalous images of DATA.
+
+    Without DATA it is the named set that the model was fitted on.
+    """
     from vaeguard import UsageError, draw_reconstructions, load, pick_examples, score_set
 
     check_picture(output)

@@ -16,7 +16,9 @@ from .common import check_picture, device_option, find_model, json_option, model
 @click.option("--temperature", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
               help="Spread of the latents: below 1 more typical images, above 1 more varied ones.")  # fmt: skip
 @click.option("--aggregate", is_flag=True, help="Draw around the latents of calibration images, not from the prior.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same images.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed draws the same images."
+)
 @click.option("-o", "--output", default="samples.png", show_default=True, help="Picture to write.")
 @device_option
 @json_option

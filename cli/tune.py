@@ -24,6 +24,7 @@ from .common import (
     progress_bar,
     read_specs,
     say,
+    say_note,
     say_unreadable,
     warnings_on_stderr,
 )
@@ -95,6 +96,7 @@ def tune(
     with progress_bar("reading") as progress:
         images = open_images(data, split="train", rule=rule, data_dir=data_dir, download=download, progress=progress)
     say_unreadable(images.errors)
+    say_note(images)
     folder = Path(output) if output else Path("tuning") / images.name
     say(f"data: {images.name}, {len(images.images)} images; folder of the search: {folder}")
     try:

@@ -19,11 +19,11 @@ from .common import data_dir_option, download_option, json_option, print_json
 def unpack(data: str, split: str, output: str | None, data_dir: str | None, download: bool, as_json: bool) -> None:
     """Write a data set as PNG files in class folders.
 
-    DATA is a named set, an IDX file, an .npz or an .npy.
+    DATA is a named set, an IDX file or a folder of them, an .npz or an .npy.
     """
-    from vaeguard import open_images, write_images
+    from vaeguard import open_packed, write_images
 
-    images = open_images(data, split="train" if split == "train" else "test", data_dir=data_dir, download=download)
+    images = open_packed(data, split="train" if split == "train" else "test", data_dir=data_dir, download=download)
     folder = output or f"{images.name}-{split}"
     write_images(images, folder)
     if as_json:

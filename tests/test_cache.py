@@ -130,6 +130,21 @@ def test_only_whole_entries_appear_and_old_remains_are_swept(folder, own, monkey
     assert sorted(path.name for path in own.iterdir()) == [young.name, "other.npy"]
 
 
+def test_entries_that_were_not_used_for_thirty_days_go_when_one_is_built(folder, own):
+    sizes = [ImageRule((side, side), 1) for side in (3, 4, 5)]
+    keys = [open_folder(folder, rule).key for rule in sizes]
+    (own / "vaeguard-notes.json").write_text("mine")
+    month = 30 * 86_400
+    for path in own.iterdir():
+        age = month - 3600 if keys[2] in path.name else month + 3600
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert open_folder(folder, sizes[1]).key == keys[1]  # used again, and nothing built
+    assert len(list(own.iterdir())) == 7
+    keys[0] = open_folder(folder).key
+    kept = [f"vaeguard-{key}{suffix}" for key in keys for suffix in (".npy", ".json")]
+    assert sorted(path.name for path in own.iterdir()) == sorted([*kept, "vaeguard-notes.json"])
+
+
 def test_progress_counts_recognising_and_decoding(folder):
     seen = []
     decode_folder(folder, sorted(os.listdir(folder)), RULE, resolve, progress=lambda *each: seen.append(each))

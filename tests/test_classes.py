@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vaeguard.classes import parse_classes, resolve_classes
 from vaeguard.errors import UsageError
+from vaeguard.image_set import ImageSet
+from vaeguard.split import normal_numbers
 
 DIGITS = tuple("0123456789")
 
@@ -79,9 +82,15 @@ def test_classes_are_given_as_text_or_one_by_one():
     for given_as in ("0-2", ["0", "1", "2"], [0, 1, 2], range(3)):
         assert resolve_classes(given_as, DIGITS) == (0, 1, 2)
     assert resolve_classes(["a,b"], ("a,b", "c")) == (0,)
-    assert resolve_classes(["good"], ("good",)) == (0,)
+    assert resolve_classes(["good"], ("good",), must_leave_anomalies=True) == (0,)
     for wrong in ("0-9", range(10)):
         with pytest.raises(UsageError, match="every class"):
-            resolve_classes(wrong, DIGITS)
+            resolve_classes(wrong, DIGITS, must_leave_anomalies=True)
+        assert resolve_classes(wrong, DIGITS) == tuple(range(10))
     with pytest.raises(UsageError, match="no class"):
         resolve_classes([], DIGITS)
+
+
+def test_a_fit_may_take_every_class_as_normal():
+    images = ImageSet("x", np.zeros((4, 1, 2, 2), np.uint8), np.arange(4) % 2, ("good_a", "good_b"), [""] * 4, "")
+    assert normal_numbers(images, "good_a,good_b") == normal_numbers(images, ["good_b", "good_a"]) == (0, 1)

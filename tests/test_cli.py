@@ -207,17 +207,17 @@ def test_a_file_without_permission_is_listed(home):
         (("fit", "sizes"), 2, ["--size"]),
         (("fit", "--normal-classes", "0-12"), 2, ["12", "0"]),
         (("fit", "--normal-classes", ""), 2, ["--normal-classes"]),
-        (("fit", "--normal-classes", "0-9"), 2, ["every class", "0-9"]),
         (("fit", "--learning-rate", "-1"), 2, ["--learning-rate"]),
         (("fit", "--epochs", "many"), 2, ["--epochs"]),
         (("fit", "--hidden", "4,x"), 2, ["--hidden"]),
         (("fit", "--spec", "bad.toml"), 2, ["latnet", "latent"]),
         (("fit", "--resume"), 2, ["-o"]),
-        (("evaluate", "--normal-classes", "0-9"), 2, ["0-9"]),
+        (("evaluate", "--normal-classes", "0-9"), 2, ["every class", "0-9"]),
         (("evaluate", "flat"), 2, ["flat"]),
         (("benchmark", "one-class", "--fit", "guided"), 2, ["--fit", "unlabelled"]),
         (("benchmark", "ood", "--data", "mnist:notmnist", "--data-dir", "empty"), 1, ["notmnist", "--data-dir"]),
         (("benchmark", "tables", "--spec", "latent.toml", "-o", "t"), 2, ["--spec"]),
+        (("unpack", "./digits"), 2, ["./digits", "folder", "named set"]),
         (("nonsense",), 2, ["nonsense"]),
     ],
 )
@@ -234,6 +234,26 @@ def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code
         for i, size in enumerate(sizes):
             Image.new("L", (size, size)).save(home / folder / f"{i}.png")
     assert_complains(run(home, *arguments), code, *words)
+
+
+def test_a_fit_that_cannot_read_leaves_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for data in ("nosuch", "empty"):
+        assert_complains(run(tmp_path, "fit", data, "-o", "run"), 2, data)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_fit_says_that_images_were_shrunk(tmp_path):
+    for number in range(20):
+        image = Image.fromarray(np.random.default_rng(number).integers(0, 255, (160, 8), dtype=np.uint8))
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        image.save(tmp_path / "parts" / f"{number}.png")
+    settings = ("--model", "mlp", "--hidden", "8", "--epochs", "1", "--json")
+    fitted = run(tmp_path, "fit", "parts", *settings, "-o", "run")
+    assert "160x8" in fitted.stderr
+    assert "--size" in fitted.stderr
+    assert isinstance(json.loads(fitted.stdout), dict)
+    assert "160x8" not in run(tmp_path, "fit", "parts", "--size", "128x6", *settings, "-o", "other").stderr
 
 
 def test_interrupted_fit_resumes(home):

@@ -38,6 +38,9 @@ def test_samples_are_drawn_and_repeat(home):
         assert done.returncode == 0, done.stderr
     assert picture(home, "a.png") == picture(home, "b.png")
     assert len({picture(home, name)[0] for name in ("a.png", "c.png", "d.png", "e.png")}) == 4
+    wrong = run(home, "sample", "-m", "plain", "--seed", "-1")
+    assert wrong.returncode == 2
+    assert "'--seed': -1" in wrong.stderr
 
 
 def test_walks_and_squares(home):
@@ -154,6 +157,22 @@ def test_an_embedding_is_drawn_beside_its_table(home):
     assert not (home / "drawn.csv.report.html").exists(), "a report of another table would be left beside it"
     spread = np.ptp(np.stack([report["points"]["x"], report["points"]["y"]]), 1)
     np.testing.assert_allclose(spread, np.ptp(PCA(2).fit_transform(means), 0), atol=0.01)
+
+
+def test_without_data_it_is_the_named_set_of_the_fit(home):
+    for number in range(24):
+        (home / "parts").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(home / "parts" / f"{number}.png")
+    fitted = run(home, "fit", "parts", "--epochs", "1", "--hidden", "8", "-o", "of-parts")
+    assert fitted.returncode == 0, fitted.stderr
+    for command in (("evaluate",), ("evaluate", "--generative"), ("reconstruct",), ("embed",)):
+        asked = run(home, *command, "-m", "of-parts")
+        assert asked.returncode == 2, command
+        assert "DATA is missing, and the model was fitted on 'parts'" in asked.stderr
+    done = run(home, "embed", "-m", "plain", "-o", "bare.csv")
+    assert done.returncode == 0, done.stderr
+    assert "data: digits, 596 images" in done.stderr
 
 
 def test_reconstructions_come_in_the_order_of_a_term(home):

@@ -101,6 +101,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(plain, per_class):
     cases = [
         (lambda: plain.sample(0), "at least 1"),
         (lambda: plain.sample(3, temperature=0.0), "temperature above 0"),
+        (lambda: plain.sample(3, seed=-1), "--seed must not be negative"),
         (lambda: plain.sample(3, class_="0"), "--prior per-class"),
         (lambda: per_class.sample(3, class_="7"), "no class '7'; it has 0, 1"),
         (lambda: per_class.sample(3, class_="0", like=images), "leave out one"),

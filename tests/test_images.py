@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -285,6 +286,18 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(kind, changes, lengt
     except UnreadableError:
         return
     assert found.shape == (3, 6, 6)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("grey", [GREY, GREY.astype(np.uint16) * 257])
+def test_white_is_the_largest_value_whatever_a_tiff_says_of_zero(grey, photometric, orientation):
+    file = io.BytesIO()
+    extra = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(file, grey, photometric=photometric, extratags=extra)
+    upright = np.rot90(GREY, -1) if orientation == 6 else GREY
+    expected = upright if photometric == "minisblack" else 255 - upright
+    np.testing.assert_array_equal(decode_bytes(file.getvalue(), ImageRule())[0], expected)
 
 
 def test_headers_tell_what_decoding_gives(tmp_path):

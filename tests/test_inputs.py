@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vaeguard import ImageRule, UsageError
+from vaeguard import ImageRule, UsageError, open_images
 from vaeguard.containers import Array, Unreadable
 from vaeguard.inputs import Files, find_sources, pick, read, read_list
 
@@ -131,6 +132,8 @@ def test_globs_and_lists_of_files(tmp_path, monkeypatch):
         find_sources([str(tmp_path / "*.tif")])
     (tmp_path / "list").write_bytes(b"a.png\r\n\nmissing \xff.png\n")
     assert read_list(str(tmp_path / "list")) == ["a.png", "missing \udcff.png"]
+    (tmp_path / "list").write_bytes(codecs.BOM_UTF8 + b"a.png\r\nb.png\r\n")
+    assert read_list(str(tmp_path / "list")) == ["a.png", "b.png"]
     (tmp_path / "list").write_bytes(b"with\nnewline.png\0b.png\0")
     assert read_list(str(tmp_path / "list")) == ["with\nnewline.png", "b.png"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x.png\n")))
@@ -175,11 +178,31 @@ def test_arrays_and_tables_that_hold_no_images_are_errors(tmp_path):
     np.savez(tmp_path / "b.npz", labels=np.arange(3))
     np.save(tmp_path / "c.npy", np.array([object()]), allow_pickle=True)
     pq.write_table(pa.table({"image": [1]}), tmp_path / "d.parquet")
-    np.savez(tmp_path / "e.npz", images=np.asfortranarray(IMAGES))
     found = find_sources(sorted(tmp_path.iterdir()))
     assert all(isinstance(source, Unreadable) for source in found)
-    for source, reason in zip(found, ("int64", "no array of images", "object", "no column", "C-ordered"), strict=True):
+    for source, reason in zip(found, ("int64", "no array of images", "object", "no column"), strict=True):
         assert reason in source.reason.lower() or reason in source.reason
+
+
+@pytest.mark.parametrize("members", [("x_train", "x_test"), ("train_images", "test_images"), ("images", "X_test"),
+                                     (None, "x_train"), (None, "data")])  # fmt: skip
+def test_of_the_parts_of_an_npz_the_one_to_test_on_is_read(members, tmp_path):
+    other, chosen = members
+    np.savez(
+        tmp_path / "a.npz", **({other: IMAGES[:3] // 2} if other else {}), **{chosen: IMAGES}, y_train=np.arange(3)
+    )
+    (source,) = find_sources([tmp_path / "a.npz"])
+    np.testing.assert_array_equal(contents(source)[1], IMAGES[:, None])
+    if other:
+        np.testing.assert_array_equal(open_images(tmp_path / "a.npz", split="test").images, IMAGES[:, None])
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+def test_arrays_in_fortran_order_are_read(save, tmp_path):
+    save(tmp_path / ("a.npy" if save is np.save else "a.npz"), np.asfortranarray(IMAGES))
+    (source,) = find_sources(list(tmp_path.iterdir()))
+    assert source.count == 40
+    np.testing.assert_array_equal(contents(source, 5, 33)[1], IMAGES[5:33, None])
 
 
 def test_one_unreadable_member_or_cell_is_one_error(tmp_path):
@@ -191,6 +214,33 @@ def test_one_unreadable_member_or_cell_is_one_error(tmp_path):
     assert contents(tar)[0] == [f"{tmp_path}/a.tar/0.png"]
     assert [name for name, _ in contents(tar)[2]] == [f"{tmp_path}/a.tar/1.png"]
     assert [name for name, _ in contents(parquet)[2]] == [f"{tmp_path}/b.parquet/00001", f"{tmp_path}/b.parquet/00002"]
+
+
+@pytest.mark.parametrize("rule", [RULE, ImageRule(size=(3, 4), channels=3), None])
+def test_a_row_with_bad_values_is_one_error(rule, tmp_path):
+    rows = np.random.default_rng(0).random((40, 6, 5) if rule else (40, 7))
+    bad = {0: np.nan, 10: 1.0001 if rule else np.inf, 39: -np.inf}
+    for row, value in bad.items():
+        rows[row].flat[3] = value
+    np.save(tmp_path / "a.npy", rows)
+    (source,) = find_sources([tmp_path / "a.npy"], vectors=rule is None)
+    shape = (rule.channels, *rule.size) if rule else (1, 1, 7)
+    batches = list(read(source, 0, 40, shape, rule=rule, batch_size=7, jobs=1))
+    errors = [error for batch in batches for error in batch.errors]
+    assert [name for name, _ in errors] == [f"{tmp_path}/a.npy/{row:05d}" for row in bad]
+    assert all("NaN" in reason and name in reason for name, reason in errors)
+    names = [name for batch in batches for name in batch.paths]
+    assert names == [f"{tmp_path}/a.npy/{row:05d}" for row in range(40) if row not in bad]
+    np.save(tmp_path / "good.npy", np.delete(rows, list(bad), 0))
+    (good,) = find_sources([tmp_path / "good.npy"], vectors=rule is None)
+    np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), contents(good, rule=rule)[1])
+
+
+def test_a_batch_of_bad_rows_only_is_empty(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((3, 6, 5), np.nan))
+    (source,) = find_sources([tmp_path / "a.npy"])
+    names, images, errors = contents(source)
+    assert (names, images.shape, images.dtype, len(errors)) == ([], (0, 1, 6, 5), np.uint8, 3)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz"])

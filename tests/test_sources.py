@@ -17,7 +17,7 @@ from vaeguard import cache, named_sets
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.images import ImageRule, write_png
 from vaeguard.named_sets import find_sets, read_idx
-from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
+from vaeguard.sources import ImageSet, from_array, list_images, open_images, open_packed, write_images
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 6, 8), dtype=np.uint8)
@@ -345,6 +345,16 @@ def test_the_shape_of_a_folder(tmp_path, sizes, rule, shape):
     assert open_images(tmp_path, rule=rule).images.shape[1:] == shape
 
 
+def test_images_that_were_shrunk_unasked_are_told_of_with_their_own_size(tmp_path):
+    for name, size in (("large", (300, 600)), ("fits", (128, 64)), ("small", (6, 8))):
+        png(tmp_path / name / "a" / "1.png", size=size)
+    for _ in range(2):  # the second time from the cache
+        note = open_images(tmp_path / "large").note
+        assert all(part in note for part in ("300x600", "64x128", "--size", "--preset patches", "large"))
+    assert open_images(tmp_path / "large", rule=ImageRule((128, 128))).note is None
+    assert open_images(tmp_path / "fits").note is open_images(tmp_path / "small").note is None
+
+
 def test_one_colour_file_makes_a_folder_coloured(tmp_path):
     png(tmp_path / "1.png")
     png(tmp_path / "2.png", channels=3)
@@ -440,6 +450,22 @@ def test_written_folders_read_back(tmp_path):
     (tmp_path / "empty").mkdir()
     write_images(ImageSet("x", PIXELS[:, None], None, (), [""] * 12, ""), tmp_path / "empty")
     assert open_images(tmp_path / "empty").labels is None
+
+
+@pytest.mark.parametrize("names", [("a/b", "a-b"), (".x", "x"), (".", "class")])
+def test_classes_that_would_share_a_folder_are_refused(tmp_path, names):
+    images = ImageSet("x", PIXELS[:, None], np.arange(12) % 2, names, [""] * 12, "")
+    with pytest.raises(UsageError, match=f"{names[0]!r} and {names[1]!r} would both be"):
+        write_images(images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_images_is_not_packed(tmp_path):
+    png(tmp_path / "photos" / "1.png")
+    with pytest.raises(UsageError, match="photos' is a folder of files already"):
+        open_packed(tmp_path / "photos")
+    write_idx(tmp_path / "idx")
+    assert len(open_packed(tmp_path / "idx")) == len(open_packed("digits", split="test").select(range(12))) == 12
 
 
 def test_opening_never_imports_torch(tmp_path):

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from vaeguard.sample_quality import SampleJudge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.search_space import DEFAULT_TRIALS
-    from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
+    from vaeguard.sources import ImageSet, data_of_fit, from_array, list_images, open_images, open_packed, write_images
     from vaeguard.spec import (
         BOUND_IMAGES,
         DEFAULT_FPR,
@@ -153,7 +153,7 @@ _HOMES = {
     "sample_quality": ("SampleJudge", "frechet_distance"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "search_space": ("DEFAULT_TRIALS",),
-    "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
+    "sources": ("ImageSet", "data_of_fit", "from_array", "list_images", "open_images", "open_packed", "write_images"),
     "spec": (
         "BOUND_IMAGES",
         "DEFAULT_FPR",
@@ -235,6 +235,7 @@ __all__ = [
     "check_table_path",
     "check_tesseract",
     "compare_reports",
+    "data_of_fit",
     "decode_image",
     "default_output",
     "degrade_document",
@@ -268,6 +269,7 @@ __all__ = [
     "new_folder",
     "new_run",
     "open_images",
+    "open_packed",
     "page_batches",
     "paired_elbo_loss",
     "parse_classes",

@@ -2,6 +2,7 @@
 
 An entry is `vaeguard-<key>.npy`, uint8 (N, C, H, W), and `vaeguard-<key>.json`, which lists the files that could not
 be read and carries its own digest. The key is the SHA-256 over names, contents and rule, so nothing ever goes stale.
+The time of its files is that of its last use; what was not used for thirty days goes when a new entry is built.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
 
-_VERSION = 1  # raise when the rules of images.py change what the same file decodes to
+_VERSION = 2  # raise when the rules of images.py change what the same file decodes to
 _STALE_SECONDS = 86_400
+_UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
 
 
@@ -193,7 +195,12 @@ def _load(entry: Path, key: str, expected: int) -> DecodedFolder | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     fits = images.dtype == np.uint8 and list(images.shape) == content["shape"]
-    return DecodedFolder(images, errors, key) if fits and whole and len(images) + len(errors) == expected else None
+    if not (fits and whole and len(images) + len(errors) == expected):
+        return None
+    for path in (_array(entry), _record(entry)):
+        with contextlib.suppress(OSError):  # a cache may be there for reading only
+            os.utime(path)
+    return DecodedFolder(images, errors, key)
 
 
 def _array(entry: Path) -> Path:
@@ -246,11 +253,13 @@ def _nothing_readable(folder: Path, errors: dict[str, str]) -> VaeguardError:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process left half written."""
-    for path in folder.glob(".vaeguard-*"):
-        with contextlib.suppress(OSError):  # another process may sweep too
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
+    """Remove what a killed process left half written, and entries that nobody has used for long."""
+    entry = f"vaeguard-{'[0-9a-f]' * 64}.*"  # nothing else that somebody may keep there
+    for pattern, seconds in ((".vaeguard-*", _STALE_SECONDS), (entry, _UNUSED_SECONDS)):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):  # another process may sweep too
+                if time.time() - path.stat().st_mtime > seconds:
+                    path.unlink()
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

@@ -46,15 +46,17 @@ def parse_classes(text: str, class_names: Sequence[str], *, must_leave_anomalies
     return tuple(found)
 
 
-def resolve_classes(classes: str | Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
+def resolve_classes(
+    classes: str | Sequence[str | int], class_names: Sequence[str], *, must_leave_anomalies: bool = False
+) -> tuple[int, ...]:
     """Return the sorted indices of the normal classes, given as text (see `parse_classes`) or one by one.
 
     Raises
     ------
     UsageError
-        As `parse_classes`; also where every one of several classes is named.
+        As `parse_classes`; with `must_leave_anomalies` where every one of several classes is named.
     """
-    several = len(class_names) > 1
+    several = must_leave_anomalies and len(class_names) > 1
     if isinstance(classes, str):
         return parse_classes(classes, class_names, must_leave_anomalies=several)
     found = sorted({index for item in classes for index in parse_classes(str(item), class_names)})

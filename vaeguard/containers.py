@@ -93,7 +93,7 @@ class Array(Source):
 
     def __init__(self, path: str) -> None:
         with _rows_of(Path(path)) as rows:
-            self.vectors = as_batch(rows[:1], path).dtype == np.float32
+            self.vectors = _nothing_like(rows[:1], path).dtype == np.float32
             super().__init__(path, len(rows))
         self._stack = contextlib.ExitStack()
         self._rows: _Rows | npt.NDArray[Any] | None = None
@@ -112,18 +112,38 @@ class Array(Source):
             self._rows = self._stack.enter_context(_rows_of(Path(self.path)))
         for at in range(start, stop, batch_size):
             end = min(at + batch_size, stop)
-            images = as_batch(self._rows[at:end], self.path)
-            if len(images) < end - at:
+            rows = self._rows[at:end]
+            if len(rows) < end - at:
                 raise RefusedError(f"{self.path!r} is cut short; copy it again")
-            if rule:
-                images = to_rule(images, rule)
-            yield ImageBatch([f"{self.path}/{row:05d}" for row in range(at, end)], images)
+            names, images, errors = self._checked([f"{self.path}/{row:05d}" for row in range(at, end)], rows)
+            yield ImageBatch(names, to_rule(images, rule) if rule else images, errors)
+
+    def _checked(
+        self, names: list[str], rows: npt.NDArray[Any]
+    ) -> tuple[list[str], npt.NDArray[Any], list[tuple[str, str]]]:
+        """The rows as images or vectors; where values are refused, only the rows that hold them are errors."""
+        with contextlib.suppress(RefusedError):
+            return names, as_batch(rows, self.path), []
+        good, kept, errors = [_nothing_like(rows, self.path)], [], []
+        for number, name in enumerate(names):
+            try:
+                good.append(as_batch(rows[number : number + 1], name))
+            except RefusedError as error:
+                errors.append((name, str(error)))
+            else:
+                kept.append(name)
+        return kept, np.concatenate(good), errors
 
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
         """Slice single rows, told by their numbers."""
         before = f"{valid_text(self.path)}/"
         for row in sorted(_row_of(name) for name in names if name.startswith(before)):
             yield from self.batches(row, row + 1, rule, 1, None)
+
+
+def _nothing_like(rows: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """No images at all of the shape and type that these rows become, whatever their values are."""
+    return as_batch(np.zeros_like(rows[:1]), name)[:0]
 
 
 class _Rows:
@@ -165,9 +185,9 @@ def _rows_of(path: Path) -> Iterator[_Rows | npt.NDArray[Any]]:
 
 
 def _member(archive: zipfile.ZipFile, path: Path) -> str:
-    """Name of the array of images in an `.npz`."""
+    """Name of the array of images in an `.npz`, of several parts the one to test on."""
     names = [name.removesuffix(".npy") for name in archive.namelist()]
-    key = image_key(names)
+    key = image_key(names, "test") or image_key(names, "train")
     if key is None:
         raise RefusedError(
             f"{str(path)!r} has no array of images (its arrays: {', '.join(names) or 'none'}); name it 'images'"
@@ -175,12 +195,16 @@ def _member(archive: zipfile.ZipFile, path: Path) -> str:
     return f"{key}.npy"
 
 
-def _numpy_rows(file: IO[bytes], path: Path) -> _Rows:
+def _numpy_rows(file: IO[bytes], path: Path) -> _Rows | npt.NDArray[Any]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    if fortran or dtype.hasobject or not shape:
-        raise RefusedError(f"{str(path)!r} holds an array of objects or in another order; save plain C-ordered numbers")
+    if dtype.hasobject or not shape:
+        raise RefusedError(f"{str(path)!r} holds Python objects or a single number; save plain arrays of numbers")
+    if fortran:
+        # Each image is scattered over the whole file, so that it cannot be read in parts.
+        array: npt.NDArray[Any] = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
+        return array
     return _Rows(file, file.tell(), shape, dtype)
 
 

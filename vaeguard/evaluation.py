@@ -197,7 +197,8 @@ def evaluate(
     if image_set.labels is None:
         raise UsageError(f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class")
     if normal_classes is not None:
-        normal_classes = [image_set.class_names[k] for k in resolve_classes(normal_classes, image_set.class_names)]
+        numbers = resolve_classes(normal_classes, image_set.class_names, must_leave_anomalies=True)
+        normal_classes = [image_set.class_names[k] for k in numbers]
     names = _normal_names(image_set, normal_classes, detector.info.normal_classes)
     anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
     _check_both_kinds(image_set, names, anomalous)

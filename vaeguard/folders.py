@@ -93,7 +93,8 @@ def open_folder(path: Path, split: str, rule: ImageRule, jobs: int | None, progr
     errors = tuple((str(root / name), reason) for name, reason in decoded.errors.items())
     paths = tuple(str(root / name) for name in readable)
     name = path.resolve().name or str(path)
-    return ImageSet(name, decoded.images, labels, tuple(class_names), paths, fingerprint, errors)
+    note = None if rule.size else _shrunk(root, readable[0], decoded.images)
+    return ImageSet(name, decoded.images, labels, tuple(class_names), paths, fingerprint, errors, note)
 
 
 def _classes(folder: Path, names: Sequence[str]) -> list[str]:
@@ -178,6 +179,20 @@ def _common_size(root: Path, headers: Sequence[Header]) -> tuple[int, int]:
     (size,) = sizes
     scale = min(1.0, FOLDER_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _shrunk(root: Path, name: str, images: Bytes) -> str | None:
+    """Say that images of a folder were scaled down though nobody asked for it, or None; all have the size of one."""
+    # Told by the result, since nothing is scaled when the cache has it already.
+    height, width = images.shape[2:]
+    header = _header(str(root / name)) if max(height, width) == FOLDER_SIDE else None
+    if header is None or header[0] == (height, width):
+        return None
+    own = "x".join(map(str, header[0]))
+    return (
+        f"the images in {str(root)!r} have {own} pixels (height x width) and were scaled down to {height}x{width};"
+        " choose another size with --size, for small defects together with --preset patches"
+    )
 
 
 def _suffixes() -> str:

@@ -101,7 +101,7 @@ def sample_latents(
     temperature : float
         The prior's standard deviation is multiplied by it: below 1 more typical, above 1 more varied; above 0.
     seed : int
-        The same seed gives the same latents.
+        0 and up; the same seed gives the same latents.
     like : images or None
         Draw from the aggregate posterior of these images instead: one of them at random, and a sample of its
         posterior. With many latent units the prior has much room in which no image ever lies.
@@ -115,6 +115,8 @@ def sample_latents(
     spec = graph.vae.spec
     if count < 1 or not temperature > 0:
         raise UsageError(f"{count} samples at temperature {temperature:g}: give at least 1 and a temperature above 0")
+    if seed < 0:
+        raise UsageError(f"--seed must not be negative, not {seed}")
     if class_ is not None and like is not None:
         raise UsageError("a class is drawn from the prior; leave out one of the two")
     generator = np.random.default_rng(seed)

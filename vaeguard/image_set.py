@@ -44,6 +44,8 @@ class ImageSet:
         SHA-256 (hex) over the content.
     errors : tuple of (path, reason)
         Inputs that could not be read; they are not among the images.
+    note : str or None
+        What else to know of how they were read, in one sentence.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ImageSet:
     paths: Sequence[str]
     fingerprint: str
     errors: tuple[tuple[str, str], ...] = ()
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,7 +86,8 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
     Raises
     ------
     UsageError
-        The folder exists and is not empty, the images have 2 channels, or they are vectors.
+        The folder exists and is not empty, the images have 2 channels, they are vectors, or two classes would be one
+        folder.
     VaeguardError
         The folder cannot be written.
     """
@@ -92,13 +96,14 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
         raise UsageError(f"{image_set.name!r} holds vectors, which cannot be written as PNG; give images")
     if image_set.images.shape[1] == 2:
         raise UsageError("images with 2 channels cannot be written as PNG; give images with 1, 3 or 4 channels")
+    names = _class_folders(image_set.class_names)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{str(folder)!r} exists and is not an empty folder; choose another place with -o")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "images"
         try:
-            _write_all(image_set, temporary)
+            _write_all(image_set, names, temporary)
             if folder.is_dir():
                 folder.rmdir()
             temporary.rename(folder)
@@ -108,8 +113,20 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
         raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place with -o") from error
 
 
-def _write_all(image_set: ImageSet, folder: Path) -> None:
-    names = [name.replace("/", "-").lstrip(".") or "class" for name in image_set.class_names]
+def _class_folders(class_names: Sequence[str]) -> list[str]:
+    """The name of each class's folder: no path, and not hidden."""
+    names = [name.replace("/", "-").lstrip(".") or "class" for name in class_names]
+    of: dict[str, str] = {}
+    for folder, name in zip(names, class_names, strict=True):
+        if folder in of:
+            raise UsageError(
+                f"the classes {of[folder]!r} and {name!r} would both be the folder {folder!r}; rename one of them"
+            )
+        of[folder] = name
+    return names
+
+
+def _write_all(image_set: ImageSet, names: Sequence[str], folder: Path) -> None:
     for name in names or [""]:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(image_set.images):

@@ -4,7 +4,8 @@ Formats
     PNG, JPEG, TIFF, BMP and WEBP, told by their first bytes; one picture a file.
 Depth
     8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535). Of 16-bit colour the upper 8 bits are
-    taken. 32-bit and floating-point pixels are refused.
+    taken. A TIFF whose zero is white is turned, so that white is the largest value everywhere. 32-bit and
+    floating-point pixels are refused.
 Colour
     RGB to grey by the ITU-R 601 luma, grey to RGB by repeating; palettes are expanded; transparent pixels are laid
     over white, unless four channels (RGBA) are asked for. The EXIF orientation is applied. CMYK is refused.
@@ -78,6 +79,7 @@ _REFUSED_MODES = {
     "F": "its pixels are floating-point numbers, whose black and white are not defined; convert it to 8 or 16 bit",
 }
 _ORIENTATION = 0x0112
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -134,7 +136,7 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
     check_file_rule(rule)
     image = open_picture(content, name)
     try:
-        return _pixels(shaped(_upright(image), rule))
+        return _pixels(shaped(_white_largest(_upright(image), image), rule))
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     except MemoryError as error:
@@ -327,6 +329,15 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     orientation = _orientation(image)
     return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
+
+
+def _white_largest(upright: Image.Image, image: ImageFile) -> Image.Image:
+    """Turn a 16-bit TIFF whose zero is white, which Pillow does for 8 bits only; `image` is as it was opened."""
+    if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16")):
+        return upright
+    if image.tag_v2.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:
+        return upright
+    return Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
 
 
 def _coloured(image: Image.Image, channels: int | None) -> Image.Image:

@@ -5,6 +5,7 @@ A *source* is a run of images with a fixed order: many files, or one container. 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import hashlib
@@ -117,6 +118,7 @@ def read_list(path: str) -> list[str]:
         content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"--files-from {path!r} cannot be read: {error.strerror}") from error
+    content = content.removeprefix(codecs.BOM_UTF8)  # Windows writes it
     separator = b"\0" if b"\0" in content else b"\n"
     paths = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator) if line.strip()]
     if not paths:

@@ -66,28 +66,28 @@ def open_arrays(path: Path, split: str, rule: ImageRule) -> ImageSet:
 
 def _arrays_of(archive: Any, path: Path, split: str) -> tuple[Any, Any, Any]:
     """Return the images and labels of `split`, and the labels of both splits, from which the classes follow."""
-    images = _split_key(archive, split, ("x", "images", "data")) or image_key(archive.files)
+    images = image_key(archive.files, split)
     if images is None:
         raise RefusedError(
             f"{str(path)!r} has no images for {split!r} (its arrays: {', '.join(archive.files) or 'none'}); "
             f"name them 'images' and 'labels', or 'x_{split}' and 'y_{split}'"
         )
-    labels = _split_key(archive, split, ("y", "labels", "targets"))
+    labels = _split_key(archive.files, split, ("y", "labels", "targets"))
     if labels is None:
         labels = _key(archive.files, _LABEL_KEYS)
         return archive[images], None if labels is None else archive[labels], None if labels is None else archive[labels]
-    other = _split_key(archive, "test" if split == "train" else "train", ("y", "labels", "targets"))
+    other = _split_key(archive.files, "test" if split == "train" else "train", ("y", "labels", "targets"))
     values = np.ravel(archive[labels])
     return archive[images], values, values if other is None else np.append(values, np.ravel(archive[other]))
 
 
-def _split_key(archive: Any, split: str, stems: Sequence[str]) -> str | None:
-    return _key(archive.files, [name for stem in stems for name in (f"{stem}_{split}", f"{split}_{stem}")])
+def _split_key(arrays: Sequence[str], split: str, stems: Sequence[str]) -> str | None:
+    return _key(arrays, [name for stem in stems for name in (f"{stem}_{split}", f"{split}_{stem}")])
 
 
-def image_key(arrays: Sequence[str]) -> str | None:
-    """Which of the names of an archive's arrays is that of the images."""
-    return _key(arrays, _IMAGE_KEYS)
+def image_key(arrays: Sequence[str], split: str) -> str | None:
+    """Which of the names of an archive's arrays is that of the images of `split`, or of all where none is."""
+    return _split_key(arrays, split, ("x", "images", "data")) or _key(arrays, _IMAGE_KEYS)
 
 
 def _key(arrays: Sequence[str], names: Sequence[str]) -> str | None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
 LONGEST_NAME = 200
-SHARD_FORMAT = 2
+SHARD_FORMAT = 3
 """Raised when the same settings come to mean other rows."""
 
 

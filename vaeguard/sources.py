@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vaeguard.errors import UsageError
 from vaeguard.folders import list_images, open_folder
@@ -14,9 +14,20 @@ from vaeguard.named_sets import NAMES, find_idx, find_sets, is_idx
 from vaeguard.packed import from_array, open_arrays, open_idx, open_named
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vaeguard.progress import Progress
 
-__all__ = ["ImageSet", "find_sets", "from_array", "list_images", "open_images", "write_images"]
+__all__ = [
+    "ImageSet",
+    "data_of_fit",
+    "find_sets",
+    "from_array",
+    "list_images",
+    "open_images",
+    "open_packed",
+    "write_images",
+]
 
 
 def open_images(
@@ -63,6 +74,44 @@ def open_images(
         f"{str(path)!r} is no data set; give a folder of images, an IDX file of images, an .npz, an .npy "
         f"or one of {_names()}"
     )
+
+
+def open_packed(
+    data: str | Path,
+    *,
+    split: Literal["train", "test"] = "train",
+    data_dir: str | Path | None = None,
+    download: bool = False,
+) -> ImageSet:
+    """Open a set that is no folder of image files, as `open_images` does.
+
+    Raises
+    ------
+    UsageError
+        It is such a folder, or as `open_images`.
+    VaeguardError, RefusedError
+        As `open_images`.
+    """
+    path = Path(data)
+    if data not in NAMES and path.is_dir() and not (find_idx(path, "train") or find_idx(path, "test")):
+        raise UsageError(
+            f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz or an .npy"
+        )
+    return open_images(data, split=split, data_dir=data_dir, download=download)
+
+
+def data_of_fit(record: Mapping[str, Any]) -> str:
+    """The named set that a model was fitted on, as its `record` says.
+
+    Raises
+    ------
+    UsageError
+        It was fitted on something else, which the record cannot give again.
+    """
+    name = str(record.get("data", {}).get("name"))
+    if name not in NAMES:
+        raise UsageError(f"DATA is missing, and the model was fitted on {name!r}, which is no named set; name the data")
+    return name
 
 
 def _no_such_data(data: str) -> UsageError:

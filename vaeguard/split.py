@@ -119,7 +119,7 @@ def normal_numbers(image_set: ImageSet, normal_classes: str | Sequence[str] | No
     Raises
     ------
     UsageError
-        An unknown class, every class by name, or classes for images that have none.
+        An unknown class, or classes for images that have none.
     """
     if image_set.labels is None:
         if normal_classes is not None:
