@@ -371,6 +371,13 @@ def test_a_denoiser_of_ones_own(tmp_path):
     assert_complains(run(tmp_path, "fit", "--adapt", "scans", "-o", "own"), 2, "own", "choose another folder")
 
 
+def test_a_named_set_wins_over_a_folder_also_for_a_denoiser(tmp_path):
+    (tmp_path / "digits").mkdir()
+    fitted = run(tmp_path, "fit", "digits", "--degrade", "photo", "-o", "own")
+    assert_complains(fitted, 2, "too little of at least 16x16 pixels")  # the set's images have 8x8
+    assert_complains(run(tmp_path, "fit", "./digits", "--degrade", "photo", "-o", "own"), 2, "no images in './digits'")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from vaeguard.sample_quality import SampleJudge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.search_space import DEFAULT_TRIALS
-    from vaeguard.sources import ImageSet, from_array, list_images, open_images, write_images
+    from vaeguard.sources import ImageSet, from_array, is_named, list_images, open_images, write_images
     from vaeguard.spec import (
         BOUND_IMAGES,
         DEFAULT_FPR,
@@ -151,7 +151,7 @@ _HOMES = {
     "sample_quality": ("SampleJudge", "frechet_distance"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "search_space": ("DEFAULT_TRIALS",),
-    "sources": ("ImageSet", "from_array", "list_images", "open_images", "write_images"),
+    "sources": ("ImageSet", "from_array", "is_named", "list_images", "open_images", "write_images"),
     "spec": (
         "BOUND_IMAGES",
         "DEFAULT_FPR",
@@ -256,6 +256,7 @@ __all__ = [
     "has_bf16",
     "interpolate_latents",
     "interval_of",
+    "is_named",
     "latent_units",
     "latest_run",
     "list_images",

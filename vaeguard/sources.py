@@ -16,7 +16,7 @@ from vaeguard.packed import from_array, open_arrays, open_idx, open_named
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
 
-__all__ = ["ImageSet", "find_sets", "from_array", "list_images", "open_images", "write_images"]
+__all__ = ["ImageSet", "find_sets", "from_array", "is_named", "list_images", "open_images", "write_images"]
 
 
 def open_images(
@@ -47,7 +47,7 @@ def open_images(
     if split not in ("train", "test"):
         raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
-    if isinstance(data, str) and data in NAMES:
+    if is_named(data):
         return open_named(str(data), split, rule, data_dir, download=download)
     path = Path(data)
     if path.is_dir():
@@ -63,6 +63,11 @@ def open_images(
         f"{str(path)!r} is no data set; give a folder of images, an IDX file of images, an .npz, an .npy "
         f"or one of {_names()}"
     )
+
+
+def is_named(data: str | Path) -> bool:
+    """Whether `data` is the name of a set, which wins over a folder of the same name; a `Path` never is."""
+    return isinstance(data, str) and data in NAMES
 
 
 def _no_such_data(data: str) -> UsageError:
