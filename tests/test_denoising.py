@@ -81,10 +81,34 @@ def test_a_second_run_does_nothing_and_a_changed_scan_or_setting_is_done_again(s
     assert denoise_scans("scans", device="cpu").resumed == 8
     assert tree("scans-clean") == first
     put("scans/box-1/1.png", np.full((40, 40), 90, np.uint8))
-    Path("scans-clean/box-1/3.png").write_bytes(b"changed by somebody")
+    Path("scans-clean/box-1/3.png").unlink()
     assert denoise_scans("scans", device="cpu").resumed == 6
     assert tree("scans-clean")["box-1/3.png"] == first["box-1/3.png"]
     assert denoise_scans("scans", settings=RestoreSettings(strength=0.5), device="cpu").resumed == 0
+
+
+def test_what_somebody_changed_is_kept_and_said(scans):
+    denoise_scans("scans", device="cpu")
+    edited = Path("scans-clean/box-1/3.png")
+    written, record = edited.read_bytes(), Path(f"{edited}.json").read_bytes()
+    edited.write_bytes(b"retouched by hand")
+
+    def kept(**settings):
+        done = denoise_scans("scans", settings=RestoreSettings(**settings), device="cpu")
+        assert (edited.read_bytes(), Path(f"{edited}.json").read_bytes()) == (b"retouched by hand", record)
+        assert done.files == 7
+        return done.resumed, dict(done.errors)["scans/box-1/3.png"]
+
+    expected = "'scans-clean/box-1/3.png' was changed since it was written; move it away to have it made again"
+    assert kept() == (7, expected)
+    assert kept(strength=0.5) == (0, expected)
+    (scans / "box-1/3.png").rename("scan.png")
+    (scans / "box-1/3.png").symlink_to("nowhere")
+    assert kept()[1].endswith("; 'scans-clean/box-1/3.png' was changed since it was written, and stays")
+    Path("scan.png").rename(scans / "box-1/3.png")
+    edited.rename("mine.png")
+    assert denoise_scans("scans", device="cpu").resumed == 7
+    assert edited.read_bytes() == written
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.denoise_records import CleanFile, beside
 from vaeguard.denoise_spec import DenoiseOutputs, RestoreSettings
 from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.devices import cores
@@ -255,10 +256,11 @@ class _Work:
             content = read_bytes(self.root / name)
             size = len(content)
             before = hashlib.sha256(content).hexdigest()
-            old = _record_of(place)
-            if self._is_finished(place, old, before):
-                return _Result(name, size, old["pages"], resumed=True)
-            _remove(place, old)
+            earlier = CleanFile(place)
+            if self._is_finished(earlier, before):
+                return _Result(name, size, earlier.record["pages"], resumed=True)
+            if not earlier.remove():
+                return _Result(name, size, [], error=f"{earlier.said()}; move it away to have it made again")
             return self._restored(content, name, place, before)
         except UnreadableError as error:
             reason = error.reason
@@ -266,26 +268,22 @@ class _Work:
             reason = str(error)
         except MemoryError:
             reason = "there is not enough memory for it; try --jobs 1"
-        _remove(place, _record_of(place))
-        return _Result(name, size, [], error=reason)
+        earlier = CleanFile(place)
+        return _Result(name, size, [], error=reason if earlier.remove() else f"{reason}; {earlier.said()}, and stays")
 
-    def _is_finished(self, place: Path, record: dict[str, Any], before: str) -> bool:
+    def _is_finished(self, earlier: CleanFile, before: str) -> bool:
         """Whether an earlier run has written this file and all beside it in the same way."""
-        if record.get("source_sha256") != before or record.get("settings") != self.how:
-            return False
-        try:
-            return all(digest_of(place.with_name(name)) == digest for name, digest in record["written"].items())
-        except OSError:
-            return False
+        record = earlier.record
+        return record.get("source_sha256") == before and record.get("settings") == self.how and earlier.whole
 
     def _restored(self, content: bytes, name: str, place: Path, before: str) -> _Result:
         rows: list[dict[str, Any]] = []
-        beside: list[Path] = []
+        pictures: list[Path] = []
         pixels = 0
 
         def picture(number: int, kind: str, values: Pixels) -> None:
-            beside.append(_beside(place, f"page-{number}.{kind}.png"))
-            write_bytes(beside[-1], encode_png(values, []))
+            pictures.append(beside(place, f"page-{number}.{kind}.png"))
+            write_bytes(pictures[-1], encode_png(values, []))
 
         def restore(page: Page) -> Pixels:
             nonlocal pixels
@@ -306,17 +304,17 @@ class _Work:
             with writing(place) as temporary:
                 rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
         except BaseException:
-            for path in beside:  # no record names them yet
+            for path in pictures:  # no record names them yet
                 path.unlink(missing_ok=True)
             raise
         record = {
             "source": name,
             "source_sha256": before,
-            "written": {path.name: digest_of(path) for path in (place, *beside)},
+            "written": {path.name: digest_of(path) for path in (place, *pictures)},
             "settings": self.how,
             "pages": rows,
         }
-        write_text(_beside(place, "json"), json.dumps(record, indent=1))
+        write_text(beside(place, "json"), json.dumps(record, indent=1))
         return _Result(name, len(content), rows, pixels)
 
     def _restored_page(self, page: Page) -> RestoredPage:
@@ -345,22 +343,6 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         columns[name] = np.array(columns[name], np.float64)
     columns["page"] = np.array(columns["page"], np.int64)
     write_table(path, columns)
-
-
-def _record_of(place: Path) -> dict[str, Any]:
-    """What an earlier run wrote beside `place`; empty if there is none."""
-    try:
-        record = json.loads(_beside(place, "json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and {"written", "pages", "settings"} <= set(record) else {}
-
-
-def _remove(place: Path, record: dict[str, Any]) -> None:
-    """Remove what an earlier run wrote for a scan, its record first."""
-    _beside(place, "json").unlink(missing_ok=True)
-    for name in (place.name, *record.get("written", ())):
-        place.with_name(Path(name).name).unlink(missing_ok=True)
 
 
 def _sweep(target: Path) -> None:
@@ -437,7 +419,3 @@ def _check_ours(target: Path) -> None:
         header = ""
     if header != ",".join(COLUMNS):
         raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f"{path.name}.{suffix}")
