@@ -324,3 +324,9 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
         for number in range(3):
             found = np.asarray(Image.open(f"out-{Path(model_path).stem}/{number}.png"))
             np.testing.assert_allclose(found, expected[number], atol=1)
+    everything = RestoreSettings(kind="document", noise=10, paper="white", gate=False, samples=2, strength=0.5)
+    with pytest.raises(UsageError, match="--kind, --noise, --paper, --no-gate, --samples have no meaning"):
+        denoise_scans("small", "refused", everything, model="run", device="cpu")
+    with pytest.raises(UsageError, match="^--uncertainty has no meaning with the anomaly model of -m; leave it out"):
+        denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model="run", device="cpu")
+    assert not Path("refused").exists()

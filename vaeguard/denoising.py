@@ -144,7 +144,7 @@ def denoise_scans(
     root, names = _listed(Path(scans), target)
     workers = min(jobs or min(cores(), MOST_JOBS), len(names))
     engines = _engines(model, device, max(1, cores() // workers))
-    _check_samples(engines, settings)
+    _check_settings(engines, settings, outputs)
     work = _Work(root, target, settings, outputs, engines)
     done, total = 0, sum(size_and_time(str(root / name))[0] for name in names)
     rows: list[dict[str, Any]] = []
@@ -369,14 +369,20 @@ def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, D
     return {kind: shipped_denoiser(kind, device, threads) for kind in kinds} | ({own.kind: own} if own else {})
 
 
-def _check_samples(engines: dict[str, Denoiser] | Detector, settings: RestoreSettings) -> None:
-    """Refuse, before anything is touched, to draw samples from what has no ladder VAE."""
-    if not settings.samples:
-        return
+def _check_settings(
+    engines: dict[str, Denoiser] | Detector, settings: RestoreSettings, outputs: DenoiseOutputs
+) -> None:
+    """Refuse, before anything is touched, settings that have no meaning for what restores."""
     if not isinstance(engines, dict):
-        raise UsageError("--samples needs a denoiser with a ladder VAE, and -m names an anomaly model; leave it out")
+        plain = RestoreSettings(strength=settings.strength)
+        given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
+        options = [f"--{'no-' if name == 'gate' else ''}{name}" for name in given]
+        if options := options + ["--uncertainty"] * outputs.uncertainty:
+            has, it = ("has", "it") if len(options) == 1 else ("have", "them")
+            raise UsageError(f"{', '.join(options)} {has} no meaning with the anomaly model of -m; leave {it} out")
+        return
     for kind, engine in engines.items():
-        if settings.kind in ("auto", kind) and not engine.ladder:
+        if settings.samples and settings.kind in ("auto", kind) and not engine.ladder:
             raise UsageError(
                 f"--samples: the denoiser for a {kind} has no ladder VAE; leave it out, or give --kind if there is none"
             )
