@@ -100,6 +100,8 @@ def denoise(
             scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
         )
     say_unreadable(done.errors)
+    for note in done.notes:
+        say(note)
     found: dict[str, Any] = {}
     if report:
         found = write_scan_report(done, scans, jpeg=jpeg, command=command_line())

@@ -243,6 +243,23 @@ def test_a_link_to_the_clean_scans_is_not_followed(scans):
     assert denoise_scans("scans", device="cpu").pages == 9
 
 
+def test_clean_scans_among_the_scans_are_no_scans(scans):
+    outputs = DenoiseOutputs(residual=True)
+    for name in ("box-0/0.png", "box-0/2.png"):
+        denoise_scans(f"scans/{name}", outputs=outputs, device="cpu")
+    Path("scans/box-1/begun/pages.csv.job").mkdir(parents=True)
+    put("scans/box-1/begun/deep/1.png", np.full((40, 40), 90, np.uint8))
+    done = denoise_scans("scans", device="cpu")
+    assert (done.files, done.pages) == (8, 9)
+    (note,) = done.notes
+    assert note == (
+        "3 folders were left out, which this command has written: "
+        "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
+    )
+    assert plan_scans("scans").pages == 9
+    assert denoise_scans("scans/box-0/0-clean", "again", device="cpu").pages == 2  # who names it means it
+
+
 def test_somebody_elses_table_is_not_replaced(scans):
     Path("mine").mkdir()
     Path("mine/pages.csv").write_text("image,page\n1.png,1\n")

@@ -30,6 +30,8 @@ from vaeguard.streams import map_ahead
 from vaeguard.tables import write_errors, write_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vaeguard.inspection import Detector
     from vaeguard.progress import Progress
     from vaeguard.scans import Page, Pixels
@@ -40,6 +42,8 @@ TABLE = "pages.csv"
 COLUMNS = ("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty")
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
+NAMED = 3
+"""Of many files or folders, so many are named in a sentence."""
 WAITING = 64
 """Files for each worker that may be finished before an earlier, longer one."""
 
@@ -66,6 +70,8 @@ class DenoiseSummary:
         Wall time.
     device : str
         Where the denoisers ran.
+    notes : tuple of str
+        What else a person should know, a sentence each.
     """
 
     output: str
@@ -77,6 +83,7 @@ class DenoiseSummary:
     look_first: tuple[dict[str, Any], ...]
     seconds: float
     device: str
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
@@ -141,7 +148,7 @@ def denoise_scans(
     started = time.perf_counter()
     settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
     target = Path(output) if output else default_output(scans)
-    root, names = _listed(Path(scans), target)
+    root, names, skipped = _listed(Path(scans), target)
     workers = min(jobs or min(cores(), MOST_JOBS), len(names))
     engines = _engines(model, device, max(1, cores() // workers))
     _check_settings(engines, settings, outputs)
@@ -174,6 +181,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
+        notes=tuple(_notes(skipped)),
     )
 
 
@@ -185,7 +193,7 @@ def plan_scans(scans: str | Path, output: str | Path | None = None) -> Plan:
     UsageError
         As `denoise_scans`.
     """
-    root, names = _listed(Path(scans), Path(output) if output else default_output(scans))
+    root, names, _ = _listed(Path(scans), Path(output) if output else default_output(scans))
     pages, pixels = 0, 0
     errors: list[tuple[str, str]] = []
     for name in names:
@@ -388,8 +396,20 @@ def _check_settings(
             )
 
 
-def _listed(scans: Path, target: Path) -> tuple[Path, list[str]]:
-    """The folder, and the paths of its scans below it, sorted; the target is checked.
+def _notes(skipped: list[str]) -> Iterator[str]:
+    """What a person should know of a run, a sentence each."""
+    if skipped:
+        folders = "1 folder was" if len(skipped) == 1 else f"{len(skipped)} folders were"
+        yield f"{folders} left out, which this command has written: {_some(skipped)}"
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
+
+
+def _listed(scans: Path, target: Path) -> tuple[Path, list[str], list[str]]:
+    """The folder, the paths of its scans below it, sorted, and of clean trees there; the target is checked.
 
     Raises
     ------
@@ -410,18 +430,39 @@ def _listed(scans: Path, target: Path) -> tuple[Path, list[str]]:
     _check_ours(target)
     # A link among the scans may lead to the target.
     names = [str(Path(path).relative_to(folder)) for path in listed if clean not in Path(path).resolve().parents]
+    names, skipped = _without_outputs(folder, names)
     if not names:
         raise UsageError(f"{str(scans)!r} holds nothing but clean scans; give the folder of the scans themselves")
-    return folder, names
+    return folder, names, skipped
+
+
+def _without_outputs(folder: Path, names: list[str]) -> tuple[list[str], list[str]]:
+    """The names that are in no clean tree below `folder`, and these trees: what is clean is no scan."""
+    known = {Path(): False}
+    skipped: list[str] = []
+
+    def in_output(place: Path) -> bool:
+        if place not in known:
+            known[place] = in_output(place.parent) or _is_output(folder / place)
+            if known[place] and not known[place.parent]:
+                skipped.append(repr(str(folder / place)))
+        return known[place]
+
+    return [name for name in names if not in_output(Path(name).parent)], skipped
 
 
 def _check_ours(target: Path) -> None:
     """Refuse to write into a folder that holds other things."""
-    if not target.is_dir() or (target / f"{TABLE}.job").exists() or not any(target.iterdir()):
-        return
-    try:
-        header = (target / TABLE).read_text(encoding="utf-8").partition("\n")[0].strip()
-    except (OSError, ValueError):
-        header = ""
-    if header != ",".join(COLUMNS):
+    if target.is_dir() and any(target.iterdir()) and not _is_output(target):
         raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether clean scans are written there, or have been."""
+    if (folder / f"{TABLE}.job").exists():
+        return True
+    try:
+        with (folder / TABLE).open(encoding="utf-8") as file:
+            return file.readline().strip() == ",".join(COLUMNS)
+    except (OSError, ValueError):
+        return False
