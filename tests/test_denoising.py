@@ -243,6 +243,29 @@ def test_a_link_to_the_clean_scans_is_not_followed(scans):
     assert denoise_scans("scans", device="cpu").pages == 9
 
 
+def test_clean_files_without_a_scan_are_named_and_stay(scans):
+    denoise_scans("scans", device="cpu")
+    (scans / "box-0/0.png").unlink()
+    (scans / "photo.jpg").unlink()
+    before = tree("scans-clean")
+    done = denoise_scans("scans", device="cpu")
+    gone = "'scans-clean/box-0/0.png', 'scans-clean/photo.jpg.png'"
+    assert done.notes == (f"2 clean files have no scan any more: {gone}; delete what is not wanted",)
+    assert set(tree("scans-clean")) == set(before)
+    assert denoise_scans("scans/box-1/1.png", "scans-clean", device="cpu").notes == ()
+
+
+def test_a_scan_that_is_written_under_another_name_leaves_nothing_under_the_first(scans):
+    put("scans/other.jpg", np.asarray(Image.open("scans/photo.jpg")))
+    denoise_scans("scans", device="cpu")
+    edited = Path("scans-clean/other.jpg.png")
+    edited.write_bytes(b"retouched by hand")
+    done = denoise_scans("scans", outputs=DenoiseOutputs(jpeg=95), device="cpu")
+    assert {name for name in tree("scans-clean") if name.startswith("photo")} == {"photo.jpg", "photo.jpg.json"}
+    assert edited.read_bytes() == b"retouched by hand"
+    assert [str(edited) in note for note in done.notes] == [True]
+
+
 def test_clean_scans_among_the_scans_are_no_scans(scans):
     outputs = DenoiseOutputs(residual=True)
     for name in ("box-0/0.png", "box-0/2.png"):

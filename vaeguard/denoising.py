@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.denoise_records import CleanFile, beside
+from vaeguard.denoise_records import CleanFile, beside, others
 from vaeguard.denoise_spec import DenoiseOutputs, RestoreSettings
 from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.devices import cores
@@ -168,6 +168,7 @@ def denoise_scans(
             done += result.size
             if progress:
                 progress(done, total, f"{len(rows):,} pages, {pixels / 1e6:,.1f} MP")
+        gone, stale = work.settle(names, whole=Path(scans).is_dir())
         rows.sort(key=_worth)
         _write_rows(target / TABLE, rows)
         write_errors(target / f"{TABLE}.errors.csv", errors)
@@ -181,7 +182,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(skipped)),
+        notes=tuple(_notes(skipped, gone, stale)),
     )
 
 
@@ -250,7 +251,7 @@ class _Work:
     def tasks(self, names: list[str]) -> list[tuple[str, str]]:
         """Each name, and the earlier one that would be written to the same file, if there is one."""
         first: dict[str, str] = {}
-        owners = [first.setdefault(written_name(name, jpeg=self.outputs.jpeg), name) for name in names]
+        owners = [first.setdefault(self._place(name), name) for name in names]
         return [(name, "" if owner == name else owner) for name, owner in zip(names, owners, strict=True)]
 
     def file(self, task: tuple[str, str]) -> _Result:
@@ -259,7 +260,7 @@ class _Work:
         size = 0
         if owner:
             return _Result(name, 0, [], error=f"it would be written to the same file as {owner!r}; rename one of them")
-        place = self.target / written_name(name, jpeg=self.outputs.jpeg)
+        place = self.target / self._place(name)
         try:
             content = read_bytes(self.root / name)
             size = len(content)
@@ -278,6 +279,26 @@ class _Work:
             reason = "there is not enough memory for it; try --jobs 1"
         earlier = CleanFile(place)
         return _Result(name, size, [], error=reason if earlier.remove() else f"{reason}; {earlier.said()}, and stays")
+
+    def settle(self, names: list[str], *, whole: bool) -> tuple[list[str], list[str]]:
+        """Remove what earlier settings wrote for these scans under other names.
+
+        Returns the clean files without a scan, if the names are `whole`, all scans that there are; and those under
+        other names that somebody changed. Both stay.
+        """
+        known, gone, stale = set(names), [], []
+        for other in others(self.target, {self._place(name) for name in names}):
+            source = str(other.record.get("source"))
+            if source in known:
+                # As long as the scan is under no other name, the earlier one is the only one.
+                if beside(self.target / self._place(source), "json").exists() and not other.remove():
+                    stale.append(repr(str(other.place)))
+            elif whole and known.isdisjoint(map(str, Path(source).parents)):  # a folder that is closed is listed itself
+                gone.append(repr(str(other.place)))
+        return gone, stale
+
+    def _place(self, name: str) -> str:
+        return written_name(name, jpeg=self.outputs.jpeg)
 
     def _is_finished(self, earlier: CleanFile, before: str) -> bool:
         """Whether an earlier run has written this file and all beside it in the same way."""
@@ -396,11 +417,18 @@ def _check_settings(
             )
 
 
-def _notes(skipped: list[str]) -> Iterator[str]:
+def _notes(skipped: list[str], gone: list[str], stale: list[str]) -> Iterator[str]:
     """What a person should know of a run, a sentence each."""
     if skipped:
         folders = "1 folder was" if len(skipped) == 1 else f"{len(skipped)} folders were"
         yield f"{folders} left out, which this command has written: {_some(skipped)}"
+    if gone:
+        files = "1 clean file has" if len(gone) == 1 else f"{len(gone)} clean files have"
+        yield f"{files} no scan any more: {_some(gone)}; delete what is not wanted"
+    if stale:
+        one = len(stale) == 1
+        files = "1 clean file stays, since it was" if one else f"{len(stale)} clean files stay, since they were"
+        yield f"{files} changed by hand, beside what was written anew: {_some(stale)}; delete what is not wanted"
 
 
 def _some(items: list[str]) -> str:
