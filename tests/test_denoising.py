@@ -327,6 +327,32 @@ def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
     )
 
 
+def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, monkeypatch):
+    def fails(before, after, dpi):
+        if before.ndim == 3:
+            raise VaeguardError("tesseract failed (out of words); leave out --ocr")
+        return False
+
+    monkeypatch.setattr("vaeguard.denoising.words_lost", fails)
+    before = np.asarray(Image.open("scans/photo.jpg"))
+    for resumed in (0, 8):
+        done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
+        assert (done.files, done.pages, done.resumed) == (8, 9, resumed)
+        (note,) = done.notes
+        assert note.startswith("2 pages were left as before: page 1 of 'box-0/two.tif' (tesseract failed")
+        np.testing.assert_array_equal(np.asarray(Image.open("scans-clean/photo.jpg.png")), before)
+    assert done.look_first[0]["action"] == "reverted"
+    rows = read_table("scans-clean/pages.csv")
+    assert list(rows["action"]).count("reverted") == 2
+
+    def missing(*_):
+        raise UsageError("--ocr needs the program tesseract")
+
+    monkeypatch.setattr("vaeguard.denoising.words_lost", missing)
+    with pytest.raises(UsageError, match="needs the program"):
+        denoise_scans("scans", "other", outputs=DenoiseOutputs(ocr=True), device="cpu")
+
+
 def test_progress_ends_with_everything(scans):
     calls = []
     denoise_scans("scans", progress=lambda *call: calls.append(call), device="cpu")

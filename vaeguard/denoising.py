@@ -16,7 +16,7 @@ from vaeguard.denoise_records import CleanFile, beside, others
 from vaeguard.denoise_spec import DenoiseOutputs, RestoreSettings
 from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.devices import cores
-from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
 from vaeguard.files import digest_of, size_and_time, write_bytes, write_text, writing
 from vaeguard.folders import list_images
 from vaeguard.images import read_bytes
@@ -182,7 +182,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(skipped, gone, stale)),
+        notes=tuple(_notes(rows, skipped, gone, stale)),
     )
 
 
@@ -318,9 +318,9 @@ class _Work:
             nonlocal pixels
             found = self._restored_page(page)
             clean, row = found.pixels, _row(name, page.number, found.report)
-            if self.outputs.ocr and clean is not page.pixels and words_lost(page.pixels, clean, page.dpi):
+            if self.outputs.ocr and clean is not page.pixels and (harm := _harm(page, clean)) is not None:
                 clean = page.pixels
-                row |= {"action": "reverted", "change": 0.0, "reverted": 1.0}
+                row |= {"action": "reverted", "change": 0.0, "reverted": 1.0} | harm
             rows.append(row)
             pixels += page.pixels.shape[0] * page.pixels.shape[1]
             if self.outputs.residual and page.pixels.dtype != np.bool_:
@@ -353,6 +353,24 @@ class _Work:
             return restore_small(page.pixels, self.engines, self.settings)
         wide = self.outputs.uncertainty
         return restore_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi, uncertainty=wide)
+
+
+def _harm(page: Page, clean: Pixels) -> dict[str, str] | None:
+    """None where a page can still be read; otherwise what its row says of it, which may be nothing.
+
+    Where tesseract fails on a page, nobody knows.
+
+    Raises
+    ------
+    UsageError
+        Tesseract is missing.
+    """
+    try:
+        return {} if words_lost(page.pixels, clean, page.dpi) else None
+    except UsageError:
+        raise
+    except VaeguardError as error:
+        return {"note": str(error)}
 
 
 def _row(name: str, number: int, report: PageReport) -> dict[str, Any]:
@@ -417,8 +435,11 @@ def _check_settings(
             )
 
 
-def _notes(skipped: list[str], gone: list[str], stale: list[str]) -> Iterator[str]:
+def _notes(rows: list[dict[str, Any]], skipped: list[str], gone: list[str], stale: list[str]) -> Iterator[str]:
     """What a person should know of a run, a sentence each."""
+    if unread := [f"page {row['page']} of {row['path']!r} ({row['note']})" for row in rows if "note" in row]:
+        pages = "1 page was" if len(unread) == 1 else f"{len(unread)} pages were"
+        yield f"{pages} left as before: {_some(unread)}; to try again, move the clean files away"
     if skipped:
         folders = "1 folder was" if len(skipped) == 1 else f"{len(skipped)} folders were"
         yield f"{folders} left out, which this command has written: {_some(skipped)}"
