@@ -336,6 +336,11 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     assert json.loads(full.stdout)["pages"] == 2
     assert (tmp_path / "full/box/b.tif.page-1.residual.png").exists()
     assert (tmp_path / "full/a.png.page-1.uncertainty.png").exists()
+    back = run(tmp_path, "denoise", "--undo", "full", "--json")
+    assert json.loads(back.stdout) == {"output": "full-originals", "files": 2, "errors": []}
+    images = [np.asarray(Image.open(tmp_path / folder / "a.png")) for folder in ("scans", "full-originals")]
+    np.testing.assert_array_equal(*images)
+    assert_complains(run(tmp_path, "denoise", "--undo", "scans-clean"), 3, "2 files could not be read")
 
 
 @pytest.mark.parametrize(
@@ -347,6 +352,8 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
         (("scans", "--jpeg", "200"), 2, ["--jpeg"]),
         (("scans", "-m", "scans/a.png"), 4, ["scans/a.png"]),
         (("scans", "--device", "tensorrt"), 2, ["--device tensorrt"]),
+        (("scans", "--undo", "--jpeg", "90"), 2, ["--jpeg has no meaning with --undo"]),
+        (("scans", "--undo"), 2, ["scans", "holds no clean scans"]),
         (("broken",), 3, ["1 file could not be read", "pages.csv.errors.csv"]),
     ],
 )

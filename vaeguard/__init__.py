@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vaeguard.denoiser_fitting import FittedDenoiser, fit_denoiser
     from vaeguard.denoiser_sources import DenoiserSource, denoiser_source
     from vaeguard.denoiser_training import fit_spread, interval_of, paired_elbo_loss, supervised_loss, train_network
-    from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans, undone
+    from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans
     from vaeguard.devices import has_bf16
     from vaeguard.direct import DirectDenoiser
     from vaeguard.doctor import examine
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from vaeguard.triton import write_triton
     from vaeguard.tuning import Tuning, tune
     from vaeguard.tuning_trials import Comparison
+    from vaeguard.undoing import default_originals, undo_scans, undone
     from vaeguard.watching import watch_files
 
 _HOMES = {
@@ -110,7 +111,7 @@ _HOMES = {
     "denoiser_fitting": ("FittedDenoiser", "fit_denoiser"),
     "denoiser_sources": ("DenoiserSource", "denoiser_source"),
     "denoiser_training": ("fit_spread", "interval_of", "paired_elbo_loss", "supervised_loss", "train_network"),
-    "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans", "undone"),
+    "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans"),
     "devices": ("has_bf16",),
     "direct": ("DirectDenoiser",),
     "doctor": ("examine",),
@@ -170,6 +171,7 @@ _HOMES = {
     "triton": ("write_triton",),
     "tuning": ("Tuning", "tune"),
     "tuning_trials": ("Comparison",),
+    "undoing": ("default_originals", "undo_scans", "undone"),
     "watching": ("watch_files",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -232,6 +234,7 @@ __all__ = [
     "check_tesseract",
     "compare_reports",
     "decode_image",
+    "default_originals",
     "default_output",
     "degrade_document",
     "denoise_scans",
@@ -296,6 +299,7 @@ __all__ = [
     "to_dict",
     "train_network",
     "tune",
+    "undo_scans",
     "undone",
     "verify",
     "watch_files",

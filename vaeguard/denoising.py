@@ -214,11 +214,6 @@ def default_output(scans: str | Path) -> Path:
     return path.with_name((path.name if path.is_dir() else path.stem) + "-clean")
 
 
-def undone(clean: Pixels, residual: Pixels) -> Pixels:
-    """The original pixels of a page, from the clean ones and the residual that was written with them."""
-    return clean + residual  # of unsigned integers, which wrap around
-
-
 @dataclass(frozen=True)
 class _Result:
     """What became of one file."""
