@@ -43,6 +43,8 @@ DEFAULTS = RestoreSettings()
               help="Put squares back where ink would be lost or invented.")  # fmt: skip
 @click.option("--jpeg", type=int, metavar="QUALITY", help="Write JPEGs as JPEGs.  [default: as PNG]")
 @click.option("--residual", is_flag=True, help="Also write the exact difference, to have the original back.")
+@click.option("--undo", is_flag=True,
+              help="Write the originals of SCANS, which is a clean tree with residuals.")  # fmt: skip
 @click.option("--uncertainty", is_flag=True, help="Also write a picture of how uncertain each pixel is.")
 @click.option("--ocr", is_flag=True, help="Leave a page as it was if tesseract can read fewer words afterwards.")
 @click.option(
@@ -57,8 +59,8 @@ DEFAULTS = RestoreSettings()
 @engine_option
 @json_option
 def denoise(
-    scans: str, output: str | None, jpeg: int | None, residual: bool, uncertainty: bool, ocr: bool, model: str | None,
-    jobs: int | None, report: bool, dry_run: bool, device: str, as_json: bool, **settings: Any,
+    scans: str, output: str | None, jpeg: int | None, residual: bool, undo: bool, uncertainty: bool, ocr: bool,
+    model: str | None, jobs: int | None, report: bool, dry_run: bool, device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
@@ -68,6 +70,9 @@ def denoise(
     shows these before and after.
 
     A job that was interrupted goes on where it stopped when the same command is given again.
+
+    What was written with --residual can be had back: --undo SCANS-clean writes the pixels of the originals, bit for
+    bit, to SCANS-clean-originals, under the names of the clean files.
     """
     from vaeguard import (
         DenoiseOutputs,
@@ -80,6 +85,9 @@ def denoise(
         write_scan_report,
     )
 
+    if undo:
+        _undo(scans, output, as_json=as_json)
+        return
     if ocr:
         check_tesseract()
     if output is None:
@@ -100,6 +108,8 @@ def denoise(
             scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
         )
     say_unreadable(done.errors)
+    for note in done.notes:
+        say(note)
     found: dict[str, Any] = {}
     if report:
         found = write_scan_report(done, scans, jpeg=jpeg, command=command_line())
@@ -113,6 +123,34 @@ def denoise(
             show_report(found, console())
             click.echo(f"before and after -> {output}/report.html")
     complain_of_unreadable(done.errors, f"see {output}/pages.csv.errors.csv")
+
+
+def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
+    """Write the originals of a clean tree.
+
+    Raises
+    ------
+    UsageError
+        Another option was given.
+    """
+    from vaeguard import UsageError, default_originals, undo_scans
+
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
+        if given and option.name not in ("scans", "output", "undo", "as_json"):
+            raise UsageError(f"{option.opts[0]} has no meaning with --undo; leave it out")
+    if output is None:
+        output = str(default_originals(clean))
+        say(f"output: {output}")
+    with progress_bar("undoing") as progress:
+        files, errors = undo_scans(clean, output, progress=progress)
+    say_unreadable(errors)
+    if as_json:
+        print_json({"output": output, "files": files, "errors": as_objects(errors)})
+    else:
+        click.echo(f"originals of {files} files -> {output}")
+    complain_of_unreadable(errors, "they are listed above")
 
 
 def _say(done: DenoiseSummary) -> None:

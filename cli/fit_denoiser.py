@@ -44,7 +44,7 @@ def fit_denoiser(
     UsageError
         An option has no meaning for a denoiser.
     """
-    from vaeguard import UsageError, denoiser_source, new_folder, prepare_run
+    from vaeguard import UsageError, denoiser_source, is_named, new_folder, prepare_run
     from vaeguard import fit_denoiser as fit
 
     spec = _spec(settings)
@@ -52,7 +52,7 @@ def fit_denoiser(
     if sources["degrade"]:
         if any(sources[name] for name in ("noisy", "clean", "adapt")):
             raise UsageError("--degrade makes the images of DATA noisy; leave out --noisy, --clean and --adapt")
-        clean = data if Path(data).is_dir() else _grey_images(data, data_dir)
+        clean = data if Path(data).is_dir() and not is_named(data) else _grey_images(data, data_dir)
     elif data != "digits":
         raise UsageError(f"DATA {data!r} goes with --degrade; the folders of scans are named by the options alone")
     if resume and not output:

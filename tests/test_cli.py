@@ -356,6 +356,11 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     assert json.loads(full.stdout)["pages"] == 2
     assert (tmp_path / "full/box/b.tif.page-1.residual.png").exists()
     assert (tmp_path / "full/a.png.page-1.uncertainty.png").exists()
+    back = run(tmp_path, "denoise", "--undo", "full", "--json")
+    assert json.loads(back.stdout) == {"output": "full-originals", "files": 2, "errors": []}
+    images = [np.asarray(Image.open(tmp_path / folder / "a.png")) for folder in ("scans", "full-originals")]
+    np.testing.assert_array_equal(*images)
+    assert_complains(run(tmp_path, "denoise", "--undo", "scans-clean"), 3, "2 files could not be read")
 
 
 @pytest.mark.parametrize(
@@ -367,6 +372,8 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
         (("scans", "--jpeg", "200"), 2, ["--jpeg"]),
         (("scans", "-m", "scans/a.png"), 4, ["scans/a.png"]),
         (("scans", "--device", "tensorrt"), 2, ["--device tensorrt"]),
+        (("scans", "--undo", "--jpeg", "90"), 2, ["--jpeg has no meaning with --undo"]),
+        (("scans", "--undo"), 2, ["scans", "holds no clean scans"]),
         (("broken",), 3, ["1 file could not be read", "pages.csv.errors.csv"]),
     ],
 )
@@ -389,6 +396,13 @@ def test_a_denoiser_of_ones_own(tmp_path):
     assert json.loads(done.stdout)["pages"] == 2
     assert_complains(run(tmp_path, "score", "scans", "-m", "own"), 4, "own", "vaeguard denoise -m")
     assert_complains(run(tmp_path, "fit", "--adapt", "scans", "-o", "own"), 2, "own", "choose another folder")
+
+
+def test_a_named_set_wins_over_a_folder_also_for_a_denoiser(tmp_path):
+    (tmp_path / "digits").mkdir()
+    fitted = run(tmp_path, "fit", "digits", "--degrade", "photo", "-o", "own")
+    assert_complains(fitted, 2, "too little of at least 16x16 pixels")  # the set's images have 8x8
+    assert_complains(run(tmp_path, "fit", "./digits", "--degrade", "photo", "-o", "own"), 2, "no images in './digits'")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,26 @@ def test_pairs_are_found_by_their_names(folders):
     assert 0.05 < noise.mean() < 0.1
 
 
+def test_pairs_that_do_not_agree_are_listed(folders):
+    pages = [Image.fromarray(np.full((64, 64), 50 * k, np.uint8)) for k in range(3)]
+    pages[0].save(folders / "noisy/more.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(folders / "clean/more.tif", save_all=True, append_images=pages[1:2])
+    pages[0].save(folders / "noisy/fewer.tif")
+    pages[0].save(folders / "clean/fewer.tif", save_all=True, append_images=pages[1:])
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(folders / "clean/deep/3.jpg")
+    (folders / "noisy/deep/4.tif").unlink()
+    source = denoiser_source(noisy=folders / "noisy", clean=folders / "clean", spec=SPEC)
+    assert source.images + source.held_out == 3
+    reasons = dict(source.errors)
+    assert len(reasons) == 3
+    assert "more pages with shades of grey than" in reasons[str(folders / "noisy/more.tif")]
+    assert "fewer pages with shades of grey than" in reasons[str(folders / "noisy/fewer.tif")]
+    assert "there are '3.jpg' and '3.png' for it" in reasons[str(folders / "noisy/deep/3.tif")]
+    (folders / "noisy/deep/3.tif").rename(folders / "noisy/deep/3.png")
+    source = denoiser_source(noisy=folders / "noisy", clean=folders / "clean", spec=SPEC)
+    assert source.images + source.held_out == 4
+
+
 @pytest.mark.parametrize(
     ("how", "mode"),
     [

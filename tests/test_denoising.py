@@ -81,10 +81,34 @@ def test_a_second_run_does_nothing_and_a_changed_scan_or_setting_is_done_again(s
     assert denoise_scans("scans", device="cpu").resumed == 8
     assert tree("scans-clean") == first
     put("scans/box-1/1.png", np.full((40, 40), 90, np.uint8))
-    Path("scans-clean/box-1/3.png").write_bytes(b"changed by somebody")
+    Path("scans-clean/box-1/3.png").unlink()
     assert denoise_scans("scans", device="cpu").resumed == 6
     assert tree("scans-clean")["box-1/3.png"] == first["box-1/3.png"]
     assert denoise_scans("scans", settings=RestoreSettings(strength=0.5), device="cpu").resumed == 0
+
+
+def test_what_somebody_changed_is_kept_and_said(scans):
+    denoise_scans("scans", device="cpu")
+    edited = Path("scans-clean/box-1/3.png")
+    written, record = edited.read_bytes(), Path(f"{edited}.json").read_bytes()
+    edited.write_bytes(b"retouched by hand")
+
+    def kept(**settings):
+        done = denoise_scans("scans", settings=RestoreSettings(**settings), device="cpu")
+        assert (edited.read_bytes(), Path(f"{edited}.json").read_bytes()) == (b"retouched by hand", record)
+        assert done.files == 7
+        return done.resumed, dict(done.errors)["scans/box-1/3.png"]
+
+    expected = "'scans-clean/box-1/3.png' was changed since it was written; move it away to have it made again"
+    assert kept() == (7, expected)
+    assert kept(strength=0.5) == (0, expected)
+    (scans / "box-1/3.png").rename("scan.png")
+    (scans / "box-1/3.png").symlink_to("nowhere")
+    assert kept()[1].endswith("; 'scans-clean/box-1/3.png' was changed since it was written, and stays")
+    Path("scan.png").rename(scans / "box-1/3.png")
+    edited.rename("mine.png")
+    assert denoise_scans("scans", device="cpu").resumed == 7
+    assert edited.read_bytes() == written
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -219,6 +243,46 @@ def test_a_link_to_the_clean_scans_is_not_followed(scans):
     assert denoise_scans("scans", device="cpu").pages == 9
 
 
+def test_clean_files_without_a_scan_are_named_and_stay(scans):
+    denoise_scans("scans", device="cpu")
+    (scans / "box-0/0.png").unlink()
+    (scans / "photo.jpg").unlink()
+    before = tree("scans-clean")
+    done = denoise_scans("scans", device="cpu")
+    gone = "'scans-clean/box-0/0.png', 'scans-clean/photo.jpg.png'"
+    assert done.notes == (f"2 clean files have no scan any more: {gone}; delete what is not wanted",)
+    assert set(tree("scans-clean")) == set(before)
+    assert denoise_scans("scans/box-1/1.png", "scans-clean", device="cpu").notes == ()
+
+
+def test_a_scan_that_is_written_under_another_name_leaves_nothing_under_the_first(scans):
+    put("scans/other.jpg", np.asarray(Image.open("scans/photo.jpg")))
+    denoise_scans("scans", device="cpu")
+    edited = Path("scans-clean/other.jpg.png")
+    edited.write_bytes(b"retouched by hand")
+    done = denoise_scans("scans", outputs=DenoiseOutputs(jpeg=95), device="cpu")
+    assert {name for name in tree("scans-clean") if name.startswith("photo")} == {"photo.jpg", "photo.jpg.json"}
+    assert edited.read_bytes() == b"retouched by hand"
+    assert [str(edited) in note for note in done.notes] == [True]
+
+
+def test_clean_scans_among_the_scans_are_no_scans(scans):
+    outputs = DenoiseOutputs(residual=True)
+    for name in ("box-0/0.png", "box-0/2.png"):
+        denoise_scans(f"scans/{name}", outputs=outputs, device="cpu")
+    Path("scans/box-1/begun/pages.csv.job").mkdir(parents=True)
+    put("scans/box-1/begun/deep/1.png", np.full((40, 40), 90, np.uint8))
+    done = denoise_scans("scans", device="cpu")
+    assert (done.files, done.pages) == (8, 9)
+    (note,) = done.notes
+    assert note == (
+        "3 folders were left out, which this command has written: "
+        "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
+    )
+    assert plan_scans("scans").pages == 9
+    assert denoise_scans("scans/box-0/0-clean", "again", device="cpu").pages == 2  # who names it means it
+
+
 def test_somebody_elses_table_is_not_replaced(scans):
     Path("mine").mkdir()
     Path("mine/pages.csv").write_text("image,page\n1.png,1\n")
@@ -263,6 +327,32 @@ def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
     )
 
 
+def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, monkeypatch):
+    def fails(before, after, dpi):
+        if before.ndim == 3:
+            raise VaeguardError("tesseract failed (out of words); leave out --ocr")
+        return False
+
+    monkeypatch.setattr("vaeguard.denoising.words_lost", fails)
+    before = np.asarray(Image.open("scans/photo.jpg"))
+    for resumed in (0, 8):
+        done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
+        assert (done.files, done.pages, done.resumed) == (8, 9, resumed)
+        (note,) = done.notes
+        assert note.startswith("2 pages were left as before: page 1 of 'box-0/two.tif' (tesseract failed")
+        np.testing.assert_array_equal(np.asarray(Image.open("scans-clean/photo.jpg.png")), before)
+    assert done.look_first[0]["action"] == "reverted"
+    rows = read_table("scans-clean/pages.csv")
+    assert list(rows["action"]).count("reverted") == 2
+
+    def missing(*_):
+        raise UsageError("--ocr needs the program tesseract")
+
+    monkeypatch.setattr("vaeguard.denoising.words_lost", missing)
+    with pytest.raises(UsageError, match="needs the program"):
+        denoise_scans("scans", "other", outputs=DenoiseOutputs(ocr=True), device="cpu")
+
+
 def test_progress_ends_with_everything(scans):
     calls = []
     denoise_scans("scans", progress=lambda *call: calls.append(call), device="cpu")
@@ -300,3 +390,9 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
         for number in range(3):
             found = np.asarray(Image.open(f"out-{Path(model_path).stem}/{number}.png"))
             np.testing.assert_allclose(found, expected[number], atol=1)
+    everything = RestoreSettings(kind="document", noise=10, paper="white", gate=False, samples=2, strength=0.5)
+    with pytest.raises(UsageError, match="--kind, --noise, --paper, --no-gate, --samples have no meaning"):
+        denoise_scans("small", "refused", everything, model="run", device="cpu")
+    with pytest.raises(UsageError, match="^--uncertainty has no meaning with the anomaly model of -m; leave it out"):
+        denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model="run", device="cpu")
+    assert not Path("refused").exists()

@@ -27,6 +27,14 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path):
     assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
+def test_the_mask_of_the_process_is_never_touched(tmp_path, monkeypatch):
+    """It belongs to all threads: put aside in one of them, it may be lost for the others."""
+    mask = _umask()
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the mask was set"))
+    write_text(tmp_path / "a.txt", "x")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
 def _umask():
     mask = os.umask(0)
     os.umask(mask)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vaeguard.denoiser_fitting import FittedDenoiser, fit_denoiser
     from vaeguard.denoiser_sources import DenoiserSource, denoiser_source
     from vaeguard.denoiser_training import fit_spread, interval_of, paired_elbo_loss, supervised_loss, train_network
-    from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans, undone
+    from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans
     from vaeguard.devices import has_bf16
     from vaeguard.direct import DirectDenoiser
     from vaeguard.doctor import examine
@@ -75,7 +75,16 @@ if TYPE_CHECKING:
     from vaeguard.sample_quality import SampleJudge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
     from vaeguard.search_space import DEFAULT_TRIALS
-    from vaeguard.sources import ImageSet, data_of_fit, from_array, list_images, open_images, open_packed, write_images
+    from vaeguard.sources import (
+        ImageSet,
+        data_of_fit,
+        from_array,
+        is_named,
+        list_images,
+        open_images,
+        open_packed,
+        write_images,
+    )
     from vaeguard.spec import (
         BOUND_IMAGES,
         DEFAULT_FPR,
@@ -94,6 +103,7 @@ if TYPE_CHECKING:
     from vaeguard.triton import write_triton
     from vaeguard.tuning import Tuning, tune
     from vaeguard.tuning_trials import Comparison
+    from vaeguard.undoing import default_originals, undo_scans, undone
     from vaeguard.watching import watch_files
 
 _HOMES = {
@@ -111,7 +121,7 @@ _HOMES = {
     "denoiser_fitting": ("FittedDenoiser", "fit_denoiser"),
     "denoiser_sources": ("DenoiserSource", "denoiser_source"),
     "denoiser_training": ("fit_spread", "interval_of", "paired_elbo_loss", "supervised_loss", "train_network"),
-    "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans", "undone"),
+    "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans"),
     "devices": ("has_bf16",),
     "direct": ("DirectDenoiser",),
     "doctor": ("examine",),
@@ -153,7 +163,16 @@ _HOMES = {
     "sample_quality": ("SampleJudge", "frechet_distance"),
     "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "search_space": ("DEFAULT_TRIALS",),
-    "sources": ("ImageSet", "data_of_fit", "from_array", "list_images", "open_images", "open_packed", "write_images"),
+    "sources": (
+        "ImageSet",
+        "data_of_fit",
+        "from_array",
+        "is_named",
+        "list_images",
+        "open_images",
+        "open_packed",
+        "write_images",
+    ),
     "spec": (
         "BOUND_IMAGES",
         "DEFAULT_FPR",
@@ -172,6 +191,7 @@ _HOMES = {
     "triton": ("write_triton",),
     "tuning": ("Tuning", "tune"),
     "tuning_trials": ("Comparison",),
+    "undoing": ("default_originals", "undo_scans", "undone"),
     "watching": ("watch_files",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -237,6 +257,7 @@ __all__ = [
     "compare_reports",
     "data_of_fit",
     "decode_image",
+    "default_originals",
     "default_output",
     "degrade_document",
     "denoise_scans",
@@ -261,6 +282,7 @@ __all__ = [
     "has_bf16",
     "interpolate_latents",
     "interval_of",
+    "is_named",
     "latent_units",
     "latest_run",
     "list_images",
@@ -302,6 +324,7 @@ __all__ = [
     "to_dict",
     "train_network",
     "tune",
+    "undo_scans",
     "undone",
     "verify",
     "watch_files",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Levels = npt.NDArray[np.uint8]
+    _Grey = tuple[Floats, float | None]
 
 MOST_PIXELS = 64_000_000
 """Of a collection, so many pixels are held in memory; larger collections are sampled."""
@@ -191,14 +192,7 @@ def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
         if not folder.is_dir():
             raise UsageError(f"{option} {str(folder)!r} is no folder; give the folder of the images")
     errors: list[tuple[str, str]] = []
-    found = {str(Path(path).relative_to(clean).with_suffix("")): path for path in list_images([clean], SCAN_SUFFIXES)}
-    names: list[tuple[str, str | None]] = []
-    for path in list_images([noisy], SCAN_SUFFIXES):
-        if other := found.get(str(Path(path).relative_to(noisy).with_suffix(""))):
-            names.append((path, other))
-        else:
-            errors.append((path, f"there is no image of that name in {str(clean)!r}"))
-    scans = _read(names, spec.seed, errors)
+    scans = _read(_pairs(noisy, clean, errors), spec.seed, errors)
     told = [page_kind(_levels(scan.clean), scan.dpi) for scan in scans if scan.clean is not None]
     kind = max(("photo", "document"), key=told.count)
     learn, judge, patch = _halves(scans, spec, errors, noisy)
@@ -213,6 +207,26 @@ def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
         judged=lambda seed: pair_batches(pairs[1] or pairs[0], spec.seed + seed, patch),
         fingerprint=_fingerprint(learn, judge),
     )
+
+
+def _pairs(noisy: Path, clean: Path, errors: list[tuple[str, str]]) -> list[tuple[str, str | None]]:
+    """Each noisy file with the clean one of its name, whatever its suffix; what has none, or several, is an error."""
+    found: dict[Path, list[str]] = {}
+    for path in list_images([clean], SCAN_SUFFIXES):
+        found.setdefault(Path(path).relative_to(clean).with_suffix(""), []).append(path)
+    names: list[tuple[str, str | None]] = []
+    for path in list_images([noisy], SCAN_SUFFIXES):
+        inside = Path(path).relative_to(noisy)
+        others = found.get(inside.with_suffix(""), [])
+        exact = str(clean / inside)
+        if len(others) == 1 or exact in others:
+            names.append((path, exact if exact in others else others[0]))
+        elif others:
+            listed = " and ".join(repr(Path(other).name) for other in others)
+            errors.append((path, f"there are {listed} for it in {str(clean)!r}; leave one of them there"))
+        else:
+            errors.append((path, f"there is no image of that name in {str(clean)!r}"))
+    return names
 
 
 def _pair(scan: _Scan, kind: str) -> tuple[Floats, Floats, float]:
@@ -322,7 +336,7 @@ def _fingerprint(*parts: Sequence[_Scan]) -> str:
 def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple[str, str]]) -> list[_Scan]:
     """Grey pages of scans, each with the clean file of its pair, if any: in random order, as many as memory may hold.
 
-    What cannot be read goes to `errors`.
+    What cannot be read goes to `errors`, and with it all pages of a pair that does not agree.
     """
     rng = np.random.default_rng(seed)
     scans: list[_Scan] = []
@@ -330,7 +344,9 @@ def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple
     for number in rng.permutation(len(names)):
         path, clean = names[number]
         try:
-            for scan in _pages(path, clean, rng):
+            pages = _pages(path, clean, rng)
+            # Where one page of a pair is missing, those before it may be matched wrongly as well.
+            for scan in list(pages) if clean else pages:
                 scans.append(scan)
                 pixels += scan.plane.size * (1 if clean is None else 2)
         except UnreadableError as error:
@@ -348,8 +364,7 @@ def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_
     UnreadableError
         A file cannot be read, or the two do not agree.
     """
-    cleans = _grey_pages(clean) if clean else repeat(None)
-    for (plane, dpi), other in zip(_grey_pages(path), cleans, strict=False):
+    for (plane, dpi), other in _side_by_side(path, clean):
         if other is not None and other[0].shape != plane.shape:
             raise UnreadableError(path, f"it is {plane.shape} and {clean!r} {other[0].shape}, height and width")
         rows = max(1, min(plane.shape[0], LARGEST_PAGE // plane.shape[1]))
@@ -357,7 +372,25 @@ def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_
         yield _Scan(path, plane[part].copy(), dpi, None if other is None else other[0][part].copy())
 
 
-def _grey_pages(path: str) -> Iterator[tuple[Floats, float | None]]:
+def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[_Grey, _Grey | None]]:
+    """The pages of a scan, each with the one of the clean file, if there is such a file.
+
+    Raises
+    ------
+    UnreadableError
+        A file cannot be read, or one of them has more pages.
+    """
+    if clean is None:
+        yield from ((page, None) for page in _grey_pages(path))
+        return
+    for page, other in zip_longest(_grey_pages(path), _grey_pages(clean)):
+        if page is None or other is None:
+            more = "more" if other is None else "fewer"
+            raise UnreadableError(path, f"it has {more} pages with shades of grey than {clean!r}; give both the same")
+        yield page, other
+
+
+def _grey_pages(path: str) -> Iterator[_Grey]:
     """The pages of a scan that have grain, as the mean of their colours, 0 to 1, and their dpi.
 
     Raises

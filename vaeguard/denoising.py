@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.denoise_records import CleanFile, beside, others
 from vaeguard.denoise_spec import DenoiseOutputs, RestoreSettings
 from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.devices import cores
-from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
 from vaeguard.files import digest_of, size_and_time, write_bytes, write_text, writing
 from vaeguard.folders import list_images
 from vaeguard.images import read_bytes
@@ -29,6 +30,8 @@ from vaeguard.streams import map_ahead
 from vaeguard.tables import write_errors, write_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vaeguard.inspection import Detector
     from vaeguard.progress import Progress
     from vaeguard.scans import Page, Pixels
@@ -39,6 +42,8 @@ TABLE = "pages.csv"
 COLUMNS = ("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty")
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
+NAMED = 3
+"""Of many files or folders, so many are named in a sentence."""
 WAITING = 64
 """Files for each worker that may be finished before an earlier, longer one."""
 
@@ -65,6 +70,8 @@ class DenoiseSummary:
         Wall time.
     device : str
         Where the denoisers ran.
+    notes : tuple of str
+        What else a person should know, a sentence each.
     """
 
     output: str
@@ -76,6 +83,7 @@ class DenoiseSummary:
     look_first: tuple[dict[str, Any], ...]
     seconds: float
     device: str
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
@@ -140,10 +148,10 @@ def denoise_scans(
     started = time.perf_counter()
     settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
     target = Path(output) if output else default_output(scans)
-    root, names = _listed(Path(scans), target)
+    root, names, skipped = _listed(Path(scans), target)
     workers = min(jobs or min(cores(), MOST_JOBS), len(names))
     engines = _engines(model, device, max(1, cores() // workers))
-    _check_samples(engines, settings)
+    _check_settings(engines, settings, outputs)
     work = _Work(root, target, settings, outputs, engines)
     done, total = 0, sum(size_and_time(str(root / name))[0] for name in names)
     rows: list[dict[str, Any]] = []
@@ -160,6 +168,7 @@ def denoise_scans(
             done += result.size
             if progress:
                 progress(done, total, f"{len(rows):,} pages, {pixels / 1e6:,.1f} MP")
+        gone, stale = work.settle(names, whole=Path(scans).is_dir())
         rows.sort(key=_worth)
         _write_rows(target / TABLE, rows)
         write_errors(target / f"{TABLE}.errors.csv", errors)
@@ -173,6 +182,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
+        notes=tuple(_notes(rows, skipped, gone, stale)),
     )
 
 
@@ -184,7 +194,7 @@ def plan_scans(scans: str | Path, output: str | Path | None = None) -> Plan:
     UsageError
         As `denoise_scans`.
     """
-    root, names = _listed(Path(scans), Path(output) if output else default_output(scans))
+    root, names, _ = _listed(Path(scans), Path(output) if output else default_output(scans))
     pages, pixels = 0, 0
     errors: list[tuple[str, str]] = []
     for name in names:
@@ -202,11 +212,6 @@ def default_output(scans: str | Path) -> Path:
     """`scans-clean` beside `scans`."""
     path = Path(scans).resolve() if str(scans) in (".", "..") else Path(scans)
     return path.with_name((path.name if path.is_dir() else path.stem) + "-clean")
-
-
-def undone(clean: Pixels, residual: Pixels) -> Pixels:
-    """The original pixels of a page, from the clean ones and the residual that was written with them."""
-    return clean + residual  # of unsigned integers, which wrap around
 
 
 @dataclass(frozen=True)
@@ -241,7 +246,7 @@ class _Work:
     def tasks(self, names: list[str]) -> list[tuple[str, str]]:
         """Each name, and the earlier one that would be written to the same file, if there is one."""
         first: dict[str, str] = {}
-        owners = [first.setdefault(written_name(name, jpeg=self.outputs.jpeg), name) for name in names]
+        owners = [first.setdefault(self._place(name), name) for name in names]
         return [(name, "" if owner == name else owner) for name, owner in zip(names, owners, strict=True)]
 
     def file(self, task: tuple[str, str]) -> _Result:
@@ -250,15 +255,16 @@ class _Work:
         size = 0
         if owner:
             return _Result(name, 0, [], error=f"it would be written to the same file as {owner!r}; rename one of them")
-        place = self.target / written_name(name, jpeg=self.outputs.jpeg)
+        place = self.target / self._place(name)
         try:
             content = read_bytes(self.root / name)
             size = len(content)
             before = hashlib.sha256(content).hexdigest()
-            old = _record_of(place)
-            if self._is_finished(place, old, before):
-                return _Result(name, size, old["pages"], resumed=True)
-            _remove(place, old)
+            earlier = CleanFile(place)
+            if self._is_finished(earlier, before):
+                return _Result(name, size, earlier.record["pages"], resumed=True)
+            if not earlier.remove():
+                return _Result(name, size, [], error=f"{earlier.said()}; move it away to have it made again")
             return self._restored(content, name, place, before)
         except UnreadableError as error:
             reason = error.reason
@@ -266,34 +272,50 @@ class _Work:
             reason = str(error)
         except MemoryError:
             reason = "there is not enough memory for it; try --jobs 1"
-        _remove(place, _record_of(place))
-        return _Result(name, size, [], error=reason)
+        earlier = CleanFile(place)
+        return _Result(name, size, [], error=reason if earlier.remove() else f"{reason}; {earlier.said()}, and stays")
 
-    def _is_finished(self, place: Path, record: dict[str, Any], before: str) -> bool:
+    def settle(self, names: list[str], *, whole: bool) -> tuple[list[str], list[str]]:
+        """Remove what earlier settings wrote for these scans under other names.
+
+        Returns the clean files without a scan, if the names are `whole`, all scans that there are; and those under
+        other names that somebody changed. Both stay.
+        """
+        known, gone, stale = set(names), [], []
+        for other in others(self.target, {self._place(name) for name in names}):
+            source = str(other.record.get("source"))
+            if source in known:
+                # As long as the scan is under no other name, the earlier one is the only one.
+                if beside(self.target / self._place(source), "json").exists() and not other.remove():
+                    stale.append(repr(str(other.place)))
+            elif whole and known.isdisjoint(map(str, Path(source).parents)):  # a folder that is closed is listed itself
+                gone.append(repr(str(other.place)))
+        return gone, stale
+
+    def _place(self, name: str) -> str:
+        return written_name(name, jpeg=self.outputs.jpeg)
+
+    def _is_finished(self, earlier: CleanFile, before: str) -> bool:
         """Whether an earlier run has written this file and all beside it in the same way."""
-        if record.get("source_sha256") != before or record.get("settings") != self.how:
-            return False
-        try:
-            return all(digest_of(place.with_name(name)) == digest for name, digest in record["written"].items())
-        except OSError:
-            return False
+        record = earlier.record
+        return record.get("source_sha256") == before and record.get("settings") == self.how and earlier.whole
 
     def _restored(self, content: bytes, name: str, place: Path, before: str) -> _Result:
         rows: list[dict[str, Any]] = []
-        beside: list[Path] = []
+        pictures: list[Path] = []
         pixels = 0
 
         def picture(number: int, kind: str, values: Pixels) -> None:
-            beside.append(_beside(place, f"page-{number}.{kind}.png"))
-            write_bytes(beside[-1], encode_png(values, []))
+            pictures.append(beside(place, f"page-{number}.{kind}.png"))
+            write_bytes(pictures[-1], encode_png(values, []))
 
         def restore(page: Page) -> Pixels:
             nonlocal pixels
             found = self._restored_page(page)
             clean, row = found.pixels, _row(name, page.number, found.report)
-            if self.outputs.ocr and clean is not page.pixels and words_lost(page.pixels, clean, page.dpi):
+            if self.outputs.ocr and clean is not page.pixels and (harm := _harm(page, clean)) is not None:
                 clean = page.pixels
-                row |= {"action": "reverted", "change": 0.0, "reverted": 1.0}
+                row |= {"action": "reverted", "change": 0.0, "reverted": 1.0} | harm
             rows.append(row)
             pixels += page.pixels.shape[0] * page.pixels.shape[1]
             if self.outputs.residual and page.pixels.dtype != np.bool_:
@@ -306,17 +328,17 @@ class _Work:
             with writing(place) as temporary:
                 rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
         except BaseException:
-            for path in beside:  # no record names them yet
+            for path in pictures:  # no record names them yet
                 path.unlink(missing_ok=True)
             raise
         record = {
             "source": name,
             "source_sha256": before,
-            "written": {path.name: digest_of(path) for path in (place, *beside)},
+            "written": {path.name: digest_of(path) for path in (place, *pictures)},
             "settings": self.how,
             "pages": rows,
         }
-        write_text(_beside(place, "json"), json.dumps(record, indent=1))
+        write_text(beside(place, "json"), json.dumps(record, indent=1))
         return _Result(name, len(content), rows, pixels)
 
     def _restored_page(self, page: Page) -> RestoredPage:
@@ -326,6 +348,24 @@ class _Work:
             return restore_small(page.pixels, self.engines, self.settings)
         wide = self.outputs.uncertainty
         return restore_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi, uncertainty=wide)
+
+
+def _harm(page: Page, clean: Pixels) -> dict[str, str] | None:
+    """None where a page can still be read; otherwise what its row says of it, which may be nothing.
+
+    Where tesseract fails on a page, nobody knows.
+
+    Raises
+    ------
+    UsageError
+        Tesseract is missing.
+    """
+    try:
+        return {} if words_lost(page.pixels, clean, page.dpi) else None
+    except UsageError:
+        raise
+    except VaeguardError as error:
+        return {"note": str(error)}
 
 
 def _row(name: str, number: int, report: PageReport) -> dict[str, Any]:
@@ -345,22 +385,6 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         columns[name] = np.array(columns[name], np.float64)
     columns["page"] = np.array(columns["page"], np.int64)
     write_table(path, columns)
-
-
-def _record_of(place: Path) -> dict[str, Any]:
-    """What an earlier run wrote beside `place`; empty if there is none."""
-    try:
-        record = json.loads(_beside(place, "json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and {"written", "pages", "settings"} <= set(record) else {}
-
-
-def _remove(place: Path, record: dict[str, Any]) -> None:
-    """Remove what an earlier run wrote for a scan, its record first."""
-    _beside(place, "json").unlink(missing_ok=True)
-    for name in (place.name, *record.get("written", ())):
-        place.with_name(Path(name).name).unlink(missing_ok=True)
 
 
 def _sweep(target: Path) -> None:
@@ -387,21 +411,49 @@ def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, D
     return {kind: shipped_denoiser(kind, device, threads) for kind in kinds} | ({own.kind: own} if own else {})
 
 
-def _check_samples(engines: dict[str, Denoiser] | Detector, settings: RestoreSettings) -> None:
-    """Refuse, before anything is touched, to draw samples from what has no ladder VAE."""
-    if not settings.samples:
-        return
+def _check_settings(
+    engines: dict[str, Denoiser] | Detector, settings: RestoreSettings, outputs: DenoiseOutputs
+) -> None:
+    """Refuse, before anything is touched, settings that have no meaning for what restores."""
     if not isinstance(engines, dict):
-        raise UsageError("--samples needs a denoiser with a ladder VAE, and -m names an anomaly model; leave it out")
+        plain = RestoreSettings(strength=settings.strength)
+        given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
+        options = [f"--{'no-' if name == 'gate' else ''}{name}" for name in given]
+        if options := options + ["--uncertainty"] * outputs.uncertainty:
+            has, it = ("has", "it") if len(options) == 1 else ("have", "them")
+            raise UsageError(f"{', '.join(options)} {has} no meaning with the anomaly model of -m; leave {it} out")
+        return
     for kind, engine in engines.items():
-        if settings.kind in ("auto", kind) and not engine.ladder:
+        if settings.samples and settings.kind in ("auto", kind) and not engine.ladder:
             raise UsageError(
                 f"--samples: the denoiser for a {kind} has no ladder VAE; leave it out, or give --kind if there is none"
             )
 
 
-def _listed(scans: Path, target: Path) -> tuple[Path, list[str]]:
-    """The folder, and the paths of its scans below it, sorted; the target is checked.
+def _notes(rows: list[dict[str, Any]], skipped: list[str], gone: list[str], stale: list[str]) -> Iterator[str]:
+    """What a person should know of a run, a sentence each."""
+    if unread := [f"page {row['page']} of {row['path']!r} ({row['note']})" for row in rows if "note" in row]:
+        pages = "1 page was" if len(unread) == 1 else f"{len(unread)} pages were"
+        yield f"{pages} left as before: {_some(unread)}; to try again, move the clean files away"
+    if skipped:
+        folders = "1 folder was" if len(skipped) == 1 else f"{len(skipped)} folders were"
+        yield f"{folders} left out, which this command has written: {_some(skipped)}"
+    if gone:
+        files = "1 clean file has" if len(gone) == 1 else f"{len(gone)} clean files have"
+        yield f"{files} no scan any more: {_some(gone)}; delete what is not wanted"
+    if stale:
+        one = len(stale) == 1
+        files = "1 clean file stays, since it was" if one else f"{len(stale)} clean files stay, since they were"
+        yield f"{files} changed by hand, beside what was written anew: {_some(stale)}; delete what is not wanted"
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
+
+
+def _listed(scans: Path, target: Path) -> tuple[Path, list[str], list[str]]:
+    """The folder, the paths of its scans below it, sorted, and of clean trees there; the target is checked.
 
     Raises
     ------
@@ -422,22 +474,39 @@ def _listed(scans: Path, target: Path) -> tuple[Path, list[str]]:
     _check_ours(target)
     # A link among the scans may lead to the target.
     names = [str(Path(path).relative_to(folder)) for path in listed if clean not in Path(path).resolve().parents]
+    names, skipped = _without_outputs(folder, names)
     if not names:
         raise UsageError(f"{str(scans)!r} holds nothing but clean scans; give the folder of the scans themselves")
-    return folder, names
+    return folder, names, skipped
+
+
+def _without_outputs(folder: Path, names: list[str]) -> tuple[list[str], list[str]]:
+    """The names that are in no clean tree below `folder`, and these trees: what is clean is no scan."""
+    known = {Path(): False}
+    skipped: list[str] = []
+
+    def in_output(place: Path) -> bool:
+        if place not in known:
+            known[place] = in_output(place.parent) or _is_output(folder / place)
+            if known[place] and not known[place.parent]:
+                skipped.append(repr(str(folder / place)))
+        return known[place]
+
+    return [name for name in names if not in_output(Path(name).parent)], skipped
 
 
 def _check_ours(target: Path) -> None:
     """Refuse to write into a folder that holds other things."""
-    if not target.is_dir() or (target / f"{TABLE}.job").exists() or not any(target.iterdir()):
-        return
-    try:
-        header = (target / TABLE).read_text(encoding="utf-8").partition("\n")[0].strip()
-    except (OSError, ValueError):
-        header = ""
-    if header != ",".join(COLUMNS):
+    if target.is_dir() and any(target.iterdir()) and not _is_output(target):
         raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f"{path.name}.{suffix}")
+def _is_output(folder: Path) -> bool:
+    """Whether clean scans are written there, or have been."""
+    if (folder / f"{TABLE}.job").exists():
+        return True
+    try:
+        with (folder / TABLE).open(encoding="utf-8") as file:
+            return file.readline().strip() == ",".join(COLUMNS)
+    except (OSError, ValueError):
+        return False

@@ -23,7 +23,15 @@ DEFAULT_DPI = 150
 
 
 def words_lost(before: Pixels, after: Pixels, dpi: float | None) -> bool:
-    """Whether more words that were read with confidence are gone afterwards than new ones have come."""
+    """Whether more words that were read with confidence are gone afterwards than new ones have come.
+
+    Raises
+    ------
+    UsageError
+        Tesseract is not installed.
+    VaeguardError
+        It failed.
+    """
     old, new = _words(before, dpi), _words(after, dpi)
     gone = _confident(old) - Counter(word for word, _ in new)
     come = _confident(new) - Counter(word for word, _ in old)

@@ -23,6 +23,7 @@ __all__ = [
     "data_of_fit",
     "find_sets",
     "from_array",
+    "is_named",
     "list_images",
     "open_images",
     "open_packed",
@@ -58,7 +59,7 @@ def open_images(
     if split not in ("train", "test"):
         raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
-    if isinstance(data, str) and data in NAMES:
+    if is_named(data):
         return open_named(str(data), split, rule, data_dir, download=download)
     path = Path(data)
     if path.is_dir():
@@ -93,7 +94,7 @@ def open_packed(
         As `open_images`.
     """
     path = Path(data)
-    if data not in NAMES and path.is_dir() and not (find_idx(path, "train") or find_idx(path, "test")):
+    if not is_named(data) and path.is_dir() and not (find_idx(path, "train") or find_idx(path, "test")):
         raise UsageError(
             f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz or an .npy"
         )
@@ -112,6 +113,11 @@ def data_of_fit(record: Mapping[str, Any]) -> str:
     if name not in NAMES:
         raise UsageError(f"DATA is missing, and the model was fitted on {name!r}, which is no named set; name the data")
     return name
+
+
+def is_named(data: str | Path) -> bool:
+    """Whether `data` is the name of a set, which wins over a folder of the same name; a `Path` never is."""
+    return isinstance(data, str) and data in NAMES
 
 
 def _no_such_data(data: str) -> UsageError:
