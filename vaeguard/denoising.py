@@ -92,7 +92,7 @@ class DenoiseSummary:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScanPlan:
     """What `denoise_scans` would do: files and pages, megapixels, and what cannot be read."""
 
     files: int
@@ -186,7 +186,7 @@ def denoise_scans(
     )
 
 
-def plan_scans(scans: str | Path, output: str | Path | None = None) -> Plan:
+def plan_scans(scans: str | Path, output: str | Path | None = None) -> ScanPlan:
     """Tell what `denoise_scans` would do; writes nothing.
 
     Raises
@@ -205,7 +205,7 @@ def plan_scans(scans: str | Path, output: str | Path | None = None) -> Plan:
         else:
             pages += len(sizes)
             pixels += sum(math.prod(size) for size in sizes)
-    return Plan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors))
+    return ScanPlan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors))
 
 
 def default_output(scans: str | Path) -> Path:
