@@ -212,7 +212,7 @@ def test_a_file_without_permission_is_listed(home):
         (("fit", "--hidden", "4,x"), 2, ["--hidden"]),
         (("fit", "--spec", "bad.toml"), 2, ["latnet", "latent"]),
         (("fit", "--resume"), 2, ["-o"]),
-        (("evaluate", "--normal-classes", "0-9"), 2, ["every class", "0-9"]),
+        (("evaluate", "digits", "--normal-classes", "0-9"), 2, ["every class", "0-9"]),
         (("evaluate", "flat"), 2, ["flat"]),
         (("benchmark", "one-class", "--fit", "guided"), 2, ["--fit", "unlabelled"]),
         (("benchmark", "ood", "--data", "mnist:notmnist", "--data-dir", "empty"), 1, ["notmnist", "--data-dir"]),

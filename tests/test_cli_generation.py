@@ -130,7 +130,7 @@ def test_a_generative_evaluation_writes_its_report_and_prints_it(home):
     ("arguments", "message"),
     [
         (("-m", "plain", "--generative", "--normal-classes", "3"), "leave out --normal-classes"),
-        (("-m", "plain", "--generative", "--fpr", "0.01"), "leave out --normal-classes and --fpr"),
+        (("-m", "plain", "--generative", "--fpr", "0.01"), "leave out --normal-classes, --fpr and --masks"),
         (("-m", "plain", "--bound-images", "5"), "are for --generative"),
         (("-m", "plain", "--importance-samples", "5"), "are for --generative"),
         (("-m", "model.onnx", "--generative"), "exported file"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vaeguard.metrics import rate_of
+from vaeguard.metrics import share_of
 from vaeguard.reporting.scores import drift
 from vaeguard.reporting.terminal import sparkline, sparklines
 from vaeguard.reporting.verdicts import verdict
@@ -11,7 +11,7 @@ from vaeguard.reporting.verdicts import verdict
 
 def evaluation(area: float, low: float, high: float, **changes) -> dict:
     score = {"name": "score", "roc_auc": area, "roc_auc_low": low, "roc_auc_high": high}
-    rates = {"detection_rate": vars(rate_of(50, 60)), "false_alarm_rate": vars(rate_of(30, 600))}
+    rates = {"detection_rate": vars(share_of(50, 60)), "false_alarm_rate": vars(share_of(30, 600))}
     measures = {name: {"roc_auc": 0.45} for name in ("brightness", "complexity")}
     figures = {"metrics": [score], "fpr": 0.05, "note": None, "simple_measures": measures}
     expected = {"expected_false_alarms": {"low": 0.03, "high": 0.08}}
@@ -42,9 +42,9 @@ def test_the_headline_follows_the_roc_auc_and_its_interval(area, low, headline, 
 
 
 def test_false_alarms_beyond_the_stated_rate_are_said():
-    found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(rate_of(120, 600))))
+    found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(120, 600))))
     assert "more false alarms than stated" in found.notes[0]
-    found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(rate_of(0, 600))))
+    found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(0, 600))))
     assert "fewer false alarms than stated" in found.notes[0]
 
 
@@ -103,9 +103,9 @@ def test_exchangeable_images_give_no_warning_however_few_rank_the_score():
 def test_nothing_read_is_not_called_clean():
     nothing = {"kind": "scans", "pages": 0, "files": 0, "actions": {}, "look_first": 0, "errors": {"count": 3}}
     assert verdict(nothing).headline == "Nothing could be read"
-    rate = vars(rate_of(0, 0))
+    rate = vars(share_of(0, 0))
     scores = {"kind": "scores", "images": 0, "anomalies": rate, "fpr": 0.05, "errors": {"count": 3}, "note": None,
               "drift": drift(0, 0, 10)}  # fmt: skip
     assert verdict(scores).tone == "poor"
-    few = {**scores, "images": 1000, "anomalies": vars(rate_of(52, 1000)), "drift": drift(500, 1000, 500)}
+    few = {**scores, "images": 1000, "anomalies": vars(share_of(52, 1000)), "drift": drift(500, 1000, 500)}
     assert verdict(few).headline == "No more is flagged than normal images give"
