@@ -252,10 +252,10 @@ def no_empty_run(run: Path | None) -> Iterator[None]:
         raise
 
 
-def say_unreadable(errors: Sequence[tuple[str, str]]) -> None:
-    """List on stderr what could not be read, or the first ten of it."""
+def say_left_out(errors: Sequence[tuple[str, str]]) -> None:
+    """List on stderr what was left out, mostly as it cannot be read, or the first ten of it."""
     for path, reason in errors[:10]:
-        say(f"not read: {path!r}: {reason}")
+        say(f"left out: {path!r}: {reason}")
     if len(errors) > 10:
         say(f"... and {len(errors) - 10} more")
 
@@ -271,13 +271,13 @@ def as_objects(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "error": reason} for path, reason in errors]
 
 
-def complain_of_unreadable(errors: Sequence[tuple[str, str]], where: str) -> None:
-    """End with exit code 3 if some inputs could not be read; the work itself is done. `where` says where they stand."""
+def complain_of_left_out(errors: Sequence[tuple[str, str]], where: str) -> None:
+    """End with exit code 3 if some inputs were left out; the work itself is done. `where` says where they stand."""
     if errors:
         from vaeguard import InputsSkippedError
 
-        files = "1 file" if len(errors) == 1 else f"{len(errors)} files"
-        raise InputsSkippedError(f"done, but {files} could not be read; {where}")
+        files = "1 file was" if len(errors) == 1 else f"{len(errors)} files were"
+        raise InputsSkippedError(f"done, but {files} left out; {where}")
 
 
 def open_test_images(data: str | None, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
@@ -305,7 +305,7 @@ def open_images_for(
     with progress_bar("reading") as progress:
         images = open_images(data, split=split, rule=rule, data_dir=data_dir, download=download, progress=progress)
     say(f"data: {images.name}, {len(images.images)} images")
-    say_unreadable(images.errors)
+    say_left_out(images.errors)
     return images
 
 

@@ -11,14 +11,14 @@ from vaeguard import PAPERS, RESTORE_KINDS, RestoreSettings
 from .common import (
     as_objects,
     command_line,
-    complain_of_unreadable,
+    complain_of_left_out,
     console,
     engine_option,
     json_option,
     print_json,
     progress_bar,
     say,
-    say_unreadable,
+    say_left_out,
 )
 
 if TYPE_CHECKING:
@@ -96,18 +96,18 @@ def denoise(
     how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr)
     if dry_run:
         plan = plan_scans(scans, output)
-        say_unreadable(plan.errors)
+        say_left_out(plan.errors)
         if as_json:
             print_json({**vars(plan), "errors": as_objects(plan.errors)})
         else:
             click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}")
-        complain_of_unreadable(plan.errors, "they are listed above")
+        complain_of_left_out(plan.errors, "they are listed above")
         return
     with progress_bar("denoising") as progress:
         done = denoise_scans(
             scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
         )
-    say_unreadable(done.errors)
+    say_left_out(done.errors)
     for note in done.notes:
         say(note)
     found: dict[str, Any] = {}
@@ -122,7 +122,7 @@ def denoise(
         if found:
             show_report(found, console())
             click.echo(f"before and after -> {output}/report.html")
-    complain_of_unreadable(done.errors, f"see {output}/pages.csv.errors.csv")
+    complain_of_left_out(done.errors, f"see {output}/pages.csv.errors.csv")
 
 
 def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
@@ -145,12 +145,12 @@ def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
         say(f"output: {output}")
     with progress_bar("undoing") as progress:
         files, errors = undo_scans(clean, output, progress=progress)
-    say_unreadable(errors)
+    say_left_out(errors)
     if as_json:
         print_json({"output": output, "files": files, "errors": as_objects(errors)})
     else:
         click.echo(f"originals of {files} files -> {output}")
-    complain_of_unreadable(errors, "they are listed above")
+    complain_of_left_out(errors, "they are listed above")
 
 
 def _say(done: DenoiseSummary) -> None:

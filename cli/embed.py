@@ -11,7 +11,7 @@ from vaeguard import PROJECTIONS
 from .common import (
     as_objects,
     command_line,
-    complain_of_unreadable,
+    complain_of_left_out,
     data_dir_option,
     device_option,
     download_option,
@@ -60,4 +60,4 @@ def embed(
         click.echo(f"{len(images)} latents of {detector.graph.vae.spec.latent} units -> {output}")
         if page:
             click.echo(f"where they lie -> {page}")
-    complain_of_unreadable(images.errors, "they are listed above")
+    complain_of_left_out(images.errors, "they are listed above")

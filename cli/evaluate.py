@@ -12,7 +12,7 @@ from vaeguard import BOUND_IMAGES, IMPORTANCE_SAMPLES
 from .common import (
     as_objects,
     command_line,
-    complain_of_unreadable,
+    complain_of_left_out,
     console,
     data_dir_option,
     download_option,
@@ -120,4 +120,4 @@ def _show(report: dict[str, Any], folder: Path, images: ImageSet, *, as_json: bo
     else:
         show_report(report, console())
         click.echo(f"every figure, curve and picture -> {folder / 'report.html'}")
-    complain_of_unreadable(images.errors, "they are listed above")
+    complain_of_left_out(images.errors, "they are listed above")

@@ -14,7 +14,7 @@ from .common import (
     Size,
     as_objects,
     command_line,
-    complain_of_unreadable,
+    complain_of_left_out,
     data_dir_option,
     download_option,
     json_option,
@@ -23,8 +23,8 @@ from .common import (
     progress_bar,
     read_specs,
     say,
+    say_left_out,
     say_note,
-    say_unreadable,
     spec_options,
     warnings_on_stderr,
 )
@@ -97,7 +97,7 @@ def fit(
             images = open_images(
                 data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
             )
-    say_unreadable(images.errors)
+    say_left_out(images.errors)
     say_note(images)
     run = run or new_run(images, model)
     if resume and not any(run.glob("checkpoint.*")):
@@ -120,7 +120,7 @@ def fit(
         say(f"curves and pictures: tensorboard --logdir {tensorboard}")
     if note := fpr_note(detector.info, DEFAULT_FPR):
         say(f"note: {note}")
-    complain_of_unreadable(images.errors, "they are listed above")
+    complain_of_left_out(images.errors, "they are listed above")
 
 
 def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> None:

@@ -11,12 +11,12 @@ import click
 from .common import (
     as_objects,
     command_line,
-    complain_of_unreadable,
+    complain_of_left_out,
     no_empty_run,
     print_json,
     progress_bar,
     say,
-    say_unreadable,
+    say_left_out,
 )
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def fit_denoiser(
         if resume and not any(run.glob("checkpoint.*")):
             say(f"no checkpoint in {str(run)!r}: starting from the beginning")
         source = denoiser_source(**{**sources, "clean": clean}, spec=spec)
-        say_unreadable(source.errors)
+        say_left_out(source.errors)
         say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")
         found = fit(source, run, spec, resume=resume, command=command_line(), progress=progress)
     if as_json:
         print_json({**found.to_dict(), "errors": as_objects(found.errors)})
     else:
         _say(found)
-    complain_of_unreadable(found.errors, "they are listed above")
+    complain_of_left_out(found.errors, "they are listed above")
 
 
 def _spec(settings: dict[str, Any]) -> Any:
@@ -90,7 +90,7 @@ def _grey_images(data: str, data_dir: str | None) -> list[Any]:
     from vaeguard import ImageRule, open_images
 
     images = open_images(data, rule=ImageRule(channels=1), data_dir=data_dir)
-    say_unreadable(images.errors)
+    say_left_out(images.errors)
     return [image[0] for image in images.images]
 
 

@@ -7,7 +7,7 @@ import click
 from .common import (
     as_objects,
     check_picture,
-    complain_of_unreadable,
+    complain_of_left_out,
     data_dir_option,
     download_option,
     engine_option,
@@ -55,4 +55,4 @@ def reconstruct(
         print_json({"output": output, "images": paths, "errors": as_objects(images.errors)})
     else:
         click.echo(f"{len(rows)} of {len(images.images)} images, by {by}, lowest to highest -> {output}")
-    complain_of_unreadable(images.errors, "they are listed above")
+    complain_of_left_out(images.errors, "they are listed above")

@@ -11,7 +11,7 @@ import click
 
 from .common import (
     command_line,
-    complain_of_unreadable,
+    complain_of_left_out,
     console,
     engine_option,
     find_model,
@@ -21,7 +21,7 @@ from .common import (
     print_json,
     progress_bar,
     say,
-    say_unreadable,
+    say_left_out,
     typed,
 )
 
@@ -79,8 +79,8 @@ def score(
         _print(summary, time.monotonic() - started, found, heatmaps)
     if summary.note and (as_json or not found):  # the report has said it
         say(f"note: {summary.note}")
-    say_unreadable(summary.errors)
-    complain_of_unreadable(summary.errors, f"see {output}.errors.csv")
+    say_left_out(summary.errors)
+    complain_of_left_out(summary.errors, f"see {output}.errors.csv")
 
 
 def _check(
@@ -123,4 +123,4 @@ def _say_watched(images: tuple[str, ...]) -> None:
 def _say_round(summary: ScoreSummary) -> None:
     """One line for the images that just appeared."""
     click.echo(f"{summary.images} new images, {summary.anomalies} anomalous -> {summary.output}")
-    say_unreadable(summary.errors)
+    say_left_out(summary.errors)

@@ -15,7 +15,7 @@ from .common import (
     Size,
     as_objects,
     command_line,
-    complain_of_unreadable,
+    complain_of_left_out,
     console,
     data_dir_option,
     download_option,
@@ -24,8 +24,8 @@ from .common import (
     progress_bar,
     read_specs,
     say,
+    say_left_out,
     say_note,
-    say_unreadable,
     warnings_on_stderr,
 )
 
@@ -95,7 +95,7 @@ def tune(
     rule = ImageRule(size, int(channels) if channels else None)
     with progress_bar("reading") as progress:
         images = open_images(data, split="train", rule=rule, data_dir=data_dir, download=download, progress=progress)
-    say_unreadable(images.errors)
+    say_left_out(images.errors)
     say_note(images)
     folder = Path(output) if output else Path("tuning") / images.name
     say(f"data: {images.name}, {len(images.images)} images; folder of the search: {folder}")
@@ -123,4 +123,4 @@ def tune(
         options = [part for name, value in reading.items() if value for part in (name, value)]
         click.echo(f"next: {shlex.join(['vaeguard', 'fit', data, *options, '--spec', str(folder / 'best.toml')])}")
         click.echo(f"every trial and chart -> {folder / 'report.html'}")
-    complain_of_unreadable(images.errors, "they are listed above")
+    complain_of_left_out(images.errors, "they are listed above")

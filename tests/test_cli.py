@@ -155,7 +155,7 @@ def bad_files(folder):
 def test_unreadable_files_are_listed_and_the_rest_is_scored(home):
     bad_files(home / "bad")
     result = run(home, "score", "bad", home / "bad" / "moving.gif", "-o", "bad.csv")
-    assert_complains(result, 3, "could not be read", "bad.csv.errors.csv")
+    assert_complains(result, 3, "left out", "bad.csv.errors.csv")
     with (home / "bad.csv").open() as file:
         read = [row["path"] for row in csv.DictReader(file)]
     assert read == ["bad/good.png", "bad/new\nline.png"]
@@ -187,7 +187,7 @@ def test_a_file_without_permission_is_listed(home):
     folder.mkdir()
     Image.new("L", (8, 8)).save(folder / "a.png")
     (folder / "a.png").chmod(0)
-    assert_complains(run(home, "score", "locked"), 3, "could not be read")
+    assert_complains(run(home, "score", "locked"), 3, "left out")
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
     (home / "list.txt").write_text("digits/9/missing.png\n")
     first = min((home / "digits").rglob("*.png")).relative_to(home)
     result = run(home, "score", "packed.npy", "digits/*/*0.png", "--files-from", "list.txt", "-o", "all.csv")
-    assert_complains(result, 3, "1 file could not be read")
+    assert_complains(result, 3, "1 file was left out")
     with (home / "all.csv").open() as file:
         paths = [row["path"] for row in csv.DictReader(file)]
     assert sum(path.startswith("packed.npy/") for path in paths) == 596
@@ -360,7 +360,7 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     assert json.loads(back.stdout) == {"output": "full-originals", "files": 2, "errors": []}
     images = [np.asarray(Image.open(tmp_path / folder / "a.png")) for folder in ("scans", "full-originals")]
     np.testing.assert_array_equal(*images)
-    assert_complains(run(tmp_path, "denoise", "--undo", "scans-clean"), 3, "2 files could not be read")
+    assert_complains(run(tmp_path, "denoise", "--undo", "scans-clean"), 3, "2 files were left out")
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
         (("scans", "--device", "tensorrt"), 2, ["--device tensorrt"]),
         (("scans", "--undo", "--jpeg", "90"), 2, ["--jpeg has no meaning with --undo"]),
         (("scans", "--undo"), 2, ["scans", "holds no clean scans"]),
-        (("broken",), 3, ["1 file could not be read", "pages.csv.errors.csv"]),
+        (("broken",), 3, ["1 file was left out", "pages.csv.errors.csv"]),
     ],
 )
 def test_denoise_complains_in_one_sentence(tmp_path, arguments, code, words):

@@ -4,7 +4,7 @@
 
     VaeguardError            1  the work failed
     ├── UsageError           2  an option or argument is wrong
-    ├── InputsSkippedError   3  done, but some inputs could not be read
+    ├── InputsSkippedError   3  done, but some inputs were left out
     └── RefusedError         4  a model or an input was refused: damaged, unsafe, of the wrong kind
         └── UnreadableError  4  one image cannot be read; batch jobs list it and go on
 
@@ -27,7 +27,7 @@ class UsageError(VaeguardError, ValueError):
 
 
 class InputsSkippedError(VaeguardError):
-    """Everything else is done, but some inputs could not be read; each one is listed."""
+    """Everything else is done, but some inputs were left out, mostly as they cannot be read; each is listed."""
 
     exit_code = 3
 

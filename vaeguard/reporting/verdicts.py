@@ -189,7 +189,7 @@ def _scans(report: Report) -> Verdict:
     sentence = (
         f"{report['pages']:,} pages in {report['files']:,} files: {counts.get('restored', 0):,} restored, "
         f"{counts.get('untouched', 0):,} left untouched, {counts.get('reverted', 0):,} put back as they were"
-        + (f"; {report['errors']['count']:,} files could not be read." if report["errors"]["count"] else ".")
+        + (f"; {report['errors']['count']:,} files were left out." if report["errors"]["count"] else ".")
     )
     if not report["pages"]:
         return Verdict("Nothing could be read", sentence, (), "poor")
