@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shlex
 import sys
 import time
@@ -382,13 +381,15 @@ def find_model(model: str | None) -> str:
     """`-m`, or the latest run, which is then named on stderr."""
     if model:
         return model
+    from pathlib import Path
+
     from vaeguard import latest_run
 
     latest = latest_run()
     # The link may point elsewhere before this command ends; the run it means now is meant to the end.
-    run = latest.resolve()
+    run, here = latest.resolve(), Path.cwd()
     say(f"model: {latest} -> {run.name}")
-    return os.path.relpath(run)
+    return str(run.relative_to(here) if run.is_relative_to(here) else run)
 
 
 def typed(*names: str) -> bool:

@@ -19,6 +19,7 @@ from .common import (
     progress_bar,
     say,
     say_left_out,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -135,10 +136,8 @@ def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
     """
     from vaeguard import UsageError, default_originals, undo_scans
 
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = context.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
-        if given and option.name not in ("scans", "output", "undo", "as_json"):
+    for option in click.get_current_context().command.params:
+        if typed(str(option.name)) and option.name not in ("scans", "output", "undo", "as_json"):
             raise UsageError(f"{option.opts[0]} has no meaning with --undo; leave it out")
     if output is None:
         output = str(default_originals(clean))

@@ -8,7 +8,7 @@ from PIL import Image
 from test_evaluation import FakeDetector
 
 from vaeguard import RefusedError, UsageError
-from vaeguard.defect_masks import mask_path, measure_pixels, read_mask
+from vaeguard.defect_masks import find_masks, mask_path, read_mask
 from vaeguard.evaluation import evaluate
 from vaeguard.image_set import ImageSet
 from vaeguard.inspection import Inspection
@@ -53,7 +53,7 @@ def test_heatmaps_that_point_at_the_defects_are_told_from_others(parts, tmp_path
 def test_without_masks_nothing_is_said_of_pixels(parts, tmp_path):
     assert evaluate(Bright(), parts).to_dict()["pixels"] is None
     with pytest.raises(UsageError, match=r"no mask of any anomalous image.*crack/4_mask\.png"):
-        measure_pixels(Bright(), parts, parts.labels == 1, tmp_path)
+        find_masks(tmp_path, parts, parts.labels == 1)
 
 
 def test_the_longest_path_that_fits_is_taken_and_never_the_image_itself(tmp_path):

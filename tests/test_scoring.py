@@ -136,6 +136,13 @@ def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(
     assert not (tmp_path / "t.csv.job").exists()
 
 
+def test_heatmaps_are_not_drawn_where_they_would_be_images(folder: Path, tmp_path: Path) -> None:
+    for images in (folder, f"{tmp_path}/**/*.png"):
+        with pytest.raises(UsageError, match="lies among the images"):
+            score_files(FakeDetector(), [images], tmp_path / "s.csv", heatmaps=folder / "b" / "seen")
+    score_files(FakeDetector(), [folder / "b" / "0.png"], tmp_path / "s.csv", fpr=0.5, heatmaps=folder / "seen")
+
+
 @pytest.mark.parametrize("name", ["../../etc/x.png", "/etc/x.png", "a/../../x.png", "x" * 250, "new\nline.png"])
 def test_a_heatmap_lies_below_its_folder_whatever_the_image_is_called(name: str, tmp_path: Path) -> None:
     path = heatmap_path(tmp_path, name)

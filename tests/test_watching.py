@@ -69,6 +69,8 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
     with pytest.raises(UsageError, match="--fpr"):
         watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
+    with pytest.raises(UsageError, match="lies among the images"):
+        watch_files(FakeDetector(), [tmp_path], tmp_path / "u.csv", rounds=1, heatmaps=tmp_path / "seen")
 
 
 def test_odd_names_and_containers_are_not_scored_again(tmp_path):

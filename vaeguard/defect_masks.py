@@ -10,20 +10,19 @@ import numpy as np
 from PIL import Image
 
 from vaeguard.errors import RefusedError, UsageError
+from vaeguard.files import is_same
 from vaeguard.metrics import per_region_overlap, pixel_roc_auc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     import numpy.typing as npt
 
     from vaeguard.image_set import ImageSet
-    from vaeguard.inspection import Detector
 
     Bools = npt.NDArray[np.bool_]
 
 ENDINGS = ("_mask.png", ".png", "_mask.bmp", ".bmp", "_mask.tif", ".tif", "_mask.tiff", ".tiff")
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -49,52 +48,68 @@ class PixelMetrics:
     without: int
 
 
-def measure_pixels(detector: Detector, image_set: ImageSet, anomalous: Bools, folder: str | Path) -> PixelMetrics:
-    """Compare the heatmaps of `image_set` with the masks below `folder`.
-
-    Normal images are sound all over; an anomalous one is compared where it has a mask. Takes memory for the heatmaps
-    of all of them.
+def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dict[int, Path]:
+    """The masks below `folder`, by the rows of the anomalous images that have one.
 
     Parameters
     ----------
-    detector : Detector
-        Of images.
-    image_set : ImageSet
-        The images, with paths.
-    anomalous : bool (N,)
-        Which are.
     folder : path
         The mask of `parts/crack/7.png` is `crack/7.png` or `crack/7_mask.png` below it (also `.bmp`, `.tif`).
+    image_set : ImageSet
+        Images with paths.
+    anomalous : bool (N,)
+        Which of them are.
 
     Raises
     ------
     UsageError
-        No anomalous image has a mask there, the model is one of vectors, or all masks are empty.
-    RefusedError
-        A mask cannot be read.
+        The data are vectors, or no anomalous image has a mask there.
     """
-    if detector.info.vectors:
-        raise UsageError("--masks: the model takes vectors, which have no pixels; leave it out")
-    found = {row: mask_path(folder, image_set.paths[row]) for row in np.flatnonzero(anomalous).tolist()}
-    masked = {row: path for row, path in found.items() if path}
-    if not masked:
-        example = Path(image_set.paths[next(iter(found))])
+    if image_set.vectors:
+        raise UsageError("--masks: the data are vectors, which have no pixels; leave it out")
+    rows = np.flatnonzero(anomalous).tolist()
+    found = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
+    if not found:
+        example = Path(image_set.paths[rows[0]])
         stem = Path(*example.parts[-2:]).with_suffix("")
         raise UsageError(
             f"--masks {str(folder)!r} has no mask of any anomalous image; that of {str(example)!r} would be"
             f" {stem}.png or {stem}_mask.png below it"
         )
-    rows = sorted({*np.flatnonzero(~anomalous).tolist(), *masked})
-    _, height, width = detector.info.image_shape
-    sound = np.zeros((height, width), bool)
-    masks = [read_mask(masked[row], (height, width)) if row in masked else sound for row in rows]
-    maps = _heatmaps(detector, image_set, rows)
+    return found
+
+
+def measure_pixels(heatmaps: npt.NDArray[np.float32], anomalous: Bools, found: Mapping[int, Path]) -> PixelMetrics:
+    """Compare heatmaps with masks.
+
+    Normal images are sound all over; an anomalous one is compared where it has a mask.
+
+    Parameters
+    ----------
+    heatmaps : float32 (N, H, W)
+        Of all images.
+    anomalous : bool (N,)
+        Which of these are.
+    found : dict
+        What `find_masks` found.
+
+    Raises
+    ------
+    UsageError
+        All masks are empty.
+    RefusedError
+        A mask cannot be read.
+    """
+    size = heatmaps.shape[1:]
+    rows = sorted({*np.flatnonzero(~anomalous).tolist(), *found})
+    masks = [read_mask(found[row], size) if row in found else np.zeros(size, bool) for row in rows]
+    maps = [heatmaps[row] for row in rows]
     return PixelMetrics(
         roc_auc=pixel_roc_auc(masks, maps),
         pro=per_region_overlap(masks, maps),
         images=len(rows),
-        masks=len(masked),
-        without=len(found) - len(masked),
+        masks=len(found),
+        without=int(np.count_nonzero(anomalous)) - len(found),
     )
 
 
@@ -106,13 +121,9 @@ def mask_path(folder: str | Path, image: str) -> Path | None:
             continue
         stem = str(Path(folder, *parts[start:]))
         for ending in ENDINGS:
-            if (path := Path(stem + ending)).is_file() and not _is_same(path, image):
+            if (path := Path(stem + ending)).is_file() and not is_same(path, image):
                 return path
     return None
-
-
-def _is_same(path: Path, image: str) -> bool:
-    return Path(image).exists() and path.samefile(image)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Bools:
@@ -135,12 +146,3 @@ def scaled_mask(mask: Bools, size: tuple[int, int]) -> Bools:
     """A mask (h, w) scaled to `size` (H, W) by the nearest pixel."""
     picture = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
     return np.asarray(picture) > 0
-
-
-def _heatmaps(detector: Detector, image_set: ImageSet, rows: Sequence[int]) -> list[npt.NDArray[np.float32]]:
-    maps: list[npt.NDArray[np.float32]] = []
-    for at in range(0, len(rows), BATCH):
-        heatmap = detector.inspect(image_set.images[list(rows[at : at + BATCH])], pictures=True).heatmap
-        assert heatmap is not None
-        maps.extend(heatmap)
-    return maps

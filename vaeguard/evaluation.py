@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.classes import resolve_classes
-from vaeguard.defect_masks import PixelMetrics, measure_pixels
+from vaeguard.defect_masks import PixelMetrics, find_masks, measure_pixels
 from vaeguard.errors import UsageError
 from vaeguard.metrics import Metrics, Share, measure, share
 from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
@@ -181,7 +181,7 @@ def evaluate(
     fpr : float
         The false-alarm rate to flag at, in (0, 1).
     masks : path or None
-        Folder of masks of the defects, see `defect_masks.measure_pixels`.
+        Folder of masks of the defects, see `defect_masks.find_masks`; takes memory for all heatmaps.
     progress : callable or None
         Called with images done, images in all, a line of text.
 
@@ -202,10 +202,14 @@ def evaluate(
     names = _normal_names(image_set, normal_classes, detector.info.normal_classes)
     anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
     _check_both_kinds(image_set, names, anomalous)
+    found = find_masks(masks, image_set, anomalous) if masks else {}
     started = time.perf_counter()
-    inspection = score_set(detector, image_set, progress=progress)
+    inspection = score_set(detector, image_set, heatmaps=bool(masks), progress=progress)
     seconds = time.perf_counter() - started
-    pixels = measure_pixels(detector, image_set, anomalous, masks) if masks else None
+    pixels = None
+    if inspection.heatmap is not None:
+        pixels = measure_pixels(inspection.heatmap, anomalous, found)
+        inspection = replace(inspection, heatmap=None)  # it is large, and nobody else asks for it
     flagged = flag(inspection.p_value, fpr)
     groups = groups_to_look_at(inspection, anomalous, fpr, _threshold(inspection, fpr))
     return Evaluation(
@@ -264,9 +268,10 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path, *, command: str
     check_evaluation_folder(folder)
     columns = score_columns(evaluation.paths, evaluation.inspection, evaluation.fpr)
     classes = np.array(evaluation.class_names, dtype=object)[evaluation.labels].tolist()
-    write_table(folder / SCORES_NAME, {**columns, "class": classes, "normal": ~evaluation.anomalous})
     report = evaluation_report(evaluation, command)
+    # First, so that whatever is interrupted here is still known as an evaluation.
     write_report(folder / JSON_NAME, report)
+    write_table(folder / SCORES_NAME, {**columns, "class": classes, "normal": ~evaluation.anomalous})
     return report
 
 

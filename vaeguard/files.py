@@ -91,11 +91,12 @@ def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
     UsageError
         It is one of them, perhaps under another name.
     """
-    if any(_is_same(output, path) for path in inputs):
+    if Path(output).exists() and any(is_same(output, path) for path in inputs):
         raise UsageError(f"-o {str(output)!r} is one of the inputs and would be lost; name another output")
 
 
-def _is_same(path: str | Path, other: str | Path) -> bool:
+def is_same(path: str | Path, other: str | Path) -> bool:
+    """Whether both are there, and one file."""
     try:
         return Path(path).samefile(other)
     except (OSError, ValueError):  # one of them is not there, or no name of a file

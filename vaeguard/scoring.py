@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,7 +136,9 @@ def score_files(
     check_table_path(output)
     if heatmaps and detector.info.vectors:
         raise UsageError("--heatmaps: the model takes vectors, of which there are no pictures; leave it out")
-    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
+    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if heatmaps:
+        check_heatmaps(heatmaps, inputs)
     sources = find_sources(inputs, listed, vectors=detector.info.vectors)
     check_apart(output, (source.path for source in sources))
     values = math.prod(detector.info.image_shape)
@@ -255,9 +257,10 @@ def score_set(
     image_set: ImageSet,
     batch_size: int = DEFAULT_BATCH_SIZE,
     *,
+    heatmaps: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
-    """Inspect every image of a set in memory, batch by batch; terms and scores only, no pictures.
+    """Inspect every image of a set in memory, batch by batch: scores and terms, and the heatmaps if asked for.
 
     Raises
     ------
@@ -272,10 +275,28 @@ def score_set(
     parts = []
     for start in range(0, total, batch_size):
         stop = min(start + batch_size, total)
-        parts.append(detector.inspect(image_set.images[start:stop]))
+        found = detector.inspect(image_set.images[start:stop], pictures=heatmaps)
+        parts.append(replace(found, restored=None))
         _check_numbers(parts[-1], image_set.paths[start:stop])
         _report(progress, 0, total, stop)
     return concatenate(parts)
+
+
+def check_heatmaps(folder: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse a folder of heatmaps where images are looked for: the next time they would be images themselves.
+
+    Raises
+    ------
+    UsageError
+        It lies in one of the folders of `inputs`, or below a glob with `**`.
+    """
+    place = Path(folder).resolve()
+    for given in map(str, inputs):
+        root = Path(given.partition("**")[0]) if "**" in given else Path(given)
+        if root.is_dir() and place.is_relative_to(root.resolve()):
+            raise UsageError(
+                f"--heatmaps {str(folder)!r} lies among the images of {given!r}; name a folder apart from them"
+            )
 
 
 def heatmap_path(folder: Path, name: str) -> Path:

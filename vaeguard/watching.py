@@ -14,7 +14,7 @@ from vaeguard.files import size_and_time, write_text
 from vaeguard.folders import list_images
 from vaeguard.inputs import expanded
 from vaeguard.jobs import job_folder
-from vaeguard.scoring import score_files, table_columns
+from vaeguard.scoring import check_heatmaps, score_files, table_columns
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.tables import check_table_path, open_table, read_table, valid_text, write_errors
 
@@ -63,12 +63,15 @@ def watch_files(
     Raises
     ------
     UsageError
-        The rate cannot work, or the table that is there was made otherwise, or by another model or rate.
+        The rate cannot work, heatmaps would lie among the images, or the table that is there was made otherwise, or by
+        another model or rate.
     VaeguardError
         Another job is writing the table.
     """
     check_table_path(output)
     check_fpr(options.get("fpr", DEFAULT_FPR))
+    if options.get("heatmaps"):
+        check_heatmaps(options["heatmaps"], inputs)
     output = Path(output)
     with job_folder(output) as folder:
         done = _done(output, _settings(detector, options))
