@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vaeguard.classes import parse_classes, resolve_classes
 from vaeguard.errors import UsageError
-from vaeguard.image_set import ImageSet
+from vaeguard.reading.image_set import ImageSet
 from vaeguard.split import normal_numbers
 
 DIGITS = tuple("0123456789")

@@ -10,8 +10,8 @@ from test_evaluation import FakeDetector
 from vaeguard import RefusedError, UsageError
 from vaeguard.defect_masks import find_masks, mask_path, read_mask
 from vaeguard.evaluation import evaluate
-from vaeguard.image_set import ImageSet
 from vaeguard.inspection import Inspection
+from vaeguard.reading.image_set import ImageSet
 
 
 class Bright(FakeDetector):

@@ -12,9 +12,9 @@ from scipy.stats import beta
 
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation import evaluate, write_evaluation
-from vaeguard.image_set import ImageSet
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.metrics import delong_interval, measure, share
+from vaeguard.reading.image_set import ImageSet
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from vaeguard import VaeguardError, jobs
-from vaeguard.containers import Array
-from vaeguard.inputs import Files
 from vaeguard.jobs import SHARD_ROWS, ahead, job_folder, pieces_of
+from vaeguard.reading.containers import Array
+from vaeguard.reading.inputs import Files
 from vaeguard.scoring import score_files
 from vaeguard.tables import read_table
 

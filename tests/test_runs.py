@@ -1,6 +1,6 @@
 import numpy as np
 
-from vaeguard.packed import from_array
+from vaeguard.reading.packed import from_array
 from vaeguard.runs import latest_run, new_run, point_latest
 from vaeguard.spec import ModelSpec
 

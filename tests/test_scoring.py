@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.image_set import ImageSet
 from vaeguard.inspection import DetectorInfo, Inspection
+from vaeguard.reading.image_set import ImageSet
 from vaeguard.scoring import flag, fpr_note, heatmap_path, score_files, score_set
 from vaeguard.tables import read_table
 

@@ -17,17 +17,7 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.running import benchmark
     from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
     from vaeguard.classes import parse_classes
-    from vaeguard.degrade import degrade_document
-    from vaeguard.denoise_spec import DEGRADATIONS, PAPERS, RESTORE_KINDS, DenoiseOutputs, DenoiserSpec, RestoreSettings
-    from vaeguard.denoiser import Denoiser, read_denoiser, shipped_denoiser
-    from vaeguard.denoiser_batches import PatchSpec, page_batches, photo_batches, seen_batches
-    from vaeguard.denoiser_export import read_networks, write_denoiser
-    from vaeguard.denoiser_fitting import FittedDenoiser, fit_denoiser
-    from vaeguard.denoiser_sources import DenoiserSource, denoiser_source
-    from vaeguard.denoiser_training import fit_spread, interval_of, paired_elbo_loss, supervised_loss, train_network
-    from vaeguard.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans
     from vaeguard.devices import has_bf16
-    from vaeguard.direct import DirectDenoiser
     from vaeguard.doctor import examine
     from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
     from vaeguard.evaluation import check_evaluation_folder, evaluate, write_evaluation
@@ -41,20 +31,27 @@ if TYPE_CHECKING:
         evaluate_generative,
         write_generative,
     )
-    from vaeguard.images import ImageRule, decode_image
-    from vaeguard.inputs import read_list
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
-    from vaeguard.ladder import LadderVAE
     from vaeguard.latents import STEPS, latent_units
     from vaeguard.likelihood_bounds import LikelihoodBounds, bound_likelihood
     from vaeguard.model_file import load, save
-    from vaeguard.noise import grain_of
-    from vaeguard.ocr import check_tesseract, read_text
     from vaeguard.parity import Parity
     from vaeguard.pictures import draw_grid, draw_reconstructions, pick_examples
     from vaeguard.presets import PRESETS, preset
     from vaeguard.provenance import environment
     from vaeguard.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
+    from vaeguard.reading.images import ImageRule, decode_image
+    from vaeguard.reading.inputs import read_list
+    from vaeguard.reading.sources import (
+        ImageSet,
+        data_of_fit,
+        from_array,
+        is_named,
+        list_images,
+        open_images,
+        open_packed,
+        write_images,
+    )
     from vaeguard.reporting.comparison import compare_reports
     from vaeguard.reporting.embedding import write_embedding_report
     from vaeguard.reporting.report_file import (
@@ -70,21 +67,31 @@ if TYPE_CHECKING:
     from vaeguard.reporting.scans import write_scan_report
     from vaeguard.reporting.scores import write_score_report
     from vaeguard.reporting.terminal import show_report
-    from vaeguard.restoration import PageReport, RestoredPage, restore_page
+    from vaeguard.restoration.batches import PatchSpec, page_batches, photo_batches, seen_batches
+    from vaeguard.restoration.degrade import degrade_document
+    from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
+    from vaeguard.restoration.denoising import DenoiseSummary, default_output, denoise_scans, plan_scans
+    from vaeguard.restoration.direct import DirectDenoiser
+    from vaeguard.restoration.exporting import read_networks, write_denoiser
+    from vaeguard.restoration.fitting import FittedDenoiser, fit_denoiser
+    from vaeguard.restoration.ladder import LadderVAE
+    from vaeguard.restoration.noise import grain_of
+    from vaeguard.restoration.ocr import check_tesseract, read_text
+    from vaeguard.restoration.page import PageReport, RestoredPage, restore_page
+    from vaeguard.restoration.sources import DenoiserSource, denoiser_source
+    from vaeguard.restoration.spec import (
+        DEGRADATIONS,
+        PAPERS,
+        RESTORE_KINDS,
+        DenoiseOutputs,
+        DenoiserSpec,
+        RestoreSettings,
+    )
+    from vaeguard.restoration.training import fit_spread, interval_of, paired_elbo_loss, supervised_loss, train_network
+    from vaeguard.restoration.undoing import default_originals, undo_scans, undone
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
     from vaeguard.sample_quality import SampleJudge, frechet_distance
     from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
-    from vaeguard.search_space import DEFAULT_TRIALS
-    from vaeguard.sources import (
-        ImageSet,
-        data_of_fit,
-        from_array,
-        is_named,
-        list_images,
-        open_images,
-        open_packed,
-        write_images,
-    )
     from vaeguard.spec import (
         BOUND_IMAGES,
         DEFAULT_FPR,
@@ -97,33 +104,21 @@ if TYPE_CHECKING:
         from_dict,
         to_dict,
     )
-    from vaeguard.study import Trial, check_optuna
     from vaeguard.tables import check_table_path, read_table, write_table
     from vaeguard.training import TrainingWarning
     from vaeguard.triton import write_triton
-    from vaeguard.tuning import Tuning, tune
-    from vaeguard.tuning_trials import Comparison
-    from vaeguard.undoing import default_originals, undo_scans, undone
+    from vaeguard.tuning.search import Tuning, tune
+    from vaeguard.tuning.search_space import DEFAULT_TRIALS
+    from vaeguard.tuning.study import Trial, check_optuna
+    from vaeguard.tuning.trials import Comparison
     from vaeguard.watching import watch_files
 
 _HOMES = {
-    "provenance": ("environment",),
     "benchmarking.report": ("BenchmarkReport",),
     "benchmarking.running": ("benchmark",),
     "benchmarking.spec": ("BENCHMARKS", "BenchmarkSpec"),
-    "likelihood_bounds": ("LikelihoodBounds", "bound_likelihood"),
     "classes": ("parse_classes",),
-    "degrade": ("degrade_document",),
-    "denoise_spec": ("DEGRADATIONS", "PAPERS", "RESTORE_KINDS", "DenoiseOutputs", "DenoiserSpec", "RestoreSettings"),
-    "denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
-    "denoiser_batches": ("PatchSpec", "page_batches", "photo_batches", "seen_batches"),
-    "denoiser_export": ("read_networks", "write_denoiser"),
-    "denoiser_fitting": ("FittedDenoiser", "fit_denoiser"),
-    "denoiser_sources": ("DenoiserSource", "denoiser_source"),
-    "denoiser_training": ("fit_spread", "interval_of", "paired_elbo_loss", "supervised_loss", "train_network"),
-    "denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans"),
     "devices": ("has_bf16",),
-    "direct": ("DirectDenoiser",),
     "doctor": ("examine",),
     "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
     "evaluation": ("check_evaluation_folder", "evaluate", "write_evaluation"),
@@ -132,38 +127,19 @@ _HOMES = {
     "files": ("check_apart",),
     "fitting": ("fit",),
     "generation": ("embeddings", "interpolate_latents", "quantile_grid"),
-    "generative_evaluation": (
-        "GenerativeEvaluation",
-        "evaluate_generative",
-        "write_generative",
-    ),
-    "images": ("ImageRule", "decode_image"),
-    "inputs": ("read_list",),
+    "generative_evaluation": ("GenerativeEvaluation", "evaluate_generative", "write_generative"),
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
-    "ladder": ("LadderVAE",),
-    "model_file": ("load", "save"),
-    "noise": ("grain_of",),
-    "ocr": ("check_tesseract", "read_text"),
-    "parity": ("Parity",),
     "latents": ("STEPS", "latent_units"),
+    "likelihood_bounds": ("LikelihoodBounds", "bound_likelihood"),
+    "model_file": ("load", "save"),
+    "parity": ("Parity",),
     "pictures": ("draw_grid", "draw_reconstructions", "pick_examples"),
     "presets": ("PRESETS", "preset"),
+    "provenance": ("environment",),
     "pseudo_anomalies": ("make_pseudo_anomalies", "pseudo_anomaly_kinds"),
-    "reporting.comparison": ("compare_reports",),
-    "reporting.embedding": ("write_embedding_report",),
-    "reporting.report_file": (
-        *("check_place", "finite", "read_report", "remake_page", "remove_report", "report_path"),
-        *("without_pictures", "write_report"),
-    ),
-    "reporting.scans": ("write_scan_report",),
-    "reporting.scores": ("write_score_report",),
-    "reporting.terminal": ("show_report",),
-    "restoration": ("PageReport", "RestoredPage", "restore_page"),
-    "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
-    "sample_quality": ("SampleJudge", "frechet_distance"),
-    "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
-    "search_space": ("DEFAULT_TRIALS",),
-    "sources": (
+    "reading.images": ("ImageRule", "decode_image"),
+    "reading.inputs": ("read_list",),
+    "reading.sources": (
         "ImageSet",
         "data_of_fit",
         "from_array",
@@ -173,6 +149,46 @@ _HOMES = {
         "open_packed",
         "write_images",
     ),
+    "reporting.comparison": ("compare_reports",),
+    "reporting.embedding": ("write_embedding_report",),
+    "reporting.report_file": (
+        "check_place",
+        "finite",
+        "read_report",
+        "remake_page",
+        "remove_report",
+        "report_path",
+        "without_pictures",
+        "write_report",
+    ),
+    "reporting.scans": ("write_scan_report",),
+    "reporting.scores": ("write_score_report",),
+    "reporting.terminal": ("show_report",),
+    "restoration.batches": ("PatchSpec", "page_batches", "photo_batches", "seen_batches"),
+    "restoration.degrade": ("degrade_document",),
+    "restoration.denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
+    "restoration.denoising": ("DenoiseSummary", "default_output", "denoise_scans", "plan_scans"),
+    "restoration.direct": ("DirectDenoiser",),
+    "restoration.exporting": ("read_networks", "write_denoiser"),
+    "restoration.fitting": ("FittedDenoiser", "fit_denoiser"),
+    "restoration.ladder": ("LadderVAE",),
+    "restoration.noise": ("grain_of",),
+    "restoration.ocr": ("check_tesseract", "read_text"),
+    "restoration.page": ("PageReport", "RestoredPage", "restore_page"),
+    "restoration.sources": ("DenoiserSource", "denoiser_source"),
+    "restoration.spec": (
+        "DEGRADATIONS",
+        "PAPERS",
+        "RESTORE_KINDS",
+        "DenoiseOutputs",
+        "DenoiserSpec",
+        "RestoreSettings",
+    ),
+    "restoration.training": ("fit_spread", "interval_of", "paired_elbo_loss", "supervised_loss", "train_network"),
+    "restoration.undoing": ("default_originals", "undo_scans", "undone"),
+    "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
+    "sample_quality": ("SampleJudge", "frechet_distance"),
+    "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
     "spec": (
         "BOUND_IMAGES",
         "DEFAULT_FPR",
@@ -185,13 +201,13 @@ _HOMES = {
         "from_dict",
         "to_dict",
     ),
-    "study": ("Trial", "check_optuna"),
     "tables": ("check_table_path", "read_table", "write_table"),
     "training": ("TrainingWarning",),
     "triton": ("write_triton",),
-    "tuning": ("Tuning", "tune"),
-    "tuning_trials": ("Comparison",),
-    "undoing": ("default_originals", "undo_scans", "undone"),
+    "tuning.search": ("Tuning", "tune"),
+    "tuning.search_space": ("DEFAULT_TRIALS",),
+    "tuning.study": ("Trial", "check_optuna"),
+    "tuning.trials": ("Comparison",),
     "watching": ("watch_files",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vaeguard.denoise_spec import DenoiserSpec
 from vaeguard.errors import UsageError
 from vaeguard.model_file import read_tensors, write_tensors
+from vaeguard.restoration.spec import DenoiserSpec
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
 
 if TYPE_CHECKING:

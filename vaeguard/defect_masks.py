@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.image_set import ImageSet
+    from vaeguard.reading.image_set import ImageSet
 
     Bools = npt.NDArray[np.bool_]
 

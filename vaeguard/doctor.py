@@ -236,7 +236,7 @@ def check_processor() -> Check:
 
 def check_cache() -> Check:
     """Check the folder that decoded images are cached in: writable, how large, how much room is left."""
-    from vaeguard.cache import cache_folder
+    from vaeguard.reading.cache import cache_folder
 
     folder = cache_folder()
     advice = "point $VAEGUARD_CACHE at a folder with room"
@@ -256,7 +256,7 @@ def check_cache() -> Check:
 
 def check_data(data_dir: str | Path | None) -> Check:
     """Name the data sets found in the data folder."""
-    from vaeguard.named_sets import data_folder, find_sets
+    from vaeguard.reading.named_sets import data_folder, find_sets
 
     folder = data_folder(data_dir)
     advice = "name the folder of the data sets with --data-dir or $VAEGUARD_DATA"

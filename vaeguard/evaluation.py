@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.progress import Progress
+    from vaeguard.reading.image_set import ImageSet
     from vaeguard.reporting.gallery import Sample
     from vaeguard.reporting.report_file import Report
     from vaeguard.reporting.simple_measures import SimpleMeasures

@@ -18,11 +18,11 @@ from vaeguard.class_table import class_table
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.graph import InferenceGraph, between_levels
-from vaeguard.image_set import ImageSet
 from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
-from vaeguard.packed import from_array
 from vaeguard.pseudo_classes import pseudo_labels
+from vaeguard.reading.image_set import ImageSet
+from vaeguard.reading.packed import from_array
 from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, Fitted, write_history, write_run, writing_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict

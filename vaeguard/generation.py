@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.graph import InferenceGraph
-    from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Floats, Images
+    from vaeguard.reading.image_set import ImageSet
     from vaeguard.torch_detector import TorchDetector
 
 PART = 256

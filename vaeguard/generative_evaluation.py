@@ -21,8 +21,8 @@ from vaeguard.spec import BOUND_IMAGES, IMPORTANCE_SAMPLES
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vaeguard.image_set import ImageSet
     from vaeguard.progress import Progress
+    from vaeguard.reading.image_set import ImageSet
     from vaeguard.reporting.report_file import Report
     from vaeguard.torch_detector import TorchDetector
 

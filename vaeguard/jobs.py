@@ -22,7 +22,7 @@ from vaeguard.files import digest_of, locked, sweep, write_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from vaeguard.containers import Source
+    from vaeguard.reading.containers import Source
 
 _T = TypeVar("_T")
 SHARD_ROWS, SHARD_VALUES = 4096, 2**26

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.image_set import ImageSet
+    from vaeguard.reading.image_set import ImageSet
     from vaeguard.spec import ModelSpec
     from vaeguard.split import Split
     from vaeguard.torch_detector import TorchDetector

@@ -15,13 +15,13 @@ import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.files import check_apart
-from vaeguard.images import ImageRule
-from vaeguard.inputs import find_sources, read
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.pictures import draw_reconstructions
+from vaeguard.reading.images import ImageRule
+from vaeguard.reading.inputs import find_sources, read
+from vaeguard.reading.streams import map_ahead
 from vaeguard.spec import DEFAULT_FPR, check_fpr
-from vaeguard.streams import map_ahead
 from vaeguard.tables import check_table_path, open_table, write_errors
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.jobs import Piece, Shard
     from vaeguard.progress import Progress
-    from vaeguard.streams import ImageBatch
+    from vaeguard.reading.image_set import ImageSet
+    from vaeguard.reading.streams import ImageBatch
 
 DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
 LONGEST_NAME = 200

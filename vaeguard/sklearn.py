@@ -30,7 +30,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaeguard.errors import RefusedError
-from vaeguard.packed import as_batch, from_batch
+from vaeguard.reading.packed import as_batch, from_batch
 from vaeguard.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:

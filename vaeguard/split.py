@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.image_set import ImageSet
+    from vaeguard.reading.image_set import ImageSet
 
     Rows = npt.NDArray[np.int64]
 

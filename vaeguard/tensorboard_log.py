@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from vaeguard.graph import InferenceGraph
-    from vaeguard.image_set import ImageSet
     from vaeguard.inspection import Images
+    from vaeguard.reading.image_set import ImageSet
     from vaeguard.training import State
 
     Pixels = npt.NDArray[np.uint8]

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.containers import is_container
 from vaeguard.errors import UsageError
 from vaeguard.files import size_and_time, write_text
-from vaeguard.folders import list_images
-from vaeguard.inputs import expanded
 from vaeguard.jobs import job_folder
+from vaeguard.reading.containers import is_container
+from vaeguard.reading.folders import list_images
+from vaeguard.reading.inputs import expanded
 from vaeguard.scoring import check_heatmaps, score_files, table_columns
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.tables import check_table_path, open_table, read_table, valid_text, write_errors

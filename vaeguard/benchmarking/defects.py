@@ -17,9 +17,9 @@ from PIL import Image
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.defect_masks import read_mask, scaled_mask
 from vaeguard.errors import RefusedError, VaeguardError
-from vaeguard.images import ImageRule, decode_image
-from vaeguard.named_sets import data_folder
-from vaeguard.packed import from_array
+from vaeguard.reading.images import ImageRule, decode_image
+from vaeguard.reading.named_sets import data_folder
+from vaeguard.reading.packed import from_array
 
 if TYPE_CHECKING:
     from pathlib import Path

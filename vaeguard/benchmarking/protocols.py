@@ -29,14 +29,14 @@ from vaeguard.benchmarking.spec import DEFAULT_SIZES
 from vaeguard.benchmarking.tasks import ImageTask, TableTask, limited_rows
 from vaeguard.classes import parse_classes
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.named_sets import NAMES
 from vaeguard.presets import PRESETS
+from vaeguard.reading.named_sets import NAMES
 from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict
 from vaeguard.split import normal_numbers, split_normal
 
 if TYPE_CHECKING:
     from vaeguard.benchmarking.spec import BenchmarkSpec
-    from vaeguard.image_set import ImageSet
+    from vaeguard.reading.image_set import ImageSet
 
 COSTS = {"guided": 100, "unlabelled": 100, "patches": 100, "vaeguard": 100, "classifier": 50}
 BASELINE_COST = 4
@@ -272,7 +272,7 @@ def _group_splitter(found: Any, limit: int | None) -> CaseTasks:
 
 
 def _open(spec: BenchmarkSpec, name: str, split: Literal["train", "test"]) -> ImageSet:
-    from vaeguard.sources import open_images
+    from vaeguard.reading.sources import open_images
 
     found = open_images(name, split=split, data_dir=spec.data_dir, download=spec.download and name in NAMES)
     return _limited(found, spec.limit)

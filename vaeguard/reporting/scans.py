@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.denoising import COLUMNS, TABLE
 from vaeguard.errors import RefusedError, UnreadableError
-from vaeguard.images import read_bytes
 from vaeguard.pictures import heat_picture, picture_of
+from vaeguard.reading.images import read_bytes
 from vaeguard.reporting.gallery import fitting
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
-from vaeguard.scans import scan_pages, written_name
+from vaeguard.restoration.denoising import COLUMNS, TABLE
+from vaeguard.restoration.scans import scan_pages, written_name
 from vaeguard.tables import table_chunks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from vaeguard.denoising import DenoiseSummary
     from vaeguard.reporting.report_file import Report
+    from vaeguard.restoration.denoising import DenoiseSummary
 
 WORST, OTHERS = 8, 4
 """So many pages are drawn: those worth a look first, and some of the rest, evenly spread."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError
-from vaeguard.images import ImageRule
-from vaeguard.inputs import find_sources, pick
 from vaeguard.inspection import concatenate
 from vaeguard.metrics import share_of
+from vaeguard.reading.images import ImageRule
+from vaeguard.reading.inputs import find_sources, pick
 from vaeguard.reporting.distributions import histogram
 from vaeguard.reporting.gallery import GROUP, Group, Sample, gallery
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vaeguard.reporting.report_file import Report
-    from vaeguard.study import Trial
-    from vaeguard.tuning_trials import Compared, SearchPlan
+    from vaeguard.tuning.study import Trial
+    from vaeguard.tuning.trials import Compared, SearchPlan
 
 
 def tuning_report(

@@ -1,0 +1,43 @@
+"""Wear for training."""
+
+import numpy as np
+import pytest
+
+from vaeguard.restoration import degrade
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_worn_page_is_in_range_the_same_each_time_and_readable(seed, printed):
+    page = printed(160, 200)
+    worn = degrade.degrade_document(page, np.random.default_rng(seed), other=page)
+    np.testing.assert_array_equal(worn, degrade.degrade_document(page, np.random.default_rng(seed), other=page))
+    assert worn.shape == page.shape
+    assert worn.dtype == np.float32
+    assert 0 <= worn.min() <= worn.max() <= 1
+    assert worn[page < 0.5].mean() < worn[page > 0.5].mean()
+
+
+def test_pages_wear_differently(printed):
+    worn = [degrade.degrade_document(printed(), np.random.default_rng(seed)) for seed in range(6)]
+    assert len({each.tobytes() for each in worn}) == 6
+
+
+@pytest.mark.parametrize("kind", ["stain", "fold", "wrinkles", "worn_paper"])
+def test_each_kind_of_wear_has_the_shape_and_does_something(kind):
+    found = [getattr(degrade, kind)((90, 120), np.random.default_rng(seed)) for seed in range(10)]
+    assert all(each.shape == (90, 120) for each in found)
+    assert all(np.isfinite(each).all() for each in found)
+    assert max(each.std() for each in found) > 0.01
+
+
+def test_grain_has_the_level_of_its_draw():
+    levels = [
+        degrade.grain(np.full((128, 128), 0.5, np.float32), np.random.default_rng(seed)).std() for seed in range(30)
+    ]
+    assert 0 <= min(levels) < max(levels) <= 0.11
+
+
+def test_jpeg_of_high_quality_hardly_changes():
+    image = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    assert np.abs(degrade.jpeg(image, 95) - image).max() < 0.05
+    assert np.abs(degrade.jpeg(image, 5) - image).mean() > np.abs(degrade.jpeg(image, 95) - image).mean()

@@ -1,0 +1,398 @@
+"""Whole trees of scans."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy import bars
+
+import vaeguard
+from vaeguard import (
+    DenoiseOutputs,
+    RestoreSettings,
+    UsageError,
+    VaeguardError,
+    default_output,
+    denoise_scans,
+    plan_scans,
+    undone,
+)
+from vaeguard.errors import UnreadableError
+from vaeguard.restoration.scans import scan_pages
+from vaeguard.tables import read_table
+
+
+@pytest.fixture
+def scans(tmp_path, printed, monkeypatch):
+    """Pages and photographs in a tree, and two files that are none."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        page = 255 * printed(100, 120, number) * np.float32(0.85) + 8 * rng.standard_normal((100, 120))
+        put(f"scans/box-{number % 2}/{number}.png", np.clip(page, 0, 255).astype(np.uint8), dpi=(100, 100))
+    photo = np.clip(100 + 20 * rng.standard_normal((90, 70, 3)), 0, 255).astype(np.uint8)
+    put("scans/photo.jpg", photo, quality=95)
+    put("scans/box-0/two.tif", photo, save_all=True, append_images=[Image.fromarray(photo[..., 0])])
+    Path("scans/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    Path("scans/notes.txt").write_text("no scan")
+    return tmp_path / "scans"
+
+
+def put(path, pixels, **options):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()
+    }
+
+
+def test_the_tree_is_mirrored_and_the_scans_are_untouched(scans):
+    before = tree(scans)
+    done = denoise_scans("scans", device="cpu")
+    assert tree(scans) == before
+    assert done.output == "scans-clean"
+    assert (done.files, done.pages, done.resumed) == (8, 9, 0)
+    assert [path for path, _ in done.errors] == ["scans/broken.png"]
+    written = {name for name in tree("scans-clean") if not name.endswith(".json")}
+    pages = {f"box-{number % 2}/{number}.png" for number in range(6)}
+    assert written == {*pages, "photo.jpg.png", "box-0/two.tif", "pages.csv", "pages.csv.errors.csv"}
+    rows = read_table("scans-clean/pages.csv")
+    assert sorted(rows["path"])[-3:] == ["box-1/3.png", "box-1/5.png", "photo.jpg"]
+    assert set(rows["kind"]) == {"document", "photo"}
+    assert list(rows["reverted"]) == sorted(rows["reverted"], reverse=True)
+    record = json.loads(Path("scans-clean/photo.jpg.png.json").read_text())
+    assert record["source"] == "photo.jpg"
+    assert record["pages"][0]["action"] == "restored"
+
+
+def test_a_second_run_does_nothing_and_a_changed_scan_or_setting_is_done_again(scans):
+    denoise_scans("scans", device="cpu")
+    first = tree("scans-clean")
+    assert denoise_scans("scans", device="cpu").resumed == 8
+    assert tree("scans-clean") == first
+    put("scans/box-1/1.png", np.full((40, 40), 90, np.uint8))
+    Path("scans-clean/box-1/3.png").unlink()
+    assert denoise_scans("scans", device="cpu").resumed == 6
+    assert tree("scans-clean")["box-1/3.png"] == first["box-1/3.png"]
+    assert denoise_scans("scans", settings=RestoreSettings(strength=0.5), device="cpu").resumed == 0
+
+
+def test_what_somebody_changed_is_kept_and_said(scans):
+    denoise_scans("scans", device="cpu")
+    edited = Path("scans-clean/box-1/3.png")
+    written, record = edited.read_bytes(), Path(f"{edited}.json").read_bytes()
+    edited.write_bytes(b"retouched by hand")
+
+    def kept(**settings):
+        done = denoise_scans("scans", settings=RestoreSettings(**settings), device="cpu")
+        assert (edited.read_bytes(), Path(f"{edited}.json").read_bytes()) == (b"retouched by hand", record)
+        assert done.files == 7
+        return done.resumed, dict(done.errors)["scans/box-1/3.png"]
+
+    expected = "'scans-clean/box-1/3.png' was changed since it was written; move it away to have it made again"
+    assert kept() == (7, expected)
+    assert kept(strength=0.5) == (0, expected)
+    (scans / "box-1/3.png").rename("scan.png")
+    (scans / "box-1/3.png").symlink_to("nowhere")
+    assert kept()[1].endswith("; 'scans-clean/box-1/3.png' was changed since it was written, and stays")
+    Path("scan.png").rename(scans / "box-1/3.png")
+    edited.rename("mine.png")
+    assert denoise_scans("scans", device="cpu").resumed == 7
+    assert edited.read_bytes() == written
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_the_bytes_do_not_depend_on_how_many_work(scans, jobs):
+    outputs = DenoiseOutputs(residual=True, uncertainty=True)
+    denoise_scans("scans", "one", outputs=outputs, jobs=2, device="cpu")
+    denoise_scans("scans", "two", outputs=outputs, jobs=jobs, device="cpu")
+    assert tree("one") == tree("two")
+
+
+def test_the_original_can_be_had_back(scans):
+    denoise_scans("scans", outputs=DenoiseOutputs(residual=True), device="cpu")
+    for name in ("box-0/0.png", "box-1/5.png"):
+        clean, residual = (np.asarray(Image.open(f"scans-clean/{name}{end}")) for end in ("", ".page-1.residual.png"))
+        np.testing.assert_array_equal(undone(clean, residual), np.asarray(Image.open(scans / name)))
+        assert clean.tobytes() != (clean + residual).tobytes()
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_tree(scans):
+    denoise_scans("scans", "whole", outputs=DenoiseOutputs(residual=True), device="cpu")
+    code = (
+        "import vaeguard\n"
+        "outputs = vaeguard.DenoiseOutputs(residual=True)\n"
+        "vaeguard.denoise_scans('scans', 'killed', outputs=outputs, device='cpu', jobs=2)"
+    )
+    generator = random.Random(0)
+    kills = 0
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", code])
+        begun = Path("killed/pages.csv.job")
+        while process.poll() is None and not begun.exists():
+            time.sleep(0.002)
+        try:
+            process.wait(generator.uniform(0, 0.1) * (1 + kills / 4))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        break
+    assert kills
+    assert tree("killed") == tree("whole")
+
+
+@pytest.mark.parametrize("target", ["scans", "scans/clean", ".", "scans/../scans"])
+def test_scans_are_never_written_to(scans, target):
+    before = tree(scans)
+    with pytest.raises(UsageError, match="choose a folder apart"):
+        denoise_scans("scans", target)
+    link = Path("link")
+    link.symlink_to(scans)
+    with pytest.raises(UsageError, match="choose a folder apart"):
+        denoise_scans("link", "scans/inside")
+    assert tree(scans) == before
+
+
+def test_folders_that_cannot_work(scans):
+    Path("full").mkdir()
+    Path("full/thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds other files"):
+        denoise_scans("scans", "full")
+    with pytest.raises(UsageError, match="is a file"):
+        denoise_scans("scans", "full/thesis.txt")
+    with pytest.raises(UsageError, match="there is no file or folder 'nowhere'"):
+        denoise_scans("nowhere", "out")
+    Path("empty").mkdir()
+    with pytest.raises(UsageError, match=r"\.pdf"):
+        denoise_scans("empty", "out")
+    assert not Path("out").exists()
+
+
+def test_two_jobs_at_once_are_refused(scans):
+    from vaeguard.jobs import job_folder
+
+    with job_folder("scans-clean/pages.csv"), pytest.raises(VaeguardError, match="another job"):
+        denoise_scans("scans")
+
+
+def test_a_plan_writes_nothing(scans):
+    plan = plan_scans("scans")
+    assert (plan.files, plan.pages) == (8, 9)
+    assert len(plan.errors) == 1
+    assert not Path("scans-clean").exists()
+
+
+def test_one_file_is_a_tree_too(scans):
+    done = denoise_scans("scans/photo.jpg", "out", outputs=DenoiseOutputs(jpeg=90), device="cpu")
+    assert done.pages == 1
+    assert {"photo.jpg", "photo.jpg.json", "pages.csv"} == set(tree("out"))
+    os.chdir(scans)
+    assert denoise_scans("photo.jpg", device="cpu").output == "photo-clean"
+    with pytest.raises(UsageError, match="choose a folder apart"):
+        denoise_scans("photo.jpg", ".")
+    with pytest.raises(UsageError, match="--residual is exact"):
+        DenoiseOutputs(jpeg=90, residual=True)
+
+
+def test_scans_that_would_be_one_file_are_said(scans):
+    put("scans/photo.jpg.png", np.full((40, 40), 90, np.uint8))
+    done = denoise_scans("scans", device="cpu", jobs=3)
+    assert any("same file as 'photo.jpg'" in reason for _, reason in done.errors)
+    assert denoise_scans("scans", device="cpu").resumed == done.files
+
+
+def test_what_was_written_for_a_scan_goes_when_the_scan_breaks(scans):
+    outputs = DenoiseOutputs(residual=True)
+    denoise_scans("scans", outputs=outputs, device="cpu")
+    (scans / "box-0/0.png").write_bytes(b"broken")
+    Path("scans-clean/box-0/2.png.page-1.residual.png").unlink()
+    done = denoise_scans("scans", outputs=outputs, device="cpu")
+    assert done.resumed == 6
+    assert not list(Path("scans-clean/box-0").glob("0.png*"))
+    assert Path("scans-clean/box-0/2.png.page-1.residual.png").exists()
+    denoise_scans("scans", device="cpu")
+    assert not list(Path("scans-clean").rglob("*residual*"))
+
+
+def test_what_lies_beside_the_first_pages_goes_when_a_later_one_breaks(scans, monkeypatch):
+    def breaks(content, name, temporary, restore, *, jpeg):
+        restore(next(scan_pages(content, name)))
+        raise UnreadableError(name, "page 2 is damaged")
+
+    monkeypatch.setattr("vaeguard.restoration.denoising.rewrite", breaks)
+    done = denoise_scans("scans/box-0/two.tif", "clean", outputs=DenoiseOutputs(residual=True), device="cpu")
+    assert [reason for _, reason in done.errors] == ["page 2 is damaged"]
+    assert set(tree("clean")) == {"pages.csv", "pages.csv.errors.csv"}
+
+
+def test_a_link_to_the_clean_scans_is_not_followed(scans):
+    denoise_scans("scans", device="cpu")
+    (scans / "link").symlink_to(Path("scans-clean").resolve())
+    assert denoise_scans("scans", device="cpu").pages == 9
+
+
+def test_clean_files_without_a_scan_are_named_and_stay(scans):
+    denoise_scans("scans", device="cpu")
+    (scans / "box-0/0.png").unlink()
+    (scans / "photo.jpg").unlink()
+    before = tree("scans-clean")
+    done = denoise_scans("scans", device="cpu")
+    gone = "'scans-clean/box-0/0.png', 'scans-clean/photo.jpg.png'"
+    assert done.notes == (f"2 clean files have no scan any more: {gone}; delete what is not wanted",)
+    assert set(tree("scans-clean")) == set(before)
+    assert denoise_scans("scans/box-1/1.png", "scans-clean", device="cpu").notes == ()
+
+
+def test_a_scan_that_is_written_under_another_name_leaves_nothing_under_the_first(scans):
+    put("scans/other.jpg", np.asarray(Image.open("scans/photo.jpg")))
+    denoise_scans("scans", device="cpu")
+    edited = Path("scans-clean/other.jpg.png")
+    edited.write_bytes(b"retouched by hand")
+    done = denoise_scans("scans", outputs=DenoiseOutputs(jpeg=95), device="cpu")
+    assert {name for name in tree("scans-clean") if name.startswith("photo")} == {"photo.jpg", "photo.jpg.json"}
+    assert edited.read_bytes() == b"retouched by hand"
+    assert [str(edited) in note for note in done.notes] == [True]
+
+
+def test_clean_scans_among_the_scans_are_no_scans(scans):
+    outputs = DenoiseOutputs(residual=True)
+    for name in ("box-0/0.png", "box-0/2.png"):
+        denoise_scans(f"scans/{name}", outputs=outputs, device="cpu")
+    Path("scans/box-1/begun/pages.csv.job").mkdir(parents=True)
+    put("scans/box-1/begun/deep/1.png", np.full((40, 40), 90, np.uint8))
+    done = denoise_scans("scans", device="cpu")
+    assert (done.files, done.pages) == (8, 9)
+    (note,) = done.notes
+    assert note == (
+        "3 folders were left out, which this command has written: "
+        "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
+    )
+    assert plan_scans("scans").pages == 9
+    assert denoise_scans("scans/box-0/0-clean", "again", device="cpu").pages == 2  # who names it means it
+
+
+def test_somebody_elses_table_is_not_replaced(scans):
+    Path("mine").mkdir()
+    Path("mine/pages.csv").write_text("image,page\n1.png,1\n")
+    with pytest.raises(UsageError, match="holds other files"):
+        denoise_scans("scans", "mine")
+
+
+def test_a_disk_that_is_full_ends_the_job(scans, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vaeguard.restoration.denoising.rewrite", full)
+    with pytest.raises(VaeguardError, match="No space left"):
+        denoise_scans("scans", device="cpu")
+
+
+def test_one_bit_pages_are_copied_and_listed(scans):
+    Image.new("1", (50, 60)).save("scans/fax.tif", compression="group4")
+    done = denoise_scans("scans", device="cpu")
+    assert done.pages == 10 == plan_scans("scans").pages
+    assert Path("scans-clean/fax.tif").read_bytes() == Path("scans/fax.tif").read_bytes()
+    rows = read_table("scans-clean/pages.csv")
+    assert [a for a, p in zip(rows["action"], rows["path"], strict=True) if p == "fax.tif"] == ["untouched"]
+
+
+def test_names_of_outputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("old scans").mkdir()
+    assert default_output("old scans") == Path("old scans-clean")
+    assert default_output("old scans/") == Path("old scans-clean")
+    assert default_output("a/page.tif") == Path("a/page-clean")
+    monkeypatch.chdir("old scans")
+    assert default_output(".") == tmp_path / "old scans-clean"
+
+
+def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
+    monkeypatch.setattr("vaeguard.restoration.denoising.words_lost", lambda before, after, dpi: True)
+    done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
+    assert {row["action"] for row in done.look_first} == {"reverted"}
+    np.testing.assert_array_equal(
+        np.asarray(Image.open("scans-clean/box-0/0.png")), np.asarray(Image.open("scans/box-0/0.png"))
+    )
+
+
+def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, monkeypatch):
+    def fails(before, after, dpi):
+        if before.ndim == 3:
+            raise VaeguardError("tesseract failed (out of words); leave out --ocr")
+        return False
+
+    monkeypatch.setattr("vaeguard.restoration.denoising.words_lost", fails)
+    before = np.asarray(Image.open("scans/photo.jpg"))
+    for resumed in (0, 8):
+        done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
+        assert (done.files, done.pages, done.resumed) == (8, 9, resumed)
+        (note,) = done.notes
+        assert note.startswith("2 pages were left as before: page 1 of 'box-0/two.tif' (tesseract failed")
+        np.testing.assert_array_equal(np.asarray(Image.open("scans-clean/photo.jpg.png")), before)
+    assert done.look_first[0]["action"] == "reverted"
+    rows = read_table("scans-clean/pages.csv")
+    assert list(rows["action"]).count("reverted") == 2
+
+    def missing(*_):
+        raise UsageError("--ocr needs the program tesseract")
+
+    monkeypatch.setattr("vaeguard.restoration.denoising.words_lost", missing)
+    with pytest.raises(UsageError, match="needs the program"):
+        denoise_scans("scans", "other", outputs=DenoiseOutputs(ocr=True), device="cpu")
+
+
+def test_progress_ends_with_everything(scans):
+    calls = []
+    denoise_scans("scans", progress=lambda *call: calls.append(call), device="cpu")
+    done, total, text = calls[-1]
+    assert done == total > 0
+    assert text.startswith("9 pages")
+
+
+def test_denoising_needs_neither_torch_nor_scikit_learn(scans):
+    code = (
+        "import sys, vaeguard\n"
+        "assert vaeguard.denoise_scans('scans', 'out', device='cpu').pages == 9\n"
+        "loaded = {'torch', 'sklearn', 'pandas', 'onnx'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = bars(200)[0]
+    training = vaeguard.TrainSpec(epochs=30, batch_size=20, threads=1)
+    model = vaeguard.ModelSpec(kind="mlp", latent=4, hidden=(32,), pseudo_classes=0)
+    detector = vaeguard.fit(vaeguard.from_array(images), model=model, training=training, run="run")
+    vaeguard.export(vaeguard.load("run", "cpu"), "model.onnx", images=images[:20], tolerance=1e-2)
+    for number in range(3):
+        put(f"small/{number}.png", images[number, 0])
+    put("small/large.png", np.zeros((20, 20), np.uint8))
+    expected = np.round(255 * detector.inspect(images[:3], pictures=True).restored[:, 0])
+    for model_path in ("run", "model.onnx"):
+        done = denoise_scans("small", f"out-{Path(model_path).stem}", model=model_path, device="cpu")
+        assert done.pages == 3
+        assert "the model takes 8x8 and 1" in done.errors[0][1]
+        for number in range(3):
+            found = np.asarray(Image.open(f"out-{Path(model_path).stem}/{number}.png"))
+            np.testing.assert_allclose(found, expected[number], atol=1)
+    everything = RestoreSettings(kind="document", noise=10, paper="white", gate=False, samples=2, strength=0.5)
+    with pytest.raises(UsageError, match="--kind, --noise, --paper, --no-gate, --samples have no meaning"):
+        denoise_scans("small", "refused", everything, model="run", device="cpu")
+    with pytest.raises(UsageError, match="^--uncertainty has no meaning with the anomaly model of -m; leave it out"):
+        denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model="run", device="cpu")
+    assert not Path("refused").exists()

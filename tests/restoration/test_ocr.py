@@ -1,0 +1,40 @@
+"""Reading pages with tesseract."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from vaeguard import UsageError, VaeguardError, read_text
+from vaeguard.restoration import ocr
+
+needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
+
+
+def page(text="several methods design documents"):
+    image = Image.new("L", (900, 120), 255)
+    ImageDraw.Draw(image).text((20, 30), text, fill=0, font=ImageFont.load_default(40))
+    return np.asarray(image)
+
+
+@needs_tesseract
+def test_words_are_read_and_a_lost_one_is_noticed():
+    assert read_text(page()).split() == ["several", "methods", "design", "documents"]
+    gone = page().copy()
+    gone[:, 450:] = 255
+    assert ocr.words_lost(page(), gone, 150)
+    assert not ocr.words_lost(gone, page(), 150)
+    assert not ocr.words_lost(page(), page(), None)
+
+
+def test_a_tesseract_that_is_missing_or_fails_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="--ocr needs the program tesseract"):
+        ocr.check_tesseract()
+    fake = tmp_path / "tesseract"
+    fake.write_text("#!/bin/sh\nread nothing\necho out of words >&2\nexit 3\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(VaeguardError, match="out of words"):
+        read_text(page())

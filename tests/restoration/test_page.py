@@ -1,0 +1,248 @@
+"""One page at a time."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from vaeguard import RestoreSettings, UsageError, restore_page
+from vaeguard.restoration import page as restoration
+from vaeguard.restoration.degrade import stain
+from vaeguard.restoration.noise import photo_noise, print_noise
+
+
+class Stub:
+    """A denoiser that changes planes by a function of each pixel."""
+
+    grid, kind = 4, "document"
+
+    def __init__(self, change=lambda rows, noise: rows):
+        self.change, self.seen = change, []
+
+    def noise_of(self, plane):
+        return photo_noise(plane) if self.kind == "photo" else print_noise(plane)
+
+    def halo(self, samples):
+        return 8
+
+    def restore_rows(self, rows, noise, *, spread=False, samples=0, start=0):
+        inside = rows[8:-8, 8:-8]
+        self.seen.append(noise)
+        return self.change(inside.copy(), noise), np.full(inside.shape, 0.02, np.float32) if spread else None
+
+
+def restored(pixels, stub=None, **settings):
+    stub = stub or Stub()
+
+    def of_kind(kind):
+        stub.kind = kind
+        return stub
+
+    return restore_page(pixels, of_kind, RestoreSettings(**settings), dpi=170)
+
+
+def noisy_picture(shape, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    full = np.iinfo(dtype).max
+    y = np.linspace(0.2, 0.5, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    return np.clip(full * (y + 0.1 * rng.standard_normal(shape)), 0, full).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(70, 90), (70, 90, 1), (70, 90, 2), (70, 90, 3), (70, 90, 4)])
+def test_the_identity_returns_the_page(dtype, shape):
+    page = noisy_picture(shape, dtype)
+    found = restored(page, kind="photo", gate=False)
+    np.testing.assert_array_equal(found.pixels, page)
+    assert found.pixels.dtype == dtype
+    assert found.report.change == 0
+
+
+@pytest.mark.parametrize("strip", [32, 64, 320])
+def test_strips_do_not_show(strip, monkeypatch, printed):
+    page = (255 * printed(180, 200) * np.float32(0.8)).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    page = np.clip(page + 6 * rng.standard_normal(page.shape), 0, 255).astype(np.uint8)
+    stub = Stub(lambda rows, noise: np.float32(0.5) * rows + np.float32(0.3))
+    whole = restored(page, stub).pixels
+    monkeypatch.setattr(restoration, "STRIP", strip)
+    np.testing.assert_array_equal(restored(page, stub).pixels, whole)
+
+
+def test_opacity_stays_and_strength_mixes():
+    page = noisy_picture((64, 64, 4))
+    black = Stub(lambda rows, noise: np.zeros_like(rows) if rows.mean() > 0 else rows)
+    grey = noisy_picture((64, 64))
+    half = restored(grey, black, kind="photo", strength=0.5, gate=False).pixels
+    np.testing.assert_allclose(half, grey / 2, atol=0.51)
+    np.testing.assert_array_equal(restored(page, black, kind="photo", gate=False).pixels[..., 3], page[..., 3])
+    np.testing.assert_array_equal(restored(grey, black, strength=0).pixels, grey)
+
+
+def test_documents_and_photographs_are_told_apart(printed):
+    rng = np.random.default_rng(0)
+    page = printed(320, 400) * (1 - stain((320, 400), rng)) * np.float32(0.9)
+    page = np.clip(255 * page + 4 * rng.standard_normal(page.shape), 0, 255).astype(np.uint8)
+    assert restored(page).report.kind == "document"
+    assert restored(noisy_picture((320, 400))).report.kind == "photo"
+
+
+@pytest.mark.parametrize(("paper", "expected"), [("white", 255), ("keep", 219), ("as-is", None)])
+def test_paper(paper, expected, printed):
+    light = np.linspace(0.7, 0.9, 300, dtype=np.float32)
+    page = np.round(255 * printed(200, 300) * light).astype(np.uint8)
+    white = Stub(lambda rows, noise: np.ones_like(rows))
+    found = restored(page, white, kind="document", paper=paper, gate=False).pixels
+    if expected:
+        np.testing.assert_allclose(found, expected, atol=4)
+    else:
+        np.testing.assert_allclose(found[:, 20:-20], np.broadcast_to(255 * light, page.shape)[:, 20:-20], atol=8)
+
+
+def test_the_tint_of_the_paper_stays(printed):
+    tint = np.array([0.95, 0.9, 0.75])
+    page = np.round(255 * printed(160, 200)[..., None] * tint).astype(np.uint8)
+    page = np.clip(page + np.random.default_rng(0).normal(0, 4, page.shape), 0, 255).astype(np.uint8)
+    found = restored(page, Stub(lambda rows, noise: np.ones_like(rows)), kind="document", gate=False).pixels
+    np.testing.assert_allclose(found.reshape(-1, 3).mean(0), 255 * tint, atol=4)
+
+
+def test_a_clean_page_is_left_alone(printed):
+    page = np.round(255 * printed()).astype(np.uint8)
+    found = restored(page, Stub(lambda rows, noise: np.zeros_like(rows)))
+    np.testing.assert_array_equal(found.pixels, page)
+    assert found.report.kind == "untouched"
+
+
+def test_ink_that_would_be_lost_or_invented_stays(printed):
+    page = printed(320, 400) * np.float32(0.9)
+    noisy = np.clip(255 * page + 5 * np.random.default_rng(0).standard_normal(page.shape), 0, 255).astype(np.uint8)
+
+    def erase(rows, noise):
+        rows[100:200, 100:200] = 1
+        return rows
+
+    def invent(rows, noise):
+        rows[rows > 0.85] = 1
+        rows[36:56, 104:300] = 0
+        return rows
+
+    for change in (erase, invent):
+        kept = restored(noisy, Stub(change), kind="document")
+        lost = restored(noisy, Stub(change), kind="document", gate=False)
+        assert 0 < kept.report.reverted < 0.5
+        assert lost.report.reverted == 0
+        ink = noisy < 60
+        assert (kept.pixels[ink] < 150).mean() > 0.99
+        if change is erase:
+            assert (lost.pixels[ink] < 150).mean() < 0.97
+        assert kept.report.change < lost.report.change
+
+
+def test_detail_is_not_taken_for_noise():
+    page = noisy_picture((128, 128))
+    page[40:80, 40:80] = np.random.default_rng(1).choice([0, 255], (40, 40))
+    flat = Stub(lambda rows, noise: np.full_like(rows, rows.mean()))
+    found = restored(page, flat, kind="photo")
+    assert 0 < found.report.reverted < 0.5
+    assert np.abs(found.pixels[50:70, 50:70].astype(int) - page[50:70, 50:70]).mean() < 20
+
+
+def test_the_noise_is_estimated_or_given():
+    estimated, given = Stub(), Stub()
+    restored(noisy_picture((128, 128, 3)), estimated, kind="photo")
+    restored(noisy_picture((128, 128, 3)), given, kind="photo", noise=25.5)
+    np.testing.assert_allclose(estimated.seen, given.seen, rtol=0.15)
+    assert given.seen[0] == pytest.approx(0.1 / 3**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"kind": "page"}, {"paper": "black"}, {"strength": 1.5}, {"strength": -0.1}, {"noise": -1}, {"noise": 300}],
+)
+def test_settings_that_cannot_work(wrong):
+    with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
+        RestoreSettings(**wrong)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 3), (33, 31, 3)])
+def test_tiny_pages(shape):
+    page = noisy_picture(shape)
+    assert restored(page, noise=20).pixels.shape == page.shape
+
+
+def test_grey_stored_as_colour_costs_one_plane_and_stays_grey():
+    grey = noisy_picture((64, 64))
+    one, three = Stub(lambda rows, noise: 0.5 * rows), Stub(lambda rows, noise: 0.5 * rows)
+    found = restored(np.repeat(grey[..., None], 3, 2), three, kind="photo", gate=False).pixels
+    assert len(three.seen) == 1
+    for channel in range(3):
+        np.testing.assert_array_equal(found[..., channel], restored(grey, one, kind="photo", gate=False).pixels)
+
+
+class Blur(Stub):
+    """A denoiser whose pixels depend on their neighbours, as far as the halo."""
+
+    def restore_rows(self, rows, noise, *, spread=False, samples=0, start=0):
+        inside = ndimage.uniform_filter(rows, 17, mode="nearest")[8:-8, 8:-8]
+        return inside, np.full(inside.shape, 0.02, np.float32) if spread else None
+
+
+@pytest.mark.parametrize("kind", ["photo", "document"])
+def test_no_seam_between_strips(kind, monkeypatch):
+    page = noisy_picture((300, 120))
+    whole = restored(page, Blur(), kind=kind, gate=False).pixels.astype(int)
+    monkeypatch.setattr(restoration, "STRIP", 64)
+    assert np.abs(restored(page, Blur(), kind=kind, gate=False).pixels - whole).max() <= 1
+
+
+def test_harm_in_the_last_strip_is_put_back_there_whole(monkeypatch):
+    monkeypatch.setattr(restoration, "STRIP", 64)
+    page = noisy_picture((320, 128))
+    page[262:282, 40:60] = np.random.default_rng(1).choice([0, 255], (20, 20))
+    found = restored(page, Stub(lambda rows, noise: np.full_like(rows, 0.35)), kind="photo")
+    np.testing.assert_array_equal(found.pixels[256:288, 32:64], page[256:288, 32:64])
+    assert (found.pixels[:200] != page[:200]).mean() > 0.9
+    assert found.report.reverted == pytest.approx(1 / 40)
+
+
+def test_coloured_ink_is_guarded_like_black_ink(printed):
+    page = np.repeat(np.round(230 * printed(320, 400)).astype(np.uint8)[..., None], 3, 2)
+    page[..., 0] = 230  # red print
+    page = np.clip(page + np.random.default_rng(0).normal(0, 3, page.shape), 0, 255).astype(np.uint8)
+    found = restored(page, Stub(lambda rows, noise: np.ones_like(rows)), kind="document")
+    assert found.report.reverted > 0.5
+
+
+def test_a_black_bar_on_a_page_stays_black(printed):
+    page = printed(320, 400) * np.float32(0.9)
+    page[40:140, 20:380] = 0.08
+    page = np.clip(255 * page + 3 * np.random.default_rng(0).standard_normal(page.shape), 0, 255).astype(np.uint8)
+    found = restored(page, kind="document", gate=False)
+    assert found.pixels[50:130, 40:360].mean() < 80
+
+
+@pytest.mark.parametrize("dpi", [0.001, 30_000, 1e9])
+def test_an_unlikely_resolution_is_not_believed(dpi, printed):
+    page = np.round(255 * printed()).astype(np.uint8)
+    stub = Stub()
+    expected = restore_page(page, lambda _: stub, RestoreSettings(kind="document", noise=5))
+    found = restore_page(page, lambda _: stub, RestoreSettings(kind="document", noise=5), dpi=dpi)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+
+
+def test_a_wide_flat_page(monkeypatch):
+    monkeypatch.setattr(restoration, "SAMPLE_PIXELS", 40_000)
+    for shape in ((200, 1000), (257, 700), (600, 300)):
+        assert restored(noisy_picture(shape)).pixels.shape == shape
+
+
+def test_levels_are_those_of_the_page(printed):
+    page = printed(320, 400) * np.float32(0.5)
+    page = np.clip(255 * page + 6 * np.random.default_rng(0).standard_normal(page.shape), 0, 255).astype(np.uint8)
+    found = restore_page(page, lambda _: Stub(), RestoreSettings(kind="document"), dpi=170, uncertainty=True)
+    assert found.report.noise == pytest.approx(6, rel=0.4)
+    assert found.report.uncertainty == pytest.approx(255 * 0.02 * 0.5, rel=0.1)
+    assert found.uncertainty.mean() == pytest.approx(255 * 0.02 * 0.5, abs=0.6)
+    white = restored(np.round(255 * printed() * np.float32(0.8)).astype(np.uint8), kind="document", paper="white")
+    assert white.report.kind == "document"
+    assert np.median(white.pixels) >= 254

@@ -1,0 +1,377 @@
+"""Every format in and out, with all that lies beside the pixels."""
+
+import contextlib
+import io
+
+import imagecodecs
+import numpy as np
+import pikepdf
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from vaeguard import RefusedError, UnreadableError
+from vaeguard.restoration.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
+from vaeguard.restoration.scans_tiff import _append_inner
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
+
+
+def exif():
+    made = Image.Exif()
+    made[0x010F] = "Maker"
+    made[0x0112] = 6
+    made.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    made.get_ifd(0x8825)[1] = "N"
+    return made
+
+
+def pixels(channels=1, dtype=np.uint8, height=40, width=30, seed=0):
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+
+
+def picture(kind, image, **options):
+    file = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def inverted(page):
+    if page.pixels.dtype == np.bool_:
+        return page.pixels
+    return (np.iinfo(page.pixels.dtype).max - page.pixels).astype(page.pixels.dtype)
+
+
+def check(content, name, tmp_path, pages=1, jpeg=None):
+    """Rewrite inverted; rewrite again; compare pixels and facts. Returns the name of what was written."""
+    seen, again = [], []
+
+    def first(page):
+        seen.append(page)
+        return inverted(page)
+
+    def second(page):
+        again.append(page)
+        return page.pixels
+
+    target = tmp_path / written_name(name, jpeg=jpeg)
+    rewrite(content, name, target, first, jpeg=jpeg)
+    rewrite(target.read_bytes(), target.name, tmp_path / f"again{target.suffix}", second)
+    assert len(seen) == len(again) == pages
+    for before, after in zip(seen, again, strict=True):
+        assert before.dpi == pytest.approx(after.dpi, abs=0.02) if before.dpi else after.dpi is None
+        if not jpeg:
+            np.testing.assert_array_equal(inverted(before), after.pixels)
+    return target
+
+
+BESIDE = {"dpi": (300, 300), "icc_profile": ICC, "exif": exif()}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png(channels, dtype, tmp_path):
+    content = imagecodecs.png_encode(pixels(channels, dtype))
+    (facts,) = facts_of(check(content, "a.png", tmp_path).read_bytes(), "a.png")
+    assert (facts.channels, facts.bits) == (channels, 8 * np.dtype(dtype).itemsize)
+    if dtype == np.uint8 and channels >= 3:
+        rich = picture("PNG", pixels(channels), pnginfo=None, **BESIDE)
+        (facts,) = facts_of(check(rich, "a.png", tmp_path).read_bytes(), "a.png")
+        assert (facts.dpi, facts.icc) == ((300, 300), ICC)
+        assert len(facts.exif) == 4
+
+
+def test_a_palette_becomes_colour_and_keeps_its_transparency(tmp_path):
+    plain = Image.fromarray(pixels(3)).convert("P")
+    (facts,) = facts_of(check(picture("PNG", plain, **BESIDE), "p.png", tmp_path).read_bytes(), "p.png")
+    assert facts.channels == 3
+    clear = picture("PNG", plain, transparency=0)
+    (facts,) = facts_of(check(clear, "p.png", tmp_path).read_bytes(), "p.png")
+    assert facts.channels == 4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_becomes_a_png_with_all_it_said(channels, tmp_path):
+    beside = BESIDE if channels == 3 else {"dpi": (300, 300), "exif": exif()}
+    content = picture("JPEG", pixels(channels), comment="hello", xmp=XMP, **beside)
+    target = check(content, "a.jpg", tmp_path)
+    assert target.name == "a.jpg.png"
+    (facts,) = facts_of(target.read_bytes(), target.name)
+    assert facts.dpi == (300, 300)
+    assert facts.xmp == XMP
+    assert len(facts.exif) == 4
+    assert b"Comment\0hello" in target.read_bytes()
+
+
+def test_a_jpeg_stays_one_if_asked(tmp_path):
+    target = check(picture("JPEG", pixels(3), xmp=XMP, **BESIDE), "a.jpg", tmp_path, jpeg=95)
+    assert target.name == "a.jpg"
+    assert target.read_bytes().startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("WEBP", {"lossless": True, "exif": exif(), "icc_profile": ICC}), ("BMP", {"dpi": (300, 300)})],
+)
+def test_other_pictures(kind, options, tmp_path):
+    check(picture(kind, pixels(3), **options), f"a.{kind.lower()}", tmp_path)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiff_of_several_pages(compression, channels, tmp_path):
+    more = [Image.fromarray(pixels(1, height=50, width=20)), Image.fromarray(pixels(1)).convert("1")]
+    content = picture("TIFF", pixels(channels), save_all=True, append_images=more, compression=compression, **BESIDE)
+    target = check(content, "a.tif", tmp_path, pages=3)
+    facts = facts_of(target.read_bytes(), "a.tif")
+    assert [each.size for each in facts] == [(40, 30), (50, 20), (40, 30)]
+    assert facts[2].bits == 1
+    assert facts[0].icc == ICC
+    with tifffile.TiffFile(target) as before, tifffile.TiffFile(io.BytesIO(content)) as after:
+        assert before.pages[0].compression == after.pages[0].compression
+        np.testing.assert_array_equal(before.pages[2].asarray(), after.pages[2].asarray())
+
+
+@pytest.mark.parametrize(("channels", "photometric"), [(1, "minisblack"), (1, "miniswhite"), (3, "rgb"), (4, "rgb")])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_tiff_of_16_bits(channels, photometric, byteorder, tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        pixels(channels, np.uint16),
+        photometric=photometric,
+        byteorder=byteorder,
+        resolution=(300, 300),
+        compression="zlib",
+        predictor=True,
+        iccprofile=ICC,
+        extrasamples=["unassalpha"] if channels == 4 else None,
+        extratags=[(700, 1, len(XMP), XMP, True), (315, 2, 0, "artist", True)],
+    )
+    target = check(file.getvalue(), "a.tiff", tmp_path)
+    (facts,) = facts_of(target.read_bytes(), "a.tiff")
+    assert (facts.bits, facts.channels, facts.dpi, facts.xmp) == (16, channels, (300, 300), XMP)
+    assert (315, "artist") in facts.exif
+
+
+def test_texts_of_a_tiff_in_any_encoding(tmp_path):
+    content = picture("TIFF", pixels(3), description="four")
+    for text in (b"f\xc3\xbc\0", b"f\xfc\x82\0"):
+        assert check(content.replace(b"four", text), "a.tif", tmp_path).read_bytes().count(text) == 1
+
+
+def test_exif_and_gps_of_a_tiff(tmp_path):
+    path = tmp_path / "e.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(3):
+            writer.write(pixels(3), photometric="rgb", metadata=None)
+    values = {
+        34665: {0x9003: "2020:01:01 00:00:00", 0x829A: (1, 125), 0x927C: b"made by"},
+        34853: {1: "N", 2: (1.0, 2.0, 3.5)},
+    }
+    _append_inner(path, [{}, values, {}])
+    target = check(path.read_bytes(), "a.tif", tmp_path, pages=3)
+    with Image.open(target) as image:
+        assert not image.getexif().get_ifd(34665)
+        image.seek(1)
+        assert image.getexif().get_ifd(34665)[0x9003] == "2020:01:01 00:00:00"
+        assert image.getexif().get_ifd(34853)[2] == (1.0, 2.0, 3.5)
+
+
+def test_tiff_in_planes_and_tiles_and_as_a_palette(tmp_path):
+    file = io.BytesIO()
+    planes = np.random.default_rng(0).integers(0, 255, (3, 64, 64)).astype(np.uint8)
+    tifffile.imwrite(file, planes, photometric="rgb", planarconfig="separate", tile=(32, 32))
+    check(file.getvalue(), "a.tif", tmp_path)
+    check(picture("TIFF", Image.fromarray(pixels(3)).convert("P"), dpi=(300, 300)), "p.tif", tmp_path)
+    check(picture("TIFF", pixels(3), compression="jpeg", dpi=(300, 300)), "j.tif", tmp_path)
+
+
+def test_white_is_white_whatever_zero_means(tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((20, 20), np.uint8), photometric="miniswhite")
+    seen = []
+    rewrite(file.getvalue(), "a.tif", tmp_path / "a.tif", lambda page: (seen.append(page), page.pixels)[1])
+    assert (seen[0].pixels == 255).all()
+
+
+def raw(page):
+    (image,) = page.get_images().values()
+    return image.read_raw_bytes()
+
+
+def test_pdf(tmp_path):
+    more = [
+        Image.fromarray(pixels(1, height=90, width=80)),
+        Image.fromarray(pixels(1, height=90, width=80)).convert("1"),
+    ]
+    content = picture("PDF", pixels(3, height=90, width=80), save_all=True, append_images=more, resolution=100)
+    assert page_sizes(content, "a.pdf") == [(90, 80), (90, 80)]
+    target = check(content, "a.pdf", tmp_path, pages=2)
+    with pikepdf.open(target) as after, pikepdf.open(io.BytesIO(content)) as before:
+        assert [page.mediabox for page in after.pages] == [page.mediabox for page in before.pages]
+        assert raw(after.pages[2]) == raw(before.pages[2])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp"])
+def test_one_bit_passes_through(name, tmp_path):
+    kind = name[2:].upper()
+    content = picture(kind, Image.fromarray(pixels(1)).convert("1"))
+    rewrite(content, name, tmp_path / name, inverted)
+    assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.png", b"no picture"),
+        ("a.tif", b"no picture"),
+        ("a.pdf", b"no picture"),
+        ("a.tif", picture("TIFF", Image.new("CMYK", (20, 20)))),
+        ("a.jpg", picture("JPEG", Image.new("CMYK", (20, 20)))),
+        ("a.tif", picture("TIFF", Image.new("F", (20, 20)))),
+        ("a.png", picture("PNG", pixels(3))[:-100]),
+        ("a.jpg", picture("JPEG", pixels(3))[:200]),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(name, content, tmp_path):
+    with pytest.raises(UnreadableError) as found:
+        rewrite(content, name, tmp_path / "out", lambda page: page.pixels)
+    assert name in str(found.value)
+
+
+def test_what_would_be_lost_is_noticed(tmp_path):
+    content = picture("PNG", pixels(3), **BESIDE)
+    for change, what in (({"dpi": (200, 200)}, "dpi"), ({"icc_profile": None}, "icc"), ({"exif": b""}, "exif")):
+        (tmp_path / "b.png").write_bytes(picture("PNG", pixels(3), **{**BESIDE, **change}))
+        with pytest.raises(RefusedError, match=f"would lose its {what}"):
+            _check_facts(content, tmp_path / "b.png", "a.png")
+    (tmp_path / "b.png").write_bytes(picture("PNG", pixels(3, height=41), **BESIDE))
+    with pytest.raises(RefusedError, match="would lose its size"):
+        _check_facts(content, tmp_path / "b.png", "a.png")
+
+
+def test_a_file_of_which_nothing_changes_is_copied(tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels(3), photometric="rgb", tile=(16, 16))
+    for content, name in ((file.getvalue(), "a.tif"), (picture("PNG", pixels(3)), "a.png")):
+        rewrite(content, name, tmp_path / name, lambda page: page.pixels)
+        assert (tmp_path / name).read_bytes() == content
+
+
+def pdf(image, **said):
+    """A PDF of one page with one picture of RGB values, and what the dictionary says beside."""
+    made = pikepdf.new()
+    stream = pikepdf.Stream(made, image.tobytes())
+    height, width = image.shape[:2]
+    stream.stream_dict = pikepdf.Dictionary(
+        Type=pikepdf.Name.XObject,
+        Subtype=pikepdf.Name.Image,
+        Width=width,
+        Height=height,
+        ColorSpace=pikepdf.Name.DeviceRGB if image.ndim == 3 else pikepdf.Name.DeviceGray,
+        BitsPerComponent=8,
+    )
+    for key, value in said.items():
+        stream.stream_dict[f"/{key}"] = value(made) if callable(value) else value
+    page = made.add_blank_page(page_size=(width, height))
+    page.Resources = pikepdf.Dictionary(XObject=pikepdf.Dictionary(image=made.make_indirect(stream)))
+    file = io.BytesIO()
+    made.save(file)
+    return file.getvalue()
+
+
+def soft_mask(made):
+    mask = pikepdf.Stream(made, bytes(90 * 80))
+    mask.stream_dict = pikepdf.Dictionary(
+        Type=pikepdf.Name.XObject, Subtype=pikepdf.Name.Image, Width=80, Height=90,
+        ColorSpace=pikepdf.Name.DeviceGray, BitsPerComponent=8,
+    )  # fmt: skip
+    return made.make_indirect(mask)
+
+
+def test_a_soft_mask_of_a_pdf_stays_and_the_picture_is_restored(tmp_path):
+    image = pixels(3, height=90, width=80)
+    target = check(pdf(image, SMask=soft_mask), "a.pdf", tmp_path)
+    with pikepdf.open(target) as after:
+        (picture_,) = after.pages[0].get_images().values()
+        assert len(picture_.read_bytes()) == image.size
+        assert bytes(picture_.SMask.read_bytes()) == bytes(90 * 80)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Decode": [1, 0, 1, 0, 1, 0]},
+        {"Mask": [0, 10, 0, 10, 0, 10]},
+        {"ColorSpace": pikepdf.Name.Pattern},
+        {"ColorSpace": pikepdf.Name.Unknown},
+        {"BitsPerComponent": 4},
+        {"Width": 10, "Height": 10},
+    ],
+)
+def test_pictures_of_a_pdf_that_mean_something_else_stay(said, tmp_path):
+    content = pdf(pixels(3, height=90, width=80), **said)
+    rewrite(content, "a.pdf", tmp_path / "a.pdf", lambda page: pytest.fail("was restored"))
+    assert (tmp_path / "a.pdf").read_bytes() == content
+
+
+def test_a_protected_pdf_is_refused(tmp_path):
+    with pikepdf.open(io.BytesIO(pdf(pixels(3, height=90, width=80)))) as plain:
+        for password in ("", "secret"):
+            plain.save(tmp_path / "p.pdf", encryption=pikepdf.Encryption(owner="owner", user=password))
+            with pytest.raises(UnreadableError, match=r"p\.pdf"):
+                rewrite((tmp_path / "p.pdf").read_bytes(), "p.pdf", tmp_path / "out.pdf", inverted)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "pdf", "webp"])
+def test_damaged_bytes_are_read_or_refused(kind, tmp_path):
+    if kind == "pdf":
+        content = pdf(pixels(3, height=90, width=80))
+    else:
+        content = picture({"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind.upper()), pixels(3), **BESIDE)
+    rng = np.random.default_rng(0)
+    for number in range(100):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), rng.integers(1, 6)):
+            damaged[place] = rng.integers(256)
+        if number % 5 == 0:
+            damaged = damaged[: rng.integers(1, len(damaged))]
+        with contextlib.suppress(RefusedError):
+            rewrite(bytes(damaged), f"a.{kind}", tmp_path / written_name(f"a.{kind}", jpeg=None), inverted)
+
+
+def test_a_tiff_whose_pages_are_missing_is_not_taken_for_whole(tmp_path):
+    content = picture("TIFF", pixels(3), save_all=True, append_images=[Image.fromarray(pixels(3))] * 2)
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        third = tiff.pages[2].offset
+    for damaged, word in ((b"II*\0junk", "no page"), (content[:third], "breaks off after 2")):
+        for read in (facts_of, page_sizes, lambda *given: list(scan_pages(*given))):
+            with pytest.raises(UnreadableError, match=word):
+                read(damaged, "a.tif")
+        with pytest.raises(UnreadableError, match=word):
+            rewrite(damaged, "a.tif", tmp_path / "a.tif", inverted)
+
+
+def test_what_the_restorer_raises_is_not_blamed_on_the_file(tmp_path):
+    def broken(page):
+        raise IndexError("in the restorer")
+
+    for content, name in ((picture("TIFF", pixels(3)), "a.tif"), (picture("PNG", pixels(3)), "a.png")):
+        with pytest.raises(IndexError, match="in the restorer"):
+            rewrite(content, name, tmp_path / name, broken)
+
+
+def test_sub_directories_and_ycbcr_of_a_tiff_are_refused(tmp_path):
+    path = tmp_path / "s.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(pixels(3), photometric="rgb", subifds=1)
+        writer.write(pixels(3, height=20, width=15), photometric="rgb", subfiletype=1)
+    with pytest.raises(UnreadableError, match="SubIFDs"):
+        list(scan_pages(path.read_bytes(), "s.tif"))
+    tifffile.imwrite(path, pixels(3), photometric="ycbcr", subsampling=(1, 1))
+    with pytest.raises(UnreadableError, match="YCbCr"):
+        list(scan_pages(path.read_bytes(), "s.tif"))

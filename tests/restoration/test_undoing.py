@@ -1,0 +1,83 @@
+"""The originals of clean scans."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaeguard import DenoiseOutputs, UsageError, denoise_scans, undo_scans
+from vaeguard.restoration.scans import facts_of, scan_pages
+
+
+@pytest.fixture
+def clean(tmp_path, monkeypatch):
+    """A clean tree with residuals, of scans of many kinds."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    grey = np.clip(100 + 20 * rng.standard_normal((90, 70)), 0, 255).astype(np.uint8)
+    colours = np.clip(100 + 20 * rng.standard_normal((90, 70, 4)), 0, 255).astype(np.uint8)
+    Path("scans/box").mkdir(parents=True)
+    Image.fromarray(grey).save("scans/box/grey.png", dpi=(150, 150))
+    Image.fromarray(grey.astype(np.uint16) * 200).save("scans/deep.png")
+    Image.fromarray(colours).save("scans/opaque.png")
+    Image.fromarray(colours[..., :3]).save("scans/photo.jpg", quality=95, dpi=(300, 300))
+    Image.fromarray(grey).save("scans/photo.webp", lossless=True)
+    bilevel = Image.fromarray(grey > 100)
+    Image.fromarray(colours[..., :3]).save(
+        "scans/box/pages.tif", save_all=True, append_images=[Image.fromarray(grey), bilevel]
+    )
+    Image.fromarray(colours[..., :3]).save("scans/book.pdf", save_all=True, append_images=[Image.fromarray(grey)])
+    done = denoise_scans("scans", "clean", outputs=DenoiseOutputs(residual=True), device="cpu")
+    assert (done.files, done.errors) == (7, ())
+    return Path("clean")
+
+
+def pages(path):
+    return [page.pixels for page in scan_pages(Path(path).read_bytes(), str(path))]
+
+
+def test_the_pixels_of_every_page_are_those_of_the_scan(clean):
+    calls = []
+    assert undo_scans(clean, progress=lambda *call: calls.append(call)) == (7, [])
+    assert calls[-1] == (7, 7, "7 files")
+    changed = 0
+    for path in sorted(Path("scans").rglob("*.*")):
+        name = str(path.relative_to("scans")) + ".png" * (path.suffix == ".jpg")
+        for before, cleaned, after in zip(
+            pages(path), pages(clean / name), pages(f"clean-originals/{name}"), strict=True
+        ):
+            assert after.dtype == before.dtype
+            np.testing.assert_array_equal(after, before)
+            changed += not np.array_equal(before, cleaned)
+        if path.suffix != ".pdf":
+            assert facts_of(Path("clean-originals", name).read_bytes(), name) == facts_of(
+                (clean / name).read_bytes(), name
+            )
+    assert changed >= 7
+    assert len(list(Path("clean-originals").rglob("*.*"))) == 7
+
+
+def test_what_cannot_be_had_back_is_listed(clean):
+    (clean / "deep.png").write_bytes(b"retouched by hand")
+    (clean / "opaque.png.page-1.residual.png").unlink()
+    files, errors = undo_scans(clean, "out")
+    reasons = dict(errors)
+    assert files == 5
+    assert "'clean/deep.png' was changed since it was written" in reasons["clean/deep.png"]
+    assert set(reasons) == {"clean/deep.png", "clean/opaque.png"}
+    assert not Path("out/deep.png").exists()
+    denoise_scans("scans/deep.png", "bare", device="cpu")
+    ((_, reason),) = undo_scans("bare")[1]
+    assert "without --residual" in reason
+
+
+def test_folders_that_cannot_work(clean):
+    for output in ("clean", "clean/out", "."):
+        with pytest.raises(UsageError, match="not apart from the clean scans"):
+            undo_scans(clean, output)
+    with pytest.raises(UsageError, match="holds other files"):
+        undo_scans(clean, "scans")
+    for nothing in ("scans", "nowhere"):
+        with pytest.raises(UsageError, match="holds no clean scans"):
+            undo_scans(nothing)

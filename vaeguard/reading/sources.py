@@ -1,0 +1,130 @@
+"""Where images come from: a named set, a folder, an IDX pair, `.npz` or `.npy`; all become one `ImageSet`."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vaeguard.errors import UsageError
+from vaeguard.reading.folders import list_images, open_folder
+from vaeguard.reading.image_set import ImageSet, write_images
+from vaeguard.reading.images import ImageRule
+from vaeguard.reading.named_sets import NAMES, find_idx, find_sets, is_idx
+from vaeguard.reading.packed import from_array, open_arrays, open_idx, open_named
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vaeguard.progress import Progress
+
+__all__ = [
+    "ImageSet",
+    "data_of_fit",
+    "find_sets",
+    "from_array",
+    "is_named",
+    "list_images",
+    "open_images",
+    "open_packed",
+    "write_images",
+]
+
+
+def open_images(
+    data: str | Path,
+    *,
+    split: Literal["train", "test"] = "train",
+    rule: ImageRule | None = None,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Open a data set: its name, a folder, an IDX file of images, an `.npz` or an `.npy`.
+
+    `split` chooses the part of a named set, of a folder with `train` and `test` in it, and of an `.npz` with both.
+    Named sets win over folders of the same name; write `./mnist` for the folder. Folders are decoded once into the
+    cache. `progress(done, total)` counts files.
+
+    Raises
+    ------
+    UsageError
+        There is no such data, or a folder's images do not fit together.
+    VaeguardError
+        A named set is not there, a download failed, or no image of a folder can be read.
+    RefusedError
+        A packed file is damaged or holds something else than images.
+    """
+    if split not in ("train", "test"):
+        raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
+    rule = rule or ImageRule()
+    if is_named(data):
+        return open_named(str(data), split, rule, data_dir, download=download)
+    path = Path(data)
+    if path.is_dir():
+        packed = find_idx(path, split)
+        return open_idx(packed, rule) if packed else open_folder(path, split, rule, jobs, progress)
+    if not path.is_file():
+        raise _no_such_data(str(data))
+    if path.suffix.lower() in (".npz", ".npy"):
+        return open_arrays(path, split, rule)
+    if is_idx(path):
+        return open_idx(path, rule)
+    raise UsageError(
+        f"{str(path)!r} is no data set; give a folder of images, an IDX file of images, an .npz, an .npy "
+        f"or one of {_names()}"
+    )
+
+
+def open_packed(
+    data: str | Path,
+    *,
+    split: Literal["train", "test"] = "train",
+    data_dir: str | Path | None = None,
+    download: bool = False,
+) -> ImageSet:
+    """Open a set that is no folder of image files, as `open_images` does.
+
+    Raises
+    ------
+    UsageError
+        It is such a folder, or as `open_images`.
+    VaeguardError, RefusedError
+        As `open_images`.
+    """
+    path = Path(data)
+    if not is_named(data) and path.is_dir() and not (find_idx(path, "train") or find_idx(path, "test")):
+        raise UsageError(
+            f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz or an .npy"
+        )
+    return open_images(data, split=split, data_dir=data_dir, download=download)
+
+
+def data_of_fit(record: Mapping[str, Any]) -> str:
+    """The named set that a model was fitted on, as its `record` says.
+
+    Raises
+    ------
+    UsageError
+        It was fitted on something else, which the record cannot give again.
+    """
+    name = str(record.get("data", {}).get("name"))
+    if name not in NAMES:
+        raise UsageError(f"DATA is missing, and the model was fitted on {name!r}, which is no named set; name the data")
+    return name
+
+
+def is_named(data: str | Path) -> bool:
+    """Whether `data` is the name of a set, which wins over a folder of the same name; a `Path` never is."""
+    return isinstance(data, str) and data in NAMES
+
+
+def _no_such_data(data: str) -> UsageError:
+    close = difflib.get_close_matches(data, NAMES, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return UsageError(f"no data set, folder or file {data!r}; {hint}known names are {_names()}")
+
+
+def _names() -> str:
+    return ", ".join(NAMES)

@@ -1,0 +1,232 @@
+"""`fit --model ladder`: from pairs, clean images or noisy scans to a denoiser of one's own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vaeguard.checkpoint import NetworkCheckpoint
+from vaeguard.devices import has_bf16, pick_device, torch_settings
+from vaeguard.errors import VaeguardError
+from vaeguard.model_file import write_tensors
+from vaeguard.provenance import environment
+from vaeguard.restoration.denoiser import SHIPPED
+from vaeguard.restoration.direct import DirectDenoiser
+from vaeguard.restoration.exporting import read_networks, write_denoiser
+from vaeguard.restoration.ladder import LadderVAE
+from vaeguard.restoration.spec import DenoiserSpec
+from vaeguard.restoration.training import (
+    LEARNING_RATE,
+    SPREAD_STEPS,
+    fit_spread,
+    interval_of,
+    paired_elbo_loss,
+    seen_elbo_loss,
+    supervised_loss,
+    train_network,
+    unsupervised_loss,
+)
+from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME, ONNX_NAME, write_history, writing_run
+
+if TYPE_CHECKING:
+    from vaeguard.progress import Progress
+    from vaeguard.restoration.sources import DenoiserSource
+    from vaeguard.restoration.training import Loss
+
+FINE_TUNING_RATE = 3e-4
+CHECKPOINTS = (CHECKPOINT_NAME, "checkpoint-ladder.safetensors")
+"""Of the direct network, and of the ladder VAE that is trained after it."""
+
+
+@dataclass(frozen=True)
+class FittedDenoiser:
+    """What `fit_denoiser` made.
+
+    Attributes
+    ----------
+    run : str
+        The folder with `model.onnx`, for `vaeguard denoise -m`.
+    kind : str
+        `photo` or `document`.
+    mode : str
+        `pairs`, `degrade` or `adapt`.
+    images : int
+        Trained on.
+    held_out : int
+        Images that were kept apart to judge by.
+    before, after : float
+        Mean squared error on held-out patches as a PSNR in dB, of what goes in and of what comes out. Without clean
+        images `before` follows from the measured noise, and `after` is Stein's estimate.
+    neg_elbo : float
+        Of the ladder VAE at the end of training, nats per pixel; with clean images that of a second noisy view.
+    errors : tuple of (path, reason)
+        Files that could not be used.
+    seconds : float
+        Wall time, since it was gone on with if it was.
+    """
+
+    run: str
+    kind: str
+    mode: str
+    images: int
+    held_out: int
+    before: float
+    after: float
+    neg_elbo: float
+    errors: tuple[tuple[str, str], ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return {**asdict(self), "errors": [{"path": path, "error": reason} for path, reason in self.errors]}
+
+
+def fit_denoiser(
+    source: DenoiserSource,
+    run: str | Path,
+    spec: DenoiserSpec | None = None,
+    *,
+    resume: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> FittedDenoiser:
+    """Fit a denoiser to one's own scans: a direct network for one pass, and beside it a ladder VAE for samples.
+
+    Both start from the weights that ship, where there are any and nothing else is asked for. The interval behind the
+    stated uncertainty is measured on images held out; without clean ones against what is restored with fresh grain,
+    which tells how well the network knows itself, and not how well it knows the scene.
+
+    Parameters
+    ----------
+    source : DenoiserSource
+        What to train on; `denoiser_source` finds it.
+    run : path
+        The folder to write: `model.safetensors`, `model.onnx`, `history.csv`, `report.json`, `report.html`.
+    spec : DenoiserSpec or None
+        Shape and training.
+    resume : bool
+        Go on from the checkpoints in `run`, if there are any, to the same bits.
+    command : str
+        The command line, to be named in the report.
+    progress : callable or None
+        Called with steps done, steps in all, a line of text.
+
+    Raises
+    ------
+    UsageError
+        The run folder is in use, or its checkpoint is of other settings or data.
+    VaeguardError
+        Training diverged, or the folder cannot be written.
+    """
+    started = time.perf_counter()
+    spec, run = spec or DenoiserSpec(), Path(run)
+    device = pick_device(spec.device)
+    with writing_run(run, resume=resume, kind="denoiser"), torch_settings(spec.seed, device, spec.threads):
+        try:
+            trained = _trained(source, spec, device, run, progress)
+        except FloatingPointError as error:
+            _forget(run)  # the same would follow from it
+            raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
+        before, after = source.judge(trained.direct)
+        found = FittedDenoiser(
+            run=str(run),
+            kind=source.kind,
+            mode=source.mode,
+            images=source.images,
+            held_out=source.held_out,
+            before=before,
+            after=after,
+            neg_elbo=trained.history[-1]["neg_elbo"],
+            errors=tuple(source.errors),
+            seconds=time.perf_counter() - started,
+        )
+        _write(run, found, spec, device, trained, source.grain, command)
+    return found
+
+
+@dataclass(frozen=True)
+class _Trained:
+    direct: DirectDenoiser
+    ladder: LadderVAE
+    history: list[dict[str, float]]
+    interval: float
+
+
+def _networks(kind: str, spec: DenoiserSpec) -> tuple[DirectDenoiser | None, LadderVAE | None]:
+    """The networks that ship, to start from."""
+    return (None, None) if spec.from_scratch else read_networks(SHIPPED / f"{kind}.onnx")
+
+
+def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path, progress: Progress | None) -> _Trained:
+    shipped = _networks(source.kind, spec)
+    direct = shipped[0] or DirectDenoiser(spec.width, spec.depth)
+    ladder = shipped[1] or LadderVAE(spec.ladder_width, spec.latent)
+    direct.requires_grad_().to(device)
+    ladder.requires_grad_().to(device)
+    rates = [spec.learning_rate or (FINE_TUNING_RATE if net else LEARNING_RATE) for net in shipped]
+    bf16 = has_bf16(device)
+    losses: tuple[Loss, Loss]
+    if source.grain:
+        losses = unsupervised_loss(direct), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
+    else:
+        supervised = supervised_loss(direct, by_noise=source.kind == "photo", bf16=bf16)
+        losses = supervised, paired_elbo_loss(ladder, bf16=bf16)
+
+    def told(done_before: int) -> Progress | None:
+        return progress and (lambda done, _, text: progress(done_before + done, 2 * spec.steps, text))
+
+    settled = {"device": device, "threads": torch.get_num_threads(), "bf16": bf16}
+    settings = {"denoiser": asdict(spec) | settled, "data": {"fingerprint": source.fingerprint}}
+    kept = [NetworkCheckpoint(run / name, settings) for name in CHECKPOINTS]
+    direct, squares = train_network(
+        direct, losses[0], source.learn(0), spec.steps, rate=rates[0], progress=told(0), checkpoint=kept[0]
+    )
+    ladder, nats = train_network(
+        ladder, losses[1], source.learn(1), spec.steps, rate=rates[1], progress=told(spec.steps), checkpoint=kept[1]
+    )
+    if progress:
+        progress(2 * spec.steps, 2 * spec.steps, "expected errors, export")
+    fit_spread(direct, source.with_truth(direct, source.learn(2)), min(SPREAD_STEPS, spec.steps))
+    interval = interval_of(direct, source.with_truth(direct, source.judged(3)))
+    ends = np.linspace(0, spec.steps, len(squares) + 1)[1:]
+    rows = zip(ends, squares, nats, strict=True)
+    history = [{"step": round(step), "direct_loss": square, "neg_elbo": nat} for step, square, nat in rows]
+    return _Trained(direct.eval(), ladder.eval(), history, interval)
+
+
+def _write(
+    run: Path,
+    found: FittedDenoiser,
+    spec: DenoiserSpec,
+    device: str,
+    trained: _Trained,
+    grain: tuple[float, float] | None,
+    command: str,
+) -> None:
+    """Write the run, last the weights, which say that it is finished; until then checkpoints hold what took long."""
+    from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
+
+    direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
+    shapes = {"width": direct.width, "depth": direct.depth, "ladder_width": ladder.width, "latent": ladder.latent}
+    how = {"kind": found.kind, "mode": found.mode, "images": found.images, "spec": asdict(spec) | shapes}
+    report = {**found.to_dict(), **how, **environment(device)}
+    tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
+    tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
+    write_history(run, trained.history)
+    # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
+    write_denoiser(direct, run / ONNX_NAME, found.kind, interval=trained.interval, card=how, ladder=ladder, grain=grain)
+    title = f"{run.name}: denoiser for a {found.kind}"
+    told = {**report, "scan_kind": found.kind, "history": trained.history, "interval": trained.interval}
+    write_report(run / JSON_NAME, {**told, **heading("denoiser", title, command=command, device=device)})
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": trained.interval, "denoiser": report})
+    _forget(run)
+
+
+def _forget(run: Path) -> None:
+    for name in CHECKPOINTS:
+        (run / name).unlink(missing_ok=True)

@@ -1,0 +1,379 @@
+"""Restore one page: what is noise, what is paper, what is picture, and what had better stay as it was.
+
+Everything runs in strips of rows, so that a page of any size costs little more memory than its pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from vaeguard.errors import RefusedError
+from vaeguard.restoration.denoiser import mirrored
+from vaeguard.restoration.paper import BRIGHTEST, block_pixels, bright_blocks, interpolated, paper_map
+from vaeguard.restoration.spec import RestoreSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from vaeguard.inspection import Detector
+    from vaeguard.restoration.denoiser import Denoiser
+
+    Floats = npt.NDArray[np.float32]
+    Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+STRIP = 640
+"""Rows that are in work at a time, a multiple of every grid."""
+FAINT_NOISE = 0.4 / 255
+"""Below, a photograph counts as clean: rounding to 8 bits alone is 0.3 of a level."""
+CELL = 32
+"""Side of the squares in which a page may go back to what it was, in pixels."""
+SAMPLE_PIXELS, BAND = 4_000_000, 256
+"""Of larger pages, bands of so many rows stand for the whole."""
+EVEN_PAPER = 0.02
+"""Paper that varies by less needs no correction."""
+TINT_QUANTILE = 0.8
+"""The tint of a page is that of its brighter paper, since stains and shadows darken."""
+WHITE_PAPER = 0.99
+"""From here on `--paper white` finds nothing to do."""
+OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [1 / 4, -1 / 2, 1 / 4]], np.float32)
+"""Mean, red against blue, green against both: the noise of the mean is the smallest."""
+_OFFSET = np.array([0, 0.5, 0.5], np.float32)
+INVERSE_OPPONENT = np.linalg.inv(OPPONENT.astype(np.float64)).astype(np.float32)
+
+# What tells a document from a photograph: of a page divided by its paper, the shares that are white and ink, and ink
+# against shades; of the paper itself, how bright it is and how even. The model card says what they were chosen on.
+WHITE, SHADE, DARK = 0.9, 0.85, 0.6
+LEAST_WHITE, LEAST_INK, LEAST_INK_TO_SHADE = 0.6, 0.01, 0.5
+DARKEST_DOCUMENT, LEAST_EVEN = 0.5, 0.42
+
+# What counts as harm.
+INK, PAPER = 0.5, 0.8
+"""Levels of a page divided by its paper: darker is ink for certain, brighter is paper for certain."""
+LEAST_HARM = 6.0
+"""Pixels of ink, at full strength, that may come or go within a square."""
+NOISE_REMOVED = 3.0
+"""More than so many times the noise taken from a square of a photograph means that detail went with it."""
+
+
+@dataclass(frozen=True)
+class PageReport:
+    """What was done to one page.
+
+    Attributes
+    ----------
+    kind : str
+        `document` or `photo`; `model` of an anomaly model; `untouched` where there was nothing to do.
+    noise : float
+        Standard deviation of the noise in levels of 0 to 255.
+    change : float
+        Root mean square of all changes, in levels of 0 to 255.
+    reverted : float
+        Share of the page's squares that went back to what they were.
+    uncertainty : float
+        Mean half-width of the interval that holds the clean value in nine of ten cases, in levels of 0 to 255.
+    """
+
+    kind: str
+    noise: float
+    change: float
+    reverted: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class RestoredPage:
+    """A restored page: pixels as they came in, what was done, and the uncertainty of each pixel if asked for."""
+
+    pixels: Pixels
+    report: PageReport
+    uncertainty: npt.NDArray[np.uint8] | None = None
+
+
+def restore_page(
+    pixels: Pixels,
+    denoiser: Callable[[str], Denoiser],
+    settings: RestoreSettings,
+    *,
+    dpi: float | None = None,
+    uncertainty: bool = False,
+) -> RestoredPage:
+    """Restore a page of any size.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        uint8 or uint16, shape (H, W), or (H, W, C) with C 1 to 4; the last of two or four channels, opacity, stays.
+    denoiser : callable
+        Gives the denoiser for `document` or `photo`.
+    settings : RestoreSettings
+        How.
+    dpi : float or None
+        Pixels per inch; None takes the page for as wide as A4.
+    uncertainty : bool
+        Also give the uncertainty of each pixel.
+
+    Returns
+    -------
+    RestoredPage
+        Of the same shape and type.
+    """
+    plain = pixels[..., None] if pixels.ndim == 2 else pixels
+    channels = plain.shape[2] - (plain.shape[2] in (2, 4))
+    colours = plain[..., :1] if channels == 3 and _is_grey(plain) else plain[..., :channels]
+    page = _Page(colours, block_pixels(colours.shape[1], dpi), settings)
+    engine = denoiser(page.kind)
+    page.measure_noise(engine)
+    if page.is_clean():
+        return RestoredPage(pixels, PageReport("untouched", page.noise_levels, 0.0, 0.0, 0.0))
+    whole = plain.copy()
+    restored = whole[..., : colours.shape[2]]
+    wide = page.restore(engine, restored, uncertainty=uncertainty)
+    reverted = page.put_back(restored) if settings.gate else 0.0
+    whole[..., :channels] = restored
+    found = PageReport(
+        kind=page.kind,
+        noise=page.noise_levels,
+        change=_root_mean_square(colours, restored),
+        reverted=reverted,
+        uncertainty=255 * page.mean_spread * page.unit,
+    )
+    return RestoredPage(whole.reshape(pixels.shape), found, wide)
+
+
+def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings) -> RestoredPage:
+    """Restore an image of exactly the size that an anomaly model takes: its `restored` is the clean image.
+
+    Raises
+    ------
+    RefusedError
+        The image has another size or other channels.
+    """
+    plain = pixels[..., None] if pixels.ndim == 2 else pixels
+    channels, height, width = detector.info.image_shape
+    if plain.shape != (height, width, channels):
+        found = f"{plain.shape[0]}x{plain.shape[1]} pixels and {plain.shape[2]} channels"
+        raise RefusedError(f"it has {found}, the model takes {height}x{width} and {channels}")
+    full = np.float32(np.iinfo(pixels.dtype).max)
+    before = plain.astype(np.float32) / full
+    inspected = detector.inspect(np.ascontiguousarray(before.transpose(2, 0, 1)[None]), pictures=True)
+    assert inspected.restored is not None
+    mixed = before + np.float32(settings.strength) * (inspected.restored[0].transpose(1, 2, 0) - before)
+    clean = cast("Pixels", np.round(np.clip(mixed, 0, 1) * full).astype(pixels.dtype)).reshape(pixels.shape)
+    return RestoredPage(clean, PageReport("model", 0.0, _root_mean_square(pixels, clean), 0.0, 0.0))
+
+
+def page_kind(pixels: Pixels, dpi: float | None = None) -> str:
+    """Whether a page is a `document` or a `photo`: shape (H, W) or (H, W, C), uint8 or uint16."""
+    colours = pixels[..., None] if pixels.ndim == 2 else pixels
+    return _Page(colours, block_pixels(colours.shape[1], dpi), RestoreSettings()).kind
+
+
+def divided_page(page: Floats, dpi: float | None = None) -> Floats:
+    """A grey page divided by its paper, as the denoiser of documents takes it: shape (H, W), 0 to 1 in, to 1.5 out."""
+    block = block_pixels(page.shape[1], dpi)
+    paper = interpolated(paper_map(bright_blocks(page, block)), block, 0, *page.shape)
+    divided: Floats = np.clip(page / paper, 0, BRIGHTEST).astype(np.float32)
+    return divided
+
+
+class _Page:
+    """A page as the planes that a denoiser takes, and back."""
+
+    def __init__(self, colours: Pixels, block: int, settings: RestoreSettings) -> None:
+        self.colours, self.block, self.settings = colours, block, settings
+        self.full = np.float32(np.iinfo(colours.dtype).max)
+        self.height, self.width, self.channels = colours.shape
+        channels = range(self.channels) if settings.kind != "photo" else ()
+        self.paper = [self._paper_of(channel) for channel in channels]
+        self.tint = [np.float32(np.quantile(paper, TINT_QUANTILE)) for paper in self.paper]
+        self.kind = settings.kind if settings.kind != "auto" else self._told_kind()
+        # One of the planes' units in pixels: a document's are shares of its paper.
+        self.unit = float(self.tint[0]) if self.kind == "document" else 1.0
+        self.noise: list[float] = []
+        self.noise_levels = 0.0
+        self.harm = np.zeros((-(-self.height // CELL), -(-self.width // CELL)), np.bool_)
+        self.mean_spread = 0.0
+
+    def measure_noise(self, denoiser: Denoiser) -> None:
+        """Find how strong the noise of each plane is, unless the settings say it."""
+        if self.settings.noise is not None:
+            level = self.settings.noise / 255
+            if self.kind == "photo" and self.channels == 3:
+                self.noise = [level * float(np.linalg.norm(row)) for row in OPPONENT]
+            else:
+                self.noise = [level / float(tint) for tint in self.tint] if self.kind == "document" else [level]
+            self.noise_levels = self.settings.noise
+            return
+        bands = [self._planes(start, stop) for start, stop in self._bands()]
+        numbers = range(len(bands[0]))
+        self.noise = [float(np.median([denoiser.noise_of(planes[n]) for planes in bands])) for n in numbers]
+        self.noise_levels = 255 * self.noise[0] * self.unit
+
+    def is_clean(self) -> bool:
+        """Whether there is nothing to restore."""
+        flat = all(np.ptp(np.quantile(paper, (0.05, 0.95))) <= EVEN_PAPER for paper in self.paper)
+        level = FAINT_NOISE if self.settings.noise is None else 0
+        as_wanted = self.kind == "photo" or (
+            flat and not (self.settings.paper == "white" and min(self.tint) < WHITE_PAPER)
+        )
+        return self.settings.strength == 0 or (max(self.noise) <= level and as_wanted)
+
+    def restore(self, denoiser: Denoiser, result: Pixels, *, uncertainty: bool) -> npt.NDArray[np.uint8] | None:
+        """Restore all colours into `result` and return the uncertainty; squares that were harmed are noted."""
+        wide = np.empty((self.height, self.width), np.uint8) if uncertainty else None
+        total = 0.0
+        for start in range(0, self.height, STRIP):
+            stop = min(start + STRIP, self.height)
+            planes, spread = self._clean_strip(denoiser, start, stop)
+            result[start:stop] = self._pixels(planes, start, stop)
+            total += float(spread.sum(dtype=np.float64))
+            if wide is not None:
+                wide[start:stop] = np.clip(np.round(255 * self.unit * spread), 0, 255)
+        self.mean_spread = total / (self.height * self.width)
+        return wide
+
+    def put_back(self, restored: Pixels) -> float:
+        """Put the original back where it was harmed, blended in around; returns the share of such squares."""
+        from scipy import ndimage
+
+        if self.harm.any():
+            # With its neighbours, or the blend would begin inside.
+            kept = np.float32(1) - ndimage.maximum_filter(self.harm.astype(np.float32), 3)
+            for start in range(0, self.height, STRIP):
+                stop = min(start + STRIP, self.height)
+                share = interpolated(kept, CELL, start, stop, self.width)[..., None]
+                before, after = self.colours[start:stop].astype(np.float32), restored[start:stop].astype(np.float32)
+                restored[start:stop] = np.round(before + share * (after - before)).astype(restored.dtype)
+        return float(self.harm.mean())
+
+    def _clean_strip(self, denoiser: Denoiser, start: int, stop: int) -> tuple[list[Floats], Floats]:
+        """The planes of some rows, cleaned, and the uncertainty of the first."""
+        samples = self.settings.samples
+        halo = denoiser.halo(samples)
+        first, last = max(0, start - halo), min(self.height, stop + halo)
+        ends = halo - (start - first), halo - (last - stop)
+        planes = self._planes(first, last)
+        cleaned: list[Floats] = []
+        for number, plane in enumerate(planes):
+            rows = mirrored(plane, halo, ends)
+            clean, spread = denoiser.restore_rows(
+                rows, self.noise[number], spread=not number, samples=samples, start=start
+            )
+            if spread is not None:
+                first_spread = spread
+            if self.kind == "document" or number == 0:
+                self._note_harm(plane[start - first : stop - first], clean, start)
+            cleaned.append(clean)
+        return cleaned, first_spread
+
+    def _note_harm(self, before: Floats, after: Floats, start: int) -> None:
+        if self.kind == "document":
+            lost = _ink(before, INK) * (after > PAPER)
+            invented = _ink(after, INK) * (before > PAPER)
+            harm = _cells(np.maximum(lost, invented)).sum((1, 3)) > LEAST_HARM
+        else:
+            removed = _cells((before - after) ** 2).mean((1, 3))
+            harm = removed > (NOISE_REMOVED * (self.noise[0] + FAINT_NOISE)) ** 2
+        self.harm[start // CELL : start // CELL + len(harm)] |= harm
+
+    def _pixels(self, planes: list[Floats], start: int, stop: int) -> Pixels:
+        """Cleaned planes as pixels, mixed with the original by the strength."""
+        before = self._colours(start, stop)
+        after: Floats
+        if self.kind == "document":
+            after = np.stack([self._on_paper(plane, n, start, stop) for n, plane in enumerate(planes)], axis=-1)
+        elif len(planes) == 3:
+            after = np.matmul(np.stack(planes, axis=-1) - _OFFSET, INVERSE_OPPONENT.T)
+        else:
+            after = planes[0][..., None]
+        mixed = before + np.float32(self.settings.strength) * (after - before)
+        return cast("Pixels", np.round(np.clip(mixed, 0, 1) * self.full).astype(self.colours.dtype))
+
+    def _on_paper(self, plane: Floats, channel: int, start: int, stop: int) -> Floats:
+        if self.settings.paper == "white":
+            return plane
+        if self.settings.paper == "keep":
+            return plane * self.tint[channel]
+        return plane * interpolated(self.paper[channel], self.block, start, stop, self.width)
+
+    def _planes(self, start: int, stop: int) -> list[Floats]:
+        """Rows of the page as the denoiser takes them: 0 to 1, a document divided by its paper."""
+        colours = self._colours(start, stop)
+        if self.kind == "document":
+            return [self._divided(colours[..., channel], channel, start, stop) for channel in range(self.channels)]
+        if self.channels == 1:
+            return [colours[..., 0]]
+        turned = colours @ OPPONENT.T + _OFFSET
+        return [np.ascontiguousarray(turned[..., number]) for number in range(3)]
+
+    def _divided(self, rows: Floats, channel: int, start: int, stop: int) -> Floats:
+        paper = interpolated(self.paper[channel], self.block, start, stop, self.width)
+        divided: Floats = np.minimum(rows / paper, np.float32(BRIGHTEST))
+        return divided
+
+    def _colours(self, start: int, stop: int) -> Floats:
+        return self.colours[start:stop].astype(np.float32) / self.full
+
+    def _paper_of(self, channel: int) -> Floats:
+        rows = STRIP // self.block * self.block
+        strips = (self._colours(start, min(start + rows, self.height)) for start in range(0, self.height, rows))
+        return paper_map(np.concatenate([bright_blocks(strip[..., channel], self.block) for strip in strips]))
+
+    def _bands(self) -> Iterator[tuple[int, int]]:
+        """Rows from all over the page that stand for it."""
+        if self.height * self.width <= SAMPLE_PIXELS or self.height <= BAND:
+            yield 0, self.height
+            return
+        count = max(3, SAMPLE_PIXELS // (BAND * self.width))
+        for start in np.linspace(0, self.height - BAND, count).astype(int):
+            yield int(start), int(start) + BAND
+
+    def _told_kind(self) -> str:
+        """A document is bright, fairly even paper nearly everywhere, and on it ink rather than shades.
+
+        In doubt a page is a photograph: cleaning one as a document would destroy it, the reverse leaves stains.
+        """
+        paper = np.mean(self.paper, axis=0)
+        if np.median(paper) < DARKEST_DOCUMENT or np.quantile(paper, 0.05) < LEAST_EVEN * np.quantile(paper, 0.95):
+            return "photo"
+        divided = [
+            np.mean([self._divided(self._colours(a, b)[..., c], c, a, b) for c in range(self.channels)], axis=0)
+            for a, b in self._bands()
+        ]
+        page = np.concatenate(divided)
+        white, ink = (np.abs(page - 1) < 1 - WHITE).mean(), (page < DARK).mean()
+        shade = ((page >= DARK) & (page < SHADE)).mean()
+        told = white >= LEAST_WHITE and ink >= LEAST_INK and ink >= LEAST_INK_TO_SHADE * shade
+        return "document" if told else "photo"
+
+
+def _is_grey(pixels: Pixels) -> bool:
+    """Whether red, green and blue are the same everywhere."""
+    return all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in (1, 2))
+
+
+def _ink(rows: Floats, level: float) -> Floats:
+    """How much ink a pixel has beyond doubt, 0 to 1."""
+    ink: Floats = np.clip((np.float32(level) - rows) / np.float32(level), 0, 1)
+    return ink
+
+
+def _cells(rows: Floats) -> Floats:
+    """Shape (rows, CELL, columns, CELL); what is missing at the ends counts as nothing."""
+    height, width = rows.shape
+    padded = np.pad(rows, ((0, -height % CELL), (0, -width % CELL)))
+    return padded.reshape(padded.shape[0] // CELL, CELL, -1, CELL)
+
+
+def _root_mean_square(before: Pixels, after: Pixels) -> float:
+    """Of the difference, in levels of 0 to 255."""
+    total = 0.0
+    for start in range(0, len(before), STRIP):
+        part = slice(start, start + STRIP)
+        total += float(((after[part].astype(np.float32) - before[part].astype(np.float32)) ** 2).sum(dtype=np.float64))
+    return float(np.sqrt(total / before.size)) * 255 / float(np.iinfo(before.dtype).max)

@@ -1,0 +1,376 @@
+"""Scans in and out: the pixels of every page go through a function, and everything else stays as it was.
+
+Kept are the size in pixels, channels, bit depth, number of pages, resolution, ICC profile, EXIF, XMP and orientation;
+each written file is read again, and its pixels and all that are compared before it takes its name. A JPEG becomes a
+PNG, unless a JPEG is asked for. Pixels stay as they lie in the file: the orientation is kept, not applied. A file of
+which no page changes is copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
+from vaeguard.reading.images import SUFFIXES, open_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+    from PIL.ImageFile import ImageFile
+
+    Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+SCAN_SUFFIXES = (*SUFFIXES, ".pdf")
+TIFF_SUFFIXES = (".tif", ".tiff")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+PNG_LEVEL = 3
+"""Of compression: the next levels take twice the time for a few percent."""
+METRES_PER_INCH = 0.0254
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_OF_THE_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_OF_OTHER_CHANNELS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
+"""Chunks of a PNG that mean something else once a palette or a transparent colour is expanded."""
+_KNOWN = (
+    b"cHRM",
+    b"gAMA",
+    b"iCCP",
+    b"sBIT",
+    b"sRGB",
+    b"bKGD",
+    b"hIST",
+    b"tRNS",
+    b"sPLT",
+    b"tIME",
+    b"cICP",
+    b"mDCV",
+    b"cLLI",
+)
+"""Chunks that PNG forbids to copy unless one knows what they mean."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a scan.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    pixels : ndarray
+        uint8, uint16 or bool, shape (H, W) or (H, W, C).
+    dpi : float or None
+        Pixels per inch, if the file says it.
+    """
+
+    number: int
+    pixels: Pixels
+    dpi: float | None
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """What must be the same before and after, of one page; None where the file does not say it."""
+
+    size: tuple[int, int]
+    channels: int
+    bits: int
+    dpi: tuple[int, int] | None = None
+    icc: bytes | None = None
+    exif: tuple[tuple[Any, str], ...] = ()
+    xmp: bytes | None = None
+
+
+def written_name(name: str, *, jpeg: int | None) -> str:
+    """Name of the file that is written for the scan `name`: a JPEG's ends in `.png`, unless `jpeg` is a quality."""
+    path = Path(name)
+    return str(path.with_name(path.name + ".png")) if path.suffix.lower() in JPEG_SUFFIXES and not jpeg else name
+
+
+def rewrite(
+    content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], *, jpeg: int | None = None
+) -> None:
+    """Write the scan `content` to `target` with the pixels of each page as `restore` returns them.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    name : str
+        Its path: the suffix tells the format, and messages name it.
+    target : path
+        What is written; the caller gives it its name.
+    restore : callable
+        Takes a page and returns its new pixels, of the same shape and type, or the very same ones.
+    jpeg : int or None
+        Write a JPEG as a JPEG of this quality, 1 to 100.
+
+    Raises
+    ------
+    UnreadableError
+        The scan is damaged, or of a kind that is not restored.
+    RefusedError
+        Something would be lost in writing.
+    """
+    changed = False
+    digests: list[bytes] = []
+
+    def seen(page: Page) -> Pixels:
+        nonlocal changed
+        restored = restore(page)
+        if restored.shape != page.pixels.shape or restored.dtype != page.pixels.dtype:
+            raise ValueError(f"page {page.number}: {restored.dtype} {restored.shape} came back")
+        changed = changed or restored is not page.pixels
+        digests.append(_digest(restored))
+        return restored
+
+    suffix = Path(name).suffix.lower()
+    if suffix == ".pdf":
+        from vaeguard.restoration.scans_pdf import rewrite_pdf
+
+        rewrite_pdf(content, name, target, seen)
+    elif suffix in TIFF_SUFFIXES:
+        from vaeguard.restoration.scans_tiff import rewrite_tiff
+
+        rewrite_tiff(content, name, target, seen)
+    else:
+        _rewrite_picture(content, name, target, seen, jpeg)
+    if not changed and Path(name).suffix == target.suffix:
+        target.write_bytes(content)
+        return
+    if suffix != ".pdf":
+        _check_facts(content, target, name)
+    if not (jpeg and suffix in JPEG_SUFFIXES):
+        _check_pixels(digests, target, name)
+
+
+def scan_pages(content: bytes, name: str) -> Iterator[Page]:
+    """The pages of a scan, one after the other.
+
+    Raises
+    ------
+    UnreadableError
+        It is damaged, or of a kind that is not restored.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix == ".pdf":
+        from vaeguard.restoration.scans_pdf import pdf_pages
+
+        yield from pdf_pages(content, name)
+    elif suffix in TIFF_SUFFIXES:
+        from vaeguard.restoration.scans_tiff import tiff_pages
+
+        yield from tiff_pages(content, name)
+    else:
+        with reading(name):
+            yield _picture_page(content, name)[0]
+
+
+def facts_of(content: bytes, name: str) -> list[PageFacts]:
+    """What a picture or TIFF says beside its pixels, page by page.
+
+    Raises
+    ------
+    UnreadableError
+        It is damaged.
+    """
+    if Path(name).suffix.lower() in TIFF_SUFFIXES:
+        from vaeguard.restoration.scans_tiff import tiff_facts
+
+        return tiff_facts(content, name)
+    with reading(name):
+        facts = _picture_facts(open_picture(content, name))
+        if content.startswith(_PNG_START):
+            _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
+            transparent = any(kind == b"tRNS" for kind, _ in _chunks(content))
+            channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
+            facts = replace(facts, bits=max(8, bits) if colour == 3 or bits > 1 else 1, channels=channels)
+    return [facts]
+
+
+def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+    """Height and width of each page, from the headers; of a PDF of each picture that is restored.
+
+    Raises
+    ------
+    UnreadableError
+        The scan is damaged.
+    """
+    if Path(name).suffix.lower() == ".pdf":
+        from vaeguard.restoration.scans_pdf import pdf_sizes
+
+        return pdf_sizes(content, name)
+    if Path(name).suffix.lower() in TIFF_SUFFIXES:
+        from vaeguard.restoration.scans_tiff import tiff_facts
+
+        return [facts.size for facts in tiff_facts(content, name)]
+    image = open_picture(content, name, load=False)
+    return [(image.height, image.width)]
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn whatever a reader raises on damaged bytes into an UnreadableError."""
+    try:
+        yield
+    except (VaeguardError, MemoryError):
+        raise
+    except Exception as error:
+        # Four libraries read here, and their exceptions share nothing.
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableError(name, f"it is damaged or cut short ({detail}); copy the file again") from error
+
+
+def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """`pixels` as a PNG file with `chunks`, pairs of kind and data, behind its header."""
+    import imagecodecs
+
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=PNG_LEVEL))
+    after_header = len(_PNG_START) + 25
+    said = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return plain[:after_header] + said + plain[after_header:]
+
+
+def _check_facts(content: bytes, target: Path, name: str) -> None:
+    before, after = facts_of(content, name), facts_of(target.read_bytes(), str(target))
+    if len(before) != len(after):
+        raise RefusedError(f"{name!r} has {len(before)} pages, but {len(after)} would have been written; report this")
+    for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
+        for what, value in vars(old).items():
+            if getattr(new, what) != value:
+                raise RefusedError(f"page {number} of {name!r} would lose its {what}; report this")
+
+
+def _check_pixels(digests: list[bytes], target: Path, name: str) -> None:
+    written = [_digest(page.pixels) for page in scan_pages(target.read_bytes(), str(target))]
+    if written != digests:
+        raise RefusedError(f"the pixels of {name!r} would not have been written rightly; report this")
+
+
+def _digest(pixels: Pixels) -> bytes:
+    kind = f"{pixels.dtype} {[side for side in pixels.shape if side > 1]}".encode()
+    return hashlib.sha256(kind + np.ascontiguousarray(pixels).tobytes()).digest()
+
+
+def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tuple[bytes, bytes]]]:
+    """The page of a PNG, JPEG, WEBP or BMP, the opened file, and what it says as chunks of a PNG."""
+    import imagecodecs
+
+    png = content.startswith(_PNG_START)
+    image = open_picture(content, name, load=not png)
+    chunks = list(_chunks(content)) if png else _chunks_from(image) if image.format == "JPEG" else []
+    if any(kind == b"acTL" for kind, _ in chunks):
+        raise UnreadableError(name, "it is animated; save one frame as PNG")
+    pixels: Any
+    if image.mode == "1":
+        pixels = np.asarray(image)
+    elif png:
+        try:
+            pixels = imagecodecs.png_decode(content)
+        except imagecodecs.PngError as error:
+            raise UnreadableError(name, f"its image data is damaged ({error}); copy the file again") from error
+    elif image.mode in ("L", "RGB", "RGBA"):
+        pixels = np.asarray(image)
+    else:
+        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    return Page(1, pixels, _dpi(image)), image, chunks
+
+
+def _rewrite_picture(
+    content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], jpeg: int | None
+) -> None:
+    with reading(name):
+        page, image, chunks = _picture_page(content, name)
+    restored = restore(page)
+    if page.pixels.dtype == np.bool_:
+        target.write_bytes(content)
+    elif image.format == "PNG" or (image.format == "JPEG" and not jpeg):
+        expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
+        dropped = (*_OF_THE_PIXELS, *(_OF_OTHER_CHANNELS if expanded else ()))
+        kept = [chunk for chunk in chunks if chunk[0] not in dropped and (chunk[0][3:].islower() or chunk[0] in _KNOWN)]
+        target.write_bytes(encode_png(restored, kept))
+    else:
+        _save(restored, image, target, jpeg)
+
+
+def _save(restored: Pixels, image: ImageFile, target: Path, jpeg: int | None) -> None:
+    """JPEG, WEBP or BMP with what the opened file says beside its pixels."""
+    said = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi", "comment") if image.info.get(key)}
+    how: dict[str, Any] = {}
+    if image.format == "JPEG":
+        how = {"quality": jpeg, "subsampling": 0}
+    elif image.format == "WEBP":
+        how = {"lossless": True, "exact": True}
+    file = io.BytesIO()
+    Image.fromarray(restored).save(file, format=image.format, **{**said, **how})
+    target.write_bytes(file.getvalue())
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a PNG: kind and data."""
+    at = len(_PNG_START)
+    while at + 12 <= len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        yield kind, content[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
+    """What a JPEG says beside its pixels, as chunks of a PNG."""
+    info = image.info
+    chunks = []
+    if icc := info.get("icc_profile"):
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
+    if dpi := _both_dpi(image):
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / METRES_PER_INCH) for value in dpi), 1)))
+    if exif := info.get("exif"):
+        chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    if xmp := info.get("xmp"):
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
+    if comment := info.get("comment"):
+        chunks.append((b"tEXt", b"Comment\0" + comment))
+    return chunks
+
+
+def _picture_facts(image: ImageFile) -> PageFacts:
+    dpi = _both_dpi(image)
+    exif = image.getexif()
+    listed: list[tuple[Any, str]] = [(key, str(value)) for key, value in exif.items() if key not in (0x8769, 0x8825)]
+    for inner in (0x8769, 0x8825):
+        listed += [((inner, key), str(value)) for key, value in exif.get_ifd(inner).items()]
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return PageFacts(
+        size=(image.height, image.width),
+        channels=len(image.getbands()) if image.mode != "P" else 3 + image.has_transparency_data,
+        bits=16 if image.mode.startswith("I") else 1 if image.mode == "1" else 8,
+        dpi=dpi and (round(dpi[0]), round(dpi[1])),
+        icc=image.info.get("icc_profile"),
+        exif=tuple(sorted(listed, key=str)),
+        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+    )
+
+
+def _both_dpi(image: Image.Image) -> tuple[float, float] | None:
+    dpi = image.info.get("dpi")
+    if not dpi or not all(1 < float(value) < 100_000 for value in dpi):
+        return None
+    return float(dpi[0]), float(dpi[1])
+
+
+def _dpi(image: Image.Image) -> float | None:
+    dpi = _both_dpi(image)
+    return dpi[0] if dpi else None

@@ -1,0 +1,94 @@
+"""`denoise --undo`: the originals, from clean scans and the residuals that were written with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.files import writing
+from vaeguard.reading.images import read_bytes
+from vaeguard.restoration.records import CleanFile, beside, others
+from vaeguard.restoration.scans import rewrite, scan_pages
+
+if TYPE_CHECKING:
+    from vaeguard.progress import Progress
+    from vaeguard.restoration.scans import Page, Pixels
+
+
+def undone(clean: Pixels, residual: Pixels) -> Pixels:
+    """The original pixels of a page, from the clean ones and the residual that was written with them."""
+    return clean + residual  # of unsigned integers, which wrap around
+
+
+def undo_scans(
+    clean: str | Path, output: str | Path | None = None, *, progress: Progress | None = None
+) -> tuple[int, list[tuple[str, str]]]:
+    """Write the originals of clean scans into a tree of the same shape: their pixels bit for bit.
+
+    Everything else is as in the clean files, their names and formats too: a JPEG comes back as the PNG of its pixels.
+
+    Parameters
+    ----------
+    clean : path
+        A folder that `denoise_scans` wrote with `residual`.
+    output : path or None
+        A new or empty folder apart from it; None is `<clean>-originals`.
+    progress : callable or None
+        Called with files done, files in all, a line of text.
+
+    Returns
+    -------
+    (int, list of (path, reason))
+        How many were written, and the clean files of which the original cannot be had back.
+
+    Raises
+    ------
+    UsageError
+        The folders cannot work, or there are no clean scans.
+    """
+    source, target = Path(clean), Path(output) if output else default_originals(clean)
+    files = list(others(source, frozenset())) if source.is_dir() else []
+    if not files:
+        raise UsageError(f"{str(source)!r} holds no clean scans; give a folder that `vaeguard denoise` wrote")
+    place, originals = source.resolve(), target.resolve()
+    if originals == place or originals in place.parents or place in originals.parents:
+        raise UsageError(f"-o {str(target)!r} is not apart from the clean scans; choose another folder")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
+    errors: list[tuple[str, str]] = []
+    for done, file in enumerate(files, 1):
+        try:
+            _undo(file, target / file.place.relative_to(source))
+        except UnreadableError as error:
+            errors.append((str(file.place), error.reason))
+        except RefusedError as error:
+            errors.append((str(file.place), str(error)))
+        if progress:
+            progress(done, len(files), f"{done} files")
+    return len(files) - len(errors), errors
+
+
+def default_originals(clean: str | Path) -> Path:
+    """`scans-clean-originals` beside `scans-clean`."""
+    path = Path(clean).resolve() if str(clean) in (".", "..") else Path(clean)
+    return path.with_name(f"{path.name}-originals")
+
+
+def _undo(file: CleanFile, target: Path) -> None:
+    if file.changed:
+        raise RefusedError(f"{file.said()}; the original cannot be had back from it")
+
+    def original(page: Page) -> Pixels:
+        if page.pixels.dtype == np.bool_:
+            return page.pixels
+        path = beside(file.place, f"page-{page.number}.residual.png")
+        if path.name not in file.record["written"]:
+            raise RefusedError("it was written without --residual; the original cannot be had back")
+        residual = next(scan_pages(read_bytes(path), str(path))).pixels
+        return undone(page.pixels, residual.reshape(page.pixels.shape))
+
+    with writing(target) as temporary:
+        rewrite(read_bytes(file.place), str(file.place), temporary, original)

@@ -1,0 +1,1 @@
+"""Tuning: a search for better settings that looks at normal images alone."""
