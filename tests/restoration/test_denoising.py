@@ -231,7 +231,7 @@ def test_what_lies_beside_the_first_pages_goes_when_a_later_one_breaks(scans, mo
         restore(next(scan_pages(content, name)))
         raise UnreadableError(name, "page 2 is damaged")
 
-    monkeypatch.setattr("vaeguard.restoration.denoising.rewrite", breaks)
+    monkeypatch.setattr("vaeguard.restoration.work.rewrite", breaks)
     done = denoise_scans("scans/box-0/two.tif", "clean", outputs=DenoiseOutputs(residual=True), device="cpu")
     assert [reason for _, reason in done.errors] == ["page 2 is damaged"]
     assert set(tree("clean")) == {"pages.csv", "pages.csv.errors.csv"}
@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_ends_the_job(scans, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vaeguard.restoration.denoising.rewrite", full)
+    monkeypatch.setattr("vaeguard.restoration.work.rewrite", full)
     with pytest.raises(VaeguardError, match="No space left"):
         denoise_scans("scans", device="cpu")
 
@@ -319,7 +319,7 @@ def test_names_of_outputs(tmp_path, monkeypatch):
 
 
 def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
-    monkeypatch.setattr("vaeguard.restoration.denoising.words_lost", lambda before, after, dpi: True)
+    monkeypatch.setattr("vaeguard.restoration.work.words_lost", lambda before, after, dpi: True)
     done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
     assert {row["action"] for row in done.look_first} == {"reverted"}
     np.testing.assert_array_equal(
@@ -333,7 +333,7 @@ def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, mon
             raise VaeguardError("tesseract failed (out of words); leave out --ocr")
         return False
 
-    monkeypatch.setattr("vaeguard.restoration.denoising.words_lost", fails)
+    monkeypatch.setattr("vaeguard.restoration.work.words_lost", fails)
     before = np.asarray(Image.open("scans/photo.jpg"))
     for resumed in (0, 8):
         done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
@@ -348,7 +348,7 @@ def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, mon
     def missing(*_):
         raise UsageError("--ocr needs the program tesseract")
 
-    monkeypatch.setattr("vaeguard.restoration.denoising.words_lost", missing)
+    monkeypatch.setattr("vaeguard.restoration.work.words_lost", missing)
     with pytest.raises(UsageError, match="needs the program"):
         denoise_scans("scans", "other", outputs=DenoiseOutputs(ocr=True), device="cpu")
 

@@ -14,7 +14,7 @@ from vaeguard.pictures import heat_picture, picture_of
 from vaeguard.reading.images import read_bytes
 from vaeguard.reporting.gallery import fitting
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
-from vaeguard.restoration.denoising import COLUMNS, TABLE
+from vaeguard.restoration.records import COLUMNS, TABLE
 from vaeguard.restoration.scans import scan_pages, written_name
 from vaeguard.tables import table_chunks
 

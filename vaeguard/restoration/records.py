@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 
+TABLE = "pages.csv"
+COLUMNS = ("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty")
+
+
 def beside(path: Path, suffix: str) -> Path:
     """The file that lies beside a clean one, such as `page.png.json`."""
     return path.with_name(f"{path.name}.{suffix}")

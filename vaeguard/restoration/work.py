@@ -1,0 +1,188 @@
+"""One scan at a time: restored, written with its record and pictures, or found finished, whatever thread asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
+from vaeguard.files import digest_of, write_bytes, write_text, writing
+from vaeguard.reading.images import read_bytes
+from vaeguard.restoration.ocr import words_lost
+from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.restoration.records import CleanFile, beside, others
+from vaeguard.restoration.scans import encode_png, rewrite, written_name
+
+if TYPE_CHECKING:
+    from vaeguard.inspection import Detector
+    from vaeguard.restoration.denoiser import Denoiser
+    from vaeguard.restoration.scans import Page, Pixels
+    from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
+
+DENOISE_FORMAT = 1
+"""Raised when the same settings come to give other pixels."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What became of one file."""
+
+    name: str
+    size: int
+    pages: list[dict[str, Any]]
+    pixels: int = 0
+    resumed: bool = False
+    error: str = ""
+
+
+class Work:
+    """Restores files one by one, in whatever thread asks."""
+
+    def __init__(
+        self,
+        root: Path,
+        target: Path,
+        settings: RestoreSettings,
+        outputs: DenoiseOutputs,
+        engines: dict[str, Denoiser] | Detector,
+    ) -> None:
+        self.root, self.target, self.settings, self.outputs = root, target, settings, outputs
+        self.engines = engines
+        used = engines.values() if isinstance(engines, dict) else (engines,)
+        prints = sorted(each.fingerprint for each in used)
+        self.how = {"format": DENOISE_FORMAT, **asdict(settings), **asdict(outputs), "models": prints}
+
+    def tasks(self, names: list[str]) -> list[tuple[str, str]]:
+        """Each name, and the earlier one that would be written to the same file, if there is one."""
+        first: dict[str, str] = {}
+        owners = [first.setdefault(self._place(name), name) for name in names]
+        return [(name, "" if owner == name else owner) for name, owner in zip(names, owners, strict=True)]
+
+    def file(self, task: tuple[str, str]) -> Restored:
+        """Restore one file, or find it finished, or say why not."""
+        name, owner = task
+        size = 0
+        if owner:
+            return Restored(name, 0, [], error=f"it would be written to the same file as {owner!r}; rename one of them")
+        place = self.target / self._place(name)
+        try:
+            content = read_bytes(self.root / name)
+            size = len(content)
+            before = hashlib.sha256(content).hexdigest()
+            earlier = CleanFile(place)
+            if self._is_finished(earlier, before):
+                return Restored(name, size, earlier.record["pages"], resumed=True)
+            if not earlier.remove():
+                return Restored(name, size, [], error=f"{earlier.said()}; move it away to have it made again")
+            return self._restored(content, name, place, before)
+        except UnreadableError as error:
+            reason = error.reason
+        except RefusedError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = "there is not enough memory for it; try --jobs 1"
+        earlier = CleanFile(place)
+        return Restored(name, size, [], error=reason if earlier.remove() else f"{reason}; {earlier.said()}, and stays")
+
+    def settle(self, names: list[str], *, whole: bool) -> tuple[list[str], list[str]]:
+        """Remove what earlier settings wrote for these scans under other names.
+
+        Returns the clean files without a scan, if the names are `whole`, all scans that there are; and those under
+        other names that somebody changed. Both stay.
+        """
+        known, gone, stale = set(names), [], []
+        for other in others(self.target, {self._place(name) for name in names}):
+            source = str(other.record.get("source"))
+            if source in known:
+                # As long as the scan is under no other name, the earlier one is the only one.
+                if beside(self.target / self._place(source), "json").exists() and not other.remove():
+                    stale.append(repr(str(other.place)))
+            elif whole and known.isdisjoint(map(str, Path(source).parents)):  # a folder that is closed is listed itself
+                gone.append(repr(str(other.place)))
+        return gone, stale
+
+    def _place(self, name: str) -> str:
+        return written_name(name, jpeg=self.outputs.jpeg)
+
+    def _is_finished(self, earlier: CleanFile, before: str) -> bool:
+        """Whether an earlier run has written this file and all beside it in the same way."""
+        record = earlier.record
+        return record.get("source_sha256") == before and record.get("settings") == self.how and earlier.whole
+
+    def _restored(self, content: bytes, name: str, place: Path, before: str) -> Restored:
+        rows: list[dict[str, Any]] = []
+        pictures: list[Path] = []
+        pixels = 0
+
+        def picture(number: int, kind: str, values: Pixels) -> None:
+            pictures.append(beside(place, f"page-{number}.{kind}.png"))
+            write_bytes(pictures[-1], encode_png(values, []))
+
+        def restore(page: Page) -> Pixels:
+            nonlocal pixels
+            found = self._restored_page(page)
+            clean, row = found.pixels, _row(name, page.number, found.report)
+            if self.outputs.ocr and clean is not page.pixels and (harm := _harm(page, clean)) is not None:
+                clean = page.pixels
+                row |= {"action": "reverted", "change": 0.0, "reverted": 1.0} | harm
+            rows.append(row)
+            pixels += page.pixels.shape[0] * page.pixels.shape[1]
+            if self.outputs.residual and page.pixels.dtype != np.bool_:
+                picture(page.number, "residual", page.pixels - clean)
+            if found.uncertainty is not None:
+                picture(page.number, "uncertainty", found.uncertainty)
+            return clean
+
+        try:
+            with writing(place) as temporary:
+                rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+        except BaseException:
+            for path in pictures:  # no record names them yet
+                path.unlink(missing_ok=True)
+            raise
+        record = {
+            "source": name,
+            "source_sha256": before,
+            "written": {path.name: digest_of(path) for path in (place, *pictures)},
+            "settings": self.how,
+            "pages": rows,
+        }
+        write_text(beside(place, "json"), json.dumps(record, indent=1))
+        return Restored(name, len(content), rows, pixels)
+
+    def _restored_page(self, page: Page) -> RestoredPage:
+        if page.pixels.dtype == np.bool_:
+            return RestoredPage(page.pixels, PageReport("untouched", 0.0, 0.0, 0.0, 0.0))
+        if not isinstance(self.engines, dict):
+            return restore_small(page.pixels, self.engines, self.settings)
+        wide = self.outputs.uncertainty
+        return restore_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi, uncertainty=wide)
+
+
+def _harm(page: Page, clean: Pixels) -> dict[str, str] | None:
+    """None where a page can still be read; otherwise what its row says of it, which may be nothing.
+
+    Where tesseract fails on a page, nobody knows.
+
+    Raises
+    ------
+    UsageError
+        Tesseract is missing.
+    """
+    try:
+        return {} if words_lost(page.pixels, clean, page.dpi) else None
+    except UsageError:
+        raise
+    except VaeguardError as error:
+        return {"note": str(error)}
+
+
+def _row(name: str, number: int, report: PageReport) -> dict[str, Any]:
+    action = "untouched" if report.kind == "untouched" else "restored"
+    numbers = {key: round(value, 4) for key, value in vars(report).items() if key != "kind"}
+    return {"path": name, "page": number, "kind": report.kind, "action": action, **numbers}
