@@ -289,10 +289,17 @@ def measure_uncertainty() -> None:
             inside.append((error <= spread).mean())
             widths.append(spread.ravel()[::5])
             errors.append(error.ravel()[::5])
-        correlation = np.corrcoef(np.concatenate(widths), np.concatenate(errors))[0, 1]
+        stated, found = np.concatenate(widths), np.concatenate(errors)
+        tenths = np.array_split(np.argsort(stated, kind="stable"), 10)
+        held = [(found[tenth] <= stated[tenth]).mean() for tenth in tenths]
         rows.append({"set": "BSD68", "sigma": sigma, "coverage of the 90 % interval": f"{np.mean(inside):.3f}",
-                     "correlation with the error": f"{correlation:.2f}"})  # fmt: skip
-    write_result("restoration_uncertainty", "Is the stated uncertainty true?", rows, ["Held-out photographs."])
+                     "in tenths of the pixels, by what is stated": " ".join(f"{share:.2f}" for share in held),
+                     "correlation with the error": f"{np.corrcoef(stated, found)[0, 1]:.2f}"})  # fmt: skip
+    notes = [
+        "The multiple behind the interval was measured on BSD400, on which nothing is trained.",
+        "Tenths: coverage where the narrowest interval is stated first, where the widest is last.",
+    ]
+    write_result("restoration_uncertainty", "Is the stated uncertainty true?", rows, notes)
 
 
 def measure_digits() -> None:
