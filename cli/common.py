@@ -28,7 +28,12 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 model_option = click.option(
-    "-m", "--run", "model", metavar="MODEL", help="Run folder, model file or .onnx file.  [default: runs/latest]"
+    "-m",
+    "--run",
+    "--model",
+    "model",
+    metavar="MODEL",
+    help="Run folder, model file or .onnx file.  [default: runs/latest]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 data_dir_option = click.option(
@@ -308,8 +313,8 @@ def open_images_for(
     return images
 
 
-def open_generative(model: str | None, device: str) -> Any:
-    """The model of `-m` as one that decodes, for images.
+def open_generative(model: str | None, device: str, *, vectors: bool = False) -> Any:
+    """The model of `-m` as one that decodes, for images; with `vectors` also one for these.
 
     Raises
     ------
@@ -322,7 +327,7 @@ def open_generative(model: str | None, device: str) -> Any:
     detector: Any = load(path, device)
     if not hasattr(detector, "decode"):
         raise UsageError(f"-m {path!r} is an exported file, which only inspects images; name the run that it came from")
-    if detector.info.vectors:
+    if detector.info.vectors and not vectors:
         raise UsageError(f"-m {path!r} is a model of vectors, of which there are no pictures; use it from Python")
     return detector
 

@@ -23,7 +23,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from vaeguard import DenoiseSummary
+    from vaeguard import DenoiseSummary, ScanPlan
 
 DEFAULTS = RestoreSettings()
 
@@ -42,7 +42,9 @@ DEFAULTS = RestoreSettings()
               help="Average so many samples of the ladder VAE of -m, instead of one direct pass.")  # fmt: skip
 @click.option("--gate/--no-gate", default=DEFAULTS.gate, show_default=True,
               help="Put squares back where ink would be lost or invented.")  # fmt: skip
-@click.option("--jpeg", type=int, metavar="QUALITY", help="Write JPEGs as JPEGs.  [default: as PNG]")
+@click.option(
+    "--jpeg", type=int, metavar="QUALITY", help="Write JPEGs, also those in PDFs, as JPEGs.  [default: without loss]"
+)
 @click.option("--residual", is_flag=True, help="Also write the exact difference, to have the original back.")
 @click.option("--undo", is_flag=True,
               help="Write the originals of SCANS, which is a clean tree with residuals.")  # fmt: skip
@@ -96,13 +98,8 @@ def denoise(
         say(f"output: {output}")
     how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr)
     if dry_run:
-        plan = plan_scans(scans, output)
-        say_left_out(plan.errors)
-        if as_json:
-            print_json({**vars(plan), "errors": as_objects(plan.errors)})
-        else:
-            click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}")
-        complain_of_left_out(plan.errors, "they are listed above")
+        plan = plan_scans(scans, output, how, outputs=outputs, model=model, device=device)
+        _say_plan(plan, output, as_json=as_json)
         return
     with progress_bar("denoising") as progress:
         done = denoise_scans(
@@ -124,6 +121,17 @@ def denoise(
             show_report(found, console())
             click.echo(f"before and after -> {output}/report.html")
     complain_of_left_out(done.errors, f"see {output}/pages.csv.errors.csv")
+
+
+def _say_plan(plan: ScanPlan, output: str, *, as_json: bool) -> None:
+    say_left_out(plan.errors)
+    for note in plan.notes:
+        say(note)
+    if as_json:
+        print_json({**vars(plan), "errors": as_objects(plan.errors)})
+    else:
+        click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}")
+    complain_of_left_out(plan.errors, "they are listed above")
 
 
 def _undo(clean: str, output: str | None, *, as_json: bool) -> None:

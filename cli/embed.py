@@ -47,7 +47,7 @@ def embed(
 
     check_table_path(output)
     check_place(f"{output}.report.json", "embedding")
-    detector = open_generative(model, device)
+    detector = open_generative(model, device, vectors=True)
     images = open_images_for(data, detector, data_dir, split=split, download=download)
     columns = embeddings(detector, images)
     write_table(output, columns)

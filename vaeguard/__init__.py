@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.batches import PatchSpec, page_batches, photo_batches, seen_batches
     from vaeguard.restoration.degrade import degrade_document
     from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
-    from vaeguard.restoration.denoising import DenoiseSummary, denoise_scans
+    from vaeguard.restoration.denoising import DenoiseSummary, ScanPlan, denoise_scans, plan_scans
     from vaeguard.restoration.direct import DirectDenoiser
     from vaeguard.restoration.exporting import read_networks, write_denoiser
     from vaeguard.restoration.fitting import FittedDenoiser, fit_denoiser
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.noise import grain_of
     from vaeguard.restoration.ocr import check_tesseract, read_text
     from vaeguard.restoration.page import PageReport, RestoredPage, restore_page
-    from vaeguard.restoration.plan import default_output, plan_scans
+    from vaeguard.restoration.places import default_output
     from vaeguard.restoration.sources import DenoiserSource, denoiser_source
     from vaeguard.restoration.spec import (
         DEGRADATIONS,
@@ -168,8 +168,8 @@ _HOMES = {
     "restoration.batches": ("PatchSpec", "page_batches", "photo_batches", "seen_batches"),
     "restoration.degrade": ("degrade_document",),
     "restoration.denoiser": ("Denoiser", "read_denoiser", "shipped_denoiser"),
-    "restoration.denoising": ("DenoiseSummary", "denoise_scans"),
-    "restoration.plan": ("default_output", "plan_scans"),
+    "restoration.denoising": ("DenoiseSummary", "ScanPlan", "denoise_scans", "plan_scans"),
+    "restoration.places": ("default_output",),
     "restoration.direct": ("DirectDenoiser",),
     "restoration.exporting": ("read_networks", "write_denoiser"),
     "restoration.fitting": ("FittedDenoiser", "fit_denoiser"),
@@ -255,6 +255,7 @@ __all__ = [
     "RestoreSettings",
     "RestoredPage",
     "SampleJudge",
+    "ScanPlan",
     "ScoreSummary",
     "TrainSpec",
     "TrainingWarning",

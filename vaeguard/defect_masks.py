@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from vaeguard.errors import RefusedError, UsageError
+from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.files import is_same
 from vaeguard.metrics import per_region_overlap, pixel_roc_auc
+from vaeguard.reading.images import open_picture, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,8 +64,10 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     Raises
     ------
     UsageError
-        The data are vectors, or no anomalous image has a mask there.
+        The data are vectors, there is no such folder, or no anomalous image has a mask there.
     """
+    if not Path(folder).is_dir():
+        raise UsageError(f"--masks {str(folder)!r} is no folder; give the folder of the masks")
     if image_set.vectors:
         raise UsageError("--masks: the data are vectors, which have no pixels; leave it out")
     rows = np.flatnonzero(anomalous).tolist()
@@ -135,10 +138,10 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
         The file is missing or damaged.
     """
     try:
-        with Image.open(path) as mask:
-            values = np.asarray(mask.convert("L"))
-    except (OSError, ValueError) as error:
-        raise RefusedError(f"mask {str(path)!r} cannot be read ({error}); get it again") from error
+        picture = open_picture(read_bytes(path), str(path))
+    except UnreadableError as error:
+        raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}; get it again") from error
+    values = np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
     return scaled_mask(values > values.max() / 2, size)
 
 

@@ -35,7 +35,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays last, since writers choose the format by it.
-        temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        temporary = path.with_name(f".{_short(path.stem)}-{secrets.token_hex(4)}{path.suffix}")
         # With the permissions of any new file, unlike those of `tempfile`: the mask of a process cannot be asked
         # for without a moment in which no thread has one.
         temporary.touch(exist_ok=False)
@@ -106,8 +106,13 @@ def is_same(path: str | Path, other: str | Path) -> bool:
 def sweep(path: str | Path) -> None:
     """Remove what killed processes left of `path` under temporary names; nobody else may be writing it."""
     path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(path.stem)}-????????{glob.escape(path.suffix)}"):
+    for left in path.parent.glob(f".{glob.escape(_short(path.stem))}-????????{glob.escape(path.suffix)}"):
         left.unlink(missing_ok=True)
+
+
+def _short(stem: str) -> str:
+    """What temporary names take of a name: with more, one that is legal itself might become too long."""
+    return stem[:32]
 
 
 def size_and_time(path: str) -> tuple[int, int]:

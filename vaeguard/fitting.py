@@ -117,6 +117,10 @@ def fit(
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
+    if isinstance(images, ImageSet) and labels is not None:
+        raise UsageError(
+            "labels go with an array of images, and an ImageSet holds its own; put them there with dataclasses.replace"
+        )
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
     training = training or TrainSpec()
     normal = normal_numbers(image_set, normal_classes)
@@ -309,6 +313,7 @@ def _record(plan: FitPlan, state: State) -> dict[str, Any]:
         "normal_classes": list(plan.model.classes),
         "data": {
             "name": plan.image_set.name,
+            "named": plan.image_set.named,
             "fingerprint": plan.image_set.fingerprint,
             "images": len(plan.image_set.images),
             "split": {**sizes, "sha256": plan.split.digest()},

@@ -80,7 +80,7 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
     Raises
     ------
     UsageError
-        A finished or interrupted fit is there already, or the report of something else.
+        A finished or interrupted fit is there already, the report of something else, or other files.
     VaeguardError
         The folder cannot be written.
     """
@@ -92,6 +92,11 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
     if (run / CHECKPOINT_NAME).exists() and not resume:
         raise UsageError(
             f"{str(run)!r} holds an interrupted fit; go on with --resume, or choose another folder with -o"
+        )
+    foreign = [path for path in run.glob("[!.]*") if not (run / CHECKPOINT_NAME).exists()] if run.is_dir() else []
+    if foreign and not (run / JSON_NAME).exists():
+        raise UsageError(
+            f"{str(run)!r} holds other files, such as {foreign[0].name!r}; choose a new or an empty folder with -o"
         )
     try:
         run.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import math
+import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -144,7 +146,8 @@ def score_files(
     values = math.prod(detector.info.image_shape)
     pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
-    with job_folder(output) as folder:
+    # Pictures are drawn before their shard is finished: the folder says whose they are.
+    with job_folder(output, keep=bool(heatmaps)) as folder:
         work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
         try:
             shards = work.run(pieces, progress)
@@ -288,15 +291,21 @@ def check_heatmaps(folder: str | Path, inputs: Iterable[str | Path]) -> None:
     Raises
     ------
     UsageError
-        It lies in one of the folders of `inputs`, or below a glob with `**`.
+        It lies in one of the folders of `inputs`, or where a glob finds it.
     """
     place = Path(folder).resolve()
     for given in map(str, inputs):
         root = Path(given.partition("**")[0]) if "**" in given else Path(given)
-        if root.is_dir() and place.is_relative_to(root.resolve()):
+        if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(place, given):
             raise UsageError(
                 f"--heatmaps {str(folder)!r} lies among the images of {given!r}; name a folder apart from them"
             )
+
+
+def _is_found(place: Path, pattern: str) -> bool:
+    """Whether the glob `pattern`, in which nothing stands for several folders, finds `place` or what it lies in."""
+    wanted = Path(os.path.abspath(pattern)).parts  # noqa: PTH100  (a pattern is no path that can be resolved)
+    return len(wanted) <= len(place.parts) and all(map(fnmatch.fnmatch, place.parts, wanted))
 
 
 def heatmap_path(folder: Path, name: str) -> Path:

@@ -46,6 +46,8 @@ class ImageSet:
         Inputs that could not be read; they are not among the images.
     note : str or None
         What else to know of how they were read, in one sentence.
+    named : bool
+        Whether they are the data set that is known by this name.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ImageSet:
     fingerprint: str
     errors: tuple[tuple[str, str], ...] = ()
     note: str | None = None
+    named: bool = False
 
     def __len__(self) -> int:
         return len(self.images)

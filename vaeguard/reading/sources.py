@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,7 +61,7 @@ def open_images(
         raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
     if is_named(data):
-        return open_named(str(data), split, rule, data_dir, download=download)
+        return replace(open_named(str(data), split, rule, data_dir, download=download), named=True)
     path = Path(data)
     if path.is_dir():
         packed = find_idx(path, split)
@@ -109,8 +110,9 @@ def data_of_fit(record: Mapping[str, Any]) -> str:
     UsageError
         It was fitted on something else, which the record cannot give again.
     """
-    name = str(record.get("data", {}).get("name"))
-    if name not in NAMES:
+    data = record.get("data", {})
+    name = str(data.get("name"))
+    if name not in NAMES or not data.get("named", True):  # earlier records do not tell
         raise UsageError(f"DATA is missing, and the model was fitted on {name!r}, which is no named set; name the data")
     return name
 

@@ -192,7 +192,7 @@ def _scans(report: Report) -> Verdict:
         + (f"; {report['errors']['count']:,} files were left out." if report["errors"]["count"] else ".")
     )
     if not report["pages"]:
-        return Verdict("Nothing could be read", sentence, (), "poor")
+        return Verdict("Nothing could be read" if not report["files"] else "Nothing to restore", sentence, (), "poor")
     headline = f"{look:,} pages are worth a look first" if look else "Clean, and nothing had to be put back"
     return Verdict(headline, sentence, (), "fair" if look or report["errors"]["count"] else "good")
 

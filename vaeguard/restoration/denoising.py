@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.devices import cores
-from vaeguard.errors import UsageError
+from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.files import size_and_time
 from vaeguard.jobs import job_folder
 from vaeguard.model_file import load
+from vaeguard.reading.images import read_bytes
 from vaeguard.reading.streams import map_ahead
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
-from vaeguard.restoration.plan import default_output, listed
+from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.records import COLUMNS, TABLE
+from vaeguard.restoration.scans import page_sizes
 from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 from vaeguard.restoration.work import Work
 from vaeguard.runs import MODEL_NAME, ONNX_NAME
-from vaeguard.tables import write_errors, write_table
+from vaeguard.tables import read_table, write_errors, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +83,17 @@ class DenoiseSummary:
         return {**vars(self), "errors": errors, "look_first": list(self.look_first)}
 
 
+@dataclass(frozen=True)
+class ScanPlan:
+    """What `denoise_scans` would do: files and pages, megapixels, what it would leave out, and what else to know."""
+
+    files: int
+    pages: int
+    megapixels: float
+    errors: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+
 def denoise_scans(
     scans: str | Path,
     output: str | Path | None = None,
@@ -126,8 +140,7 @@ def denoise_scans(
     """
     started = time.perf_counter()
     settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
-    target = Path(output) if output else default_output(scans)
-    root, names, skipped = listed(Path(scans), target)
+    root, target, names, skipped = find_scans(scans, output)
     workers = min(jobs or min(cores(), MOST_JOBS), len(names))
     engines = _engines(model, device, max(1, cores() // workers))
     _check_settings(engines, settings, outputs)
@@ -136,6 +149,7 @@ def denoise_scans(
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
     pixels = resumed = 0
+    kept: list[str] = []
     with job_folder(target / TABLE, keep=True):
         _sweep(target)
         tasks = work.tasks(names)
@@ -144,16 +158,23 @@ def denoise_scans(
             errors += [(str(root / result.name), result.error)] if result.error else []
             pixels += result.pixels
             resumed += result.resumed
+            kept += [repr(result.name)] if result.kept else []
             done += result.size
             if progress:
                 progress(done, total, f"{len(rows):,} pages, {pixels / 1e6:,.1f} MP")
-        gone, stale = work.settle(names, whole=Path(scans).is_dir())
+        whole = Path(scans).is_dir()
+        gone, stale = work.settle(names, whole=whole)
+        # One file may be made anew in the tree of a folder: the tables go on to tell of the others.
+        before = [] if whole else list(work.finished_before(names))
+        rows += [row for record in before for row in record["pages"]]
         rows.sort(key=_worth)
         _write_rows(target / TABLE, rows)
-        write_errors(target / f"{TABLE}.errors.csv", errors)
+        listed = target / f"{TABLE}.errors.csv"
+        write_errors(listed, errors + ([] if whole else _other_errors(listed, {str(root / name) for name in names})))
+    resumed += len(before)
     return DenoiseSummary(
         output=str(target),
-        files=len(names) - len(errors),
+        files=len(names) - len(errors) + len(before),
         pages=len(rows),
         megapixels=round(pixels / 1e6, 2),
         resumed=resumed,
@@ -161,8 +182,52 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(rows, skipped, gone, stale)),
+        notes=tuple(_notes(rows, skipped, gone, stale, kept)),
     )
+
+
+def plan_scans(
+    scans: str | Path,
+    output: str | Path | None = None,
+    settings: RestoreSettings | None = None,
+    *,
+    outputs: DenoiseOutputs | None = None,
+    model: str | Path | None = None,
+    device: str = "auto",
+) -> ScanPlan:
+    """Tell what `denoise_scans` would do with the same arguments; writes nothing.
+
+    Raises
+    ------
+    UsageError
+        As `denoise_scans`.
+    """
+    settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
+    root, target, names, skipped = find_scans(scans, output)
+    engines = _engines(model, device, 1)
+    _check_settings(engines, settings, outputs)
+    work = Work(root, target, settings, outputs, engines)
+    pages, pixels = 0, 0
+    errors: list[tuple[str, str]] = []
+    for name, owner in work.tasks(names):
+        try:
+            work.check_place(name, owner)
+            sizes = page_sizes(read_bytes(root / name), name)
+        except UnreadableError as error:
+            errors.append((str(root / name), error.reason))
+        else:
+            pages += len(sizes)
+            pixels += sum(math.prod(size) for size in sizes)
+    notes = tuple(_notes([], skipped, [], [], []))
+    return ScanPlan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors), notes)
+
+
+def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
+    """What an earlier run listed of other scans than those at `paths`."""
+    if not listed.exists():
+        return []
+    table = read_table(listed)
+    return [(path, why) for path, why in zip(table["path"], table["error"], strict=True) if path not in paths]
 
 
 def _worth(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -221,8 +286,13 @@ def _check_settings(
             )
 
 
-def _notes(rows: list[dict[str, Any]], skipped: list[str], gone: list[str], stale: list[str]) -> Iterator[str]:
+def _notes(
+    rows: list[dict[str, Any]], skipped: list[str], gone: list[str], stale: list[str], kept: list[str]
+) -> Iterator[str]:
     """What a person should know of a run, a sentence each."""
+    if kept:
+        files = "1 PDF has" if len(kept) == 1 else f"{len(kept)} PDFs have"
+        yield f"{files} pictures that stay as they are, being bilevel, CMYK, indexed or masked: {_some(kept)}"
     if unread := [f"page {row['page']} of {row['path']!r} ({row['note']})" for row in rows if "note" in row]:
         pages = "1 page was" if len(unread) == 1 else f"{len(unread)} pages were"
         yield f"{pages} left as before: {_some(unread)}; to try again, move the clean files away"

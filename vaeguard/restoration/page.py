@@ -160,7 +160,9 @@ def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings)
         raise RefusedError(f"it has {found}, the model takes {height}x{width} and {channels}")
     full = np.float32(np.iinfo(pixels.dtype).max)
     before = plain.astype(np.float32) / full
-    inspected = detector.inspect(np.ascontiguousarray(before.transpose(2, 0, 1)[None]), pictures=True)
+    # In 256 steps, as images are in training and scoring; the finer ones of the page are kept beside the correction.
+    seen = np.round(before * 255).astype(np.uint8)
+    inspected = detector.inspect(np.ascontiguousarray(seen.transpose(2, 0, 1)[None]), pictures=True)
     assert inspected.restored is not None
     mixed = before + np.float32(settings.strength) * (inspected.restored[0].transpose(1, 2, 0) - before)
     clean = cast("Pixels", np.round(np.clip(mixed, 0, 1) * full).astype(pixels.dtype)).reshape(pixels.shape)

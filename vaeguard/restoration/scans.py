@@ -99,7 +99,7 @@ def written_name(name: str, *, jpeg: int | None) -> str:
 
 def rewrite(
     content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], *, jpeg: int | None = None
-) -> None:
+) -> int:
     """Write the scan `content` to `target` with the pixels of each page as `restore` returns them.
 
     Parameters
@@ -113,7 +113,12 @@ def rewrite(
     restore : callable
         Takes a page and returns its new pixels, of the same shape and type, or the very same ones.
     jpeg : int or None
-        Write a JPEG as a JPEG of this quality, 1 to 100.
+        Write a JPEG, also one inside a PDF, as a JPEG of this quality, 1 to 100.
+
+    Returns
+    -------
+    int
+        How many pictures of a PDF stay as they are, since they are of a kind that is not restored.
 
     Raises
     ------
@@ -122,7 +127,7 @@ def rewrite(
     RefusedError
         Something would be lost in writing.
     """
-    changed = False
+    changed, kept = False, 0
     digests: list[bytes] = []
 
     def seen(page: Page) -> Pixels:
@@ -138,7 +143,7 @@ def rewrite(
     if suffix == ".pdf":
         from vaeguard.restoration.scans_pdf import rewrite_pdf
 
-        rewrite_pdf(content, name, target, seen)
+        kept = rewrite_pdf(content, name, target, seen, jpeg)
     elif suffix in TIFF_SUFFIXES:
         from vaeguard.restoration.scans_tiff import rewrite_tiff
 
@@ -147,11 +152,12 @@ def rewrite(
         _rewrite_picture(content, name, target, seen, jpeg)
     if not changed and Path(name).suffix == target.suffix:
         target.write_bytes(content)
-        return
+        return kept
     if suffix != ".pdf":
         _check_facts(content, target, name)
-    if not (jpeg and suffix in JPEG_SUFFIXES):
+    if not (jpeg and suffix in (*JPEG_SUFFIXES, ".pdf")):
         _check_pixels(digests, target, name)
+    return kept
 
 
 def scan_pages(content: bytes, name: str) -> Iterator[Page]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pikepdf
 from pikepdf import Name
+from PIL import Image
 
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.reading.images import MAX_PIXELS
@@ -26,21 +27,35 @@ POINTS_PER_INCH = 72
 _SPACES = ("/DeviceGray", "/DeviceRGB", "/CalGray", "/CalRGB", "/ICCBased")
 
 
-def rewrite_pdf(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:
-    """Replace the pictures of 8 bits, grey or RGB, in a PDF; see `scans.rewrite`. Others stay as they are."""
+def rewrite_pdf(
+    content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], jpeg: int | None = None
+) -> int:
+    """Replace the pictures of 8 bits, grey or RGB, in a PDF; see `scans.rewrite`. How many others stay as they are."""
     with _opened(content, name) as pdf:
+        with reading(name):
+            kept = len(
+                {picture.objgen for page in pdf.pages for picture in page.get_images().values() if _large(picture)}
+            )
         for page, picture in _pictures(pdf, name):
+            kept -= 1
             restored = restore(page)
             if restored is not page.pixels:
+                was_jpeg = _last_filter(picture) == Name.DCTDecode
                 for key in (Name.DecodeParms, Name.Intent):
                     if key in picture:
                         del picture[key]
-                picture.write(zlib.compress(restored.tobytes(), 6), filter=Name.FlateDecode)
+                if jpeg and was_jpeg:
+                    file = io.BytesIO()
+                    Image.fromarray(restored).save(file, format="JPEG", quality=jpeg, subsampling=0)
+                    picture.write(file.getvalue(), filter=Name.DCTDecode)
+                else:
+                    picture.write(zlib.compress(restored.tobytes(), 6), filter=Name.FlateDecode)
         pages = len(pdf.pages)
         pdf.save(target, deterministic_id=True)
     with pikepdf.open(target) as again:
         if len(again.pages) != pages:
             raise RefusedError(f"pages of {name!r} would be lost; report this")
+    return kept
 
 
 def pdf_pages(content: bytes, name: str) -> Iterator[Page]:
@@ -102,9 +117,20 @@ def _is_restored(picture: Any) -> bool:
     space = picture.get(Name.ColorSpace)
     kind = str(space[0]) if isinstance(space, pikepdf.Array) else str(space)
     plain = kind in _SPACES and (kind != "/ICCBased" or int(space[1].N) in (1, 3))
-    sizes = int(picture.get(Name.Width, 0)), int(picture.get(Name.Height, 0))
     # Values that are turned round, or that mean transparency, must stay as they are.
     odd = Name.Decode in picture or isinstance(picture.get(Name.Mask), pikepdf.Array)
     matte = Name.SMask in picture and Name.Matte in picture.SMask
     bits = int(picture.get(Name.BitsPerComponent, 0))
-    return plain and min(sizes) >= LEAST_SIDE and bits == 8 and not odd and not matte
+    return plain and _large(picture) and bits == 8 and not odd and not matte
+
+
+def _large(picture: Any) -> bool:
+    return min(int(picture.get(Name.Width, 0)), int(picture.get(Name.Height, 0))) >= LEAST_SIDE
+
+
+def _last_filter(picture: Any) -> Any:
+    """What its pixels are coded by, below what the whole stream is packed by."""
+    filters = picture.get(Name.Filter)
+    if isinstance(filters, pikepdf.Array):
+        return filters[-1] if len(filters) else None
+    return filters

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.files import writing
+from vaeguard.jobs import job_folder
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.records import CleanFile, beside, others
 from vaeguard.restoration.scans import rewrite, scan_pages
@@ -27,6 +28,8 @@ def undo_scans(
     clean: str | Path, output: str | Path | None = None, *, progress: Progress | None = None
 ) -> tuple[int, list[tuple[str, str]]]:
     """Write the originals of clean scans into a tree of the same shape: their pixels bit for bit.
+
+    After an interruption the same call begins anew, over what it had written.
 
     Everything else is as in the clean files, their names and formats too: a JPEG comes back as the PNG of its pixels.
 
@@ -48,6 +51,8 @@ def undo_scans(
     ------
     UsageError
         The folders cannot work, or there are no clean scans.
+    VaeguardError
+        Another process is writing there.
     """
     source, target = Path(clean), Path(output) if output else default_originals(clean)
     files = list(others(source, frozenset())) if source.is_dir() else []
@@ -56,18 +61,20 @@ def undo_scans(
     place, originals = source.resolve(), target.resolve()
     if originals == place or originals in place.parents or place in originals.parents:
         raise UsageError(f"-o {str(target)!r} is not apart from the clean scans; choose another folder")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    interrupted = Path(f"{target}.job").exists()
+    if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
     errors: list[tuple[str, str]] = []
-    for done, file in enumerate(files, 1):
-        try:
-            _undo(file, target / file.place.relative_to(source))
-        except UnreadableError as error:
-            errors.append((str(file.place), error.reason))
-        except RefusedError as error:
-            errors.append((str(file.place), str(error)))
-        if progress:
-            progress(done, len(files), f"{done} files")
+    with job_folder(target, keep=True):
+        for done, file in enumerate(files, 1):
+            try:
+                _undo(file, target / file.place.relative_to(source))
+            except UnreadableError as error:
+                errors.append((str(file.place), error.reason))
+            except RefusedError as error:
+                errors.append((str(file.place), str(error)))
+            if progress:
+                progress(done, len(files), f"{done} files")
     return len(files) - len(errors), errors
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,16 @@ from vaeguard.restoration.records import CleanFile, beside, others
 from vaeguard.restoration.scans import encode_png, rewrite, written_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vaeguard.inspection import Detector
     from vaeguard.restoration.denoiser import Denoiser
     from vaeguard.restoration.scans import Page, Pixels
     from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 
-DENOISE_FORMAT = 1
+LONGEST_NAME = 255
+"""Bytes of a file's name, on most file systems."""
+DENOISE_FORMAT = 2
 """Raised when the same settings come to give other pixels."""
 
 
@@ -36,6 +41,8 @@ class Restored:
     size: int
     pages: list[dict[str, Any]]
     pixels: int = 0
+    kept: int = 0
+    """Pictures of a PDF that stay as they are."""
     resumed: bool = False
     error: str = ""
 
@@ -67,8 +74,10 @@ class Work:
         """Restore one file, or find it finished, or say why not."""
         name, owner = task
         size = 0
-        if owner:
-            return Restored(name, 0, [], error=f"it would be written to the same file as {owner!r}; rename one of them")
+        try:
+            self.check_place(name, owner)
+        except UnreadableError as error:
+            return Restored(name, 0, [], error=error.reason)
         place = self.target / self._place(name)
         try:
             content = read_bytes(self.root / name)
@@ -76,7 +85,7 @@ class Work:
             before = hashlib.sha256(content).hexdigest()
             earlier = CleanFile(place)
             if self._is_finished(earlier, before):
-                return Restored(name, size, earlier.record["pages"], resumed=True)
+                return Restored(name, size, earlier.record["pages"], kept=earlier.record.get("kept", 0), resumed=True)
             if not earlier.remove():
                 return Restored(name, size, [], error=f"{earlier.said()}; move it away to have it made again")
             return self._restored(content, name, place, before)
@@ -88,6 +97,21 @@ class Work:
             reason = "there is not enough memory for it; try --jobs 1"
         earlier = CleanFile(place)
         return Restored(name, size, [], error=reason if earlier.remove() else f"{reason}; {earlier.said()}, and stays")
+
+    def check_place(self, name: str, owner: str) -> None:
+        """Refuse a scan for which nothing can be written, `owner` being what `tasks` says of it.
+
+        Raises
+        ------
+        UnreadableError
+            Another one is written to the same file, or its name is too long.
+        """
+        if owner:
+            raise UnreadableError(name, f"it would be written to the same file as {owner!r}; rename one of them")
+        pictures = self.outputs.residual or self.outputs.uncertainty
+        longest = beside(self.target / self._place(name), "page-9999.uncertainty.png" if pictures else "json")
+        if (over := len(os.fsencode(longest.name)) - LONGEST_NAME) > 0:
+            raise UnreadableError(name, f"its name is {over} bytes too long for what is written beside it; shorten it")
 
     def settle(self, names: list[str], *, whole: bool) -> tuple[list[str], list[str]]:
         """Remove what earlier settings wrote for these scans under other names.
@@ -105,6 +129,12 @@ class Work:
             elif whole and known.isdisjoint(map(str, Path(source).parents)):  # a folder that is closed is listed itself
                 gone.append(repr(str(other.place)))
         return gone, stale
+
+    def finished_before(self, names: list[str]) -> Iterator[dict[str, Any]]:
+        """The records of what earlier runs wrote for other scans than these."""
+        for other in others(self.target, {self._place(name) for name in names}):
+            if other.record.get("source") not in names:
+                yield other.record
 
     def _place(self, name: str) -> str:
         return written_name(name, jpeg=self.outputs.jpeg)
@@ -140,7 +170,7 @@ class Work:
 
         try:
             with writing(place) as temporary:
-                rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+                kept = rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
         except BaseException:
             for path in pictures:  # no record names them yet
                 path.unlink(missing_ok=True)
@@ -151,9 +181,10 @@ class Work:
             "written": {path.name: digest_of(path) for path in (place, *pictures)},
             "settings": self.how,
             "pages": rows,
+            "kept": kept,
         }
         write_text(beside(place, "json"), json.dumps(record, indent=1))
-        return Restored(name, len(content), rows, pixels)
+        return Restored(name, len(content), rows, pixels, kept)
 
     def _restored_page(self, page: Page) -> RestoredPage:
         if page.pixels.dtype == np.bool_:

@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 
-from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.errors import UsageError
 from vaeguard.reading.folders import list_images
-from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.records import COLUMNS, TABLE
-from vaeguard.restoration.scans import SCAN_SUFFIXES, page_sizes
-
-
-@dataclass(frozen=True)
-class ScanPlan:
-    """What `denoise_scans` would do: files and pages, megapixels, and what cannot be read."""
-
-    files: int
-    pages: int
-    megapixels: float
-    errors: tuple[tuple[str, str], ...]
-
-
-def plan_scans(scans: str | Path, output: str | Path | None = None) -> ScanPlan:
-    """Tell what `denoise_scans` would do; writes nothing.
-
-    Raises
-    ------
-    UsageError
-        As `denoise_scans`.
-    """
-    root, names, _ = listed(Path(scans), Path(output) if output else default_output(scans))
-    pages, pixels = 0, 0
-    errors: list[tuple[str, str]] = []
-    for name in names:
-        try:
-            sizes = page_sizes(read_bytes(root / name), name)
-        except UnreadableError as error:
-            errors.append((str(root / name), error.reason))
-        else:
-            pages += len(sizes)
-            pixels += sum(math.prod(size) for size in sizes)
-    return ScanPlan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors))
+from vaeguard.restoration.scans import SCAN_SUFFIXES
 
 
 def default_output(scans: str | Path) -> Path:
@@ -51,17 +16,18 @@ def default_output(scans: str | Path) -> Path:
     return path.with_name((path.name if path.is_dir() else path.stem) + "-clean")
 
 
-def listed(scans: Path, target: Path) -> tuple[Path, list[str], list[str]]:
-    """The folder, the paths of its scans below it, sorted, and of clean trees there; the target is checked.
+def find_scans(scans: str | Path, output: str | Path | None) -> tuple[Path, Path, list[str], list[str]]:
+    """The folder, the checked target, the paths of scans below the folder, sorted, and of clean trees there.
 
     Raises
     ------
     UsageError
         There are none, or the target is where the scans are, or holds other things.
     """
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"-o {str(target)!r} is a file; give a folder")
-    listed = list_images([scans], SCAN_SUFFIXES)
+    scans, target = Path(scans), Path(output) if output else default_output(scans)
+    if target.is_file() or (target.suffix.lower() in SCAN_SUFFIXES and not target.exists()):
+        raise UsageError(f"-o {str(target)!r} is a file, or called like one; clean scans go into a folder: name that")
+    paths = list_images([scans], SCAN_SUFFIXES)
     folder = scans if scans.is_dir() else scans.parent
     place, clean = folder.resolve(), target.resolve()
     nested = scans.is_dir() and (place in clean.parents or clean in place.parents)
@@ -72,11 +38,11 @@ def listed(scans: Path, target: Path) -> tuple[Path, list[str], list[str]]:
         )
     _check_ours(target)
     # A link among the scans may lead to the target.
-    names = [str(Path(path).relative_to(folder)) for path in listed if clean not in Path(path).resolve().parents]
+    names = [str(Path(path).relative_to(folder)) for path in paths if clean not in Path(path).resolve().parents]
     names, skipped = _without_outputs(folder, names)
     if not names:
         raise UsageError(f"{str(scans)!r} holds nothing but clean scans; give the folder of the scans themselves")
-    return folder, names, skipped
+    return folder, target, names, skipped
 
 
 def _without_outputs(folder: Path, names: list[str]) -> tuple[list[str], list[str]]:
