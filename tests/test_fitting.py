@@ -184,6 +184,12 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
             vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=resume)
 
 
+def test_labels_beside_an_image_set_are_refused():
+    images, labels = bars(40)
+    with pytest.raises(UsageError, match="an ImageSet holds its own"):
+        vaeguard.fit(vaeguard.from_array(images), labels)
+
+
 def test_two_fits_do_not_write_one_run(tmp_path):
     images, labels = bars()
 

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
+from vaeguard import UsageError
 from vaeguard.reading.packed import from_array
-from vaeguard.runs import latest_run, new_run, point_latest
+from vaeguard.runs import latest_run, new_run, point_latest, prepare_run
 from vaeguard.spec import ModelSpec
 
 
@@ -10,6 +12,14 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
     runs = [new_run(images, ModelSpec(), tmp_path) for _ in range(5)]
     assert len(set(runs)) == 5
     assert all(run.is_dir() and run.name.startswith("array-mlp-") for run in runs)
+
+
+def test_a_folder_of_other_files_is_no_run(tmp_path):
+    prepare_run(tmp_path / "new", resume=False)
+    prepare_run(tmp_path / "new", resume=False)
+    (tmp_path / "new" / "history.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds other files, such as 'history\.csv'"):
+        prepare_run(tmp_path / "new", resume=False)
 
 
 def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):

@@ -137,10 +137,20 @@ def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(
 
 
 def test_heatmaps_are_not_drawn_where_they_would_be_images(folder: Path, tmp_path: Path) -> None:
-    for images in (folder, f"{tmp_path}/**/*.png"):
+    for images in (folder, f"{tmp_path}/**/*.png", f"{tmp_path}/im*", f"{folder}/[ab]"):
         with pytest.raises(UsageError, match="lies among the images"):
             score_files(FakeDetector(), [images], tmp_path / "s.csv", heatmaps=folder / "b" / "seen")
     score_files(FakeDetector(), [folder / "b" / "0.png"], tmp_path / "s.csv", fpr=0.5, heatmaps=folder / "seen")
+
+
+def test_a_job_that_was_interrupted_before_its_first_shard_remembers_that_it_drew(folder: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, text: str) -> None:
+        raise KeyboardInterrupt
+
+    for heatmaps, left in ((None, False), (tmp_path / "seen", True)):
+        with pytest.raises(KeyboardInterrupt):
+            score_files(FakeDetector(), [folder], tmp_path / "s.csv", fpr=0.5, heatmaps=heatmaps, progress=stop)
+        assert (tmp_path / "s.csv.job").exists() == left
 
 
 @pytest.mark.parametrize("name", ["../../etc/x.png", "/etc/x.png", "a/../../x.png", "x" * 250, "new\nline.png"])

@@ -40,9 +40,7 @@ if TYPE_CHECKING:
     from vaeguard.presets import PRESETS, preset
     from vaeguard.provenance import environment
     from vaeguard.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
-    from vaeguard.reading.images import ImageRule, decode_image
-    from vaeguard.reading.inputs import read_list
-    from vaeguard.reading.sources import (
+    from vaeguard.reading.data_sets import (
         ImageSet,
         data_of_fit,
         from_array,
@@ -52,6 +50,8 @@ if TYPE_CHECKING:
         open_packed,
         write_images,
     )
+    from vaeguard.reading.images import ImageRule, decode_image
+    from vaeguard.reading.inputs import read_list
     from vaeguard.reporting.comparison import compare_reports
     from vaeguard.reporting.embedding import write_embedding_report
     from vaeguard.reporting.report_file import (
@@ -79,7 +79,6 @@ if TYPE_CHECKING:
     from vaeguard.restoration.ocr import check_tesseract, read_text
     from vaeguard.restoration.page import PageReport, RestoredPage, restore_page
     from vaeguard.restoration.places import default_output
-    from vaeguard.restoration.sources import DenoiserSource, denoiser_source
     from vaeguard.restoration.spec import (
         DEGRADATIONS,
         PAPERS,
@@ -89,6 +88,7 @@ if TYPE_CHECKING:
         RestoreSettings,
     )
     from vaeguard.restoration.training import fit_spread, interval_of, paired_elbo_loss, supervised_loss, train_network
+    from vaeguard.restoration.training_data import DenoiserSource, denoiser_source
     from vaeguard.restoration.undoing import default_originals, undo_scans, undone
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
     from vaeguard.sample_quality import SampleJudge, frechet_distance
@@ -140,7 +140,7 @@ _HOMES = {
     "pseudo_anomalies": ("make_pseudo_anomalies", "pseudo_anomaly_kinds"),
     "reading.images": ("ImageRule", "decode_image"),
     "reading.inputs": ("read_list",),
-    "reading.sources": (
+    "reading.data_sets": (
         "ImageSet",
         "data_of_fit",
         "from_array",
@@ -177,7 +177,7 @@ _HOMES = {
     "restoration.noise": ("grain_of",),
     "restoration.ocr": ("check_tesseract", "read_text"),
     "restoration.page": ("PageReport", "RestoredPage", "restore_page"),
-    "restoration.sources": ("DenoiserSource", "denoiser_source"),
+    "restoration.training_data": ("DenoiserSource", "denoiser_source"),
     "restoration.spec": (
         "DEGRADATIONS",
         "PAPERS",

@@ -50,7 +50,7 @@ class BlockDetector(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Text that differs wherever the bits of a result might: model, engine and device."""
+        """Text that differs wherever the bits of a result might: engine and device, and last the model's digest."""
 
     @abstractmethod
     def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:

@@ -94,7 +94,7 @@ class Detector(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Text that differs wherever the bits of a result might: model, engine and device."""
+        """Text that differs wherever the bits of a result might: engine and device, and last the model's digest."""
         ...
 
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:

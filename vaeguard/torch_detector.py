@@ -45,11 +45,11 @@ class TorchDetector(BlockDetector):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Digest of weights and calibration, and the device and number of threads, on which the bits depend."""
-        digest = hashlib.sha256(f"torch {self.device} {torch.get_num_threads()}".encode())
+        """Device and number of threads, on which the bits depend, and the digest of weights and calibration."""
+        digest = hashlib.sha256()
         for name, tensor in self.graph.state_dict().items():
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return f"torch {self.device} {torch.get_num_threads()} {digest.hexdigest()}"
 
     def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
         """The results called `wanted` for 1 to `block` images."""

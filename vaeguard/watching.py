@@ -99,7 +99,8 @@ def watch_files(
 
 
 def _settings(detector: Detector, options: dict[str, Any]) -> str:
-    return json.dumps({"model": detector.fingerprint, "fpr": options.get("fpr", DEFAULT_FPR)})
+    # The model alone: a watch may go on with another engine, device or number of threads.
+    return json.dumps({"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)})
 
 
 def _done(output: Path, settings: str) -> set[str]:

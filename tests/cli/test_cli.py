@@ -219,6 +219,8 @@ def test_a_file_without_permission_is_listed(home):
         (("benchmark", "tables", "--spec", "latent.toml", "-o", "t"), 2, ["--spec"]),
         (("unpack", "./digits"), 2, ["./digits", "folder", "named set"]),
         (("nonsense",), 2, ["nonsense"]),
+        (("scor", "digits"), 2, ["scor", "Did you mean 'score'?"]),
+        (("score", "digits", "--model", "nowhere"), 4, ["nowhere"]),
     ],
 )
 def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code, words):

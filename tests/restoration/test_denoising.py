@@ -1,5 +1,7 @@
 """Whole trees of scans."""
 
+import csv
+import io
 import json
 import os
 import random
@@ -206,8 +208,57 @@ def test_one_file_is_a_tree_too(scans):
         DenoiseOutputs(jpeg=90, residual=True)
 
 
+def test_one_file_made_anew_in_a_clean_tree_leaves_the_others_in_its_tables(scans):
+    done = denoise_scans("scans", "out", device="cpu")
+    before = tree("out")
+    put("scans/box-0/0.png", np.full((40, 40), 90, np.uint8))
+    once = denoise_scans("scans/box-0/0.png", "other", device="cpu")
+    assert (once.files, once.pages, once.resumed) == (1, 1, 0)
+    put("scans/photo.jpg", np.full((90, 70, 3), 90, np.uint8), quality=95)
+    again = denoise_scans("scans/photo.jpg", "out", device="cpu")
+    assert (again.files, again.pages, again.resumed) == (done.files, done.pages, done.files - 1)
+    after = tree("out")
+    assert after["pages.csv.errors.csv"] == before["pages.csv.errors.csv"]
+    assert sorted(read_table("out/pages.csv")["path"]) == sorted(row["path"] for row in rows_of(before["pages.csv"]))
+
+
+def rows_of(table):
+    return csv.DictReader(io.StringIO(table.decode()))
+
+
+def test_a_name_that_is_too_long_is_listed_and_the_others_go_on(scans):
+    rng = np.random.default_rng(0)
+    picture = np.clip(100 + 20 * rng.standard_normal((40, 40)), 0, 255).astype(np.uint8)
+    put("long/b.png", picture)
+    for length in (246, 250, 251):
+        put(f"long/{'x' * (length - 4)}.png", picture)
+    done = denoise_scans("long", device="cpu")
+    assert (done.files, len(done.errors)) == (3, 1)
+    assert "1 bytes too long" in done.errors[0][1]
+    assert plan_scans("long", outputs=DenoiseOutputs(residual=True), device="cpu").files == 1
+
+
+def test_a_folder_that_is_called_like_a_file_is_refused(scans):
+    with pytest.raises(UsageError, match=r"'out\.pdf' is a file, or called like one; clean scans go into a folder"):
+        denoise_scans("scans/photo.jpg", "out.pdf")
+
+
+def test_pictures_of_a_pdf_that_stay_are_said(scans):
+    grey = Image.fromarray(np.full((90, 80), 90, np.uint8))
+    Path("pdfs").mkdir()
+    grey.convert("1").save("pdfs/bilevel.pdf", save_all=True, append_images=[grey, grey.convert("CMYK")])
+    for _ in range(2):
+        done = denoise_scans("pdfs", device="cpu")
+        assert (done.files, done.pages) == (1, 1)
+        assert any(
+            "1 PDF has pictures that stay as they are" in note and "'bilevel.pdf'" in note for note in done.notes
+        )
+    assert done.resumed == 1
+
+
 def test_scans_that_would_be_one_file_are_said(scans):
     put("scans/photo.jpg.png", np.full((40, 40), 90, np.uint8))
+    assert any("same file as 'photo.jpg'" in reason for _, reason in plan_scans("scans", device="cpu").errors)
     done = denoise_scans("scans", device="cpu", jobs=3)
     assert any("same file as 'photo.jpg'" in reason for _, reason in done.errors)
     assert denoise_scans("scans", device="cpu").resumed == done.files
@@ -382,10 +433,13 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
     for number in range(3):
         put(f"small/{number}.png", images[number, 0])
     put("small/large.png", np.zeros((20, 20), np.uint8))
+    put("small/deep.png", images[0, 0].astype(np.uint16) * 257 + 3)
     expected = np.round(255 * detector.inspect(images[:3], pictures=True).restored[:, 0])
     for model_path in ("run", "model.onnx"):
         done = denoise_scans("small", f"out-{Path(model_path).stem}", model=model_path, device="cpu")
-        assert done.pages == 3
+        assert done.pages == 4
+        found = np.asarray(Image.open(f"out-{Path(model_path).stem}/deep.png"))
+        np.testing.assert_allclose(found / 257, expected[0], atol=1)
         assert "the model takes 8x8 and 1" in done.errors[0][1]
         for number in range(3):
             found = np.asarray(Image.open(f"out-{Path(model_path).stem}/{number}.png"))

@@ -302,6 +302,19 @@ def test_a_soft_mask_of_a_pdf_stays_and_the_picture_is_restored(tmp_path):
         assert bytes(picture_.SMask.read_bytes()) == bytes(90 * 80)
 
 
+def test_jpegs_of_a_pdf_stay_jpegs_where_asked_for(tmp_path):
+    content = picture("PDF", pixels(3, height=90, width=80), resolution=100)
+    for jpeg, kind in ((None, pikepdf.Name.FlateDecode), (90, pikepdf.Name.DCTDecode)):
+        assert rewrite(content, "a.pdf", tmp_path / "a.pdf", inverted, jpeg=jpeg) == 0
+        with pikepdf.open(tmp_path / "a.pdf") as after:
+            (picture_,) = after.pages[0].get_images().values()
+            assert picture_.Filter == kind
+            found = np.asarray(pikepdf.PdfImage(picture_).as_pil_image()).astype(float)
+        (before,) = scan_pages(content, "a.pdf")
+        # Noise, which JPEG does not like; but the picture is the one that was written.
+        assert np.abs(found - (255 - before.pixels)).mean() <= (12 if jpeg else 0)
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -315,7 +328,8 @@ def test_a_soft_mask_of_a_pdf_stays_and_the_picture_is_restored(tmp_path):
 )
 def test_pictures_of_a_pdf_that_mean_something_else_stay(said, tmp_path):
     content = pdf(pixels(3, height=90, width=80), **said)
-    rewrite(content, "a.pdf", tmp_path / "a.pdf", lambda page: pytest.fail("was restored"))
+    kept = rewrite(content, "a.pdf", tmp_path / "a.pdf", lambda page: pytest.fail("was restored"))
+    assert kept == ("Width" not in said)  # what is so small is an ornament
     assert (tmp_path / "a.pdf").read_bytes() == content
 
 

@@ -33,6 +33,18 @@ def clean(tmp_path, monkeypatch):
     return Path("clean")
 
 
+def test_an_interrupted_undo_goes_on(clean, monkeypatch):
+    def stop(done, total, text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        undo_scans(clean, progress=stop)
+    assert undo_scans(clean) == (7, [])
+    assert not Path("clean-originals.job").exists()
+    with pytest.raises(UsageError, match="holds other files"):
+        undo_scans(clean)
+
+
 def pages(path):
     return [page.pixels for page in scan_pages(Path(path).read_bytes(), str(path))]
 

@@ -272,7 +272,7 @@ def _group_splitter(found: Any, limit: int | None) -> CaseTasks:
 
 
 def _open(spec: BenchmarkSpec, name: str, split: Literal["train", "test"]) -> ImageSet:
-    from vaeguard.reading.sources import open_images
+    from vaeguard.reading.data_sets import open_images
 
     found = open_images(name, split=split, data_dir=spec.data_dir, download=spec.download and name in NAMES)
     return _limited(found, spec.limit)

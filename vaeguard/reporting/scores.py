@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.errors import RefusedError
+from vaeguard.errors import RefusedError, UsageError
 from vaeguard.inspection import concatenate
 from vaeguard.metrics import share_of
 from vaeguard.reading.images import ImageRule
@@ -95,7 +95,10 @@ def _report(
     for chunk in table_chunks(summary.output, ("path", "score", "p_value", "anomaly")):
         tally.add(chunk["path"], chunk["score"], chunk["p_value"], chunk["anomaly"])
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    sources = find_sources(inputs, listed, vectors=detector.info.vectors)
+    try:
+        sources = find_sources(inputs, listed, vectors=detector.info.vectors)
+    except UsageError:  # moved away since they were scored: nothing of them can be shown
+        sources = []
     errors = summary.errors[:ERRORS_SHOWN]
     return {
         **heading("scores", summary.output, command=command, device=detector.device),

@@ -1,4 +1,6 @@
 """Restoration: old scans in, clean ones out, and the networks that do it.
 
-`denoising` does folder trees, `page` one page, `denoiser` one plane of it; `fitting` makes a denoiser of one's own.
+`denoising` is the job over a folder tree: `places` says which scans and where to, `work` does one file with its record
+(`records`), `scans` reads and writes it, `page` restores one page, `denoiser` one plane. `fitting` makes a denoiser of
+one's own: from `training_data` and `degrade`, by `batches` and `training`; `direct` and `ladder` are its networks.
 """

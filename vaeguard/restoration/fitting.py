@@ -35,8 +35,8 @@ from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME, ONNX_NAME, write_history,
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
-    from vaeguard.restoration.sources import DenoiserSource
     from vaeguard.restoration.training import Loss
+    from vaeguard.restoration.training_data import DenoiserSource
 
 FINE_TUNING_RATE = 3e-4
 CHECKPOINTS = (CHECKPOINT_NAME, "checkpoint-ladder.safetensors")

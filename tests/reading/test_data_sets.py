@@ -15,9 +15,9 @@ from PIL import Image
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.reading import cache, named_sets
+from vaeguard.reading.data_sets import ImageSet, from_array, list_images, open_images, open_packed, write_images
 from vaeguard.reading.images import ImageRule, write_png
 from vaeguard.reading.named_sets import find_sets, read_idx
-from vaeguard.reading.sources import ImageSet, from_array, list_images, open_images, open_packed, write_images
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 6, 8), dtype=np.uint8)
@@ -471,7 +471,7 @@ def test_a_folder_of_images_is_not_packed(tmp_path):
 def test_opening_never_imports_torch(tmp_path):
     png(tmp_path / "1.png")
     code = (
-        "import sys; from vaeguard.reading.sources import open_images; open_images(sys.argv[1]); "
+        "import sys; from vaeguard.reading.data_sets import open_images; open_images(sys.argv[1]); "
         "assert not {'torch', 'pandas', 'sklearn', 'scipy'} & set(sys.modules); "
         "open_images('digits'); assert 'torch' not in sys.modules"
     )
@@ -524,3 +524,12 @@ def test_the_rows_of_a_table_are_vectors_in_their_own_units(tmp_path):
 def test_tables_that_are_no_vectors_are_refused(table, fact):
     with pytest.raises(RefusedError, match=fact):
         from_array(table)
+
+
+def test_a_file_called_like_a_named_set_is_not_taken_for_it(tmp_path):
+    np.savez(tmp_path / "digits.npz", images=IMAGES, labels=LABELS)
+    records = [{"data": {"name": found.name, "named": found.named}}
+               for found in (open_images(tmp_path / "digits.npz"), open_images("digits"))]  # fmt: skip
+    with pytest.raises(UsageError, match="no named set"):
+        data_of_fit(records[0])
+    assert data_of_fit(records[1]) == data_of_fit({"data": {"name": "digits"}}) == "digits"
