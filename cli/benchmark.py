@@ -8,18 +8,8 @@ import click
 
 from vaeguard import BENCHMARKS, DEVICES, BenchmarkSpec, ModelSpec, TrainSpec
 
-from .common import (
-    Size,
-    command_line,
-    console,
-    data_dir_option,
-    download_option,
-    json_option,
-    print_json,
-    progress_bar,
-    read_spec,
-    say,
-)
+from .options import Size, data_dir_option, download_option, json_option, read_spec
+from .output import command_line, console, print_json, progress_bar, say
 
 NAMES = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
 

@@ -8,19 +8,8 @@ import click
 
 from vaeguard import PAPERS, RESTORE_KINDS, RestoreSettings
 
-from .common import (
-    as_objects,
-    command_line,
-    complain_of_left_out,
-    console,
-    engine_option,
-    json_option,
-    print_json,
-    progress_bar,
-    say,
-    say_left_out,
-    typed,
-)
+from .options import engine_option, json_option, typed
+from .output import as_objects, command_line, complain_of_left_out, console, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
     from vaeguard import DenoiseSummary, ScanPlan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .common import data_dir_option, json_option, print_json
+from .options import data_dir_option, json_option
+from .output import print_json
 
 
 @click.command()

@@ -8,19 +8,9 @@ import click
 
 from vaeguard import PROJECTIONS
 
-from .common import (
-    as_objects,
-    command_line,
-    complain_of_left_out,
-    data_dir_option,
-    device_option,
-    download_option,
-    json_option,
-    model_option,
-    open_generative,
-    open_images_for,
-    print_json,
-)
+from .inputs import open_generative, open_images_for
+from .options import data_dir_option, device_option, download_option, json_option, model_option
+from .output import as_objects, command_line, complain_of_left_out, print_json
 
 
 @click.command()

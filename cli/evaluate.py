@@ -9,24 +9,9 @@ import click
 
 from vaeguard import BOUND_IMAGES, IMPORTANCE_SAMPLES
 
-from .common import (
-    as_objects,
-    command_line,
-    complain_of_left_out,
-    console,
-    data_dir_option,
-    download_option,
-    engine_option,
-    find_model,
-    fpr_option,
-    json_option,
-    model_option,
-    open_generative,
-    open_test_images,
-    print_json,
-    progress_bar,
-    typed,
-)
+from .inputs import find_model, open_generative, open_test_images
+from .options import data_dir_option, download_option, engine_option, fpr_option, json_option, model_option, typed
+from .output import as_objects, command_line, complain_of_left_out, console, print_json, progress_bar
 
 if TYPE_CHECKING:
     from vaeguard import ImageSet

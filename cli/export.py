@@ -7,7 +7,9 @@ from typing import Literal
 
 import click
 
-from .common import find_model, fpr_option, json_option, model_option, print_json, say, say_parity, tolerance_option
+from .inputs import find_model
+from .options import fpr_option, json_option, model_option, tolerance_option
+from .output import print_json, say, say_parity
 
 
 @click.command()

@@ -10,22 +10,17 @@ import click
 
 from vaeguard import DEFAULT_FPR, DEGRADATIONS, PRESETS, DenoiserSpec, ModelSpec, TrainSpec
 
-from .common import (
-    Size,
+from .inputs import no_empty_run
+from .options import Size, data_dir_option, download_option, json_option, read_specs, spec_options
+from .output import (
     as_objects,
     command_line,
     complain_of_left_out,
-    data_dir_option,
-    download_option,
-    json_option,
-    no_empty_run,
     print_json,
     progress_bar,
-    read_specs,
     say,
     say_left_out,
     say_note,
-    spec_options,
     warnings_on_stderr,
 )
 

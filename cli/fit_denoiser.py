@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import (
-    as_objects,
-    command_line,
-    complain_of_left_out,
-    no_empty_run,
-    print_json,
-    progress_bar,
-    say,
-    say_left_out,
-)
+from .inputs import no_empty_run
+from .output import as_objects, command_line, complain_of_left_out, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
     from vaeguard import FittedDenoiser

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import click
 
-from .common import (
-    check_picture,
-    device_option,
-    json_option,
-    model_option,
-    open_generative,
-    print_json,
-    read_pictures,
-)
+from .inputs import check_picture, open_generative, read_pictures
+from .options import device_option, json_option, model_option
+from .output import print_json
 
 
 @click.command()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from .common import check_picture, device_option, json_option, model_option, open_generative, print_json
+from .inputs import check_picture, open_generative
+from .options import device_option, json_option, model_option
+from .output import print_json
 
 
 @click.command()

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import click
 
-from .common import (
-    as_objects,
-    check_picture,
-    complain_of_left_out,
-    data_dir_option,
-    download_option,
-    engine_option,
-    find_model,
-    json_option,
-    model_option,
-    open_test_images,
-    print_json,
-)
+from .inputs import check_picture, find_model, open_test_images
+from .options import data_dir_option, download_option, engine_option, json_option, model_option
+from .output import as_objects, complain_of_left_out, print_json
 
 
 @click.command()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from .common import command_line, console, find_model, json_option, print_json, say
+from .inputs import find_model
+from .options import json_option
+from .output import command_line, console, print_json, say
 
 
 @click.command()

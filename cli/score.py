@@ -9,21 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import (
-    command_line,
-    complain_of_left_out,
-    console,
-    engine_option,
-    find_model,
-    fpr_option,
-    json_option,
-    model_option,
-    print_json,
-    progress_bar,
-    say,
-    say_left_out,
-    typed,
-)
+from .inputs import find_model
+from .options import engine_option, fpr_option, json_option, model_option, typed
+from .output import command_line, complain_of_left_out, console, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
     from vaeguard import ScoreSummary

@@ -11,18 +11,14 @@ import click
 
 from vaeguard import DEFAULT_TRIALS, DEVICES, PRESETS, TrainSpec
 
-from .common import (
-    Size,
+from .options import Size, data_dir_option, download_option, json_option, read_specs
+from .output import (
     as_objects,
     command_line,
     complain_of_left_out,
     console,
-    data_dir_option,
-    download_option,
-    json_option,
     print_json,
     progress_bar,
-    read_specs,
     say,
     say_left_out,
     say_note,

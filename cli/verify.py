@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from .common import engine_option, find_model, json_option, model_option, print_json, say, say_parity, tolerance_option
+from .inputs import find_model
+from .options import engine_option, json_option, model_option, tolerance_option
+from .output import print_json, say, say_parity
 
 
 @click.command()

@@ -15,7 +15,15 @@ from PIL import Image
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.reading import cache, named_sets
-from vaeguard.reading.data_sets import ImageSet, from_array, list_images, open_images, open_packed, write_images
+from vaeguard.reading.data_sets import (
+    ImageSet,
+    data_of_fit,
+    from_array,
+    list_images,
+    open_images,
+    open_packed,
+    write_images,
+)
 from vaeguard.reading.images import ImageRule, write_png
 from vaeguard.reading.named_sets import find_sets, read_idx
 
@@ -527,7 +535,7 @@ def test_tables_that_are_no_vectors_are_refused(table, fact):
 
 
 def test_a_file_called_like_a_named_set_is_not_taken_for_it(tmp_path):
-    np.savez(tmp_path / "digits.npz", images=IMAGES, labels=LABELS)
+    np.savez(tmp_path / "digits.npz", images=np.zeros((12, 8, 8), np.uint8), labels=LABELS)
     records = [{"data": {"name": found.name, "named": found.named}}
                for found in (open_images(tmp_path / "digits.npz"), open_images("digits"))]  # fmt: skip
     with pytest.raises(UsageError, match="no named set"):
