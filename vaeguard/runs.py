@@ -93,10 +93,10 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
         raise UsageError(
             f"{str(run)!r} holds an interrupted fit; go on with --resume, or choose another folder with -o"
         )
-    foreign = [path for path in run.glob("[!.]*") if not (run / CHECKPOINT_NAME).exists()] if run.is_dir() else []
-    if foreign and not (run / JSON_NAME).exists():
+    held = next(run.glob("[!.]*"), None)
+    if held and not any((run / name).exists() for name in (CHECKPOINT_NAME, JSON_NAME)):
         raise UsageError(
-            f"{str(run)!r} holds other files, such as {foreign[0].name!r}; choose a new or an empty folder with -o"
+            f"{str(run)!r} holds other files, such as {held.name!r}; choose a new or an empty folder with -o"
         )
     try:
         run.mkdir(parents=True, exist_ok=True)
