@@ -90,7 +90,6 @@ def check_picture(output: str, inputs: Sequence[str] = ()) -> None:
     from vaeguard import UsageError, check_apart
 
     check_apart(output, inputs)
-
     if not output.lower().endswith(".png"):
         raise UsageError(f"-o {output!r}: the picture is a PNG; give a name that ends in .png")
 

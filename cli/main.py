@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the first argument names; a slip of the pen gets a hint."""
         close = difflib.get_close_matches(args[0], SUMMARIES, 1)
-        if args[0] not in SUMMARIES and close and not args[0].startswith("-"):
+        if args[0] not in SUMMARIES and close and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 

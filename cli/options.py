@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
+
 model_option = click.option(
     "-m",
     "--run",

@@ -296,16 +296,17 @@ def check_heatmaps(folder: str | Path, inputs: Iterable[str | Path]) -> None:
     place = Path(folder).resolve()
     for given in map(str, inputs):
         root = Path(given.partition("**")[0]) if "**" in given else Path(given)
-        if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(place, given):
+        if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(folder, given):
             raise UsageError(
                 f"--heatmaps {str(folder)!r} lies among the images of {given!r}; name a folder apart from them"
             )
 
 
-def _is_found(place: Path, pattern: str) -> bool:
-    """Whether the glob `pattern`, in which nothing stands for several folders, finds `place` or what it lies in."""
-    wanted = Path(os.path.abspath(pattern)).parts  # noqa: PTH100  (a pattern is no path that can be resolved)
-    return len(wanted) <= len(place.parts) and all(map(fnmatch.fnmatch, place.parts, wanted))
+def _is_found(folder: str | Path, pattern: str) -> bool:
+    """Whether the glob `pattern`, in which nothing stands for several folders, finds `folder` or what it lies in."""
+    # Both as they are written: links in a pattern cannot be resolved.
+    parts, wanted = (Path(os.path.abspath(path)).parts for path in (folder, pattern))  # noqa: PTH100
+    return len(wanted) <= len(parts) and all(map(fnmatch.fnmatch, parts, wanted))
 
 
 def heatmap_path(folder: Path, name: str) -> Path:

@@ -133,7 +133,7 @@ class Work:
     def finished_before(self, names: list[str]) -> Iterator[dict[str, Any]]:
         """The records of what earlier runs wrote for other scans than these."""
         for other in others(self.target, {self._place(name) for name in names}):
-            if other.record.get("source") not in names:
+            if other.record.get("source") not in names and other.place.exists():
                 yield other.record
 
     def _place(self, name: str) -> str:
