@@ -38,7 +38,7 @@ def pages(home: Path) -> dict[str, Path]:
         for path in sorted(folder.iterdir())[:SCANS]:
             shutil.copy(path, home / "scans")
     done = vaeguard.denoise_scans(home / "scans", home / "clean", outputs=vaeguard.DenoiseOutputs(uncertainty=True))
-    vaeguard.write_scan_report(done, home / "scans", command="vaeguard denoise scans/ --uncertainty")
+    vaeguard.write_scan_report(done, command="vaeguard denoise scans/ --uncertainty")
     return {
         "fit": home / "run" / "report.html",
         "evaluation": home / "evaluation" / "report.html",

@@ -44,7 +44,7 @@ def pages(home: Path) -> dict[str, Path]:
     found[f"scores, {MANY:,} images"] = home / "scores.csv"
     scans = data_dir() / "dirty-documents" / "train"
     done = vaeguard.denoise_scans(scans, home / "clean", outputs=vaeguard.DenoiseOutputs(uncertainty=True))
-    vaeguard.write_scan_report(done, scans)
+    vaeguard.write_scan_report(done)
     found[f"scans, {done.pages} pages"] = home / "clean"
     for name in sorted(path.parent.name for path in RESULTS.glob("*/report.json")):
         vaeguard.write_report(RESULTS / name / "report.json", vaeguard.read_report(RESULTS / name))

@@ -18,7 +18,7 @@ DEFAULTS = RestoreSettings()
 
 
 @click.command()
-@click.argument("scans", type=click.Path())
+@click.argument("scans", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", metavar="FOLDER", help="Where the clean tree goes.  [default: SCANS-clean]")
 @click.option("--kind", type=click.Choice(RESTORE_KINDS), default=DEFAULTS.kind, show_default=True,
               help="What the pages are; auto tells page by page.")  # fmt: skip
@@ -51,15 +51,16 @@ DEFAULTS = RestoreSettings()
 @engine_option
 @json_option
 def denoise(
-    scans: str, output: str | None, jpeg: int | None, residual: bool, undo: bool, uncertainty: bool, ocr: bool,
-    model: str | None, jobs: int | None, report: bool, dry_run: bool, device: str, as_json: bool, **settings: Any,
+    scans: tuple[str, ...], output: str | None, jpeg: int | None, residual: bool, undo: bool, uncertainty: bool,
+    ocr: bool, model: str | None, jobs: int | None, report: bool, dry_run: bool, device: str, as_json: bool,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
-    SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), BMP, WEBP and PDF, or one such file. The tree is
-    written anew elsewhere; scans are never touched. Sizes, bit depth, resolution, profiles and EXIF are kept. Beside
-    each file lies <file>.json with what was done; pages.csv lists all pages, those worth a look first, and report.html
-    shows these before and after.
+    SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), BMP, WEBP and PDF, or such a file, or several of
+    either. The tree is written anew elsewhere; scans are never touched. Sizes, bit depth, resolution, profiles and
+    EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those worth a look
+    first, and report.html shows these before and after.
 
     A job that was interrupted goes on where it stopped when the same command is given again.
 
@@ -68,6 +69,7 @@ def denoise(
     """
     from vaeguard import (
         DenoiseOutputs,
+        UsageError,
         check_tesseract,
         default_output,
         denoise_scans,
@@ -78,7 +80,9 @@ def denoise(
     )
 
     if undo:
-        _undo(scans, output, as_json=as_json)
+        if len(scans) > 1:
+            raise UsageError("--undo takes one clean tree; give one folder")
+        _undo(scans[0], output, as_json=as_json)
         return
     if ocr:
         check_tesseract()
@@ -99,7 +103,7 @@ def denoise(
         say(note)
     found: dict[str, Any] = {}
     if report:
-        found = write_scan_report(done, scans, jpeg=jpeg, command=command_line())
+        found = write_scan_report(done, jpeg=jpeg, command=command_line())
     else:
         remove_report(f"{output}/report.json")
     if as_json:

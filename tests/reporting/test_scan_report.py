@@ -26,7 +26,7 @@ def test_pages_of_every_kind_are_drawn_and_counted(tmp_path):
     (scans / "broken.png").write_text("no scan")
     outputs = DenoiseOutputs(uncertainty=True)
     done = denoise_scans(scans, tmp_path / "clean", RestoreSettings(kind="photo"), outputs=outputs, device="cpu")
-    report = write_scan_report(done, scans, command="vaeguard denoise scans")
+    report = write_scan_report(done, command="vaeguard denoise scans")
     assert read_report(tmp_path / "clean") == report
     assert (report["pages"], report["files"], report["errors"]["count"]) == (6, 4, 1)
     assert report["actions"] == {"restored": 5, "untouched": 1}
@@ -45,7 +45,7 @@ def test_scans_that_are_gone_are_not_drawn(tmp_path):
     Image.fromarray(noisy(0)).save(scans / "a.png")
     done = denoise_scans(scans / "a.png", tmp_path / "clean", device="cpu")
     (scans / "a.png").unlink()
-    report = write_scan_report(done, scans / "a.png")
+    report = write_scan_report(done)
     assert report["pictures"] == {}
     assert "the files are gone" in (tmp_path / "clean" / "report.html").read_text()
 
@@ -56,7 +56,7 @@ def test_many_pages_are_sampled_those_to_look_at_first(tmp_path):
     for number in range(30):
         Image.fromarray(noisy(number, (20, 24))).save(scans / f"{number:02d}.png")
     done = denoise_scans(scans, tmp_path / "clean", RestoreSettings(kind="photo"), device="cpu")
-    report = write_scan_report(done, scans)
+    report = write_scan_report(done)
     shown = [row["path"] for row in report["shown"]]
     assert len(shown) == WORST + OTHERS
     assert shown[:WORST] == [row["path"] for row in report["table"]][:WORST]

@@ -222,6 +222,35 @@ def test_one_file_made_anew_in_a_clean_tree_leaves_the_others_in_its_tables(scan
     assert sorted(read_table("out/pages.csv")["path"]) == sorted(row["path"] for row in rows_of(before["pages.csv"]))
 
 
+@pytest.mark.parametrize("start", ["", "absolute", "../old/"])
+def test_several_scans_make_one_tree(scans, start):
+    Path("old").mkdir()
+    os.chdir("old")
+    scans = {"": Path("../scans"), "absolute": scans, "../old/": Path("../old/../scans")}[start]
+    inputs = [scans / "photo.jpg", scans / "box-0", str(scans / "box-1/1.png"), scans / "broken.png"]
+    done = denoise_scans(inputs, device="cpu")
+    assert Path(done.output).resolve() == scans.resolve().with_name("scans-clean")
+    assert Path(done.root).resolve() == scans.resolve()
+    assert (done.files, done.pages, len(done.errors), done.notes) == (6, 7, 1, ())
+    names = {"photo.jpg.png", "box-0/0.png", "box-0/2.png", "box-0/4.png", "box-0/two.tif", "box-1/1.png"}
+    assert {name for name in tree(done.output) if name.endswith((".png", ".tif"))} == names
+    assert plan_scans(inputs, done.output).pages == 7
+    whole = denoise_scans(scans, done.output, device="cpu")
+    assert (whole.files, whole.resumed) == (8, 6)
+    for target in (scans, scans / "box-0/clean"):
+        with pytest.raises(UsageError, match="choose a folder apart"):
+            denoise_scans(inputs, target)
+
+
+def test_files_of_other_kinds_are_counted(scans):
+    Path("scans/box-0/plan.JP2").write_bytes(b"a picture of a kind that is not read")
+    Path("scans/box-0/plate.jp2").write_bytes(b"another")
+    Path("scans/README").write_text("what is in the boxes")
+    Path("scans/.hidden").write_text("nothing")
+    note = "4 files are no scans and stay behind: 2 .jp2, 1 without a suffix, 1 .txt"
+    assert plan_scans("scans").notes == (note,)
+
+
 def rows_of(table):
     return csv.DictReader(io.StringIO(table.decode()))
 
@@ -301,7 +330,7 @@ def test_clean_files_without_a_scan_are_named_and_stay(scans):
     before = tree("scans-clean")
     done = denoise_scans("scans", device="cpu")
     gone = "'scans-clean/box-0/0.png', 'scans-clean/photo.jpg.png'"
-    assert done.notes == (f"2 clean files have no scan any more: {gone}; delete what is not wanted",)
+    assert f"2 clean files have no scan any more: {gone}; delete what is not wanted" in done.notes
     assert set(tree("scans-clean")) == set(before)
     assert denoise_scans("scans/box-1/1.png", "scans-clean", device="cpu").notes == ()
 
@@ -314,7 +343,7 @@ def test_a_scan_that_is_written_under_another_name_leaves_nothing_under_the_firs
     done = denoise_scans("scans", outputs=DenoiseOutputs(jpeg=95), device="cpu")
     assert {name for name in tree("scans-clean") if name.startswith("photo")} == {"photo.jpg", "photo.jpg.json"}
     assert edited.read_bytes() == b"retouched by hand"
-    assert [str(edited) in note for note in done.notes] == [True]
+    assert str(edited) in done.notes[-1]
 
 
 def test_clean_scans_among_the_scans_are_no_scans(scans):
@@ -325,10 +354,12 @@ def test_clean_scans_among_the_scans_are_no_scans(scans):
     put("scans/box-1/begun/deep/1.png", np.full((40, 40), 90, np.uint8))
     done = denoise_scans("scans", device="cpu")
     assert (done.files, done.pages) == (8, 9)
-    (note,) = done.notes
-    assert note == (
-        "3 folders were left out, which this command has written: "
-        "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
+    assert done.notes == (
+        "1 file is no scan and stays behind: 1 .txt",
+        (
+            "3 folders were left out, which this command has written: "
+            "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
+        ),
     )
     assert plan_scans("scans").pages == 9
     assert denoise_scans("scans/box-0/0-clean", "again", device="cpu").pages == 2  # who names it means it
@@ -389,7 +420,7 @@ def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, mon
     for resumed in (0, 8):
         done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
         assert (done.files, done.pages, done.resumed) == (8, 9, resumed)
-        (note,) = done.notes
+        note, _ = done.notes
         assert note.startswith("2 pages were left as before: page 1 of 'box-0/two.tif' (tesseract failed")
         np.testing.assert_array_equal(np.asarray(Image.open("scans-clean/photo.jpg.png")), before)
     assert done.look_first[0]["action"] == "reverted"

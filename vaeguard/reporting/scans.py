@@ -39,9 +39,7 @@ AMPLIFIED = 4
 ERRORS_SHOWN = 50
 
 
-def write_scan_report(
-    summary: DenoiseSummary, scans: str | Path, *, jpeg: int | None = None, command: str = ""
-) -> Report:
+def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, command: str = "") -> Report:
     """Write `report.json` and `report.html` into the folder of clean scans, and return the report.
 
     Only the files whose pages are drawn are read again, each once.
@@ -50,8 +48,6 @@ def write_scan_report(
     ----------
     summary : DenoiseSummary
         What `denoise_scans` returned.
-    scans : path
-        The scans as they were.
     jpeg : int or None
         As in the `DenoiseOutputs` that they were written with.
     command : str
@@ -62,7 +58,7 @@ def write_scan_report(
     VaeguardError
         The files cannot be written.
     """
-    target, source = Path(summary.output), Path(scans)
+    root, target = Path(summary.root), Path(summary.output)
     actions: Counter[str] = Counter()
     look_first = 0
     for chunk in table_chunks(target / TABLE, ("action", "reverted")):
@@ -71,7 +67,8 @@ def write_scan_report(
     positions = _shown(summary.pages)
     rows = _rows(target, positions, summary.pages)
     shown = [rows[at] for at in positions]
-    title = f"{source.name or source} to {target.name or target}"
+    source = rows[0]["path"] if summary.files == 1 and rows else root.resolve().name
+    title = f"{source} to {target.name or target}"
     report = {
         **heading("scans", title, command=command, device=summary.device),
         "files": summary.files,
@@ -87,7 +84,7 @@ def write_scan_report(
             "count": len(summary.errors),
             "shown": [{"path": path, "error": why} for path, why in summary.errors[:ERRORS_SHOWN]],
         },
-        "pictures": _pictures(shown, source, target, jpeg),
+        "pictures": _pictures(shown, root, target, jpeg),
     }
     write_report(target / JSON_NAME, report)
     return report
@@ -114,13 +111,12 @@ def _rows(target: Path, shown: list[int], pages: int) -> dict[int, Report]:
     return found
 
 
-def _pictures(shown: list[Report], source: Path, target: Path, jpeg: int | None) -> dict[str, dict[str, str]]:
+def _pictures(shown: list[Report], root: Path, target: Path, jpeg: int | None) -> dict[str, dict[str, str]]:
     drawn: dict[str, dict[str, Image.Image]] = {}
     for path in dict.fromkeys(row["path"] for row in shown):
         keys = {row["page"]: f"page-{number}" for number, row in enumerate(shown) if row["path"] == path}
-        before = (source if source.is_dir() else source.parent) / path
         with contextlib.suppress(UnreadableError, RefusedError, OSError):
-            drawn |= _of_file(before, target / written_name(path, jpeg=jpeg), keys)
+            drawn |= _of_file(root / path, target / written_name(path, jpeg=jpeg), keys)
     # In the order of the report: where not all fit, the last are left out.
     return fitting({key: drawn[key] for key in sorted(drawn, key=lambda key: int(key[5:]))}, SIDES, BUDGET)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from vaeguard.inspection import Detector
     from vaeguard.progress import Progress
+    from vaeguard.restoration.places import Inputs, Places
 
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
@@ -46,6 +47,8 @@ class DenoiseSummary:
 
     Attributes
     ----------
+    root : str
+        The folder of the scans, from which the paths in `pages.csv` start.
     output : str
         The folder of clean scans.
     files, pages : int
@@ -66,6 +69,7 @@ class DenoiseSummary:
         What else a person should know, a sentence each.
     """
 
+    root: str
     output: str
     files: int
     pages: int
@@ -95,7 +99,7 @@ class ScanPlan:
 
 
 def denoise_scans(
-    scans: str | Path,
+    scans: Inputs,
     output: str | Path | None = None,
     settings: RestoreSettings | None = None,
     *,
@@ -113,8 +117,9 @@ def denoise_scans(
 
     Parameters
     ----------
-    scans : path
-        A folder, searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF, or one such file.
+    scans : path or sequence of paths
+        A folder, searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF, or one such file; or several of either,
+        whose tree begins at the folder that holds them all.
     output : path or None
         The folder to write; None is `<scans>-clean`. It is never the folder of the scans, nor inside it or around it.
     settings : RestoreSettings or None
@@ -140,7 +145,8 @@ def denoise_scans(
     """
     started = time.perf_counter()
     settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
-    root, target, names, skipped = find_scans(scans, output)
+    places = find_scans(scans, output)
+    root, target, names = places.root, places.target, places.names
     workers = min(jobs or min(cores(), MOST_JOBS), len(names))
     engines = _engines(model, device, max(1, cores() // workers))
     _check_settings(engines, settings, outputs)
@@ -162,17 +168,18 @@ def denoise_scans(
             done += result.size
             if progress:
                 progress(done, total, f"{len(rows):,} pages, {pixels / 1e6:,.1f} MP")
-        whole = Path(scans).is_dir()
-        gone, stale = work.settle(names, whole=whole)
-        # One file may be made anew in the tree of a folder: the tables go on to tell of the others.
-        before = [] if whole else list(work.finished_before(names))
+        gone, stale = work.settle(names, whole=places.whole)
+        # Some files may be made anew in the tree of a folder: the tables go on to tell of the others.
+        before = [] if places.whole else list(work.finished_before(names))
         rows += [row for record in before for row in record["pages"]]
         rows.sort(key=_worth)
         _write_rows(target / TABLE, rows)
         listed = target / f"{TABLE}.errors.csv"
-        write_errors(listed, errors + ([] if whole else _other_errors(listed, {str(root / name) for name in names})))
+        others = [] if places.whole else _other_errors(listed, {str(root / name) for name in names})
+        write_errors(listed, errors + others)
     resumed += len(before)
     return DenoiseSummary(
+        root=str(root),
         output=str(target),
         files=len(names) - len(errors) + len(before),
         pages=len(rows),
@@ -182,12 +189,12 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(rows, skipped, gone, stale, kept)),
+        notes=tuple(_notes(places, rows, gone, stale, kept)),
     )
 
 
 def plan_scans(
-    scans: str | Path,
+    scans: Inputs,
     output: str | Path | None = None,
     settings: RestoreSettings | None = None,
     *,
@@ -203,10 +210,11 @@ def plan_scans(
         As `denoise_scans`.
     """
     settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
-    root, target, names, skipped = find_scans(scans, output)
+    places = find_scans(scans, output)
+    root, names = places.root, places.names
     engines = _engines(model, device, 1)
     _check_settings(engines, settings, outputs)
-    work = Work(root, target, settings, outputs, engines)
+    work = Work(root, places.target, settings, outputs, engines)
     pages, pixels = 0, 0
     errors: list[tuple[str, str]] = []
     for name, owner in work.tasks(names):
@@ -218,7 +226,7 @@ def plan_scans(
         else:
             pages += len(sizes)
             pixels += sum(math.prod(size) for size in sizes)
-    notes = tuple(_notes([], skipped, [], [], []))
+    notes = tuple(_notes(places, [], [], [], []))
     return ScanPlan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors), notes)
 
 
@@ -287,7 +295,7 @@ def _check_settings(
 
 
 def _notes(
-    rows: list[dict[str, Any]], skipped: list[str], gone: list[str], stale: list[str], kept: list[str]
+    places: Places, rows: list[dict[str, Any]], gone: list[str], stale: list[str], kept: list[str]
 ) -> Iterator[str]:
     """What a person should know of a run, a sentence each."""
     if kept:
@@ -296,7 +304,12 @@ def _notes(
     if unread := [f"page {row['page']} of {row['path']!r} ({row['note']})" for row in rows if "note" in row]:
         pages = "1 page was" if len(unread) == 1 else f"{len(unread)} pages were"
         yield f"{pages} left as before: {_some(unread)}; to try again, move the clean files away"
-    if skipped:
+    if places.others:
+        count = sum(number for _, number in places.others)
+        kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in places.others]
+        files = "1 file is no scan and stays" if count == 1 else f"{count} files are no scans and stay"
+        yield f"{files} behind: {_some(kinds)}"
+    if skipped := places.skipped:
         folders = "1 folder was" if len(skipped) == 1 else f"{len(skipped)} folders were"
         yield f"{folders} left out, which this command has written: {_some(skipped)}"
     if gone:

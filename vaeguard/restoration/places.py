@@ -2,47 +2,115 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
 from vaeguard.reading.folders import list_images
 from vaeguard.restoration.records import COLUMNS, TABLE
 from vaeguard.restoration.scans import SCAN_SUFFIXES
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
-def default_output(scans: str | Path) -> Path:
-    """`scans-clean` beside `scans`."""
-    path = Path(scans).resolve() if str(scans) in (".", "..") else Path(scans)
+    Inputs = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where scans are read and clean ones written.
+
+    Attributes
+    ----------
+    root : Path
+        The folder that names start from.
+    target : Path
+        The folder of clean scans.
+    names : list of str
+        Paths of the scans below `root`, sorted.
+    skipped : list of str
+        Clean trees among the scans.
+    others : list of (str, int)
+        How many files in the folders are no scans, by suffix, most first.
+    whole : bool
+        Whether one folder was given, so that the names are all that there are.
+    """
+
+    root: Path
+    target: Path
+    names: list[str]
+    skipped: list[str]
+    others: list[tuple[str, int]]
+    whole: bool
+
+
+def default_output(scans: Inputs) -> Path:
+    """`scans-clean` beside `scans`, or beside the folder that holds all of several scans."""
+    inputs = _inputs(scans)
+    path = inputs[0] if len(inputs) == 1 else _root(inputs)
+    path = path.resolve() if str(path) in (".", "..") else path
     return path.with_name((path.name if path.is_dir() else path.stem) + "-clean")
 
 
-def find_scans(scans: str | Path, output: str | Path | None) -> tuple[Path, Path, list[str], list[str]]:
-    """The folder, the checked target, the paths of scans below the folder, sorted, and of clean trees there.
+def find_scans(scans: Inputs, output: str | Path | None) -> Places:
+    """Find the scans, and check where the clean ones go.
 
     Raises
     ------
     UsageError
         There are none, or the target is where the scans are, or holds other things.
     """
-    scans, target = Path(scans), Path(output) if output else default_output(scans)
+    inputs, target = _inputs(scans), Path(output) if output else default_output(scans)
     if target.is_file() or (target.suffix.lower() in SCAN_SUFFIXES and not target.exists()):
         raise UsageError(f"-o {str(target)!r} is a file, or called like one; clean scans go into a folder: name that")
-    paths = list_images([scans], SCAN_SUFFIXES)
-    folder = scans if scans.is_dir() else scans.parent
-    place, clean = folder.resolve(), target.resolve()
-    nested = scans.is_dir() and (place in clean.parents or clean in place.parents)
-    if clean == place or nested:
+    paths = list_images(inputs, SCAN_SUFFIXES)
+    root, clean = _root(inputs), target.resolve()
+    folders = [path.resolve() for path in inputs if path.is_dir()]
+    nested = any(clean == folder or clean in folder.parents or folder in clean.parents for folder in folders)
+    if clean == root.resolve() or nested:
         raise UsageError(
             f"-o {str(target)!r} is the folder of the scans, or inside it or around it, and these are never touched;"
             " choose a folder apart from it"
         )
     _check_ours(target)
-    # A link among the scans may lead to the target.
-    names = [str(Path(path).relative_to(folder)) for path in paths if clean not in Path(path).resolve().parents]
-    names, skipped = _without_outputs(folder, names)
+
+    def apart(some: Iterable[str]) -> tuple[list[str], list[str]]:
+        # A link among the scans may lead to the target.
+        inside = [str(Path(path).relative_to(root)) for path in some if clean not in Path(path).resolve().parents]
+        return _without_outputs(root, inside)
+
+    names, skipped = apart(paths)
     if not names:
-        raise UsageError(f"{str(scans)!r} holds nothing but clean scans; give the folder of the scans themselves")
-    return folder, target, names, skipped
+        first = str(inputs[0])
+        raise UsageError(f"{first!r} holds nothing but clean scans; give the folder of the scans themselves")
+    others, _ = apart(set(list_images(inputs, ("",))).difference(paths))
+    counts = Counter(Path(name).suffix.lower() for name in sorted(others))
+    return Places(root, target, names, skipped, counts.most_common(), whole=len(inputs) == len(folders) == 1)
+
+
+def _inputs(scans: Inputs) -> list[Path]:
+    """What is given; several paths such that they can share a beginning.
+
+    Raises
+    ------
+    UsageError
+        Nothing is given.
+    """
+    given = [Path(scans)] if isinstance(scans, str | Path) else [Path(each) for each in scans]
+    if not given:
+        raise UsageError("no scans are given; name a folder, or files")
+    alike = len({path.is_absolute() for path in given}) == 1 and not any(".." in path.parts for path in given)
+    return given if alike or len(given) == 1 else [Path(os.path.abspath(path)) for path in given]  # noqa: PTH100  (it takes out the ..)
+
+
+def _root(inputs: list[Path]) -> Path:
+    """One folder itself, otherwise the folder that holds all that is given."""
+    if len(inputs) == 1:
+        return inputs[0] if inputs[0].is_dir() else inputs[0].parent
+    return Path(os.path.commonpath([path.parent for path in inputs]))
 
 
 def _without_outputs(folder: Path, names: list[str]) -> tuple[list[str], list[str]]:
