@@ -13,7 +13,7 @@ from scipy.stats import beta
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation import evaluate, write_evaluation
 from vaeguard.inspection import DetectorInfo, Inspection
-from vaeguard.metrics import delong_interval, measure, share
+from vaeguard.metrics import auc_interval, measure, share
 from vaeguard.reading.image_set import ImageSet
 from vaeguard.tables import read_table
 
@@ -67,7 +67,7 @@ def test_fpr_at_95_tpr_is_the_smallest_over_all_thresholds(pairs: list[tuple[boo
     assert measure("score", anomalous, scores).fpr_at_95_tpr == pytest.approx(smallest, abs=1e-12)
 
 
-def test_delong_interval_agrees_with_the_bootstrap() -> None:
+def test_auc_interval_agrees_with_the_bootstrap() -> None:
     generator = np.random.default_rng(0)
     anomalous = np.arange(400) < 150
     scores = np.round(generator.normal(size=400) + anomalous, 1)  # rounded: with ties
@@ -75,22 +75,30 @@ def test_delong_interval_agrees_with_the_bootstrap() -> None:
     for _ in range(1500):
         rows = np.concatenate([generator.integers(0, 150, 150), generator.integers(150, 400, 250)])
         draws.append(pair_counting(anomalous[rows], scores[rows]))
-    assert delong_interval(anomalous, scores) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.006)
+    assert auc_interval(anomalous, scores) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.006)
 
 
-def test_delong_interval_covers_the_truth() -> None:
+@pytest.mark.parametrize("anomalies", [8, 30, 400])
+@pytest.mark.parametrize("truth", [0.7, 0.96, 0.995])
+@pytest.mark.parametrize("spread", [1, 2])
+def test_auc_interval_covers_the_truth(anomalies: int, truth: float, spread: float) -> None:
+    from scipy.stats import norm
+
     generator = np.random.default_rng(1)
-    truth = 0.7602499389  # normal distributions one standard deviation apart: Phi(1 / sqrt(2))
-    anomalous = np.arange(120) < 50
+    count = max(2 * anomalies, 100)
+    anomalous = np.arange(anomalies + count) < anomalies
+    shift = norm.ppf(truth) * np.sqrt(1 + spread**2)  # normal distributions with just this ROC-AUC
     hits = 0
-    for _ in range(400):
-        low, high = delong_interval(anomalous, generator.normal(size=120) + anomalous)
+    for _ in range(300):
+        scores = generator.normal(size=len(anomalous))
+        scores[anomalous] = shift + spread * scores[anomalous]
+        low, high = auc_interval(anomalous, scores)
         hits += low <= truth <= high
-    assert 0.91 <= hits / 400 <= 0.985
+    assert hits / 300 >= 0.88
 
 
 def test_one_image_of_a_kind_gives_no_interval_to_speak_of() -> None:
-    assert delong_interval(np.array([True, False, False]), np.array([1.0, 0.0, 2.0])) == (0.0, 1.0)
+    assert auc_interval(np.array([True, False, False]), np.array([1.0, 0.0, 2.0])) == (0.0, 1.0)
 
 
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
