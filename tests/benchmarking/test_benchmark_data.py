@@ -157,6 +157,35 @@ def test_set_against_set_with_a_set_that_is_missing(tmp_path):
             quick_plan(replace(spec, data=data))
 
 
+def test_pairs_with_the_same_normal_set_share_its_fit(tmp_path, monkeypatch):
+    from vaeguard import fitting
+
+    write_mnist(tmp_path)
+    write_omniglot(tmp_path)
+    fits = []
+    fit = fitting.fit
+
+    def counted(*arguments, **options):
+        fits.append(options["training"].seed)
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(fitting, "fit", counted)
+    write = {"model": replace(QUICK["model"], kind="mlp"), "training": QUICK["training"]}
+    both = vaeguard.BenchmarkSpec(
+        "ood", data="mnist:omniglot,mnist:mnist", seeds=2, fits=("unlabelled",), baselines=False, data_dir=str(tmp_path)
+    )
+    report = vaeguard.benchmark(both, tmp_path / "both", **write)
+    assert not report.failures
+    assert fits == [0, 1]
+    assert all(cell["seconds"]["fit"] > 0 for cell in report.cells)
+    alone = vaeguard.benchmark(replace(both, data="mnist:mnist"), tmp_path / "alone", **write)
+    of_both, of_one = (
+        {cell["seed"]: cell["scores"] for cell in found.cells if cell["case"] == "mnist:mnist"}
+        for found in (report, alone)
+    )
+    assert of_both == of_one
+
+
 def test_omniglot_strokes_are_bright_as_mnists_are(tmp_path):
     write_omniglot(tmp_path)
     images = open_omniglot(tmp_path).images

@@ -14,7 +14,7 @@ from vaeguard.benchmarking import protocols
 from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
 from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
 from vaeguard.benchmarking.cells import Cell, Job, measure_cell, read_cell
-from vaeguard.benchmarking.published import published
+from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.errors import UsageError
 from vaeguard.false_alarms import expected_interval, from_count
@@ -181,7 +181,8 @@ def test_means_leave_out_seeds_that_are_not_complete():
         return {"data": "d", "case": case, "method": "guided", "seed": seed, "scores": scores}
 
     cells = [cell("a", 0, 0.5), cell("b", 0, 0.7), cell("a", 1, 0.9)]
-    (mean,) = means_of(cells)
+    (mean,) = means_of(cells, {"d": {"a", "b"}})
+    assert means_of(cells, {"d": {"a", "b", "c"}}) == []  # no mean of other cases than those of the other methods
     assert mean.roc_auc.values == (0.6,)
     assert mean.roc_auc.std is None
     assert [row.roc_auc.values for row in rows_of(cells)] == [(0.5, 0.9), (0.7,)]
@@ -265,6 +266,30 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
 def test_settings_that_cannot_work_are_refused(settings, fact):
     with pytest.raises(UsageError, match=fact):
         vaeguard.BenchmarkSpec(**settings)
+
+
+def test_published_means_are_of_the_cases_that_are_measured(spec):
+    row = Published("one-class-out", "stripes", "m", "p", "s", verified=True, mean=0.7, cases={"0": 0.5, "1": 0.9})
+
+    def means(classes):
+        chosen = replace(spec, classes=classes)
+        cases = list(dict.fromkeys(job.cell.case for job in quick_plan(chosen).jobs))
+        return [protocols._over(each, cases, chosen).mean for each in (row, replace(row, cases={}))]
+
+    assert means("0") == [0.5, None]
+    assert means("0,1") == [0.7, None]
+    assert means("0,1,2") == [None, None]
+    assert means(None) == [None, 0.7]
+
+
+def test_a_report_of_which_nothing_could_be_kept_is_not_replaced(spec, tmp_path, monkeypatch):
+    few = replace(spec, seeds=1, classes="0", fits=("unlabelled",), baselines=False)
+    vaeguard.benchmark(few, tmp_path, **QUICK)
+    before = (tmp_path / "report.json").read_bytes()
+    monkeypatch.setattr("vaeguard.benchmarking.cells.METHOD", 10**6)
+    with pytest.raises(UsageError, match="holds a report of 1 cells.*choose another folder"):
+        vaeguard.benchmark(few, tmp_path, **QUICK)
+    assert (tmp_path / "report.json").read_bytes() == before
 
 
 def test_published_numbers_are_whole():

@@ -11,7 +11,8 @@ from vaeguard.benchmarking.spec import FITS
 from vaeguard.false_alarms import FalseAlarms, from_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from vaeguard.benchmarking.cells import Result
 
@@ -87,11 +88,11 @@ def rows_of(cells: list[Result]) -> list[Row]:
     return rows
 
 
-def means_of(cells: list[Result]) -> list[Row]:
-    """Mean over the cases of each method's scores, for the seeds of which every case is there."""
+def means_of(cells: list[Result], planned: Mapping[str, AbstractSet[str]]) -> list[Row]:
+    """Mean over the cases of each method's scores, for the seeds of which every case that is `planned` is there."""
     means = []
     for (data, method), group in _grouped(cells, "data", "method").items():
-        cases = {cell["case"] for cell in group}
+        cases = planned[data]
         by_seed = _grouped(group, "seed").values()
         complete = [some for some in by_seed if {cell["case"] for cell in some} == cases]
         for score in group[0]["scores"] if complete and len(cases) > 1 else ():

@@ -27,7 +27,7 @@ def comparison_of(
     """For each data set `data`, `cases` and `methods`: name, part, protocol, mean, one entry of `cells` for each case.
 
     `part` is `ours`, `simple` (on the same split) or `published`. An entry is None where there is no number. Its `low`
-    and `high` are the outermost ends of the 95 % intervals (DeLong) over the seeds; it is `separated`
+    and `high` are the outermost ends of the 95 % intervals over the seeds; it is `separated`
     where its `low` lies above the `high` of all others measured here (each comparison by itself).
     """
     tables = []
@@ -114,12 +114,9 @@ def _published(row: Published, cases: list[str | None]) -> Table:
         return None if value is None else {"case": case, "mean": value, **bare}
 
     each = [entry(case, row.cases.get(case or "")) for case in cases]
-    mean = row.mean
-    if mean is None and all(each):
-        mean = float(np.mean([one["mean"] for one in each if one]))
     name = row.method + ("" if row.verified else " (unverified)")
     protocol = f"{row.protocol}; {row.source}"
-    return {"name": name, "part": "published", "protocol": protocol, "mean": entry(None, mean), "cells": each}
+    return {"name": name, "part": "published", "protocol": protocol, "mean": entry(None, row.mean), "cells": each}
 
 
 def _says_something(row: Table) -> bool:

@@ -146,7 +146,7 @@ def _published(report: Content) -> list[str]:
         [
             _text(row["data"]),
             _text(row["method"]),
-            _published_mean(row, cases),
+            "" if row["mean"] is None else _three(row["mean"]),
             *(_three(row["cases"][case]) if case in row["cases"] else "" for case in cases),
             _text(row["protocol"]),
             _text(row["source"]) + ("" if row["verified"] else " (unverified: quoted from memory)"),
@@ -156,14 +156,6 @@ def _published(report: Content) -> list[str]:
     heads = ["data", "method", "mean", *map(_text, cases), "protocol", "source"]
     note = "The protocols differ from ours and from each other, so no row is the same test as ours."
     return ["## Published by others", "", note, "", *_table(heads, table)]
-
-
-def _published_mean(row: Content, cases: list[str]) -> str:
-    """The mean as published, else that over the cases that are measured here, if every one is published."""
-    found = [row["cases"][case] for case in cases if case in row["cases"]]
-    if row["mean"] is not None:
-        return _three(row["mean"])
-    return _three(sum(found) / len(found)) if found and len(found) == len(cases) else ""
 
 
 def _seconds(report: Content) -> list[str]:

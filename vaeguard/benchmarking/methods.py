@@ -27,24 +27,38 @@ if TYPE_CHECKING:
     from vaeguard.spec import ModelSpec, TrainSpec
 
     Result = dict[str, Any]
+    Fits = dict[Any, tuple[Detector, float]]
     Scores = npt.NDArray[np.floating]
 
 SCORE_ROWS = 256
 
 
-def measure_fit(task: ImageTask, model: ModelSpec, training: TrainSpec, progress: Progress) -> Result:
-    """Fit a detector on the normal images, and measure the combined score, its terms and its false alarms."""
+def measure_fit(
+    task: ImageTask, model: ModelSpec, training: TrainSpec, progress: Progress, fits: Fits | None = None
+) -> Result:
+    """Fit a detector on the normal images, and measure the combined score, its terms and its false alarms.
+
+    With `fits` it is the one of an earlier task with the same training part and settings, if there was one, or else
+    kept there for later tasks.
+    """
     from vaeguard.fitting import fit
 
     def work() -> Result:
         started = time.perf_counter()
-        detector = fit(
-            task.train, groups=task.groups or None, normal_classes=task.normal_classes, model=model, training=training,
-            progress=progress,
-        )  # fmt: skip
+        key = task.train.fingerprint, task.normal_classes, model, training
+        if fits is not None and key in fits:
+            detector, seconds_of_fit = fits[key]
+        else:
+            detector = fit(
+                task.train, groups=task.groups or None, normal_classes=task.normal_classes, model=model,
+                training=training, progress=progress,
+            )  # fmt: skip
+            seconds_of_fit = time.perf_counter() - started
+            if fits is not None:
+                fits[key] = detector, seconds_of_fit
         fitted = time.perf_counter()
         found = _inspect(detector, task.test, pictures=task.masks is not None)
-        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
+        seconds = {"fit": seconds_of_fit, "score": time.perf_counter() - fitted}
         record: Any = detector.info.record
         calibration = record["calibration"]["images"]
         alarms = [asdict(false_alarms(found.p_value[~task.anomalous], calibration, fpr)) for fpr in FPRS]

@@ -35,6 +35,7 @@ from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict
 from vaeguard.split import normal_numbers, split_normal
 
 if TYPE_CHECKING:
+    from vaeguard.benchmarking.methods import Fits, Result
     from vaeguard.benchmarking.spec import BenchmarkSpec
     from vaeguard.reading.image_set import ImageSet
 
@@ -113,15 +114,26 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
     others = published_tables(spec.data_dir) if spec.name == "tables" else []
     others += [row for name in names for row in published(spec.name, name)]
     jobs = tuple(_jobs(spec, cases, model, training))
+    others = [_over(row, [case.name for case in cases if case.data == row.data], spec) for row in others]
     return BenchmarkPlan(jobs, tuple(skipped), tuple(others), PROTOCOLS[spec.name])
 
 
+def _over(row: Published, cases: list[str], spec: BenchmarkSpec) -> Published:
+    """A published result with the mean of the cases that are measured here, where it says them."""
+    if row.mean is not None and (set(cases) == set(row.cases) or (not row.cases and spec.classes is None)):
+        return row
+    known = [row.cases[case] for case in cases if case in row.cases]
+    return replace(row, mean=float(np.mean(known)) if known and len(known) == len(cases) else None)
+
+
 def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: TrainSpec) -> Iterator[Job]:
+    # Pairs share their normal set, and so its fit; elsewhere no two cases do, and keeping fits would only cost memory.
+    fits: Fits | None = {} if spec.name == "ood" else None
     for seed in range(spec.repetitions):
         for case in cases:
             task = case.task(seed)
             for fit in spec.fit_names:
-                yield _fit_job(spec, case, task, fit, (model, replace(training, seed=seed)))
+                yield _fit_job(spec, case, task, fit, (model, replace(training, seed=seed)), fits)
             if not spec.baselines:
                 continue
             if "guided" in spec.fit_names:
@@ -133,14 +145,20 @@ def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: Tr
 
 
 def _fit_job(
-    spec: BenchmarkSpec, case: Case, task: ImageTask | TableTask, fit: str, specs: tuple[ModelSpec, TrainSpec]
+    spec: BenchmarkSpec,
+    case: Case,
+    task: ImageTask | TableTask,
+    fit: str,
+    specs: tuple[ModelSpec, TrainSpec],
+    fits: Fits | None = None,
 ) -> Job:
     model, training = specs
     cell = Cell(spec.name, case.data, case.name, fit, training.seed)
     if isinstance(task, TableTask):
         settings = {"task": task.sha256, "estimator": table_settings()}
         return Job(cell, settings, lambda _: measure_table(task, training.seed, training.device), COSTS[fit])
-    measure = measure_classifier if fit == "classifier" else measure_fit
+    kept = () if fits is None or fit == "classifier" else (fits,)
+    measure: Callable[..., Result] = measure_classifier if fit == "classifier" else measure_fit
     if fit == "patches":
         model, training = _for_patches(model, training)
     model = replace(model, guided=fit == "guided")
@@ -150,7 +168,7 @@ def _fit_job(
         "model": to_dict(model),
         "training": {name: value for name, value in to_dict(training).items() if name not in PLACES},
     }
-    return Job(cell, settings, lambda progress: measure(task, model, training, progress), COSTS[fit])
+    return Job(cell, settings, lambda progress: measure(task, model, training, progress, *kept), COSTS[fit])
 
 
 def _for_patches(model: ModelSpec, training: TrainSpec) -> tuple[ModelSpec, TrainSpec]:

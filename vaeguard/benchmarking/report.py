@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
 REPORT_MD = "report.md"
+VARIED = ("seed", "device", "threads")
+"""Settings of a fit that differ from cell to cell by plan, or say where it ran."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,10 @@ class BenchmarkReport:
     @cached_property
     def means(self) -> list[Row]:
         """The means over the cases."""
-        return means_of(self.cells)
+        planned: dict[str, set[str]] = {}
+        for job in self.plan.jobs:
+            planned.setdefault(job.cell.data, set()).add(job.cell.case)
+        return means_of(self.cells, planned)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold."""
@@ -105,12 +110,19 @@ class BenchmarkReport:
         return {f"{cell['data']}, {cell['case']}, seed {cell['seed']}": cell["split_sha256"] for cell in self.cells}
 
     def _fits(self) -> dict[str, Any]:
-        """The settings of the first fit of each kind, every open choice settled."""
-        found: dict[str, Any] = {}
+        """The settings of the fits of each kind, every open choice settled; hardware may settle them differently."""
+        found: dict[str, list[Any]] = {}
         for cell in self.cells:
             if "spec" in cell:
-                found.setdefault(f"{cell['data']}, {cell['method']}", cell["spec"])
-        return found
+                training = {name: value for name, value in cell["spec"]["training"].items() if name not in VARIED}
+                known = found.setdefault(f"{cell['data']}, {cell['method']}", [])
+                if (each := {**cell["spec"], "training": training}) not in known:
+                    known.append(each)
+        return {
+            name + (f" ({number})" if number > 1 else ""): spec
+            for name, specs in found.items()
+            for number, spec in enumerate(specs, 1)
+        }
 
     def _environments(self) -> list[dict[str, Any]]:
         """Every combination of hardware and versions that cells were measured with, and the dates."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vaeguard.benchmarking.cells import measure_cell, read_cell
 from vaeguard.benchmarking.protocols import make_plan
@@ -58,7 +58,8 @@ def benchmark(
     Raises
     ------
     UsageError
-        The data does not suit the benchmark, or `output` holds the report of another one.
+        The data does not suit the benchmark, or `output` holds the report of another one, or one of which nothing
+        could be kept.
     VaeguardError
         None of the data is there, or the folder cannot be written.
     """
@@ -66,6 +67,7 @@ def benchmark(
     _check_folder(folder, spec)
     plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
     run = _Run(spec, plan, folder, command)
+    _check_kept(folder, len(run.found))
     try:
         run.measure(progress or (lambda *_: None))
     finally:
@@ -110,6 +112,16 @@ class _Run:
             self.failures[str(job.cell)] = fact
 
 
+def _check_kept(folder: Path, kept: int) -> None:
+    """Refuse to begin anew over a report: what took hours would be replaced by nothing."""
+    finished = _report_in(folder).get("cells", {}).get("finished", 0)
+    if finished and not kept:
+        raise UsageError(
+            f"{str(folder)!r} holds a report of {finished} cells that were measured with other settings or by another"
+            " version; choose another folder with -o, or delete this one"
+        )
+
+
 def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progress:
     """The progress of a cell as a part of the whole; `span` is what was done before, the cell's cost, and the total."""
     before, cost, total = span
@@ -122,13 +134,19 @@ def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progr
 
 def _check_folder(folder: Path, spec: BenchmarkSpec) -> None:
     """Refuse a folder that holds the report of another benchmark: it would be lost."""
-    try:
-        found = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    other = found.get("benchmark") if isinstance(found, dict) else None
-    if other != spec.name or found["spec"]["data"] != spec.data:
+    found = _report_in(folder)
+    other = found.get("benchmark")
+    if found and (other != spec.name or found["spec"]["data"] != spec.data):
         raise UsageError(
             f"{str(folder)!r} holds the report of another benchmark or other data ({other or 'unknown'});"
             " choose another folder with -o"
         )
+
+
+def _report_in(folder: Path) -> dict[str, Any]:
+    """The report that is there, or nothing."""
+    try:
+        found = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {"benchmark": None}

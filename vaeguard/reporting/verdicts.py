@@ -75,10 +75,16 @@ def _evaluation_notes(report: Report) -> list[str]:
     alarms, expected = report["false_alarm_rate"], report["expected_false_alarms"]
     if expected and not report["note"] and not expected["low"] <= alarms["value"] <= expected["high"]:
         more = "more" if alarms["value"] > expected["high"] else "fewer"
+        # The model knows what it was fitted on better than any other image.
+        cause = (
+            "these normal images differ from those that the score was calibrated on"
+            if more == "more"
+            else "some of these normal images may be those that the model was fitted on, and then every figure here"
+            " flatters, or they differ from those that the score was calibrated on"
+        )
         notes.append(
             f"there are {more} false alarms than stated: {_share(alarms['value'])} where {_share(report['fpr'])} should"
-            f" give {_share(expected['low'])} to {_share(expected['high'])}, so these normal images differ from those"
-            " that the score was calibrated on"
+            f" give {_share(expected['low'])} to {_share(expected['high'])}, so {cause}"
         )
     measures = report["simple_measures"]
     close = report["metrics"][0]["roc_auc"] - EXPLAINED
@@ -146,7 +152,7 @@ def _against(table: Report) -> str:
         if mean and (row["part"] not in best or mean["mean"] > best[row["part"]][0]["mean"]):
             best[row["part"]] = (mean, row["name"])
     if "ours" not in best:
-        return f"{data}: nothing of ours is measured yet."
+        return f"{data}: no method of ours is measured on every case yet."
     mean, name = best["ours"]
     spread = "" if mean["std"] is None else f" ± {mean['std']:.3f}"
     parts = [f"{data}: ROC-AUC {mean['mean']:.3f}{spread} ({name}"]
