@@ -16,6 +16,7 @@ from vaeguard import ModelSpec, TrainSpec, UsageError, training
 from vaeguard.balance import balanced_draws, balanced_weights
 from vaeguard.class_table import class_table
 from vaeguard.reporting.report_file import write_report
+from vaeguard.split import split_normal
 from vaeguard.training import Examples
 
 SMALL = ModelSpec(kind="mlp", hidden=(32,), latent=4, pseudo_classes=0)
@@ -60,6 +61,22 @@ def test_classes_are_drawn_alike_and_their_images_too():
     again = balanced_draws(labels, torch.Generator().manual_seed(0))
     assert torch.equal(draws, again)
     assert not torch.equal(draws, balanced_draws(labels, torch.Generator().manual_seed(1)))
+
+
+def test_a_class_without_images_is_not_drawn():
+    labels = torch.tensor([0] * 5 + [2] * 3)
+    draws = balanced_draws(labels, torch.Generator().manual_seed(0))
+    assert set(labels[draws].tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize("shares", [(0.4, 0.4), (0.5, 0.3), (0.3, 0.5)])
+def test_every_class_is_in_every_part(shares):
+    for small in range(3, 12):
+        labels = np.repeat([0, 1], [40, small])
+        images = vaeguard.ImageSet("x", np.zeros((len(labels), 1, 8, 8), np.uint8), labels, ("0", "1"), (), "")
+        split = split_normal(images, (0, 1), validation=shares[0], calibration=shares[1], seed=0)
+        for part in (split.training, split.validation, split.calibration):
+            assert set(labels[part]) == {0, 1}
 
 
 def test_an_epoch_has_as_many_draws_as_images_and_as_many_of_each_class(monkeypatch):

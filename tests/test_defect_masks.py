@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,6 +65,24 @@ def test_the_longest_path_that_fits_is_taken_and_never_the_image_itself(tmp_path
     assert mask_path(tmp_path / "parts", str(image)) is None
     (tmp_path / "1.png").write_bytes(b"")
     assert mask_path(tmp_path, str(image)) == tmp_path / "1.png"
+
+
+def test_a_mask_that_would_be_of_two_images_is_refused(parts, tmp_path):
+    (tmp_path / "flat").mkdir()
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "flat" / "7.png")
+    paths = (*parts.paths[:6], "parts/scratch/7.png", "parts/crack/7.png")
+    with pytest.raises(
+        UsageError, match=r"mask of both 'parts/scratch/7\.png' and 'parts/crack/7\.png'; sort the masks"
+    ):
+        find_masks(tmp_path / "flat", replace(parts, paths=paths), parts.labels == 1)
+
+
+def test_all_kinds_of_defects_in_a_mask_count(tmp_path):
+    kinds = np.array([[0, 1], [2, 7]], np.uint8)
+    Image.fromarray(kinds).save(tmp_path / "kinds.png")
+    assert read_mask(tmp_path / "kinds.png", (2, 2)).tolist() == [[False, True], [True, True]]
+    Image.fromarray(kinds * 36).save(tmp_path / "grey.png")
+    assert read_mask(tmp_path / "grey.png", (2, 2)).tolist() == [[False, False], [False, True]]
 
 
 def test_a_damaged_mask_is_named(tmp_path):

@@ -107,8 +107,15 @@ def test_what_cannot_work_is_refused_in_one_sentence(plain, per_class):
         (lambda: per_class.sample(3, class_="0", like=images), "leave out one"),
         (lambda: plain.interpolate(images[:2], 1), "--steps must be at least 2"),
         (lambda: plain.encode(images[:, :, :4]), "the model takes"),
+        (lambda: plain.encode(images[:0]), "the model takes"),
+        (lambda: plain.encode(images.astype(np.float32)), r"must lie in \[0, 1\]"),
+        (lambda: plain.sample(3, like=images.astype(np.float32)), r"must lie in \[0, 1\]"),
+        (lambda: plain.interpolate(images[:3], 4), "3 images are given; a walk has two ends"),
+        (lambda: plain.decode(np.zeros((0, 4), np.float32)), "4 units"),
         (lambda: plain.decode(np.zeros((2, 3), np.float32)), r"4 units: give \(N, 4\)"),
     ]
+    halves = images / 255  # float64, as NumPy divides
+    np.testing.assert_allclose(plain.encode(halves).mean, plain.encode(images).mean, atol=1e-5)
     for call, message in cases:
         with pytest.raises(UsageError, match=message):
             call()

@@ -18,7 +18,8 @@ def balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
     by_class = torch.argsort(labels, stable=True)
     sizes = torch.bincount(labels)
     starts = sizes.cumsum(0) - sizes
-    drawn = torch.randint(len(sizes), labels.shape, generator=generator)
+    present = sizes.nonzero().flatten()
+    drawn = present[torch.randint(len(present), labels.shape, generator=generator)]
     within = torch.rand(labels.shape, generator=generator, dtype=torch.float64) * sizes[drawn]
     return by_class[starts[drawn] + within.long()]
 

@@ -40,11 +40,14 @@ def class_table(
     calibration : int64 (n,)
         The images that rank the score.
     p_values : float32 (n,)
-        Theirs, among themselves: each counts itself, so that the smallest is 2 / (n + 1).
+        Theirs, among themselves: each counts itself, so that the smallest is 2 / (n + 1). What is told is whether it
+        would be flagged by the n - 1 others.
     balance : bool
         Whether the classes were drawn equally often.
     """
     learn, validate = examples
+    among_others = (p_values.astype(np.float64) * (len(p_values) + 1) - 1) / len(p_values)
+    flagged = np.round(among_others, 9) <= DEFAULT_FPR
     targets = learn.labels
     assert targets is not None
     table = []
@@ -62,7 +65,7 @@ def class_table(
                 **means,
                 "neg_elbo": _mean((losses["distortion"] + losses["rate"])[held_out]),
                 "calibration": int(ranked.sum()),
-                "flagged": _mean(p_values[ranked] <= DEFAULT_FPR),
+                "flagged": _mean(flagged[ranked]),
             }
         )
     return table

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Bools = npt.NDArray[np.bool_]
 
+MOST_KINDS = 32
 ENDINGS = ("_mask.png", ".png", "_mask.bmp", ".bmp", "_mask.tif", ".tif", "_mask.tiff", ".tiff")
 
 
@@ -72,6 +73,13 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
         raise UsageError("--masks: the data are vectors, which have no pixels; leave it out")
     rows = np.flatnonzero(anomalous).tolist()
     found = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
+    owners: dict[Path, int] = {}
+    for row, path in found.items():
+        if (other := owners.setdefault(path, row)) != row:
+            raise UsageError(
+                f"--masks: {str(path)!r} would be the mask of both {image_set.paths[other]!r} and"
+                f" {image_set.paths[row]!r}; sort the masks into sub-folders as the images are"
+            )
     if not found:
         example = Path(image_set.paths[rows[0]])
         stem = Path(*example.parts[-2:]).with_suffix("")
@@ -132,6 +140,8 @@ def mask_path(folder: str | Path, image: str) -> Path | None:
 def read_mask(path: Path, size: tuple[int, int]) -> Bools:
     """The mask in a picture, scaled to `size` (H, W): pixels brighter than half of its brightest are defective.
 
+    Where the brightest is below 32 the values are numbers of kinds of defects, and all but 0 are defective.
+
     Raises
     ------
     RefusedError
@@ -142,7 +152,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
     except UnreadableError as error:
         raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}; get it again") from error
     values = np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
-    return scaled_mask(values > values.max() / 2, size)
+    brightest = values.max()
+    return scaled_mask(values > (brightest / 2 if brightest >= MOST_KINDS else 0), size)
 
 
 def scaled_mask(mask: Bools, size: tuple[int, int]) -> Bools:

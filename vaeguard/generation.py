@@ -46,11 +46,12 @@ def encode(graph: InferenceGraph, images: Images) -> Encoding:
     Raises
     ------
     UsageError
-        The model sees patches, so that an image has no latent of its own, or the images have another shape.
+        The model sees patches, so that an image has no latent of its own, or the images have another shape, or there
+        are none.
     """
     _check_whole(graph)
     shape = graph.vae.spec.image_shape
-    if images.ndim != 4 or images.shape[1:] != shape:
+    if images.ndim != 4 or images.shape[1:] != shape or not len(images):
         raise UsageError(
             f"images have the shape {images.shape}, but the model takes (N, {', '.join(map(str, shape or ()))})"
         )
@@ -72,7 +73,7 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
     """
     _check_whole(graph)
     size = graph.vae.spec.latent
-    if latents.ndim != 2 or latents.shape[1] != size:
+    if latents.ndim != 2 or latents.shape[1] != size or not len(latents):
         raise UsageError(f"latents have the shape {latents.shape}, but the model has {size} units: give (N, {size})")
     starts = range(0, len(latents), PART)
     parts = [graph.decode(_on(graph, latents[at : at + PART].astype(np.float32))) for at in starts]

@@ -148,9 +148,12 @@ def evaluate_generative(
     Raises
     ------
     UsageError
-        The model has no likelihood (an autoencoder, patches, vectors), or there is no normal image.
+        The model has no likelihood (an autoencoder, patches, vectors), there is no normal image, or a number is
+        negative.
     """
     started = time.perf_counter()
+    if images < 0 or seed < 0:
+        raise UsageError(f"images is {images} and seed {seed}; give 0 or more for each")
     check_generative(detector)
     chosen, note = unseen(detector.info, image_set)
     chosen = _normal(chosen, detector.info.normal_classes)
@@ -274,7 +277,10 @@ def _prior(detector: TorchDetector, classes: list[str], seed: int) -> Pixels:
     if detector.graph.vae.spec.prior != "per-class":
         return detector.sample(len(classes), seed=seed)
     counts = {name: classes.count(name) for name in dict.fromkeys(classes)}
-    return np.concatenate([detector.sample(count, class_=name, seed=seed) for name, count in counts.items()])
+    parts = [
+        detector.sample(count, class_=name, seed=seed + number) for number, (name, count) in enumerate(counts.items())
+    ]
+    return np.concatenate(parts)
 
 
 def _shown(detector: TorchDetector, some: Pixels, images: Pixels, seed: int) -> dict[str, Pixels]:

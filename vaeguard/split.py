@@ -65,6 +65,8 @@ def split_normal(
     for rows in class_rows:
         shuffled = generator.permutation(rows)
         validate, calibrate = (max(1, round(share * len(rows))) for share in (validation, calibration))
+        if (beyond := validate + calibrate - len(rows) + 1) > 0:  # a small class and large shares
+            calibrate, validate = (calibrate - beyond, validate) if calibrate > beyond else (1, len(rows) - 2)
         if members is not None:
             shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
         for part, some in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vaeguard import generation
-from vaeguard.blocks import BlockDetector, block_rows, filled, is_out_of_memory
+from vaeguard.blocks import BlockDetector, as_images, block_rows, filled, is_out_of_memory
+from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
     from vaeguard.generation import Encoding
@@ -65,7 +66,7 @@ class TorchDetector(BlockDetector):
 
     def encode(self, images: Images) -> Encoding:
         """The posterior of `images`, as `inspect` takes them: its mean and log-variance, see `generation.encode`."""
-        return generation.encode(self.graph, images)
+        return generation.encode(self.graph, as_images(images, self.info))
 
     def decode(self, latents: Floats) -> Floats:
         """The decoder's mean images for latents (N, L): float32 (N, C, H, W), see `generation.decode`."""
@@ -84,6 +85,7 @@ class TorchDetector(BlockDetector):
 
         See `generation.sample_latents`.
         """
+        like = None if like is None else as_images(like, self.info)
         drawn = generation.sample_latents(
             self.graph, count, class_=class_, temperature=temperature, seed=seed, like=like
         )
@@ -94,5 +96,7 @@ class TorchDetector(BlockDetector):
 
         See `generation.interpolate_latents`.
         """
-        first, last = generation.encode(self.graph, ends).mean
+        if len(ends) != 2:
+            raise UsageError(f"{len(ends)} images are given; a walk has two ends, give two images")
+        first, last = self.encode(ends).mean
         return generation.decode(self.graph, generation.interpolate_latents(first, last, steps, spherical=spherical))
