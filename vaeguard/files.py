@@ -6,6 +6,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,9 +111,29 @@ def sweep(path: str | Path) -> None:
         left.unlink(missing_ok=True)
 
 
+def sweep_all(folder: Path, names: Iterable[str]) -> None:
+    """As `sweep`, of all files below `folder` whose names begin with one of `names`, paths relative to it.
+
+    Nothing else is touched, however it is called.
+    """
+    ours = {(path.parent, _short(begin)) for path in map(Path, names) for begin in (path.stem, path.name)}
+    for left in folder.rglob(".*-????????.*"):
+        found = re.fullmatch(r"\.(.+)-[0-9a-f]{8}", left.stem, re.DOTALL)
+        if found and (left.relative_to(folder).parent, found[1].partition(".page-")[0]) in ours:
+            left.unlink(missing_ok=True)
+
+
 def _short(stem: str) -> str:
     """What temporary names take of a name: with more, one that is legal itself might become too long."""
     return stem[:32]
+
+
+def path_from(folder: Path, path: Path) -> str:
+    """How `path` is found from `folder`, so that both can move together."""
+    try:
+        return os.path.relpath(path.resolve(), folder.resolve())
+    except ValueError:  # on another drive
+        return str(path.resolve())
 
 
 def size_and_time(path: str) -> tuple[int, int]:

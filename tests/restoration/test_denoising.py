@@ -242,6 +242,45 @@ def test_several_scans_make_one_tree(scans, start):
             denoise_scans(inputs, target)
 
 
+def test_each_scan_keeps_its_place_whatever_part_of_the_tree_is_given(scans):
+    denoise_scans("scans", "out", device="cpu")
+    before = tree("out")
+    put("scans/box-0/0.png", np.full((40, 40), 90, np.uint8))
+    again = denoise_scans("scans/box-0", "out", device="cpu")
+    assert (again.files, again.pages, again.resumed) == (8, 9, 7)
+    after = tree("out")
+    assert {name for name in after if before[name] != after[name]} == {"box-0/0.png", "box-0/0.png.json", "pages.csv"}
+    put("scans/box-0/0.png", np.full((40, 40), 80, np.uint8))
+    os.chdir("scans/box-0")
+    assert denoise_scans("0.png", "../../out", device="cpu").resumed == 7
+    os.chdir("../..")
+    assert tree("out").keys() == before.keys()
+    assert np.asarray(Image.open("out/box-0/0.png")).max() == 80
+
+
+def test_scans_of_another_folder_never_take_the_place_of_others(scans):
+    denoise_scans("scans/box-0", "out", device="cpu")
+    before = tree("out")
+    for other in ("scans/box-1", "scans", "scans/photo.jpg", ["scans/box-0/0.png", "scans/box-1/1.png"]):
+        with pytest.raises(UsageError, match=r"'out' holds the clean scans of '.*box-0'; choose another folder"):
+            denoise_scans(other, "out", device="cpu")
+    assert tree("out") == before
+    scans.rename(scans.with_name("moved"))  # the earlier folder is gone: these may be the same scans
+    assert denoise_scans("moved/box-0", "out", device="cpu").resumed == 4
+
+
+def test_only_temporary_files_of_its_own_are_swept(scans):
+    denoise_scans("scans", "out", device="cpu")
+    kept = [Path("out/._photo-00000001.jpg"), Path("out/box-0/.notes-20240101.txt"), Path("out/.photo-zzzzzzzz.jpg")]
+    left = [Path("out/.photo.jpg-0123abcd.png"), Path("out/box-0/.two.tif-deadbeef.json"),
+            Path("out/.photo-0123abcd.jpg"), Path("out/box-0/.two.tif.page-2.residual-00000000.png"),
+            Path("out/.report-00000000.html")]  # fmt: skip
+    for path in kept + left:
+        path.write_bytes(b"x")
+    denoise_scans("scans", "out", device="cpu")
+    assert [path.exists() for path in kept + left] == [True] * 3 + [False] * 5
+
+
 def test_files_of_other_kinds_are_counted(scans):
     Path("scans/box-0/plan.JP2").write_bytes(b"a picture of a kind that is not read")
     Path("scans/box-0/plate.jp2").write_bytes(b"another")

@@ -12,11 +12,12 @@ import numpy as np
 
 from vaeguard.devices import cores
 from vaeguard.errors import UnreadableError, UsageError
-from vaeguard.files import size_and_time
+from vaeguard.files import size_and_time, sweep_all
 from vaeguard.jobs import job_folder
 from vaeguard.model_file import load
 from vaeguard.reading.images import read_bytes
 from vaeguard.reading.streams import map_ahead
+from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.records import COLUMNS, TABLE
@@ -157,7 +158,8 @@ def denoise_scans(
     pixels = resumed = 0
     kept: list[str] = []
     with job_folder(target / TABLE, keep=True):
-        _sweep(target)
+        # What killed runs left, also of earlier settings, and of the report.
+        sweep_all(target, [*names, *work.places(names), TABLE, JSON_NAME])
         tasks = work.tasks(names)
         for result in map_ahead(work.file, tasks, jobs=workers, ahead=WAITING * workers):
             rows += result.pages
@@ -249,12 +251,6 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         columns[name] = np.array(columns[name], np.float64)
     columns["page"] = np.array(columns["page"], np.int64)
     write_table(path, columns)
-
-
-def _sweep(target: Path) -> None:
-    """Remove what killed runs left under temporary names."""
-    for path in target.rglob(".*-????????.*"):
-        path.unlink(missing_ok=True)
 
 
 def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, Denoiser] | Detector:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
 from vaeguard.reading.folders import list_images
-from vaeguard.restoration.records import COLUMNS, TABLE
+from vaeguard.restoration.records import COLUMNS, TABLE, others
 from vaeguard.restoration.scans import SCAN_SUFFIXES
 
 if TYPE_CHECKING:
@@ -86,9 +86,28 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
     if not names:
         first = str(inputs[0])
         raise UsageError(f"{first!r} holds nothing but clean scans; give the folder of the scans themselves")
-    others, _ = apart(set(list_images(inputs, ("",))).difference(paths))
-    counts = Counter(Path(name).suffix.lower() for name in sorted(others))
-    return Places(root, target, names, skipped, counts.most_common(), whole=len(inputs) == len(folders) == 1)
+    left, _ = apart(set(list_images(inputs, ("",))).difference(paths))
+    counts = Counter(Path(name).suffix.lower() for name in sorted(left))
+    whole = len(inputs) == len(folders) == 1
+    if (earlier := _earlier_root(target)) and not earlier.samefile(root):
+        # Below it, each scan has its place in the tree already; elsewhere its name may be that of another one.
+        if earlier not in root.resolve().parents:
+            raise UsageError(
+                f"-o {str(target)!r} holds the clean scans of {str(earlier)!r}; choose another folder, or give all"
+                " scans at once"
+            )
+        below = root.resolve().relative_to(earlier)
+        names, root, whole = [str(below / name) for name in names], earlier, False
+    return Places(root, target, names, skipped, counts.most_common(), whole)
+
+
+def _earlier_root(target: Path) -> Path | None:
+    """The folder whose scans are clean in `target`, if it is there and known."""
+    record = next(others(target, frozenset()), None)
+    if record is None or not isinstance(found := record.record.get("root"), str):
+        return None
+    root = (target / found).resolve()
+    return root if root.is_dir() else None
 
 
 def _inputs(scans: Inputs) -> list[Path]:

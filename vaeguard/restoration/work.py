@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
-from vaeguard.files import digest_of, write_bytes, write_text, writing
+from vaeguard.files import digest_of, path_from, write_bytes, write_text, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
@@ -67,7 +67,7 @@ class Work:
     def tasks(self, names: list[str]) -> list[tuple[str, str]]:
         """Each name, and the earlier one that would be written to the same file, if there is one."""
         first: dict[str, str] = {}
-        owners = [first.setdefault(self._place(name), name) for name in names]
+        owners = [first.setdefault(place, name) for place, name in zip(self.places(names), names, strict=True)]
         return [(name, "" if owner == name else owner) for name, owner in zip(names, owners, strict=True)]
 
     def file(self, task: tuple[str, str]) -> Restored:
@@ -97,6 +97,10 @@ class Work:
             reason = "there is not enough memory for it; try --jobs 1"
         earlier = CleanFile(place)
         return Restored(name, size, [], error=reason if earlier.remove() else f"{reason}; {earlier.said()}, and stays")
+
+    def places(self, names: list[str]) -> list[str]:
+        """Where each is written, below the target."""
+        return [self._place(name) for name in names]
 
     def check_place(self, name: str, owner: str) -> None:
         """Refuse a scan for which nothing can be written, `owner` being what `tasks` says of it.
@@ -176,6 +180,7 @@ class Work:
                 path.unlink(missing_ok=True)
             raise
         record = {
+            "root": path_from(self.target, self.root),
             "source": name,
             "source_sha256": before,
             "written": {path.name: digest_of(path) for path in (place, *pictures)},
