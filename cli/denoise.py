@@ -99,7 +99,7 @@ def denoise(
             scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
         )
     say_left_out(done.errors)
-    for note in done.notes:
+    for note in done.notes if as_json or not report else ():  # the report says them, too
         say(note)
     found: dict[str, Any] = {}
     if report:

@@ -322,6 +322,10 @@ def test_pictures_of_a_pdf_that_stay_are_said(scans):
             "1 PDF has pictures that stay as they are" in note and "'bilevel.pdf'" in note for note in done.notes
         )
     assert done.resumed == 1
+    grey.convert("1").save("pdfs/bare.pdf")
+    done = denoise_scans("pdfs", device="cpu")
+    assert done.notes[-1] == "1 PDF is copied, since it has no picture that is restored: 'bare.pdf'"
+    assert vaeguard.write_scan_report(done)["notes"] == list(done.notes)
 
 
 def test_scans_that_would_be_one_file_are_said(scans):

@@ -333,6 +333,41 @@ def test_pictures_of_a_pdf_that_mean_something_else_stay(said, tmp_path):
     assert (tmp_path / "a.pdf").read_bytes() == content
 
 
+def test_values_of_a_pdf_that_are_as_ever_are_restored(tmp_path):
+    check(pdf(pixels(3, height=90, width=80), Decode=[0, 1, 0, 1, 0, 1]), "a.pdf", tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_pdf_that_is_cut_short_is_refused(share, tmp_path):
+    content = picture("PDF", pixels(3, height=90, width=80), save_all=True, append_images=[Image.new("L", (80, 90))])
+    cut = content[: int(share * len(content))]
+    for read in (lambda: list(scan_pages(cut, "c.pdf")), lambda: page_sizes(cut, "c.pdf")):
+        with pytest.raises(UnreadableError, match=r"c\.pdf.*damaged or cut short") as caught:
+            read()
+        assert " at 0x" not in str(caught.value)
+
+
+def test_a_signed_pdf_is_refused(tmp_path):
+    with pikepdf.open(io.BytesIO(pdf(pixels(3, height=90, width=80)))) as plain:
+        plain.Root.AcroForm = pikepdf.Dictionary(SigFlags=3, Fields=[])
+        plain.save(tmp_path / "s.pdf")
+    with pytest.raises(UnreadableError, match=r"s\.pdf.*it is signed"):
+        rewrite((tmp_path / "s.pdf").read_bytes(), "s.pdf", tmp_path / "out.pdf", inverted)
+
+
+def test_pages_of_a_pdf_have_its_own_numbers():
+    blank = Image.new("1", (80, 90))
+    grey = [Image.fromarray(pixels(1, height=90, width=80)) for _ in range(2)]
+    content = picture("PDF", blank, save_all=True, append_images=[grey[0], blank, grey[1]])
+    assert [page.number for page in scan_pages(content, "a.pdf")] == [2, 4]
+    with pikepdf.open(io.BytesIO(content)) as opened:
+        both = opened.pages[1].Resources.XObject
+        both.other = opened.pages[3].Resources.XObject.image
+        file = io.BytesIO()
+        opened.save(file)
+    assert [page.number for page in scan_pages(file.getvalue(), "a.pdf")] == [1, 2]  # two on a page: counted
+
+
 def test_a_protected_pdf_is_refused(tmp_path):
     with pikepdf.open(io.BytesIO(pdf(pixels(3, height=90, width=80)))) as plain:
         for password in ("", "secret"):

@@ -76,6 +76,7 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         "megapixels": summary.megapixels,
         "resumed": summary.resumed,
         "seconds": summary.seconds,
+        "notes": list(summary.notes),
         "actions": dict(actions),
         "look_first": look_first,
         "table": list(rows.values())[: min(ROWS, summary.pages)],

@@ -192,15 +192,17 @@ def _scores(report: Report) -> Verdict:
 def _scans(report: Report) -> Verdict:
     counts = report["actions"]
     look = report["look_first"]
+    notes = tuple(report.get("notes", ()))  # there were none at first
     sentence = (
         f"{report['pages']:,} pages in {report['files']:,} files: {counts.get('restored', 0):,} restored, "
         f"{counts.get('untouched', 0):,} left untouched, {counts.get('reverted', 0):,} put back as they were"
         + (f"; {report['errors']['count']:,} files were left out." if report["errors"]["count"] else ".")
     )
     if not report["pages"]:
-        return Verdict("Nothing could be read" if not report["files"] else "Nothing to restore", sentence, (), "poor")
+        headline = "Nothing could be read" if not report["files"] else "Nothing to restore"
+        return Verdict(headline, sentence, notes, "poor")
     headline = f"{look:,} pages are worth a look first" if look else "Clean, and nothing had to be put back"
-    return Verdict(headline, sentence, (), "fair" if look or report["errors"]["count"] else "good")
+    return Verdict(headline, sentence, notes, "fair" if look or report["errors"]["count"] else "good")
 
 
 def _denoiser(report: Report) -> Verdict:

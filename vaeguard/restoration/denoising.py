@@ -157,6 +157,7 @@ def denoise_scans(
     errors: list[tuple[str, str]] = []
     pixels = resumed = 0
     kept: list[str] = []
+    bare: list[str] = []
     with job_folder(target / TABLE, keep=True):
         # What killed runs left, also of earlier settings, and of the report.
         sweep_all(target, [*names, *work.places(names), TABLE, JSON_NAME])
@@ -167,6 +168,7 @@ def denoise_scans(
             pixels += result.pixels
             resumed += result.resumed
             kept += [repr(result.name)] if result.kept else []
+            bare += [] if result.pages or result.error else [repr(result.name)]
             done += result.size
             if progress:
                 progress(done, total, f"{len(rows):,} pages, {pixels / 1e6:,.1f} MP")
@@ -191,7 +193,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(places, rows, gone, stale, kept)),
+        notes=tuple(_notes(places, rows, gone, stale, kept, bare)),
     )
 
 
@@ -228,7 +230,7 @@ def plan_scans(
         else:
             pages += len(sizes)
             pixels += sum(math.prod(size) for size in sizes)
-    notes = tuple(_notes(places, [], [], [], []))
+    notes = tuple(_notes(places, [], [], [], [], []))
     return ScanPlan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors), notes)
 
 
@@ -291,12 +293,21 @@ def _check_settings(
 
 
 def _notes(
-    places: Places, rows: list[dict[str, Any]], gone: list[str], stale: list[str], kept: list[str]
+    places: Places,
+    rows: list[dict[str, Any]],
+    gone: list[str],
+    stale: list[str],
+    kept: list[str],
+    bare: list[str],
 ) -> Iterator[str]:
     """What a person should know of a run, a sentence each."""
     if kept:
         files = "1 PDF has" if len(kept) == 1 else f"{len(kept)} PDFs have"
-        yield f"{files} pictures that stay as they are, being bilevel, CMYK, indexed or masked: {_some(kept)}"
+        what = "pictures that stay as they are, being bilevel, CMYK, indexed, masked or of another depth than 8 bits"
+        yield f"{files} {what}: {_some(kept)}"
+    if bare:
+        files = "1 PDF is copied, since it has" if len(bare) == 1 else f"{len(bare)} PDFs are copied, since they have"
+        yield f"{files} no picture that is restored: {_some(bare)}"
     if unread := [f"page {row['page']} of {row['path']!r} ({row['note']})" for row in rows if "note" in row]:
         pages = "1 page was" if len(unread) == 1 else f"{len(unread)} pages were"
         yield f"{pages} left as before: {_some(unread)}; to try again, move the clean files away"

@@ -48,7 +48,7 @@ INVERSE_OPPONENT = np.linalg.inv(OPPONENT.astype(np.float64)).astype(np.float32)
 # What tells a document from a photograph: of a page divided by its paper, the shares that are white and ink, and ink
 # against shades; of the paper itself, how bright it is and how even. The model card says what they were chosen on.
 WHITE, SHADE, DARK = 0.9, 0.85, 0.6
-LEAST_WHITE, LEAST_INK, LEAST_INK_TO_SHADE = 0.6, 0.01, 0.5
+LEAST_WHITE, LEAST_INK, LEAST_INK_TO_SHADE = 0.6, 0.01, 1.0
 DARKEST_DOCUMENT, LEAST_EVEN = 0.5, 0.42
 
 # What counts as harm.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -233,7 +234,9 @@ def reading(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Four libraries read here, and their exceptions share nothing.
-        detail = " ".join(str(error).split()) or type(error).__name__
+        # Without the addresses of objects, so that the same file always gives the same sentence.
+        said = re.sub(r"(stream )?<[^<>]* at 0x[0-9a-f]+>:? ?", "", str(error))
+        detail = " ".join(said.split()) or type(error).__name__
         raise UnreadableError(name, f"it is damaged or cut short ({detail}); copy the file again") from error
 
 

@@ -68,7 +68,7 @@ def pdf_pages(content: bytes, name: str) -> Iterator[Page]:
 def pdf_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Height and width of each picture that is restored."""
     with _opened(content, name) as pdf, reading(name):
-        return [(int(picture.Height), int(picture.Width)) for picture, _ in _candidates(pdf, name)]
+        return [(int(picture.Height), int(picture.Width)) for picture, _, _ in _candidates(pdf, name)]
 
 
 def _opened(content: bytes, name: str) -> pikepdf.Pdf:
@@ -81,6 +81,11 @@ def _opened(content: bytes, name: str) -> pikepdf.Pdf:
         raise
     if pdf.is_encrypted:
         raise UnreadableError(name, "it is protected, which a new file would not be; remove the protection first")
+    if pdf.get_warnings():  # the reader guesses then, and pages that it does not find would be lost
+        raise UnreadableError(name, "it is damaged or cut short; copy the file again, or mend it, such as with qpdf")
+    form: Any = pdf.Root.get(Name.AcroForm)
+    if form is not None and int(form.get(Name.SigFlags, 0)) & 1:
+        raise UnreadableError(name, "it is signed, and the signature would not hold; remove the signature first")
     return pdf
 
 
@@ -88,7 +93,10 @@ def _pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, Any]]:
     """The pictures that are restored, as pages and as objects; those that decode to another shape are left out."""
     with reading(name):
         candidates = list(_candidates(pdf, name))
-    for number, (picture, width) in enumerate(candidates, 1):
+    # With one picture a page, as scanners write them, the numbers are those of the pages.
+    pages = [page for _, _, page in candidates]
+    numbers = pages if len(set(pages)) == len(pages) else range(1, len(pages) + 1)
+    for number, (picture, width, _) in zip(numbers, candidates, strict=True):
         with reading(name):
             decoded = pikepdf.PdfImage(picture).as_pil_image()
             # A soft mask, a file of its own, comes back as opacity.
@@ -100,17 +108,17 @@ def _pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, Any]]:
             yield Page(number, pixels, dpi), picture
 
 
-def _candidates(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Any, float]]:
-    """Pictures of 8 bits in a plain grey or RGB space, each once, and the width of their page in points."""
+def _candidates(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Any, float, int]]:
+    """Pictures of 8 bits in a plain grey or RGB space, each once, the width of their page in points and its number."""
     seen = set()
-    for page in pdf.pages:
+    for number, page in enumerate(pdf.pages, 1):
         width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
         for picture in page.get_images().values():
             if picture.objgen not in seen and _is_restored(picture):
                 if int(picture.Height) * int(picture.Width) > MAX_PIXELS:
                     raise UnreadableError(name, f"a picture in it has more than {MAX_PIXELS // 10**6} million pixels")
                 seen.add(picture.objgen)
-                yield picture, width
+                yield picture, width, number
 
 
 def _is_restored(picture: Any) -> bool:
@@ -118,7 +126,9 @@ def _is_restored(picture: Any) -> bool:
     kind = str(space[0]) if isinstance(space, pikepdf.Array) else str(space)
     plain = kind in _SPACES and (kind != "/ICCBased" or int(space[1].N) in (1, 3))
     # Values that are turned round, or that mean transparency, must stay as they are.
-    odd = Name.Decode in picture or isinstance(picture.get(Name.Mask), pikepdf.Array)
+    decode = [float(value) for value in picture.get(Name.Decode, [])]
+    turned = decode != [0.0, 1.0] * (len(decode) // 2)
+    odd = turned or isinstance(picture.get(Name.Mask), pikepdf.Array) or int(picture.get(Name.SMaskInData, 0)) > 0
     matte = Name.SMask in picture and Name.Matte in picture.SMask
     bits = int(picture.get(Name.BitsPerComponent, 0))
     return plain and _large(picture) and bits == 8 and not odd and not matte
