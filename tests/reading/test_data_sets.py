@@ -391,6 +391,18 @@ def test_folders_that_cannot_be_a_data_set(tmp_path):
         open_images("digits", split="valid")
 
 
+def test_a_folder_goes_by_its_own_name_before_that_of_a_link(tmp_path):
+    for name in ("parts/a/deep", "parts/z", "elsewhere/far"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.png").write_bytes(b"x")
+    (tmp_path / "parts/a/deep/link").symlink_to(tmp_path / "parts/z")
+    (tmp_path / "parts/b").symlink_to(tmp_path / "parts/z")
+    (tmp_path / "parts/y").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/far/back").symlink_to(tmp_path / "parts")
+    found = [str(Path(path).relative_to(tmp_path)) for path in list_images([tmp_path / "parts"])]
+    assert found == ["parts/a/deep/1.png", "parts/y/far/1.png", "parts/z/1.png"]
+
+
 def test_link_loops_end(tmp_path):
     png(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "up").symlink_to(tmp_path)

@@ -106,6 +106,30 @@ def test_a_jpeg_becomes_a_png_with_all_it_said(channels, tmp_path):
     assert b"Comment\0hello" in target.read_bytes()
 
 
+@pytest.mark.parametrize("jpeg", [None, 95])
+def test_captions_and_all_comments_of_a_jpeg_are_kept(jpeg, tmp_path):
+    caption = "Äußere Ansicht, 1911".encode()
+    resources = (
+        b"8BIM\x04\x04\0\0" + (len(caption) + 5).to_bytes(4) + b"\x1c\x02\x78" + len(caption).to_bytes(2) + caption
+    )
+    segment = b"Photoshop 3.0\0" + resources + b"\0" * (len(resources) % 2)
+    plain = picture("JPEG", pixels(3), **BESIDE)
+    said = [(b"\xff\xed", segment), (b"\xff\xfe", b"first"), (b"\xff\xfe", "Grüße".encode())]
+    content = plain[:2] + b"".join(mark + (len(data) + 2).to_bytes(2) + data for mark, data in said) + plain[2:]
+    target = check(content, "a.jpg", tmp_path, jpeg=jpeg)
+    (facts,) = facts_of(target.read_bytes(), target.name)
+    assert caption in facts.iptc
+    assert facts == facts_of(content, "a.jpg")[0]
+    with Image.open(target) as after:
+        after.load()
+        if jpeg:
+            assert [data for marker, data in after.applist if marker == "COM"] == [b"first", "Grüße".encode()]
+            assert after.info["photoshop"][0x0404].endswith(caption)
+        else:
+            assert after.info["Comment"] == "Grüße"
+            assert b"Comment\0first" in target.read_bytes()
+
+
 def test_a_jpeg_stays_one_if_asked(tmp_path):
     target = check(picture("JPEG", pixels(3), xmp=XMP, **BESIDE), "a.jpg", tmp_path, jpeg=95)
     assert target.name == "a.jpg"
@@ -238,6 +262,9 @@ def test_one_bit_passes_through(name, tmp_path):
     ],
 )
 def test_what_cannot_be_restored_is_refused(name, content, tmp_path):
+    if name == "a.tif":  # a plan says so as well
+        with pytest.raises(UnreadableError):
+            page_sizes(content, name)
     with pytest.raises(UnreadableError) as found:
         rewrite(content, name, tmp_path / "out", lambda page: page.pixels)
     assert name in str(found.value)

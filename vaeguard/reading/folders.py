@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,21 +115,26 @@ def _classes(folder: Path, names: Sequence[str]) -> list[str]:
 def _walk(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Return the sorted relative paths of the images below a folder, and of sub-folders that cannot be opened.
 
-    Links are followed; each folder is seen once, so that loops end.
+    Links to folders are followed; each folder is seen once, so that loops end, and under its own name where it has one.
     """
     found: list[str] = []
     closed: list[OSError] = []
     seen: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(folder, onerror=closed.append, followlinks=True):
-        identity = _identity(place)
-        if identity in seen:
-            folders.clear()
-            continue
-        seen.add(identity)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = os.path.relpath(place, folder)
-        prefix = "" if inside == "." else inside + os.sep
-        found += [prefix + name for name in files if _is_image(name, suffixes)]
+    waiting = [str(folder)]
+    while waiting:
+        links: list[str] = []
+        for place, folders, files in chain.from_iterable(os.walk(start, onerror=closed.append) for start in waiting):
+            identity = _identity(place)
+            if identity in seen:
+                folders.clear()
+                continue
+            seen.add(identity)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            inside = os.path.relpath(place, folder)
+            prefix = "" if inside == "." else inside + os.sep
+            found += [prefix + name for name in files if _is_image(name, suffixes)]
+            links += [path for name in folders if os.path.islink(path := os.path.join(place, name))]  # noqa: PTH114, PTH118
+        waiting = links
     return sorted(found + [os.path.relpath(error.filename, folder) for error in closed])
 
 

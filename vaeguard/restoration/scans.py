@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 from vaeguard.reading.images import SUFFIXES, open_picture
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
-    from PIL.ImageFile import ImageFile
 
     Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -58,6 +58,8 @@ _KNOWN = (
     b"cLLI",
 )
 """Chunks that PNG forbids to copy unless one knows what they mean."""
+_PHOTOSHOP, _PROFILE = b"Photoshop 3.0\0", b"Raw profile type 8bim"
+"""What begins the resources that hold IPTC's captions: in a JPEG, and in a PNG."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class PageFacts:
     icc: bytes | None = None
     exif: tuple[tuple[Any, str], ...] = ()
     xmp: bytes | None = None
+    iptc: bytes = b""
 
 
 def written_name(name: str, *, jpeg: int | None) -> str:
@@ -201,7 +204,8 @@ def facts_of(content: bytes, name: str) -> list[PageFacts]:
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
             transparent = any(kind == b"tRNS" for kind, _ in _chunks(content))
             channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
-            facts = replace(facts, bits=max(8, bits) if colour == 3 or bits > 1 else 1, channels=channels)
+            depth = max(8, bits) if colour == 3 or bits > 1 else 1
+            facts = replace(facts, bits=depth, channels=channels, iptc=_profile_in(content))
     return [facts]
 
 
@@ -218,9 +222,9 @@ def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
 
         return pdf_sizes(content, name)
     if Path(name).suffix.lower() in TIFF_SUFFIXES:
-        from vaeguard.restoration.scans_tiff import tiff_facts
+        from vaeguard.restoration.scans_tiff import tiff_sizes
 
-        return [facts.size for facts in tiff_facts(content, name)]
+        return tiff_sizes(content, name)
     image = open_picture(content, name, load=False)
     return [(image.height, image.width)]
 
@@ -318,7 +322,7 @@ def _rewrite_picture(
 
 def _save(restored: Pixels, image: ImageFile, target: Path, jpeg: int | None) -> None:
     """JPEG, WEBP or BMP with what the opened file says beside its pixels."""
-    said = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi", "comment") if image.info.get(key)}
+    said = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi") if image.info.get(key)}
     how: dict[str, Any] = {}
     if image.format == "JPEG":
         how = {"quality": jpeg, "subsampling": 0}
@@ -326,7 +330,19 @@ def _save(restored: Pixels, image: ImageFile, target: Path, jpeg: int | None) ->
         how = {"lossless": True, "exact": True}
     file = io.BytesIO()
     Image.fromarray(restored).save(file, format=image.format, **{**said, **how})
-    target.write_bytes(file.getvalue())
+    target.write_bytes(_with_segments(file.getvalue(), image))
+
+
+def _with_segments(plain: bytes, image: ImageFile) -> bytes:
+    """A JPEG with the captions and comments of `image`, behind the segments that begin it."""
+    kept = {"APP13": b"\xff\xed", "COM": b"\xff\xfe"}
+    more = [(kept[marker], data) for marker, data in getattr(image, "applist", []) if marker in kept]
+    if image.format != "JPEG" or not more:
+        return plain
+    at = 2
+    while plain[at : at + 2] in (b"\xff\xe0", b"\xff\xe1", b"\xff\xe2"):
+        at += 2 + int.from_bytes(plain[at + 2 : at + 4])
+    return plain[:at] + b"".join(mark + (len(data) + 2).to_bytes(2) + data for mark, data in more) + plain[at:]
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -350,9 +366,39 @@ def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     if xmp := info.get("xmp"):
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
-    if comment := info.get("comment"):
-        chunks.append((b"tEXt", b"Comment\0" + comment))
+    if profile := _iptc(image):
+        said = b"\n8bim\n%8d\n%s\n" % (len(profile), profile.hex().encode())
+        chunks.append((b"zTXt", _PROFILE + b"\0\0" + zlib.compress(said)))
+    for comment in (data for marker, data in getattr(image, "applist", []) if marker == "COM"):
+        # A tEXt is Latin-1, an iTXt UTF-8.
+        as_utf8 = not comment.isascii() and _is_utf8(comment)
+        chunks.append((b"iTXt", b"Comment\0\0\0\0\0" + comment) if as_utf8 else (b"tEXt", b"Comment\0" + comment))
     return chunks
+
+
+def _iptc(image: ImageFile) -> bytes:
+    """The Photoshop resources of a JPEG, of which one holds the caption and keywords of IPTC."""
+    segments = [data for marker, data in getattr(image, "applist", []) if marker == "APP13"]
+    return b"".join(data.removeprefix(_PHOTOSHOP) for data in segments if data.startswith(_PHOTOSHOP))
+
+
+def _profile_in(content: bytes) -> bytes:
+    """The same of a PNG, where ImageMagick and ExifTool look for it."""
+    for kind, data in _chunks(content):
+        if kind == b"zTXt" and data.startswith(_PROFILE + b"\0\0"):
+            try:
+                return bytes.fromhex(zlib.decompress(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
+            except (ValueError, LookupError, zlib.error):  # written by others, and kept as it is
+                return data
+    return b""
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _picture_facts(image: ImageFile) -> PageFacts:
@@ -370,6 +416,7 @@ def _picture_facts(image: ImageFile) -> PageFacts:
         icc=image.info.get("icc_profile"),
         exif=tuple(sorted(listed, key=str)),
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        iptc=_iptc(image) if isinstance(image, ImageFile) else b"",
     )
 
 

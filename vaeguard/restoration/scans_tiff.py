@@ -65,6 +65,15 @@ def tiff_facts(content: bytes, name: str) -> list[PageFacts]:
         return [_facts(page, inner) for page, inner in zip(pages, _inner_tags(content, pages), strict=True)]
 
 
+def tiff_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+    """Height and width of each page, of pages that are restored."""
+    with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        pages = _held(tiff)
+        for page in pages:
+            _check(page, name)
+        return [(page.imagelength, page.imagewidth) for page in pages]
+
+
 def _held(tiff: tifffile.TiffFile) -> list[Any]:
     """All pages; tifffile gives those that it finds, and no error where the chain of pages breaks off."""
     pages = list(tiff.pages)
@@ -110,8 +119,8 @@ def _channels(page: Any) -> int:
     return 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else int(page.samplesperpixel)
 
 
-def _read(page: Any, name: str) -> Any:
-    """The pixels of a page as they are to be seen: grey, RGB, with opacity; bool for one bit."""
+def _check(page: Any, name: str) -> None:
+    """Refuse pages of a kind that is not restored, by their tags alone."""
     if page.bitspersample not in (1, 8, 16) or page.dtype is None or page.dtype.kind not in "ub":
         raise UnreadableError(name, f"its pixels have {page.bitspersample} bits or are no whole numbers; convert it")
     if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
@@ -122,13 +131,20 @@ def _read(page: Any, name: str) -> Any:
         raise UnreadableError(name, "it has smaller or other pictures inside its pages (SubIFDs); save it without them")
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels")
+    if page.bitspersample > 1 and (_channels(page) > 4 or page.imagedepth > 1):
+        raise UnreadableError(name, f"a page has {_channels(page)} channels; give pages of 1 to 4")
+
+
+def _read(page: Any, name: str) -> Any:
+    """The pixels of a page as they are to be seen: grey, RGB, with opacity; bool for one bit."""
+    _check(page, name)
     pixels = page.asarray()
+    if page.bitspersample == 1:
+        return pixels.astype(np.bool_)
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         pixels = (page.colormap[:, pixels] >> 8).astype(np.uint8).transpose(1, 2, 0)
-    if page.bitspersample == 1:
-        return pixels.astype(np.bool_)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
         raise UnreadableError(name, f"a page has the shape {pixels.shape}; give pages of 1 to 4 channels")
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
