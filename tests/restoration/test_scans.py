@@ -8,7 +8,7 @@ import numpy as np
 import pikepdf
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from vaeguard import RefusedError, UnreadableError
 from vaeguard.restoration.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
@@ -372,6 +372,30 @@ def test_a_pdf_that_is_cut_short_is_refused(share, tmp_path):
         with pytest.raises(UnreadableError, match=r"c\.pdf.*damaged or cut short") as caught:
             read()
         assert " at 0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_pages_know_how_they_are_seen_upright(kind, turned):
+    said = Image.Exif()
+    said[274] = turned
+    flat = Image.new("L", (48, 32), 60)
+    flat.paste(220, (0, 0, 16, 8))
+    content = picture(kind, flat, exif=said)
+    (page,) = scan_pages(content, f"a.{kind.lower()}")
+    with Image.open(io.BytesIO(content)) as opened:
+        seen = np.asarray(ImageOps.exif_transpose(opened))
+    np.testing.assert_allclose(page.upright(page.pixels).astype(float), seen.astype(float), atol=3)
+
+
+def test_a_turned_page_of_a_pdf_is_seen_upright():
+    image = pixels(1, height=90, width=80)
+    with pikepdf.open(io.BytesIO(pdf(image[..., 0] if image.ndim == 3 else image))) as opened:
+        opened.pages[0].Rotate = 90
+        file = io.BytesIO()
+        opened.save(file)
+    (page,) = scan_pages(file.getvalue(), "a.pdf")
+    np.testing.assert_array_equal(page.upright(page.pixels), np.rot90(page.pixels, -1))
 
 
 def test_a_signed_pdf_is_refused(tmp_path):

@@ -38,6 +38,8 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 PNG_LEVEL = 3
 """Of compression: the next levels take twice the time for a few percent."""
 METRES_PER_INCH = 0.0254
+ORIENTATION = 274
+"""The tag of EXIF and TIFF."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _OF_THE_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _OF_OTHER_CHANNELS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
@@ -58,6 +60,16 @@ _KNOWN = (
     b"cLLI",
 )
 """Chunks that PNG forbids to copy unless one knows what they mean."""
+_UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: np.fliplr(np.rot90(pixels, -1)),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.fliplr(np.rot90(pixels)),
+    8: np.rot90,
+}
+"""By the orientation of EXIF."""
 _PHOTOSHOP, _PROFILE = b"Photoshop 3.0\0", b"Raw profile type 8bim"
 """What begins the resources that hold IPTC's captions: in a JPEG, and in a PNG."""
 
@@ -74,11 +86,19 @@ class Page:
         uint8, uint16 or bool, shape (H, W) or (H, W, C).
     dpi : float or None
         Pixels per inch, if the file says it.
+    orientation : int
+        How it is to be turned to be seen upright, 1 to 8 as in EXIF; 1 not at all.
     """
 
     number: int
     pixels: Pixels
     dpi: float | None
+    orientation: int = 1
+
+    def upright(self, pixels: Pixels) -> Pixels:
+        """`pixels` of this page as they are to be seen."""
+        turn = _UPRIGHT.get(self.orientation)
+        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 @dataclass(frozen=True)
@@ -300,7 +320,7 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
         pixels = np.asarray(image)
     else:
         pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    return Page(1, pixels, _dpi(image)), image, chunks
+    return Page(1, pixels, _dpi(image), int(image.getexif().get(ORIENTATION, 1))), image, chunks
 
 
 def _rewrite_picture(

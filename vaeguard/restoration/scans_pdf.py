@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LEAST_SIDE = 64
 """Pictures with fewer pixels a side are ornaments."""
 POINTS_PER_INCH = 72
+_TURNED = {90: 6, 180: 3, 270: 8}
+"""Degrees clockwise of a page as the orientation of EXIF."""
 _SPACES = ("/DeviceGray", "/DeviceRGB", "/CalGray", "/CalRGB", "/ICCBased")
 
 
@@ -68,7 +70,7 @@ def pdf_pages(content: bytes, name: str) -> Iterator[Page]:
 def pdf_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Height and width of each picture that is restored."""
     with _opened(content, name) as pdf, reading(name):
-        return [(int(picture.Height), int(picture.Width)) for picture, _, _ in _candidates(pdf, name)]
+        return [(int(picture.Height), int(picture.Width)) for picture, *_ in _candidates(pdf, name)]
 
 
 def _opened(content: bytes, name: str) -> pikepdf.Pdf:
@@ -94,9 +96,9 @@ def _pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, Any]]:
     with reading(name):
         candidates = list(_candidates(pdf, name))
     # With one picture a page, as scanners write them, the numbers are those of the pages.
-    pages = [page for _, _, page in candidates]
+    pages = [number for _, _, number, _ in candidates]
     numbers = pages if len(set(pages)) == len(pages) else range(1, len(pages) + 1)
-    for number, (picture, width, _) in zip(numbers, candidates, strict=True):
+    for number, (picture, width, _, turned) in zip(numbers, candidates, strict=True):
         with reading(name):
             decoded = pikepdf.PdfImage(picture).as_pil_image()
             # A soft mask, a file of its own, comes back as opacity.
@@ -105,11 +107,11 @@ def _pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, Any]]:
             wanted = (int(picture.Height), int(picture.Width))
         if colours in ("L", "RGB") and pixels.shape[:2] == wanted:
             dpi = pixels.shape[1] * POINTS_PER_INCH / width if width > 0 else None
-            yield Page(number, pixels, dpi), picture
+            yield Page(number, pixels, dpi, _TURNED.get(turned, 1)), picture
 
 
-def _candidates(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Any, float, int]]:
-    """Pictures of 8 bits in a plain grey or RGB space, each once, the width of their page in points and its number."""
+def _candidates(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Any, float, int, int]]:
+    """Pictures of 8 bits in a plain grey or RGB space, each once; of its page the width in points, number and turn."""
     seen = set()
     for number, page in enumerate(pdf.pages, 1):
         width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
@@ -118,7 +120,7 @@ def _candidates(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Any, float, int]]
                 if int(picture.Height) * int(picture.Width) > MAX_PIXELS:
                     raise UnreadableError(name, f"a picture in it has more than {MAX_PIXELS // 10**6} million pixels")
                 seen.add(picture.objgen)
-                yield picture, width, number
+                yield picture, width, number, int(page.get(Name.Rotate, 0)) % 360
 
 
 def _is_restored(picture: Any) -> bool:

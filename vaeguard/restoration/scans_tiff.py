@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.reading.images import MAX_PIXELS
-from vaeguard.restoration.scans import Page, PageFacts, reading
+from vaeguard.restoration.scans import ORIENTATION, Page, PageFacts, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +94,7 @@ def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
     for number, page in enumerate(held, 1):
         with reading(name):
             pixels = _turned(_read(page, name), page)
-        yield Page(number, pixels, _dpi(page)), page
+        yield Page(number, pixels, _dpi(page), int(page.tags.valueof(ORIENTATION, default=1))), page
 
 
 def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:

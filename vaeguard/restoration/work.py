@@ -211,7 +211,7 @@ def _harm(page: Page, clean: Pixels) -> dict[str, str] | None:
         Tesseract is missing.
     """
     try:
-        return {} if words_lost(page.pixels, clean, page.dpi) else None
+        return {} if words_lost(page.upright(page.pixels), page.upright(clean), page.dpi) else None
     except UsageError:
         raise
     except VaeguardError as error:
