@@ -105,7 +105,7 @@ def denoise(
     if report:
         found = write_scan_report(done, jpeg=jpeg, command=command_line())
     else:
-        remove_report(f"{output}/report.json")
+        remove_report(f"{output}/report.json", "scans")
     if as_json:
         print_json(done.to_dict())
     else:

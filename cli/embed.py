@@ -41,7 +41,7 @@ def embed(
     images = open_images_for(data, detector, data_dir, split=split, download=download)
     columns = embeddings(detector, images)
     write_table(output, columns)
-    remove_report(f"{output}.report.json")  # of an earlier table
+    remove_report(f"{output}.report.json", "embedding")  # of an earlier table
     page = write_embedding_report(output, images, columns, plot, command=command_line()) if plot else None
     if as_json:
         print_json({"output": output, "images": len(images), "columns": list(columns), "report": page and str(page),

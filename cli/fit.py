@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def fit(
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")
     depth, height, width = images.images.shape[1:]
     say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{depth}; run folder: {run}")
+    if normal_classes is None and len(images.class_names) > 1:
+        first = images.class_names[0]
+        say(f"normal classes: all {len(images.class_names)}; --normal-classes {first} would leave the others out")
     started = time.monotonic()
     with warnings_on_stderr(), no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
@@ -134,7 +138,7 @@ def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> 
     if "valid_class_accuracy" in best:
         line += f", class accuracy {best['valid_class_accuracy']:.3f}"
     click.echo(line)
-    click.echo(f"calibrated on {split['calibration']} more; next: vaeguard score IMAGES -m {run}")
+    click.echo(f"calibrated on {split['calibration']} more; next: vaeguard score IMAGES -m {shlex.quote(str(run))}")
     for sentence in read_report(run)["advice"]:
         say(f"advice: {sentence}")
     click.echo(f"how it went -> {run / 'report.html'}")

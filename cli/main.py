@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from importlib.metadata import version
@@ -80,6 +81,7 @@ def main() -> None:
     """Run the command line; exit codes are those of `vaeguard.errors`, 130 when interrupted."""
     # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _print_anything()
     try:
         code = vaeguard.main(standalone_mode=False)
     except VaeguardError as error:
@@ -100,6 +102,13 @@ def main() -> None:
             raise
         code = _complain(f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_anything() -> None:
+    """Let letters that a terminal or a pipe cannot encode be spelt in another way, instead of ending the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _complain(message: str, code: int) -> int:

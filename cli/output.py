@@ -75,15 +75,18 @@ def progress_bar(what: str) -> Iterator[Callable[..., None]]:
 
 
 def _lines(what: str) -> Callable[..., None]:
-    started = said = time.monotonic()
+    said = time.monotonic()
+    first: tuple[float, int] | None = None
 
     def update(done: int, total: int, text: str = "") -> None:
-        nonlocal said
+        nonlocal said, first
         now = time.monotonic()
+        # From the first step on: before it lie imports, and what an earlier run has done.
+        started, before = first = first or (now, done)
         if now - said >= 10 and done:
             said = now
-            left = (now - started) * (total - done) / done
-            say(f"{what} {done}/{total} {text}".strip() + f" ({left:.0f} s left)")
+            left = f" ({(now - started) * (total - done) / (done - before):.0f} s left)" if done > before else ""
+            say(f"{what} {done}/{total} {text}".strip() + left)
 
     return update
 

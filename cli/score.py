@@ -42,11 +42,21 @@ def score(
 
     A job that was interrupted goes on where it stopped when the same command is given again.
     """
-    from vaeguard import check_apart, load, read_list, remove_report, score_files, watch_files, write_score_report
+    from vaeguard import (
+        check_apart,
+        check_place,
+        load,
+        read_list,
+        remove_report,
+        score_files,
+        watch_files,
+        write_score_report,
+    )
 
     _check(images, files_from, output, heatmaps, watch=watch, as_json=as_json)
     listed = read_list(files_from) if files_from else []
     check_apart(output, [files_from] if files_from else [])
+    check_place(f"{output}.report.json", "scores")
     model = find_model(model)
     detector = load(model, device, threads=1)
     options: dict[str, Any] = {"fpr": fpr, "jobs": jobs, "heatmaps": heatmaps}
@@ -60,7 +70,7 @@ def score(
     if report:
         found = write_score_report(summary, detector, images, listed=listed, model=model, command=command_line())
     else:
-        remove_report(f"{output}.report.json")
+        remove_report(f"{output}.report.json", "scores")
     if as_json:
         print_json({**summary.to_dict(), **({"drift": found["drift"]} if found else {})})
     else:
@@ -75,13 +85,18 @@ def _check(
     images: tuple[str, ...], files_from: str | None, output: str, heatmaps: str | None, *, watch: bool, as_json: bool
 ) -> None:
     """Refuse options that do not go together, before any work."""
-    from vaeguard import UsageError
+    from vaeguard import UsageError, drawn_before
 
     if not images and not files_from:
         raise UsageError("IMAGES is missing; name image files, folders, a glob or --files-from")
     if watch and (files_from or as_json or typed("report")):
         raise UsageError("--watch goes with folders and globs; leave out --files-from, --json and --report")
-    if heatmaps and not watch and not Path(f"{output}.job").exists() and any(Path(heatmaps).glob("*")):
+    if (
+        heatmaps
+        and not watch
+        and drawn_before(output) != str(Path(heatmaps).resolve())
+        and any(Path(heatmaps).glob("*"))
+    ):
         raise UsageError(f"--heatmaps {heatmaps!r} is not empty, and old pictures would stay in it; name another")
 
 

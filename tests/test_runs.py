@@ -22,6 +22,17 @@ def test_a_folder_of_other_files_is_no_run(tmp_path):
         prepare_run(tmp_path / "new", resume=False)
 
 
+def test_a_fit_that_did_not_come_to_write_all_can_go_on(tmp_path):
+    for name in ("checkpoint.safetensors", "model.safetensors", "history.csv"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match="go on with --resume"):
+        prepare_run(tmp_path, resume=False)
+    prepare_run(tmp_path, resume=True)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.raises(UsageError, match="holds a finished model"):
+        prepare_run(tmp_path, resume=True)
+
+
 def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):
     inside, elsewhere = tmp_path / "runs" / "a", tmp_path / "b"
     for run in (inside, elsewhere):

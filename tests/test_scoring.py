@@ -16,7 +16,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.reading.image_set import ImageSet
 from vaeguard.scoring import flag, fpr_note, heatmap_path, score_files, score_set
-from vaeguard.tables import read_table
+from vaeguard.tables import columns_of, read_table, write_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,6 +121,28 @@ def test_no_table_is_written_over_the_images_that_it_tells_of(tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"frames\.parquet' is one of the inputs"):
         score_files(FakeDetector(), [tmp_path / "frames.parquet"], tmp_path / "a.csv" / ".." / "frames.parquet")
     assert (tmp_path / "frames.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None:
+    with Image.new("L", (8, 8), 9) as image:
+        image.save(tmp_path / "one.png")
+    table = tmp_path / f"s{suffix}"
+    score_files(FakeDetector(), [tmp_path / "one.png"], table)
+    score_files(FakeDetector(), [tmp_path / "one.png"], table)
+    own = {name: read_table(table)[name].tolist() for name in columns_of(table)}
+    for columns in ({**own, "class": ["good"]}, {"path": ["a"], "z0": np.ones(1)}, {"part": ["7"], "operator": ["me"]}):
+        write_table(
+            table, {name: cells if isinstance(cells[0], str) else np.array(cells) for name, cells in columns.items()}
+        )
+        before = table.read_bytes()
+        with pytest.raises(UsageError, match="no table of a batch of scores, and would be lost"):
+            score_files(FakeDetector(), [tmp_path / "one.png"], table)
+        assert table.read_bytes() == before
+    table.unlink()
+    table.mkdir()
+    with pytest.raises(UsageError, match="is a folder; name a table in it"):
+        score_files(FakeDetector(), [tmp_path / "one.png"], table)
 
 
 def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,13 +65,28 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
     with pytest.raises(UsageError, match="choose another table"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
-    score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
-    with pytest.raises(UsageError, match="choose another table"):
-        watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
+    with pytest.raises(UsageError, match="is the table of a watch; go on with --watch"):
+        score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
     with pytest.raises(UsageError, match="--fpr"):
         watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
     with pytest.raises(UsageError, match="lies among the images"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "u.csv", rounds=1, heatmaps=tmp_path / "seen")
+
+
+def test_an_image_that_is_overwritten_is_scored_again(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    put(folder, "cam.png", age=60)
+    put(folder, "other.png", age=60)
+
+    def overwrite(summary):
+        if summary.images == 2:
+            put(folder, "cam.png", age=20)
+
+    watch_files(FakeDetector(), [folder], table, rounds=3, report=overwrite)
+    assert [Path(path).name for path in read_table(table)["path"]] == ["cam.png", "other.png", "cam.png"]
+    watch_files(FakeDetector(), [folder], table, rounds=2)  # what lies there when it goes on was scored
+    assert len(read_table(table)) == 3
 
 
 def test_odd_names_and_containers_are_not_scored_again(tmp_path):

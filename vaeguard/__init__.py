@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.undoing import default_originals, undo_scans, undone
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
     from vaeguard.sample_quality import SampleJudge, frechet_distance
-    from vaeguard.scoring import ScoreSummary, fpr_note, score_files, score_set
+    from vaeguard.scoring import ScoreSummary, drawn_before, fpr_note, score_files, score_set
     from vaeguard.spec import (
         BOUND_IMAGES,
         DEFAULT_FPR,
@@ -190,7 +190,7 @@ _HOMES = {
     "restoration.undoing": ("default_originals", "undo_scans", "undone"),
     "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
     "sample_quality": ("SampleJudge", "frechet_distance"),
-    "scoring": ("ScoreSummary", "fpr_note", "score_files", "score_set"),
+    "scoring": ("ScoreSummary", "drawn_before", "fpr_note", "score_files", "score_set"),
     "spec": (
         "BOUND_IMAGES",
         "DEFAULT_FPR",
@@ -283,6 +283,7 @@ __all__ = [
     "denoiser_source",
     "draw_grid",
     "draw_reconstructions",
+    "drawn_before",
     "embeddings",
     "environment",
     "evaluate",

@@ -90,7 +90,8 @@ def _unbalanced(record: Mapping[str, Any]) -> str:
     least, most = by_size[0], by_size[-1]
     return (
         f"unbalanced classes: {most['name']} has {most['training']} training images and {least['name']} has"
-        f" {least['training']}; if both matter alike, try --balance, which draws every class equally often"
+        f" {least['training']}; if both are normal and matter alike, try --balance, which draws every class equally"
+        " often; if one is a fault, leave it out with --normal-classes"
     )
 
 

@@ -87,14 +87,16 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
     from vaeguard.reporting.report_file import JSON_NAME, check_place
 
     check_place(run / JSON_NAME, kind)
-    if (run / MODEL_NAME).exists():
+    # The checkpoint goes last: beside it, a model is one of a fit that did not come to write all.
+    begun = (run / CHECKPOINT_NAME).exists()
+    if (run / MODEL_NAME).exists() and not begun:
         raise UsageError(f"{str(run)!r} holds a finished model; choose another folder with -o, or delete this one")
-    if (run / CHECKPOINT_NAME).exists() and not resume:
+    if begun and not resume:
         raise UsageError(
             f"{str(run)!r} holds an interrupted fit; go on with --resume, or choose another folder with -o"
         )
     held = next(run.glob("[!.]*"), None)
-    if held and not any((run / name).exists() for name in (CHECKPOINT_NAME, JSON_NAME)):
+    if held and not begun and not (run / JSON_NAME).exists():
         raise UsageError(
             f"{str(run)!r} holds other files, such as {held.name!r}; choose a new or an empty folder with -o"
         )
@@ -226,7 +228,7 @@ def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RefusedError(f"{str(path / IMAGES_NAME)!r} is damaged ({error}); delete it") from error
+        raise RefusedError(f"{str(path / IMAGES_NAME)!r} is damaged; delete it") from error
     return images
 
 

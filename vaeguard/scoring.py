@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.files import check_apart
+from vaeguard.files import check_apart, write_text
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.pictures import draw_reconstructions
@@ -24,7 +24,7 @@ from vaeguard.reading.images import ImageRule
 from vaeguard.reading.inputs import find_sources, read
 from vaeguard.reading.streams import map_ahead
 from vaeguard.spec import DEFAULT_FPR, check_fpr
-from vaeguard.tables import check_table_path, open_table, write_errors
+from vaeguard.tables import check_table_path, columns_of, open_table, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
 LONGEST_NAME = 200
+FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
+HEATMAPS_NAME = "heatmaps.txt"
+"""In the folder of a job: where it draws."""
 SHARD_FORMAT = 3
 """Raised when the same settings come to mean other rows."""
 
@@ -111,7 +114,7 @@ def score_files(
         Image files, folders of them, globs; `.npy`, `.npz` and IDX files of images; tar archives of image files;
         Parquet files with a column of them.
     output : path
-        The table; a previous one is replaced once the new one is whole.
+        The table; a previous one of scores is replaced once the new one is whole.
     listed : paths
         More image files. Here a missing one is an unreadable input, in `inputs` it is an error.
     fpr : float
@@ -128,8 +131,8 @@ def score_files(
     Raises
     ------
     UsageError
-        `fpr` or the suffix of `output` cannot work, heatmaps are asked of a model of vectors, `output` is one of the
-        inputs, or these name no image or none that the model takes.
+        `fpr` or the suffix of `output` cannot work, what is there is no table of scores, heatmaps are asked of a model
+        of vectors, `output` is one of the inputs, or these name no image or none that the model takes.
     VaeguardError
         The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
@@ -143,11 +146,14 @@ def score_files(
         check_heatmaps(heatmaps, inputs)
     sources = find_sources(inputs, listed, vectors=detector.info.vectors)
     check_apart(output, (source.path for source in sources))
+    _check_replaced(Path(output))
     values = math.prod(detector.info.image_shape)
     pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
     # Pictures are drawn before their shard is finished: the folder says whose they are.
     with job_folder(output, keep=bool(heatmaps)) as folder:
+        if heatmaps:
+            write_text(folder / HEATMAPS_NAME, str(Path(heatmaps).resolve()))
         work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
         try:
             shards = work.run(pieces, progress)
@@ -159,8 +165,6 @@ def score_files(
                 table.append_table(shard.table, shard.images)
         errors = tuple(error for shard in shards for error in shard.errors)
         write_errors(f"{output}.errors.csv", errors)
-        # What `watch_files` would take for a table of its own that it may go on with.
-        Path(f"{output}.watch.json").unlink(missing_ok=True)
     return ScoreSummary(
         images=sum(shard.images for shard in shards),
         anomalies=sum(shard.anomalies for shard in shards),
@@ -171,6 +175,27 @@ def score_files(
         resumed=work.resumed,
         note=fpr_note(detector.info, fpr),
     )
+
+
+def drawn_before(output: str | Path) -> str | None:
+    """The folder of heatmaps that an interrupted job of the table `output` was drawing into."""
+    try:
+        return Path(f"{output}.job", HEATMAPS_NAME).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def _check_replaced(output: Path) -> None:
+    """Refuse to replace what is no table of a batch of scores, and may be hard to get back."""
+    if output.is_dir():
+        raise UsageError(f"-o {str(output)!r} is a folder; name a table in it, such as {str(output / 'scores.csv')!r}")
+    if not output.exists():
+        return
+    if Path(f"{output}.watch.json").exists():
+        raise UsageError(f"-o {str(output)!r} is the table of a watch; go on with --watch, or name another")
+    columns = columns_of(output)
+    if output.stat().st_size and (columns[: len(FIRST_COLUMNS)] != list(FIRST_COLUMNS) or "class" in columns):
+        raise UsageError(f"-o {str(output)!r} is no table of a batch of scores, and would be lost; name another")
 
 
 @dataclass

@@ -254,6 +254,20 @@ def _chunk_column(name: str, cells: list[Any], suffix: str) -> Any:
     return list(map(_from_csv_text, cells)) if suffix == ".csv" else cells
 
 
+def columns_of(path: str | Path) -> list[str]:
+    """Names of the columns of a table, whoever wrote it; none where it is empty or no table."""
+    path, suffix = Path(path), _suffix(path)
+    try:
+        if suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path).names)
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), []) if suffix == ".csv" else list(json.loads(file.readline()))
+    except (OSError, ValueError, TypeError, csv.Error):  # Arrow's errors are of these
+        return []
+
+
 def check_table_path(path: str | Path) -> None:
     """Refuse a path whose suffix is no table's, before any work is done.
 

@@ -41,7 +41,8 @@ def watch_files(
     """Score the images of folders and globs, and then every one that appears, into one growing table.
 
     Rows are in the order in which images came, sorted among those that came together; whenever there are new ones, the
-    table is replaced by a whole one. Containers are not watched. A file is read once it has not changed for a second.
+    table is replaced by a whole one. Containers are not watched. A file is read once it has not changed for a second;
+    one that is overwritten while it is watched is scored again, in a row of its own.
     A later watch of the same table goes on with it, if model and rate are the same, which `<output>.watch.json` tells.
     An image that could not be read is tried again when it changes.
 
@@ -74,19 +75,24 @@ def watch_files(
         check_heatmaps(options["heatmaps"], inputs)
     output = Path(output)
     with job_folder(output) as folder:
-        done = _done(output, _settings(detector, options))
-        failed: dict[str, tuple[int, int]] = {}
+        listed = _done(output, _settings(detector, options))
+        rows, done, failed = len(listed), set(listed), dict[str, tuple[int, int]]()
+        known: dict[str, tuple[int, int]] = {}
+        """How files were when they were scored, or when they were first met again."""
         part = folder / f"part{output.suffix}"
         while rounds is None or rounds > 0:
             fresh = [
                 path
                 for path in _settled(inputs)
-                if valid_text(path) not in done and failed.get(path) != size_and_time(path)
+                if failed.get(path) != (now := size_and_time(path))
+                and (valid_text(path) not in done or known.setdefault(path, now) != now)
             ]
             if fresh:
+                known |= {path: size_and_time(path) for path in fresh}
                 summary = score_files(detector, (), part, listed=fresh, **options)
                 if summary.images:
-                    _append(output, len(done), part, summary.images, detector)
+                    _append(output, rows, part, summary.images, detector)
+                rows += summary.images
                 unread = dict(summary.errors)
                 done.update(valid_text(path) for path in fresh if path not in unread)
                 failed = {path: size_and_time(path) for path in (*failed, *unread) if valid_text(path) not in done}
@@ -103,17 +109,17 @@ def _settings(detector: Detector, options: dict[str, Any]) -> str:
     return json.dumps({"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)})
 
 
-def _done(output: Path, settings: str) -> set[str]:
+def _done(output: Path, settings: str) -> list[str]:
     """The images that the table of an earlier watch has; what it was made with stands beside it."""
     beside = Path(f"{output}.watch.json")
     if not output.exists():
         write_text(beside, settings)
-        return set()
+        return []
     if not beside.exists() or beside.read_text(encoding="utf-8") != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table with -o"
         )
-    return set(read_table(output)["path"])
+    return list(read_table(output)["path"])
 
 
 def _settled(inputs: Sequence[str | Path]) -> list[str]:

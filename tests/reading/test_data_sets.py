@@ -403,6 +403,18 @@ def test_a_folder_goes_by_its_own_name_before_that_of_a_link(tmp_path):
     assert found == ["parts/a/deep/1.png", "parts/y/far/1.png", "parts/z/1.png"]
 
 
+def test_run_folders_among_the_images_are_left_out(tmp_path):
+    for name in ("a.png", "runs/x/reconstructions.png", "runs/x/deep/more.png", "runs/y/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "runs/x/model.safetensors").write_bytes(b"x")
+    (tmp_path / "runs/x/report.json").write_bytes(b"{}")
+    (tmp_path / "runs/latest").symlink_to("x")
+    found = [str(Path(path).relative_to(tmp_path)) for path in list_images([tmp_path])]
+    assert found == ["a.png", "runs/y/1.png"]
+    assert len(list_images([tmp_path / "runs/x"])) == 2  # who names it means it
+
+
 def test_link_loops_end(tmp_path):
     png(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "up").symlink_to(tmp_path)

@@ -61,7 +61,11 @@ def open_images(
         raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
     if is_named(data):
-        return replace(open_named(str(data), split, rule, data_dir, download=download), named=True)
+        found = replace(open_named(str(data), split, rule, data_dir, download=download), named=True)
+        if Path(data).is_dir():
+            note = f"this is the named set {data}; for the folder of that name give './{data}'"
+            found = replace(found, note=f"{found.note}; {note}" if found.note else note)
+        return found
     path = Path(data)
     if path.is_dir():
         packed = find_idx(path, split)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.int64]
     Header = tuple[tuple[int, int], int]
 
+_RUN = {"model.safetensors", "report.json"}
+"""Files of a folder that `fit` wrote."""
 FOLDER_SIDE = 128
 """Images of a folder are scaled down to this longest side, in pixels, unless a size is asked for."""
 
@@ -116,6 +118,7 @@ def _walk(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]
     """Return the sorted relative paths of the images below a folder, and of sub-folders that cannot be opened.
 
     Links to folders are followed; each folder is seen once, so that loops end, and under its own name where it has one.
+    Run folders of our own are left out.
     """
     found: list[str] = []
     closed: list[OSError] = []
@@ -129,6 +132,9 @@ def _walk(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]
                 folders.clear()
                 continue
             seen.add(identity)
+            if _RUN.issubset(files) and place != str(folder):  # its pictures are none of the data
+                folders.clear()
+                continue
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = os.path.relpath(place, folder)
             prefix = "" if inside == "." else inside + os.sep

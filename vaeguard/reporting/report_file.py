@@ -59,11 +59,18 @@ def check_place(path: str | Path, kind: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     if found in KINDS and found != kind:
-        raise UsageError(f"{str(path)!r} is the report of a {found}; choose another folder with -o")
+        raise UsageError(f"{str(path)!r} is a report of another kind ({found}); choose another place with -o")
 
 
-def remove_report(path: str | Path) -> None:
-    """Remove the report at `path` (`.json`) and its page, which would tell of what is not there any more."""
+def remove_report(path: str | Path, kind: str) -> None:
+    """Remove the report of `kind` at `path` (`.json`) and its page, which would tell of what is not there any more.
+
+    Raises
+    ------
+    UsageError
+        There is one of another kind.
+    """
+    check_place(path, kind)
     for each in (Path(path), Path(path).with_suffix(".html")):
         each.unlink(missing_ok=True)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vaeguard.reporting.report_file import Report
 
 BARS = " ▁▂▃▄▅▆▇█"
+PLAIN_BARS = str.maketrans(BARS, " .:-=+*#%")
 COLUMNS = 60
 """Bins of a histogram that are drawn, one letter each."""
 TONES = {"good": "green", "fair": "yellow", "poor": "red", "plain": ""}
@@ -33,8 +34,17 @@ def show_report(report: Report, console: Console) -> None:
     console.print(f"{headline}: {escape(found.sentence)}", highlight=False)
     for note in found.notes:
         console.print(f"note: {escape(note)}", highlight=False)
+    plain = not _can_encode(console.encoding, BARS)
     for part in _PARTS[report["kind"]](report):
-        console.print(part, highlight=False)
+        console.print(part.translate(PLAIN_BARS) if plain and isinstance(part, str) else part, highlight=False)
+
+
+def _can_encode(encoding: str, text: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _evaluation(report: Report) -> Iterable[RenderableType]:
@@ -43,9 +53,10 @@ def _evaluation(report: Report) -> Iterable[RenderableType]:
     named = ", ".join(f"{row['name']} {row['roc_auc']:.3f}" for row in terms)
     yield f"ROC-AUC of each term by itself: {named}"
     if pixels := report.get("pixels"):
+        without = f" ({pixels['without']} anomalous images have none)" if pixels["without"] else ""
         yield (
-            f"heatmaps against {pixels['masks']} masks: ROC-AUC of the pixels {pixels['roc_auc']:.3f}, per-region"
-            f" overlap {pixels['pro']:.3f}"
+            f"heatmaps against {pixels['masks']} masks{without}: ROC-AUC of the pixels {pixels['roc_auc']:.3f},"
+            f" per-region overlap {pixels['pro']:.3f}"
         )
     yield _classes(report)
 
