@@ -13,6 +13,7 @@ from vaeguard.classes import resolve_classes
 from vaeguard.defect_masks import PixelMetrics, find_masks, measure_pixels
 from vaeguard.errors import UsageError
 from vaeguard.metrics import Metrics, Share, measure, share
+from vaeguard.reading.image_set import digests_of
 from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
 from vaeguard.reporting.gallery import sample
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 
 SCORES_NAME = "scores.csv"
+
+LEAST_SEEN = 0.01
+"""A smaller share of images that the model was fitted on is let be."""
 
 
 @dataclass(frozen=True)
@@ -283,20 +287,33 @@ def _threshold(inspection: Inspection, fpr: float) -> float | None:
 def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
     """The images that the model was not fitted on, and what to beware of where some were."""
     record: Any = info.record
+    if info.fitted_on is not None:
+        fresh = ~np.isin(digests_of(image_set.images), info.fitted_on)
+        # Of the official test parts of some sets a few images are in the training part as well: they stay.
+        if fresh.mean() > 1 - LEAST_SEEN or not fresh.any():
+            return image_set, None if fresh.any() else _flatters(image_set)
+        return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh)))
     if record.get("data", {}).get("fingerprint") != image_set.fingerprint:
         return image_set, None
     normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
     shares = {name: record["training"][name] for name in ("validation", "calibration", "seed")}
     split = split_normal(image_set, normal, **shares)
     if split.digest() != record["data"]["split"]["sha256"]:
-        return image_set, f"{image_set.name!r} is the data of the fit, so the figures flatter; use other images"
+        return image_set, _flatters(image_set)
     unseen = np.ones(len(image_set.images), dtype=bool)
     unseen[np.concatenate([split.training, split.validation])] = False
-    note = (
-        f"{image_set.name!r} is the data of the fit: the {np.count_nonzero(~unseen)} images fitted on are left out,"
-        " and the normal ones left are those that rank the score; use other images for an independent figure"
+    return image_set.select(unseen), _left_out(image_set, int(np.count_nonzero(~unseen)))
+
+
+def _flatters(image_set: ImageSet) -> str:
+    return f"{image_set.name!r} is the data of the fit, so the figures flatter; use other images"
+
+
+def _left_out(image_set: ImageSet, count: int) -> str:
+    return (
+        f"{image_set.name!r} is or holds data of the fit: the {count} images fitted on are left out, and among the"
+        " normal ones left are those that rank the score; use other images for an independent figure"
     )
-    return image_set.select(unseen), note
 
 
 def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequence[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from vaeguard.graph import InferenceGraph, between_levels
 from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
 from vaeguard.pseudo_classes import pseudo_labels
-from vaeguard.reading.image_set import ImageSet
+from vaeguard.reading.image_set import ImageSet, digests_of
 from vaeguard.reading.packed import from_array
 from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, Fitted, write_history, write_run, writing_run
@@ -144,6 +144,8 @@ def fit(
             if diverged and not (state.history and folder):
                 raise diverged
             detector, scores = _calibrated(plan, graph, state, examples)
+            seen = np.sort(np.concatenate([split.training, split.validation]))
+            detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[seen]))
             # Before the log closes: whatever goes wrong with the latents there, the fit is not lost.
             if folder:
                 restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class DetectorInfo:
         The classes that the model was fitted on; empty if the data had none.
     record : dict
         The whole JSON of the model file: spec, training settings, data fingerprint, versions.
+    fitted_on : uint64 (n,) or None
+        `image_set.digests_of` the images that it was trained on and stopped by; None where a file does not say it.
     """
 
     image_shape: tuple[int, int, int]
@@ -67,6 +69,7 @@ class DetectorInfo:
     class_names: tuple[str, ...]
     normal_classes: tuple[str, ...]
     record: dict[str, Any]
+    fitted_on: npt.NDArray[np.uint64] | None = field(default=None, repr=False, compare=False)
 
     @property
     def vectors(self) -> bool:

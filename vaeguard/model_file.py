@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.files import UNSEALED, read_sealed, seal, write_bytes
-from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME
+from vaeguard.runs import CHECKPOINT_NAME, MODEL_NAME, fitted_on
 from vaeguard.spec import ModelSpec, from_dict
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
         raise RefusedError(
             f"model file {str(target)!r} does not fit this vaeguard ({error}); fit the model anew"
         ) from error
-    return TorchDetector(graph, record, pick_device(device))
+    detector = TorchDetector(graph, record, pick_device(device))
+    detector.info = replace(detector.info, fitted_on=fitted_on(target))
+    return detector
 
 
 def find_model(path: str | Path) -> Path:

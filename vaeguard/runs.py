@@ -178,7 +178,7 @@ def write_run(run: Path, detector: TorchDetector, fitted: Fitted) -> None:
 
     image_set, calibration = fitted.image_set, fitted.split.calibration
     write_history(run, fitted.history)
-    write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration))
+    write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration, detector.info.fitted_on))
     save(detector, run)
     if not image_set.vectors:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
@@ -205,11 +205,12 @@ def _by_epoch(detector: TorchDetector, fitted: Fitted) -> dict[str, npt.NDArray[
     return {"input": shown, **after, f"{best} (kept)": kept}
 
 
-def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> bytes:
-    """Some of the rows of `images` as the bytes of an `.npz`."""
+def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64], fitted_on: npt.NDArray[np.uint64] | None) -> bytes:
+    """Some of the rows of `images`, and the digests of those that were fitted on, as the bytes of an `.npz`."""
     count = max(1, min(KEPT_IMAGES, KEPT_BYTES // images[:1].nbytes, len(rows)))
     file = io.BytesIO()
-    np.savez_compressed(file, images=images[rows[:: -(-len(rows) // count)]])
+    known: dict[str, Any] = {} if fitted_on is None else {"fitted_on": fitted_on}
+    np.savez_compressed(file, images=images[rows[:: -(-len(rows) // count)]], **known)
     return file.getvalue()
 
 
@@ -230,6 +231,16 @@ def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RefusedError(f"{str(path / IMAGES_NAME)!r} is damaged; delete it") from error
     return images
+
+
+def fitted_on(model: Path) -> npt.NDArray[np.uint64] | None:
+    """Digests of the images that the run of a model file was fitted on, or None where the folder does not tell."""
+    try:
+        with np.load(model.parent / IMAGES_NAME, allow_pickle=False) as archive:
+            found: npt.NDArray[np.uint64] = archive["fitted_on"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return found
 
 
 def point_latest(run: Path, runs: Path = Path("runs")) -> None:

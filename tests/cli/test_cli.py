@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,25 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
     record = json.loads((home / "runs/folder/report.json").read_text())
     assert found["images"]["normal"] == record["data"]["split"]["calibration"]
     assert found["metrics"][0]["roc_auc"] > 0.7
+    # The same images among others, in a folder of another name.
+    shutil.copytree(home / "digits", home / "more" / "digits")
+    (home / "more" / "digits").rename(home / "again")
+    for number in range(4):
+        shutil.copy(
+            home / "digits/9" / sorted(os.listdir(home / "digits/9"))[number], home / "again/9" / f"x{number}.png"
+        )
+    other = json.loads(run(home, "evaluate", "again", "-m", "runs/folder", "--json").stdout)
+    assert "is or holds data of the fit" in other["note"]
+    assert other["images"]["normal"] == found["images"]["normal"]
+    assert other["images"]["anomalous"] == found["images"]["anomalous"] + 4
+
+
+def test_a_terminal_without_bars_ends_no_work(home):
+    result = run_apart(home, "evaluate", "digits", "-m", "runs/quick", "-o", "plain", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert "threshold" in result.stdout
+    assert "#" in result.stdout
+    assert "\\u" not in result.stdout
 
 
 def bad_files(folder):
