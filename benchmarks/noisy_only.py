@@ -3,8 +3,8 @@
 python -m benchmarks.noisy_only -o FOLDER [--steps 6000]
 
 Trained from scratch on one noisy version of each of the 400 usual training crops, whose clean versions are not looked
-at; tested on BSD68. The ways: the direct network by Stein's estimate, the mean of samples of the ladder VAE, and the
-direct network distilled from these samples. This is the evidence for what `vaeguard fit --adapt` does.
+at; tested on BSD68. The ways: the direct network from one noisier image to another, the mean of samples of the ladder
+VAE, and the direct network distilled from these samples. This is the evidence for what `vaeguard fit --adapt` does.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
     assert own is not None
     torch.manual_seed(spec.seed)
     ways: dict[str, tuple[Callable[..., Any], int]] = {
-        "direct network by Stein's estimate": (own.restore, 1),
+        "direct network, recorrupted to recorrupted": (own.restore, 1),
         "ladder VAE, one sample": (partial(own.restore, samples=1), 1),
         f"ladder VAE, mean of {FEW_SAMPLES} samples": (partial(own.restore, samples=FEW_SAMPLES), 1),
         f"ladder VAE, mean of {SAMPLES} samples": (partial(own.restore, samples=SAMPLES), EVERY),

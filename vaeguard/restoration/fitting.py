@@ -172,7 +172,7 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path,
     bf16 = has_bf16(device)
     losses: tuple[Loss, Loss]
     if source.grain:
-        losses = unsupervised_loss(direct), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
+        losses = unsupervised_loss(direct, bf16=bf16), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
     else:
         supervised = supervised_loss(direct, by_noise=source.kind == "photo", bf16=bf16)
         losses = supervised, paired_elbo_loss(ladder, bf16=bf16)

@@ -34,6 +34,8 @@ SPREAD_RATE, SPREAD_STEPS = 1e-2, 1500
 AVERAGE = 0.999
 """The weights that are kept are a running average of those that are trained."""
 COVERAGE = 0.9
+RECORRUPTION = (0.3, 1.0)
+"""Shares of the grain that are added once more, drawn evenly."""
 PROBE = 0.1
 """Of the grain: how far the divergence of a denoiser is probed."""
 LEAST_DEVIATION = 4 / 255
@@ -141,26 +143,41 @@ def supervised_loss(net: DirectDenoiser, *, by_noise: bool, bf16: bool = False) 
     return loss
 
 
-def unsupervised_loss(net: DirectDenoiser) -> Loss:
-    """Stein's unbiased estimate of the squared error, for batches of (seen, grain, noise) without clean images.
+def unsupervised_loss(net: DirectDenoiser, *, bf16: bool = False) -> Loss:
+    """Squared error against another noisy image, for batches of (seen, grain, noise) without clean images.
 
-    The divergence is probed with grain like that of the images, which for grain of any width gives the term that its
-    covariance asks for (Stein, 1981; Monte Carlo form: Ramani et al., 2008; for training: Soltanayev and Chun, 2018).
+    Recorrupted-to-recorrupted (Pang et al., 2021): what is seen with more of such grain, a share s of it, goes in, and
+    what is seen less 1/s of the same grain is to come out. The noise of the two is independent, so that the best that
+    can be learned is the clean image, for grain of any width. The network is told how strong the noise is that goes
+    in, and learns many strengths down to nearly that of the images.
 
     Parameters
     ----------
     net : DirectDenoiser
-        What is trained; in float32, since differences are small.
+        What is trained.
+    bf16 : bool
+        Multiply in bfloat16.
     """
 
     def loss(seen: Tensor, grain: Tensor, noise: Tensor) -> Tensor:
-        return 10 * (stein_estimate(net, seen, grain, noise) / (noise.flatten() + 0.02)).mean()
+        share = torch.empty_like(noise).uniform_(*RECORRUPTION)
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=bf16):
+            restored, _ = net(seen + share * grain, noise * (1 + share.square()).sqrt())
+        errors = (restored.float() - (seen - grain / share)).square().mean((1, 2, 3))
+        # By the noise of the target, of which there is the more the less goes in.
+        weights = (share.square() / (1 + share.square()) / (noise + 0.02)).flatten()
+        weighed: Tensor = weights * errors
+        return 10 * weighed.mean()
 
     return loss
 
 
 def stein_estimate(net: DirectDenoiser, seen: Tensor, grain: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of each restored image as told without the clean one, shape (N,); see `unsupervised_loss`."""
+    """Mean squared error of each restored image as told without the clean one, shape (N,).
+
+    The divergence is probed with grain like that of the images, which for grain of any width gives the term that its
+    covariance asks for (Stein, 1981; Monte Carlo form: Ramani et al., 2008). In float32, since differences are small.
+    """
     restored, _ = net(torch.cat([seen, seen + PROBE * grain]), torch.cat([noise, noise]))
     first, second = restored.chunk(2)
     misfit = (first - seen).square().mean((1, 2, 3))
