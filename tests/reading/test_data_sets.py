@@ -243,6 +243,14 @@ def test_npz_keys(tmp_path, train, labels, test):
     assert len(open_images(tmp_path / "x.npz", split="test")) == (5 if test else 12)
 
 
+def test_one_colour_image_is_not_taken_for_many_grey_ones(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(RefusedError, match=r"looks like one image in colour; save it as \(1, H, W, C\)"):
+        open_images(tmp_path / "one.npy")
+    np.save(tmp_path / "thin.npy", np.zeros((48, 7, 3), np.uint8))
+    assert open_images(tmp_path / "thin.npy").images.shape == (48, 1, 7, 3)
+
+
 def test_npz_classes_agree_between_train_and_test(tmp_path):
     names = np.array(["good"] * 12), np.array(["bad"] * 6 + ["good"] * 6)
     np.savez(tmp_path / "x.npz", x_train=PIXELS, y_train=names[0], x_test=PIXELS, y_test=names[1])

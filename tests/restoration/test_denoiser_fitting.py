@@ -102,6 +102,17 @@ def test_every_page_of_a_scan_counts_and_a_bilevel_one_does_not(tmp_path):
     assert str(tmp_path) not in reasons[str(tmp_path / "c.png")]
 
 
+def test_a_page_of_print_among_photographs_is_left_out_and_said(tmp_path, printed):
+    rng = np.random.default_rng(0)
+    photo, other = (Image.fromarray(rng.integers(60, 160, (120, 120)).astype(np.uint8)) for _ in range(2))
+    page = Image.fromarray(np.round(255 * printed(300, 300, 0)).astype(np.uint8))
+    photo.save(tmp_path / "mixed.tif", save_all=True, append_images=[page, other])
+    source = denoiser_source(adapt=tmp_path, spec=SPEC)
+    assert source.images + source.held_out == 2
+    (error,) = source.errors
+    assert "a page of print, which is left out" in error[1]
+
+
 def test_pages_are_worn_as_documents(tmp_path, printed):
     for number in range(2):
         page = np.round(255 * printed(300, 300, number)).astype(np.uint8)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
 
+LEAST_SIDE = 8
+"""Of an array (H, W, 3) that must be one image in colour, and not images that are 3 pixels wide."""
 _IMAGE_KEYS = ("images", "x", "data", "arr_0")
 _LABEL_KEYS = ("labels", "y", "targets", "target", "arr_1")
 ARRAY_ERRORS = (
@@ -159,6 +161,10 @@ def _vectors(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
 
 def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     shape = images.shape
+    if images.ndim == 3 and images.shape[2] in (3, 4) and min(images.shape[:2]) >= LEAST_SIDE:
+        raise RefusedError(
+            f"{name!r} holds an array of shape {shape}, which looks like one image in colour; save it as (1, H, W, C)"
+        )
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] > 4 and images.shape[3] <= 4:

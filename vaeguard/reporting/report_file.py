@@ -59,7 +59,8 @@ def check_place(path: str | Path, kind: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     if found in KINDS and found != kind:
-        raise UsageError(f"{str(path)!r} is a report of another kind ({found}); choose another place with -o")
+        article = "" if found in ("scores", "scans") else "an " if found[0] in "ae" else "a "
+        raise UsageError(f"{str(path)!r} is the report of {article}{found}; choose another place with -o")
 
 
 def remove_report(path: str | Path, kind: str) -> None:

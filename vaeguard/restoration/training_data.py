@@ -167,11 +167,12 @@ def denoiser_source(
 def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
     errors: list[tuple[str, str]] = []
     scans = _read([(path, None) for path in list_images([folder], SCAN_SUFFIXES)], spec.seed, errors)
-    printed = {scan.path for scan in scans if page_kind(_levels(scan.plane), scan.dpi) == "document"}
-    errors += [
-        (path, "it is a page of print: stains are learned from clean pages; use pairs") for path in sorted(printed)
-    ]
-    learn, judge, patch = _halves([scan for scan in scans if scan.path not in printed], spec, errors, folder)
+    kinds = [page_kind(_levels(scan.plane), scan.dpi) for scan in scans]
+    printed = {scan.path for scan, kind in zip(scans, kinds, strict=True) if kind == "document"}
+    reason = "it has a page of print, which is left out: stains are learned from clean pages; use pairs"
+    errors += [(path, reason) for path in sorted(printed)]
+    photos = [scan for scan, kind in zip(scans, kinds, strict=True) if kind == "photo"]
+    learn, judge, patch = _halves(photos, spec, errors, folder)
     planes = [[scan.plane for scan in part] for part in (learn, judge or learn)]
     grain = grain_of(planes[0])
     return DenoiserSource(
