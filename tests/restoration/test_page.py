@@ -1,5 +1,7 @@
 """One page at a time."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -246,3 +248,25 @@ def test_levels_are_those_of_the_page(printed):
     white = restored(np.round(255 * printed() * np.float32(0.8)).astype(np.uint8), kind="document", paper="white")
     assert white.report.kind == "document"
     assert np.median(white.pixels) >= 254
+
+
+def test_thick_dark_things_among_shades_are_no_ink():
+    """A bright picture of dark balls with soft rims; the same share of ink in thin lines is a document."""
+    rows, columns = np.mgrid[:300, :420]
+    balls, lines = np.full((300, 420), 235.0), np.full((300, 420), 235.0)
+    for top, left in itertools.product((50, 150, 250), (60, 160, 260, 360)):
+        distance = np.hypot(rows - top, columns - left)
+        balls = np.minimum(balls, np.interp(distance, [0, 9, 10, 15, 16], [60, 60, 165, 180, 235]))
+    for top in range(12, 300, 24):
+        for left in range(12, 420, 24):
+            ink = (np.abs(rows - top) < 2) & (np.abs(columns - left) < 6)
+            rim = (np.abs(rows - top) < 3) & (np.abs(columns - left) < 8)
+            lines[rim] = 170
+            lines[ink] = 60
+    kinds = []
+    for picture in (balls, lines):
+        divided = picture / 235
+        ink, shade = (divided < 0.6).mean(), ((divided >= 0.6) & (divided < 0.85)).mean()
+        assert 0.01 < ink < shade < 2 * ink
+        kinds.append(restoration.page_kind(picture.astype(np.uint8), 100))
+    assert kinds == ["photo", "document"]

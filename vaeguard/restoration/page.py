@@ -48,7 +48,9 @@ INVERSE_OPPONENT = np.linalg.inv(OPPONENT.astype(np.float64)).astype(np.float32)
 # What tells a document from a photograph: of a page divided by its paper, the shares that are white and ink, and ink
 # against shades; of the paper itself, how bright it is and how even. The model card says what they were chosen on.
 WHITE, SHADE, DARK = 0.9, 0.85, 0.6
-LEAST_WHITE, LEAST_INK, LEAST_INK_TO_SHADE = 0.6, 0.01, 1.0
+LEAST_WHITE, LEAST_INK, LEAST_INK_TO_SHADE = 0.6, 0.01, 0.5
+STROKES, MOST_THICK = 4, 0.05
+"""Ink that is thicker than so many strokes of print is none, unless there is more ink than shade."""
 DARKEST_DOCUMENT, LEAST_EVEN = 0.5, 0.42
 
 # What counts as harm.
@@ -351,7 +353,21 @@ class _Page:
         white, ink = (np.abs(page - 1) < 1 - WHITE).mean(), (page < DARK).mean()
         shade = ((page >= DARK) & (page < SHADE)).mean()
         told = white >= LEAST_WHITE and ink >= LEAST_INK and ink >= LEAST_INK_TO_SHADE * shade
+        if told and ink < shade:
+            told = _opened(page < DARK, STROKES * self.block // 2).mean() <= MOST_THICK * ink
         return "document" if told else "photo"
+
+
+def _opened(mask: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.uint8]:
+    """What is left of `mask` where a square of `side` pixels fits in (morphological opening)."""
+    from scipy import ndimage
+
+    # Over what a square of an even side hangs to one side in the first step, it hangs to the other in the second.
+    eroded = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="nearest")
+    opened: npt.NDArray[np.uint8] = ndimage.maximum_filter(
+        eroded, side, mode="nearest", origin=-1 if side % 2 == 0 else 0
+    )
+    return opened
 
 
 def _is_grey(pixels: Pixels) -> bool:
