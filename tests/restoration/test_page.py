@@ -254,9 +254,9 @@ def test_thick_dark_things_among_shades_are_no_ink():
     """A bright picture of dark balls with soft rims; the same share of ink in thin lines is a document."""
     rows, columns = np.mgrid[:300, :420]
     balls, lines = np.full((300, 420), 235.0), np.full((300, 420), 235.0)
-    for top, left in itertools.product((50, 150, 250), (60, 160, 260, 360)):
+    for top, left in itertools.product(range(20, 300, 40), range(20, 420, 40)):
         distance = np.hypot(rows - top, columns - left)
-        balls = np.minimum(balls, np.interp(distance, [0, 9, 10, 15, 16], [60, 60, 165, 180, 235]))
+        balls = np.minimum(balls, np.interp(distance, [0, 4, 5, 7, 8], [60, 60, 165, 180, 235]))
     for top in range(12, 300, 24):
         for left in range(12, 420, 24):
             ink = (np.abs(rows - top) < 2) & (np.abs(columns - left) < 6)
