@@ -23,17 +23,18 @@ import bm3d
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from sklearn.neural_network import MLPClassifier
 
 import vaeguard
 from benchmarks.common import data_dir, write_result
+from benchmarks.scan_picture import LINE, MARGIN, SIZE, TEXT
 from benchmarks.train_denoisers import Printer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy.typing as npt
 
@@ -47,6 +48,7 @@ PUBLISHED = {  # PSNR in dB: Zhang et al., DnCNN (2017) and FFDNet (2018)
 READ_PAGES = 36
 KILL_PAGES, KILLS = 200, 30
 WEAR_BATCHES = 60
+WORN_PAGES = 60
 SHAPES = {"photo": {"width": 40, "depth": 6}, "document": {"width": 32, "depth": 8}}
 DIGITS, DIGIT_NOISE, SPECKS = 60_000, 0.3, 0.02
 MEMORY_PAGE = (7016, 4961, 3)
@@ -274,6 +276,25 @@ def measure_memory() -> None:
     )
 
 
+def measure_kinds() -> None:
+    """What photographs and pages of print are told to be, before any is restored."""
+    text = Image.new("L", (620, 300), 255)
+    draw, font = ImageDraw.Draw(text), ImageFont.load_default(SIZE)
+    for number, line in enumerate(TEXT.splitlines()):
+        draw.text((MARGIN, MARGIN + LINE * number), line, fill=30, font=font)
+    clean = np.asarray(text, np.float32) / np.float32(255)
+    worn = (np.round(255 * vaeguard.degrade_document(clean, np.random.default_rng(k))) for k in range(WORN_PAGES))
+    sets: dict[str, Iterable[Floats]] = {
+        name: (np.round(255 * grey(path)) for path in sorted((data_dir() / name).glob("*.png")))
+        for name in ("bsd400-train", "bsd68", "set12", "dirty-documents/train", "dirty-documents/train_cleaned")
+    }
+    rows = []
+    for name, images in {**sets, f"made-up worn pages, seeds 0 to {WORN_PAGES - 1}": worn}.items():
+        kinds = [vaeguard.page_kind(image.astype(np.uint8)) for image in images]
+        rows.append({"images": name, "count": len(kinds), "told to be documents": kinds.count("document")})
+    write_result("restoration_kinds", "Which pictures are taken for documents", rows, [])
+
+
 def measure_uncertainty() -> None:
     """How often the clean value lies in the stated interval."""
     rows = []
@@ -475,7 +496,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bm3d-images", type=int, default=6)
     parser.add_argument(
-        "--only", default="noise,documents,finetuned,reading,clean,memory,uncertainty,wear,batch,digits,kills"
+        "--only", default="noise,documents,finetuned,reading,clean,memory,kinds,uncertainty,wear,batch,digits,kills"
     )
     given = parser.parse_args()
     for name in given.only.split(","):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vaeguard.inspection import Detector, DetectorInfo, Inspection
     from vaeguard.latents import STEPS, latent_units
     from vaeguard.likelihood_bounds import LikelihoodBounds, bound_likelihood
+    from vaeguard.metrics import auc_interval
     from vaeguard.model_file import load, save
     from vaeguard.parity import Parity
     from vaeguard.pictures import draw_grid, draw_reconstructions, pick_examples
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.ladder import LadderVAE
     from vaeguard.restoration.noise import grain_of
     from vaeguard.restoration.ocr import check_tesseract, read_text
-    from vaeguard.restoration.page import PageReport, RestoredPage, restore_page
+    from vaeguard.restoration.page import PageReport, RestoredPage, page_kind, restore_page
     from vaeguard.restoration.places import default_output
     from vaeguard.restoration.spec import (
         DEGRADATIONS,
@@ -132,6 +133,7 @@ _HOMES = {
     "inspection": ("Detector", "DetectorInfo", "Inspection"),
     "latents": ("STEPS", "latent_units"),
     "likelihood_bounds": ("LikelihoodBounds", "bound_likelihood"),
+    "metrics": ("auc_interval",),
     "model_file": ("load", "save"),
     "parity": ("Parity",),
     "pictures": ("draw_grid", "draw_reconstructions", "pick_examples"),
@@ -176,7 +178,7 @@ _HOMES = {
     "restoration.ladder": ("LadderVAE",),
     "restoration.noise": ("grain_of",),
     "restoration.ocr": ("check_tesseract", "read_text"),
-    "restoration.page": ("PageReport", "RestoredPage", "restore_page"),
+    "restoration.page": ("PageReport", "RestoredPage", "page_kind", "restore_page"),
     "restoration.training_data": ("DenoiserSource", "denoiser_source"),
     "restoration.spec": (
         "DEGRADATIONS",
@@ -264,6 +266,7 @@ __all__ = [
     "UnreadableError",
     "UsageError",
     "VaeguardError",
+    "auc_interval",
     "benchmark",
     "bound_likelihood",
     "calibration_images",
@@ -313,6 +316,7 @@ __all__ = [
     "open_images",
     "open_packed",
     "page_batches",
+    "page_kind",
     "paired_elbo_loss",
     "parse_classes",
     "part_paths",

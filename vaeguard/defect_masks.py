@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 MOST_KINDS = 32
+"""No mask numbers more kinds of defects; one that is painted is brighter."""
 ENDINGS = ("_mask.png", ".png", "_mask.bmp", ".bmp", "_mask.tif", ".tif", "_mask.tiff", ".tiff")
 
 

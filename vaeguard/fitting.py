@@ -144,8 +144,9 @@ def fit(
             if diverged and not (state.history and folder):
                 raise diverged
             detector, scores = _calibrated(plan, graph, state, examples)
-            seen = np.sort(np.concatenate([split.training, split.validation]))
-            detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[seen]))
+            # One by one: a mapped array stays on the disk.
+            seen = (image_set.images[row] for row in np.sort(np.concatenate([split.training, split.validation])))
+            detector.info = replace(detector.info, fitted_on=digests_of(seen))
             # Before the log closes: whatever goes wrong with the latents there, the fit is not lost.
             if folder:
                 restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}

@@ -17,7 +17,7 @@ from vaeguard.reading.cache import digest_array, take
 from vaeguard.reading.images import write_png
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -138,7 +138,7 @@ def _write_all(image_set: ImageSet, names: Sequence[str], folder: Path) -> None:
         write_png(folder / name / f"{number:05d}.png", image)
 
 
-def digests_of(images: Pixels) -> npt.NDArray[np.uint64]:
+def digests_of(images: Iterable[Pixels]) -> npt.NDArray[np.uint64]:
     """64 bits of BLAKE2b over the pixels of each image, shape (N,): equal for equal images, and hardly ever else."""
     found = (hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in images)
     return np.frombuffer(b"".join(found), np.uint64)

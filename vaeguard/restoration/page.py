@@ -354,20 +354,11 @@ class _Page:
         shade = ((page >= DARK) & (page < SHADE)).mean()
         told = white >= LEAST_WHITE and ink >= LEAST_INK and ink >= LEAST_INK_TO_SHADE * shade
         if told and ink < shade:
-            told = _opened(page < DARK, STROKES * self.block // 2).mean() <= MOST_THICK * ink
+            from scipy import ndimage
+
+            thick = ndimage.grey_opening((page < DARK).astype(np.uint8), STROKES * self.block // 2, mode="nearest")
+            told = thick.mean() <= MOST_THICK * ink
         return "document" if told else "photo"
-
-
-def _opened(mask: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.uint8]:
-    """What is left of `mask` where a square of `side` pixels fits in (morphological opening)."""
-    from scipy import ndimage
-
-    # Over what a square of an even side hangs to one side in the first step, it hangs to the other in the second.
-    eroded = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="nearest")
-    opened: npt.NDArray[np.uint8] = ndimage.maximum_filter(
-        eroded, side, mode="nearest", origin=-1 if side % 2 == 0 else 0
-    )
-    return opened
 
 
 def _is_grey(pixels: Pixels) -> bool:
