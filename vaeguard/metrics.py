@@ -98,7 +98,8 @@ def auc_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> 
     DeLong et al. (1988), by the midranks of Sun and Xu (2014), give the variance, and with it the number of independent
     trials that would leave as much doubt. With few images or near 1 that variance is far too small, so it is taken with
     one more image of each kind that tells nothing. Of normal scores, 8 to 1,000 anomalous and 100 to 9,000 normal ones
-    and a ROC-AUC of 0.7 to 0.995, it held the truth in 90 to 100 % of trials; DeLong's own interval in 24 to 98 %.
+    and a ROC-AUC of 0.7 to 0.995, it held the truth in 90 to 100 % of trials; DeLong's own interval in 24 to 97 %
+    (`python -m benchmarks.auc_interval`).
 
     The whole of [0, 1] where one of the two kinds has a single image.
     """
