@@ -419,6 +419,55 @@ def test_pages_of_a_pdf_have_its_own_numbers():
     assert [page.number for page in scan_pages(file.getvalue(), "a.pdf")] == [1, 2]  # two on a page: counted
 
 
+def in_strips(image, heights, gap=0.0):
+    """A PDF of a page at 144 dpi that shows `image` in strips, which its resources name in another order."""
+    made, page_height, page_width = pikepdf.new(), image.shape[0] / 2 + gap, image.shape[1] / 2
+    page = made.add_blank_page(page_size=(page_width + 10, page_height))
+    page.Resources = pikepdf.Dictionary(XObject=pikepdf.Dictionary())
+    content, ends = "q 0.5 0 0 0.5 3 0 cm\n", np.cumsum(heights)
+    for number, strip in enumerate(np.split(image, ends[:-1])):
+        with pikepdf.open(io.BytesIO(pdf(strip))) as one:
+            name = f"/s{9 - number}"
+            page.Resources.XObject[name] = made.copy_foreign(one.pages[0].Resources.XObject.image)
+        bottom = image.shape[0] - ends[number] + (2 * gap if number == 0 else 0)
+        content += f"q {image.shape[1]} 0 0 {len(strip)} 0.002 {bottom:.3f} cm {name} Do Q\n"
+    page.Contents = made.make_stream((content + "Q").encode())
+    file = io.BytesIO()
+    made.save(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strips_of_a_page_of_a_pdf_are_one_page(channels, tmp_path):
+    image = pixels(channels, height=150, width=80)
+    image = image[..., 0] if channels == 1 and image.ndim == 3 else image
+    content = in_strips(image, [40, 40, 40, 30])
+    (page,) = scan_pages(content, "a.pdf")
+    assert np.array_equal(page.pixels, image)
+    assert page.dpi == pytest.approx(144)
+    assert page_sizes(content, "a.pdf") == [(150, 80)]
+    assert rewrite(content, "a.pdf", tmp_path / "a.pdf", inverted) == 0
+    written = (tmp_path / "a.pdf").read_bytes()
+    (after,) = scan_pages(written, "a.pdf")
+    assert np.array_equal(after.pixels, 255 - image)
+    with pikepdf.open(tmp_path / "a.pdf") as opened:
+        assert sorted(int(each.Height) for each in opened.pages[0].get_images().values()) == [30, 40, 40, 40]
+
+
+def test_pictures_of_a_pdf_with_a_gap_between_them_are_not_one():
+    image = pixels(3, height=150, width=80)
+    assert page_sizes(in_strips(image, [80, 70], gap=2.0), "a.pdf") == [(80, 80), (70, 80)]
+    assert page_sizes(in_strips(image, [80, 70]), "a.pdf") == [(150, 80)]
+
+
+def test_strips_that_several_pages_share_stay_single():
+    with pikepdf.open(io.BytesIO(in_strips(pixels(3, height=160, width=80), [80, 80]))) as opened:
+        opened.pages.append(opened.pages[0])
+        file = io.BytesIO()
+        opened.save(file)
+    assert page_sizes(file.getvalue(), "a.pdf") == [(80, 80), (80, 80)]
+
+
 def test_a_protected_pdf_is_refused(tmp_path):
     with pikepdf.open(io.BytesIO(pdf(pixels(3, height=90, width=80)))) as plain:
         for password in ("", "secret"):
