@@ -88,7 +88,14 @@ if TYPE_CHECKING:
         DenoiserSpec,
         RestoreSettings,
     )
-    from vaeguard.restoration.training import fit_spread, interval_of, paired_elbo_loss, supervised_loss, train_network
+    from vaeguard.restoration.training import (
+        fit_spread,
+        interval_of,
+        paired_elbo_loss,
+        supervised_loss,
+        train_network,
+        unsupervised_loss,
+    )
     from vaeguard.restoration.training_data import DenoiserSource, denoiser_source
     from vaeguard.restoration.undoing import default_originals, undo_scans, undone
     from vaeguard.runs import calibration_images, latest_run, new_folder, new_run, point_latest, prepare_run
@@ -188,7 +195,14 @@ _HOMES = {
         "DenoiserSpec",
         "RestoreSettings",
     ),
-    "restoration.training": ("fit_spread", "interval_of", "paired_elbo_loss", "supervised_loss", "train_network"),
+    "restoration.training": (
+        "fit_spread",
+        "interval_of",
+        "paired_elbo_loss",
+        "supervised_loss",
+        "train_network",
+        "unsupervised_loss",
+    ),
     "restoration.undoing": ("default_originals", "undo_scans", "undone"),
     "runs": ("calibration_images", "latest_run", "new_folder", "new_run", "point_latest", "prepare_run"),
     "sample_quality": ("SampleJudge", "frechet_distance"),
@@ -350,6 +364,7 @@ __all__ = [
     "tune",
     "undo_scans",
     "undone",
+    "unsupervised_loss",
     "verify",
     "watch_files",
     "without_pictures",
