@@ -573,3 +573,9 @@ def test_a_file_called_like_a_named_set_is_not_taken_for_it(tmp_path):
     with pytest.raises(UsageError, match="no named set"):
         data_of_fit(records[0])
     assert data_of_fit(records[1]) == data_of_fit({"data": {"name": "digits"}}) == "digits"
+
+
+@pytest.mark.parametrize("name", ["mnist", Path("scans")])
+def test_a_name_where_an_array_is_wanted_says_what_opens_it(name):
+    with pytest.raises(UsageError, match=f"'{name}' is a name.*open_images"):
+        from_array(name)

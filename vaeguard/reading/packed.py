@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tokenize
 import zipfile
 import zlib
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.reading.image_set import ImageSet, fingerprint_of
 from vaeguard.reading.images import ImageRule, shape_array
 from vaeguard.reading.named_sets import NAMED_SETS, read_idx_pair, read_named
@@ -213,7 +214,11 @@ def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Im
     ------
     RefusedError
         The shape or type is another one, a vector holds NaN or infinity, or the labels do not fit.
+    UsageError
+        It is a name, which `vaeguard.open_images` opens.
     """
+    if isinstance(images, (str, os.PathLike)):
+        raise UsageError(f"{str(images)!r} is a name, not an array; open it with vaeguard.open_images")
     return from_batch(as_batch(np.asarray(images)), labels)
 
 
