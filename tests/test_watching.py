@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_scoring import FakeDetector
 
-from vaeguard import UsageError, watching
+from vaeguard import UsageError, jobs, watching
 from vaeguard.scoring import score_files
 from vaeguard.tables import read_table
 from vaeguard.watching import watch_files
@@ -20,6 +20,7 @@ from vaeguard.watching import watch_files
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(watching, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "SETTLED_SECONDS", 8.0)  # so that a fresh file stays fresh on a slow machine
 
 
 def put(folder, name, age=10):
@@ -87,6 +88,85 @@ def test_an_image_that_is_overwritten_is_scored_again(tmp_path):
     assert [Path(path).name for path in read_table(table)["path"]] == ["cam.png", "other.png", "cam.png"]
     watch_files(FakeDetector(), [folder], table, rounds=2)  # what lies there when it goes on was scored
     assert len(read_table(table)) == 3
+
+
+def names(table):
+    return [Path(path).name for path in read_table(table)["path"]]
+
+
+def test_a_file_that_is_completed_while_others_are_scored_is_not_lost(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    (folder / "slow.png").write_bytes(b"half")
+    os.utime(folder / "slow.png", (1, 1))
+    put(folder, "a.png", age=60)
+
+    class CompletesMeanwhile(FakeDetector):
+        def inspect(self, images):
+            if len(self.batches) == 1:  # of the second round
+                put(folder, "slow.png", age=20)
+            return super().inspect(images)
+
+    def one_more(summary):
+        if summary.images == 1 and not (folder / "b.png").exists():
+            put(folder, "b.png", age=30)
+
+    watch_files(CompletesMeanwhile(), [folder], table, rounds=4, report=one_more)
+    assert names(table) == ["a.png", "b.png", "slow.png"]
+    assert not Path(f"{table}.errors.csv").exists()
+
+
+def test_an_image_that_is_overwritten_by_a_damaged_one_is_an_error_until_it_is_well(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    put(folder, "cam\udcff.png", age=60)
+
+    def break_it(summary):
+        (folder / "cam\udcff.png").write_bytes(b"nothing")
+        os.utime(folder / "cam\udcff.png", (5, 5))
+
+    watch_files(FakeDetector(), [folder], table, rounds=3, report=lambda summary: summary.images and break_it(summary))
+    assert len(read_table(f"{table}.errors.csv")) == len(names(table)) == 1
+    put(folder, "cam\udcff.png", age=30)
+    watch_files(FakeDetector(), [folder], table, rounds=2)
+    assert len(names(table)) == 2
+    assert not Path(f"{table}.errors.csv").exists()
+
+
+def test_a_file_of_the_future_is_scored_once_it_stays_as_it_is(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    put(folder, "a.png", age=-3600)
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert not table.exists()
+    watch_files(FakeDetector(), [folder], table, rounds=3)
+    assert names(table) == ["a.png"]
+
+
+def test_a_round_is_no_longer_than_what_an_interruption_may_lose(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "SHARD_ROWS", 16)
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    for number in range(20):
+        put(folder, f"{number:02d}.png", age=60)
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert len(names(table)) == 16
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert names(table) == [f"{number:02d}.png" for number in range(20)]
+
+
+def test_a_watch_that_scored_nothing_leaves_no_trace_for_batches(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+    put(folder, "a.png")
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    table.unlink()
+    for _ in range(2):
+        score_files(FakeDetector(), [folder], table)
+    with pytest.raises(UsageError, match="is not of a watch"):
+        watch_files(FakeDetector(), [folder], table, rounds=1)
 
 
 def test_odd_names_and_containers_are_not_scored_again(tmp_path):

@@ -57,9 +57,14 @@ class Shard:
     errors: tuple[tuple[str, str], ...]
 
 
+def rows_of_a_shard(values: int) -> int:
+    """How many images of so many numbers each are scored between two savings."""
+    return max(16, min(SHARD_ROWS, SHARD_VALUES // values))
+
+
 def pieces_of(sources: Iterable[Source], values: int) -> list[Piece]:
     """Cut sources, whose images have `values` numbers each, into pieces; always the same ones."""
-    rows = max(16, min(SHARD_ROWS, SHARD_VALUES // values))
+    rows = rows_of_a_shard(values)
     return [
         Piece(source, start, min(start + rows, source.count))
         for source in sources

@@ -165,6 +165,7 @@ def score_files(
                 table.append_table(shard.table, shard.images)
         errors = tuple(error for shard in shards for error in shard.errors)
         write_errors(f"{output}.errors.csv", errors)
+        Path(f"{output}.watch.json").unlink(missing_ok=True)  # of a watch whose table is gone
     return ScoreSummary(
         images=sum(shard.images for shard in shards),
         anomalies=sum(shard.anomalies for shard in shards),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
 from vaeguard.files import size_and_time, write_text
-from vaeguard.jobs import job_folder
+from vaeguard.jobs import job_folder, rows_of_a_shard
 from vaeguard.reading.containers import is_container
 from vaeguard.reading.folders import list_images
 from vaeguard.reading.inputs import expanded
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
     from vaeguard.inspection import Detector
     from vaeguard.scoring import ScoreSummary
 
+    Stamp = tuple[int, int]
+    """Size and time of a file."""
+
 POLL_SECONDS = 1.0
 SETTLED_SECONDS = 1.0
 """A file counts as complete once it has not changed for so long."""
+GONE = (0, 0)
+"""The stamp of a file that went away between two looks."""
 
 
 def watch_files(
@@ -42,7 +48,8 @@ def watch_files(
 
     Rows are in the order in which images came, sorted among those that came together; whenever there are new ones, the
     table is replaced by a whole one. Containers are not watched. A file is read once it has not changed for a second;
-    one that is overwritten while it is watched is scored again, in a row of its own.
+    one that is overwritten while it is watched is scored again, in a row of its own. Many at once are scored in rounds
+    of a few thousand, each of which is in the table when the next begins.
     A later watch of the same table goes on with it, if model and rate are the same, which `<output>.watch.json` tells.
     An image that could not be read is tried again when it changes.
 
@@ -74,29 +81,31 @@ def watch_files(
     if options.get("heatmaps"):
         check_heatmaps(options["heatmaps"], inputs)
     output = Path(output)
+    # What an interruption loses is one round, so a round is no longer than a shard.
+    most = rows_of_a_shard(math.prod(detector.info.image_shape))
     with job_folder(output) as folder:
-        listed = _done(output, _settings(detector, options))
-        rows, done, failed = len(listed), set(listed), dict[str, tuple[int, int]]()
-        known: dict[str, tuple[int, int]] = {}
-        """How files were when they were scored, or when they were first met again."""
+        settings = _settings(detector, options)
+        rows, seen, errors = _before(output, settings)
+        known: dict[str, Stamp] = {}
+        """How files were when they were read, or when they were first met again."""
+        ahead_of_time: dict[str, Stamp] = {}
         part = folder / f"part{output.suffix}"
         while rounds is None or rounds > 0:
-            fresh = [
-                path
-                for path in _settled(inputs)
-                if failed.get(path) != (now := size_and_time(path))
-                and (valid_text(path) not in done or known.setdefault(path, now) != now)
-            ]
+            settled = _settled(inputs, ahead_of_time)
+            known = {path: stamp for path, stamp in settled.items() if valid_text(path) in seen} | known
+            fresh = [path for path, stamp in settled.items() if known.get(path) != stamp][:most]
             if fresh:
-                known |= {path: size_and_time(path) for path in fresh}
+                known |= {path: settled[path] for path in fresh}
                 summary = score_files(detector, (), part, listed=fresh, **options)
                 if summary.images:
+                    write_text(_beside(output), settings)
                     _append(output, rows, part, summary.images, detector)
                 rows += summary.images
-                unread = dict(summary.errors)
-                done.update(valid_text(path) for path in fresh if path not in unread)
-                failed = {path: size_and_time(path) for path in (*failed, *unread) if valid_text(path) not in done}
-                _list_errors(output, {**_errors(output), **unread}, done)
+                seen.update(map(valid_text, fresh))
+                for path in map(valid_text, fresh):
+                    errors.pop(path, None)
+                errors |= {valid_text(path): reason for path, reason in summary.errors}
+                write_errors(f"{output}.errors.csv", list(errors.items()))
                 if report:
                     report(replace(summary, output=str(output)))
             if rounds is not None:
@@ -105,32 +114,54 @@ def watch_files(
 
 
 def _settings(detector: Detector, options: dict[str, Any]) -> str:
-    # The model alone: a watch may go on with another engine, device or number of threads.
+    # The model alone: a watch may go on on another device, or with another number of threads.
     return json.dumps({"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)})
 
 
-def _done(output: Path, settings: str) -> list[str]:
-    """The images that the table of an earlier watch has; what it was made with stands beside it."""
-    beside = Path(f"{output}.watch.json")
+def _beside(output: Path) -> Path:
+    """Where it stands what the table of a watch was made with."""
+    return Path(f"{output}.watch.json")
+
+
+def _before(output: Path, settings: str) -> tuple[int, set[str], dict[str, str]]:
+    """Rows of an earlier watch's table, the images that it read, and those that it could not read, with the reasons."""
+    listed = Path(f"{output}.errors.csv")
     if not output.exists():
-        write_text(beside, settings)
-        return []
-    if not beside.exists() or beside.read_text(encoding="utf-8") != settings:
+        return 0, set(), {}
+    if not _beside(output).exists() or _beside(output).read_text(encoding="utf-8") != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table with -o"
         )
-    return list(read_table(output)["path"])
+    paths = list(read_table(output)["path"])
+    table = read_table(listed) if listed.exists() else {"path": [], "error": []}
+    errors = dict(zip(table["path"], table["error"], strict=True))
+    return len(paths), set(paths) - set(errors), errors
 
 
-def _settled(inputs: Sequence[str | Path]) -> list[str]:
+def _settled(inputs: Sequence[str | Path], ahead_of_time: dict[str, Stamp]) -> dict[str, Stamp]:
+    """The files that have not changed for a while, sorted, and how they are now.
+
+    Where the clock of a camera is ahead of ours a file is of the future: it counts if the look before saw it as it is
+    now, which `ahead_of_time` remembers.
+    """
     paths: set[str] = set()
     for given in inputs:
         try:
             paths.update(list_images(expanded(str(given))))
         except UsageError:  # nothing there yet
             continue
-    latest = time.time_ns() - int(SETTLED_SECONDS * 1e9)
-    return sorted(path for path in paths if size_and_time(path)[1] <= latest and not is_container(path))
+    now = time.time_ns()
+    stamps = {path: size_and_time(path) for path in sorted(paths) if not is_container(path)}
+    stamps = {path: stamp for path, stamp in stamps.items() if stamp != GONE}
+    future = {path: stamp for path, stamp in stamps.items() if stamp[1] > now}
+    settled = {
+        path: stamp
+        for path, stamp in stamps.items()
+        if stamp[1] <= now - int(SETTLED_SECONDS * 1e9) or (path in future and ahead_of_time.get(path) == stamp)
+    }
+    ahead_of_time.clear()
+    ahead_of_time.update(future)
+    return settled
 
 
 def _append(output: Path, rows: int, part: Path, more: int, detector: Detector) -> None:
@@ -138,16 +169,3 @@ def _append(output: Path, rows: int, part: Path, more: int, detector: Detector) 
         if rows:
             table.append_table(output, rows)
         table.append_table(part, more)
-
-
-def _errors(output: Path) -> dict[str, str]:
-    listed = Path(f"{output}.errors.csv")
-    if not listed.exists():
-        return {}
-    table = read_table(listed)
-    return dict(zip(table["path"], table["error"], strict=True))
-
-
-def _list_errors(output: Path, errors: dict[str, str], done: set[str]) -> None:
-    left = [(path, reason) for path, reason in errors.items() if valid_text(path) not in done]
-    write_errors(f"{output}.errors.csv", left)
