@@ -33,9 +33,18 @@ def embed(
 
     Without DATA it is the named set that the model was fitted on.
     """
-    from vaeguard import check_place, check_table_path, embeddings, remove_report, write_embedding_report, write_table
+    from vaeguard import (
+        check_place,
+        check_replaced,
+        check_table_path,
+        embeddings,
+        remove_report,
+        write_embedding_report,
+        write_table,
+    )
 
     check_table_path(output)
+    check_replaced(output, "latents", lambda columns: "mean_0" in columns[:3])
     check_place(f"{output}.report.json", "embedding")
     detector = open_generative(model, device, vectors=True)
     images = open_images_for(data, detector, data_dir, split=split, download=download)

@@ -100,9 +100,9 @@ def fit(
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")
     depth, height, width = images.images.shape[1:]
     say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{depth}; run folder: {run}")
-    if normal_classes is None and len(images.class_names) > 1:
-        first = images.class_names[0]
-        say(f"normal classes: all {len(images.class_names)}; --normal-classes {first} would leave the others out")
+    classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
+    if normal_classes is None and len(classes) > 1:
+        say(f"normal classes: all {len(classes)}; --normal-classes {classes[0]} would leave the others out")
     started = time.monotonic()
     with warnings_on_stderr(), no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
-from .output import progress_bar, say, say_left_out
+from .output import progress_bar, say, say_left_out, say_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +57,7 @@ def open_images_for(
         images = open_images(data, split=split, rule=rule, data_dir=data_dir, download=download, progress=progress)
     say(f"data: {images.name}, {len(images.images)} images")
     say_left_out(images.errors)
+    say_note(images)
     return images
 
 

@@ -110,7 +110,7 @@ class Size(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """`64` to (64, 64), `48x64` to (48, 64)."""
         parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
             self.fail(f"{value!r} is no size such as 64 or 48x64 (height x width)", param, ctx)
         return int(parts[0]), int(parts[-1])
 
@@ -136,6 +136,11 @@ def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UsageError(f"--spec {path!r} is no TOML: {error}") from error
     if unknown := set(content) - {"model", "training"}:
         raise UsageError(f"--spec {path!r} has a table {unknown.pop()!r}; known are [model] and [training]")
+    for name, table in content.items():
+        if not isinstance(table, dict):
+            raise UsageError(
+                f"--spec {path!r} sets {name!r} to {table!r}; it is a table: [{name}] and settings below it"
+            )
     if filled_in := {"image_shape", "classes", "vectors"} & set(content.get("model", {})):
         raise UsageError(f"--spec {path!r} sets {filled_in.pop()!r}, which comes from the data; take it out")
     model = from_dict(ModelSpec, content.get("model", {}))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation import evaluate, write_evaluation
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.metrics import auc_interval, measure, share
-from vaeguard.reading.image_set import ImageSet
+from vaeguard.reading.image_set import ImageSet, digests_of
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
@@ -179,6 +179,32 @@ def test_classes_of_the_model_that_the_data_lacks_do_not_matter(animals: ImageSe
     detector = FakeDetector()
     detector.info = DetectorInfo((1, 4, 4), ("recon_error",), ("cat", "owl"), ("cat", "owl"), {})
     assert evaluate(detector, animals).normal_classes == ("cat",)
+
+
+def fitted_on(images: np.ndarray) -> FakeDetector:
+    detector = FakeDetector()
+    return replace(detector, info=replace(detector.info, fitted_on=digests_of(images)))
+
+
+def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animals: ImageSet) -> None:
+    images = animals.images.copy()
+    images[:, 0, 1, 1] = np.arange(100)  # all different
+    many = ImageSet(
+        "many",
+        np.concatenate([np.repeat(images[:30], 100, axis=0), images[30:]]),  # 3,000 anomalies, 70 normal images
+        np.repeat([0, 1, 2], [3000, 50, 20]),
+        animals.class_names,
+        [f"{i}.png" for i in range(3070)],
+        "",
+    )
+    found = evaluate(fitted_on(images[30:40]), many, fpr=0.3)  # 0.3 % of all
+    assert found.images == {"normal": 60, "anomalous": 3000}
+    assert "the 10 images fitted on are left out" in str(found.note)
+    every = evaluate(fitted_on(images[30:]), many, fpr=0.3)
+    assert every.images == {"normal": 70, "anomalous": 3000}
+    assert "are those of the fit, so the figures flatter" in str(every.note)
+    none = evaluate(fitted_on(255 - images), many, fpr=0.3)
+    assert (none.images["normal"], none.note) == (70, None)
 
 
 def test_a_rate_below_what_calibration_can_tell_is_noted(animals: ImageSet) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vaeguard import jobs
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.reading.image_set import ImageSet
@@ -173,6 +175,28 @@ def test_a_job_that_was_interrupted_before_its_first_shard_remembers_that_it_dre
         with pytest.raises(KeyboardInterrupt):
             score_files(FakeDetector(), [folder], tmp_path / "s.csv", fpr=0.5, heatmaps=heatmaps, progress=stop)
         assert (tmp_path / "s.csv.job").exists() == left
+
+
+def test_heatmaps_that_went_away_while_a_job_lay_are_drawn_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SHARD_ROWS", 16)
+    more = folder / "more"
+    more.mkdir()
+    for number in range(40):
+        shutil.copy(folder / "b.png", more / f"{number:02d}.png")
+    seen, table = tmp_path / "seen", tmp_path / "s.csv"
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_files(FakeDetector(), [more], table, fpr=0.5, heatmaps=seen, progress=stop)
+    assert list(seen.rglob("*.png"))
+    shutil.rmtree(seen)
+    summary = score_files(FakeDetector(), [more], table, fpr=0.5, heatmaps=seen)
+    assert len(list(seen.rglob("*.png"))) == summary.anomalies == 40
 
 
 @pytest.mark.parametrize("name", ["../../etc/x.png", "/etc/x.png", "a/../../x.png", "x" * 250, "new\nline.png"])

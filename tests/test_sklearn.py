@@ -86,7 +86,7 @@ def test_the_share_of_flagged_training_rows_is_the_contamination(kind, contamina
     assert abs(fitted.labels_.sum() - contamination * len(TABLE)) < 1
 
 
-@pytest.mark.parametrize("contamination", [0, -0.1, 0.51, float("nan")])
+@pytest.mark.parametrize("contamination", [0, -0.1, 0.51, float("nan"), "auto", None])
 def test_another_contamination_is_refused(contamination):
     with pytest.raises(ValueError, match="contamination"):
         VAEDetector(contamination=contamination).fit(TABLE)

@@ -113,7 +113,7 @@ if TYPE_CHECKING:
         from_dict,
         to_dict,
     )
-    from vaeguard.tables import check_table_path, read_table, write_table
+    from vaeguard.tables import check_replaced, check_table_path, read_table, write_table
     from vaeguard.training import TrainingWarning
     from vaeguard.triton import write_triton
     from vaeguard.tuning.search import Tuning, tune
@@ -219,7 +219,7 @@ _HOMES = {
         "from_dict",
         "to_dict",
     ),
-    "tables": ("check_table_path", "read_table", "write_table"),
+    "tables": ("check_replaced", "check_table_path", "read_table", "write_table"),
     "training": ("TrainingWarning",),
     "triton": ("write_triton",),
     "tuning.search": ("Tuning", "tune"),
@@ -288,6 +288,7 @@ __all__ = [
     "check_evaluation_folder",
     "check_optuna",
     "check_place",
+    "check_replaced",
     "check_table_path",
     "check_tesseract",
     "compare_reports",

@@ -55,7 +55,11 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     if Path(path).suffix == ".onnx":
         from vaeguard.onnx_detector import read_onnx
 
-        return read_onnx(path, device, threads)
+        detector = read_onnx(path, device, threads)
+        beside = Path(path).with_name(MODEL_NAME)
+        if _record_of(beside).get("data") == detector.info.record.get("data"):  # it lies in the run that it came from
+            detector.info = replace(detector.info, fitted_on=fitted_on(beside))
+        return detector
     return read_model(path, device)
 
 
@@ -107,6 +111,17 @@ def find_model(path: str | Path) -> Path:
     if target.suffix != ".safetensors":
         raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")
     return target
+
+
+def _record_of(model: Path) -> dict[str, Any]:
+    """The record of a model file as its header has it, unchecked; empty where there is none."""
+    try:
+        with model.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+        return {}
+    return record
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:

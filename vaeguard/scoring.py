@@ -24,7 +24,7 @@ from vaeguard.reading.images import ImageRule
 from vaeguard.reading.inputs import find_sources, read
 from vaeguard.reading.streams import map_ahead
 from vaeguard.spec import DEFAULT_FPR, check_fpr
-from vaeguard.tables import check_table_path, columns_of, open_table, write_errors
+from vaeguard.tables import check_replaced, check_table_path, open_table, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -187,16 +187,13 @@ def drawn_before(output: str | Path) -> str | None:
 
 
 def _check_replaced(output: Path) -> None:
-    """Refuse to replace what is no table of a batch of scores, and may be hard to get back."""
-    if output.is_dir():
-        raise UsageError(f"-o {str(output)!r} is a folder; name a table in it, such as {str(output / 'scores.csv')!r}")
-    if not output.exists():
-        return
-    if Path(f"{output}.watch.json").exists():
+    if output.exists() and Path(f"{output}.watch.json").exists():
         raise UsageError(f"-o {str(output)!r} is the table of a watch; go on with --watch, or name another")
-    columns = columns_of(output)
-    if output.stat().st_size and (columns[: len(FIRST_COLUMNS)] != list(FIRST_COLUMNS) or "class" in columns):
-        raise UsageError(f"-o {str(output)!r} is no table of a batch of scores, and would be lost; name another")
+    check_replaced(output, "a batch of scores", _is_batch)
+
+
+def _is_batch(columns: list[str]) -> bool:
+    return columns[: len(FIRST_COLUMNS)] == list(FIRST_COLUMNS) and "class" not in columns
 
 
 @dataclass
@@ -218,6 +215,8 @@ class _Work:
         settings = json.dumps([SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns, str(self.heatmaps)])
         keys = [piece.key(settings) for piece in pieces]
         found = [read_shard(self.folder, key, self.suffix) for key in keys]
+        if self.heatmaps and not Path(self.heatmaps).is_dir():  # what was drawn is gone, and drawn again
+            found = [None if shard and shard.anomalies else shard for shard in found]
         missing = [(piece, key) for piece, key, shard in zip(pieces, keys, found, strict=True) if shard is None]
         total = sum(piece.count for piece in pieces)
         self.resumed = done = total - sum(piece.count for piece, _ in missing)

@@ -105,8 +105,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         VaeguardError
             The training diverged.
         """
-        if not 0 < self.contamination <= 0.5:
-            raise ValueError(f"contamination is {self.contamination}; it is a share above 0 and at most 0.5")
+        if not isinstance(self.contamination, int | float | np.floating) or not 0 < self.contamination <= 0.5:
+            raise ValueError(f"contamination is {self.contamination!r}; it is a share above 0 and at most 0.5")
         if self.guided and y is None:
             raise ValueError("guided=True needs y, the classes of the rows")
         batch = self._batch(X, reset=True)

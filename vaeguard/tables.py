@@ -268,6 +268,25 @@ def columns_of(path: str | Path) -> list[str]:
         return []
 
 
+def check_replaced(path: str | Path, kind: str, is_kind: Callable[[list[str]], bool]) -> None:
+    """Refuse to replace what is no table of `kind`, as `is_kind` tells of its columns, and may be hard to get back.
+
+    An empty file may be replaced.
+
+    Raises
+    ------
+    UsageError
+        Something else is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"-o {str(path)!r} is a folder; name a table in it, such as {str(path / 'table.csv')!r}")
+    if not path.exists() or not path.stat().st_size:
+        return
+    if not is_kind(columns_of(path)):
+        raise UsageError(f"-o {str(path)!r} is no table of {kind}, and would be lost; name another")
+
+
 def check_table_path(path: str | Path) -> None:
     """Refuse a path whose suffix is no table's, before any work is done.
 

@@ -231,6 +231,8 @@ def test_a_file_without_permission_is_listed(home):
         (("fit", "--epochs", "many"), 2, ["--epochs"]),
         (("fit", "--hidden", "4,x"), 2, ["--hidden"]),
         (("fit", "--spec", "bad.toml"), 2, ["latnet", "latent"]),
+        (("fit", "--spec", "flat.toml"), 2, ["flat.toml", "[model]"]),
+        (("fit", "--size", "²"), 2, ["--size"]),
         (("fit", "--resume"), 2, ["-o"]),
         (("evaluate", "digits", "--normal-classes", "0-9"), 2, ["every class", "0-9"]),
         (("evaluate", "flat"), 2, ["flat"]),
@@ -251,6 +253,7 @@ def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code
     (home / "damaged.safetensors").write_bytes(content)
     (home / "latent.toml").write_text("[model]\nlatent = 3\n")
     (home / "bad.toml").write_text("[model]\nlatnet = 3\n")
+    (home / "flat.toml").write_text("model = 3\n")
     for folder, sizes in (("sizes", (8, 9, 10)), ("flat", (8, 8))):
         (home / folder).mkdir(exist_ok=True)
         for i, size in enumerate(sizes):

@@ -104,9 +104,11 @@ def test_a_latent_of_two_units_is_a_plane(home):
         (("traverse", "-m", "model.onnx"), "exported file"),
         (("manifold", "-m", "plain"), "--latent 2"),
         (("embed", "-m", "plain", "-o", "x.txt"), ".csv, .parquet or .jsonl"),
+        (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is no table of latents, and would be lost"),
     ],
 )
 def test_bad_arguments_get_one_sentence(home, arguments, message):
+    (home / "mine.csv").write_text("part,operator\n7,me\n")
     done = run(home, *arguments)
     assert done.returncode in (1, 2, 4)
     assert message in done.stderr

@@ -575,6 +575,13 @@ def test_a_file_called_like_a_named_set_is_not_taken_for_it(tmp_path):
     assert data_of_fit(records[1]) == data_of_fit({"data": {"name": "digits"}}) == "digits"
 
 
+def test_names_of_a_data_frame_are_classes():
+    names = np.array(["b", "a", "b"], dtype=object).repeat(4)
+    assert from_array(PIXELS, names).class_names == ("a", "b")
+    with pytest.raises(RefusedError, match="type object; give whole numbers or names"):
+        from_array(PIXELS, np.array(["b", 1, "b"], dtype=object).repeat(4))
+
+
 @pytest.mark.parametrize("name", ["mnist", Path("scans")])
 def test_a_name_where_an_array_is_wanted_says_what_opens_it(name):
     with pytest.raises(UsageError, match=f"'{name}' is a name.*open_images"):

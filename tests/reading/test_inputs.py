@@ -173,6 +173,14 @@ def test_a_broken_container_is_one_error(name, content, reason, tmp_path):
     assert contents(files)[0] == [str(tmp_path / "z.png")]
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_one_image_in_colour_is_no_stack_of_thin_ones(channels, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((64, 48, channels), np.uint8))
+    (found,) = find_sources([tmp_path / "a.npy"])
+    assert isinstance(found, Unreadable)
+    assert "looks like one image in colour" in found.reason
+
+
 def test_arrays_and_tables_that_hold_no_images_are_errors(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 4, 4), np.int64))
     np.savez(tmp_path / "b.npz", labels=np.arange(3))
@@ -209,10 +217,16 @@ def test_one_unreadable_member_or_cell_is_one_error(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "0.png", png(IMAGES[0]))
         add(tar, "1.png", b"nothing")
+        for name, kind in (("2.png", tarfile.LNKTYPE), ("3.png", tarfile.SYMTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "0.png"
+            tar.addfile(link)
     pq.write_table(pa.table({"image": [png(IMAGES[0]), None, b"nothing"]}), tmp_path / "b.parquet")
     tar, parquet = find_sources([tmp_path / "a.tar", tmp_path / "b.parquet"])
     assert contents(tar)[0] == [f"{tmp_path}/a.tar/0.png"]
-    assert [name for name, _ in contents(tar)[2]] == [f"{tmp_path}/a.tar/1.png"]
+    errors = dict(contents(tar)[2])
+    assert list(errors) == [f"{tmp_path}/a.tar/{number}.png" for number in (1, 2, 3)]
+    assert errors[f"{tmp_path}/a.tar/2.png"].startswith("it is a link in the archive")
     assert [name for name, _ in contents(parquet)[2]] == [f"{tmp_path}/b.parquet/00001", f"{tmp_path}/b.parquet/00002"]
 
 

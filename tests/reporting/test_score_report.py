@@ -14,7 +14,7 @@ from vaeguard.reading.images import ImageRule
 from vaeguard.reading.inputs import find_sources, pick
 from vaeguard.reporting.gallery import GROUP
 from vaeguard.reporting.report_file import read_report
-from vaeguard.reporting.scores import write_score_report
+from vaeguard.reporting.scores import P_BINS, count_p_values, write_score_report
 from vaeguard.scoring import score_files
 from vaeguard.tables import read_table, table_chunks
 
@@ -80,6 +80,14 @@ def test_images_are_found_again_by_their_names(inputs, tmp_path):
     batches = list(pick(find_sources([inputs]), set(wanted), RULE))
     found = {path: image.mean() for each in batches for path, image in zip(each.paths, each.images, strict=True)}
     assert found == {path: pytest.approx(score / 3 * 255, abs=1e-3) for path, score in wanted.items()}
+
+
+@pytest.mark.parametrize("calibration", [19, 99, 999, 5999])
+@pytest.mark.parametrize("width", [np.float32, np.float64])
+def test_evenly_spread_p_values_fill_all_bins_alike(calibration, width):
+    p = (np.arange(1, calibration + 2) / (calibration + 1)).astype(np.float32)
+    p = np.array([float(str(value)) for value in p], width)  # as a text table gives them back
+    assert (count_p_values(p, P_BINS) == len(p) // P_BINS).all()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])

@@ -316,6 +316,13 @@ def test_two_at_once_and_other_reports_are_refused(searched):
         tune(*bars(), folder=folder)
 
 
+def test_files_of_no_search_are_kept(tmp_path):
+    (tmp_path / "best.toml").write_text("mine")
+    with pytest.raises(vaeguard.UsageError, match=r"best\.toml' is of no search and would be lost"):
+        tune(*bars(), folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.toml"]
+
+
 def test_a_fit_that_fails_is_listed_and_the_search_goes_on(monkeypatch, tmp_path):
     def fit(*args, training, **more):
         if training.learning_rate != TRAINING.learning_rate:

@@ -17,7 +17,7 @@ from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 from vaeguard.files import size_and_time
 from vaeguard.reading.images import SUFFIXES
 from vaeguard.reading.named_sets import is_idx, read_idx
-from vaeguard.reading.packed import ARRAY_ERRORS, as_batch, image_key, to_rule
+from vaeguard.reading.packed import ARRAY_ERRORS, as_batch, check_many, image_key, to_rule
 from vaeguard.reading.streams import ImageBatch, stream_images
 from vaeguard.tables import valid_text
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.reading.images import ImageRule
+    from vaeguard.reading.streams import File
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz")
 IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "content", "jpg", "png")
@@ -93,6 +94,7 @@ class Array(Source):
 
     def __init__(self, path: str) -> None:
         with _rows_of(Path(path)) as rows:
+            check_many((len(rows), *rows.shape[1:]), path)  # all of it, of which a part may look like images
             self.vectors = _nothing_like(rows[:1], path).dtype == np.float32
             super().__init__(path, len(rows))
         self._stack = contextlib.ExitStack()
@@ -215,10 +217,10 @@ class Sequential(Source):
         super().__init__(path, count)
         self._stack = contextlib.ExitStack()
         self._next = 0
-        self._rest: Iterator[tuple[str, bytes]] | None = None
+        self._rest: Iterator[File] | None = None
 
     @abstractmethod
-    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[tuple[str, bytes]]:
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Names and contents from number `start` on; `stack` closes what is opened."""
 
     def close(self) -> None:
@@ -245,7 +247,7 @@ class Sequential(Source):
             yield from stream_images(self.open_some(stack, wanted), rule)
 
     @abstractmethod
-    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[tuple[str, bytes]]:
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Names and contents of the files with these names, all of this container; the first of equal names."""
 
 
@@ -258,13 +260,13 @@ class Tar(Sequential):
         if not self.count:
             raise RefusedError(f"{path!r} holds no image file ({', '.join(SUFFIXES)})")
 
-    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[tuple[str, bytes]]:
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Paths of the archive and its member, and the member's bytes."""
         archive = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
         members = islice(_members(archive), start, None)
         return ((f"{self.path}/{member.name}", _content(archive, member)) for member in members)
 
-    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[tuple[str, bytes]]:
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Go through the headers, and read the contents of these members only."""
         missing = set(names)
         archive = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
@@ -276,7 +278,11 @@ class Tar(Sequential):
                 yield name, _content(archive, member)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | UnreadableError:
+    if not member.isfile():  # what it leads to may lie anywhere in the archive, or outside
+        return UnreadableError(
+            member.name, "it is a link in the archive; pack the file itself (tar -h --hard-dereference)"
+        )
     file = archive.extractfile(member)
     return file.read() if file else b""
 
@@ -285,7 +291,11 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # or all of them would be kept
         name = member.name.lower().rpartition("/")[2]
-        if member.isfile() and name.endswith(SUFFIXES) and not name.startswith("."):
+        if (
+            (member.isfile() or member.islnk() or member.issym())
+            and name.endswith(SUFFIXES)
+            and not name.startswith(".")
+        ):
             yield member
     # To Python a broken header is the end of an archive; its end is a block of zeros.
     assert archive.fileobj is not None
@@ -314,7 +324,7 @@ class Parquet(Sequential):
             )
         super().__init__(path, count)
 
-    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[tuple[str, bytes]]:
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """The path with the number of the row, and the cell's bytes."""
         import pyarrow.parquet as pq
 
@@ -335,7 +345,7 @@ class Parquet(Sequential):
                 value = cell.as_py()
                 yield f"{self.path}/{number:05d}", (value.get("bytes") if isinstance(value, dict) else value) or b""
 
-    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[tuple[str, bytes]]:
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Read from the row group of each."""
         for row in sorted(map(_row_of, names)):
             yield next(self.open(stack, row))

@@ -102,7 +102,7 @@ def _number_classes(values: Any, all_values: Any) -> tuple[Labels | None, tuple[
     """Turn label values into indices; small whole numbers keep theirs, so that train and test agree."""
     if values is None:
         return None, ()
-    values, all_values = np.ravel(values), np.ravel(all_values)
+    values, all_values = _plain(np.ravel(values)), _plain(np.ravel(all_values))
     if values.dtype.kind == "f" and not np.array_equal(values, np.floor(values)):
         raise RefusedError("the labels are fractions; give whole numbers or names")
     if values.dtype.kind not in "iufbU":
@@ -113,6 +113,12 @@ def _number_classes(values: Any, all_values: Any) -> tuple[Labels | None, tuple[
             return values, tuple(map(str, range(int(all_values.max()) + 1)))
     unique = np.unique(all_values)
     return np.searchsorted(unique, values).astype(np.int64), tuple(map(str, unique))
+
+
+def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Names that are Python objects, as in a data frame, as an array of text."""
+    names = values.dtype == object and all(isinstance(value, str) for value in values)
+    return values.astype(str) if names else values
 
 
 def _packed(
@@ -160,12 +166,23 @@ def _vectors(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
     return vectors[:, None, None, :]
 
 
-def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    shape = images.shape
-    if images.ndim == 3 and images.shape[2] in (3, 4) and min(images.shape[:2]) >= LEAST_SIDE:
+def check_many(shape: tuple[int, ...], name: str) -> None:
+    """Refuse the shape of one image in colour, whose rows would be taken for images.
+
+    Raises
+    ------
+    RefusedError
+        It is (H, W, 3) or (H, W, 4).
+    """
+    if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) >= LEAST_SIDE:
         raise RefusedError(
             f"{name!r} holds an array of shape {shape}, which looks like one image in colour; save it as (1, H, W, C)"
         )
+
+
+def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    shape = images.shape
+    check_many(shape, name)
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] > 4 and images.shape[3] <= 4:

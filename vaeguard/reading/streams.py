@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Bytes = npt.NDArray[np.uint8]
-    File = str | tuple[str, bytes]
+    File = str | tuple[str, bytes | UnreadableError]
 
 _SMALL_FILE = 4096  # bytes; below, opening costs more than decoding, and threads only wait for each other's Python
 _T = TypeVar("_T")
@@ -42,8 +42,8 @@ def stream_images(
 ) -> Iterator[ImageBatch]:
     """Decode files in threads, a few batches ahead of the reader, and yield them in input order.
 
-    `files` are paths, or names with the bytes of the files. Memory stays constant however many there are; those that
-    cannot be read are in their batch's `errors`.
+    `files` are paths, or names with the bytes of the files or with why there are none. Memory stays constant however
+    many there are; those that cannot be read are in their batch's `errors`.
 
     Raises
     ------
@@ -113,6 +113,8 @@ def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
     for file in files:
         name, content = (file, None) if isinstance(file, str) else file
         try:
+            if isinstance(content, UnreadableError):
+                raise content
             image = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
         except UnreadableError as error:
             batch.errors.append((name, error.reason))
@@ -124,7 +126,7 @@ def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
 
 def _size(file: File) -> int:
     if not isinstance(file, str):
-        return len(file[1])
+        return len(file[1]) if isinstance(file[1], bytes) else 0
     try:
         return os.path.getsize(file)  # noqa: PTH202  (names need not be valid paths)
     except (OSError, ValueError):

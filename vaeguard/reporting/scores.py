@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 P_BINS = 20
 """Fewer where the p-values can take fewer values."""
+ROUNDED = 1e-5
+"""Of a bin: more than float32 rounds, less than what parts two p-values."""
 FINE = np.sinh(np.linspace(0, np.arcsinh(1e4), 8001))
 """Edges between which scores are counted while a table of any length goes by."""
 ERRORS_SHOWN = 50
@@ -133,8 +135,7 @@ class _Tally:
     def add(self, paths: list[str], score: Floats, p_value: Floats, anomaly: npt.NDArray[np.bool_]) -> None:
         """Count more rows."""
         self.fine += np.bincount(np.searchsorted(FINE, score, "right").clip(1) - 1, minlength=len(FINE))
-        # A p-value is k of n + 1; those on an edge belong below it.
-        self.p_counts += np.histogram(1 - p_value, len(self.p_counts), (0, 1))[0][::-1]
+        self.p_counts += count_p_values(p_value, len(self.p_counts))
         self.upper_half += int(np.count_nonzero(p_value > 0.5))
         if anomaly.any():
             lowest = float(score[anomaly].min())
@@ -145,6 +146,15 @@ class _Tally:
         self.lowest = _extreme(self.lowest, paths, -score, everything, GROUP)
         self.just_flagged = _extreme(self.just_flagged, paths, -score, anomaly, half)
         self.just_passed = _extreme(self.just_passed, paths, score, ~anomaly, half)
+
+
+def count_p_values(p_value: Floats, bins: int) -> npt.NDArray[np.int64]:
+    """How many lie in each of so many parts of (0, 1].
+
+    A p-value is k of n + 1; one on an edge belongs below it, also where it is rounded.
+    """
+    numbers = np.ceil(p_value * bins - ROUNDED).astype(np.int64).clip(1, bins) - 1
+    return np.bincount(numbers, minlength=bins)
 
 
 def _extreme(

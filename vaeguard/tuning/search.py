@@ -21,7 +21,18 @@ from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
 from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.tables import write_table
 from vaeguard.tuning.search_space import DEFAULT_TRIALS, search_space
-from vaeguard.tuning.study import Trial, ask, check_optuna, close_killed, finished, importance, open_study, stop, tell
+from vaeguard.tuning.study import (
+    JOURNAL_NAME,
+    Trial,
+    ask,
+    check_optuna,
+    close_killed,
+    finished,
+    importance,
+    open_study,
+    stop,
+    tell,
+)
 from vaeguard.tuning.trials import (
     FAILURES,
     REFITS,
@@ -142,6 +153,9 @@ def tune(
     home = Path(folder) if folder else None
     if home:
         check_place(home / JSON_NAME, "tuning")
+        foreign = [name for name in (BEST_NAME, TABLE_NAME) if (home / name).exists()]
+        if foreign and not (home / JOURNAL_NAME).exists():
+            raise UsageError(f"{str(home / foreign[0])!r} is of no search and would be lost; choose another -o")
     image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
     plan = _plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
     show = progress or (lambda *_: None)
