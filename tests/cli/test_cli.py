@@ -145,6 +145,10 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
     assert "is or holds data of the fit" in other["note"]
     assert other["images"]["normal"] == found["images"]["normal"]
     assert other["images"]["anomalous"] == found["images"]["anomalous"] + 4
+    # And so the exported model, which lies in the run, but does not hold what it was fitted on.
+    assert run(home, "export", "-m", "runs/folder", "-o", "runs/folder/model.onnx").returncode == 0
+    exported = json.loads(run(home, "evaluate", "again", "-m", "runs/folder/model.onnx", "--json").stdout)
+    assert exported["images"] == other["images"]
 
 
 def test_a_terminal_without_bars_ends_no_work(home):
