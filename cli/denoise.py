@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import PAPERS, RESTORE_KINDS, RestoreSettings
+from vaeguard import PAPERS, RESTORE_KINDS, RestoreSettings, as_objects
 
 from .options import engine_option, json_option, typed
-from .output import as_objects, command_line, complain_of_left_out, console, print_json, progress_bar, say, say_left_out
+from .output import command_line, complain_of_left_out, console, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
     from vaeguard import DenoiseSummary, ScanPlan
@@ -124,7 +124,7 @@ def _say_plan(plan: ScanPlan, output: str, *, as_json: bool) -> None:
         print_json({**vars(plan), "errors": as_objects(plan.errors)})
     else:
         click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}")
-    complain_of_left_out(plan.errors, "they are listed above")
+    complain_of_left_out(plan.errors)
 
 
 def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
@@ -150,7 +150,7 @@ def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
         print_json({"output": output, "files": files, "errors": as_objects(errors)})
     else:
         click.echo(f"originals of {files} files -> {output}")
-    complain_of_left_out(errors, "they are listed above")
+    complain_of_left_out(errors)
 
 
 def _say(done: DenoiseSummary) -> None:

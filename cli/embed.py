@@ -6,11 +6,11 @@ from typing import Literal
 
 import click
 
-from vaeguard import PROJECTIONS
+from vaeguard import PROJECTIONS, as_objects
 
 from .inputs import open_generative, open_images_for
 from .options import data_dir_option, device_option, download_option, json_option, model_option
-from .output import as_objects, command_line, complain_of_left_out, print_json
+from .output import command_line, complain_of_left_out, print_json
 
 
 @click.command()
@@ -59,4 +59,4 @@ def embed(
         click.echo(f"{len(images)} latents of {detector.graph.vae.spec.latent} units -> {output}")
         if page:
             click.echo(f"where they lie -> {page}")
-    complain_of_left_out(images.errors, "they are listed above")
+    complain_of_left_out(images.errors)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import BOUND_IMAGES, IMPORTANCE_SAMPLES
+from vaeguard import BOUND_IMAGES, IMPORTANCE_SAMPLES, as_objects
 
-from .inputs import find_model, open_generative, open_test_images
+from .inputs import find_model, open_generative, open_images_for
 from .options import data_dir_option, download_option, engine_option, fpr_option, json_option, model_option, typed
-from .output import as_objects, command_line, complain_of_left_out, console, print_json, progress_bar
+from .output import command_line, complain_of_left_out, console, print_json, progress_bar
 
 if TYPE_CHECKING:
     from vaeguard import ImageSet
@@ -67,7 +67,7 @@ def evaluate(
         raise UsageError("--importance-samples and --bound-images are for --generative; add it, or leave them out")
     path = find_model(model)
     detector = load(path, device)
-    images = open_test_images(data, detector, data_dir, download=download)
+    images = open_images_for(data, detector, data_dir, download=download)
     folder = _folder(output, path, f"evaluation-{images.name}")
     check_evaluation_folder(folder)
     with progress_bar("scoring") as progress:
@@ -83,7 +83,7 @@ def _evaluate_generative(
 
     path = find_model(model)
     detector = open_generative(path, device)
-    images = open_test_images(data, detector, data_dir, download=download)
+    images = open_images_for(data, detector, data_dir, download=download)
     folder = _folder(output, path, f"generative-{images.name}")
     check_place(folder / "report.json", "generative")
     with progress_bar("measuring") as progress:
@@ -105,4 +105,4 @@ def _show(report: dict[str, Any], folder: Path, images: ImageSet, *, as_json: bo
     else:
         show_report(report, console())
         click.echo(f"every figure, curve and picture -> {folder / 'report.html'}")
-    complain_of_left_out(images.errors, "they are listed above")
+    complain_of_left_out(images.errors)

@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
-from vaeguard import DEFAULT_FPR, DEGRADATIONS, PRESETS, DenoiserSpec, ModelSpec, TrainSpec
+from vaeguard import DEFAULT_FPR, DEGRADATIONS, PRESETS, DenoiserSpec, ModelSpec, TrainSpec, as_objects
 
 from .inputs import no_empty_run
 from .options import Size, data_dir_option, download_option, json_option, read_specs, spec_options
 from .output import (
-    as_objects,
     command_line,
     complain_of_left_out,
     print_json,
@@ -119,7 +118,7 @@ def fit(
         say(f"curves and pictures: tensorboard --logdir {tensorboard}")
     if note := fpr_note(detector.info, DEFAULT_FPR):
         say(f"note: {note}")
-    complain_of_left_out(images.errors, "they are listed above")
+    complain_of_left_out(images.errors)
 
 
 def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .inputs import no_empty_run
-from .output import as_objects, command_line, complain_of_left_out, print_json, progress_bar, say, say_left_out
+from .output import command_line, complain_of_left_out, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
     from vaeguard import FittedDenoiser
@@ -59,10 +59,10 @@ def fit_denoiser(
         say(f"{source.images} images to learn from, {source.held_out} to judge by; {source.kind}; run folder: {run}")
         found = fit(source, run, spec, resume=resume, command=command_line(), progress=progress)
     if as_json:
-        print_json({**found.to_dict(), "errors": as_objects(found.errors)})
+        print_json(found.to_dict())
     else:
         _say(found)
-    complain_of_left_out(found.errors, "they are listed above")
+    complain_of_left_out(found.errors)
 
 
 def _spec(settings: dict[str, Any]) -> Any:

@@ -31,13 +31,13 @@ def no_empty_run(run: Path | None) -> Iterator[None]:
         raise
 
 
-def open_test_images(data: str | None, detector: Detector, data_dir: str | None, *, download: bool) -> ImageSet:
-    """Open the test part of `data` in the shape that the model takes, and say what could not be read."""
-    return open_images_for(data, detector, data_dir, split="test", download=download)
-
-
 def open_images_for(
-    data: str | None, detector: Detector, data_dir: str | None, *, split: Literal["train", "test"], download: bool
+    data: str | None,
+    detector: Detector,
+    data_dir: str | None,
+    *,
+    split: Literal["train", "test"] = "test",
+    download: bool,
 ) -> ImageSet:
     """Open a part of `data` in the shape that the model takes, and say what could not be read.
 
@@ -48,11 +48,10 @@ def open_images_for(
     UsageError
         As `open_images`; or `data` is None, and the model was fitted on no named set.
     """
-    from vaeguard import ImageRule, data_of_fit, open_images
+    from vaeguard import data_of_fit, open_images
 
     data = data_of_fit(detector.info.record) if data is None else data
-    channels, height, width = detector.info.image_shape
-    rule = ImageRule((height, width), channels)
+    rule = detector.info.rule
     with progress_bar("reading") as progress:
         images = open_images(data, split=split, rule=rule, data_dir=data_dir, download=download, progress=progress)
     say(f"data: {images.name}, {len(images.images)} images")
@@ -105,11 +104,12 @@ def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
     """
     import numpy as np
 
-    from vaeguard import ImageRule, UnreadableError, UsageError, decode_image
+    from vaeguard import UnreadableError, UsageError, decode_image
 
-    channels, height, width = detector.info.image_shape
+    rule = detector.info.rule
+    assert rule is not None
     try:
-        return np.stack([decode_image(path, ImageRule((height, width), channels)) for path in paths])
+        return np.stack([decode_image(path, rule) for path in paths])
     except UnreadableError as error:
         raise UsageError(str(error)) from error
 

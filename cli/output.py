@@ -105,12 +105,7 @@ def say_note(images: ImageSet) -> None:
         say(f"note: {images.note}")
 
 
-def as_objects(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """Unreadable inputs as JSON objects."""
-    return [{"path": path, "error": reason} for path, reason in errors]
-
-
-def complain_of_left_out(errors: Sequence[tuple[str, str]], where: str) -> None:
+def complain_of_left_out(errors: Sequence[tuple[str, str]], where: str = "they are listed above") -> None:
     """End with exit code 3 if some inputs were left out; the work itself is done. `where` says where they stand."""
     if errors:
         from vaeguard import InputsSkippedError

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
-from .inputs import check_picture, find_model, open_test_images
+from vaeguard import as_objects
+
+from .inputs import check_picture, find_model, open_images_for
 from .options import data_dir_option, download_option, engine_option, json_option, model_option
-from .output import as_objects, complain_of_left_out, print_json
+from .output import complain_of_left_out, print_json
 
 
 @click.command()
@@ -34,7 +36,7 @@ def reconstruct(
     detector = load(find_model(model), device)
     if by not in {"score", *detector.info.term_names}:
         raise UsageError(f"--by {by!r} is no term of this model; it has score, {', '.join(detector.info.term_names)}")
-    images = open_test_images(data, detector, data_dir, download=download)
+    images = open_images_for(data, detector, data_dir, download=download)
     check_picture(output, images.paths)
     found = score_set(detector, images)
     rows = pick_examples(found.score if by == "score" else found.terms[by], 3 * count)
@@ -45,4 +47,4 @@ def reconstruct(
         print_json({"output": output, "images": paths, "errors": as_objects(images.errors)})
     else:
         click.echo(f"{len(rows)} of {len(images.images)} images, by {by}, lowest to highest -> {output}")
-    complain_of_left_out(images.errors, "they are listed above")
+    complain_of_left_out(images.errors)

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from vaeguard import DEFAULT_TRIALS, DEVICES, PRESETS, TrainSpec
+from vaeguard import DEFAULT_TRIALS, DEVICES, PRESETS, TrainSpec, as_objects
 
 from .options import Size, data_dir_option, download_option, json_option, read_specs
 from .output import (
-    as_objects,
     command_line,
     complain_of_left_out,
     console,
@@ -119,4 +118,4 @@ def tune(
         options = [part for name, value in reading.items() if value for part in (name, value)]
         click.echo(f"next: {shlex.join(['vaeguard', 'fit', data, *options, '--spec', str(folder / 'best.toml')])}")
         click.echo(f"every trial and chart -> {folder / 'report.html'}")
-    complain_of_left_out(images.errors, "they are listed above")
+    complain_of_left_out(images.errors)

@@ -225,11 +225,11 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
         "batch around it": lambda found: found.terms["kl"].__imul__(np.float32(1 + 1e-7 * len(found))),
     }
     for message, change in compared.items():
-        parity = compare(detector, Other(change), images, device="cpu")
+        parity = compare(detector, Other(change), images)
         assert message in "; ".join(parity.problems), message
         with pytest.raises(RefusedError, match=message):
             parity.check("m.onnx")
-    assert not compare(detector, Other(lambda found: None), images, device="cpu").problems
+    assert not compare(detector, Other(lambda found: None), images).problems
 
 
 def test_fp16_passes_a_wider_gate(run, tmp_path):

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.running import benchmark
     from vaeguard.benchmarking.spec import BENCHMARKS, BenchmarkSpec
     from vaeguard.classes import parse_classes
+    from vaeguard.detector import Detector
     from vaeguard.devices import has_bf16
     from vaeguard.doctor import examine
-    from vaeguard.errors import InputsSkippedError, RefusedError, UnreadableError, UsageError, VaeguardError
+    from vaeguard.errors import (
+        InputsSkippedError,
+        RefusedError,
+        UnreadableError,
+        UsageError,
+        VaeguardError,
+        as_objects,
+    )
     from vaeguard.evaluation import check_evaluation_folder, evaluate, write_evaluation
     from vaeguard.exported_parts import part_paths
     from vaeguard.exporting import export, verify
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
         evaluate_generative,
         write_generative,
     )
-    from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.inspection import DetectorInfo, Inspection
     from vaeguard.latents import STEPS, latent_units
     from vaeguard.likelihood_bounds import LikelihoodBounds, bound_likelihood
     from vaeguard.metrics import auc_interval
@@ -129,7 +137,7 @@ _HOMES = {
     "classes": ("parse_classes",),
     "devices": ("has_bf16",),
     "doctor": ("examine",),
-    "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError"),
+    "errors": ("InputsSkippedError", "RefusedError", "UnreadableError", "UsageError", "VaeguardError", "as_objects"),
     "evaluation": ("check_evaluation_folder", "evaluate", "write_evaluation"),
     "exported_parts": ("part_paths",),
     "exporting": ("export", "verify"),
@@ -137,7 +145,7 @@ _HOMES = {
     "fitting": ("fit",),
     "generation": ("embeddings", "interpolate_latents", "quantile_grid"),
     "generative_evaluation": ("GenerativeEvaluation", "evaluate_generative", "write_generative"),
-    "inspection": ("Detector", "DetectorInfo", "Inspection"),
+    "inspection": ("DetectorInfo", "Inspection"),
     "latents": ("STEPS", "latent_units"),
     "likelihood_bounds": ("LikelihoodBounds", "bound_likelihood"),
     "metrics": ("auc_interval",),
@@ -280,6 +288,7 @@ __all__ = [
     "UnreadableError",
     "UsageError",
     "VaeguardError",
+    "as_objects",
     "auc_interval",
     "benchmark",
     "bound_likelihood",

@@ -59,3 +59,10 @@ def torch_settings(seed: int, device: str, threads: int | None) -> Iterator[None
 def cores() -> int:
     """How many cores the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an engine's error says that memory ran out; engines and providers say it in their own ways."""
+    text = str(error).lower()
+    signs = ("out of memory", "failed to allocate", "can't allocate", "bad allocation", "bad_alloc", "alloc_failed")
+    return any(sign in text for sign in signs)

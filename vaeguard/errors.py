@@ -13,6 +13,11 @@ A message is one sentence that names the file or option, what was found, and wha
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class VaeguardError(Exception):
     """The work could not be done; the message says why and what to do."""
@@ -45,3 +50,8 @@ class UnreadableError(RefusedError):
         super().__init__(f"{path!r}: {reason}")
         self.path = path
         self.reason = reason
+
+
+def as_objects(errors: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """What could not be read, path and reason, as plain values that JSON can hold."""
+    return [{"path": path, "error": reason} for path, reason in errors]

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.detector import Detector
+    from vaeguard.inspection import DetectorInfo, Inspection
     from vaeguard.progress import Progress
     from vaeguard.reading.image_set import ImageSet
     from vaeguard.reporting.gallery import Sample
     from vaeguard.reporting.report_file import Report
-    from vaeguard.reporting.simple_measures import SimpleMeasures
 
     Bools = npt.NDArray[np.bool_]
     Scores = npt.NDArray[np.floating]
@@ -103,7 +103,7 @@ class Evaluation:
         As in the data, and what the detector said.
     sample : Sample
         Some of the images with pictures: the strangest, the mistakes, the closest calls.
-    measures : SimpleMeasures or None
+    measures : Report or None
         Brightness and complexity of images.
     record : dict
         What the model file says of the fit.
@@ -128,7 +128,7 @@ class Evaluation:
     paths: Sequence[str]
     inspection: Inspection
     sample: Sample
-    measures: SimpleMeasures | None
+    measures: Report | None
     record: dict[str, Any]
     device: str
     seconds: float
@@ -234,7 +234,7 @@ def evaluate(
         paths=image_set.paths,
         inspection=inspection,
         sample=sample(detector, image_set.images, groups),
-        measures=simple_measures(image_set.images),
+        measures=simple_measures(image_set.images, inspection.score, anomalous),
         record=detector.info.record,
         device=detector.device,
         seconds=seconds,

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaeguard.blocks import as_images
-from vaeguard.errors import UsageError
+from vaeguard.detector import as_images
 from vaeguard.generation import decode, encode, sample_latents
 from vaeguard.onnx_detector import IMAGE, as_pixels
 from vaeguard.onnx_writing import sealed, translated
-from vaeguard.parity import BATCHES, RANDOM_IMAGES, random_images, relative_error, with_noise
+from vaeguard.parity import BATCHES, RANDOM_IMAGES, relative_error, with_noise
 from vaeguard.sessions import Session
 
 if TYPE_CHECKING:
@@ -33,20 +32,6 @@ def part_paths(path: str | Path) -> dict[str, Path]:
     """Where the parts of the model exported to `path` lie, by their names: `model-encoder.onnx` beside `model.onnx`."""
     path = Path(path)
     return {part: path.with_name(f"{path.stem}-{part}{path.suffix}") for part in PARTS}
-
-
-def check_parts(graph: InferenceGraph) -> None:
-    """Refuse a model that has no encoder of whole images.
-
-    Raises
-    ------
-    UsageError
-        It is a model of patches.
-    """
-    if graph.patches is not None:
-        raise UsageError(
-            "--parts: a model of patches has no latent for a whole image; leave it out, or fit without --patch"
-        )
 
 
 def part_bytes(part: str, graph: InferenceGraph, record: dict[str, Any]) -> bytes:
@@ -109,8 +94,7 @@ def part_errors(
     pixels : str
         Type of the encoder's input.
     """
-    some = random_images(detector.info)[:0] if images is None else images
-    both = as_images(with_noise(some, detector.info), detector.info)
+    both = as_images(with_noise(images, detector.info), detector.info)
     encoding = encode(detector.graph, both)
     expected = {"mean": encoding.mean} | ({} if encoding.logvar is None else {"logvar": encoding.logvar})
     name, fed = IMAGE, as_pixels(both, np.dtype(pixels))

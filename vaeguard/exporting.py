@@ -13,19 +13,21 @@ import torch
 from torch import nn
 
 from vaeguard.errors import UsageError
-from vaeguard.exported_parts import check_parts, part_bytes, part_errors, part_paths
+from vaeguard.exported_parts import part_bytes, part_errors, part_paths
 from vaeguard.files import writing
+from vaeguard.generation import check_whole
 from vaeguard.onnx_detector import IMAGE, OnnxDetector, output_names
 from vaeguard.onnx_writing import OPSET, sealed, translated
-from vaeguard.parity import compare, random_images
+from vaeguard.parity import compare
 from vaeguard.sessions import FORMAT
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vaeguard.detector import Detector
     from vaeguard.graph import InferenceGraph
-    from vaeguard.inspection import Detector, Images
+    from vaeguard.inspection import Images
     from vaeguard.parity import Parity
     from vaeguard.torch_detector import TorchDetector
 
@@ -94,7 +96,7 @@ def export(
         raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
     targets = part_paths(path) if parts else {}
     if targets:
-        check_parts(detector.graph)
+        check_whole(detector.graph)
     graph = _in_half(detector.graph) if fp16 else detector.graph
     settings: dict[str, Any] = {
         "pixels": "float32" if detector.info.vectors else pixels,
@@ -132,9 +134,8 @@ def verify(
         raise UsageError("the exported model has another shape or other terms than this run; give the run it came from")
     if _origin(exported.info.record) != _origin(detector.info.record):
         raise UsageError("the exported model came from another run than this one; give the run it came from with -m")
-    some = random_images(detector.info)[:0] if images is None else images
     half = bool(exported.info.record["onnx"]["fp16"])
-    return compare(detector, exported, some, device=exported.device, half=half, tolerance=tolerance)
+    return compare(detector, exported, images, half=half, tolerance=tolerance)
 
 
 def _of_torch(detector: Detector) -> TorchDetector:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaeguard.metrics import CONFIDENCE, share
+from vaeguard.metrics import CONFIDENCE, share_of
 from vaeguard.scoring import flag
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def false_alarms(p_values: npt.NDArray[np.floating], calibration: int, fpr: floa
 
 def from_count(count: int, images: int, calibration: int, fpr: float) -> FalseAlarms:
     """The same from counts."""
-    realised = share(np.arange(images) < count)
+    realised = share_of(count, images)
     low, high = expected_interval(images, calibration, fpr)
     return FalseAlarms(fpr, count, images, calibration, realised.low, realised.high, low, high)
 

@@ -49,7 +49,7 @@ def encode(graph: InferenceGraph, images: Images) -> Encoding:
         The model sees patches, so that an image has no latent of its own, or the images have another shape, or there
         are none.
     """
-    _check_whole(graph)
+    check_whole(graph)
     shape = graph.vae.spec.image_shape
     if images.ndim != 4 or images.shape[1:] != shape or not len(images):
         raise UsageError(
@@ -71,7 +71,7 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
     UsageError
         The model sees patches, or the latents have another length.
     """
-    _check_whole(graph)
+    check_whole(graph)
     size = graph.vae.spec.latent
     if latents.ndim != 2 or latents.shape[1] != size or not len(latents):
         raise UsageError(f"latents have the shape {latents.shape}, but the model has {size} units: give (N, {size})")
@@ -207,7 +207,14 @@ def embeddings(detector: TorchDetector, image_set: ImageSet) -> dict[str, Any]:
     return columns
 
 
-def _check_whole(graph: InferenceGraph) -> None:
+def check_whole(graph: InferenceGraph) -> None:
+    """Refuse a model that has no latent of a whole image.
+
+    Raises
+    ------
+    UsageError
+        It is a model of patches.
+    """
     if graph.patches is not None:
         raise UsageError("a model of patches has no latent for a whole image; fit one without --patch")
 

@@ -1,15 +1,17 @@
-"""The detector contract: NumPy images in, a fixed set of named results out, whichever engine runs below."""
+"""What a detector says of images, and of itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     import numpy.typing as npt
+
+    from vaeguard.reading.images import ImageRule
 
     Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     Floats = npt.NDArray[np.float32]
@@ -72,41 +74,17 @@ class DetectorInfo:
     fitted_on: npt.NDArray[np.uint64] | None = field(default=None, repr=False, compare=False)
 
     @property
+    def rule(self) -> ImageRule | None:
+        """How image files are brought to the shape that the graph takes; None where it takes vectors."""
+        from vaeguard.reading.images import ImageRule
+
+        channels, height, width = self.image_shape
+        return None if self.vectors else ImageRule((height, width), channels)
+
+    @property
     def vectors(self) -> bool:
         """Whether the model takes float vectors instead of pixels."""
         return bool(self.record["model"]["vectors"])
-
-
-class Detector(Protocol):
-    """Anything that inspects images: the PyTorch detector, the ONNX Runtime detector."""
-
-    @property
-    def info(self) -> DetectorInfo:
-        """What the model file says of itself."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where it runs: `cpu`, `cuda` or `tensorrt`."""
-        ...
-
-    @property
-    def parallel(self) -> int:
-        """How many inspections are best run at the same time, from as many threads."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Text that differs wherever the bits of a result might: engine and device, and last the model's digest."""
-        ...
-
-    def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
-        """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W).
-
-        `pictures` asks for `restored` and `heatmap` too. The same image gives the same bits whatever the batch
-        around it.
-        """
-        ...
 
 
 def concatenate(parts: Sequence[Inspection]) -> Inspection:

@@ -15,7 +15,7 @@ from vaeguard.spec import ModelSpec, from_dict
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaeguard.blocks import BlockDetector
+    from vaeguard.detector import Detector
     from vaeguard.torch_detector import TorchDetector
 
 FORMAT = 3
@@ -32,7 +32,7 @@ def save(detector: TorchDetector, path: str | Path) -> Path:
     return target
 
 
-def load(path: str | Path, device: str = "auto", threads: int | None = None) -> BlockDetector:
+def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Detector:
     """Read a detector from a run folder, its `model.safetensors`, or an exported `.onnx` file, which needs no torch.
 
     Parameters
@@ -117,10 +117,16 @@ def _record_of(model: Path) -> dict[str, Any]:
     """The record of a model file as its header has it, unchecked; empty where there is none."""
     try:
         with model.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
+            length = file.read(8)
+            return _record_in(length + file.read(int.from_bytes(length, "little")))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
         return {}
+
+
+def _record_in(content: bytes) -> dict[str, Any]:
+    """The record in the header of a model file, of which nothing more is needed."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
     return record
 
 
@@ -146,8 +152,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     content = read_sealed(path)
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
+        record = _record_in(content)
         tensors = from_bytes(content)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RefusedError(f"{str(path)!r} is no vaeguard model file; give one that `vaeguard fit` wrote") from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.blocks import BlockDetector, block_rows, filled
+from vaeguard.detector import Detector, block_rows, filled
 from vaeguard.devices import cores
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.files import read_sealed
@@ -26,7 +26,7 @@ be rounded differently, and an image's bits would depend on the batch around it.
 BLOCK_ROWS = 256
 
 
-class OnnxDetector(BlockDetector):
+class OnnxDetector(Detector):
     """A model exported with `vaeguard export`; `vaeguard.load` makes one.
 
     On the CPU an image gives the same bits whatever the batch around it and the number of threads. On a GPU every batch

@@ -11,9 +11,8 @@ from vaeguard.errors import RefusedError
 from vaeguard.inspection import concatenate
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from vaeguard.inspection import Detector, DetectorInfo, Floats, Images, Inspection
+    from vaeguard.detector import Detector
+    from vaeguard.inspection import DetectorInfo, Floats, Images, Inspection
 
 BATCHES = (1, 7, 64, 256)
 RATES = (0.01, 0.05, 0.1)
@@ -88,33 +87,30 @@ class Parity:
 def compare(
     reference: Detector,
     other: Detector,
-    images: Images,
+    images: Images | None,
     *,
-    device: str,
     half: bool = False,
     tolerance: float | None = None,
 ) -> Parity:
-    """Compare `other` on `device` with `reference` on `images` and on noise, in batches of 1, 7, 64 and 256.
+    """Compare `other` with `reference` on `images` and on noise, in batches of 1, 7, 64 and 256.
 
     Parameters
     ----------
     reference, other : Detector
         Two engines of the same model.
-    images : ndarray
-        Images as the model takes them, shape (N, C, H, W); may be none.
-    device : str
-        Where `other` runs: `cpu`, `cuda` or `tensorrt`.
+    images : ndarray or None
+        Images as the model takes them, shape (N, C, H, W).
     half : bool
         `other` computes in float16.
     tolerance : float or None
-        Largest relative error that is allowed; None takes that of the device.
+        Largest relative error that is allowed; None takes that of the device of `other`.
     """
     both = with_noise(images, reference.info)
     expected = reference.inspect(both, pictures=True)
     by_batch = [_inspect(other, both, size) for size in BATCHES]
     found = by_batch[-1]
-    exact = device == "cpu" and not half
-    tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[device])
+    exact = other.device == "cpu" and not half
+    tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[other.device])
     errors = {name: relative_error(values, outputs(found)[name]) for name, values in outputs(expected).items()}
     swapped = _swapped(expected.score, found.score, tolerance)
     decisions = sum(int(np.count_nonzero((expected.p_value <= rate) != (found.p_value <= rate))) for rate in RATES)
@@ -131,12 +127,14 @@ def compare(
     return Parity(len(both), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
 
 
-def with_noise(images: Images, info: DetectorInfo) -> Images:
-    """`images`, which may be none, and after them noise of their type."""
+def with_noise(images: Images | None, info: DetectorInfo) -> Images:
+    """`images`, if any, and after them noise of their type."""
     noise = random_images(info)
-    if len(images) and images.dtype != noise.dtype:
+    if images is None or not len(images):
+        return noise
+    if images.dtype != noise.dtype:
         noise = noise.astype(np.float32) / np.float32(255)
-    return np.concatenate([images, noise]) if len(images) else noise
+    return np.concatenate([images, noise])
 
 
 def random_images(info: DetectorInfo) -> Images:
@@ -184,8 +182,4 @@ def _swapped(expected: Floats, found: Floats, tolerance: float) -> int:
 
 
 def _same_bits(one: Inspection, two: Inspection) -> bool:
-    return all(_bits(values) == _bits(outputs(two)[name]) for name, values in outputs(one).items())
-
-
-def _bits(values: npt.NDArray[np.float32]) -> bytes:
-    return values.tobytes()
+    return all(values.tobytes() == outputs(two)[name].tobytes() for name, values in outputs(one).items())

@@ -223,23 +223,24 @@ def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
         The file of them is damaged.
     """
     path = Path(model) if Path(model).is_dir() else Path(model).parent
-    try:
-        with np.load(path / IMAGES_NAME, allow_pickle=False) as archive:
-            images: npt.NDArray[Any] = archive["images"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RefusedError(f"{str(path / IMAGES_NAME)!r} is damaged; delete it") from error
-    return images
+    return _kept(path / IMAGES_NAME, "images")
 
 
 def fitted_on(model: Path) -> npt.NDArray[np.uint64] | None:
     """Digests of the images that the run of a model file was fitted on, or None where the folder does not tell."""
+    with contextlib.suppress(RefusedError):
+        return _kept(model.parent / IMAGES_NAME, "fitted_on")
+    return None
+
+
+def _kept(path: Path, name: str) -> npt.NDArray[Any] | None:
     try:
-        with np.load(model.parent / IMAGES_NAME, allow_pickle=False) as archive:
-            found: npt.NDArray[np.uint64] = archive["fitted_on"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        with np.load(path, allow_pickle=False) as archive:
+            found: npt.NDArray[Any] = archive[name]
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RefusedError(f"{str(path)!r} is damaged; delete it") from error
     return found
 
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.errors import UsageError, VaeguardError, as_objects
 from vaeguard.files import check_apart, write_text
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.pictures import draw_reconstructions
-from vaeguard.reading.images import ImageRule
 from vaeguard.reading.inputs import find_sources, read
 from vaeguard.reading.streams import map_ahead
 from vaeguard.spec import DEFAULT_FPR, check_fpr
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.inspection import Detector, DetectorInfo, Inspection
+    from vaeguard.detector import Detector
+    from vaeguard.inspection import DetectorInfo, Inspection
     from vaeguard.jobs import Piece, Shard
     from vaeguard.progress import Progress
     from vaeguard.reading.image_set import ImageSet
@@ -81,8 +81,7 @@ class ScoreSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        errors = [{"path": path, "error": reason} for path, reason in self.errors]
-        return {**vars(self), "errors": errors}
+        return {**vars(self), "errors": as_objects(self.errors)}
 
 
 def score_files(
@@ -231,15 +230,13 @@ class _Work:
         return [shard or fresh[key] for key, shard in zip(keys, found, strict=True)]
 
     def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
-        channels, height, width = self.detector.info.image_shape
-        rule = None if self.detector.info.vectors else ImageRule(size=(height, width), channels=channels)
         for piece, _ in pieces:
             yield from read(
                 piece.source,
                 piece.start,
                 piece.stop,
                 self.detector.info.image_shape,
-                rule=rule,
+                rule=self.detector.info.rule,
                 batch_size=self.batch_size,
                 jobs=self.jobs,
             )

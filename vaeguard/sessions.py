@@ -10,8 +10,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.blocks import is_out_of_memory
-from vaeguard.devices import cores
+from vaeguard.devices import cores, is_out_of_memory
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 
 if TYPE_CHECKING:

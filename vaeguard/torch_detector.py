@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vaeguard import generation
-from vaeguard.blocks import BlockDetector, as_images, block_rows, filled, is_out_of_memory
+from vaeguard.detector import Detector, as_images, block_rows, filled
+from vaeguard.devices import is_out_of_memory
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 BLOCK_ROWS = {"mlp": 256, "conv": 64}
 
 
-class TorchDetector(BlockDetector):
+class TorchDetector(Detector):
     """A fitted model; `vaeguard.fit` and `vaeguard.load` make one.
 
     Matrix products round differently at different batch sizes; blocks of one size keep an image's bits the same

@@ -22,7 +22,7 @@ from vaeguard.tables import check_table_path, open_table, read_table, valid_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vaeguard.inspection import Detector
+    from vaeguard.detector import Detector
     from vaeguard.scoring import ScoreSummary
 
     Stamp = tuple[int, int]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.benchmarking.tasks import TableTask, Task
-    from vaeguard.inspection import Detector, Inspection
+    from vaeguard.detector import Detector
+    from vaeguard.inspection import Inspection
     from vaeguard.progress import Progress
     from vaeguard.spec import ModelSpec, TrainSpec
 

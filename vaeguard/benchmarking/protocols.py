@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -260,12 +261,8 @@ def _tables(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
         except VaeguardError as error:
             skipped.append(f"{name} skipped: {error}")
             continue
-        cases.append(Case(FOLDER, name, _splitter(name, table, spec.limit), split_by_seed=True))
+        cases.append(Case(FOLDER, name, partial(split_table, name, table, limit=spec.limit), split_by_seed=True))
     return cases
-
-
-def _splitter(name: str, table: Any, limit: int | None) -> CaseTasks:
-    return lambda seed: split_table(name, table, seed, limit)
 
 
 def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
@@ -281,12 +278,8 @@ def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
         except VaeguardError as error:
             skipped.append(f"{name} skipped: {error}")
             continue
-        cases.append(Case(name, "all defects", _group_splitter(found, spec.limit), split_by_seed=True))
+        cases.append(Case(name, "all defects", partial(split_by_group, found, limit=spec.limit), split_by_seed=True))
     return cases
-
-
-def _group_splitter(found: Any, limit: int | None) -> CaseTasks:
-    return lambda seed: split_by_group(found, seed, limit)
 
 
 def _open(spec: BenchmarkSpec, name: str, split: Literal["train", "test"]) -> ImageSet:

@@ -12,7 +12,6 @@ from vaeguard.metrics import share
 from vaeguard.reporting.distributions import curves, histogram, thresholds
 from vaeguard.reporting.gallery import gallery, group
 from vaeguard.reporting.report_file import heading
-from vaeguard.reporting.simple_measures import against_score
 from vaeguard.scoring import flag
 
 if TYPE_CHECKING:
@@ -41,9 +40,7 @@ def evaluation_report(evaluation: Evaluation, command: str = "") -> Report:
         "curves": {name: curves(anomalous, values) for name, values in scores.items()},
         "calibration": [_realised(evaluation, stated) for stated in STATED],
         "expected_false_alarms": _expected(evaluation, evaluation.fpr),
-        "simple_measures": None
-        if evaluation.measures is None
-        else against_score(evaluation.measures, inspection.score, anomalous),
+        "simple_measures": evaluation.measures,
         "fit": evaluation.record,
         **drawn,
     }

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from vaeguard.inspection import Detector, Inspection
+    from vaeguard.detector import Detector
+    from vaeguard.inspection import Inspection
     from vaeguard.reporting.report_file import Report
 
 GROUP = 8

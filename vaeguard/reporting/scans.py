@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.errors import RefusedError, UnreadableError
+from vaeguard.errors import RefusedError, UnreadableError, as_objects
 from vaeguard.pictures import heat_picture, picture_of
 from vaeguard.reading.images import read_bytes
 from vaeguard.reporting.gallery import fitting
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
-from vaeguard.restoration.records import COLUMNS, TABLE
+from vaeguard.restoration.records import TABLE
 from vaeguard.restoration.scans import scan_pages, written_name
-from vaeguard.tables import table_chunks
+from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,14 +58,9 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         The files cannot be written.
     """
     root, target = Path(summary.root), Path(summary.output)
-    actions: Counter[str] = Counter()
-    look_first = 0
-    for chunk in table_chunks(target / TABLE, ("action", "reverted")):
-        actions.update(chunk["action"])
-        look_first += int(np.count_nonzero(chunk["reverted"] > 0))
-    positions = _shown(summary.pages)
-    rows = _rows(target, positions, summary.pages)
-    shown = [rows[at] for at in positions]
+    table = read_table(target / TABLE)
+    rows = table.head(ROWS).to_dict("records")
+    shown = table.iloc[_shown(len(table))].to_dict("records")
     source = rows[0]["path"] if summary.files == 1 and rows else root.resolve().name
     title = f"{source} to {target.name or target}"
     report = {
@@ -77,13 +71,13 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         "resumed": summary.resumed,
         "seconds": summary.seconds,
         "notes": list(summary.notes),
-        "actions": dict(actions),
-        "look_first": look_first,
-        "table": list(rows.values())[: min(ROWS, summary.pages)],
+        "actions": table["action"].value_counts(sort=False).to_dict(),
+        "look_first": int((table["reverted"] > 0).sum()),
+        "table": rows,
         "shown": [{**row, "pictures": f"page-{number}"} for number, row in enumerate(shown)],
         "errors": {
             "count": len(summary.errors),
-            "shown": [{"path": path, "error": why} for path, why in summary.errors[:ERRORS_SHOWN]],
+            "shown": as_objects(summary.errors[:ERRORS_SHOWN]),
         },
         "pictures": _pictures(shown, root, target, jpeg),
     }
@@ -96,20 +90,6 @@ def _shown(pages: int) -> list[int]:
     rest = range(min(WORST, pages), pages)
     picked = np.unique(np.linspace(0, max(len(rest) - 1, 0), min(OTHERS, len(rest))).astype(int))
     return [*range(min(WORST, pages)), *(rest[at] for at in picked.tolist())]
-
-
-def _rows(target: Path, shown: list[int], pages: int) -> dict[int, Report]:
-    """The rows of the table of pages that the report holds, by their positions: its beginning, and those drawn."""
-    found: dict[int, Report] = {}
-    wanted, at = {*range(min(ROWS, pages)), *shown}, 0
-    for chunk in table_chunks(target / TABLE, COLUMNS):
-        columns = [chunk[name].tolist() if isinstance(chunk[name], np.ndarray) else chunk[name] for name in COLUMNS]
-        for row in zip(*columns, strict=True):
-            if at in wanted:
-                plain = dict(zip(COLUMNS, row, strict=True))
-                found[at] = {**plain, "page": int(plain["page"])}
-            at += 1
-    return found
 
 
 def _pictures(shown: list[Report], root: Path, target: Path, jpeg: int | None) -> dict[str, dict[str, str]]:

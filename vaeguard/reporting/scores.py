@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.errors import RefusedError, UsageError
-from vaeguard.inspection import concatenate
+from vaeguard.errors import RefusedError, UsageError, as_objects
 from vaeguard.metrics import share_of
-from vaeguard.reading.images import ImageRule
 from vaeguard.reading.inputs import find_sources, pick
 from vaeguard.reporting.distributions import histogram
 from vaeguard.reporting.gallery import GROUP, Group, Sample, gallery
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.inspection import Detector
+    from vaeguard.detector import Detector
     from vaeguard.reporting.report_file import Report
     from vaeguard.scoring import ScoreSummary
 
@@ -113,7 +111,7 @@ def _report(
         "histogram": _histogram(tally, detector, model),
         "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},
         "drift": drift(tally.upper_half, summary.images, calibration),
-        "errors": {"count": len(summary.errors), "shown": [{"path": path, "error": why} for path, why in errors]},
+        "errors": {"count": len(summary.errors), "shown": as_objects(errors)},
         "fit": detector.info.record,
         **_gallery(tally, sources, detector),
     }
@@ -222,22 +220,18 @@ def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> R
 
 
 def _gallery(tally: _Tally, sources: Any, detector: Detector) -> Report:
-    channels, height, width = detector.info.image_shape
-    rule = None if detector.info.vectors else ImageRule(size=(height, width), channels=channels)
     chosen = {
         ("most_anomalous", "Most anomalous"): tally.highest,
         ("borderline", "Closest to the threshold, on both sides"): tally.just_flagged[::-1] + tally.just_passed,
         ("most_normal", "Most normal"): tally.lowest,
     }
     wanted = {name for each in chosen.values() for _, name in each}
-    batches = list(pick(sources, wanted, rule))
+    batches = list(pick(sources, wanted, detector.info.rule))
     paths = [valid_text(path) for batch in batches for path in batch.paths]
     if not paths:
         return {"gallery": [], "pictures": {}}
     images = np.concatenate([batch.images for batch in batches if len(batch.images)])
-    inspection = concatenate(
-        [detector.inspect(images[at : at + GROUP], pictures=True) for at in range(0, len(images), GROUP)]
-    )
+    inspection = detector.inspect(images, pictures=True)
     place = {path: row for row, path in enumerate(paths)}
     groups = tuple(
         Group(

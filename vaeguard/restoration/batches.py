@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from vaeguard.restoration.degrade import degrade_document
 from vaeguard.restoration.noise import finest_noise, grain_kernel, grain_of, print_noise
-from vaeguard.restoration.paper import BRIGHTEST, bright_blocks, interpolated, paper_map
+from vaeguard.restoration.paper import divided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -198,9 +198,8 @@ def page_pair(
     back, _ = render(rng)
     worn = clean if rng.random() < 0.1 else degrade_document(clean, rng, other=back)
     block = max(2, round(letters * rng.uniform(0.2, 0.45)))
-    paper = interpolated(paper_map(bright_blocks(worn, block)), block, 0, *clean.shape)
-    divided = np.clip(worn / paper, 0, BRIGHTEST).astype(np.float32)
-    return divided, clean, print_noise(divided)
+    flat = divided(worn, block)
+    return flat, clean, print_noise(flat)
 
 
 class _Drawer:

@@ -114,7 +114,7 @@ class Denoiser:
         noise : float
             Standard deviation of its noise in the same unit.
         spread : bool
-            Also return the expected absolute error.
+            Also return how sure that is.
         samples : int
             Take the mean of so many samples of the posterior, instead of one direct pass; `spread` stays that of the
             direct pass.

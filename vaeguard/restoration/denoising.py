@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.devices import cores
-from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.errors import UnreadableError, UsageError, as_objects
 from vaeguard.files import size_and_time, sweep_all
 from vaeguard.jobs import job_folder
 from vaeguard.model_file import load
@@ -30,7 +30,7 @@ from vaeguard.tables import read_table, write_errors, write_table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vaeguard.inspection import Detector
+    from vaeguard.detector import Detector
     from vaeguard.progress import Progress
     from vaeguard.restoration.places import Inputs, Places
 
@@ -84,8 +84,7 @@ class DenoiseSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        errors = [{"path": path, "error": reason} for path, reason in self.errors]
-        return {**vars(self), "errors": errors, "look_first": list(self.look_first)}
+        return {**vars(self), "errors": as_objects(self.errors), "look_first": list(self.look_first)}
 
 
 @dataclass(frozen=True)

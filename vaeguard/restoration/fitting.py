@@ -12,7 +12,7 @@ import torch
 
 from vaeguard.checkpoint import NetworkCheckpoint
 from vaeguard.devices import has_bf16, pick_device, torch_settings
-from vaeguard.errors import VaeguardError
+from vaeguard.errors import VaeguardError, as_objects
 from vaeguard.model_file import write_tensors
 from vaeguard.provenance import environment
 from vaeguard.restoration.denoiser import SHIPPED
@@ -83,7 +83,7 @@ class FittedDenoiser:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {**asdict(self), "errors": [{"path": path, "error": reason} for path, reason in self.errors]}
+        return {**asdict(self), "errors": as_objects(self.errors)}
 
 
 def fit_denoiser(

@@ -12,7 +12,7 @@ import numpy as np
 
 from vaeguard.errors import RefusedError
 from vaeguard.restoration.denoiser import mirrored
-from vaeguard.restoration.paper import BRIGHTEST, block_pixels, bright_blocks, interpolated, paper_map
+from vaeguard.restoration.paper import BRIGHTEST, block_pixels, bright_blocks, divided, interpolated, paper_map
 from vaeguard.restoration.spec import RestoreSettings
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.inspection import Detector
+    from vaeguard.detector import Detector
     from vaeguard.restoration.denoiser import Denoiser
 
     Floats = npt.NDArray[np.float32]
@@ -179,10 +179,7 @@ def page_kind(pixels: Pixels, dpi: float | None = None) -> str:
 
 def divided_page(page: Floats, dpi: float | None = None) -> Floats:
     """A grey page divided by its paper, as the denoiser of documents takes it: shape (H, W), 0 to 1 in, to 1.5 out."""
-    block = block_pixels(page.shape[1], dpi)
-    paper = interpolated(paper_map(bright_blocks(page, block)), block, 0, *page.shape)
-    divided: Floats = np.clip(page / paper, 0, BRIGHTEST).astype(np.float32)
-    return divided
+    return divided(page, block_pixels(page.shape[1], dpi))
 
 
 class _Page:
@@ -317,8 +314,8 @@ class _Page:
 
     def _divided(self, rows: Floats, channel: int, start: int, stop: int) -> Floats:
         paper = interpolated(self.paper[channel], self.block, start, stop, self.width)
-        divided: Floats = np.minimum(rows / paper, np.float32(BRIGHTEST))
-        return divided
+        flat: Floats = np.minimum(rows / paper, np.float32(BRIGHTEST))
+        return flat
 
     def _colours(self, start: int, stop: int) -> Floats:
         return self.colours[start:stop].astype(np.float32) / self.full

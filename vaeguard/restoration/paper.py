@@ -72,6 +72,13 @@ def interpolated(values: Floats, block: int, start: int, stop: int, width: int) 
     return result
 
 
+def divided(page: Floats, block: int) -> Floats:
+    """A grey page divided by its paper: shape (H, W), 0 to 1 in, to `BRIGHTEST` out."""
+    paper = interpolated(paper_map(bright_blocks(page, block)), block, 0, *page.shape)
+    flat: Floats = np.clip(page / paper, 0, BRIGHTEST).astype(np.float32)
+    return flat
+
+
 def _positions(pixels: npt.NDArray[np.int64], block: int, blocks: int) -> tuple[npt.NDArray[np.int64], Floats]:
     """For each pixel the block centre before it, and how far it is towards the next."""
     at = np.clip((pixels + 0.5) / block - 0.5, 0, blocks - 1)

@@ -22,7 +22,7 @@ from vaeguard.restoration.scans import encode_png, rewrite, written_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vaeguard.inspection import Detector
+    from vaeguard.detector import Detector
     from vaeguard.restoration.denoiser import Denoiser
     from vaeguard.restoration.scans import Page, Pixels
     from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings

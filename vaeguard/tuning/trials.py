@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.blocks import is_out_of_memory
+from vaeguard.devices import is_out_of_memory
 from vaeguard.errors import VaeguardError
 from vaeguard.fitting import fit
 from vaeguard.metrics import CONFIDENCE, measure, roc_auc_by_image

@@ -1,4 +1,7 @@
-"""What every engine's detector does alike: images inspected block by block, in less memory if need be."""
+"""The detector: NumPy images in, a fixed set of named results out, whichever engine runs below.
+
+What all engines do alike is here: images are inspected block by block, in less memory if need be.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ BLOCK_VALUES = 256 * 32 * 32
 """A block of large images has fewer of them, so that it holds about this many values."""
 
 
-class BlockDetector(ABC):
-    """A detector whose engine takes blocks of at most `block` images; the engines only `run` them.
+class Detector(ABC):
+    """Inspects images; an engine takes blocks of at most `block` of them, and only has to `run` these.
 
     Parameters
     ----------
@@ -31,7 +34,14 @@ class BlockDetector(ABC):
     term_names : tuple of str
         The terms that the graph returns.
     device : str
-        Where it runs, for messages.
+        Where it runs: `cpu`, `cuda` or `tensorrt`.
+
+    Attributes
+    ----------
+    info : DetectorInfo
+        What the model file says of itself.
+    parallel : int
+        How many inspections are best run at the same time, from as many threads.
     """
 
     def __init__(self, record: dict[str, Any], term_names: tuple[str, ...], device: str) -> None:
@@ -62,6 +72,8 @@ class BlockDetector(ABC):
 
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
         """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W), or float vectors (N, 1, 1, F).
+
+        The same image gives the same bits whatever the batch around it.
 
         Parameters
         ----------
@@ -111,13 +123,6 @@ class BlockDetector(ABC):
                 "programs, or use --device cpu"
             ) from error
         self.block = max(self.least, self.block // 2)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an engine's error says that memory ran out; engines and providers say it in their own ways."""
-    text = str(error).lower()
-    signs = ("out of memory", "failed to allocate", "can't allocate", "bad allocation", "bad_alloc", "alloc_failed")
-    return any(sign in text for sign in signs)
 
 
 def filled(images: Images, rows: int) -> npt.NDArray[Any]:
