@@ -207,7 +207,7 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
     detector = vaeguard.load(run, "cpu")
 
     class Other:
-        info = detector.info
+        info, device = detector.info, "cpu"
 
         def __init__(self, change):
             self.change = change
