@@ -16,6 +16,7 @@ from .options import Size, data_dir_option, download_option, json_option, read_s
 from .output import (
     command_line,
     complain_of_left_out,
+    console,
     print_json,
     progress_bar,
     say,
@@ -125,19 +126,8 @@ def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> 
     if as_json:
         print_json({"run": str(run), "seconds": seconds, **record})
         return
-    from vaeguard import read_report
+    from vaeguard import read_report, show_report
 
-    best, split = record["best_epoch"], record["data"]["split"]
-    click.echo(f"fitted {record['model']['kind']} on {split['training']} normal images in {seconds:.1f} s -> {run}")
-    line = (
-        f"best epoch {best['epoch']:.0f}: distortion {best['valid_distortion']:.2f} + rate {best['valid_rate']:.2f}"
-        f" nats on {split['validation']} held-out images,"
-        f" {best['active_units']:.0f} of {record['model']['latent']} units active"
-    )
-    if "valid_class_accuracy" in best:
-        line += f", class accuracy {best['valid_class_accuracy']:.3f}"
-    click.echo(line)
-    click.echo(f"calibrated on {split['calibration']} more; next: vaeguard score IMAGES -m {shlex.quote(str(run))}")
-    for sentence in read_report(run)["advice"]:
-        say(f"advice: {sentence}")
-    click.echo(f"how it went -> {run / 'report.html'}")
+    show_report(read_report(run), console())
+    click.echo(f"fitted in {seconds:.1f} s; how it went -> {run / 'report.html'}")
+    click.echo(f"next: vaeguard score IMAGES -m {shlex.quote(str(run))}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .inputs import no_empty_run
-from .output import command_line, complain_of_left_out, print_json, progress_bar, say, say_left_out
+from .output import command_line, complain_of_left_out, console, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
     from vaeguard import FittedDenoiser
@@ -87,8 +88,8 @@ def _grey_images(data: str, data_dir: str | None) -> list[Any]:
 
 
 def _say(found: FittedDenoiser) -> None:
-    how = "by Stein's estimate" if found.mode == "adapt" else "on images held out" if found.held_out else "on the same"
-    click.echo(f"{found.before:.2f} dB before, {found.after:.2f} dB after, {how}; {found.seconds:.0f} s")
-    click.echo(f"ladder VAE: negative ELBO {found.neg_elbo:.3f} nats per pixel")
-    click.echo(f"how it went -> {Path(found.run) / 'report.html'}")
-    click.echo(f"next: vaeguard denoise SCANS -m {found.run}")
+    from vaeguard import read_report, show_report
+
+    show_report(read_report(found.run), console())
+    click.echo(f"fitted in {found.seconds:.1f} s; how it went -> {Path(found.run) / 'report.html'}")
+    click.echo(f"next: vaeguard denoise SCANS -m {shlex.quote(found.run)}")

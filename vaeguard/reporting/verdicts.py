@@ -103,11 +103,13 @@ def _fit(report: Report) -> Verdict:
     what = "autoencoder" if model["autoencoder"] else "VAE"
     each = "patch" if model["patch"] else "example"
     rate = "" if model["autoencoder"] else f" + rate {best['valid_rate']:.2f}"
+    accuracy = f", class accuracy {best['valid_class_accuracy']:.3f}" if "valid_class_accuracy" in best else ""
     active = "" if model["autoencoder"] else f", {best['active_units']:.0f} of {model['latent']} latent units active"
     sentence = (
         f"{what} of kind {model['kind']}, fitted on {split['training']:,} normal examples; best of {count} epochs is"
         f" {best['epoch']:.0f}: distortion {best['valid_distortion']:.2f}{rate} nats per {each} on"
-        f" {split['validation']:,} held-out ones{active}. The score is calibrated on {split['calibration']:,} more."
+        f" {split['validation']:,} held-out ones{active}{accuracy}. The score is"
+        f" calibrated on {split['calibration']:,} more."
     )
     advice = tuple(report["advice"])
     return Verdict("Worth a second look" if advice else "Fitted, nothing looks wrong", sentence, advice,
@@ -213,6 +215,7 @@ def _denoiser(report: Report) -> Verdict:
     sentence = (
         f"A {report['scan_kind']} denoiser from {report['images']:,} images: {report['before']:.2f} dB goes in and"
         f" {report['after']:.2f} dB comes out ({gain:+.2f} dB), {how}."
+        f" The ladder VAE's negative ELBO is {report['neg_elbo']:.3f} nats per pixel."
     )
     return Verdict("Cleans" if gain > 0 else "Makes it worse", sentence, (), "good" if gain > 0 else "poor")
 
