@@ -10,6 +10,8 @@ import click
 
 from vaeguard import DEFAULT_FPR, DEVICES, ENGINE_DEVICES
 
+from .output import say
+
 if TYPE_CHECKING:
     from vaeguard import ModelSpec, TrainSpec
 
@@ -156,6 +158,8 @@ def read_specs(preset_name: str | None, spec_file: str | None, settings: dict[st
     from vaeguard import ModelSpec, TrainSpec, preset
 
     chosen = preset(preset_name) if preset_name else None
+    if chosen:
+        say(f"preset {preset_name}: {chosen.about}")
     model = chosen.model if chosen else ModelSpec()
     training = chosen.training if chosen else TrainSpec()
     if spec_file:

@@ -27,6 +27,7 @@ from .generation import quantile_grid as quantile_grid
 from .generative_evaluation import GenerativeEvaluation as GenerativeEvaluation
 from .generative_evaluation import evaluate_generative as evaluate_generative
 from .generative_evaluation import write_generative as write_generative
+from .heatmap_files import drawn_before as drawn_before
 from .inspection import DetectorInfo as DetectorInfo
 from .inspection import Inspection as Inspection
 from .latents import STEPS as STEPS
@@ -118,7 +119,6 @@ from .runs import prepare_run as prepare_run
 from .sample_quality import SampleJudge as SampleJudge
 from .sample_quality import frechet_distance as frechet_distance
 from .scoring import ScoreSummary as ScoreSummary
-from .scoring import drawn_before as drawn_before
 from .scoring import fpr_note as fpr_note
 from .scoring import score_files as score_files
 from .scoring import score_set as score_set

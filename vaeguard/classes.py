@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _SHOWN = 20
 
 
-def parse_classes(text: str, class_names: Sequence[str], *, must_leave_anomalies: bool = False) -> tuple[int, ...]:
+def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
     """Return the sorted indices into `class_names` of the classes that `text` lists.
 
     Items are separated by commas. A class name wins over any other reading; a number is a class name where the
@@ -30,7 +30,7 @@ def parse_classes(text: str, class_names: Sequence[str], *, must_leave_anomalies
     Raises
     ------
     UsageError
-        An item is no class of the data, the list is empty, or, with `must_leave_anomalies`, it names every class.
+        An item is no class of the data, or the list is empty.
     """
     if not class_names:
         raise UsageError(f"the data has no classes to choose {text!r} from; leave --normal-classes out")
@@ -38,12 +38,7 @@ def parse_classes(text: str, class_names: Sequence[str], *, must_leave_anomalies
     items = [whole] if whole in class_names else [item.strip() for item in text.split(",") if item.strip()]
     if not items:
         raise UsageError(f"--normal-classes is empty; {_existing(class_names)}")
-    found = sorted({index for item in items for index in _indices(item, class_names)})
-    if must_leave_anomalies and len(found) == len(class_names):
-        raise UsageError(
-            f"--normal-classes {text!r} names every class, which leaves no anomalies to find; {_existing(class_names)}"
-        )
-    return tuple(found)
+    return tuple(sorted({index for item in items for index in _indices(item, class_names)}))
 
 
 def resolve_classes(
@@ -54,14 +49,16 @@ def resolve_classes(
     Raises
     ------
     UsageError
-        As `parse_classes`; with `must_leave_anomalies` where every one of several classes is named.
+        As `parse_classes`; no class is named, or, with `must_leave_anomalies`, every one of several.
     """
-    several = must_leave_anomalies and len(class_names) > 1
-    if isinstance(classes, str):
-        return parse_classes(classes, class_names, must_leave_anomalies=several)
-    found = sorted({index for item in classes for index in parse_classes(str(item), class_names)})
-    if not found or (several and len(found) == len(class_names)):
-        raise UsageError(f"--normal-classes names {'every class' if found else 'no class'}; {_existing(class_names)}")
+    items = [classes] if isinstance(classes, str) else classes
+    found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
+    if not found:
+        raise UsageError(f"--normal-classes names no class; {_existing(class_names)}")
+    if must_leave_anomalies and 1 < len(found) == len(class_names):
+        raise UsageError(
+            f"--normal-classes names every class, which leaves no anomalies to find; {_existing(class_names)}"
+        )
     return tuple(found)
 
 

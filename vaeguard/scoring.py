@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError, as_objects
-from vaeguard.files import check_apart, write_text
+from vaeguard.files import check_apart
+from vaeguard.heatmap_files import check_heatmaps, draw_heatmaps, remember_place
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
-from vaeguard.pictures import draw_reconstructions
 from vaeguard.reading.inputs import find_sources, read
 from vaeguard.reading.streams import map_ahead
 from vaeguard.spec import DEFAULT_FPR, check_fpr
@@ -38,10 +35,7 @@ if TYPE_CHECKING:
     from vaeguard.reading.streams import ImageBatch
 
 DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
-LONGEST_NAME = 200
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
-HEATMAPS_NAME = "heatmaps.txt"
-"""In the folder of a job: where it draws."""
 SHARD_FORMAT = 3
 """Raised when the same settings come to mean other rows."""
 
@@ -149,10 +143,9 @@ def score_files(
     values = math.prod(detector.info.image_shape)
     pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
-    # Pictures are drawn before their shard is finished: the folder says whose they are.
     with job_folder(output, keep=bool(heatmaps)) as folder:
         if heatmaps:
-            write_text(folder / HEATMAPS_NAME, str(Path(heatmaps).resolve()))
+            remember_place(folder, heatmaps)
         work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
         try:
             shards = work.run(pieces, progress)
@@ -175,14 +168,6 @@ def score_files(
         resumed=work.resumed,
         note=fpr_note(detector.info, fpr),
     )
-
-
-def drawn_before(output: str | Path) -> str | None:
-    """The folder of heatmaps that an interrupted job of the table `output` was drawing into."""
-    try:
-        return Path(f"{output}.job", HEATMAPS_NAME).read_text(encoding="utf-8")
-    except OSError:
-        return None
 
 
 def _check_replaced(output: Path) -> None:
@@ -261,20 +246,11 @@ class _Work:
                 columns = score_columns(batch.paths, inspection, self.fpr)
                 anomalies += int(np.count_nonzero(columns["anomaly"]))
                 if self.heatmaps:
-                    self._draw(batch, np.flatnonzero(columns["anomaly"]), Path(self.heatmaps))
+                    draw_heatmaps(self.heatmaps, self.detector, batch, np.flatnonzero(columns["anomaly"]))
                 table.write(columns)
                 report(table.rows + len(errors))
             images = table.rows
         return finish_shard(self.folder, key, path, images, anomalies, errors)
-
-    def _draw(self, batch: ImageBatch, rows: npt.NDArray[np.int64], folder: Path) -> None:
-        """Draw these images of the batch, which are looked at again: few are, and pictures take memory."""
-        if not len(rows):
-            return
-        images, names = batch.images[rows], [batch.paths[row] for row in rows]
-        inspection = self.detector.inspect(images, pictures=True)
-        for number, name in enumerate(names):
-            draw_reconstructions(heatmap_path(folder, name), images, inspection, [number], names)
 
 
 def score_set(
@@ -305,39 +281,6 @@ def score_set(
         _check_numbers(parts[-1], image_set.paths[start:stop])
         _report(progress, 0, total, stop)
     return concatenate(parts)
-
-
-def check_heatmaps(folder: str | Path, inputs: Iterable[str | Path]) -> None:
-    """Refuse a folder of heatmaps where images are looked for: the next time they would be images themselves.
-
-    Raises
-    ------
-    UsageError
-        It lies in one of the folders of `inputs`, or where a glob finds it.
-    """
-    place = Path(folder).resolve()
-    for given in map(str, inputs):
-        root = Path(given.partition("**")[0]) if "**" in given else Path(given)
-        if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(folder, given):
-            raise UsageError(
-                f"--heatmaps {str(folder)!r} lies among the images of {given!r}; name a folder apart from them"
-            )
-
-
-def _is_found(folder: str | Path, pattern: str) -> bool:
-    """Whether the glob `pattern`, in which nothing stands for several folders, finds `folder` or what it lies in."""
-    # Both as they are written: links in a pattern cannot be resolved.
-    parts, wanted = (Path(os.path.abspath(path)).parts for path in (folder, pattern))  # noqa: PTH100
-    return len(wanted) <= len(parts) and all(map(fnmatch.fnmatch, parts, wanted))
-
-
-def heatmap_path(folder: Path, name: str) -> Path:
-    """Where below `folder` the image that a table calls `name` is drawn, never outside of it."""
-    parts = ["_" if part == ".." else part for part in Path(name).parts if part != Path(name).anchor]
-    *above, last = parts
-    if len(last.encode("utf-8", "surrogateescape")) > LONGEST_NAME:  # no file may be called so with .png after it
-        last = hashlib.sha256(last.encode("utf-8", "surrogateescape")).hexdigest()
-    return folder.joinpath(*above, f"{last}.png")
 
 
 def table_columns(info: DetectorInfo) -> tuple[str, ...]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
 from vaeguard.files import size_and_time, write_text
+from vaeguard.heatmap_files import check_heatmaps
 from vaeguard.jobs import job_folder, rows_of_a_shard
 from vaeguard.reading.containers import is_container
 from vaeguard.reading.folders import list_images
 from vaeguard.reading.inputs import expanded
-from vaeguard.scoring import check_heatmaps, score_files, table_columns
+from vaeguard.scoring import score_files, table_columns
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.tables import check_table_path, open_table, read_table, valid_text, write_errors
 

@@ -28,9 +28,6 @@ class Spread:
     std: float | None
     values: tuple[float, ...]
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if self.std is None else f" ± {self.std:.3f}")
-
 
 @dataclass(frozen=True)
 class Row:
