@@ -166,7 +166,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit") / "run"
     calls = []
     found = fit_denoiser(ramps(), folder, SPEC, progress=lambda *call: calls.append(call))
-    assert calls[-1][:2] == (50, 50)
+    assert calls[-1][:2] == (75, 75)
     return folder, found
 
 
@@ -263,7 +263,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after
     monkeypatch.setattr("vaeguard.restoration.training.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
-        assert total == 50
+        assert total == 75
         if done > after:
             raise SystemError("killed")
 

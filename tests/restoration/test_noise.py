@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard.restoration.noise import finest_noise, grain_kernel, grain_of, photo_noise, print_noise
+from vaeguard.restoration.noise import colour_noise, finest_noise, grain_kernel, grain_of, photo_noise, print_noise
 
 
 def smooth(size=256):
@@ -15,7 +15,7 @@ def smooth(size=256):
 @pytest.mark.parametrize("sigma", [0.01, 0.05, 0.2])
 def test_white_noise_is_measured(sigma):
     noise = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
-    for measure in (photo_noise, print_noise):
+    for measure in (photo_noise, print_noise, colour_noise):
         assert measure(smooth() + sigma * noise) == pytest.approx(sigma, rel=0.08)
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard import RestoreSettings, UsageError, restore_page
+from vaeguard import RestoreSettings, UsageError, restore_page, shipped_denoiser
 from vaeguard.restoration import page as restoration
 from vaeguard.restoration.degrade import stain
 from vaeguard.restoration.noise import photo_noise, print_noise
+from vaeguard.restoration.paper import interpolated
 
 
 class Stub:
@@ -25,6 +26,9 @@ class Stub:
 
     def halo(self, samples):
         return 8
+
+    def restore(self, plane, noise):
+        return self.restore_rows(np.pad(plane, 8, mode="symmetric"), noise)
 
     def restore_rows(self, rows, noise, *, spread=False, samples=0, start=0):
         inside = rows[8:-8, 8:-8]
@@ -151,10 +155,37 @@ def test_detail_is_not_taken_for_noise():
 
 def test_the_noise_is_estimated_or_given():
     estimated, given = Stub(), Stub()
-    restored(noisy_picture((128, 128, 3)), estimated, kind="photo")
-    restored(noisy_picture((128, 128, 3)), given, kind="photo", noise=25.5)
-    np.testing.assert_allclose(estimated.seen, given.seen, rtol=0.15)
+    by_itself = restored(noisy_picture((128, 128, 3)), estimated, kind="photo").report.noise
+    stated = restored(noisy_picture((128, 128, 3)), given, kind="photo", noise=25.5).report.noise
+    np.testing.assert_allclose(estimated.seen[-3:], given.seen, rtol=0.15)
     assert given.seen[0] == pytest.approx(0.1 / 3**0.5, rel=1e-5)
+    assert stated == 25.5
+    assert by_itself == pytest.approx(25.5, rel=0.1)
+
+
+@pytest.mark.parametrize("wide", [1, 2, 4])
+def test_noise_of_colours_is_cleaned_however_wide_its_grain(wide):
+    rng = np.random.default_rng(0)
+    y = np.linspace(0.3, 0.6, 256)[:, None, None] * np.array([1, 0.9, 0.7])
+    clean = np.broadcast_to(255 * y, (256, 256, 3))
+    some = rng.standard_normal((3, 256 // wide, 256 // wide)).astype(np.float32)
+    # Of the colours alone and brought to pixels linearly, as JPEG leaves it.
+    grain = np.stack([interpolated(each, wide, 0, 256, 256) for each in some], 2)
+    noisy = np.round(clean + 8 * (grain - grain.mean(2, keepdims=True))).astype(np.uint8)
+    found = restore_page(noisy, shipped_denoiser, RestoreSettings(kind="photo"))
+    before, after = (float(np.sqrt(((page - clean) ** 2).mean())) for page in (noisy, found.pixels))
+    assert after < 0.55 * before
+    untouched = restore_page(np.round(clean).astype(np.uint8), shipped_denoiser, RestoreSettings(kind="photo"))
+    assert untouched.report.change < 0.3
+
+
+@pytest.mark.parametrize("size", [(97, 64), (64, 97), (33, 200)])
+def test_colours_come_out_the_same_in_strips(size, monkeypatch):
+    page = noisy_picture((*size, 3))
+    halve = Stub(lambda rows, noise: np.float32(0.5) * rows + np.float32(0.2))
+    whole = restored(page, halve, kind="photo", gate=False).pixels
+    monkeypatch.setattr(restoration, "STRIP", 32)
+    np.testing.assert_array_equal(restored(page, halve, kind="photo", gate=False).pixels, whole)
 
 
 @pytest.mark.parametrize(

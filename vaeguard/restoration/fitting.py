@@ -177,21 +177,35 @@ def _trained(source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path,
         supervised = supervised_loss(direct, by_noise=source.kind == "photo", bf16=bf16)
         losses = supervised, paired_elbo_loss(ladder, bf16=bf16)
 
-    def told(done_before: int) -> Progress | None:
-        return progress and (lambda done, _, text: progress(done_before + done, 2 * spec.steps, text))
+    spread_steps = min(SPREAD_STEPS, spec.steps)
+
+    def told(what: str, before: int) -> Progress | None:
+        total = 2 * spec.steps + spread_steps
+        return progress and (lambda done, _, text: progress(before + done, total, f"{what} {text}".strip()))
 
     settled = {"device": device, "threads": torch.get_num_threads(), "bf16": bf16}
     settings = {"denoiser": asdict(spec) | settled, "data": {"fingerprint": source.fingerprint}}
     kept = [NetworkCheckpoint(run / name, settings) for name in CHECKPOINTS]
     direct, squares = train_network(
-        direct, losses[0], source.learn(0), spec.steps, rate=rates[0], progress=told(0), checkpoint=kept[0]
+        direct,
+        losses[0],
+        source.learn(0),
+        spec.steps,
+        rate=rates[0],
+        progress=told("direct network:", 0),
+        checkpoint=kept[0],
     )
     ladder, nats = train_network(
-        ladder, losses[1], source.learn(1), spec.steps, rate=rates[1], progress=told(spec.steps), checkpoint=kept[1]
+        ladder,
+        losses[1],
+        source.learn(1),
+        spec.steps,
+        rate=rates[1],
+        progress=told("ladder VAE:", spec.steps),
+        checkpoint=kept[1],
     )
-    if progress:
-        progress(2 * spec.steps, 2 * spec.steps, "expected errors, export")
-    fit_spread(direct, source.with_truth(direct, source.learn(2)), min(SPREAD_STEPS, spec.steps))
+    truths = source.with_truth(direct, source.learn(2))
+    fit_spread(direct, truths, spread_steps, progress=told("expected errors", 2 * spec.steps))
     interval = interval_of(direct, source.with_truth(direct, source.judged(3)))
     ends = np.linspace(0, spec.steps, len(squares) + 1)[1:]
     rows = zip(ends, squares, nats, strict=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -45,7 +45,7 @@ def photo_noise(image: Floats) -> float:
     float
         In the unit of the image; 0 for an image of fewer than 16 pixels a side.
     """
-    fine, half = (_quiet_deviation(each, QUIET_SHARE) for each in (image, _halved(image)))
+    fine, half = (_quiet_deviation([_diagonal(each)], QUIET_SHARE) for each in (image, halved(image)))
     # The mean of four pixels has half of the deviation of white noise.
     if image.size < FEWEST_WIDE_PIXELS:
         return float(np.sqrt(max(0.0, (fine**2 - half**2) / (1 - 1 / 4))))
@@ -57,7 +57,24 @@ def print_noise(page: Floats) -> float:
 
     As `photo_noise`, but from the finest scale only: at half the resolution strokes are everywhere.
     """
-    return _quiet_deviation(page, QUIET_SHARE_OF_PRINT)
+    return _quiet_deviation([_diagonal(page)], QUIET_SHARE_OF_PRINT)
+
+
+def colour_noise(difference: Floats) -> float:
+    """Estimate the standard deviation of the noise of a difference of colours, at its own resolution.
+
+    From differences along rows, columns and diagonals alike: JPEG keeps colours at half the resolution and coarsely, so
+    that hardly any noise is left in the diagonal ones, and edges, which show in the others, are few in colours.
+
+    Parameters
+    ----------
+    difference : ndarray
+        Shape (H, W), in any unit.
+    """
+    upper_left, upper_right, lower_left, lower_right = _quarters(difference)
+    along_rows = (upper_left - upper_right + lower_left - lower_right) / np.float32(2)
+    along_columns = (upper_left + upper_right - lower_left - lower_right) / np.float32(2)
+    return _quiet_deviation([along_rows, along_columns, _diagonal(difference)], QUIET_SHARE)
 
 
 def finest_noise(image: Floats) -> float:
@@ -66,11 +83,11 @@ def finest_noise(image: Floats) -> float:
     The quieter blocks are those that are quiet at half the resolution. White noise is independent there, so that the
     finest differences in them are neither smaller nor larger than elsewhere.
     """
-    fine, coarse = (_diagonal(each) for each in (image, _halved(image)))
+    fine, coarse = (_diagonal(each) for each in (image, halved(image)))
     side = 16 if min(coarse.shape) >= 64 else 8
     rows, columns = (length // side for length in coarse.shape)
     if not rows * columns:
-        return _quiet_deviation(image, QUIET_SHARE)
+        return _quiet_deviation([fine], QUIET_SHARE)
     coarse_blocks, fine_blocks = (
         each[: rows * wide, : columns * wide].reshape(rows, wide, columns, wide).swapaxes(1, 2).reshape(-1, wide * wide)
         for each, wide in ((coarse, side), (fine, 2 * side))
@@ -106,25 +123,26 @@ def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
     for image in images:
         fine = finest_noise(image)
         if fine > 0:
-            ratios.append(finest_noise(_halved(image)) / fine)
+            ratios.append(finest_noise(halved(image)) / fine)
     correlations = [np.correlate(grain_kernel(width), grain_kernel(width), "full") for width in WIDTHS]
     one, two, three = (np.array([c[2 * GRAIN_REACH + lag] for c in correlations]) for lag in (1, 2, 3))
     finest = 1 - one  # deviation of the diagonal difference: of one axis the variance, and there are two axes
-    halved = (1 + one) / 2 - (one + 2 * two + three) / 4
-    width = float(np.interp(np.median(ratios), halved / finest, WIDTHS)) if ratios else 0.0
+    at_half = (1 + one) / 2 - (one + 2 * two + three) / 4
+    width = float(np.interp(np.median(ratios), at_half / finest, WIDTHS)) if ratios else 0.0
     width = width if width >= LEAST_WIDTH else 0.0
     return width, float(1 / np.interp(width, WIDTHS, finest))
 
 
-def _quiet_deviation(image: Floats, share: float) -> float:
-    diagonal = _diagonal(image)
-    side = 32 if min(diagonal.shape) >= 128 else 16 if min(diagonal.shape) >= 32 else 8
-    rows, columns = (length // side for length in diagonal.shape)
+def _quiet_deviation(differences: Sequence[Floats], share: float) -> float:
+    """The deviation of the quieter blocks, mean over kinds of differences, from median absolute deviations."""
+    height, width = differences[0].shape
+    side = 32 if min(height, width) >= 128 else 16 if min(height, width) >= 32 else 8
+    rows, columns = height // side, width // side
     if not rows * columns:
         return 0.0
-    blocks = diagonal[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    deviations = np.median(np.abs(blocks), axis=(1, 3)) / MAD_OF_GAUSSIAN
-    return float(np.quantile(deviations, share))
+    blocks = (each[: rows * side, : columns * side].reshape(rows, side, columns, side) for each in differences)
+    deviations = [np.median(np.abs(each), axis=(1, 3)) / MAD_OF_GAUSSIAN for each in blocks]
+    return float(np.quantile(np.mean(deviations, axis=0), share))
 
 
 def _diagonal(image: Floats) -> Floats:
@@ -133,7 +151,8 @@ def _diagonal(image: Floats) -> Floats:
     return (upper_left - upper_right - lower_left + lower_right) / np.float32(2)
 
 
-def _halved(image: Floats) -> Floats:
+def halved(image: Floats) -> Floats:
+    """The means of four pixels each; of odd sides the last pixels are left out."""
     upper_left, upper_right, lower_left, lower_right = _quarters(image)
     return (upper_left + upper_right + lower_left + lower_right) / np.float32(4)
 

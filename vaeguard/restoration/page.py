@@ -12,6 +12,7 @@ import numpy as np
 
 from vaeguard.errors import RefusedError
 from vaeguard.restoration.denoiser import mirrored
+from vaeguard.restoration.noise import colour_noise, halved
 from vaeguard.restoration.paper import BRIGHTEST, block_pixels, bright_blocks, divided, interpolated, paper_map
 from vaeguard.restoration.spec import RestoreSettings
 
@@ -43,6 +44,8 @@ WHITE_PAPER = 0.99
 OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [1 / 4, -1 / 2, 1 / 4]], np.float32)
 """Mean, red against blue, green against both: the noise of the mean is the smallest."""
 _OFFSET = np.array([0, 0.5, 0.5], np.float32)
+COLOUR_SCALES = 2
+"""So many times differences of colours are halved, to be cleaned of grain that is wider than a pixel."""
 INVERSE_OPPONENT = np.linalg.inv(OPPONENT.astype(np.float64)).astype(np.float32)
 
 # What tells a document from a photograph: of a page divided by its paper, the shares that are white and ink, and ink
@@ -71,7 +74,8 @@ class PageReport:
     kind : str
         `document` or `photo`; `model` of an anomaly model; `untouched` where there was nothing to do.
     noise : float
-        Standard deviation of the noise in levels of 0 to 255.
+        Standard deviation of the noise in levels of 0 to 255; of a photograph in colour that of each colour, if it is
+        independent of the others.
     change : float
         Root mean square of all changes, in levels of 0 to 255.
     reverted : float
@@ -193,27 +197,36 @@ class _Page:
         self.paper = [self._paper_of(channel) for channel in channels]
         self.tint = [np.float32(np.quantile(paper, TINT_QUANTILE)) for paper in self.paper]
         self.kind = settings.kind if settings.kind != "auto" else self._told_kind()
+        self.differs = self.kind == "photo" and self.channels == 3
+        """Its planes are the mean and two differences of colours."""
         # One of the planes' units in pixels: a document's are shares of its paper.
         self.unit = float(self.tint[0]) if self.kind == "document" else 1.0
         self.noise: list[float] = []
         self.noise_levels = 0.0
+        self.colour_grain: list[Floats] = []
+        """Of each difference of colours what is wider than a pixel, at half the resolution."""
         self.harm = np.zeros((-(-self.height // CELL), -(-self.width // CELL)), np.bool_)
         self.mean_spread = 0.0
 
     def measure_noise(self, denoiser: Denoiser) -> None:
-        """Find how strong the noise of each plane is, unless the settings say it."""
+        """Find how strong the noise of each plane is, unless the settings say it, and the wide grain of colours."""
         if self.settings.noise is not None:
             level = self.settings.noise / 255
-            if self.kind == "photo" and self.channels == 3:
+            if self.differs:
                 self.noise = [level * float(np.linalg.norm(row)) for row in OPPONENT]
             else:
                 self.noise = [level / float(tint) for tint in self.tint] if self.kind == "document" else [level]
             self.noise_levels = self.settings.noise
             return
+        if self.differs:
+            halves = self._halved_differences()
+            self.colour_grain = [half - _cleaned_at_scales(half, denoiser, COLOUR_SCALES - 1) for half in halves]
         bands = [self._planes(start, stop) for start, stop in self._bands()]
-        numbers = range(len(bands[0]))
-        self.noise = [float(np.median([denoiser.noise_of(planes[n]) for planes in bands])) for n in numbers]
-        self.noise_levels = 255 * self.noise[0] * self.unit
+        for number in range(len(bands[0])):
+            measure = colour_noise if self.differs and number else denoiser.noise_of
+            self.noise.append(float(np.median([measure(planes[number]) for planes in bands])))
+        of_one_colour = float(np.linalg.norm(OPPONENT[0])) if self.differs else 1.0
+        self.noise_levels = 255 * self.noise[0] * self.unit / of_one_colour
 
     def is_clean(self) -> bool:
         """Whether there is nothing to restore."""
@@ -222,7 +235,8 @@ class _Page:
         as_wanted = self.kind == "photo" or (
             flat and not (self.settings.paper == "white" and min(self.tint) < WHITE_PAPER)
         )
-        return self.settings.strength == 0 or (max(self.noise) <= level and as_wanted)
+        grain = any(each.any() for each in self.colour_grain)
+        return self.settings.strength == 0 or (max(self.noise) <= level and not grain and as_wanted)
 
     def restore(self, denoiser: Denoiser, result: Pixels, *, uncertainty: bool) -> npt.NDArray[np.uint8] | None:
         """Restore all colours into `result` and return the uncertainty; squares that were harmed are noted."""
@@ -261,6 +275,9 @@ class _Page:
         planes = self._planes(first, last)
         cleaned: list[Floats] = []
         for number, plane in enumerate(planes):
+            if self.colour_grain and number and self.noise[number] <= FAINT_NOISE:
+                cleaned.append(plane[start - first : stop - first])
+                continue
             rows = mirrored(plane, halo, ends)
             clean, spread = denoiser.restore_rows(
                 rows, self.noise[number], spread=not number, samples=samples, start=start
@@ -310,7 +327,19 @@ class _Page:
         if self.channels == 1:
             return [colours[..., 0]]
         turned = colours @ OPPONENT.T + _OFFSET
+        for number, grain in enumerate(self.colour_grain, 1):
+            turned[..., number] -= interpolated(grain, 2, start, stop, self.width)
         return [np.ascontiguousarray(turned[..., number]) for number in range(3)]
+
+    def _halved_differences(self) -> list[Floats]:
+        """The two differences of colours of the whole page at half the resolution, of odd sides rounded up."""
+        strips = []
+        for start in range(0, self.height, STRIP):
+            stop = min(start + STRIP, self.height)
+            differences = self._planes(start, stop)[1:]
+            ends = (0, (stop - start) % 2), (0, self.width % 2)
+            strips.append([halved(np.pad(each, ends, mode="edge")) for each in differences])
+        return [np.concatenate(parts) for parts in zip(*strips, strict=True)]
 
     def _divided(self, rows: Floats, channel: int, start: int, stop: int) -> Floats:
         paper = interpolated(self.paper[channel], self.block, start, stop, self.width)
@@ -356,6 +385,19 @@ class _Page:
             thick = ndimage.grey_opening((page < DARK).astype(np.uint8), STROKES * self.block // 2, mode="nearest")
             told = thick.mean() <= MOST_THICK * ink
         return "document" if told else "photo"
+
+
+def _cleaned_at_scales(plane: Floats, denoiser: Denoiser, scales: int) -> Floats:
+    """A difference of colours without noise, at its own resolution and, before, at so many halves of it.
+
+    From coarse to fine, as noise of any width is found in the multiscale denoising of Lebrun, Colom and Morel (2015).
+    """
+    if scales and min(plane.shape) > CELL:
+        half = halved(np.pad(plane, [(0, side % 2) for side in plane.shape], mode="edge"))
+        grain = half - _cleaned_at_scales(half, denoiser, scales - 1)
+        plane = plane - interpolated(grain, 2, 0, *plane.shape)
+    noise = colour_noise(plane)
+    return denoiser.restore(plane, noise)[0] if noise > FAINT_NOISE else plane
 
 
 def _is_grey(pixels: Pixels) -> bool:

@@ -248,7 +248,9 @@ def _neg_elbo(
     return per_pixel
 
 
-def fit_spread(net: DirectDenoiser, batches: Iterator[Batch], steps: int = SPREAD_STEPS) -> None:
+def fit_spread(
+    net: DirectDenoiser, batches: Iterator[Batch], steps: int = SPREAD_STEPS, *, progress: Progress | None = None
+) -> None:
     """Fit the expected error of each pixel by the Gaussian negative log-likelihood; what it restores stays."""
     fresh = not net.spread.weight.any()
     device = next(net.parameters()).device
@@ -264,6 +266,8 @@ def fit_spread(net: DirectDenoiser, batches: Iterator[Batch], steps: int = SPREA
         if step == 0 and fresh:  # begin at the mean error, not at 1
             torch.nn.init.constant_(cast("Tensor", net.spread.bias), float(error.mean().log()))
             continue
+        if progress:
+            progress(step + 1, steps, "")
         loss = 0.5 * (log_variance + error * torch.exp(-log_variance)).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on most file systems."""
-DENOISE_FORMAT = 2
+DENOISE_FORMAT = 3
 """Raised when the same settings come to give other pixels."""
 
 
