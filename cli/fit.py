@@ -102,7 +102,9 @@ def fit(
     say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{depth}; run folder: {run}")
     classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
     if normal_classes is None and len(classes) > 1:
-        say(f"normal classes: all {len(classes)}; --normal-classes {classes[0]} would leave the others out")
+        say(
+            f"normal classes: all {len(classes)}; --normal-classes {shlex.quote(classes[0])} would leave the others out"
+        )
     started = time.monotonic()
     with warnings_on_stderr(), no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from vaeguard.errors import RefusedError, VaeguardError
-from vaeguard.files import UNSEALED, read_sealed, seal, write_text, writing
+from vaeguard.files import UNSEALED, read_sealed, seal, sweep, sweep_all, write_text, writing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -65,3 +65,26 @@ def test_every_flipped_bit_is_noticed(tmp_path_factory, before, after, bit):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(RefusedError, match="No such file"):
         read_sealed(tmp_path / "none")
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_of_others(tmp_path):
+    one, other = (tmp_path / f"scores-of-the-camera-in-the-north-{number}.csv" for number in (1, 2))
+    with writing(one) as temporary:
+        temporary.write_text("half")
+        sweep(other)
+        assert temporary.exists(), "another file whose name begins alike is still being written"
+        sweep(one)
+        assert not temporary.exists()
+        temporary.write_text("whole")
+    assert os.listdir(tmp_path) == [one.name]
+
+
+def test_pictures_of_a_scan_with_a_long_name_are_swept_with_it(tmp_path):
+    scan = "a letter from the archive of 1904.png"
+    with writing(tmp_path / f"{scan}.page-1.residual.png") as temporary:
+        temporary.write_text("half")
+        sweep_all(tmp_path, ["another letter from the archive of 1904.png"])
+        assert temporary.exists()
+        sweep_all(tmp_path, [scan])
+        assert not temporary.exists()
+        temporary.write_text("whole")

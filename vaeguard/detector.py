@@ -98,11 +98,12 @@ class Detector(ABC):
         }
         start = 0
         while start < len(images):
-            part = images[start : start + self.block]
+            size = self.block
+            part = images[start : start + size]
             try:
                 results = self.run(part, wanted)
             except MemoryError as error:
-                self._shrink(error)
+                self._shrink(size, error)
                 continue
             for name in wanted:
                 found[name][start : start + len(part)] = results[name]
@@ -115,14 +116,15 @@ class Detector(ABC):
             heatmap=found.get("heatmap"),
         )
 
-    def _shrink(self, error: MemoryError) -> None:
-        if self.block <= self.least:
+    def _shrink(self, size: int, error: MemoryError) -> None:
+        """Go on with blocks of half the `size` that did not fit; other threads may have found the same."""
+        if size <= self.least:
             _, height, width = self.info.image_shape
             raise VaeguardError(
-                f"not enough memory on {self.device} for {self.block} images of {height}x{width}; close other "
+                f"not enough memory on {self.device} for {size} images of {height}x{width}; close other "
                 "programs, or use --device cpu"
             ) from error
-        self.block = max(self.least, self.block // 2)
+        self.block = min(self.block, max(self.least, size // 2))
 
 
 def filled(images: Images, rows: int) -> npt.NDArray[Any]:

@@ -94,7 +94,7 @@ class Evaluation:
     pixels : PixelMetrics or None
         How well the heatmaps point at the defects, where there are masks.
     note : str or None
-        Why nothing can be flagged at this rate, if so.
+        What to beware of: that nothing can be flagged at this rate, or that images were left out.
     anomalous : bool (N,)
         The truth.
     labels : int64 (N,)
@@ -172,7 +172,7 @@ def evaluate(
 ) -> Evaluation:
     """Score labelled images and compare with the truth; classes are matched by name.
 
-    Where the data is that of the fit itself, the images fitted on are left out, and the note says so.
+    Images that the model was fitted on are left out, wherever they come from, and the note says so.
 
     Parameters
     ----------
@@ -328,12 +328,12 @@ def _left_out(image_set: ImageSet, count: int) -> str:
 
 def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequence[str]) -> tuple[str, ...]:
     """Return the normal classes in the order of the data."""
-    exist = f"data {image_set.name!r} has the classes {', '.join(image_set.class_names) or '(none)'}"
-    unknown = [name for name in asked or () if name not in image_set.class_names]
-    if unknown:
-        raise UsageError(f"--normal-classes names {', '.join(map(repr, unknown))}, but {exist}")
     if not asked and not fitted:
-        raise UsageError(f"the model was fitted without classes; say with --normal-classes which are normal: {exist}")
+        exist = ", ".join(image_set.class_names) or "(none)"
+        raise UsageError(
+            "the model was fitted without classes; say with --normal-classes which are normal: data"
+            f" {image_set.name!r} has the classes {exist}"
+        )
     wanted = set(asked or fitted)
     return tuple(name for name in image_set.class_names if name in wanted)
 

@@ -20,6 +20,10 @@ SEAL_MARK = b"vaeguard-sha256:"
 UNSEALED = (SEAL_MARK + b"0" * 64).decode()
 """Put this text once into a file's own metadata; `seal` then fills in the digest."""
 
+LONGEST_STEM = 32
+PAGE_MARK = ".page-"
+"""After it stands which picture of a scan a file is."""
+
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
@@ -119,13 +123,17 @@ def sweep_all(folder: Path, names: Iterable[str]) -> None:
     ours = {(path.parent, _short(begin)) for path in map(Path, names) for begin in (path.stem, path.name)}
     for left in folder.rglob(".*-????????.*"):
         found = re.fullmatch(r"\.(.+)-[0-9a-f]{8}", left.stem, re.DOTALL)
-        if found and (left.relative_to(folder).parent, found[1].partition(".page-")[0]) in ours:
+        if found and (left.relative_to(folder).parent, found[1].partition(PAGE_MARK)[0]) in ours:
             left.unlink(missing_ok=True)
 
 
 def _short(stem: str) -> str:
-    """What temporary names take of a name: with more, one that is legal itself might become too long."""
-    return stem[:32]
+    """What temporary names take of a name: of a long one its digest tells it from others that begin alike."""
+    name = stem if len(stem) <= LONGEST_STEM else stem.partition(PAGE_MARK)[0]
+    if len(name) <= LONGEST_STEM:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{name[: LONGEST_STEM - 9]}-{digest[:8]}"
 
 
 def path_from(folder: Path, path: Path) -> str:

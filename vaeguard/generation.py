@@ -195,15 +195,13 @@ def embeddings(detector: TorchDetector, image_set: ImageSet) -> dict[str, Any]:
     UsageError
         As `encode`.
     """
-    parts = [encode(detector.graph, image_set.images[at : at + PART]) for at in range(0, len(image_set.images), PART)]
+    found = encode(detector.graph, image_set.images)
     columns: dict[str, Any] = {"path": list(image_set.paths)}
     if image_set.labels is not None:
         columns["class"] = [image_set.class_names[label] for label in image_set.labels.tolist()]
-    mean = np.concatenate([part.mean for part in parts])
-    columns |= {f"mean_{unit}": values for unit, values in enumerate(mean.T)}
-    if parts[0].logvar is not None:
-        logvar = np.concatenate([part.logvar for part in parts if part.logvar is not None])
-        columns |= {f"logvar_{unit}": values for unit, values in enumerate(logvar.T)}
+    columns |= {f"mean_{unit}": values for unit, values in enumerate(found.mean.T)}
+    if found.logvar is not None:
+        columns |= {f"logvar_{unit}": values for unit, values in enumerate(found.logvar.T)}
     return columns
 
 

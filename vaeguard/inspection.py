@@ -31,7 +31,7 @@ class Inspection:
     terms : dict of float32 (N,)
         The separate terms of the score by name: `recon_error`, `kl`, `neg_elbo`, ...
     restored : float32 (N, C, H, W) or None
-        The decoder's mean image in [0, 1]; None if not asked for.
+        The decoder's mean image in [0, 1], of vectors in their units; None if not asked for.
     heatmap : float32 (N, H, W) or None
         Per-pixel strangeness, 0 and up; None if not asked for.
     """

@@ -95,7 +95,7 @@ def objective(found: Losses, spec: TrainSpec, beta: float, pixels: int, weights:
     """The number that training lowers: mean over the examples of distortion + beta * rate (+ class terms).
 
     `pixels` is the number of values in an image; with `reduction="mean"` distortion and class terms are taken per value
-    and the rate per latent unit. Free bits (Kingma et al., 2016, section 3.2) spare each unit its first nats, on the
+    and the rate per latent unit. Free bits (Kingma et al., 2016) spare each unit its first nats, on the
     mean over the batch. `weights` (N,) of the examples make it a weighted mean.
     """
     if spec.free_bits:

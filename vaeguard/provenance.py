@@ -26,7 +26,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 def _gpu() -> str:
     """Name of the GPU, by torch if it is there already, else by NVIDIA's tool: torch takes seconds to load."""
-    if "torch" in sys.modules:
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         return str(sys.modules["torch"].cuda.get_device_name())
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:

@@ -139,3 +139,11 @@ def test_no_public_name_is_that_of_a_module():
     import vaeguard
 
     assert not {module.name for module in pkgutil.iter_modules(vaeguard.__path__)} & set(vaeguard.__all__)
+
+
+def test_a_page_without_its_report_is_somebody_elses(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UsageError, match=r"report\.html.*would be lost"):
+        write_report(tmp_path / "report.json", comparison())
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "mine"

@@ -103,8 +103,8 @@ def _number_classes(values: Any, all_values: Any) -> tuple[Labels | None, tuple[
     if values is None:
         return None, ()
     values, all_values = _plain(np.ravel(values)), _plain(np.ravel(all_values))
-    if values.dtype.kind == "f" and not np.array_equal(values, np.floor(values)):
-        raise RefusedError("the labels are fractions; give whole numbers or names")
+    if values.dtype.kind == "f" and not (np.isfinite(all_values).all() and np.array_equal(values, np.floor(values))):
+        raise RefusedError("the labels are fractions or not finite; give whole numbers or names")
     if values.dtype.kind not in "iufbU":
         raise RefusedError(f"the labels have type {values.dtype}; give whole numbers or names")
     if values.dtype.kind != "U":

@@ -54,9 +54,15 @@ def check_place(path: str | Path, kind: str) -> None:
     UsageError
         One is there.
     """
+    path = Path(path)
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))["kind"]
+        found = json.loads(path.read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
+        page = path.with_suffix(".html")
+        if page.exists() and not path.exists():
+            raise UsageError(
+                f"{str(page)!r} is no page of a report here, and would be lost; choose another place with -o"
+            ) from None
         return
     if found in KINDS and found != kind:
         article = "" if found in ("scores", "scans") else "an " if found[0] in "ae" else "a "
@@ -72,7 +78,8 @@ def remove_report(path: str | Path, kind: str) -> None:
         There is one of another kind.
     """
     check_place(path, kind)
-    for each in (Path(path), Path(path).with_suffix(".html")):
+    # The page first: without its report it would pass for a foreign one.
+    for each in (Path(path).with_suffix(".html"), Path(path)):
         each.unlink(missing_ok=True)
 
 

@@ -55,7 +55,7 @@ class DenoiseSummary:
     files, pages : int
         Scans in it, and pages in these.
     megapixels : float
-        Restored in this run.
+        Looked at in this run.
     resumed : int
         Files that an earlier run had finished.
     errors : tuple of (path, reason)

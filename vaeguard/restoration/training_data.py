@@ -350,10 +350,10 @@ def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple
             for scan in list(pages) if clean else pages:
                 scans.append(scan)
                 pixels += scan.plane.size * (1 if clean is None else 2)
+                if pixels > MOST_PIXELS:
+                    return scans
         except UnreadableError as error:
             errors.append((error.path, error.reason))
-        if pixels > MOST_PIXELS:
-            break
     return scans
 
 

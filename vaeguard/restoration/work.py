@@ -136,8 +136,9 @@ class Work:
 
     def finished_before(self, names: list[str]) -> Iterator[dict[str, Any]]:
         """The records of what earlier runs wrote for other scans than these."""
+        known = set(names)
         for other in others(self.target, {self._place(name) for name in names}):
-            if other.record.get("source") not in names and other.place.exists():
+            if other.record.get("source") not in known and other.place.exists():
                 yield other.record
 
     def _place(self, name: str) -> str:
