@@ -133,7 +133,8 @@ def examine(data_dir: str | Path | None = None) -> Examination:
 def check_python() -> Check:
     """Say which Python this is."""
     # Without the floor that pyproject.toml sets nothing here could be imported.
-    return Check("Python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}")
+    found = f"{platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}"
+    return Check("Python", "ok", found)
 
 
 def check_packages() -> list[Check]:
