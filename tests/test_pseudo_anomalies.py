@@ -6,7 +6,13 @@ from toy import bars
 
 import vaeguard
 from vaeguard import pseudo_anomalies
-from vaeguard.pseudo_anomalies import BLOCK_AREA, IMAGE_KINDS, PATCH_AREA, make_pseudo_anomalies
+from vaeguard.pseudo_anomalies import (
+    BLOCK_AREA,
+    IMAGE_KINDS,
+    PATCH_AREA,
+    make_pseudo_anomalies,
+    pseudo_anomaly_kinds,
+)
 
 
 def noise(n, channels, height, width, seed=0):
@@ -83,7 +89,7 @@ def test_images_that_are_all_the_same_end():
 
 def test_features_of_vectors_come_from_other_rows():
     table = np.random.default_rng(0).normal(size=(30, 1, 1, 12)).astype(np.float32)
-    assert vaeguard.pseudo_anomaly_kinds(table) == ("swap",)
+    assert pseudo_anomaly_kinds(table) == ("swap",)
     spoilt = make_pseudo_anomalies(table, "swap", 0)
     assert spoilt.dtype == np.float32
     assert (spoilt != table).any((1, 2, 3)).all()

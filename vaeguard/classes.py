@@ -57,7 +57,8 @@ def resolve_classes(
         raise UsageError(f"--normal-classes names no class; {_existing(class_names)}")
     if must_leave_anomalies and 1 < len(found) == len(class_names):
         raise UsageError(
-            f"--normal-classes names every class, which leaves no anomalies to find; {_existing(class_names)}"
+            f"--normal-classes {', '.join(map(str, items))} names every class, which leaves no anomalies to find;"
+            f" {_existing(class_names)}"
         )
     return tuple(found)
 
