@@ -31,6 +31,8 @@ STRIP = 640
 """Rows that are in work at a time, a multiple of every grid."""
 FAINT_NOISE = 0.4 / 255
 """Below, a photograph counts as clean: rounding to 8 bits alone is 0.3 of a level."""
+PIXEL_ROWS = 128
+"""Rows of a strip that become pixels at a time, which takes five copies of their colours."""
 CELL = 32
 """Side of the squares in which a page may go back to what it was, in pixels."""
 SAMPLE_PIXELS, BAND = 4_000_000, 256
@@ -203,7 +205,7 @@ class _Page:
         self.unit = float(self.tint[0]) if self.kind == "document" else 1.0
         self.noise: list[float] = []
         self.noise_levels = 0.0
-        self.colour_grain: list[Floats] = []
+        self.colour_grain: list[npt.NDArray[np.float16]] = []
         """Of each difference of colours what is wider than a pixel, at half the resolution."""
         self.harm = np.zeros((-(-self.height // CELL), -(-self.width // CELL)), np.bool_)
         self.mean_spread = 0.0
@@ -220,7 +222,10 @@ class _Page:
             return
         if self.differs:
             halves = self._halved_differences()
-            self.colour_grain = [half - _cleaned_at_scales(half, denoiser, COLOUR_SCALES - 1) for half in halves]
+            while halves:  # one is let go before the next is worked on
+                half = halves.pop(0)
+                grain = half - _cleaned_at_scales(half, denoiser, COLOUR_SCALES - 1)
+                self.colour_grain.append(grain.astype(np.float16))
         bands = [self._planes(start, stop) for start, stop in self._bands()]
         for number in range(len(bands[0])):
             measure = colour_noise if self.differs and number else denoiser.noise_of
@@ -245,7 +250,10 @@ class _Page:
         for start in range(0, self.height, STRIP):
             stop = min(start + STRIP, self.height)
             planes, spread = self._clean_strip(denoiser, start, stop)
-            result[start:stop] = self._pixels(planes, start, stop)
+            for first in range(start, stop, PIXEL_ROWS):
+                last = min(first + PIXEL_ROWS, stop)
+                rows = [plane[first - start : last - start] for plane in planes]
+                result[first:last] = self._pixels(rows, first, last)
             total += float(spread.sum(dtype=np.float64))
             if wide is not None:
                 wide[start:stop] = np.clip(np.round(255 * self.unit * spread), 0, 255)
@@ -326,9 +334,11 @@ class _Page:
             return [self._divided(colours[..., channel], channel, start, stop) for channel in range(self.channels)]
         if self.channels == 1:
             return [colours[..., 0]]
-        turned = colours @ OPPONENT.T + _OFFSET
+        turned = colours @ OPPONENT.T
+        del colours
+        turned += _OFFSET
         for number, grain in enumerate(self.colour_grain, 1):
-            turned[..., number] -= interpolated(grain, 2, start, stop, self.width)
+            turned[..., number] -= interpolated(cast("Floats", grain), 2, start, stop, self.width)
         return [np.ascontiguousarray(turned[..., number]) for number in range(3)]
 
     def _halved_differences(self) -> list[Floats]:
