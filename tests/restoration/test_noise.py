@@ -1,10 +1,21 @@
 """Noise told from the image alone."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
-from vaeguard.restoration.noise import colour_noise, finest_noise, grain_kernel, grain_of, photo_noise, print_noise
+from vaeguard.restoration.noise import (
+    colour_noise,
+    finest_noise,
+    grain_kernel,
+    grain_of,
+    jpeg_grid,
+    photo_noise,
+    print_noise,
+)
 
 
 def smooth(size=256):
@@ -37,18 +48,35 @@ def test_an_image_that_is_too_small_has_none(shape):
     assert photo_noise(np.random.default_rng(0).random(shape, np.float32)) == 0
 
 
-@pytest.mark.parametrize("sigma", [0, 10, 25])
-def test_texture_all_over_is_no_noise(sigma):
-    """A picture whose spectrum falls as that of scenes does, without a quiet place."""
+def scene(sigma):
+    """A picture whose spectrum falls as that of scenes does, without a quiet place, and noise of `sigma` levels."""
     rng = np.random.default_rng(3)
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None])
     spectrum = np.fft.fft2(rng.standard_normal((256, 256))) / np.maximum(frequency, 1 / 256)
     texture = np.fft.ifft2(spectrum).real
     image = 0.5 + 0.15 * texture / texture.std() + sigma / 255 * rng.standard_normal((256, 256))
-    image = image.astype(np.float32)
+    return image.astype(np.float32)
+
+
+@pytest.mark.parametrize("sigma", [0, 10, 25])
+def test_texture_all_over_is_no_noise(sigma):
+    image = scene(sigma)
     found, by_differences = 255 * photo_noise(image), 255 * finest_noise(image)
     assert by_differences > sigma + 2  # alone they take texture for noise
     assert abs(found - sigma) < 0.7 * (by_differences - sigma)
+
+
+@pytest.mark.parametrize("quality", [60, 75])
+@pytest.mark.parametrize("sigma", [0, 10])
+def test_noise_is_told_though_jpeg_took_the_finest_differences(sigma, quality):
+    noise = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
+    image = np.clip(np.round(255 * (smooth() + (scene(0) - 0.5) / 4) + sigma * noise), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    kept = np.asarray(Image.open(file), np.float32)
+    assert jpeg_grid(kept) > 3 > abs(jpeg_grid(image.astype(np.float32)))
+    assert photo_noise(kept) == pytest.approx(sigma, abs=3)
+    assert not sigma or finest_noise(kept) < 0.75 * sigma
 
 
 @pytest.mark.parametrize("width", [0, 0.5, 0.6, 0.8, 1.0])
