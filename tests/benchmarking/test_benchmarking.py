@@ -292,6 +292,15 @@ def test_a_report_of_which_nothing_could_be_kept_is_not_replaced(spec, tmp_path,
     assert (tmp_path / "report.json").read_bytes() == before
 
 
+def test_other_cases_are_measured_in_the_same_folder(spec, tmp_path):
+    few = replace(spec, seeds=1, fits=(), classes="0")
+    vaeguard.benchmark(few, tmp_path, **QUICK)
+    found = vaeguard.benchmark(replace(few, classes="1"), tmp_path, **QUICK)
+    assert not found.failures
+    both = vaeguard.benchmark(replace(few, classes="0,1"), tmp_path, **QUICK).to_dict()["cells"]
+    assert both["finished"] == both["planned"] == len(list((tmp_path / "cells").iterdir()))
+
+
 def test_published_numbers_are_whole():
     for name, data in (("one-class-out", "mnist"), ("one-class-out", "fashion-mnist"), ("one-class", "mnist")):
         rows = published(name, data)

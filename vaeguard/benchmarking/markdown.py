@@ -13,23 +13,6 @@ Content = dict[str, Any]
 NEAR = 0.01
 """The combined score shall be no further below the best term than this."""
 
-SETTINGS_NOTE = (
-    "The same settings for every case, not tuned for this data. The weights of the score's terms are constants, chosen"
-    " once with letters of notMNIST held out one at a time, and, for tables, on 20 sets of ADBench; so notMNIST in"
-    " `ood` and lympho in `tables` (ADBench has it too) are no independent sets; the terms themselves were"
-    " developed with test figures of MNIST 7 and 9 and Fashion-MNIST 0 and 6 in view. ROC-AUC, mean ± std over seeds."
-)
-ALARMS_NOTE = (
-    "Realised: share of normal test images with `p_value <= stated`, mean over seeds, with the Clopper-Pearson interval"
-    " of one test part; it takes the threshold as given and so judges these very detectors. Expected: where a"
-    " split-conformal threshold, which itself comes from finitely many held-out images, puts the rate (beta-binomial);"
-    " it judges the method, and a sound one lies inside in 95 % of the cells."
-)
-GROUPS_NOTE = (
-    "Both intervals take images as independent; here several show the same surface, and each seed has another test"
-    " part, so the true intervals are wider."
-)
-
 
 def markdown(report: Content) -> str:
     """The report, as `Report.to_dict` gives it, as Markdown text."""
@@ -40,7 +23,7 @@ def markdown(report: Content) -> str:
     if cells["finished"] < cells["planned"]:
         lines += [f"**Not complete: {cells['finished']} of {cells['planned']} cells.**", ""]
     lines += [report["protocol"], ""]
-    lines += [SETTINGS_NOTE, ""]
+    lines += [report["notes"]["settings"], ""]
     for data in dict.fromkeys(row["data"] for row in report["rows"]):
         lines += _data(report, data)
     lines += _best(report) + _alarms(report) + _published(report) + _seconds(report) + _circumstances(report)
@@ -117,8 +100,7 @@ def _alarms(report: Content) -> list[str]:
         " Not counted: rates so low that the held-out images can flag nothing (expected 0)."
     )
     table = _table(heads, [_alarm(row) for row in alarms])
-    notes = [ALARMS_NOTE, GROUPS_NOTE] if report["benchmark"] == "defects" else [ALARMS_NOTE]
-    return ["## False alarms on normal test images", "", *table, total, "", " ".join(notes), ""]
+    return ["## False alarms on normal test images", "", *table, total, "", report["notes"]["false_alarms"], ""]
 
 
 def _alarm(row: Content) -> list[str]:

@@ -15,6 +15,8 @@ from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vaeguard.benchmarking.cells import Job, Result
     from vaeguard.benchmarking.protocols import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
@@ -67,7 +69,8 @@ def benchmark(
     _check_folder(folder, spec)
     plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
     run = _Run(spec, plan, folder, command)
-    _check_kept(folder, len(run.found))
+    if not run.found:
+        _check_settings(folder, plan.jobs)
     try:
         run.measure(progress or (lambda *_: None))
     finally:
@@ -112,10 +115,10 @@ class _Run:
             self.failures[str(job.cell)] = fact
 
 
-def _check_kept(folder: Path, kept: int) -> None:
-    """Refuse to begin anew over a report: what took hours would be replaced by nothing."""
+def _check_settings(folder: Path, jobs: Iterable[Job]) -> None:
+    """Refuse to begin anew over a report of the same cells: what took hours would be replaced by nothing."""
     finished = _report_in(folder).get("cells", {}).get("finished", 0)
-    if finished and not kept:
+    if finished and any(job.with_other_settings(folder) for job in jobs):
         raise UsageError(
             f"{str(folder)!r} holds a report of {finished} cells that were measured with other settings or by another"
             " version; choose another folder with -o, or delete this one"
