@@ -79,6 +79,14 @@ def test_p_value_counts_the_normal_scores_that_are_at_least_as_high():
         assert p == pytest.approx((1 + sum(c >= s for c in normal.tolist())) / 41)
 
 
+def test_what_is_no_number_is_as_strange_as_can_be():
+    calibration = calibrated(normal_values(300, 2), normal_values(40, 2, seed=1))
+    score, p_value = calibration(torch.tensor([[torch.nan, 0.0], [0.0, 0.0]]))
+    assert score[0].isnan()
+    assert p_value[0] == pytest.approx(1 / 41)
+    assert p_value[1] > p_value[0]
+
+
 def test_false_alarms_come_at_most_at_the_stated_rate():
     rates = []
     for seed in range(30):

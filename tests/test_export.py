@@ -94,6 +94,9 @@ def test_vectors_and_float_pixels_are_exported(tmp_path):
     detector = vaeguard.fit(rows, model=ModelSpec(hidden=(16,), latent=3), training=TrainSpec(epochs=2, device="cpu"))
     vectors = rows.astype(np.float32)[:, None, None]
     assert not vaeguard.export(detector, tmp_path / "v.onnx", images=vectors).problems
+    session = onnxruntime.InferenceSession(tmp_path / "v.onnx", providers=["CPUExecutionProvider"])
+    damaged = np.where(np.arange(7) == 3, np.float32(np.nan), vectors[:1])
+    assert session.run(["anomaly"], {"image": damaged})[0].tolist() == [True]
     pixels = fitted()
     vaeguard.export(pixels, tmp_path / "f.onnx", pixels="float32")
     between = np.full((1, 1, 8, 8), 0.123456, np.float32)

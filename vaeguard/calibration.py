@@ -165,10 +165,11 @@ class Calibration(nn.Module):
         self.normal_scores.copy_(self.score(torch.from_numpy(terms)).sort().values)
 
     def forward(self, terms: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, K) terms to `score` (N,) and `p_value` (N,)."""
+        """(N, K) terms to `score` (N,) and `p_value` (N,); what is NaN is as strange as can be."""
         score = self.score(terms)
         count = self.normal_scores.shape[0]
-        stranger = count - self._below(score * (1 - TIE))
+        ranked = torch.where(score.isnan(), torch.inf, score)
+        stranger = count - self._below(ranked * (1 - TIE))
         return score, (1 + stranger).float() / (1 + count)
 
     def _below(self, score: Tensor) -> Tensor:
