@@ -22,7 +22,6 @@ from .output import (
     say,
     say_left_out,
     say_note,
-    warnings_on_stderr,
 )
 
 
@@ -61,7 +60,7 @@ def fit(
     """Fit a model on normal images.
 
     DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
-    with one sub-folder per class, an IDX file, an .npz or an .npy.
+    with one sub-folder per class, an IDX file, an .npz or an .npy, of images or of a table of floats.
 
     With --model ladder it is a denoiser of your own for `vaeguard denoise -m`: from pairs (--noisy and --clean), from
     clean images (DATA and --degrade), or from noisy photographs alone (--adapt).
@@ -99,14 +98,15 @@ def fit(
     if resume and not any(run.glob("checkpoint.*")):
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")
     depth, height, width = images.images.shape[1:]
-    say(f"data: {images.name}, {len(images.images)} images of {height}x{width}x{depth}; run folder: {run}")
+    each = f"vectors of {width}" if images.vectors else f"images of {height}x{width}x{depth}"
+    say(f"data: {images.name}, {len(images.images)} {each}; run folder: {run}")
     classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
     if normal_classes is None and len(classes) > 1:
         say(
             f"normal classes: all {len(classes)}; --normal-classes {shlex.quote(classes[0])} would leave the others out"
         )
     started = time.monotonic()
-    with warnings_on_stderr(), no_empty_run(run), progress_bar("fitting") as progress:
+    with no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
             images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
             tensorboard=tensorboard, command=command_line(), progress=progress,

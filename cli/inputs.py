@@ -74,9 +74,23 @@ def open_generative(model: str | None, device: str, *, vectors: bool = False) ->
     detector: Any = load(path, device)
     if not hasattr(detector, "decode"):
         raise UsageError(f"-m {path!r} is an exported file, which only inspects images; name the run that it came from")
-    if detector.info.vectors and not vectors:
-        raise UsageError(f"-m {path!r} is a model of vectors, of which there are no pictures; use it from Python")
+    if not vectors:
+        check_of_images(detector, path)
     return detector
+
+
+def check_of_images(detector: Detector, path: str) -> None:
+    """Refuse the model of `-m` where it is one of the rows of tables.
+
+    Raises
+    ------
+    UsageError
+        It is.
+    """
+    from vaeguard import UsageError
+
+    if detector.info.vectors:
+        raise UsageError(f"-m {path!r} is a model of vectors, of which there are no pictures; use it from Python")
 
 
 def check_picture(output: str, inputs: Sequence[str] = ()) -> None:

@@ -13,6 +13,8 @@ import click
 
 from vaeguard import VaeguardError
 
+from .output import warnings_on_stderr
+
 SUMMARIES = {
     "fit": "Fit a model on normal images.",
     "tune": "Search the settings of a fit by normal images alone.",
@@ -83,7 +85,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _print_anything()
     try:
-        code = vaeguard.main(standalone_mode=False)
+        with warnings_on_stderr():
+            code = vaeguard.main(standalone_mode=False)
     except VaeguardError as error:
         code = _complain(str(error), error.exit_code)
     except click.UsageError as error:

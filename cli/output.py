@@ -48,7 +48,7 @@ def print_json(result: dict[str, Any]) -> None:
 def warnings_on_stderr() -> Iterator[None]:
     """Show what the library warns of as lines on stderr."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
         yield
 

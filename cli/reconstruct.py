@@ -6,7 +6,7 @@ import click
 
 from vaeguard import as_objects
 
-from .inputs import check_picture, find_model, open_images_for
+from .inputs import check_of_images, check_picture, find_model, open_images_for
 from .options import data_dir_option, download_option, engine_option, json_option, model_option
 from .output import complain_of_left_out, print_json
 
@@ -33,7 +33,9 @@ def reconstruct(
     from vaeguard import UsageError, draw_reconstructions, load, pick_examples, score_set
 
     check_picture(output)
-    detector = load(find_model(model), device)
+    path = find_model(model)
+    detector = load(path, device)
+    check_of_images(detector, path)
     if by not in {"score", *detector.info.term_names}:
         raise UsageError(f"--by {by!r} is no term of this model; it has score, {', '.join(detector.info.term_names)}")
     images = open_images_for(data, detector, data_dir, download=download)

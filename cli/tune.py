@@ -21,7 +21,6 @@ from .output import (
     say,
     say_left_out,
     say_note,
-    warnings_on_stderr,
 )
 
 
@@ -95,7 +94,7 @@ def tune(
     folder = Path(output) if output else Path("tuning") / images.name
     say(f"data: {images.name}, {len(images.images)} images; folder of the search: {folder}")
     try:
-        with warnings_on_stderr(), progress_bar("tuning") as progress:
+        with progress_bar("tuning") as progress:
             found = search(
                 images, normal_classes=normal_classes, model=model, training=training, trials=trials, seconds=seconds,
                 folder=folder, command=command_line(), progress=progress,

@@ -225,6 +225,17 @@ def test_classes_that_leave_nothing_to_compare_are_refused(names: list[str], mes
         evaluate(FakeDetector(), animals, names)
 
 
+def test_an_array_comes_with_its_labels(animals: ImageSet) -> None:
+    assert animals.labels is not None
+    names = np.array(animals.class_names)[animals.labels]
+    found = evaluate(FakeDetector(), animals.images, labels=names)
+    assert found.metrics == evaluate(FakeDetector(), animals).metrics
+    with pytest.raises(UsageError, match="holds its own"):
+        evaluate(FakeDetector(), animals, labels=names)
+    with pytest.raises(UsageError, match="or labels"):
+        evaluate(FakeDetector(), animals.images)
+
+
 def test_data_without_labels_and_models_without_classes_are_refused(animals: ImageSet) -> None:
     from dataclasses import replace
 

@@ -496,6 +496,12 @@ def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
         vaeguard.fit(table(), **settings)
 
 
+@pytest.mark.parametrize("training", [TrainSpec(free_bits=0.1), TrainSpec(kl_warmup=2)])
+def test_an_autoencoder_has_no_rate_to_spare(training):
+    with pytest.raises(UsageError, match="--autoencoder has no rate"):
+        vaeguard.fit(bars(60)[0], model=replace(SMALL, autoencoder=True), training=training)
+
+
 def test_binarised_pixels_are_black_or_white_and_drawn_anew(monkeypatch):
     seen = []
 
@@ -523,7 +529,7 @@ def test_binarised_pixels_are_for_the_bernoulli_likelihood(model):
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (np.zeros((2, 1, 1, 5), np.float32), r"\(N, 1, 1, 6\)"),
+        (np.zeros((2, 1, 1, 5), np.float32), r"\(N, 6\)"),
         (np.zeros((2, 1, 1, 6), np.uint8), "uint8; give floats"),
         (np.full((2, 1, 1, 6), np.nan), "NaN"),
         (np.full((2, 1, 1, 6), 1e300), "finite"),

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from vaeguard.errors import UsageError
@@ -93,8 +94,15 @@ def test_labels_change_nothing_about_the_pseudo_classes():
     ],
 )
 def test_values_of_the_wrong_type_are_refused_by_name(kind, values):
-    with pytest.raises(UsageError, match=next(iter(values))):
-        from_dict(kind, values)
+    for build in (from_dict, lambda kind, values: kind(**values)):
+        with pytest.raises(UsageError, match=next(iter(values))):
+            build(kind, values)
+
+
+def test_numbers_of_numpy_and_lists_become_plain_ones():
+    spec = ModelSpec(latent=np.int64(3), hidden=[np.int32(8), 4], guided=np.bool_(True))
+    assert spec == ModelSpec(latent=3, hidden=(8, 4), guided=True)
+    assert [type(value) for value in (spec.latent, *spec.hidden, spec.guided)] == [int, int, int, bool]
 
 
 def test_a_whole_number_serves_as_a_float():

@@ -71,6 +71,11 @@ def test_uint8_and_float_pixels_are_the_same_image(detector):
     np.testing.assert_array_equal(one.score, two.score)
 
 
+def test_grey_images_need_no_axis_of_channels(detector):
+    images = np.random.default_rng(0).integers(0, 256, (3, 12, 12), dtype=np.uint8)
+    assert detector.inspect(images).score.tolist() == detector.inspect(images[:, None]).score.tolist()
+
+
 def test_pictures_come_only_when_asked_for(detector):
     found = detector.inspect(IMAGES[:3])
     assert found.restored is None

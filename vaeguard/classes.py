@@ -42,7 +42,7 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
 
 
 def resolve_classes(
-    classes: str | Sequence[str | int], class_names: Sequence[str], *, must_leave_anomalies: bool = False
+    classes: str | int | Sequence[str | int], class_names: Sequence[str], *, must_leave_anomalies: bool = False
 ) -> tuple[int, ...]:
     """Return the sorted indices of the normal classes, given as text (see `parse_classes`) or one by one.
 
@@ -51,7 +51,7 @@ def resolve_classes(
     UsageError
         As `parse_classes`; no class is named, or, with `must_leave_anomalies`, every one of several.
     """
-    items = [classes] if isinstance(classes, str) else classes
+    items = [classes] if isinstance(classes, str | int) else classes
     found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
     if not found:
         raise UsageError(f"--normal-classes names no class; {_existing(class_names)}")

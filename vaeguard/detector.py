@@ -71,14 +71,14 @@ class Detector(ABC):
         return images
 
     def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
-        """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W), or float vectors (N, 1, 1, F).
+        """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], or the rows of a table of floats.
 
         The same image gives the same bits whatever the batch around it.
 
         Parameters
         ----------
         images : ndarray
-            The batch; any number of images, also none.
+            Shape (N, C, H, W), of one channel also (N, H, W); of a table (N, F) or (N, 1, 1, F). N may be 0.
         pictures : bool
             Also return `restored` and `heatmap`.
 
@@ -148,9 +148,13 @@ def as_images(images: Images, info: DetectorInfo) -> Images:
         Shape, type or range is another one.
     """
     images = cast("Images", np.asarray(images))
+    channels, height, width = info.image_shape
+    if images.shape[1:] == ((width,) if info.vectors else (height, width)) and channels == 1:
+        images = images.reshape(-1, *info.image_shape)
     if images.ndim != 4 or images.shape[1:] != info.image_shape:
         expected = ", ".join(map(str, info.image_shape))
-        raise UsageError(f"images have shape {images.shape}, the model takes (N, {expected}); resize or reshape them")
+        what, taken = ("vectors", f"(N, {width})") if info.vectors else ("images", f"(N, {expected})")
+        raise UsageError(f"{what} have shape {images.shape}, the model takes {taken}; resize or reshape them")
     if info.vectors:
         return _as_vectors(images)
     if images.dtype == np.uint8:

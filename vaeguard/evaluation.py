@@ -14,6 +14,7 @@ from vaeguard.defect_masks import PixelMetrics, find_masks, measure_pixels
 from vaeguard.errors import UsageError
 from vaeguard.metrics import Metrics, Share, measure, share
 from vaeguard.reading.image_set import digests_of
+from vaeguard.reading.packed import as_image_set
 from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
 from vaeguard.reporting.gallery import sample
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
@@ -163,9 +164,10 @@ class Evaluation:
 
 def evaluate(
     detector: Detector,
-    image_set: ImageSet,
-    normal_classes: str | Sequence[str] | None = None,
+    images: ImageSet | npt.ArrayLike,
+    normal_classes: str | int | Sequence[str | int] | None = None,
     *,
+    labels: npt.ArrayLike | None = None,
     fpr: float = DEFAULT_FPR,
     masks: str | Path | None = None,
     progress: Progress | None = None,
@@ -178,10 +180,12 @@ def evaluate(
     ----------
     detector : Detector
         Any engine.
-    image_set : ImageSet
-        Labelled images; they should be none that the model was fitted or calibrated on.
+    images : ImageSet, or array with `labels`
+        They should be none that the model was fitted or calibrated on.
     normal_classes : `"0-8"`, `"good,ok"`, names or None
         The classes that count as normal; None takes those of the model that the data has.
+    labels : array of int or str, shape (N,), optional
+        The classes of an array of images.
     fpr : float
         The false-alarm rate to flag at, in (0, 1).
     masks : path or None
@@ -197,13 +201,16 @@ def evaluate(
         A score is not a number.
     """
     check_fpr(fpr)
-    image_set, note = unseen(detector.info, image_set)
+    image_set, note = unseen(detector.info, as_image_set(images, labels))
     if image_set.labels is None:
-        raise UsageError(f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class")
+        raise UsageError(
+            f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class, or labels"
+        )
+    chosen = None
     if normal_classes is not None:
         numbers = resolve_classes(normal_classes, image_set.class_names, must_leave_anomalies=True)
-        normal_classes = [image_set.class_names[k] for k in numbers]
-    names = _normal_names(image_set, normal_classes, detector.info.normal_classes)
+        chosen = [image_set.class_names[k] for k in numbers]
+    names = _normal_names(image_set, chosen, detector.info.normal_classes)
     anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
     _check_both_kinds(image_set, names, anomalous)
     found = find_masks(masks, image_set, anomalous) if masks else {}

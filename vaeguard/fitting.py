@@ -22,7 +22,7 @@ from vaeguard.inspection import concatenate
 from vaeguard.models import VAE
 from vaeguard.pseudo_classes import pseudo_labels
 from vaeguard.reading.image_set import ImageSet, digests_of
-from vaeguard.reading.packed import from_array
+from vaeguard.reading.packed import as_image_set
 from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, Fitted, write_history, write_run, writing_run
 from vaeguard.spec import ModelSpec, TrainSpec, to_dict
@@ -69,7 +69,7 @@ def fit(
     labels: npt.ArrayLike | None = None,
     *,
     groups: npt.ArrayLike | None = None,
-    normal_classes: str | Sequence[str] | None = None,
+    normal_classes: str | int | Sequence[str | int] | None = None,
     model: ModelSpec | None = None,
     training: TrainSpec | None = None,
     run: str | Path | None = None,
@@ -117,11 +117,7 @@ def fit(
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
-    if isinstance(images, ImageSet) and labels is not None:
-        raise UsageError(
-            "labels go with an array of images, and an ImageSet holds its own; put them there with dataclasses.replace"
-        )
-    image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
+    image_set = as_image_set(images, labels)
     training = training or TrainSpec()
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
@@ -168,6 +164,8 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
     if training.binarise and (model.likelihood != "bernoulli" or model.patch):
         raise UsageError("--binarise makes pixels black or white, which is for --likelihood bernoulli without --patch")
+    if model.autoencoder and (training.free_bits or training.kl_warmup):
+        raise UsageError("an --autoencoder has no rate; leave out --free-bits and --kl-warmup, or --autoencoder")
     if training.balance and len(names) < 2:
         raise UsageError("--balance needs at least two labelled normal classes; give class sub-folders or leave it out")
     device = pick_device(training.device)

@@ -73,6 +73,7 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
     """
     check_whole(graph)
     size = graph.vae.spec.latent
+    latents = np.asarray(latents)
     if latents.ndim != 2 or latents.shape[1] != size or not len(latents):
         raise UsageError(f"latents have the shape {latents.shape}, but the model has {size} units: give (N, {size})")
     starts = range(0, len(latents), PART)

@@ -18,6 +18,7 @@ from vaeguard.heatmap_files import check_heatmaps, draw_heatmaps, remember_place
 from vaeguard.inspection import concatenate
 from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.reading.inputs import find_sources, read
+from vaeguard.reading.packed import as_image_set
 from vaeguard.reading.streams import map_ahead
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.tables import check_replaced, check_table_path, open_table, write_errors
@@ -255,7 +256,7 @@ class _Work:
 
 def score_set(
     detector: Detector,
-    image_set: ImageSet,
+    images: ImageSet | npt.ArrayLike,
     batch_size: int = DEFAULT_BATCH_SIZE,
     *,
     heatmaps: bool = False,
@@ -270,6 +271,7 @@ def score_set(
     VaeguardError
         The detector gives no number for an image.
     """
+    image_set = as_image_set(images)
     total = len(image_set.images)
     if not total:
         raise UsageError(f"data {image_set.name!r} has no images; give a set with at least one")

@@ -30,7 +30,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaeguard.errors import RefusedError
-from vaeguard.reading.packed import as_batch, from_batch
+from vaeguard.reading.packed import as_batch, from_batch, warn_of_rounding
 from vaeguard.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -153,10 +153,11 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"X holds images of shape {X.shape[1:]}, fitted was {shape or 'a table'}")
             X = X.reshape(len(X), -1)  # noqa: N806
         least = {"ensure_min_samples": 2 if reset else 1}
-        with np.errstate(over="ignore"):
-            rows = validate_data(self, X, reset=reset, dtype=None if shape else np.float32, **least)
+        rows = validate_data(self, X, reset=reset, dtype=None if shape else (np.float64, np.float32), **least)
         if reset:
             self.image_shape_ = tuple(shape) if shape else None
+            if not shape:
+                warn_of_rounding(rows, "X")
         try:
             return as_batch(rows.reshape(len(rows), *shape) if shape else rows, "X")
         except RefusedError as error:

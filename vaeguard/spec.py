@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields, replace
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from vaeguard.errors import UsageError
@@ -103,6 +103,7 @@ class ModelSpec:
     vectors: bool = False
 
     def __post_init__(self) -> None:
+        _settle_types(self)
         _one_of("model", self.kind, (None, *MODEL_KINDS))
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("likelihood", self.likelihood, (None, *LIKELIHOODS))
@@ -248,6 +249,7 @@ class TrainSpec:
     )
 
     def __post_init__(self) -> None:
+        _settle_types(self)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("reduction", self.reduction, REDUCTIONS)
         _one_of("device", self.device, DEVICES)
@@ -294,25 +296,31 @@ def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
             raise UsageError(f"unknown setting {name!r} for {kind.__name__}{hint}")
-    hints = get_type_hints(kind)
-    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    for name, value in settings.items():
-        _check_type(name, value, hints[name])
-    return kind(**settings)
+    return kind(**values)
 
 
-def _check_type(name: str, value: object, hint: Any) -> None:
-    """Compare a value with an annotation such as `int | None` or `tuple[int, ...]`; a whole number serves as float."""
+def _settle_types(spec: ModelSpec | TrainSpec) -> None:
+    """Check the type of every setting; numbers of numpy's and lists become plain ones, as JSON and equality need."""
+    for name, hint in get_type_hints(type(spec)).items():
+        object.__setattr__(spec, name, _typed(name, getattr(spec, name), hint))
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """A value as an annotation such as `int | None` or `tuple[int, ...]` has it; a whole number serves as float."""
+    plain = tuple(map(_plain, value)) if isinstance(value, list | tuple) else _plain(value)
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     for one in allowed:
         if get_origin(one) is tuple:
-            items = get_args(one)
-            if isinstance(value, tuple) and all(isinstance(item, items[0]) for item in value):
-                return
-        elif type(value) is one or (one is float and type(value) is int):
-            return
-    wanted = " or ".join(str(getattr(one, "__name__", one)) for one in allowed)
+            if isinstance(plain, tuple) and all(type(item) is get_args(one)[0] for item in plain):
+                return plain
+        elif type(plain) is one or (one is float and type(plain) is int):
+            return plain
+    wanted = " or ".join("None" if one is NoneType else str(getattr(one, "__name__", one)) for one in allowed)
     raise UsageError(f"setting {name!r} must be {wanted}, not {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _option(name: str) -> str:

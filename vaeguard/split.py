@@ -115,7 +115,7 @@ def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[
     return numbers
 
 
-def normal_numbers(image_set: ImageSet, normal_classes: str | Sequence[str] | None) -> tuple[int, ...]:
+def normal_numbers(image_set: ImageSet, normal_classes: str | int | Sequence[str | int] | None) -> tuple[int, ...]:
     """Numbers of the normal classes; by default all that have images, and none for images without labels.
 
     Raises

@@ -40,6 +40,28 @@ def home(tmp_path_factory):
     return home
 
 
+def test_a_table_goes_through_all_commands_that_need_no_picture(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5))
+    labels = np.repeat([0, 1], [250, 50])
+    rows[250:] = 5 * rng.normal(size=(50, 5))
+    np.savez(tmp_path / "t.npz", x_train=rows[:200], y_train=labels[:200], x_test=rows[200:], y_test=labels[200:])
+    fitted = run(tmp_path, "fit", "t.npz", "--normal-classes", "0", "--epochs", "2", "--latent", "2", "-o", "run")
+    assert fitted.returncode == 0, fitted.stderr
+    assert "200 vectors of 5" in fitted.stdout + fitted.stderr
+    for command in (
+        ("evaluate", "t.npz", "--normal-classes", "0", "-o", "report"),
+        ("embed", "t.npz", "-o", "latents.csv"),
+        ("score", "t.npz", "-o", "scores.csv"),
+    ):
+        result = run(tmp_path, *command, "-m", "run")
+        assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 100
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["metrics"]
+    assert_complains(run(tmp_path, "reconstruct", "t.npz", "-m", "run"), 2, "no pictures")
+    assert_complains(run(tmp_path, "fit", "t.npz", "--size", "8"), 4, "t.npz", "--size")
+
+
 def test_help_is_quick_and_loads_nothing_heavy():
     code = (
         "import sys, runpy; sys.argv = ['vaeguard', '--help']\n"

@@ -267,7 +267,7 @@ def test_npz_classes_agree_between_train_and_test(tmp_path):
         ({"images": PIXELS.astype(np.int64)}, "int64; save the images as uint8"),
         ({"images": PIXELS.astype(np.float32)}, "outside 0 to 1"),
         ({"images": np.full((2, 4, 4), np.nan)}, "NaN"),
-        ({"images": np.zeros((5, 7))}, r"shape \(5, 7\)"),
+        ({"images": np.zeros((5, 7), int)}, r"shape \(5, 7\)"),
         ({"images": np.zeros((0, 7, 7))}, r"shape \(0, 7, 7\)"),
         ({"images": PIXELS, "labels": LABELS[:3]}, "3 labels for 12 images"),
         ({"images": PIXELS, "labels": LABELS + 0.5}, "fractions"),

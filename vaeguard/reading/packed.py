@@ -1,9 +1,10 @@
-"""Images that come packed in one file or array: IDX pairs, `.npz`, `.npy`, named sets, arrays in memory."""
+"""Images, or the rows of a table, packed in one file or array: IDX pairs, `.npz`, `.npy`, named sets, arrays."""
 
 from __future__ import annotations
 
 import os
 import tokenize
+import warnings
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
 
+LEAST_STEPS = 8
+"""So many steps of float32 a column's deviation spans, or rounding is more than 4 % of it."""
+NAMED_COLUMNS = 5
 LEAST_SIDE = 8
 """Of an array (H, W, 3) that must be one image in colour, and not images that are 3 pixels wide."""
 _IMAGE_KEYS = ("images", "x", "data", "arr_0")
@@ -49,7 +53,7 @@ def open_idx(path: Path, rule: ImageRule) -> ImageSet:
 
 
 def open_arrays(path: Path, split: str, rule: ImageRule) -> ImageSet:
-    """Open an `.npy` of images, or an `.npz` of images and labels."""
+    """Open an `.npy` of images or of a table of floats (N, F), or an `.npz` of these and labels."""
     try:
         if path.suffix.lower() == ".npy":
             return _packed(path.stem, str(path), np.lib.format.open_memmap(path, mode="r"), None, (), rule)
@@ -124,6 +128,14 @@ def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _packed(
     name: str, prefix: str, images: npt.NDArray[Any], labels: Labels | None, names: tuple[str, ...], rule: ImageRule
 ) -> ImageSet:
+    if images.ndim == 2 and images.dtype.kind == "f":
+        if rule != ImageRule():
+            raise RefusedError(
+                f"{prefix!r} holds a table, whose rows have neither size nor channels; give images, or leave out "
+                "--size and --channels"
+            )
+        warn_of_rounding(images, prefix)
+        return _image_set(name, prefix, _vectors(images, prefix), labels, names)
     pixels = to_rule(_to_uint8(_channels_first(images, prefix), prefix), rule)
     return _image_set(name, prefix, pixels, labels, names)
 
@@ -146,13 +158,15 @@ def as_batch(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[Any]:
     RefusedError
         Shape, type or range is another one; the message calls the array `name`.
     """
+    if not array.size:
+        raise RefusedError(f"{name!r} is empty, of shape {array.shape}; give at least one image or row")
     if array.ndim == 2:
         return _vectors(array, name)
     return _to_uint8(_channels_first(array, name), name)
 
 
 def _vectors(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
-    if table.dtype.kind != "f" or table.size == 0:
+    if table.dtype.kind != "f":
         raise RefusedError(
             f"{name!r} holds {table.dtype} of shape {table.shape}; vectors are floats of shape (N, F), "
             "images have three or four axes"
@@ -164,6 +178,25 @@ def _vectors(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
             f"{name!r} holds NaN, infinity or numbers too large for float32; fill these in or leave their rows out"
         )
     return vectors[:, None, None, :]
+
+
+def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
+    """Warn of the columns of a table (N, F) whose differences are lost when vectors become float32.
+
+    A time in seconds since 1970 is such a column: numbers so large lie 128 apart there.
+    """
+    if table.dtype != np.float64 or table.size == 0:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.spacing(np.abs(table).max(axis=0).astype(np.float32))
+        lost = np.flatnonzero((np.ptp(table, axis=0) > 0) & (table.std(axis=0) < LEAST_STEPS * steps))
+    if lost.size:
+        columns = ", ".join(map(str, lost[:NAMED_COLUMNS])) + (" and more" if lost.size > NAMED_COLUMNS else "")
+        warnings.warn(
+            f"{name!r}: differences within column {columns} are lost, being too small for numbers so far from zero "
+            "(float32 keeps seven digits); subtract the column's mean first, as scikit-learn's StandardScaler does",
+            stacklevel=3,
+        )
 
 
 def check_many(shape: tuple[int, ...], name: str) -> None:
@@ -236,7 +269,29 @@ def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Im
     """
     if isinstance(images, (str, os.PathLike)):
         raise UsageError(f"{str(images)!r} is a name, not an array; open it with vaeguard.open_images")
-    return from_batch(as_batch(np.asarray(images)), labels)
+    array = np.asarray(images)
+    if array.ndim == 2:
+        warn_of_rounding(array)
+    return from_batch(as_batch(array), labels)
+
+
+def as_image_set(images: ImageSet | npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ImageSet:
+    """An image set as it is; an array as `from_array` wraps it.
+
+    Raises
+    ------
+    RefusedError
+        As `from_array`.
+    UsageError
+        As `from_array`, or an image set comes with labels besides its own.
+    """
+    if not isinstance(images, ImageSet):
+        return from_array(images, labels)
+    if labels is not None:
+        raise UsageError(
+            "labels go with an array of images, and an ImageSet holds its own; put them there with dataclasses.replace"
+        )
+    return images
 
 
 def from_batch(batch: npt.NDArray[Any], labels: npt.ArrayLike | None = None) -> ImageSet:

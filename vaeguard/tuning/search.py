@@ -13,8 +13,7 @@ import numpy as np
 from vaeguard.errors import UsageError
 from vaeguard.files import write_text
 from vaeguard.fitting import epochs_of
-from vaeguard.reading.image_set import ImageSet
-from vaeguard.reading.packed import from_array
+from vaeguard.reading.packed import as_image_set
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
 from vaeguard.reporting.tuning import tuning_report
 from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     import optuna
 
     from vaeguard.progress import Progress
+    from vaeguard.reading.image_set import ImageSet
     from vaeguard.reporting.report_file import Report
 
 METHOD = 1
@@ -97,7 +97,7 @@ def tune(
     labels: npt.ArrayLike | None = None,
     *,
     groups: npt.ArrayLike | None = None,
-    normal_classes: str | Sequence[str] | None = None,
+    normal_classes: str | int | Sequence[str | int] | None = None,
     model: ModelSpec | None = None,
     training: TrainSpec | None = None,
     trials: int = DEFAULT_TRIALS,
@@ -156,7 +156,7 @@ def tune(
         foreign = [name for name in (BEST_NAME, TABLE_NAME) if (home / name).exists()]
         if foreign and not (home / JOURNAL_NAME).exists():
             raise UsageError(f"{str(home / foreign[0])!r} is of no search and would be lost; choose another -o")
-    image_set = images if isinstance(images, ImageSet) else from_array(images, labels)
+    image_set = as_image_set(images, labels)
     plan = _plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
     show = progress or (lambda *_: None)
     with open_study(home, _fingerprint(plan), _settings(ModelSpec(), TrainSpec())) as study:
@@ -187,7 +187,7 @@ def tune(
 def _plan(
     image_set: ImageSet,
     groups: npt.ArrayLike | None,
-    normal_classes: str | Sequence[str] | None,
+    normal_classes: str | int | Sequence[str | int] | None,
     model: ModelSpec,
     training: TrainSpec,
 ) -> SearchPlan:

@@ -62,7 +62,7 @@ class SearchPlan:
     judging: Rows
     compared: Rows
     fitted_set: ImageSet
-    normal_classes: str | Sequence[str] | None
+    normal_classes: str | int | Sequence[str | int] | None
     groups: npt.NDArray[Any] | None
     space: SearchSpace
     final_epochs: int
