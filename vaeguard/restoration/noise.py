@@ -21,7 +21,7 @@ WIDE_SHARE, FEWEST_WIDE_PIXELS = 0.9, 400_000
 """Detail weighs more in coarser differences: so much of them is believed, and only where there are many."""
 FEWEST_JPEG_PIXELS = 50_000
 """Fewer leave too few blocks at a quarter of the resolution."""
-JPEG_BLOCK, PLAIN_GRID = 8, 3.0
+JPEG_BLOCK, PLAIN_GRID, EDGE_STEP = 8, 2.5, 3
 GRAIN_REACH = 3
 WIDTHS = np.linspace(0, 1.2, 61)
 """Of grain, in pixels."""
@@ -68,7 +68,8 @@ def _beyond_texture(fine: float, half: float) -> float:
 def jpeg_grid(image: Floats) -> float:
     """How far steps across the grid of JPEG's blocks stand out among others, in deviations of the others.
 
-    About 0 where there is no grid; above 3 after JPEG of quality 75 or less, also of noise.
+    Within 2.5 of 0 where there is no grid, beyond after JPEG of quality 75 or less, also of noise: both hold for nine
+    in ten of BSD400. Steps of edges count no more than a few times the median.
 
     Parameters
     ----------
@@ -77,7 +78,8 @@ def jpeg_grid(image: Floats) -> float:
     """
     found = []
     for steps in (np.abs(np.diff(image, axis=0)), np.abs(np.diff(image, axis=1)).T):
-        means = np.array([steps[phase::JPEG_BLOCK].mean() for phase in range(JPEG_BLOCK)], np.float64)
+        capped = np.minimum(steps, EDGE_STEP * np.median(steps))
+        means = np.array([capped[phase::JPEG_BLOCK].mean() for phase in range(JPEG_BLOCK)], np.float64)
         inside, across = means[:-1], means[-1]
         found.append((across - inside.mean()) / max(inside.std(), np.finfo(np.float32).tiny))
     return float(np.mean(found))
