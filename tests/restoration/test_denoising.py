@@ -523,4 +523,13 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
         denoise_scans("small", "refused", everything, model="run", device="cpu")
     with pytest.raises(UsageError, match="^--uncertainty has no meaning with the anomaly model of -m; leave it out"):
         denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model="run", device="cpu")
+    vectors = np.random.default_rng(0).normal(size=(60, 3))
+    vaeguard.fit(
+        vectors,
+        model=vaeguard.ModelSpec(hidden=(8,), latent=2, autoencoder=True),
+        training=vaeguard.TrainSpec(epochs=1),
+        run="v",
+    )
+    with pytest.raises(UsageError, match="one of vectors"):
+        denoise_scans("small", "refused", model="v", device="cpu")
     assert not Path("refused").exists()

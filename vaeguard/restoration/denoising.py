@@ -277,6 +277,8 @@ def _check_settings(
 ) -> None:
     """Refuse, before anything is touched, settings that have no meaning for what restores."""
     if not isinstance(engines, dict):
+        if engines.info.vectors:
+            raise UsageError("the model of -m is one of vectors, not of pictures; name a denoiser, or leave -m out")
         plain = RestoreSettings(strength=settings.strength)
         given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
         options = [f"--{'no-' if name == 'gate' else ''}{name}" for name in given]
