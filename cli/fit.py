@@ -98,8 +98,8 @@ def fit(
     if resume and not any(run.glob("checkpoint.*")):
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")
     depth, height, width = images.images.shape[1:]
-    each = f"vectors of {width}" if images.vectors else f"images of {height}x{width}x{depth}"
-    say(f"data: {images.name}, {len(images.images)} {each}; run folder: {run}")
+    each = width if images.vectors else f"{height}x{width}x{depth}"
+    say(f"data: {images.name}, {len(images.images)} {images.what} of {each}; run folder: {run}")
     classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
     if normal_classes is None and len(classes) > 1:
         say(

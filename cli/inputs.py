@@ -48,13 +48,18 @@ def open_images_for(
     UsageError
         As `open_images`; or `data` is None, and the model was fitted on no named set.
     """
-    from vaeguard import data_of_fit, open_images
+    from vaeguard import RefusedError, data_of_fit, open_images
 
     data = data_of_fit(detector.info.record) if data is None else data
     rule = detector.info.rule
     with progress_bar("reading") as progress:
         images = open_images(data, split=split, rule=rule, data_dir=data_dir, download=download, progress=progress)
-    say(f"data: {images.name}, {len(images.images)} images")
+    say(f"data: {images.name}, {len(images.images)} {images.what}")
+    wanted, found = detector.info.image_shape[-1], images.images.shape[-1]
+    if images.vectors != detector.info.vectors or (images.vectors and wanted != found):
+        taken = f"vectors of {wanted}" if detector.info.vectors else "images"
+        held = f"vectors of {found}" if images.vectors else "images"
+        raise RefusedError(f"the model takes {taken}, and {data!r} holds {held}; give what it was fitted on")
     say_left_out(images.errors)
     say_note(images)
     return images

@@ -49,7 +49,15 @@ def warnings_on_stderr() -> Iterator[None]:
     """Show what the library warns of as lines on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
+            if issubclass(category, UserWarning):
+                say("warning: " + " ".join(str(message).split()))
+            else:
+                shown(message, category, *place, **named)
+
+        warnings.showwarning = show
         yield
 
 

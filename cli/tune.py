@@ -92,7 +92,7 @@ def tune(
     say_left_out(images.errors)
     say_note(images)
     folder = Path(output) if output else Path("tuning") / images.name
-    say(f"data: {images.name}, {len(images.images)} images; folder of the search: {folder}")
+    say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {folder}")
     try:
         with progress_bar("tuning") as progress:
             found = search(

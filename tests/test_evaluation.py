@@ -12,9 +12,11 @@ from scipy.stats import beta
 
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation import evaluate, write_evaluation
+from vaeguard.fitting import fit
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.metrics import auc_interval, measure, share
 from vaeguard.reading.image_set import ImageSet, digests_of
+from vaeguard.spec import ModelSpec, TrainSpec
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
@@ -234,6 +236,15 @@ def test_an_array_comes_with_its_labels(animals: ImageSet) -> None:
         evaluate(FakeDetector(), animals, labels=names)
     with pytest.raises(UsageError, match="or labels"):
         evaluate(FakeDetector(), animals.images)
+
+
+def test_rows_of_a_table_that_equal_rows_of_the_fit_are_counted() -> None:
+    generator = np.random.default_rng(0)
+    fitted, other = (generator.integers(0, 2, (200, 3)).astype(float) for _ in range(2))
+    training = TrainSpec(epochs=1)
+    detector = fit(fitted, model=ModelSpec(latent=2, hidden=(8,), autoencoder=True), training=training)
+    found = evaluate(detector, other, 0, labels=np.repeat([0, 1], 100))
+    assert (len(found.anomalous), found.note) == (200, None)
 
 
 def test_data_without_labels_and_models_without_classes_are_refused(animals: ImageSet) -> None:

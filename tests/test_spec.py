@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_numbers_of_numpy_and_lists_become_plain_ones():
 
 
 def test_a_whole_number_serves_as_a_float():
-    assert from_dict(TrainSpec, {"beta": 2}).beta == 2
+    assert json.dumps(to_dict(from_dict(TrainSpec, {"beta": 2}))) == json.dumps(to_dict(TrainSpec(beta=2.0)))
 
 
 @pytest.mark.parametrize("values", [{"guided": True}, {"prior": "per-class"}])

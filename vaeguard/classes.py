@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
@@ -51,7 +52,7 @@ def resolve_classes(
     UsageError
         As `parse_classes`; no class is named, or, with `must_leave_anomalies`, every one of several.
     """
-    items = [classes] if isinstance(classes, str | int) else classes
+    items = classes if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes]
     found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
     if not found:
         raise UsageError(f"--normal-classes names no class; {_existing(class_names)}")

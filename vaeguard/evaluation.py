@@ -197,6 +197,8 @@ def evaluate(
     ------
     UsageError
         The data has no labels, a class is unknown, all or none of the images are normal, or no image has a mask.
+    RefusedError
+        As `vaeguard.from_array`, for an array.
     VaeguardError
         A score is not a number.
     """
@@ -294,7 +296,8 @@ def _threshold(inspection: Inspection, fpr: float) -> float | None:
 def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
     """The images that the model was not fitted on, and what to beware of where some were."""
     record: Any = info.record
-    if info.fitted_on is not None:
+    # Rows of a table may be equal by chance, pictures are not.
+    if info.fitted_on is not None and not image_set.vectors:
         fresh = ~np.isin(digests_of(image_set.images), info.fitted_on)
         of_normal = fresh[_normal_rows(info, image_set)]
         # Of the official test parts of some sets a few images are in the training part as well: they stay.

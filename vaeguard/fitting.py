@@ -89,7 +89,7 @@ def fit(
     groups : array of int or str, shape (N,), optional
         Images of the same thing (one part under several exposures) have the same group, and no group is on two sides
         of the split: p-values are honest only if the images that rank the score are strangers to those trained on.
-    normal_classes : str or sequence of str, optional
+    normal_classes : str, int or sequence of these, optional
         `"0-8"`, `"good,ok"` or names. Images of other classes are not looked at. Default: all.
     model, training : specs
         What to fit and how.
@@ -165,7 +165,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
     if training.binarise and (model.likelihood != "bernoulli" or model.patch):
         raise UsageError("--binarise makes pixels black or white, which is for --likelihood bernoulli without --patch")
     if model.autoencoder and (training.free_bits or training.kl_warmup):
-        raise UsageError("an --autoencoder has no rate; leave out --free-bits and --kl-warmup, or --autoencoder")
+        raise UsageError("an --autoencoder has no rate; give --free-bits 0 --kl-warmup 0, or leave --autoencoder out")
     if training.balance and len(names) < 2:
         raise UsageError("--balance needs at least two labelled normal classes; give class sub-folders or leave it out")
     device = pick_device(training.device)

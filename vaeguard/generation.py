@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vaeguard.errors import UsageError
+from vaeguard.reading.packed import as_image_set
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -188,7 +189,7 @@ def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
     return np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1)
 
 
-def embeddings(detector: TorchDetector, image_set: ImageSet) -> dict[str, Any]:
+def embeddings(detector: TorchDetector, images: ImageSet | npt.ArrayLike) -> dict[str, Any]:
     """The latents of a set as columns of a table: `path`, `class` where known, `mean_0`, ..., `logvar_0`, ...
 
     Raises
@@ -196,6 +197,7 @@ def embeddings(detector: TorchDetector, image_set: ImageSet) -> dict[str, Any]:
     UsageError
         As `encode`.
     """
+    image_set = as_image_set(images)
     found = encode(detector.graph, image_set.images)
     columns: dict[str, Any] = {"path": list(image_set.paths)}
     if image_set.labels is not None:

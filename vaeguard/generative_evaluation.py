@@ -13,6 +13,7 @@ from vaeguard.errors import UsageError
 from vaeguard.evaluation import unseen
 from vaeguard.latents import LatentUnits, latent_units
 from vaeguard.likelihood_bounds import LikelihoodBounds, as_observed, bound_likelihood, check_generative
+from vaeguard.reading.packed import as_image_set
 from vaeguard.reporting.generative import generative_report
 from vaeguard.reporting.report_file import JSON_NAME, write_report
 from vaeguard.sample_quality import SampleJudge, frechet_distance
@@ -121,7 +122,7 @@ class GenerativeEvaluation:
 
 def evaluate_generative(
     detector: TorchDetector,
-    image_set: ImageSet,
+    image_set: ImageSet | npt.ArrayLike,
     *,
     samples: int = IMPORTANCE_SAMPLES,
     images: int = BOUND_IMAGES,
@@ -155,7 +156,7 @@ def evaluate_generative(
     if images < 0 or seed < 0:
         raise UsageError(f"images is {images} and seed {seed}; give 0 or more for each")
     check_generative(detector)
-    chosen, note = unseen(detector.info, image_set)
+    chosen, note = unseen(detector.info, as_image_set(image_set))
     chosen = _normal(chosen, detector.info.normal_classes)
     order = np.random.default_rng(seed).permutation(len(chosen))
     bounded = chosen.select(np.sort(order[: images or None])).images  # a mapped array stays on disk

@@ -264,10 +264,14 @@ def score_set(
 ) -> Inspection:
     """Inspect every image of a set in memory, batch by batch: scores and terms, and the heatmaps if asked for.
 
+    Float pixels of an array are taken in 256 steps, as those of files are.
+
     Raises
     ------
     UsageError
         The set has no images.
+    RefusedError
+        As `vaeguard.from_array`, for an array.
     VaeguardError
         The detector gives no number for an image.
     """

@@ -156,12 +156,13 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         rows = validate_data(self, X, reset=reset, dtype=None if shape else (np.float64, np.float32), **least)
         if reset:
             self.image_shape_ = tuple(shape) if shape else None
-            if not shape:
-                warn_of_rounding(rows, "X")
         try:
-            return as_batch(rows.reshape(len(rows), *shape) if shape else rows, "X")
+            batch = as_batch(rows.reshape(len(rows), *shape) if shape else rows, "X")
         except RefusedError as error:
             raise ValueError(str(error)) from error
+        if reset and not shape:
+            warn_of_rounding(rows, "X")
+        return batch
 
     def _fitted(self, batch: npt.NDArray[Any], y: Any) -> TorchDetector:
         from vaeguard.fitting import fit

@@ -313,10 +313,16 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if get_origin(one) is tuple:
             if isinstance(plain, tuple) and all(type(item) is get_args(one)[0] for item in plain):
                 return plain
-        elif type(plain) is one or (one is float and type(plain) is int):
+        elif type(plain) is one or (one is str and isinstance(plain, str)):
             return plain
-    wanted = " or ".join("None" if one is NoneType else str(getattr(one, "__name__", one)) for one in allowed)
+        elif one is float and type(plain) is int:
+            return float(plain)
+    wanted = " or ".join("None" if one is NoneType else getattr(one, "__name__", "") + _items(one) for one in allowed)
     raise UsageError(f"setting {name!r} must be {wanted}, not {value!r}")
+
+
+def _items(hint: Any) -> str:
+    return f" of {get_args(hint)[0].__name__}" if get_origin(hint) is tuple else ""
 
 
 def _plain(value: Any) -> Any:

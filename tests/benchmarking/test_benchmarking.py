@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -297,8 +298,17 @@ def test_other_cases_are_measured_in_the_same_folder(spec, tmp_path):
     vaeguard.benchmark(few, tmp_path, **QUICK)
     found = vaeguard.benchmark(replace(few, classes="1"), tmp_path, **QUICK)
     assert not found.failures
+    older = json.loads((tmp_path / "report.json").read_text())
+    del older["notes"]  # there were none at first
+    (tmp_path / "report.json").write_text(json.dumps(older))
+    vaeguard.remake_page(tmp_path)
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     both = vaeguard.benchmark(replace(few, classes="0,1"), tmp_path, **QUICK).to_dict()["cells"]
-    assert both["finished"] == both["planned"] == len(list((tmp_path / "cells").iterdir()))
+    assert both["finished"] == both["planned"] == len(cells)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == cells
+    shutil.rmtree(tmp_path / "cells")
+    with pytest.raises(UsageError, match="cells that are gone"):
+        vaeguard.benchmark(few, tmp_path, **QUICK)
 
 
 def test_published_numbers_are_whole():

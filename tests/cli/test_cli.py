@@ -59,6 +59,13 @@ def test_a_table_goes_through_all_commands_that_need_no_picture(tmp_path):
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 100
     assert json.loads((tmp_path / "report" / "report.json").read_text())["metrics"]
     assert_complains(run(tmp_path, "reconstruct", "t.npz", "-m", "run"), 2, "no pictures")
+    np.savez(tmp_path / "wide.npz", x=rows[:, :4], y=labels)
+    for data, held in (("wide.npz", "vectors of 4"), ("digits", "images")):
+        assert_complains(run(tmp_path, "evaluate", data, "-m", "run"), 4, "takes vectors of 5", data, held)
+    np.save(tmp_path / "whole.npy", np.zeros((40, 5), int))
+    assert_complains(run(tmp_path, "fit", "whole.npy"), 4, "whole.npy", "floats")
+    np.save(tmp_path / "empty.npy", np.zeros((0, 5)))
+    assert_complains(run(tmp_path, "fit", "empty.npy"), 4, "empty.npy", "is empty")
     assert_complains(run(tmp_path, "fit", "t.npz", "--size", "8"), 4, "t.npz", "--size")
 
 

@@ -530,6 +530,6 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
         training=vaeguard.TrainSpec(epochs=1),
         run="v",
     )
-    with pytest.raises(UsageError, match="one of vectors"):
+    with pytest.raises(UsageError, match="-m names a model of vectors"):
         denoise_scans("small", "refused", model="v", device="cpu")
     assert not Path("refused").exists()

@@ -43,7 +43,7 @@ def test_wide_grain_of_a_large_image_is_not_missed():
     assert 0.08 < photo_noise((smooth(800) + grain).astype(np.float32)) < 0.11
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (15, 300), (3, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (15, 300), (3, 3), (8, 7000), (7000, 8)])
 def test_an_image_that_is_too_small_has_none(shape):
     assert photo_noise(np.random.default_rng(0).random(shape, np.float32)) == 0
 
@@ -75,7 +75,7 @@ def test_noise_is_told_though_jpeg_took_the_finest_differences(sigma, quality):
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     kept = np.asarray(Image.open(file), np.float32)
     assert jpeg_grid(kept) > 2.5 > abs(jpeg_grid(image.astype(np.float32)))
-    assert photo_noise(kept) == pytest.approx(sigma, abs=3)
+    assert photo_noise(kept) == pytest.approx(sigma, abs=3 if sigma else 2)
     assert not sigma or finest_noise(kept) < 0.75 * sigma
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Result = dict[str, Any]
 
 
+CELLS = "cells"
+"""Folder of the finished cells, in that of the report."""
 METHOD = 3
 """Raised whenever the same settings come to mean something else, so that no report mixes the old with the new."""
 
@@ -68,7 +70,7 @@ class Job:
 
     def path(self, report: Path) -> Path:
         """The cell's file below the report's folder; with other settings it has another name."""
-        return report / "cells" / file_name(asdict(self.cell), self.digest())
+        return report / CELLS / file_name(asdict(self.cell), self.digest())
 
     def with_other_settings(self, report: Path) -> bool:
         """Whether the report's folder holds this cell as measured with other settings."""

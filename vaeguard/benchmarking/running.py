@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.benchmarking.cells import measure_cell, read_cell
+from vaeguard.benchmarking.cells import CELLS, measure_cell, read_cell
 from vaeguard.benchmarking.protocols import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
@@ -60,8 +60,8 @@ def benchmark(
     Raises
     ------
     UsageError
-        The data does not suit the benchmark, or `output` holds the report of another one, or one of which nothing
-        could be kept.
+        The data does not suit the benchmark, or `output` holds the report of another one, or one of the same cells of
+        which nothing could be kept.
     VaeguardError
         None of the data is there, or the folder cannot be written.
     """
@@ -118,10 +118,12 @@ class _Run:
 def _check_settings(folder: Path, jobs: Iterable[Job]) -> None:
     """Refuse to begin anew over a report of the same cells: what took hours would be replaced by nothing."""
     finished = _report_in(folder).get("cells", {}).get("finished", 0)
-    if finished and any(job.with_other_settings(folder) for job in jobs):
+    gone = not any((folder / CELLS).glob("*.json"))
+    if finished and (gone or any(job.with_other_settings(folder) for job in jobs)):
         raise UsageError(
-            f"{str(folder)!r} holds a report of {finished} cells that were measured with other settings or by another"
-            " version; choose another folder with -o, or delete this one"
+            f"{str(folder)!r} holds a report of {finished} cells that "
+            + ("are gone" if gone else "were measured with other settings or by another version")
+            + "; choose another folder with -o, or delete this one"
         )
 
 

@@ -69,6 +69,11 @@ class ImageSet:
         """Whether these are vectors (tables, embeddings) instead of images."""
         return self.images.dtype != np.uint8
 
+    @property
+    def what(self) -> str:
+        """What it holds, for messages: `images` or `vectors`."""
+        return "vectors" if self.vectors else "images"
+
     def select(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at `indices` (integers, or a boolean mask), in that order; mapped arrays stay on disk."""
         chosen = np.asarray(indices)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
 
-LEAST_STEPS = 8
-"""So many steps of float32 a column's deviation spans, or rounding is more than 4 % of it."""
+LEAST_STEPS = 32
+"""So many steps of its type a column spans, or rounding hides what it says."""
 NAMED_COLUMNS = 5
 LEAST_SIDE = 8
 """Of an array (H, W, 3) that must be one image in colour, and not images that are 3 pixels wide."""
@@ -128,14 +128,14 @@ def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _packed(
     name: str, prefix: str, images: npt.NDArray[Any], labels: Labels | None, names: tuple[str, ...], rule: ImageRule
 ) -> ImageSet:
-    if images.ndim == 2 and images.dtype.kind == "f":
+    if images.ndim == 2:
         if rule != ImageRule():
             raise RefusedError(
-                f"{prefix!r} holds a table, whose rows have neither size nor channels; give images, or leave out "
-                "--size and --channels"
+                f"{prefix!r} holds a table, and the model, --size or --channels ask for images; give images"
             )
+        vectors = as_batch(images, prefix)
         warn_of_rounding(images, prefix)
-        return _image_set(name, prefix, _vectors(images, prefix), labels, names)
+        return _image_set(name, prefix, vectors, labels, names)
     pixels = to_rule(_to_uint8(_channels_first(images, prefix), prefix), rule)
     return _image_set(name, prefix, pixels, labels, names)
 
@@ -187,9 +187,12 @@ def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
     """
     if table.dtype != np.float64 or table.size == 0:
         return
+    low, high = table.min(axis=0), table.max(axis=0)
+    furthest = np.maximum(-low, high)
     with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.spacing(np.abs(table).max(axis=0).astype(np.float32))
-        lost = np.flatnonzero((np.ptp(table, axis=0) > 0) & (table.std(axis=0) < LEAST_STEPS * steps))
+        kept = (high - low) >= LEAST_STEPS * np.spacing(furthest.astype(np.float32))
+    rounding = (high - low) <= LEAST_STEPS * np.spacing(furthest)  # of a column that is constant
+    lost = np.flatnonzero(~(kept | rounding))
     if lost.size:
         columns = ", ".join(map(str, lost[:NAMED_COLUMNS])) + (" and more" if lost.size > NAMED_COLUMNS else "")
         warnings.warn(
@@ -270,9 +273,10 @@ def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Im
     if isinstance(images, (str, os.PathLike)):
         raise UsageError(f"{str(images)!r} is a name, not an array; open it with vaeguard.open_images")
     array = np.asarray(images)
+    batch = as_batch(array)
     if array.ndim == 2:
         warn_of_rounding(array)
-    return from_batch(as_batch(array), labels)
+    return from_batch(batch, labels)
 
 
 def as_image_set(images: ImageSet | npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ImageSet:

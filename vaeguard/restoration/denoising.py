@@ -278,7 +278,7 @@ def _check_settings(
     """Refuse, before anything is touched, settings that have no meaning for what restores."""
     if not isinstance(engines, dict):
         if engines.info.vectors:
-            raise UsageError("the model of -m is one of vectors, not of pictures; name a denoiser, or leave -m out")
+            raise UsageError("-m names a model of vectors, and scans are pictures; name a denoiser, or leave it out")
         plain = RestoreSettings(strength=settings.strength)
         given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
         options = [f"--{'no-' if name == 'gate' else ''}{name}" for name in given]
