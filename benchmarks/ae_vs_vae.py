@@ -110,7 +110,7 @@ def psnr(found: Pixels, clean: Pixels) -> float:
 def draw(detectors: dict[str, Any], truth: Truth, name: str) -> None:
     """Samples of N(0, 1) and walks of both, as one picture."""
     rows = []
-    standard = np.random.default_rng(0).standard_normal((PICTURED, PRESET.model.latent)).astype(np.float32)
+    standard = np.random.default_rng(0).standard_normal((PICTURED, PRESET.model.latent_size)).astype(np.float32)
     for fit, detector in detectors.items():
         rows.append((f"{fit}: N(0, 1)", detector.decode(standard)))
     for number, pair in enumerate(truth.pairs[:3]):

@@ -56,7 +56,7 @@ def embed(
         print_json({"output": output, "images": len(images), "columns": list(columns), "report": page and str(page),
                     "errors": as_objects(images.errors)})  # fmt: skip
     else:
-        click.echo(f"{len(images)} latents of {detector.graph.vae.spec.latent} units -> {output}")
+        click.echo(f"{len(images)} latents of {detector.graph.vae.spec.latent_size} units -> {output}")
         if page:
             click.echo(f"where they lie -> {page}")
     complain_of_left_out(images.errors)

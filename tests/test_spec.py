@@ -119,6 +119,11 @@ def test_classes_are_needed_for_what_uses_them(values):
 def test_vectors_get_a_model_that_suits_them():
     spec = ModelSpec().resolved((1, 1, 30), (), vectors=True)
     assert (spec.kind, spec.likelihood, spec.vectors) == ("mlp", "gaussian", True)
+    assert (spec.latent, spec.hidden) == (15, (64, 32))
+    given = ModelSpec(latent=64, hidden=(400, 400)).resolved((1, 1, 30), (), vectors=True)
+    assert (given.latent, given.hidden) == (64, (400, 400))
+    assert ModelSpec().resolved((1, 1, 1), (), vectors=True).latent == 1
+    assert ModelSpec().resolved((1, 1, 999), (), vectors=True).latent == ModelSpec().sized().latent == 64
     assert from_dict(ModelSpec, to_dict(spec)) == spec
     assert ModelSpec().resolved((1, 1, 30), ()).likelihood == "bernoulli"
 

@@ -50,7 +50,7 @@ def part_bytes(part: str, graph: InferenceGraph, record: dict[str, Any]) -> byte
         names = ("mean",) if spec.autoencoder else ("mean", "logvar")
         model = translated(_Encoder(graph), {IMAGE: image}, names, batch)
     else:
-        model = translated(_Decoder(graph), {LATENT: torch.zeros(2, spec.latent)}, ("restored",), batch)
+        model = translated(_Decoder(graph), {LATENT: torch.zeros(2, spec.latent_size)}, ("restored",), batch)
     return sealed(model, {**record, "part": part})
 
 

@@ -25,7 +25,7 @@ from vaeguard.reading.image_set import ImageSet, digests_of
 from vaeguard.reading.packed import as_image_set
 from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, Fitted, write_history, write_run, writing_run
-from vaeguard.spec import ModelSpec, TrainSpec, to_dict
+from vaeguard.spec import VECTOR_EPOCHS, ModelSpec, TrainSpec, to_dict
 from vaeguard.split import Split, class_targets, normal_numbers, split_normal
 from vaeguard.tensorboard_log import prepare_log, tensorboard_log
 from vaeguard.torch_detector import TorchDetector
@@ -183,7 +183,8 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
 
 def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
     """How many epochs a fit on so many training images has at most; of patches an epoch has many of each image."""
-    return epochs_for(training, images * -(-CROPS[0] // images) if model.patch else images)
+    epochs = epochs_for(training, images * -(-CROPS[0] // images) if model.patch else images)
+    return min(epochs, VECTOR_EPOCHS) if model.vectors and training.epochs is None else epochs
 
 
 def _for_images_only(training: TrainSpec) -> bool:
@@ -194,7 +195,7 @@ def _for_images_only(training: TrainSpec) -> bool:
 
 def _threads(model: ModelSpec) -> int:
     """One thread where a step is so short that threads cost more than they bring, otherwise torch's own choice."""
-    tiny = model.kind == "mlp" and int(np.prod(model.vae_shape)) * model.hidden[0] < 100_000
+    tiny = model.kind == "mlp" and int(np.prod(model.vae_shape)) * model.hidden_sizes[0] < 100_000
     return 1 if tiny else torch.get_num_threads()
 
 

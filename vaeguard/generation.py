@@ -73,7 +73,7 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
         The model sees patches, or the latents have another length.
     """
     check_whole(graph)
-    size = graph.vae.spec.latent
+    size = graph.vae.spec.latent_size
     latents = np.asarray(latents)
     if latents.ndim != 2 or latents.shape[1] != size or not len(latents):
         raise UsageError(f"latents have the shape {latents.shape}, but the model has {size} units: give (N, {size})")
@@ -123,7 +123,7 @@ def sample_latents(
     if class_ is not None and like is not None:
         raise UsageError("a class is drawn from the prior; leave out one of the two")
     generator = np.random.default_rng(seed)
-    noise = temperature * generator.standard_normal((count, spec.latent)).astype(np.float32)
+    noise = temperature * generator.standard_normal((count, spec.latent_size)).astype(np.float32)
     if like is not None:
         found = encode(graph, like)
         rows = generator.integers(0, len(like), count)
@@ -181,8 +181,10 @@ def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
     from scipy.special import ndtri
 
     spec = graph.vae.spec
-    if spec.latent != 2:
-        raise UsageError(f"only a latent of 2 units is a plane, and this one has {spec.latent}; fit with --latent 2")
+    if spec.latent_size != 2:
+        raise UsageError(
+            f"only a latent of 2 units is a plane, and this one has {spec.latent_size}; fit with --latent 2"
+        )
     if spec.prior != "standard":
         raise UsageError("the grid follows the quantiles of the standard prior; fit with --prior standard")
     quantiles = ndtri((np.arange(side) + 0.5) / side).astype(np.float32)

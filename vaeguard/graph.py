@@ -123,7 +123,7 @@ class InferenceGraph(nn.Module):
         self.reference = None if spec.patch else Reference(shape, _sizes(vae), centres)
         if spec.sampled_elbo:
             generator = torch.Generator().manual_seed(NOISE_SEED)
-            self.register_buffer("noise", torch.randn(NOISE_SAMPLES, spec.latent, generator=generator))
+            self.register_buffer("noise", torch.randn(NOISE_SAMPLES, spec.latent_size, generator=generator))
         self.term_names = term_names(spec)
         without = RATES if spec.autoencoder else set()
         self.combined_names = tuple(name for name in self.term_names if name not in without)

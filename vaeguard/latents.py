@@ -58,7 +58,7 @@ class LatentUnits:
 def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> LatentUnits:
     """Look at the latent of `images`, (N, C, H, W) as the graph takes them; of patches each one counts."""
     vae = graph.vae.eval()
-    sums = torch.zeros(3, vae.spec.latent, dtype=torch.float64)  # of the rate, the mean and its square
+    sums = torch.zeros(3, vae.spec.latent_size, dtype=torch.float64)  # of the rate, the mean and its square
     count = 0
     part = 1 if graph.patches is not None else PART
     for at in range(0, len(images), part):

@@ -148,7 +148,7 @@ def _sampled(
 ) -> tuple[Tensor, Tensor]:
     """For `count` latents z of the posterior of one image log q(z | x) − log p(z) and −log p(x | z), each (count,)."""
     assert posterior.logvar is not None
-    noise = torch.randn(count, vae.spec.latent, generator=generator, device=image.device)
+    noise = torch.randn(count, vae.spec.latent_size, generator=generator, device=image.device)
     latent = posterior.sample(noise)
     # The factors of 2π are the same in p(z) and q(z | x).
     log_posterior = -0.5 * (row_sum(noise.square()) + posterior.logvar.sum())

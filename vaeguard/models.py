@@ -58,13 +58,13 @@ class VAE(nn.Module):
         self.spec = spec
         build = {"mlp": _mlp, "conv": _conv}[spec.kind or ""]
         self.stages, self.decoder, features = build(spec)
-        self.posterior_mean = nn.Linear(features, spec.latent)
-        self.posterior_logvar = None if spec.autoencoder else nn.Linear(features, spec.latent)
+        self.posterior_mean = nn.Linear(features, spec.latent_size)
+        self.posterior_logvar = None if spec.autoencoder else nn.Linear(features, spec.latent_size)
         n_classes = len(spec.classes)
-        self.prior_means = nn.Parameter(torch.randn(n_classes, spec.latent)) if spec.prior == "per-class" else None
-        self.class_head = nn.Linear(spec.latent, n_classes) if spec.guided else None
+        self.prior_means = nn.Parameter(torch.randn(n_classes, spec.latent_size)) if spec.prior == "per-class" else None
+        self.class_head = nn.Linear(spec.latent_size, n_classes) if spec.guided else None
         n_pseudo = PSEUDO_HEADS * spec.pseudo_classes
-        self.pseudo_head = nn.Linear(spec.latent, n_pseudo) if n_pseudo else None
+        self.pseudo_head = nn.Linear(spec.latent_size, n_pseudo) if n_pseudo else None
 
     def hidden(self, image: Tensor) -> list[Tensor]:
         """Activations after each stage of the encoder for `image` (N, C, H, W) in [0, 1]."""
@@ -120,10 +120,10 @@ def _stage(spec: ModelSpec, *layers: nn.Module) -> nn.Sequential:
 
 def _mlp(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Sequential, int]:
     channels, height, width = spec.vae_shape
-    sizes = [channels * height * width, *spec.hidden]
+    sizes = [channels * height * width, *spec.hidden_sizes]
     stages = [_stage(spec, nn.Linear(a, b)) for a, b in pairwise(sizes)]
     stages[0].insert(0, nn.Flatten())
-    back = [spec.latent, *reversed(spec.hidden)]
+    back = [spec.latent_size, *reversed(spec.hidden_sizes)]
     mirrored = [_stage(spec, nn.Linear(a, b)) for a, b in pairwise(back)]
     raw = (raw_channels(spec) * channels, height, width)
     decoder = nn.Sequential(*mirrored, nn.Linear(back[-1], math.prod(raw)), nn.Unflatten(1, raw))
@@ -139,7 +139,7 @@ def _conv(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Sequential, int]:
     top = (widths[-1], *grid)
     ups = [_up(spec, a, b) for a, b in pairwise(widths[:0:-1])]
     decoder = nn.Sequential(
-        nn.Linear(spec.latent, math.prod(top)),
+        nn.Linear(spec.latent_size, math.prod(top)),
         nn.Unflatten(1, top),
         *ups,
         nn.ConvTranspose2d(widths[1], raw_channels(spec) * channels, 4, 2, 1),

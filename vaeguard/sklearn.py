@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,10 +43,6 @@ if TYPE_CHECKING:
 
 FEW_ROWS = 100
 """With fewer rows a tenth of them is too few to shape or rank a score by."""
-
-TABLE_HIDDEN = (64, 32)
-TABLE_EPOCHS = 30
-"""Tables are small next to images: the library's networks and training would cost them time and bring them nothing."""
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
@@ -179,28 +174,16 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         with warnings.catch_warnings():
             # A model that needs no latent is nothing to act on in every fold of a search; detector_ records it.
             warnings.simplefilter("ignore", TrainingWarning)
-            return fit(image_set, model=self._model(batch), training=self._training(len(rows)))
+            hidden = None if self.hidden is None else tuple(self.hidden)
+            model = ModelSpec(kind=self.kind, latent=self.latent, hidden=hidden, guided=self.guided)
+            return fit(image_set, model=model, training=self._training())
 
-    def _model(self, batch: npt.NDArray[Any]) -> ModelSpec:
-        default = ModelSpec(guided=self.guided)
-        latent, hidden = default.latent, default.hidden
-        if self.image_shape_ is None:
-            latent, hidden = max(1, min(latent, batch.shape[3] // 2)), TABLE_HIDDEN
-        return ModelSpec(
-            kind=self.kind,
-            latent=latent if self.latent is None else self.latent,
-            hidden=hidden if self.hidden is None else tuple(self.hidden),
-            guided=self.guided,
-        )
-
-    def _training(self, rows: int) -> TrainSpec:
-        from vaeguard.training import epochs_for
-
+    def _training(self) -> TrainSpec:
         state = self.random_state
         seed = TrainSpec.seed if state is None else state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31)
-        given = TrainSpec(
+        return TrainSpec(
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -208,9 +191,6 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             seed=int(seed),
             device=self.device,
         )
-        if self.epochs is None and self.image_shape_ is None:
-            return replace(given, epochs=min(TABLE_EPOCHS, epochs_for(given, rows)))
-        return given
 
     def __getstate__(self) -> dict[str, Any]:
         """The model as the bytes of a sealed model file, so that what is unpickled is checked."""
@@ -247,11 +227,11 @@ class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
     kind : {"mlp", "conv"}, optional
         The model; by default `conv` for images of at least 16x16, else `mlp`.
     latent : int, optional
-        Size of the latent; by default half the features of a table, at most the library's default.
+        Size of the latent; by default 64 for images, half the features of a table and at most 64.
     hidden : tuple of int, optional
-        Hidden sizes of an `mlp`; by default (64, 32) for tables, the library's for images.
+        Hidden sizes of an `mlp`; by default (400, 400) for images, (64, 32) for tables.
     epochs : int, optional
-        Most epochs; by default the library's rule, for tables at most 30.
+        Most epochs; by default the rule of `vaeguard.TrainSpec`, for tables at most 30.
     batch_size, learning_rate, beta, device
         As in `vaeguard.TrainSpec`, whose defaults they have.
     guided : bool

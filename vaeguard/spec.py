@@ -39,6 +39,10 @@ IMAGES_PER_CLUSTER = 6
 FEWEST_CLUSTERS = 10
 """Fewer clusters say nothing that the reconstruction does not."""
 
+LATENT, HIDDEN = 64, (400, 400)
+VECTOR_HIDDEN, VECTOR_EPOCHS = (64, 32), 30
+"""Tables are small next to images, whose networks and training would cost them time and bring them nothing."""
+
 FEWEST_PATCH_PIXELS = 4
 """Patches move by a quarter of their side."""
 
@@ -50,18 +54,25 @@ CLASSIC_SIGMA = 0.5**0.5
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones, patches and vectors. `image_shape`
-    (C, H, W), `classes` (names of the normal classes) and `vectors` (standardised features instead of pixels, shape
-    (1, 1, F)) are filled in from the data by `resolved`.
+    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones, patches and vectors. What is None,
+    `image_shape` (C, H, W), `classes` (names of the normal classes) and `vectors` (standardised features instead of
+    pixels, shape (1, 1, F)) are filled in from the data by `resolved`.
     """
 
     kind: str | None = field(
         default=None,
         metadata={"help": "default: conv from 16x16 pixels on, else and for patches mlp", "of": MODEL_KINDS},
     )
-    latent: int = field(default=64, metadata={"help": "size of the latent"})
-    hidden: tuple[int, ...] = field(
-        default=(400, 400), metadata={"help": "mlp: hidden sizes of the encoder, the decoder mirrors them"}
+    latent: int | None = field(
+        default=None,
+        metadata={"help": f"size of the latent; default: {LATENT}, for vectors half the features, at most {LATENT}"},
+    )
+    hidden: tuple[int, ...] | None = field(
+        default=None,
+        metadata={
+            "help": "mlp: hidden sizes of the encoder, the decoder mirrors them; default:"
+            f" {','.join(map(str, HIDDEN))}; for vectors {','.join(map(str, VECTOR_HIDDEN))}"
+        },
     )
     width: int = field(default=16, metadata={"help": "conv: channels of the first of four layers, doubled each"})
     activation: str = field(default="relu", metadata={"help": "activation of the hidden layers", "of": ACTIVATIONS})
@@ -112,7 +123,7 @@ class ModelSpec:
         _positive("width", self.width)
         _positive("sigma", self.sigma)
         _not_negative("pseudo_classes", self.pseudo_classes)
-        for size in self.hidden or (0,):
+        for size in (1,) if self.hidden is None else self.hidden or (0,):
             _positive("hidden", size)
         _share("dropout", self.dropout)
         if self.patch and self.patch < FEWEST_PATCH_PIXELS:
@@ -129,6 +140,31 @@ class ModelSpec:
     def kind_for(self, height: int, width: int) -> str:
         """The kind of model for images of this size in pixels."""
         return self.kind or ("mlp" if self.patch or min(height, width) < 16 else "conv")
+
+    def sized(self, features: int | None = None) -> ModelSpec:
+        """Settle the sizes of latent and hidden layers, for images or for vectors of so many features."""
+        latent, hidden = LATENT, HIDDEN
+        if features:
+            latent, hidden = max(1, min(LATENT, features // 2)), VECTOR_HIDDEN
+        return replace(
+            self,
+            latent=latent if self.latent is None else self.latent,
+            hidden=hidden if self.hidden is None else self.hidden,
+        )
+
+    @property
+    def latent_size(self) -> int:
+        """Units of the latent; `resolved` knows them."""
+        if self.latent is None:
+            raise ValueError("the spec is not resolved: it has no size of the latent")
+        return self.latent
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Hidden sizes of an `mlp`; `resolved` knows them."""
+        if self.hidden is None:
+            raise ValueError("the spec is not resolved: it has no hidden sizes")
+        return self.hidden
 
     @property
     def vae_shape(self) -> tuple[int, int, int]:
@@ -174,7 +210,7 @@ class ModelSpec:
         if self.prior == "per-class" and not labelled:
             raise UsageError("--prior per-class needs at least two labelled normal classes; use --prior standard")
         return replace(
-            self,
+            self.sized(image_shape[2] if vectors else None),
             kind=self.kind_for(*image_shape[1:]),
             likelihood=self.likelihood or ("gaussian" if vectors else "gaussian-pixel" if self.patch else "bernoulli"),
             guided=labelled and not self.patch if self.guided is None else self.guided,
@@ -204,7 +240,11 @@ class TrainSpec:
     """How a model is trained. Losses are in nats; images are in [0, 1]."""
 
     epochs: int | None = field(
-        default=None, metadata={"help": "most epochs; default: 15, but 2,000 to 6,000 steps, and 5 to 400 epochs"}
+        default=None,
+        metadata={
+            "help": "most epochs; default: 15, but 2,000 to 6,000 steps, and 5 to 400 epochs; for vectors at most"
+            f" {VECTOR_EPOCHS}"
+        },
     )
     batch_size: int = field(default=128, metadata={"help": "images per step"})
     learning_rate: float = field(default=1e-3, metadata={"help": "step size of AdamW"})

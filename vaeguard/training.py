@@ -250,7 +250,7 @@ def _forward(
         target = torch.bernoulli(target, generator=generator)
     elif vae.spec.likelihood == "continuous-bernoulli":
         target = between_levels(target, torch.rand(target.shape, generator=generator, device=target.device))
-    noise = torch.randn((len(target), vae.spec.latent), generator=generator, device=target.device)
+    noise = torch.randn((len(target), vae.spec.latent_size), generator=generator, device=target.device)
     image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
         found = losses(vae, image, target, noise, *classes)
@@ -349,6 +349,6 @@ def _copy(vae: VAE) -> dict[str, Any]:
 
 def _warn_of_collapse(state: State, spec: TrainSpec) -> None:
     if not state.vae.spec.autoencoder:
-        sentence = collapse(state.history[state.best_epoch], state.vae.spec.latent, spec.beta)
+        sentence = collapse(state.history[state.best_epoch], state.vae.spec.latent_size, spec.beta)
         if sentence:
             warnings.warn(sentence, TrainingWarning, stacklevel=3)

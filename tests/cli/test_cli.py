@@ -101,7 +101,7 @@ def test_option_defaults_are_the_specs_own(tmp_path):
     text = " ".join(run(tmp_path, "fit", "--help").stdout.split())
     from vaeguard import ModelSpec, TrainSpec
 
-    assert f"--latent INTEGER size of the latent [default: {ModelSpec().latent}]" in text
+    assert f"--latent INTEGER size of the latent; default: {ModelSpec().sized().latent}, for vectors" in text
     assert f"[default: {TrainSpec().learning_rate:g}]" in text
     assert f"[default: {TrainSpec().batch_size}]" in text
 

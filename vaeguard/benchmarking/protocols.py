@@ -166,7 +166,7 @@ def _fit_job(
     settings = {
         "task": task.sha256,
         "fit_split": _fit_split(task, training),
-        "model": to_dict(model),
+        "model": to_dict(model.sized()),
         "training": {name: value for name, value in to_dict(training).items() if name not in PLACES},
     }
     return Job(cell, settings, lambda progress: measure(task, model, training, progress, *kept), COSTS[fit])

@@ -85,7 +85,7 @@ def search_space(model: ModelSpec, training: TrainSpec, resolved: ModelSpec, epo
     size = "hidden" if resolved.kind == "mlp" else "width"
     likelihood = [] if training.binarise else ["likelihood"]  # black and white has one likelihood
     names = ["latent", size, *likelihood, *rate, "learning_rate"]
-    base = {**vars(resolved), **vars(training), "hidden": ",".join(map(str, resolved.hidden))}
+    base = {**vars(resolved), **vars(training), "hidden": ",".join(map(str, resolved.hidden_sizes))}
     ranges = {
         "latent": LATENT,
         "hidden": HIDDEN,
