@@ -16,13 +16,13 @@ from PIL import Image
 
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.reading.images import MAX_PIXELS
-from vaeguard.restoration.scans import Page, reading
+from vaeguard.restoration.scan_page import Page, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vaeguard.restoration.scans import Pixels
+    from vaeguard.restoration.scan_page import Pixels
 
 LEAST_SIDE = 64
 """Pictures with fewer pixels a side are ornaments."""

@@ -14,13 +14,13 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.reading.images import MAX_PIXELS
-from vaeguard.restoration.scans import ORIENTATION, Page, PageFacts, reading
+from vaeguard.restoration.scan_page import ORIENTATION, Page, PageFacts, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vaeguard.restoration.scans import Pixels
+    from vaeguard.restoration.scan_page import Pixels
 
 _LAID_OUT_ANEW = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),

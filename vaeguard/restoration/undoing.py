@@ -16,7 +16,7 @@ from vaeguard.restoration.scans import rewrite, scan_pages
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
-    from vaeguard.restoration.scans import Page, Pixels
+    from vaeguard.restoration.scan_page import Page, Pixels
 
 
 def undone(clean: Pixels, residual: Pixels) -> Pixels:

@@ -17,14 +17,15 @@ from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
 from vaeguard.restoration.records import CleanFile, beside, others
-from vaeguard.restoration.scans import encode_png, rewrite, written_name
+from vaeguard.restoration.scans import rewrite, written_name
+from vaeguard.restoration.scans_picture import encode_png
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vaeguard.detector import Detector
     from vaeguard.restoration.denoiser import Denoiser
-    from vaeguard.restoration.scans import Page, Pixels
+    from vaeguard.restoration.scan_page import Page, Pixels
     from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 
 LONGEST_NAME = 255
