@@ -9,10 +9,20 @@ from typing import Any
 
 import click
 
-from vaeguard import DEFAULT_FPR, DEGRADATIONS, PRESETS, DenoiserSpec, ModelSpec, TrainSpec, as_objects
+from vaeguard import DEFAULT_FPR, DEGRADATIONS, DenoiserSpec, ModelSpec, TrainSpec, as_objects
 
-from .inputs import no_empty_run
-from .options import Size, data_dir_option, download_option, json_option, read_specs, spec_options
+from .inputs import no_empty_run, open_to_fit
+from .options import (
+    channels_option,
+    data_dir_option,
+    download_option,
+    json_option,
+    preset_option,
+    read_specs,
+    size_option,
+    spec_option,
+    spec_options,
+)
 from .output import (
     command_line,
     complain_of_left_out,
@@ -20,8 +30,6 @@ from .output import (
     print_json,
     progress_bar,
     say,
-    say_left_out,
-    say_note,
 )
 
 
@@ -31,10 +39,10 @@ from .output import (
     "--normal-classes", metavar="LIST", help="Classes to fit on: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
 )
 @click.option("-o", "--output", metavar="RUN", help="Run folder.  [default: runs/<data>-<model>-<time>]")
-@click.option("--preset", "preset_name", type=click.Choice(tuple(PRESETS)), help="Start from named settings.")
-@click.option("--spec", "spec_file", type=click.Path(), help="TOML file of settings; options win over it.")
-@click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
-@click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha.")
+@preset_option
+@spec_option
+@size_option
+@channels_option
 @click.option("--resume", is_flag=True, help="Go on with the interrupted fit in the folder given by -o.")
 @click.option("--tensorboard", metavar="DIR", help="Log the fit for TensorBoard into DIR/<name of the run folder>.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
@@ -77,7 +85,7 @@ def fit(
         settings |= others
         fit_denoiser(data, output, sources, settings, resume=resume, data_dir=data_dir, as_json=as_json)
         return
-    from vaeguard import ImageRule, UsageError, VaeguardError, fpr_note, new_run, open_images, point_latest, prepare_run
+    from vaeguard import UsageError, VaeguardError, fpr_note, new_run, point_latest, prepare_run
     from vaeguard import fit as fit_model
 
     if resume and not output:
@@ -87,13 +95,7 @@ def fit(
         if run:
             prepare_run(run, resume=resume)
         model, training = read_specs(preset_name, spec_file, settings)
-        rule = ImageRule(size, int(channels) if channels else None)
-        with progress_bar("reading") as progress:
-            images = open_images(
-                data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
-            )
-    say_left_out(images.errors)
-    say_note(images)
+        images = open_to_fit(data, size, channels, data_dir, download=download, jobs=jobs)
     run = run or new_run(images, model)
     if resume and not any(run.glob("checkpoint.*")):
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")

@@ -31,6 +31,29 @@ def no_empty_run(run: Path | None) -> Iterator[None]:
         raise
 
 
+def open_to_fit(
+    data: str, size: tuple[int, int] | None, channels: str | None, data_dir: str | None, *,
+    download: bool, jobs: int | None = None,
+) -> ImageSet:  # fmt: skip
+    """Open the training part of `data`, and say what could not be read.
+
+    Raises
+    ------
+    UsageError
+        As `open_images`.
+    """
+    from vaeguard import ImageRule, open_images
+
+    rule = ImageRule(size, int(channels) if channels else None)
+    with progress_bar("reading") as progress:
+        images = open_images(
+            data, split="train", rule=rule, data_dir=data_dir, download=download, jobs=jobs, progress=progress
+        )
+    say_left_out(images.errors)
+    say_note(images)
+    return images
+
+
 def open_images_for(
     data: str | None,
     detector: Detector,

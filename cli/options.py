@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import DEFAULT_FPR, DEVICES, ENGINE_DEVICES
+from vaeguard import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, PRESETS
 
 from .output import say
 
@@ -46,6 +46,31 @@ tolerance_option = click.option(
 )
 fpr_option = click.option(
     "--fpr", type=float, default=DEFAULT_FPR, show_default=True, help="False-alarm rate: flag where p_value <= this."
+)
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """`64` or `48x64`, height first."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """`64` to (64, 64), `48x64` to (48, 64)."""
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is no size such as 64 or 48x64 (height x width)", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+preset_option = click.option(
+    "--preset", "preset_name", type=click.Choice(tuple(PRESETS)), help="Start from named settings."
+)
+spec_option = click.option(
+    "--spec", "spec_file", type=click.Path(), help="TOML file of settings to start from; options win over it."
+)
+size_option = click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
+channels_option = click.option(
+    "--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha."
 )
 
 
@@ -102,19 +127,6 @@ class NameList(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ARG002
         """`kl,neg_elbo` to ("kl", "neg_elbo")."""
         return tuple(part.strip() for part in str(value).split(",") if part.strip())
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """`64` or `48x64`, height first."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """`64` to (64, 64), `48x64` to (48, 64)."""
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is no size such as 64 or 48x64 (height x width)", param, ctx)
-        return int(parts[0]), int(parts[-1])
 
 
 def given(values: dict[str, Any], kind: type[ModelSpec | TrainSpec]) -> dict[str, Any]:

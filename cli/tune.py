@@ -9,9 +9,19 @@ from typing import Any
 
 import click
 
-from vaeguard import DEFAULT_TRIALS, DEVICES, PRESETS, TrainSpec, as_objects
+from vaeguard import DEFAULT_TRIALS, DEVICES, TrainSpec, as_objects
 
-from .options import Size, data_dir_option, download_option, json_option, read_specs
+from .inputs import open_to_fit
+from .options import (
+    channels_option,
+    data_dir_option,
+    download_option,
+    json_option,
+    preset_option,
+    read_specs,
+    size_option,
+    spec_option,
+)
 from .output import (
     command_line,
     complain_of_left_out,
@@ -19,8 +29,6 @@ from .output import (
     print_json,
     progress_bar,
     say,
-    say_left_out,
-    say_note,
 )
 
 
@@ -58,12 +66,12 @@ class Duration(click.ParamType[float]):
 @click.option(
     "-o", "--output", metavar="DIR", help="Folder of the search; one begun there goes on.  [default: tuning/<data>]"
 )
-@click.option("--preset", "preset_name", type=click.Choice(tuple(PRESETS)), help="Start from named settings.")
-@click.option("--spec", "spec_file", type=click.Path(), help="TOML file of the settings to start from.")
+@preset_option
+@spec_option
 @click.option("--seed", type=int, help=f"Seed of parts, trials and fits.  [default: {TrainSpec().seed}]")
 @click.option("--device", type=click.Choice(DEVICES), help=f"Where to train.  [default: {TrainSpec().device}]")
-@click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
-@click.option("--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha.")
+@size_option
+@channels_option
 @data_dir_option
 @download_option
 @json_option
@@ -79,18 +87,14 @@ def tune(
     the best settings are compared with those at the start. They are written to best.toml, for fit --spec. Interrupted,
     the search goes on when the same command is given again.
     """
-    from vaeguard import ImageRule, check_optuna, check_place, open_images, show_report, without_pictures
+    from vaeguard import check_optuna, check_place, show_report, without_pictures
     from vaeguard import tune as search
 
     check_optuna()
     model, training = read_specs(preset_name, spec_file, settings)
     if output:
         check_place(Path(output) / "report.json", "tuning")
-    rule = ImageRule(size, int(channels) if channels else None)
-    with progress_bar("reading") as progress:
-        images = open_images(data, split="train", rule=rule, data_dir=data_dir, download=download, progress=progress)
-    say_left_out(images.errors)
-    say_note(images)
+    images = open_to_fit(data, size, channels, data_dir, download=download)
     folder = Path(output) if output else Path("tuning") / images.name
     say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {folder}")
     try:

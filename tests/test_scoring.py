@@ -15,10 +15,11 @@ from PIL import Image
 
 from vaeguard import jobs
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.false_alarms import flag, fpr_note
 from vaeguard.heatmap_files import heatmap_path
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.reading.image_set import ImageSet
-from vaeguard.scoring import flag, fpr_note, score_files, score_set
+from vaeguard.scoring import score_files, score_set
 from vaeguard.tables import columns_of, read_table, write_table
 
 if TYPE_CHECKING:

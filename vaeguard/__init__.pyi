@@ -19,6 +19,7 @@ from .evaluation import write_evaluation as write_evaluation
 from .exported_parts import part_paths as part_paths
 from .exporting import export as export
 from .exporting import verify as verify
+from .false_alarms import fpr_note as fpr_note
 from .files import check_apart as check_apart
 from .fitting import fit as fit
 from .generation import embeddings as embeddings
@@ -119,7 +120,6 @@ from .runs import prepare_run as prepare_run
 from .sample_quality import SampleJudge as SampleJudge
 from .sample_quality import frechet_distance as frechet_distance
 from .scoring import ScoreSummary as ScoreSummary
-from .scoring import fpr_note as fpr_note
 from .scoring import score_files as score_files
 from .scoring import score_set as score_set
 from .spec import BOUND_IMAGES as BOUND_IMAGES

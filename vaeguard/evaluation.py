@@ -12,6 +12,7 @@ import numpy as np
 from vaeguard.classes import resolve_classes
 from vaeguard.defect_masks import PixelMetrics, find_masks, measure_pixels
 from vaeguard.errors import UsageError
+from vaeguard.false_alarms import flag, fpr_note
 from vaeguard.metrics import Metrics, Share, measure, share
 from vaeguard.reading.image_set import digests_of
 from vaeguard.reading.packed import as_image_set
@@ -19,7 +20,7 @@ from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
 from vaeguard.reporting.gallery import sample
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
 from vaeguard.reporting.simple_measures import simple_measures
-from vaeguard.scoring import flag, fpr_note, score_columns, score_set
+from vaeguard.scoring import score_columns, score_set
 from vaeguard.spec import DEFAULT_FPR, check_fpr
 from vaeguard.split import split_normal
 from vaeguard.tables import write_table

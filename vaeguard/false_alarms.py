@@ -1,4 +1,4 @@
-"""Whether the false-alarm rate that was stated is the one that came: two intervals, and which answers what.
+"""What a stated false-alarm rate flags, and whether it is the one that came: two intervals, and which answers what.
 
 - *Realised*: the exact interval of Clopper and Pearson (1934) for the rate that this detector has on the test images.
   The stated rate lies in it where the test images give no reason to doubt that this very detector keeps it.
@@ -16,12 +16,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.metrics import CONFIDENCE, share_of
-from vaeguard.scoring import flag
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from vaeguard.inspection import DetectorInfo
+
 FPRS = (0.01, 0.05, 0.1)
+
+
+def flag(p_value: npt.NDArray[np.floating], fpr: float) -> npt.NDArray[np.bool_]:
+    """Return where `p_value <= fpr`, compared in the precision of `p_value`.
+
+    A float32 p-value of exactly one in twenty lies above the Python number 0.05, but must be flagged at that rate.
+    """
+    flagged: npt.NDArray[np.bool_] = p_value <= p_value.dtype.type(fpr)
+    return flagged
+
+
+def fpr_note(info: DetectorInfo, fpr: float) -> str | None:
+    """Say why nothing can be flagged at `fpr`, or None: n calibration images give no p-value below 1/(n+1)."""
+    calibration = info.record.get("calibration")
+    images = calibration.get("images") if isinstance(calibration, dict) else None
+    if not isinstance(images, int) or flag(np.array([1 / (images + 1)], np.float32), fpr).all():
+        return None
+    return (
+        f"nothing can be flagged at --fpr {fpr:g}: the model was calibrated on {images} normal images, so its smallest "
+        f"p-value is {1 / (images + 1):.2g}; raise --fpr or fit with more held-out images"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError, as_objects
+from vaeguard.false_alarms import flag, fpr_note
 from vaeguard.files import check_apart
 from vaeguard.heatmap_files import check_heatmaps, draw_heatmaps, remember_place
 from vaeguard.inspection import concatenate
@@ -312,27 +313,6 @@ def score_columns(
         "anomaly": flag(inspection.p_value, fpr),
         **inspection.terms,
     }
-
-
-def flag(p_value: npt.NDArray[np.floating], fpr: float) -> npt.NDArray[np.bool_]:
-    """Return where `p_value <= fpr`, compared in the precision of `p_value`.
-
-    A float32 p-value of exactly one in twenty lies above the Python number 0.05, but must be flagged at that rate.
-    """
-    flagged: npt.NDArray[np.bool_] = p_value <= p_value.dtype.type(fpr)
-    return flagged
-
-
-def fpr_note(info: DetectorInfo, fpr: float) -> str | None:
-    """Say why nothing can be flagged at `fpr`, or None: n calibration images give no p-value below 1/(n+1)."""
-    calibration = info.record.get("calibration")
-    images = calibration.get("images") if isinstance(calibration, dict) else None
-    if not isinstance(images, int) or flag(np.array([1 / (images + 1)], np.float32), fpr).all():
-        return None
-    return (
-        f"nothing can be flagged at --fpr {fpr:g}: the model was calibrated on {images} normal images, so its smallest "
-        f"p-value is {1 / (images + 1):.2g}; raise --fpr or fit with more held-out images"
-    )
 
 
 def _report(progress: Progress | None, before: int, total: int, count: int) -> None:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.false_alarms import expected_interval
+from vaeguard.false_alarms import expected_interval, flag
 from vaeguard.metrics import share
 from vaeguard.reporting.distributions import curves, histogram, thresholds
 from vaeguard.reporting.gallery import gallery, group
 from vaeguard.reporting.report_file import heading
-from vaeguard.scoring import flag
 
 if TYPE_CHECKING:
     import numpy.typing as npt
