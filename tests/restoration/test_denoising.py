@@ -106,7 +106,7 @@ def test_what_somebody_changed_is_kept_and_said(scans):
     assert kept(strength=0.5) == (0, expected)
     (scans / "box-1/3.png").rename("scan.png")
     (scans / "box-1/3.png").symlink_to("nowhere")
-    assert kept()[1].endswith("; 'scans-clean/box-1/3.png' was changed since it was written, and stays")
+    assert kept()[1].endswith("; the clean file of an earlier run stays")
     Path("scan.png").rename(scans / "box-1/3.png")
     edited.rename("mine.png")
     assert denoise_scans("scans", device="cpu").resumed == 7
@@ -336,15 +336,21 @@ def test_scans_that_would_be_one_file_are_said(scans):
     assert denoise_scans("scans", device="cpu").resumed == done.files
 
 
-def test_what_was_written_for_a_scan_goes_when_the_scan_breaks(scans):
+def test_what_was_written_for_a_scan_stays_when_the_scan_breaks(scans):
     outputs = DenoiseOutputs(residual=True)
     denoise_scans("scans", outputs=outputs, device="cpu")
-    (scans / "box-0/0.png").write_bytes(b"broken")
+    before = {path: path.read_bytes() for path in Path("scans-clean/box-0").glob("0.png*")}
+    original = (scans / "box-0/0.png").read_bytes()
+    (scans / "box-0/0.png").write_bytes(original[:-200])
     Path("scans-clean/box-0/2.png.page-1.residual.png").unlink()
     done = denoise_scans("scans", outputs=outputs, device="cpu")
     assert done.resumed == 6
-    assert not list(Path("scans-clean/box-0").glob("0.png*"))
+    assert dict(done.errors)["scans/box-0/0.png"].endswith("; the clean file of an earlier run stays")
+    assert len(before) == 3
+    assert all(path.read_bytes() == content for path, content in before.items())
     assert Path("scans-clean/box-0/2.png.page-1.residual.png").exists()
+    (scans / "box-0/0.png").write_bytes(original)
+    assert denoise_scans("scans", outputs=outputs, device="cpu").resumed == 8
     denoise_scans("scans", device="cpu")
     assert not list(Path("scans-clean").rglob("*residual*"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
-from vaeguard.files import digest_of, path_from, write_bytes, write_text, writing
+from vaeguard.files import digest_of, path_from, write_text, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
@@ -87,17 +88,18 @@ class Work:
             earlier = CleanFile(place)
             if self._is_finished(earlier, before):
                 return Restored(name, size, earlier.record["pages"], kept=earlier.record.get("kept", 0), resumed=True)
-            if not earlier.remove():
+            if earlier.changed:
                 return Restored(name, size, [], error=f"{earlier.said()}; move it away to have it made again")
-            return self._restored(content, name, place, before)
+            return self._restored(content, name, earlier, before)
         except UnreadableError as error:
             reason = error.reason
         except RefusedError as error:
             reason = str(error)
         except MemoryError:
             reason = "there is not enough memory for it; try --jobs 1"
-        earlier = CleanFile(place)
-        return Restored(name, size, [], error=reason if earlier.remove() else f"{reason}; {earlier.said()}, and stays")
+        # Of a scan that broke the clean file may be the last copy.
+        stays = "; the clean file of an earlier run stays" if CleanFile(place).record else ""
+        return Restored(name, size, [], error=reason + stays)
 
     def places(self, names: list[str]) -> list[str]:
         """Where each is written, below the target."""
@@ -150,14 +152,16 @@ class Work:
         record = earlier.record
         return record.get("source_sha256") == before and record.get("settings") == self.how and earlier.whole
 
-    def _restored(self, content: bytes, name: str, place: Path, before: str) -> Restored:
+    def _restored(self, content: bytes, name: str, earlier: CleanFile, before: str) -> Restored:
+        place = earlier.place
         rows: list[dict[str, Any]] = []
         pictures: list[Path] = []
         pixels = 0
+        files = contextlib.ExitStack()
 
         def picture(number: int, kind: str, values: Pixels) -> None:
             pictures.append(beside(place, f"page-{number}.{kind}.png"))
-            write_bytes(pictures[-1], encode_png(values, []))
+            files.enter_context(writing(pictures[-1])).write_bytes(encode_png(values, []))
 
         def restore(page: Page) -> Pixels:
             nonlocal pixels
@@ -174,13 +178,11 @@ class Work:
                 picture(page.number, "uncertainty", found.uncertainty)
             return clean
 
-        try:
-            with writing(place) as temporary:
-                kept = rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
-        except BaseException:
-            for path in pictures:  # no record names them yet
-                path.unlink(missing_ok=True)
-            raise
+        with files:
+            temporary = files.enter_context(writing(place))
+            kept = rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+            # Only now: what was written before is worth more than nothing. The new files take their names after this.
+            earlier.remove()
         record = {
             "root": path_from(self.target, self.root),
             "source": name,
