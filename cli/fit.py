@@ -73,7 +73,8 @@ def fit(
     With --model ladder it is a denoiser of your own for `vaeguard denoise -m`: from pairs (--noisy and --clean), from
     clean images (DATA and --degrade), or from noisy photographs alone (--adapt).
     """
-    if settings["kind"] == "ladder" or any((noisy, clean, degrade, adapt, settings["steps"], settings["from_scratch"])):
+    of_scans = (noisy, clean, degrade, adapt, settings["steps"], settings["from_scratch"])
+    if settings["kind"] == "ladder" or any(value is not None for value in of_scans):
         from .fit_denoiser import fit_denoiser
 
         others = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .inputs import no_empty_run
+from .options import typed
 from .output import command_line, complain_of_left_out, console, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def fit_denoiser(
         if any(sources[name] for name in ("noisy", "clean", "adapt")):
             raise UsageError("--degrade makes the images of DATA noisy; leave out --noisy, --clean and --adapt")
         clean = data if Path(data).is_dir() and not is_named(data) else _grey_images(data, data_dir)
-    elif data != "digits":
+    elif typed("data"):
         raise UsageError(f"DATA {data!r} goes with --degrade; the folders of scans are named by the options alone")
     if resume and not output:
         raise UsageError("--resume needs -o RUN, the folder of the interrupted fit")

@@ -70,6 +70,8 @@ def open_images_for(
     ------
     UsageError
         As `open_images`; or `data` is None, and the model was fitted on no named set.
+    RefusedError
+        The model takes something else.
     """
     from vaeguard import RefusedError, data_of_fit, open_images
 

@@ -8,7 +8,7 @@ from vaeguard.advice import advice
 def record(**best) -> dict:
     row = {"epoch": 1, "valid_loss": 100.0, "loss": 100.0, "valid_rate": 20.0, "active_units": 16, **best}
     return {
-        "model": {"autoencoder": False, "latent": 16},
+        "model": {"autoencoder": False, "latent": 16, "vectors": False},
         "training": {"beta": 1.0, "balance": False},
         "best_epoch": row,
         "classes": [],
@@ -51,6 +51,9 @@ def test_over_fitting_and_stopping_too_early_are_told_apart():
     over = falling([100 - n for n in range(20)], [100 - n if n < 8 else 92 + n - 8 for n in range(20)])
     found = advice(record(epoch=8), over)
     assert ["over-fitting" in sentence for sentence in found] == [True]
+    of_rows = record(epoch=8)
+    of_rows["model"]["vectors"] = True
+    assert ["--augment" in sentence for sentence in found + advice(of_rows, over)] == [True, False]
     early = falling([100 - n for n in range(20)], [100 - n for n in range(20)])
     found = advice(record(epoch=20), early)
     assert ["stopped too early" in sentence and "--epochs 40" in sentence for sentence in found] == [True]

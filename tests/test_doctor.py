@@ -101,6 +101,8 @@ def test_both_onnx_runtimes_fail_with_the_commands_that_mend() -> None:
     assert row.advice.startswith('pip uninstall -y onnxruntime onnxruntime-gpu && pip install "onnxruntime')
     assert doctor.check_onnx_packages({"onnxruntime": "1.30"}).status == "ok"
     assert doctor.check_onnx_packages({}).status == "fail"
+    old = doctor.check_onnx_packages({"onnxruntime": "1.20"})
+    assert (old.status, "onnxruntime>=1.28" in old.advice) == ("fail", True)
 
 
 def test_an_onnx_runtime_that_only_claims_cuda_is_seen_through() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.evaluation import evaluate, write_evaluation
+from vaeguard.evaluation import evaluate, unseen, write_evaluation
 from vaeguard.fitting import fit
 from vaeguard.inspection import DetectorInfo, Inspection
 from vaeguard.metrics import auc_interval, measure, share
@@ -205,6 +205,12 @@ def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animal
     every = evaluate(fitted_on(images[30:]), many, fpr=0.3)
     assert every.images == {"normal": 70, "anomalous": 3000}
     assert "are those of the fit, so the figures flatter" in str(every.note)
+    wide = ImageSet("wide", np.arange(500, dtype=np.uint16).astype("<u2").view(np.uint8).reshape(500, 1, 1, 2),
+                    np.repeat([0, 1, 2], [100, 200, 200]), animals.class_names, ["x.png"] * 500, "")  # fmt: skip
+    detector = fitted_on(wide.images[100:102])  # 0.5 %
+    (kept, note) = unseen(detector.info, wide)
+    assert len(kept) == 500
+    assert note == "2 of the 400 normal images are also of the fit, too few to matter: they stay"
     none = evaluate(fitted_on(255 - images), many, fpr=0.3)
     assert (none.images["normal"], none.note) == (70, None)
 

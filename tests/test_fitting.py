@@ -176,6 +176,23 @@ def test_divergence_from_the_start_keeps_nothing_and_says_what_to_try(tmp_path):
         vaeguard.fit(images, labels, model=ModelSpec(kind="conv", width=2, likelihood="gaussian"), training=training)
 
 
+def test_a_fit_that_is_killed_while_it_writes_goes_on(tmp_path, monkeypatch):
+    def killed(folder, *_):
+        (folder / "history.csv").write_text("epoch\n")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vaeguard.fitting.write_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vaeguard.fit(*bars(), model=SMALL, training=QUICK, run=tmp_path)
+    found = vaeguard.fit(*bars(), model=SMALL, training=QUICK, run=tmp_path, resume=True)
+    assert (tmp_path / "report.json").exists()
+    assert not list(tmp_path.glob("checkpoint.*"))
+    fresh = bars(30, seed=3)[0]
+    whole = vaeguard.fit(*bars(), model=SMALL, training=QUICK)
+    np.testing.assert_array_equal(found.inspect(fresh).score, whole.inspect(fresh).score)
+
+
 def test_a_finished_run_is_never_overwritten(tmp_path):
     images, labels = bars()
     vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path)

@@ -209,6 +209,10 @@ def test_a_heatmap_lies_below_its_folder_whatever_the_image_is_called(name: str,
     path.write_bytes(b"")
 
 
+def test_absolute_names_of_images_take_no_other_heatmaps_place(tmp_path: Path) -> None:
+    assert heatmap_path(tmp_path, "/x/a.png") != heatmap_path(tmp_path, "x/a.png")
+
+
 @pytest.mark.parametrize("fpr", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_false_alarm_rate_outside_0_to_1_is_refused(fpr: float, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--fpr"):

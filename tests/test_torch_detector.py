@@ -108,3 +108,15 @@ def test_inspecting_leaves_torchs_random_state_alone(detector):
     before = torch.get_rng_state()
     detector.inspect(IMAGES)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:1", "CUDA"])
+def test_devices_that_do_not_exist_are_refused_by_every_engine(detector, name, tmp_path):
+    vaeguard.save(detector, tmp_path / "model.safetensors")
+    for opened in (
+        lambda: vaeguard.load(tmp_path / "model.safetensors", name),
+        lambda: vaeguard.shipped_denoiser("photo", name),
+        lambda: vaeguard.DenoiserSpec(device=name),
+    ):
+        with pytest.raises(UsageError, match="is not known; choose from auto, cpu, cuda"):
+            opened()

@@ -33,7 +33,12 @@ def advice(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) ->
     found = []
     if not model["autoencoder"]:
         found.append(collapse(best, model["latent"], training["beta"]) or _few_active(best, model["latent"]))
-    found += [_over_fitting(best, history), _stopped_early(history), _unbalanced(record), _few_calibration(record)]
+    found += [
+        _over_fitting(best, history, vectors=model["vectors"]),
+        _stopped_early(history),
+        _unbalanced(record),
+        _few_calibration(record),
+    ]
     return [sentence for sentence in found if sentence]
 
 
@@ -58,14 +63,15 @@ def _few_active(best: Mapping[str, float], latent: int) -> str:
     )
 
 
-def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, float]]) -> str:
+def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, float]], *, vectors: bool) -> str:
     last = history[-1]
     worse = last["valid_loss"] - best["valid_loss"]
     if last["loss"] >= best["loss"] or worse <= WORSENED * abs(best["valid_loss"]):
         return ""
+    more = "more rows" if vectors else "more images, --augment-shift 2"
     return (
         f"over-fitting: after epoch {best['epoch']:.0f} the training loss went on falling and the validation loss rose"
-        f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; more images, --augment-shift 2 or a"
+        f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; {more} or a"
         " smaller --latent would help"
     )
 

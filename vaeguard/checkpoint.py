@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vaeguard.training import State
 
 CHECKPOINT_SECONDS = 5.0
-"""What a kill can cost, but for the time of an epoch."""
+"""Seconds of training that a kill can cost, beside the epoch that it interrupts."""
 FIT, NETWORK = "checkpoint", "checkpoint of a denoiser"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from vaeguard.devices import instead
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.inspection import DetectorInfo, Inspection
 
@@ -40,6 +41,8 @@ class Detector(ABC):
     ----------
     info : DetectorInfo
         What the model file says of itself.
+    block, least : int
+        How many images `run` takes at most; halved where memory does not suffice, down to `least`.
     parallel : int
         How many inspections are best run at the same time, from as many threads.
     """
@@ -121,8 +124,8 @@ class Detector(ABC):
         if size <= self.least:
             _, height, width = self.info.image_shape
             raise VaeguardError(
-                f"not enough memory on {self.device} for {size} images of {height}x{width}; close other "
-                "programs, or use --device cpu"
+                f"not enough memory on {self.device} for {size} images of {height}x{width}; close other programs"
+                f"{instead(self.device)}"
             ) from error
         self.block = min(self.block, max(self.least, size // 2))
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
+from vaeguard.spec import ENGINE_DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,16 +23,34 @@ def has_bf16(device: str) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
+def check_device(device: str) -> None:
+    """Refuse what is no name of a device.
+
+    Raises
+    ------
+    UsageError
+        It is none of `spec.ENGINE_DEVICES`.
+    """
+    if device not in ENGINE_DEVICES:
+        raise UsageError(f"--device {device!r} is not known; choose from {', '.join(ENGINE_DEVICES)}")
+
+
+def instead(device: str) -> str:
+    """What else to try where `device` failed."""
+    return "" if device == "cpu" else ", or use --device cpu"
+
+
 def pick_device(device: str) -> str:
     """Settle `auto`, `cpu` or `cuda` to the device that is really there.
 
     Raises
     ------
     UsageError
-        `cuda` was asked for and cannot be used.
+        `device` is not known, or `cuda` was asked for and cannot be used.
     """
     import torch
 
+    check_device(device)
     if device == "tensorrt":
         raise UsageError("--device tensorrt runs exported models only; write one with `vaeguard export`")
     usable = torch.cuda.is_available()

@@ -28,6 +28,7 @@ EXTRAS = {"tune": "optuna", "tensorboard": "tensorboard"}
 """Extras of vaeguard that a command needs, and the package that each brings."""
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 """Packages that all install the module `onnxruntime` and overwrite each other."""
+ONNX_FLOOR = ">=1.28"
 
 TORCH_PROBE = """
 import json, torch
@@ -146,6 +147,8 @@ def check_packages() -> list[Check]:
     except (OSError, KeyError, ValueError) as error:
         advice = "install it with `pip install vaeguard`, or `pip install -e .` in its checkout"
         return [Check("packages", "fail", f"vaeguard's own requirements cannot be read ({error})", advice)]
+    # Which ONNX Runtime it is, is the user's choice, and `check_onnx_packages` looks at it.
+    stated = [one for one in stated if one.name not in ONNX_RUNTIMES]
     required = [one for one in stated if not one.marker or one.marker.evaluate({"extra": ""})]
     problems, fine = [], []
     for one in required:
@@ -171,6 +174,8 @@ def check_extras() -> Check:
 
 def check_onnx_packages(installed: dict[str, str]) -> Check:
     """Check that exactly one of the packages that contain ONNX Runtime is installed; `installed` has their versions."""
+    from packaging.specifiers import SpecifierSet
+
     found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none"
     wanted = _wanted_onnxruntime()
     if len(installed) > 1:
@@ -178,6 +183,10 @@ def check_onnx_packages(installed: dict[str, str]) -> Check:
         return Check("ONNX Runtime package", "fail", f"{found}: they overwrite each other", mend)
     if not installed:
         return Check("ONNX Runtime package", "fail", found, f'pip install "{wanted}"')
+    ((name, version),) = installed.items()
+    if not SpecifierSet(ONNX_FLOOR).contains(version, prereleases=True):
+        mend = f'pip install "{name}{ONNX_FLOOR}"'
+        return Check("ONNX Runtime package", "fail", f"{found}, but vaeguard needs {ONNX_FLOOR}", mend)
     return Check("ONNX Runtime package", "ok", found)
 
 
@@ -310,7 +319,7 @@ def _requirements() -> list[str]:
 
 def _wanted_onnxruntime() -> str:
     gpu = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("win32", "AMD64")}
-    return "onnxruntime-gpu>=1.28" if gpu else "onnxruntime>=1.28"
+    return f"{'onnxruntime-gpu' if gpu else 'onnxruntime'}{ONNX_FLOOR}"
 
 
 def _size(count: float) -> str:

@@ -145,6 +145,8 @@ def fit(
             detector.info = replace(detector.info, fitted_on=digests_of(seen))
             # Before the log closes: whatever goes wrong with the latents there, the fit is not lost.
             if folder:
+                # A folder that a kill leaves half written has one, and is gone on with.
+                write_checkpoint(folder / CHECKPOINT_NAME, state, settings)
                 restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
                 fitted = Fitted(image_set, plan.split, state.history, restored, scores, command, str(diverged or ""))
                 write_run(folder, detector, fitted)

@@ -176,7 +176,7 @@ def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
     Raises
     ------
     UsageError
-        The latent has another number of units, or the prior is one per class.
+        The latent has another number of units, the prior is one per class, or there is none.
     """
     from scipy.special import ndtri
 
@@ -185,6 +185,8 @@ def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
         raise UsageError(
             f"only a latent of 2 units is a plane, and this one has {spec.latent_size}; fit with --latent 2"
         )
+    if spec.autoencoder:
+        raise UsageError("an autoencoder has no prior, whose quantiles the grid follows; leave out --autoencoder")
     if spec.prior != "standard":
         raise UsageError("the grid follows the quantiles of the standard prior; fit with --prior standard")
     quantiles = ndtri((np.arange(side) + 0.5) / side).astype(np.float32)

@@ -52,7 +52,9 @@ def _is_found(folder: str | Path, pattern: str) -> bool:
 
 def heatmap_path(folder: Path, name: str) -> Path:
     """Where below `folder` the image that a table calls `name` is drawn, never outside of it."""
-    parts = ["_" if part == ".." else part for part in Path(name).parts if part != Path(name).anchor]
+    anchor = Path(name).anchor
+    # Absolute names have a folder of their own, or `/x/a.png` would take the place of `x/a.png`.
+    parts = ["_" if part == ".." else "_root" if part == anchor else part for part in Path(name).parts]
     *above, last = parts
     if len(last.encode("utf-8", "surrogateescape")) > LONGEST_NAME:  # no file may be called so with .png after it
         last = hashlib.sha256(last.encode("utf-8", "surrogateescape")).hexdigest()

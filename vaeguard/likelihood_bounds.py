@@ -109,19 +109,19 @@ def bound_likelihood(
     device = next(vae.parameters()).device
     drawn, noise = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
     part = max(1, min(PART_ROWS, PART_VALUES // images[0].size))
-    elbo, iwae, rate = [], [], []
+    neg_elbo, neg_iwae, rate = [], [], []
     for at in range(len(images)):
         image = torch.from_numpy(as_observed(vae.spec.likelihood, images[at : at + 1], drawn)).to(device)
         posterior = vae.posterior(image)
         parts = [_sampled(vae, posterior, image, min(part, samples - done), noise) for done in range(0, samples, part)]
         rates, distortions = (torch.cat(each).double() for each in zip(*parts, strict=True))
-        elbo.append(float((rates + distortions).mean()))
-        iwae.append(math.log(samples) - float((-rates - distortions).logsumexp(0)))
+        neg_elbo.append(float((rates + distortions).mean()))
+        neg_iwae.append(math.log(samples) - float((-rates - distortions).logsumexp(0)))
         rate.append(float(rates.mean()))
         if progress:
             progress(at + 1, len(images), "bounds")
     pixels = pixels_for(vae.spec.likelihood)
-    return LikelihoodBounds(np.array(elbo), np.array(iwae), np.array(rate), pixels, images[0].size)
+    return LikelihoodBounds(np.array(neg_elbo), np.array(neg_iwae), np.array(rate), pixels, images[0].size)
 
 
 def check_generative(detector: TorchDetector) -> None:

@@ -7,11 +7,11 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("vaeguard", "torch", "numpy", "scikit-learn", "scipy", "pillow")
+PACKAGES = ("vaeguard", "torch", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn", "scipy", "pillow")
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -20,8 +20,15 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "hardware": _gpu() if device in ("cuda", "tensorrt") else f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: number for name in PACKAGES if (number := _version(name))},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _gpu() -> str:

@@ -205,7 +205,8 @@ class _Work:
             found = [None if shard and shard.anomalies else shard for shard in found]
         missing = [(piece, key) for piece, key, shard in zip(pieces, keys, found, strict=True) if shard is None]
         total = sum(piece.count for piece in pieces)
-        self.resumed = done = total - sum(piece.count for piece, _ in missing)
+        done = total - sum(piece.count for piece, _ in missing)
+        self.resumed = sum(shard.images for shard in found if shard)
         fresh: dict[str, Shard] = {}
         # A thread reads ahead over the borders of shards, so that the engine never waits at one.
         parallel = self.detector.parallel
@@ -292,7 +293,7 @@ def score_set(
 
 def table_columns(info: DetectorInfo) -> tuple[str, ...]:
     """Name the columns of `scores.csv`, in order."""
-    return ("path", "score", "p_value", "anomaly", *info.term_names)
+    return (*FIRST_COLUMNS, *info.term_names)
 
 
 def score_columns(

@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.devices import cores, is_out_of_memory
+from vaeguard.devices import check_device, cores, instead, is_out_of_memory
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 
 if TYPE_CHECKING:
@@ -114,14 +114,15 @@ class Session:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             raise VaeguardError(
-                f"ONNX Runtime failed on {self.device} ({str(error).splitlines()[0]}); run `vaeguard doctor`, or use "
-                "--device cpu"
+                f"ONNX Runtime failed on {self.device} ({str(error).splitlines()[0]}); run `vaeguard doctor`"
+                f"{instead(self.device)}"
             ) from error
         return results
 
 
 def _settled(device: str) -> str:
     """`auto` settled to `cuda` where there is an NVIDIA device, told without loading any library."""
+    check_device(device)
     if device != "auto":
         return device
     return "cuda" if _has_gpu() else "cpu"

@@ -25,6 +25,9 @@ DEVICES = ("auto", "cpu", "cuda")
 ENGINE_DEVICES = (*DEVICES, "tensorrt")
 """Where an exported model can run."""
 
+PLACES = ("device", "threads")
+"""Settings of a fit that say where it runs, not what it does."""
+
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""
 

@@ -213,9 +213,11 @@ def _train_epoch(
         loss, found = _forward(state.vae, target, classes, spec, beta, state.noise)
         value = loss.item()
         if not math.isfinite(value):
+            tame = state.vae.spec.vectors or state.vae.spec.likelihood == "bernoulli"
+            other = "" if tame else ", or --likelihood bernoulli"
             raise DivergedError(
                 f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {value}); try a tenth of"
-                f" --learning-rate {spec.learning_rate:g}, or --likelihood bernoulli"
+                f" --learning-rate {spec.learning_rate:g}{other}"
             )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -16,9 +16,11 @@ from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
 from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
 from vaeguard.benchmarking.cells import Cell, Job, measure_cell, read_cell
 from vaeguard.benchmarking.published import Published, published
+from vaeguard.benchmarking.running import LOCK_NAME
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
-from vaeguard.errors import UsageError
+from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.false_alarms import expected_interval, from_count
+from vaeguard.files import locked
 
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
 TIMES = ("seconds", "command")
@@ -309,6 +311,11 @@ def test_other_cases_are_measured_in_the_same_folder(spec, tmp_path):
     shutil.rmtree(tmp_path / "cells")
     with pytest.raises(UsageError, match="cells that are gone"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
+
+
+def test_two_processes_do_not_measure_into_one_folder(spec, tmp_path):
+    with locked(tmp_path, LOCK_NAME, "busy"), pytest.raises(VaeguardError, match="another process is measuring"):
+        vaeguard.benchmark(spec, tmp_path, **QUICK)
 
 
 def test_published_numbers_are_whole():

@@ -300,4 +300,6 @@ def test_thick_dark_things_among_shades_are_no_ink():
         ink, shade = (divided < 0.6).mean(), ((divided >= 0.6) & (divided < 0.85)).mean()
         assert 0.01 < ink < shade < 2 * ink
         kinds.append(restoration.page_kind(picture.astype(np.uint8), 100))
-    assert kinds == ["photo", "document"]
+        opacity = np.zeros_like(picture)
+        kinds.append(restoration.page_kind(np.stack([picture, opacity], 2).astype(np.uint8), 100))
+    assert kinds == ["photo", "photo", "document", "document"]

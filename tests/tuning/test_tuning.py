@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -272,16 +274,25 @@ def test_another_search_is_refused(searched, tmp_path):
     _, folder = searched
     images, labels = bars()
     others = (
-        ("another data, normal classes or seed", {"images": images[::-1].copy()}),
-        ("another data, normal classes or seed", {"normal_classes": "0,1"}),
-        ("another model settings", {"model": vaeguard.ModelSpec(hidden=(16,), latent=5, pseudo_classes=0)}),
-        ("another training settings", {"training": vaeguard.TrainSpec(epochs=3)}),
+        ("of which data, normal classes or seed differ", {"images": images[::-1].copy()}),
+        ("of which data, normal classes or seed differ", {"normal_classes": "0,1"}),
+        ("of which model settings differ", {"model": vaeguard.ModelSpec(hidden=(16,), latent=5, pseudo_classes=0)}),
+        ("of which training settings differ", {"training": vaeguard.TrainSpec(epochs=3)}),
     )
     before = (folder / JOURNAL_NAME).read_bytes()
     for message, change in others:
         with pytest.raises(vaeguard.UsageError, match=message):
             tune(**{"images": images, "labels": labels, "folder": folder, **change})
     assert (folder / JOURNAL_NAME).read_bytes() == before
+
+
+def test_a_search_goes_on_elsewhere(searched, tmp_path):
+    found, done = searched
+    folder = tmp_path / "tuning"
+    shutil.copytree(done, folder)
+    elsewhere = replace(TRAINING, device="cpu", threads=1)
+    assert results(tune(*bars(), trials=4, folder=folder, training=elsewhere)) == results(found)
+    assert not {"device", "threads"} & set(tomllib.loads((folder / "best.toml").read_text())["training"])
 
 
 def test_a_search_from_before_a_setting_was_added_goes_on(searched, tmp_path):
@@ -293,7 +304,7 @@ def test_a_search_from_before_a_setting_was_added_goes_on(searched, tmp_path):
     del kept["training settings"]["balance"]
     (folder / JOURNAL_NAME).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert results(tune(*bars(), trials=4, folder=folder)) == results(found)
-    with pytest.raises(vaeguard.UsageError, match="another training settings"):
+    with pytest.raises(vaeguard.UsageError, match="of which training settings differ"):
         tune(*bars(), trials=4, folder=folder, training=vaeguard.TrainSpec(epochs=2, balance=True))
 
 

@@ -32,7 +32,7 @@ from vaeguard.classes import parse_classes
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.presets import PRESETS
 from vaeguard.reading.named_sets import NAMES
-from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict
+from vaeguard.spec import PLACES, ModelSpec, TrainSpec, changed, from_dict, to_dict
 from vaeguard.split import normal_numbers, split_normal
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 COSTS = {"guided": 100, "unlabelled": 100, "patches": 100, "vaeguard": 100, "classifier": 50}
 BASELINE_COST = 4
-PLACES = ("device", "threads")
-"""Settings of a fit that say where it runs, not what it does."""
 
 PROTOCOLS = {
     "one-class-out": "Fitted on the official training part without the anomalous class; the whole official test part.",

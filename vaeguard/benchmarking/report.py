@@ -12,6 +12,7 @@ from vaeguard.benchmarking.markdown import markdown
 from vaeguard.benchmarking.spec import BENCHMARKS
 from vaeguard.files import write_text
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
+from vaeguard.spec import PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
 REPORT_MD = "report.md"
-VARIED = ("seed", "device", "threads")
+VARIED = ("seed", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""
 
 SETTINGS_NOTE = (

@@ -11,6 +11,7 @@ from vaeguard.benchmarking.cells import CELLS, measure_cell, read_cell
 from vaeguard.benchmarking.protocols import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.files import locked
 from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.spec import ModelSpec, TrainSpec
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
 
 WRITE_SECONDS = 10.0
+LOCK_NAME = ".benchmark.lock"
 
 
 def benchmark(
@@ -63,19 +65,20 @@ def benchmark(
         The data does not suit the benchmark, or `output` holds the report of another one, or one of the same cells of
         which nothing could be kept.
     VaeguardError
-        None of the data is there, or the folder cannot be written.
+        None of the data is there, the folder cannot be written, or another process is writing it.
     """
     folder = Path(output)
     _check_folder(folder, spec)
     plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
-    run = _Run(spec, plan, folder, command)
-    if not run.found:
-        _check_settings(folder, plan.jobs)
-    try:
-        run.measure(progress or (lambda *_: None))
-    finally:
-        run.report().write(folder)
-    return run.report()
+    with locked(folder, LOCK_NAME, f"another process is measuring into {str(folder)!r}"):
+        run = _Run(spec, plan, folder, command)
+        if not run.found:
+            _check_settings(folder, plan.jobs)
+        try:
+            run.measure(progress or (lambda *_: None))
+        finally:
+            run.report().write(folder)
+        return run.report()
 
 
 class _Run:

@@ -14,6 +14,7 @@ from vaeguard.reading.images import read_bytes
 from vaeguard.reporting.gallery import fitting
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 from vaeguard.restoration.records import TABLE
+from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.scans import scan_pages, written_name
 from vaeguard.tables import read_table
 
@@ -124,8 +125,7 @@ def _drawn(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], uncertai
     if place is None:
         return pictures
     old, new = before[place], after[place]
-    colours = slice(None) if old.ndim == 2 or old.shape[2] % 2 else slice(-1)  # the last of 2 or 4 is transparency
-    change = (old.astype(np.int16) - new)[..., colours] if old.ndim == 3 else old.astype(np.int16) - new
+    change = colours_of(old.astype(np.int16) - new)
     pictures |= {
         "detail_before": _picture(old),
         "detail_after": _picture(new),

@@ -188,7 +188,7 @@ def _scores(report: Report) -> Verdict:
         return Verdict("Nothing stands out", sentence, tuple(notes), unread)
     if flagged["low"] <= report["fpr"]:
         return Verdict("No more is flagged than normal images give", sentence, tuple(notes), unread)
-    return Verdict(f"{flagged['count']:,} images to look at", sentence, tuple(notes), "fair")
+    return Verdict(f"{_counted(flagged['count'], 'image')} to look at", sentence, tuple(notes), "fair")
 
 
 def _scans(report: Report) -> Verdict:
@@ -203,7 +203,7 @@ def _scans(report: Report) -> Verdict:
     if not report["pages"]:
         headline = "Nothing could be read" if not report["files"] else "Nothing to restore"
         return Verdict(headline, sentence, notes, "poor")
-    headline = f"{look:,} pages are worth a look first" if look else "Clean, and nothing had to be put back"
+    headline = f"{_counted(look, 'page')} worth a look first" if look else "Clean, and nothing had to be put back"
     return Verdict(headline, sentence, notes, "fair" if look or report["errors"]["count"] else "good")
 
 
@@ -280,6 +280,10 @@ def _tuning(report: Report) -> Verdict:
     if found["high"] < 0:
         return Verdict("Worse than the start, against pseudo-anomalies", sentence, tuple(notes), "poor")
     return Verdict("Not told apart from the start", sentence, tuple(notes), "fair")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 _VERDICTS: dict[str, Callable[[Report], Verdict]] = {

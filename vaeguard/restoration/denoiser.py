@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.devices import instead
 from vaeguard.errors import RefusedError, VaeguardError
 from vaeguard.files import read_sealed
 from vaeguard.restoration.noise import finest_noise, photo_noise, print_noise
@@ -213,8 +214,8 @@ class Denoiser:
             smaller = size // 2 // self.grid * self.grid
             if smaller < max(SMALLEST_TILE, 2 * halo + self.grid):
                 raise VaeguardError(
-                    f"not enough memory on {self.device} for a tile of {size}x{size} pixels; close other programs, or "
-                    "use --device cpu"
+                    f"not enough memory on {self.device} for a tile of {size}x{size} pixels; close other programs"
+                    f"{instead(self.device)}"
                 ) from error
             self._tile = smaller
 

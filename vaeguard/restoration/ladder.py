@@ -142,7 +142,7 @@ class _Level(nn.Module):
         return self.refine(F.relu(known + self.tell(latent))), kl
 
 
-def distortion(restored: Tensor, seen: Tensor, deviation: Tensor, grain_width: float = 0) -> Tensor:
+def pixel_distortion(restored: Tensor, seen: Tensor, deviation: Tensor, grain_width: float = 0) -> Tensor:
     """-log p(seen | latent) in nats per pixel, for Gaussian grain around what is restored.
 
     Parameters

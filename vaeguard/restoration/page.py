@@ -14,6 +14,7 @@ from vaeguard.errors import RefusedError
 from vaeguard.restoration.denoiser import mirrored
 from vaeguard.restoration.noise import colour_noise, halved
 from vaeguard.restoration.paper import BRIGHTEST, block_pixels, bright_blocks, divided, interpolated, paper_map
+from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.spec import RestoreSettings
 
 if TYPE_CHECKING:
@@ -131,22 +132,22 @@ def restore_page(
         Of the same shape and type.
     """
     plain = pixels[..., None] if pixels.ndim == 2 else pixels
-    channels = plain.shape[2] - (plain.shape[2] in (2, 4))
-    colours = plain[..., :1] if channels == 3 and _is_grey(plain) else plain[..., :channels]
-    page = _Page(colours, block_pixels(colours.shape[1], dpi), settings)
+    channels = colours_of(plain).shape[2]
+    planes = plain[..., :1] if channels == 3 and _is_grey(plain) else plain[..., :channels]
+    page = _Page(planes, block_pixels(planes.shape[1], dpi), settings)
     engine = denoiser(page.kind)
     page.measure_noise(engine)
     if page.is_clean():
         return RestoredPage(pixels, PageReport("untouched", page.noise_levels, 0.0, 0.0, 0.0))
     whole = plain.copy()
-    restored = whole[..., : colours.shape[2]]
+    restored = whole[..., : planes.shape[2]]
     wide = page.restore(engine, restored, uncertainty=uncertainty)
     reverted = page.put_back(restored) if settings.gate else 0.0
     whole[..., :channels] = restored
     found = PageReport(
         kind=page.kind,
         noise=page.noise_levels,
-        change=_root_mean_square(colours, restored),
+        change=_root_mean_square(planes, restored),
         reverted=reverted,
         uncertainty=255 * page.mean_spread * page.unit,
     )
@@ -179,8 +180,7 @@ def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings)
 
 def page_kind(pixels: Pixels, dpi: float | None = None) -> str:
     """Whether a page is a `document` or a `photo`: shape (H, W) or (H, W, C), uint8 or uint16."""
-    colours = pixels[..., None] if pixels.ndim == 2 else pixels
-    return _Page(colours, block_pixels(colours.shape[1], dpi), RestoreSettings()).kind
+    return _Page(colours_of(pixels), block_pixels(pixels.shape[1], dpi), RestoreSettings()).kind
 
 
 def divided_page(page: Floats, dpi: float | None = None) -> Floats:

@@ -73,6 +73,12 @@ class PageFacts:
     iptc: bytes = b""
 
 
+def colours_of(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The colours in `pixels`, (H, W) or (H, W, C), as (H, W, C): the last of 2 or 4 channels is opacity."""
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    return planes[..., : planes.shape[2] - (planes.shape[2] in (2, 4))]
+
+
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turn whatever a reader raises on damaged bytes into an UnreadableError."""

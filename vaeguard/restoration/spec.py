@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vaeguard.errors import UsageError
+from vaeguard.spec import DEVICES
 
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
@@ -137,5 +138,7 @@ class DenoiserSpec:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+        if self.device not in DEVICES:
+            raise UsageError(f"--device {self.device!r} is not known; choose from {', '.join(DEVICES)}")
         if self.patch_size % 8 or self.patch_size < 16:
             raise UsageError(f"patch_size must be a multiple of 8 from 16 on, not {self.patch_size}")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vaeguard.checkpoint import CHECKPOINT_SECONDS
-from vaeguard.restoration.ladder import distortion
+from vaeguard.restoration.ladder import pixel_distortion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -240,7 +240,7 @@ def _neg_elbo(
     with torch.autocast(seen.device.type, torch.bfloat16, enabled=bf16):
         found = ladder(seen, noise, chance)
     deviation = (deviation.square() + LEAST_DEVIATION**2).sqrt()
-    nats = distortion(found.restored.float(), target, deviation, width).mean((1, 2, 3))
+    nats = pixel_distortion(found.restored.float(), target, deviation, width).mean((1, 2, 3))
     rates = [level.sum((1, 2)) / seen[0].numel() for level in found.kl]
     # Without some rate that costs nothing, one scale takes all and the others die (free bits: Kingma et al., 2016).
     cost = [rate + (free - rate.mean()).clamp(min=0) for rate, free in zip(rates, FREE_NATS, strict=True)]

@@ -18,6 +18,7 @@ from vaeguard.restoration.batches import PatchSpec, page_batches, pair_batches, 
 from vaeguard.restoration.noise import grain_of, photo_noise, print_noise
 from vaeguard.restoration.page import divided_page, page_kind
 from vaeguard.restoration.paper import block_pixels
+from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.scans import SCAN_SUFFIXES, scan_pages
 from vaeguard.restoration.spec import DEGRADATIONS, DenoiserSpec
 from vaeguard.restoration.training import stein_estimate
@@ -405,9 +406,7 @@ def _grey_pages(path: str) -> Iterator[_Grey]:
             continue
         some = True
         full = np.float32(np.iinfo(page.pixels.dtype).max)
-        planes = page.pixels[..., None] if page.pixels.ndim == 2 else page.pixels
-        colours = planes[..., : planes.shape[2] - (planes.shape[2] in (2, 4))]
-        yield colours.mean(axis=2, dtype=np.float32) / full, page.dpi
+        yield colours_of(page.pixels).mean(axis=2, dtype=np.float32) / full, page.dpi
     if not some:
         raise UnreadableError(path, "it has no page with shades of grey or colours; leave it out")
 

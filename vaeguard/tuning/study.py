@@ -138,7 +138,7 @@ def _check_fingerprint(
     other = [name for name, value in fingerprint.items() if known.get(name) != value]
     if other:
         raise UsageError(
-            f"{str(folder)!r} holds a search with another {' and another '.join(other)}; choose another folder with -o"
+            f"{str(folder)!r} holds a search of which {' and '.join(other)} differ; choose another folder with -o"
         )
 
 
