@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from vaeguard import DEFAULT_FPR, DEGRADATIONS, DenoiserSpec, ModelSpec, TrainSp
 
 from .inputs import no_empty_run, open_to_fit
 from .options import (
+    SectionCommand,
+    SectionOption,
     channels_option,
     data_dir_option,
     download_option,
@@ -32,8 +35,10 @@ from .output import (
     say,
 )
 
+_scans_option = partial(click.option, cls=SectionOption, section="Cleaning scans, with --model ladder")
 
-@click.command()
+
+@click.command(cls=SectionCommand)
 @click.argument("data", default="digits")
 @click.option(
     "--normal-classes", metavar="LIST", help="Classes to fit on: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
@@ -46,19 +51,18 @@ from .output import (
 @click.option("--resume", is_flag=True, help="Go on with the interrupted fit in the folder given by -o.")
 @click.option("--tensorboard", metavar="DIR", help="Log the fit for TensorBoard into DIR/<name of the run folder>.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads that decode images.")
-@click.option("--noisy", metavar="DIR", help="For cleaning scans: noisy images, whose clean ones --clean names.")
-@click.option("--clean", metavar="DIR", help="For cleaning scans: the clean images, named as the noisy ones.")
-@click.option("--degrade", metavar="HOW",
-              help=f"For cleaning scans: DATA is clean, and is made worse: {', '.join(DEGRADATIONS)}.")  # fmt: skip
-@click.option("--adapt", metavar="DIR", help="For cleaning scans: learn the grain of noisy photographs, without clean.")
-@click.option("--steps", type=int, help=f"For cleaning scans: steps of training.  [default: {DenoiserSpec().steps}]")
-@click.option("--from-scratch", is_flag=True, default=None,
-              help="For cleaning scans: do not start from the weights that ship.")  # fmt: skip
-@spec_options(ModelSpec, {"kind": "model"})
-@spec_options(TrainSpec, {})
 @data_dir_option
 @download_option
 @json_option
+@spec_options(ModelSpec, "Model", {"kind": "model"})
+@spec_options(TrainSpec, "Training")
+@_scans_option("--noisy", metavar="DIR", help="Noisy images, whose clean ones --clean names.")
+@_scans_option("--clean", metavar="DIR", help="The clean images, named as the noisy ones.")
+@_scans_option("--degrade", metavar="HOW",
+               help=f"DATA is clean, and is made worse: {', '.join(DEGRADATIONS)}.")  # fmt: skip
+@_scans_option("--adapt", metavar="DIR", help="Learn the grain of noisy photographs, without clean ones.")
+@_scans_option("--steps", type=int, help=f"Steps of training.  [default: {DenoiserSpec().steps}]")
+@_scans_option("--from-scratch", is_flag=True, default=None, help="Do not start from the weights that ship.")
 def fit(
     data: str, normal_classes: str | None, output: str | None, preset_name: str | None, spec_file: str | None,
     size: tuple[int, int] | None, channels: str | None, resume: bool, tensorboard: str | None,

@@ -63,7 +63,11 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 preset_option = click.option(
-    "--preset", "preset_name", type=click.Choice(tuple(PRESETS)), help="Start from named settings."
+    "--preset",
+    "preset_name",
+    type=click.Choice(tuple(PRESETS)),
+    metavar="NAME",
+    help=f"Start from named settings: {', '.join(PRESETS)}.",
 )
 spec_option = click.option(
     "--spec", "spec_file", type=click.Path(), help="TOML file of settings to start from; options win over it."
@@ -74,36 +78,63 @@ channels_option = click.option(
 )
 
 
-def spec_options(kind: type[ModelSpec | TrainSpec], renamed: dict[str, str]) -> Decorator:
+class SectionOption(click.Option):
+    """An option that `SectionCommand` lists in a section of its help."""
+
+    def __init__(self, *arguments: Any, section: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.section = section
+
+
+class SectionCommand(click.Command):
+    """A command whose options are many: its help lists them in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options section by section, those of none first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def spec_options(kind: type[ModelSpec | TrainSpec], section: str, renamed: dict[str, str] | None = None) -> Decorator:
     """Options for every setting of a spec that has a help text; the spec's default is the option's."""
 
     def decorate(command: Command) -> Command:
         for item in reversed(dataclasses.fields(kind)):
             if "help" in item.metadata:
-                name = renamed.get(item.name, item.name).replace("_", "-")
-                command = _option(name, item)(command)
+                name = (renamed or {}).get(item.name, item.name).replace("_", "-")
+                command = _option(name, item, "Augmentation" if name.startswith("augment-") else section)(command)
         return command
 
     return decorate
 
 
-def _option(name: str, item: dataclasses.Field[Any]) -> Decorator:
-    text, default = item.metadata["help"], item.default
-    shown = "" if default is None or default is False or default == () else f"  [default: {_shown(default)}]"
+def _option(name: str, item: dataclasses.Field[Any], section: str) -> Decorator:
+    shown = item.metadata["unset"] or _shown(item.default)
+    how: dict[str, Any] = {
+        "cls": SectionOption,
+        "section": section,
+        "default": None,
+        "help": item.metadata["help"] + (f"  [default: {shown}]" if shown else ""),
+    }
     kind = str(item.type).removesuffix(" | None")
     if kind == "bool":
         flag = f"--{name}/--un{name}" if name == "guided" else f"--{name}/--no-{name}"
-        return click.option(flag, item.name, default=None, help=text + shown)
-    choices = click.Choice(item.metadata["of"]) if "of" in item.metadata else None
+        return click.option(flag, item.name, **how)
+    choices = click.Choice(item.metadata["of"]) if item.metadata["of"] else None
     lists = {"tuple[int, ...]": IntegerList(), "tuple[str, ...]": NameList()}
     types = {"int": int, "float": float, "str": choices, **lists}
-    return click.option(f"--{name}", item.name, type=types[kind], default=None, help=text + shown)
+    return click.option(f"--{name}", item.name, type=types[kind], **how)
 
 
 def _shown(default: object) -> str:
-    if isinstance(default, float):
-        return f"{default:.4g}"
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if default is None or default is False or default == ():
+        return ""
+    return f"{default:.4g}" if isinstance(default, float) else str(default)
 
 
 class IntegerList(click.ParamType[tuple[int, ...]]):

@@ -53,6 +53,11 @@ CLASSIC_SIGMA = 0.5**0.5
 """With this sigma the Gaussian distortion is the summed squared error plus a constant."""
 
 
+def _setting(default: Any, text: str, *, of: tuple[str, ...] | None = None, unset: str = "") -> Any:
+    """A setting and its help: one of `of`, if these are given; `unset` says what None means."""
+    return field(default=default, metadata={"help": text, "of": of, "unset": unset})
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
@@ -62,55 +67,42 @@ class ModelSpec:
     pixels, shape (1, 1, F)) are filled in from the data by `resolved`.
     """
 
-    kind: str | None = field(
-        default=None,
-        metadata={"help": "default: conv from 16x16 pixels on, else and for patches mlp", "of": MODEL_KINDS},
+    kind: str | None = _setting(
+        None, "Kind of model.", of=MODEL_KINDS, unset="conv from 16x16 pixels on, else and for patches mlp"
     )
-    latent: int | None = field(
-        default=None,
-        metadata={"help": f"size of the latent; default: {LATENT}, for vectors half the features, at most {LATENT}"},
+    latent: int | None = _setting(
+        None, "Size of the latent.", unset=f"{LATENT}; for tables half the features, at most {LATENT}"
     )
-    hidden: tuple[int, ...] | None = field(
-        default=None,
-        metadata={
-            "help": "mlp: hidden sizes of the encoder, the decoder mirrors them; default:"
-            f" {','.join(map(str, HIDDEN))}; for vectors {','.join(map(str, VECTOR_HIDDEN))}"
-        },
+    hidden: tuple[int, ...] | None = _setting(
+        None,
+        "Of an mlp: hidden sizes of the encoder, which the decoder mirrors.",
+        unset=f"{','.join(map(str, HIDDEN))}; for tables {','.join(map(str, VECTOR_HIDDEN))}",
     )
-    width: int = field(default=16, metadata={"help": "conv: channels of the first of four layers, doubled each"})
-    activation: str = field(default="relu", metadata={"help": "activation of the hidden layers", "of": ACTIVATIONS})
-    dropout: float = field(default=0.0, metadata={"help": "dropout rate of the hidden layers"})
-    likelihood: str | None = field(
-        default=None,
-        metadata={
-            "help": "p(image|latent); bernoulli: a true likelihood of black and white only, continuous-bernoulli: of"
-            " grey values; gaussian: fixed sigma, -image, -pixel: learned;"
-            " default: bernoulli, for vectors gaussian, for patches gaussian-pixel",
-            "of": LIKELIHOODS,
-        },
+    width: int = _setting(16, "Of a conv: channels of the first of four layers, doubled each time.")
+    activation: str = _setting("relu", "Activation of the hidden layers.", of=ACTIVATIONS)
+    dropout: float = _setting(0.0, "Dropout rate of the hidden layers.")
+    likelihood: str | None = _setting(
+        None,
+        "p(image|latent). bernoulli is a true likelihood of black and white only, continuous-bernoulli of grey values;"
+        " gaussian has a fixed sigma, -image and -pixel learn one.",
+        of=LIKELIHOODS,
+        unset="bernoulli; for tables gaussian, for patches gaussian-pixel",
     )
-    sigma: float = field(default=CLASSIC_SIGMA, metadata={"help": "gaussian: the fixed standard deviation, pixels 0-1"})
-    prior: str = field(default="standard", metadata={"help": "one Gaussian, or one per normal class", "of": PRIORS})
-    guided: bool | None = field(
-        default=None, metadata={"help": "also learn to tell the normal classes apart; default: where there are labels"}
+    sigma: float = _setting(CLASSIC_SIGMA, "Of gaussian: the fixed standard deviation, for pixels from 0 to 1.")
+    prior: str = _setting("standard", "One Gaussian, or one per normal class.", of=PRIORS)
+    guided: bool | None = _setting(None, "Also learn to tell the normal classes apart.", unset="where there are labels")
+    pseudo_classes: int = _setting(
+        1000, "Also learn to tell so many clusters of the images apart, at most a sixth of their number; 0: none."
     )
-    pseudo_classes: int = field(
-        default=1000,
-        metadata={"help": "also learn to tell so many clusters of the images apart, at most a sixth of them; 0: none"},
+    sampled_elbo: bool = _setting(
+        False, "Also give the negative ELBO over sampled latents, and its importance-weighted form."
     )
-    sampled_elbo: bool = field(
-        default=False, metadata={"help": "also give the ELBO over sampled latents and its importance-weighted form"}
-    )
-    without: tuple[str, ...] = field(
-        default=(), metadata={"help": "terms of the score to leave out, such as hidden_error,hidden_distance"}
-    )
-    autoencoder: bool = field(default=False, metadata={"help": "no noise, no rate: the plain autoencoder as baseline"})
-    patch: int = field(
-        default=0,
-        metadata={
-            "help": "find small defects: a model of patches of so many pixels a side, applied all over the image;"
-            " 0: of the whole image"
-        },
+    without: tuple[str, ...] = _setting((), "Terms of the score to leave out, such as hidden_error,hidden_distance.")
+    autoencoder: bool = _setting(False, "No noise, no rate: the plain autoencoder as baseline.")
+    patch: int = _setting(
+        0,
+        "Find small defects: a model of patches of so many pixels a side, applied all over the image; 0: of the whole"
+        " image.",
     )
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
@@ -242,54 +234,41 @@ class ModelSpec:
 class TrainSpec:
     """How a model is trained. Losses are in nats; images are in [0, 1]."""
 
-    epochs: int | None = field(
-        default=None,
-        metadata={
-            "help": "most epochs; default: 15, but 2,000 to 6,000 steps, and 5 to 400 epochs; for vectors at most"
-            f" {VECTOR_EPOCHS}"
-        },
+    epochs: int | None = _setting(
+        None,
+        "Most epochs.",
+        unset=f"15, but 2,000 to 6,000 steps, and 5 to 400 epochs; for tables at most {VECTOR_EPOCHS}",
     )
-    batch_size: int = field(default=128, metadata={"help": "images per step"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "step size of AdamW"})
-    schedule: str = field(default="cosine", metadata={"help": "learning rate over the epochs", "of": SCHEDULES})
-    weight_decay: float = field(default=0.0, metadata={"help": "weight decay of AdamW"})
-    beta: float = field(default=1.0, metadata={"help": "weight of the rate against the distortion"})
-    kl_warmup: int = field(default=0, metadata={"help": "epochs over which the rate's weight grows from 0 to beta"})
-    free_bits: float = field(default=0.0, metadata={"help": "nats per latent unit that cost nothing"})
-    reduction: str = field(
-        default="sum", metadata={"help": "sum: nats per image; mean: per pixel and per latent unit", "of": REDUCTIONS}
+    batch_size: int = _setting(128, "Images per step.")
+    learning_rate: float = _setting(1e-3, "Step size of AdamW.")
+    schedule: str = _setting("cosine", "Learning rate over the epochs.", of=SCHEDULES)
+    weight_decay: float = _setting(0.0, "Weight decay of AdamW.")
+    beta: float = _setting(1.0, "Weight of the rate against the distortion.")
+    kl_warmup: int = _setting(0, "Epochs over which the rate's weight grows from 0 to beta.")
+    free_bits: float = _setting(0.0, "Nats per latent unit that cost nothing.")
+    reduction: str = _setting("sum", "sum: nats per image; mean: per pixel and per latent unit.", of=REDUCTIONS)
+    guide_weight: float = _setting(20.0, "Nats per nat of cross-entropy of classes and pseudo-classes.")
+    input_noise: float = _setting(0.0, "Sigma of noise on the input only: a denoising VAE.")
+    binarise: bool = _setting(
+        False, "Learn from pixels that are on with their grey value as probability, drawn anew every epoch."
     )
-    guide_weight: float = field(
-        default=20.0, metadata={"help": "nats per nat of cross-entropy of classes and pseudo-classes"}
+    augment_warp: float | None = _setting(
+        None, "Smooth random deformation.", unset="1 with pseudo-classes, otherwise 0"
     )
-    input_noise: float = field(default=0.0, metadata={"help": "sigma of noise on the input only: a denoising VAE"})
-    binarise: bool = field(
-        default=False,
-        metadata={"help": "learn from pixels that are on with their grey value as probability, drawn anew every epoch"},
+    augment_shift: int = _setting(0, "Shift by up to so many pixels.")
+    augment_rotate: float = _setting(0.0, "Rotate by up to so many degrees.")
+    augment_noise: float = _setting(0.0, "Sigma of noise on the image itself.")
+    augment_flip: bool = _setting(False, "Mirror left-right at random.")
+    balance: bool = _setting(
+        False, "Draw every normal class equally often, with replacement, and weigh all alike in validation."
     )
-    augment_warp: float | None = field(
-        default=None,
-        metadata={"help": "augmentation: smooth random deformation; default: 1 with pseudo-classes, otherwise 0"},
-    )
-    augment_shift: int = field(default=0, metadata={"help": "augmentation: shift by up to so many pixels"})
-    augment_rotate: float = field(default=0.0, metadata={"help": "augmentation: rotate by up to so many degrees"})
-    augment_noise: float = field(default=0.0, metadata={"help": "augmentation: sigma of noise on the image itself"})
-    augment_flip: bool = field(default=False, metadata={"help": "augmentation: mirror left-right at random"})
-    balance: bool = field(
-        default=False,
-        metadata={"help": "draw every normal class equally often, with replacement, and weigh all alike in validation"},
-    )
-    validation: float = field(default=0.1, metadata={"help": "share of the normal images held out for early stopping"})
-    calibration: float = field(default=0.1, metadata={"help": "share of the normal images held out for p-values"})
-    patience: int = field(default=20, metadata={"help": "stop after so many epochs without a better validation loss"})
-    seed: int = field(default=0, metadata={"help": "seed of split, weights, order and noise"})
-    device: str = field(default="auto", metadata={"help": "where to train", "of": DEVICES})
-    bf16: bool | None = field(
-        default=None, metadata={"help": "bfloat16 matrix products; default: where the processor has them"}
-    )
-    threads: int | None = field(
-        default=None, metadata={"help": "CPU threads; default: one per core, or one for tiny models"}
-    )
+    validation: float = _setting(0.1, "Share of the normal images held out for early stopping.")
+    calibration: float = _setting(0.1, "Share of the normal images held out for p-values.")
+    patience: int = _setting(20, "Stop after so many epochs without a better validation loss.")
+    seed: int = _setting(0, "Seed of split, weights, order and noise.")
+    device: str = _setting("auto", "Where to train.", of=DEVICES)
+    bf16: bool | None = _setting(None, "bfloat16 matrix products.", unset="where the processor has them")
+    threads: int | None = _setting(None, "CPU threads.", unset="one per core, or one for tiny models")
 
     def __post_init__(self) -> None:
         _settle_types(self)

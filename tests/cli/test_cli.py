@@ -98,10 +98,13 @@ def test_every_command_and_option_has_help(command, tmp_path):
 
 
 def test_option_defaults_are_the_specs_own(tmp_path):
-    text = " ".join(run(tmp_path, "fit", "--help").stdout.split())
+    lines = run(tmp_path, "fit", "--help").stdout.splitlines()
+    sections = ["Options:", "Model:", "Training:", "Augmentation:", "Cleaning scans, with --model ladder:"]
+    assert [line for line in lines if line.endswith(":") and line[0] != " "] == sections
+    text = " ".join(" ".join(lines).split())
     from vaeguard import ModelSpec, TrainSpec
 
-    assert f"--latent INTEGER size of the latent; default: {ModelSpec().sized().latent}, for vectors" in text
+    assert f"--latent INTEGER Size of the latent. [default: {ModelSpec().sized().latent}; for tables" in text
     assert f"[default: {TrainSpec().learning_rate:g}]" in text
     assert f"[default: {TrainSpec().batch_size}]" in text
 
