@@ -215,3 +215,8 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def valid_text(text: str) -> str:
+    """Text as a table holds it: bytes of names that are no UTF-8 are escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from vaeguard.errors import UsageError
 from vaeguard.files import writing
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-    from PIL import Image, ImageFont
 
     from vaeguard.inspection import Inspection
 
@@ -78,8 +78,6 @@ def draw_reconstructions(
     UsageError
         The inspection has no pictures, or there is no image to draw.
     """
-    from PIL import ImageDraw, ImageFont
-
     if inspection.restored is None or inspection.heatmap is None or not len(indices):
         raise UsageError("reconstructions need at least one image, inspected with pictures=True")
     font = ImageFont.load_default(FONT_SIZE)
@@ -113,8 +111,6 @@ def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[Any]]]) ->
     UsageError
         There is no image to draw.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     if not any(len(images) for _, images in rows):
         raise UsageError("a picture needs at least one image")
     font = ImageFont.load_default(FONT_SIZE)
@@ -142,8 +138,6 @@ def _save_image(image: Image.Image, path: str | Path) -> None:
 
 def picture_of(pixels: npt.NDArray[Any]) -> Image.Image:
     """One image, uint8 (C, H, W), or floats in [0, 1], as an RGB picture; transparency lies on white."""
-    from PIL import Image
-
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels * 255).clip(0, 255).astype(np.uint8)
     channels = pixels.shape[0]
@@ -158,8 +152,6 @@ def picture_of(pixels: npt.NDArray[Any]) -> Image.Image:
 
 def heat_picture(heat: npt.NDArray[np.float32]) -> Image.Image:
     """A heatmap (H, W), 0 to 1, in colours."""
-    from PIL import Image
-
     steps = np.linspace(0, 1, len(HEATMAP_COLOURS))
     colours = [np.interp(heat, steps, channel) for channel in zip(*HEATMAP_COLOURS, strict=True)]
     return Image.fromarray(np.rint(np.stack(colours, -1)).astype(np.uint8))
@@ -167,8 +159,6 @@ def heat_picture(heat: npt.NDArray[np.float32]) -> Image.Image:
 
 def _enlarge(picture: Image.Image) -> Image.Image:
     """Bring a picture to a readable size: pixels stay sharp squares when enlarged."""
-    from PIL import Image
-
     longest = max(picture.size)
     if longest > MAX_TILE:
         width, height = (max(1, side * MAX_TILE // longest) for side in picture.size)
@@ -188,8 +178,6 @@ def _short_name(path: str, limit: int = 40) -> str:
 
 
 def _cell(tiles: list[Image.Image], name: str, caption: str, font: ImageFont.ImageFont | Any) -> Image.Image:
-    from PIL import Image, ImageDraw
-
     gap, line = 4, FONT_SIZE + 5
     width = sum(tile.width for tile in tiles) + gap * (len(tiles) - 1)
     height = max(tile.height for tile in tiles)
@@ -208,8 +196,6 @@ def _cell(tiles: list[Image.Image], name: str, caption: str, font: ImageFont.Ima
 
 def _sheet(cells: list[Image.Image]) -> tuple[Image.Image, int]:
     """Lay cells out in rows below a heading; also return where the foot begins, in pixels from the top."""
-    from PIL import Image
-
     width = max(cell.width for cell in cells) + 2 * PAD
     height = max(cell.height for cell in cells) + PAD
     columns = max(1, min(len(cells), SHEET_WIDTH // width))
@@ -224,8 +210,6 @@ def _sheet(cells: list[Image.Image]) -> tuple[Image.Image, int]:
 
 def _draw_scale(sheet: Image.Image, foot: int, top: float, font: ImageFont.ImageFont | Any) -> None:
     """Draw the heatmap's colour scale, from 0 to `top`."""
-    from PIL import ImageDraw
-
     bar = heat_picture(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (FONT_SIZE, 1)))
     draw = ImageDraw.Draw(sheet)
     left = PAD

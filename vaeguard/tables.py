@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.files import writing
+from vaeguard.files import valid_text, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -314,11 +314,6 @@ def _column(name: str, values: Sequence[str] | npt.NDArray[Any]) -> Column:
     if values.dtype.kind not in "fbiu" or values.ndim != 1:
         raise UsageError(f"column {name!r} must be one-dimensional text or numbers, not {values.dtype} {values.shape}")
     return values
-
-
-def valid_text(text: str) -> str:
-    """Text as a table holds it: bytes of names that are no UTF-8 are escaped."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _cells(column: Column, *, text: Callable[[str], str], truth: tuple[str, str]) -> list[str]:

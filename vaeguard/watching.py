@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
-from vaeguard.files import size_and_time, write_text
+from vaeguard.files import size_and_time, valid_text, write_text
 from vaeguard.heatmap_files import check_heatmaps
 from vaeguard.jobs import job_folder, rows_of_a_shard
 from vaeguard.reading.containers import is_container
@@ -18,7 +18,7 @@ from vaeguard.reading.folders import list_images
 from vaeguard.reading.inputs import expanded
 from vaeguard.scoring import score_files, table_columns
 from vaeguard.spec import DEFAULT_FPR, check_fpr
-from vaeguard.tables import check_table_path, open_table, read_table, valid_text, write_errors
+from vaeguard.tables import check_table_path, open_table, read_table, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

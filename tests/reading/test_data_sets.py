@@ -15,17 +15,12 @@ from PIL import Image
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.reading import cache, named_sets
-from vaeguard.reading.data_sets import (
-    ImageSet,
-    data_of_fit,
-    from_array,
-    list_images,
-    open_images,
-    open_packed,
-    write_images,
-)
+from vaeguard.reading.data_sets import data_of_fit, open_images, open_packed
+from vaeguard.reading.folders import list_images
+from vaeguard.reading.image_set import ImageSet, write_images
 from vaeguard.reading.images import ImageRule, write_png
 from vaeguard.reading.named_sets import find_sets, read_idx
+from vaeguard.reading.packed import from_array
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 6, 8), dtype=np.uint8)

@@ -14,12 +14,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
-from vaeguard.files import size_and_time
+from vaeguard.files import size_and_time, valid_text
 from vaeguard.reading.images import SUFFIXES
 from vaeguard.reading.named_sets import is_idx, read_idx
 from vaeguard.reading.packed import ARRAY_ERRORS, as_batch, check_many, image_key, to_rule
 from vaeguard.reading.streams import ImageBatch, stream_images
-from vaeguard.tables import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

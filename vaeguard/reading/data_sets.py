@@ -8,28 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vaeguard.errors import UsageError
-from vaeguard.reading.folders import list_images, open_folder
-from vaeguard.reading.image_set import ImageSet, write_images
+from vaeguard.reading.folders import open_folder
 from vaeguard.reading.images import ImageRule
-from vaeguard.reading.named_sets import NAMES, find_idx, find_sets, is_idx
-from vaeguard.reading.packed import from_array, open_arrays, open_idx, open_named
+from vaeguard.reading.named_sets import NAMES, find_idx, is_idx
+from vaeguard.reading.packed import open_arrays, open_idx, open_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vaeguard.progress import Progress
-
-__all__ = [
-    "ImageSet",
-    "data_of_fit",
-    "find_sets",
-    "from_array",
-    "is_named",
-    "list_images",
-    "open_images",
-    "open_packed",
-    "write_images",
-]
+    from vaeguard.reading.image_set import ImageSet
 
 
 def open_images(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
+from vaeguard.files import valid_text
 from vaeguard.reading.containers import (
     CONTAINER_ERRORS,
     Array,
@@ -27,7 +28,6 @@ from vaeguard.reading.containers import (
 )
 from vaeguard.reading.folders import list_images
 from vaeguard.reading.streams import ImageBatch, stream_images
-from vaeguard.tables import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from vaeguard.advice import advice
 from vaeguard.pictures import picture_of
@@ -88,8 +89,6 @@ def unit_facts(units: LatentUnits) -> list[dict[str, Any]]:
 
 def strip(images: Pixels) -> str:
     """Images (n, C, H, W), floats in [0, 1], side by side as one picture, a data URI."""
-    from PIL import Image
-
     tiles = [picture_of(image) for image in images]
     factor = SIDE // max(tiles[0].size)
     if factor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from vaeguard.pictures import heat_picture, picture_of
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
-    from PIL import Image
 
     from vaeguard.detector import Detector
     from vaeguard.inspection import Inspection
@@ -138,8 +138,6 @@ def fitting(
 
 def data_uri(picture: Image.Image, longest: int) -> str:
     """A picture as WebP inside a `data:` URI, reduced to `longest` pixels."""
-    from PIL import Image
-
     if max(picture.size) > longest:
         picture = picture.copy()
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)

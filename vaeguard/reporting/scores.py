@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UsageError, as_objects
+from vaeguard.files import valid_text
 from vaeguard.metrics import share_of
 from vaeguard.reading.inputs import find_sources, pick
 from vaeguard.reporting.distributions import histogram
 from vaeguard.reporting.gallery import GROUP, Group, Sample, gallery
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 from vaeguard.runs import calibration_images
-from vaeguard.tables import table_chunks, valid_text
+from vaeguard.tables import table_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,19 +78,6 @@ def write_score_report(
     VaeguardError
         The files cannot be written.
     """
-    report = _report(summary, detector, inputs, listed, model, command)
-    write_report(f"{summary.output}.{JSON_NAME}", report)
-    return report
-
-
-def _report(
-    summary: ScoreSummary,
-    detector: Detector,
-    inputs: str | Path | Iterable[str | Path],
-    listed: Iterable[str],
-    model: str | Path | None,
-    command: str,
-) -> Report:
     calibration = detector.info.record.get("calibration", {}).get("images")
     tally = _Tally(min(P_BINS, (calibration or P_BINS) + 1))
     for chunk in table_chunks(summary.output, ("path", "score", "p_value", "anomaly")):
@@ -100,7 +88,7 @@ def _report(
     except UsageError:  # moved away since they were scored: nothing of them can be shown
         sources = []
     errors = summary.errors[:ERRORS_SHOWN]
-    return {
+    report = {
         **heading("scores", summary.output, command=command, device=detector.device),
         "images": summary.images,
         "fpr": summary.fpr,
@@ -115,6 +103,8 @@ def _report(
         "fit": detector.info.record,
         **_gallery(tally, sources, detector),
     }
+    write_report(f"{summary.output}.{JSON_NAME}", report)
+    return report
 
 
 class _Tally:

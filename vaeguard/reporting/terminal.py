@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.markup import escape
+from rich.table import Table
 
 from vaeguard.reporting.verdicts import verdict
 
@@ -26,8 +28,6 @@ SHOWN = 3
 
 def show_report(report: Report, console: Console) -> None:
     """Print what `report` says, in about ten lines."""
-    from rich.markup import escape
-
     found = verdict(report)
     tone = TONES[found.tone]
     headline = f"[bold {tone}]{escape(found.headline)}[/]" if tone else f"[bold]{escape(found.headline)}[/]"
@@ -68,12 +68,7 @@ def _generative(report: Report) -> Iterable[RenderableType]:
 
 
 def _classes(report: Report) -> RenderableType:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", box=None, pad_edge=False, header_style="bold")
-    for heading in ("images", "flagged", "ROC-AUC"):
-        table.add_column(heading, justify="right")
+    table = _table("images", "flagged", "ROC-AUC")
     anomalous = sorted((row for row in report["classes"] if not row["normal"]), key=lambda row: row["roc_auc"])
     normal = sorted((row for row in report["classes"] if row["normal"]), key=lambda row: -row["flagged"])
     for rows, text in ((anomalous, "anomalous, hardest to tell"), (normal, "normal, most often flagged")):
@@ -92,12 +87,7 @@ def _fit(report: Report) -> Iterable[RenderableType]:
 
 
 def _fitted_classes(report: Report) -> RenderableType:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", box=None, pad_edge=False, header_style="bold")
-    for heading in ("training", "draws", "distortion", "flagged"):
-        table.add_column(heading, justify="right")
+    table = _table("training", "draws", "distortion", "flagged")
     # A class may have no image among those that were held out.
     measured = [row for row in report["classes"] if row["distortion"] is not None]
     for row in sorted(measured, key=lambda row: -row["distortion"])[:SHOWN]:
@@ -117,12 +107,7 @@ def _fit_of_denoiser(report: Report) -> Iterable[RenderableType]:
 
 
 def _benchmark(report: Report) -> Iterable[RenderableType]:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", box=None, pad_edge=False, header_style="bold")
-    for heading in ("ROC-AUC", "avg. prec."):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table("ROC-AUC", "avg. prec.")
     averaged = {(row["data"], row["method"]) for row in report["means"]}
     single = [row for row in report["rows"] if (row["data"], row["method"]) not in averaged and not row["kind"]]
     for row in report["means"] + single:
@@ -141,25 +126,18 @@ def _scores(report: Report) -> Iterable[RenderableType]:
     yield from sparklines(report["histogram"], report["threshold"])
     most = next((group for group in report["gallery"] if group["name"] == "most_anomalous"), None)
     for item in (most["items"] if most else [])[:SHOWN]:
-        from rich.markup import escape
-
         score = "inf" if item["score"] is None else f"{item['score']:.2f}"
         yield f"  {score:>6}  {escape(item['path'])}"
 
 
 def _scans(report: Report) -> Iterable[RenderableType]:
-    from rich.markup import escape
-
     for row in report["table"][: min(10, report["look_first"])]:
         what = "left as it was" if row["action"] == "reverted" else f"{row['reverted']:.1%} of it put back"
         yield f"look at {escape(row['path'])}, page {row['page']}: {what}"
 
 
 def _comparison(report: Report) -> Iterable[RenderableType]:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", *map(escape, report["columns"]), box=None, pad_edge=False, header_style="bold")
+    table = _table(*map(escape, report["columns"]))
     for run in report["runs"]:
         table.add_row(escape(run["name"]), *("–" if value is None else f"{value:.3f}" for value in run["values"]))
     yield table
@@ -176,6 +154,14 @@ def _tuning(report: Report) -> Iterable[RenderableType]:
     )
     if report["importance"]:
         yield "importance: " + ", ".join(f"{name} {share:.0%}" for name, share in report["importance"].items())
+
+
+def _table(*headings: str) -> Table:
+    """A table with a column of names, and one of numbers for each heading."""
+    table = Table("", box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _value(value: float | str) -> str:

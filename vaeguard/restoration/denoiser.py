@@ -13,6 +13,7 @@ from vaeguard.devices import instead
 from vaeguard.errors import RefusedError, VaeguardError
 from vaeguard.files import read_sealed
 from vaeguard.restoration.noise import finest_noise, photo_noise, print_noise
+from vaeguard.restoration.spec import STRIDES
 from vaeguard.sessions import Session
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 TILE = 1024
 """Side of a tile with its halo, in pixels; memory grows with its square."""
 SMALLEST_TILE = 192
-STRIDES = (2, 4, 8)
-"""Pixels a side that share a place in a latent of a ladder VAE, from the finest to the coarsest."""
 ABOVE = 1 << 20
 """More rows than any halo reaches above a page: the seeds of a row's chance count from there."""
 DIRECT_INPUTS, DIRECT_OUTPUTS = ("image", "noise"), ("restored", "spread")

@@ -15,9 +15,9 @@ from torch import nn
 from vaeguard.errors import RefusedError
 from vaeguard.files import read_sealed, write_bytes
 from vaeguard.onnx_writing import sealed, translated
-from vaeguard.restoration.denoiser import STRIDES
 from vaeguard.restoration.direct import GRID, DirectDenoiser
 from vaeguard.restoration.ladder import LadderVAE
+from vaeguard.restoration.spec import STRIDES
 from vaeguard.sessions import FORMAT, METADATA, Session
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vaeguard.restoration.denoiser import STRIDES
 from vaeguard.restoration.direct import Residual
 from vaeguard.restoration.noise import grain_kernel
+from vaeguard.restoration.spec import STRIDES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

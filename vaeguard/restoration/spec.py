@@ -10,6 +10,8 @@ from vaeguard.spec import DEVICES
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
 PAPERS = ("keep", "white", "as-is")
+STRIDES = (2, 4, 8)
+"""Pixels a side that share a place in a latent of a ladder VAE, from the finest to the coarsest."""
 
 
 @dataclass(frozen=True)
