@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vaeguard.restoration.denoiser import STRIDES
-from vaeguard.restoration.ladder import LadderVAE, distortion
+from vaeguard.restoration.ladder import LadderVAE, pixel_distortion
 from vaeguard.restoration.noise import grain_kernel
 
 NOISE = torch.full((2, 1, 1, 1), 0.1)
@@ -81,7 +81,7 @@ def test_chance_changes_the_sample_and_zeros_are_the_mean():
 def test_the_distortion_is_the_gaussian_density():
     restored, seen = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
     expected = -torch.distributions.Normal(restored, NOISE).log_prob(seen)
-    torch.testing.assert_close(distortion(restored, seen, NOISE), expected)
+    torch.testing.assert_close(pixel_distortion(restored, seen, NOISE), expected)
 
 
 @pytest.mark.parametrize("width", [0.4, 0.5])
@@ -95,5 +95,5 @@ def test_the_distortion_of_wide_grain_is_its_density(width):
     grain = (root @ torch.randn(side * side, 40, dtype=torch.float64)).T
     exact = torch.distributions.MultivariateNormal(torch.zeros(side * side).double(), 0.01 * root @ root.T)
     image = 0.1 * grain.float().reshape(40, 1, side, side)
-    nats = distortion(torch.zeros_like(image), image, torch.full((40, 1, 1, 1), 0.1), width)
+    nats = pixel_distortion(torch.zeros_like(image), image, torch.full((40, 1, 1, 1), 0.1), width)
     torch.testing.assert_close(nats.sum((1, 2, 3)).double(), -exact.log_prob(0.1 * grain), rtol=2e-3, atol=0.5)
