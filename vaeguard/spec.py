@@ -304,6 +304,11 @@ def changed(spec: ModelSpec | TrainSpec) -> dict[str, Any]:
     return {name: value for name, value in to_dict(spec).items() if value != plain[name]}
 
 
+def without_places(training: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a fit, by name, but for those that say where it runs."""
+    return {name: value for name, value in training.items() if name not in PLACES}
+
+
 def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:
     """Build a spec from `to_dict`'s form or from a settings file.
 

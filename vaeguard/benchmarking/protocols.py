@@ -32,7 +32,7 @@ from vaeguard.classes import parse_classes
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.presets import PRESETS
 from vaeguard.reading.named_sets import NAMES
-from vaeguard.spec import PLACES, ModelSpec, TrainSpec, changed, from_dict, to_dict
+from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict, without_places
 from vaeguard.split import normal_numbers, split_normal
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _fit_job(
         "task": task.sha256,
         "fit_split": _fit_split(task, training),
         "model": to_dict(model.sized()),
-        "training": {name: value for name, value in to_dict(training).items() if name not in PLACES},
+        "training": without_places(to_dict(training)),
     }
     return Job(cell, settings, lambda progress: measure(task, model, training, progress, *kept), COSTS[fit])
 

@@ -16,7 +16,7 @@ from vaeguard.fitting import epochs_of
 from vaeguard.reading.packed import as_image_set
 from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
 from vaeguard.reporting.tuning import tuning_report
-from vaeguard.spec import PLACES, ModelSpec, TrainSpec, changed, to_dict
+from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict, without_places
 from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.tables import write_table
 from vaeguard.tuning.search_space import DEFAULT_TRIALS, search_space
@@ -165,7 +165,7 @@ def tune(
         found, shares = finished(study), importance(study)
         best, made = _best(found), len(found) - before
         best_model, best_training = plan.space.specs(best.settings, plan.final_epochs)
-        settings = {"model": changed(best_model), "training": _without_places(changed(best_training))}
+        settings = {"model": changed(best_model), "training": without_places(changed(best_training))}
         compared = _kept(study, best)
 
         def written(compared: Compared) -> Report:
@@ -268,12 +268,7 @@ def _fingerprint(plan: SearchPlan) -> dict[str, Any]:
 
 
 def _settings(model: ModelSpec, training: TrainSpec) -> dict[str, dict[str, Any]]:
-    return {"model settings": to_dict(model), "training settings": _without_places(to_dict(training))}
-
-
-def _without_places(training: dict[str, Any]) -> dict[str, Any]:
-    """The settings may serve on another machine."""
-    return {name: value for name, value in training.items() if name not in PLACES}
+    return {"model settings": to_dict(model), "training settings": without_places(to_dict(training))}
 
 
 def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
