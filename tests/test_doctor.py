@@ -73,7 +73,7 @@ def test_old_and_missing_packages_fail_with_the_command_that_mends(monkeypatch: 
 
 def test_extras_have_a_version_or_the_command_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"optuna": "4.9", "tensorboard": "2.30"}
-    monkeypatch.setattr(doctor, "_installed", lambda names: {name: found[name] for name in names if name in found})
+    monkeypatch.setattr(doctor, "installed", lambda names: {name: found[name] for name in names if name in found})
     assert doctor.check_extras() == Check("optional packages", "ok", "optuna 4.9, tensorboard 2.30")
     del found["optuna"]
     row = doctor.check_extras()

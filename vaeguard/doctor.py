@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vaeguard.provenance import installed
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -120,7 +122,7 @@ def examine(data_dir: str | Path | None = None) -> Examination:
             check_python(),
             *check_packages(),
             check_extras(),
-            check_onnx_packages(_installed(ONNX_RUNTIMES)),
+            check_onnx_packages(installed(ONNX_RUNTIMES)),
             check_torch(torch),
             check_torchvision(_probe(TORCHVISION_PROBE)),
             check_onnxruntime(_probe(ONNX_PROBE), gpu=isinstance(torch, dict) and bool(torch["devices"])),
@@ -152,7 +154,7 @@ def check_packages() -> list[Check]:
     required = [one for one in stated if not one.marker or one.marker.evaluate({"extra": ""})]
     problems, fine = [], []
     for one in required:
-        version = _installed((one.name,)).get(one.name)
+        version = installed((one.name,)).get(one.name)
         mend = f'pip install "{one.name}{one.specifier}"'
         if version is None:
             problems.append(Check(one.name, "fail", "not installed", mend))
@@ -165,25 +167,25 @@ def check_packages() -> list[Check]:
 
 def check_extras() -> Check:
     """Name the optional packages that are installed, and how to get the others; without them nothing is wrong."""
-    versions = _installed(tuple(EXTRAS.values()))
+    versions = installed(tuple(EXTRAS.values()))
     found = ", ".join(f"{package} {versions.get(package, 'not installed')}" for package in EXTRAS.values())
     missing = ",".join(extra for extra, package in EXTRAS.items() if package not in versions)
     advice = f"only where it is wanted: pip install 'vaeguard[{missing}]'" if missing else ""
     return Check("optional packages", "ok", found, advice)
 
 
-def check_onnx_packages(installed: dict[str, str]) -> Check:
-    """Check that exactly one of the packages that contain ONNX Runtime is installed; `installed` has their versions."""
+def check_onnx_packages(versions: dict[str, str]) -> Check:
+    """Check that exactly one of the packages that contain ONNX Runtime is installed; `versions` has those."""
     from packaging.specifiers import SpecifierSet
 
-    found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none"
+    found = ", ".join(f"{name} {version}" for name, version in versions.items()) or "none"
     wanted = _wanted_onnxruntime()
-    if len(installed) > 1:
-        mend = f'pip uninstall -y {" ".join(installed)} && pip install "{wanted}"'
+    if len(versions) > 1:
+        mend = f'pip uninstall -y {" ".join(versions)} && pip install "{wanted}"'
         return Check("ONNX Runtime package", "fail", f"{found}: they overwrite each other", mend)
-    if not installed:
+    if not versions:
         return Check("ONNX Runtime package", "fail", found, f'pip install "{wanted}"')
-    ((name, version),) = installed.items()
+    ((name, version),) = versions.items()
     if not SpecifierSet(ONNX_FLOOR).contains(version, prereleases=True):
         mend = f'pip install "{name}{ONNX_FLOOR}"'
         return Check("ONNX Runtime package", "fail", f"{found}, but vaeguard needs {ONNX_FLOOR}", mend)
@@ -214,7 +216,7 @@ def check_torchvision(probe: dict[str, Any] | str) -> Check:
 def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
     """Check which device a session of ONNX Runtime really runs on; `gpu` says whether PyTorch sees one."""
     if isinstance(probe, str):
-        advice = f"pip uninstall -y {' '.join(_installed(ONNX_RUNTIMES)) or 'onnxruntime'} && "
+        advice = f"pip uninstall -y {' '.join(installed(ONNX_RUNTIMES)) or 'onnxruntime'} && "
         return Check("ONNX Runtime", "fail", probe, f'{advice}pip install "{_wanted_onnxruntime()}"')
     used = probe["used"].removesuffix("ExecutionProvider")
     found = f"{probe['version']}, runs on {used}"
@@ -295,16 +297,6 @@ def _probe(code: str) -> dict[str, Any] | str:
         return found
     lines = ran.stderr.strip().splitlines()
     return lines[-1] if lines else f"stopped with exit code {ran.returncode}"
-
-
-def _installed(names: tuple[str, ...]) -> dict[str, str]:
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _requirements() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -9,7 +10,10 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PACKAGES = ("vaeguard", "torch", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn", "scipy", "pillow")
 
@@ -20,15 +24,17 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "hardware": _gpu() if device in ("cuda", "tensorrt") else f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "versions": {name: number for name in PACKAGES if (number := _version(name))},
+        "versions": installed(PACKAGES),
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of `packages` that are installed."""
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _gpu() -> str:
