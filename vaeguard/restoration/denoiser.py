@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 TILE = 1024
 """Side of a tile with its halo, in pixels; memory grows with its square."""
 SMALLEST_TILE = 192
-ABOVE = 1 << 20
-"""More rows than any halo reaches above a page: the seeds of a row's chance count from there."""
 DIRECT_INPUTS, DIRECT_OUTPUTS = ("image", "noise"), ("restored", "spread")
 SHIPPED = Path(__file__).parents[1] / "weights"
 
@@ -36,6 +34,8 @@ class Denoiser:
     """A denoiser exported to ONNX; it restores grey planes of any size.
 
     Each pixel depends only on those nearer than the halo, so tiles that overlap by it give the bits of the whole image.
+    Beyond the borders of the image there is nothing, as around the patches of the training: continued as in a mirror,
+    small images would take up to twice the time, and come out no better.
 
     Parameters
     ----------
@@ -126,41 +126,48 @@ class Denoiser:
         spread : ndarray or None
             Half of the interval that holds the clean value of a pixel in nine of ten cases, in the same shape.
         """
-        halo = self.halo(samples)
-        return self.restore_rows(mirrored(plane, halo, (halo, halo)), noise, spread=spread, samples=samples)
+        return self.restore_rows(plane, noise, spread=spread, samples=samples)
 
     def restore_rows(
-        self, rows: Floats, noise: float, *, spread: bool = False, samples: int = 0, start: int = 0
+        self,
+        rows: Floats,
+        noise: float,
+        *,
+        spread: bool = False,
+        samples: int = 0,
+        start: int = 0,
+        context: tuple[int, int] = (0, 0),
     ) -> tuple[Floats, Floats | None]:
-        """Restore the middle of `rows`; `halo(samples)` pixels at each side are context only.
+        """Restore rows of a page to the bits that they have in the whole.
 
-        The first row of the middle is row `start` of the page, a multiple of `grid`.
+        Row `start` of the page, a multiple of `grid`, is the first to be restored. `context` says how many rows before
+        it and after the last one are there for those between: `halo(samples)`, or fewer where the page ends.
         """
         if not samples:
-            restored, wide = self._tiles(rows, self.halo(), lambda tile, *_: self._direct_tile(tile, noise))
+            restored, wide = self._tiles(rows, context, self.halo(), lambda tile, *_: self._direct_tile(tile, noise))
             return restored, np.float32(self.interval) * wide if spread else None
-        return self._sampled(rows, noise, samples, start, spread=spread)
+        return self._sampled(rows, noise, samples, start, context, spread=spread)
 
     def _sampled(
-        self, rows: Floats, noise: float, samples: int, start: int, *, spread: bool
+        self, rows: Floats, noise: float, samples: int, start: int, context: tuple[int, int], *, spread: bool
     ) -> tuple[Floats, Floats | None]:
-        halo = self.halo(samples)
-        wide = None
+        halo, wide = self.halo(samples), None
         if spread:
-            inner = slice(halo - self.halo(), self.halo() - halo or None)
-            wide = self.restore_rows(rows[inner, inner], noise, spread=True)[1]
+            above, below = (max(0, side - self.halo()) for side in context)
+            needed = rows[above : len(rows) - below]
+            wide = self.restore_rows(needed, noise, spread=True, context=(context[0] - above, context[1] - below))[1]
         assert self.ladder
         session, latent = self._opened_sampler(), self.ladder["latent"]
-        total = np.zeros([side - 2 * halo for side in rows.shape], np.float32)
+        total = np.zeros((len(rows) - sum(context), rows.shape[1]), np.float32)
         for sample in range(samples):
-            chance = _Chance(sample, start - halo, rows.shape, latent)
+            chance = _Chance(sample, start - context[0], rows.shape, latent)
 
             def draw(tile: Floats, top: int, left: int, chance: _Chance = chance) -> tuple[Floats, Floats]:
                 feeds = {**_feeds(tile, noise), **chance.within(top, left, *tile.shape)}
                 drawn = session.run(("sample",), feeds)[0][0, 0]
                 return drawn, drawn
 
-            total += self._tiles(rows, halo, draw)[0]
+            total += self._tiles(rows, context, halo, draw)[0]
         return total / np.float32(samples), wide
 
     def _opened_sampler(self) -> Session:
@@ -175,35 +182,47 @@ class Denoiser:
         return restored[0, 0], spread[0, 0]
 
     def _tiles(
-        self, rows: Floats, halo: int, run: Callable[[Floats, int, int], tuple[Floats, Floats]]
+        self,
+        rows: Floats,
+        context: tuple[int, int],
+        halo: int,
+        run: Callable[[Floats, int, int], tuple[Floats, Floats]],
     ) -> tuple[Floats, Floats]:
-        """The two results of `run` for the middle of `rows`, tile by tile; it takes a tile and where it starts."""
-        height, width = (side - 2 * halo for side in rows.shape)
-        # What is added fills the last tiles to the grid and never reaches the middle.
-        rows = np.pad(rows, ((0, -rows.shape[0] % self.grid), (0, -rows.shape[1] % self.grid)), mode="edge")
+        """The two results of `run` for the rows without context, tile by tile; it takes a tile and where it starts.
+
+        A tile reaches a halo further than what is taken of it, but not beyond the page: there the network pads as it
+        did around the patches that it was trained on.
+        """
+        above = context[0]
+        height, width = len(rows) - sum(context), rows.shape[1]
+        rows = np.pad(rows, [(0, -side % self.grid) for side in rows.shape], mode="symmetric")
         results = np.empty((2, height, width), np.float32)
         top = 0
         while top < height:
             size = self._tile
             step = size - 2 * halo
             bottom = min(top + step, height)
+            first, last = self._reach(above + top, above + bottom, halo)
             left = 0
             while left < width:
                 right = min(left + step, width)
-                ends = (-(-(end + 2 * halo) // self.grid) * self.grid for end in (bottom, right))
-                tile = rows[top : next(ends), left : next(ends)]
+                begin, end = self._reach(left, right, halo)
                 try:
-                    found = run(tile, top, left)
+                    found = run(rows[first:last, begin:end], first, begin)
                 except MemoryError as error:
                     self._shrink(size, halo, error)
                     break
-                inside = slice(halo, halo + bottom - top), slice(halo, halo + right - left)
+                at = above + top - first
                 for result, values in zip(results, found, strict=True):
-                    result[top:bottom, left:right] = values[inside]
+                    result[top:bottom, left:right] = values[at : at + bottom - top, left - begin : right - begin]
                 left = right
             else:
                 top = bottom
         return results[0], results[1]
+
+    def _reach(self, start: int, stop: int, halo: int) -> tuple[int, int]:
+        """Where a tile begins and ends of which `start` to `stop` are taken; slices end at the page by themselves."""
+        return max(0, start - halo), -(-(stop + halo) // self.grid) * self.grid
 
     def _shrink(self, size: int, halo: int, error: MemoryError) -> None:
         """Go on with tiles of half the `size` that did not fit; other threads may have found the same."""
@@ -228,9 +247,7 @@ class _Chance:
         for stride, channels in zip(STRIDES, latent, strict=True):
             rows = range(first // stride, (first + height) // stride)
             drawn = [
-                np.random.default_rng((sample, stride, row + ABOVE)).standard_normal(
-                    (width // stride, channels), np.float32
-                )
+                np.random.default_rng((sample, stride, row)).standard_normal((width // stride, channels), np.float32)
                 for row in rows
             ]
             self.fields[stride] = np.stack(drawn).transpose(2, 0, 1)
@@ -247,11 +264,6 @@ class _Chance:
 
 def _feeds(tile: Floats, noise: float) -> dict[str, Floats]:
     return {"image": np.ascontiguousarray(tile)[None, None], "noise": np.full((1, 1, 1, 1), noise, np.float32)}
-
-
-def mirrored(plane: Floats, sides: int, ends: tuple[int, int]) -> Floats:
-    """`plane` continued beyond its borders as in a mirror: by `sides` columns, and by `ends` rows above and below."""
-    return np.pad(plane, (ends, (sides, sides)), mode="symmetric")
 
 
 def read_denoiser(path: str | Path, device: str = "auto", threads: int | None = None) -> Denoiser | None:

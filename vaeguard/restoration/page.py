@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from vaeguard.errors import RefusedError
-from vaeguard.restoration.denoiser import mirrored
 from vaeguard.restoration.noise import colour_noise, halved
 from vaeguard.restoration.paper import BRIGHTEST, block_pixels, bright_blocks, divided, interpolated, paper_map
 from vaeguard.restoration.scan_page import colours_of
@@ -279,16 +278,15 @@ class _Page:
         samples = self.settings.samples
         halo = denoiser.halo(samples)
         first, last = max(0, start - halo), min(self.height, stop + halo)
-        ends = halo - (start - first), halo - (last - stop)
+        context = start - first, last - stop
         planes = self._planes(first, last)
         cleaned: list[Floats] = []
         for number, plane in enumerate(planes):
             if self.colour_grain and number and self.noise[number] <= FAINT_NOISE:
                 cleaned.append(plane[start - first : stop - first])
                 continue
-            rows = mirrored(plane, halo, ends)
             clean, spread = denoiser.restore_rows(
-                rows, self.noise[number], spread=not number, samples=samples, start=start
+                plane, self.noise[number], spread=not number, samples=samples, start=start, context=context
             )
             if spread is not None:
                 first_spread = spread

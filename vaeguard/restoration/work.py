@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on most file systems."""
-DENOISE_FORMAT = 4
+DENOISE_FORMAT = 5
 """Raised when the same settings come to give other pixels."""
 
 
