@@ -39,6 +39,8 @@ DEFAULTS = RestoreSettings()
               help="Write the originals of SCANS, which is a clean tree with residuals.")  # fmt: skip
 @click.option("--uncertainty", is_flag=True, help="Also write a picture of how uncertain each pixel is.")
 @click.option("--ocr", is_flag=True, help="Leave a page as it was if tesseract can read fewer words afterwards.")
+@click.option("--ocr-language", metavar="LANG", default="",
+              help="What tesseract calls it, or several: deu+fra.  [default: its own, English]")  # fmt: skip
 @click.option(
     "-m",
     "--model",
@@ -52,8 +54,8 @@ DEFAULTS = RestoreSettings()
 @json_option
 def denoise(
     scans: tuple[str, ...], output: str | None, jpeg: int | None, residual: bool, undo: bool, uncertainty: bool,
-    ocr: bool, model: str | None, jobs: int | None, report: bool, dry_run: bool, device: str, as_json: bool,
-    **settings: Any,
+    ocr: bool, ocr_language: str, model: str | None, jobs: int | None, report: bool, dry_run: bool, device: str,
+    as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
@@ -85,11 +87,11 @@ def denoise(
         _undo(scans[0], output, as_json=as_json)
         return
     if ocr:
-        check_tesseract()
+        check_tesseract(ocr_language)
     if output is None:
         output = str(default_output(scans))
         say(f"output: {output}")
-    how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr)
+    how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr, ocr_language)
     if dry_run:
         plan = plan_scans(scans, output, how, outputs=outputs, model=model, device=device)
         _say_plan(plan, output, as_json=as_json)
@@ -123,7 +125,8 @@ def _say_plan(plan: ScanPlan, output: str, *, as_json: bool) -> None:
     if as_json:
         print_json({**vars(plan), "errors": as_objects(plan.errors)})
     else:
-        click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}")
+        done = f"; {plan.finished} files are done already" if plan.finished else ""
+        click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}{done}")
     complain_of_left_out(plan.errors)
 
 

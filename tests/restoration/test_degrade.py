@@ -17,6 +17,21 @@ def test_a_worn_page_is_in_range_the_same_each_time_and_readable(seed, printed):
     assert worn[page < 0.5].mean() < worn[page > 0.5].mean()
 
 
+def test_a_worn_photograph_is_in_range_the_same_each_time_and_tells_its_noise():
+    photo = np.tile(np.linspace(0.2, 0.8, 96, dtype=np.float32), (96, 1))
+    told = []
+    for seed in range(30):
+        worn, noise = degrade.degrade_photo(photo, np.random.default_rng(seed))
+        np.testing.assert_array_equal(worn, degrade.degrade_photo(photo, np.random.default_rng(seed))[0])
+        assert worn.shape == photo.shape
+        assert worn.dtype == np.float32
+        assert 0 <= worn.min() <= worn.max() <= 1
+        # Without an edge in it, nearly all that differs is grain and JPEG, apart from specks of dust.
+        assert np.median(np.abs(worn - photo)) <= 1.5 * noise + 0.01
+        told.append(noise)
+    assert min(told) < 0.01 < 0.05 < max(told)
+
+
 def test_pages_wear_differently(printed):
     worn = [degrade.degrade_document(printed(), np.random.default_rng(seed)) for seed in range(6)]
     assert len({each.tobytes() for each in worn}) == 6

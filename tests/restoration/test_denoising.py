@@ -5,9 +5,11 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from vaeguard import (
     undone,
 )
 from vaeguard.errors import UnreadableError
-from vaeguard.restoration.scans import scan_pages
+from vaeguard.restoration.scans import rewrite, scan_pages
 from vaeguard.tables import read_table
 
 
@@ -234,7 +236,8 @@ def test_several_scans_make_one_tree(scans, start):
     assert (done.files, done.pages, len(done.errors), done.notes) == (6, 7, 1, ())
     names = {"photo.jpg.png", "box-0/0.png", "box-0/2.png", "box-0/4.png", "box-0/two.tif", "box-1/1.png"}
     assert {name for name in tree(done.output) if name.endswith((".png", ".tif"))} == names
-    assert plan_scans(inputs, done.output).pages == 7
+    assert plan_scans(inputs, done.output).finished == 6
+    assert plan_scans(inputs, scans.with_name("new")).pages == 7
     whole = denoise_scans(scans, done.output, device="cpu")
     assert (whole.files, whole.resumed) == (8, 6)
     for target in (scans, scans / "box-0/clean"):
@@ -410,7 +413,7 @@ def test_clean_scans_among_the_scans_are_no_scans(scans):
             "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
         ),
     )
-    assert plan_scans("scans").pages == 9
+    assert plan_scans("scans", "new").pages == 9
     assert denoise_scans("scans/box-0/0-clean", "again", device="cpu").pages == 2  # who names it means it
 
 
@@ -433,7 +436,7 @@ def test_a_disk_that_is_full_ends_the_job(scans, monkeypatch):
 def test_one_bit_pages_are_copied_and_listed(scans):
     Image.new("1", (50, 60)).save("scans/fax.tif", compression="group4")
     done = denoise_scans("scans", device="cpu")
-    assert done.pages == 10 == plan_scans("scans").pages
+    assert done.pages == 10 == plan_scans("scans", "new").pages
     assert Path("scans-clean/fax.tif").read_bytes() == Path("scans/fax.tif").read_bytes()
     rows = read_table("scans-clean/pages.csv")
     assert [a for a, p in zip(rows["action"], rows["path"], strict=True) if p == "fax.tif"] == ["untouched"]
@@ -450,7 +453,7 @@ def test_names_of_outputs(tmp_path, monkeypatch):
 
 
 def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
-    monkeypatch.setattr("vaeguard.restoration.work.words_lost", lambda before, after, dpi: True)
+    monkeypatch.setattr("vaeguard.restoration.work.words_lost", lambda before, after, dpi, language: True)
     done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
     assert {row["action"] for row in done.look_first} == {"reverted"}
     np.testing.assert_array_equal(
@@ -459,7 +462,7 @@ def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
 
 
 def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, monkeypatch):
-    def fails(before, after, dpi):
+    def fails(before, after, dpi, language):
         if before.ndim == 3:
             raise VaeguardError("tesseract failed (out of words); leave out --ocr")
         return False
@@ -539,3 +542,76 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="-m names a model of vectors"):
         denoise_scans("small", "refused", model="v", device="cpu")
     assert not Path("refused").exists()
+
+
+def test_scans_that_are_not_there_now_keep_their_clean_files(scans):
+    denoise_scans("scans/box-0", "out", device="cpu")
+    before = tree("out")
+    scans.joinpath("box-0").rename("away")  # as a disk that is taken out
+    with pytest.raises(UsageError, match=r"clean scans of '.*box-0', which is not there now; make it available"):
+        denoise_scans("scans/box-1", "out", device="cpu")
+    assert tree("out") == before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (IndexError("tuple index"), "a fault in vaeguard (IndexError: tuple index); report it"),
+        (MemoryError("not enough memory on cpu for a tile"), "not enough memory on cpu for a tile"),
+        (MemoryError(), "try --jobs 1"),
+    ],
+)
+def test_whatever_is_odd_about_one_scan_the_others_go_on(scans, monkeypatch, error, said):
+    def odd(content, name, *arguments, **options):
+        if name.endswith("3.png"):
+            raise error
+        return rewrite(content, name, *arguments, **options)
+
+    monkeypatch.setattr("vaeguard.restoration.work.rewrite", odd)
+    done = denoise_scans("scans", device="cpu")
+    reasons = {Path(path).name: reason for path, reason in done.errors}
+    assert said in reasons["3.png"]
+    assert done.files == 7
+
+
+@pytest.mark.parametrize("saved", ["path,page,kind,action,mine\n", "\ufeffpath;page;kind;action;noise;mine\n"])
+def test_a_table_that_somebody_works_with_is_kept(scans, saved):
+    denoise_scans("scans", device="cpu")
+    table = Path("scans-clean/pages.csv")
+    table.write_text(saved + "0.png,1,document,restored,looked at\n", encoding="utf-8")
+    shutil.copytree("scans-clean", "scans/clean")
+    done = denoise_scans("scans", device="cpu")
+    assert done.resumed == 8
+    kept = Path("scans-clean/pages-edited-1.csv")
+    assert kept.read_text(encoding="utf-8").startswith(saved)
+    assert len(read_table(table)) == 9
+    assert any(str(kept) in note for note in done.notes)
+    assert any("left out, which this command has written" in note for note in done.notes)
+
+
+def test_a_plan_counts_what_is_finished(scans):
+    denoise_scans("scans/box-0", "out", device="cpu")
+    plan = plan_scans("scans/box-0", "out", device="cpu")
+    assert (plan.files, plan.pages, plan.megapixels, plan.finished) == (0, 0, 0, 4)
+    plan = plan_scans("scans/box-0", "out", RestoreSettings(strength=0.5), device="cpu")
+    assert (plan.files, plan.finished) == (4, 0)
+
+
+def test_the_record_says_which_squares_went_back_and_by_which_version(scans):
+    page = np.full((300, 300), 230, np.uint8)
+    page[20:280:12, 20:280] = 20
+    page[100:260, 100:260] = np.linspace(10, 120, 160)
+    put("scans/box-0/mixed.png", page, dpi=(100, 100))
+    denoise_scans("scans/box-0/mixed.png", "out", RestoreSettings(kind="document"), device="cpu")
+    record = json.loads(Path("out/mixed.png.json").read_text())
+    assert record["vaeguard"] == version("vaeguard")
+    squares = record["put_back"]["pages"]["1"]
+    assert record["put_back"]["square"] == 32
+    assert len(squares) == len(squares[0]) == 10
+    assert squares[5][5] == "#"
+    assert squares[0][0] == "."
+
+
+def test_paper_is_for_documents():
+    with pytest.raises(UsageError, match="--paper white is for documents"):
+        RestoreSettings(kind="photo", paper="white")

@@ -28,6 +28,19 @@ def test_words_are_read_and_a_lost_one_is_noticed():
     assert not ocr.words_lost(page(), page(), None)
 
 
+@needs_tesseract
+def test_a_number_that_is_read_otherwise_counts_as_lost_though_another_has_come():
+    assert ocr.words_lost(page("paid 1897 in silver"), page("paid 1397 in silver"), 150)
+    assert not ocr.words_lost(page("paid 1897 in silver"), page("paid, 1897; in silver"), 150)
+
+
+@needs_tesseract
+def test_a_language_that_tesseract_has_not_is_named():
+    ocr.check_tesseract("eng")
+    with pytest.raises(UsageError, match=r"--ocr-language 'xyz' is not known .* tesseract-ocr-xyz"):
+        ocr.check_tesseract("eng+xyz")
+
+
 def test_a_tesseract_that_is_missing_or_fails_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="--ocr needs the program tesseract"):

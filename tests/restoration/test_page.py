@@ -228,6 +228,19 @@ def test_no_seam_between_strips(kind, monkeypatch):
     assert np.abs(restored(page, Blur(), kind=kind, gate=False).pixels - whole).max() <= 1
 
 
+def test_a_picture_on_a_page_of_print_goes_back_to_what_it_was(printed):
+    page = np.tile(255 * printed(200, 200) * np.float32(0.9), (2, 3)).astype(np.uint8)
+    shades = np.linspace(20, 180, 240)[:, None] + 20 * np.sin(np.arange(240) / 5)
+    page[80:320, 160:400] = np.clip(shades, 0, 255)
+    found = restored(page, Stub(), kind="document")
+    np.testing.assert_array_equal(found.pixels[96:300, 170:390], page[96:300, 170:390])
+    assert found.report.squares[5][8] == "#"
+    assert found.report.squares[0][0] == "."
+    lost = restored(page, Stub(), kind="document", gate=False)
+    assert lost.report.squares == ()
+    assert (lost.pixels[96:300, 170:390] != page[96:300, 170:390]).mean() > 0.5
+
+
 def test_harm_in_the_last_strip_is_put_back_there_whole(monkeypatch):
     monkeypatch.setattr(restoration, "STRIP", 64)
     page = noisy_picture((320, 128))

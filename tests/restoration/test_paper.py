@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaeguard.restoration.paper import block_pixels, bright_blocks, interpolated, paper_map
+from vaeguard.restoration.paper import block_pixels, bright_blocks, interpolated, paper_map, pictures_in
 
 
 def test_a_page_of_text_has_even_paper(printed):
@@ -40,3 +40,23 @@ def test_blocks_follow_the_resolution():
     assert block_pixels(2480, 300) == 8
     assert block_pixels(2480) == 7
     assert block_pixels(100) == 2
+
+
+def test_a_picture_is_found_to_its_corners_and_small_stains_are_none():
+    paper = np.full((100, 120), 0.9, np.float32)
+    paper[10:50, 10:70] = np.linspace(0.1, 0.7, 60)
+    paper[70:80, 20:30] = 0.3  # a stain a quarter of an inch wide
+    paper[60:95, 80:110] = 0.6  # a large one that is brighter
+    found = pictures_in(paper, 0.9)
+    assert found[10:50, 10:60].all()
+    found[10:50, 10:70] = False
+    assert not found.any()
+
+
+def test_a_dark_frame_leaves_the_page_inside_alone():
+    paper = np.full((100, 120), 0.9, np.float32)
+    paper[:, :15] = paper[:, -15:] = 0.1
+    paper[:15] = 0.1
+    found = pictures_in(paper, 0.9)
+    assert found[:, :15].all()
+    assert not found[15:, 15:-15].any()

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 
 import imagecodecs
 import numpy as np
@@ -524,3 +525,85 @@ def test_sub_directories_and_ycbcr_of_a_tiff_are_refused(tmp_path):
     tifffile.imwrite(path, pixels(3), photometric="ycbcr", subsampling=(1, 1))
     with pytest.raises(UnreadableError, match="YCbCr"):
         list(scan_pages(path.read_bytes(), "s.tif"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "dpi"),
+    [
+        ({282: (3, struct.pack("<HH", 240, 0)), 283: (3, struct.pack("<HH", 240, 0))}, 240),
+        ({282: (11, struct.pack("<f", 200.0)), 283: (11, struct.pack("<f", 200.0))}, 200),
+        ({282: (3, struct.pack("<HH", 0, 0))}, None),
+        ({262 + 12: (3, struct.pack("<HH", 6, 6), 2)}, 300),
+    ],
+)
+def test_odd_resolutions_and_orientations_of_a_tiff_harm_nothing(tags, dpi, tmp_path):
+    content = bytearray(picture("TIFF", pixels(1), dpi=(300, 300), tiffinfo={274: 1}))
+    (at,) = struct.unpack("<I", content[4:8])
+    for entry in range(at + 2, at + 2 + 12 * struct.unpack("<H", content[at : at + 2])[0], 12):
+        (code,) = struct.unpack("<H", content[entry : entry + 2])
+        if code in tags:
+            kind, value, count = (*tags[code], 1)[:3]
+            content[entry + 2 : entry + 12] = struct.pack("<HI", kind, count) + value
+    (page,) = scan_pages(bytes(content), "a.tif")
+    assert page.dpi == dpi
+    assert page.orientation == 1
+    check(bytes(content), "a.tif", tmp_path)
+
+
+def test_a_palette_of_two_colours_passes_through(tmp_path):
+    page = Image.fromarray(np.random.default_rng(0).integers(0, 2, (70, 90), np.uint8)).convert("P")
+    page.putpalette([255, 250, 230, 20, 10, 0])
+    content = picture("PNG", page)
+    (seen,) = scan_pages(content, "a.png")
+    assert seen.pixels.dtype == np.bool_
+    target = tmp_path / "a.png"
+    rewrite(content, "a.png", target, lambda page: page.pixels)
+    assert target.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [("a.tif", "JPEG", "it is a JPEG and called as a TIFF; rename it"), ("a.png", "TIFF", "it is a TIFF and called")],
+)
+def test_a_file_that_is_called_wrongly_is_said_to_be(name, kind, said, tmp_path):
+    content = picture(kind, pixels(3))
+    for look in (page_sizes, lambda content, name: list(scan_pages(content, name))):
+        with pytest.raises(UnreadableError, match=said):
+            look(content, name)
+    with pytest.raises(UnreadableError, match=said):
+        rewrite(content, name, tmp_path / name, lambda page: page.pixels)
+
+
+def test_pictures_of_a_page_and_of_a_form_on_it_may_have_one_name(tmp_path):
+    pdf = pikepdf.new()
+    pdf.add_blank_page(page_size=(200, 200))
+    shades = [np.full((80, 90), level, np.uint8) for level in (100, 200)]
+    own, inner = (
+        pikepdf.Stream(
+            pdf,
+            each.tobytes(),
+            Type=pikepdf.Name.XObject,
+            Subtype=pikepdf.Name.Image,
+            Width=90,
+            Height=80,
+            ColorSpace=pikepdf.Name.DeviceGray,
+            BitsPerComponent=8,
+        )
+        for each in shades
+    )
+    form = pikepdf.Stream(
+        pdf,
+        b"q 90 0 0 80 0 0 cm /Im0 Do Q",
+        Type=pikepdf.Name.XObject,
+        Subtype=pikepdf.Name.Form,
+        BBox=[0, 0, 200, 200],
+        Resources={"/XObject": {"/Im0": inner}},
+    )
+    pdf.pages[0].Resources = pikepdf.Dictionary({"/XObject": {"/Im0": own, "/Fm0": form}})
+    pdf.pages[0].Contents = pdf.make_stream(b"q 90 0 0 80 0 0 cm /Im0 Do Q /Fm0 Do")
+    file = io.BytesIO()
+    pdf.save(file)
+    assert sorted(int(page.pixels[0, 0]) for page in scan_pages(file.getvalue(), "a.pdf")) == [100, 200]
+    target = tmp_path / "a.pdf"
+    assert rewrite(file.getvalue(), "a.pdf", target, lambda page: page.pixels + np.uint8(1)) == 0
+    assert sorted(int(page.pixels[0, 0]) for page in scan_pages(target.read_bytes(), "a.pdf")) == [101, 201]

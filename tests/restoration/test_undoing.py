@@ -1,5 +1,6 @@
 """The originals of clean scans."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_what_cannot_be_had_back_is_listed(clean):
     denoise_scans("scans/deep.png", "bare", device="cpu")
     ((_, reason),) = undo_scans("bare")[1]
     assert "without --residual" in reason
+
+
+def test_pixels_that_would_not_be_those_of_the_scan_are_refused(clean):
+    record = clean / "deep.png.json"
+    told = json.loads(record.read_text())
+    told["pixels_sha256"]["1"] = "0" * 64
+    record.write_text(json.dumps(told))
+    ((path, reason),) = undo_scans(clean, "out")[1]
+    assert path.endswith("deep.png")
+    assert "page 1 would not be as it was" in reason
+
+
+def test_clean_files_may_be_larger_than_what_is_read_of_others(clean, monkeypatch):
+    monkeypatch.setattr("vaeguard.reading.images.MAX_BYTES", 100)
+    assert undo_scans(clean) == (7, [])
 
 
 def test_folders_that_cannot_work(clean):

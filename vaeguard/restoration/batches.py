@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vaeguard.restoration.degrade import degrade_document
+from vaeguard.restoration.degrade import degrade_document, degrade_photo
 from vaeguard.restoration.noise import finest_noise, grain_kernel, grain_of, print_noise
 from vaeguard.restoration.paper import divided
 
@@ -43,7 +43,12 @@ class PatchSpec:
 
 
 def photo_batches(
-    photos: Sequence[Levels], seed: int, spec: PatchSpec | None = None, *, noise: float | None = None
+    photos: Sequence[Levels],
+    seed: int,
+    spec: PatchSpec | None = None,
+    *,
+    noise: float | None = None,
+    worn: bool = False,
 ) -> Iterator[Batch]:
     """Patches of grey photographs with Gaussian noise of any strength, a fifth of them with grain wider than a pixel.
 
@@ -57,6 +62,8 @@ def photo_batches(
         How patches are drawn.
     noise : float or None
         Only white noise of this deviation, 0 to 1, instead.
+    worn : bool
+        All that `degrade_photo` does to a photograph instead.
 
     Yields
     ------
@@ -77,6 +84,10 @@ def photo_batches(
         level = torch.from_numpy(rng.uniform(0, 1, one).astype(np.float32))
         changed = (clean * contrast + level * (1 - contrast).clamp(min=0)).clamp(0, 1)
         clean = torch.where(torch.from_numpy(rng.random(one) < 0.5), changed, clean)
+        if worn:
+            spoilt, noises = zip(*(degrade_photo(photo, rng) for photo in clean[:, 0].numpy()), strict=True)
+            yield clean, torch.from_numpy(np.stack(spoilt))[:, None], torch.tensor(noises).view(one)
+            continue
         if noise is None:
             deviation = torch.from_numpy(rng.uniform(0, LARGEST_NOISE, one).astype(np.float32))
         else:

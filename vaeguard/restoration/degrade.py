@@ -46,6 +46,34 @@ def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> 
     return scan(worn, rng)
 
 
+def degrade_photo(photo: Floats, rng: Rng) -> tuple[Floats, float]:
+    """Wear a clean photograph: scaled, dusty, grainy, kept as JPEG.
+
+    Parameters
+    ----------
+    photo : ndarray
+        Shape (H, W), within [0, 1].
+    rng : Generator
+        Where all chance comes from.
+
+    Returns
+    -------
+    worn : ndarray
+        Shape (H, W), within [0, 1].
+    noise : float
+        Standard deviation of what grain and JPEG have added.
+    """
+    if rng.random() < 0.3:
+        photo = _resampled(photo, rng.uniform(0.7, 0.95))
+    if rng.random() < 0.3:
+        photo = dust(photo, rng)
+    photo = np.clip(photo, 0, 1).astype(np.float32)
+    worn = np.clip(photo + grain(photo, rng), 0, 1).astype(np.float32)
+    if rng.random() < 0.4:
+        worn = jpeg(worn, int(rng.integers(40, 96)))
+    return worn, float((worn - photo).std())
+
+
 def worn_paper(shape: tuple[int, int], rng: Rng) -> Floats:
     """Paper with texture, uneven light, stains, folds and wrinkles: shape `shape`, mostly 0.4 to 1."""
     paper = np.full(shape, rng.uniform(0.7, 1.0), np.float32)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.devices import instead
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError
 from vaeguard.files import read_sealed
 from vaeguard.restoration.noise import finest_noise, photo_noise, print_noise
 from vaeguard.restoration.spec import STRIDES
@@ -125,6 +125,11 @@ class Denoiser:
             Shape (H, W).
         spread : ndarray or None
             Half of the interval that holds the clean value of a pixel in nine of ten cases, in the same shape.
+
+        Raises
+        ------
+        MemoryError
+            It does not suffice for the smallest tile.
         """
         return self.restore_rows(plane, noise, spread=spread, samples=samples)
 
@@ -231,7 +236,7 @@ class Denoiser:
                 return
             smaller = size // 2 // self.grid * self.grid
             if smaller < max(SMALLEST_TILE, 2 * halo + self.grid):
-                raise VaeguardError(
+                raise MemoryError(
                     f"not enough memory on {self.device} for a tile of {size}x{size} pixels; close other programs"
                     f"{instead(self.device)}"
                 ) from error

@@ -20,7 +20,7 @@ from vaeguard.reading.streams import map_ahead
 from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.restoration.places import find_scans
-from vaeguard.restoration.records import COLUMNS, TABLE
+from vaeguard.restoration.records import COLUMNS, TABLE, put_aside
 from vaeguard.restoration.scans import page_sizes
 from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 from vaeguard.restoration.work import Work
@@ -28,7 +28,7 @@ from vaeguard.runs import MODEL_NAME, ONNX_NAME
 from vaeguard.tables import read_table, write_errors, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vaeguard.detector import Detector
     from vaeguard.progress import Progress
@@ -89,13 +89,28 @@ class DenoiseSummary:
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """What `denoise_scans` would do: files and pages, megapixels, what it would leave out, and what else to know."""
+    """What `denoise_scans` would do.
+
+    Attributes
+    ----------
+    files, pages : int
+        Scans to restore, and pages in these.
+    megapixels : float
+        In these pages.
+    errors : tuple of (path, reason)
+        What it would leave out.
+    notes : tuple of str
+        What else a person should know, a sentence each.
+    finished : int
+        Scans that an earlier run has restored in the same way.
+    """
 
     files: int
     pages: int
     megapixels: float
     errors: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
+    finished: int = 0
 
 
 def denoise_scans(
@@ -121,7 +136,8 @@ def denoise_scans(
         A folder, searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF, or one such file; or several of either,
         whose tree begins at the folder that holds them all.
     output : path or None
-        The folder to write; None is `<scans>-clean`. It is never the folder of the scans, nor inside it or around it.
+        The folder to write; None is `<scans>-clean`. It is never a folder of scans that is given, nor inside or around
+        one.
     settings : RestoreSettings or None
         How pages are restored.
     outputs : DenoiseOutputs or None
@@ -176,6 +192,7 @@ def denoise_scans(
         before = [] if places.whole else list(work.finished_before(names))
         rows += [row for record in before for row in record["pages"]]
         rows.sort(key=_worth)
+        aside = put_aside(target / TABLE)
         _write_rows(target / TABLE, rows)
         listed = target / f"{TABLE}.errors.csv"
         others = [] if places.whole else _other_errors(listed, {str(root / name) for name in names})
@@ -192,7 +209,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(places, rows, gone, stale, kept, bare)),
+        notes=tuple(_notes(places, rows, gone, stale, kept, bare, aside)),
     )
 
 
@@ -218,19 +235,29 @@ def plan_scans(
     engines = _engines(model, device, 1)
     _check_settings(engines, settings, outputs)
     work = Work(root, places.target, settings, outputs, engines)
-    pages, pixels = 0, 0
+    pages = pixels = finished = 0
     errors: list[tuple[str, str]] = []
     for name, owner in work.tasks(names):
         try:
             work.check_place(name, owner)
-            sizes = page_sizes(read_bytes(root / name), name)
+            content = read_bytes(root / name)
+            if work.has_finished(name, content):
+                finished += 1
+                continue
+            sizes = page_sizes(content, name)
         except UnreadableError as error:
             errors.append((str(root / name), error.reason))
         else:
             pages += len(sizes)
             pixels += sum(math.prod(size) for size in sizes)
-    notes = tuple(_notes(places, [], [], [], [], []))
-    return ScanPlan(len(names) - len(errors), pages, round(pixels / 1e6, 2), tuple(errors), notes)
+    return ScanPlan(
+        files=len(names) - len(errors) - finished,
+        pages=pages,
+        megapixels=round(pixels / 1e6, 2),
+        errors=tuple(errors),
+        notes=tuple(_notes(places)),
+        finished=finished,
+    )
 
 
 def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
@@ -289,17 +316,19 @@ def _check_settings(
     for kind, engine in engines.items():
         if settings.samples and settings.kind in ("auto", kind) and not engine.ladder:
             raise UsageError(
-                f"--samples: the denoiser for a {kind} has no ladder VAE; leave it out, or give --kind if there is none"
+                f"--samples: the denoiser for a {kind} draws none, having no ladder VAE; leave it out, or fit a"
+                " denoiser of your own and give it with -m and its --kind"
             )
 
 
 def _notes(
     places: Places,
-    rows: list[dict[str, Any]],
-    gone: list[str],
-    stale: list[str],
-    kept: list[str],
-    bare: list[str],
+    rows: Sequence[dict[str, Any]] = (),
+    gone: Sequence[str] = (),
+    stale: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    bare: Sequence[str] = (),
+    aside: Path | None = None,
 ) -> Iterator[str]:
     """What a person should know of a run, a sentence each."""
     if kept:
@@ -327,8 +356,10 @@ def _notes(
         one = len(stale) == 1
         files = "1 clean file stays, since it was" if one else f"{len(stale)} clean files stay, since they were"
         yield f"{files} changed by hand, beside what was written anew: {_some(stale)}; delete what is not wanted"
+    if aside:
+        yield f"{TABLE} had been edited, and was kept as {str(aside)!r}"
 
 
-def _some(items: list[str]) -> str:
+def _some(items: Sequence[str]) -> str:
     more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
     return ", ".join(items[:NAMED]) + more

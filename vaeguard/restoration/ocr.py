@@ -22,8 +22,11 @@ LEAST_LETTERS = 3
 DEFAULT_DPI = 150
 
 
-def words_lost(before: Pixels, after: Pixels, dpi: float | None) -> bool:
-    """Whether more words that were read with confidence are gone afterwards than new ones have come.
+def words_lost(before: Pixels, after: Pixels, dpi: float | None, language: str = "") -> bool:
+    """Whether more words that were read with confidence are gone afterwards than new ones have come, or any number.
+
+    A word that is read otherwise may have been misread before; a number that is read otherwise, nobody would notice.
+    `language` is what tesseract calls one or several, such as `deu+fra`; its own choice is English.
 
     Raises
     ------
@@ -32,24 +35,21 @@ def words_lost(before: Pixels, after: Pixels, dpi: float | None) -> bool:
     VaeguardError
         It failed.
     """
-    old, new = _words(before, dpi), _words(after, dpi)
+    old, new = _words(before, dpi, language), _words(after, dpi, language)
     gone = _confident(old) - Counter(word for word, _ in new)
     come = _confident(new) - Counter(word for word, _ in old)
-    return gone.total() > come.total()
+    return gone.total() > come.total() or any(any(map(str.isdigit, word)) for word in gone)
 
 
 def _confident(words: list[tuple[str, float]]) -> Counter[str]:
     return Counter(word for word, confidence in words if confidence >= CONFIDENT)
 
 
-def _words(pixels: Pixels, dpi: float | None) -> list[tuple[str, float]]:
-    """The words of a page with tesseract's confidence in each, in percent."""
-    rows = csv.DictReader(io.StringIO(_run(pixels, dpi, "tsv")), delimiter="\t", quoting=csv.QUOTE_NONE)
-    return [
-        (row["text"], float(row["conf"]))
-        for row in rows
-        if row["text"] and sum(map(str.isalnum, row["text"])) >= LEAST_LETTERS
-    ]
+def _words(pixels: Pixels, dpi: float | None, language: str) -> list[tuple[str, float]]:
+    """The words of a page, letters and digits alone, with tesseract's confidence in each, in percent."""
+    rows = csv.DictReader(io.StringIO(_run(pixels, dpi, "tsv", language)), delimiter="\t", quoting=csv.QUOTE_NONE)
+    read = (("".join(filter(str.isalnum, row["text"] or "")), float(row["conf"])) for row in rows)
+    return [(word, confidence) for word, confidence in read if len(word) >= LEAST_LETTERS]
 
 
 def read_text(pixels: Pixels, dpi: float | None = None) -> str:
@@ -65,8 +65,8 @@ def read_text(pixels: Pixels, dpi: float | None = None) -> str:
     return _run(pixels, dpi, "txt")
 
 
-def check_tesseract() -> None:
-    """Complain where tesseract is missing.
+def check_tesseract(language: str = "") -> None:
+    """Complain where tesseract, or what it knows of a language, is missing.
 
     Raises
     ------
@@ -75,12 +75,31 @@ def check_tesseract() -> None:
     """
     if shutil.which("tesseract") is None:
         raise UsageError("--ocr needs the program tesseract; install it (on Debian: apt install tesseract-ocr)")
+    if language:
+        done = subprocess.run(["tesseract", "--list-langs"], capture_output=True, check=False, text=True)  # noqa: S607
+        known = done.stdout.split()
+        for one in language.split("+"):
+            if one not in known:
+                raise UsageError(
+                    f"--ocr-language {one!r} is not known to tesseract; install it (on Debian: apt install"
+                    f" tesseract-ocr-{one.replace('_', '-')})"
+                )
 
 
-def _run(pixels: Pixels, dpi: float | None, kind: str) -> str:
+def _run(pixels: Pixels, dpi: float | None, kind: str, language: str = "") -> str:
     check_tesseract()
     resolution = str(round(dpi or DEFAULT_DPI))
-    command = ["tesseract", "stdin", "stdout", "--dpi", resolution, "--psm", "6", kind]
+    command = [
+        "tesseract",
+        "stdin",
+        "stdout",
+        "--dpi",
+        resolution,
+        "--psm",
+        "6",
+        *(["-l", language] if language else []),
+        kind,
+    ]
     # One page is little work; its threads would only wait for each other.
     environment = os.environ | {"OMP_THREAD_LIMIT": "1"}
     done = subprocess.run(command, input=encode_png(pixels, []), capture_output=True, check=False, env=environment)  # noqa: S603

@@ -12,7 +12,15 @@ import numpy as np
 
 from vaeguard.errors import RefusedError
 from vaeguard.restoration.noise import colour_noise, halved
-from vaeguard.restoration.paper import BRIGHTEST, block_pixels, bright_blocks, divided, interpolated, paper_map
+from vaeguard.restoration.paper import (
+    BRIGHTEST,
+    block_pixels,
+    bright_blocks,
+    divided,
+    interpolated,
+    paper_map,
+    pictures_in,
+)
 from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.spec import RestoreSettings
 
@@ -84,6 +92,8 @@ class PageReport:
         Share of the page's squares that went back to what they were.
     uncertainty : float
         Mean half-width of the interval that holds the clean value in nine of ten cases, in levels of 0 to 255.
+    squares : tuple of str
+        Which squares went back, if any did: a text for each row of squares, `#` what went back and `.` the rest.
     """
 
     kind: str
@@ -91,6 +101,7 @@ class PageReport:
     change: float
     reverted: float
     uncertainty: float
+    squares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,7 @@ def restore_page(
         change=_root_mean_square(planes, restored),
         reverted=reverted,
         uncertainty=255 * page.mean_spread * page.unit,
+        squares=page.squares() if reverted else (),
     )
     return RestoredPage(whole.reshape(pixels.shape), found, wide)
 
@@ -206,8 +218,19 @@ class _Page:
         self.noise_levels = 0.0
         self.colour_grain: list[npt.NDArray[np.float16]] = []
         """Of each difference of colours what is wider than a pixel, at half the resolution."""
-        self.harm = np.zeros((-(-self.height // CELL), -(-self.width // CELL)), np.bool_)
+        self.harm = self._pictures()
+        """Squares that go back to what they were."""
         self.mean_spread = 0.0
+
+    def _pictures(self) -> npt.NDArray[np.bool_]:
+        """The squares in which a document holds a picture."""
+        squares = np.zeros((-(-self.height // CELL), -(-self.width // CELL)), np.bool_)
+        if self.kind == "document":
+            rows, columns = np.nonzero(pictures_in(np.mean(self.paper, axis=0), float(np.mean(self.tint))))
+            for corner in (0, self.block - 1):  # a block may lie across two squares
+                down, right = ((each * self.block + corner) // CELL for each in (rows, columns))
+                squares[np.minimum(down, len(squares) - 1), np.minimum(right, squares.shape[1] - 1)] = True
+        return squares
 
     def measure_noise(self, denoiser: Denoiser) -> None:
         """Find how strong the noise of each plane is, unless the settings say it, and the wide grain of colours."""
@@ -272,6 +295,10 @@ class _Page:
                 before, after = self.colours[start:stop].astype(np.float32), restored[start:stop].astype(np.float32)
                 restored[start:stop] = np.round(before + share * (after - before)).astype(restored.dtype)
         return float(self.harm.mean())
+
+    def squares(self) -> tuple[str, ...]:
+        """Where the original was put back, as in `PageReport`."""
+        return tuple("".join(row) for row in np.where(self.harm, "#", "."))
 
     def _clean_strip(self, denoiser: Denoiser, start: int, stop: int) -> tuple[list[Floats], Floats]:
         """The planes of some rows, cleaned, and the uncertainty of the first."""

@@ -6,15 +6,16 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
+from vaeguard.files import digest_of, is_same
 from vaeguard.reading.folders import list_images
-from vaeguard.restoration.records import COLUMNS, TABLE, others
+from vaeguard.restoration.records import TABLE, columns_of, others
 from vaeguard.restoration.scans import SCAN_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Inputs = str | Path | Sequence[str | Path]
 
@@ -89,25 +90,38 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
     left, _ = apart(set(list_images(inputs, ("",))).difference(paths))
     counts = Counter(Path(name).suffix.lower() for name in sorted(left))
     whole = len(inputs) == len(folders) == 1
-    if (earlier := _earlier_root(target)) and not earlier.samefile(root):
+    earlier = _earlier_root(target, root)
+    if earlier and not is_same(earlier, root):
         # Below it, each scan has its place in the tree already; elsewhere its name may be that of another one.
         if earlier not in root.resolve().parents:
+            there = "choose another folder, or give all scans at once"
+            away = "which is not there now; make it available, or choose another folder"
             raise UsageError(
-                f"-o {str(target)!r} holds the clean scans of {str(earlier)!r}; choose another folder, or give all"
-                " scans at once"
+                f"-o {str(target)!r} holds the clean scans of {str(earlier)!r}"
+                + (f"; {there}" if earlier.is_dir() else f", {away}")
             )
         below = root.resolve().relative_to(earlier)
         names, root, whole = [str(below / name) for name in names], earlier, False
     return Places(root, target, names, skipped, counts.most_common(), whole)
 
 
-def _earlier_root(target: Path) -> Path | None:
-    """The folder whose scans are clean in `target`, if it is there and known."""
+def _earlier_root(target: Path, root: Path) -> Path | None:
+    """The folder whose scans are clean in `target`, if that is known; `root` if this is it under another name."""
     record = next(others(target, frozenset()), None)
     if record is None or not isinstance(found := record.record.get("root"), str):
         return None
-    root = (target / found).resolve()
-    return root if root.is_dir() else None
+    earlier = (target / found).resolve()
+    # A folder that is gone may have been renamed, or lie on a disk that is not there now.
+    moved = not earlier.is_dir() and _has_digest(root / str(record.record.get("source")), record.record)
+    return root if moved else earlier
+
+
+def _has_digest(scan: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a scan is there and is the one that a record tells of."""
+    try:
+        return digest_of(scan) == record.get("source_sha256")
+    except OSError:
+        return False
 
 
 def _inputs(scans: Inputs) -> list[Path]:
@@ -157,8 +171,5 @@ def _is_output(folder: Path) -> bool:
     """Whether clean scans are written there, or have been."""
     if (folder / f"{TABLE}.job").exists():
         return True
-    try:
-        with (folder / TABLE).open(encoding="utf-8") as file:
-            return file.readline().strip() == ",".join(COLUMNS)
-    except (OSError, ValueError):
-        return False
+    # Somebody may have added a column, or saved the table with a spreadsheet.
+    return {"path", "page", "kind", "action"} <= set(columns_of(folder / TABLE))

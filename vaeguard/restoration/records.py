@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,25 @@ if TYPE_CHECKING:
 
 TABLE = "pages.csv"
 COLUMNS = ("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty")
+
+
+def columns_of(table: Path) -> list[str]:
+    """The names of the columns of a table, also as a spreadsheet saves it; none if there is no table."""
+    try:
+        with table.open(encoding="utf-8-sig") as file:
+            return [name.strip(' "') for name in re.split("[,;\t]", file.readline().strip())]
+    except (OSError, ValueError):
+        return []
+
+
+def put_aside(table: Path) -> Path | None:
+    """Rename a table that has other columns than it was written with, since somebody works with it; its new name."""
+    if columns_of(table) in ([], list(COLUMNS)):
+        return None
+    names = (f"{table.stem}-edited-{number}" for number in count(1))
+    aside = next(free for name in names if not (free := table.with_stem(name)).exists())
+    table.rename(aside)
+    return aside
 
 
 def beside(path: Path, suffix: str) -> Path:

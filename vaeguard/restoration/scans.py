@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaeguard.errors import RefusedError
+from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.reading.images import SUFFIXES
 from vaeguard.restoration.scans_picture import picture_facts, picture_pages, picture_sizes, rewrite_picture
 
@@ -32,6 +32,32 @@ def written_name(name: str, *, jpeg: int | None) -> str:
     """Name of the file that is written for the scan `name`: a JPEG's ends in `.png`, unless `jpeg` is a quality."""
     path = Path(name)
     return str(path.with_name(path.name + ".png")) if path.suffix.lower() in JPEG_SUFFIXES and not jpeg else name
+
+
+_BEGINNINGS = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "BMP": (b"BM",),
+    "PDF": (b"%PDF",),
+    "WEBP": (b"RIFF",),
+}
+_CALLED = {
+    **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
+    **dict.fromkeys(TIFF_SUFFIXES, "TIFF"),
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".pdf": "PDF",
+    ".webp": "WEBP",
+}
+
+
+def _check_name(content: bytes, name: str) -> None:
+    """Refuse a file that is of another kind than it is called: what is written for it would be called wrongly, too."""
+    called = _CALLED.get(Path(name).suffix.lower())
+    found = next((kind for kind, beginnings in _BEGINNINGS.items() if content.startswith(beginnings)), None)
+    if found and called and found != called:
+        raise UnreadableError(name, f"it is a {found} and called as a {called}; rename it")
 
 
 def rewrite(
@@ -65,7 +91,7 @@ def rewrite(
         Something would be lost in writing.
     """
     changed, kept = False, 0
-    digests: list[bytes] = []
+    digests: list[str] = []
 
     def seen(page: Page) -> Pixels:
         nonlocal changed
@@ -73,9 +99,10 @@ def rewrite(
         if restored.shape != page.pixels.shape or restored.dtype != page.pixels.dtype:
             raise ValueError(f"page {page.number}: {restored.dtype} {restored.shape} came back")
         changed = changed or restored is not page.pixels
-        digests.append(_digest(restored))
+        digests.append(digest_of_pixels(restored))
         return restored
 
+    _check_name(content, name)
     suffix = Path(name).suffix.lower()
     if suffix == ".pdf":
         from vaeguard.restoration.scans_pdf import rewrite_pdf
@@ -105,6 +132,7 @@ def scan_pages(content: bytes, name: str) -> Iterator[Page]:
     UnreadableError
         It is damaged, or of a kind that is not restored.
     """
+    _check_name(content, name)
     suffix = Path(name).suffix.lower()
     if suffix == ".pdf":
         from vaeguard.restoration.scans_pdf import pdf_pages
@@ -141,6 +169,7 @@ def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     UnreadableError
         The scan is damaged.
     """
+    _check_name(content, name)
     if Path(name).suffix.lower() == ".pdf":
         from vaeguard.restoration.scans_pdf import pdf_sizes
 
@@ -162,12 +191,14 @@ def _check_facts(content: bytes, target: Path, name: str) -> None:
                 raise RefusedError(f"page {number} of {name!r} would lose its {what}; report this")
 
 
-def _check_pixels(digests: list[bytes], target: Path, name: str) -> None:
-    written = [_digest(page.pixels) for page in scan_pages(target.read_bytes(), str(target))]
+def _check_pixels(digests: list[str], target: Path, name: str) -> None:
+    written = [digest_of_pixels(page.pixels) for page in scan_pages(target.read_bytes(), str(target))]
     if written != digests:
         raise RefusedError(f"the pixels of {name!r} would not have been written rightly; report this")
 
 
-def _digest(pixels: Pixels) -> bytes:
-    kind = f"{pixels.dtype} {[side for side in pixels.shape if side > 1]}".encode()
-    return hashlib.sha256(kind + np.ascontiguousarray(pixels).tobytes()).digest()
+def digest_of_pixels(pixels: Pixels) -> str:
+    """SHA-256 (hex) over type, shape and values, whatever the file is that they lie in."""
+    digest = hashlib.sha256(f"{pixels.dtype} {[side for side in pixels.shape if side > 1]}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()

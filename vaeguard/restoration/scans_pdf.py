@@ -40,7 +40,7 @@ def rewrite_pdf(
     """Replace the pictures of 8 bits, grey or RGB, in a PDF; see `scans.rewrite`. How many others stay as they are."""
     with _opened(content, name) as pdf:
         with reading(name):
-            kept = {picture.objgen for page in pdf.pages for picture in page.get_images().values() if _large([picture])}
+            kept = {picture.objgen for page in pdf.pages for picture in _pictures(page).values() if _large([picture])}
         for page, strips in _pages(pdf, name):
             kept -= {picture.objgen for picture in strips}
             restored = restore(page)
@@ -60,9 +60,8 @@ def rewrite_pdf(
 
 def _replace(picture: Any, pixels: Pixels, jpeg: int | None) -> None:
     was_jpeg = _last_filter(picture) == Name.DCTDecode
-    for key in (Name.DecodeParms, Name.Intent):
-        if key in picture:
-            del picture[key]
+    if Name.DecodeParms in picture:
+        del picture[Name.DecodeParms]
     if jpeg and was_jpeg:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, format="JPEG", quality=jpeg, subsampling=0)
@@ -153,12 +152,12 @@ def _fits(pixels: Pixels, picture: Any) -> bool:
 
 def _all_drawn(pdf: pikepdf.Pdf, name: str) -> Iterator[_Drawn]:
     """Pictures of 8 bits in a plain grey or RGB space, each once, in the order of the pages."""
-    uses = Counter(picture.objgen for page in pdf.pages for picture in page.get_images().values())
+    uses = Counter(picture.objgen for page in pdf.pages for picture in _pictures(page).values())
     seen = set()
     for number, page in enumerate(pdf.pages, 1):
         width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
         places = _places(page)
-        pictures = {key: each for key, each in page.get_images().items() if _is_plain(each) and each.objgen not in seen}
+        pictures = {key: each for key, each in _pictures(page).items() if _is_plain(each) and each.objgen not in seen}
         seen |= {picture.objgen for picture in pictures.values()}
         once = {key: places[key] for key, each in pictures.items() if key in places and uses[each.objgen] == 1}
         for keys in [*_stacks(once, pictures), *([key] for key in pictures if key not in once)]:
@@ -168,6 +167,24 @@ def _all_drawn(pdf: pikepdf.Pdf, name: str) -> Iterator[_Drawn]:
             if _large(strips):
                 drawn_width = places[keys[0]].width if keys[0] in places else width
                 yield _Drawn(strips, drawn_width, number, int(page.get(Name.Rotate, 0)) % 360)
+
+
+def _pictures(page: pikepdf.Page) -> dict[str, Any]:
+    """The pictures of a page by name; those of forms on it, which may have the same names, after that of the form."""
+    found: dict[str, Any] = {}
+    forms: set[tuple[int, int]] = set()
+
+    def look(resources: Any, before: str) -> None:
+        for key, each in resources.get(Name.XObject, {}).items():
+            kind = each.get(Name.Subtype)
+            if kind == Name.Image:
+                found[before + key] = each
+            elif kind == Name.Form and each.objgen not in forms:
+                forms.add(each.objgen)
+                look(each.get(Name.Resources, {}), before + key)
+
+    look(page.resources, "")
+    return found
 
 
 @dataclass(frozen=True)

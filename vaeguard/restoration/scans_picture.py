@@ -99,8 +99,8 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     if any(kind == b"acTL" for kind, _ in chunks):
         raise UnreadableError(name, "it is animated; save one frame as PNG")
     pixels: Any
-    if image.mode == "1":
-        pixels = np.asarray(image)
+    if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):  # a palette of two colours says no more
+        pixels = np.asarray(image).astype(np.bool_)
     elif png:
         try:
             pixels = imagecodecs.png_decode(content)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import struct
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -94,7 +96,9 @@ def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
     for number, page in enumerate(held, 1):
         with reading(name):
             pixels = _turned(_read(page, name), page)
-        yield Page(number, pixels, _dpi(page), int(page.tags.valueof(ORIENTATION, default=1))), page
+            turn = page.tags.valueof(ORIENTATION, default=1)
+            seen = Page(number, pixels, _dpi(page), int(turn) if isinstance(turn, int) else 1)
+        yield seen, page
 
 
 def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
@@ -183,7 +187,8 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         if tag.code not in (*_LAID_OUT_ANEW, _EXIF, _GPS)
     ]
     compression = _LOSSLESS.get(int(page.compression), "zlib")
-    resolution = page.tags.valueof(282), page.tags.valueof(283)
+    resolution = _resolution_tags(page)
+    told = all(numerator for numerator, _ in resolution)
     writer.write(
         pixels,
         photometric="rgb" if colour else "miniswhite" if white_is_zero else "minisblack",
@@ -193,8 +198,8 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         predictor=bool(page.predictor == 2 and compression in ("lzw", "zlib") and pixels.dtype != np.bool_),
         rowsperstrip=max(1, 2**18 // max(1, pixels[0].nbytes)),
         subfiletype=int(page.subfiletype),
-        resolution=None if None in resolution else resolution,
-        resolutionunit=_NO_UNIT if None in resolution else page.tags.valueof(296, default=_INCH),
+        resolution=resolution if told else None,
+        resolutionunit=_NO_UNIT if not told else page.tags.valueof(296, default=_INCH),
         extratags=extra,
         metadata=None,
         software=False,
@@ -203,12 +208,24 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
 
 def _resolution(page: Any) -> tuple[float, float] | None:
     """Pixels per inch across and down."""
-    pair = page.tags.valueof(282), page.tags.valueof(283)
+    across, down = (numerator / denominator for numerator, denominator in _resolution_tags(page))
     unit = page.tags.valueof(296, default=_INCH)
-    if None in pair or unit not in (_INCH, _CENTIMETRE) or not all(each[1] and each[0] for each in pair):
+    if unit not in (_INCH, _CENTIMETRE) or not across or not down:
         return None
-    across, down = (each[0] / each[1] * (2.54 if unit == _CENTIMETRE else 1) for each in pair)
-    return across, down
+    per_inch = 2.54 if unit == _CENTIMETRE else 1
+    return across * per_inch, down * per_inch
+
+
+def _resolution_tags(page: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    return _ratio(page.tags.valueof(282)), _ratio(page.tags.valueof(283))
+
+
+def _ratio(value: Any) -> tuple[int, int]:
+    """A resolution as a fraction: most writers give one, some a number; 0 where there is neither."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if len(numbers) == 1 and isinstance(numbers[0], int | float) and math.isfinite(numbers[0]):
+        return Fraction(numbers[0]).limit_denominator(10**6).as_integer_ratio()
+    return numbers if len(numbers) == 2 and numbers[1] else (0, 1)
 
 
 def _dpi(page: Any) -> float | None:

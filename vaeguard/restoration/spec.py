@@ -51,6 +51,8 @@ class RestoreSettings:
             raise UsageError(f"--kind {self.kind} is none of {', '.join(RESTORE_KINDS)}")
         if self.paper not in PAPERS:
             raise UsageError(f"--paper {self.paper} is none of {', '.join(PAPERS)}")
+        if self.kind == "photo" and self.paper != type(self).paper:
+            raise UsageError(f"--paper {self.paper} is for documents; leave it out with --kind photo")
         if not 0 <= self.strength <= 1:
             raise UsageError(f"--strength {self.strength:g} is no share; give 0 (nothing) to 1 (the whole correction)")
         if self.samples < 0:
@@ -73,16 +75,21 @@ class DenoiseOutputs:
         A picture of each page's uncertainty: half the interval that holds the clean value in nine of ten cases.
     ocr : bool
         Read each page with tesseract before and after, and leave it as it was if it lost words.
+    ocr_language : str
+        What tesseract calls the language, or several such as `deu+fra`; its own choice is English.
     """
 
     jpeg: int | None = None
     residual: bool = False
     uncertainty: bool = False
     ocr: bool = False
+    ocr_language: str = ""
 
     def __post_init__(self) -> None:
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
             raise UsageError(f"--jpeg {self.jpeg} is no quality; give 1 to 100")
+        if self.ocr_language and not self.ocr:
+            raise UsageError("--ocr-language is for --ocr; give both, or leave it out")
         if self.jpeg and self.residual:
             raise UsageError("--residual is exact, and a JPEG is not; leave out --jpeg or --residual")
 

@@ -260,7 +260,7 @@ def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: Denoiser
             cutter = _Cutter(some)
             return lambda seed: page_batches(cutter, spec.seed + seed, patch)
         levels = [_levels(scan.plane) for scan in some]
-        return lambda seed: photo_batches(levels, spec.seed + seed, patch, noise=noise)
+        return lambda seed: photo_batches(levels, spec.seed + seed, patch, noise=noise, worn=kind == "photo")
 
     return DenoiserSource(
         kind="document" if kind == "document" else "photo",

@@ -12,7 +12,7 @@ from vaeguard.files import writing
 from vaeguard.jobs import job_folder
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.records import CleanFile, beside, others
-from vaeguard.restoration.scans import rewrite, scan_pages
+from vaeguard.restoration.scans import digest_of_pixels, rewrite, scan_pages
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
@@ -94,8 +94,13 @@ def _undo(file: CleanFile, target: Path) -> None:
         path = beside(file.place, f"page-{page.number}.residual.png")
         if path.name not in file.record["written"]:
             raise RefusedError("it was written without --residual; the original cannot be had back")
-        residual = next(scan_pages(read_bytes(path), str(path))).pixels
-        return undone(page.pixels, residual.reshape(page.pixels.shape))
+        residual = next(scan_pages(read_bytes(path, limit=None), str(path))).pixels
+        pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
+        told = file.record.get("pixels_sha256", {}).get(str(page.number))
+        if told not in (None, digest_of_pixels(pixels)):
+            raise RefusedError(f"page {page.number} would not be as it was; report this, and keep the clean file")
+        return pixels
 
     with writing(target) as temporary:
-        rewrite(read_bytes(file.place), str(file.place), temporary, original)
+        # Without loss a file may have become larger than what is read of others.
+        rewrite(read_bytes(file.place, limit=None), str(file.place), temporary, original)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardE
 from vaeguard.files import digest_of, path_from, write_text, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
-from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.restoration.page import CELL, PageReport, RestoredPage, restore_page, restore_small
 from vaeguard.restoration.records import CleanFile, beside, others
-from vaeguard.restoration.scans import rewrite, written_name
+from vaeguard.restoration.scans import digest_of_pixels, rewrite, written_name
 from vaeguard.restoration.scans_picture import encode_png
 
 if TYPE_CHECKING:
@@ -95,8 +96,12 @@ class Work:
             reason = error.reason
         except RefusedError as error:
             reason = str(error)
-        except MemoryError:
-            reason = "there is not enough memory for it; try --jobs 1"
+        except MemoryError as error:
+            reason = str(error) or "there is not enough memory for it; try --jobs 1"
+        except VaeguardError:  # a full disk, a missing program: so it would be with every other file
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever is odd about one file, hours of others must go on
+            reason = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
         # Of a scan that broke the clean file may be the last copy.
         stays = "; the clean file of an earlier run stays" if CleanFile(place).record else ""
         return Restored(name, size, [], error=reason + stays)
@@ -104,6 +109,10 @@ class Work:
     def places(self, names: list[str]) -> list[str]:
         """Where each is written, below the target."""
         return [self._place(name) for name in names]
+
+    def has_finished(self, name: str, content: bytes) -> bool:
+        """Whether an earlier run has restored a scan of this content in the same way."""
+        return self._is_finished(CleanFile(self.target / self._place(name)), hashlib.sha256(content).hexdigest())
 
     def check_place(self, name: str, owner: str) -> None:
         """Refuse a scan for which nothing can be written, `owner` being what `tasks` says of it.
@@ -156,6 +165,8 @@ class Work:
         place = earlier.place
         rows: list[dict[str, Any]] = []
         pictures: list[Path] = []
+        squares: dict[int, list[str]] = {}
+        originals: dict[int, str] = {}
         pixels = 0
         files = contextlib.ExitStack()
 
@@ -167,13 +178,16 @@ class Work:
             nonlocal pixels
             found = self._restored_page(page)
             clean, row = found.pixels, _row(name, page.number, found.report)
-            if self.outputs.ocr and clean is not page.pixels and (harm := _harm(page, clean)) is not None:
+            if self.outputs.ocr and clean is not page.pixels and (harm := self._harm(page, clean)) is not None:
                 clean = page.pixels
                 row |= {"action": "reverted", "change": 0.0, "reverted": 1.0} | harm
+            elif found.report.squares:
+                squares[page.number] = list(found.report.squares)
             rows.append(row)
             pixels += page.pixels.shape[0] * page.pixels.shape[1]
             if self.outputs.residual and page.pixels.dtype != np.bool_:
                 picture(page.number, "residual", page.pixels - clean)
+                originals[page.number] = digest_of_pixels(page.pixels)
             if found.uncertainty is not None:
                 picture(page.number, "uncertainty", found.uncertainty)
             return clean
@@ -183,17 +197,40 @@ class Work:
             kept = rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
             # Only now: what was written before is worth more than nothing. The new files take their names after this.
             earlier.remove()
-        record = {
+        record: dict[str, Any] = {
             "root": path_from(self.target, self.root),
             "source": name,
             "source_sha256": before,
+            "vaeguard": version("vaeguard"),
             "written": {path.name: digest_of(path) for path in (place, *pictures)},
             "settings": self.how,
             "pages": rows,
             "kept": kept,
         }
+        if squares:
+            record["put_back"] = {"square": CELL, "pages": squares}
+        if originals:
+            record["pixels_sha256"] = originals
         write_text(beside(place, "json"), json.dumps(record, indent=1))
         return Restored(name, len(content), rows, pixels, kept)
+
+    def _harm(self, page: Page, clean: Pixels) -> dict[str, str] | None:
+        """None where a page can still be read; otherwise what its row says of it, which may be nothing.
+
+        Where tesseract fails on a page, nobody knows.
+
+        Raises
+        ------
+        UsageError
+            Tesseract is missing.
+        """
+        before, after = page.upright(page.pixels), page.upright(clean)
+        try:
+            return {} if words_lost(before, after, page.dpi, self.outputs.ocr_language) else None
+        except UsageError:
+            raise
+        except VaeguardError as error:
+            return {"note": str(error)}
 
     def _restored_page(self, page: Page) -> RestoredPage:
         if page.pixels.dtype == np.bool_:
@@ -204,25 +241,7 @@ class Work:
         return restore_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi, uncertainty=wide)
 
 
-def _harm(page: Page, clean: Pixels) -> dict[str, str] | None:
-    """None where a page can still be read; otherwise what its row says of it, which may be nothing.
-
-    Where tesseract fails on a page, nobody knows.
-
-    Raises
-    ------
-    UsageError
-        Tesseract is missing.
-    """
-    try:
-        return {} if words_lost(page.upright(page.pixels), page.upright(clean), page.dpi) else None
-    except UsageError:
-        raise
-    except VaeguardError as error:
-        return {"note": str(error)}
-
-
 def _row(name: str, number: int, report: PageReport) -> dict[str, Any]:
     action = "untouched" if report.kind == "untouched" else "restored"
-    numbers = {key: round(value, 4) for key, value in vars(report).items() if key != "kind"}
+    numbers = {key: round(value, 4) for key, value in vars(report).items() if key not in ("kind", "squares")}
     return {"path": name, "page": number, "kind": report.kind, "action": action, **numbers}
