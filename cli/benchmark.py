@@ -16,7 +16,12 @@ NAMES = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
 
 @click.command(epilog=f"NAME is one of: {NAMES}.")
 @click.argument("name", type=click.Choice(tuple(BENCHMARKS)), metavar="NAME")
-@click.option("-o", "--output", metavar="REPORT", help="Folder of the report.  [default: <name>-<data>]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="REPORT",
+    help="Folder of the report.  [default: <name>-<data>, with the --classes and --fit given]",
+)
 @click.option(
     "--data",
     metavar="LIST",
@@ -85,5 +90,10 @@ def benchmark(
 def _default_folder(spec: BenchmarkSpec) -> str:
     data = ",".join(spec.data_names) if spec.data or len(spec.data_names) == 1 else ""
     stem = f"{spec.name}-{data}" if data else spec.name
-    stem += "-trial" if spec.limit else ""
-    return "".join(letter if letter.isalnum() or letter == "-" else "-" for letter in stem)[:100]
+    lists = [spec.classes.split(",") if spec.classes else [], spec.fits]
+    chosen = ["+".join(_plain(item.strip()) for item in items)[:60] for items in lists if items]
+    return "-".join([_plain(stem)[:100], *chosen, *(["trial"] if spec.limit else [])])
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter == "-" else "-" for letter in text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -109,7 +110,7 @@ class ModelSpec:
     vectors: bool = False
 
     def __post_init__(self) -> None:
-        _settle_types(self)
+        settle_types(self)
         _one_of("model", self.kind, (None, *MODEL_KINDS))
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("likelihood", self.likelihood, (None, *LIKELIHOODS))
@@ -271,7 +272,7 @@ class TrainSpec:
     threads: int | None = _setting(None, "CPU threads.", unset="one per core, or one for tiny models")
 
     def __post_init__(self) -> None:
-        _settle_types(self)
+        settle_types(self)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("reduction", self.reduction, REDUCTIONS)
         _one_of("device", self.device, DEVICES)
@@ -326,8 +327,16 @@ def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:
     return kind(**values)
 
 
-def _settle_types(spec: ModelSpec | TrainSpec) -> None:
-    """Check the type of every setting; numbers of numpy's and lists become plain ones, as JSON and equality need."""
+def settle_types(spec: Any) -> None:
+    """Check the type of every setting of a frozen dataclass; numbers of numpy's and lists become plain ones.
+
+    JSON and equality need these.
+
+    Raises
+    ------
+    UsageError
+        A value is of another type than its annotation says.
+    """
     for name, hint in get_type_hints(type(spec)).items():
         object.__setattr__(spec, name, _typed(name, getattr(spec, name), hint))
 
@@ -340,7 +349,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if get_origin(one) is tuple:
             if isinstance(plain, tuple) and all(type(item) is get_args(one)[0] for item in plain):
                 return plain
-        elif type(plain) is one or (one is str and isinstance(plain, str)):
+        elif type(plain) is one or (one in (str, Path) and isinstance(plain, one)):
             return plain
         elif one is float and type(plain) is int:
             return float(plain)

@@ -1,5 +1,6 @@
 """The data of the benchmarks: how tables, other image sets and defects are read and split."""
 
+import contextlib
 import io
 import itertools
 import zipfile
@@ -71,6 +72,24 @@ def test_tables_that_are_missing_are_skipped_and_said(tmp_path):
     (tmp_path / "pyod-odds/glass.mat").write_bytes(b"no table")
     with pytest.raises(RefusedError, match=r"glass\.mat"):
         read_table("glass", tmp_path)
+
+
+def test_a_table_without_anomalies_to_test_is_listed_and_the_others_go_on(tmp_path):
+    from scipy.io import savemat
+
+    write_table(tmp_path, "wbc")
+    table = {"X": np.random.default_rng(0).normal(size=(60, 4)), "y": np.arange(60) == 0}
+    savemat(tmp_path / "pyod-odds/glass.mat", table)
+    spec = vaeguard.BenchmarkSpec("tables", data="glass,wbc", seeds=5, data_dir=tmp_path)
+    jobs = protocols.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec()).jobs
+    failing = [job for job in jobs if protocols.FAULT in job.settings]
+    assert {job.cell.case for job in failing} == {"glass"}
+    assert {job.cell.method for job in failing} == {job.cell.method for job in jobs}
+    without = {job.cell.seed for job in failing}
+    assert 0 < len(without) < 5
+    for seed in range(5):
+        with pytest.raises(VaeguardError, match="all normal") if seed in without else contextlib.nullcontext():
+            split_table("glass", (table["X"], table["y"]), seed)
 
 
 class Norm:

@@ -4,6 +4,8 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.false_alarms import expected_interval, from_count
 from vaeguard.files import locked
+from vaeguard.reporting.verdicts import verdict
 
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
 TIMES = ("seconds", "command")
@@ -108,6 +111,44 @@ def test_a_failing_cell_is_listed_and_the_others_go_on(spec, tmp_path, monkeypat
     assert "no such luck" in next(iter(report.failures.values()))
     assert len(report.cells) == len(report.plan.jobs) - 2
     assert "failed: stripes, 0, guided, seed 0" in (tmp_path / "report.md").read_text()
+
+
+def rare_class(folder, trained, tested):
+    """Three classes of bars, of which the last has so many images in the two parts."""
+    parts = {}
+    for part, (images, labels), count in (("train", bars(150), trained), ("test", bars(90, seed=1), tested)):
+        kept = (labels < 2) | (np.cumsum(labels == 2) <= count)
+        parts |= {f"x_{part}": images[kept], f"y_{part}": labels[kept]}
+    np.savez(folder / "rare.npz", **parts)
+    return str(folder / "rare.npz")
+
+
+def test_a_case_that_cannot_be_split_is_listed_and_the_others_go_on(tmp_path):
+    spec = vaeguard.BenchmarkSpec("one-class", data=rare_class(tmp_path, 10, 30), seeds=1)
+    report = vaeguard.benchmark(spec, tmp_path / "r", **QUICK)
+    ((name, why),) = report.failures.items()
+    assert name == "rare, 2, unlabelled, seed 0"
+    assert "has 10 normal images; a fit needs at least 20" in why
+    assert "add images" in why
+    assert {cell["case"] for cell in report.cells if cell["method"] == "unlabelled"} == {"0", "1"}
+    assert {cell["case"] for cell in report.cells if cell["method"] == "pca"} == {"0", "1", "2"}
+    with pytest.raises(VaeguardError, match="at least 20"):
+        next(job for job in report.plan.jobs if str(job.cell) == name).measure(print)
+
+
+def test_a_case_without_test_images_is_listed_and_the_others_go_on(tmp_path):
+    spec = vaeguard.BenchmarkSpec("one-class-out", data=rare_class(tmp_path, 50, 0), seeds=1, fits=("unlabelled",))
+    report = vaeguard.benchmark(spec, tmp_path / "r", **QUICK)
+    assert {cell["case"] for cell in report.cells} == {"0", "1"}
+    assert {name.split(", ")[1] for name in report.failures} == {"2"}
+    assert all("all normal" in why for why in report.failures.values())
+
+
+def test_where_no_fit_is_possible_the_advice_can_be_followed():
+    with pytest.raises(UsageError, match="raise --limit") as caught:
+        quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=20))
+    assert "--normal-classes" not in str(caught.value)
+    assert quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=100)).jobs
 
 
 def test_the_report_says_what_the_cells_say(spec, tmp_path):
@@ -264,11 +305,69 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         ({"name": "ood", "size": (8, 8)}, "--size"),
         ({"name": "ood", "seeds": 0}, "--seeds"),
         ({"name": "ood", "limit": 1}, "--limit"),
+        ({"name": "defects", "size": (8,)}, "--size"),
+        ({"name": "defects", "size": (8, 0)}, "--size"),
+        ({"name": "ood", "fits": "guided"}, "'fits' must be tuple of str, not 'guided'"),
+        ({"name": "ood", "seeds": 1.5}, "'seeds' must be int or None, not 1.5"),
+        ({"name": "one-class", "classes": 9}, "'classes' must be str or None"),
+        ({"name": "ood", "baselines": "no"}, "'baselines' must be bool"),
+        ({"name": "ood", "data_dir": 3}, "'data_dir' must be"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, fact):
     with pytest.raises(UsageError, match=fact):
         vaeguard.BenchmarkSpec(**settings)
+
+
+def test_lists_and_numbers_of_numpy_become_plain_ones(tmp_path):
+    found = vaeguard.BenchmarkSpec("defects", fits=["patches"], seeds=np.int64(2), size=[8, 8], data_dir=tmp_path)
+    assert found == vaeguard.BenchmarkSpec("defects", fits=("patches",), seeds=2, size=(8, 8), data_dir=tmp_path)
+    assert type(found.seeds) is int
+
+
+@pytest.mark.parametrize(
+    ("settings", "folder"),
+    [
+        ({"data": "mnist"}, "one-class-out-mnist"),
+        ({}, "one-class-out-mnist"),
+        ({"classes": "9"}, "one-class-out-mnist-9"),
+        ({"classes": "0-2"}, "one-class-out-mnist-0-2"),
+        ({"classes": "0, 2"}, "one-class-out-mnist-0+2"),
+        ({"fits": ("guided", "unlabelled")}, "one-class-out-mnist-guided+unlabelled"),
+        ({"data": "a/b", "classes": "x/y", "fits": ("guided",), "limit": 5}, "one-class-out-a-b-x-y-guided-trial"),
+        ({"data": "a" * 300, "classes": "9"}, f"one-class-out-{'a' * 86}-9"),
+    ],
+)
+def test_other_classes_and_fits_have_another_folder_by_default(settings, folder):
+    (command,) = entry_points(group="console_scripts", name="vaeguard")
+    module = import_module(".benchmark", command.module.rpartition(".")[0])
+    assert module._default_folder(vaeguard.BenchmarkSpec("one-class-out", **settings)) == folder
+
+
+def method(part, name, mean, cells=(None, None)):
+    return {"part": part, "name": name, "mean": mean and {"mean": mean, "std": None}, "cells": list(cells)}
+
+
+def test_the_verdict_sets_each_fit_beside_methods_that_know_as_much():
+    methods = [
+        method("ours", "guided", 0.98),
+        method("ours", "unlabelled", 0.9),
+        method("simple", "classifier, max_logit", 0.97),
+        method("simple", "knn", 0.8),
+        method("published", "theirs", 0.7),
+        method("published", "theirs (unverified)", 0.95),
+    ]
+    report = {"kind": "benchmark", "cells": {"finished": 6, "planned": 6}, "trial": False}
+    found = verdict({**report, "comparison": [{"data": "d", "cases": ["0", "1"], "methods": methods}]}).sentence
+    guided, unlabelled = found.split(" d, ")
+    assert guided == "d, guided: ROC-AUC 0.980 (best other method on the same split 0.970, classifier, max_logit)."
+    assert unlabelled == (
+        "unlabelled: ROC-AUC 0.900 (best other method on the same split 0.800, knn; best published, by its own protocol"
+        " 0.950, theirs (unverified))."
+    )
+    methods[0]["mean"] = methods[1]["mean"] = None
+    found = verdict({**report, "comparison": [{"data": "d", "cases": ["0", "1"], "methods": methods}]}).sentence
+    assert found == "d: no method of ours is measured on every case yet."
 
 
 def test_published_means_are_of_the_cases_that_are_measured(spec):
@@ -295,22 +394,63 @@ def test_a_report_of_which_nothing_could_be_kept_is_not_replaced(spec, tmp_path,
     assert (tmp_path / "report.json").read_bytes() == before
 
 
-def test_other_cases_are_measured_in_the_same_folder(spec, tmp_path):
-    few = replace(spec, seeds=1, fits=(), classes="0")
+def test_a_report_is_extended_without_measuring_its_cells_again(spec, tmp_path):
+    few = replace(spec, seeds=1, fits=("unlabelled",), classes="0", baselines=False)
     vaeguard.benchmark(few, tmp_path, **QUICK)
-    found = vaeguard.benchmark(replace(few, classes="1"), tmp_path, **QUICK)
-    assert not found.failures
     older = json.loads((tmp_path / "report.json").read_text())
     del older["notes"]  # there were none at first
     (tmp_path / "report.json").write_text(json.dumps(older))
     vaeguard.remake_page(tmp_path)
-    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    both = vaeguard.benchmark(replace(few, classes="0,1"), tmp_path, **QUICK).to_dict()["cells"]
-    assert both["finished"] == both["planned"] == len(cells)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == cells
+    for more in ({"classes": "0,1"}, {"seeds": 2}, {"fits": ()}, {"baselines": True}):
+        few = replace(few, **more)
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+        found = vaeguard.benchmark(few, tmp_path, **QUICK).to_dict()["cells"]
+        assert found["finished"] == found["planned"] > len(before)
+        assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     shutil.rmtree(tmp_path / "cells")
     with pytest.raises(UsageError, match="cells that are gone"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def measured(spec, tmp_path_factory):
+    """A finished report of two classes, two seeds, one fit, and the simple methods."""
+    folder = tmp_path_factory.mktemp("measured")
+    spec = replace(spec, classes="0,1", fits=("unlabelled",))
+    vaeguard.benchmark(spec, folder, **QUICK)
+    return spec, folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "training", "words"),
+    [
+        ({"classes": "1"}, {}, "stripes-0-.* is not among.*--classes"),
+        ({"classes": "1,2"}, {}, "stripes-0-.* is not among.*--classes"),
+        ({"seeds": 1}, {}, "-1 is not among.*--seeds"),
+        ({"fits": ("guided",)}, {}, "unlabelled-0 is not among.*--fit"),
+        ({"baselines": False}, {}, "is not among.*baselines"),
+        ({"limit": 90}, {}, "other settings"),
+        # The simple methods are the same, whatever the settings of a fit.
+        ({}, {"epochs": 2}, "4 would be lost, since stripes-0-unlabelled-0 was measured with other settings"),
+    ],
+)
+def test_no_cell_of_a_report_is_lost(measured, changes, training, words):
+    spec, folder = measured
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    settings = {**QUICK, "training": replace(QUICK["training"], **training)}
+    with pytest.raises(UsageError, match=rf"holds a report of 18 cells.*{words}") as caught:
+        vaeguard.benchmark(replace(spec, **changes), folder, **settings)
+    assert "choose another folder with -o, or give" in str(caught.value)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_cell_whose_file_is_damaged_is_measured_again(measured, tmp_path):
+    spec, folder = measured
+    shutil.copytree(folder, tmp_path / "copy")
+    damaged = min((tmp_path / "copy/cells").iterdir())
+    damaged.write_text("{")
+    assert len(vaeguard.benchmark(spec, tmp_path / "copy", **QUICK).cells) == 18
+    assert json.loads(damaged.read_text())["digest"]
 
 
 def test_two_processes_do_not_measure_into_one_folder(spec, tmp_path):

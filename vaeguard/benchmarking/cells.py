@@ -72,12 +72,6 @@ class Job:
         """The cell's file below the report's folder; with other settings it has another name."""
         return report / CELLS / file_name(asdict(self.cell), self.digest())
 
-    def with_other_settings(self, report: Path) -> bool:
-        """Whether the report's folder holds this cell as measured with other settings."""
-        own = self.path(report)
-        stem = own.stem.rpartition("-")[0]
-        return any(path.name != own.name for path in own.parent.glob(f"{stem}-*.json"))
-
 
 def file_name(cell: Mapping[str, Any], digest: str) -> str:
     """Name of the file of a cell, given as a dict that may hold more than the cell's own keys."""

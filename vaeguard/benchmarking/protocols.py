@@ -1,15 +1,16 @@
 """Which cells each benchmark has, and how their training and test examples are made.
 
 Common to all: the official training part, normal examples only (tables excepted, as their protocol has it), the whole
-official test part, the same settings for every class of a data set, and nothing chosen on anomalies.
+official test part, and the same settings for every class of a data set. Which anomalies were in view when they were
+chosen is said in `report.SETTINGS_NOTE` and, of defects, in `PROTOCOLS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.presets import PRESETS
 from vaeguard.reading.named_sets import NAMES
 from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict, without_places
-from vaeguard.split import normal_numbers, split_normal
+from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_normal
 
 if TYPE_CHECKING:
     from vaeguard.benchmarking.methods import Fits, Result
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 COSTS = {"guided": 100, "unlabelled": 100, "patches": 100, "vaeguard": 100, "classifier": 50}
 BASELINE_COST = 4
+FAULT = "fault"
+"""In the place of its settings: why a cell cannot be measured."""
 
 PROTOCOLS = {
     "one-class-out": "Fitted on the official training part without the anomalous class; the whole official test part.",
@@ -97,7 +100,7 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
     Raises
     ------
     UsageError
-        The data does not suit the benchmark.
+        The data does not suit the benchmark, or none of the fits is possible; where only some are not, their jobs fail.
     VaeguardError
         None of the data is there.
     """
@@ -113,6 +116,9 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
     others = published_tables(spec.data_dir) if spec.name == "tables" else []
     others += [row for name in names for row in published(spec.name, name)]
     jobs = tuple(_jobs(spec, cases, model, training))
+    faults = [job.settings.get(FAULT) for job in jobs if job.cell.method in COSTS]
+    if all(faults):
+        raise UsageError(str(faults[0]))
     others = [_over(row, [case.name for case in cases if case.data == row.data], spec) for row in others]
     return BenchmarkPlan(jobs, tuple(skipped), tuple(others), PROTOCOLS[spec.name])
 
@@ -130,29 +136,44 @@ def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: Tr
     fits: Fits | None = {} if spec.name == "ood" else None
     for seed in range(spec.repetitions):
         for case in cases:
-            task = case.task(seed)
-            for fit in spec.fit_names:
-                yield _fit_job(spec, case, task, fit, (model, replace(training, seed=seed)), fits)
-            if not spec.baselines:
+            cells = [Cell(spec.name, case.data, case.name, method, seed) for method in _methods(spec, case, seed)]
+            try:
+                task = case.task(seed)
+            except UsageError as error:
+                yield from (_failing(cell, str(error)) for cell in cells)
                 continue
-            if "guided" in spec.fit_names:
-                yield _fit_job(spec, case, task, "classifier", (model, replace(training, seed=seed)))
-            for name in SETTINGS:
-                repeated = case.split_by_seed or name not in DETERMINISTIC
-                if (seed == 0 or repeated) and not (name == "brightness" and isinstance(task, TableTask)):
-                    yield _baseline_job(Cell(spec.name, case.data, case.name, name, seed), task)
+            for cell in cells:
+                if cell.method in SETTINGS:
+                    yield _baseline_job(cell, task)
+                else:
+                    yield _fit_job(cell, task, (model, replace(training, seed=seed)), spec.limit, fits)
+
+
+def _methods(spec: BenchmarkSpec, case: Case, seed: int) -> Iterator[str]:
+    yield from spec.fit_names
+    if not spec.baselines:
+        return
+    if "guided" in spec.fit_names:
+        yield "classifier"
+    for name in SETTINGS:
+        repeated = case.split_by_seed or name not in DETERMINISTIC
+        if (seed == 0 or repeated) and not (name == "brightness" and spec.name == "tables"):
+            yield name
+
+
+def _failing(cell: Cell, fault: str) -> Job:
+    """A job in the place of one that cannot be laid out: it fails when its turn comes, and the others go on."""
+
+    def fail(_: object) -> NoReturn:
+        raise VaeguardError(fault)
+
+    return Job(cell, {FAULT: fault}, fail, cost=1)
 
 
 def _fit_job(
-    spec: BenchmarkSpec,
-    case: Case,
-    task: ImageTask | TableTask,
-    fit: str,
-    specs: tuple[ModelSpec, TrainSpec],
-    fits: Fits | None = None,
+    cell: Cell, task: ImageTask | TableTask, specs: tuple[ModelSpec, TrainSpec], limit: int | None, fits: Fits | None
 ) -> Job:
-    model, training = specs
-    cell = Cell(spec.name, case.data, case.name, fit, training.seed)
+    (model, training), fit = specs, cell.method
     if isinstance(task, TableTask):
         settings = {"task": task.sha256, "estimator": table_settings()}
         return Job(cell, settings, lambda _: measure_table(task, training.seed, training.device), COSTS[fit])
@@ -161,9 +182,13 @@ def _fit_job(
     if fit == "patches":
         model, training = _for_patches(model, training)
     model = replace(model, guided=fit == "guided")
+    try:
+        fit_split = _fit_split(task, training)
+    except UsageError as error:
+        return _failing(cell, _too_few(error, limit))
     settings = {
         "task": task.sha256,
-        "fit_split": _fit_split(task, training),
+        "fit_split": fit_split,
         "model": to_dict(model.sized()),
         "training": without_places(to_dict(training)),
     }
@@ -181,6 +206,15 @@ def _fit_split(task: ImageTask, training: TrainSpec) -> str:
     normal = normal_numbers(task.train, task.normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
     return split_normal(task.train, normal, **shares, seed=training.seed, groups=task.groups or None).digest()
+
+
+def _too_few(error: UsageError, limit: int | None) -> str:
+    """The fact that `split_normal` found, with advice that a benchmark can follow."""
+    fact = str(error).partition(";")[0]
+    return (
+        f"{fact}; a fit needs at least {MIN_NORMAL} normal images and {MIN_PER_CLASS} of every normal class, so"
+        f" {'add images' if limit is None else 'raise --limit'}"
+    )
 
 
 def _baseline_job(cell: Cell, task: ImageTask | TableTask) -> Job:
@@ -204,8 +238,9 @@ def _classes(spec: BenchmarkSpec, _: list[str]) -> list[Case]:
 
     def case(name: str) -> Case:
         normal = tuple(other for other in present if (other != name) == out)
-        task = ImageTask(train, normal, test.images, ~np.isin(tested, normal))
-        return Case(train.name, name, lambda _: task)
+        # Made when its turn comes, so that a class without test images takes no other along, and once for all seeds.
+        task = cache(partial(ImageTask, train, normal, test.images, ~np.isin(tested, normal)))
+        return Case(train.name, name, lambda _: task())
 
     return [case(name) for name in turns]
 

@@ -16,8 +16,6 @@ from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from vaeguard.benchmarking.cells import Job, Result
     from vaeguard.benchmarking.protocols import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
@@ -40,7 +38,8 @@ def benchmark(
 
     Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet: a cell is
     kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in
-    the report, and the others go on. The report is written also when the run is interrupted.
+    the report, and the others go on. The report is written also when the run is interrupted. It is extended by more
+    classes, seeds or fits, but no cell of a report that is there is left out of the new one.
 
     Parameters
     ----------
@@ -62,8 +61,8 @@ def benchmark(
     Raises
     ------
     UsageError
-        The data does not suit the benchmark, or `output` holds the report of another one, or one of the same cells of
-        which nothing could be kept.
+        The data does not suit the benchmark, or `output` holds the report of another one, or one with cells that this
+        one would not have: fewer are asked for, they were measured with other settings, or all their files are gone.
     VaeguardError
         None of the data is there, the folder cannot be written, or another process is writing it.
     """
@@ -71,9 +70,8 @@ def benchmark(
     _check_folder(folder, spec)
     plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
     with locked(folder, LOCK_NAME, f"another process is measuring into {str(folder)!r}"):
+        _check_nothing_is_lost(folder, plan)
         run = _Run(spec, plan, folder, command)
-        if not run.found:
-            _check_settings(folder, plan.jobs)
         try:
             run.measure(progress or (lambda *_: None))
         finally:
@@ -118,16 +116,34 @@ class _Run:
             self.failures[str(job.cell)] = fact
 
 
-def _check_settings(folder: Path, jobs: Iterable[Job]) -> None:
-    """Refuse to begin anew over a report of the same cells: what took hours would be replaced by nothing."""
-    finished = _report_in(folder).get("cells", {}).get("finished", 0)
-    gone = not any((folder / CELLS).glob("*.json"))
-    if finished and (gone or any(job.with_other_settings(folder) for job in jobs)):
-        raise UsageError(
-            f"{str(folder)!r} holds a report of {finished} cells that "
-            + ("are gone" if gone else "were measured with other settings or by another version")
-            + "; choose another folder with -o, or delete this one"
-        )
+def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan) -> None:
+    """Refuse to replace a report by one that lacks some of its cells: they took hours."""
+    reported = _reported_cells(_report_in(folder))
+    planned = {job.path(folder).name for job in plan.jobs}
+    held = f"{str(folder)!r} holds a report of {len(reported)} cells"
+    if reported and not any((folder / CELLS).glob("*.json")):
+        raise UsageError(f"{held} that are gone; choose another folder with -o, or delete this one")
+    if not (lost := sorted(reported - planned)):
+        return
+    missing = f" ({plan.skipped[0]})" if plan.skipped else ""
+    why = f"{_settingless(lost[0])} is not among what this command measures{missing}"
+    instead = "give at least the --classes, --seeds, --fit and baselines of before"
+    if changed := sorted({_settingless(name) for name in lost} & {_settingless(name) for name in planned}):
+        why = f"{changed[0]} was measured with other settings or by another version"
+        instead = "give the settings of before"
+    raise UsageError(f"{held}, and {len(lost)} would be lost, since {why}; choose another folder with -o, or {instead}")
+
+
+def _reported_cells(report: dict[str, Any]) -> set[str]:
+    """Names of the files of all cells that a report covers."""
+    rows = [row for table in report.get("comparison", ()) for row in table["methods"]]
+    entries = [entry for row in rows for entry in row["cells"] if entry]
+    return {Path(file["file"]).name for entry in entries for file in entry["files"]}
+
+
+def _settingless(name: str) -> str:
+    """The name of a cell's file without the digest of its settings."""
+    return name.rpartition("-")[0]
 
 
 def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progress:

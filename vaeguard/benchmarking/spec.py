@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 -- settle_types reads the annotations
 
 from vaeguard.errors import UsageError
+from vaeguard.spec import settle_types
 
 BENCHMARKS = {
     "one-class-out": "each class in turn anomalous, all others normal",
@@ -60,7 +62,7 @@ class BenchmarkSpec:
         At most so many training and so many test examples: for trying out, and reported as a trial.
     size : (H, W) or None
         `defects`: images are scaled to this height and width in pixels; None takes each set's own.
-    data_dir : str or None
+    data_dir : path or None
         Where named data lies; None takes $VAEGUARD_DATA, else `data`.
     download : bool
         Fetch named image sets that are missing.
@@ -74,10 +76,11 @@ class BenchmarkSpec:
     baselines: bool = True
     limit: int | None = None
     size: tuple[int, int] | None = None
-    data_dir: str | None = None
+    data_dir: str | Path | None = None
     download: bool = False
 
     def __post_init__(self) -> None:
+        settle_types(self)
         if self.name not in BENCHMARKS:
             raise UsageError(f"no benchmark {self.name!r}; known are {', '.join(BENCHMARKS)}")
         for fit in self.fits:
@@ -88,6 +91,8 @@ class BenchmarkSpec:
                 raise UsageError(f"{option} must be at least {least}, not {value}")
         if self.size is not None and self.name != "defects":
             raise UsageError(f"--size does not apply to benchmark {self.name}; leave it out")
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise UsageError(f"--size takes a height and a width in pixels, both above 0, not {self.size}")
         if self.classes is not None and not self.name.startswith("one-class"):
             raise UsageError(f"--classes does not apply to benchmark {self.name}; leave it out")
 
