@@ -35,6 +35,11 @@ from .output import (
     say,
 )
 
+USUAL_NORMAL = {"good", "ok", "okay", "normal", "pass", "passed", "free", "defect-free", "no-defect", "sound"}
+"""What folders of normal images are mostly called."""
+NAMED = 10
+"""So many classes are named."""
+
 _scans_option = partial(click.option, cls=SectionOption, section="Cleaning scans, with --model ladder")
 
 
@@ -109,9 +114,7 @@ def fit(
     say(f"data: {images.name}, {len(images.images)} {images.what} of {each}; run folder: {run}")
     classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
     if normal_classes is None and len(classes) > 1:
-        say(
-            f"normal classes: all {len(classes)}; --normal-classes {shlex.quote(classes[0])} would leave the others out"
-        )
+        say(_all_normal(classes))
     started = time.monotonic()
     with no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
@@ -129,6 +132,22 @@ def fit(
     if note := fpr_note(detector.info, DEFAULT_FPR):
         say(f"note: {note}")
     complain_of_left_out(images.errors)
+
+
+def _all_normal(classes: list[str]) -> str:
+    """What to say where all classes are taken as normal, and one or the other may not be."""
+    usual = [name for name in classes if name.casefold().replace("_", "-").replace(" ", "-") in USUAL_NORMAL]
+    others = [name for name in classes if name not in usual]
+    if usual and others:
+        return (
+            f"warning: all {len(classes)} classes are taken as normal, {_listed(others)} too; if only"
+            f" {_listed(usual)} should be, give --normal-classes {shlex.quote(','.join(usual))}"
+        )
+    return f"normal classes: all {len(classes)} ({_listed(classes)}); with --normal-classes LIST only those of the list"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _print(run: Path, record: dict[str, Any], seconds: float, as_json: bool) -> None:

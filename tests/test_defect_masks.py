@@ -10,7 +10,7 @@ from PIL import Image
 from test_evaluation import FakeDetector
 
 from vaeguard import RefusedError, UsageError
-from vaeguard.defect_masks import find_masks, mask_path, read_mask
+from vaeguard.defect_masks import find_masks, mask_path, read_mask, scaled_mask
 from vaeguard.evaluation import evaluate
 from vaeguard.inspection import Inspection
 from vaeguard.reading.image_set import ImageSet
@@ -83,6 +83,25 @@ def test_all_kinds_of_defects_in_a_mask_count(tmp_path):
     assert read_mask(tmp_path / "kinds.png", (2, 2)).tolist() == [[False, True], [True, True]]
     Image.fromarray(kinds * 36).save(tmp_path / "grey.png")
     assert read_mask(tmp_path / "grey.png", (2, 2)).tolist() == [[False, False], [False, True]]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (7, 5), (1, 1), (64, 3), (3, 200), (64, 100)])
+def test_a_scratch_of_one_pixel_is_not_lost(size):
+    for row, column in ((0, 0), (63, 99), (1, 50), (40, 17)):
+        mask = np.zeros((64, 100), bool)
+        mask[row, column] = True
+        rows, columns = np.nonzero(scaled_mask(mask, size))
+        assert len(rows)
+        for found, at, wanted, whole in ((rows, row, size[0], 64), (columns, column, size[1], 100)):
+            assert found.max() - found.min() <= max(1, wanted // whole)
+            assert abs((found.mean() + 0.5) / wanted - (at + 0.5) / whole) <= 1 / min(wanted, whole)
+    assert not scaled_mask(np.zeros((64, 100), bool), size).any()
+
+
+def test_masks_that_the_nearest_pixels_show_are_scaled_by_these_alone():
+    mask = np.random.default_rng(0).random((64, 100)) < 0.1
+    nearest = Image.fromarray(mask.astype(np.uint8)).resize((20, 30), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(scaled_mask(mask, (30, 20)), np.asarray(nearest) > 0)
 
 
 def test_a_damaged_mask_is_named(tmp_path):

@@ -200,9 +200,11 @@ def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animal
         "",
     )
     found = evaluate(fitted_on(images[30:40]), many, fpr=0.3)  # 0.3 % of all
+    assert not found.independent
     assert found.images == {"normal": 60, "anomalous": 3000}
     assert "the 10 images fitted on are left out" in str(found.note)
     every = evaluate(fitted_on(images[30:]), many, fpr=0.3)
+    assert not every.independent
     assert every.images == {"normal": 70, "anomalous": 3000}
     assert "are those of the fit, so the figures flatter" in str(every.note)
     wide = ImageSet("wide", np.arange(500, dtype=np.uint16).astype("<u2").view(np.uint8).reshape(500, 1, 1, 2),
@@ -211,8 +213,10 @@ def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animal
     (kept, note) = unseen(detector.info, wide)
     assert len(kept) == 500
     assert note == "2 of the 400 normal images are also of the fit, too few to matter: they stay"
+    four = replace(detector, info=replace(detector.info, image_shape=(1, 1, 2)))
+    assert evaluate(four, wide).independent
     none = evaluate(fitted_on(255 - images), many, fpr=0.3)
-    assert (none.images["normal"], none.note) == (70, None)
+    assert (none.images["normal"], none.note, none.independent) == (70, None, True)
 
 
 def test_a_rate_below_what_calibration_can_tell_is_noted(animals: ImageSet) -> None:
@@ -267,7 +271,7 @@ def test_data_without_labels_and_models_without_classes_are_refused(animals: Ima
         evaluate(detector, animals)
 
 
-@pytest.mark.parametrize("fpr", [0, 1, float("nan")])
+@pytest.mark.parametrize("fpr", [0, 1, float("nan"), "0.05", None])
 def test_a_false_alarm_rate_outside_0_to_1_is_refused(fpr: float, animals: ImageSet) -> None:
     with pytest.raises(UsageError, match="--fpr"):
         evaluate(FakeDetector(), animals, fpr=fpr)

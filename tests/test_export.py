@@ -179,7 +179,7 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
     (tmp_path / "nobody.onnx").write_bytes(seal(nobody.SerializeToString()))
     with pytest.raises(RefusedError, match="no model of vaeguard"):
         vaeguard.load(tmp_path / "nobody.onnx")
-    with pytest.raises(RefusedError, match="cannot read"):
+    with pytest.raises(UsageError, match="no model at"):
         vaeguard.load(tmp_path / "missing.onnx")
 
 

@@ -201,6 +201,24 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
             vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=resume)
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("model", "ModelSpec"), ("training", "TrainSpec")])
+def test_settings_that_are_no_spec_are_refused_before_any_work(name, wanted):
+    with pytest.raises(UsageError, match=rf"^{name} is a dict; give a vaeguard\.{wanted}$"):
+        vaeguard.fit(bars()[0], **{name: {"latent": 3}})
+
+
+def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):
+    images, labels = bars(600)
+    spec = ModelSpec(kind="mlp", hidden=(16,), latent=3)
+    detector = vaeguard.fit(images, labels, model=spec, training=TrainSpec(epochs=2), run=tmp_path / "run")
+    scale = vaeguard.load(tmp_path / "run").info.record["calibration"]["heatmap_scale"]
+    held_out = vaeguard.calibration_images(tmp_path / "run")
+    assert scale == np.quantile(detector.inspect(held_out, pictures=True).heatmap, 0.999)
+    rows = np.random.default_rng(0).normal(size=(100, 4))
+    of_rows = vaeguard.fit(rows, model=spec, training=TrainSpec(epochs=1))
+    assert "heatmap_scale" not in of_rows.info.record["calibration"]
+
+
 def test_labels_beside_an_image_set_are_refused():
     images, labels = bars(40)
     with pytest.raises(UsageError, match="an ImageSet holds its own"):

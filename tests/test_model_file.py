@@ -3,7 +3,7 @@ import pytest
 from toy import bars
 
 import vaeguard
-from vaeguard import ModelSpec, RefusedError, TrainSpec
+from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError
 from vaeguard.model_file import FORMAT, read_tensors, write_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
@@ -96,8 +96,11 @@ def test_a_checkpoint_or_another_format_is_no_model(tmp_path):
 
 
 def test_a_missing_model_says_what_to_do(tmp_path):
-    with pytest.raises(RefusedError, match="vaeguard fit"):
-        vaeguard.load(tmp_path)
+    for nothing in (tmp_path, tmp_path / "nowhere", tmp_path / "model.safetensors"):
+        with pytest.raises(UsageError, match="no model at .*vaeguard fit"):
+            vaeguard.load(nothing)
+    with pytest.raises(UsageError, match=r"no model at .*m\.onnx.*vaeguard export"):
+        vaeguard.load(tmp_path / "m.onnx")
     (tmp_path / "checkpoint.safetensors").touch()
-    with pytest.raises(RefusedError, match="--resume"):
+    with pytest.raises(UsageError, match="--resume"):
         vaeguard.load(tmp_path)

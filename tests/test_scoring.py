@@ -15,10 +15,12 @@ from PIL import Image
 
 from vaeguard import jobs
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.false_alarms import flag, fpr_note
-from vaeguard.heatmap_files import heatmap_path
+from vaeguard.false_alarms import can_flag, fewest_calibration, flag, fpr_note, lowest_fpr
+from vaeguard.heatmap_files import draw_heatmaps, heatmap_path
 from vaeguard.inspection import DetectorInfo, Inspection
+from vaeguard.pictures import heat_picture
 from vaeguard.reading.image_set import ImageSet
+from vaeguard.reading.streams import ImageBatch
 from vaeguard.scoring import score_files, score_set
 from vaeguard.tables import columns_of, read_table, write_table
 
@@ -162,6 +164,27 @@ def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(
     assert not (tmp_path / "t.csv.job").exists()
 
 
+def test_heatmaps_are_drawn_on_the_scale_of_the_fit(tmp_path: Path) -> None:
+    images = np.stack([np.full((1, 8, 8), value, np.uint8) for value in (51, 255)])
+    batch = ImageBatch(["quiet.png", "loud.png"], images, [])
+
+    def colours(name: str, calibration: dict[str, float]) -> set[tuple[int, ...]]:
+        detector = FakeDetector()
+        detector.info = info(calibration=calibration)
+        draw_heatmaps(tmp_path, detector, batch, np.arange(2))
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            return {tuple(pixel) for pixel in np.asarray(picture.convert("RGB"))[60:100].reshape(-1, 3).tolist()}
+
+    def colour(heat: float) -> tuple[int, ...]:
+        return tuple(np.asarray(heat_picture(np.full((1, 1), heat, np.float32)))[0, 0].tolist())
+
+    for hottest, drawn in ((1.0, 0.2), (0.5, 0.4)):  # a quiet image's pixels are 51 of 255
+        assert colour(drawn) in colours("quiet.png", {"heatmap_scale": hottest})
+        assert colour(1) not in colours("quiet.png", {"heatmap_scale": hottest})
+        assert colour(1) in colours("loud.png", {"heatmap_scale": hottest})
+    assert colour(1) in colours("quiet.png", {})  # an older model: its own maximum
+
+
 def test_heatmaps_are_not_drawn_where_they_would_be_images(folder: Path, tmp_path: Path) -> None:
     for images in (folder, f"{tmp_path}/**/*.png", f"{tmp_path}/im*", f"{folder}/[ab]"):
         with pytest.raises(UsageError, match="lies among the images"):
@@ -234,6 +257,17 @@ def test_the_note_comes_exactly_where_the_smallest_p_value_is_not_flagged(images
         assert (fpr_note(record, fpr) is None) == flag(np.array([smallest]), fpr).all()
     assert fpr_note(record, 1 / (images + 1)) is None
     assert "nothing can be flagged" in (fpr_note(record, 0.5 / (images + 1)) or "")
+
+
+@given(images=st.integers(1, 100_000), fpr=st.floats(1e-5, 0.9))
+def test_the_ways_out_of_a_rate_that_flags_nothing_are_the_nearest(images: int, fpr: float) -> None:
+    assert can_flag(images, lowest_fpr(images))
+    assert lowest_fpr(images) < 1.11 / (images + 1)
+    fewest = fewest_calibration(fpr)
+    assert can_flag(fewest, fpr)
+    assert not can_flag(fewest - 1, fpr)
+    note = fpr_note(info(calibration={"images": 8}), 0.05) or ""
+    assert "it takes 19 of them; give --fpr 0.12, or fit with more images or a larger --calibration" in note
 
 
 def test_no_note_where_the_calibration_is_unknown() -> None:

@@ -79,6 +79,24 @@ def test_pyods_probabilities_rise_with_the_score_and_sum_to_one(pyod):
     assert (np.diff(found[: len(TABLE), 1][order]) >= 0).all()
 
 
+def test_p_values_keep_the_rate_on_fresh_rows_where_the_threshold_does_not():
+    shares = []
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        rows, fresh = generator.normal(size=(300, 8)), generator.normal(size=(4000, 8))
+        fitted = VAEDetector(contamination=0.05).fit(rows)
+        found = fitted.p_value(fresh)
+        assert 0 < found.min() <= found.max() <= 1
+        shares.append([np.mean(found <= 0.05), np.mean(fitted.predict(fresh) == -1)])
+    flagged, beyond = np.mean(shares, 0)
+    assert flagged <= 0.05 < 0.1 < beyond
+
+
+@pytest.mark.parametrize("hidden", [[16], np.array([16]), (16,)])
+def test_hidden_sizes_come_in_any_sequence(hidden):
+    assert VAEDetector(hidden=hidden, epochs=1).fit(TABLE).detector_.graph.vae.spec.hidden == (16,)
+
+
 @pytest.mark.parametrize("contamination", [0.01, 0.1, 0.25, 0.5])
 @pytest.mark.parametrize("kind", [VAEDetector, PyODDetector])
 def test_the_share_of_flagged_training_rows_is_the_contamination(kind, contamination):
@@ -207,6 +225,9 @@ def test_classes_guide_only_when_asked_to(names):
         ({"image_shape": (3, 3)}, TABLE, "reshape"),
         ({"kind": "conv"}, TABLE, "mlp"),
         ({"latent": 0}, TABLE, "latent"),
+        ({"hidden": 5}, TABLE, "'hidden' must be tuple of int or None, not 5"),
+        ({"image_shape": 5}, TABLE, "image_shape is 5; give"),
+        ({"hidden": "64"}, TABLE, "'hidden' must be tuple of int"),
     ],
 )
 def test_what_cannot_work_is_a_value_error(settings, x, message):

@@ -158,6 +158,17 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
 
 
 def scaled_mask(mask: Bools, size: tuple[int, int]) -> Bools:
-    """A mask (h, w) scaled to `size` (H, W) by the nearest pixel."""
+    """A mask (h, w) scaled to `size` (H, W) by the nearest pixel.
+
+    Where that would lose all of a thin defect, pixels that hold some of it are defective.
+    """
     picture = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
-    return np.asarray(picture) > 0
+    scaled: Bools = np.asarray(picture) > 0
+    return scaled if scaled.any() or not mask.any() else _covering_mask(mask, size)
+
+
+def _covering_mask(mask: Bools, size: tuple[int, int]) -> Bools:
+    for axis, (wanted, found) in enumerate(zip(size, mask.shape, strict=True)):
+        # Where the mask grows the same start comes several times, and reduceat repeats the pixel there.
+        mask = np.logical_or.reduceat(mask, np.arange(wanted) * found // wanted, axis)
+    return mask

@@ -97,6 +97,9 @@ class Evaluation:
         How well the heatmaps point at the defects, where there are masks.
     note : str or None
         What to beware of: that nothing can be flagged at this rate, or that images were left out.
+    independent : bool
+        Whether the normal images are strangers to the fit, all but a few; otherwise their false alarms are no sign of
+        what new images give.
     anomalous : bool (N,)
         The truth.
     labels : int64 (N,)
@@ -124,6 +127,7 @@ class Evaluation:
     classes: tuple[ClassResult, ...]
     pixels: PixelMetrics | None
     note: str | None
+    independent: bool
     anomalous: Bools
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
@@ -159,6 +163,7 @@ class Evaluation:
             "classes": [asdict(row) for row in self.classes],
             "pixels": None if self.pixels is None else asdict(self.pixels),
             "note": self.note,
+            "independent": self.independent,
             "seconds": self.seconds,
         }
 
@@ -198,14 +203,18 @@ def evaluate(
     Raises
     ------
     UsageError
-        The data has no labels, a class is unknown, all or none of the images are normal, or no image has a mask.
+        The data has no labels, a class is unknown, all or none of the images are normal, no image has a mask, or `fpr`
+        is no rate.
     RefusedError
         As `vaeguard.from_array`, for an array.
     VaeguardError
         A score is not a number.
     """
-    check_fpr(fpr)
-    image_set, note = unseen(detector.info, as_image_set(images, labels))
+    try:
+        check_fpr(fpr)
+    except TypeError as error:
+        raise UsageError(f"--fpr {fpr!r} is no number; give a share above 0 and below 1, such as 0.05") from error
+    image_set, note, independent = _compared(detector.info, as_image_set(images, labels))
     if image_set.labels is None:
         raise UsageError(
             f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class, or labels"
@@ -239,6 +248,7 @@ def evaluate(
         classes=tuple(_class_results(image_set, anomalous, inspection.score, flagged)),
         pixels=pixels,
         note="; ".join(filter(None, (note, fpr_note(detector.info, fpr)))) or None,
+        independent=independent,
         anomalous=anomalous,
         labels=image_set.labels,
         class_names=image_set.class_names,
@@ -297,6 +307,12 @@ def _threshold(inspection: Inspection, fpr: float) -> float | None:
 
 def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
     """The images that the model was not fitted on, and what to beware of where some were."""
+    chosen, note, _ = _compared(info, image_set)
+    return chosen, note
+
+
+def _compared(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None, bool]:
+    """As `unseen`, and whether the normal ones left are strangers to the fit, all but a few."""
     record: Any = info.record
     # Rows of a table may be equal by chance, pictures are not.
     if info.fitted_on is not None and not image_set.vectors:
@@ -304,20 +320,20 @@ def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | Non
         of_normal = fresh[_normal_rows(info, image_set)]
         # Of the official test parts of some sets a few images are in the training part as well: they stay.
         if of_normal.mean() > 1 - LEAST_SEEN:
-            return image_set, _let_be(int(np.count_nonzero(~of_normal)), len(of_normal))
+            return image_set, _let_be(int(np.count_nonzero(~of_normal)), len(of_normal)), True
         if not of_normal.any():
-            return image_set, _flatters(image_set)
-        return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh)))
+            return image_set, _flatters(image_set), False
+        return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh))), False
     if record.get("data", {}).get("fingerprint") != image_set.fingerprint:
-        return image_set, None
+        return image_set, None, True
     normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
     shares = {name: record["training"][name] for name in ("validation", "calibration", "seed")}
     split = split_normal(image_set, normal, **shares)
     if split.digest() != record["data"]["split"]["sha256"]:
-        return image_set, _flatters(image_set)
-    unseen = np.ones(len(image_set.images), dtype=bool)
-    unseen[np.concatenate([split.training, split.validation])] = False
-    return image_set.select(unseen), _left_out(image_set, int(np.count_nonzero(~unseen)))
+        return image_set, _flatters(image_set), False
+    fresh = np.ones(len(image_set.images), dtype=bool)
+    fresh[np.concatenate([split.training, split.validation])] = False
+    return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh))), False
 
 
 def _let_be(count: int, images: int) -> str | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vaeguard.inspection import DetectorInfo
 
 FPRS = (0.01, 0.05, 0.1)
+COUNTED = 2**20
+"""Of more images the threshold alone leaves the doubt, so the interval is that of so many."""
 
 
 def flag(p_value: npt.NDArray[np.floating], fpr: float) -> npt.NDArray[np.bool_]:
@@ -34,15 +36,37 @@ def flag(p_value: npt.NDArray[np.floating], fpr: float) -> npt.NDArray[np.bool_]
     return flagged
 
 
+def can_flag(calibration: int, fpr: float) -> bool:
+    """Whether anything can be flagged at `fpr`: n calibration images give no p-value below 1/(n + 1)."""
+    return bool(flag(np.array([1 / (calibration + 1)], np.float32), fpr).all())
+
+
+def fewest_calibration(fpr: float) -> int:
+    """So many calibration images are needed to flag anything at `fpr`."""
+    return math.ceil((1 - 1e-9) / fpr) - 1  # 1 / fpr could round to above a whole number
+
+
+def lowest_fpr(calibration: int) -> float:
+    """The lowest rate of two digits at which so many calibration images let something be flagged."""
+    lowest = 1 / (calibration + 1)
+    digits = 1 - math.floor(math.log10(lowest))
+    return round(math.ceil(lowest * 10.0**digits - 1e-6) / 10.0**digits, digits)
+
+
+def way_to_flag(calibration: int) -> str:
+    """What to do where nothing can be flagged."""
+    return f"give --fpr {lowest_fpr(calibration):g}, or fit with more images or a larger --calibration"
+
+
 def fpr_note(info: DetectorInfo, fpr: float) -> str | None:
-    """Say why nothing can be flagged at `fpr`, or None: n calibration images give no p-value below 1/(n+1)."""
+    """Say why nothing can be flagged at `fpr`, or None."""
     calibration = info.record.get("calibration")
     images = calibration.get("images") if isinstance(calibration, dict) else None
-    if not isinstance(images, int) or flag(np.array([1 / (images + 1)], np.float32), fpr).all():
+    if not isinstance(images, int) or can_flag(images, fpr):
         return None
     return (
-        f"nothing can be flagged at --fpr {fpr:g}: the model was calibrated on {images} normal images, so its smallest "
-        f"p-value is {1 / (images + 1):.2g}; raise --fpr or fit with more held-out images"
+        f"nothing can be flagged at --fpr {fpr:g}: the model was calibrated on {images} normal images, so its smallest"
+        f" p-value is {1 / (images + 1):.2g}, and it takes {fewest_calibration(fpr):,} of them; {way_to_flag(images)}"
     )
 
 
@@ -106,12 +130,21 @@ def expected_interval(images: int, calibration: int, fpr: float) -> tuple[float,
 
     Both are 0 where n calibration images give no p-value as low as `fpr`.
     """
-    from scipy.stats import betabinom
-
     # The p-value is compared as float32; without the margin 0.05 * 20 could round to below 1.
     k = math.floor(fpr * (calibration + 1) * (1 + 1e-6))
     if k == 0:
         return 0.0, 0.0
-    tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    low, high = betabinom.ppf(tails, images, k, calibration + 1 - k) / images
+    images = min(images, COUNTED)
+    at_most = np.cumsum(_beta_binomial(images, k, calibration + 1 - k))
+    low, high = np.searchsorted(at_most, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) / images
     return float(low), float(high)
+
+
+def _beta_binomial(n: int, a: int, b: int) -> npt.NDArray[np.float64]:
+    """Probability of 0 to n hits of n where the rate itself varies as Beta(a, b)."""
+    from scipy.special import betaln  # much lighter than scipy.stats
+
+    hits = np.arange(n + 1)
+    orders = -np.log(n + 1) - betaln(hits + 1, n - hits + 1)
+    chances: npt.NDArray[np.float64] = np.exp(orders + betaln(hits + a, n - hits + b) - betaln(a, b))
+    return chances

@@ -44,6 +44,10 @@ AVERAGED = 10_000
 """Training images that tell what the mean one looks like."""
 REFERENCE_ROWS = 128
 """All hidden activations of so many images are held at a time."""
+HOT = 0.999
+"""The quantile of the heatmaps of normal images from which on a pixel is drawn as hot as can be."""
+HEATMAPS, HEATMAP_PIXELS = 256, 2**24
+"""So many calibration images tell it, fewer of large ones."""
 CROPS = (12_800, 2048)
 """A model of patches sees at least so many random ones per epoch, to train on and to validate on."""
 
@@ -117,12 +121,15 @@ def fit(
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
+    model, training = model or ModelSpec(), training or TrainSpec()
+    for name, spec, kind in (("model", model, ModelSpec), ("training", training, TrainSpec)):
+        if not isinstance(spec, kind):
+            raise UsageError(f"{name} is a {type(spec).__name__}; give a vaeguard.{kind.__name__}")
     image_set = as_image_set(images, labels)
-    training = training or TrainSpec()
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
-    plan = _plan(image_set, normal, split, model or ModelSpec(), training)
+    plan = _plan(image_set, normal, split, model, training)
     folder = Path(run) if run else None
     settled = (plan.training.seed, plan.training.device, plan.training.threads)
     with writing_run(folder, resume=resume), torch_settings(*settled):
@@ -280,6 +287,8 @@ def _calibrated(
     calibration.fit_ranks(ranking)
     scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
     calibration.to(plan.training.device)
+    if not plan.model.vectors:
+        record["calibration"]["heatmap_scale"] = _heatmap_scale(detector, images, split.calibration)
     if plan.model.classes:
         losses = validation_losses(state, examples[1], plan.training)
         record["classes"] = class_table(
@@ -304,6 +313,16 @@ def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[
     parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
     found = concatenate([detector.inspect(images[part]) for part in parts]).terms
     return np.stack([found[name] for name in detector.graph.combined_names], 1)
+
+
+def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:
+    """How strange the strangest pixels of normal images are; None where that gives no scale."""
+    height, width = images.shape[2:]
+    some = rows[: max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width)))]
+    heatmaps = detector.inspect(images[some], pictures=True).heatmap
+    assert heatmaps is not None
+    scale = float(np.quantile(heatmaps, HOT))
+    return scale if 0 < scale < np.inf else None
 
 
 def _record(plan: FitPlan, state: State) -> dict[str, Any]:

@@ -62,13 +62,17 @@ def heatmap_path(folder: Path, name: str) -> Path:
 
 
 def draw_heatmaps(folder: str | Path, detector: Detector, batch: ImageBatch, rows: npt.NDArray[np.int64]) -> None:
-    """Draw these images of the batch, which are looked at again: few are, and pictures take memory."""
+    """Draw these images of the batch, which are looked at again: few are, and pictures take memory.
+
+    All on the scale that the fit found for normal images, where the model has it; otherwise each on its own.
+    """
     if not len(rows):
         return
+    hottest = detector.info.record.get("calibration", {}).get("heatmap_scale")
     images, names = batch.images[rows], [batch.paths[row] for row in rows]
     inspection = detector.inspect(images, pictures=True)
     for number, name in enumerate(names):
-        draw_reconstructions(heatmap_path(Path(folder), name), images, inspection, [number], names)
+        draw_reconstructions(heatmap_path(Path(folder), name), images, inspection, [number], names, hottest)
 
 
 def remember_place(job: Path, folder: str | Path) -> None:

@@ -48,13 +48,15 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     Raises
     ------
     RefusedError
-        There is no model, or it is damaged, of another format, or no vaeguard model.
+        The model is damaged, of another format, or no vaeguard model.
     UsageError
-        `device` cannot be used.
+        There is no model, or `device` cannot be used.
     """
     if Path(path).suffix == ".onnx":
         from vaeguard.onnx_detector import read_onnx
 
+        if not Path(path).exists():
+            raise UsageError(f"no model at {str(path)!r}; write it with `vaeguard export`, or name another with -m")
         detector = read_onnx(path, device, threads)
         beside = Path(path).with_name(MODEL_NAME)
         if _record_of(beside).get("data") == detector.info.record.get("data"):  # it lies in the run that it came from
@@ -99,15 +101,17 @@ def find_model(path: str | Path) -> Path:
 
     Raises
     ------
-    RefusedError
+    UsageError
         There is none.
+    RefusedError
+        The file is called otherwise than model files are.
     """
     path = Path(path)
     target = path / MODEL_NAME if path.is_dir() else path
     if not target.is_file():
         unfinished = path.is_dir() and (path / CHECKPOINT_NAME).exists()
         hint = f"finish it with `vaeguard fit --resume -o {path}`" if unfinished else "fit one with `vaeguard fit`"
-        raise RefusedError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
+        raise UsageError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
     if target.suffix != ".safetensors":
         raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")
     return target

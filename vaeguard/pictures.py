@@ -55,6 +55,7 @@ def draw_reconstructions(
     inspection: Inspection,
     indices: Sequence[int] | npt.NDArray[np.integer],
     paths: Sequence[str],
+    hottest: float | None = None,
 ) -> None:
     """Draw input, restored image and heatmap side by side for each of `indices`, with its score and p-value.
 
@@ -72,6 +73,8 @@ def draw_reconstructions(
         The images to draw, see `pick_examples`.
     paths : sequence of str
         Names of the N images.
+    hottest : float or None
+        Strangeness of a pixel from which on it is drawn in the last colour; None takes the greatest in the picture.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def draw_reconstructions(
     if inspection.restored is None or inspection.heatmap is None or not len(indices):
         raise UsageError("reconstructions need at least one image, inspected with pictures=True")
     font = ImageFont.load_default(FONT_SIZE)
-    top = float(inspection.heatmap[np.asarray(indices)].max()) or 1.0
+    top = hottest or float(inspection.heatmap[np.asarray(indices)].max()) or 1.0
     cells = []
     for index in indices:
         restored = picture_of(inspection.restored[index])
@@ -90,7 +93,7 @@ def draw_reconstructions(
         caption = f"score {inspection.score[index]:.2f}   p {inspection.p_value[index]:.3g}"
         cells.append(_cell(tiles, _short_name(paths[index]), caption, font))
     sheet, foot = _sheet(cells)
-    _draw_scale(sheet, foot, top, font)
+    _draw_scale(sheet, foot, f"{top:.3g} and above" if hottest else f"{top:.3g}", font)
     draw = ImageDraw.Draw(sheet)
     draw.text((PAD, PAD), "each image: input, restored, heatmap", fill=INK, font=font)
     _save_image(sheet, path)
@@ -208,12 +211,12 @@ def _sheet(cells: list[Image.Image]) -> tuple[Image.Image, int]:
     return sheet, head + rows * height
 
 
-def _draw_scale(sheet: Image.Image, foot: int, top: float, font: ImageFont.ImageFont | Any) -> None:
+def _draw_scale(sheet: Image.Image, foot: int, top: str, font: ImageFont.ImageFont | Any) -> None:
     """Draw the heatmap's colour scale, from 0 to `top`."""
     bar = heat_picture(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (FONT_SIZE, 1)))
     draw = ImageDraw.Draw(sheet)
     left = PAD
-    for part in ("heatmap  0", bar, f"{top:.3g}"):
+    for part in ("heatmap  0", bar, top):
         if isinstance(part, str):
             draw.text((left, foot + PAD), part, fill=INK, font=font)
             left += int(draw.textlength(part, font=font)) + 8

@@ -251,7 +251,9 @@ def test_a_file_without_permission_is_listed(home):
     [
         (("score", "empty"), 2, ["empty"]),
         (("score", "missing"), 2, ["missing"]),
-        (("score", "digits", "-m", "nowhere"), 4, ["nowhere", "vaeguard fit"]),
+        (("score", "digits", "-m", "nowhere"), 2, ["nowhere", "vaeguard fit"]),
+        (("score", "digits", "-m", "nowhere.onnx"), 2, ["nowhere.onnx", "vaeguard export"]),
+        (("export", "-m", "empty"), 2, ["empty", "vaeguard fit"]),
         (("score", "digits", "-m", "text.safetensors"), 4, ["text.safetensors"]),
         (("score", "digits", "-m", "damaged.safetensors"), 4, ["damaged", "SHA-256"]),
         (("score", "digits", "-o", "scores.xlsx"), 2, ["scores.xlsx", ".csv"]),
@@ -278,7 +280,7 @@ def test_a_file_without_permission_is_listed(home):
         (("unpack", "./digits"), 2, ["./digits", "folder", "named set"]),
         (("nonsense",), 2, ["nonsense"]),
         (("scor", "digits"), 2, ["scor", "Did you mean 'score'?"]),
-        (("score", "digits", "--model", "nowhere"), 4, ["nowhere"]),
+        (("score", "digits", "--model", "nowhere"), 2, ["nowhere"]),
     ],
 )
 def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code, words):
@@ -302,6 +304,31 @@ def test_a_fit_that_cannot_read_leaves_no_folder(tmp_path):
     for data in ("nosuch", "empty"):
         assert_complains(run(tmp_path, "fit", data, "-o", "run"), 2, data)
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("crack", "good"), "are taken as normal, crack too; if only good should be, give --normal-classes good"),
+        (
+            ("Defect_Free", "dent", "ok"),
+            "dent too; if only Defect_Free, ok should be, give --normal-classes Defect_Free,ok",
+        ),
+        (("cat", "dog"), "normal classes: all 2 (cat, dog); with --normal-classes LIST only those of the list"),
+    ],
+)
+def test_a_fit_on_all_classes_warns_where_one_of_them_is_called_normal(names, said, tmp_path):
+    for name in names:
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        for number in range(10):
+            image = np.random.default_rng(number).integers(0, 255, (8, 8), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / "parts" / name / f"{number}.png")
+    settings = ("--model", "mlp", "--hidden", "8", "--epochs", "1")
+    fitted = run(tmp_path, "fit", "parts", *settings)
+    assert fitted.returncode == 0, fitted.stderr
+    assert said in fitted.stderr
+    chosen = run(tmp_path, "fit", "parts", "--normal-classes", names[0], *settings)
+    assert "taken as normal" not in chosen.stderr
 
 
 def test_a_fit_says_that_images_were_shrunk(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from vaeguard.benchmarking.aggregate import means_of, rows_of
 from vaeguard.benchmarking.comparison import comparison_of
@@ -11,6 +14,7 @@ from vaeguard.benchmarking.published import Published
 from vaeguard.errors import UsageError
 from vaeguard.reporting.comparison import compare_reports
 from vaeguard.reporting.report_file import heading, write_report
+from vaeguard.reporting.terminal import show_report
 from vaeguard.reporting.verdicts import verdict
 
 
@@ -97,6 +101,24 @@ def test_evaluations_side_by_side(half, words, tmp_path, monkeypatch):
     sentence = verdict(found).sentence
     assert "0.950, of" in sentence
     assert words in sentence
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5, 9])
+def test_a_terminal_shows_every_value_of_runs_side_by_side(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("vaeguard.reporting.page.page", lambda _: "")
+    paths = [tmp_path / f"runs-with-a-long-name/digits-conv-20261231-23595{number}" for number in range(runs)]
+    for number, path in enumerate(paths):
+        write_report(path / "report.json", evaluation(0.9 + number / 1000, 0.01, latent=number))
+    found = compare_reports(paths)
+    found["runs"][0]["values"][1] = 12345.678  # as seconds of a fit may be
+    console = Console(width=80, file=io.StringIO())
+    show_report(found, console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line or "..." in line for line in lines)
+    for place, name in enumerate(found["columns"]):
+        values = [value for line in lines if line.startswith(f"{name} ") for value in line[len(name) :].split()]
+        assert values == [f"{run['values'][place]:.3f}" for run in found["runs"]]
 
 
 def test_reports_of_different_kinds_do_not_stand_side_by_side(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vaeguard.false_alarms import expected_interval
 from vaeguard.metrics import share_of
 from vaeguard.reporting.scores import drift
 from vaeguard.reporting.terminal import sparkline, sparklines
@@ -29,6 +30,9 @@ def evaluation(area: float, low: float, high: float, **changes) -> dict:
         (0.99, 0.4, "Too few images to tell", "poor"),
         (0.52, 0.49, "No better than chance", "poor"),
         (1.0, 0.85, "well", "good"),
+        (0.992, 0.745, "Tells anomalies, but too few images to say how well", "fair"),
+        (0.9, 0.62, "Tells anomalies, but too few images", "fair"),
+        (0.84, 0.55, "May tell anomalies, but too few images", "poor"),
     ],
 )
 def test_the_headline_follows_the_roc_auc_and_its_interval(area, low, headline, tone):
@@ -46,6 +50,23 @@ def test_false_alarms_beyond_the_stated_rate_are_said():
     assert "more false alarms than stated" in found.notes[0]
     found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(0, 600))))
     assert "fewer false alarms than stated" in found.notes[0]
+
+
+NOTE = "2 of the 400 normal images are also of the fit, too few to matter: they stay"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"note": NOTE, "independent": True}, True),
+        ({"note": "9 images fitted on are left out", "independent": False}, False),
+        ({"note": NOTE}, False),  # an older report
+        ({"note": None}, True),
+    ],
+)
+def test_false_alarms_are_judged_where_the_normal_images_are_strangers_whatever_else_is_noted(fields, said):
+    found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(120, 600)), **fields))
+    assert any("more false alarms than stated" in note for note in found.notes) == said
 
 
 def test_a_score_no_better_than_brightness_is_said():
@@ -109,3 +130,36 @@ def test_nothing_read_is_not_called_clean():
     assert verdict(scores).tone == "poor"
     few = {**scores, "images": 1000, "anomalies": vars(share_of(52, 1000)), "drift": drift(500, 1000, 500)}
     assert verdict(few).headline == "No more is flagged than normal images give"
+    many = {**few, "anomalies": vars(share_of(90, 1000))}
+    assert verdict(many).headline == "90 images to look at"
+
+
+def scored(flagged: int, images: int, calibration: int, **changes) -> dict:
+    return {"kind": "scores", "images": images, "anomalies": vars(share_of(flagged, images)), "fpr": 0.05,
+            "errors": {"count": 0}, "note": None, "drift": drift(images // 2, images, calibration),
+            "fit": {"calibration": {"images": calibration}}, **changes}  # fmt: skip
+
+
+def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
+    found = verdict(scored(0, 60, 8, note="nothing can be flagged at --fpr 0.05: ..."))
+    assert found.headline == "Nothing can be flagged at a false-alarm rate of 0.05"
+    assert found.tone == "poor"
+    assert "calibrated on 8 normal images, so its smallest p-value is 0.11" in found.sentence
+    assert "takes 19 of them" in found.sentence
+    assert "alone" not in found.sentence
+    assert found.notes == (
+        "to have images flagged, give --fpr 0.12, or fit with more images or a larger --calibration",
+    )
+    assert verdict(scored(0, 60, 19)).headline == "Nothing stands out"
+    assert verdict(scored(0, 60, 8, fpr=0.12)).headline == "Nothing stands out"
+
+
+def test_a_threshold_of_few_images_may_itself_flag_many():
+    few, many = scored(90, 1000, 30), scored(90, 1000, 3000)
+    assert few["anomalies"]["low"] > few["fpr"]
+    assert verdict(few).headline == "No more is flagged than normal images give"
+    assert verdict(many).headline == "90 images to look at"
+    low, high = (round(1000 * share) for share in expected_interval(1000, 30, 0.05))
+    assert f"of normal images alone it would be {low} to {high}." in verdict(few).sentence
+    assert verdict(scored(high, 1000, 30)).headline == "No more is flagged than normal images give"
+    assert verdict(scored(high + 1, 1000, 30)).headline == f"{high + 1} images to look at"

@@ -22,6 +22,8 @@ PLAIN_BARS = str.maketrans(BARS, " .:-=+*#%")
 COLUMNS = 60
 """Bins of a histogram that are drawn, one letter each."""
 TONES = {"good": "green", "fair": "yellow", "poor": "red", "plain": ""}
+ABREAST = 3
+"""So many runs stand side by side: in 80 columns their names wrap, and no value does."""
 SHOWN = 3
 """So many terms, classes or runs are named."""
 
@@ -137,10 +139,15 @@ def _scans(report: Report) -> Iterable[RenderableType]:
 
 
 def _comparison(report: Report) -> Iterable[RenderableType]:
-    table = _table(*map(escape, report["columns"]))
-    for run in report["runs"]:
-        table.add_row(escape(run["name"]), *("–" if value is None else f"{value:.3f}" for value in run["values"]))
-    yield table
+    for start in range(0, len(report["runs"]), ABREAST):
+        runs = report["runs"][start : start + ABREAST]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(overflow="fold")
+        for run in runs:
+            table.add_column(escape(run["name"]), justify="right", overflow="fold")
+        for name, *values in zip(report["columns"], *(run["values"] for run in runs), strict=True):
+            table.add_row(escape(name), *("–" if value is None else f"{value:.3f}" for value in values))
+        yield table
 
 
 def _tuning(report: Report) -> Iterable[RenderableType]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.false_alarms import can_flag, expected_interval, fewest_calibration, way_to_flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,11 @@ SLACK = 0.1
 """The lower end of its interval may lie so far below that."""
 SENTENCES = 4
 """So many data sets of a benchmark are spoken of."""
+UNTOLD = 10**9
+"""Calibration images of a model that does not say how many: its threshold is taken as sure."""
 PARTS = {"simple": "best other method on the same split", "published": "best published, by its own protocol"}
+LABELLED = ("guided", "classifier")
+"""Methods that know the classes of the normal examples; what others published, and all else measured here, do not."""
 EXPLAINED = 0.02
 """A measure as simple as brightness, this close to the score, says that the score may measure nothing else."""
 
@@ -64,6 +70,16 @@ def _quality(score: Report) -> tuple[str, str]:
         return "Too few images to tell whether it is better than chance", "poor"
     if low <= 0.5:
         return "No better than chance", "poor"
+    sure, sure_tone = _level(area, low)
+    hoped, tone = _level(area, area)
+    if sure != hoped and sure_tone == "poor":
+        unsure = "Tells anomalies" if tone != "poor" else "May tell anomalies"
+        return f"{unsure}, but too few images to say how well", "fair" if tone != "poor" else "poor"
+    return sure, sure_tone
+
+
+def _level(area: float, low: float) -> tuple[str, str]:
+    """What may be said of a ROC-AUC whose interval begins at `low`."""
     for least, text, tone in QUALITY:
         if area >= least and low >= least - SLACK:
             return text, tone
@@ -73,7 +89,8 @@ def _quality(score: Report) -> tuple[str, str]:
 def _evaluation_notes(report: Report) -> list[str]:
     notes = [report["note"]] if report["note"] else []
     alarms, expected = report["false_alarm_rate"], report["expected_false_alarms"]
-    if expected and not report["note"] and not expected["low"] <= alarms["value"] <= expected["high"]:
+    strangers = report.get("independent", not report["note"])  # older reports do not say it
+    if expected and strangers and not expected["low"] <= alarms["value"] <= expected["high"]:
         more = "more" if alarms["value"] > expected["high"] else "fewer"
         # The model knows what it was fitted on better than any other image.
         cause = (
@@ -146,22 +163,36 @@ def _benchmark(report: Report) -> Verdict:
 
 
 def _against(table: Report) -> str:
-    """One sentence on a data set: our best fit, the best other method, the best published one."""
-    best: dict[str, tuple[Report, str]] = {}
-    data = table["data"]
-    for row in table["methods"]:
-        mean = row["mean"] or (row["cells"][0] if len(row["cells"]) == 1 else None)
-        if mean and (row["part"] not in best or mean["mean"] > best[row["part"]][0]["mean"]):
-            best[row["part"]] = (mean, row["name"])
-    if "ours" not in best:
-        return f"{data}: no method of ours is measured on every case yet."
-    mean, name = best["ours"]
+    """One sentence on each of our fits on a data set: beside it the best of the methods that know no more than it."""
+    ours = [row for row in table["methods"] if row["part"] == "ours" and _overall(row)]
+    if not ours:
+        return f"{table['data']}: no method of ours is measured on every case yet."
+    return " ".join(_beside_others(table, row) for row in ours)
+
+
+def _beside_others(table: Report, ours: Report) -> str:
+    mean = _overall(ours)
     spread = "" if mean["std"] is None else f" ± {mean['std']:.3f}"
-    parts = [f"{data}: ROC-AUC {mean['mean']:.3f}{spread} ({name}"]
+    found = []
     for part, what in PARTS.items():
-        if part in best:
-            parts.append(f"{what} {best[part][0]['mean']:.3f}, {best[part][1]}")
-    return "; ".join(parts) + ")."
+        if part == "published" and _has_labels(ours):
+            continue
+        rows = [row for row in table["methods"] if row["part"] == part and _overall(row)]
+        fair = [row for row in rows if _has_labels(ours) or not _has_labels(row)]
+        if fair:
+            best = max(fair, key=lambda row: _overall(row)["mean"])
+            found.append(f"{what} {_overall(best)['mean']:.3f}, {best['name']}")
+    beside = f" ({'; '.join(found)})" if found else ""
+    return f"{table['data']}, {ours['name']}: ROC-AUC {mean['mean']:.3f}{spread}{beside}."
+
+
+def _overall(row: Report) -> Any:
+    """The entry of the mean over the cases, or of the only case; None where there is no number."""
+    return row["mean"] or (row["cells"][0] if len(row["cells"]) == 1 else None)
+
+
+def _has_labels(row: Report) -> bool:
+    return row["name"].partition(",")[0] in LABELLED
 
 
 def _share(value: float) -> str:
@@ -169,26 +200,46 @@ def _share(value: float) -> str:
 
 
 def _scores(report: Report) -> Verdict:
-    images, flagged = report["images"], report["anomalies"]
+    images, flagged, fpr = report["images"], report["anomalies"], report["fpr"]
+    calibration = report.get("fit", {}).get("calibration", {}).get("images")
+    blind = calibration is not None and not can_flag(calibration, fpr)
+    ordinary, most = _of_normal_images(images, calibration, fpr)
     interval = f"interval {_share(flagged['low'])} to {_share(flagged['high'])}"
     sentence = (
         f"{flagged['count']:,} of {images:,} images are flagged ({_share(flagged['value'])}, {interval}) where p_value"
-        f" <= {report['fpr']:g}; of normal images alone it would be about {report['fpr'] * images:,.0f}."
+        f" <= {fpr:g}; of normal images alone it would be {ordinary}."
     )
+    if blind:
+        sentence = (
+            f"The score is calibrated on {_counted(calibration, 'normal image')}, so its smallest p-value is"
+            f" {1 / (calibration + 1):.2g}; to flag where p_value <= {fpr:g} takes {fewest_calibration(fpr):,} of them."
+        )
     if report["errors"]["count"]:
         sentence += f" {report['errors']['count']:,} could not be read."
     drift = report["drift"]
-    notes = [report["note"]] if report["note"] else []
+    notes = (report["note"],) if report["note"] else ()
+    if blind:
+        notes = (f"to have images flagged, {way_to_flag(calibration)}",)  # the sentence says the rest of the note
     if not images:
-        return Verdict("Nothing could be read", sentence, tuple(notes), "poor")
+        return Verdict("Nothing could be read", sentence, notes, "poor")
     if drift["warning"]:
         return Verdict("This batch differs as a whole", sentence, (*notes, drift["warning"]), "poor")
+    if blind:
+        return Verdict(f"Nothing can be flagged at a false-alarm rate of {fpr:g}", sentence, notes, "poor")
     unread = "fair" if report["errors"]["count"] else "good"
     if not flagged["count"]:
-        return Verdict("Nothing stands out", sentence, tuple(notes), unread)
-    if flagged["low"] <= report["fpr"]:
-        return Verdict("No more is flagged than normal images give", sentence, tuple(notes), unread)
-    return Verdict(f"{_counted(flagged['count'], 'image')} to look at", sentence, tuple(notes), "fair")
+        return Verdict("Nothing stands out", sentence, notes, unread)
+    if flagged["count"] <= most:
+        return Verdict("No more is flagged than normal images give", sentence, notes, unread)
+    return Verdict(f"{_counted(flagged['count'], 'image')} to look at", sentence, notes, "fair")
+
+
+def _of_normal_images(images: int, calibration: int | None, fpr: float) -> tuple[str, int]:
+    """How many of so many normal images would be flagged with 95 % probability, in words, and the most of them."""
+    if not images:
+        return "none", 0
+    low, high = (round(share * images) for share in expected_interval(images, calibration or UNTOLD, fpr))
+    return f"{low:,} to {high:,}", high
 
 
 def _scans(report: Report) -> Verdict:
