@@ -48,6 +48,8 @@ _scans_option = partial(click.option, cls=SectionOption, section="Cleaning scans
 @click.option(
     "--normal-classes", metavar="LIST", help="Classes to fit on: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
 )
+@click.option("--groups", metavar="TABLE",
+              help="CSV with the columns path and group: the same thing stays on one side of the split.")  # fmt: skip
 @click.option("-o", "--output", metavar="RUN", help="Run folder.  [default: runs/<data>-<model>-<time>]")
 @preset_option
 @spec_option
@@ -69,8 +71,8 @@ _scans_option = partial(click.option, cls=SectionOption, section="Cleaning scans
 @_scans_option("--steps", type=int, help=f"Steps of training.  [default: {DenoiserSpec().steps}]")
 @_scans_option("--from-scratch", is_flag=True, default=None, help="Do not start from the weights that ship.")
 def fit(
-    data: str, normal_classes: str | None, output: str | None, preset_name: str | None, spec_file: str | None,
-    size: tuple[int, int] | None, channels: str | None, resume: bool, tensorboard: str | None,
+    data: str, normal_classes: str | None, groups: str | None, output: str | None, preset_name: str | None,
+    spec_file: str | None, size: tuple[int, int] | None, channels: str | None, resume: bool, tensorboard: str | None,
     jobs: int | None, data_dir: str | None, download: bool, as_json: bool, noisy: str | None, clean: str | None,
     degrade: str | None, adapt: str | None, **settings: Any,
 ) -> None:  # fmt: skip
@@ -87,7 +89,7 @@ def fit(
         from .fit_denoiser import fit_denoiser
 
         others = {
-            "normal_classes": normal_classes, "preset": preset_name, "spec": spec_file, "size": size,
+            "normal_classes": normal_classes, "groups": groups, "preset": preset_name, "spec": spec_file, "size": size,
             "channels": channels, "tensorboard": tensorboard, "jobs": jobs,
             "download": download or None,
         }  # fmt: skip
@@ -95,7 +97,7 @@ def fit(
         settings |= others
         fit_denoiser(data, output, sources, settings, resume=resume, data_dir=data_dir, as_json=as_json)
         return
-    from vaeguard import UsageError, VaeguardError, fpr_note, new_run, point_latest, prepare_run
+    from vaeguard import UsageError, VaeguardError, fpr_note, new_run, point_latest, prepare_run, read_groups
     from vaeguard import fit as fit_model
 
     if resume and not output:
@@ -106,6 +108,7 @@ def fit(
             prepare_run(run, resume=resume)
         model, training = read_specs(preset_name, spec_file, settings)
         images = open_to_fit(data, size, channels, data_dir, download=download, jobs=jobs)
+        grouped = read_groups(groups, images.paths) if groups else None
     run = run or new_run(images, model)
     if resume and not any(run.glob("checkpoint.*")):
         say(f"no checkpoint in {str(run)!r}: starting from the beginning")
@@ -118,8 +121,8 @@ def fit(
     started = time.monotonic()
     with no_empty_run(run), progress_bar("fitting") as progress:
         detector = fit_model(
-            images, normal_classes=normal_classes, model=model, training=training, run=run, resume=resume,
-            tensorboard=tensorboard, command=command_line(), progress=progress,
+            images, groups=grouped, normal_classes=normal_classes, model=model, training=training, run=run,
+            resume=resume, tensorboard=tensorboard, command=command_line(), progress=progress,
         )  # fmt: skip
     try:
         point_latest(run)

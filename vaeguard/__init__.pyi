@@ -49,6 +49,7 @@ from .reading.data_sets import is_named as is_named
 from .reading.data_sets import open_images as open_images
 from .reading.data_sets import open_packed as open_packed
 from .reading.folders import list_images as list_images
+from .reading.groups import read_groups as read_groups
 from .reading.image_set import ImageSet as ImageSet
 from .reading.image_set import write_images as write_images
 from .reading.images import ImageRule as ImageRule

@@ -210,10 +210,7 @@ def evaluate(
     VaeguardError
         A score is not a number.
     """
-    try:
-        check_fpr(fpr)
-    except TypeError as error:
-        raise UsageError(f"--fpr {fpr!r} is no number; give a share above 0 and below 1, such as 0.05") from error
+    check_fpr(fpr)
     image_set, note, independent = _compared(detector.info, as_image_set(images, labels))
     if image_set.labels is None:
         raise UsageError(

@@ -186,11 +186,15 @@ def read_sealed(path: str | Path) -> bytes:
 
     Raises
     ------
+    UsageError
+        There is no such file.
     RefusedError
-        The file is missing, not from vaeguard, or not one bit as it was written.
+        The file is not from vaeguard, or not one bit as it was written.
     """
     try:
         content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no model file {str(path)!r}; name one that is there with -m") from error
     except OSError as error:
         raise RefusedError(f"cannot read model file {str(path)!r}: {error.strerror}") from error
     start = content.find(SEAL_MARK) + len(SEAL_MARK)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -391,7 +392,7 @@ def _share(name: str, value: float) -> None:
         raise UsageError(f"{_option(name)} is a share from 0 to below 1, not {value}")
 
 
-def check_fpr(fpr: float) -> None:
+def check_fpr(fpr: Any) -> None:
     """Refuse a false-alarm rate outside (0, 1).
 
     Raises
@@ -399,5 +400,5 @@ def check_fpr(fpr: float) -> None:
     UsageError
         `fpr` is 0, 1, outside, or not a number.
     """
-    if not 0 < fpr < 1:
-        raise UsageError(f"--fpr {fpr} is no false-alarm rate; give a share above 0 and below 1, such as 0.05")
+    if not isinstance(fpr, Real) or not 0 < float(fpr) < 1:
+        raise UsageError(f"--fpr {fpr!r} is no false-alarm rate; give a share above 0 and below 1, such as 0.05")

@@ -517,3 +517,21 @@ def test_fitting_a_denoiser_complains_in_one_sentence(tmp_path, arguments, words
     noisy_scans(tmp_path)
     assert_complains(run(tmp_path, "fit", *arguments, "-o", "own"), 2, *words)
     assert not (tmp_path / "own").exists()
+
+
+def test_groups_keep_images_of_one_thing_on_one_side(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), np.uint8)
+    for number, image in enumerate(np.concatenate([pixels, pixels])):
+        path = tmp_path / "parts" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group\n" + "".join(f"{number}.png,{number % 24}\n" for number in range(48)))
+    command = ("fit", "parts", "--groups", "groups.csv", "--epochs", "1", "--pseudo-classes", "0", "-o")
+    assert run(tmp_path, *command, "run").returncode == 0
+    kept = np.load(tmp_path / "run" / "calibration.npz")
+    (images,) = (kept[name] for name in kept.files if kept[name].ndim == 4)
+    held_out = {image.tobytes() for image in images}
+    assert len(images) == 2 * len(held_out)  # both of each pair
+    table.write_text("path,group\nnowhere.png,1\n")
+    assert_complains(run(tmp_path, *command, "other"), 2, "'nowhere.png' is the end of no images' paths")
