@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.files import UNSEALED, read_sealed, seal, sweep, sweep_all, write_text, writing
 
 
@@ -62,8 +62,8 @@ def test_every_flipped_bit_is_noticed(tmp_path_factory, before, after, bit):
         read_sealed(path)
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(RefusedError, match="No such file"):
+def test_a_missing_file_is_a_wrong_name(tmp_path):
+    with pytest.raises(UsageError, match="there is no model file '.*none'; name one that is there with -m"):
         read_sealed(tmp_path / "none")
 
 

@@ -277,9 +277,9 @@ def read_denoiser(path: str | Path, device: str = "auto", threads: int | None = 
     Raises
     ------
     RefusedError
-        The file is missing, damaged, or no model of vaeguard.
+        The file is damaged, or no model of vaeguard.
     UsageError
-        `device` cannot be used.
+        There is no such file, or `device` cannot be used.
     """
     session = Session(content := read_sealed(path), str(path), device, threads)
     if "denoiser" not in session.record:
@@ -298,7 +298,7 @@ def shipped_denoiser(kind: str, device: str = "auto", threads: int | None = None
         `device` cannot be used.
     """
     path = SHIPPED / f"{kind}.onnx"
-    found = read_denoiser(path, device, threads)
+    found = read_denoiser(path, device, threads) if path.is_file() else None
     if found is None:
-        raise RefusedError(f"{str(path)!r} is no denoiser; install vaeguard anew")
+        raise RefusedError(f"{str(path)!r} is missing or no denoiser; install vaeguard anew")
     return found

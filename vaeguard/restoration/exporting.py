@@ -159,8 +159,10 @@ def read_networks(path: str | Path) -> tuple[DirectDenoiser, LadderVAE | None]:
 
     Raises
     ------
+    UsageError
+        There is no such file.
     RefusedError
-        The file is missing, damaged, or no denoiser.
+        It is damaged, or no denoiser.
     """
     model = onnx.load_from_string(read_sealed(path))
     record = json.loads(next(entry.value for entry in model.metadata_props if entry.key == METADATA))
