@@ -615,3 +615,12 @@ def test_the_record_says_which_squares_went_back_and_by_which_version(scans):
 def test_paper_is_for_documents():
     with pytest.raises(UsageError, match="--paper white is for documents"):
         RestoreSettings(kind="photo", paper="white")
+
+
+def test_dark_areas_that_may_have_been_pictures_are_said(scans):
+    page = np.full((300, 300), 230, np.uint8)
+    page[20:280:12, 20:280] = 20
+    page[100:260, 100:260] = 130
+    put("scans/box-0/shade.png", page, dpi=(100, 100))
+    done = denoise_scans("scans", settings=RestoreSettings(kind="document"), device="cpu")
+    assert any("large dark areas" in note and "'box-0/shade.png'" in note for note in done.notes)

@@ -316,3 +316,12 @@ def test_thick_dark_things_among_shades_are_no_ink():
         opacity = np.zeros_like(picture)
         kinds.append(restoration.page_kind(np.stack([picture, opacity], 2).astype(np.uint8), 100))
     assert kinds == ["photo", "photo", "document", "document"]
+
+
+def test_large_dark_areas_that_are_made_bright_are_told(printed):
+    page = np.tile(255 * printed(200, 200) * np.float32(0.9), (2, 3)).astype(np.uint8)
+    page[80:320, 160:400] = np.round(page[80:320, 160:400] * 0.55)  # a broad stain, not too dark for paper
+    found = restored(page, Stub(), kind="document")
+    assert found.report.lightened == pytest.approx(240 * 240 / page.size, rel=0.1)
+    assert restored(page, Stub(), kind="document", paper="as-is").report.lightened == 0
+    assert restored(page, Stub(), kind="photo").report.lightened == 0

@@ -44,9 +44,9 @@ def test_blocks_follow_the_resolution():
 
 def test_a_picture_is_found_to_its_corners_and_small_stains_are_none():
     paper = np.full((100, 120), 0.9, np.float32)
-    paper[10:50, 10:70] = np.linspace(0.1, 0.7, 60)
-    paper[70:80, 20:30] = 0.3  # a stain a quarter of an inch wide
-    paper[60:95, 80:110] = 0.6  # a large one that is brighter
+    paper[10:50, 10:70] = np.maximum(np.linspace(0.1, 0.7, 60), 0.35 * 0.9)
+    paper[70:76, 20:26] = 0.35 * 0.9  # a black stain a little more than a letter wide
+    paper[60:95, 80:110] = 0.5  # a large one that is brighter
     found = pictures_in(paper, 0.9)
     assert found[10:50, 10:60].all()
     found[10:50, 10:70] = False
@@ -55,8 +55,8 @@ def test_a_picture_is_found_to_its_corners_and_small_stains_are_none():
 
 def test_a_dark_frame_leaves_the_page_inside_alone():
     paper = np.full((100, 120), 0.9, np.float32)
-    paper[:, :15] = paper[:, -15:] = 0.1
-    paper[:15] = 0.1
+    paper[:, :15] = paper[:, -15:] = 0.3
+    paper[:15] = 0.3
     found = pictures_in(paper, 0.9)
     assert found[:, :15].all()
     assert not found[15:, 15:-15].any()

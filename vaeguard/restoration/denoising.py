@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
+MUCH_LIGHTENED = 0.03
+"""Where more of a page was as dark as a stain, it may have been a picture."""
 NAMED = 3
 """Of many files or folders, so many are named in a sentence."""
 WAITING = 64
@@ -270,7 +272,7 @@ def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
 
 def _worth(row: dict[str, Any]) -> tuple[Any, ...]:
     """Smallest for the page that a person should look at first."""
-    return -row["reverted"], -row["uncertainty"], row["path"], row["page"]
+    return -row["reverted"], -row.get("lightened", 0.0), -row["uncertainty"], row["path"], row["page"]
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -341,6 +343,9 @@ def _notes(
     if unread := [f"page {row['page']} of {row['path']!r} ({row['note']})" for row in rows if "note" in row]:
         pages = "1 page was" if len(unread) == 1 else f"{len(unread)} pages were"
         yield f"{pages} left as before: {_some(unread)}; to try again, move the clean files away"
+    if dark := [f"page {row['page']} of {row['path']!r}" for row in rows if row.get("lightened", 0.0) > MUCH_LIGHTENED]:
+        pages = "1 page has" if len(dark) == 1 else f"{len(dark)} pages have"
+        yield f"{pages} large dark areas that were taken for stains: {_some(dark)}; give --kind photo for pictures"
     if places.others:
         count = sum(number for _, number in places.others)
         kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in places.others]

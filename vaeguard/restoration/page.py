@@ -14,6 +14,7 @@ from vaeguard.errors import RefusedError
 from vaeguard.restoration.noise import colour_noise, halved
 from vaeguard.restoration.paper import (
     BRIGHTEST,
+    DIM,
     block_pixels,
     bright_blocks,
     divided,
@@ -92,6 +93,8 @@ class PageReport:
         Share of the page's squares that went back to what they were.
     uncertainty : float
         Mean half-width of the interval that holds the clean value in nine of ten cases, in levels of 0 to 255.
+    lightened : float
+        Share of a document that was darker than paper mostly is, and was made as bright, as if it were a stain.
     squares : tuple of str
         Which squares went back, if any did: a text for each row of squares, `#` what went back and `.` the rest.
     """
@@ -101,6 +104,7 @@ class PageReport:
     change: float
     reverted: float
     uncertainty: float
+    lightened: float = 0.0
     squares: tuple[str, ...] = ()
 
 
@@ -160,6 +164,7 @@ def restore_page(
         change=_root_mean_square(planes, restored),
         reverted=reverted,
         uncertainty=255 * page.mean_spread * page.unit,
+        lightened=page.lightened(),
         squares=page.squares() if reverted else (),
     )
     return RestoredPage(whole.reshape(pixels.shape), found, wide)
@@ -218,18 +223,24 @@ class _Page:
         self.noise_levels = 0.0
         self.colour_grain: list[npt.NDArray[np.float16]] = []
         """Of each difference of colours what is wider than a pixel, at half the resolution."""
-        self.harm = self._pictures()
+        self.pictures = self._pictures()
+        self.harm = self._squares_of(self.pictures)
         """Squares that go back to what they were."""
         self.mean_spread = 0.0
 
     def _pictures(self) -> npt.NDArray[np.bool_]:
-        """The squares in which a document holds a picture."""
+        """The blocks of a document's paper that are a picture."""
+        if self.kind != "document":
+            return np.zeros((0, 0), np.bool_)
+        return pictures_in(np.mean(self.paper, axis=0), float(np.mean(self.tint)))
+
+    def _squares_of(self, blocks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """The squares that hold some of these blocks of paper."""
         squares = np.zeros((-(-self.height // CELL), -(-self.width // CELL)), np.bool_)
-        if self.kind == "document":
-            rows, columns = np.nonzero(pictures_in(np.mean(self.paper, axis=0), float(np.mean(self.tint))))
-            for corner in (0, self.block - 1):  # a block may lie across two squares
-                down, right = ((each * self.block + corner) // CELL for each in (rows, columns))
-                squares[np.minimum(down, len(squares) - 1), np.minimum(right, squares.shape[1] - 1)] = True
+        rows, columns = np.nonzero(blocks)
+        for corner in (0, self.block - 1):  # a block may lie across two squares
+            down, right = ((each * self.block + corner) // CELL for each in (rows, columns))
+            squares[np.minimum(down, len(squares) - 1), np.minimum(right, squares.shape[1] - 1)] = True
         return squares
 
     def measure_noise(self, denoiser: Denoiser) -> None:
@@ -295,6 +306,13 @@ class _Page:
                 before, after = self.colours[start:stop].astype(np.float32), restored[start:stop].astype(np.float32)
                 restored[start:stop] = np.round(before + share * (after - before)).astype(restored.dtype)
         return float(self.harm.mean())
+
+    def lightened(self) -> float:
+        """Share of the page that was too dark for paper to be even, and no longer is, as in `PageReport`."""
+        if self.kind != "document" or self.settings.paper == "as-is":
+            return 0.0
+        dim = np.mean(self.paper, axis=0) < DIM * np.mean(self.tint)
+        return float((dim & ~self.pictures).mean())
 
     def squares(self) -> tuple[str, ...]:
         """Where the original was put back, as in `PageReport`."""

@@ -26,10 +26,9 @@ DARKEST_PAPER = 0.05
 LEAST_DPI, MOST_DPI = 50, 2400
 LEAST_SHARE = 0.35
 """Of the page's median paper: what is darker over more than a letter is a black area, and no paper."""
-DARK, WIDE = 0.5, 13
-"""Of the paper's tint, and in blocks: what is darker over so many a way is rather a picture than a stain."""
 DIM, FILLED = 0.7, 0.5
-"""Such a picture reaches as far as it is darker than this, and fills its frame if it is so much of it."""
+"""A picture reaches as far as the page is darker than this share of its tint, and fills its frame if it is so much of
+it."""
 PAGE_INCHES = 8.27
 """Width of an A4 page: where a file names no resolution, it is taken for one."""
 
@@ -66,12 +65,13 @@ def pictures_in(paper: Floats, tint: float) -> npt.NDArray[np.bool_]:
     """Where a page holds a picture, by its paper, one value a block, and the tint of that.
 
     Below a picture of shades there is no paper to be seen: what was taken for it is the picture itself, and a page
-    divided by it has lost the picture. Stains that are darker than half of the paper are small, and pictures have dark
-    parts; one that is bright throughout is not found.
+    divided by it has lost the picture. Most pictures have a part that is too dark for paper, as wide as two letters;
+    one that is bright throughout is not found.
     """
     from scipy import ndimage
 
-    seeds = ndimage.binary_opening(paper < DARK * tint, np.ones((WIDE, WIDE), np.bool_))
+    too_dark = paper <= 1.001 * LEAST_SHARE * np.median(paper)  # where `paper_map` ends
+    seeds = ndimage.binary_opening(too_dark, np.ones((NEIGHBOURHOOD, NEIGHBOURHOOD), np.bool_))
     found: npt.NDArray[np.bool_] = ndimage.binary_propagation(seeds, mask=seeds | (paper < DIM * tint))
     numbers, _ = ndimage.label(found)
     for number, frame in enumerate(ndimage.find_objects(numbers), 1):
