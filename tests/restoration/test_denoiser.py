@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaeguard import RefusedError, VaeguardError, read_denoiser, shipped_denoiser
+from vaeguard import RefusedError, read_denoiser, shipped_denoiser
 from vaeguard.restoration import denoiser
 from vaeguard.restoration.batches import draw_grain
 from vaeguard.restoration.denoiser import Denoiser
@@ -104,7 +104,7 @@ def test_where_memory_runs_out_tiles_shrink(content, plane, monkeypatch):
     np.testing.assert_allclose(made.restore(plane, 0.1)[0], whole, atol=1e-6)
     assert max(shapes[-1]) <= 260
     room = 10
-    with pytest.raises(VaeguardError, match="not enough memory on cpu for a tile of"):
+    with pytest.raises(MemoryError, match="not enough memory on cpu for a tile of"):
         made.restore(plane, 0.1)
     assert made._tile > denoiser.SMALLEST_TILE // 2
 

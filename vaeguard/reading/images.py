@@ -184,15 +184,15 @@ def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
     return ((width, height) if turned else (height, width)), 1 if grey else 3
 
 
-def read_bytes(path: str | Path, limit: int | None = MAX_BYTES) -> bytes:
-    """Read a regular file of at most `limit` bytes, None for any size; never waits for a FIFO or device.
+def read_bytes(path: str | Path, *, any_size: bool = False) -> bytes:
+    """Read a regular file, of at most 512 MB unless `any_size` is right; never waits for a FIFO or device.
 
     Raises
     ------
     UnreadableError
         The file is missing, not a regular file, empty, too large or not permitted.
     """
-    handle, size = _open_regular(path, limit)
+    handle, size = _open_regular(path, any_size=any_size)
     try:
         content = os.read(handle, size)
         while len(content) < size and (more := os.read(handle, size - len(content))):
@@ -240,7 +240,7 @@ def check_file_rule(rule: ImageRule) -> None:
         raise UsageError("image files are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, not 2")
 
 
-def _open_regular(path: str | Path, limit: int | None = MAX_BYTES) -> tuple[int, int]:
+def _open_regular(path: str | Path, *, any_size: bool = False) -> tuple[int, int]:
     """Open without waiting, which a FIFO would do; return the descriptor and the size in bytes."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
@@ -252,22 +252,22 @@ def _open_regular(path: str | Path, limit: int | None = MAX_BYTES) -> tuple[int,
     except ValueError as error:
         raise UnreadableError(str(path), "its name holds a NUL character") from error
     status = os.fstat(handle)
-    reason = _why_not(status, limit)
+    reason = _why_not(status, any_size=any_size)
     if reason:
         os.close(handle)
         raise UnreadableError(str(path), reason)
     return handle, status.st_size
 
 
-def _why_not(status: os.stat_result, limit: int | None) -> str:
+def _why_not(status: os.stat_result, *, any_size: bool) -> str:
     if stat.S_ISDIR(status.st_mode):
         return "it is a folder"
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
     if status.st_size == 0:
         return "the file is empty (0 bytes)"
-    if limit is not None and status.st_size > limit:
-        return f"it has {status.st_size / 2**20:.0f} MB, more than the {limit // 2**20} MB that are read; shrink it"
+    if status.st_size > MAX_BYTES and not any_size:
+        return f"it has {status.st_size / 2**20:.0f} MB, more than the {MAX_BYTES // 2**20} MB that are read; shrink it"
     return ""
 
 

@@ -94,7 +94,7 @@ def _undo(file: CleanFile, target: Path) -> None:
         path = beside(file.place, f"page-{page.number}.residual.png")
         if path.name not in file.record["written"]:
             raise RefusedError("it was written without --residual; the original cannot be had back")
-        residual = next(scan_pages(read_bytes(path, limit=None), str(path))).pixels
+        residual = next(scan_pages(read_bytes(path, any_size=True), str(path))).pixels
         pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
         told = file.record.get("pixels_sha256", {}).get(str(page.number))
         if told not in (None, digest_of_pixels(pixels)):
@@ -103,4 +103,4 @@ def _undo(file: CleanFile, target: Path) -> None:
 
     with writing(target) as temporary:
         # Without loss a file may have become larger than what is read of others.
-        rewrite(read_bytes(file.place, limit=None), str(file.place), temporary, original)
+        rewrite(read_bytes(file.place, any_size=True), str(file.place), temporary, original)
