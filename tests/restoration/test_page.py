@@ -238,6 +238,7 @@ def test_a_picture_on_a_page_of_print_goes_back_to_what_it_was(printed):
     assert found.report.squares[0][0] == "."
     lost = restored(page, Stub(), kind="document", gate=False)
     assert lost.report.squares == ()
+    assert found.report.lightened < 0.01 < 0.15 < lost.report.lightened
     assert (lost.pixels[96:300, 170:390] != page[96:300, 170:390]).mean() > 0.5
 
 

@@ -229,9 +229,9 @@ class _Page:
         self.mean_spread = 0.0
 
     def _pictures(self) -> npt.NDArray[np.bool_]:
-        """The blocks of a document's paper that are a picture."""
-        if self.kind != "document":
-            return np.zeros((0, 0), np.bool_)
+        """The blocks of a document's paper that are a picture and are put back."""
+        if self.kind != "document" or not self.settings.gate:
+            return np.zeros(self.paper[0].shape if self.paper else (0, 0), np.bool_)
         return pictures_in(np.mean(self.paper, axis=0), float(np.mean(self.tint)))
 
     def _squares_of(self, blocks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
