@@ -99,7 +99,7 @@ def test_a_missing_model_says_what_to_do(tmp_path):
     for nothing in (tmp_path, tmp_path / "nowhere", tmp_path / "model.safetensors"):
         with pytest.raises(UsageError, match="no model at .*vaeguard fit"):
             vaeguard.load(nothing)
-    with pytest.raises(UsageError, match=r"no model at .*m\.onnx.*vaeguard export"):
+    with pytest.raises(UsageError, match=r"no model at .*m\.onnx.*-m"):
         vaeguard.load(tmp_path / "m.onnx")
     (tmp_path / "checkpoint.safetensors").touch()
     with pytest.raises(UsageError, match="--resume"):

@@ -194,7 +194,7 @@ def read_sealed(path: str | Path) -> bytes:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise UsageError(f"there is no model file {str(path)!r}; name one that is there with -m") from error
+        raise UsageError(f"no model at {str(path)!r}; name one that is there with -m") from error
     except OSError as error:
         raise RefusedError(f"cannot read model file {str(path)!r}: {error.strerror}") from error
     start = content.find(SEAL_MARK) + len(SEAL_MARK)

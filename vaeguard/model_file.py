@@ -55,8 +55,6 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     if Path(path).suffix == ".onnx":
         from vaeguard.onnx_detector import read_onnx
 
-        if not Path(path).exists():
-            raise UsageError(f"no model at {str(path)!r}; write it with `vaeguard export`, or name another with -m")
         detector = read_onnx(path, device, threads)
         beside = Path(path).with_name(MODEL_NAME)
         if _record_of(beside).get("data") == detector.info.record.get("data"):  # it lies in the run that it came from

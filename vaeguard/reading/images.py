@@ -271,6 +271,15 @@ def _why_not(status: os.stat_result, *, any_size: bool) -> str:
     return ""
 
 
+def format_of(start: bytes) -> str | None:
+    """The format that the first bytes of a file tell, of those that are read and PDF; None if it is another."""
+    known = (*((name, magic) for name, magic, _ in _READERS), ("PDF", b"%PDF"))
+    for name, magic in known:
+        if start.startswith(magic) and (name != "WEBP" or start[8:12] == b"WEBP"):
+            return name
+    return None
+
+
 def _open(file: io.BytesIO | io.BufferedReader, start: bytes, name: str) -> ImageFile:
     """Read the header by the reader that the first bytes ask for, and refuse what should not be decoded."""
     for format_name, magic, reader in _READERS:

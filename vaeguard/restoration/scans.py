@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError
-from vaeguard.reading.images import SUFFIXES
+from vaeguard.reading.images import SUFFIXES, format_of
 from vaeguard.restoration.scans_picture import picture_facts, picture_pages, picture_sizes, rewrite_picture
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ def written_name(name: str, *, jpeg: int | None) -> str:
     return str(path.with_name(path.name + ".png")) if path.suffix.lower() in JPEG_SUFFIXES and not jpeg else name
 
 
-_BEGINNINGS = {
-    "JPEG": (b"\xff\xd8\xff",),
-    "PNG": (b"\x89PNG",),
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    "BMP": (b"BM",),
-    "PDF": (b"%PDF",),
-    "WEBP": (b"RIFF",),
-}
 _CALLED = {
     **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
     **dict.fromkeys(TIFF_SUFFIXES, "TIFF"),
@@ -55,7 +47,7 @@ _CALLED = {
 def _check_name(content: bytes, name: str) -> None:
     """Refuse a file that is of another kind than it is called: what is written for it would be called wrongly, too."""
     called = _CALLED.get(Path(name).suffix.lower())
-    found = next((kind for kind, beginnings in _BEGINNINGS.items() if content.startswith(beginnings)), None)
+    found = format_of(content[:16])
     if found and called and found != called:
         raise UnreadableError(name, f"it is a {found} and called as a {called}; rename it")
 
