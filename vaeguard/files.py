@@ -194,7 +194,8 @@ def read_sealed(path: str | Path) -> bytes:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise UsageError(f"no model at {str(path)!r}; name one that is there with -m") from error
+        writer = "vaeguard export" if Path(path).suffix == ".onnx" else "vaeguard fit"
+        raise UsageError(f"no model at {str(path)!r}; write it with `{writer}`, or name another with -m") from error
     except OSError as error:
         raise RefusedError(f"cannot read model file {str(path)!r}: {error.strerror}") from error
     start = content.find(SEAL_MARK) + len(SEAL_MARK)
