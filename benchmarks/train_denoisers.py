@@ -7,7 +7,7 @@ The multiple behind the stated interval is measured on --held-out, or on pages t
 --interval-only the weights that ship stay, and it alone is measured anew.
 
 vaeguard/weights/README.md names the photographs and fonts. The result is vaeguard/weights/<kind>.onnx; training takes
-an hour (document) to an hour and a half on one core.
+half an hour (document) to two hours on one core.
 """
 
 from __future__ import annotations
