@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import click
@@ -44,7 +45,7 @@ def embed(
     )
 
     check_table_path(output)
-    check_replaced(output, "latents", lambda columns: "mean_0" in columns[:3])
+    check_replaced(output, "latents", ("path",), re.compile(r"class|(mean|logvar)_\d+").fullmatch)
     check_place(f"{output}.report.json", "embedding")
     detector = open_generative(model, device, vectors=True)
     images = open_images_for(data, detector, data_dir, split=split, download=download)

@@ -137,12 +137,17 @@ def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None
     score_files(FakeDetector(), [tmp_path / "one.png"], table)
     score_files(FakeDetector(), [tmp_path / "one.png"], table)
     own = {name: read_table(table)[name].tolist() for name in columns_of(table)}
-    for columns in ({**own, "class": ["good"]}, {"path": ["a"], "z0": np.ones(1)}, {"part": ["7"], "operator": ["me"]}):
+    for columns in (
+        {**own, "class": ["good"]},
+        {**own, "class": ["good"], "verdict": ["fine"]},
+        {"path": ["a"], "z0": np.ones(1)},
+        {"part": ["7"], "operator": ["me"]},
+    ):
         write_table(
             table, {name: cells if isinstance(cells[0], str) else np.array(cells) for name, cells in columns.items()}
         )
         before = table.read_bytes()
-        with pytest.raises(UsageError, match="no table of a batch of scores, and would be lost"):
+        with pytest.raises(UsageError, match="no table of a batch of scores, and would be|column 'class' of its own"):
             score_files(FakeDetector(), [tmp_path / "one.png"], table)
         assert table.read_bytes() == before
     table.unlink()

@@ -13,7 +13,7 @@ from test_scoring import FakeDetector
 
 from vaeguard import UsageError, jobs, watching
 from vaeguard.scoring import score_files
-from vaeguard.tables import read_table
+from vaeguard.tables import read_table, write_table
 from vaeguard.watching import watch_files
 
 
@@ -72,6 +72,22 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
         watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
     with pytest.raises(UsageError, match="lies among the images"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "u.csv", rounds=1, heatmaps=tmp_path / "seen")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_whose_columns_somebody_changed_is_not_gone_on_with(tmp_path, suffix):
+    table = tmp_path / f"s{suffix}"
+    put(tmp_path, "a.png")
+    watch_files(FakeDetector(), [tmp_path], table, rounds=1)
+    own = {name: cells.tolist() for name, cells in read_table(table).items()}
+    put(tmp_path, "b.png")
+    for names in ((*own, "verdict"), reversed(own)):
+        cells = {name: own.get(name, ["fine"]) for name in names}
+        write_table(table, {name: each if isinstance(each[0], str) else np.array(each) for name, each in cells.items()})
+        before = table.read_bytes()
+        with pytest.raises(UsageError, match="somebody changed the columns of .*; choose another table"):
+            watch_files(FakeDetector(), [tmp_path], table, rounds=1)
+        assert table.read_bytes() == before
 
 
 def test_an_image_that_is_overwritten_is_scored_again(tmp_path):

@@ -14,6 +14,7 @@ from vaeguard.likelihoods import least_distortion
 from vaeguard.objective import distortion, nearest_kl
 from vaeguard.patches import Patches, local_contrast, surrounded, undo_contrast
 from vaeguard.reference import Reference, features_of, movement_of
+from vaeguard.spec import TERMS
 from vaeguard.standardise import Standardise
 from vaeguard.sums import row_mean, row_sum, sum_last
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from vaeguard.models import VAE, Posterior
     from vaeguard.spec import ModelSpec
 
-ALWAYS = (
-    *("recon_error", "recon_ratio", "kl", "neg_elbo"),
-    *("hidden_error", "hidden_distance", "feature_distance", "latent_distance"),
-)
 COMPARED = {"recon_ratio", "hidden_distance", "feature_distance", "latent_distance"}
 """Terms that compare with statistics of whole normal images; a model of patches has none."""
 RATES = {"kl", "neg_elbo", "neg_elbo_sampled", "neg_iwae"}
@@ -49,13 +46,13 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
     UsageError
         `spec.without` names a term that the model has not, or leaves none.
     """
-    names = [name for name in ALWAYS if not (spec.patch and name in COMPARED)]
-    if spec.pseudo_classes:
-        names.append("pseudo_entropy")
-    if spec.guided:
-        names += ["class_energy", "class_surprise"]
-    if spec.sampled_elbo:
-        names += ["neg_elbo_sampled", "neg_iwae"]
+    missing = {
+        *(COMPARED if spec.patch else ()),
+        *(() if spec.pseudo_classes else ("pseudo_entropy",)),
+        *(() if spec.guided else ("class_energy", "class_surprise")),
+        *(() if spec.sampled_elbo else ("neg_elbo_sampled", "neg_iwae")),
+    }
+    names = [name for name in TERMS if name not in missing]
     for name in spec.without:
         if name not in names:
             raise UsageError(f"--without {name}: the model has no such term; it has {', '.join(names)}")

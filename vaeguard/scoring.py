@@ -21,7 +21,7 @@ from vaeguard.jobs import ahead, finish_shard, job_folder, pieces_of, read_shard
 from vaeguard.reading.inputs import find_sources, read
 from vaeguard.reading.packed import as_image_set
 from vaeguard.reading.streams import map_ahead
-from vaeguard.spec import DEFAULT_FPR, check_fpr
+from vaeguard.spec import DEFAULT_FPR, TERMS, check_fpr
 from vaeguard.tables import check_replaced, check_table_path, open_table, write_errors
 
 if TYPE_CHECKING:
@@ -175,11 +175,7 @@ def score_files(
 def _check_replaced(output: Path) -> None:
     if output.exists() and Path(f"{output}.watch.json").exists():
         raise UsageError(f"-o {str(output)!r} is the table of a watch; go on with --watch, or name another")
-    check_replaced(output, "a batch of scores", _is_batch)
-
-
-def _is_batch(columns: list[str]) -> bool:
-    return columns[: len(FIRST_COLUMNS)] == list(FIRST_COLUMNS) and "class" not in columns
+    check_replaced(output, "a batch of scores", FIRST_COLUMNS, TERMS.__contains__)
 
 
 @dataclass

@@ -30,6 +30,13 @@ ENGINE_DEVICES = (*DEVICES, "tensorrt")
 PLACES = ("device", "threads")
 """Settings of a fit that say where it runs, not what it does."""
 
+TERMS = (
+    *("recon_error", "recon_ratio", "kl", "neg_elbo"),
+    *("hidden_error", "hidden_distance", "feature_distance", "latent_distance"),
+    *("pseudo_entropy", "class_energy", "class_surprise", "neg_elbo_sampled", "neg_iwae"),
+)
+"""All terms that a score may have, in the order of the columns of a table; `graph.InferenceGraph` defines them."""
+
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""
 

@@ -268,10 +268,10 @@ def columns_of(path: str | Path) -> list[str]:
         return []
 
 
-def check_replaced(path: str | Path, kind: str, is_kind: Callable[[list[str]], bool]) -> None:
-    """Refuse to replace what is no table of `kind`, as `is_kind` tells of its columns, and may be hard to get back.
+def check_replaced(path: str | Path, kind: str, first: Sequence[str], is_other: Callable[[str], object]) -> None:
+    """Refuse to replace what is no table of `kind`, or one with work of somebody else in it.
 
-    An empty file may be replaced.
+    Such a table begins with the columns `first`; of all that follow `is_other` is true. An empty file may be replaced.
 
     Raises
     ------
@@ -283,8 +283,11 @@ def check_replaced(path: str | Path, kind: str, is_kind: Callable[[list[str]], b
         raise UsageError(f"-o {str(path)!r} is a folder; name a table in it, such as {str(path / 'table.csv')!r}")
     if not path.exists() or not path.stat().st_size:
         return
-    if not is_kind(columns_of(path)):
+    columns = columns_of(path)
+    if columns[: len(first)] != list(first):
         raise UsageError(f"-o {str(path)!r} is no table of {kind}, and would be lost; name another")
+    if added := [name for name in columns[len(first) :] if not is_other(name)]:
+        raise UsageError(f"-o {str(path)!r} has a column {added[0]!r} of its own, which would be lost; name another")
 
 
 def check_table_path(path: str | Path) -> None:

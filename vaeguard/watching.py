@@ -18,7 +18,7 @@ from vaeguard.reading.folders import list_images
 from vaeguard.reading.inputs import expanded
 from vaeguard.scoring import score_files, table_columns
 from vaeguard.spec import DEFAULT_FPR, check_fpr
-from vaeguard.tables import check_table_path, open_table, read_table, write_errors
+from vaeguard.tables import check_table_path, columns_of, open_table, read_table, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def watch_files(
     most = rows_of_a_shard(math.prod(detector.info.image_shape))
     with job_folder(output) as folder:
         settings = _settings(detector, options)
-        rows, seen, errors = _before(output, settings)
+        rows, seen, errors = _before(output, settings, table_columns(detector.info))
         known: dict[str, Stamp] = {}
         """How files were when they were read, or when they were first met again."""
         ahead_of_time: dict[str, Stamp] = {}
@@ -124,7 +124,7 @@ def _beside(output: Path) -> Path:
     return Path(f"{output}.watch.json")
 
 
-def _before(output: Path, settings: str) -> tuple[int, set[str], dict[str, str]]:
+def _before(output: Path, settings: str, columns: Sequence[str]) -> tuple[int, set[str], dict[str, str]]:
     """Rows of an earlier watch's table, the images that it read, and those that it could not read, with the reasons."""
     listed = Path(f"{output}.errors.csv")
     if not output.exists():
@@ -132,6 +132,10 @@ def _before(output: Path, settings: str) -> tuple[int, set[str], dict[str, str]]
     if not _beside(output).exists() or _beside(output).read_text(encoding="utf-8") != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table with -o"
+        )
+    if columns_of(output) != list(columns):  # rows of ours would stand under its names
+        raise UsageError(
+            f"somebody changed the columns of {str(output)!r} since a watch wrote it; choose another table with -o"
         )
     paths = list(read_table(output)["path"])
     table = read_table(listed) if listed.exists() else {"path": [], "error": []}
