@@ -44,7 +44,8 @@ def reconstruct(
     rows = pick_examples(found.score if by == "score" else found.terms[by], 3 * count)
     chosen = images.images[rows]
     paths = [images.paths[row] for row in rows]
-    draw_reconstructions(output, chosen, detector.inspect(chosen, pictures=True), range(len(rows)), paths)
+    inspection, hottest = detector.inspect(chosen, pictures=True), detector.info.heatmap_scale
+    draw_reconstructions(output, chosen, inspection, range(len(rows)), paths, hottest)
     if as_json:
         print_json({"output": output, "images": paths, "errors": as_objects(images.errors)})
     else:

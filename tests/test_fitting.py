@@ -9,10 +9,10 @@ import torch
 from toy import bars
 
 import vaeguard
-from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError, fitting
+from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError, fitting, runs
 from vaeguard.likelihoods import ContinuousBernoulli
 from vaeguard.objective import objective
-from vaeguard.split import split_normal
+from vaeguard.split import split_normal, spread_out
 from vaeguard.training import epochs_for
 
 QUICK = TrainSpec(epochs=6, batch_size=32)
@@ -217,6 +217,21 @@ def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):
     rows = np.random.default_rng(0).normal(size=(100, 4))
     of_rows = vaeguard.fit(rows, model=spec, training=TrainSpec(epochs=1))
     assert "heatmap_scale" not in of_rows.info.record["calibration"]
+
+
+def test_some_images_are_of_all_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "KEPT_IMAGES", 6)
+    images, labels = bars(600)
+    order = np.argsort(labels, kind="stable")  # as folders are read
+    spec = ModelSpec(kind="mlp", hidden=(16,), latent=3)
+    vaeguard.fit(images[order], labels[order], model=spec, training=TrainSpec(epochs=1), run=tmp_path / "run")
+    kept = {image.tobytes() for image in vaeguard.calibration_images(tmp_path / "run")}
+    assert len(kept) == 6
+    assert {int(label) for image, label in zip(images, labels, strict=True) if image.tobytes() in kept} == set(labels)
+    few = spread_out(9000, 256)
+    assert np.bincount(few // 3000).tolist() == [86, 85, 85]
+    assert spread_out(3, 256).tolist() == [0, 1, 2]
+    assert spread_out(0, 256).tolist() == []
 
 
 def test_labels_beside_an_image_set_are_refused():

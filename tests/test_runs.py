@@ -33,6 +33,11 @@ def test_a_fit_that_did_not_come_to_write_all_can_go_on(tmp_path):
         prepare_run(tmp_path, resume=True)
 
 
+def test_no_run_yet_is_a_wrong_call_that_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match="no run at .*latest' yet; fit a model"):
+        latest_run(tmp_path / "runs")
+
+
 def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):
     inside, elsewhere = tmp_path / "runs" / "a", tmp_path / "b"
     for run in (inside, elsewhere):

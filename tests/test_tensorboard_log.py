@@ -15,7 +15,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError, VaeguardError, tensorboard_log
-from vaeguard.split import split_normal
+from vaeguard.split import split_normal, spread_out
 
 accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
@@ -79,7 +79,7 @@ def test_restorations_lie_below_their_inputs_and_samples_beside_them(logged):
     images, labels = bars()
     image_set = vaeguard.from_array(images, NAMES[labels])
     split = split_normal(image_set, (0, 1, 2), validation=0.1, calibration=0.1, seed=0)
-    rows = split.validation[:8]
+    rows = split.validation[spread_out(len(split.validation), 8)]
     picture = np.asarray(decoded(found.Images("reconstructions")[-1]))
     assert picture.shape == (16, 64, 3)
     np.testing.assert_array_equal(picture[:8, :, 0], np.concatenate(images[rows, 0], 1))

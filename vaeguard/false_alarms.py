@@ -60,9 +60,8 @@ def way_to_flag(calibration: int) -> str:
 
 def fpr_note(info: DetectorInfo, fpr: float) -> str | None:
     """Say why nothing can be flagged at `fpr`, or None."""
-    calibration = info.record.get("calibration")
-    images = calibration.get("images") if isinstance(calibration, dict) else None
-    if not isinstance(images, int) or can_flag(images, fpr):
+    images = info.calibrated_on
+    if images is None or can_flag(images, fpr):
         return None
     return (
         f"nothing can be flagged at --fpr {fpr:g}: the model was calibrated on {images} normal images, so its smallest"

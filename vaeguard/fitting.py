@@ -26,7 +26,7 @@ from vaeguard.reading.packed import as_image_set
 from vaeguard.reference import IMAGES, centres_for
 from vaeguard.runs import CHECKPOINT_NAME, Fitted, write_history, write_run, writing_run
 from vaeguard.spec import VECTOR_EPOCHS, ModelSpec, TrainSpec, to_dict
-from vaeguard.split import Split, class_targets, normal_numbers, split_normal
+from vaeguard.split import Split, class_targets, normal_numbers, split_normal, spread_out
 from vaeguard.tensorboard_log import prepare_log, tensorboard_log
 from vaeguard.torch_detector import TorchDetector
 from vaeguard.training import DivergedError, Examples, State, epochs_for, start, train, validation_losses
@@ -318,7 +318,7 @@ def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[
 def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:
     """How strange the strangest pixels of normal images are; None where that gives no scale."""
     height, width = images.shape[2:]
-    some = rows[: max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width)))]
+    some = rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
     heatmaps = detector.inspect(images[some], pictures=True).heatmap
     assert heatmaps is not None
     scale = float(np.quantile(heatmaps, HOT))

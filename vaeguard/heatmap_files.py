@@ -68,11 +68,12 @@ def draw_heatmaps(folder: str | Path, detector: Detector, batch: ImageBatch, row
     """
     if not len(rows):
         return
-    hottest = detector.info.record.get("calibration", {}).get("heatmap_scale")
     images, names = batch.images[rows], [batch.paths[row] for row in rows]
     inspection = detector.inspect(images, pictures=True)
     for number, name in enumerate(names):
-        draw_reconstructions(heatmap_path(Path(folder), name), images, inspection, [number], names, hottest)
+        draw_reconstructions(
+            heatmap_path(Path(folder), name), images, inspection, [number], names, detector.info.heatmap_scale
+        )
 
 
 def remember_place(job: Path, folder: str | Path) -> None:

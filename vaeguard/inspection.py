@@ -82,6 +82,18 @@ class DetectorInfo:
         return None if self.vectors else ImageRule((height, width), channels)
 
     @property
+    def calibrated_on(self) -> int | None:
+        """How many held-out normal images rank the score; None for a model that is not calibrated."""
+        images: int | None = (self.record.get("calibration") or {}).get("images")
+        return images
+
+    @property
+    def heatmap_scale(self) -> float | None:
+        """How strange the strangest pixels of normal images are, drawn in the last colour; None if it is not known."""
+        scale: float | None = (self.record.get("calibration") or {}).get("heatmap_scale")
+        return scale
+
+    @property
     def vectors(self) -> bool:
         """Whether the model takes float vectors instead of pixels."""
         return bool(self.record["model"]["vectors"])

@@ -17,6 +17,7 @@ import numpy as np
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.files import locked, write_bytes
+from vaeguard.split import spread_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -183,9 +184,10 @@ def write_run(run: Path, detector: TorchDetector, fitted: Fitted) -> None:
     if not image_set.vectors:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
         shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
-        inspection = detector.inspect(shown, pictures=True)
-        draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths)
-    units = latent_units(detector.graph, image_set.images[calibration[:LOOKED_AT]])
+        inspection, hottest = detector.inspect(shown, pictures=True), detector.info.heatmap_scale
+        draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths, hottest)
+    looked_at = calibration[spread_out(len(calibration), LOOKED_AT)]
+    units = latent_units(detector.graph, image_set.images[looked_at])
     record = detector.info.record
     report = fit_report(record, fitted.history, units, _by_epoch(detector, fitted), fitted.command, fitted.diverged)
     write_report(run / JSON_NAME, report)
@@ -196,7 +198,8 @@ def _by_epoch(detector: TorchDetector, fitted: Fitted) -> dict[str, npt.NDArray[
     """The same validation images as they are, after some epochs, and as the weights that are kept restore them."""
     if not fitted.restored:
         return {}
-    rows = fitted.split.validation[: len(next(iter(fitted.restored.values())))]
+    validation = fitted.split.validation
+    rows = validation[spread_out(len(validation), len(next(iter(fitted.restored.values()))))]
     shown = fitted.image_set.images[rows]
     kept = detector.inspect(shown, pictures=True).restored
     assert kept is not None
@@ -207,10 +210,10 @@ def _by_epoch(detector: TorchDetector, fitted: Fitted) -> dict[str, npt.NDArray[
 
 def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64], fitted_on: npt.NDArray[np.uint64] | None) -> bytes:
     """Some of the rows of `images`, and the digests of those that were fitted on, as the bytes of an `.npz`."""
-    count = max(1, min(KEPT_IMAGES, KEPT_BYTES // images[:1].nbytes, len(rows)))
+    some = rows[spread_out(len(rows), max(1, min(KEPT_IMAGES, KEPT_BYTES // images[:1].nbytes)))]
     file = io.BytesIO()
     known: dict[str, Any] = {} if fitted_on is None else {"fitted_on": fitted_on}
-    np.savez_compressed(file, images=images[rows[:: -(-len(rows) // count)]], **known)
+    np.savez_compressed(file, images=images[some], **known)
     return file.getvalue()
 
 
@@ -271,10 +274,10 @@ def latest_run(runs: Path = Path("runs")) -> Path:
 
     Raises
     ------
-    VaeguardError
+    UsageError
         There is none yet.
     """
     latest = runs / "latest"
     if not latest.exists():
-        raise VaeguardError(f"no run at {str(latest)!r} yet; fit a model with `vaeguard fit` or name one with -m")
+        raise UsageError(f"no run at {str(latest)!r} yet; fit a model with `vaeguard fit` or name one with -m")
     return latest

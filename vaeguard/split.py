@@ -97,6 +97,11 @@ def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tu
     return np.concatenate([rest, parts[1], parts[0]]), len(parts[1]), len(parts[0])
 
 
+def spread_out(count: int, most: int) -> Rows:
+    """At most `most` of `count` positions, evenly over all: neighbours are alike, since rows are sorted by class."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(most, count)).astype(np.int64))
+
+
 def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[Rows]) -> Rows:
     """Number of each image's group, after checking that whole groups can be split."""
     names = np.asarray(groups)

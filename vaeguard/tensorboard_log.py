@@ -17,6 +17,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.generation import decode, encode, sample_latents
 from vaeguard.pictures import picture_of, printable
 from vaeguard.runs import new_folder
+from vaeguard.split import spread_out
 from vaeguard.training import TrainingWarning
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def tensorboard_log(
         return
     from torch.utils.tensorboard import SummaryWriter
 
+    shown = held_out[spread_out(len(held_out), COLUMNS)]
     done, fresh, stopped = state.history, not any(folder.glob(EVENTS)), False
     try:
         # What an interrupted fit logged after its last checkpoint will come again. It may have been killed between the
@@ -138,7 +140,7 @@ def tensorboard_log(
                 writer.close()
 
     def after_epoch(state: State) -> None:
-        attempt(_log_epoch, writer, graph, image_set.images[held_out[:COLUMNS]], state.history[-1])
+        attempt(_log_epoch, writer, graph, image_set.images[shown], state.history[-1])
 
     try:
         if fresh or not done:

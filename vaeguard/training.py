@@ -19,6 +19,7 @@ from vaeguard.errors import VaeguardError
 from vaeguard.graph import between_levels, from_unit, to_unit
 from vaeguard.objective import ACTIVE_VARIANCE, Losses, losses, objective
 from vaeguard.patches import local_contrast, random_windows
+from vaeguard.split import spread_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -305,8 +306,8 @@ def _is_shown(epoch: int, vae: VAE) -> bool:
 
 @torch.no_grad()
 def _restored(state: State, batches: Batches) -> Tensor:
-    count = min(SHOWN, len(batches.examples))
-    image, _, _ = next(batches(torch.arange(count), count, state.noise))
+    rows = torch.from_numpy(spread_out(len(batches.examples), SHOWN))
+    image, _, _ = next(batches(rows, len(rows), state.noise))
     return from_unit(state.vae.likelihood(state.vae.posterior(image).mean).mean).cpu()
 
 

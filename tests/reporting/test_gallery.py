@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import base64
 import io
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 from vaeguard.inspection import Inspection
+from vaeguard.pictures import heat_picture
 from vaeguard.reporting.gallery import GROUP, Sample, data_uri, fitting, gallery, group, sample
 
 
@@ -17,6 +19,9 @@ def inspected(images: np.ndarray) -> Inspection:
 
 
 class FakeDetector:
+    def __init__(self, hottest: float | None = None) -> None:
+        self.info = SimpleNamespace(heatmap_scale=hottest)
+
     def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
         assert pictures
         return inspected(images)
@@ -42,6 +47,20 @@ def test_small_pictures_keep_every_pixel():
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(decoded(data_uri(Image.fromarray(pixels), 256)).convert("RGB")), pixels)
     assert max(decoded(data_uri(Image.new("RGB", (1000, 300)), 256)).size) == 256
+
+
+def test_heatmaps_are_shown_on_the_scale_of_the_fit():
+    images = np.full((1, 1, 8, 8), 51, np.uint8)  # a fifth
+
+    def shown(hottest: float | None) -> Image.Image:
+        chosen = sample(FakeDetector(hottest), images, [group("all", "All", np.ones(1, bool), np.ones(1))])
+        return decoded(gallery(chosen, {}, {})["pictures"]["row-0"]["heatmap"])
+
+    def colour(heat: float) -> Image.Image:
+        return decoded(data_uri(heat_picture(np.full((8, 8), heat, np.float32)), 8))
+
+    for hottest, drawn in ((0.4, 0.5), (0.1, 1.0), (None, 1.0)):
+        assert np.array_equal(np.asarray(shown(hottest)), np.asarray(colour(drawn)))
 
 
 def test_a_gallery_shows_what_the_detector_says():

@@ -9,6 +9,7 @@ import numpy as np
 from vaeguard.pictures import picture_of
 from vaeguard.reporting.gallery import data_uri
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
+from vaeguard.split import spread_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,9 +56,9 @@ def write_embedding_report(
         It cannot be written.
     """
     means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
-    rows = np.unique(np.linspace(0, len(means) - 1, min(DRAWN, len(means))).astype(int))
+    rows = spread_out(len(means), DRAWN)
     points, how, explained = in_plane(means[rows], projection)
-    pictured = np.unique(np.linspace(0, len(rows) - 1, min(PICTURED, len(rows))).astype(int))
+    pictured = spread_out(len(rows), PICTURED)
     classes = [] if image_set.labels is None else list(image_set.class_names)
     report: Report = {
         **heading("embedding", f"{image_set.name}: the latent", command=command),

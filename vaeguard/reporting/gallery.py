@@ -55,12 +55,15 @@ class Sample:
         Their pixels.
     inspection : Inspection or None
         Theirs, with pictures.
+    hottest : float or None
+        How strange the strangest pixels of normal images are; None where the model does not say it.
     """
 
     groups: tuple[Group, ...]
     rows: npt.NDArray[np.int64]
     images: npt.NDArray[np.uint8] | None
     inspection: Inspection | None
+    hottest: float | None = None
 
 
 def group(name: str, title: str, candidates: npt.NDArray[np.bool_], strangeness: npt.NDArray[np.floating]) -> Group:
@@ -77,7 +80,7 @@ def sample(detector: Detector, images: npt.NDArray[Any], groups: Sequence[Group]
     if images.dtype != np.uint8 or not len(rows):
         return Sample(shown, rows, None, None)
     pixels = np.ascontiguousarray(images[rows])
-    return Sample(shown, rows, pixels, detector.inspect(pixels, pictures=True))
+    return Sample(shown, rows, pixels, detector.inspect(pixels, pictures=True), detector.info.heatmap_scale)
 
 
 def gallery(sample: Sample, facts: Mapping[str, Sequence[Any]], terms: Mapping[str, Any]) -> Report:
@@ -109,7 +112,7 @@ def _pictures(sample: Sample) -> dict[str, dict[str, str]]:
         return {}
     heat = sample.inspection.heatmap
     assert heat is not None
-    top = float(heat.max()) or 1.0
+    top = sample.hottest or float(heat.max()) or 1.0
     restored = sample.inspection.restored
     drawn = {
         f"row-{row}": {

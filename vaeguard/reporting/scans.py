@@ -16,6 +16,7 @@ from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 from vaeguard.restoration.records import TABLE
 from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.scans import scan_pages, written_name
+from vaeguard.split import spread_out
 from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
 def _shown(pages: int) -> list[int]:
     """Which rows of the table are drawn; it begins with those worth a look first."""
     rest = range(min(WORST, pages), pages)
-    picked = np.unique(np.linspace(0, max(len(rest) - 1, 0), min(OTHERS, len(rest))).astype(int))
+    picked = spread_out(len(rest), OTHERS)
     return [*range(min(WORST, pages)), *(rest[at] for at in picked.tolist())]
 
 

@@ -78,7 +78,7 @@ def write_score_report(
     VaeguardError
         The files cannot be written.
     """
-    calibration = detector.info.record.get("calibration", {}).get("images")
+    calibration = detector.info.calibrated_on
     tally = _Tally(min(P_BINS, (calibration or P_BINS) + 1))
     for chunk in table_chunks(summary.output, ("path", "score", "p_value", "anomaly")):
         tally.add(chunk["path"], chunk["score"], chunk["p_value"], chunk["anomaly"])

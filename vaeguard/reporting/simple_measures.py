@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.split import spread_out
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -32,12 +34,12 @@ def simple_measures(
 
     from vaeguard.metrics import measure
 
-    rows = np.unique(np.linspace(0, len(images) - 1, min(MEASURED, len(images))).astype(np.int64))
+    rows = spread_out(len(images), MEASURED)
     score, truth = scores[rows].astype(np.float64), anomalous[rows]
     if images.dtype != np.uint8 or truth.all() or not truth.any():
         return None
     measured = np.array([_measured(np.ascontiguousarray(images[row])) for row in rows])
-    drawn = np.unique(np.linspace(0, len(score) - 1, min(DRAWN, len(score))).astype(int))
+    drawn = spread_out(len(score), DRAWN)
     report: Report = {"measured": len(score), "drawn": len(drawn), "score": score[drawn].tolist()}
     report["anomalous"] = truth[drawn].tolist()
     for name, values in zip(NAMES, measured.T, strict=True):
