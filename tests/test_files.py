@@ -1,4 +1,6 @@
+import errno
 import os
+import stat
 
 import pytest
 from hypothesis import assume, given
@@ -25,6 +27,21 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path):
         assert not target.exists()
     assert target.read_text() == "whole"
     assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_a_folder_that_cannot_be_synced_does_not_fail_a_write(tmp_path, monkeypatch):
+    sync, folders = os.fsync, []
+
+    def refuse(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            folders.append(handle)
+            raise OSError(errno.EINVAL, "Invalid argument")  # as some network shares say
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_text(tmp_path / "a.txt", "whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert folders
 
 
 def test_the_mask_of_the_process_is_never_touched(tmp_path, monkeypatch):
@@ -73,7 +90,11 @@ def test_what_a_killed_process_left_is_swept_and_nothing_of_others(tmp_path):
         temporary.write_text("half")
         sweep(other)
         assert temporary.exists(), "another file whose name begins alike is still being written"
+        backup = one.with_name(f".{one.stem}-20251128{one.suffix}")
+        backup.write_text("somebody else's")
         sweep(one)
+        assert backup.exists()
+        backup.unlink()
         assert not temporary.exists()
         temporary.write_text("whole")
     assert os.listdir(tmp_path) == [one.name]

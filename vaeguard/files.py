@@ -6,7 +6,6 @@ import contextlib
 import glob
 import hashlib
 import os
-import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,8 @@ UNSEALED = (SEAL_MARK + b"0" * 64).decode()
 """Put this text once into a file's own metadata; `seal` then fills in the digest."""
 
 LONGEST_STEM = 32
+TEMPORARY = "-vaeguard-"
+"""In the names of files that are not whole yet, so that what killed processes left is no file of anybody else."""
 PAGE_MARK = ".page-"
 """After it stands which picture of a scan a file is."""
 
@@ -40,7 +41,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays last, since writers choose the format by it.
-        temporary = path.with_name(f".{_short(path.stem)}-{secrets.token_hex(4)}{path.suffix}")
+        temporary = path.with_name(f".{_short(path.stem)}{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
         # With the permissions of any new file, unlike those of `tempfile`: the mask of a process cannot be asked
         # for without a moment in which no thread has one.
         temporary.touch(exist_ok=False)
@@ -50,7 +51,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
         raise VaeguardError(
             f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place with -o"
@@ -111,7 +112,7 @@ def is_same(path: str | Path, other: str | Path) -> bool:
 def sweep(path: str | Path) -> None:
     """Remove what killed processes left of `path` under temporary names; nobody else may be writing it."""
     path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(_short(path.stem))}-????????{glob.escape(path.suffix)}"):
+    for left in path.parent.glob(f".{glob.escape(_short(path.stem))}{TEMPORARY}????????{glob.escape(path.suffix)}"):
         left.unlink(missing_ok=True)
 
 
@@ -121,9 +122,9 @@ def sweep_all(folder: Path, names: Iterable[str]) -> None:
     Nothing else is touched, however it is called.
     """
     ours = {(path.parent, _short(begin)) for path in map(Path, names) for begin in (path.stem, path.name)}
-    for left in folder.rglob(".*-????????.*"):
-        found = re.fullmatch(r"\.(.+)-[0-9a-f]{8}", left.stem, re.DOTALL)
-        if found and (left.relative_to(folder).parent, found[1].partition(PAGE_MARK)[0]) in ours:
+    for left in folder.rglob(f".*{TEMPORARY}????????.*"):
+        begin = left.stem[1:].rpartition(TEMPORARY)[0]
+        if (left.relative_to(folder).parent, begin.partition(PAGE_MARK)[0]) in ours:
             left.unlink(missing_ok=True)
 
 
@@ -213,13 +214,17 @@ def read_sealed(path: str | Path) -> bytes:
 
 
 def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
-        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a new name last through a power cut, where the system can: Windows and some network shares cannot."""
+    with contextlib.suppress(OSError):
+        _sync(path)
 
 
 def valid_text(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard import RestoreSettings, UsageError, restore_page, shipped_denoiser
+from vaeguard import DenoiseOutputs, DenoiserSpec, RestoreSettings, UsageError, restore_page, shipped_denoiser
 from vaeguard.restoration import page as restoration
 from vaeguard.restoration.degrade import stain
 from vaeguard.restoration.noise import photo_noise, print_noise
@@ -195,6 +195,16 @@ def test_colours_come_out_the_same_in_strips(size, monkeypatch):
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
         RestoreSettings(**wrong)
+
+
+def test_settings_of_another_type_are_refused():
+    for of, name, wrong in (
+        (RestoreSettings, "strength", "0.5"), (RestoreSettings, "samples", 2.5), (DenoiseOutputs, "jpeg", 90.5),
+        (DenoiserSpec, "steps", "many"), (DenoiserSpec, "latent", (1.5, 2, 3)),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=f"setting '{name}' must be "):
+            of(**{name: wrong})
+    assert DenoiserSpec(latent=[8, 12, 16]).latent == (8, 12, 16)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 3), (33, 31, 3)])

@@ -173,6 +173,7 @@ def denoise_scans(
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
     pixels = resumed = 0
+    edited: list[str] = []
     kept: list[str] = []
     bare: list[str] = []
     with job_folder(target / TABLE, keep=True):
@@ -184,6 +185,7 @@ def denoise_scans(
             errors += [(str(root / result.name), result.error)] if result.error else []
             pixels += result.pixels
             resumed += result.resumed
+            edited += [repr(str(target / work.places([result.name])[0]))] if result.edited else []
             kept += [repr(result.name)] if result.kept else []
             bare += [] if result.pages or result.error else [repr(result.name)]
             done += result.size
@@ -211,7 +213,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if row["reverted"]),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(places, rows, gone, stale, kept, bare, aside)),
+        notes=tuple(_notes(places, rows, gone, edited + stale, kept, bare, aside)),
     )
 
 
@@ -327,7 +329,7 @@ def _notes(
     places: Places,
     rows: Sequence[dict[str, Any]] = (),
     gone: Sequence[str] = (),
-    stale: Sequence[str] = (),
+    edited: Sequence[str] = (),
     kept: Sequence[str] = (),
     bare: Sequence[str] = (),
     aside: Path | None = None,
@@ -357,10 +359,10 @@ def _notes(
     if gone:
         files = "1 clean file has" if len(gone) == 1 else f"{len(gone)} clean files have"
         yield f"{files} no scan any more: {_some(gone)}; delete what is not wanted"
-    if stale:
-        one = len(stale) == 1
-        files = "1 clean file stays, since it was" if one else f"{len(stale)} clean files stay, since they were"
-        yield f"{files} changed by hand, beside what was written anew: {_some(stale)}; delete what is not wanted"
+    if edited:
+        files = "1 clean file was" if len(edited) == 1 else f"{len(edited)} clean files were"
+        stay = "stays" if len(edited) == 1 else "stay"
+        yield f"{files} changed by hand and {stay}: {_some(edited)}; move away what is to be made again"
     if aside:
         yield f"{TABLE} had been edited, and was kept as {str(aside)!r}"
 

@@ -47,8 +47,8 @@ def beside(path: Path, suffix: str) -> Path:
 class CleanFile:
     """The file that is written for a scan, and what lies beside it.
 
-    Files only ever appear whole, and a record after all that it lists and until none of that is touched: what differs
-    from its record was changed by somebody, and may hold hours of work.
+    Files only ever appear whole, and their record before any of them and until all are gone: what differs from its
+    record, or lies there without one, is somebody's, and may hold hours of work.
 
     Attributes
     ----------
@@ -64,7 +64,9 @@ class CleanFile:
 
     @cached_property
     def changed(self) -> list[Path]:
-        """The files that are there, and not as they were written."""
+        """The files that are there, and not as they were written; without a record nobody can tell."""
+        if not self.record:
+            return [self.place] if self.place.exists() else []
         return [path for path, found, written in self._digests if found not in (written, None)]
 
     @property
@@ -74,14 +76,18 @@ class CleanFile:
 
     def said(self) -> str:
         """What there is to say where somebody changed a file."""
-        return f"{str(self.changed[0])!r} was changed since it was written"
+        what = (
+            "was changed since it was written"
+            if self.record
+            else "lies there, and no record beside it tells whose it is"
+        )
+        return f"{str(self.changed[0])!r} {what}"
 
     def remove(self) -> bool:
-        """Remove what was written, the record first; False, and nothing is removed, if somebody changed a part."""
+        """Remove what was written, the record last; False, and nothing is removed, if somebody changed a part."""
         if self.changed:
             return False
-        beside(self.place, "json").unlink(missing_ok=True)
-        for path in (self.place, *(path for path, _, _ in self._digests)):
+        for path in (*(path for path, _, _ in self._digests), beside(self.place, "json")):
             path.unlink(missing_ok=True)
         return True
 

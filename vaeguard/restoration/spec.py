@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vaeguard.errors import UsageError
-from vaeguard.spec import DEVICES
+from vaeguard.spec import DEVICES, settle_types
 
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
@@ -47,6 +47,7 @@ class RestoreSettings:
     samples: int = 0
 
     def __post_init__(self) -> None:
+        settle_types(self)
         if self.kind not in RESTORE_KINDS:
             raise UsageError(f"--kind {self.kind} is none of {', '.join(RESTORE_KINDS)}")
         if self.paper not in PAPERS:
@@ -86,6 +87,7 @@ class DenoiseOutputs:
     ocr_language: str = ""
 
     def __post_init__(self) -> None:
+        settle_types(self)
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
             raise UsageError(f"--jpeg {self.jpeg} is no quality; give 1 to 100")
         if self.ocr_language and not self.ocr:
@@ -141,6 +143,7 @@ class DenoiserSpec:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        settle_types(self)
         if self.seed < 0 or self.seed >= 2**62:
             raise UsageError(f"--seed must be from 0 to below 2**62, not {self.seed}")
         for name in ("width", "depth", "ladder_width", "steps", "batch_size", "learning_rate", "threads"):

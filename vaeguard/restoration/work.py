@@ -47,6 +47,8 @@ class Restored:
     kept: int = 0
     """Pictures of a PDF that stay as they are."""
     resumed: bool = False
+    edited: bool = False
+    """Whether somebody changed what an earlier run wrote in the same way; it stays."""
     error: str = ""
 
 
@@ -87,8 +89,9 @@ class Work:
             size = len(content)
             before = hashlib.sha256(content).hexdigest()
             earlier = CleanFile(place)
-            if self._is_finished(earlier, before):
-                return Restored(name, size, earlier.record["pages"], kept=earlier.record.get("kept", 0), resumed=True)
+            if self._is_of(earlier, before) and (earlier.whole or earlier.changed):
+                kept, edited = earlier.record.get("kept", 0), bool(earlier.changed)
+                return Restored(name, size, earlier.record["pages"], kept=kept, resumed=True, edited=edited)
             if earlier.changed:
                 return Restored(name, size, [], error=f"{earlier.said()}; move it away to have it made again")
             return self._restored(content, name, earlier, before)
@@ -103,7 +106,7 @@ class Work:
         except Exception as error:  # noqa: BLE001 -- whatever is odd about one file, hours of others must go on
             reason = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
         # Of a scan that broke the clean file may be the last copy.
-        stays = "; the clean file of an earlier run stays" if CleanFile(place).record else ""
+        stays = "; the clean file of an earlier run stays" if place.exists() else ""
         return Restored(name, size, [], error=reason + stays)
 
     def places(self, names: list[str]) -> list[str]:
@@ -112,7 +115,8 @@ class Work:
 
     def has_finished(self, name: str, content: bytes) -> bool:
         """Whether an earlier run has restored a scan of this content in the same way."""
-        return self._is_finished(CleanFile(self.target / self._place(name)), hashlib.sha256(content).hexdigest())
+        earlier = CleanFile(self.target / self._place(name))
+        return self._is_of(earlier, hashlib.sha256(content).hexdigest()) and (earlier.whole or bool(earlier.changed))
 
     def check_place(self, name: str, owner: str) -> None:
         """Refuse a scan for which nothing can be written, `owner` being what `tasks` says of it.
@@ -156,23 +160,24 @@ class Work:
     def _place(self, name: str) -> str:
         return written_name(name, jpeg=self.outputs.jpeg)
 
-    def _is_finished(self, earlier: CleanFile, before: str) -> bool:
-        """Whether an earlier run has written this file and all beside it in the same way."""
-        record = earlier.record
-        return record.get("source_sha256") == before and record.get("settings") == self.how and earlier.whole
+    def _is_of(self, earlier: CleanFile, before: str) -> bool:
+        """Whether the record is of an earlier run in the same way, on a scan with this digest."""
+        return earlier.record.get("source_sha256") == before and earlier.record.get("settings") == self.how
 
     def _restored(self, content: bytes, name: str, earlier: CleanFile, before: str) -> Restored:
         place = earlier.place
         rows: list[dict[str, Any]] = []
-        pictures: list[Path] = []
+        written: dict[str, Path] = {}
+        """Names of the files, and where they lie until they are whole."""
         squares: dict[int, list[str]] = {}
         originals: dict[int, str] = {}
         pixels = 0
         files = contextlib.ExitStack()
 
         def picture(number: int, kind: str, values: Pixels) -> None:
-            pictures.append(beside(place, f"page-{number}.{kind}.png"))
-            files.enter_context(writing(pictures[-1])).write_bytes(encode_png(values, []))
+            target = beside(place, f"page-{number}.{kind}.png")
+            written[target.name] = files.enter_context(writing(target))
+            written[target.name].write_bytes(encode_png(values, []))
 
         def restore(page: Page) -> Pixels:
             nonlocal pixels
@@ -195,23 +200,23 @@ class Work:
         with files:
             temporary = files.enter_context(writing(place))
             kept = rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+            record: dict[str, Any] = {
+                "root": path_from(self.target, self.root),
+                "source": name,
+                "source_sha256": before,
+                "vaeguard": version("vaeguard"),
+                "written": {each: digest_of(path) for each, path in {place.name: temporary, **written}.items()},
+                "settings": self.how,
+                "pages": rows,
+                "kept": kept,
+            }
+            if squares:
+                record["put_back"] = {"square": CELL, "pages": squares}
+            if originals:
+                record["pixels_sha256"] = originals
             # Only now: what was written before is worth more than nothing. The new files take their names after this.
             earlier.remove()
-        record: dict[str, Any] = {
-            "root": path_from(self.target, self.root),
-            "source": name,
-            "source_sha256": before,
-            "vaeguard": version("vaeguard"),
-            "written": {path.name: digest_of(path) for path in (place, *pictures)},
-            "settings": self.how,
-            "pages": rows,
-            "kept": kept,
-        }
-        if squares:
-            record["put_back"] = {"square": CELL, "pages": squares}
-        if originals:
-            record["pixels_sha256"] = originals
-        write_text(beside(place, "json"), json.dumps(record, indent=1))
+            write_text(beside(place, "json"), json.dumps(record, indent=1))
         return Restored(name, len(content), rows, pixels, kept)
 
     def _harm(self, page: Page, clean: Pixels) -> dict[str, str] | None:
