@@ -68,7 +68,7 @@ def evaluate(
     path = find_model(model)
     detector = load(path, device)
     images = open_images_for(data, detector, data_dir, download=download)
-    folder = _folder(output, path, f"evaluation-{images.name}")
+    folder = _folder(output, path, "evaluation", data, images)
     check_evaluation_folder(folder)
     with progress_bar("scoring") as progress:
         evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, masks=masks, progress=progress)
@@ -84,17 +84,18 @@ def _evaluate_generative(
     path = find_model(model)
     detector = open_generative(path, device)
     images = open_images_for(data, detector, data_dir, download=download)
-    folder = _folder(output, path, f"generative-{images.name}")
+    folder = _folder(output, path, "generative", data, images)
     check_place(folder / "report.json", "generative")
     with progress_bar("measuring") as progress:
         evaluation = evaluate_generative(detector, images, samples=samples, images=count, progress=progress)
     _show(write_generative(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
 
 
-def _folder(output: str | None, model: str, name: str) -> Path:
-    """Where the report goes: `output`, or a folder beside the model."""
+def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:
+    """Where the report goes: `output`, or a folder beside the model, other for `a/test` than for `b/test`."""
     home = Path(model) if Path(model).is_dir() else Path(model).parent
-    return Path(output) if output else home / name
+    above = Path(data or "").parent.name.strip(".")
+    return Path(output) if output else home / "-".join([what, *([above] if above else []), images.name])
 
 
 def _show(report: dict[str, Any], folder: Path, images: ImageSet, *, as_json: bool) -> None:

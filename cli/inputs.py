@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from .output import progress_bar, say, say_left_out, say_note
@@ -144,6 +145,8 @@ def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
     Raises
     ------
     UsageError
+        One is missing.
+    RefusedError
         One cannot be read.
     """
     import numpy as np
@@ -155,6 +158,8 @@ def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
     try:
         return np.stack([decode_image(path, rule) for path in paths])
     except UnreadableError as error:
+        if os.path.exists(error.path):  # noqa: PTH110  (names need not be valid paths)
+            raise
         raise UsageError(str(error)) from error
 
 

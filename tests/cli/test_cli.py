@@ -141,6 +141,10 @@ def test_evaluate_prints_and_writes_what_it_measured(home):
     table = run(home, "evaluate", "digits", "-m", "runs/quick/model.safetensors")
     assert "ROC-AUC" in table.stdout
     assert "recon_error" in table.stdout
+    (home / "line").mkdir()
+    (home / "line" / "digits").symlink_to(home / "digits", target_is_directory=True)
+    other = run(home, "evaluate", "line/digits", "-m", "runs/quick", "--json")
+    assert json.loads(other.stdout)["output"] == "runs/quick/evaluation-line-digits"
 
 
 @pytest.mark.parametrize(
@@ -260,6 +264,9 @@ def test_a_file_without_permission_is_listed(home):
         (("score", "digits", "--fpr", "1.5"), 2, ["fpr", "1.5"]),
         (("score", "digits", "--no-such"), 2, ["--no-such"]),
         (("score",), 2, ["IMAGES"]),
+        (("fit", "digits", "--groups", "nogroups.csv"), 2, ["nogroups.csv"]),
+        (("interpolate", "broken.png", "broken.png", "-m", "runs/quick"), 4, ["broken.png"]),
+        (("interpolate", "nothere.png", "broken.png", "-m", "runs/quick"), 2, ["nothere.png"]),
         (("fit", "empty"), 2, ["empty"]),
         (("fit", "nodata"), 2, ["nodata"]),
         (("fit", "sizes"), 2, ["--size"]),
@@ -285,6 +292,7 @@ def test_a_file_without_permission_is_listed(home):
 )
 def test_bad_input_is_one_sentence_and_the_right_exit_code(home, arguments, code, words):
     (home / "empty").mkdir(exist_ok=True)
+    (home / "broken.png").write_text("no picture")
     (home / "text.safetensors").write_text("no model")
     content = bytearray((home / "runs/quick/model.safetensors").read_bytes())
     content[len(content) // 2] ^= 4

@@ -15,6 +15,14 @@ def test_images_are_told_by_the_end_of_their_path(tmp_path):
     assert len({first, alone, other}) == 3
 
 
+def test_images_without_a_group_in_the_table_are_alone(tmp_path):
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group\nb.png,A\nc.png, \nbad/a.png,\n", encoding="utf-8")
+    groups = read_groups(str(table), PATHS)
+    assert len(set(groups)) == 4
+    assert groups[1] == "A"
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "said"),
     [
@@ -24,7 +32,7 @@ def test_images_are_told_by_the_end_of_their_path(tmp_path):
         ("path,set\nb.png,1\n", RefusedError, "no rows with the columns path and group"),
         ("path,group\n", RefusedError, "no rows with the columns path and group"),
         (b"\xff\xfe\x00", RefusedError, "is no CSV file"),
-        (None, RefusedError, "there is no such file"),
+        (None, UsageError, "there is no such file"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(content, kind, said, tmp_path):

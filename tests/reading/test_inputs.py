@@ -345,6 +345,18 @@ def test_the_stamp_of_files_follows_size_and_time(tmp_path):
     assert files.stamp(0, 2) != before
 
 
+def test_a_fault_of_the_machine_is_no_error_of_good_files(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(png(IMAGES[0]))
+    (source,) = find_sources([tmp_path])
+
+    def short_of_memory(path, rule):
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr("vaeguard.reading.streams.decode_image", short_of_memory)
+    with pytest.raises(MemoryError, match="Unable"):
+        list(read(source, 0, source.count, (1, 6, 5), rule=RULE, batch_size=7, jobs=1))
+
+
 def test_single_images_are_read_again_by_their_names(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, value in (("x.png", 10), ("x.png", 20), ("y.png", 30), ("z.png", 40)):

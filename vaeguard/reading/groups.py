@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,16 @@ def read_groups(table: str, paths: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        For `vaeguard.fit(..., groups=...)`; an image that the table does not name is a group of its own.
+        For `vaeguard.fit(..., groups=...)`; an image that the table does not name, or gives no group, is one by itself.
 
     Raises
     ------
     RefusedError
-        The file is missing, or no such table.
+        The file cannot be read, or is no such table.
     UsageError
-        It names an image that is not there, several at once, or one twice.
+        It is missing, or names an image that is not there, several at once, or one twice.
     """
-    groups = [f"{number} is in no group" for number in range(len(paths))]
+    groups = [f"{path} alone" for path in paths]
     named: set[int] = set()
     ends: dict[int, dict[tuple[str, ...], list[int]]] = {}
     for name, group in _rows(table):
@@ -52,7 +53,8 @@ def read_groups(table: str, paths: Sequence[str]) -> list[str]:
                 f"--groups {table!r}: {name!r} {fact}; name each image once, with as many folders as it takes"
             )
         named.add(found[0])
-        groups[found[0]] = f"group {group}"
+        if group:
+            groups[found[0]] = group
     return groups
 
 
@@ -62,7 +64,8 @@ def _rows(table: str) -> list[tuple[str, str]]:
             csv.DictReader(read_bytes(table).decode("utf-8-sig").splitlines(), strict=True)
         )
     except UnreadableError as error:
-        raise RefusedError(f"cannot read --groups {table!r}: {error.reason}") from error
+        missing = not os.path.exists(table)  # noqa: PTH110  (names need not be valid paths)
+        raise (UsageError if missing else RefusedError)(f"cannot read --groups {table!r}: {error.reason}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise RefusedError(
             f"--groups {table!r} is no CSV file ({error}); give one with the columns path and group"
@@ -72,7 +75,7 @@ def _rows(table: str) -> list[tuple[str, str]]:
         raise RefusedError(
             f"--groups {table!r} has no rows with the columns path and group; name them in its first line"
         )
-    return [(row[column] or "", row["group"] or "") for row in rows]
+    return [(row[column] or "", (row["group"] or "").strip()) for row in rows]
 
 
 def _by_end(paths: Sequence[str], count: int) -> dict[tuple[str, ...], list[int]]:

@@ -154,14 +154,16 @@ def read(
 ) -> Iterator[ImageBatch]:
     """Yield the images `start` to `stop` of `source`, each an image of `shape` or an error.
 
-    Where a container breaks off, the rest of these are errors, and what comes after them is tried.
+    Where a container breaks off, the rest of these are errors, and what comes after them is tried. Of files each is
+    read by itself, so that nothing but a fault of the machine ends them, and that is raised.
     """
+    broken = () if isinstance(source, Files) else CONTAINER_ERRORS
     done, reason = 0, "the container has fewer images than it promises"
     try:
         for batch in source.batches(start, stop, rule, batch_size, jobs):
             done += len(batch.paths) + len(batch.errors)
             yield batch
-    except CONTAINER_ERRORS as error:
+    except broken as error:
         source.close()
         reason = " ".join(str(error).split()) or type(error).__name__
     if start + done < stop:
