@@ -19,6 +19,7 @@ from .options import (
     channels_option,
     data_dir_option,
     download_option,
+    groups_option,
     json_option,
     preset_option,
     read_specs,
@@ -48,8 +49,7 @@ _scans_option = partial(click.option, cls=SectionOption, section="Cleaning scans
 @click.option(
     "--normal-classes", metavar="LIST", help="Classes to fit on: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
 )
-@click.option("--groups", metavar="TABLE",
-              help="CSV with the columns path and group: the same thing stays on one side of the split.")  # fmt: skip
+@groups_option
 @click.option("-o", "--output", metavar="RUN", help="Run folder.  [default: runs/<data>-<model>-<time>]")
 @preset_option
 @spec_option

@@ -196,6 +196,12 @@ def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
+groups_option = click.option(
+    "--groups", metavar="TABLE",
+    help="CSV file with the columns path and group: images of one group stay on one side of the split.",
+)  # fmt: skip
+
+
 def read_specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:
     """Model and training that `--preset`, over it `--spec`, and over both the options in `settings` make."""
     from vaeguard import ModelSpec, TrainSpec, preset

@@ -16,6 +16,7 @@ from .options import (
     channels_option,
     data_dir_option,
     download_option,
+    groups_option,
     json_option,
     preset_option,
     read_specs,
@@ -66,6 +67,7 @@ class Duration(click.ParamType[float]):
 @click.option(
     "-o", "--output", metavar="DIR", help="Folder of the search; one begun there goes on.  [default: tuning/<data>]"
 )
+@groups_option
 @preset_option
 @spec_option
 @click.option("--seed", type=int, help=f"Seed of parts, trials and fits.  [default: {TrainSpec().seed}]")
@@ -76,7 +78,7 @@ class Duration(click.ParamType[float]):
 @download_option
 @json_option
 def tune(
-    data: str, normal_classes: str | None, trials: int, seconds: float | None, output: str | None,
+    data: str, normal_classes: str | None, groups: str | None, trials: int, seconds: float | None, output: str | None,
     preset_name: str | None, spec_file: str | None, size: tuple[int, int] | None, channels: str | None,
     data_dir: str | None, download: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
@@ -87,7 +89,7 @@ def tune(
     the best settings are compared with those at the start. They are written to best.toml, for fit --spec. Interrupted,
     the search goes on when the same command is given again.
     """
-    from vaeguard import check_optuna, check_place, show_report, without_pictures
+    from vaeguard import check_optuna, check_place, read_groups, show_report, without_pictures
     from vaeguard import tune as search
 
     check_optuna()
@@ -95,13 +97,14 @@ def tune(
     if output:
         check_place(Path(output) / "report.json", "tuning")
     images = open_to_fit(data, size, channels, data_dir, download=download)
+    grouped = read_groups(groups, images.paths) if groups else None
     folder = Path(output) if output else Path("tuning") / images.name
     say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {folder}")
     try:
         with progress_bar("tuning") as progress:
             found = search(
-                images, normal_classes=normal_classes, model=model, training=training, trials=trials, seconds=seconds,
-                folder=folder, command=command_line(), progress=progress,
+                images, groups=grouped, normal_classes=normal_classes, model=model, training=training, trials=trials,
+                seconds=seconds, folder=folder, command=command_line(), progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         say(f"finished trials are in {folder}; the same command goes on")
@@ -114,6 +117,7 @@ def tune(
         show_report(found.report, console())
         reading = {
             "--normal-classes": normal_classes,
+            "--groups": groups,
             "--size": size and "x".join(map(str, size)),
             "--channels": channels,
             "--data-dir": data_dir,

@@ -18,7 +18,7 @@ from vaeguard.reading.image_set import digests_of
 from vaeguard.reading.packed import as_image_set
 from vaeguard.reporting.evaluation import evaluation_report, groups_to_look_at
 from vaeguard.reporting.gallery import sample
-from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
+from vaeguard.reporting.report_file import JSON_NAME, SCORES_NAME, check_place, write_report
 from vaeguard.reporting.simple_measures import simple_measures
 from vaeguard.scoring import score_columns, score_set
 from vaeguard.spec import DEFAULT_FPR, check_fpr
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
     Scores = npt.NDArray[np.floating]
 
-
-SCORES_NAME = "scores.csv"
 
 LEAST_SEEN = 0.01
 """A smaller share of images that the model was fitted on is let be."""

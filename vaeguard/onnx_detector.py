@@ -125,8 +125,8 @@ def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None
     Raises
     ------
     RefusedError
-        The file is missing, damaged, or no model of vaeguard.
+        The file is damaged, or no model of vaeguard.
     UsageError
-        `device` cannot be used.
+        It is missing, or `device` cannot be used.
     """
     return OnnxDetector(read_sealed(path), str(path), device, threads)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.errors import RefusedError
+from vaeguard.false_alarms import FPRS, flag
 from vaeguard.inspection import concatenate
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from vaeguard.inspection import DetectorInfo, Floats, Images, Inspection
 
 BATCHES = (1, 7, 64, 256)
-RATES = (0.01, 0.05, 0.1)
 RANDOM_IMAGES = 64
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3, "tensorrt": 1e-3}
 """Largest relative error between float32 engines, by the device of the one that is checked.
@@ -113,9 +113,9 @@ def compare(
     tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[other.device])
     errors = {name: relative_error(values, outputs(found)[name]) for name, values in outputs(expected).items()}
     swapped = _swapped(expected.score, found.score, tolerance)
-    decisions = sum(int(np.count_nonzero((expected.p_value <= rate) != (found.p_value <= rate))) for rate in RATES)
+    decisions = sum(int((flag(expected.p_value, fpr) != flag(found.p_value, fpr)).sum()) for fpr in FPRS)
     same_bits = all(_same_bits(found, other_batch) for other_batch in by_batch[:-1])
-    allowed = 0 if exact else int(LOOSE_SHARE * len(RATES) * len(both))
+    allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(both))
     # Of p-values, which come in steps, the decisions tell.
     problems = _far({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
     if swapped:

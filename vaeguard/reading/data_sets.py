@@ -34,7 +34,9 @@ def open_images(
 
     `split` chooses the part of a named set, of a folder with `train` and `test` in it, and of an `.npz` with both.
     Named sets win over folders of the same name; write `./mnist` for the folder. Folders are decoded once into the
-    cache. `progress(done, total)` counts files.
+    cache, by `jobs` threads (None: as many as the machine has use for); `progress(done, total)` counts files. `rule`
+    says to which size and channels images are brought (None: they stay, and have to fit together). Named sets lie in
+    `data_dir` (None: `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`.
 
     Raises
     ------

@@ -30,7 +30,10 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Consecutive images of a stream: uint8 (n, C, H, W), one for each of `paths`; unreadable files are `errors`."""
+    """Consecutive images of a stream, uint8 (n, C, H, W), or vectors, float32 (n, 1, 1, F), one for each of `paths`.
+
+    `errors` are path and reason of what could not be read.
+    """
 
     paths: list[str]
     images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.errors import UsageError
-from vaeguard.reporting.report_file import heading, read_report, report_path
+from vaeguard.errors import RefusedError, UsageError
+from vaeguard.reporting.report_file import SCORES_NAME, heading, read_report, report_path
+from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from vaeguard.reporting.report_file import Report
 
@@ -53,8 +54,27 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
         "columns": names,
         "runs": runs,
         "classes": _classes(reports) if kind == "fit" else [],
+        "best_two": _best_two(runs) if kind == "evaluation" else None,
         "differences": _differences([_settings(report) for report in reports]),
     }
+
+
+def _best_two(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """How far the two highest ROC-AUCs are apart, image by image; None where they are not of the same images."""
+    from vaeguard.metrics import auc_difference
+
+    best, second = sorted(range(len(runs)), key=lambda run: -runs[run]["values"][0])[:2]
+    try:
+        tables = [read_table(Path(runs[run]["path"]).with_name(SCORES_NAME)) for run in (second, best)]
+        columns = [{name: table[name].to_numpy() for name in ("path", "normal", "score")} for table in tables]
+    except (RefusedError, KeyError):  # moved away since, or somebody else's
+        return None
+    one, other = columns
+    if any(len(one[name]) != len(other[name]) or (one[name] != other[name]).any() for name in ("path", "normal")):
+        return None
+    difference, low, high = auc_difference(~one["normal"], one["score"], other["score"])
+    found = {"difference": difference, "low": low, "high": high}
+    return {"best": best, "second": second, "images": len(one["path"]), **found}
 
 
 def _evaluation(report: Report) -> Columns:

@@ -19,6 +19,8 @@ KINDS = (
     "comparison",
 )
 JSON_NAME = "report.json"
+SCORES_NAME = "scores.csv"
+"""The table beside the report of an evaluation."""
 
 
 def heading(kind: str, title: str, *, command: str = "", device: str = "cpu") -> Report:

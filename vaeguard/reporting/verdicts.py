@@ -287,7 +287,13 @@ def _comparison(report: Report) -> Verdict:
         return Verdict("Side by side", "What differs between them, and what came of it.")
     runs = sorted(report["runs"], key=lambda run: -run["values"][0])
     (best, low, _), (second, _, high) = runs[0]["values"][:3], runs[1]["values"][:3]
-    clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
+    if pair := report.get("best_two"):
+        clear = (
+            f"on the same {pair['images']:,} images they differ by {pair['difference']:+.3f} (95 % interval"
+            f" {pair['low']:+.3f} to {pair['high']:+.3f}), {'more than' if pair['low'] > 0 else 'which may be'} chance"
+        )
+    else:
+        clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
     other = {"data", "normal classes"} & set(report["differences"])
     notes = ("the reports are of different data or normal classes, so this is no contest",) if other else ()
     sentence = f"The highest ROC-AUC is {best:.3f}, of {runs[0]['name']}; the next is {second:.3f}: {clear}."
