@@ -37,6 +37,8 @@ DEFAULTS = RestoreSettings()
 @click.option("--residual", is_flag=True, help="Also write the exact difference, to have the original back.")
 @click.option("--undo", is_flag=True,
               help="Write the originals of SCANS, which is a clean tree with residuals.")  # fmt: skip
+@click.option("--check", is_flag=True,
+              help="Compare SCANS, which is a clean tree, with the digests in its records.")  # fmt: skip
 @click.option("--uncertainty", is_flag=True, help="Also write a picture of how uncertain each pixel is.")
 @click.option("--ocr", is_flag=True, help="Leave a page as it was if tesseract can read fewer words afterwards.")
 @click.option("--ocr-language", metavar="LANG", default="",
@@ -53,9 +55,9 @@ DEFAULTS = RestoreSettings()
 @engine_option
 @json_option
 def denoise(
-    scans: tuple[str, ...], output: str | None, jpeg: int | None, residual: bool, undo: bool, uncertainty: bool,
-    ocr: bool, ocr_language: str, model: str | None, jobs: int | None, report: bool, dry_run: bool, device: str,
-    as_json: bool, **settings: Any,
+    scans: tuple[str, ...], output: str | None, jpeg: int | None, residual: bool, undo: bool, check: bool,
+    uncertainty: bool, ocr: bool, ocr_language: str, model: str | None, jobs: int | None, report: bool, dry_run: bool,
+    device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
@@ -67,11 +69,11 @@ def denoise(
     A job that was interrupted goes on where it stopped when the same command is given again.
 
     What was written with --residual can be had back: --undo SCANS-clean writes the pixels of the originals, bit for
-    bit, to SCANS-clean-originals, under the names of the clean files.
+    bit, to SCANS-clean-originals, under the names of the clean files. --check SCANS-clean tells, years later, whether
+    every file is still as it was written.
     """
     from vaeguard import (
         DenoiseOutputs,
-        UsageError,
         check_tesseract,
         default_output,
         denoise_scans,
@@ -81,10 +83,12 @@ def denoise(
         write_scan_report,
     )
 
-    if undo:
-        if len(scans) > 1:
-            raise UsageError("--undo takes one clean tree; give one folder")
-        _undo(scans[0], output, as_json=as_json)
+    if check or undo:
+        _check_alone("check" if check else "undo", scans)
+        if check:
+            _check(scans[0], as_json=as_json)
+        else:
+            _undo(scans[0], output, as_json=as_json)
         return
     if ocr:
         check_tesseract(ocr_language)
@@ -130,19 +134,50 @@ def _say_plan(plan: ScanPlan, output: str, *, as_json: bool) -> None:
     complain_of_left_out(plan.errors)
 
 
-def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
-    """Write the originals of a clean tree.
+def _check_alone(flag: str, scans: tuple[str, ...]) -> None:
+    """Refuse options that say how to clean where `flag` does something else with one clean tree.
 
     Raises
     ------
     UsageError
-        Another option was given.
+        One was given, or several trees.
     """
-    from vaeguard import UsageError, default_originals, undo_scans
+    from vaeguard import UsageError
 
+    if len(scans) > 1:
+        raise UsageError(f"--{flag} takes one clean tree; give one folder")
+    known = {"scans", flag, "as_json"} | ({"output"} if flag == "undo" else set())
     for option in click.get_current_context().command.params:
-        if typed(str(option.name)) and option.name not in ("scans", "output", "undo", "as_json"):
-            raise UsageError(f"{option.opts[0]} has no meaning with --undo; leave it out")
+        if typed(str(option.name)) and option.name not in known:
+            raise UsageError(f"{option.opts[0]} has no meaning with --{flag}; leave it out")
+
+
+def _check(clean: str, *, as_json: bool) -> None:
+    """Tell whether a clean tree is as it was written.
+
+    Raises
+    ------
+    RefusedError
+        A file is not.
+    """
+    from vaeguard import RefusedError, check_scans
+
+    with progress_bar("checking") as progress:
+        whole, errors = check_scans(clean, progress=progress)
+    if as_json:
+        print_json({"output": clean, "files": whole, "errors": as_objects(errors)})
+    else:
+        click.echo(f"{whole} files in {clean} are as they were written")
+    if errors:
+        for path, reason in errors[:10]:
+            say(f"{path!r}: {reason}")
+        files = "1 file is not as it was" if len(errors) == 1 else f"{len(errors)} files are not as they were"
+        raise RefusedError(f"{files} written, the first {errors[0][0]!r}; take them from a copy, or move them away")
+
+
+def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
+    from vaeguard import default_originals, undo_scans
+
     if output is None:
         output = str(default_originals(clean))
         say(f"output: {output}")

@@ -73,6 +73,7 @@ from .restoration.batches import PatchSpec as PatchSpec
 from .restoration.batches import page_batches as page_batches
 from .restoration.batches import photo_batches as photo_batches
 from .restoration.batches import seen_batches as seen_batches
+from .restoration.checking import check_scans as check_scans
 from .restoration.degrade import degrade_document as degrade_document
 from .restoration.denoiser import Denoiser as Denoiser
 from .restoration.denoiser import read_denoiser as read_denoiser

@@ -458,6 +458,9 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     images = [np.asarray(Image.open(tmp_path / folder / "a.png")) for folder in ("scans", "full-originals")]
     np.testing.assert_array_equal(*images)
     assert_complains(run(tmp_path, "denoise", "--undo", "scans-clean"), 3, "2 files were left out")
+    assert json.loads(run(tmp_path, "denoise", "--check", "full", "--json").stdout)["files"] == 6
+    (tmp_path / "full/a.png").write_bytes(b"retouched")
+    assert_complains(run(tmp_path, "denoise", "--check", "full"), 4, "1 file is not as it was written", "full/a.png")
     some = run(tmp_path, "denoise", "scans/a.png", "scans/box/b.tif", "-o", "scans-clean")
     assert "2 of them done before" in some.stdout, some.stderr
 
@@ -473,6 +476,7 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
         (("scans", "--device", "tensorrt"), 2, ["--device tensorrt"]),
         (("scans", "--undo", "--jpeg", "90"), 2, ["--jpeg has no meaning with --undo"]),
         (("scans", "--undo"), 2, ["scans", "holds no clean scans"]),
+        (("scans", "--check", "--undo"), 2, ["--undo has no meaning with --check"]),
         (("scans", "broken", "--undo"), 2, ["--undo takes one clean tree"]),
         (("broken",), 3, ["1 file was left out", "pages.csv.errors.csv"]),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaeguard import DenoiseOutputs, UsageError, denoise_scans, undo_scans
+from vaeguard import DenoiseOutputs, UsageError, check_scans, denoise_scans, undo_scans
 from vaeguard.restoration.scans import facts_of, scan_pages
 
 
@@ -69,6 +69,23 @@ def test_the_pixels_of_every_page_are_those_of_the_scan(clean):
             )
     assert changed >= 7
     assert len(list(Path("clean-originals").rglob("*.*"))) == 7
+
+
+def test_a_tree_is_checked_against_its_records(clean):
+    calls = []
+    pages = {"box/pages.tif": 2, "book.pdf": 2}  # and a bilevel one, which has no residual
+    files = 7 + sum(pages.get(str(path.relative_to("scans")), 1) for path in Path("scans").rglob("*.*"))
+    before = {path: path.read_bytes() for path in clean.rglob("*.*")}
+    assert check_scans(clean, progress=lambda *call: calls.append(call)) == (files, [])
+    assert calls[-1] == (7, 7, "7 files")
+    (clean / "deep.png").write_bytes(before[clean / "deep.png"] + b" ")
+    (clean / "opaque.png.page-1.residual.png").unlink()
+    assert check_scans("clean") == (files - 2, [
+        ("clean/deep.png", "it was changed since it was written"),
+        ("clean/opaque.png.page-1.residual.png", "it is gone"),
+    ])  # fmt: skip
+    with pytest.raises(UsageError, match="'scans' holds no clean scans"):
+        check_scans("scans")
 
 
 def test_what_cannot_be_had_back_is_listed(clean):

@@ -70,6 +70,11 @@ class CleanFile:
         return [path for path, found, written in self._digests if found not in (written, None)]
 
     @property
+    def missing(self) -> list[Path]:
+        """The files of the record that are gone."""
+        return [path for path, found, _ in self._digests if found is None]
+
+    @property
     def whole(self) -> bool:
         """Whether an earlier run wrote it, and all of it is there as it was written."""
         return bool(self.record) and all(found == written for _, found, written in self._digests)
