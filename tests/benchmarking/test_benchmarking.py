@@ -79,6 +79,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(spec, tmp_path
     whole = vaeguard.benchmark(spec, tmp_path / "whole", **QUICK)
     assert len(whole.cells) == len(whole.plan.jobs)
     assert not whole.failures
+    assert len(whole.to_dict()["fits"]) == 2, "guided and unlabelled, the same settings whichever class is anomalous"
     calls, measure = itertools.count(), protocols.measure_baseline
 
     def interrupted(*arguments):

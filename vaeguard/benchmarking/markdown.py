@@ -172,8 +172,7 @@ def _circumstances(report: Content) -> list[str]:
 
 def _settings(fit: Content) -> str:
     shown = {**fit["model"], **fit["training"]}
-    for name in ("image_shape", "classes", "seed"):
-        shown.pop(name, None)
+    shown.pop("image_shape", None)
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 

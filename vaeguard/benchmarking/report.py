@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
 REPORT_MD = "report.md"
-VARIED = ("seed", *PLACES)
+VARIED = ("seed", "classes", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""
 
 SETTINGS_NOTE = (
@@ -136,9 +136,12 @@ class BenchmarkReport:
         found: dict[str, list[Any]] = {}
         for cell in self.cells:
             if "spec" in cell:
-                training = {name: value for name, value in cell["spec"]["training"].items() if name not in VARIED}
+                each = {
+                    part: {name: value for name, value in settings.items() if name not in VARIED}
+                    for part, settings in cell["spec"].items()
+                }
                 known = found.setdefault(f"{cell['data']}, {cell['method']}", [])
-                if (each := {**cell["spec"], "training": training}) not in known:
+                if each not in known:
                     known.append(each)
         return {
             name + (f" ({number})" if number > 1 else ""): spec
