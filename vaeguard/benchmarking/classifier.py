@@ -59,7 +59,7 @@ class Classifier:
 
     def unit(self, images: Bytes) -> Tensor:
         """Images on the device, in [0, 1]."""
-        return torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float() / 255
+        return torch.from_numpy(np.array(images)).to(self.device).float() / 255
 
 
 def _network(model: ModelSpec) -> nn.Sequential:
