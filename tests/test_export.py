@@ -183,6 +183,17 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
         vaeguard.load(tmp_path / "missing.onnx")
 
 
+def test_only_models_of_ours_are_replaced(run, tmp_path):
+    path = tmp_path / "model-encoder.onnx"
+    path.write_bytes(b"of another tool")
+    with pytest.raises(UsageError, match="is no model of vaeguard and would be lost"):
+        vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "model.onnx", parts=True)
+    assert path.read_bytes() == b"of another tool"
+    path.unlink()
+    for _ in range(2):
+        vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "model.onnx", parts=True)
+
+
 def sealed_again(model, path):
     for each in model.metadata_props:
         if each.key == "seal":

@@ -14,7 +14,7 @@ from torch import nn
 
 from vaeguard.errors import UsageError
 from vaeguard.exported_parts import part_bytes, part_errors, part_paths
-from vaeguard.files import writing
+from vaeguard.files import SEAL_MARK, writing
 from vaeguard.generation import check_whole
 from vaeguard.onnx_detector import IMAGE, OnnxDetector, output_names
 from vaeguard.onnx_writing import OPSET, sealed, translated
@@ -82,7 +82,8 @@ def export(
     Raises
     ------
     UsageError
-        An argument cannot work, or the model is one of patches, which has no `parts`.
+        An argument cannot work, the model is one of patches, which has no `parts`, or a file that is no model of
+        vaeguard would be replaced.
     RefusedError
         The file does not repeat what PyTorch says; nothing is written.
     VaeguardError
@@ -95,6 +96,9 @@ def export(
     if Path(path).suffix != ".onnx":
         raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
     targets = part_paths(path) if parts else {}
+    for target in map(Path, (path, *targets.values())):
+        if target.exists() and SEAL_MARK not in target.read_bytes():
+            raise UsageError(f"{str(target)!r} is no model of vaeguard and would be lost; name another with -o")
     if targets:
         check_whole(detector.graph)
     graph = _in_half(detector.graph) if fp16 else detector.graph
