@@ -203,6 +203,12 @@ def test_pairs_with_the_same_normal_set_share_its_fit(tmp_path, monkeypatch):
         for found in (report, alone)
     )
     assert of_both == of_one
+    # A report of one pair goes on to others, and never to fewer.
+    more = vaeguard.benchmark(both, tmp_path / "alone", **write)
+    assert len(more.cells) == 4
+    assert len(fits) == 2 + 2 + 2
+    with pytest.raises(vaeguard.UsageError, match="2 would be lost, since .*mnist_omniglot.* is not among"):
+        vaeguard.benchmark(replace(both, data="mnist:mnist"), tmp_path / "alone", **write)
 
 
 def test_omniglot_strokes_are_bright_as_mnists_are(tmp_path):

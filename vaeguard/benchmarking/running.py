@@ -39,7 +39,7 @@ def benchmark(
     Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet: a cell is
     kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in
     the report, and the others go on. The report is written also when the run is interrupted. It is extended by more
-    classes, seeds or fits, but no cell of a report that is there is left out of the new one.
+    classes, pairs or tables, seeds or fits, but no cell of a report that is there is left out of the new one.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan) -> None:
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
     why = f"{_settingless(lost[0])} is not among what this command measures{missing}"
-    instead = "give at least the --classes, --seeds, --fit and baselines of before"
+    instead = "give at least the --data, --classes, --seeds, --fit and baselines of before"
     if changed := sorted({_settingless(name) for name in lost} & {_settingless(name) for name in planned}):
         why = f"{changed[0]} was measured with other settings or by another version"
         instead = "give the settings of before"
@@ -160,9 +160,9 @@ def _check_folder(folder: Path, spec: BenchmarkSpec) -> None:
     """Refuse a folder that holds the report of another benchmark: it would be lost."""
     found = _report_in(folder)
     other = found.get("benchmark")
-    if found and (other != spec.name or found["spec"]["data"] != spec.data):
+    if found and other != spec.name:
         raise UsageError(
-            f"{str(folder)!r} holds the report of another benchmark or other data ({other or 'unknown'});"
+            f"{str(folder)!r} holds the report of another benchmark ({other or 'unknown'});"
             " choose another folder with -o"
         )
 
