@@ -388,6 +388,9 @@ def test_folders_that_cannot_be_a_data_set(tmp_path):
         open_images(tmp_path)
     with pytest.raises(UsageError, match="is no data set"):
         open_images(tmp_path / "2.png")
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match=r"rows.csv': tables are read as \.npz or \.npy of floats"):
+        open_images(tmp_path / "rows.csv")
     with pytest.raises(UsageError, match="did you mean 'mnist'"):
         open_images("mnits")
     with pytest.raises(UsageError, match="split"):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from vaeguard.reading.image_set import ImageSet
 
 
+SHEETS = (".csv", ".tsv", ".xlsx", ".parquet")
+"""How tables end that are not read."""
+
+
 def open_images(
     data: str | Path,
     *,
@@ -66,6 +70,8 @@ def open_images(
         return open_arrays(path, split, rule)
     if is_idx(path):
         return open_idx(path, rule)
+    if path.suffix.lower() in SHEETS:
+        raise UsageError(f"{str(path)!r}: tables are read as .npz or .npy of floats, x and labels y; save it as one")
     raise UsageError(
         f"{str(path)!r} is no data set; give a folder of images, an IDX file of images, an .npz, an .npy "
         f"or one of {_names()}"
