@@ -169,10 +169,10 @@ def _check(clean: str, *, as_json: bool) -> None:
     else:
         click.echo(f"{whole} files in {clean} are as they were written")
     if errors:
-        for path, reason in errors[:10]:
+        for path, reason in errors:
             say(f"{path!r}: {reason}")
         files = "1 file is not as it was" if len(errors) == 1 else f"{len(errors)} files are not as they were"
-        raise RefusedError(f"{files} written, the first {errors[0][0]!r}; take them from a copy, or move them away")
+        raise RefusedError(f"{files} written, the first {errors[0][0]!r}; take them from a copy")
 
 
 def _undo(clean: str, output: str | None, *, as_json: bool) -> None:

@@ -45,7 +45,8 @@ def embed(
     )
 
     check_table_path(output)
-    check_replaced(output, "latents", ("path",), re.compile(r"class|(mean|logvar)_\d+").fullmatch)
+    known = re.compile(r"path|class|(mean|logvar)_\d+").fullmatch
+    check_replaced(output, "latents", lambda columns: "mean_0" in columns[:3], known)
     check_place(f"{output}.report.json", "embedding")
     detector = open_generative(model, device, vectors=True)
     images = open_images_for(data, detector, data_dir, split=split, download=download)

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @click.argument("data", required=False)
 @model_option
 @click.option("--normal-classes", metavar="LIST", help="Classes that are normal.  [default: those of the fit]")
-@click.option("-o", "--output", metavar="DIR", help="Folder for the report.  [default: evaluation-<data> in the run]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="Folder for the report.  [default: evaluation-[<folder>-]<data> in the run]",
+)
 @fpr_option
 @click.option("--masks", metavar="DIR", help="Masks of the defects, <class>/<name>.png or ..._mask.png: also measure"
               " how well heatmaps point at them.")  # fmt: skip

@@ -242,10 +242,10 @@ def test_a_container_that_changes_has_other_keys(tmp_path):
 def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
     with job_folder(tmp_path / "s.csv") as folder:
         assert folder.is_dir()
-        (tmp_path / ".s-abcdefgh.csv").write_text("left by a killed process")
+        (tmp_path / ".s-vaeguard-abcdefgh.csv").write_text("left by a killed process")
     assert not folder.exists()
     with pytest.raises(KeyError), job_folder(tmp_path / "s.csv") as folder:
-        assert not (tmp_path / ".s-abcdefgh.csv").exists()
+        assert not (tmp_path / ".s-vaeguard-abcdefgh.csv").exists()
         (folder / "1.json").write_text(json.dumps({}))
         raise KeyError
     assert (folder / "1.json").exists()

@@ -34,6 +34,7 @@ from .inspection import Inspection as Inspection
 from .latents import STEPS as STEPS
 from .latents import latent_units as latent_units
 from .likelihood_bounds import LikelihoodBounds as LikelihoodBounds
+from .metrics import auc_difference as auc_difference
 from .metrics import auc_interval as auc_interval
 from .model_file import load as load
 from .model_file import save as save

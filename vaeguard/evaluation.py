@@ -79,8 +79,8 @@ class Evaluation:
 
     Attributes
     ----------
-    data : str
-        Name of the data.
+    data, fingerprint : str
+        Name of the data, and what tells its images from others.
     fpr : float
         The false-alarm rate that was asked for; images are flagged where `p_value <= fpr`.
     normal_classes : tuple of str
@@ -117,6 +117,7 @@ class Evaluation:
     """
 
     data: str
+    fingerprint: str
     fpr: float
     normal_classes: tuple[str, ...]
     metrics: tuple[Metrics, ...]
@@ -151,6 +152,7 @@ class Evaluation:
         """Return everything but the arrays as plain values that JSON can hold."""
         return {
             "data": self.data,
+            "fingerprint": self.fingerprint,
             "fpr": self.fpr,
             "normal_classes": list(self.normal_classes),
             "images": self.images,
@@ -233,6 +235,7 @@ def evaluate(
     groups = groups_to_look_at(inspection, anomalous, fpr, _threshold(inspection, fpr))
     return Evaluation(
         data=image_set.name,
+        fingerprint=image_set.fingerprint,
         fpr=fpr,
         normal_classes=names,
         metrics=tuple(

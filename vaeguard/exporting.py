@@ -97,7 +97,7 @@ def export(
         raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
     targets = part_paths(path) if parts else {}
     for target in map(Path, (path, *targets.values())):
-        if target.exists() and SEAL_MARK not in target.read_bytes():
+        if target.is_dir() or (target.exists() and target.stat().st_size and SEAL_MARK not in target.read_bytes()):
             raise UsageError(f"{str(target)!r} is no model of vaeguard and would be lost; name another with -o")
     if targets:
         check_whole(detector.graph)

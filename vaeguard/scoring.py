@@ -175,7 +175,9 @@ def score_files(
 def _check_replaced(output: Path) -> None:
     if output.exists() and Path(f"{output}.watch.json").exists():
         raise UsageError(f"-o {str(output)!r} is the table of a watch; go on with --watch, or name another")
-    check_replaced(output, "a batch of scores", FIRST_COLUMNS, TERMS.__contains__)
+    begin = list(FIRST_COLUMNS)
+    known = {*begin, *TERMS}.__contains__
+    check_replaced(output, "a batch of scores", lambda columns: columns[: len(begin)] == begin, known)
 
 
 @dataclass

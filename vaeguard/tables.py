@@ -268,10 +268,13 @@ def columns_of(path: str | Path) -> list[str]:
         return []
 
 
-def check_replaced(path: str | Path, kind: str, first: Sequence[str], is_other: Callable[[str], object]) -> None:
+def check_replaced(
+    path: str | Path, kind: str, is_kind: Callable[[list[str]], object], is_ours: Callable[[str], object]
+) -> None:
     """Refuse to replace what is no table of `kind`, or one with work of somebody else in it.
 
-    Such a table begins with the columns `first`; of all that follow `is_other` is true. An empty file may be replaced.
+    `is_kind` tells of the columns of a table, `is_ours` of each one, whoever else added some. An empty file may be
+    replaced.
 
     Raises
     ------
@@ -284,9 +287,9 @@ def check_replaced(path: str | Path, kind: str, first: Sequence[str], is_other: 
     if not path.exists() or not path.stat().st_size:
         return
     columns = columns_of(path)
-    if columns[: len(first)] != list(first):
+    if not is_kind(columns):
         raise UsageError(f"-o {str(path)!r} is no table of {kind}, and would be lost; name another")
-    if added := [name for name in columns[len(first) :] if not is_other(name)]:
+    if added := [name for name in columns if not is_ours(name)]:
         raise UsageError(f"-o {str(path)!r} has a column {added[0]!r} of its own, which would be lost; name another")
 
 

@@ -105,10 +105,14 @@ def test_a_latent_of_two_units_is_a_plane(home):
         (("manifold", "-m", "plain"), "--latent 2"),
         (("embed", "-m", "plain", "-o", "x.txt"), ".csv, .parquet or .jsonl"),
         (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is no table of latents, and would be lost"),
+        (("embed", "-m", "plain", "-o", "labels.csv"), "'labels.csv' is no table of latents, and would be lost"),
+        (("embed", "-m", "plain", "-o", "more.csv"), "'more.csv' has a column 'operator' of its own"),
     ],
 )
 def test_bad_arguments_get_one_sentence(home, arguments, message):
     (home / "mine.csv").write_text("part,operator\n7,me\n")
+    (home / "labels.csv").write_text("path,class\na.png,3\n")
+    (home / "more.csv").write_text("path,mean_0,mean_1,operator\na.png,0,0,me\n")
     done = run(home, *arguments)
     assert done.returncode in (1, 2, 4)
     assert message in done.stderr

@@ -116,7 +116,7 @@ def test_evaluations_of_the_same_images_are_compared_image_by_image(tmp_path, mo
     paths = [f"{number}.png" for number in range(400)]
     for name, values in scores.items():
         area = roc_auc_score(~normal, values)
-        write_report(tmp_path / name / "report.json", evaluation(area, 0.05))
+        write_report(tmp_path / name / "report.json", {**evaluation(area, 0.05), "fingerprint": "f"})
         write_table(tmp_path / name / "scores.csv", {"path": paths, "score": values, "normal": normal})
     found = compare_reports([tmp_path / "x", tmp_path / "y"])
     pair = found["best_two"]
@@ -128,6 +128,13 @@ def test_evaluations_of_the_same_images_are_compared_image_by_image(tmp_path, mo
     assert "on the same 400 images they differ by +0.0" in verdict(found).sentence
     assert "more than chance" in verdict(found).sentence
     assert verdict(compare_reports([tmp_path / "y", tmp_path / "y"])).sentence.endswith("which may be chance.")
+    copied = {**evaluation(roc_auc_score(~normal, scores["y"]), 0.05), "fingerprint": "g"}
+    write_report(tmp_path / "z" / "report.json", copied)
+    (tmp_path / "z" / "scores.csv").write_bytes((tmp_path / "y" / "scores.csv").read_bytes())
+    assert compare_reports([tmp_path / "x", tmp_path / "z"])["best_two"] is None, "images of other pixels"
+    shuffled = {"path": paths, "score": scores["x"][::-1], "normal": normal}
+    write_table(tmp_path / "x" / "scores.csv", shuffled)
+    assert compare_reports([tmp_path / "x", tmp_path / "y"])["best_two"] is None, "scores of another evaluation"
     other = {"path": paths, "score": scores["x"], "normal": ~normal}
     write_table(tmp_path / "x" / "scores.csv", other)
     assert compare_reports([tmp_path / "x", tmp_path / "y"])["best_two"] is None
@@ -135,21 +142,25 @@ def test_evaluations_of_the_same_images_are_compared_image_by_image(tmp_path, mo
     assert compare_reports([tmp_path / "x", tmp_path / "y"])["best_two"] is None
 
 
-@pytest.mark.parametrize(("anomalies", "normals"), [(8, 300), (200, 200)])
-def test_the_interval_of_a_difference_holds_it(anomalies, normals):
-    """DeLong's own holds it in 0.7 of the trials where images are few."""
+@pytest.mark.parametrize("areas", [(0.98, 0.99), (0.5, 0.95), (0.95, 0.5)])
+@pytest.mark.parametrize(("anomalies", "normals"), [(8, 100), (200, 200)])
+def test_the_interval_of_a_difference_holds_it(anomalies, normals, areas):
+    """Without images that only one of the two tells it holds it in 0.7 of the trials where images are few."""
     rng = np.random.default_rng(0)
     anomalous = np.arange(anomalies + normals) < anomalies
-    held = 0
-    for _ in range(200):
+    held, trials, widths = 0, 300, []
+    for _ in range(trials):
         common = rng.standard_normal(len(anomalous))
         first, second = (
             shift * anomalous + 0.9**0.5 * common + 0.1**0.5 * rng.standard_normal(len(anomalous))
-            for shift in 2**0.5 * norm.ppf([0.98, 0.99])
+            for shift in 2**0.5 * norm.ppf(areas)
         )
-        _, low, high = auc_difference(anomalous, first, second)
-        held += low <= 0.01 <= high
-    assert held >= 0.9 * 200
+        difference, low, high = auc_difference(anomalous, first, second)
+        assert auc_difference(anomalous, second, first) == pytest.approx((-difference, -high, -low))
+        held += low <= areas[1] - areas[0] <= high
+        widths.append(high - low)
+    assert held >= 0.93 * trials
+    assert anomalies < 200 or np.mean(widths) < 0.12, "an interval that holds everything tells nothing"
     assert auc_difference(np.arange(9) == 0, np.arange(9.0), -np.arange(9.0)) == (1.0, -1.0, 1.0)
 
 

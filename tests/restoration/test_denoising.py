@@ -115,7 +115,7 @@ def test_what_somebody_changed_is_kept_and_said(scans):
     assert kept(strength=0.5) == (0, expected)
     (scans / "box-1/3.png").rename("scan.png")
     (scans / "box-1/3.png").symlink_to("nowhere")
-    assert kept()[1].endswith("; the clean file of an earlier run stays")
+    assert kept()[1].endswith("; the clean file that is there stays")
     Path("scan.png").rename(scans / "box-1/3.png")
     edited.rename("mine.png")
     assert denoise_scans("scans", device="cpu").resumed == 7
@@ -137,6 +137,94 @@ def test_a_file_without_a_record_is_not_written_over(scans):
     assert denoise_scans("scans", device="cpu").resumed == 7
     assert record.read_bytes() == written
     assert clean.exists()
+
+
+def cut_off(do, left):
+    """`do`, a method of paths, until `left` is used up by files in the tree; then the process is interrupted."""
+
+    def either(path, *arguments, **options):
+        if "/cut/" in str(path.absolute()) and ".job/" not in str(path) and next(left, None) is None:
+            raise KeyboardInterrupt
+        return do(path, *arguments, **options)
+
+    return either
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (DenoiseOutputs(residual=True), DenoiseOutputs()),
+        (DenoiseOutputs(), DenoiseOutputs(residual=True)),
+        (DenoiseOutputs(residual=True), DenoiseOutputs(jpeg=95)),
+    ],
+)
+def test_interrupted_between_any_two_files_it_ends_with_the_same_tree(tmp_path, monkeypatch, before, after):
+    """Over the files of earlier settings, also where these had other names."""
+    monkeypatch.chdir(tmp_path)
+    Path("scans").mkdir()
+    grey = np.random.default_rng(0).integers(80, 120, (40, 40)).astype(np.uint8)
+    Image.fromarray(grey).save("scans/a.jpg", quality=95)
+
+    def denoise(outputs):
+        return denoise_scans("scans", "cut", outputs=outputs, jobs=1, device="cpu")
+
+    denoise(after)
+    whole = tree("cut")
+    for count in range(50):
+        shutil.rmtree("cut")
+        denoise(before)
+        try:
+            with monkeypatch.context() as patch:
+                left = iter(range(count))
+                patch.setattr(Path, "replace", cut_off(Path.replace, left))
+                patch.setattr(Path, "unlink", cut_off(Path.unlink, left))
+                denoise(after)
+            break
+        except KeyboardInterrupt:
+            done = denoise(after)
+            assert (done.errors, done.notes) == ((), ()), count
+            assert tree("cut") == whole, count
+    assert 5 < count < 49
+
+
+def test_the_last_copy_of_a_page_stays_until_the_new_one_is_there(scans):
+    denoise_scans("scans", device="cpu")
+    clean, record = Path("scans-clean/photo.jpg.png"), Path("scans-clean/photo.jpg.png.json")
+    told = json.loads(record.read_text())
+    # A run with other settings was cut off when it had written the record alone, and then the scan broke.
+    told |= {"written": {"photo.jpg": "0" * 64}}
+    Path("scans-clean/photo.jpg.json").write_text(json.dumps(told))
+    (scans / "photo.jpg").write_bytes(b"broken")
+    before = clean.read_bytes()
+    denoise_scans("scans", outputs=DenoiseOutputs(jpeg=95), device="cpu")
+    assert clean.read_bytes() == before
+    assert record.exists()
+
+
+def test_what_is_retouched_while_it_is_made_anew_stays(scans, monkeypatch):
+    denoise_scans("scans/box-0/0.png", "clean", device="cpu")
+    from vaeguard.restoration import work
+
+    rewrite = work.rewrite
+
+    def meanwhile(*arguments, **options):
+        Path("clean/0.png").write_bytes(b"retouched")
+        return rewrite(*arguments, **options)
+
+    monkeypatch.setattr(work, "rewrite", meanwhile)
+    done = denoise_scans("scans/box-0/0.png", "clean", RestoreSettings(strength=0.5), device="cpu")
+    assert "was changed since it was written" in done.errors[0][1]
+    assert Path("clean/0.png").read_bytes() == b"retouched"
+
+
+def test_a_page_that_was_moved_away_is_made_again_or_said(scans):
+    outputs = DenoiseOutputs(residual=True)
+    denoise_scans("scans", outputs=outputs, device="cpu")
+    Path("scans-clean/box-1/3.png").rename("mine.png")
+    Path("scans-clean/box-1/3.png.page-1.residual.png").write_bytes(b"other")
+    done = denoise_scans("scans", outputs=outputs, device="cpu")
+    assert "3.png.page-1.residual.png' was changed" in dict(done.errors)["scans/box-1/3.png"]
+    assert dict(plan_scans("scans", outputs=outputs, device="cpu").errors) == dict(done.errors)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -377,7 +465,7 @@ def test_what_was_written_for_a_scan_stays_when_the_scan_breaks(scans):
     Path("scans-clean/box-0/2.png.page-1.residual.png").unlink()
     done = denoise_scans("scans", outputs=outputs, device="cpu")
     assert done.resumed == 6
-    assert dict(done.errors)["scans/box-0/0.png"].endswith("; the clean file of an earlier run stays")
+    assert dict(done.errors)["scans/box-0/0.png"].endswith("; the clean file that is there stays")
     assert len(before) == 3
     assert all(path.read_bytes() == content for path, content in before.items())
     assert Path("scans-clean/box-0/2.png.page-1.residual.png").exists()

@@ -84,6 +84,13 @@ def test_a_tree_is_checked_against_its_records(clean):
         ("clean/deep.png", "it was changed since it was written"),
         ("clean/opaque.png.page-1.residual.png", "it is gone"),
     ])  # fmt: skip
+    record = Path("clean/photo.webp.json")
+    record.write_bytes(record.read_bytes()[:-50])
+    Path("clean/book.pdf.json").unlink()
+    Path("clean/book.pdf").unlink()
+    told = dict(check_scans("clean")[1])
+    assert "its record is damaged" in told["clean/photo.webp"]
+    assert "it lists 'book.pdf'" in told["clean/pages.csv"] or "it lists 'photo.webp'" in told["clean/pages.csv"]
     with pytest.raises(UsageError, match="'scans' holds no clean scans"):
         check_scans("scans")
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Columns = dict[str, Any]
 
 
+ROUNDING = 1e-6
+
+
 def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
     """The comparison of reports, which are all evaluations, all fits or all benchmarks.
 
@@ -54,25 +57,33 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
         "columns": names,
         "runs": runs,
         "classes": _classes(reports) if kind == "fit" else [],
-        "best_two": _best_two(runs) if kind == "evaluation" else None,
+        "best_two": _best_two(reports, runs) if kind == "evaluation" else None,
         "differences": _differences([_settings(report) for report in reports]),
     }
 
 
-def _best_two(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _best_two(reports: Sequence[Report], runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """How far the two highest ROC-AUCs are apart, image by image; None where they are not of the same images."""
     from vaeguard.metrics import auc_difference
 
     best, second = sorted(range(len(runs)), key=lambda run: -runs[run]["values"][0])[:2]
+    # Models of another size see the same images otherwise.
+    shapes = [reports[run]["fit"].get("model", {}).get("image_shape") for run in (second, best)]
+    known = [reports[run].get("fingerprint") for run in (second, best)]
+    if shapes[0] == shapes[1] and (None in known or known[0] != known[1]):
+        return None
     try:
         tables = [read_table(Path(runs[run]["path"]).with_name(SCORES_NAME)) for run in (second, best)]
-        columns = [{name: table[name].to_numpy() for name in ("path", "normal", "score")} for table in tables]
+        one, other = ({name: table[name].to_numpy() for name in ("path", "normal", "score")} for table in tables)
     except (RefusedError, KeyError):  # moved away since, or somebody else's
         return None
-    one, other = columns
     if any(len(one[name]) != len(other[name]) or (one[name] != other[name]).any() for name in ("path", "normal")):
         return None
+    if one["normal"].all() or not one["normal"].any():
+        return None
     difference, low, high = auc_difference(~one["normal"], one["score"], other["score"])
+    if abs(difference - (runs[best]["values"][0] - runs[second]["values"][0])) > ROUNDING:  # not of these reports
+        return None
     found = {"difference": difference, "low": low, "high": high}
     return {"best": best, "second": second, "images": len(one["path"]), **found}
 

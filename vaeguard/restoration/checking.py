@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
-from vaeguard.restoration.records import others
+from vaeguard.restoration.records import TABLE, others
+from vaeguard.restoration.scans import SCAN_SUFFIXES
+from vaeguard.tables import read_table
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple[int, list[tuple[str, str]]]:
     """Compare every file of a clean tree with the SHA-256 in the record beside it; nothing is written.
+
+    Pictures and documents without a record are told as well, and scans in `pages.csv` of which there is none: a record
+    may be damaged, or gone with all that it told of.
 
     Parameters
     ----------
@@ -25,7 +30,7 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     Returns
     -------
     (int, list of (path, reason))
-        How many files are as they were written, those beside clean ones included, and which are changed or gone.
+        How many files are as they were written, those beside clean ones included, and what is not.
 
     Raises
     ------
@@ -35,14 +40,23 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     files = list(others(Path(clean), frozenset())) if Path(clean).is_dir() else []
     if not files:
         raise UsageError(f"{str(clean)!r} holds no clean scans; give a folder that `vaeguard denoise` wrote")
-    whole, errors = 0, []
+    whole = 0
+    errors: list[tuple[str, str]] = []
+    told: set[Path] = set()
     for done, file in enumerate(files, 1):
-        missing = set(file.missing)
-        errors += [
-            (str(path), "it is gone" if path in missing else "it was changed since it was written")
-            for path in sorted({*missing, *file.changed})
-        ]
-        whole += len(file.record["written"]) - len(missing) - len(file.changed)
+        missing, changed = file.missing, file.changed
+        errors += [(str(path), "it is gone") for path in missing]
+        errors += [(str(path), "it was changed since it was written") for path in changed]
+        whole += len(file.record["written"]) - len(missing) - len(changed)
+        told.update(file.place.with_name(name) for name in file.record["written"])
         if progress:
             progress(done, len(files), f"{done} files")
-    return whole, errors
+    others_there = {path for path in Path(clean).rglob("*") if path.suffix.lower() in SCAN_SUFFIXES} - told
+    errors += [
+        (str(path), "no record tells of it; it is no clean file, or its record is damaged") for path in others_there
+    ]
+    table = Path(clean) / TABLE
+    listed = set(read_table(table)["path"]) if table.exists() else set()
+    lost = listed - {str(file.record.get("source")) for file in files}
+    errors += [(str(table), f"it lists {source!r}, of which no record is there") for source in lost]
+    return whole, sorted(errors)

@@ -70,6 +70,11 @@ class CleanFile:
         return [path for path, found, written in self._digests if found not in (written, None)]
 
     @property
+    def retouched(self) -> bool:
+        """Whether the clean file itself is there, readable, and not as it was written."""
+        return any(path == self.place and found not in (written, None, "") for path, found, written in self._digests)
+
+    @property
     def missing(self) -> list[Path]:
         """The files of the record that are gone."""
         return [path for path, found, _ in self._digests if found is None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
-from vaeguard.files import writing
+from vaeguard.files import sweep_all, writing
 from vaeguard.jobs import job_folder
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.records import CleanFile, beside, others
@@ -66,6 +66,7 @@ def undo_scans(
         raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
     errors: list[tuple[str, str]] = []
     with job_folder(target, keep=True):
+        sweep_all(target, [str(file.place.relative_to(source)) for file in files])
         for done, file in enumerate(files, 1):
             try:
                 _undo(file, target / file.place.relative_to(source))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
-from vaeguard.files import digest_of, path_from, write_text, writing
+from vaeguard.files import digest_of, path_from, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import CELL, PageReport, RestoredPage, restore_page, restore_small
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on most file systems."""
+MOVE = "move it away to have it made again"
 DENOISE_FORMAT = 5
 """Raised when the same settings come to give other pixels."""
 
@@ -89,11 +90,11 @@ class Work:
             size = len(content)
             before = hashlib.sha256(content).hexdigest()
             earlier = CleanFile(place)
-            if self._is_of(earlier, before) and (earlier.whole or earlier.changed):
-                kept, edited = earlier.record.get("kept", 0), bool(earlier.changed)
-                return Restored(name, size, earlier.record["pages"], kept=kept, resumed=True, edited=edited)
+            if self._is_done(earlier, before):
+                kept = earlier.record.get("kept", 0)
+                return Restored(name, size, earlier.record["pages"], 0, kept, resumed=True, edited=earlier.retouched)
             if earlier.changed:
-                return Restored(name, size, [], error=f"{earlier.said()}; move it away to have it made again")
+                return Restored(name, size, [], error=f"{earlier.said()}; {MOVE}")
             return self._restored(content, name, earlier, before)
         except UnreadableError as error:
             reason = error.reason
@@ -106,7 +107,7 @@ class Work:
         except Exception as error:  # noqa: BLE001 -- whatever is odd about one file, hours of others must go on
             reason = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
         # Of a scan that broke the clean file may be the last copy.
-        stays = "; the clean file of an earlier run stays" if place.exists() else ""
+        stays = "; the clean file that is there stays" if place.exists() else ""
         return Restored(name, size, [], error=reason + stays)
 
     def places(self, names: list[str]) -> list[str]:
@@ -114,9 +115,19 @@ class Work:
         return [self._place(name) for name in names]
 
     def has_finished(self, name: str, content: bytes) -> bool:
-        """Whether an earlier run has restored a scan of this content in the same way."""
+        """Whether an earlier run has restored a scan of this content in the same way.
+
+        Raises
+        ------
+        UnreadableError
+            Somebody else's file lies where it would be written, or one that somebody changed.
+        """
         earlier = CleanFile(self.target / self._place(name))
-        return self._is_of(earlier, hashlib.sha256(content).hexdigest()) and (earlier.whole or bool(earlier.changed))
+        if self._is_done(earlier, hashlib.sha256(content).hexdigest()):
+            return True
+        if earlier.changed:
+            raise UnreadableError(name, f"{earlier.said()}; {MOVE}")
+        return False
 
     def check_place(self, name: str, owner: str) -> None:
         """Refuse a scan for which nothing can be written, `owner` being what `tasks` says of it.
@@ -144,9 +155,11 @@ class Work:
             source = str(other.record.get("source"))
             if source in known:
                 # As long as the scan is under no other name, the earlier one is the only one.
-                if beside(self.target / self._place(source), "json").exists() and not other.remove():
+                now = CleanFile(self.target / self._place(source))
+                if now.record and now.place.exists() and not other.remove():
                     stale.append(repr(str(other.place)))
-            elif whole and known.isdisjoint(map(str, Path(source).parents)):  # a folder that is closed is listed itself
+            # A folder that is closed is listed itself.
+            elif other.place.exists() and whole and known.isdisjoint(map(str, Path(source).parents)):
                 gone.append(repr(str(other.place)))
         return gone, stale
 
@@ -160,9 +173,10 @@ class Work:
     def _place(self, name: str) -> str:
         return written_name(name, jpeg=self.outputs.jpeg)
 
-    def _is_of(self, earlier: CleanFile, before: str) -> bool:
-        """Whether the record is of an earlier run in the same way, on a scan with this digest."""
-        return earlier.record.get("source_sha256") == before and earlier.record.get("settings") == self.how
+    def _is_done(self, earlier: CleanFile, before: str) -> bool:
+        """Whether an earlier run has done a scan with this digest in the same way; what somebody made of it is done."""
+        same = earlier.record.get("source_sha256") == before and earlier.record.get("settings") == self.how
+        return same and (earlier.whole or earlier.retouched)
 
     def _restored(self, content: bytes, name: str, earlier: CleanFile, before: str) -> Restored:
         place = earlier.place
@@ -214,9 +228,11 @@ class Work:
                 record["put_back"] = {"square": CELL, "pages": squares}
             if originals:
                 record["pixels_sha256"] = originals
-            # Only now: what was written before is worth more than nothing. The new files take their names after this.
-            earlier.remove()
-            write_text(beside(place, "json"), json.dumps(record, indent=1))
+            # Of the new files the last opened takes its name first: the record before all that it tells of.
+            files.enter_context(writing(beside(place, "json"))).write_text(json.dumps(record, indent=1), "utf-8")
+            # Only now: what was written before is worth more than nothing. It may have been changed while this worked.
+            if not (now := CleanFile(place)).remove():
+                raise UnreadableError(name, f"{now.said()}; {MOVE}")
         return Restored(name, len(content), rows, pixels, kept)
 
     def _harm(self, page: Page, clean: Pixels) -> dict[str, str] | None:
