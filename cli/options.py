@@ -72,6 +72,10 @@ preset_option = click.option(
 spec_option = click.option(
     "--spec", "spec_file", type=click.Path(), help="TOML file of settings to start from; options win over it."
 )
+groups_option = click.option(
+    "--groups", metavar="TABLE",
+    help="CSV file with the columns path and group: images of one group stay on one side of the split.",
+)  # fmt: skip
 size_option = click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
 channels_option = click.option(
     "--channels", type=click.Choice(["1", "3", "4"]), help="Read images as 1 grey, 3 colour, 4 with alpha."
@@ -194,12 +198,6 @@ def read_spec(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         {key: getattr(model, key) for key in content.get("model", {})},
         {key: getattr(training, key) for key in content.get("training", {})},
     )
-
-
-groups_option = click.option(
-    "--groups", metavar="TABLE",
-    help="CSV file with the columns path and group: images of one group stay on one side of the split.",
-)  # fmt: skip
 
 
 def read_specs(preset_name: str | None, spec_file: str | None, settings: dict[str, Any]) -> tuple[ModelSpec, TrainSpec]:

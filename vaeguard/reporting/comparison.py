@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 ROUNDING = 1e-6
+"""Between a ROC-AUC in a report and the same from its table; more, and they are not of one evaluation."""
 
 
 def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
