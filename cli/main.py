@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import threading
 from importlib.metadata import version
 
 import click
@@ -96,6 +97,7 @@ def main() -> None:
         code = _complain(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = _complain("interrupted", 130)
+        _leave_threads(code)
     except MemoryError:
         code = _complain("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
     except OSError as error:
@@ -112,6 +114,14 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _leave_threads(code: int) -> None:
+    """End now if a thread still sits in a call of a library, for which Python would wait: files appear whole or not."""
+    if threading.active_count() > 1:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
 
 
 def _complain(message: str, code: int) -> int:

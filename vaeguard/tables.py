@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Column = npt.NDArray[Any] | list[str]
 
-TEXT_COLUMNS = ("path", "error", "class")
+TEXT_COLUMNS = ("path", "error", "class", "reason")
 """Columns that stay text when read, also where every value looks like a number."""
 TRUTH_COLUMNS = ("anomaly", "normal")
 """Columns of truth values: 0 and 1 in CSV."""

@@ -68,6 +68,18 @@ def test_map_ahead_is_bounded_ordered_and_stops_its_threads():
     assert list(map_ahead(str, [], jobs=1, ahead=2)) == []
 
 
+def test_map_ahead_waits_for_a_thread_that_does_not_stop_no_longer_than_its_patience(monkeypatch):
+    monkeypatch.setattr(streams, "PATIENCE", 0.05)
+    told, leave = threading.Event(), threading.Event()
+    results = map_ahead(lambda item: item and leave.wait(10), range(9), jobs=1, ahead=3, stop=told.set)
+    assert next(results) == 0
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 5
+    assert told.is_set()
+    leave.set()
+
+
 def test_tiny_files_are_decoded_by_one_thread(hundred):
     assert streams.default_jobs(hundred) == 1
     assert streams.default_jobs([]) >= 1

@@ -29,6 +29,18 @@ from vaeguard import (
     undone,
 )
 from vaeguard.errors import UnreadableError
+from vaeguard.restoration.page import STRIP
+from vaeguard.restoration.reasons import (
+    BILEVEL,
+    CLEAN,
+    FEWER_WORDS,
+    MUCH_LIGHTENED,
+    NO_STRENGTH,
+    because,
+    why_look,
+    worth_a_look,
+)
+from vaeguard.restoration.records import COLUMNS
 from vaeguard.restoration.scans import rewrite, scan_pages
 from vaeguard.tables import read_table
 
@@ -734,10 +746,89 @@ def test_paper_is_for_documents():
         RestoreSettings(kind="photo", paper="white")
 
 
-def test_dark_areas_that_may_have_been_pictures_are_said(scans):
+def test_dark_areas_that_may_have_been_pictures_are_to_be_looked_at(scans):
     page = np.full((300, 300), 230, np.uint8)
     page[20:280:12, 20:280] = 20
     page[100:260, 100:260] = 130
     put("scans/box-0/shade.png", page, dpi=(100, 100))
     done = denoise_scans("scans", settings=RestoreSettings(kind="document"), device="cpu")
-    assert any("large dark areas" in note and "'box-0/shade.png'" in note for note in done.notes)
+    row = next(row for row in done.look_first if row["path"] == "box-0/shade.png")
+    assert row["lightened"] > MUCH_LIGHTENED
+    assert f"{row['lightened']:.1%} of it made as bright as paper" in why_look(row)
+
+
+def test_every_page_that_is_left_says_why(scans, monkeypatch):
+    put("scans/even.png", np.full((90, 80), 90, np.uint8))
+    Image.new("1", (50, 60)).save("scans/fax.png")
+    monkeypatch.setattr("vaeguard.restoration.work.words_lost", lambda before, after, dpi, language: before.ndim == 3)
+    done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
+    table = read_table("scans-clean/pages.csv")
+    assert list(table.columns) == list(COLUMNS)
+    reasons = dict(zip(zip(table["path"], table["page"], strict=True), table["reason"], strict=True))
+    left = {("even.png", 1): CLEAN, ("fax.png", 1): BILEVEL, ("photo.jpg", 1): FEWER_WORDS,
+            ("box-0/two.tif", 1): FEWER_WORDS}  # fmt: skip
+    assert {key: reason for key, reason in reasons.items() if reason} == left
+    assert (table["action"] != "restored").tolist() == [reason != "" for reason in table["reason"]]
+    assert {each["reason"]: each["pages"] for each in done.left} == {FEWER_WORDS: 2, CLEAN: 1, BILEVEL: 1}
+    record = json.loads(Path("scans-clean/fax.png.json").read_text())
+    assert record["pages"][0]["reason"] == BILEVEL
+    nothing = denoise_scans("scans/photo.jpg", "none", RestoreSettings(strength=0), device="cpu")
+    assert nothing.left == ({"reason": NO_STRENGTH, "pages": 1},)
+    assert nothing.look_first == ()
+
+
+def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
+    row = {"path": "a", "page": 1, "action": "restored", "reason": "", "uncertainty": 0.0,
+           "reverted": 0.0, "lightened": 0.0, "removed": 0.0}  # fmt: skip
+    fine = [row, {**row, "action": "untouched", "reason": CLEAN}, {**row, "action": "untouched", "reason": BILEVEL}]
+    doubt = {**row, "action": "untouched", "reason": "its paper was not found"}
+    look = [{**row, "removed": 0.5}, {**row, "lightened": 0.4}, {**row, "reverted": 0.01}, doubt]
+    assert [why_look(each) for each in fine] == ["", "", ""]
+    assert [why_look(each) for each in look] == [
+        "50.0% of it cleared of marks", "40.0% of it made as bright as paper", "1.0% of it put back",
+        "left as it was because its paper was not found",
+    ]  # fmt: skip
+    assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look
+    assert because("its paper was not found", 2) == "2 because their paper was not found"
+    assert because(BILEVEL, 1) == "1 because it has only two levels"
+
+
+def large_page():
+    """So many rows that it is restored in several strips."""
+    rng = np.random.default_rng(0)
+    return np.clip(100 + 20 * rng.standard_normal((3 * STRIP, 40)), 0, 255).astype(np.uint8)
+
+
+def test_progress_moves_within_a_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put("scans/page.png", large_page())
+    calls = []
+    denoise_scans("scans", progress=lambda *call: calls.append(call), device="cpu")
+    size = Path("scans/page.png").stat().st_size
+    done = [call[0] for call in calls]
+    assert done == sorted(done)
+    assert {round(size * share) for share in (1 / 3, 2 / 3, 1)} <= set(done)
+    assert {call[1] for call in calls} == {size}
+    assert calls[-1] == (size, size, "1 page, 0.1 MP")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interruption_ends_within_a_page_and_leaves_no_part_of_a_file(tmp_path, monkeypatch, jobs):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        put(f"scans/{name}.png", large_page())
+    outputs = DenoiseOutputs(residual=True)
+    denoise_scans("scans", "whole", outputs=outputs, device="cpu")
+    calls = []
+
+    def interrupt(done, total, text):
+        calls.append(done)
+        if done >= total / 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        denoise_scans("scans", "cut", outputs=outputs, jobs=jobs, progress=interrupt, device="cpu")
+    assert len(calls) <= jobs + 1
+    assert [path.name for path in Path("cut").rglob("*")] == ["pages.csv.job"]
+    denoise_scans("scans", "cut", outputs=outputs, device="cpu")
+    assert tree("cut") == tree("whole")

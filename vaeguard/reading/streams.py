@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     File = str | tuple[str, bytes | UnreadableError]
 
 _SMALL_FILE = 4096  # bytes; below, opening costs more than decoding, and threads only wait for each other's Python
+PATIENCE = 2.0
+"""Seconds that a thread which was told to stop is waited for."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -69,18 +71,36 @@ def default_jobs(files: Sequence[File]) -> int:
     return min(cores(), 16)
 
 
-def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, jobs: int, ahead: int) -> Iterator[_R]:
-    """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for."""
+def map_ahead(
+    function: Callable[[_T], _R],
+    items: Iterable[_T],
+    *,
+    jobs: int,
+    ahead: int,
+    stop: Callable[[], None] | None = None,
+) -> Iterator[_R]:
+    """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for.
+
+    Where the work ends early, `stop` tells the threads to end soon. One that sits in a library meanwhile is not waited
+    for longer than `PATIENCE`; without `stop` all are waited for.
+    """
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="vaeguard-images")
     rest = iter(items)
+    waiting: deque[Future[_R]] = deque()
     try:
-        waiting = deque(pool.submit(function, item) for item in islice(rest, ahead))
+        waiting.extend(pool.submit(function, item) for item in islice(rest, ahead))
         while waiting:
-            result = waiting.popleft().result()
+            result = waiting[0].result()
+            waiting.popleft()
             waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
             yield result
     finally:
-        pool.shutdown(cancel_futures=True)
+        if stop and waiting:  # it ends early
+            stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([future for future in waiting if not future.cancelled()], PATIENCE)
+        else:
+            pool.shutdown(cancel_futures=True)
 
 
 def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.false_alarms import can_flag, expected_interval, fewest_calibration, way_to_flag
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +212,7 @@ def _scores(report: Report) -> Verdict:
     )
     if blind:
         sentence = (
-            f"The score is calibrated on {_counted(calibration, 'normal image')}, so its smallest p-value is"
+            f"The score is calibrated on {counted(calibration, 'normal image')}, so its smallest p-value is"
             f" {1 / (calibration + 1):.2g}; to flag where p_value <= {fpr:g} takes {fewest_calibration(fpr):,} of them."
         )
     if report["errors"]["count"]:
@@ -231,7 +232,7 @@ def _scores(report: Report) -> Verdict:
         return Verdict("Nothing stands out", sentence, notes, unread)
     if flagged["count"] <= most:
         return Verdict("No more is flagged than normal images give", sentence, notes, unread)
-    return Verdict(f"{_counted(flagged['count'], 'image')} to look at", sentence, notes, "fair")
+    return Verdict(f"{counted(flagged['count'], 'image')} to look at", sentence, notes, "fair")
 
 
 def _of_normal_images(images: int, calibration: int | None, fpr: float) -> tuple[str, int]:
@@ -254,7 +255,7 @@ def _scans(report: Report) -> Verdict:
     if not report["pages"]:
         headline = "Nothing could be read" if not report["files"] else "Nothing to restore"
         return Verdict(headline, sentence, notes, "poor")
-    headline = f"{_counted(look, 'page')} worth a look first" if look else "Clean, and nothing had to be put back"
+    headline = f"{counted(look, 'page')} worth a look first" if look else "Clean, and nothing had to be put back"
     return Verdict(headline, sentence, notes, "fair" if look or report["errors"]["count"] else "good")
 
 
@@ -337,10 +338,6 @@ def _tuning(report: Report) -> Verdict:
     if found["high"] < 0:
         return Verdict("Worse than the start, against pseudo-anomalies", sentence, tuple(notes), "poor")
     return Verdict("Not told apart from the start", sentence, tuple(notes), "fair")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 _VERDICTS: dict[str, Callable[[Report], Verdict]] = {

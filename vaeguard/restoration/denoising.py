@@ -19,13 +19,16 @@ from vaeguard.reading.images import read_bytes
 from vaeguard.reading.streams import map_ahead
 from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
+from vaeguard.restoration.meter import Meter
 from vaeguard.restoration.places import find_scans
-from vaeguard.restoration.records import COLUMNS, TABLE, put_aside
+from vaeguard.restoration.reasons import FEWER_WORDS, left_pages, why_look, worth_a_look
+from vaeguard.restoration.records import COLUMNS, TABLE, TEXTS, put_aside
 from vaeguard.restoration.scans import page_sizes
 from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
-from vaeguard.restoration.work import Work
+from vaeguard.restoration.work import Restored, Work
 from vaeguard.runs import MODEL_NAME, ONNX_NAME
 from vaeguard.tables import read_table, write_errors, write_table
+from vaeguard.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,10 +39,6 @@ if TYPE_CHECKING:
 
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
-MUCH_LIGHTENED = 0.03
-"""Where more of a page was as dark as a stain, it may have been a picture."""
-NAMED = 3
-"""Of many files or folders, so many are named in a sentence."""
 WAITING = 64
 """Files for each worker that may be finished before an earlier, longer one."""
 
@@ -62,8 +61,11 @@ class DenoiseSummary:
         Files that an earlier run had finished.
     errors : tuple of (path, reason)
         Scans that could not be restored; also in `pages.csv.errors.csv`.
+    left : tuple of dict
+        Why pages were left as they were: each `reason` with its number of `pages`.
     look_first : tuple of dict
-        The pages of which something was put back, most of it first; at most ten. `pages.csv` goes on from there.
+        The pages of which something was put back, or much was lightened or removed, or that were left in doubt, what
+        concerns most of a page first; at most ten. `pages.csv` goes on from there.
     seconds : float
         Wall time.
     device : str
@@ -79,6 +81,7 @@ class DenoiseSummary:
     megapixels: float
     resumed: int
     errors: tuple[tuple[str, str], ...]
+    left: tuple[dict[str, Any], ...]
     look_first: tuple[dict[str, Any], ...]
     seconds: float
     device: str
@@ -86,7 +89,12 @@ class DenoiseSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        return {**vars(self), "errors": as_objects(self.errors), "look_first": list(self.look_first)}
+        return {
+            **vars(self),
+            "errors": as_objects(self.errors),
+            "left": list(self.left),
+            "look_first": list(self.look_first),
+        }
 
 
 @dataclass(frozen=True)
@@ -168,8 +176,8 @@ def denoise_scans(
     workers = min(jobs or min(cores(), MOST_JOBS), len(names))
     engines = _engines(model, device, max(1, cores() // workers))
     _check_settings(engines, settings, outputs)
-    work = Work(root, target, settings, outputs, engines)
-    done, total = 0, sum(size_and_time(str(root / name))[0] for name in names)
+    meter = Meter({name: size_and_time(str(root / name))[0] for name in names}, progress)
+    work = Work(root, target, settings, outputs, engines, meter)
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
     pixels = resumed = 0
@@ -179,8 +187,7 @@ def denoise_scans(
     with job_folder(target / TABLE, keep=True):
         # What killed runs left, also of earlier settings, and of the report.
         sweep_all(target, [*names, *work.places(names), TABLE, JSON_NAME])
-        tasks = work.tasks(names)
-        for result in map_ahead(work.file, tasks, jobs=workers, ahead=WAITING * workers):
+        for result in _results(work, names, workers):
             rows += result.pages
             errors += [(str(root / result.name), result.error)] if result.error else []
             pixels += result.pixels
@@ -188,14 +195,12 @@ def denoise_scans(
             edited += [repr(str(target / work.places([result.name])[0]))] if result.edited else []
             kept += [repr(result.name)] if result.kept else []
             bare += [] if result.pages or result.error else [repr(result.name)]
-            done += result.size
-            if progress:
-                progress(done, total, f"{len(rows):,} pages, {pixels / 1e6:,.1f} MP")
+            meter.say(f"{counted(len(rows), 'page')}, {pixels / 1e6:,.1f} MP")
         gone, stale = work.settle(names, whole=places.whole)
         # Some files may be made anew in the tree of a folder: the tables go on to tell of the others.
         before = [] if places.whole else list(work.finished_before(names))
         rows += [row for record in before for row in record["pages"]]
-        rows.sort(key=_worth)
+        rows.sort(key=worth_a_look)
         aside = put_aside(target / TABLE)
         _write_rows(target / TABLE, rows)
         listed = target / f"{TABLE}.errors.csv"
@@ -210,11 +215,24 @@ def denoise_scans(
         megapixels=round(pixels / 1e6, 2),
         resumed=resumed,
         errors=tuple(errors),
-        look_first=tuple(row for row in rows[:10] if row["reverted"]),
+        left=tuple(left_pages(rows)),
+        look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
         notes=tuple(_notes(places, rows, gone, edited + stale, kept, bare, aside)),
     )
+
+
+def _results(work: Work, names: list[str], workers: int) -> Iterator[Restored]:
+    """What became of each scan; where that ends early, no worker leaves a part of a file."""
+    results = map_ahead(work.file, work.tasks(names), jobs=workers, ahead=WAITING * workers, stop=work.meter.stop)
+    try:
+        yield from results
+    except BaseException:
+        results.close()
+        # Of a worker that still sits in a library and ends with the process.
+        sweep_all(work.target, [*names, *work.places(names)])
+        raise
 
 
 def plan_scans(
@@ -238,7 +256,7 @@ def plan_scans(
     root, names = places.root, places.names
     engines = _engines(model, device, 1)
     _check_settings(engines, settings, outputs)
-    work = Work(root, places.target, settings, outputs, engines)
+    work = Work(root, places.target, settings, outputs, engines, Meter({}))
     pages = pixels = finished = 0
     errors: list[tuple[str, str]] = []
     for name, owner in work.tasks(names):
@@ -272,14 +290,9 @@ def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
     return [(path, why) for path, why in zip(table["path"], table["error"], strict=True) if path not in paths]
 
 
-def _worth(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Smallest for the page that a person should look at first."""
-    return -row["reverted"], -row.get("lightened", 0.0), -row["uncertainty"], row["path"], row["page"]
-
-
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
-    for name in COLUMNS[4:]:
+    for name in set(COLUMNS).difference(TEXTS):
         columns[name] = np.array(columns[name], np.float64)
     columns["page"] = np.array(columns["page"], np.int64)
     write_table(path, columns)
@@ -336,37 +349,28 @@ def _notes(
 ) -> Iterator[str]:
     """What a person should know of a run, a sentence each."""
     if kept:
-        files = "1 PDF has" if len(kept) == 1 else f"{len(kept)} PDFs have"
         what = "pictures that stay as they are, being bilevel, CMYK, indexed, masked or of another depth than 8 bits"
-        yield f"{files} {what}: {_some(kept)}"
+        yield f"{counted(len(kept), 'PDF', 'has have')} {what}: {some(kept)}"
     if bare:
-        files = "1 PDF is copied, since it has" if len(bare) == 1 else f"{len(bare)} PDFs are copied, since they have"
-        yield f"{files} no picture that is restored: {_some(bare)}"
-    if unread := [f"page {row['page']} of {row['path']!r} ({row['note']})" for row in rows if "note" in row]:
-        pages = "1 page was" if len(unread) == 1 else f"{len(unread)} pages were"
-        yield f"{pages} left as before: {_some(unread)}; to try again, move the clean files away"
-    if dark := [f"page {row['page']} of {row['path']!r}" for row in rows if row.get("lightened", 0.0) > MUCH_LIGHTENED]:
-        pages = "1 page has" if len(dark) == 1 else f"{len(dark)} pages have"
-        yield f"{pages} large dark areas that were taken for stains: {_some(dark)}; give --kind photo for pictures"
+        has = "it has" if len(bare) == 1 else "they have"
+        yield f"{counted(len(bare), 'PDF', 'is are')} copied, since {has} no picture that is restored: {some(bare)}"
+    failed = [row for row in rows if row["action"] == "reverted" and row["reason"] != FEWER_WORDS]
+    if unread := [f"page {row['page']} of {row['path']!r} ({row['reason']})" for row in failed]:
+        pages = counted(len(unread), "page", "was were")
+        yield f"{pages} left as before: {some(unread)}; to try again, move the clean files away"
     if places.others:
         count = sum(number for _, number in places.others)
         kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in places.others]
-        files = "1 file is no scan and stays" if count == 1 else f"{count} files are no scans and stay"
-        yield f"{files} behind: {_some(kinds)}"
+        stay = "is no scan and stays" if count == 1 else "are no scans and stay"
+        yield f"{counted(count, 'file')} {stay} behind: {some(kinds)}"
     if skipped := places.skipped:
-        folders = "1 folder was" if len(skipped) == 1 else f"{len(skipped)} folders were"
-        yield f"{folders} left out, which this command has written: {_some(skipped)}"
+        folders = counted(len(skipped), "folder", "was were")
+        yield f"{folders} left out, which this command has written: {some(skipped)}"
     if gone:
-        files = "1 clean file has" if len(gone) == 1 else f"{len(gone)} clean files have"
-        yield f"{files} no scan any more: {_some(gone)}; delete what is not wanted"
+        files = counted(len(gone), "clean file", "has have")
+        yield f"{files} no scan any more: {some(gone)}; delete what is not wanted"
     if edited:
-        files = "1 clean file was" if len(edited) == 1 else f"{len(edited)} clean files were"
-        stay = "stays" if len(edited) == 1 else "stay"
-        yield f"{files} changed by hand and {stay}: {_some(edited)}; move away what is to be made again"
+        files, stay = counted(len(edited), "clean file", "was were"), "stays" if len(edited) == 1 else "stay"
+        yield f"{files} changed by hand and {stay}: {some(edited)}; move away what is to be made again"
     if aside:
         yield f"{TABLE} had been edited, and was kept as {str(aside)!r}"
-
-
-def _some(items: Sequence[str]) -> str:
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(items[:NAMED]) + more

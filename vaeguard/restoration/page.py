@@ -22,6 +22,7 @@ from vaeguard.restoration.paper import (
     paper_map,
     pictures_in,
 )
+from vaeguard.restoration.reasons import CLEAN, NO_STRENGTH
 from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.spec import RestoreSettings
 
@@ -97,6 +98,12 @@ class PageReport:
         Share of a document that was darker than paper mostly is, and was made as bright, as if it were a stain.
     squares : tuple of str
         Which squares went back, if any did: a text for each row of squares, `#` what went back and `.` the rest.
+    reason : str
+        Why a page was left bit for bit as it was, a clause in the singular without numbers; empty if it was restored.
+    region : (int, int, int, int) or None
+        Top, left, bottom and right of what was cleaned, in pixels; None for the whole page.
+    removed : float
+        Share of the page whose marks were taken away as a stain, bleed-through or dirt.
     """
 
     kind: str
@@ -106,6 +113,9 @@ class PageReport:
     uncertainty: float
     lightened: float = 0.0
     squares: tuple[str, ...] = ()
+    reason: str = ""
+    region: tuple[int, int, int, int] | None = None
+    removed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,7 @@ def restore_page(
     *,
     dpi: float | None = None,
     uncertainty: bool = False,
+    tick: Callable[[float], None] | None = None,
 ) -> RestoredPage:
     """Restore a page of any size.
 
@@ -139,6 +150,8 @@ def restore_page(
         Pixels per inch; None takes the page for as wide as A4.
     uncertainty : bool
         Also give the uncertainty of each pixel.
+    tick : callable or None
+        Called after each strip of rows with the share of the page that is done; what it raises ends the work.
 
     Returns
     -------
@@ -152,10 +165,11 @@ def restore_page(
     engine = denoiser(page.kind)
     page.measure_noise(engine)
     if page.is_clean():
-        return RestoredPage(pixels, PageReport("untouched", page.noise_levels, 0.0, 0.0, 0.0))
+        reason = CLEAN if settings.strength else NO_STRENGTH
+        return RestoredPage(pixels, PageReport("untouched", page.noise_levels, 0.0, 0.0, 0.0, reason=reason))
     whole = plain.copy()
     restored = whole[..., : planes.shape[2]]
-    wide = page.restore(engine, restored, uncertainty=uncertainty)
+    wide = page.restore(engine, restored, uncertainty=uncertainty, tick=tick)
     reverted = page.put_back(restored) if settings.gate else 0.0
     whole[..., :channels] = restored
     found = PageReport(
@@ -276,7 +290,9 @@ class _Page:
         grain = any(each.any() for each in self.colour_grain)
         return self.settings.strength == 0 or (max(self.noise) <= level and not grain and as_wanted)
 
-    def restore(self, denoiser: Denoiser, result: Pixels, *, uncertainty: bool) -> npt.NDArray[np.uint8] | None:
+    def restore(
+        self, denoiser: Denoiser, result: Pixels, *, uncertainty: bool, tick: Callable[[float], None] | None = None
+    ) -> npt.NDArray[np.uint8] | None:
         """Restore all colours into `result` and return the uncertainty; squares that were harmed are noted."""
         wide = np.empty((self.height, self.width), np.uint8) if uncertainty else None
         total = 0.0
@@ -290,6 +306,8 @@ class _Page:
             total += float(spread.sum(dtype=np.float64))
             if wide is not None:
                 wide[start:stop] = np.clip(np.round(255 * self.unit * spread), 0, 255)
+            if tick:
+                tick(stop / self.height)
         self.mean_spread = total / (self.height * self.width)
         return wide
 

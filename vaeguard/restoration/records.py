@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 TABLE = "pages.csv"
-COLUMNS = ("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty")
+COLUMNS = (
+    *("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty", "lightened", "removed"),
+    "reason",
+)
+TEXTS = ("path", "kind", "action", "reason")
+"""The columns that are no numbers."""
 
 
 def columns_of(table: Path) -> list[str]:

@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,23 +19,25 @@ from vaeguard.files import digest_of, path_from, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import CELL, PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS
 from vaeguard.restoration.records import CleanFile, beside, others
-from vaeguard.restoration.scans import digest_of_pixels, rewrite, written_name
+from vaeguard.restoration.scans import digest_of_pixels, page_sizes, rewrite, written_name
 from vaeguard.restoration.scans_picture import encode_png
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vaeguard.detector import Detector
     from vaeguard.restoration.denoiser import Denoiser
+    from vaeguard.restoration.meter import Meter
     from vaeguard.restoration.scan_page import Page, Pixels
     from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on most file systems."""
 MOVE = "move it away to have it made again"
-DENOISE_FORMAT = 5
-"""Raised when the same settings come to give other pixels."""
+DENOISE_FORMAT = 6
+"""Raised when the same settings come to give other pixels, or a record says other things."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,6 @@ class Restored:
     """What became of one file."""
 
     name: str
-    size: int
     pages: list[dict[str, Any]]
     pixels: int = 0
     kept: int = 0
@@ -51,6 +53,38 @@ class Restored:
     edited: bool = False
     """Whether somebody changed what an earlier run wrote in the same way; it stays."""
     error: str = ""
+
+
+@dataclass
+class _Done:
+    """What is known of a file while its pages are restored.
+
+    Attributes
+    ----------
+    total, pixels : int
+        Pixels of all its pages, and of those that are done.
+    rows : list of dict
+        Of `pages.csv`.
+    written : dict
+        Names of the files beside it, and where they lie until they are whole.
+    squares : dict
+        By page, the squares that were put back.
+    originals : dict
+        By page, the digest of the pixels as they were.
+    """
+
+    name: str
+    total: int
+    pixels: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    written: dict[str, Path] = field(default_factory=dict)
+    squares: dict[int, list[str]] = field(default_factory=dict)
+    originals: dict[int, str] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """What the record says of single pages, where there is anything to say."""
+        put_back = {"put_back": {"square": CELL, "pages": self.squares}} if self.squares else {}
+        return put_back | ({"pixels_sha256": self.originals} if self.originals else {})
 
 
 class Work:
@@ -63,9 +97,10 @@ class Work:
         settings: RestoreSettings,
         outputs: DenoiseOutputs,
         engines: dict[str, Denoiser] | Detector,
+        meter: Meter,
     ) -> None:
         self.root, self.target, self.settings, self.outputs = root, target, settings, outputs
-        self.engines = engines
+        self.engines, self.meter = engines, meter
         used = engines.values() if isinstance(engines, dict) else (engines,)
         prints = sorted(each.fingerprint for each in used)
         self.how = {"format": DENOISE_FORMAT, **asdict(settings), **asdict(outputs), "models": prints}
@@ -77,24 +112,33 @@ class Work:
         return [(name, "" if owner == name else owner) for name, owner in zip(names, owners, strict=True)]
 
     def file(self, task: tuple[str, str]) -> Restored:
-        """Restore one file, or find it finished, or say why not."""
-        name, owner = task
-        size = 0
+        """Restore one file, or find it finished, or say why not.
+
+        Raises
+        ------
+        StoppedError
+            The run was interrupted; nothing of the file is written.
+        """
+        self.meter.check()
+        restored = self._file(*task)
+        self.meter.tick(restored.name, 1.0)
+        return restored
+
+    def _file(self, name: str, owner: str) -> Restored:
         try:
             self.check_place(name, owner)
         except UnreadableError as error:
-            return Restored(name, 0, [], error=error.reason)
+            return Restored(name, [], error=error.reason)
         place = self.target / self._place(name)
         try:
             content = read_bytes(self.root / name)
-            size = len(content)
             before = hashlib.sha256(content).hexdigest()
             earlier = CleanFile(place)
             if self._is_done(earlier, before):
                 kept = earlier.record.get("kept", 0)
-                return Restored(name, size, earlier.record["pages"], 0, kept, resumed=True, edited=earlier.retouched)
+                return Restored(name, earlier.record["pages"], 0, kept, resumed=True, edited=earlier.retouched)
             if earlier.changed:
-                return Restored(name, size, [], error=f"{earlier.said()}; {MOVE}")
+                return Restored(name, [], error=f"{earlier.said()}; {MOVE}")
             return self._restored(content, name, earlier, before)
         except UnreadableError as error:
             reason = error.reason
@@ -108,7 +152,7 @@ class Work:
             reason = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
         # Of a scan that broke the clean file may be the last copy.
         stays = "; the clean file that is there stays" if place.exists() else ""
-        return Restored(name, size, [], error=reason + stays)
+        return Restored(name, [], error=reason + stays)
 
     def places(self, names: list[str]) -> list[str]:
         """Where each is written, below the target."""
@@ -180,65 +224,62 @@ class Work:
 
     def _restored(self, content: bytes, name: str, earlier: CleanFile, before: str) -> Restored:
         place = earlier.place
-        rows: list[dict[str, Any]] = []
-        written: dict[str, Path] = {}
-        """Names of the files, and where they lie until they are whole."""
-        squares: dict[int, list[str]] = {}
-        originals: dict[int, str] = {}
-        pixels = 0
-        files = contextlib.ExitStack()
-
-        def picture(number: int, kind: str, values: Pixels) -> None:
-            target = beside(place, f"page-{number}.{kind}.png")
-            written[target.name] = files.enter_context(writing(target))
-            written[target.name].write_bytes(encode_png(values, []))
-
-        def restore(page: Page) -> Pixels:
-            nonlocal pixels
-            found = self._restored_page(page)
-            clean, row = found.pixels, _row(name, page.number, found.report)
-            if self.outputs.ocr and clean is not page.pixels and (harm := self._harm(page, clean)) is not None:
-                clean = page.pixels
-                row |= {"action": "reverted", "change": 0.0, "reverted": 1.0} | harm
-            elif found.report.squares:
-                squares[page.number] = list(found.report.squares)
-            rows.append(row)
-            pixels += page.pixels.shape[0] * page.pixels.shape[1]
-            if self.outputs.residual and page.pixels.dtype != np.bool_:
-                picture(page.number, "residual", page.pixels - clean)
-                originals[page.number] = digest_of_pixels(page.pixels)
-            if found.uncertainty is not None:
-                picture(page.number, "uncertainty", found.uncertainty)
-            return clean
-
-        with files:
+        done = _Done(name, sum(height * width for height, width in page_sizes(content, name)))
+        with contextlib.ExitStack() as files:
             temporary = files.enter_context(writing(place))
+
+            def picture(number: int, kind: str, values: Pixels) -> None:
+                target = beside(place, f"page-{number}.{kind}.png")
+                done.written[target.name] = files.enter_context(writing(target))
+                done.written[target.name].write_bytes(encode_png(values, []))
+
+            restore = partial(self._page, done, picture)
             kept = rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
-            record: dict[str, Any] = {
+            record = {
                 "root": path_from(self.target, self.root),
                 "source": name,
                 "source_sha256": before,
                 "vaeguard": version("vaeguard"),
-                "written": {each: digest_of(path) for each, path in {place.name: temporary, **written}.items()},
+                "written": {each: digest_of(path) for each, path in {place.name: temporary, **done.written}.items()},
                 "settings": self.how,
-                "pages": rows,
+                "pages": done.rows,
                 "kept": kept,
+                **done.facts(),
             }
-            if squares:
-                record["put_back"] = {"square": CELL, "pages": squares}
-            if originals:
-                record["pixels_sha256"] = originals
+            self.meter.check()  # the last time: from here on files take their names
             # Of the new files the last opened takes its name first: the record before all that it tells of.
             files.enter_context(writing(beside(place, "json"))).write_text(json.dumps(record, indent=1), "utf-8")
             # Only now: what was written before is worth more than nothing. It may have been changed while this worked.
             if not (now := CleanFile(place)).remove():
                 raise UnreadableError(name, f"{now.said()}; {MOVE}")
-        return Restored(name, len(content), rows, pixels, kept)
+        return Restored(name, done.rows, done.pixels, kept)
 
-    def _harm(self, page: Page, clean: Pixels) -> dict[str, str] | None:
-        """None where a page can still be read; otherwise what its row says of it, which may be nothing.
+    def _page(self, done: _Done, picture: Callable[[int, str, Pixels], None], page: Page) -> Pixels:
+        """The clean pixels of the next page of a file; what there is to say of it is noted in `done`."""
+        area = page.pixels.shape[0] * page.pixels.shape[1]
+        before, total = done.pixels, max(done.total, 1)
+        found = self._restored_page(
+            page, lambda share: self.meter.tick(done.name, min(1.0, (before + share * area) / total))
+        )
+        clean, row = found.pixels, _row(done.name, page.number, found.report)
+        if self.outputs.ocr and clean is not page.pixels and (harm := self._harm(page, clean)):
+            clean = page.pixels
+            row |= {"action": "reverted", "change": 0.0, "reverted": 1.0, "reason": harm}
+        elif found.report.squares:
+            done.squares[page.number] = list(found.report.squares)
+        done.rows.append(row)
+        done.pixels += area
+        if self.outputs.residual and page.pixels.dtype != np.bool_:
+            picture(page.number, "residual", page.pixels - clean)
+            done.originals[page.number] = digest_of_pixels(page.pixels)
+        if found.uncertainty is not None:
+            picture(page.number, "uncertainty", found.uncertainty)
+        return clean
 
-        Where tesseract fails on a page, nobody knows.
+    def _harm(self, page: Page, clean: Pixels) -> str:
+        """Why a page must stay as it was by what tesseract reads, or nothing.
+
+        Where tesseract fails on a page, nobody knows, so it stays.
 
         Raises
         ------
@@ -247,22 +288,33 @@ class Work:
         """
         before, after = page.upright(page.pixels), page.upright(clean)
         try:
-            return {} if words_lost(before, after, page.dpi, self.outputs.ocr_language) else None
+            return FEWER_WORDS if words_lost(before, after, page.dpi, self.outputs.ocr_language) else ""
         except UsageError:
             raise
         except VaeguardError as error:
-            return {"note": str(error)}
+            return str(error)
 
-    def _restored_page(self, page: Page) -> RestoredPage:
+    def _restored_page(self, page: Page, tick: Callable[[float], None]) -> RestoredPage:
         if page.pixels.dtype == np.bool_:
-            return RestoredPage(page.pixels, PageReport("untouched", 0.0, 0.0, 0.0, 0.0))
+            return RestoredPage(page.pixels, PageReport("untouched", 0.0, 0.0, 0.0, 0.0, reason=BILEVEL))
         if not isinstance(self.engines, dict):
             return restore_small(page.pixels, self.engines, self.settings)
         wide = self.outputs.uncertainty
-        return restore_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi, uncertainty=wide)
+        engine = self.engines.__getitem__
+        return restore_page(page.pixels, engine, self.settings, dpi=page.dpi, uncertainty=wide, tick=tick)
 
 
 def _row(name: str, number: int, report: PageReport) -> dict[str, Any]:
+    """What `pages.csv` and the record say of a page."""
     action = "untouched" if report.kind == "untouched" else "restored"
-    numbers = {key: round(value, 4) for key, value in vars(report).items() if key not in ("kind", "squares")}
-    return {"path": name, "page": number, "kind": report.kind, "action": action, **numbers}
+    numbers = {key: round(value, 4) for key, value in vars(report).items() if isinstance(value, float)}
+    region = {"region": list(report.region)} if report.region else {}
+    return {
+        "path": name,
+        "page": number,
+        "kind": report.kind,
+        "action": action,
+        **numbers,
+        "reason": report.reason,
+        **region,
+    }

@@ -1,0 +1,24 @@
+"""Sentences for people: numbers that agree with their nouns, and long lists cut short."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAMED = 3
+"""Of many files or folders, so many are named in a sentence."""
+
+
+def counted(count: int, noun: str, verbs: str = "") -> str:
+    """A number with its noun, and with a verb if `verbs` gives both forms: `counted(1, "page", "was were")`."""
+    singular, _, plural = verbs.partition(" ")
+    verb = singular if count == 1 else plural
+    return f"{count:,} {noun}{'' if count == 1 else 's'}" + (f" {verb}" if verb else "")
+
+
+def some(items: Sequence[str]) -> str:
+    """The first of many items, and how many more there are."""
+    more = f" and {len(items) - NAMED:,} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
