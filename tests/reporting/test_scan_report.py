@@ -8,6 +8,7 @@ from PIL import Image
 from vaeguard import DenoiseOutputs, RestoreSettings, denoise_scans
 from vaeguard.reporting.report_file import read_report
 from vaeguard.reporting.scans import DETAIL, OTHERS, WORST, _most_changed, write_scan_report
+from vaeguard.restoration.reasons import BILEVEL
 
 
 def noisy(seed: int, shape=(90, 120)) -> np.ndarray:
@@ -37,6 +38,32 @@ def test_pages_of_every_kind_are_drawn_and_counted(tmp_path):
         assert ("uncertainty" in pictures) == (path != "bilevel.png")
         assert (pictures["before"] == pictures["after"]) == (path == "bilevel.png")
         assert ("detail_before" in pictures) == (path != "bilevel.png")
+    assert report["left"] == [{"reason": BILEVEL, "pages": 1}]
+    html = (tmp_path / "clean" / "report.html").read_text()
+    assert html.count(f"left as it was: {BILEVEL}") == 1
+    assert f"1 page was left as it was because {BILEVEL}" in html
+
+
+def test_what_was_put_back_is_marked_at_its_place(tmp_path):
+    page = np.full((300, 300), 230, np.uint8)
+    page[20:280:12, 20:280] = 20
+    page[100:260, 100:260] = np.linspace(10, 120, 160)
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(page).save(tmp_path / "scans" / "mixed.png", dpi=(100, 100))
+    done = denoise_scans(tmp_path / "scans", tmp_path / "clean", RestoreSettings(kind="document"), device="cpu")
+    report = write_scan_report(done)
+    (marks,) = [row["marks"] for row in report["shown"]]
+    covered = np.zeros(marks["size"], np.bool_)
+    for top, left, bottom, right in marks["put_back"]:
+        covered[top:bottom, left:right] = True
+    assert covered.shape == page.shape
+    assert covered[100:260, 100:260].all()
+    assert covered.mean() < 0.7
+    top, left, bottom, right = marks["put_back"][0]
+    html = (tmp_path / "clean" / "report.html").read_text()
+    assert f"M{left} {top}H{right}V{bottom}H{left}Z" in html
+    assert report["look_first"] == 1
+    assert report["table"][0]["look"].endswith("of it put back")
 
 
 def test_scans_that_are_gone_are_not_drawn(tmp_path):

@@ -8,6 +8,7 @@ from vaeguard.metrics import share_of
 from vaeguard.reporting.scores import drift
 from vaeguard.reporting.terminal import sparkline, sparklines
 from vaeguard.reporting.verdicts import verdict
+from vaeguard.restoration.reasons import BILEVEL, CLEAN
 
 
 def evaluation(area: float, low: float, high: float, **changes) -> dict:
@@ -122,7 +123,8 @@ def test_exchangeable_images_give_no_warning_however_few_rank_the_score():
 
 
 def test_nothing_read_is_not_called_clean():
-    nothing = {"kind": "scans", "pages": 0, "files": 0, "actions": {}, "look_first": 0, "errors": {"count": 3}}
+    nothing = {"kind": "scans", "pages": 0, "files": 0, "actions": {}, "left": [], "look_first": 0,
+               "errors": {"count": 3}}  # fmt: skip
     assert verdict(nothing).headline == "Nothing could be read"
     rate = vars(share_of(0, 0))
     scores = {"kind": "scores", "images": 0, "anomalies": rate, "fpr": 0.05, "errors": {"count": 3}, "note": None,
@@ -132,6 +134,27 @@ def test_nothing_read_is_not_called_clean():
     assert verdict(few).headline == "No more is flagged than normal images give"
     many = {**few, "anomalies": vars(share_of(90, 1000))}
     assert verdict(many).headline == "90 images to look at"
+
+
+def scans(restored: int, left: dict[str, int], look: int = 0) -> dict:
+    pages = restored + sum(left.values())
+    return {"kind": "scans", "pages": pages, "files": 1, "actions": {"restored": restored}, "look_first": look,
+            "left": [{"reason": reason, "pages": count} for reason, count in left.items()],
+            "errors": {"count": 0}}  # fmt: skip
+
+
+def test_only_what_was_judged_clean_is_called_clean():
+    assert verdict(scans(3, {})).headline == "Clean, and nothing had to be put back"
+    assert verdict(scans(0, {CLEAN: 2})).headline == "Every page was clean already"
+    assert verdict(scans(3, {CLEAN: 2})).tone == "good"
+    assert verdict(scans(3, {CLEAN: 2, BILEVEL: 1})).headline == "Clean, but for 1 page left unjudged"
+    assert verdict(scans(0, {BILEVEL: 2})).headline == "Every page was left as it was"
+    assert verdict(scans(3, {"its paper was not found": 2}, look=2)).headline == "2 pages worth a look first"
+    assert verdict(scans(1, {})).sentence == "1 page in 1 file restored."
+    assert verdict(scans(1, {CLEAN: 9, BILEVEL: 3})).sentence == (
+        "1 of 13 pages in 1 file restored; 12 pages were left as they were: 9 because nothing to restore was found,"
+        " 3 because they have only two levels."
+    )
 
 
 def scored(flagged: int, images: int, calibration: int, **changes) -> dict:

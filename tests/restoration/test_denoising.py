@@ -36,7 +36,7 @@ from vaeguard.restoration.reasons import (
     FEWER_WORDS,
     MUCH_LIGHTENED,
     NO_STRENGTH,
-    because,
+    left_clause,
     why_look,
     worth_a_look,
 )
@@ -754,7 +754,7 @@ def test_dark_areas_that_may_have_been_pictures_are_to_be_looked_at(scans):
     done = denoise_scans("scans", settings=RestoreSettings(kind="document"), device="cpu")
     row = next(row for row in done.look_first if row["path"] == "box-0/shade.png")
     assert row["lightened"] > MUCH_LIGHTENED
-    assert f"{row['lightened']:.1%} of it made as bright as paper" in why_look(row)
+    assert f"{100 * row['lightened']:.1f} % of it made as bright as paper" in why_look(row)
 
 
 def test_every_page_that_is_left_says_why(scans, monkeypatch):
@@ -785,12 +785,16 @@ def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
     look = [{**row, "removed": 0.5}, {**row, "lightened": 0.4}, {**row, "reverted": 0.01}, doubt]
     assert [why_look(each) for each in fine] == ["", "", ""]
     assert [why_look(each) for each in look] == [
-        "50.0% of it cleared of marks", "40.0% of it made as bright as paper", "1.0% of it put back",
+        "50.0 % of it cleared of marks", "40.0 % of it made as bright as paper", "1.0 % of it put back",
         "left as it was because its paper was not found",
     ]  # fmt: skip
     assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look
-    assert because("its paper was not found", 2) == "2 because their paper was not found"
-    assert because(BILEVEL, 1) == "1 because it has only two levels"
+    one, two = {"reason": BILEVEL, "pages": 1}, {"reason": "its paper was not found", "pages": 2}
+    assert left_clause([one]) == "1 page was left as it was because it has only two levels"
+    assert left_clause([two]) == "2 pages were left as they were because their paper was not found"
+    assert left_clause([two, one]) == (
+        "3 pages were left as they were: 2 because their paper was not found, 1 because it has only two levels"
+    )
 
 
 def large_page():

@@ -16,7 +16,7 @@ from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.reading.images import ImageRule, check_file_rule, decode_bytes, decode_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -78,7 +78,7 @@ def map_ahead(
     jobs: int,
     ahead: int,
     stop: Callable[[], None] | None = None,
-) -> Iterator[_R]:
+) -> Generator[_R]:
     """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for.
 
     Where the work ends early, `stop` tells the threads to end soon. One that sits in a library meanwhile is not waited

@@ -12,8 +12,10 @@ from vaeguard.errors import RefusedError, UnreadableError, as_objects
 from vaeguard.pictures import heat_picture, picture_of
 from vaeguard.reading.images import read_bytes
 from vaeguard.reporting.gallery import fitting
+from vaeguard.reporting.marks import marks_of
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
-from vaeguard.restoration.records import TABLE
+from vaeguard.restoration.reasons import why_look
+from vaeguard.restoration.records import TABLE, CleanFile
 from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.scans import scan_pages, written_name
 from vaeguard.split import spread_out
@@ -61,8 +63,10 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
     """
     root, target = Path(summary.root), Path(summary.output)
     table = read_table(target / TABLE)
+    table["look"] = [why_look(row) for row in table.to_dict("records")]
     rows = table.head(ROWS).to_dict("records")
     shown = table.iloc[_shown(len(table))].to_dict("records")
+    pictures, marks = _pictures(shown, root, target, jpeg)
     source = rows[0]["path"] if summary.files == 1 and rows else root.resolve().name
     title = f"{source} to {target.name or target}"
     report = {
@@ -74,14 +78,15 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         "seconds": summary.seconds,
         "notes": list(summary.notes),
         "actions": table["action"].value_counts(sort=False).to_dict(),
-        "look_first": int((table["reverted"] > 0).sum()),
+        "left": list(summary.left),
+        "look_first": int((table["look"] != "").sum()),
         "table": rows,
-        "shown": [{**row, "pictures": f"page-{number}"} for number, row in enumerate(shown)],
+        "shown": [{**row, "pictures": key, "marks": marks.get(key)} for key, row in _keyed(shown)],
         "errors": {
             "count": len(summary.errors),
             "shown": as_objects(summary.errors[:ERRORS_SHOWN]),
         },
-        "pictures": _pictures(shown, root, target, jpeg),
+        "pictures": pictures,
     }
     write_report(target / JSON_NAME, report)
     return report
@@ -94,27 +99,45 @@ def _shown(pages: int) -> list[int]:
     return [*range(min(WORST, pages)), *(rest[at] for at in picked.tolist())]
 
 
-def _pictures(shown: list[Report], root: Path, target: Path, jpeg: int | None) -> dict[str, dict[str, str]]:
+def _keyed(shown: list[Report]) -> list[tuple[str, Report]]:
+    """The rows that are drawn, and what their pictures are called."""
+    return [(f"page-{number}", row) for number, row in enumerate(shown)]
+
+
+def _pictures(
+    shown: list[Report], root: Path, target: Path, jpeg: int | None
+) -> tuple[dict[str, dict[str, str]], dict[str, Report]]:
+    """Pictures of the pages that are shown, as far as there is room, and the marks over them."""
     drawn: dict[str, dict[str, Image.Image]] = {}
+    marks: dict[str, Report] = {}
     for path in dict.fromkeys(row["path"] for row in shown):
-        keys = {row["page"]: f"page-{number}" for number, row in enumerate(shown) if row["path"] == path}
+        keys = {row["page"]: key for key, row in _keyed(shown) if row["path"] == path}
+        clean = target / written_name(path, jpeg=jpeg)
         with contextlib.suppress(UnreadableError, RefusedError, OSError):
-            drawn |= _of_file(root / path, target / written_name(path, jpeg=jpeg), keys)
+            sizes = _of_file(root / path, clean, keys, drawn)
+            record = CleanFile(clean).record
+            marks |= {keys[number]: marks_of(record, number, size) for number, size in sizes.items()}
     # In the order of the report: where not all fit, the last are left out.
-    return fitting({key: drawn[key] for key in sorted(drawn, key=lambda key: int(key[5:]))}, SIDES, BUDGET)
+    return fitting({key: drawn[key] for key in sorted(drawn, key=lambda key: int(key[5:]))}, SIDES, BUDGET), marks
 
 
-def _of_file(before: Path, after: Path, keys: dict[int, str]) -> dict[str, dict[str, Image.Image]]:
-    """Pictures of the pages of a file that `keys` names, by these names; one page is in memory at a time."""
+def _of_file(
+    before: Path, after: Path, keys: dict[int, str], drawn: dict[str, dict[str, Image.Image]]
+) -> dict[int, tuple[int, int]]:
+    """Add pictures of the pages of a file that `keys` names to `drawn`, by these names; returns the pages' sizes.
+
+    One page is in memory at a time.
+    """
     pages = [scan_pages(read_bytes(path), str(path)) for path in (before, after)]
-    drawn = {}
+    sizes: dict[int, tuple[int, int]] = {}
     for old, new in zip(*pages, strict=False):
         if old.number in keys and old.pixels.shape == new.pixels.shape:
             uncertainty = after.with_name(f"{after.name}.page-{old.number}.uncertainty.png")
             drawn[keys[old.number]] = _drawn(_eight_bits(old.pixels), _eight_bits(new.pixels), uncertainty)
-        if len(drawn) == len(keys):
+            sizes[old.number] = (old.pixels.shape[0], old.pixels.shape[1])
+        if len(sizes) == len(keys):
             break
-    return drawn
+    return sizes
 
 
 def _drawn(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], uncertainty: Path) -> dict[str, Image.Image]:

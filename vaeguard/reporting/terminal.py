@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vaeguard.reporting.verdicts import verdict
+from vaeguard.restoration.reasons import why_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -134,8 +135,7 @@ def _scores(report: Report) -> Iterable[RenderableType]:
 
 def _scans(report: Report) -> Iterable[RenderableType]:
     for row in report["table"][: min(10, report["look_first"])]:
-        what = "left as it was" if row["action"] == "reverted" else f"{row['reverted']:.1%} of it put back"
-        yield f"look at {escape(row['path'])}, page {row['page']}: {what}"
+        yield f"look at {escape(row['path'])}, page {row['page']}: {escape(why_look(row))}"
 
 
 def _comparison(report: Report) -> Iterable[RenderableType]:

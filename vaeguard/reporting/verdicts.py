@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.false_alarms import can_flag, expected_interval, fewest_calibration, way_to_flag
+from vaeguard.restoration.reasons import CLEAN, left_clause
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:
@@ -244,19 +245,25 @@ def _of_normal_images(images: int, calibration: int | None, fpr: float) -> tuple
 
 
 def _scans(report: Report) -> Verdict:
-    counts = report["actions"]
-    look = report["look_first"]
+    look, left_out = report["look_first"], report["errors"]["count"]
     notes = tuple(report.get("notes", ()))  # there were none at first
-    sentence = (
-        f"{report['pages']:,} pages in {report['files']:,} files: {counts.get('restored', 0):,} restored, "
-        f"{counts.get('untouched', 0):,} left untouched, {counts.get('reverted', 0):,} put back as they were"
-        + (f"; {report['errors']['count']:,} files were left out." if report["errors"]["count"] else ".")
-    )
+    restored = report["actions"].get("restored", 0)
+    of = "" if restored == report["pages"] else f"{restored:,} of "
+    sentence = f"{of}{counted(report['pages'], 'page')} in {counted(report['files'], 'file')} restored"
+    left = sum(each["pages"] for each in report["left"])
+    sentence += f"; {left_clause(report['left'])}" if left else ""
+    sentence += f"; {counted(left_out, 'file', 'was were')} left out." if left_out else "."
     if not report["pages"]:
-        headline = "Nothing could be read" if not report["files"] else "Nothing to restore"
-        return Verdict(headline, sentence, notes, "poor")
-    headline = f"{counted(look, 'page')} worth a look first" if look else "Clean, and nothing had to be put back"
-    return Verdict(headline, sentence, notes, "fair" if look or report["errors"]["count"] else "good")
+        return Verdict("Nothing to restore" if report["files"] else "Nothing could be read", sentence, notes, "poor")
+    if look:
+        return Verdict(f"{counted(look, 'page')} worth a look first", sentence, notes, "fair")
+    unjudged = left - sum(each["pages"] for each in report["left"] if each["reason"] == CLEAN)
+    if unjudged == report["pages"]:
+        return Verdict("Every page was left as it was", sentence, notes, "fair")
+    if unjudged:
+        return Verdict(f"Clean, but for {counted(unjudged, 'page')} left unjudged", sentence, notes, "fair")
+    headline = "Clean, and nothing had to be put back" if restored else "Every page was clean already"
+    return Verdict(headline, sentence, notes, "fair" if left_out else "good")
 
 
 def _denoiser(report: Report) -> Verdict:

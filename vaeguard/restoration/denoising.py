@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from vaeguard.tables import read_table, write_errors, write_table
 from vaeguard.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from vaeguard.detector import Detector
     from vaeguard.progress import Progress
@@ -184,10 +185,11 @@ def denoise_scans(
     edited: list[str] = []
     kept: list[str] = []
     bare: list[str] = []
-    with job_folder(target / TABLE, keep=True):
+    with job_folder(target / TABLE, keep=True), contextlib.ExitStack() as closed:
         # What killed runs left, also of earlier settings, and of the report.
         sweep_all(target, [*names, *work.places(names), TABLE, JSON_NAME])
-        for result in _results(work, names, workers):
+        results = closed.enter_context(contextlib.closing(_results(work, names, workers)))
+        for result in results:
             rows += result.pages
             errors += [(str(root / result.name), result.error)] if result.error else []
             pixels += result.pixels
@@ -223,7 +225,7 @@ def denoise_scans(
     )
 
 
-def _results(work: Work, names: list[str], workers: int) -> Iterator[Restored]:
+def _results(work: Work, names: list[str], workers: int) -> Generator[Restored]:
     """What became of each scan; where that ends early, no worker leaves a part of a file."""
     results = map_ahead(work.file, work.tasks(names), jobs=workers, ahead=WAITING * workers, stop=work.meter.stop)
     try:

@@ -9,8 +9,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.wording import counted
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 CLEAN = "nothing to restore was found"
 """The only reason by which a page counts as judged clean."""
@@ -33,7 +35,7 @@ def why_look(row: Mapping[str, Any]) -> str:
         ("lightened", "made as bright as paper", MUCH_LIGHTENED),
         ("removed", "cleared of marks", MUCH_REMOVED),
     )
-    said = [f"{row[name]:.1%} of it {what}" for name, what, least in shares if row[name] > least]
+    said = [f"{100 * row[name]:.1f} % of it {what}" for name, what, least in shares if row[name] > least]
     return ", ".join(said)
 
 
@@ -49,8 +51,15 @@ def left_pages(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"reason": reason, "pages": pages} for reason, pages in counts.most_common()]
 
 
-def because(reason: str, pages: int) -> str:
-    """How many pages were left for a reason, as a part of a sentence."""
-    if pages > 1:
-        reason = re.sub("^(it is|it has|it was|its) ", lambda found: _PLURAL[found[0]], reason)
-    return f"{pages:,} because {reason}"
+def left_clause(left: Sequence[Mapping[str, Any]]) -> str:
+    """How many pages were left as they were and why, of what `left_pages` returns; it must hold something."""
+    pages = sum(each["pages"] for each in left)
+    said = [(each["pages"], _agreeing(each["reason"], each["pages"])) for each in left]
+    start = counted(pages, "page") + (" was left as it was" if pages == 1 else " were left as they were")
+    if len(said) == 1:
+        return f"{start} because {said[0][1]}"
+    return f"{start}: " + ", ".join(f"{count:,} because {reason}" for count, reason in said)
+
+
+def _agreeing(reason: str, pages: int) -> str:
+    return reason if pages == 1 else re.sub("^(it is|it has|it was|its) ", lambda found: _PLURAL[found[0]], reason)
