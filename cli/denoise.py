@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from .options import engine_option, json_option, typed
 from .output import command_line, complain_of_left_out, console, print_json, progress_bar, say, say_left_out
 
 if TYPE_CHECKING:
-    from vaeguard import DenoiseSummary, ScanPlan
+    from vaeguard import DenoiseSummary, PlannedScan, ScanPlan
 
 DEFAULTS = RestoreSettings()
 
@@ -79,7 +80,6 @@ def denoise(
         denoise_scans,
         plan_scans,
         remove_report,
-        show_report,
         write_scan_report,
     )
 
@@ -97,7 +97,10 @@ def denoise(
         say(f"output: {output}")
     how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr, ocr_language)
     if dry_run:
-        plan = plan_scans(scans, output, how, outputs=outputs, model=model, device=device)
+        with progress_bar("looking") as progress:
+            plan = plan_scans(
+                scans, output, how, outputs=outputs, model=model, device=device, jobs=jobs, progress=progress
+            )
         _say_plan(plan, output, as_json=as_json)
         return
     with progress_bar("denoising") as progress:
@@ -115,23 +118,49 @@ def denoise(
     if as_json:
         print_json(done.to_dict())
     else:
-        _say(done)
-        if found:
-            show_report(found, console())
-            click.echo(f"before and after -> {output}/report.html")
+        _say(done, found)
     complain_of_left_out(done.errors, f"see {output}/pages.csv.errors.csv")
 
 
 def _say_plan(plan: ScanPlan, output: str, *, as_json: bool) -> None:
+    from vaeguard import counted
+
     say_left_out(plan.errors)
     for note in plan.notes:
         say(note)
     if as_json:
-        print_json({**vars(plan), "errors": as_objects(plan.errors)})
+        print_json(plan.to_dict())
     else:
-        done = f"; {plan.finished} files are done already" if plan.finished else ""
-        click.echo(f"would restore {plan.pages} pages in {plan.files} files, {plan.megapixels} MP -> {output}{done}")
+        for scan in plan.scans:
+            click.echo(_planned(scan))
+        done = f"; {counted(plan.finished, 'file', 'is are')} done already" if plan.finished else ""
+        left = sum(not scan.finished and page.action != "restored" for scan in plan.scans for page in scan.pages)
+        of = f"{plan.pages - left:,} of " if left else ""
+        click.echo(
+            f"would restore {of}{counted(plan.pages, 'page')} in {counted(plan.files, 'file')}, {plan.megapixels} MP,"
+            f" in about {_duration(plan.seconds)} -> {output}{done}"
+        )
     complain_of_left_out(plan.errors)
+
+
+def _planned(scan: PlannedScan) -> str:
+    """A line on what would be done to a file."""
+    from vaeguard import counted
+
+    alike = Counter((page.width, page.height, page.kind, page.reason) for page in scan.pages)
+    pages = [
+        f"{counted(count, 'page')} of {width} x {height} pixels, {kind}"
+        + (f" because {reason}" if reason else ", to be restored")
+        for (width, height, kind, reason), count in alike.items()
+    ]
+    time = "done already" if scan.finished else f"about {_duration(scan.seconds)}"
+    return f"{scan.path}: {'; '.join(pages) or 'no picture that is restored'}; {scan.bytes / 1000:,.1f} kB, {time}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _check_alone(flag: str, scans: tuple[str, ...]) -> None:
@@ -160,23 +189,26 @@ def _check(clean: str, *, as_json: bool) -> None:
     RefusedError
         A file is not.
     """
-    from vaeguard import RefusedError, check_scans
+    from vaeguard import RefusedError, check_scans, counted
 
     with progress_bar("checking") as progress:
         whole, errors = check_scans(clean, progress=progress)
     if as_json:
         print_json({"output": clean, "files": whole, "errors": as_objects(errors)})
     else:
-        click.echo(f"{whole} files in {clean} are as they were written")
+        click.echo(
+            f"{counted(whole, 'file')} in {clean} {'is as it was' if whole == 1 else 'are as they were'} written"
+        )
     if errors:
         for path, reason in errors:
             say(f"{path!r}: {reason}")
-        files = "1 file is not as it was" if len(errors) == 1 else f"{len(errors)} files are not as they were"
+        were = "is not as it was" if len(errors) == 1 else "are not as they were"
+        files = f"{counted(len(errors), 'file')} {were}"
         raise RefusedError(f"{files} written, the first {errors[0][0]!r}; take them from a copy")
 
 
 def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
-    from vaeguard import default_originals, undo_scans
+    from vaeguard import counted, default_originals, undo_scans
 
     if output is None:
         output = str(default_originals(clean))
@@ -187,11 +219,19 @@ def _undo(clean: str, output: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"output": output, "files": files, "errors": as_objects(errors)})
     else:
-        click.echo(f"originals of {files} files -> {output}")
+        click.echo(f"originals of {counted(files, 'file')} -> {output}")
     complain_of_left_out(errors)
 
 
-def _say(done: DenoiseSummary) -> None:
+def _say(done: DenoiseSummary, report: dict[str, Any]) -> None:
+    from vaeguard import counted, left_clause, show_report
+
     rate = f", {done.megapixels / done.seconds:.2f} MP/s" if done.megapixels else ""
     resumed = f", {done.resumed} of them done before" if done.resumed else ""
-    click.echo(f"{done.pages} pages in {done.files} files{resumed}; {done.megapixels} MP{rate} -> {done.output}")
+    pages, files = counted(done.pages, "page"), counted(done.files, "file")
+    click.echo(f"{pages} in {files}{resumed}; {done.megapixels} MP{rate} -> {done.output}")
+    if report:
+        show_report(report, console())
+        click.echo(f"before and after -> {done.output}/report.html")
+    elif done.left:
+        click.echo(left_clause(done.left))

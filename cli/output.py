@@ -116,10 +116,9 @@ def say_note(images: ImageSet) -> None:
 def complain_of_left_out(errors: Sequence[tuple[str, str]], where: str = "they are listed above") -> None:
     """End with exit code 3 if some inputs were left out; the work itself is done. `where` says where they stand."""
     if errors:
-        from vaeguard import InputsSkippedError
+        from vaeguard import InputsSkippedError, counted
 
-        files = "1 file was" if len(errors) == 1 else f"{len(errors)} files were"
-        raise InputsSkippedError(f"done, but {files} left out; {where}")
+        raise InputsSkippedError(f"done, but {counted(len(errors), 'file', 'was were')} left out; {where}")
 
 
 def say_parity(parity: Parity) -> None:

@@ -80,9 +80,7 @@ from .restoration.denoiser import Denoiser as Denoiser
 from .restoration.denoiser import read_denoiser as read_denoiser
 from .restoration.denoiser import shipped_denoiser as shipped_denoiser
 from .restoration.denoising import DenoiseSummary as DenoiseSummary
-from .restoration.denoising import ScanPlan as ScanPlan
 from .restoration.denoising import denoise_scans as denoise_scans
-from .restoration.denoising import plan_scans as plan_scans
 from .restoration.direct import DirectDenoiser as DirectDenoiser
 from .restoration.exporting import read_networks as read_networks
 from .restoration.exporting import write_denoiser as write_denoiser
@@ -97,6 +95,11 @@ from .restoration.page import RestoredPage as RestoredPage
 from .restoration.page import page_kind as page_kind
 from .restoration.page import restore_page as restore_page
 from .restoration.places import default_output as default_output
+from .restoration.planning import PlannedPage as PlannedPage
+from .restoration.planning import PlannedScan as PlannedScan
+from .restoration.planning import ScanPlan as ScanPlan
+from .restoration.planning import plan_scans as plan_scans
+from .restoration.reasons import left_clause as left_clause
 from .restoration.spec import DEGRADATIONS as DEGRADATIONS
 from .restoration.spec import PAPERS as PAPERS
 from .restoration.spec import RESTORE_KINDS as RESTORE_KINDS
@@ -148,3 +151,4 @@ from .tuning.study import Trial as Trial
 from .tuning.study import check_optuna as check_optuna
 from .tuning.trials import Comparison as Comparison
 from .watching import watch_files as watch_files
+from .wording import counted as counted

@@ -440,7 +440,12 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     noisy_scans(tmp_path)
     plan = run(tmp_path, "denoise", "scans", "--dry-run", "--json")
     told = {"files": 2, "pages": 2, "megapixels": 0.01, "errors": [], "notes": [], "finished": 0}
-    assert json.loads(plan.stdout) == told
+    found = json.loads(plan.stdout)
+    assert {key: value for key, value in found.items() if key not in ("seconds", "scans")} == told
+    assert [(scan["path"], len(scan["pages"])) for scan in found["scans"]] == [("a.png", 1), ("box/b.tif", 1)]
+    lines = run(tmp_path, "denoise", "scans", "--dry-run").stdout.splitlines()
+    assert lines[0].startswith("a.png: 1 page of ")
+    assert lines[-1].startswith("would restore 2 pages in 2 files, 0.01 MP, in about ")
     assert not (tmp_path / "scans-clean").exists()
     done = run(tmp_path, "denoise", "scans")
     assert done.returncode == 0, done.stderr

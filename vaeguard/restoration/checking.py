@@ -9,6 +9,7 @@ from vaeguard.errors import UsageError
 from vaeguard.restoration.records import TABLE, others
 from vaeguard.restoration.scans import SCAN_SUFFIXES
 from vaeguard.tables import read_table
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
@@ -50,7 +51,7 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
         whole += len(file.record["written"]) - len(missing) - len(changed)
         told.update(file.place.with_name(name) for name in file.record["written"])
         if progress:
-            progress(done, len(files), f"{done} files")
+            progress(done, len(files), counted(done, "file"))
     others_there = {path for path in Path(clean).rglob("*") if path.suffix.lower() in SCAN_SUFFIXES} - told
     errors += [
         (str(path), "no record tells of it; it is no clean file, or its record is damaged") for path in others_there

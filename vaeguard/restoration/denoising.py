@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,27 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.devices import cores
-from vaeguard.errors import UnreadableError, UsageError, as_objects
+from vaeguard.errors import UsageError, as_objects
 from vaeguard.files import size_and_time, sweep_all
 from vaeguard.jobs import job_folder
 from vaeguard.model_file import load
-from vaeguard.reading.images import read_bytes
 from vaeguard.reading.streams import map_ahead
 from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.restoration.meter import Meter
+from vaeguard.restoration.notes import notes_of
 from vaeguard.restoration.places import find_scans
-from vaeguard.restoration.reasons import FEWER_WORDS, left_pages, why_look, worth_a_look
+from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import COLUMNS, TABLE, TEXTS, put_aside
-from vaeguard.restoration.scans import page_sizes
 from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 from vaeguard.restoration.work import Restored, Work
 from vaeguard.runs import MODEL_NAME, ONNX_NAME
 from vaeguard.tables import read_table, write_errors, write_table
-from vaeguard.wording import counted, some
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator
 
     from vaeguard.detector import Detector
     from vaeguard.progress import Progress
@@ -98,32 +96,6 @@ class DenoiseSummary:
         }
 
 
-@dataclass(frozen=True)
-class ScanPlan:
-    """What `denoise_scans` would do.
-
-    Attributes
-    ----------
-    files, pages : int
-        Scans to restore, and pages in these.
-    megapixels : float
-        In these pages.
-    errors : tuple of (path, reason)
-        What it would leave out.
-    notes : tuple of str
-        What else a person should know, a sentence each.
-    finished : int
-        Scans that an earlier run has restored in the same way.
-    """
-
-    files: int
-    pages: int
-    megapixels: float
-    errors: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = ()
-    finished: int = 0
-
-
 def denoise_scans(
     scans: Inputs,
     output: str | Path | None = None,
@@ -171,14 +143,9 @@ def denoise_scans(
         Another job is writing there.
     """
     started = time.perf_counter()
-    settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
-    places = find_scans(scans, output)
+    job = prepare(scans, output, settings, outputs, model, device, jobs, progress)
+    places, work, engines = job.places, job.work, job.work.engines
     root, target, names = places.root, places.target, places.names
-    workers = min(jobs or min(cores(), MOST_JOBS), len(names))
-    engines = _engines(model, device, max(1, cores() // workers))
-    _check_settings(engines, settings, outputs)
-    meter = Meter({name: size_and_time(str(root / name))[0] for name in names}, progress)
-    work = Work(root, target, settings, outputs, engines, meter)
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
     pixels = resumed = 0
@@ -188,7 +155,7 @@ def denoise_scans(
     with job_folder(target / TABLE, keep=True), contextlib.ExitStack() as closed:
         # What killed runs left, also of earlier settings, and of the report.
         sweep_all(target, [*names, *work.places(names), TABLE, JSON_NAME])
-        results = closed.enter_context(contextlib.closing(_results(work, names, workers)))
+        results = closed.enter_context(contextlib.closing(_results(work, names, job.workers)))
         for result in results:
             rows += result.pages
             errors += [(str(root / result.name), result.error)] if result.error else []
@@ -197,7 +164,7 @@ def denoise_scans(
             edited += [repr(str(target / work.places([result.name])[0]))] if result.edited else []
             kept += [repr(result.name)] if result.kept else []
             bare += [] if result.pages or result.error else [repr(result.name)]
-            meter.say(f"{counted(len(rows), 'page')}, {pixels / 1e6:,.1f} MP")
+            work.meter.say(f"{counted(len(rows), 'page')}, {pixels / 1e6:,.1f} MP")
         gone, stale = work.settle(names, whole=places.whole)
         # Some files may be made anew in the tree of a folder: the tables go on to tell of the others.
         before = [] if places.whole else list(work.finished_before(names))
@@ -221,8 +188,37 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(_notes(places, rows, gone, edited + stale, kept, bare, aside)),
+        notes=tuple(notes_of(places, rows, gone, edited + stale, kept, bare, aside)),
     )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that could begin: where, with what, and how many files at a time."""
+
+    places: Places
+    work: Work
+    workers: int
+
+
+def prepare(
+    scans: Inputs,
+    output: str | Path | None,
+    settings: RestoreSettings | None,
+    outputs: DenoiseOutputs | None,
+    model: str | Path | None,
+    device: str,
+    jobs: int | None,
+    progress: Progress | None,
+) -> Job:
+    """Find the scans and load what restores them; the arguments are those of `denoise_scans`."""
+    settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
+    places = find_scans(scans, output)
+    workers = min(jobs or min(cores(), MOST_JOBS), len(places.names))
+    engines = _engines(model, device, max(1, cores() // workers))
+    _check_settings(engines, settings, outputs)
+    meter = Meter({name: size_and_time(str(places.root / name))[0] for name in places.names}, progress)
+    return Job(places, Work(places.root, places.target, settings, outputs, engines, meter), workers)
 
 
 def _results(work: Work, names: list[str], workers: int) -> Generator[Restored]:
@@ -235,53 +231,6 @@ def _results(work: Work, names: list[str], workers: int) -> Generator[Restored]:
         # Of a worker that still sits in a library and ends with the process.
         sweep_all(work.target, [*names, *work.places(names)])
         raise
-
-
-def plan_scans(
-    scans: Inputs,
-    output: str | Path | None = None,
-    settings: RestoreSettings | None = None,
-    *,
-    outputs: DenoiseOutputs | None = None,
-    model: str | Path | None = None,
-    device: str = "auto",
-) -> ScanPlan:
-    """Tell what `denoise_scans` would do with the same arguments; writes nothing.
-
-    Raises
-    ------
-    UsageError
-        As `denoise_scans`.
-    """
-    settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
-    places = find_scans(scans, output)
-    root, names = places.root, places.names
-    engines = _engines(model, device, 1)
-    _check_settings(engines, settings, outputs)
-    work = Work(root, places.target, settings, outputs, engines, Meter({}))
-    pages = pixels = finished = 0
-    errors: list[tuple[str, str]] = []
-    for name, owner in work.tasks(names):
-        try:
-            work.check_place(name, owner)
-            content = read_bytes(root / name)
-            if work.has_finished(name, content):
-                finished += 1
-                continue
-            sizes = page_sizes(content, name)
-        except UnreadableError as error:
-            errors.append((str(root / name), error.reason))
-        else:
-            pages += len(sizes)
-            pixels += sum(math.prod(size) for size in sizes)
-    return ScanPlan(
-        files=len(names) - len(errors) - finished,
-        pages=pages,
-        megapixels=round(pixels / 1e6, 2),
-        errors=tuple(errors),
-        notes=tuple(_notes(places)),
-        finished=finished,
-    )
 
 
 def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
@@ -338,41 +287,3 @@ def _check_settings(
                 f"--samples: the denoiser for a {kind} draws none, having no ladder VAE; leave it out, or fit a"
                 " denoiser of your own and give it with -m and its --kind"
             )
-
-
-def _notes(
-    places: Places,
-    rows: Sequence[dict[str, Any]] = (),
-    gone: Sequence[str] = (),
-    edited: Sequence[str] = (),
-    kept: Sequence[str] = (),
-    bare: Sequence[str] = (),
-    aside: Path | None = None,
-) -> Iterator[str]:
-    """What a person should know of a run, a sentence each."""
-    if kept:
-        what = "pictures that stay as they are, being bilevel, CMYK, indexed, masked or of another depth than 8 bits"
-        yield f"{counted(len(kept), 'PDF', 'has have')} {what}: {some(kept)}"
-    if bare:
-        has = "it has" if len(bare) == 1 else "they have"
-        yield f"{counted(len(bare), 'PDF', 'is are')} copied, since {has} no picture that is restored: {some(bare)}"
-    failed = [row for row in rows if row["action"] == "reverted" and row["reason"] != FEWER_WORDS]
-    if unread := [f"page {row['page']} of {row['path']!r} ({row['reason']})" for row in failed]:
-        pages = counted(len(unread), "page", "was were")
-        yield f"{pages} left as before: {some(unread)}; to try again, move the clean files away"
-    if places.others:
-        count = sum(number for _, number in places.others)
-        kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in places.others]
-        stay = "is no scan and stays" if count == 1 else "are no scans and stay"
-        yield f"{counted(count, 'file')} {stay} behind: {some(kinds)}"
-    if skipped := places.skipped:
-        folders = counted(len(skipped), "folder", "was were")
-        yield f"{folders} left out, which this command has written: {some(skipped)}"
-    if gone:
-        files = counted(len(gone), "clean file", "has have")
-        yield f"{files} no scan any more: {some(gone)}; delete what is not wanted"
-    if edited:
-        files, stay = counted(len(edited), "clean file", "was were"), "stays" if len(edited) == 1 else "stay"
-        yield f"{files} changed by hand and {stay}: {some(edited)}; move away what is to be made again"
-    if aside:
-        yield f"{TABLE} had been edited, and was kept as {str(aside)!r}"

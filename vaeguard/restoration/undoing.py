@@ -13,6 +13,7 @@ from vaeguard.jobs import job_folder
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.records import CleanFile, beside, others
 from vaeguard.restoration.scans import digest_of_pixels, rewrite, scan_pages
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
@@ -75,7 +76,7 @@ def undo_scans(
             except RefusedError as error:
                 errors.append((str(file.place), str(error)))
             if progress:
-                progress(done, len(files), f"{done} files")
+                progress(done, len(files), counted(done, "file"))
     return len(files) - len(errors), errors
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardE
 from vaeguard.files import digest_of, path_from, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
-from vaeguard.restoration.page import CELL, PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.restoration.page import CELL, PageReport, RestoredPage, judge_page, restore_page, restore_small
 from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS
 from vaeguard.restoration.records import CleanFile, beside, others
 from vaeguard.restoration.scans import digest_of_pixels, page_sizes, rewrite, written_name
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from vaeguard.restoration.scan_page import Page, Pixels
     from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 
+_T = TypeVar("_T")
 LONGEST_NAME = 255
 """Bytes of a file's name, on most file systems."""
 MOVE = "move it away to have it made again"
 DENOISE_FORMAT = 6
 """Raised when the same settings come to give other pixels, or a record says other things."""
+_BILEVEL = PageReport("untouched", 0.0, 0.0, 0.0, 0.0, reason=BILEVEL)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,20 @@ class Restored:
     edited: bool = False
     """Whether somebody changed what an earlier run wrote in the same way; it stays."""
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan as it was read, its SHA-256, and what an earlier run wrote for it.
+
+    `finished` tells whether that run has restored it in the same way, whatever somebody made of the clean file since.
+    """
+
+    name: str
+    content: bytes
+    digest: str
+    earlier: CleanFile
+    finished: bool
 
 
 @dataclass
@@ -120,26 +136,24 @@ class Work:
             The run was interrupted; nothing of the file is written.
         """
         self.meter.check()
-        restored = self._file(*task)
-        self.meter.tick(restored.name, 1.0)
-        return restored
+        restored = self.tried(task, self._restored)
+        self.meter.tick(task[0], 1.0)
+        return Restored(task[0], [], error=restored) if isinstance(restored, str) else restored
 
-    def _file(self, name: str, owner: str) -> Restored:
+    def tried(self, task: tuple[str, str], do: Callable[[Scan], _T]) -> _T | str:
+        """What `do` makes of a scan, or why it is left out."""
+        name, owner = task
         try:
             self.check_place(name, owner)
         except UnreadableError as error:
-            return Restored(name, [], error=error.reason)
+            return error.reason
         place = self.target / self._place(name)
         try:
-            content = read_bytes(self.root / name)
-            before = hashlib.sha256(content).hexdigest()
-            earlier = CleanFile(place)
-            if self._is_done(earlier, before):
-                kept = earlier.record.get("kept", 0)
-                return Restored(name, earlier.record["pages"], 0, kept, resumed=True, edited=earlier.retouched)
-            if earlier.changed:
-                return Restored(name, [], error=f"{earlier.said()}; {MOVE}")
-            return self._restored(content, name, earlier, before)
+            content, earlier = read_bytes(self.root / name), CleanFile(place)
+            digest = hashlib.sha256(content).hexdigest()
+            if (finished := self._is_done(earlier, digest)) or not earlier.changed:
+                return do(Scan(name, content, digest, earlier, finished))
+            return f"{earlier.said()}; {MOVE}"
         except UnreadableError as error:
             reason = error.reason
         except RefusedError as error:
@@ -150,28 +164,12 @@ class Work:
             raise
         except Exception as error:  # noqa: BLE001 -- whatever is odd about one file, hours of others must go on
             reason = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
-        # Of a scan that broke the clean file may be the last copy.
-        stays = "; the clean file that is there stays" if place.exists() else ""
-        return Restored(name, [], error=reason + stays)
+        # If the scan is broken, the clean file may be the last copy, so it is kept.
+        return reason + ("; the clean file that is there stays" if place.exists() else "")
 
     def places(self, names: list[str]) -> list[str]:
         """Where each is written, below the target."""
         return [self._place(name) for name in names]
-
-    def has_finished(self, name: str, content: bytes) -> bool:
-        """Whether an earlier run has restored a scan of this content in the same way.
-
-        Raises
-        ------
-        UnreadableError
-            Somebody else's file lies where it would be written, or one that somebody changed.
-        """
-        earlier = CleanFile(self.target / self._place(name))
-        if self._is_done(earlier, hashlib.sha256(content).hexdigest()):
-            return True
-        if earlier.changed:
-            raise UnreadableError(name, f"{earlier.said()}; {MOVE}")
-        return False
 
     def check_place(self, name: str, owner: str) -> None:
         """Refuse a scan for which nothing can be written, `owner` being what `tasks` says of it.
@@ -211,7 +209,8 @@ class Work:
         """The records of what earlier runs wrote for other scans than these."""
         known = set(names)
         for other in others(self.target, {self._place(name) for name in names}):
-            if other.record.get("source") not in known and other.place.exists():
+            same_format = other.record["settings"].get("format") == DENOISE_FORMAT
+            if same_format and other.record.get("source") not in known and other.place.exists():
                 yield other.record
 
     def _place(self, name: str) -> str:
@@ -222,7 +221,11 @@ class Work:
         same = earlier.record.get("source_sha256") == before and earlier.record.get("settings") == self.how
         return same and (earlier.whole or earlier.retouched)
 
-    def _restored(self, content: bytes, name: str, earlier: CleanFile, before: str) -> Restored:
+    def _restored(self, scan: Scan) -> Restored:
+        name, content, earlier = scan.name, scan.content, scan.earlier
+        if scan.finished:
+            record = earlier.record
+            return Restored(name, record["pages"], 0, record["kept"], resumed=True, edited=earlier.retouched)
         place = earlier.place
         done = _Done(name, sum(height * width for height, width in page_sizes(content, name)))
         with contextlib.ExitStack() as files:
@@ -238,7 +241,7 @@ class Work:
             record = {
                 "root": path_from(self.target, self.root),
                 "source": name,
-                "source_sha256": before,
+                "source_sha256": scan.digest,
                 "vaeguard": version("vaeguard"),
                 "written": {each: digest_of(path) for each, path in {place.name: temporary, **done.written}.items()},
                 "settings": self.how,
@@ -261,7 +264,7 @@ class Work:
         found = self._restored_page(
             page, lambda share: self.meter.tick(done.name, min(1.0, (before + share * area) / total))
         )
-        clean, row = found.pixels, _row(done.name, page.number, found.report)
+        clean, row = found.pixels, _row(done.name, page, found.report)
         if self.outputs.ocr and clean is not page.pixels and (harm := self._harm(page, clean)):
             clean = page.pixels
             row |= {"action": "reverted", "change": 0.0, "reverted": 1.0, "reason": harm}
@@ -294,27 +297,35 @@ class Work:
         except VaeguardError as error:
             return str(error)
 
+    def judge(self, page: Page) -> PageReport:
+        """What restoring a page would find of it, before anything is restored."""
+        if page.pixels.dtype == np.bool_:
+            return _BILEVEL
+        if not isinstance(self.engines, dict):
+            return restore_small(page.pixels, self.engines, self.settings).report
+        return judge_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi)
+
     def _restored_page(self, page: Page, tick: Callable[[float], None]) -> RestoredPage:
         if page.pixels.dtype == np.bool_:
-            return RestoredPage(page.pixels, PageReport("untouched", 0.0, 0.0, 0.0, 0.0, reason=BILEVEL))
+            return RestoredPage(page.pixels, _BILEVEL)
         if not isinstance(self.engines, dict):
             return restore_small(page.pixels, self.engines, self.settings)
-        wide = self.outputs.uncertainty
-        engine = self.engines.__getitem__
+        wide, engine = self.outputs.uncertainty, self.engines.__getitem__
         return restore_page(page.pixels, engine, self.settings, dpi=page.dpi, uncertainty=wide, tick=tick)
 
 
-def _row(name: str, number: int, report: PageReport) -> dict[str, Any]:
+def _row(name: str, page: Page, report: PageReport) -> dict[str, Any]:
     """What `pages.csv` and the record say of a page."""
     action = "untouched" if report.kind == "untouched" else "restored"
     numbers = {key: round(value, 4) for key, value in vars(report).items() if isinstance(value, float)}
     region = {"region": list(report.region)} if report.region else {}
     return {
         "path": name,
-        "page": number,
+        "page": page.number,
         "kind": report.kind,
         "action": action,
         **numbers,
         "reason": report.reason,
+        "size": list(page.pixels.shape[:2]),
         **region,
     }

@@ -1,0 +1,231 @@
+"""What `denoise` would do, from the pages themselves: they are judged as in a run, and nothing is written."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.errors import as_objects
+from vaeguard.files import size_and_time
+from vaeguard.reading.streams import map_ahead
+from vaeguard.restoration.denoising import prepare
+from vaeguard.restoration.notes import notes_of
+from vaeguard.restoration.page import restore_page
+from vaeguard.restoration.scan_page import colours_of
+from vaeguard.restoration.scans import scan_pages
+from vaeguard.restoration.spec import RestoreSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from vaeguard.progress import Progress
+    from vaeguard.restoration.places import Inputs
+    from vaeguard.restoration.scan_page import Page
+    from vaeguard.restoration.spec import DenoiseOutputs
+    from vaeguard.restoration.work import Scan, Work
+
+AHEAD = 8
+"""Files for each worker that may be judged before an earlier one."""
+SAMPLE, SAMPLE_NOISE = (512, 768), 10.0
+"""Height and width of a made-up page by which the speed is measured, and the noise that it is cleaned of."""
+WRITING = 3
+"""So many times the time of reading a scan goes into writing the clean one, reading that again and comparing."""
+
+
+@dataclass(frozen=True)
+class PlannedPage:
+    """What would be done to a page.
+
+    Attributes
+    ----------
+    page : int
+        From 1.
+    width, height : int
+        In pixels.
+    kind, action, reason : str
+        As in `pages.csv`; what tesseract will read is not known.
+    """
+
+    page: int
+    width: int
+    height: int
+    kind: str
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlannedScan:
+    """What would be done to a file.
+
+    Attributes
+    ----------
+    path : str
+        As in `pages.csv`.
+    bytes : int
+        Its size.
+    pages : tuple of PlannedPage
+        Its pages; of a PDF the pictures that are restored.
+    seconds : float
+        How long one worker would take, about.
+    finished : bool
+        Whether an earlier run has restored it in the same way.
+    """
+
+    path: str
+    bytes: int
+    pages: tuple[PlannedPage, ...]
+    seconds: float = 0.0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """What `denoise_scans` would do.
+
+    Attributes
+    ----------
+    files, pages : int
+        Scans to restore, and pages in these.
+    megapixels : float
+        In these pages.
+    errors : tuple of (path, reason)
+        What it would leave out.
+    notes : tuple of str
+        What else a person should know, a sentence each.
+    finished : int
+        Scans that an earlier run has restored in the same way.
+    seconds : float
+        How long it would take, about.
+    scans : tuple of PlannedScan
+        Each file that the tree would hold in the end.
+    """
+
+    files: int
+    pages: int
+    megapixels: float
+    errors: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    finished: int
+    seconds: float
+    scans: tuple[PlannedScan, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the plan as plain values that JSON can hold."""
+        return {**vars(self), "errors": as_objects(self.errors), "scans": [asdict(scan) for scan in self.scans]}
+
+
+def plan_scans(
+    scans: Inputs,
+    output: str | Path | None = None,
+    settings: RestoreSettings | None = None,
+    *,
+    outputs: DenoiseOutputs | None = None,
+    model: str | Path | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> ScanPlan:
+    """Tell what `denoise_scans` would do with the same arguments; reads every page, and writes nothing.
+
+    Raises
+    ------
+    UsageError
+        As `denoise_scans`.
+    """
+    job = prepare(scans, output, settings, outputs, model, device, jobs, progress)
+    places, work = job.places, job.work
+    planned: list[PlannedScan] = []
+    errors: list[tuple[str, str]] = []
+    judge = partial(_judged_file, work, _Speeds(work))
+    tasks = work.tasks(places.names)
+    found = map_ahead(judge, tasks, jobs=job.workers, ahead=AHEAD * job.workers, stop=work.meter.stop)
+    for name, scan in zip(places.names, found, strict=True):
+        if isinstance(scan, str):
+            errors.append((str(places.root / name), scan))
+        else:
+            planned.append(scan)
+    if not places.whole:
+        others = work.finished_before(places.names)
+        planned += [_finished(record, size_and_time(str(places.root / record["source"]))[0]) for record in others]
+    new = [scan for scan in planned if not scan.finished]
+    return ScanPlan(
+        files=len(new),
+        pages=sum(len(scan.pages) for scan in new),
+        megapixels=round(sum(page.width * page.height for scan in new for page in scan.pages) / 1e6, 2),
+        errors=tuple(errors),
+        notes=tuple(notes_of(places, bare=[repr(scan.path) for scan in new if not scan.pages])),
+        finished=len(planned) - len(new),
+        seconds=sum(scan.seconds for scan in new) / job.workers,
+        scans=tuple(sorted(planned, key=lambda scan: scan.path)),
+    )
+
+
+def _judged_file(work: Work, speeds: _Speeds, task: tuple[str, str]) -> PlannedScan | str:
+    """What would become of a file, or why it would be left out."""
+    work.meter.check()
+    found = work.tried(task, lambda scan: _judged_scan(work, speeds, scan))
+    work.meter.tick(task[0], 1.0)
+    return found
+
+
+def _judged_scan(work: Work, speeds: _Speeds, scan: Scan) -> PlannedScan:
+    if scan.finished:
+        return _finished(scan.earlier.record, len(scan.content))
+    pages: list[PlannedPage] = []
+    seconds, started = 0.0, time.perf_counter()
+    for page in scan_pages(scan.content, scan.name):
+        read = time.perf_counter() - started
+        report = work.judge(page)
+        height, width = page.pixels.shape[:2]
+        action = "untouched" if report.kind == "untouched" else "restored"
+        pages.append(PlannedPage(page.number, width, height, report.kind, action, report.reason))
+        seconds += time.perf_counter() - started + WRITING * read
+        if action == "restored":
+            seconds += height * width / speeds.of(report.kind, page)
+        started = time.perf_counter()
+    return PlannedScan(scan.name, len(scan.content), tuple(pages), seconds)
+
+
+def _finished(record: Mapping[str, Any], size: int) -> PlannedScan:
+    pages = [
+        PlannedPage(row["page"], row["size"][1], row["size"][0], row["kind"], row["action"], row["reason"])
+        for row in record["pages"]
+    ]
+    return PlannedScan(record["source"], size, tuple(pages), finished=True)
+
+
+class _Speeds:
+    """How many pixels a worker restores in a second, measured once for each kind of page, grey and in colour."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._known: dict[tuple[str, bool], float] = {}
+        self._lock = threading.Lock()
+
+    def of(self, kind: str, page: Page) -> float:
+        """The speed for a page of this kind."""
+        colours = colours_of(page.pixels)
+        grey = all(np.array_equal(colours[..., 0], colours[..., other]) for other in range(1, colours.shape[2]))
+        with self._lock:
+            if (kind, grey) not in self._known:
+                self._known[kind, grey] = self._measured(kind, grey=grey)
+            return self._known[kind, grey]
+
+    def _measured(self, kind: str, *, grey: bool) -> float:
+        engines, rng = self._work.engines, np.random.default_rng(0)
+        if not isinstance(engines, dict):
+            return math.inf
+        shape = SAMPLE if grey else (*SAMPLE, 3)
+        sample = rng.normal(200, SAMPLE_NOISE, shape).clip(0, 255).astype(np.uint8)
+        settings = RestoreSettings(kind=kind, noise=SAMPLE_NOISE, samples=self._work.settings.samples)
+        started = time.perf_counter()
+        restore_page(sample, engines.__getitem__, settings)
+        return math.prod(SAMPLE) / (time.perf_counter() - started)
