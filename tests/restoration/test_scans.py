@@ -607,3 +607,70 @@ def test_pictures_of_a_page_and_of_a_form_on_it_may_have_one_name(tmp_path):
     target = tmp_path / "a.pdf"
     assert rewrite(file.getvalue(), "a.pdf", target, lambda page: page.pixels + np.uint8(1)) == 0
     assert sorted(int(page.pixels[0, 0]) for page in scan_pages(target.read_bytes(), "a.pdf")) == [101, 201]
+
+
+def bmp(across, down):
+    """A BMP of so many pixels per metre."""
+    content = bytearray(picture("BMP", pixels(3)))
+    content[38:46] = struct.pack("<ii", across, down)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("resolution", [(0, 0), (2835, 0), (1, 1), (11811, 5906), (-2835, -1), (2**31 - 1, 10**7)])
+def test_a_bmp_keeps_its_resolution_whatever_that_says(resolution, tmp_path):
+    target = tmp_path / "a.bmp"
+    rewrite(bmp(*resolution), "a.bmp", target, inverted)
+    assert struct.unpack("<ii", target.read_bytes()[38:46]) == resolution
+
+
+def test_a_bmp_whose_header_has_no_resolution_gets_none(tmp_path):
+    colours = pixels(3, height=40, width=48)
+    header = b"BM" + struct.pack("<IHHI", 26 + colours.nbytes, 0, 0, 26) + struct.pack("<IHHHH", 12, 48, 40, 1, 24)
+    target = tmp_path / "a.bmp"
+    rewrite(header + colours.tobytes(), "a.bmp", target, inverted)
+    assert struct.unpack("<ii", target.read_bytes()[38:46]) == (0, 0)
+
+
+def jpeg_of(unit, across, down):
+    content = bytearray(picture("JPEG", pixels(), quality=95))
+    content[13:18] = struct.pack(">BHH", unit, across, down)
+    return bytes(content)
+
+
+DENSITIES = [(0, 1, 1), (0, 0, 0), (1, 0, 0), (1, 1, 1), (1, 72, 0), (2, 65535, 3), (2, 118, 118), (0, 2, 1), (3, 9, 9)]
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_a_jpeg_that_stays_one_keeps_its_density_whatever_that_says(density, tmp_path):
+    target = tmp_path / "a.jpg"
+    rewrite(jpeg_of(*density), "a.jpg", target, inverted, jpeg=95)
+    assert struct.unpack(">BHH", target.read_bytes()[13:18]) == density
+
+
+@pytest.mark.parametrize(
+    ("density", "said"),
+    [
+        ((1, 300, 150), (11811, 5906, 1)),
+        ((2, 118, 65535), (11800, 6553500, 1)),
+        ((1, 1, 1), (39, 39, 1)),
+        ((0, 2, 1), (2, 1, 0)),
+        ((0, 1, 1), None),
+        ((1, 72, 0), None),
+    ],
+)
+def test_a_png_says_of_the_density_of_a_jpeg_what_it_can(density, said, tmp_path):
+    target = tmp_path / "a.png"
+    rewrite(jpeg_of(*density), "a.jpg", target, inverted)
+    content = target.read_bytes()
+    at = content.find(b"pHYs")
+    assert (struct.unpack(">IIB", content[at + 4 : at + 13]) if at > 0 else None) == said
+
+
+@pytest.mark.parametrize("dpi", [72.5, 73.5, 299.5])
+def test_a_resolution_between_two_whole_numbers_is_not_taken_for_a_lost_one(dpi, tmp_path):
+    made = Image.Exif()
+    made[282] = made[283] = dpi
+    made[296] = 2
+    content = picture("JPEG", pixels(), exif=made, quality=95)
+    rewrite(content, "a.jpg", tmp_path / "a.png", inverted)
+    assert facts_of((tmp_path / "a.png").read_bytes(), "a.png")[0].dpi[0] == pytest.approx(dpi, abs=1)

@@ -179,8 +179,14 @@ def _check_facts(content: bytes, target: Path, name: str) -> None:
         raise RefusedError(f"{name!r} has {len(before)} pages, but {len(after)} would have been written; report this")
     for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
         for what, value in vars(old).items():
-            if getattr(new, what) != value:
+            now = getattr(new, what)
+            if now != value and not (what == "dpi" and value and now and _is_as_fine(value, now)):
                 raise RefusedError(f"page {number} of {name!r} would lose its {what}; report this")
+
+
+def _is_as_fine(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether two resolutions are one: a format that counts in metres rounds in another way than one in inches."""
+    return all(abs(old - new) <= 1 for old, new in zip(before, after, strict=True))
 
 
 def _check_pixels(digests: list[str], target: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from dataclasses import replace
@@ -128,10 +129,10 @@ def rewrite_picture(
         kept = [chunk for chunk in chunks if chunk[0] not in dropped and (chunk[0][3:].islower() or chunk[0] in _KNOWN)]
         target.write_bytes(encode_png(restored, kept))
     else:
-        _save(restored, image, target, jpeg)
+        target.write_bytes(_saved(restored, image, content, jpeg))
 
 
-def _save(restored: Pixels, image: ImageFile, target: Path, jpeg: int | None) -> None:
+def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:
     """JPEG, WEBP or BMP with what the opened file says beside its pixels."""
     said = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi") if image.info.get(key)}
     how: dict[str, Any] = {}
@@ -141,7 +142,23 @@ def _save(restored: Pixels, image: ImageFile, target: Path, jpeg: int | None) ->
         how = {"lossless": True, "exact": True}
     file = io.BytesIO()
     Image.fromarray(restored).save(file, format=image.format, **{**said, **how})
-    target.write_bytes(_with_segments(file.getvalue(), image))
+    plain = file.getvalue()
+    if image.format == "JPEG":
+        return _with_segments(_with_density(plain, image), image)
+    return _with_pixels_per_metre(plain, content) if image.format == "BMP" else plain
+
+
+def _with_density(plain: bytes, image: ImageFile) -> bytes:
+    """A JPEG with the density of `image`, whatever it says: Pillow writes inches only, and only what is likely."""
+    if "jfif_density" not in image.info or plain[6:10] != b"JFIF":
+        return plain
+    return plain[:13] + struct.pack(">BHH", image.info["jfif_unit"], *image.info["jfif_density"]) + plain[18:]
+
+
+def _with_pixels_per_metre(plain: bytes, content: bytes) -> bytes:
+    """A BMP with the resolution of the one in `content`, also none: Pillow would write 96 dpi."""
+    oldest = int.from_bytes(content[14:18], "little") < 40  # a header that has no place for it
+    return plain[:38] + (bytes(8) if oldest else content[38:46]) + plain[46:]
 
 
 def _with_segments(plain: bytes, image: ImageFile) -> bytes:
@@ -171,8 +188,8 @@ def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
     chunks = []
     if icc := info.get("icc_profile"):
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
-    if dpi := _both_dpi(image):
-        chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / METRES_PER_INCH) for value in dpi), 1)))
+    if resolution := _as_physical(image):
+        chunks.append((b"pHYs", struct.pack(">IIB", *resolution)))
     if exif := info.get("exif"):
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     if xmp := info.get("xmp"):
@@ -185,6 +202,18 @@ def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
         as_utf8 = not comment.isascii() and _is_utf8(comment)
         chunks.append((b"iTXt", b"Comment\0\0\0\0\0" + comment) if as_utf8 else (b"tEXt", b"Comment\0" + comment))
     return chunks
+
+
+def _as_physical(image: ImageFile) -> tuple[int, int, int] | None:
+    """The resolution of a JPEG as PNG says it: across and down, and 1 for pixels per metre or 0 for their ratio."""
+    across, down = image.info.get("jfif_density", (0, 0))
+    if image.info.get("jfif_unit") == 0 and across != down and across and down:
+        return across, down, 0
+    dpi = image.info.get("dpi", (0, 0))
+    per_metre = [round(float(value) / METRES_PER_INCH) for value in dpi if math.isfinite(value)]
+    if len(per_metre) != 2 or not all(0 < value < 2**31 for value in per_metre):
+        return None
+    return per_metre[0], per_metre[1], 1
 
 
 def _iptc(image: ImageFile) -> bytes:
