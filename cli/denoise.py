@@ -52,7 +52,9 @@ DEFAULTS = RestoreSettings()
 )
 @click.option("--jobs", type=click.IntRange(1), help="Files in work at a time.  [default: one a core, at most 4]")
 @click.option("--report/--no-report", default=True, show_default=True, help="Also write report.html into the output.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="List each file with its pages, what would be done and the time, and write nothing."
+)
 @engine_option
 @json_option
 def denoise(
@@ -67,7 +69,7 @@ def denoise(
     EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those worth a look
     first, and report.html shows these before and after.
 
-    A job that was interrupted goes on where it stopped when the same command is given again.
+    Ctrl-C ends a job within seconds, and it goes on where it stopped when the same command is given again.
 
     What was written with --residual can be had back: --undo SCANS-clean writes the pixels of the originals, bit for
     bit, to SCANS-clean-originals, under the names of the clean files. --check SCANS-clean tells, years later, whether

@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -434,6 +436,22 @@ def noisy_scans(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         image = np.clip(100 + 20 * rng.standard_normal((60, 80)), 0, 255).astype(np.uint8)
         Image.fromarray(image).save(path, dpi=(150, 150))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_denoise_ends_soon_after_an_interruption(tmp_path):
+    (tmp_path / "scans").mkdir()
+    page = np.random.default_rng(0).normal(200, 9, (6400, 1200)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(page).save(tmp_path / "scans" / "page.png")
+    process = start(tmp_path, "denoise", "scans", "--noise", "9", "--kind", "photo")
+    begun = tmp_path / "scans-clean" / "pages.csv.job"
+    while process.poll() is None and not begun.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "error: interrupted"
+    assert [path.name for path in (tmp_path / "scans-clean").rglob("*")] == ["pages.csv.job"]
 
 
 def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):

@@ -133,7 +133,7 @@ def denoise_scans(
     jobs : int or None
         Files in work at a time; None takes one for each core, at most 4.
     progress : callable or None
-        Called with bytes of scans done, bytes in all, a line of text.
+        Called with bytes of scans done, bytes in all, a line of text; also within a page, by one worker at a time.
 
     Raises
     ------
