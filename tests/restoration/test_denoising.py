@@ -29,7 +29,7 @@ from vaeguard import (
     undone,
 )
 from vaeguard.errors import UnreadableError
-from vaeguard.restoration.page import STRIP
+from vaeguard.restoration.page import STRIP, PageReport, RestoredPage
 from vaeguard.restoration.reasons import (
     BILEVEL,
     CLEAN,
@@ -775,6 +775,23 @@ def test_every_page_that_is_left_says_why(scans, monkeypatch):
     nothing = denoise_scans("scans/photo.jpg", "none", RestoreSettings(strength=0), device="cpu")
     assert nothing.left == ({"reason": NO_STRENGTH, "pages": 1},)
     assert nothing.look_first == ()
+
+
+def test_what_a_page_says_of_its_region_and_its_removed_marks_is_carried_on(scans, monkeypatch):
+    def odd(pixels, *_, **__):
+        report = PageReport("document", 1.0, 2.0, 0, 3.0, np.float32(0.25), region=(1, 2, 30, 40), removed=0.5)
+        return RestoredPage(pixels ^ 1, report)
+
+    monkeypatch.setattr("vaeguard.restoration.work.restore_page", odd)
+    done = denoise_scans("scans/photo.jpg", "out", device="cpu")
+    record = json.loads(Path("out/photo.jpg.png.json").read_text())
+    assert record["pages"][0]["region"] == [1, 2, 30, 40]
+    assert record["pages"][0]["size"] == [90, 70]
+    table = read_table("out/pages.csv")
+    assert [table[name][0] for name in ("reverted", "lightened", "removed", "reason")] == [0, 0.25, 0.5, ""]
+    assert [row["path"] for row in done.look_first] == ["photo.jpg"]
+    (shown,) = vaeguard.write_scan_report(done)["shown"]
+    assert shown["marks"] == {"size": [90, 70], "put_back": [], "region": [1, 2, 30, 40]}
 
 
 def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():

@@ -22,7 +22,7 @@ from vaeguard.restoration.meter import Meter
 from vaeguard.restoration.notes import notes_of
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
-from vaeguard.restoration.records import COLUMNS, TABLE, TEXTS, put_aside
+from vaeguard.restoration.records import COLUMNS, MEASURES, TABLE, put_aside
 from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 from vaeguard.restoration.work import Restored, Work
 from vaeguard.runs import MODEL_NAME, ONNX_NAME
@@ -243,7 +243,7 @@ def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
-    for name in set(COLUMNS).difference(TEXTS):
+    for name in MEASURES:
         columns[name] = np.array(columns[name], np.float64)
     columns["page"] = np.array(columns["page"], np.int64)
     write_table(path, columns)

@@ -17,6 +17,7 @@ from vaeguard.reading.streams import map_ahead
 from vaeguard.restoration.denoising import prepare
 from vaeguard.restoration.notes import notes_of
 from vaeguard.restoration.page import restore_page
+from vaeguard.restoration.reasons import action_on
 from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.scans import scan_pages
 from vaeguard.restoration.spec import RestoreSettings
@@ -185,7 +186,7 @@ def _judged_scan(work: Work, speeds: _Speeds, scan: Scan) -> PlannedScan:
         read = time.perf_counter() - started
         report = work.judge(page)
         height, width = page.pixels.shape[:2]
-        action = "untouched" if report.kind == "untouched" else "restored"
+        action = action_on(report)
         pages.append(PlannedPage(page.number, width, height, report.kind, action, report.reason))
         seconds += time.perf_counter() - started + WRITING * read
         if action == "restored":

@@ -21,8 +21,8 @@ COLUMNS = (
     *("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty", "lightened", "removed"),
     "reason",
 )
-TEXTS = ("path", "kind", "action", "reason")
-"""The columns that are no numbers."""
+MEASURES = tuple(name for name in COLUMNS if name not in ("path", "page", "kind", "action", "reason"))
+"""The columns of floating-point numbers, called as in `PageReport`."""
 
 
 def columns_of(table: Path) -> list[str]:

@@ -19,8 +19,8 @@ from vaeguard.files import digest_of, path_from, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import CELL, PageReport, RestoredPage, judge_page, restore_page, restore_small
-from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS
-from vaeguard.restoration.records import CleanFile, beside, others
+from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS, action_on
+from vaeguard.restoration.records import MEASURES, CleanFile, beside, others
 from vaeguard.restoration.scans import digest_of_pixels, page_sizes, rewrite, written_name
 from vaeguard.restoration.scans_picture import encode_png
 
@@ -316,15 +316,13 @@ class Work:
 
 def _row(name: str, page: Page, report: PageReport) -> dict[str, Any]:
     """What `pages.csv` and the record say of a page."""
-    action = "untouched" if report.kind == "untouched" else "restored"
-    numbers = {key: round(value, 4) for key, value in vars(report).items() if isinstance(value, float)}
     region = {"region": list(report.region)} if report.region else {}
     return {
         "path": name,
         "page": page.number,
         "kind": report.kind,
-        "action": action,
-        **numbers,
+        "action": action_on(report),
+        **{measure: round(float(getattr(report, measure)), 4) for measure in MEASURES},
         "reason": report.reason,
         "size": list(page.pixels.shape[:2]),
         **region,
