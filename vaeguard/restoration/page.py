@@ -151,18 +151,25 @@ def restore_page(
     uncertainty : bool
         Also give the uncertainty of each pixel.
     tick : callable or None
-        Called after each strip of rows with the share of the page that is done; what it raises ends the work.
+        Called with 0 once it is clear that the page is not left as it is, then after each strip of rows with the share
+        of the page that is done; what it raises ends the work.
 
     Returns
     -------
     RestoredPage
         Of the same shape and type.
     """
-    page, engine, left = _judged(pixels, denoiser, settings, dpi)
-    if left:
-        return RestoredPage(pixels, left)
     plain = pixels[..., None] if pixels.ndim == 2 else pixels
-    planes, channels = page.colours, colours_of(plain).shape[2]
+    channels = colours_of(plain).shape[2]
+    planes = plain[..., :1] if channels == 3 and _is_grey(plain) else plain[..., :channels]
+    page = _Page(planes, block_pixels(planes.shape[1], dpi), settings)
+    engine = denoiser(page.kind)
+    page.measure_noise(engine)
+    if page.is_clean():
+        reason = CLEAN if settings.strength else NO_STRENGTH
+        return RestoredPage(pixels, PageReport("untouched", page.noise_levels, 0.0, 0.0, 0.0, reason=reason))
+    if tick:
+        tick(0.0)
     whole = plain.copy()
     restored = whole[..., : planes.shape[2]]
     wide = page.restore(engine, restored, uncertainty=uncertainty, tick=tick)
@@ -178,30 +185,6 @@ def restore_page(
         squares=page.squares() if reverted else (),
     )
     return RestoredPage(whole.reshape(pixels.shape), found, wide)
-
-
-def judge_page(
-    pixels: Pixels, denoiser: Callable[[str], Denoiser], settings: RestoreSettings, *, dpi: float | None = None
-) -> PageReport:
-    """What `restore_page` finds of a page before it restores anything: its kind and noise, or why it is left."""
-    page, _, left = _judged(pixels, denoiser, settings, dpi)
-    return left or PageReport(page.kind, page.noise_levels, 0.0, 0.0, 0.0)
-
-
-def _judged(
-    pixels: Pixels, denoiser: Callable[[str], Denoiser], settings: RestoreSettings, dpi: float | None
-) -> tuple[_Page, Denoiser, PageReport | None]:
-    """A page with its noise measured, its denoiser, and what there is to say of it if it is left as it is."""
-    plain = pixels[..., None] if pixels.ndim == 2 else pixels
-    channels = colours_of(plain).shape[2]
-    planes = plain[..., :1] if channels == 3 and _is_grey(plain) else plain[..., :channels]
-    page = _Page(planes, block_pixels(planes.shape[1], dpi), settings)
-    engine = denoiser(page.kind)
-    page.measure_noise(engine)
-    if not page.is_clean():
-        return page, engine, None
-    reason = CLEAN if settings.strength else NO_STRENGTH
-    return page, engine, PageReport("untouched", page.noise_levels, 0.0, 0.0, 0.0, reason=reason)
 
 
 def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings) -> RestoredPage:

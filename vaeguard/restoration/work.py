@@ -18,7 +18,7 @@ from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardE
 from vaeguard.files import digest_of, path_from, writing
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.ocr import words_lost
-from vaeguard.restoration.page import CELL, PageReport, RestoredPage, judge_page, restore_page, restore_small
+from vaeguard.restoration.page import CELL, PageReport, RestoredPage, restore_page, restore_small
 from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS, action_on
 from vaeguard.restoration.records import MEASURES, CleanFile, beside, others
 from vaeguard.restoration.scans import digest_of_pixels, page_sizes, rewrite, written_name
@@ -101,6 +101,10 @@ class _Done:
         """What the record says of single pages, where there is anything to say."""
         put_back = {"put_back": {"square": CELL, "pages": self.squares}} if self.squares else {}
         return put_back | ({"pixels_sha256": self.originals} if self.originals else {})
+
+
+class _BegunError(BaseException):
+    """A page is judged, and from here on it would be restored."""
 
 
 class Work:
@@ -298,12 +302,24 @@ class Work:
             return str(error)
 
     def judge(self, page: Page) -> PageReport:
-        """What restoring a page would find of it, before anything is restored."""
+        """Whether a page would be restored and as what, or why it would be left: what the run itself decides."""
         if page.pixels.dtype == np.bool_:
             return _BILEVEL
         if not isinstance(self.engines, dict):
             return restore_small(page.pixels, self.engines, self.settings).report
-        return judge_page(page.pixels, self.engines.__getitem__, self.settings, dpi=page.dpi)
+        engines, asked = self.engines, set()
+
+        def engine(kind: str) -> Denoiser:
+            asked.add(kind)
+            return engines[kind]
+
+        def begun(_: float) -> None:
+            raise _BegunError
+
+        try:
+            return restore_page(page.pixels, engine, self.settings, dpi=page.dpi, tick=begun).report
+        except _BegunError:
+            return PageReport("document" if "document" in asked else "photo", 0.0, 0.0, 0.0, 0.0)
 
     def _restored_page(self, page: Page, tick: Callable[[float], None]) -> RestoredPage:
         if page.pixels.dtype == np.bool_:
