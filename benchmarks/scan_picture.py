@@ -24,7 +24,7 @@ comma. The originals stay as they are; beside each clean
 page lies a note of what was done to it, and by how much."""
 FONT, SIZE, LINE, MARGIN = "/usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf", 19, 32, 22
 TINT = (1.0, 0.95, 0.82)
-DPI, GAP, QUALITY = 120, 10, 82
+GAP, QUALITY = 10, 82
 
 
 def main() -> None:
@@ -37,10 +37,10 @@ def main() -> None:
     for number, line in enumerate(TEXT.splitlines()):
         draw.text((MARGIN, MARGIN + LINE * number), line, fill=30, font=font)
     clean = np.asarray(page, np.float32) / np.float32(255)
-    worn = vaeguard.degrade_document(clean, np.random.default_rng(given.seed))
+    worn, _ = vaeguard.degrade_document(clean, np.random.default_rng(given.seed))
     scan = np.round(255 * worn[..., None] * np.array(TINT)).astype(np.uint8)
     denoiser = vaeguard.shipped_denoiser("document", "cpu", 1)
-    found = vaeguard.restore_page(scan, lambda _: denoiser, vaeguard.RestoreSettings(kind="document"), dpi=DPI)
+    found = vaeguard.restore_page(scan, lambda _: denoiser, vaeguard.RestoreSettings(kind="document"))
     gap = np.full((scan.shape[0], GAP, 3), 255, np.uint8)
     Image.fromarray(np.concatenate([scan, gap, found.pixels], 1)).save(TARGET, quality=QUALITY)
     print(f"{found.report} -> {TARGET}")

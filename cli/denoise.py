@@ -32,10 +32,12 @@ DEFAULTS = RestoreSettings()
               help="Average so many samples of the ladder VAE of -m, instead of one direct pass.")  # fmt: skip
 @click.option("--gate/--no-gate", default=DEFAULTS.gate, show_default=True,
               help="Put squares back where ink would be lost or invented.")  # fmt: skip
-@click.option(
-    "--jpeg", type=int, metavar="QUALITY", help="Write JPEGs, also those in PDFs, as JPEGs.  [default: without loss]"
-)
-@click.option("--residual", is_flag=True, help="Also write the exact difference, to have the original back.")
+@click.option("--jpeg", type=int, metavar="QUALITY",
+              help="Write JPEGs as JPEGs, also in PDFs.  [default: PNG; in PDFs as before]")  # fmt: skip
+@click.option("--lossless", is_flag=True,
+              help="Write pictures in PDFs without loss, which takes more room; not with --jpeg.")  # fmt: skip
+@click.option("--residual", is_flag=True,
+              help="Also write the exact difference, to have the original back; implies --lossless.")  # fmt: skip
 @click.option("--undo", is_flag=True,
               help="Write the originals of SCANS, which is a clean tree with residuals.")  # fmt: skip
 @click.option("--check", is_flag=True,
@@ -58,9 +60,9 @@ DEFAULTS = RestoreSettings()
 @engine_option
 @json_option
 def denoise(
-    scans: tuple[str, ...], output: str | None, jpeg: int | None, residual: bool, undo: bool, check: bool,
-    uncertainty: bool, ocr: bool, ocr_language: str, model: str | None, jobs: int | None, report: bool, dry_run: bool,
-    device: str, as_json: bool, **settings: Any,
+    scans: tuple[str, ...], output: str | None, jpeg: int | None, lossless: bool, residual: bool, undo: bool,
+    check: bool, uncertainty: bool, ocr: bool, ocr_language: str, model: str | None, jobs: int | None, report: bool,
+    dry_run: bool, device: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
@@ -97,7 +99,7 @@ def denoise(
     if output is None:
         output = str(default_output(scans))
         say(f"output: {output}")
-    how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr, ocr_language)
+    how, outputs = RestoreSettings(**settings), DenoiseOutputs(jpeg, residual, uncertainty, ocr, ocr_language, lossless)
     if dry_run:
         with progress_bar("looking") as progress:
             plan = plan_scans(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.devices import check_device, cores, instead, is_out_of_memory
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.onnx_cutting import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,13 +81,7 @@ class Session:
 
         ONNX Runtime computes every output of a file, also those that nobody asks for.
         """
-        import onnx
-        from onnx.utils import Extractor
-
-        whole = onnx.load_from_string(self._content)
-        part = Extractor(whole).extract_model(list(inputs), list(outputs))
-        part.metadata_props.extend(whole.metadata_props)
-        return Session(part.SerializeToString(), self._name, self.device, self._threads)
+        return Session(cut(self._content, inputs, outputs), self._name, self.device, self._threads)
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """The outputs called `wanted`; all that the file can say is computed, see `part`.

@@ -495,6 +495,7 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
         (("nowhere",), 2, ["nowhere"]),
         (("scans", "--strength", "2"), 2, ["--strength"]),
         (("scans", "--jpeg", "200"), 2, ["--jpeg"]),
+        (("scans", "--jpeg", "90", "--lossless"), 2, ["leave out --jpeg or --lossless"]),
         (("scans", "-m", "scans/a.png"), 4, ["scans/a.png"]),
         (("scans", "--device", "tensorrt"), 2, ["--device tensorrt"]),
         (("scans", "--undo", "--jpeg", "90"), 2, ["--jpeg has no meaning with --undo"]),

@@ -9,12 +9,36 @@ from vaeguard.restoration import degrade
 @pytest.mark.parametrize("seed", range(8))
 def test_a_worn_page_is_in_range_the_same_each_time_and_readable(seed, printed):
     page = printed(160, 200)
-    worn = degrade.degrade_document(page, np.random.default_rng(seed), other=page)
-    np.testing.assert_array_equal(worn, degrade.degrade_document(page, np.random.default_rng(seed), other=page))
-    assert worn.shape == page.shape
-    assert worn.dtype == np.float32
-    assert 0 <= worn.min() <= worn.max() <= 1
-    assert worn[page < 0.5].mean() < worn[page > 0.5].mean()
+    pair = degrade.degrade_document(page, np.random.default_rng(seed), other=page)
+    again = degrade.degrade_document(page, np.random.default_rng(seed), other=page)
+    for image, same in zip(pair, again, strict=True):
+        np.testing.assert_array_equal(image, same)
+        assert image.shape == page.shape
+        assert image.dtype == np.float32
+        assert 0 <= image.min() <= image.max() <= 1
+        assert image[page < 0.5].mean() < image[page > 0.5].mean()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_kept_is_the_page_with_its_ink_as_strong_as_it_still_is(seed, printed):
+    page = printed(160, 200)
+    _, kept = degrade.degrade_document(page, np.random.default_rng(seed), other=printed(160, 200, seed=9))
+    assert (kept >= page).all()
+    np.testing.assert_array_equal(kept[page == 1], 1)  # without the stains and the back of the sheet
+    left = (1 - kept)[page == 0]
+    assert 0.35 * 0.75 <= left.min() <= left.max() <= 1
+
+
+def test_fading_is_even_but_for_holes_that_cleaning_is_to_fill(printed):
+    ink = 1 - printed(160, 200)
+    pairs = [degrade.fade(ink, np.random.default_rng(seed)) for seed in range(30)]
+    for faded, kept in pairs:
+        assert (faded >= 0).all()
+        assert (faded <= kept).all()
+        assert (kept <= ink).all()
+    with_holes = [bool((faded < kept).any()) for faded, kept in pairs]
+    assert any(with_holes)
+    assert not all(with_holes)
 
 
 def test_a_worn_photograph_is_in_range_the_same_each_time_and_tells_its_noise():
@@ -34,7 +58,8 @@ def test_a_worn_photograph_is_in_range_the_same_each_time_and_tells_its_noise():
 
 def test_pages_wear_differently(printed):
     worn = [degrade.degrade_document(printed(), np.random.default_rng(seed)) for seed in range(6)]
-    assert len({each.tobytes() for each in worn}) == 6
+    assert len({page.tobytes() for page, _ in worn}) == 6
+    assert len({kept.tobytes() for _, kept in worn}) == 6
 
 
 @pytest.mark.parametrize("kind", ["stain", "fold", "wrinkles", "worn_paper"])

@@ -8,7 +8,6 @@ from PIL import Image
 from scipy import ndimage
 
 from vaeguard.restoration.noise import (
-    colour_noise,
     finest_noise,
     grain_kernel,
     grain_of,
@@ -26,7 +25,7 @@ def smooth(size=256):
 @pytest.mark.parametrize("sigma", [0.01, 0.05, 0.2])
 def test_white_noise_is_measured(sigma):
     noise = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
-    for measure in (photo_noise, print_noise, colour_noise):
+    for measure in (photo_noise, print_noise):
         assert measure(smooth() + sigma * noise) == pytest.approx(sigma, rel=0.08)
 
 

@@ -59,7 +59,7 @@ def check(content, name, tmp_path, pages=1, jpeg=None):
         return page.pixels
 
     target = tmp_path / written_name(name, jpeg=jpeg)
-    rewrite(content, name, target, first, jpeg=jpeg)
+    rewrite(content, name, target, first, jpeg=jpeg, lossless=not jpeg)
     rewrite(target.read_bytes(), target.name, tmp_path / f"again{target.suffix}", second)
     assert len(seen) == len(again) == pages
     for before, after in zip(seen, again, strict=True):
@@ -304,7 +304,10 @@ def pdf(image, **said):
         BitsPerComponent=8,
     )
     for key, value in said.items():
-        stream.stream_dict[f"/{key}"] = value(made) if callable(value) else value
+        if value is None:
+            del stream.stream_dict[f"/{key}"]
+        else:
+            stream.stream_dict[f"/{key}"] = value(made) if callable(value) else value
     page = made.add_blank_page(page_size=(width, height))
     page.Resources = pikepdf.Dictionary(XObject=pikepdf.Dictionary(image=made.make_indirect(stream)))
     file = io.BytesIO()
@@ -333,7 +336,7 @@ def test_a_soft_mask_of_a_pdf_stays_and_the_picture_is_restored(tmp_path):
 def test_jpegs_of_a_pdf_stay_jpegs_where_asked_for(tmp_path):
     content = picture("PDF", pixels(3, height=90, width=80), resolution=100)
     for jpeg, kind in ((None, pikepdf.Name.FlateDecode), (90, pikepdf.Name.DCTDecode)):
-        assert rewrite(content, "a.pdf", tmp_path / "a.pdf", inverted, jpeg=jpeg) == 0
+        assert rewrite(content, "a.pdf", tmp_path / "a.pdf", inverted, jpeg=jpeg, lossless=not jpeg).left == []
         with pikepdf.open(tmp_path / "a.pdf") as after:
             (picture_,) = after.pages[0].get_images().values()
             assert picture_.Filter == kind
@@ -344,20 +347,25 @@ def test_jpegs_of_a_pdf_stay_jpegs_where_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "kind"),
     [
-        {"Decode": [1, 0, 1, 0, 1, 0]},
-        {"Mask": [0, 10, 0, 10, 0, 10]},
-        {"ColorSpace": pikepdf.Name.Pattern},
-        {"ColorSpace": pikepdf.Name.Unknown},
-        {"BitsPerComponent": 4},
-        {"Width": 10, "Height": 10},
+        ({"Decode": [1, 0, 1, 0, 1, 0]}, "inverted by /Decode"),
+        ({"Mask": [0, 10, 0, 10, 0, 10]}, "masked by colour"),
+        ({"ColorSpace": pikepdf.Name.Pattern}, "of other colours"),
+        ({"ColorSpace": pikepdf.Name.DeviceCMYK}, "CMYK"),
+        ({"ColorSpace": [pikepdf.Name.Indexed, pikepdf.Name.DeviceRGB, 1, b"abcdef"]}, "indexed"),
+        ({"ColorSpace": None}, "without a colour space"),
+        ({"SMaskInData": 1}, "mixed with its opacity"),
+        ({"BitsPerComponent": 4}, "of 4 bits"),
+        ({"BitsPerComponent": 1}, "bilevel"),
+        ({"ImageMask": True}, "a mask"),
+        ({"Width": 10, "Height": 10}, "small"),
     ],
 )
-def test_pictures_of_a_pdf_that_mean_something_else_stay(said, tmp_path):
+def test_pictures_of_a_pdf_that_mean_something_else_stay_and_say_why(said, kind, tmp_path):
     content = pdf(pixels(3, height=90, width=80), **said)
-    kept = rewrite(content, "a.pdf", tmp_path / "a.pdf", lambda page: pytest.fail("was restored"))
-    assert kept == ("Width" not in said)  # what is so small is an ornament
+    result = rewrite(content, "a.pdf", tmp_path / "a.pdf", lambda page: pytest.fail("was restored"))
+    assert (result.left, result.codecs) == ([(1, kind)], {})
     assert (tmp_path / "a.pdf").read_bytes() == content
 
 
@@ -447,7 +455,7 @@ def test_strips_of_a_page_of_a_pdf_are_one_page(channels, tmp_path):
     assert np.array_equal(page.pixels, image)
     assert page.dpi == pytest.approx(144)
     assert page_sizes(content, "a.pdf") == [(150, 80)]
-    assert rewrite(content, "a.pdf", tmp_path / "a.pdf", inverted) == 0
+    assert rewrite(content, "a.pdf", tmp_path / "a.pdf", inverted).left == []
     written = (tmp_path / "a.pdf").read_bytes()
     (after,) = scan_pages(written, "a.pdf")
     assert np.array_equal(after.pixels, 255 - image)
@@ -605,7 +613,7 @@ def test_pictures_of_a_page_and_of_a_form_on_it_may_have_one_name(tmp_path):
     pdf.save(file)
     assert sorted(int(page.pixels[0, 0]) for page in scan_pages(file.getvalue(), "a.pdf")) == [100, 200]
     target = tmp_path / "a.pdf"
-    assert rewrite(file.getvalue(), "a.pdf", target, lambda page: page.pixels + np.uint8(1)) == 0
+    assert rewrite(file.getvalue(), "a.pdf", target, lambda page: page.pixels + np.uint8(1)).left == []
     assert sorted(int(page.pixels[0, 0]) for page in scan_pages(target.read_bytes(), "a.pdf")) == [101, 201]
 
 

@@ -164,14 +164,14 @@ def seen_batches(
 
 
 def page_batches(
-    render: Callable[[np.random.Generator], tuple[Floats, int]], seed: int, spec: PatchSpec | None = None
+    render: Callable[[np.random.Generator], Floats], seed: int, spec: PatchSpec | None = None
 ) -> Iterator[Batch]:
     """Patches of worn pages, divided by their paper, and of the clean pages below.
 
     Parameters
     ----------
     render : callable
-        Draws a clean page, shape (H, W), 1 paper to 0 ink, and tells the height of its letters in pixels.
+        Draws a clean page, shape (H, W), 1 paper to 0 ink.
     seed : int
         For all chance.
     spec : PatchSpec or None
@@ -202,15 +202,13 @@ def page_batches(
 
 
 def page_pair(
-    render: Callable[[np.random.Generator], tuple[Floats, int]], rng: np.random.Generator
+    render: Callable[[np.random.Generator], Floats], rng: np.random.Generator
 ) -> tuple[Floats, Floats, float]:
     """A worn page divided by its paper, the clean one, and the noise level; one in ten is not worn at all."""
-    clean, letters = render(rng)
-    back, _ = render(rng)
-    worn = clean if rng.random() < 0.1 else degrade_document(clean, rng, other=back)
-    block = max(2, round(letters * rng.uniform(0.2, 0.45)))
-    flat = divided(worn, block)
-    return flat, clean, print_noise(flat)
+    clean, back = render(rng), render(rng)
+    worn, kept = (clean, clean) if rng.random() < 0.1 else degrade_document(clean, rng, other=back)
+    flat = divided(worn)
+    return flat, kept, print_noise(flat)
 
 
 class _Drawer:
@@ -249,8 +247,8 @@ class _Drawer:
 
 
 def draw_grain(shape: torch.Size, width: float, generator: torch.Generator) -> Tensor:
-    """Gaussian noise of deviation 1, `width` pixels wide, of `shape` (N, 1, H, W)."""
+    """Gaussian noise of deviation 1, `width` pixels wide, of `shape` (N, C, H, W); its planes are independent."""
     kernel = torch.from_numpy(grain_kernel(width))
     beyond = len(kernel) - 1
-    grain = torch.randn(*shape[:2], shape[2] + beyond, shape[3] + beyond, generator=generator)
-    return F.conv2d(F.conv2d(grain, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    grain = torch.randn(shape[0] * shape[1], 1, shape[2] + beyond, shape[3] + beyond, generator=generator)
+    return F.conv2d(F.conv2d(grain, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view(shape)

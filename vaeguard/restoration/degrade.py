@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Rng = np.random.Generator
 
 
-def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> Floats:
+def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> tuple[Floats, Floats]:
     """Wear a clean page: faded ink, stained, folded, unevenly lit paper, the back showing through, grain, a scanner.
 
     Parameters
@@ -34,16 +34,18 @@ def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> 
 
     Returns
     -------
-    ndarray
+    worn : ndarray
         Shape (H, W), within [0, 1].
+    kept : ndarray
+        The page with its ink as strong as it still is, on paper without a stain: what cleaning is to give.
     """
-    ink = fade(1 - page, rng)
-    if other is not None and rng.random() < 0.3:
-        back = ndimage.gaussian_filter(1 - other[:, ::-1], rng.uniform(0.7, 2.5))
-        ink = np.maximum(ink, back * np.float32(rng.uniform(0.05, 0.3)) * clouds(page.shape, rng, 100))
+    ink, kept = fade(1 - page, rng)
+    if other is not None and rng.random() < 0.4:
+        back = ndimage.gaussian_filter(1 - other[:, ::-1], rng.uniform(0.8, 3))
+        ink = np.maximum(ink, back * np.float32(rng.uniform(0.05, 0.45)) * clouds(page.shape, rng, 100))
     paper = worn_paper(page.shape, rng)
     worn = paper * (1 - ink)
-    return scan(worn, rng)
+    return scan(worn, rng), 1 - kept
 
 
 def degrade_photo(photo: Floats, rng: Rng) -> tuple[Floats, float]:
@@ -91,13 +93,14 @@ def worn_paper(shape: tuple[int, int], rng: Rng) -> Floats:
     return np.clip(paper, 0.02, 1.05)
 
 
-def fade(ink: Floats, rng: Rng) -> Floats:
-    """Ink of uneven strength with holes, 1 full to 0 none, in the shape of `ink`."""
-    strength = np.float32(rng.uniform(0.6, 1.0))
-    uneven = 1 - np.float32(rng.uniform(0, 0.25)) * clouds(ink.shape, rng, rng.uniform(10, 120))
+def fade(ink: Floats, rng: Rng) -> tuple[Floats, Floats]:
+    """Ink of uneven strength with holes, 1 full to 0 none, in the shape of `ink`; and the same without the holes."""
+    strength = np.float32(rng.uniform(0.35, 1.0))
+    faded = ink * strength * (1 - np.float32(rng.uniform(0, 0.25)) * clouds(ink.shape, rng, rng.uniform(10, 120)))
     if rng.random() < 0.3:
-        uneven *= 1 - np.float32(rng.uniform(0.1, 0.5)) * (clouds(ink.shape, rng, 1.5) > rng.uniform(0.6, 0.9))
-    return ink * strength * uneven
+        holes = np.float32(rng.uniform(0.1, 0.5)) * (clouds(ink.shape, rng, 1.5) > rng.uniform(0.6, 0.9))
+        return faded * (1 - holes), faded
+    return faded, faded
 
 
 def stain(shape: tuple[int, int], rng: Rng) -> Floats:

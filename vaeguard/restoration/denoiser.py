@@ -1,4 +1,4 @@
-"""The denoiser that ONNX Runtime runs, tile by tile: strips of a plane in, clean strips out, without torch."""
+"""The denoiser that ONNX Runtime runs, tile by tile: strips of an image in, clean strips out, without torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from vaeguard.devices import instead
 from vaeguard.errors import RefusedError
 from vaeguard.files import read_sealed
-from vaeguard.restoration.noise import finest_noise, photo_noise, print_noise
-from vaeguard.restoration.spec import STRIDES
+from vaeguard.restoration.noise import CELL, finest_noise, photo_noise, print_noise
+from vaeguard.restoration.spec import ESTIMATES, STRIDES
 from vaeguard.sessions import Session
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 TILE = 1024
 """Side of a tile with its halo, in pixels; memory grows with its square."""
 SMALLEST_TILE = 192
+ESTIMATED_SIDE = 1024
+"""Of an image so much, at most, has its noise estimated at a time."""
 DIRECT_INPUTS, DIRECT_OUTPUTS = ("image", "noise"), ("restored", "spread")
 SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 class Denoiser:
-    """A denoiser exported to ONNX; it restores grey planes of any size.
+    """A denoiser exported to ONNX; it restores grey planes, or red, green and blue together, of any size.
 
     Each pixel depends only on those nearer than the halo, so tiles that overlap by it give the bits of the whole image.
     Beyond the borders of the image there is nothing, as around the patches of the training: continued as in a mirror,
@@ -47,7 +49,13 @@ class Denoiser:
     Attributes
     ----------
     kind : str
-        What it was trained for: `photo` or `document`.
+        What it was trained for: `photo`, `colour` or `document`.
+    planes : int
+        1 for grey planes, 3 for red, green and blue.
+    levels : int
+        How many deviations tell the noise: 1, in colour 2, of brightness and of differences of colours.
+    estimates : bool
+        Whether it can tell the noise of an image, see `estimate`.
     grid : int
         Tiles start at multiples of this.
     ladder : dict or None
@@ -65,6 +73,9 @@ class Denoiser:
         self.device = session.device
         settings = session.record["denoiser"]
         self.kind: str = settings["kind"]
+        self.planes: int = settings.get("planes", 1)
+        self.levels = 1 if self.planes == 1 else 2
+        self.estimates = "estimator" in settings
         self.grid: int = settings["grid"]
         self.interval: float = settings["interval"]
         self.card: dict[str, Any] = session.record["card"]
@@ -72,10 +83,12 @@ class Denoiser:
         self.fingerprint = f"onnx {self.device} {digest}"
         self._grain: list[float] | None = settings.get("grain")
         self._halo: int = settings["halo"]
+        self._noise_map: bool = settings.get("noise_map", False)
         self._tile = TILE
         self._lock = threading.Lock()
         self._sampler: Session | None = None
-        if self.ladder:
+        self._estimator = session.part(("image",), ESTIMATES) if self.estimates else None
+        if self.ladder or self.estimates:
             self._direct = session.part(DIRECT_INPUTS, DIRECT_OUTPUTS)
 
     def halo(self, samples: int = 0) -> int:
@@ -102,17 +115,51 @@ class Denoiser:
             return self._grain[1] * finest_noise(plane)
         return print_noise(plane) if self.kind == "document" else photo_noise(plane)
 
-    def restore(
-        self, plane: Floats, noise: float, *, spread: bool = False, samples: int = 0
-    ) -> tuple[Floats, Floats | None]:
-        """Restore a plane.
+    def estimate(self, image: Floats) -> tuple[Floats, Floats]:
+        """Tell the noise of an image, cell by cell of 8x8 pixels.
 
         Parameters
         ----------
-        plane : ndarray
-            Shape (H, W), mostly 0 to 1.
-        noise : float
-            Standard deviation of its noise in the same unit.
+        image : ndarray
+            Shape (planes, H, W), 0 to 1; what is beyond a multiple of 8 is left out.
+
+        Returns
+        -------
+        log_deviation : ndarray
+            Logarithm of the noise's deviation in levels of 0 to 255 and half a level, shape (levels, H // 8, W // 8).
+        log_precision : ndarray
+            Logarithm of how sure that is, 1 over the expected squared error, in the same shape.
+
+        Raises
+        ------
+        RefusedError
+            There is no estimator in the file.
+        """
+        if self._estimator is None:
+            raise RefusedError(f"the {self.kind} denoiser has no estimator of noise")
+        height, width = (side // CELL for side in image.shape[1:])
+        found = np.empty((2, self.levels, height, width), np.float32)
+        side = ESTIMATED_SIDE // CELL
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                bottom, right = min(top + side, height), min(left + side, width)
+                part = image[None, :, CELL * top : CELL * bottom, CELL * left : CELL * right]
+                said = self._estimator.run(ESTIMATES, {"image": np.ascontiguousarray(part)})
+                found[:, :, top:bottom, left:right] = [each[0] for each in said]
+        return found[0], found[1]
+
+    def restore(
+        self, image: Floats, noise: float | Floats, *, spread: bool = False, samples: int = 0
+    ) -> tuple[Floats, Floats | None]:
+        """Restore an image.
+
+        Parameters
+        ----------
+        image : ndarray
+            Shape (H, W), or (3, H, W) in colour; mostly 0 to 1.
+        noise : float or ndarray
+            Standard deviation of its noise in the same unit; or a map at half the resolution, of odd sides rounded up:
+            shape (H / 2, W / 2), in colour (2, H / 2, W / 2) for brightness and differences of colours.
         spread : bool
             Also return how sure that is.
         samples : int
@@ -122,21 +169,22 @@ class Denoiser:
         Returns
         -------
         restored : ndarray
-            Shape (H, W).
+            In the shape of `image`.
         spread : ndarray or None
-            Half of the interval that holds the clean value of a pixel in nine of ten cases, in the same shape.
+            Half of the interval that holds the clean value of a pixel, in colour of the mean of its planes, in nine of
+            ten cases: shape (H, W).
 
         Raises
         ------
         MemoryError
             It does not suffice for the smallest tile.
         """
-        return self.restore_rows(plane, noise, spread=spread, samples=samples)
+        return self.restore_rows(image, noise, spread=spread, samples=samples)
 
     def restore_rows(
         self,
         rows: Floats,
-        noise: float,
+        noise: float | Floats,
         *,
         spread: bool = False,
         samples: int = 0,
@@ -146,34 +194,64 @@ class Denoiser:
         """Restore rows of a page to the bits that they have in the whole.
 
         Row `start` of the page, a multiple of `grid`, is the first to be restored. `context` says how many rows before
-        it and after the last one are there for those between: `halo(samples)`, or fewer where the page ends.
+        it and after the last one are there for those between: `halo(samples)`, or fewer where the page ends. A map of
+        noise has all of these rows.
         """
         if not samples:
-            restored, wide = self._tiles(rows, context, self.halo(), lambda tile, *_: self._direct_tile(tile, noise))
+            told = self._noise_of_tiles(noise, rows)
+            restored, wide = self._tiles(
+                rows, context, self.halo(), lambda tile, top, left: self._direct_tile(tile, told(tile, top, left))
+            )
             return restored, np.float32(self.interval) * wide if spread else None
         return self._sampled(rows, noise, samples, start, context, spread=spread)
 
     def _sampled(
-        self, rows: Floats, noise: float, samples: int, start: int, context: tuple[int, int], *, spread: bool
+        self, rows: Floats, noise: float | Floats, samples: int, start: int, context: tuple[int, int], *, spread: bool
     ) -> tuple[Floats, Floats | None]:
         halo, wide = self.halo(samples), None
         if spread:
             above, below = (max(0, side - self.halo()) for side in context)
-            needed = rows[above : len(rows) - below]
-            wide = self.restore_rows(needed, noise, spread=True, context=(context[0] - above, context[1] - below))[1]
+            needed, near = slice(above, len(rows) - below), noise
+            if np.shape(noise)[-2:] not in {(), (1, 1)}:
+                near = np.asarray(noise)[..., above // 2 : -(-needed.stop // 2), :]
+            shorter = context[0] - above, context[1] - below
+            wide = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
         assert self.ladder
         session, latent = self._opened_sampler(), self.ladder["latent"]
+        told = self._noise_of_tiles(noise, rows)
         total = np.zeros((len(rows) - sum(context), rows.shape[1]), np.float32)
         for sample in range(samples):
             chance = _Chance(sample, start - context[0], rows.shape, latent)
 
             def draw(tile: Floats, top: int, left: int, chance: _Chance = chance) -> tuple[Floats, Floats]:
-                feeds = {**_feeds(tile, noise), **chance.within(top, left, *tile.shape)}
+                feeds = {**_feeds(tile, told(tile, top, left)), **chance.within(top, left, *tile.shape)}
                 drawn = session.run(("sample",), feeds)[0][0, 0]
                 return drawn, drawn
 
             total += self._tiles(rows, context, halo, draw)[0]
         return total / np.float32(samples), wide
+
+    def _noise_of_tiles(self, noise: float | Floats, rows: Floats) -> Callable[[Floats, int, int], Floats]:
+        """What tells the noise of a tile that starts at a row and a column, as the network takes it."""
+        whole = np.asarray(noise, np.float32)
+        if not self._noise_map:
+            return lambda *_: np.full((1, 1, 1, 1), whole.mean(), np.float32)
+        if whole.ndim == 0:
+            whole = np.broadcast_to(whole, (self.levels, 1, 1))
+        whole = whole[None] if whole.ndim == 2 else whole
+        if whole.shape[1:] != (1, 1):
+            sides = (-(-side // self.grid) * self.grid // 2 for side in rows.shape[-2:])
+            ends = [(0, wanted - side) for wanted, side in zip(sides, whole.shape[1:], strict=True)]
+            whole = np.pad(whole, [(0, 0), *ends], mode="edge")
+
+        def told(tile: Floats, top: int, left: int) -> Floats:
+            height, width = (side // 2 for side in tile.shape[-2:])
+            part = whole
+            if whole.shape[1:] != (1, 1):
+                part = whole[:, top // 2 : top // 2 + height, left // 2 : left // 2 + width]
+            return np.ascontiguousarray(np.broadcast_to(part, (self.levels, height, width)))[None]
+
+        return told
 
     def _opened_sampler(self) -> Session:
         with self._lock:
@@ -182,9 +260,9 @@ class Denoiser:
                 self._sampler = self._whole.part(inputs, ("sample",))
             return self._sampler
 
-    def _direct_tile(self, tile: Floats, noise: float) -> tuple[Floats, Floats]:
+    def _direct_tile(self, tile: Floats, noise: Floats) -> tuple[Floats, Floats]:
         restored, spread = self._direct.run(DIRECT_OUTPUTS, _feeds(tile, noise))
-        return restored[0, 0], spread[0, 0]
+        return restored[0] if tile.ndim == 3 else restored[0, 0], spread[0, 0]
 
     def _tiles(
         self,
@@ -199,9 +277,10 @@ class Denoiser:
         did around the patches that it was trained on.
         """
         above = context[0]
-        height, width = len(rows) - sum(context), rows.shape[1]
-        rows = np.pad(rows, [(0, -side % self.grid) for side in rows.shape], mode="symmetric")
-        results = np.empty((2, height, width), np.float32)
+        height, width = rows.shape[-2] - sum(context), rows.shape[-1]
+        ends = [(0, -side % self.grid) for side in rows.shape[-2:]]
+        rows = np.pad(rows, [(0, 0)] * (rows.ndim - 2) + ends, mode="symmetric")
+        results = np.empty((*rows.shape[:-2], height, width), np.float32), np.empty((height, width), np.float32)
         top = 0
         while top < height:
             size = self._tile
@@ -213,13 +292,14 @@ class Denoiser:
                 right = min(left + step, width)
                 begin, end = self._reach(left, right, halo)
                 try:
-                    found = run(rows[first:last, begin:end], first, begin)
+                    found = run(rows[..., first:last, begin:end], first, begin)
                 except MemoryError as error:
                     self._shrink(size, halo, error)
                     break
                 at = above + top - first
                 for result, values in zip(results, found, strict=True):
-                    result[top:bottom, left:right] = values[at : at + bottom - top, left - begin : right - begin]
+                    part = values[..., at : at + bottom - top, left - begin : right - begin]
+                    result[..., top:bottom, left:right] = part
                 left = right
             else:
                 top = bottom
@@ -267,8 +347,9 @@ class _Chance:
         }
 
 
-def _feeds(tile: Floats, noise: float) -> dict[str, Floats]:
-    return {"image": np.ascontiguousarray(tile)[None, None], "noise": np.full((1, 1, 1, 1), noise, np.float32)}
+def _feeds(tile: Floats, noise: Floats) -> dict[str, Floats]:
+    planes = tile if tile.ndim == 3 else tile[None]
+    return {"image": np.ascontiguousarray(planes)[None], "noise": noise}
 
 
 def read_denoiser(path: str | Path, device: str = "auto", threads: int | None = None) -> Denoiser | None:
@@ -288,7 +369,7 @@ def read_denoiser(path: str | Path, device: str = "auto", threads: int | None = 
 
 
 def shipped_denoiser(kind: str, device: str = "auto", threads: int | None = None) -> Denoiser:
-    """The denoiser for `photo` or `document` that comes with the package; its model card lies beside it.
+    """The denoiser for `photo` (grey), `colour` or `document` that comes with the package, beside its model card.
 
     Raises
     ------

@@ -19,12 +19,12 @@ from vaeguard.reading.streams import map_ahead
 from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.restoration.meter import Meter
-from vaeguard.restoration.notes import notes_of
+from vaeguard.restoration.notes import grown, kept_in, notes_of
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import COLUMNS, MEASURES, TABLE, put_aside
 from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
-from vaeguard.restoration.work import Restored, Work
+from vaeguard.restoration.work import Work
 from vaeguard.runs import MODEL_NAME, ONNX_NAME
 from vaeguard.tables import read_table, write_errors, write_table
 from vaeguard.wording import counted
@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     from vaeguard.detector import Detector
     from vaeguard.progress import Progress
     from vaeguard.restoration.places import Inputs, Places
+    from vaeguard.restoration.work import Restored
 
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
+SHIPPED_KINDS = ("document", "photo", "colour")
+OWN_FOR = {"document": ("document",), "photo": ("photo", "colour"), "colour": ("colour",)}
+"""Which shipped denoisers one of one's own replaces, by its kind."""
 WAITING = 64
 """Files for each worker that may be finished before an earlier, longer one."""
 
@@ -152,6 +156,7 @@ def denoise_scans(
     edited: list[str] = []
     kept: list[str] = []
     bare: list[str] = []
+    larger: list[str] = []
     with job_folder(target / TABLE, keep=True), contextlib.ExitStack() as closed:
         # What killed runs left, also of earlier settings, and of the report.
         sweep_all(target, [*names, *work.places(names), TABLE, JSON_NAME])
@@ -162,7 +167,8 @@ def denoise_scans(
             pixels += result.pixels
             resumed += result.resumed
             edited += [repr(str(target / work.places([result.name])[0]))] if result.edited else []
-            kept += [repr(result.name)] if result.kept else []
+            kept += kept_in(result)
+            larger += grown(result)
             bare += [] if result.pages or result.error else [repr(result.name)]
             work.meter.say(f"{counted(len(rows), 'page')}, {pixels / 1e6:,.1f} MP")
         gone, stale = work.settle(names, whole=places.whole)
@@ -188,7 +194,7 @@ def denoise_scans(
         look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
         device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
-        notes=tuple(notes_of(places, rows, gone, edited + stale, kept, bare, aside)),
+        notes=tuple(notes_of(places, rows, gone, edited + stale, kept, bare, aside, larger)),
     )
 
 
@@ -252,7 +258,8 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, Denoiser] | Detector:
     """What restores: a denoiser for each kind of page, or an anomaly model for small images.
 
-    A denoiser of one's own stands for the shipped one of its kind.
+    A denoiser of one's own stands for the shipped one of its kind; one for photographs without colours also for those
+    in colour, whose planes it cleans one by one.
     """
     own = None
     if model is not None:
@@ -263,8 +270,9 @@ def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, D
             own = read_denoiser(exported, device, threads)
         if own is None:
             return load(model, device, threads)
-    kinds = [kind for kind in ("document", "photo") if own is None or kind != own.kind]
-    return {kind: shipped_denoiser(kind, device, threads) for kind in kinds} | ({own.kind: own} if own else {})
+    replaced = OWN_FOR[own.kind] if own else ()
+    shipped = {kind: shipped_denoiser(kind, device, threads) for kind in SHIPPED_KINDS if kind not in replaced}
+    return shipped | {kind: own for kind in replaced if own}
 
 
 def _check_settings(

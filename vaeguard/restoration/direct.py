@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from vaeguard.restoration.noise import DIFFERENCES, INVERSE_DIFFERENCES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
 GRID = 4
 """Height and width are multiples of this, and so are the corners of tiles."""
 LOG_VARIANCE_RANGE = (-14.0, 4.0)
+
+
+def noise_levels(planes: int) -> int:
+    """How many deviations tell the noise of so many planes: of grey one, in colour brightness and colours apart."""
+    return 1 if planes == 1 else 2
 
 
 class Residual(nn.Module):
@@ -47,6 +55,8 @@ class DirectDenoiser(nn.Module):
     depth : int
         Convolutions at a quarter of the resolution, in pairs with a residual connection.
     """
+
+    planes, levels = 1, noise_levels(1)
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
@@ -77,7 +87,7 @@ class DirectDenoiser(nn.Module):
         image : Tensor
             Shape (N, 1, H, W), 0 to 1; H and W multiples of `GRID`.
         noise : Tensor
-            Standard deviation of its noise, shape (N, 1, 1, 1).
+            Standard deviation of its noise, shape (N, 1, H / 2, W / 2), or (N, 1, 1, 1) if it is the same everywhere.
 
         Returns
         -------
@@ -99,3 +109,48 @@ class DirectDenoiser(nn.Module):
         restored = image - F.pixel_shuffle(self.leave(features), 2)
         log_variance = F.pixel_shuffle(self.spread(features.detach()), 2)
         return restored, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
+class ColourDenoiser(nn.Module):
+    """A grey denoiser for red, green and blue: it cleans their mean, and two differences of them.
+
+    Parameters
+    ----------
+    grey : DirectDenoiser
+        Trained on photographs.
+    """
+
+    planes, levels = 3, noise_levels(3)
+
+    def __init__(self, grey: DirectDenoiser) -> None:
+        super().__init__()
+        self.grey = grey
+        self.width, self.depth, self.halo = grey.width, grey.depth, grey.halo
+
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Restore `image` and say how sure that is.
+
+        Parameters
+        ----------
+        image : Tensor
+            Shape (N, 3, H, W), 0 to 1; H and W multiples of `GRID`.
+        noise : Tensor
+            Standard deviation of its noise in brightness and in differences of colours (see `noise.OPPONENT`), shape
+            (N, 2, H / 2, W / 2).
+
+        Returns
+        -------
+        restored : Tensor
+            Shape (N, 3, H, W).
+        log_variance : Tensor
+            Logarithm of the expected squared error of each pixel's mean over the colours, shape (N, 1, H, W).
+        """
+        turned = F.conv2d(image, torch.from_numpy(DIFFERENCES)[..., None, None], torch.tensor([0, 0.5, 0.5]))
+        cleaned = [
+            self.grey(turned[:, number : number + 1], float(scale) * noise[:, level : level + 1])
+            for number, (scale, level) in enumerate(zip(np.linalg.norm(DIFFERENCES, axis=1), (0, 1, 1), strict=True))
+        ]
+        shift = torch.tensor([0, 0.5, 0.5])[:, None, None]
+        planes = torch.cat([restored for restored, _ in cleaned], 1) - shift
+        restored = F.conv2d(planes, torch.from_numpy(INVERSE_DIFFERENCES)[..., None, None])
+        return restored, cleaned[0][1]

@@ -17,7 +17,7 @@ from vaeguard.model_file import write_tensors
 from vaeguard.provenance import environment
 from vaeguard.restoration.denoiser import SHIPPED
 from vaeguard.restoration.direct import DirectDenoiser
-from vaeguard.restoration.exporting import read_networks, write_denoiser
+from vaeguard.restoration.exporting import read_estimator, read_networks, write_denoiser
 from vaeguard.restoration.ladder import LadderVAE
 from vaeguard.restoration.spec import DenoiserSpec
 from vaeguard.restoration.training import (
@@ -232,8 +232,19 @@ def _write(
     tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
     tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
     write_history(run, trained.history)
+    # A collection's own grain is measured otherwise.
+    estimator = None if grain else read_estimator(SHIPPED / f"{found.kind}.onnx")
     # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
-    write_denoiser(direct, run / ONNX_NAME, found.kind, interval=trained.interval, card=how, ladder=ladder, grain=grain)
+    write_denoiser(
+        direct,
+        run / ONNX_NAME,
+        found.kind,
+        interval=trained.interval,
+        card=how,
+        ladder=ladder,
+        grain=grain,
+        estimator=estimator,
+    )
     title = f"{run.name}: denoiser for a {found.kind}"
     told = {**report, "scan_kind": found.kind, "history": trained.history, "interval": trained.interval}
     write_report(run / JSON_NAME, {**told, **heading("denoiser", title, command=command, device=device)})

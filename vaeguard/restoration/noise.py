@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -13,6 +14,29 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
+OPPONENT = np.array(
+    [[3**-0.5, 3**-0.5, 3**-0.5], [2**-0.5, 0, -(2**-0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]], np.float32
+)
+"""Brightness and two differences of colours; orthonormal, so that independent noise is as strong in each."""
+DIFFERENCES = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [1 / 4, -1 / 2, 1 / 4]], np.float32)
+"""What a grey denoiser takes of colours, within 0 to 1 or half as far to each side of 0: their mean, red against blue,
+green against both."""
+INVERSE_DIFFERENCES = np.linalg.inv(DIFFERENCES.astype(np.float64)).astype(np.float32)
+CELL = 8
+"""Side of the cells for which an estimator tells the noise, in pixels."""
+FLOOR = 0.5
+"""Levels of 0 to 255 that are added to a deviation before its logarithm: less is none."""
+KNOTS = 8
+"""Brightnesses at which a curve of noise has its own values, with straight lines between."""
+COMMON = 0.1
+"""So much of all evidence counts at each knot besides its own, so that few cells make no curve."""
+LOWEST, DOUBT = 0.1, 2.5
+"""So many times the logarithm by which the lowest tenth of the cells stays below the curve is doubted of the noise."""
+TEXTURE, USUAL, MOST = 1.36, 0.127, 0.15
+"""Of grey pictures, where texture counts for some noise: so many times what the lowest tenth stays below the curve by
+more than usual, and by at most so much more, is taken from the curve."""
+EVEN = 1.03
+"""A curve whose values differ by less is a constant."""
 MAD_OF_GAUSSIAN = 0.6745
 """Median absolute deviation of a Gaussian with standard deviation 1."""
 QUIET_SHARE, QUIET_SHARE_OF_PRINT = 0.1, 0.25
@@ -97,23 +121,6 @@ def print_noise(page: Floats) -> float:
     return _quiet_deviation([_diagonal(page)], QUIET_SHARE_OF_PRINT)
 
 
-def colour_noise(difference: Floats) -> float:
-    """Estimate the standard deviation of the noise of a difference of colours, at its own resolution.
-
-    From differences along rows, columns and diagonals alike: JPEG keeps colours at half the resolution and coarsely, so
-    that hardly any noise is left in the diagonal ones, and edges, which show in the others, are few in colours.
-
-    Parameters
-    ----------
-    difference : ndarray
-        Shape (H, W), in any unit.
-    """
-    upper_left, upper_right, lower_left, lower_right = _quarters(difference)
-    along_rows = (upper_left - upper_right + lower_left - lower_right) / np.float32(2)
-    along_columns = (upper_left + upper_right - lower_left - lower_right) / np.float32(2)
-    return _quiet_deviation([along_rows, along_columns, _diagonal(difference)], QUIET_SHARE)
-
-
 def finest_noise(image: Floats) -> float:
     """Estimate the standard deviation of the finest differences of the noise, without the bias of choosing by them.
 
@@ -132,6 +139,94 @@ def finest_noise(image: Floats) -> float:
     order = np.argsort(np.median(np.abs(coarse_blocks), axis=1))
     quiet = fine_blocks[order[: max(1, round(QUIET_SHARE * len(order)))]]
     return float(np.median(np.abs(quiet)) / MAD_OF_GAUSSIAN)
+
+
+def opponent_deviations(residual: Floats) -> Floats:
+    """The deviation of some pixels' noise, shape (N, 3), in brightness and in colour: shape (2,); of (N, 1) (1,)."""
+    planes = residual if residual.shape[1] == 1 else residual @ OPPONENT.T
+    variances = np.square(planes).sum(0) / np.float32(max(1, len(planes)))
+    deviations: Floats = np.sqrt(np.array([variances[0], *([variances[1:].mean()] if len(variances) > 1 else [])]))
+    return deviations
+
+
+@dataclass(frozen=True)
+class NoiseCurve:
+    """The deviation of noise as a curve over brightness.
+
+    Attributes
+    ----------
+    deviations : ndarray
+        In units of 0 to 1, shape (levels, KNOTS), in colour for brightness and for differences of colours.
+    overall : tuple of float
+        The root mean square of each level over the pixels of the image.
+    certain : tuple of float
+        How strong the noise is without doubt: less, the more the cells of the image differ. Noise is everywhere, and
+        texture in places.
+    """
+
+    deviations: Floats
+    overall: tuple[float, ...]
+    certain: tuple[float, ...]
+
+    @classmethod
+    def constant(cls, deviation: float, levels: int) -> NoiseCurve:
+        """Noise that is as strong everywhere, for brightness and colours alike."""
+        values = (deviation,) * levels
+        return cls(np.full((levels, KNOTS), deviation, np.float32), values, values)
+
+    def at(self, brightness: Floats) -> Floats:
+        """Where a photograph is as bright, the deviation: shape (levels, H, W); (levels, 1, 1) of a constant."""
+        if self.deviations.max() <= EVEN * self.deviations.min():
+            return np.array(self.overall, np.float32)[:, None, None]
+        place = np.clip(brightness * KNOTS - np.float32(0.5), 0, KNOTS - 1)
+        before = np.minimum(place.astype(np.int32), KNOTS - 2)
+        share = place - before
+        return np.stack([values[before] + share * np.diff(values)[before] for values in self.deviations])
+
+    def of_each_colour(self, levels: Floats | None = None) -> Floats:
+        """The deviation of each colour if its noise is `levels`, or overall."""
+        if levels is None:
+            levels = np.array(self.overall, np.float32)
+        shares = np.array([1.0] if len(levels) == 1 else [1 / 3, 2 / 3], np.float32)
+        return cast("Floats", np.sqrt(np.tensordot(shares, np.square(levels), 1)))
+
+
+def fitted_curve(estimates: Sequence[tuple[Floats, Floats]], brightness: Sequence[Floats]) -> NoiseCurve:
+    """Join what an estimator tells of the cells of an image, or of parts of it, to a curve over brightness.
+
+    Parameters
+    ----------
+    estimates : sequence of (log_deviation, log_precision)
+        As `Denoiser.estimate` gives them, each of shape (levels, H, W).
+    brightness : sequence of ndarray
+        Of the same cells, 0 to 1, shape (H, W).
+    """
+    means = np.concatenate([each.ravel() for each in brightness])
+    said, precision = (
+        np.concatenate([pair[part].reshape(len(pair[part]), -1) for pair in estimates], axis=1) for part in (0, 1)
+    )
+    weights = np.exp(precision)
+    place = np.clip(means * KNOTS - 0.5, 0, KNOTS - 1)
+    near = np.clip(1 - np.abs(place - np.arange(KNOTS)[:, None]), 0, None)
+    evidence, votes = weights @ near.T, (weights * said) @ near.T
+    common = votes.sum(1, keepdims=True) / evidence.sum(1, keepdims=True)
+    prior = COMMON * evidence.sum(1, keepdims=True)
+    logs = (votes + prior * common) / (evidence + prior)
+    differing = [_lowest(row - curve @ near, weight) for row, curve, weight in zip(said, logs, weights, strict=True)]
+    shares = near.mean(1)
+    certain = np.exp(logs @ shares + DOUBT * np.array(differing))
+    if len(logs) == 1:
+        logs = logs - TEXTURE * np.clip(-np.array(differing) - USUAL, 0, MOST)
+    deviations, certain = (np.maximum(each - FLOOR, 0) / 255 for each in (np.exp(logs), certain))
+    overall = np.sqrt(np.square(deviations) @ shares)
+    return NoiseCurve(deviations.astype(np.float32), tuple(map(float, overall)), tuple(map(float, certain)))
+
+
+def _lowest(values: Floats, weights: Floats) -> float:
+    """What the tenth of the weight is below."""
+    order = np.argsort(values)
+    summed = np.cumsum(weights[order], dtype=np.float64)
+    return float(values[order][np.searchsorted(summed, LOWEST * summed[-1])])
 
 
 def grain_kernel(width: float) -> Floats:

@@ -1,83 +1,405 @@
 """The paper under the ink: what a page would look like if nothing were written on it.
 
-Ink is thin and dark, so among the brightest pixels of each small block and the median of the blocks around it there is
-only paper, with its tint, its stains, its folds and its uneven light. A page divided by its paper is white with ink.
+The scale comes from the page itself, from the width of its strokes. The bright part of each small block is paper,
+unless the block lies inside something thick and dark: a filled letter, a stamp, a bar. These have a sharp edge, are
+about as dark as the ink elsewhere, and nothing is written on them; stains and shadows lack at least one of the three.
+The paper below ink is interpolated from around it. A page divided by its paper is white with ink, of whatever colour.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float32]
+    from vaeguard.restoration.scan_page import Pixels
 
-BLOCKS_PER_INCH = 40
-"""A block is about twice as wide as a stroke of print, and its neighbourhood as wide as two letters."""
-NEIGHBOURHOOD = 7
-PAPER_QUANTILE = 0.8
+    Floats = npt.NDArray[np.float32]
+    Mask = npt.NDArray[np.bool_]
+
+STRIP = 640
+"""Rows that are in work at a time."""
+FIRST_BLOCK, LEAST_BLOCK, MOST_BLOCK = 8, 3, 16
+"""Sides of blocks in pixels: before the width of strokes is known, and at least and at most afterwards."""
+STROKES_PER_BLOCK = 1.3
+PAPER_QUANTILE, INK_QUANTILE = 0.8, 0.05
+"""The bright and the dark part of a block."""
+NEIGHBOURHOOD = 5
+"""Blocks a side of the median that a map of paper is smoothed with."""
+TRUSTED = (0.25, 0.55)
+"""Shares of the brightest paper around that are left of a colour: below the first, hues are not trusted at all."""
 BRIGHTEST = 1.5
 """Of a page divided by its paper; what is brighter is glare."""
 DARKEST_PAPER = 0.05
 """Of white; below, a page would be divided by noise."""
-LEAST_DPI, MOST_DPI = 50, 2400
-LEAST_SHARE = 0.35
-"""Of the page's median paper: what is darker over more than a letter is a black area, and no paper."""
-DIM, FILLED = 0.7, 0.5
-"""A picture reaches as far as the page is darker than this share of its tint, and fills its frame if it is so much of
-it."""
-PAGE_INCHES = 8.27
-"""Width of an A4 page: where a file names no resolution, it is taken for one."""
+SAMPLE_PIXELS, BAND = 1_000_000, 256
+"""Of larger pages, bands of so many rows stand for the whole."""
+REGION, FEWEST_REGIONS = 0.25, 9
+"""Share of the shorter side of a page over which its paper is looked for at first, and in how many steps at least."""
+REGION_QUANTILE = 0.85
+INK_CONTRAST, USUAL_INK = 0.15, 0.6
+"""A block with more contrast holds an edge of ink; how dark ink is counted as where a page has hardly any."""
+THICK = 0.5
+"""Blocks darker than this share of the page's ink may lie inside a stroke."""
+SHARP_EDGE, MOST_WRITTEN, WRITTEN_CONTRAST = 0.5, 0.08, 0.2
+"""What thick ink has: the share of its depth that is lost within two blocks of its edge, and how many of its blocks
+hold strokes darker than itself, by so much."""
+GREEN_WEIGHT = 1.5
+"""A surplus or want of green shows less than one of red or blue."""
+COLOURED_AREA = 0.12
+"""Areas whose hue is further than this from that of stains are markers and fills, light and written on or not."""
+PICTURE_DEPTH, PICTURE_GAP, SMALLEST_PICTURE = 0.2, 5, 16
+"""A picture is darker than the paper by more than this share, but for gaps of up to twice so many blocks, and at least
+so many blocks wide and high."""
+PICTURE_FILLED, PICTURE_ROUGH = 0.7, 0.04
+"""It fills more than this share of its frame, and the bright parts of its blocks differ by more than that."""
+LID, LID_SIDE, LID_EDGE = 0.45, 0.25, 0.6
+"""A scanner's lid is darker than this share of the paper and runs along so much of a side of the picture; where the two
+meet, pixels darker than so much of the paper belong to the lid."""
+LEAST_PAGE = 0.01
+"""A line of pixels with more that are brighter than that reaches the page."""
 
 
-def block_pixels(width: int, dpi: float | None = None) -> int:
-    """Side of a block in pixels, for a page of `width` pixels at `dpi` (pixels per inch), if that can be true."""
-    likely = dpi if dpi and LEAST_DPI <= dpi <= MOST_DPI else width / PAGE_INCHES
-    return int(np.clip(round(likely / BLOCKS_PER_INCH), 2, MOST_DPI // BLOCKS_PER_INCH))
+@dataclass(frozen=True)
+class Paper:
+    """The paper of a page, one value a block.
+
+    Attributes
+    ----------
+    block : int
+        Side of a block in pixels.
+    values : ndarray
+        float32, shape (rows, columns, C), 0 to 1.
+    around : ndarray
+        The brightest paper in the wider surroundings of each block, in the same shape: what `values` would be if
+        nothing had darkened the page.
+    ink : float
+        How dark the page's ink is, 0 as paper to 1 black.
+    stroke : float
+        Width of its strokes in pixels.
+    thick : ndarray
+        bool, shape (rows, columns): blocks inside of ink, below which the paper is not seen.
+    outside : ndarray
+        bool, shape (rows, columns): blocks that are no page, such as the lid of a scanner.
+    rough : ndarray
+        float32, shape (rows, columns): how much the bright part of a block differs from those around it, as a share.
+    """
+
+    block: int
+    values: Floats
+    around: Floats
+    ink: float
+    stroke: float
+    thick: Mask
+    outside: Mask
+    rough: Floats
+
+    def rows(self, start: int, stop: int, width: int) -> Floats:
+        """The paper of some rows of a page that is `width` pixels wide, shape (rows, width, C)."""
+        return interpolated_colours(self.values, self.block, start, stop, width)
+
+    def thick_rows(self, start: int, stop: int, width: int) -> Floats:
+        """Where some rows of a page lie inside of ink, 0 to 1, shape (rows, width)."""
+        return interpolated(self.thick.astype(np.float32), self.block, start, stop, width)
+
+    def hue_rows(self, start: int, stop: int, width: int) -> Floats:
+        """How far hues can be trusted after division, 0 to 1, shape (rows, width): little below dark stains.
+
+        What little blue is left below a brown stain is noise, and division makes it bright.
+        """
+        left = (self.values / self.around).min(axis=2)
+        low, high = TRUSTED
+        trust = np.clip((left - low) / (high - low), 0, 1).astype(np.float32)
+        return interpolated(trust, self.block, start, stop, width)
+
+    def outside_rows(self, rows: Floats, start: int) -> Mask:
+        """The pixels of some rows, from row `start` on, that are no page: dark, in or beside blocks that are none."""
+        from scipy import ndimage
+
+        stop, width = start + len(rows), rows.shape[1]
+        if not self.outside.any():
+            return np.zeros(rows.shape[:2], np.bool_)
+        near = ndimage.binary_dilation(self.outside, np.ones((3, 3), np.bool_)).astype(np.float32)
+        beside = interpolated(near, self.block, start, stop, width) > 0
+        dark = rows.max(axis=2) < np.float32(LID_EDGE) * self.rows(start, stop, width).max(axis=2)
+        return cast("Mask", beside & dark)
+
+    def tint(self, quantile: float) -> Floats:
+        """The paper's own colour, shape (C,): of its brighter parts, since stains and shadows darken."""
+        inside = self.values[~self.outside]
+        tint: Floats = np.quantile(inside, quantile, axis=0).astype(np.float32)
+        return tint
 
 
-def bright_blocks(rows: Floats, block: int) -> Floats:
-    """The bright part of each block of some rows: of shape (H, W), 0 to 1, one value for `block` x `block` pixels.
+class PageRows:
+    """Rows of a page as float32, 0 to 1, a few at a time, so that no second page is held in memory.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        uint8 or uint16, shape (H, W, C).
+    """
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        self.height, self.width, self.channels = pixels.shape
+        self.full = np.float32(np.iinfo(pixels.dtype).max)
+
+    def __call__(self, start: int, stop: int) -> Floats:
+        """Rows `start` to `stop`, shape (rows, W, C)."""
+        return self.pixels[start:stop].astype(np.float32) / self.full
+
+    def bands(self, pixels: int = SAMPLE_PIXELS) -> Iterator[tuple[int, int]]:
+        """Rows from all over the page that stand for it, about so many pixels: where bands of them start and stop."""
+        if self.height * self.width <= pixels or self.height <= BAND:
+            yield 0, self.height
+            return
+        count = max(3, pixels // (BAND * self.width))
+        for start in np.linspace(0, self.height - BAND, count).astype(int):
+            yield int(start), int(start) + BAND
+
+
+def page_region(page: PageRows) -> tuple[slice, slice]:
+    """The rows and columns of a picture that hold the page, where a dark lid or table is around it."""
+    (bright,) = _quantiles_of(page, FIRST_BLOCK, (PAPER_QUANTILE,))
+    inside = ~_lid(bright)
+    if inside.all():
+        return slice(0, page.height), slice(0, page.width)
+    edge = np.float32(LID_EDGE) * np.quantile(bright.max(axis=2)[inside], PAPER_QUANTILE)
+    pixels, level = page.pixels, float(edge * page.full)
+
+    def ends(axis: int, length: int) -> slice:
+        blocks = np.flatnonzero(inside.any(axis=1 - axis))
+        first, last = max(0, (blocks[0] - 1) * FIRST_BLOCK), min(length, (blocks[-1] + 2) * FIRST_BLOCK)
+
+        def is_page(line: int) -> bool:
+            share = (pixels.take(line, axis).max(axis=-1) > level).mean()
+            return bool(share > LEAST_PAGE)
+
+        lines = range(first, last)
+        return slice(next(filter(is_page, lines), first), next(filter(is_page, reversed(lines)), last - 1) + 1)
+
+    return ends(0, page.height), ends(1, page.width)
+
+
+def paper_of(page: PageRows) -> Paper:
+    """Find the paper of a page of any size."""
+    stroke = stroke_width(page)
+    block = int(np.clip(round(STROKES_PER_BLOCK * stroke), LEAST_BLOCK, MOST_BLOCK))
+    bright, dark = _quantiles_of(page, block, (PAPER_QUANTILE, INK_QUANTILE))
+    return _paper_from(bright, dark, block, stroke)
+
+
+def divided(page: Floats) -> Floats:
+    """A grey page divided by its paper: shape (H, W), 0 to 1 in, to `BRIGHTEST` out."""
+    rows = PageRows(np.round(np.clip(page, 0, 1) * 65535).astype(np.uint16)[..., None])
+    paper = paper_of(rows).rows(0, *page.shape)[..., 0]
+    flat: Floats = np.minimum(page / paper, np.float32(BRIGHTEST))
+    return flat
+
+
+def stroke_width(page: PageRows) -> float:
+    """The mean width of a page's strokes in pixels, from how much edge their area has.
+
+    A stroke of width w and length L has an area of w L, and 8 / pi L steps between neighbours along rows and columns
+    cross its edge if it has no direction of its own.
+    """
+    area = steps = 0
+    for start, stop in page.bands():
+        ink = _roughly_ink(page(start, stop).min(axis=2))
+        area += int(ink.sum())
+        steps += int((ink[1:] != ink[:-1]).sum()) + int((ink[:, 1:] != ink[:, :-1]).sum())
+    return 8 / np.pi * area / max(steps, 1)
+
+
+def _roughly_ink(plane: Floats) -> Mask:
+    """What is darker than half way between the bright and the dark around it, where these differ much."""
+    from scipy import ndimage
+
+    bright, dark = (part[..., 0] for part in block_quantiles(plane[..., None], FIRST_BLOCK, (PAPER_QUANTILE, 0.02)))
+    bright, dark = ndimage.maximum_filter(bright, 5), ndimage.minimum_filter(dark, 3)
+    contrast = (bright - dark) / np.maximum(bright, DARKEST_PAPER)
+    enough = contrast > 0.5 * np.quantile(contrast, 0.9)
+    threshold = np.where(enough, (bright + dark) / 2, 0).astype(np.float32)
+    ink = plane < interpolated(threshold, FIRST_BLOCK, 0, *plane.shape)
+    # Grain and the dots of a screen have much edge and are no strokes.
+    return cast("Mask", ndimage.uniform_filter(ink.astype(np.float32), 3) > 0.5)
+
+
+def block_quantiles(rows: Floats, block: int, quantiles: tuple[float, ...]) -> list[Floats]:
+    """Quantiles of each block of some rows, shape (H, W, C): for each quantile one value for `block` x `block` pixels.
 
     Rows that start at a multiple of `block` can be taken strip by strip.
     """
-    height, width = rows.shape
-    padded = np.pad(rows, ((0, -height % block), (0, -width % block)), mode="edge")
-    blocks = padded.reshape(padded.shape[0] // block, block, -1, block).transpose(0, 2, 1, 3)
-    flat = blocks.reshape(*blocks.shape[:2], -1)
-    rank = int(PAPER_QUANTILE * (flat.shape[-1] - 1))
-    bright: Floats = np.partition(flat, rank, axis=-1)[..., rank]
-    return bright
+    height, width, channels = rows.shape
+    padded = np.pad(rows, ((0, -height % block), (0, -width % block), (0, 0)), mode="edge")
+    blocks = padded.reshape(padded.shape[0] // block, block, -1, block, channels).transpose(0, 2, 4, 1, 3)
+    flat = blocks.reshape(*blocks.shape[:3], -1)
+    ranks = [int(quantile * (flat.shape[-1] - 1)) for quantile in quantiles]
+    ordered = np.partition(flat, sorted(set(ranks)), axis=-1)
+    return [ordered[..., rank] for rank in ranks]
 
 
-def paper_map(bright: Floats) -> Floats:
-    """Estimate the paper of a page from its bright blocks, one value a block, nowhere much darker than elsewhere."""
+def _quantiles_of(page: PageRows, block: int, quantiles: tuple[float, ...]) -> list[Floats]:
+    """As `block_quantiles`, of a whole page."""
+    rows = STRIP // block * block
+    strips = (page(start, min(start + rows, page.height)) for start in range(0, page.height, rows))
+    parts = zip(*(block_quantiles(strip, block, quantiles) for strip in strips), strict=True)
+    return [np.concatenate(part) for part in parts]
+
+
+def _paper_from(bright: Floats, dark: Floats, block: int, stroke: float) -> Paper:
     from scipy import ndimage
 
-    middle: Floats = ndimage.median_filter(bright, NEIGHBOURHOOD, mode="nearest")
-    return np.maximum(middle, np.float32(max(DARKEST_PAPER, LEAST_SHARE * float(np.median(middle)))))
+    outside = _lid(bright)
+    inside = filled(bright, ~outside)
+    around = _brightest_around(inside)
+    depth = (1 - inside / around).max(axis=2)
+    ink = _ink_of(inside, np.where(outside[..., None], inside, dark), around)
+    hue = unlike_brown(inside / around) if inside.shape[2] == 3 else np.zeros_like(depth)
+    thick = _thick_ink(depth, (1 - dark / around).max(axis=2), hue, ink)
+    bare = filled(bright, ~(thick | outside))
+    values = np.stack([ndimage.median_filter(plane, NEIGHBOURHOOD, mode="nearest") for plane in _planes(bare)], -1)
+    rough = np.abs(bare - values).mean(axis=2) / np.maximum(values.mean(axis=2), DARKEST_PAPER)
+    return Paper(block, np.maximum(values, np.float32(DARKEST_PAPER)), around, ink, stroke, thick, outside, rough)
 
 
-def pictures_in(paper: Floats, tint: float) -> npt.NDArray[np.bool_]:
-    """Where a page holds a picture, by its paper, one value a block, and the tint of that.
+def pictures_in(paper: Paper) -> Mask:
+    """The blocks of a page that hold a picture, which has no paper of its own and had better stay as it is.
 
-    Below a picture of shades there is no paper to be seen: what was taken for it is the picture itself, and a page
-    divided by it has lost the picture. Most pictures have a part that is too dark for paper, as wide as two letters;
-    one that is bright throughout is not found.
+    A picture is dim, uneven, large and fills a rectangle, all of which no stain does.
     """
     from scipy import ndimage
 
-    too_dark = paper <= 1.001 * LEAST_SHARE * np.median(paper)  # where `paper_map` ends
-    seeds = ndimage.binary_opening(too_dark, np.ones((NEIGHBOURHOOD, NEIGHBOURHOOD), np.bool_))
-    found: npt.NDArray[np.bool_] = ndimage.binary_propagation(seeds, mask=seeds | (paper < DIM * tint))
-    numbers, _ = ndimage.label(found)
-    for number, frame in enumerate(ndimage.find_objects(numbers), 1):
-        if (numbers[frame] == number).mean() > FILLED:
-            found[frame] = True
+    # The darkest parts of a picture look like thick ink.
+    dark = ((1 - paper.values / paper.around).max(axis=2) > PICTURE_DEPTH) | paper.thick
+    closed = ndimage.binary_closing(np.pad(dark, PICTURE_GAP), iterations=PICTURE_GAP)
+    dim = ndimage.binary_fill_holes(closed[PICTURE_GAP:-PICTURE_GAP, PICTURE_GAP:-PICTURE_GAP] & ~paper.outside)
+    labels, _ = ndimage.label(dim)
+    found: Mask = np.zeros_like(dim)
+    for number, frame in enumerate(ndimage.find_objects(labels), 1):
+        inside = labels[frame] == number
+        large = min(inside.shape) >= SMALLEST_PICTURE
+        if large and inside.mean() > PICTURE_FILLED and paper.rough[frame][inside].mean() > PICTURE_ROUGH:
+            found[tuple(slice(max(0, edge.start - 2), edge.stop + 2) for edge in frame)] = True
     return found
+
+
+def _planes(values: Floats) -> Iterator[Floats]:
+    return (values[..., number] for number in range(values.shape[2]))
+
+
+def _brightest_around(bright: Floats) -> Floats:
+    """The brighter paper in the wider surroundings of each block, smooth."""
+    from scipy import ndimage
+
+    step = max(1, round(REGION * min(bright.shape[:2]) / FEWEST_REGIONS))
+    (coarse,) = block_quantiles(bright, step, (REGION_QUANTILE,))
+    size = FEWEST_REGIONS
+    found = []
+    for plane in _planes(coarse):
+        brightest = ndimage.percentile_filter(plane, 100 * REGION_QUANTILE, size=size, mode="nearest")
+        smooth = ndimage.uniform_filter(brightest, size, mode="nearest").astype(np.float32)
+        found.append(interpolated(smooth, step, 0, *bright.shape[:2]))
+    return np.maximum(np.stack(found, -1), np.float32(DARKEST_PAPER))
+
+
+def _ink_of(bright: Floats, dark: Floats, around: Floats) -> float:
+    """How dark the ink of a page is: that of the darker strokes, in the colour where they are darkest."""
+    edges = ((bright - dark) / around).max(axis=2) > INK_CONTRAST
+    if edges.mean() < 0.002:
+        return USUAL_INK
+    return float(np.quantile((1 - dark / around).max(axis=2)[edges], 0.95))
+
+
+def _thick_ink(depth: Floats, deepest: Floats, hue: Floats, ink: float) -> Mask:
+    """The blocks inside strokes, fills and markers that are thicker than a block, with their edges.
+
+    Of each block `depth` says how dark its bright part is, `deepest` how dark its dark part is, and `hue` how far it is
+    from the hue of stains.
+    """
+    from scipy import ndimage
+
+    square = np.ones((3, 3), np.bool_)
+    dim = (depth > THICK * ink) | (hue > COLOURED_AREA)
+    labels, count = ndimage.label(dim, square)
+    if not count:
+        return dim
+    numbers = np.arange(1, count + 1)
+    near = ndimage.maximum_filter(labels, 5)
+    beyond = np.where(dim | ndimage.binary_dilation(dim, square), 0, near)
+    inside = ndimage.median(depth, labels, numbers)
+    sharp = inside - np.maximum(_means(depth, beyond, count), 0) > SHARP_EDGE * inside
+    cores = np.where(ndimage.binary_erosion(dim, square), labels, 0)
+    written = deepest - np.concatenate([[0], inside])[labels] > WRITTEN_CONTRAST
+    bare = _means(written.astype(np.float32), cores, count) < MOST_WRITTEN
+    coloured = _means(hue, labels, count) > COLOURED_AREA
+    thick = np.concatenate([[False], sharp & (bare | coloured)])[labels]
+    return cast("Mask", ndimage.binary_dilation(thick, square))
+
+
+def unlike_brown(ratios: Floats) -> Floats:
+    """How far the hue of ink is from that of stains, which take away most blue and least red: shape (H, W), 0 and up.
+
+    Red and violet ink take away more green than a brown of their red and blue would, green ink and yellow markers
+    less, and blue ink more red than blue.
+    """
+    red, green, blue = (1 - ratios[..., number] for number in range(3))
+    unlike: Floats = np.maximum(GREEN_WEIGHT * np.abs(green - (red + blue) / 2), red - blue)
+    return unlike
+
+
+def _means(values: Floats, labels: npt.NDArray[np.int64], count: int) -> Floats:
+    """Means of `values` below the labels 1 to `count`; 0 where there is none."""
+    sums = np.bincount(labels.ravel(), values.ravel(), count + 1)
+    numbers = np.bincount(labels.ravel(), minlength=count + 1)
+    return cast("Floats", (sums / np.maximum(numbers, 1))[1:])
+
+
+def _lid(bright: Floats) -> Mask:
+    """Blocks of a dark border: the lid of a scanner, or the table below the page."""
+    from scipy import ndimage
+
+    level = bright.max(axis=2)
+    dark = level < LID * np.quantile(level, 0.9)
+    labels, _ = ndimage.label(
+        ndimage.binary_opening(np.pad(dark, 1, mode="edge"), np.ones((2, 2), np.bool_))[1:-1, 1:-1]
+    )
+    lids = set()
+    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        counts = np.bincount(side)
+        lids |= set(np.flatnonzero(counts > LID_SIDE * len(side))) - {0}
+    outside: Mask = np.isin(labels, list(lids))
+    return outside if outside.mean() < 0.9 else np.zeros_like(outside)
+
+
+def filled(values: Floats, known: Mask) -> Floats:
+    """`values`, shape (h, w, C), where they are known; elsewhere interpolated from around, from fine to coarse."""
+    if known.all():
+        return values
+    if not known.any():
+        return np.broadcast_to(np.median(values, axis=(0, 1)), values.shape).astype(np.float32)
+    height, width = known.shape
+    if max(height, width) == 1:
+        return values
+    ends = (0, height % 2), (0, width % 2)
+    weights = np.pad(known.astype(np.float32), ends)[..., None]
+    sums = np.pad(values, (*ends, (0, 0))) * weights
+    shape = (weights.shape[0] // 2, 2, weights.shape[1] // 2, 2)
+    total, weight = sums.reshape(*shape, -1).sum((1, 3)), weights.reshape(*shape, 1).sum((1, 3))
+    half = filled((total / np.maximum(weight, 1)).astype(np.float32), weight[..., 0] > 0)
+    return np.where(known[..., None], values, interpolated_colours(half, 2, 0, height, width))
+
+
+def interpolated_colours(values: Floats, block: int, start: int, stop: int, width: int) -> Floats:
+    """As `interpolated`, for values of shape (h, w, C)."""
+    return np.stack([interpolated(plane, block, start, stop, width) for plane in _planes(values)], -1)
 
 
 def interpolated(values: Floats, block: int, start: int, stop: int, width: int) -> Floats:
@@ -92,13 +414,6 @@ def interpolated(values: Floats, block: int, start: int, stop: int, width: int) 
     left, right = mixed[:, columns], mixed[:, np.minimum(columns + 1, values.shape[1] - 1)]
     result: Floats = left + column_share * (right - left)
     return result
-
-
-def divided(page: Floats, block: int) -> Floats:
-    """A grey page divided by its paper: shape (H, W), 0 to 1 in, to `BRIGHTEST` out."""
-    paper = interpolated(paper_map(bright_blocks(page, block)), block, 0, *page.shape)
-    flat: Floats = np.clip(page / paper, 0, BRIGHTEST).astype(np.float32)
-    return flat
 
 
 def _positions(pixels: npt.NDArray[np.int64], block: int, blocks: int) -> tuple[npt.NDArray[np.int64], Floats]:

@@ -20,6 +20,8 @@ CLEAN = "nothing to restore was found"
 """The only reason by which a page counts as judged clean."""
 BILEVEL = "it has only two levels"
 NO_STRENGTH = "the strength is 0"
+TOO_SMALL = "it is too small to tell its noise"
+ONLY_DETAIL = "what would go is detail"
 FEWER_WORDS = "tesseract read fewer words"
 SURE = (CLEAN, BILEVEL, NO_STRENGTH)
 """Reasons that leave no doubt: such a page need not be looked at."""

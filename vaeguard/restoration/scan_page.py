@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,6 +71,22 @@ class PageFacts:
     exif: tuple[tuple[Any, str], ...] = ()
     xmp: bytes | None = None
     iptc: bytes = b""
+
+
+@dataclass
+class Rewritten:
+    """What became of the pictures of a scan.
+
+    Attributes
+    ----------
+    left : list of (int, str)
+        The pictures of a PDF that stay as they are, since they are of a kind that is not restored: page and kind.
+    codecs : dict
+        What each page of a PDF that was restored is written in, by the page's number.
+    """
+
+    left: list[tuple[int, str]] = field(default_factory=list)
+    codecs: dict[int, str] = field(default_factory=dict)
 
 
 def colours_of(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

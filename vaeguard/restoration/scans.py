@@ -2,8 +2,8 @@
 
 Kept are the size in pixels, channels, bit depth, number of pages, resolution, ICC profile, EXIF, XMP and orientation;
 each written file is read again, and its pixels and all that are compared before it takes its name. A JPEG becomes a
-PNG, unless a JPEG is asked for. Pixels stay as they lie in the file: the orientation is kept, not applied. A file of
-which no page changes is copied.
+PNG, unless a JPEG is asked for; pictures in a PDF go back in the codec they came in. Pixels stay as they lie in the
+file: the orientation is kept, not applied. A file of which no page changes is copied.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import numpy as np
 
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.reading.images import SUFFIXES, format_of
+from vaeguard.restoration.scan_page import Rewritten
 from vaeguard.restoration.scans_picture import picture_facts, picture_pages, picture_sizes, rewrite_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from vaeguard.restoration.pdf_codecs import Check
     from vaeguard.restoration.scan_page import Page, PageFacts, Pixels
 
 SCAN_SUFFIXES = (*SUFFIXES, ".pdf")
@@ -53,9 +55,18 @@ def _check_name(content: bytes, name: str) -> None:
 
 
 def rewrite(
-    content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], *, jpeg: int | None = None
-) -> int:
+    content: bytes,
+    name: str,
+    target: Path,
+    restore: Callable[[Page], Pixels],
+    *,
+    jpeg: int | None = None,
+    lossless: bool = False,
+    check: Check | None = None,
+) -> Rewritten:
     """Write the scan `content` to `target` with the pixels of each page as `restore` returns them.
+
+    Pictures in a PDF go back in the codec they came in, at about its quality; nothing else loses anything.
 
     Parameters
     ----------
@@ -69,11 +80,16 @@ def rewrite(
         Takes a page and returns its new pixels, of the same shape and type, or the very same ones.
     jpeg : int or None
         Write a JPEG, also one inside a PDF, as a JPEG of this quality, 1 to 100.
+    lossless : bool
+        Write pictures in a PDF without loss, whatever they came in.
+    check : callable or None
+        Takes a page of a PDF that was written with loss, and its pixels as they are decoded again, right after
+        `restore` returned them; where it says False, the page is written with less loss, in the end with none.
 
     Returns
     -------
-    int
-        How many pictures of a PDF stay as they are, since they are of a kind that is not restored.
+    Rewritten
+        Which pictures of a PDF stay as they are, since they are of a kind that is not restored, and the codecs.
 
     Raises
     ------
@@ -82,8 +98,11 @@ def rewrite(
     RefusedError
         Something would be lost in writing.
     """
-    changed, kept = False, 0
+    changed, result = False, Rewritten()
     digests: list[str] = []
+
+    def written(pixels: Pixels) -> None:
+        digests.append(digest_of_pixels(pixels))
 
     def seen(page: Page) -> Pixels:
         nonlocal changed
@@ -91,15 +110,18 @@ def rewrite(
         if restored.shape != page.pixels.shape or restored.dtype != page.pixels.dtype:
             raise ValueError(f"page {page.number}: {restored.dtype} {restored.shape} came back")
         changed = changed or restored is not page.pixels
-        digests.append(digest_of_pixels(restored))
+        if suffix != ".pdf":
+            written(restored)
         return restored
 
     _check_name(content, name)
     suffix = Path(name).suffix.lower()
     if suffix == ".pdf":
+        from vaeguard.restoration.pdf_codecs import Coding
         from vaeguard.restoration.scans_pdf import rewrite_pdf
 
-        kept = rewrite_pdf(content, name, target, seen, jpeg)
+        result = rewrite_pdf(content, name, target, seen, Coding(jpeg, lossless, check), written)
+        changed = bool(result.codecs)
     elif suffix in TIFF_SUFFIXES:
         from vaeguard.restoration.scans_tiff import rewrite_tiff
 
@@ -108,12 +130,12 @@ def rewrite(
         rewrite_picture(content, name, target, seen, jpeg)
     if not changed and Path(name).suffix == target.suffix:
         target.write_bytes(content)
-        return kept
+        return result
     if suffix != ".pdf":
         _check_facts(content, target, name)
-    if not (jpeg and suffix in (*JPEG_SUFFIXES, ".pdf")):
+    if not (jpeg and suffix in JPEG_SUFFIXES):
         _check_pixels(digests, target, name)
-    return kept
+    return result
 
 
 def scan_pages(content: bytes, name: str) -> Iterator[Page]:

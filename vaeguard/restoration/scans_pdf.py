@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,62 +11,113 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pikepdf
 from pikepdf import Name
-from PIL import Image
 
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.reading.images import MAX_PIXELS
-from vaeguard.restoration.scan_page import Page, reading
+from vaeguard.restoration.pdf_codecs import decoded, replace, source_of
+from vaeguard.restoration.pdf_places import Place, places_of, stacked
+from vaeguard.restoration.scan_page import Page, Rewritten, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from vaeguard.restoration.pdf_codecs import Coding
     from vaeguard.restoration.scan_page import Pixels
 
 LEAST_SIDE = 64
 """Pictures with fewer pixels a side are ornaments."""
 POINTS_PER_INCH = 72
-UPRIGHT = 1e-3
-"""Pictures that are turned by less count as upright."""
-_TURNED = {90: 6, 180: 3, 270: 8}
-"""Degrees clockwise of a page as the orientation of EXIF."""
 _SPACES = ("/DeviceGray", "/DeviceRGB", "/CalGray", "/CalRGB", "/ICCBased")
+_OTHER_SPACES = {"/DeviceCMYK": "CMYK", "/ICCBased": "CMYK", "/Indexed": "indexed", "/Lab": "CIELAB"}
+_BILEVEL = ("/CCITTFaxDecode", "/JBIG2Decode")
+_OF_8_BITS = ("/DCTDecode", "/JPXDecode")
+"""Codecs that know their depth themselves; mostly it is this."""
 
 
 def rewrite_pdf(
-    content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], jpeg: int | None = None
-) -> int:
-    """Replace the pictures of 8 bits, grey or RGB, in a PDF; see `scans.rewrite`. How many others stay as they are."""
+    content: bytes,
+    name: str,
+    target: Path,
+    restore: Callable[[Page], Pixels],
+    coding: Coding,
+    written: Callable[[Pixels], None],
+) -> Rewritten:
+    """Replace the pictures of 8 bits, grey or RGB, in a PDF; see `scans.rewrite`.
+
+    Streams of other pictures, and of those that do not change, stay byte for byte. `written` gets the pixels of each
+    page as they are decoded from what was written.
+    """
+    result = Rewritten()
     with _opened(content, name) as pdf:
         with reading(name):
-            kept = {picture.objgen for page in pdf.pages for picture in _pictures(page).values() if _large([picture])}
+            left = _all_left(pdf)
         for page, strips in _pages(pdf, name):
-            kept -= {picture.objgen for picture in strips}
-            restored = restore(page)
-            if restored is not page.pixels:
-                done = 0
-                for picture in strips:
-                    end = done + int(picture.Height)
-                    _replace(picture, restored[done:end], jpeg)
-                    done = end
+            for picture in strips:
+                left.pop(picture.objgen, None)
+            pixels = restore(page)
+            if pixels is not page.pixels and not np.array_equal(pixels, page.pixels):
+                pixels, result.codecs[page.number] = _replaced(page, strips, pixels, coding)
+            written(pixels)
+        result.left = [*left.values(), *_inline(pdf)]
         pages = len(pdf.pages)
-        pdf.save(target, deterministic_id=True)
+        # Streams are copied as they are, but in a file of packed objects, where all that is not packed would be packed.
+        pdf.save(
+            target,
+            deterministic_id=True,
+            fix_metadata_version=False,
+            compress_streams=Name.Type in pdf.trailer,
+            stream_decode_level=pikepdf.StreamDecodeLevel.none,
+            linearize=pdf.is_linearized,
+        )
     with pikepdf.open(target) as again:
         if len(again.pages) != pages:
             raise RefusedError(f"pages of {name!r} would be lost; report this")
-    return len(kept)
+    return result
 
 
-def _replace(picture: Any, pixels: Pixels, jpeg: int | None) -> None:
-    was_jpeg = _last_filter(picture) == Name.DCTDecode
-    if Name.DecodeParms in picture:
-        del picture[Name.DecodeParms]
-    if jpeg and was_jpeg:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, format="JPEG", quality=jpeg, subsampling=0)
-        picture.write(file.getvalue(), filter=Name.DCTDecode)
-    else:
-        picture.write(zlib.compress(pixels.tobytes(), 6), filter=Name.FlateDecode)
+def _replaced(page: Page, strips: list[Any], restored: Pixels, coding: Coding) -> tuple[Pixels, str]:
+    """Write a page into its strips as nearly as `coding` demands; its pixels as they are decoded, and the codec."""
+    ends = np.cumsum([int(picture.Height) for picture in strips])[:-1]
+    before: list[Any] = np.split(page.pixels, ends)
+    after: Any = np.split(restored, ends)
+    # A strip that does not change keeps its stream.
+    changed = [
+        (strip, new, source_of(strip))
+        for strip, old, new in zip(strips, before, after, strict=True)
+        if not np.array_equal(old, new)
+    ]
+    for finer in coding.steps:
+        try:
+            codecs = {replace(strip, new, source, coding, finer) for strip, new, source in changed}
+        except OSError:  # the codec cannot hold it, such as noise in a JPEG of the highest quality
+            continue
+        seen = _joined(strips)
+        if finer == 0 or coding.accepts(page, restored, seen):
+            break
+    return seen, ", ".join(sorted(codecs))
+
+
+def _all_left(pdf: pikepdf.Pdf) -> dict[tuple[int, int], tuple[int, str]]:
+    """The first page of each picture, and why the picture stays as it is unless its page is restored."""
+    left: dict[tuple[int, int], tuple[int, str]] = {}
+    for number, page in enumerate(pdf.pages, 1):
+        for picture in _pictures(page).values():
+            small = "" if _large([picture]) else "small"
+            left.setdefault(picture.objgen, (number, _unfit(picture) or small or "of another shape than the PDF says"))
+    return left
+
+
+def _inline(pdf: pikepdf.Pdf) -> Iterator[tuple[int, str]]:
+    """Page and kind of pictures that are not objects of their own, but lie amid the drawing of a page."""
+    for number, page in enumerate(pdf.pages, 1):
+        try:
+            steps = pikepdf.parse_content_stream(page, "BI ID EI")
+            sizes = [(step.iimage.height, step.iimage.width) for step in steps if hasattr(step, "iimage")]
+        except (pikepdf.PdfError, pikepdf.PdfParsingError, AttributeError, LookupError, TypeError, ValueError):
+            continue
+        for size in sizes:
+            yield number, "inline" if min(size) >= LEAST_SIDE else "small"
 
 
 def pdf_pages(content: bytes, name: str) -> Iterator[Page]:
@@ -110,17 +160,17 @@ class _Drawn:
     strips : list
         The picture; of a page that the scanner cut into strips all of them, from the top.
     width : float
-        In points.
+        In inches.
     number : int
         Of its page, from 1.
-    turn : int
-        Of its page, degrees clockwise.
+    orientation : int
+        How it is to be turned to be seen upright, as in EXIF.
     """
 
     strips: list[Any]
     width: float
     number: int
-    turn: int
+    orientation: int
 
 
 def _pages(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, list[Any]]]:
@@ -132,22 +182,21 @@ def _pages(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, list[Any]]]:
     numbers = pages if len(set(pages)) == len(pages) else range(1, len(pages) + 1)
     for number, drawn in zip(numbers, found, strict=True):
         with reading(name):
-            strips = [_decoded(picture) for picture in drawn.strips]
+            strips = [decoded(picture) for picture in drawn.strips]
         if len({each.shape[2:] for each in strips}) == 1 and all(map(_fits, strips, drawn.strips)):
             pixels: Pixels = strips[0] if len(strips) == 1 else np.concatenate(strips)  # type: ignore[assignment]
-            dpi = pixels.shape[1] * POINTS_PER_INCH / drawn.width if drawn.width > 0 else None
-            yield Page(number, pixels, dpi, _TURNED.get(drawn.turn, 1)), drawn.strips
+            dpi = pixels.shape[1] / drawn.width if drawn.width > 0 else None
+            yield Page(number, pixels, dpi, drawn.orientation), drawn.strips
 
 
-def _decoded(picture: Any) -> Pixels:
-    decoded = pikepdf.PdfImage(picture).as_pil_image()
-    # A soft mask, a file of its own, comes back as opacity.
-    colours = {"LA": "L", "RGBA": "RGB"}.get(decoded.mode, decoded.mode)
-    return np.asarray(decoded.convert(colours) if colours != decoded.mode else decoded)
+def _joined(strips: list[Any]) -> Pixels:
+    pixels: Pixels = np.concatenate([decoded(picture) for picture in strips])
+    return pixels
 
 
 def _fits(pixels: Pixels, picture: Any) -> bool:
-    return pixels.dtype == np.uint8 and pixels.shape[2:] in ((), (3,)) and pixels.shape[:2] == _size([picture])
+    _, channels = _space(picture)
+    return pixels.dtype == np.uint8 and pixels.shape == (*_size([picture]), *([3] if channels == 3 else []))
 
 
 def _all_drawn(pdf: pikepdf.Pdf, name: str) -> Iterator[_Drawn]:
@@ -155,18 +204,25 @@ def _all_drawn(pdf: pikepdf.Pdf, name: str) -> Iterator[_Drawn]:
     uses = Counter(picture.objgen for page in pdf.pages for picture in _pictures(page).values())
     seen = set()
     for number, page in enumerate(pdf.pages, 1):
-        width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
-        places = _places(page)
-        pictures = {key: each for key, each in _pictures(page).items() if _is_plain(each) and each.objgen not in seen}
+        unit = float(page.get(Name.UserUnit, 1)) / POINTS_PER_INCH
+        turn = int(page.get(Name.Rotate, 0))
+        page_width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
+        places = places_of(page)
+        new = {key: each for key, each in _pictures(page).items() if each.objgen not in seen}
+        pictures = {key: each for key, each in new.items() if not _unfit(each)}
         seen |= {picture.objgen for picture in pictures.values()}
-        once = {key: places[key] for key, each in pictures.items() if key in places and uses[each.objgen] == 1}
-        for keys in [*_stacks(once, pictures), *([key] for key in pictures if key not in once)]:
+        once = {
+            key: places[key]
+            for key, each in pictures.items()
+            if key in places and places[key].upright and uses[each.objgen] == 1
+        }
+        for keys in [*stacked(once, pictures), *([key] for key in pictures if key not in once)]:
             strips = [pictures[key] for key in keys]
             if math.prod(_size(strips)) > MAX_PIXELS:
                 raise UnreadableError(name, f"a picture in it has more than {MAX_PIXELS // 10**6} million pixels")
             if _large(strips):
-                drawn_width = places[keys[0]].width if keys[0] in places else width
-                yield _Drawn(strips, drawn_width, number, int(page.get(Name.Rotate, 0)) % 360)
+                place = places.get(keys[0], Place(page_width, 0, 0, page_width, 0, 0))
+                yield _Drawn(strips, place.width * unit, number, place.orientation(turn))
 
 
 def _pictures(page: pikepdf.Page) -> dict[str, Any]:
@@ -187,78 +243,38 @@ def _pictures(page: pikepdf.Page) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a picture lies on its page, upright, in points from the lower left."""
-
-    left: float
-    bottom: float
-    width: float
-    height: float
-
-    @property
-    def top(self) -> float:
-        return self.bottom + self.height
+def _unfit(picture: Any) -> str:
+    """Of a picture that must stay as it is its kind, in a word or a few; empty where it is restored."""
+    if "/ImageMask" in picture and bool(picture.ImageMask):
+        return "a mask"
+    bits = int(picture.get(Name.BitsPerComponent, 8 if _codec(picture) in _OF_8_BITS else 0))
+    if _codec(picture) in _BILEVEL or bits == 1:
+        return "bilevel"
+    return _unfit_colours(picture) or (f"of {bits} bits" if bits != 8 else "")
 
 
-def _places(page: pikepdf.Page) -> dict[str, _Place]:
-    """Of the pictures that a page draws itself, once and upright."""
-    drawn: dict[str, list[pikepdf.Matrix]] = {}
-    now, outer = pikepdf.Matrix(), []
-    try:
-        for step in pikepdf.parse_content_stream(page, "q Q cm Do"):
-            operands, operator = step.operands, str(step.operator)
-            if operator == "q":
-                outer.append(now)
-            elif operator == "Q" and outer:
-                now = outer.pop()
-            elif operator == "cm":
-                now = pikepdf.Matrix(*(float(each) for each in operands)) @ now
-            elif operator == "Do":
-                drawn.setdefault(str(operands[0]), []).append(now)
-    except (pikepdf.PdfError, pikepdf.PdfParsingError, TypeError, ValueError):
-        return {}  # viewers draw what they understand, and its pictures can be restored one by one
-    return {
-        key: _Place(at.e, at.f, at.a, at.d)
-        for key, (at, *more) in drawn.items()
-        if not more and at.a > 0 and at.d > 0 and abs(at.b) + abs(at.c) < UPRIGHT * (at.a + at.d)
-    }
-
-
-def _stacks(places: dict[str, _Place], pictures: dict[str, Any]) -> Iterator[list[str]]:
-    """Names of pictures that lie below each other without a gap, equally wide and of one kind; from the top."""
-    stack: list[str] = []
-    for key in sorted(places, key=lambda key: (places[key].left, -places[key].top)):
-        if stack and not _continues(key, stack[-1], places, pictures):
-            yield stack
-            stack = []
-        stack.append(key)
-    if stack:
-        yield stack
-
-
-def _continues(lower: str, upper: str, places: dict[str, _Place], pictures: dict[str, Any]) -> bool:
-    below, above = pictures[lower], pictures[upper]
-    if below.Width != above.Width or below.get(Name.ColorSpace) != above.get(Name.ColorSpace):
-        return False
-    low, high = places[lower], places[upper]
-    pixel = high.width / int(above.Width)
-    apart = (low.left - high.left, low.width - high.width, low.top - high.bottom)
-    # Writers round places to a hundredth of a point or so, and some strips overlap by a hair.
-    return all(abs(each) < pixel for each in apart)
-
-
-def _is_plain(picture: Any) -> bool:
-    space = picture.get(Name.ColorSpace)
-    kind = str(space[0]) if isinstance(space, pikepdf.Array) else str(space)
-    plain = kind in _SPACES and (kind != "/ICCBased" or int(space[1].N) in (1, 3))
-    # Values that are turned round, or that mean transparency, must stay as they are.
+def _unfit_colours(picture: Any) -> str:
+    """The same of a picture whose values mean something else than grey, or red, green and blue, as they are."""
+    kind, channels = _space(picture)
     decode = [float(value) for value in picture.get(Name.Decode, [])]
-    turned = decode != [0.0, 1.0] * (len(decode) // 2)
-    odd = turned or isinstance(picture.get(Name.Mask), pikepdf.Array) or int(picture.get(Name.SMaskInData, 0)) > 0
-    matte = Name.SMask in picture and Name.Matte in picture.SMask
-    bits = int(picture.get(Name.BitsPerComponent, 0))
-    return plain and bits == 8 and not odd and not matte
+    if not kind:
+        return "without a colour space"
+    if kind not in _SPACES or channels not in (1, 3):
+        return _OTHER_SPACES.get(kind, "of other colours")
+    if decode != [0.0, 1.0] * (len(decode) // 2):
+        return "inverted by /Decode"
+    if isinstance(picture.get(Name.Mask), pikepdf.Array):
+        return "masked by colour"
+    if int(picture.get(Name.SMaskInData, 0)) > 0 or (Name.SMask in picture and Name.Matte in picture.SMask):
+        return "mixed with its opacity"
+    return ""
+
+
+def _space(picture: Any) -> tuple[str, int]:
+    """The kind of a picture's colour space, empty if it has none, and the channels of those that are restored."""
+    space = picture.get(Name.ColorSpace)
+    kind = "" if space is None else str(space[0] if isinstance(space, pikepdf.Array) and len(space) else space)
+    return kind, int(space[1].N) if kind == "/ICCBased" else 3 if kind.endswith("RGB") else 1
 
 
 def _large(strips: list[Any]) -> bool:
@@ -270,9 +286,9 @@ def _size(strips: list[Any]) -> tuple[int, int]:
     return sum(int(each.get(Name.Height, 0)) for each in strips), int(strips[0].get(Name.Width, 0))
 
 
-def _last_filter(picture: Any) -> Any:
+def _codec(picture: Any) -> str:
     """What its pixels are coded by, below what the whole stream is packed by."""
     filters = picture.get(Name.Filter)
     if isinstance(filters, pikepdf.Array):
-        return filters[-1] if len(filters) else None
-    return filters
+        return str(filters[-1]) if len(filters) else ""
+    return str(filters)

@@ -77,7 +77,7 @@ def picture_facts(content: bytes, name: str) -> list[PageFacts]:
         facts = _facts(open_picture(content, name))
         if content.startswith(_PNG_START):
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
-            transparent = any(kind == b"tRNS" for kind, _ in _chunks(content))
+            transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
             channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
             depth = max(8, bits) if colour == 3 or bits > 1 else 1
             facts = replace(facts, bits=depth, channels=channels, iptc=_profile_in(content))
@@ -96,7 +96,7 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
 
     png = content.startswith(_PNG_START)
     image = open_picture(content, name, load=not png)
-    chunks = list(_chunks(content)) if png else _chunks_from(image) if image.format == "JPEG" else []
+    chunks = list(png_chunks(content)) if png else _chunks_from(image) if image.format == "JPEG" else []
     if any(kind == b"acTL" for kind, _ in chunks):
         raise UnreadableError(name, "it is animated; save one frame as PNG")
     pixels: Any
@@ -173,7 +173,7 @@ def _with_segments(plain: bytes, image: ImageFile) -> bytes:
     return plain[:at] + b"".join(mark + (len(data) + 2).to_bytes(2) + data for mark, data in more) + plain[at:]
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The chunks of a PNG: kind and data."""
     at = len(_PNG_START)
     while at + 12 <= len(content):
@@ -224,7 +224,7 @@ def _iptc(image: ImageFile) -> bytes:
 
 def _profile_in(content: bytes) -> bytes:
     """The same of a PNG, where ImageMagick and ExifTool look for it."""
-    for kind, data in _chunks(content):
+    for kind, data in png_chunks(content):
         if kind == b"zTXt" and data.startswith(_PROFILE + b"\0\0"):
             try:
                 return bytes.fromhex(zlib.decompress(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())

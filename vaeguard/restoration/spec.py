@@ -10,6 +10,8 @@ from vaeguard.spec import DEVICES, settle_types
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
 PAPERS = ("keep", "white", "as-is")
+ESTIMATES = ("log_deviation", "log_precision")
+"""Outputs of a denoiser's file that say how strong the noise is."""
 STRIDES = (2, 4, 8)
 """Pixels a side that share a place in a latent of a ladder VAE, from the finest to the coarsest."""
 
@@ -70,8 +72,11 @@ class DenoiseOutputs:
     ----------
     jpeg : int or None
         Write JPEGs as JPEGs of this quality, 1 to 100; None as PNG, which loses nothing.
+    lossless : bool
+        Write pictures in PDFs without loss; otherwise they go back in the codec they came in, at about its quality.
     residual : bool
-        The exact difference of each page, from which the original can be had back.
+        The exact difference of each page, from which the original can be had back; pictures in PDFs are without
+        loss then.
     uncertainty : bool
         A picture of each page's uncertainty: half the interval that holds the clean value in nine of ten cases.
     ocr : bool
@@ -85,6 +90,7 @@ class DenoiseOutputs:
     uncertainty: bool = False
     ocr: bool = False
     ocr_language: str = ""
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -92,8 +98,15 @@ class DenoiseOutputs:
             raise UsageError(f"--jpeg {self.jpeg} is no quality; give 1 to 100")
         if self.ocr_language and not self.ocr:
             raise UsageError("--ocr-language is for --ocr; give both, or leave it out")
+        if self.jpeg and self.lossless:
+            raise UsageError("--lossless loses nothing, and a JPEG does; leave out --jpeg or --lossless")
         if self.jpeg and self.residual:
             raise UsageError("--residual is exact, and a JPEG is not; leave out --jpeg or --residual")
+
+    @property
+    def exact(self) -> bool:
+        """Whether pictures in PDFs are written without loss."""
+        return self.lossless or self.residual
 
 
 @dataclass(frozen=True)

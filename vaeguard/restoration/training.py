@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.direct import DirectDenoiser
     from vaeguard.restoration.ladder import LadderVAE
 
-    Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+    Loss = Callable[..., Tensor]
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -49,7 +49,7 @@ HISTORY = 100
 def train_network(
     net: Net,
     loss_of: Loss,
-    batches: Iterator[Batch],
+    batches: Iterator[tuple[Tensor, ...]],
     steps: int,
     *,
     rate: float = LEARNING_RATE,
@@ -65,7 +65,7 @@ def train_network(
     loss_of : callable
         The loss of a batch, such as `supervised_loss(net)`.
     batches : iterator
-        Triples of tensors.
+        Tuples of tensors, as `loss_of` takes them.
     steps : int
         Of training.
     rate : float

@@ -16,8 +16,8 @@ from vaeguard.reading.folders import list_images
 from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.batches import PatchSpec, page_batches, pair_batches, photo_batches, seen_batches
 from vaeguard.restoration.noise import grain_of, photo_noise, print_noise
-from vaeguard.restoration.page import divided_page, page_kind
-from vaeguard.restoration.paper import block_pixels
+from vaeguard.restoration.page import page_kind
+from vaeguard.restoration.paper import divided
 from vaeguard.restoration.scan_page import colours_of
 from vaeguard.restoration.scans import SCAN_SUFFIXES, scan_pages
 from vaeguard.restoration.spec import DEGRADATIONS, DenoiserSpec
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Levels = npt.NDArray[np.uint8]
-    _Grey = tuple[Floats, float | None]
 
 MOST_PIXELS = 64_000_000
 """Of a collection, so many pixels are held in memory; larger collections are sampled."""
@@ -45,7 +44,6 @@ JUDGING_SEED = 1000
 LEAST_ERROR = 1e-6
 MOST_FIT, SMALLEST_PATCH = 0.9, 16
 PAGE_SIDE = 640
-LETTERS_PER_BLOCK = 3
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,6 @@ class _Scan:
 
     path: str
     plane: Floats
-    dpi: float | None = None
     clean: Floats | None = None
 
 
@@ -168,7 +165,7 @@ def denoiser_source(
 def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
     errors: list[tuple[str, str]] = []
     scans = _read([(path, None) for path in list_images([folder], SCAN_SUFFIXES)], spec.seed, errors)
-    kinds = [page_kind(_levels(scan.plane), scan.dpi) for scan in scans]
+    kinds = [page_kind(_levels(scan.plane)) for scan in scans]
     printed = {scan.path for scan, kind in zip(scans, kinds, strict=True) if kind == "document"}
     reason = "it has a page of print, which is left out: stains are learned from clean pages; use pairs"
     errors += [(path, reason) for path in sorted(printed)]
@@ -195,7 +192,7 @@ def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
             raise UsageError(f"{option} {str(folder)!r} is no folder; give the folder of the images")
     errors: list[tuple[str, str]] = []
     scans = _read(_pairs(noisy, clean, errors), spec.seed, errors)
-    told = [page_kind(_levels(scan.clean), scan.dpi) for scan in scans if scan.clean is not None]
+    told = [page_kind(_levels(scan.clean)) for scan in scans if scan.clean is not None]
     kind = max(("photo", "document"), key=told.count)
     learn, judge, patch = _halves(scans, spec, errors, noisy)
     pairs = [[_pair(scan, kind) for scan in part] for part in (learn, judge)]
@@ -236,8 +233,8 @@ def _pair(scan: _Scan, kind: str) -> tuple[Floats, Floats, float]:
     assert scan.clean is not None
     if kind == "photo":
         return scan.plane, scan.clean, photo_noise(scan.plane)
-    divided = divided_page(scan.plane, scan.dpi)
-    return divided, np.minimum(divided_page(scan.clean, scan.dpi), np.float32(1)), print_noise(divided)
+    page = divided(scan.plane)
+    return page, np.minimum(divided(scan.clean), np.float32(1)), print_noise(page)
 
 
 def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: DenoiserSpec) -> DenoiserSource:
@@ -287,19 +284,16 @@ def _noise_level(degrade: str, level: str) -> float:
 
 
 class _Cutter:
-    """Cuts parts of clean pages, divided by their paper, and tells how large their letters may be."""
+    """Cuts parts of clean pages, divided by their paper."""
 
     def __init__(self, scans: Sequence[_Scan]) -> None:
-        self.pages = [
-            (np.minimum(divided_page(scan.plane, scan.dpi), np.float32(1)), block_pixels(scan.plane.shape[1], scan.dpi))
-            for scan in scans
-        ]
+        self.pages = [np.minimum(divided(scan.plane), np.float32(1)) for scan in scans]
 
-    def __call__(self, rng: np.random.Generator) -> tuple[Floats, int]:
-        page, block = self.pages[rng.integers(len(self.pages))]
+    def __call__(self, rng: np.random.Generator) -> Floats:
+        page = self.pages[rng.integers(len(self.pages))]
         page = np.pad(page, [(0, max(0, PAGE_SIDE - side)) for side in page.shape], constant_values=1)
         top, left = (rng.integers(side - PAGE_SIDE + 1) for side in page.shape)
-        return page[top : top + PAGE_SIDE, left : left + PAGE_SIDE], LETTERS_PER_BLOCK * block
+        return page[top : top + PAGE_SIDE, left : left + PAGE_SIDE]
 
 
 def _halves(
@@ -366,15 +360,15 @@ def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_
     UnreadableError
         A file cannot be read, or the two do not agree.
     """
-    for (plane, dpi), other in _side_by_side(path, clean):
-        if other is not None and other[0].shape != plane.shape:
-            raise UnreadableError(path, f"it is {plane.shape} and {clean!r} {other[0].shape}, height and width")
+    for plane, other in _side_by_side(path, clean):
+        if other is not None and other.shape != plane.shape:
+            raise UnreadableError(path, f"it is {plane.shape} and {clean!r} {other.shape}, height and width")
         rows = max(1, min(plane.shape[0], LARGEST_PAGE // plane.shape[1]))
         part = slice(top := int(rng.integers(plane.shape[0] - rows + 1)), top + rows)
-        yield _Scan(path, plane[part].copy(), dpi, None if other is None else other[0][part].copy())
+        yield _Scan(path, plane[part].copy(), None if other is None else other[part].copy())
 
 
-def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[_Grey, _Grey | None]]:
+def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[Floats, Floats | None]]:
     """The pages of a scan, each with the one of the clean file, if there is such a file.
 
     Raises
@@ -392,8 +386,8 @@ def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[_Grey, _Grey |
         yield page, other
 
 
-def _grey_pages(path: str) -> Iterator[_Grey]:
-    """The pages of a scan that have grain, as the mean of their colours, 0 to 1, and their dpi.
+def _grey_pages(path: str) -> Iterator[Floats]:
+    """The pages of a scan that have grain, as the mean of their colours, 0 to 1.
 
     Raises
     ------
@@ -406,7 +400,7 @@ def _grey_pages(path: str) -> Iterator[_Grey]:
             continue
         some = True
         full = np.float32(np.iinfo(page.pixels.dtype).max)
-        yield colours_of(page.pixels).mean(axis=2, dtype=np.float32) / full, page.dpi
+        yield colours_of(page.pixels).mean(axis=2, dtype=np.float32) / full
     if not some:
         raise UnreadableError(path, "it has no page with shades of grey or colours; leave it out")
 

@@ -105,4 +105,4 @@ def _undo(file: CleanFile, target: Path) -> None:
 
     with writing(target) as temporary:
         # Without loss a file may have become larger than what is read of others.
-        rewrite(read_bytes(file.place, any_size=True), str(file.place), temporary, original)
+        rewrite(read_bytes(file.place, any_size=True), str(file.place), temporary, original, lossless=True)

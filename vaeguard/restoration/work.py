@@ -17,27 +17,29 @@ import numpy as np
 from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
 from vaeguard.files import digest_of, path_from, writing
 from vaeguard.reading.images import read_bytes
+from vaeguard.restoration.cleaned import CELL
+from vaeguard.restoration.nearness import keeps_squares
 from vaeguard.restoration.ocr import words_lost
-from vaeguard.restoration.page import CELL, PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
 from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS, action_on
 from vaeguard.restoration.records import MEASURES, CleanFile, beside, others
 from vaeguard.restoration.scans import digest_of_pixels, page_sizes, rewrite, written_name
 from vaeguard.restoration.scans_picture import encode_png
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from vaeguard.detector import Detector
     from vaeguard.restoration.denoiser import Denoiser
     from vaeguard.restoration.meter import Meter
-    from vaeguard.restoration.scan_page import Page, Pixels
+    from vaeguard.restoration.scan_page import Page, Pixels, Rewritten
     from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 
 _T = TypeVar("_T")
 LONGEST_NAME = 255
 """Bytes of a file's name, on most file systems."""
 MOVE = "move it away to have it made again"
-DENOISE_FORMAT = 6
+DENOISE_FORMAT = 7
 """Raised when the same settings come to give other pixels, or a record says other things."""
 _BILEVEL = PageReport("untouched", 0.0, 0.0, 0.0, 0.0, reason=BILEVEL)
 
@@ -49,8 +51,12 @@ class Restored:
     name: str
     pages: list[dict[str, Any]]
     pixels: int = 0
-    kept: int = 0
-    """Pictures of a PDF that stay as they are."""
+    kept: Sequence[tuple[int, str]] = ()
+    """Pictures of a PDF that stay as they are: page and kind."""
+    size: int = 0
+    """Bytes of the scan."""
+    written: int = 0
+    """Bytes of the clean file."""
     resumed: bool = False
     edited: bool = False
     """Whether somebody changed what an earlier run wrote in the same way; it stays."""
@@ -229,7 +235,8 @@ class Work:
         name, content, earlier = scan.name, scan.content, scan.earlier
         if scan.finished:
             record = earlier.record
-            return Restored(name, record["pages"], 0, record["kept"], resumed=True, edited=earlier.retouched)
+            (size, written), edited = record["bytes"], earlier.retouched
+            return Restored(name, record["pages"], 0, record["kept"], size, written, resumed=True, edited=edited)
         place = earlier.place
         done = _Done(name, sum(height * width for height, width in page_sizes(content, name)))
         with contextlib.ExitStack() as files:
@@ -240,8 +247,8 @@ class Work:
                 done.written[target.name] = files.enter_context(writing(target))
                 done.written[target.name].write_bytes(encode_png(values, []))
 
-            restore = partial(self._page, done, picture)
-            kept = rewrite(content, name, temporary, restore, jpeg=self.outputs.jpeg)
+            result = self._rewritten(scan, temporary, partial(self._page, done, picture))
+            sizes = len(content), temporary.stat().st_size
             record = {
                 "root": path_from(self.target, self.root),
                 "source": name,
@@ -250,7 +257,9 @@ class Work:
                 "written": {each: digest_of(path) for each, path in {place.name: temporary, **done.written}.items()},
                 "settings": self.how,
                 "pages": done.rows,
-                "kept": kept,
+                "kept": result.left,
+                "bytes": sizes,
+                "codecs": result.codecs,
                 **done.facts(),
             }
             self.meter.check()  # the last time: from here on files take their names
@@ -259,7 +268,20 @@ class Work:
             # Only now: what was written before is worth more than nothing. It may have been changed while this worked.
             if not (now := CleanFile(place)).remove():
                 raise UnreadableError(name, f"{now.said()}; {MOVE}")
-        return Restored(name, done.rows, done.pixels, kept)
+        return Restored(name, done.rows, done.pixels, result.left, *sizes)
+
+    def _rewritten(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
+        """Write the clean file; no page of a PDF in a codec that spoils a part of it, unless its quality is given."""
+        jpeg, lossless = self.outputs.jpeg, self.outputs.exact
+        latest: list[Pixels] = []
+
+        def remembered(page: Page) -> Pixels:
+            latest.clear()
+            latest.append(restore(page))
+            return latest[0]
+
+        check = None if jpeg else lambda _, decoded: keeps_squares(latest[0], decoded)
+        return rewrite(scan.content, scan.name, temporary, remembered, jpeg=jpeg, lossless=lossless, check=check)
 
     def _page(self, done: _Done, picture: Callable[[int, str, Pixels], None], page: Page) -> Pixels:
         """The clean pixels of the next page of a file; what there is to say of it is noted in `done`."""
@@ -317,7 +339,7 @@ class Work:
             raise _BegunError
 
         try:
-            return restore_page(page.pixels, engine, self.settings, dpi=page.dpi, tick=begun).report
+            return restore_page(page.pixels, engine, self.settings, tick=begun).report
         except _BegunError:
             return PageReport("document" if "document" in asked else "photo", 0.0, 0.0, 0.0, 0.0)
 
@@ -327,7 +349,7 @@ class Work:
         if not isinstance(self.engines, dict):
             return restore_small(page.pixels, self.engines, self.settings)
         wide, engine = self.outputs.uncertainty, self.engines.__getitem__
-        return restore_page(page.pixels, engine, self.settings, dpi=page.dpi, uncertainty=wide, tick=tick)
+        return restore_page(page.pixels, engine, self.settings, uncertainty=wide, tick=tick)
 
 
 def _row(name: str, page: Page, report: PageReport) -> dict[str, Any]:

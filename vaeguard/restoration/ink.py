@@ -1,0 +1,151 @@
+"""The ink of a page, found on the page as it came in: what cleaning may not take away.
+
+This model of strokes knows nothing of what a denoiser makes of the page, nor of the paper that the page is divided by.
+A stroke is a ridge: darker, in some colour, than what is on both of its sides. Strokes are sharp, about as sharp as the
+others of their page; folds, edges of stains and what shines through from the back are softer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.restoration.paper import DARKEST_PAPER, interpolated_colours, unlike_brown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+    from vaeguard.restoration.paper import Paper
+
+    Floats = npt.NDArray[np.float32]
+
+WIDEST = 4
+"""Ridges are up to so many blocks wide; what is wider is looked for in the blocks themselves."""
+LEAST_RIDGE = 0.1
+"""What counts when the usual depth of strokes is measured, as a share of the paper."""
+NOISY, BRIGHTEST_NOISE = 0.01, 3.0
+"""From which noise on pixels are averaged, and how many deviations the brightest pixels around lie above the paper."""
+USUAL, STRONG, FEWEST_STROKES = 0.8, 0.8, 100
+"""The usual stroke is the deepest but a fifth, and those nearly as deep tell how sharp strokes are; pixels it takes."""
+UNKNOWN_DEPTH = 0.6
+"""Where a page has hardly any stroke."""
+FAINT, CERTAIN = 0.28, 0.43
+"""Depths, as shares of the usual one: below, a ridge may be dirt, and above it is ink."""
+SOFT, DEEP = 0.85, (0.5, 0.7)
+"""Ridges less sharp than this share of the usual count as fainter than they are, if they are no deeper than this."""
+
+TINGED, COLOURED = 0.02, 0.04
+"""Differences in hue: below, none, and above it is ink of a colour of its own, however faint."""
+
+
+@dataclass(frozen=True)
+class Ridges:
+    """What `ridges` finds at each pixel, all of shape (H, W).
+
+    Attributes
+    ----------
+    depth : ndarray
+        0 on paper, to 1 black, in the colour in which the pixel is darkest.
+    sharpness : ndarray
+        The steepest step from pixel to pixel around as a share of the depth there.
+    hue : ndarray or None
+        How much further from brown the hue of the pixel is than that of its sides; None of a page without colours.
+    """
+
+    depth: Floats
+    sharpness: Floats
+    hue: Floats | None = None
+
+
+@dataclass(frozen=True)
+class InkModel:
+    """What the strokes of a page are like.
+
+    Attributes
+    ----------
+    depth : float
+        Of the usual stroke, as a share of the paper beside it.
+    sharpness : float
+        Of the usual stroke: its steepest step from pixel to pixel as a share of its depth.
+    """
+
+    depth: float
+    sharpness: float
+
+
+def ink_model(parts: Iterable[Ridges]) -> InkModel:
+    """Measure the usual stroke on parts of a page."""
+    depths, sharps = [], []
+    for part in parts:
+        some = part.depth[::2, ::2], part.sharpness[::2, ::2]
+        strokes = some[0] > LEAST_RIDGE
+        depths.append(some[0][strokes])
+        sharps.append(some[1][strokes])
+    depth, sharp = np.concatenate(depths), np.concatenate(sharps)
+    if depth.size < FEWEST_STROKES:
+        return InkModel(UNKNOWN_DEPTH, 0.0)
+    usual = float(np.quantile(depth, USUAL))
+    return InkModel(usual, float(np.median(sharp[depth > STRONG * usual])))
+
+
+def reach(block: int) -> int:
+    """How many rows away a pixel may still matter to `ridges`."""
+    return 2 * WIDEST * block + block + 4
+
+
+def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
+    """How much darker than both of its sides each pixel is, how sharp that is, and how much it differs in hue.
+
+    Parameters
+    ----------
+    rows : ndarray
+        Of the page as it came in, shape (H, W, C), from row `start`; the first and last `reach` rows are not whole.
+    paper : Paper
+        Of the page: for the size of its blocks and for the brightest paper around them.
+    start : int
+        The row of the page where `rows` begin.
+    noise : float
+        Standard deviation of the noise of the page divided by its paper. Strokes of noisy pages are looked for in means
+        of nine pixels each, and what noise alone would give is taken from their depth.
+
+    """
+    from scipy import ndimage
+
+    stop = start + len(rows)
+    bright = interpolated_colours(paper.around, paper.block, start, stop, rows.shape[1])
+    ratios = rows / bright
+    level = ratios.min(axis=2)
+    if noise > NOISY:
+        level, noise = ndimage.uniform_filter(level, 3, mode="nearest"), noise / 3
+    width = 2 * (WIDEST * paper.block // 2) + 1
+    closed = ndimage.grey_closing(level, width, mode="nearest")
+    depth = (closed - level) / np.maximum(closed, np.float32(DARKEST_PAPER))
+    depth = np.maximum(depth - np.float32(BRIGHTEST_NOISE * noise), 0)
+    steps = np.hypot(*(ndimage.correlate1d(level, [-0.5, 0, 0.5], axis, mode="nearest") for axis in (0, 1)))
+    size = 2 * max(1, round(paper.block / 2)) + 1
+    steepest, deepest = (ndimage.maximum_filter(each, size, mode="nearest") for each in (steps, depth))
+    hue = None
+    if rows.shape[2] == 3:
+        plain = 1 - ndimage.uniform_filter(unlike_brown(ratios), 3, mode="nearest")
+        hue = ndimage.grey_closing(plain, width, mode="nearest") - plain
+    return Ridges(depth, steepest / np.maximum(deepest, np.float32(DARKEST_PAPER)), hue)
+
+
+def certainty(found: Ridges, model: InkModel) -> Floats:
+    """How certain it is that each pixel is ink, 0 to 1, shape (H, W); the pixels beside a stroke count with it."""
+    from scipy import ndimage
+
+    share = found.depth / np.float32(model.depth)
+    if model.sharpness:
+        soft = np.minimum(1, found.sharpness / np.float32(SOFT * model.sharpness))
+        deep = np.clip((share - DEEP[0]) / (DEEP[1] - DEEP[0]), 0, 1)
+        share = share * (soft + (1 - soft) * deep)
+    certain = np.clip((share - FAINT) / (CERTAIN - FAINT), 0, 1)
+    if found.hue is not None:
+        certain = np.maximum(certain, np.clip((found.hue - TINGED) / (COLOURED - TINGED), 0, 1))
+    beside: Floats = ndimage.maximum_filter(certain.astype(np.float32), 3, mode="nearest")
+    return beside
