@@ -33,11 +33,13 @@ USUAL, STRONG, FEWEST_STROKES = 0.8, 0.8, 100
 """The usual stroke is the deepest but a fifth, and those nearly as deep tell how sharp strokes are; pixels it takes."""
 UNKNOWN_DEPTH = 0.6
 """Where a page has hardly any stroke."""
-FAINT, CERTAIN = 0.28, 0.43
+FAINT, CERTAIN = 0.22, 0.37
 """Depths, as shares of the usual one: below, a ridge may be dirt, and above it is ink."""
 SOFT, DEEP = 0.85, (0.5, 0.7)
 """Ridges less sharp than this share of the usual count as fainter than they are, if they are no deeper than this."""
 
+STEEP, MOST_STEEP = 2.0, 0.45
+"""By this times the change of the paper, but by no more than the second, a ridge counts as fainter than it is."""
 TINGED, COLOURED = 0.02, 0.04
 """Differences in hue: below, none, and above it is ink of a colour of its own, however faint."""
 
@@ -135,8 +137,12 @@ def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
     return Ridges(depth, steepest / np.maximum(deepest, np.float32(DARKEST_PAPER)), hue)
 
 
-def certainty(found: Ridges, model: InkModel) -> Floats:
-    """How certain it is that each pixel is ink, 0 to 1, shape (H, W); the pixels beside a stroke count with it."""
+def certainty(found: Ridges, model: InkModel, steep: Floats) -> Floats:
+    """How certain it is that each pixel is ink, 0 to 1, shape (H, W); the pixels beside a stroke count with it.
+
+    `steep` says how much the paper changes around each pixel, in the same shape: where the edge of a stain or of a fold
+    passes, a faint ridge is more likely to belong to it.
+    """
     from scipy import ndimage
 
     share = found.depth / np.float32(model.depth)
@@ -144,6 +150,7 @@ def certainty(found: Ridges, model: InkModel) -> Floats:
         soft = np.minimum(1, found.sharpness / np.float32(SOFT * model.sharpness))
         deep = np.clip((share - DEEP[0]) / (DEEP[1] - DEEP[0]), 0, 1)
         share = share * (soft + (1 - soft) * deep)
+    share = share - np.clip(STEEP * steep, 0, MOST_STEEP)
     certain = np.clip((share - FAINT) / (CERTAIN - FAINT), 0, 1)
     if found.hue is not None:
         certain = np.maximum(certain, np.clip((found.hue - TINGED) / (COLOURED - TINGED), 0, 1))

@@ -118,6 +118,14 @@ class Paper:
         trust = np.clip((left - low) / (high - low), 0, 1).astype(np.float32)
         return interpolated(trust, self.block, start, stop, width)
 
+    def steep_rows(self, start: int, stop: int, width: int) -> Floats:
+        """How much the paper changes from block to block, as a share of it, shape (rows, width): at edges of stains."""
+        from scipy import ndimage
+
+        level = self.values.mean(axis=2)
+        brightest, darkest = ndimage.maximum_filter(level, 5), ndimage.minimum_filter(level, 5)
+        return interpolated(1 - darkest / brightest, self.block, start, stop, width)
+
     def outside_rows(self, rows: Floats, start: int) -> Mask:
         """The pixels of some rows, from row `start` on, that are no page: dark, in or beside blocks that are none."""
         from scipy import ndimage
