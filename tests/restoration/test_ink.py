@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard.restoration.ink import Ridges, certainty, ink_model, reach, ridges
+from vaeguard.restoration.ink import Ridges, _with_neighbours, certainty, ink_model, reach, ridges
 from vaeguard.restoration.paper import PageRows, paper_of
 
 EVEN = np.zeros((1, 1), np.float32)
@@ -88,6 +88,12 @@ def test_strips_give_what_the_whole_gives(printed):
     np.testing.assert_array_equal(
         certainty(strip, model, EVEN)[far : far + 100], certainty(whole, model, EVEN)[100:200]
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (20, 30)])
+def test_neighbours_are_those_of_the_filter(shape):
+    values = np.random.default_rng(0).random(shape, np.float32)
+    np.testing.assert_array_equal(_with_neighbours(values), ndimage.maximum_filter(values, 3, mode="nearest"))
 
 
 def test_an_empty_page_has_a_model_of_no_certain_sharpness():

@@ -143,8 +143,6 @@ def certainty(found: Ridges, model: InkModel, steep: Floats) -> Floats:
     `steep` says how much the paper changes around each pixel, in the same shape: where the edge of a stain or of a fold
     passes, a faint ridge is more likely to belong to it.
     """
-    from scipy import ndimage
-
     share = found.depth / np.float32(model.depth)
     if model.sharpness:
         soft = np.minimum(1, found.sharpness / np.float32(SOFT * model.sharpness))
@@ -154,5 +152,15 @@ def certainty(found: Ridges, model: InkModel, steep: Floats) -> Floats:
     certain = np.clip((share - FAINT) / (CERTAIN - FAINT), 0, 1)
     if found.hue is not None:
         certain = np.maximum(certain, np.clip((found.hue - TINGED) / (COLOURED - TINGED), 0, 1))
-    beside: Floats = ndimage.maximum_filter(certain.astype(np.float32), 3, mode="nearest")
-    return beside
+    return _with_neighbours(certain.astype(np.float32))
+
+
+def _with_neighbours(values: Floats) -> Floats:
+    """The largest of each pixel and those around it; several times as fast as the filter of SciPy."""
+    for axis in (0, 1):
+        wide = values.copy()
+        before, after = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)
+        np.maximum(wide[before], values[after], out=wide[before])
+        np.maximum(wide[after], values[before], out=wide[after])
+        values = wide
+    return values

@@ -38,8 +38,8 @@ BRIGHTEST = 1.5
 """Of a page divided by its paper; what is brighter is glare."""
 DARKEST_PAPER = 0.05
 """Of white; below, a page would be divided by noise."""
-SAMPLE_PIXELS, BAND = 1_000_000, 256
-"""Of larger pages, bands of so many rows stand for the whole."""
+SAMPLE_PIXELS, FEWEST_BANDS, BAND = 1_000_000, 4, (64, 256)
+"""Of larger pages, at least so many bands of so many rows, at least and at most, stand for the whole."""
 REGION, FEWEST_REGIONS = 0.25, 9
 """Share of the shorter side of a page over which its paper is looked for at first, and in how many steps at least."""
 REGION_QUANTILE = 0.85
@@ -165,12 +165,13 @@ class PageRows:
 
     def bands(self, pixels: int = SAMPLE_PIXELS) -> Iterator[tuple[int, int]]:
         """Rows from all over the page that stand for it, about so many pixels: where bands of them start and stop."""
-        if self.height * self.width <= pixels or self.height <= BAND:
+        rows = int(np.clip(pixels // (FEWEST_BANDS * self.width), *BAND))
+        count = max(FEWEST_BANDS, pixels // (rows * self.width))
+        if self.height <= count * rows:
             yield 0, self.height
             return
-        count = max(3, pixels // (BAND * self.width))
-        for start in np.linspace(0, self.height - BAND, count).astype(int):
-            yield int(start), int(start) + BAND
+        for start in np.linspace(0, self.height - rows, count).astype(int):
+            yield int(start), int(start) + rows
 
 
 def page_region(page: PageRows) -> tuple[slice, slice]:
