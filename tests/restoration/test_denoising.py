@@ -733,6 +733,7 @@ def test_the_record_says_which_squares_went_back_and_by_which_version(scans, pri
     page = (230 * printed(300, 300)).astype(np.uint8)
     shades = ndimage.gaussian_filter(np.random.default_rng(0).random((160, 160)), 4)
     page[100:260, 100:260] = 20 + 140 * (shades - shades.min()) / np.ptp(shades)  # a picture
+    page = np.clip(page + np.random.default_rng(1).normal(0, 3, page.shape), 0, 255).astype(np.uint8)
     put("scans/box-0/mixed.png", page, dpi=(100, 100))
     denoise_scans("scans/box-0/mixed.png", "out", RestoreSettings(kind="document"), device="cpu")
     record = json.loads(Path("out/mixed.png.json").read_text())

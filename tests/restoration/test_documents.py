@@ -239,6 +239,12 @@ def test_a_clean_page_is_left_alone(printed):
     assert found.pixels is page
 
 
+def test_a_small_stain_on_a_page_without_noise_is_still_cleaned(printed):
+    page = 0.9 * printed(600, 700)
+    page[200:300, 300:400] *= 0.8
+    assert not cleaned(levels(page)).reason
+
+
 def test_large_dark_areas_that_are_made_bright_are_told(printed):
     page = np.tile(printed(200, 200) * np.float32(0.9), (2, 3))
     page[80:320, 160:400] *= 0.55

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # ink and shades. The model card says what these were chosen on.
 DARKEST_DOCUMENT, LEAST_EVEN, MOST_SLOPE, MOST_UNEVEN, WIDEST_STROKE = 0.35, 0.45, 0.035, 0.06, 0.0275
 WHITE, SHADE, DARK = 0.9, 0.85, 0.6
-LEAST_WHITE, LEAST_INK, MOST_INK = 0.5, 0.004, 0.25
+LEAST_WHITE, LEAST_INK, MOST_INK = 0.56, 0.004, 0.25
 MORE_SHADE, THIN_STROKE, MORE_SHADE_IF_THIN = 0.045, 0.012, 0.065
 
 EVEN_PAPER = 0.02
@@ -216,8 +216,7 @@ class _Document:
         """Why nothing is to be done, if so."""
         if self.settings.strength == 0:
             return NO_STRENGTH
-        inside = self.paper.values[~self.paper.outside]
-        if np.ptp(np.quantile(inside, (0.02, 0.98), axis=0), axis=0).max() > EVEN_PAPER:
+        if self.paper.unevenness() > EVEN_PAPER:
             return ""
         if self.settings.paper == "white" and self.tint.min() < WHITE_PAPER:
             return ""

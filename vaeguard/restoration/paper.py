@@ -34,6 +34,8 @@ NEIGHBOURHOOD = 5
 """Blocks a side of the median that a map of paper is smoothed with."""
 TRUSTED = (0.25, 0.55)
 """Shares of the brightest paper around that are left of a colour: below the first, hues are not trusted at all."""
+LETTERS = (13, 13)
+"""Blocks across some letters."""
 BRIGHTEST = 1.5
 """Of a page divided by its paper; what is brighter is glare."""
 DARKEST_PAPER = 0.05
@@ -103,6 +105,17 @@ class Paper:
     def rows(self, start: int, stop: int, width: int) -> Floats:
         """The paper of some rows of a page that is `width` pixels wide, shape (rows, width, C)."""
         return interpolated_colours(self.values, self.block, start, stop, width)
+
+    def unevenness(self) -> float:
+        """How much the paper varies, as a share of white, in the colour where it varies most.
+
+        What is smaller than a few letters does not count: dense print darkens its paper a little.
+        """
+        from scipy import ndimage
+
+        closed = np.stack([ndimage.grey_closing(plane, LETTERS, mode="nearest") for plane in _planes(self.values)], -1)
+        ends = np.quantile(closed[~self.outside], (0.005, 0.98), axis=0)
+        return float(np.ptp(ends, axis=0).max())
 
     def thick_rows(self, start: int, stop: int, width: int) -> Floats:
         """Where some rows of a page lie inside of ink, 0 to 1, shape (rows, width)."""
