@@ -730,17 +730,17 @@ def test_a_plan_counts_what_is_finished(scans):
 
 
 def test_the_record_says_which_squares_went_back_and_by_which_version(scans, printed):
-    page = (230 * printed(300, 300)).astype(np.uint8)
-    shades = ndimage.gaussian_filter(np.random.default_rng(0).random((160, 160)), 4)
-    page[100:260, 100:260] = 20 + 140 * (shades - shades.min()) / np.ptp(shades)  # a picture
-    page = np.clip(page + np.random.default_rng(1).normal(0, 3, page.shape), 0, 255).astype(np.uint8)
+    page = 230 * printed(600, 700)
+    shades = ndimage.gaussian_filter(np.random.default_rng(0).random((240, 300)), 4)
+    page[60:300, 40:340] = 25 + 150 * (shades - shades.min()) / np.ptp(shades)  # a picture
+    page = np.clip(page + np.random.default_rng(1).normal(0, 2, page.shape), 0, 255).astype(np.uint8)
     put("scans/box-0/mixed.png", page, dpi=(100, 100))
     denoise_scans("scans/box-0/mixed.png", "out", RestoreSettings(kind="document"), device="cpu")
     record = json.loads(Path("out/mixed.png.json").read_text())
     assert record["vaeguard"] == version("vaeguard")
     squares = record["put_back"]["pages"]["1"]
     assert record["put_back"]["square"] == 32
-    assert len(squares) == len(squares[0]) == 10
+    assert (len(squares), len(squares[0])) == (19, 22)
     assert squares[5][5] == "#"
     assert squares[0][0] == "."
 
