@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 SQUARE = 64
-"""Paper is the median of what is no ink in three by three squares of so many pixels a side."""
+"""Paper is the median of the pixels without ink in three by three squares of so many pixels a side."""
 LEAST_CONTRAST = 8
-"""Levels; ink that is no darker than that can hardly be seen."""
+"""Levels; ink with less contrast to its paper can hardly be seen."""
 HARM = (0.02, 0.05)
 LID_PAGES, LIDS, LID_LEVEL = 12, (8, 16, 32, 64), 20
 
@@ -45,7 +45,7 @@ THRESHOLDS: dict[str, Callable[[Floats], Any]] = {"Otsu": threshold_otsu, "Sauvo
 
 
 def measure_pages() -> None:
-    """All old pages by the command's defaults, and all taken for documents."""
+    """Measure all old pages with the command's defaults, and again with all taken for documents."""
     folder = data_dir() / "old-documents"
     rows = []
     for name, settings in (
@@ -116,7 +116,7 @@ def contrast(page: Floats, ink: Mask) -> Floats:
 
 
 def measure_lids() -> None:
-    """Dirty documents with a dark border: what is inside against the same page without one."""
+    """Measure dirty documents with a dark border against the same pages without a border."""
     folder = data_dir() / "dirty-documents"
     how = vaeguard.RestoreSettings(paper="white")
     rows: dict[str, list[tuple[float, bool]]] = {}

@@ -1,4 +1,4 @@
-"""Cut a part out of an `.onnx` file by its bytes, since to load `onnx` takes longer than to open the file.
+"""Cut a part out of an `.onnx` file by its bytes, since loading `onnx` takes longer than opening the file.
 
 A file is a protobuf message: fields one after the other, each a key with its number and kind, and a content; see
 `onnx.proto` for the numbers.
@@ -17,13 +17,13 @@ NODE, INITIALIZER, INPUT, OUTPUT, VALUE = 1, 5, 11, 12, 13
 """Of a graph."""
 NODE_INPUT, NODE_OUTPUT = 1, 2
 NAMES = {INITIALIZER: 8, INPUT: 1, OUTPUT: 1, VALUE: 1}
-"""Which field of these holds their name."""
+"""The field of each kind that holds its name."""
 VARINT, EIGHT_BYTES, SIZED, FOUR_BYTES = 0, 1, 2, 5
 """Kinds of contents."""
 
 
 def cut(model: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
-    """What leads from `inputs` to `outputs` in a model whose nodes hold no graphs of their own, with all metadata."""
+    """The part from `inputs` to `outputs` of a model whose nodes hold no graphs of their own, with all metadata."""
     return b"".join(
         _sized(GRAPH, _cut_graph(content, inputs, outputs)) if number == GRAPH else whole
         for number, content, whole in _fields(model)
@@ -33,7 +33,7 @@ def cut(model: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
 def _cut_graph(graph: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     fields = list(_fields(graph))
     needed, left_out = set(outputs), set()
-    # Nodes come after those whose results they take.
+    # Backwards, since a node comes after those whose results it takes.
     for place, (number, content, _) in reversed(list(enumerate(fields))):
         if number != NODE:
             continue

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAMED = 3
-"""Of many files or folders, so many are named in a sentence."""
+"""A sentence names at most so many files or folders."""
 
 
 def counted(count: int, noun: str, verbs: str = "") -> str:

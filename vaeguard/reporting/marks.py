@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Rectangle = tuple[int, int, int, int]
 
 MOST = 2000
-"""Rectangles of a page; of more, squares are joined to larger ones, since nobody could tell them apart."""
+"""If a page has more rectangles, its squares are joined to larger ones: nobody could tell so many apart."""
 
 
 def marks_of(record: Mapping[str, Any], number: int, size: tuple[int, int]) -> dict[str, Any]:

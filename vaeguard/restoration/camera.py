@@ -29,7 +29,7 @@ MIDDLE = 0.2140
 """Middle grey in linear light."""
 CLEAN_SHARE = 0.2
 BANDS = 4
-"""Of brightness, in which the deviation of the noise is told apart."""
+"""Bands of brightness, each with a deviation of its own."""
 _GREEN = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
 _RED_OR_BLUE = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
 
@@ -43,10 +43,10 @@ class CameraShot:
     clean, noisy : ndarray
         uint8, shape (H, W, C).
     stored : ndarray
-        The clean one as the camera would have stored it, by JPEG or without loss.
+        The clean photograph as the camera would have stored it, by JPEG or without loss.
     noise : ndarray
-        Deviation of the noise in levels of 0 to 255, as a curve over brightness, of brightness and of colour; float32,
-        shape (2, H, W), of a grey photograph (1, H, W).
+        Deviation of the noise in brightness and in colour, as a curve over brightness, in levels of 0 to 255; float32,
+        shape (2, H, W), or (1, H, W) for a grey photograph.
     """
 
     clean: Levels
@@ -69,7 +69,7 @@ def camera_shot(photo: Levels, rng: Rng, *, grey: bool = False) -> CameraShot:
 
 
 def noise_curve(residual: Floats, brightness: Floats) -> Floats:
-    """The deviations of a residual, (H, W, C), where a photograph is as bright: shape (2, H, W) or (1, H, W)."""
+    """The deviation of a residual, (H, W, C), at each pixel's brightness: shape (2, H, W) or (1, H, W)."""
     smooth = ndimage.gaussian_filter(brightness, 2)
     band = np.searchsorted(np.quantile(smooth, np.arange(1, BANDS) / BANDS), smooth)
     deviations = [opponent_deviations(residual[band == number]) for number in range(BANDS)]

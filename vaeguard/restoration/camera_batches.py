@@ -24,9 +24,9 @@ SHOT = 192
 """Side of the part of a photograph that is taken with a camera at a time, in pixels."""
 SHOTS = PatchSpec(size=96, batch=8, steps_per_page=3, pages=240)
 PLAIN_SHARE, CLIPPED_SHARE, STORED_SHARE = 0.45, 0.6, 0.5
-"""Of the patches: with plain Gaussian noise; of these clipped and rounded, and made of what a JPEG has kept."""
+"""Share of patches with plain Gaussian noise; of these, shares clipped and rounded, and made from stored pictures."""
 ESTIMATED = (0.4, 60.0)
-"""Levels of 0 to 255 among which plain noise for the estimator is drawn, evenly by its logarithm."""
+"""Levels of 0 to 255 between which plain noise for the estimator is drawn, evenly by its logarithm."""
 
 
 def estimator_batches(
@@ -39,7 +39,7 @@ def estimator_batches(
     photos : sequence of ndarray
         uint8, shape (H, W, 3), both sides at least 192.
     seed : int
-        For all chance.
+        For everything random.
     spec : PatchSpec
         How patches are drawn.
     grey : bool
@@ -66,7 +66,7 @@ def estimator_batches(
 
 @dataclass(frozen=True)
 class _Patches:
-    """Of some shots, float32 (N, C, size, size) in levels of 0 to 255."""
+    """Patches of some shots, float32 (N, C, size, size) in levels of 0 to 255."""
 
     clean: Tensor
     noisy: Tensor
@@ -75,7 +75,7 @@ class _Patches:
 
 
 class _Shots:
-    """A pool of shots that is renewed step by step, patches of them, and all chance."""
+    """A pool of shots that is renewed step by step, patches of them, and the random states."""
 
     def __init__(self, photos: Sequence[Levels], seed: int, spec: PatchSpec, *, grey: bool) -> None:
         self.photos, self.spec, self.grey = photos, spec, grey
@@ -96,7 +96,7 @@ class _Shots:
         return _Patches(*(torch.from_numpy(stack).float() for stack in stacks))
 
     def chosen(self, share: float) -> Tensor:
-        """Which of a batch, each with the chance `share`: shape (N, 1, 1, 1)."""
+        """Which of a batch, each with the probability `share`: shape (N, 1, 1, 1)."""
         return self.uniform() < share
 
     def uniform(self) -> Tensor:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.scan_page import Pixels
 
 CELL = 32
-"""Side of the squares for which is told whether something was put back, in pixels."""
+"""Side in pixels of the squares that count as put back or not."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cleaned:
     uncertainty : ndarray or None
         uint8, shape (H, W): half of the interval that holds the clean value in nine of ten cases, in levels.
     spread : float
-        The mean of that, in levels.
+        The mean of the uncertainty, in levels.
     """
 
     pixels: Pixels

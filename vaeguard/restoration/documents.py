@@ -41,25 +41,25 @@ MORE_SHADE, THIN_STROKE, MORE_SHADE_IF_THIN = 0.045, 0.012, 0.065
 EVEN_PAPER = 0.02
 """Paper that varies by less needs no correction."""
 FAINT_NOISE = 0.4 / 255
-"""Below, a page counts as free of noise: rounding to 8 bits alone is 0.3 of a level."""
+"""A page with less noise counts as free of noise: rounding to 8 bits alone is 0.3 of a level."""
 TINT_QUANTILE = 0.8
 WHITE_PAPER = 0.99
 """From here on `--paper white` finds nothing to do."""
 INK_SAMPLE = 400_000
 """Pixels on which the strokes of a page are measured."""
 NOISE_ALLOWED = 2
-"""Deviations of noise by which ink may become lighter or darker, since its grain goes."""
+"""Ink may become lighter or darker by so many deviations of the noise, since its grain goes."""
 GREY_BELOW = 0.1
-"""Ink fainter than this is noise of colours as much as ink, and comes out the more grey the fainter it is."""
+"""Ink fainter than this is colour noise as much as ink; the fainter it is, the greyer it comes out."""
 MOST_GAIN, DIVISIBLE = 1.6, 0.02
 BLACK_QUANTILE = 0.9
-"""With `--paper white` this much of the strokes becomes black at most."""
+"""With `--paper white`, strokes as dark as this quantile become black."""
 LEAST_HARM = 6
-"""A square was put back where so many pixels of ink had lost more than half of their depth."""
+"""A square counts as put back if more than so many pixels of ink had lost over half of their depth."""
 DIM = 0.7
 """Paper darker than this share of the page's tint counts as a stain or a shadow."""
 INK_FOR_CERTAIN = 0.5
-"""Share of the depth of the usual stroke from which on ink counts as put back."""
+"""Ink counts as put back only if it is deeper than this share of the usual stroke."""
 MARK, LOST = 0.3, 0.5
 """Marks at least this share of the usual stroke count as removed when more than this share of them is gone."""
 
@@ -89,9 +89,9 @@ class PageView:
         return cls(pixels, region, paper_of(PageRows(pixels[region])))
 
     def is_document(self) -> bool:
-        """Whether it is fairly even paper nearly everywhere, and on it strokes rather than shades.
+        """Whether the picture is fairly even paper nearly everywhere, with strokes rather than shades on it.
 
-        In doubt it is a photograph: cleaning a photograph as a document would flatten it, the reverse leaves stains.
+        In doubt it is a photograph: a photograph cleaned as a document is flattened, the reverse only leaves stains.
         """
         paper, page = self.paper, PageRows(self.pixels[self.region])
         levels = paper.values.mean(axis=2)
@@ -114,7 +114,7 @@ class PageView:
         return bool(white >= LEAST_WHITE and LEAST_INK <= ink <= MOST_INK and shade <= ink + more)
 
     def ratios(self, start: int, stop: int) -> Floats:
-        """Rows of the page divided by its paper; what is outside of it is as bright as paper."""
+        """Rows of the page divided by its paper; what is outside the page is as bright as paper."""
         page = PageRows(self.pixels[self.region])
         rows = page(start, stop)
         ratios: Floats = np.minimum(rows / self.paper.rows(start, stop, page.width), np.float32(BRIGHTEST))
@@ -139,7 +139,7 @@ def restore_document(
     denoiser : Denoiser
         For documents.
     settings : RestoreSettings
-        How.
+        How the page is cleaned.
     uncertainty : bool
         Also give the uncertainty of each pixel.
     tick : callable or None
@@ -182,7 +182,7 @@ def restore_document(
 
 
 def _moved(squares: Mask, region: tuple[slice, slice], shape: tuple[int, ...]) -> Mask:
-    """Squares of a part of a page as those of the whole page that they lie in, mostly."""
+    """Squares of a part of a page, as the squares of the whole page that they mostly lie in."""
     moved = np.zeros(shape, np.bool_)
     for row, column in np.argwhere(squares):
         places = zip(region, (row, column), strict=True)
@@ -200,7 +200,7 @@ class _Document:
         self.pictures = pictures_in(self.paper) if settings.gate else np.zeros_like(self.paper.outside)
         self.tint = self.paper.tint(TINT_QUANTILE)
         self.unit = float(self.tint.mean())
-        """Levels of the page that a level of the divided page is worth."""
+        """How many levels of the page one level of the divided page is worth."""
         if settings.noise is not None:
             self.noise = settings.noise / 255 / self.unit
         else:
@@ -213,7 +213,7 @@ class _Document:
         self.removed = 0
 
     def reason_to_leave(self) -> str:
-        """Why nothing is to be done, if so."""
+        """Why nothing is to be done; empty if something is."""
         if self.settings.strength == 0:
             return NO_STRENGTH
         if self.paper.unevenness() > EVEN_PAPER:
@@ -241,7 +241,7 @@ class _Document:
         return self._pixels(ratios[here], before, after, start, stop), spread * np.float32(self.unit)
 
     def note_pictures(self) -> None:
-        """Count the squares in the middle of which there is a picture as put back."""
+        """Count squares with a picture in their middle as put back."""
         rows, columns = ((CELL * np.arange(count) + CELL // 2) // self.paper.block for count in self.put_back.shape)
         last_row, last_column = (side - 1 for side in self.pictures.shape)
         self.put_back |= self.pictures[np.ix_(np.minimum(rows, last_row), np.minimum(columns, last_column))]
@@ -266,7 +266,7 @@ class _Document:
         return model, float(np.quantile(black, BLACK_QUANTILE)) if black.size else UNKNOWN_DEPTH
 
     def _with_ink_kept(self, before: Floats, after: Floats, start: int, stop: int) -> Floats:
-        """Ink after cleaning, no less than there was where there was some for certain, and nowhere more."""
+        """Ink after cleaning: as dark as before where it was ink for certain, and nowhere darker, but for noise."""
         if not self.settings.gate:
             return after
         far = reach(self.paper.block)
@@ -283,13 +283,13 @@ class _Document:
         return ink
 
     def _note(self, depth: Floats, before: Floats, after: Floats, kept: Floats, start: int) -> None:
-        """Count what cleaning had taken from the ink, before it was put back, and the marks that stay away."""
+        """Count the squares whose ink had to be put back, and the pixels of marks that stay removed."""
         from scipy import ndimage
 
         lost = (after < LOST * before) & (kept > LOST * before) & (depth > INK_FOR_CERTAIN * self.ink.depth)
         squares = cells(lost).sum((1, 3)) > LEAST_HARM
         self.put_back[start // CELL : start // CELL + len(squares)] |= squares
-        # Over some pixels: the grain of paper has deep ridges, and none of them is a mark.
+        # Depths are averaged, since the grain of paper has deep ridges that are no marks.
         marks = ndimage.uniform_filter(depth, 3, mode="nearest") > MARK * self.ink.depth
         self.removed += int((marks & (kept < LOST * before)).sum())
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LOG_PRECISION_RANGE = (-4.0, 6.0)
 FILTERS = (5, 5, 4)
-"""At full resolution, at half and at a quarter of it."""
+"""Numbers of filters at full, half and quarter resolution."""
 FILTER_SIDE = 5
 LEAST_ENERGY = 0.1
 """In squared levels of 0 to 255, added to energies before their logarithm."""
@@ -68,8 +68,8 @@ class NoiseEstimator(nn.Module):
         Returns
         -------
         log_deviation : Tensor
-            Logarithm of the deviation in levels of 0 to 255 and `FLOOR`, shape (N, 1 or 2, H / 8, W / 8): in colour of
-            brightness and of differences of colours.
+            Logarithm of the deviation plus `FLOOR`, in levels of 0 to 255, shape (N, 1 or 2, H / 8, W / 8); in colour,
+            that of brightness and that of differences of colours.
         log_precision : Tensor
             Logarithm of how sure that is, 1 over the expected squared error, in the same shape.
         """
@@ -103,7 +103,7 @@ class NoiseEstimator(nn.Module):
         return F.conv2d(255 * plane, weight, padding=layer.padding)
 
     def train(self, mode: bool = True) -> NoiseEstimator:
-        """Train, or be ready to be used or written: then the filters themselves have mean 0."""
+        """Switch to training, or to use and export, for which the filters themselves get mean 0."""
         if not mode:
             with torch.no_grad():
                 for layer in self.filters:
@@ -116,12 +116,12 @@ def _balanced(filters: Tensor) -> Tensor:
 
 
 def _logarithm(energy: Tensor) -> Tensor:
-    """Of the root of an energy."""
+    """Logarithm of the root of an energy."""
     return 0.5 * (energy + LEAST_ENERGY).log()
 
 
 def estimator_loss(estimator: NoiseEstimator, image: Tensor, deviation: Tensor) -> Tensor:
-    """Gaussian negative log-likelihood of each cell, and the squared error of the mean by precision, as it is used.
+    """Gaussian negative log-likelihood of each cell, plus the squared error of the precision-weighted mean.
 
     Parameters
     ----------

@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 WIDEST = 4
-"""Ridges are up to so many blocks wide; what is wider is looked for in the blocks themselves."""
+"""Ridges are at most so many blocks wide; wider ink is looked for in the blocks themselves."""
 LEAST_RIDGE = 0.1
-"""What counts when the usual depth of strokes is measured, as a share of the paper."""
+"""Shallower ridges, as a share of the paper, do not count when the usual depth is measured."""
 NOISY, BRIGHTEST_NOISE = 0.01, 3.0
-"""From which noise on pixels are averaged, and how many deviations the brightest pixels around lie above the paper."""
+"""Above this noise pixels are averaged; the brightest pixels around lie so many deviations above the paper."""
 USUAL, STRONG, FEWEST_STROKES = 0.8, 0.8, 100
-"""The usual stroke is the deepest but a fifth, and those nearly as deep tell how sharp strokes are; pixels it takes."""
+"""The quantile of depths that is usual, the share of the usual from which sharpness counts, and the fewest pixels."""
 UNKNOWN_DEPTH = 0.6
-"""Where a page has hardly any stroke."""
+"""The usual depth where a page has hardly any strokes."""
 FAINT, CERTAIN = 0.22, 0.37
-"""Depths, as shares of the usual one: below, a ridge may be dirt, and above it is ink."""
+"""Shares of the usual depth: a ridge below the first may be dirt, a ridge above the second is ink."""
 SOFT, DEEP = 0.85, (0.5, 0.7)
-"""Ridges less sharp than this share of the usual count as fainter than they are, if they are no deeper than this."""
+"""Ridges less sharp than this share of the usual count as fainter, the less the deeper they are between these two."""
 
 STEEP, MOST_STEEP = 2.0, 0.45
-"""By this times the change of the paper, but by no more than the second, a ridge counts as fainter than it is."""
+"""A ridge counts as fainter by this times the change of the paper, but by no more than the second."""
 TINGED, COLOURED = 0.02, 0.04
-"""Differences in hue: below, none, and above it is ink of a colour of its own, however faint."""
+"""Differences in hue: none below the first; above the second, ink of its own colour, however faint."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Ridges:
     Attributes
     ----------
     depth : ndarray
-        0 on paper, to 1 black, in the colour in which the pixel is darkest.
+        From 0 for paper to 1 for black, in the colour in which the pixel is darkest.
     sharpness : ndarray
-        The steepest step from pixel to pixel around as a share of the depth there.
+        The steepest step from pixel to pixel nearby, as a share of the greatest depth nearby.
     hue : ndarray or None
-        How much further from brown the hue of the pixel is than that of its sides; None of a page without colours.
+        How much further from brown the hue of the pixel is than that of its sides; None without colours.
     """
 
     depth: Floats
@@ -105,14 +105,14 @@ def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
     Parameters
     ----------
     rows : ndarray
-        Of the page as it came in, shape (H, W, C), from row `start`; the first and last `reach` rows are not whole.
+        Of the page as it came in, shape (H, W, C), from row `start`; the first and last `reach` rows lack neighbours.
     paper : Paper
         Of the page: for the size of its blocks and for the brightest paper around them.
     start : int
         The row of the page where `rows` begin.
     noise : float
-        Standard deviation of the noise of the page divided by its paper. Strokes of noisy pages are looked for in means
-        of nine pixels each, and what noise alone would give is taken from their depth.
+        Standard deviation of the noise of the page divided by its paper. On noisy pages, strokes are looked for in
+        means of nine pixels, and the depth that noise alone would give is subtracted.
 
     """
     from scipy import ndimage
@@ -140,8 +140,8 @@ def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
 def certainty(found: Ridges, model: InkModel, steep: Floats) -> Floats:
     """How certain it is that each pixel is ink, 0 to 1, shape (H, W); the pixels beside a stroke count with it.
 
-    `steep` says how much the paper changes around each pixel, in the same shape: where the edge of a stain or of a fold
-    passes, a faint ridge is more likely to belong to it.
+    `steep` says how much the paper changes around each pixel, in the same shape: a faint ridge
+    where the paper changes much is more likely to be the edge of a stain or a fold.
     """
     share = found.depth / np.float32(model.depth)
     if model.sharpness:

@@ -1,4 +1,4 @@
-"""How far the workers of a run are together, and how they are told to stop."""
+"""How far the workers of a run have come together, and how they are told to stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class StoppedError(BaseException):
     """The run was interrupted.
 
-    No `Exception`, so that no code that copes with one odd file copes with this.
+    Not an `Exception`, so that code that catches the error of a single file does not catch an interrupt.
     """
 
 

@@ -22,7 +22,7 @@ and small red print, of whose colour a JPEG mostly keeps a quarter of the pixels
 def keeps_squares(restored: Pixels, decoded: Pixels) -> bool:
     """Whether no square of 32 pixels a side differs much between two pictures of 8 bits.
 
-    Over a whole page a single word that is smeared hardly counts.
+    In the mean over a whole page, a single smeared word hardly counts.
     """
     return all(
         _largest(restored[start : start + STRIP], decoded[start : start + STRIP]) <= LARGEST_IN_A_SQUARE
@@ -31,7 +31,7 @@ def keeps_squares(restored: Pixels, decoded: Pixels) -> bool:
 
 
 def _largest(one: Pixels, other: Pixels) -> float:
-    """Root of the mean square of the differences, in the square of some rows where it is largest."""
+    """The largest root mean square of the differences in any square of some rows."""
     apart: npt.NDArray[np.float32] = (one.astype(np.float32) - other) ** 2
     squares = cells(apart.reshape(*apart.shape[:2], -1).mean(axis=2)).sum((1, 3))
     height, width = (np.minimum(CELL, side - np.arange(0, side, CELL)) for side in apart.shape[:2])

@@ -19,22 +19,21 @@ OPPONENT = np.array(
 )
 """Brightness and two differences of colours; orthonormal, so that independent noise is as strong in each."""
 DIFFERENCES = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [1 / 4, -1 / 2, 1 / 4]], np.float32)
-"""What a grey denoiser takes of colours, within 0 to 1 or half as far to each side of 0: their mean, red against blue,
-green against both."""
+"""What a grey denoiser takes of colours: their mean (0 to 1), red against blue, green against both (-0.5 to 0.5)."""
 INVERSE_DIFFERENCES = np.linalg.inv(DIFFERENCES.astype(np.float64)).astype(np.float32)
 CELL = 8
 """Side of the cells for which an estimator tells the noise, in pixels."""
 FLOOR = 0.5
-"""Levels of 0 to 255 that are added to a deviation before its logarithm: less is none."""
+"""Levels of 0 to 255 that are added to a deviation before its logarithm; weaker noise is none."""
 KNOTS = 8
 """Brightnesses at which a curve of noise has its own values, with straight lines between."""
 COMMON = 0.1
-"""So much of all evidence counts at each knot besides its own, so that few cells make no curve."""
+"""Share of all evidence that counts at each knot besides the knot's own, so that few cells bend no curve."""
 LOWEST, DOUBT = 0.1, 2.5
-"""So many times the logarithm by which the lowest tenth of the cells stays below the curve is doubted of the noise."""
+"""The logarithm of the noise is doubted by so many times the gap between the curve and the lowest tenth of cells."""
 TEXTURE, USUAL, MOST = 1.36, 0.127, 0.15
-"""Of grey pictures, where texture counts for some noise: so many times what the lowest tenth stays below the curve by
-more than usual, and by at most so much more, is taken from the curve."""
+"""The curve of a grey picture is lowered, since texture passes for noise there: by so many times the excess of the gap
+to the lowest tenth over the usual gap; the excess counts up to the most."""
 EVEN = 1.03
 """A curve whose values differ by less is a constant."""
 MAD_OF_GAUSSIAN = 0.6745
@@ -42,27 +41,27 @@ MAD_OF_GAUSSIAN = 0.6745
 QUIET_SHARE, QUIET_SHARE_OF_PRINT = 0.1, 0.25
 """The quietest part of an image shows its noise, the rest also its detail; most of a page of print is paper."""
 WIDE_SHARE, FEWEST_WIDE_PIXELS = 0.9, 400_000
-"""Detail weighs more in coarser differences: so much of them is believed, and only where there are many."""
+"""Detail weighs more in coarser differences: this share of them counts, and only in images of so many pixels."""
 FEWEST_SIDE = 16
 FEWEST_JPEG_PIXELS = 50_000
-"""Fewer leave too few blocks at a quarter of the resolution."""
+"""Smaller images leave too few blocks at a quarter of the resolution."""
 JPEG_BLOCK, PLAIN_GRID, EDGE_STEP = 8, 2.5, 3
 GRAIN_REACH = 3
 WIDTHS = np.linspace(0, 1.2, 61)
 """Of grain, in pixels."""
 LEAST_WIDTH = 0.46
 """Narrower grain counts as white: detail makes white noise look up to so wide (0.36 to 0.45 on BSD400, at 25 to 8 of
-255 levels), and it never makes grain look narrower."""
+255 levels), and detail never makes grain look narrower."""
 
 
 def photo_noise(image: Floats) -> float:
     """Estimate the standard deviation of the noise of a photograph.
 
     The median absolute deviation of diagonal Haar differences (Donoho, 1995) in the quieter blocks, at full and at half
-    the resolution. In a small image all blocks may hold texture: that is as strong at half the resolution, since scenes
-    look alike at all scales (Ruderman and Bialek, 1994), and white noise half as strong, so the two can be told apart.
+    the resolution. In small images all blocks may hold texture, which is as strong at half the resolution, since scenes
+    look alike at all scales (Ruderman and Bialek, 1994), while white noise halves, so that the two can be told apart.
     In a large image some block is quiet, and grain that is wider than a pixel hardly shows in the finest differences.
-    Neither does noise in an image that was a JPEG of middling quality, which is asked an octave further up instead.
+    Noise in a former JPEG of middling quality hardly shows there either, and is also measured at a half and a quarter.
 
     Parameters
     ----------
@@ -95,9 +94,9 @@ def _beyond_texture(fine: float, half: float) -> float:
 def jpeg_grid(image: Floats) -> float:
     """How far steps across the grid of JPEG's blocks stand out among others, in deviations of the others.
 
-    Within 2.5 of 0 where there is no grid, beyond after JPEG of quality 75 or less, also with noise of 10 levels: both
-    hold for nine in ten of BSD400. Steps of edges count no more than a few times the median; where that is 0, there is
-    no noise to look for, and the result is 0.
+    The result is within 2.5 of 0 without a grid, and beyond after JPEG of quality 75 or less, also with noise of 10
+    levels: both hold for nine in ten of BSD400. Steps are capped at a few times their median; where the median is 0,
+    there is no noise to look for, and the result is 0.
 
     Parameters
     ----------
@@ -124,8 +123,8 @@ def print_noise(page: Floats) -> float:
 def finest_noise(image: Floats) -> float:
     """Estimate the standard deviation of the finest differences of the noise, without the bias of choosing by them.
 
-    The quieter blocks are those that are quiet at half the resolution. White noise is independent there, so that the
-    finest differences in them are neither smaller nor larger than elsewhere.
+    The quieter blocks are those that are quiet at half the resolution. White noise at the two resolutions is
+    independent, so that the finest differences in these blocks are neither smaller nor larger than elsewhere.
     """
     fine, coarse = (_diagonal(each) for each in (image, halved(image)))
     side = 16 if min(coarse.shape) >= 64 else 8
@@ -142,7 +141,7 @@ def finest_noise(image: Floats) -> float:
 
 
 def opponent_deviations(residual: Floats) -> Floats:
-    """The deviation of some pixels' noise, shape (N, 3), in brightness and in colour: shape (2,); of (N, 1) (1,)."""
+    """The deviation of the noise of pixels in brightness and in colour: shape (2,) for (N, 3), (1,) for (N, 1)."""
     planes = residual if residual.shape[1] == 1 else residual @ OPPONENT.T
     variances = np.square(planes).sum(0) / np.float32(max(1, len(planes)))
     deviations: Floats = np.sqrt(np.array([variances[0], *([variances[1:].mean()] if len(variances) > 1 else [])]))
@@ -160,8 +159,8 @@ class NoiseCurve:
     overall : tuple of float
         The root mean square of each level over the pixels of the image.
     certain : tuple of float
-        How strong the noise is without doubt: less, the more the cells of the image differ. Noise is everywhere, and
-        texture in places.
+        How strong the noise is without doubt: the less, the more the cells of the image differ, since noise is
+        everywhere and texture only in places.
     """
 
     deviations: Floats
@@ -170,12 +169,12 @@ class NoiseCurve:
 
     @classmethod
     def constant(cls, deviation: float, levels: int) -> NoiseCurve:
-        """Noise that is as strong everywhere, for brightness and colours alike."""
+        """Noise that is equally strong everywhere, for brightness and colours alike."""
         values = (deviation,) * levels
         return cls(np.full((levels, KNOTS), deviation, np.float32), values, values)
 
     def at(self, brightness: Floats) -> Floats:
-        """Where a photograph is as bright, the deviation: shape (levels, H, W); (levels, 1, 1) of a constant."""
+        """The deviation at each brightness: shape (levels, H, W), or (levels, 1, 1) for a constant."""
         if self.deviations.max() <= EVEN * self.deviations.min():
             return np.array(self.overall, np.float32)[:, None, None]
         place = np.clip(brightness * KNOTS - np.float32(0.5), 0, KNOTS - 1)
@@ -223,14 +222,14 @@ def fitted_curve(estimates: Sequence[tuple[Floats, Floats]], brightness: Sequenc
 
 
 def _lowest(values: Floats, weights: Floats) -> float:
-    """What the tenth of the weight is below."""
+    """The value below which a tenth of the weight lies."""
     order = np.argsort(values)
     summed = np.cumsum(weights[order], dtype=np.float64)
     return float(values[order][np.searchsorted(summed, LOWEST * summed[-1])])
 
 
 def grain_kernel(width: float) -> Floats:
-    """What white noise is smoothed with to become grain of `width` pixels: shape (7,), for rows and columns alike.
+    """The kernel that makes grain of `width` pixels from white noise: shape (7,), for rows and columns alike.
 
     The sum of its squares is 1, so that the deviation stays; 0 leaves white noise as it is.
     """
@@ -241,7 +240,7 @@ def grain_kernel(width: float) -> Floats:
 
 
 def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
-    """Tell the grain of a collection: its width in pixels, and its deviation over that in the finest differences.
+    """Tell the grain of a collection: its width in pixels, and its deviation divided by that of the finest differences.
 
     Grain that is wider than a pixel is stronger at half the resolution than white noise would be, compared with the
     finest differences. Medians over the images; both are right to about a tenth.
@@ -278,13 +277,13 @@ def _quiet_deviation(differences: Sequence[Floats], share: float) -> float:
 
 
 def _diagonal(image: Floats) -> Floats:
-    """Diagonal Haar differences: of white noise they have its deviation."""
+    """Diagonal Haar differences; those of white noise have the noise's own deviation."""
     upper_left, upper_right, lower_left, lower_right = _quarters(image)
     return (upper_left - upper_right - lower_left + lower_right) / np.float32(2)
 
 
 def halved(image: Floats) -> Floats:
-    """The means of four pixels each; of odd sides the last pixels are left out."""
+    """The means of four pixels each; the last pixels of odd sides are left out."""
     upper_left, upper_right, lower_left, lower_right = _quarters(image)
     return (upper_left + upper_right + lower_left + lower_right) / np.float32(4)
 

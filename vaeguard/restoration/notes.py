@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.work import Restored
 
 MUCH_LARGER = 1.3
-"""Where a clean PDF is so many times as large as the scan, it is named."""
+"""A clean PDF is named if it is more than so many times as large as the scan."""
 
 
 def notes_of(

@@ -43,9 +43,9 @@ class PageReport:
     uncertainty : float
         Mean half-width of the interval that holds the clean value in nine of ten cases, in levels of 0 to 255.
     lightened : float
-        Share of a document that was darker than paper mostly is, and was made as bright, as if it were a stain.
+        Share of a document that was darker than most of its paper, and was brightened like a stain.
     squares : tuple of str
-        Which squares went back, if any did: a text for each row of squares, `#` what went back and `.` the rest.
+        Which squares were put back, if any: a text for each row of squares, `#` for put back and `.` for the rest.
     reason : str
         Why a page was left bit for bit as it was, a clause in the singular without numbers; empty if it was restored.
     region : (int, int, int, int) or None
@@ -88,11 +88,11 @@ def restore_page(
     Parameters
     ----------
     pixels : ndarray
-        uint8 or uint16, shape (H, W), or (H, W, C) with C 1 to 4; the last of two or four channels, opacity, stays.
+        uint8 or uint16, shape (H, W), or (H, W, C), C 1 to 4; the last of two or four channels is opacity and stays.
     denoiser : callable
         Gives the denoiser for `document`, for `photo` (without colours) or for `colour` (photographs in colour).
     settings : RestoreSettings
-        How.
+        How the page is cleaned.
     uncertainty : bool
         Also give the uncertainty of each pixel.
     tick : callable or None
@@ -156,7 +156,7 @@ def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings)
         raise RefusedError(f"it has {found}, the model takes {height}x{width} and {channels}")
     full = np.float32(np.iinfo(pixels.dtype).max)
     before = plain.astype(np.float32) / full
-    # In 256 steps, as images are in training and scoring; the finer ones of the page are kept beside the correction.
+    # The model was trained on 256 steps; the finer steps of the page stay, since only the correction is added.
     seen = np.round(before * 255).astype(np.uint8)
     inspected = detector.inspect(np.ascontiguousarray(seen.transpose(2, 0, 1)[None]), pictures=True)
     assert inspected.restored is not None
@@ -176,7 +176,7 @@ def _is_grey(pixels: Pixels) -> bool:
 
 
 def _root_mean_square(before: Pixels, after: Pixels) -> float:
-    """Of the difference, in levels of 0 to 255."""
+    """Root mean square of the difference, in levels of 0 to 255."""
     total = 0.0
     for start in range(0, len(before), STRIP):
         part = slice(start, start + STRIP)

@@ -3,7 +3,7 @@
 The scale comes from the page itself, from the width of its strokes. The bright part of each small block is paper,
 unless the block lies inside something thick and dark: a filled letter, a stamp, a bar. These have a sharp edge, are
 about as dark as the ink elsewhere, and nothing is written on them; stains and shadows lack at least one of the three.
-The paper below ink is interpolated from around it. A page divided by its paper is white with ink, of whatever colour.
+The paper below ink is interpolated from around the ink. A page divided by its paper is white, with ink of any colour.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ if TYPE_CHECKING:
 STRIP = 640
 """Rows that are in work at a time."""
 FIRST_BLOCK, LEAST_BLOCK, MOST_BLOCK = 8, 3, 16
-"""Sides of blocks in pixels: before the width of strokes is known, and at least and at most afterwards."""
+"""Sides of blocks in pixels: before the width of strokes is known, then the smallest and the largest."""
 STROKES_PER_BLOCK = 1.3
 PAPER_QUANTILE, INK_QUANTILE = 0.8, 0.05
-"""The bright and the dark part of a block."""
+"""Quantiles of a block that stand for its paper and its ink."""
 NEIGHBOURHOOD = 5
-"""Blocks a side of the median that a map of paper is smoothed with."""
+"""Side in blocks of the median filter that smooths a map of paper."""
 TRUSTED = (0.25, 0.55)
-"""Shares of the brightest paper around that are left of a colour: below the first, hues are not trusted at all."""
+"""Paper, as a share of the brightest around: hues count for nothing below the first, fully from the second."""
 LETTERS = (13, 13)
 """Blocks across some letters."""
 BRIGHTEST = 1.5
-"""Of a page divided by its paper; what is brighter is glare."""
+"""Of a page divided by its paper; brighter pixels are glare."""
 DARKEST_PAPER = 0.05
-"""Of white; below, a page would be divided by noise."""
+"""Share of white; division by darker paper would divide by noise."""
 SAMPLE_PIXELS, FEWEST_BANDS, BAND = 1_000_000, 4, (64, 256)
-"""Of larger pages, at least so many bands of so many rows, at least and at most, stand for the whole."""
+"""Larger pages are judged by about so many pixels: at least so many bands of so many rows (least, most)."""
 REGION, FEWEST_REGIONS = 0.25, 9
-"""Share of the shorter side of a page over which its paper is looked for at first, and in how many steps at least."""
+"""Share of a page's shorter side within which its brightest paper is looked for, and the steps in that share."""
 REGION_QUANTILE = 0.85
 INK_CONTRAST, USUAL_INK = 0.15, 0.6
-"""A block with more contrast holds an edge of ink; how dark ink is counted as where a page has hardly any."""
+"""A block with more contrast holds an edge of ink; a page with hardly any ink counts as having ink this dark."""
 THICK = 0.5
 """Blocks darker than this share of the page's ink may lie inside a stroke."""
 SHARP_EDGE, MOST_WRITTEN, WRITTEN_CONTRAST = 0.5, 0.08, 0.2
-"""What thick ink has: the share of its depth that is lost within two blocks of its edge, and how many of its blocks
-hold strokes darker than itself, by so much."""
+"""Thick ink loses more than this share of its depth within two blocks of its edge, and less than this share of its
+blocks holds strokes that are darker than the ink by so much."""
 GREEN_WEIGHT = 1.5
-"""A surplus or want of green shows less than one of red or blue."""
+"""Differences in green show less than those in red or blue."""
 COLOURED_AREA = 0.12
-"""Areas whose hue is further than this from that of stains are markers and fills, light and written on or not."""
+"""Areas whose hue is further than this from that of stains are markers or fills, even if light or written on."""
 PICTURE_DEPTH, PICTURE_GAP, SMALLEST_PICTURE = 0.2, 5, 16
-"""A picture is darker than the paper by more than this share, but for gaps of up to twice so many blocks, and at least
-so many blocks wide and high."""
+"""A picture is darker than the paper by more than this share, but for gaps of up to twice so many blocks, and is at
+least so many blocks wide and high."""
 PICTURE_FILLED, PICTURE_ROUGH = 0.7, 0.04
-"""It fills more than this share of its frame, and the bright parts of its blocks differ by more than that."""
+"""A picture fills more than this share of its frame, and the bright parts of its blocks differ by more than this."""
 LID, LID_SIDE, LID_EDGE = 0.45, 0.25, 0.6
-"""A scanner's lid is darker than this share of the paper and runs along so much of a side of the picture; where the two
-meet, pixels darker than so much of the paper belong to the lid."""
+"""A scanner's lid is darker than this share of the paper and runs along so much of a side of the picture; where lid
+and paper meet, pixels darker than so much of the paper belong to the lid."""
 LEAST_PAGE = 0.01
-"""A line of pixels with more that are brighter than that reaches the page."""
+"""A line reaches the page if more than this share of its pixels is brighter than a lid."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class Paper:
         The brightest paper in the wider surroundings of each block, in the same shape: what `values` would be if
         nothing had darkened the page.
     ink : float
-        How dark the page's ink is, 0 as paper to 1 black.
+        How dark the page's ink is, from 0 for paper to 1 for black.
     stroke : float
         Width of its strokes in pixels.
     thick : ndarray
-        bool, shape (rows, columns): blocks inside of ink, below which the paper is not seen.
+        bool, shape (rows, columns): blocks inside ink, which hides their paper.
     outside : ndarray
-        bool, shape (rows, columns): blocks that are no page, such as the lid of a scanner.
+        bool, shape (rows, columns): blocks outside the page, such as the lid of a scanner.
     rough : ndarray
         float32, shape (rows, columns): how much the bright part of a block differs from those around it, as a share.
     """
@@ -118,13 +118,13 @@ class Paper:
         return float(np.ptp(ends, axis=0).max())
 
     def thick_rows(self, start: int, stop: int, width: int) -> Floats:
-        """Where some rows of a page lie inside of ink, 0 to 1, shape (rows, width)."""
+        """How far the pixels of some rows lie inside thick ink, 0 to 1, shape (rows, width)."""
         return interpolated(self.thick.astype(np.float32), self.block, start, stop, width)
 
     def hue_rows(self, start: int, stop: int, width: int) -> Floats:
         """How far hues can be trusted after division, 0 to 1, shape (rows, width): little below dark stains.
 
-        What little blue is left below a brown stain is noise, and division makes it bright.
+        The little blue that a brown stain leaves is noise, which division makes bright.
         """
         left = (self.values / self.around).min(axis=2)
         low, high = TRUSTED
@@ -140,7 +140,7 @@ class Paper:
         return interpolated(1 - darkest / brightest, self.block, start, stop, width)
 
     def outside_rows(self, rows: Floats, start: int) -> Mask:
-        """The pixels of some rows, from row `start` on, that are no page: dark, in or beside blocks that are none."""
+        """Which pixels of the rows from `start` on lie outside the page: dark ones in or beside blocks outside."""
         from scipy import ndimage
 
         stop, width = start + len(rows), rows.shape[1]
@@ -177,7 +177,7 @@ class PageRows:
         return self.pixels[start:stop].astype(np.float32) / self.full
 
     def bands(self, pixels: int = SAMPLE_PIXELS) -> Iterator[tuple[int, int]]:
-        """Rows from all over the page that stand for it, about so many pixels: where bands of them start and stop."""
+        """Where bands of rows start and stop that stand for the whole page, about `pixels` pixels in all."""
         rows = int(np.clip(pixels // (FEWEST_BANDS * self.width), *BAND))
         count = max(FEWEST_BANDS, pixels // (rows * self.width))
         if self.height <= count * rows:
@@ -229,8 +229,8 @@ def divided(page: Floats) -> Floats:
 def stroke_width(page: PageRows) -> float:
     """The mean width of a page's strokes in pixels, from how much edge their area has.
 
-    A stroke of width w and length L has an area of w L, and 8 / pi L steps between neighbours along rows and columns
-    cross its edge if it has no direction of its own.
+    A stroke of width w and length L has an area of w L. In the mean over all directions, (8 / pi) L steps between
+    neighbours along rows and columns cross its edge.
     """
     area = steps = 0
     for start, stop in page.bands():
@@ -241,7 +241,7 @@ def stroke_width(page: PageRows) -> float:
 
 
 def _roughly_ink(plane: Floats) -> Mask:
-    """What is darker than half way between the bright and the dark around it, where these differ much."""
+    """Pixels darker than half way between the bright and the dark around them, where these two differ much."""
     from scipy import ndimage
 
     bright, dark = (part[..., 0] for part in block_quantiles(plane[..., None], FIRST_BLOCK, (PAPER_QUANTILE, 0.02)))
@@ -250,7 +250,7 @@ def _roughly_ink(plane: Floats) -> Mask:
     enough = contrast > 0.5 * np.quantile(contrast, 0.9)
     threshold = np.where(enough, (bright + dark) / 2, 0).astype(np.float32)
     ink = plane < interpolated(threshold, FIRST_BLOCK, 0, *plane.shape)
-    # Grain and the dots of a screen have much edge and are no strokes.
+    # Grain and halftone dots have much edge for their area, and are no strokes.
     return cast("Mask", ndimage.uniform_filter(ink.astype(np.float32), 3) > 0.5)
 
 
@@ -295,7 +295,7 @@ def _paper_from(bright: Floats, dark: Floats, block: int, stroke: float) -> Pape
 def pictures_in(paper: Paper) -> Mask:
     """The blocks of a page that hold a picture, which has no paper of its own and had better stay as it is.
 
-    A picture is dim, uneven, large and fills a rectangle, all of which no stain does.
+    A picture is dim, uneven, large and fills a rectangle; no stain does all four.
     """
     from scipy import ndimage
 
@@ -343,8 +343,8 @@ def _ink_of(bright: Floats, dark: Floats, around: Floats) -> float:
 def _thick_ink(depth: Floats, deepest: Floats, hue: Floats, ink: float) -> Mask:
     """The blocks inside strokes, fills and markers that are thicker than a block, with their edges.
 
-    Of each block `depth` says how dark its bright part is, `deepest` how dark its dark part is, and `hue` how far it is
-    from the hue of stains.
+    For each block, `depth` says how dark its bright part is, `deepest` how dark its dark part is, and `hue` how far its
+    hue is from that of stains.
     """
     from scipy import ndimage
 
@@ -427,7 +427,7 @@ def interpolated_colours(values: Floats, block: int, start: int, stop: int, widt
 def interpolated(values: Floats, block: int, start: int, stop: int, width: int) -> Floats:
     """Bring a map with one value a block to pixels, linearly: the rows `start` to `stop` of a page of `width`.
 
-    Any rows come out the same whatever others are asked for, so a page can be worked on in strips.
+    Each row comes out the same whichever others are asked for, so a page can be worked on in strips.
     """
     rows, row_share = _positions(np.arange(start, stop), block, len(values))
     columns, column_share = _positions(np.arange(width), block, values.shape[1])

@@ -31,7 +31,7 @@ LEVEL = 6
 """Of compression without loss: the next levels take twice the time for a few percent."""
 _ADOBE = b"\xff\xee"
 _SIZE, _CODING_STYLE, _TRANSFORM = b"\xff\x4f\xff\x51", b"\xff\x52", 13
-"""Of a JPEG 2000: what it starts with, the segment after that, and the place in it of the wavelet's kind."""
+"""Of a JPEG 2000: its start, the mark of its coding style, and the place of the wavelet's kind after that mark."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Coding:
     lossless : bool
         Write all without loss.
     check : callable or None
-        Takes a page and its pixels as they are decoded from what was written; False has them written with less loss.
+        Takes a page and its pixels as decoded from what was written; if it returns False, less loss is tried.
         It is called right after the page was restored, once for each quality that is tried.
     """
 
@@ -168,7 +168,7 @@ def _jpeg(pixels: Pixels, original: bytes, quality: int | None, finer: float) ->
 
 
 def _jpeg2000(pixels: Pixels, original: bytes, finer: float) -> bytes:
-    """A JPEG 2000 that takes no more room than the original, or than so many times as much, with its wavelet."""
+    """A JPEG 2000 with the wavelet of the original, and at most about `finer` times its size."""
     size = original.index(_SIZE)
     style = original.index(_CODING_STYLE, size + 4 + int.from_bytes(original[size + 4 : size + 6]))
     file = io.BytesIO()
@@ -189,7 +189,7 @@ def _deflated(pixels: Pixels) -> tuple[bytes, bool]:
     Print compresses better as it is, photographs with predictors.
     """
     plain = bytes(imagecodecs.deflate_encode(pixels.tobytes(), level=LEVEL))
-    # Runs alone, since after a prediction hardly anything longer repeats: four times as fast.
+    # Only runs are looked for, four times as fast, since after a prediction hardly anything longer repeats.
     how = {"strategy": imagecodecs.PNG.STRATEGY.RLE, "filter": imagecodecs.PNG.FILTER.ALL}
     png = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), LEVEL, **how))
     predicted = b"".join(data for kind, data in png_chunks(png) if kind == b"IDAT")
@@ -197,7 +197,7 @@ def _deflated(pixels: Pixels) -> tuple[bytes, bool]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """A filter, or what is said of it, or several in a list, as a list."""
+    """A filter or its parameters, or a list of several, as a list."""
     return list(value) if isinstance(value, pikepdf.Array) else [] if value is None else [value]
 
 

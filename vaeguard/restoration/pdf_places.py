@@ -67,7 +67,7 @@ def _nearest_axis(x: float, y: float) -> tuple[int, int]:
 
 
 def places_of(page: pikepdf.Page) -> dict[str, Place]:
-    """Of the pictures that a page draws itself, and once."""
+    """Places of the pictures that a page draws itself, and only once."""
     drawn: dict[str, list[pikepdf.Matrix]] = {}
     now, outer = pikepdf.Matrix(), []
     try:
@@ -87,7 +87,7 @@ def places_of(page: pikepdf.Page) -> dict[str, Place]:
 
 
 def stacked(places: dict[str, Place], pictures: dict[str, Any]) -> Iterator[list[str]]:
-    """Names of pictures that lie below each other without a gap, equally wide and of one kind; from the top."""
+    """Names, from the top, of pictures of one width and kind that lie below each other without a gap."""
     stack: list[str] = []
     for key in sorted(places, key=lambda key: (places[key].left, -places[key].top)):
         if stack and not _continues(key, stack[-1], places, pictures):

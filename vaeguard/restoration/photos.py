@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 STRIP = 640
 """Rows that are in work at a time, a multiple of every grid."""
 STRIP_PIXELS, FEWEST_ROWS = 1_900_000, 128
-"""Of wide photographs fewer rows are, since memory grows with their pixels."""
+"""Strips have at most so many pixels, but at least so many rows, since memory grows with pixels."""
 FAINT = {1: 2.6, 3: 0.65}
-"""Levels of 0 to 255: noise that is not stronger without doubt is not worth the risk to texture; of which grey tells
-less than colours do."""
+"""Levels of 0 to 255, by colours: noise that is not certainly stronger is not worth the risk to texture, and grey tells
+less of its noise."""
 ALLOWED = 1.0
 """Levels of 0 to 255 that may be removed besides the noise, since rounding adds some."""
 FEWEST_SIDE = 16
-"""Pixels a side below which nothing can be told of the noise."""
+"""Pixels; an image with a shorter side tells nothing of its noise."""
 SAMPLE_PIXELS, BAND = 400_000, 96
-"""Of larger photographs, bands of so many rows stand for the whole."""
+"""Larger photographs are judged by bands of so many rows."""
 NEAR = 2
 """Pixels at half the resolution on each side over which brightness is averaged before the noise is looked up."""
 MUCH_REMOVED = (2.0, 3.0)
-"""So many times the noise may be taken from a square; from there to the second figure the original comes back."""
+"""Up to so many times its noise may be taken from a square; beyond, the original comes back, wholly from the second."""
 
 
 def restore_photo(
@@ -60,10 +60,10 @@ def restore_photo(
     colours : ndarray
         uint8 or uint16, shape (H, W, 1) or (H, W, 3).
     denoiser : callable
-        Gives the denoiser for `photo`, which is grey, or for `colour`; where one for `colour` is grey too, it cleans
-        the mean and two differences of the colours one by one.
+        Gives the denoiser for `photo`, which is grey, or for `colour`; a grey one for `colour` cleans the mean and
+        two differences of the colours one by one.
     settings : RestoreSettings
-        How; what concerns paper is passed over.
+        How it is cleaned; settings for paper have no effect.
     uncertainty : bool
         Also give the uncertainty of each pixel.
     tick : callable or None
@@ -105,9 +105,9 @@ class _Photo:
         self.height, self.width, self.channels = colours.shape
         self.full = np.float32(np.iinfo(colours.dtype).max)
         self.apart = self.channels == 3 and engine.planes == 1
-        """Its planes are cleaned one by one."""
+        """Whether its planes are cleaned one by one."""
         self.curves: list[NoiseCurve] = []
-        """Of the noise, one for each image that the denoiser takes."""
+        """Curves of the noise, one for each image that the denoiser takes."""
         squares = -(-self.height // CELL), -(-self.width // CELL)
         self.removed, self.expected = np.zeros(squares, np.float32), np.zeros(squares, np.float32)
         """Mean squares of what was removed from a square, and of its noise."""
@@ -212,7 +212,7 @@ class _Photo:
         self.expected[rows] = noise if noise.size == 1 else _square_means(noise, CELL // 2)
 
     def _estimated(self) -> list[NoiseCurve]:
-        """Curves of the noise, as the denoiser tells it or, if it was adapted to a collection, as that has it."""
+        """Curves of the noise: from the denoiser's estimator, or constant at what `noise_of` measures without one."""
         bands = [self._images(start, stop) for start, stop in self._bands()]
         curves = []
         for number in range(len(bands[0])):
@@ -256,7 +256,7 @@ class _Photo:
         return colours if self.channels == 3 else colours.mean(-1, keepdims=True)
 
     def _brightness(self, start: int, stop: int) -> Floats:
-        """The mean of the colours around each pixel at half the resolution, of odd sides rounded up."""
+        """The mean of the colours around each pixel at half the resolution; odd sides are rounded up."""
         from scipy import ndimage
 
         reach = 2 * NEAR
@@ -288,7 +288,7 @@ class _Photo:
 
 
 def _cell_means(image: Floats) -> Floats:
-    """The brightness of each cell for which noise is told, of (H, W) or (3, H, W)."""
+    """The brightness of each cell of the noise estimator, from shape (H, W) or (3, H, W)."""
     grey = image if image.ndim == 2 else image.mean(0)
     height, width = (side // NOISE_CELL for side in grey.shape)
     cells = grey[: height * NOISE_CELL, : width * NOISE_CELL].reshape(height, NOISE_CELL, width, NOISE_CELL)
@@ -297,7 +297,7 @@ def _cell_means(image: Floats) -> Floats:
 
 
 def _square_means(values: Floats, side: int) -> Floats:
-    """Means over squares, of those at the ends over what is there."""
+    """Means over squares; squares at the ends are averaged over the pixels that are there."""
     height, width = values.shape
     rows, columns = np.arange(0, height, side), np.arange(0, width, side)
     sums = np.add.reduceat(np.add.reduceat(values, rows, 0, np.float64), columns, 1)

@@ -37,7 +37,7 @@ AHEAD = 8
 SAMPLE, SAMPLE_NOISE = (512, 768), 10.0
 """Height and width of a made-up page by which the speed is measured, and the noise that it is cleaned of."""
 WRITING = 3
-"""So many times the time of reading a scan goes into writing the clean one, reading that again and comparing."""
+"""Writing a clean scan, reading it again and comparing take so many times as long as reading the scan."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class PlannedScan:
     pages : tuple of PlannedPage
         Its pages; of a PDF the pictures that are restored.
     seconds : float
-        How long one worker would take, about.
+        About how long one worker would take.
     finished : bool
         Whether an earlier run has restored it in the same way.
     """
@@ -98,13 +98,13 @@ class ScanPlan:
     megapixels : float
         In these pages.
     errors : tuple of (path, reason)
-        What it would leave out.
+        Files that it would leave out.
     notes : tuple of str
         What else a person should know, a sentence each.
     finished : int
         Scans that an earlier run has restored in the same way.
     seconds : float
-        How long it would take, about.
+        About how long the run would take.
     scans : tuple of PlannedScan
         Each file that the tree would hold in the end.
     """

@@ -20,13 +20,13 @@ CLEAN = "nothing to restore was found"
 """The only reason by which a page counts as judged clean."""
 BILEVEL = "it has only two levels"
 NO_STRENGTH = "the strength is 0"
-TOO_SMALL = "it is too small to tell its noise"
-ONLY_DETAIL = "what would go is detail"
+TOO_SMALL = "it is too small for an estimate of its noise"
+ONLY_DETAIL = "only detail would be removed"
 FEWER_WORDS = "tesseract read fewer words"
 SURE = (CLEAN, BILEVEL, NO_STRENGTH)
 """Reasons that leave no doubt: such a page need not be looked at."""
 MUCH_LIGHTENED, MUCH_REMOVED = 0.03, 0.03
-"""Where more of a page was made as bright as paper, or its marks taken away, it may have been a picture or ink."""
+"""If a larger share of a page was made as bright as paper or cleared of marks, that may have been a picture or ink."""
 _PLURAL = {"it is ": "they are ", "it has ": "they have ", "it was ": "they were ", "its ": "their "}
 
 
@@ -36,7 +36,7 @@ def action_on(report: PageReport) -> str:
 
 
 def why_look(row: Mapping[str, Any]) -> str:
-    """What there is to check on a page, of which `row` tells in `pages.csv`; empty where nothing is."""
+    """What to check on the page that `row` of `pages.csv` describes; empty where there is nothing."""
     if row["action"] != "restored":
         return "" if row["reason"] in SURE else f"left as it was because {row['reason']}"
     shares = (
@@ -49,7 +49,7 @@ def why_look(row: Mapping[str, Any]) -> str:
 
 
 def worth_a_look(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Smallest for the page that a person should look at first."""
+    """A sort key, smallest for the page that a person should look at first."""
     most = max(row["reverted"], row["lightened"], row["removed"])
     return not why_look(row), -most, -row["uncertainty"], row["path"], row["page"]
 
@@ -61,7 +61,7 @@ def left_pages(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def left_clause(left: Sequence[Mapping[str, Any]]) -> str:
-    """How many pages were left as they were and why, of what `left_pages` returns; it must hold something."""
+    """How many pages were left as they were and why, from what `left_pages` returns, which must not be empty."""
     pages = sum(each["pages"] for each in left)
     said = [(each["pages"], _agreeing(each["reason"], each["pages"])) for each in left]
     start = counted(pages, "page") + (" was left as it was" if pages == 1 else " were left as they were")
