@@ -12,7 +12,7 @@ from vaeguard.restoration import photos
 from vaeguard.restoration.noise import CELL, FLOOR, NoiseCurve, fitted_curve
 from vaeguard.restoration.paper import interpolated
 from vaeguard.restoration.photos import restore_photo
-from vaeguard.restoration.reasons import CLEAN, NO_STRENGTH, ONLY_DETAIL, TOO_SMALL
+from vaeguard.restoration.reasons import CLEAN, IN_DOUBT, NO_STRENGTH, ONLY_DETAIL, TOO_SMALL
 
 SETTINGS = RestoreSettings(kind="photo")
 
@@ -311,3 +311,11 @@ def test_cells_without_evidence_do_not_count():
     curve = fitted_curve([(said, precision)], [brightness])
     assert 255 * curve.at(np.full((2, 2), 0.3, np.float32))[0] == pytest.approx(20, rel=0.02)
     assert 255 * curve.overall[0] == pytest.approx(20, rel=0.1)
+
+
+def test_a_photograph_whose_noise_may_be_texture_is_left_in_doubt(monkeypatch):
+    """Clean is said only of what was judged clean."""
+    pixels = noisy(scene(96, 128, 1), 10)
+    monkeypatch.setattr(photos, "FAINT", {1: 255, 3: 255})
+    assert restored(pixels, Stub(1, noise=10)).reason == IN_DOUBT
+    assert restored(pixels, Stub(1, noise=1)).reason == CLEAN

@@ -13,7 +13,7 @@ from vaeguard.restoration.cleaned import CELL, Cleaned
 from vaeguard.restoration.noise import CELL as NOISE_CELL
 from vaeguard.restoration.noise import DIFFERENCES, INVERSE_DIFFERENCES, NoiseCurve, fitted_curve, halved
 from vaeguard.restoration.paper import interpolated
-from vaeguard.restoration.reasons import CLEAN, NO_STRENGTH, ONLY_DETAIL, TOO_SMALL
+from vaeguard.restoration.reasons import CLEAN, IN_DOUBT, NO_STRENGTH, ONLY_DETAIL, TOO_SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,8 @@ STRIP_PIXELS, FEWEST_ROWS = 1_900_000, 128
 FAINT = {1: 2.6, 3: 0.65}
 """Levels of 0 to 255, by colours: noise that is not certainly stronger is not worth the risk to texture, and grey tells
 less of its noise."""
+LIKELY = 2.5
+"""Levels of 0 to 255: an estimate above this that may still be texture leaves a photograph in doubt."""
 ALLOWED = 1.0
 """Levels of 0 to 255 that may be removed besides the noise, since rounding adds some."""
 FEWEST_SIDE = 16
@@ -130,7 +132,9 @@ class _Photo:
             return ""
         self.curves = self._estimated()
         strongest = max(max(curve.certain) / scale for curve, scale in zip(self.curves, self._scales(), strict=True))
-        return CLEAN if 255 * strongest < FAINT[self.engine.planes] else ""
+        if 255 * strongest >= FAINT[self.engine.planes]:
+            return ""
+        return CLEAN if self.noise_levels() < LIKELY else IN_DOUBT
 
     def noise_levels(self) -> float:
         """The deviation of the noise of each colour, in levels of 0 to 255."""

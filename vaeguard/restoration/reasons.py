@@ -21,6 +21,7 @@ CLEAN = "nothing to restore was found"
 BILEVEL = "it has only two levels"
 NO_STRENGTH = "the strength is 0"
 TOO_SMALL = "it is too small for an estimate of its noise"
+IN_DOUBT = "its noise cannot be told from texture"
 ONLY_DETAIL = "only detail would be removed"
 FEWER_WORDS = "tesseract read fewer words"
 SURE = (CLEAN, BILEVEL, NO_STRENGTH)
