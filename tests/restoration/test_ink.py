@@ -93,7 +93,9 @@ def test_strips_give_what_the_whole_gives(printed):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (20, 30)])
 def test_neighbours_are_those_of_the_filter(shape):
     values = np.random.default_rng(0).random(shape, np.float32)
-    np.testing.assert_array_equal(_with_neighbours(values), ndimage.maximum_filter(values, 3, mode="nearest"))
+    for times in (1, 3):
+        expected = ndimage.maximum_filter(values, 2 * times + 1, mode="nearest")
+        np.testing.assert_array_equal(_with_neighbours(values, times), expected)
 
 
 def test_an_empty_page_has_a_model_of_no_certain_sharpness():

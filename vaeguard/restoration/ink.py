@@ -125,16 +125,17 @@ def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
         level, noise = ndimage.uniform_filter(level, 3, mode="nearest"), noise / 3
     width = 2 * (WIDEST * paper.block // 2) + 1
     closed = ndimage.grey_closing(level, width, mode="nearest")
-    depth = (closed - level) / np.maximum(closed, np.float32(DARKEST_PAPER))
-    depth = np.maximum(depth - np.float32(BRIGHTEST_NOISE * noise), 0)
+    ridge = (closed - level) / np.maximum(closed, np.float32(DARKEST_PAPER))
+    depth = np.maximum(ridge - np.float32(BRIGHTEST_NOISE * noise), 0)
     steps = np.hypot(*(ndimage.correlate1d(level, [-0.5, 0, 0.5], axis, mode="nearest") for axis in (0, 1)))
-    size = 2 * max(1, round(paper.block / 2)) + 1
-    steepest, deepest = (ndimage.maximum_filter(each, size, mode="nearest") for each in (steps, depth))
+    times = max(1, round(paper.block / 2))
+    steepest, deepest = (_with_neighbours(each, times) for each in (steps, depth))
     hue = None
     if rows.shape[2] == 3:
         plain = 1 - ndimage.uniform_filter(unlike_brown(ratios), 3, mode="nearest")
         hue = ndimage.grey_closing(plain, width, mode="nearest") - plain
-    return Ridges(depth, steepest / np.maximum(deepest, np.float32(DARKEST_PAPER)), hue)
+    sharpness: Floats = steepest / np.maximum(deepest, np.float32(DARKEST_PAPER))
+    return Ridges(depth, sharpness, hue)
 
 
 def certainty(found: Ridges, model: InkModel, steep: Floats) -> Floats:
@@ -155,9 +156,9 @@ def certainty(found: Ridges, model: InkModel, steep: Floats) -> Floats:
     return _with_neighbours(certain.astype(np.float32))
 
 
-def _with_neighbours(values: Floats) -> Floats:
-    """The largest of each pixel and those around it; several times as fast as the filter of SciPy."""
-    for axis in (0, 1):
+def _with_neighbours(values: Floats, times: int = 1) -> Floats:
+    """The largest of each pixel and those up to `times` pixels away; several times as fast as the filter of SciPy."""
+    for axis in (0, 1) * times:
         wide = values.copy()
         before, after = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)
         np.maximum(wide[before], values[after], out=wide[before])
