@@ -134,7 +134,7 @@ def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
     if rows.shape[2] == 3:
         plain = 1 - ndimage.uniform_filter(unlike_brown(ratios), 3, mode="nearest")
         hue = ndimage.grey_closing(plain, width, mode="nearest") - plain
-    sharpness: Floats = steepest / np.maximum(deepest, np.float32(DARKEST_PAPER))
+    sharpness = (steepest / np.maximum(deepest, np.float32(DARKEST_PAPER))).astype(np.float32)
     return Ridges(depth, sharpness, hue)
 
 
