@@ -2,7 +2,7 @@
 
 The page is divided by its paper. The denoiser sees the mean of the colours and says how much ink there is at each
 pixel; that scales the ink's own colour, so that no hue changes. Where the page as it came in has ink (`ink`), the
-result has it as well, as dark as it was: a stroke is never lighter afterwards, and nothing becomes darker than it was.
+result is to have it as well, as dark as it was. Nothing becomes darker, but for noise and for `--paper white`.
 """
 
 from __future__ import annotations
