@@ -32,7 +32,7 @@ def pages(home: Path) -> dict[str, Path]:
     train, test = (vaeguard.open_images("mnist", split=part, data_dir=str(data_dir())) for part in ("train", "test"))
     detector = vaeguard.fit(train, normal_classes="0-8", run=home / "run")
     evaluation = vaeguard.evaluate(detector, test)
-    vaeguard.write_evaluation(evaluation, home / "evaluation", command="vaeguard evaluate mnist")
+    vaeguard.write_evaluation(evaluation, detector, home / "evaluation", command="vaeguard evaluate mnist")
     (home / "scans").mkdir()
     for folder in (data_dir() / "dirty-documents" / "train", data_dir() / "old-photos" / "old"):
         for path in sorted(folder.iterdir())[:SCANS]:

@@ -32,12 +32,12 @@ def pages(home: Path) -> dict[str, Path]:
     test = vaeguard.open_images("mnist", split="test", data_dir=str(data_dir()))
     quick = vaeguard.TrainSpec(epochs=3)
     detector = vaeguard.fit(train, normal_classes="0-8", training=quick, run=home / "run")
-    vaeguard.write_evaluation(vaeguard.evaluate(detector, test), home / "evaluation")
+    vaeguard.write_evaluation(vaeguard.evaluate(detector, test), detector, home / "evaluation")
     many = _many(test)
     np.save(home / "many.npy", many.images)
     found = {"fit": home / "run", "evaluation, 10,000 images": home / "evaluation"}
     evaluation = vaeguard.evaluate(detector, many)
-    vaeguard.write_evaluation(evaluation, home / "many")
+    vaeguard.write_evaluation(evaluation, detector, home / "many")
     found[f"evaluation, {MANY:,} images"] = home / "many"
     summary = vaeguard.score_files(detector, home / "many.npy", home / "scores.csv")
     vaeguard.write_score_report(summary, detector, home / "many.npy", model=home / "run")

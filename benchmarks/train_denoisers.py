@@ -26,12 +26,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import vaeguard
-from vaeguard.checkpoint import NetworkCheckpoint
-from vaeguard.restoration.camera_batches import SHOT, estimator_batches
-from vaeguard.restoration.direct import ColourDenoiser
-from vaeguard.restoration.estimator import NoiseEstimator, estimator_loss
-from vaeguard.restoration.exporting import read_estimator
-from vaeguard.restoration.training import LEARNING_RATE
+from vaeguard.restoration.networks.camera_batches import SHOT, estimator_batches
+from vaeguard.restoration.networks.direct import ColourDenoiser
+from vaeguard.restoration.networks.estimator import NoiseEstimator, estimator_loss
+from vaeguard.restoration.networks.exporting import read_estimator
+from vaeguard.restoration.networks.training import LEARNING_RATE
+from vaeguard.training.checkpoint import NetworkCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

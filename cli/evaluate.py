@@ -77,7 +77,7 @@ def evaluate(
     check_evaluation_folder(folder)
     with progress_bar("scoring") as progress:
         evaluation = evaluate_model(detector, images, normal_classes, fpr=fpr, masks=masks, progress=progress)
-    _show(write_evaluation(evaluation, folder, command=command_line()), folder, images, as_json=as_json)
+    _show(write_evaluation(evaluation, detector, folder, command=command_line()), folder, images, as_json=as_json)
 
 
 def _evaluate_generative(

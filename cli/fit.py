@@ -132,7 +132,7 @@ def fit(
     _print(run, record, time.monotonic() - started, as_json)
     if tensorboard:
         say(f"curves and pictures: tensorboard --logdir {tensorboard}")
-    if note := fpr_note(detector.info, DEFAULT_FPR):
+    if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         say(f"note: {note}")
     complain_of_left_out(images.errors)
 

@@ -43,6 +43,7 @@ def score(
     A job that was interrupted goes on where it stopped when the same command is given again.
     """
     from vaeguard import (
+        HeatmapFolder,
         check_apart,
         check_place,
         load,
@@ -59,7 +60,11 @@ def score(
     check_place(f"{output}.report.json", "scores")
     model = find_model(model)
     detector = load(model, device, threads=1)
-    options: dict[str, Any] = {"fpr": fpr, "jobs": jobs, "heatmaps": heatmaps}
+    options: dict[str, Any] = {
+        "fpr": fpr,
+        "jobs": jobs,
+        "heatmaps": HeatmapFolder(Path(heatmaps)) if heatmaps else None,
+    }
     if watch:
         _say_watched(images)
         watch_files(detector, images, output, report=_say_round, **options)

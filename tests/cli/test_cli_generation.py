@@ -63,7 +63,7 @@ def test_units_are_traversed_by_falling_rate(home):
 
 
 def test_latents_are_a_table(home):
-    from vaeguard.tables import read_table
+    from vaeguard.storage.tables import read_table
 
     done = run(home, "embed", "./digits", "-m", "plain", "-o", "latents.parquet")
     assert done.returncode == 0, done.stderr

@@ -30,6 +30,7 @@ from vaeguard import (
     undone,
 )
 from vaeguard.errors import UnreadableError
+from vaeguard.restoration.formats.scans import rewrite, scan_pages
 from vaeguard.restoration.page import STRIP, PageReport, RestoredPage
 from vaeguard.restoration.reasons import (
     BILEVEL,
@@ -42,8 +43,7 @@ from vaeguard.restoration.reasons import (
     worth_a_look,
 )
 from vaeguard.restoration.records import COLUMNS
-from vaeguard.restoration.scans import rewrite, scan_pages
-from vaeguard.tables import read_table
+from vaeguard.storage.tables import read_table
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_folders_that_cannot_work(scans):
 
 
 def test_two_jobs_at_once_are_refused(scans):
-    from vaeguard.jobs import job_folder
+    from vaeguard.storage.jobs import job_folder
 
     with job_folder("scans-clean/pages.csv"), pytest.raises(VaeguardError, match="another job"):
         denoise_scans("scans")

@@ -1,0 +1,1 @@
+"""Workflows: a verb and its report in one call."""
