@@ -73,7 +73,7 @@ def score(
         summary = score_files(detector, images, output, listed=listed, progress=progress, **options)
     found: dict[str, Any] = {}
     if report:
-        found = write_score_report(summary, detector, images, listed=listed, model=model, command=command_line())
+        found = write_score_report(summary, detector, model=model, command=command_line())
     else:
         remove_report(f"{output}.report.json", "scores")
     if as_json:

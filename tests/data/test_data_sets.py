@@ -16,10 +16,10 @@ from PIL import Image
 from vaeguard.data import cache, named_sets
 from vaeguard.data.data_sets import data_of_fit, open_images, open_packed
 from vaeguard.data.folders import list_images
-from vaeguard.data.image_set import ImageSet, write_images
+from vaeguard.data.idx import read_idx
+from vaeguard.data.image_set import ImageSet, from_array, write_images
 from vaeguard.data.images import ImageRule, write_png
-from vaeguard.data.named_sets import find_sets, read_idx
-from vaeguard.data.packed import from_array
+from vaeguard.data.named_sets import find_sets
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 
 RANDOM = np.random.default_rng(0)
@@ -314,7 +314,7 @@ def test_a_folder_of_classes(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.images[:, 0, 0, 0], [10, 10, 0, 0, 20, 20])
     assert found.paths[1] == str(tmp_path / "set" / "a" / "sub" / "2.PNG")
     assert found.errors == ()
-    monkeypatch.setattr(cache, "stream_images", forbidden)
+    monkeypatch.setattr(cache, "read", forbidden)
     again = open_images(tmp_path / "set")
     assert again.fingerprint == found.fingerprint
     np.testing.assert_array_equal(again.labels, found.labels)
@@ -386,8 +386,9 @@ def test_folders_that_cannot_be_a_data_set(tmp_path):
     png(tmp_path / "2.png")
     with pytest.raises(UsageError, match="'2.png'.*'a'.*move every image"):
         open_images(tmp_path)
+    (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(UsageError, match="is no data set"):
-        open_images(tmp_path / "2.png")
+        open_images(tmp_path / "notes.txt")
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match=r"rows.csv': tables are read as \.npz or \.npy of floats"):
         open_images(tmp_path / "rows.csv")

@@ -163,8 +163,10 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
     return image
 
 
-def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
+def read_header(path: str | Path, content: bytes | None = None) -> tuple[tuple[int, int], int]:
     """Return ((H, W), channels) that `decode_image` would give with an empty rule, from the header alone.
+
+    `content` is that of the file, where it has been read already.
 
     Raises
     ------
@@ -172,7 +174,8 @@ def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
         As `decode_image`, but damage after the header goes unseen.
     """
     try:
-        with open(_open_regular(path)[0], "rb") as file:  # noqa: PTH123  (a descriptor, not a path)
+        # A descriptor, not a path.
+        with open(_open_regular(path)[0], "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123
             start = file.read(16)
             file.seek(0)
             image = _open(file, start, str(path))
