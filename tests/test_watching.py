@@ -66,9 +66,9 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
     with pytest.raises(UsageError, match="choose another table"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
-    with pytest.raises(UsageError, match="is the table of a watch; go on with --watch"):
+    with pytest.raises(UsageError, match="is the table of a watch; go on with that watch"):
         score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
-    with pytest.raises(UsageError, match="--fpr"):
+    with pytest.raises(UsageError, match="`fpr`"):
         watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
     with pytest.raises(UsageError, match="lies among the images"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "u.csv", rounds=1, heatmaps=tmp_path / "seen")

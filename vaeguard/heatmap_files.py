@@ -1,4 +1,4 @@
-"""`--heatmaps`: a folder where each flagged image is drawn beside its restoration and heatmap."""
+"""A folder where each flagged image is drawn beside its restoration and heatmap."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def check_heatmaps(folder: str | Path, inputs: Iterable[str | Path]) -> None:
         root = Path(given.partition("**")[0]) if "**" in given else Path(given)
         if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(folder, given):
             raise UsageError(
-                f"--heatmaps {str(folder)!r} lies among the images of {given!r}; name a folder apart from them"
+                f"`heatmaps` is {str(folder)!r}, which lies among the images of {given!r}; choose a folder apart from"
+                " them"
             )
 
 

@@ -398,9 +398,9 @@ def test_the_sampler_learns_of_failures():
 
 
 def test_a_start_that_fails_ends_the_search():
-    with pytest.raises(vaeguard.UsageError, match="--batch-size 1"):
+    with pytest.raises(vaeguard.UsageError, match="`training.batch_size` is 1"):
         tune(*bars(60, size=16), model=vaeguard.ModelSpec(), training=vaeguard.TrainSpec(epochs=1, batch_size=1))
-    with pytest.raises(vaeguard.UsageError, match="--trials must be at least 1"):
+    with pytest.raises(vaeguard.UsageError, match="`trials` is 0; it must be at least 1"):
         tune(*bars(), trials=0)
 
 

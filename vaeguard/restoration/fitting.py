@@ -1,4 +1,4 @@
-"""`fit --model ladder`: from pairs, clean images or noisy scans to a denoiser of one's own."""
+"""From pairs, clean images or noisy scans to a denoiser of one's own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FittedDenoiser:
     Attributes
     ----------
     run : str
-        The folder with `model.onnx`, for `vaeguard denoise -m`.
+        The folder with `model.onnx`, which `denoise_scans` takes as `model`.
     kind : str
         `photo` or `document`.
     mode : str
@@ -131,7 +131,7 @@ def fit_denoiser(
             trained = _trained(source, spec, device, run, progress)
         except FloatingPointError as error:
             _forget(run)  # the same would follow from it
-            raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
+            raise VaeguardError(f"training diverged: {error}; lower `learning_rate`") from error
         before, after = source.judge(trained.direct)
         found = FittedDenoiser(
             run=str(run),
