@@ -63,7 +63,7 @@ def test_few_calibration_images_and_few_epochs_are_said():
     small = record()
     small["calibration"]["images"] = 30
     assert "30 normal images only" in advice(small, flat())[0]
-    assert "that is a trial" in advice(record(), flat(2))[0]
+    assert "a trial of only 2 epochs" in advice(record(), flat(2))[0]
 
 
 def test_unbalanced_classes_are_said_unless_they_are_drawn_alike():

@@ -152,5 +152,5 @@ def test_the_command_writes_three_files_and_refuses_to_score_with_a_part(tmp_pat
     for arguments in (("score", "images.npy", "-m", "m-encoder.onnx"), ("verify", "m-decoder.onnx", "-m", "run")):
         done = run(tmp_path, *arguments)
         assert done.returncode == 4
-        assert "of a model alone" in done.stderr
+        assert "of a model and gives no scores" in done.stderr
         assert "Traceback" not in done.stderr

@@ -85,7 +85,7 @@ def test_a_table_whose_columns_somebody_changed_is_not_gone_on_with(tmp_path, su
         cells = {name: own.get(name, ["fine"]) for name in names}
         write_table(table, {name: each if isinstance(each[0], str) else np.array(each) for name, each in cells.items()})
         before = table.read_bytes()
-        with pytest.raises(UsageError, match="somebody changed the columns of .*; choose another table"):
+        with pytest.raises(UsageError, match="the columns of .* were changed .*; choose another table"):
             watch_files(FakeDetector(), [tmp_path], table, rounds=1)
         assert table.read_bytes() == before
 

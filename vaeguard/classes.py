@@ -34,9 +34,7 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
         An item is no class of the data, or the list is empty.
     """
     if not class_names:
-        raise UsageError(
-            f"classes {text!r} are asked for, and the data has no classes; use class sub-folders, or ask for none"
-        )
+        raise UsageError("the data has no classes; use class sub-folders, or name no class")
     whole = text.strip()
     items = [whole] if whole in class_names else [item.strip() for item in text.split(",") if item.strip()]
     if not items:
@@ -55,7 +53,10 @@ def resolve_classes(
         As `parse_classes`; no class is named, or, with `must_leave_anomalies`, every one of several.
     """
     items = classes if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes]
-    found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
+    try:
+        found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
+    except UsageError as error:
+        raise UsageError(f"`normal_classes` is {classes!r}: {error}") from error
     if not found:
         raise UsageError(f"`normal_classes` names no class; {_existing(class_names)}")
     if must_leave_anomalies and 1 < len(found) == len(class_names):
@@ -73,9 +74,9 @@ def _indices(item: str, class_names: Sequence[str]) -> list[int]:
     if limits:
         first, last = int(limits[1]), int(limits[2])
         if first > last:
-            raise UsageError(f"the range of classes {item!r} runs downwards; write {last}-{first}")
+            raise UsageError(f"the range {item!r} runs downwards; write {last}-{first}")
         if last - first >= 1_000_000:
-            raise UsageError(f"the range of classes {item!r} is far too long; {_existing(class_names)}")
+            raise UsageError(f"the range {item!r} is far too long; {_existing(class_names)}")
         return [_number(str(value), item, class_names) for value in range(first, last + 1)]
     return [_number(item, item, class_names)]
 

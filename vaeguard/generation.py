@@ -191,8 +191,7 @@ def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
         )
     if spec.autoencoder:
         raise UsageError(
-            "the grid follows the quantiles of the prior, and an autoencoder has none; fit again without"
-            " `model.autoencoder`"
+            "an autoencoder has no prior whose quantiles the grid could follow; fit again without `model.autoencoder`"
         )
     if spec.prior != "standard":
         raise UsageError(

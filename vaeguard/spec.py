@@ -376,7 +376,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         elif one is float and type(plain) is int:
             return float(plain)
     wanted = " or ".join("None" if one is NoneType else getattr(one, "__name__", "") + _items(one) for one in allowed)
-    raise UsageError(f"`{name}` is {value!r}; it must be {wanted}")
+    raise UsageError(f"`{name}` is {value!r}; it must be of type {wanted}")
 
 
 def _items(hint: Any) -> str:

@@ -293,7 +293,7 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         where = str(tmp_path / data) if "npz" in data else data
         with pytest.raises(UsageError, match=fact):
             quick_plan(vaeguard.BenchmarkSpec("one-class", data=where))
-    with pytest.raises(UsageError, match="range of classes"):
+    with pytest.raises(UsageError, match="`classes` is"):
         quick_plan(vaeguard.BenchmarkSpec("one-class", data=stripes, classes="7"))
 
 

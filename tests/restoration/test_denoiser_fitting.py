@@ -132,7 +132,7 @@ def test_pages_are_worn_as_documents(tmp_path, printed):
         ({"noisy": "noisy"}, "`noisy` goes with `clean`"),
         ({"noisy": "noisy", "clean": "clean", "degrade": "photo"}, "`noisy` goes with `clean`"),
         ({"adapt": "noisy", "noisy": "noisy"}, "`adapt` needs no clean images"),
-        ({"clean": "clean", "degrade": "rain"}, "none of document, photo, gaussian"),
+        ({"clean": "clean", "degrade": "rain"}, "`degrade` is 'rain'; choose from document, photo, gaussian"),
         ({"clean": "clean", "degrade": "gaussian"}, "such as gaussian:25"),
         ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is no deviation in levels"),
         ({"clean": "clean", "degrade": "gaussian:-10"}, "give 0 to 255"),
@@ -211,7 +211,7 @@ def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, m
     monkeypatch.setattr(denoising, "shipped_denoiser", lambda *_: bare)
     vaeguard.denoise_scans(folders / "noisy", folders / "out")
     before = sorted(folders.rglob("*"))
-    with pytest.raises(UsageError, match="having no ladder VAE"):
+    with pytest.raises(UsageError, match="has no ladder VAE"):
         vaeguard.denoise_scans(folders / "noisy", folders / "out", vaeguard.RestoreSettings(samples=2))
     assert sorted(folders.rglob("*")) == before
 

@@ -108,8 +108,8 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
     plain = (ModelSpec(), TrainSpec())
     if spec.name == "tables" and (model, replace(training, device=plain[1].device)) != plain:
         raise UsageError(
-            "benchmark tables takes no `model` and no `training`, since its estimator has settings of its own; leave"
-            " them out"
+            "benchmark tables takes no settings of a model or a training, since its estimator has its own; leave them"
+            " out"
         )
     skipped: list[str] = []
     cases = makers.get(spec.name, _classes)(spec, skipped)
@@ -249,7 +249,10 @@ def _classes(spec: BenchmarkSpec, _: list[str]) -> list[Case]:
 
 
 def _chosen(text: str, class_names: tuple[str, ...]) -> list[str]:
-    return [class_names[k] for k in parse_classes(text, class_names)]
+    try:
+        return [class_names[k] for k in parse_classes(text, class_names)]
+    except UsageError as error:
+        raise UsageError(f"`classes` is {text!r}: {error}") from error
 
 
 def _pairs(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
