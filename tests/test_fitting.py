@@ -205,7 +205,7 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
 
 @pytest.mark.parametrize(("name", "wanted"), [("model", "ModelSpec"), ("training", "TrainSpec")])
 def test_settings_that_are_no_spec_are_refused_before_any_work(name, wanted):
-    with pytest.raises(UsageError, match=rf"^{name} is a dict; give a vaeguard\.{wanted}$"):
+    with pytest.raises(UsageError, match=rf"^`{name}` is a dict; give a vaeguard\.{wanted}$"):
         vaeguard.fit(bars()[0], **{name: {"latent": 3}})
 
 
