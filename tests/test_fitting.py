@@ -39,7 +39,8 @@ def assert_same_bits(a, b):
 def test_anomalies_score_higher_than_normal_images(kind, settings):
     images, labels = bars(300)
     model = ModelSpec(**{"kind": kind, "hidden": (32,), "latent": 4, "width": 4} | settings)
-    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(batch_size=32))
+    training = TrainSpec(epochs=30, batch_size=32)
+    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=training)
     fresh, fresh_labels = bars(120, seed=5)
     score = detector.inspect(fresh).score
     assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)
@@ -48,7 +49,8 @@ def test_anomalies_score_higher_than_normal_images(kind, settings):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_score_rises_with_corruption(labelled):
     images, labels = bars(300)
-    detector = vaeguard.fit(images, labels if labelled else None, model=SMALL, training=TrainSpec(batch_size=32))
+    training = TrainSpec(epochs=30, batch_size=32)
+    detector = vaeguard.fit(images, labels if labelled else None, model=SMALL, training=training)
     fresh = bars(60, seed=7)[0].astype(float)
     noise = np.random.default_rng(0).normal(size=fresh.shape)
     medians = [
