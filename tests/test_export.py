@@ -17,7 +17,7 @@ from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError, VaeguardErr
 from vaeguard.files import UNSEALED, seal
 from vaeguard.parity import compare, outputs, random_images
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -46,10 +46,8 @@ def colour(n, height, width, seed=0):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"guided": False, "pseudo_classes": 0, "likelihood": "gaussian-pixel", "latent": 2},
         {"prior": "per-class", "latent": 5},
         {"sampled_elbo": True},
-        {"autoencoder": True, "without": ("recon_ratio",)},
         {"kind": "conv", "width": 8, "likelihood": "gaussian-image"},
         {"kind": "conv", "width": 8, "size": 21, "activation": "gelu"},
     ],
@@ -59,10 +57,15 @@ def test_an_export_repeats_pytorch(tmp_path, settings):
     size = settings.get("size", 8)
     images = bars(50, size=size, seed=3)[0]
     parity = vaeguard.export(detector, tmp_path / "m.onnx", images=images)
-    assert max(error for name, error in parity.errors.items() if name != "p_value") < 5e-5
+    assert_repeats(detector, tmp_path / "m.onnx", parity, images)
+
+
+def assert_repeats(detector, path, parity, images):
+    whole = {name: error for name, error in parity.errors.items() if " " not in name}  # the others are of its parts
+    assert max(error for name, error in whole.items() if name != "p_value") < 5e-5
     assert (parity.swapped, parity.decisions, parity.same_bits, parity.images) == (0, 0, True, 114)
-    assert {"score", "p_value", "restored", "heatmap", *detector.info.term_names} == set(parity.errors)
-    again = vaeguard.load(tmp_path / "m.onnx", "cpu")
+    assert {"score", "p_value", "restored", "heatmap", *detector.info.term_names} == set(whole)
+    again = vaeguard.load(path, "cpu")
     assert again.info.term_names == detector.info.term_names
     for batch in (images, images[:0], images[:1], images.astype(np.float32) / 255):
         one, two = (outputs(each.inspect(batch, pictures=True)) for each in (detector, again))

@@ -9,13 +9,14 @@ import onnx_ir
 import onnxruntime
 import pytest
 from command import run
+from test_export import assert_repeats
 from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError, exported_parts
 from vaeguard.generation import sample_latents
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")]
 
 TRAINING = TrainSpec(epochs=25, beta=0.1, learning_rate=3e-3, device="cpu")
 
@@ -40,15 +41,16 @@ def names(values):
 @pytest.mark.parametrize(
     ("settings", "pixels"),
     [
-        ({"likelihood": "gaussian-pixel"}, "uint8"),
+        ({"guided": False, "likelihood": "gaussian-pixel", "latent": 2}, "uint8"),
         ({"kind": "conv", "width": 4, "prior": "per-class"}, "float32"),
-        ({"autoencoder": True}, "uint8"),
+        ({"autoencoder": True, "without": ("recon_ratio",)}, "uint8"),
     ],
 )
 def test_the_parts_repeat_pytorch_for_any_number_of_images(tmp_path, settings, pixels):
     detector = fitted(**settings)
     images = bars(50, seed=3)[0]
     parity = vaeguard.export(detector, tmp_path / "m.onnx", images=images, pixels=pixels, parts=True)
+    assert_repeats(detector, tmp_path / "m.onnx", parity, images)
     has_noise = not settings.get("autoencoder")
     outputs = ["mean", "logvar"] if has_noise else ["mean"]
     assert {name for name in parity.errors if " " in name} == {
@@ -61,7 +63,7 @@ def test_the_parts_repeat_pytorch_for_any_number_of_images(tmp_path, settings, p
         "tensor(uint8)" if pixels == "uint8" else "tensor(float)",
         ["batch", 1, 8, 8],
     )
-    assert decoder.get_inputs()[0].shape == ["batch", 3]
+    assert decoder.get_inputs()[0].shape == ["batch", settings.get("latent", 3)]
     for batch in (images, images[:1], images[:7]):
         fed = batch if pixels == "uint8" else batch.astype(np.float32) / 255
         found = dict(zip(outputs, encoder.run(None, {"image": fed}), strict=True))

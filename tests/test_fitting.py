@@ -31,6 +31,7 @@ def assert_same_bits(a, b):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 @pytest.mark.parametrize(
     "settings",
@@ -46,6 +47,7 @@ def test_anomalies_score_higher_than_normal_images(kind, settings):
     assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 def test_score_rises_with_corruption(labelled):
     images, labels = bars(300)
@@ -69,6 +71,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not():
     assert not torch.equal(one.graph.vae.posterior_mean.weight, other.graph.vae.posterior_mean.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [SMALL, ModelSpec(kind="conv", width=2, latent=3, dropout=0.2)])
 @pytest.mark.parametrize("error", [SystemError, KeyboardInterrupt])
 def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, error):
@@ -302,6 +305,7 @@ def test_patience_waits_for_the_warm_up_of_the_rate(tmp_path):
     assert betas[15:] == [1.0] * len(betas[15:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [True, False])
 def test_both_precisions_learn(bf16):
     images, labels = bars(300)

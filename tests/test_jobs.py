@@ -132,6 +132,7 @@ def assert_as_unbroken(name):
     assert not Path(f"{name}.job").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
 def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix, crashed):
     name = f"killed.{suffix}"
@@ -154,6 +155,7 @@ def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix, crashed):
     assert step > 30
 
 
+@pytest.mark.slow
 def test_a_job_killed_at_random_moments_resumes_and_redoes_one_shard_at_most():
     generator = np.random.default_rng(0)
     slow = "Brightness.slow = 0.3\nscore_files(Brightness(), 'images', 'random.csv', batch_size=8)"
@@ -275,6 +277,7 @@ def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
 
 
 def test_ahead_is_bounded_ordered_and_hands_errors_on():
+    others = threading.enumerate()  # a job that failed may keep its thread until Python collects its garbage
     taken = []
 
     def numbers():
@@ -293,4 +296,4 @@ def test_ahead_is_bounded_ordered_and_hands_errors_on():
     some = ahead(iter(range(100)), 2)
     assert next(some) == 0
     some.close()
-    assert not [thread for thread in threading.enumerate() if "ahead" in thread.name]
+    assert not [thread for thread in threading.enumerate() if "ahead" in thread.name and thread not in others]

@@ -15,7 +15,7 @@ from vaeguard.patches import Patches, local_contrast, random_windows, surrounded
 from vaeguard.spec import LIKELIHOODS
 from vaeguard.split import split_normal
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")]
 
 MODEL = ModelSpec(patch=8, hidden=(64,), latent=4, activation="gelu")
 TRAINING = TrainSpec(epochs=2, threads=1, augment_flip=True, augment_noise=0.01)

@@ -17,6 +17,8 @@ import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError, VaeguardError, tensorboard_log
 from vaeguard.split import split_normal, spread_out
 
+pytestmark = pytest.mark.slow
+
 accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
 )

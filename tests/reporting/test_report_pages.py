@@ -18,7 +18,10 @@ import vaeguard
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, so no page is opened")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium), so no page is opened")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium (apt-get install chromium), so no page is opened"),
+]
 EVIL = "<img src=x onerror=alert(1)>'\"&;.png"
 LONG = "long-" + "x" * 230 + ".png"
 KINDS = (

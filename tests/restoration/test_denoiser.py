@@ -14,6 +14,8 @@ from vaeguard.restoration.ladder import LadderVAE
 from vaeguard.restoration.noise import grain_of
 from vaeguard.sessions import Session
 
+pytestmark = pytest.mark.slow
+
 
 def net(seed=0, width=6, depth=4):
     torch.manual_seed(seed)
