@@ -19,6 +19,8 @@ from toy import bars
 import vaeguard
 from vaeguard.sklearn import FEW_ROWS, PyODDetector, VAEDetector
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.normal(size=(300, 2)) @ RANDOM.normal(size=(2, 5)) + 0.1 * RANDOM.normal(size=(300, 5))
 FAR = NORMAL[:30] + 8 * RANDOM.choice([-1, 1], (30, 5))

@@ -15,7 +15,7 @@ import vaeguard
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.likelihood_bounds import as_observed, bound_likelihood, pixels_for
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 QUICK = vaeguard.TrainSpec(epochs=150, kl_warmup=50, batch_size=32, learning_rate=3e-3, threads=1)
 SMALL = {"kind": "mlp", "hidden": (16,), "latent": 2, "pseudo_classes": 0, "guided": False}
 

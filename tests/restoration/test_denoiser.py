@@ -14,6 +14,8 @@ from vaeguard.restoration.networks.exporting import denoiser_bytes, read_network
 from vaeguard.restoration.networks.ladder import LadderVAE
 from vaeguard.restoration.noise import grain_of
 
+pytestmark = pytest.mark.slow
+
 
 def net(seed=0, width=6, depth=4):
     torch.manual_seed(seed)

@@ -114,6 +114,7 @@ def test_a_page_of_print_among_photographs_is_left_out_and_said(tmp_path, printe
     assert "a page of print, which is left out" in error[1]
 
 
+@pytest.mark.slow
 def test_pages_are_worn_as_documents(tmp_path, printed):
     for number in range(2):
         page = np.round(255 * printed(300, 300, number)).astype(np.uint8)
@@ -171,6 +172,7 @@ def run(tmp_path_factory):
     return folder, found
 
 
+@pytest.mark.slow
 def test_a_run_holds_all_that_it_should(run):
     folder, found = run
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -188,6 +190,7 @@ def test_a_run_holds_all_that_it_should(run):
         fit_denoiser(denoiser_source(clean=[np.zeros((64, 64), np.uint8)], degrade="photo", spec=SPEC), folder, SPEC)
 
 
+@pytest.mark.slow
 def test_a_run_cleans_scans_and_scores_none(run, folders):
     folder, _ = run
     done = vaeguard.denoise_scans(folders / "noisy", folders / "out", model=folder, device="cpu")
@@ -228,12 +231,14 @@ def assert_same_bits(one, two):
     assert all(first[name].equal(second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_fits_repeat_with_their_seed(run, tmp_path):
     fit_denoiser(ramps(), tmp_path / "again", SPEC)
     assert_same_bits(run[0], tmp_path / "again")
     assert (run[0] / "model.onnx").read_bytes() == (tmp_path / "again" / "model.onnx").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 def test_a_fit_that_was_killed_while_it_was_written_resumes(run, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
@@ -248,6 +253,7 @@ def test_a_fit_that_was_killed_while_it_was_written_resumes(run, tmp_path, monke
     assert_same_bits(run[0], folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 def test_what_diverged_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr("vaeguard.restoration.networks.training.CHECKPOINT_SECONDS", 0.0)
@@ -256,6 +262,7 @@ def test_what_diverged_is_not_gone_on_with(tmp_path, monkeypatch):
     fit_denoiser(ramps(), tmp_path, SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("after", [12, 37])
 def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after):

@@ -32,6 +32,7 @@ def assert_same_bits(a, b):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 @pytest.mark.parametrize(
     "settings",
@@ -40,16 +41,19 @@ def assert_same_bits(a, b):
 def test_anomalies_score_higher_than_normal_images(kind, settings):
     images, labels = bars(300)
     model = ModelSpec(**{"kind": kind, "hidden": (32,), "latent": 4, "width": 4} | settings)
-    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(batch_size=32))
+    training = TrainSpec(epochs=30, batch_size=32)
+    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=training)
     fresh, fresh_labels = bars(120, seed=5)
     score = detector.inspect(fresh).score
     assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 def test_score_rises_with_corruption(labelled):
     images, labels = bars(300)
-    detector = vaeguard.fit(images, labels if labelled else None, model=SMALL, training=TrainSpec(batch_size=32))
+    training = TrainSpec(epochs=30, batch_size=32)
+    detector = vaeguard.fit(images, labels if labelled else None, model=SMALL, training=training)
     fresh = bars(60, seed=7)[0].astype(float)
     noise = np.random.default_rng(0).normal(size=fresh.shape)
     medians = [
@@ -68,6 +72,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not():
     assert not torch.equal(one.graph.vae.posterior_mean.weight, other.graph.vae.posterior_mean.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [SMALL, ModelSpec(kind="conv", width=2, latent=3, dropout=0.2)])
 @pytest.mark.parametrize("error", [SystemError, KeyboardInterrupt])
 def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, error):
@@ -303,6 +308,7 @@ def test_patience_waits_for_the_warm_up_of_the_rate(tmp_path):
     assert betas[15:] == [1.0] * len(betas[15:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [True, False])
 def test_both_precisions_learn(bf16):
     images, labels = bars(300)

@@ -24,6 +24,8 @@ from vaeguard.tuning import trials as tuning_trials
 from vaeguard.tuning.search_space import search_space
 from vaeguard.tuning.study import JOURNAL_NAME, Trial, ask, finished, open_study, tell
 
+pytestmark = pytest.mark.slow
+
 MODEL = vaeguard.ModelSpec(hidden=(16,), latent=4, pseudo_classes=0)
 TRAINING = vaeguard.TrainSpec(epochs=2)
 
