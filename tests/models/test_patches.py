@@ -16,7 +16,7 @@ from vaeguard.models.likelihoods import least_distortion, likelihood
 from vaeguard.models.patches import Patches, local_contrast, random_windows, surrounded, undo_contrast
 from vaeguard.settings.specs import LIKELIHOODS
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 
 MODEL = ModelSpec(patch=8, hidden=(64,), latent=4, activation="gelu")
 TRAINING = TrainSpec(epochs=2, threads=1, augment_flip=True, augment_noise=0.01)
@@ -205,9 +205,9 @@ def test_colour_images_of_any_size_are_taken():
 @pytest.mark.parametrize(
     ("spec", "images", "message"),
     [
-        ({"patch": 3}, None, "--patch must be at least 4"),
-        ({"patch": 8, "guided": True}, None, "leave out --guided"),
-        ({"patch": 8, "prior": "per-class"}, None, "--prior per-class"),
+        ({"patch": 3}, None, "`patch` is 3; it must be at least 4"),
+        ({"patch": 8, "guided": True}, None, "leave it out, or `guided`"),
+        ({"patch": 8, "prior": "per-class"}, None, "a `prior` per class"),
         ({"patch": 32}, textured(20), "at least 64 pixels"),
         ({"patch": 8}, np.zeros((40, 9)), "vectors"),
     ],
