@@ -14,11 +14,10 @@ import numpy as np
 
 from vaeguard.data.arrays import Array, Idx
 from vaeguard.data.cache import decode_files
-from vaeguard.data.folders import Files
+from vaeguard.data.folders import Files, sorted_once
 from vaeguard.data.image_set import new_image_set
 from vaeguard.data.images import SUFFIXES, ImageRule, read_header
 from vaeguard.data.inputs import (
-    damaged_container,
     expanded,
     is_container,
     is_named,
@@ -28,9 +27,9 @@ from vaeguard.data.inputs import (
     without_ending,
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
-from vaeguard.data.source import CONTAINER_ERRORS, Encoded, Unreadable
+from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import chunks, default_jobs, map_ahead
-from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
+from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,45 +148,45 @@ def sources_of(data: str | Path, split: str) -> list[Source]:
         raise _no_such_data(str(data))
     if len(paths) == 1 and not is_container(paths[0]) and not paths[0].lower().endswith(SUFFIXES):
         raise _no_data_set(path)
-    return open_paths(sorted({part for each in paths for part in paths_in(each)}), split)
+    return open_paths(sorted_once(chain.from_iterable(map(paths_in, paths))), split)
 
 
 def _image_set(
     data: str, sources: list[Source], rule: ImageRule, jobs: int | None = None, progress: Progress | None = None
 ) -> ImageSet:
     """Read all images of sources, which are arrays, or else image files."""
-    unreadable = [source for source in sources if isinstance(source, Unreadable)]
+    broken = [source for source in sources if isinstance(source, Unreadable)]
     sources = [source for source in sources if not isinstance(source, Unreadable)]
     if not sources:
-        raise unreadable[0].error
-    errors = [(source.path, source.reason) for source in unreadable]
+        raise broken[0].error
+    names = tuple(chain.from_iterable(source.names for source in sources))
+    with reading(sources[0].path):
+        classes = _joined_labels([source.labels() for source in sources])
+    images, unreadable, note = _read(data, sources, rule, jobs, progress)
+    if unreadable:
+        rows = np.delete(np.arange(len(names)), list(unreadable))
+        classes = classes and (classes[0][rows], classes[1])
+    errors = [(source.path, source.reason) for source in broken]
+    errors += [(names[row], reason) for row, reason in unreadable.items()]
+    paths = tuple(name for row, name in enumerate(names) if row not in unreadable)
+    return new_image_set(_name_of(data, sources[0]), images, classes, paths, errors=tuple(errors), note=note)
+
+
+def _read(
+    data: str, sources: list[Source], rule: ImageRule, jobs: int | None, progress: Progress | None
+) -> tuple[npt.NDArray[Any], dict[int, str], str | None]:
+    """The readable images, the numbers of the others with the reasons, and what else to know."""
     arrays = [source for source in sources if isinstance(source, Array)]
     encoded = [source for source in sources if isinstance(source, Encoded)]
     if arrays and encoded:
         raise UsageError(f"{data!r} holds both arrays and image files; give either")
-    name, names = _name_of(data, sources[0]), tuple(chain.from_iterable(source.names for source in sources))
-    try:
-        classes = _joined_labels([source.labels() for source in sources])
-        if arrays:
-            return new_image_set(name, _joined(data, arrays, rule), classes, names, errors=tuple(errors))
-    except CONTAINER_ERRORS as error:
-        if isinstance(error, VaeguardError):
-            raise
-        raise damaged_container(sources[0].path, error) from error
+    if arrays:
+        with reading(arrays[0].path):
+            return _joined(data, [array.pixels(rule) for array in arrays]), {}, None
     place = encoded[0].place if len(encoded) == 1 else data
-    decoded = decode_files(
-        encoded, rule, partial(_common_rule, encoded, rule, place, jobs), place, jobs=jobs, progress=progress
-    )
-    errors += [(names[row], reason) for row, reason in decoded.errors.items()]
-    readable = np.delete(np.arange(len(names)), list(decoded.errors))
-    return new_image_set(
-        name,
-        decoded.images,
-        classes and (classes[0][readable], classes[1]),
-        tuple(names[row] for row in readable.tolist()),
-        errors=tuple(errors),
-        note=_shrunk(place, decoded.size, decoded.images.shape[2:]),
-    )
+    resolve = partial(_common_rule, encoded, rule, place, jobs)
+    decoded = decode_files(encoded, rule, resolve, place, jobs=jobs, progress=progress)
+    return decoded.images, decoded.errors, _shrunk(place, decoded.size, decoded.images.shape[2:])
 
 
 def _name_of(data: str, source: Source) -> str:
@@ -200,8 +199,7 @@ def _name_of(data: str, source: Source) -> str:
     return without_ending(path.name)
 
 
-def _joined(data: str, arrays: Sequence[Array], rule: ImageRule) -> npt.NDArray[Any]:
-    parts = [array.pixels(rule) for array in arrays]
+def _joined(data: str, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     shapes = sorted({part.shape[1:] for part in parts})
     if len(shapes) > 1:
         raise RefusedError(f"the arrays of {data!r} have different shapes, such as {shapes[0]} and {shapes[1]}")

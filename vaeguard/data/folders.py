@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from vaeguard.data.source import ClassLabels
@@ -107,8 +107,12 @@ def list_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIX
     paths = [path for given in inputs for path in paths_of(given, suffixes)]
     if not paths:
         raise no_images(inputs, suffixes)
-    # One input has no path twice; a set of millions is not made without need.
-    return sorted(paths if len(inputs) == 1 else set(paths))
+    return sorted_once(paths)
+
+
+def sorted_once(paths: Iterable[str]) -> list[str]:
+    """Paths in order, each once."""
+    return [path for path, _ in groupby(sorted(paths))]  # of millions a set would take more memory
 
 
 def paths_of(given: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:

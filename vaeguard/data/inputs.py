@@ -7,20 +7,21 @@ import glob
 import os
 import re
 import sys
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.data import archives, arrays
 from vaeguard.data.arrays import Array
-from vaeguard.data.folders import Files, class_labels, image_folder, list_images, no_images, walk
+from vaeguard.data.folders import Files, class_labels, image_folder, no_images, paths_of, sorted_once, walk
 from vaeguard.data.idx import find_idx
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.named_sets import NAMES, NamedSource
-from vaeguard.data.source import CONTAINER_ERRORS, Unreadable, one_line
-from vaeguard.errors import UnreadableError, UsageError, VaeguardError
+from vaeguard.data.source import Unreadable, reading
+from vaeguard.errors import UsageError, VaeguardError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from vaeguard.data.source import Source
 
@@ -47,17 +48,17 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     UsageError
         An input does not exist, holds no image, or is none that the model takes.
     """
-    inputs, listed = list(inputs), list(listed)
-    names = sorted({str(name) for name in inputs if is_named(name) and not os.path.lexists(name)})
-    given = [path for each in inputs if str(each) not in names for path in expanded(str(each))]
-    paths = [path for each in given for path in paths_in(each)]
-    if given and not paths:
-        raise no_images(given)
-    if len(given) > 1 or listed:
-        paths = [*{*paths, *listed}]
-    if not paths and not names:
-        raise UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
-    sources = [*(NamedSource(name, "test") for name in names), *open_paths(sorted(paths))]
+    inputs = list(inputs)
+    named = sorted({each for each in inputs if is_named(each) and not os.path.lexists(each)})
+    given = [path for each in inputs if each not in named for path in expanded(str(each))]
+    paths = sorted_once([*chain.from_iterable(map(paths_in, given)), *listed])
+    if not paths and not named:
+        raise (
+            no_images(given)
+            if given
+            else UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
+        )
+    sources = [*(NamedSource(str(name), "test") for name in named), *open_paths(paths)]
     for source in sources:
         if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
             wanted, held = ("vectors", "images") if vectors else ("images", "vectors")
@@ -120,38 +121,27 @@ def without_ending(name: str) -> str:
 
 def open_container(path: str, split: str | None = None) -> Source:
     """The images of a container; one that cannot be opened is `Unreadable`."""
+    reader = next(reader for ending, reader in _ENDINGS.items() if ending.search(path))
     try:
-        return next(reader for ending, reader in _ENDINGS.items() if ending.search(path))(path, split)
+        with reading(path):
+            return reader(path, split)
     except VaeguardError as error:
         return Unreadable(path, error)
-    except CONTAINER_ERRORS as error:
-        return Unreadable(path, damaged_container(path, error))
 
 
-def open_paths(paths: Sequence[str], split: str | None = None) -> list[Source]:
+def open_paths(paths: Iterable[str], split: str | None = None) -> list[Source]:
     """Each container, and the files between two of them, as a source."""
     sources: list[Source] = []
-    files: list[str] = []
-    for path in paths:
-        if not is_container(path):
-            files.append(path)
-            continue
-        if files:
-            sources.append(Files(files))
-            files = []
-        sources.append(open_container(path, split))
-    return [*sources, Files(files)] if files else sources
-
-
-def damaged_container(path: str, error: BaseException) -> UnreadableError:
-    """The error of a container whose content is not as its format says."""
-    return UnreadableError(path, f"it is damaged or cannot be read ({one_line(error)}); copy the file again")
+    for container, group in groupby(paths, is_container):
+        run = list(group)
+        sources += [open_container(path, split) for path in run] if container else [Files(run)]
+    return sources
 
 
 def paths_in(path: str) -> list[str]:
     """The path of a file; of a folder the IDX file to test on, or else all images, or else all Parquet files."""
     if not Path(path).is_dir():
-        return list_images([path])
+        return paths_of(path)
     if packed := find_idx(Path(path), "test") or find_idx(Path(path), "train"):
         return [str(packed)]
     paths = walk(Path(path), (*SUFFIXES, ".parquet")).paths

@@ -223,7 +223,7 @@ def read(
             yield batch
     except source.broken_by as error:
         source.close()
-        reason = one_line(error)
+        reason = _one_line(error)
     if start + done < stop:
         errors = [(f"{source.path}/{row:05d}", reason) for row in range(start + done, stop)]
         yield _errors_only(shape, rule, errors)
@@ -247,7 +247,26 @@ def stamp_of(path: str) -> str:
     return "".join(f"{part}\0" for part in (path, *size_and_time(path)))
 
 
-def one_line(error: BaseException) -> str:
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Raise what a reader raises on a damaged container as one error that names it.
+
+    Raises
+    ------
+    UnreadableError
+        The container is damaged.
+    """
+    try:
+        yield
+    except VaeguardError:
+        raise
+    except CONTAINER_ERRORS as error:
+        raise UnreadableError(
+            path, f"it is damaged or cannot be read ({_one_line(error)}); copy the file again"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
     """The message of an error in one line, or else its type."""
     return " ".join(str(error).split()) or type(error).__name__
 
