@@ -242,6 +242,7 @@ def test_a_row_with_bad_values_is_one_error(rule, tmp_path):
     (source,) = find_sources([tmp_path / "a.npy"], vectors=rule is None)
     shape = (rule.channels, *rule.size) if rule else (1, 1, 7)
     batches = list(read(source, 0, 40, shape, rule=rule, batch_size=7, jobs=1))
+    source.close()
     errors = [error for batch in batches for error in batch.errors]
     assert [name for name, _ in errors] == [f"{tmp_path}/a.npy/{row:05d}" for row in bad]
     assert all("NaN" in reason and name in reason for name, reason in errors)

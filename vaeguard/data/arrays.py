@@ -51,7 +51,8 @@ class Array(Source):
 
     def __init__(self, path: str, split: str | None = None) -> None:
         self.split = split
-        with self.open(Path(path)) as rows:
+        with contextlib.ExitStack() as stack:
+            rows = self.open(stack, Path(path))
             first = rows[:1]
             if len(first) < min(1, len(rows)):
                 raise _cut_short(path)
@@ -63,8 +64,8 @@ class Array(Source):
         self._rows: Rows | npt.NDArray[Any] | None = None
 
     @abstractmethod
-    def open(self, path: Path) -> contextlib.AbstractContextManager[Rows | npt.NDArray[Any]]:
-        """The rows, to be read a few at a time."""
+    def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
+        """The rows, to be read a few at a time; `stack` closes what is opened."""
 
     @abstractmethod
     def whole(self) -> npt.NDArray[Any]:
@@ -95,7 +96,7 @@ class Array(Source):
         """Slice the array."""
         del jobs
         if self._rows is None:
-            self._rows = self._stack.enter_context(self.open(Path(self.path)))
+            self._rows = self.open(self._stack, Path(self.path))
         for at in range(start, stop, batch_size):
             end = min(at + batch_size, stop)
             rows = self._rows[at:end]
@@ -135,11 +136,9 @@ class Array(Source):
 class Npy(Array):
     """The array of an `.npy` file, without labels."""
 
-    @contextlib.contextmanager
-    def open(self, path: Path) -> Iterator[Rows | npt.NDArray[Any]]:
+    def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
         """Read the header."""
-        with path.open("rb") as file:
-            yield _numpy_rows(file, path)
+        return _numpy_rows(stack.enter_context(path.open("rb")), path)
 
     def whole(self) -> npt.NDArray[Any]:
         """Map the file."""
@@ -149,13 +148,11 @@ class Npy(Array):
 class Npz(Array):
     """An array of an `.npz` archive: that of a split, or of all images; labels are the array named like it."""
 
-    @contextlib.contextmanager
-    def open(self, path: Path) -> Iterator[Rows | npt.NDArray[Any]]:
+    def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
         """Read the header of the array."""
-        with zipfile.ZipFile(path) as archive:
-            self._key = self._key_of_images(path, [name.removesuffix(".npy") for name in archive.namelist()])
-            with archive.open(f"{self._key}.npy") as file:
-                yield _numpy_rows(file, path)
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        self._key = self._key_of_images(path, [name.removesuffix(".npy") for name in archive.namelist()])
+        return _numpy_rows(stack.enter_context(archive.open(f"{self._key}.npy")), path)
 
     def whole(self) -> npt.NDArray[Any]:
         """Read the array into memory."""
@@ -192,15 +189,12 @@ class Npz(Array):
 class Idx(Array):
     """The images of an IDX file, with the labels beside it."""
 
-    @contextlib.contextmanager
-    def open(self, path: Path) -> Iterator[Rows | npt.NDArray[Any]]:
+    def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
         """Read the header, or all of a compressed file."""
         array = read_idx_images(path)
         if not isinstance(array, np.memmap):
-            yield array
-            return
-        with path.open("rb") as file:
-            yield Rows(file, array.offset, array.shape, array.dtype)
+            return array
+        return Rows(stack.enter_context(path.open("rb")), array.offset, array.shape, array.dtype)
 
     def whole(self) -> npt.NDArray[Any]:
         """Map the file."""
@@ -398,9 +392,9 @@ def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
     low, high = table.min(axis=0), table.max(axis=0)
     furthest = np.maximum(-low, high)
     with np.errstate(over="ignore", invalid="ignore"):
-        kept = (high - low) >= LEAST_STEPS * np.spacing(furthest.astype(np.float32))
-    rounding = (high - low) <= LEAST_STEPS * np.spacing(furthest)  # of a column that is constant
-    lost = np.flatnonzero(~(kept | rounding))
+        resolved = (high - low) >= LEAST_STEPS * np.spacing(furthest.astype(np.float32))
+    constant = (high - low) <= LEAST_STEPS * np.spacing(furthest)  # but for rounding
+    lost = np.flatnonzero(~(resolved | constant))
     if lost.size:
         columns = ", ".join(map(str, lost[:NAMED_COLUMNS])) + (" and more" if lost.size > NAMED_COLUMNS else "")
         warnings.warn(

@@ -2,7 +2,7 @@
 
 An entry is `vaeguard-<key>.npy`, uint8 (N, C, H, W), and `vaeguard-<key>.json`, which lists the images that could not
 be read and carries its own digest. The key is the SHA-256 over contents and rule, so nothing ever goes stale.
-The time of its files is that of its last use; what was not used for thirty days goes when a new entry is built.
+The time of an entry's files is that of its last use; entries unused for thirty days go when a new one is built.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Decoded:
     errors : dict of int to str
         Numbers of the unreadable ones among all images, and the reasons.
     size : (H, W) or None
-        The size that all files have, if it had to be found out.
+        The size that all files have, if the rule left the size open.
     key : str
         Name of the entry.
     """
@@ -69,7 +69,7 @@ class Decoded:
 def cache_folder() -> Path:
     """Return the folder of the cache: $VAEGUARD_CACHE, else $XDG_CACHE_HOME/vaeguard, else ~/.cache/vaeguard.
 
-    Where that cannot be written to, a folder of this user among the temporary files. Nothing is created.
+    Where that folder cannot be written to, it is a folder of this user among the temporary files. Nothing is created.
     """
     chosen = os.environ.get("VAEGUARD_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)
@@ -175,9 +175,9 @@ def _build(
 
 
 def _unreadable_rows(batch: ImageBatch, names: Iterator[str], start: int) -> list[tuple[int, str]]:
-    """Numbers of the images of a batch that could not be read, and the reasons; `names` go on with those of the batch.
+    """Numbers of the unreadable images of a batch, and the reasons; `names` continues with the names of the batch.
 
-    A batch lists the readable and the others apart, each in order.
+    A batch lists readable and unreadable images apart, each kind in order.
     """
     readable, reasons = deque(batch.paths), deque(reason for _, reason in batch.errors)
     rows = []
@@ -242,7 +242,7 @@ def _private(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _disk_space() -> Iterator[None]:
-    """Say of the cache what a failed write of any other file would say of its folder."""
+    """Turn a failed write into an error that names the cache and what to do."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Images of one shape with what is known of them: the form in which every source hands them on."""
+"""Images of one shape with what is known of them: the form in which all of a source is handed on."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class ImageSet:
     errors : tuple of (path, reason)
         Inputs that could not be read; they are not among the images.
     note : str or None
-        What else to know of how they were read, in one sentence.
+        What else to know of how the images were read, in one sentence.
     named : bool
-        Whether they are the data set that is known by this name.
+        Whether `name` is that of a known data set, and the images are its own.
     """
 
     name: str
@@ -148,8 +148,8 @@ def _write_all(image_set: ImageSet, names: Sequence[str], folder: Path) -> None:
 
 def digests_of(images: Iterable[Pixels]) -> npt.NDArray[np.uint64]:
     """64 bits of BLAKE2b over the pixels of each image, shape (N,): equal for equal images, and hardly ever else."""
-    found = (hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in images)
-    return np.frombuffer(b"".join(found), np.uint64)
+    digests = (hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in images)
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def fingerprint_of(images: Pixels, labels: Labels | None, class_names: tuple[str, ...]) -> str:

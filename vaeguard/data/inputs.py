@@ -49,21 +49,25 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
         An input does not exist, holds no image, or is none that the model takes.
     """
     inputs = list(inputs)
-    named = sorted({each for each in inputs if is_named(each) and not os.path.lexists(each)})
-    given = [path for each in inputs if each not in named for path in expanded(str(each))]
-    paths = sorted_once([*chain.from_iterable(map(paths_in, given)), *listed])
+    named = sorted({name for name in inputs if is_named(name) and not os.path.lexists(name)})
+    given = [path for pattern in inputs if pattern not in named for path in expanded(str(pattern))]
+    paths = [*chain.from_iterable(map(paths_in, given))]
+    if given and not paths:
+        raise no_images(given)
+    paths = sorted_once([*paths, *listed])
     if not paths and not named:
-        raise (
-            no_images(given)
-            if given
-            else UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
-        )
+        raise UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
     sources = [*(NamedSource(str(name), "test") for name in named), *open_paths(paths)]
     for source in sources:
-        if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
-            wanted, held = ("vectors", "images") if vectors else ("images", "vectors")
-            raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {held}; give what it was fitted on")
+        _check_kind(source, vectors=vectors)
     return sources
+
+
+def _check_kind(source: Source, *, vectors: bool) -> None:
+    """Refuse images for a model of vectors, and the reverse."""
+    if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
+        wanted, held = ("vectors", "images") if vectors else ("images", "vectors")
+        raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {held}; give what it was fitted on")
 
 
 def is_named(data: str | Path) -> bool:
@@ -145,7 +149,7 @@ def paths_in(path: str) -> list[str]:
     if packed := find_idx(Path(path), "test") or find_idx(Path(path), "train"):
         return [str(packed)]
     paths = walk(Path(path), (*SUFFIXES, ".parquet")).paths
-    return [each for each in paths if not each.lower().endswith(".parquet")] or paths
+    return [name for name in paths if not name.lower().endswith(".parquet")] or paths
 
 
 def open_folder(path: Path, split: str) -> list[Source]:

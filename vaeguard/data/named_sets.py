@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zlib
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from vaeguard.data.idx import damaged, first_line, idx_files, packed_or_plain, r
 from vaeguard.errors import VaeguardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    import contextlib
+    from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
@@ -135,11 +135,10 @@ class NamedSource(Array):
         self._class_names = NAMED_SETS[name].class_names if name in NAMED_SETS else tuple("0123456789")
         super().__init__(f"{name}/{split}", split)
 
-    @contextlib.contextmanager
-    def open(self, path: Path) -> Iterator[npt.NDArray[Any]]:
+    def open(self, stack: contextlib.ExitStack, path: Path) -> npt.NDArray[Any]:
         """Give the array."""
-        del path
-        yield self._array
+        del stack, path
+        return self._array
 
     def whole(self) -> npt.NDArray[Any]:
         """Give the array."""
@@ -178,19 +177,19 @@ def read_named(name: str, split: str, data_dir: str | Path | None, *, download: 
     if name == "digits":
         return _read_digits(split)
     folder = data_folder(data_dir)
-    found = _find(name, split, folder)
-    if found is None and download:
+    place = _find(name, split, folder)
+    if place is None and download:
         _download(name, split, folder)
-        found = _find(name, split, folder)
-    if found is None:
+        place = _find(name, split, folder)
+    if place is None:
         raise _missing(name, split, folder)
     try:
-        images, labels = NAMED_SETS[name].read(found, split)
+        images, labels = NAMED_SETS[name].read(place, split)
     except OSError as error:
-        raise VaeguardError(f"cannot read {name!r} in {str(found)!r}: {error.strerror}; check its files") from error
+        raise VaeguardError(f"cannot read {name!r} in {str(place)!r}: {error.strerror}; check its files") from error
     classes = len(NAMED_SETS[name].class_names)
     if labels is None or labels.size != len(images) or labels.min() < 0 or labels.max() >= classes:
-        raise damaged(found, f"it has not one label from 0 to {classes - 1} for each image")
+        raise damaged(place, f"it has not one label from 0 to {classes - 1} for each image")
     return images, labels
 
 
@@ -241,8 +240,8 @@ def _missing(name: str, split: str, folder: Path) -> VaeguardError:
     known = NAMED_SETS[name]
     places = ", ".join(str(folder / place) for place in known.folders)
     if name == "cifar10":
-        found = "only its pickled version is there, and pickles are never read: " if _pickled(folder) else ""
-        advice = f"{found}get the binary version, cifar-10-binary.tar.gz, and unpack it into {str(folder)!r}"
+        fact = "only its pickled version is there, and pickles are never read: " if _pickled(folder) else ""
+        advice = f"{fact}get the binary version, cifar-10-binary.tar.gz, and unpack it into {str(folder)!r}"
     else:
         advice = "set `download` to fetch it, or `data_dir` to its folder"
     sets = ", ".join(["digits", *find_sets(folder)])
