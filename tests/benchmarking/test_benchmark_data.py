@@ -127,10 +127,10 @@ def test_tables_are_measured_and_stand_beside_published_figures(tmp_path, monkey
     assert ours == expected
     terms = [cell["scores"]["nearness"]["roc_auc"] for cell in report.cells if cell["method"] == "vaeguard"]
     np.testing.assert_allclose(terms, 1 - np.array(expected))
-    text = (tmp_path / "report/report.md").read_text()
-    assert f"| wbc | {np.mean(ours):.3f} ± " in text
-    assert "| pyod-odds | PyOD KNN | 0.625 | 0.625 |" in text
-    assert "PyOD PCA | 0.0" not in text
+    methods = {row["name"]: row for row in report.to_dict()["comparison"][0]["methods"]}
+    assert methods["vaeguard"]["cells"][0]["mean"] == pytest.approx(np.mean(ours))
+    assert methods["PyOD KNN"]["mean"]["mean"] == methods["PyOD KNN"]["cells"][0]["mean"] == 0.625
+    assert "PyOD PCA" not in methods
 
 
 def drawing(value=0):
@@ -207,7 +207,7 @@ def test_pairs_with_the_same_normal_set_share_its_fit(tmp_path, monkeypatch):
     more = vaeguard.benchmark(both, tmp_path / "alone", **write)
     assert len(more.cells) == 4
     assert len(fits) == 2 + 2 + 2
-    with pytest.raises(vaeguard.UsageError, match="2 would be lost, since .*mnist_omniglot.* is not among"):
+    with pytest.raises(vaeguard.UsageError, match="2 of them would be lost because .*mnist:omniglot.* is not among"):
         vaeguard.benchmark(replace(both, data="mnist:mnist"), tmp_path / "alone", **write)
 
 
@@ -310,6 +310,6 @@ def test_defects_are_measured_by_image_pixel_and_region(tmp_path):
     assert pca["pixels"]["pro"] > 0.7
     assert set(pca["kinds"]) == {"Crack", "Blowhole"}
     assert pca["scores"]["pca"]["roc_auc"] > 0.95
-    text = (tmp_path / "r/report.md").read_text()
-    assert "| Crack |" in text
-    assert "PRO to 0.3" in text
+    text = (tmp_path / "r/report.html").read_text()
+    assert "<td>Crack</td>" in text
+    assert "<td>PRO to 0.3</td>" in text

@@ -9,6 +9,8 @@ from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from toy import bars
 
@@ -16,7 +18,7 @@ import vaeguard
 from vaeguard.benchmarking import protocols
 from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
 from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
-from vaeguard.benchmarking.cells import Cell, Job, measure_cell, read_cell
+from vaeguard.benchmarking.cells import Cell, CellFile, Job
 from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.running import LOCK_NAME
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
@@ -92,10 +94,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(spec, tmp_path
         vaeguard.benchmark(spec, tmp_path / "parts", **QUICK)
     half = json.loads((tmp_path / "parts/report.json").read_text())["cells"]
     assert 0 < half["finished"] < half["planned"]
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts/cells").iterdir()}
-    assert len(kept) == half["finished"]
+    kept = (tmp_path / "parts/cells.jsonl").read_text()
+    assert kept.count("\n") == half["finished"]
     vaeguard.benchmark(spec, tmp_path / "parts", **QUICK)
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert (tmp_path / "parts/cells.jsonl").read_text().startswith(kept)
     assert without_times(tmp_path / "parts") == without_times(tmp_path / "whole")
     # Nothing is left to do, also for a reader of another folder.
     monkeypatch.setattr(protocols, "measure_fit", None)
@@ -111,7 +113,7 @@ def test_a_failing_cell_is_listed_and_the_others_go_on(spec, tmp_path, monkeypat
     assert len(report.failures) == 2
     assert "no such luck" in next(iter(report.failures.values()))
     assert len(report.cells) == len(report.plan.jobs) - 2
-    assert "failed: stripes, 0, guided, seed 0" in (tmp_path / "report.md").read_text()
+    assert "stripes, 0, guided, seed 0: RuntimeError: no such luck" in (tmp_path / "report.html").read_text()
 
 
 def rare_class(folder, trained, tested):
@@ -167,8 +169,8 @@ def test_the_report_says_what_the_cells_say(spec, tmp_path):
     best = next(row for row in content["best_terms"] if (row["method"], row["case"]) == ("guided", None))
     assert best["best"] == max(mean["mean"] for (m, s), mean in means.items() if m == "guided" and s != "score")
     assert best["difference"] == best["combined"] - best["best"]
-    text = (tmp_path / "report.md").read_text()
-    assert f"| **mean** | {areas.mean():.3f} ± {areas.mean(0).std(ddof=1):.3f} |" in text
+    text = (tmp_path / "report.html").read_text()
+    assert f"{areas.mean():.3f}</span><br><small>± {areas.mean(0).std(ddof=1):.4f}</small>" in text
     assert "Clopper-Pearson" in text
 
 
@@ -199,14 +201,29 @@ def job_of(settings, found=1):
 
 
 def test_a_cell_is_read_only_with_its_own_settings(tmp_path):
-    job = job_of({"epochs": 1})
-    assert read_cell(job, tmp_path) is None
-    result = measure_cell(job, tmp_path, lambda *_: None)
-    assert read_cell(job_of({"epochs": 1}), tmp_path) == result
-    assert read_cell(job_of({"epochs": 2}), tmp_path) is None
-    assert job.path(tmp_path).parent == tmp_path / "cells"
-    job.path(tmp_path).write_text("{")
-    assert read_cell(job, tmp_path) is None
+    assert CellFile(tmp_path).cells == {}
+    cell = CellFile(tmp_path).measure(job_of({"epochs": 1}), print)
+    kept = CellFile(tmp_path).cells
+    assert kept == {job_of({"epochs": 1}).digest(): cell}
+    assert job_of({"epochs": 2}).digest() not in kept
+
+
+@given(st.integers(1, 400))
+def test_a_file_of_cells_that_is_cut_off_keeps_its_whole_lines(tmp_path_factory, cut):
+    folder = tmp_path_factory.mktemp("cells")
+    first, second, third = (job_of({"epochs": epochs}) for epochs in (1, 2, 3))
+    cells = [CellFile(folder).measure(job, print) for job in (first, second)]
+    path = folder / "cells.jsonl"
+    lines = path.read_bytes()
+    path.write_bytes(lines[:-cut])
+    whole = [
+        cell for cell, end in zip(cells, (lines.index(b"\n"), len(lines) - 1), strict=True) if len(lines) - cut >= end
+    ]
+    assert list(CellFile(folder).cells.values()) == whole
+    CellFile(folder).measure(third, print)
+    assert [json.loads(line)["settings"] for line in path.read_text().splitlines()] == [
+        *(cell["settings"] for cell in whole), third.settings
+    ]  # fmt: skip
 
 
 def test_where_a_fit_runs_does_not_make_another_cell(spec):
@@ -390,7 +407,7 @@ def test_a_report_of_which_nothing_could_be_kept_is_not_replaced(spec, tmp_path,
     vaeguard.benchmark(few, tmp_path, **QUICK)
     before = (tmp_path / "report.json").read_bytes()
     monkeypatch.setattr("vaeguard.benchmarking.cells.METHOD", 10**6)
-    with pytest.raises(UsageError, match="holds a report of 1 cells.*choose another folder"):
+    with pytest.raises(UsageError, match="holds 1 cells.*choose another `output`"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
     assert (tmp_path / "report.json").read_bytes() == before
 
@@ -404,12 +421,12 @@ def test_a_report_is_extended_without_measuring_its_cells_again(spec, tmp_path):
     vaeguard.remake_page(tmp_path)
     for more in ({"classes": "0,1"}, {"seeds": 2}, {"fits": ()}, {"baselines": True}):
         few = replace(few, **more)
-        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+        before = (tmp_path / "cells.jsonl").read_text()
         found = vaeguard.benchmark(few, tmp_path, **QUICK).to_dict()["cells"]
-        assert found["finished"] == found["planned"] > len(before)
-        assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    shutil.rmtree(tmp_path / "cells")
-    with pytest.raises(UsageError, match="cells that are gone"):
+        assert found["finished"] == found["planned"] > before.count("\n")
+        assert (tmp_path / "cells.jsonl").read_text().startswith(before)
+    (tmp_path / "cells.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"cells\.jsonl is gone"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
 
 
@@ -425,33 +442,36 @@ def measured(spec, tmp_path_factory):
 @pytest.mark.parametrize(
     ("changes", "training", "words"),
     [
-        ({"classes": "1"}, {}, "stripes-0-.* is not among.*--classes"),
-        ({"classes": "1,2"}, {}, "stripes-0-.* is not among.*--classes"),
-        ({"seeds": 1}, {}, "-1 is not among.*--seeds"),
-        ({"fits": ("guided",)}, {}, "unlabelled-0 is not among.*--fit"),
-        ({"baselines": False}, {}, "is not among.*baselines"),
+        ({"classes": "1"}, {}, "stripes, 0, .* is not among.*`classes`"),
+        ({"classes": "1,2"}, {}, "stripes, 0, .* is not among.*`classes`"),
+        ({"seeds": 1}, {}, "seed 1' is not among.*`seeds`"),
+        ({"fits": ("guided",)}, {}, "unlabelled, seed 0' is not among.*`fits`"),
+        ({"baselines": False}, {}, "is not among.*`baselines`"),
         ({"limit": 90}, {}, "other settings"),
         # The simple methods are the same, whatever the settings of a fit.
-        ({}, {"epochs": 2}, "4 would be lost, since stripes-0-unlabelled-0 was measured with other settings"),
+        ({}, {"epochs": 2}, "4 of them would be lost because 'stripes, 0, unlabelled, seed 0' was measured with other"),
     ],
 )
 def test_no_cell_of_a_report_is_lost(measured, changes, training, words):
     spec, folder = measured
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     settings = {**QUICK, "training": replace(QUICK["training"], **training)}
-    with pytest.raises(UsageError, match=rf"holds a report of 18 cells.*{words}") as caught:
+    with pytest.raises(UsageError, match=rf"holds 18 cells.*{words}") as caught:
         vaeguard.benchmark(replace(spec, **changes), folder, **settings)
-    assert "choose another folder with -o, or give" in str(caught.value)
+    assert "choose another `output`, or give" in str(caught.value)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_cell_whose_file_is_damaged_is_measured_again(measured, tmp_path):
+def test_a_cell_whose_line_is_damaged_is_measured_again(measured, tmp_path):
     spec, folder = measured
     shutil.copytree(folder, tmp_path / "copy")
-    damaged = min((tmp_path / "copy/cells").iterdir())
-    damaged.write_text("{")
+    file = tmp_path / "copy/cells.jsonl"
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([first[:-20] + "\n", *others]))
     assert len(vaeguard.benchmark(spec, tmp_path / "copy", **QUICK).cells) == 18
-    assert json.loads(damaged.read_text())["digest"]
+    *kept, again = file.read_text().splitlines(keepends=True)
+    assert kept == others
+    assert json.loads(again)["digest"] == json.loads(first)["digest"]
 
 
 def test_two_processes_do_not_measure_into_one_folder(spec, tmp_path):

@@ -153,18 +153,13 @@ def alarms_of(cells: list[Result]) -> list[dict[str, Any]]:
 
 
 def seconds_of(cells: list[Result]) -> list[dict[str, Any]]:
-    """Mean seconds that each method takes to fit and to score, how many examples that was, and the most memory.
-
-    Memory is that of the whole process; cells that were measured before it was looked at have none.
-    """
+    """Mean seconds that each method takes to fit and to score, and how many examples that was."""
     found = []
     for (data, method), group in _grouped(cells, "data", "method").items():
         seconds = {name: float(np.mean([cell["seconds"][name] for cell in group])) for name in ("fit", "score")}
         images = [cell["images"] for cell in group]
-        memory = [cell["peak_memory_mb"] for cell in group if cell.get("peak_memory_mb") is not None]
         found.append(
             {
-                "peak_memory_mb": max(memory) if memory else None,
                 "data": data,
                 "method": method,
                 "seconds": seconds,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.benchmarking.aggregate import OURS, is_of_examples
-from vaeguard.benchmarking.cells import file_name
 from vaeguard.metrics import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ def _entry(case: str | None, found: Spread, score: str, cells: list[Result]) -> 
     metrics = [cell["scores"][score] for cell in cells if score in cell["scores"]]
     low = min((each["roc_auc_low"] for each in metrics), default=None)
     high = max((each["roc_auc_high"] for each in metrics), default=None)
-    files = [{"seed": cell["seed"], "file": f"cells/{file_name(cell, cell['digest'])}"} for cell in cells]
-    return {"case": case, **asdict(found), "low": low, "high": high, "separated": False, "files": files}
+    return {"case": case, **asdict(found), "low": low, "high": high, "separated": False}
 
 
 def _mean_entry(found: Spread, entries: list[Table | None]) -> Table:
@@ -93,7 +91,7 @@ def _mean_entry(found: Spread, entries: list[Table | None]) -> Table:
         count = len(found.values)
         half = max(half, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * found.std / float(np.sqrt(count)))
     low, high = (None, None) if half is None else (found.mean - half, found.mean + half)
-    return {**asdict(found), "low": low, "high": high, "separated": False, "files": []}
+    return {**asdict(found), "low": low, "high": high, "separated": False}
 
 
 def _mark(methods: list[Table], cases: int) -> None:
@@ -110,7 +108,7 @@ def _mark(methods: list[Table], cases: int) -> None:
 
 def _published(row: Published, cases: list[str | None]) -> Table:
     def entry(case: str | None, value: float | None) -> Table | None:
-        bare: Table = {"std": None, "values": [], "low": None, "high": None, "separated": False, "files": []}
+        bare: Table = {"std": None, "values": [], "low": None, "high": None, "separated": False}
         return None if value is None else {"case": case, "mean": value, **bare}
 
     each = [entry(case, row.cases.get(case or "")) for case in cases]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
-from vaeguard.benchmarking.peak_memory import peak_memory
 from vaeguard.benchmarking.tasks import ImageTask
 from vaeguard.false_alarms import FPRS, false_alarms
 from vaeguard.metrics import measure, per_region_overlap, pixel_roc_auc
@@ -175,9 +174,9 @@ def _inspect(detector: Detector, images: npt.NDArray[np.uint8], *, pictures: boo
 
 
 def _watched(work: Callable[[], Result]) -> Result:
-    """Keep what the work warned of, and the memory it took, with its result, where a report can show it."""
-    with warnings.catch_warnings(record=True) as caught, peak_memory() as peak:
+    """Keep what the work warned of with its result, where a report can show it."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = work()
     texts = sorted({str(item.message) for item in caught})
-    return {**result, "warnings": texts, "peak_memory_mb": peak.megabytes}
+    return {**result, "warnings": texts}

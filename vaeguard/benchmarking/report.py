@@ -1,4 +1,4 @@
-"""A benchmark's report: `report.json` with every number, `report.html` and `report.md` to read."""
+"""A benchmark's report: `report.json` with every number, and `report.html` to read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, rows_of, seconds_of
 from vaeguard.benchmarking.comparison import comparison_of
-from vaeguard.benchmarking.markdown import markdown
 from vaeguard.benchmarking.spec import BENCHMARKS
-from vaeguard.files import write_text
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 from vaeguard.spec import PLACES
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.protocols import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
-REPORT_MD = "report.md"
 VARIED = ("seed", "classes", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""
 
@@ -113,16 +110,14 @@ class BenchmarkReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Write `report.json`, `report.html` and `report.md` into `folder`, each one whole.
+        """Write `report.json` and `report.html` into `folder`, each one whole.
 
         Raises
         ------
         VaeguardError
             They cannot be written.
         """
-        content = self.to_dict()
-        write_report(folder / JSON_NAME, content)
-        write_text(folder / REPORT_MD, markdown(content))
+        write_report(folder / JSON_NAME, self.to_dict())
 
     def _alarms_note(self) -> str:
         return f"{ALARMS_NOTE} {GROUPS_NOTE}" if self.spec.name == "defects" else ALARMS_NOTE

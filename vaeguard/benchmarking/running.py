@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.benchmarking.cells import CELLS, measure_cell, read_cell
+from vaeguard.benchmarking.cells import CELLS_NAME, CellFile, name_of
 from vaeguard.benchmarking.protocols import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
@@ -16,6 +16,8 @@ from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vaeguard.benchmarking.cells import Job, Result
     from vaeguard.benchmarking.protocols import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
@@ -34,10 +36,10 @@ def benchmark(
     command: str = "",
     progress: Progress | None = None,
 ) -> BenchmarkReport:
-    """Measure every cell of a benchmark and write `report.json`, `.html` and `.md` into the folder `output`.
+    """Measure every cell of a benchmark and write `report.json` and `.html` into the folder `output`.
 
-    Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet: a cell is
-    kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in
+    Each finished cell is kept in `output/cells.jsonl`. The same call again measures only what is not there yet: a cell
+    is kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in
     the report, and the others go on. The report is written also when the run is interrupted. It is extended by more
     classes, pairs or tables, seeds or fits, but no cell of a report that is there is left out of the new one.
 
@@ -62,7 +64,7 @@ def benchmark(
     ------
     UsageError
         The data does not suit the benchmark, or `output` holds the report of another one, or one with cells that this
-        one would not have: fewer are asked for, they were measured with other settings, or all their files are gone.
+        one would not have: fewer are asked for, they were measured with other settings, or they are gone.
     VaeguardError
         None of the data is there, the folder cannot be written, or another process is writing it.
     """
@@ -70,8 +72,8 @@ def benchmark(
     _check_folder(folder, spec)
     plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
     with locked(folder, LOCK_NAME, f"another process is measuring into {str(folder)!r}"):
-        _check_nothing_is_lost(folder, plan)
         run = _Run(spec, plan, folder, command)
+        _check_nothing_is_lost(folder, plan, run.file.cells)
         try:
             run.measure(progress or (lambda *_: None))
         finally:
@@ -84,8 +86,9 @@ class _Run:
 
     def __init__(self, spec: BenchmarkSpec, plan: BenchmarkPlan, folder: Path, command: str) -> None:
         self.spec, self.plan, self.folder, self.command = spec, plan, folder, command
-        kept = {job: read_cell(job, folder) for job in plan.jobs}
-        self.found: dict[Job, Result] = {job: cell for job, cell in kept.items() if cell is not None}
+        self.file = CellFile(folder)
+        cells = {job: self.file.cells.get(job.digest()) for job in plan.jobs}
+        self.found: dict[Job, Result] = {job: cell for job, cell in cells.items() if cell is not None}
         self.failures: dict[str, str] = {}
 
     def report(self) -> BenchmarkReport:
@@ -110,40 +113,34 @@ class _Run:
     def _measure_one(self, job: Job, progress: Progress) -> None:
         progress(0, 1, "")
         try:
-            self.found[job] = measure_cell(job, self.folder, progress)
+            self.found[job] = self.file.measure(job, progress)
         except Exception as error:  # noqa: BLE001 -- whatever went wrong in one cell, hours of others must go on
             fact = str(error) if isinstance(error, VaeguardError) else f"{type(error).__name__}: {error}"
             self.failures[str(job.cell)] = fact
 
 
-def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan) -> None:
+def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, kept: Mapping[str, Result]) -> None:
     """Refuse to replace a report by one that lacks some of its cells: they took hours."""
-    reported = _reported_cells(_report_in(folder))
-    planned = {job.path(folder).name for job in plan.jobs}
-    held = f"{str(folder)!r} holds a report of {len(reported)} cells"
-    if reported and not any((folder / CELLS).glob("*.json")):
-        raise UsageError(f"{held} that are gone; choose another folder with -o, or delete this one")
-    if not (lost := sorted(reported - planned)):
+    reported = _report_in(folder).get("cells", {}).get("finished", 0)
+    if reported and not kept:
+        raise UsageError(
+            f"{str(folder)!r} holds a report of {reported} cells, but {CELLS_NAME} is gone; choose another `output`,"
+            " or delete the report"
+        )
+    planned = {job.digest(): str(job.cell) for job in plan.jobs}
+    lost = sorted(name_of(cell) for digest, cell in kept.items() if digest not in planned)
+    if not lost:
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
-    why = f"{_settingless(lost[0])} is not among what this command measures{missing}"
-    instead = "give at least the --data, --classes, --seeds, --fit and baselines of before"
-    if changed := sorted({_settingless(name) for name in lost} & {_settingless(name) for name in planned}):
-        why = f"{changed[0]} was measured with other settings or by another version"
+    why = f"{lost[0]!r} is not among what is to be measured{missing}"
+    instead = "give at least the `data`, `classes`, `seeds`, `fits` and `baselines` of before"
+    if changed := sorted(set(lost) & set(planned.values())):
+        why = f"{changed[0]!r} was measured with other settings or by another version"
         instead = "give the settings of before"
-    raise UsageError(f"{held}, and {len(lost)} would be lost, since {why}; choose another folder with -o, or {instead}")
-
-
-def _reported_cells(report: dict[str, Any]) -> set[str]:
-    """Names of the files of all cells that a report covers."""
-    rows = [row for table in report.get("comparison", ()) for row in table["methods"]]
-    entries = [entry for row in rows for entry in row["cells"] if entry]
-    return {Path(file["file"]).name for entry in entries for file in entry["files"]}
-
-
-def _settingless(name: str) -> str:
-    """The name of a cell's file without the digest of its settings."""
-    return name.rpartition("-")[0]
+    raise UsageError(
+        f"{str(folder)!r} holds {len(kept)} cells, and {len(lost)} of them would be lost because {why}; choose another"
+        f" `output`, or {instead}"
+    )
 
 
 def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progress:
