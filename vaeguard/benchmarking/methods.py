@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
 from vaeguard.benchmarking.tasks import ImageTask
+from vaeguard.defect_masks import measure_pixels
+from vaeguard.evaluation import class_roc_auc, measure_detector, measure_scores
 from vaeguard.false_alarms import FPRS, false_alarms
-from vaeguard.metrics import measure, per_region_overlap, pixel_roc_auc
 from vaeguard.provenance import environment
 
 if TYPE_CHECKING:
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.tasks import TableTask, Task
     from vaeguard.detector import Detector
-    from vaeguard.inspection import Inspection
+    from vaeguard.metrics import Metrics
     from vaeguard.progress import Progress
     from vaeguard.spec import ModelSpec, TrainSpec
 
     Result = dict[str, Any]
     Fits = dict[Any, tuple[Detector, float]]
     Scores = npt.NDArray[np.floating]
-
-SCORE_ROWS = 256
 
 
 def measure_fit(
@@ -56,17 +55,16 @@ def measure_fit(
             seconds_of_fit = time.perf_counter() - started
             if fits is not None:
                 fits[key] = detector, seconds_of_fit
-        fitted = time.perf_counter()
-        found = _inspect(detector, task.test, pictures=task.masks is not None)
-        seconds = {"fit": seconds_of_fit, "score": time.perf_counter() - fitted}
+        measured = measure_detector(detector, task.test, task.anomalous, _masks(task))
+        found = measured.inspection
         record: Any = detector.info.record
         calibration = record["calibration"]["images"]
         alarms = [asdict(false_alarms(found.p_value[~task.anomalous], calibration, fpr)) for fpr in FPRS]
         return {
-            **_measured(task, {"score": found.score, **found.terms}),
-            **_pixels(task, found.heatmap),
+            **_result(task, measured.metrics, {"score": found.score, **found.terms}),
+            **({} if measured.pixels is None else {"pixels": asdict(measured.pixels)}),
             "false_alarms": alarms,
-            "seconds": seconds,
+            "seconds": {"fit": seconds_of_fit, "score": measured.seconds},
             "spec": {"model": record["model"], "training": record["training"]},
             "fit_split_sha256": record["data"]["split"]["sha256"],
             "environment": environment(detector.device),
@@ -102,7 +100,8 @@ def measure_baseline(task: Task, name: str, seed: int) -> Result:
         seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
         result = {**_measured(task, scores), "seconds": seconds, "environment": environment()}
         if name == "pca" and isinstance(task, ImageTask) and task.masks is not None:
-            result |= _pixels(task, pca_residual(train)(test).reshape(task.test.shape).mean(1))
+            heatmaps = pca_residual(train)(test).reshape(task.test.shape).mean(1)
+            result["pixels"] = asdict(measure_pixels(heatmaps, task.anomalous, _masks(task)))
         return result
 
     return _watched(work)
@@ -133,44 +132,30 @@ def table_settings() -> dict[str, str]:
 
 
 def _measured(task: Task, scores: Mapping[str, Scores]) -> Result:
+    return _result(task, measure_scores(task.anomalous, scores), scores)
+
+
+def _result(task: Task, metrics: tuple[Metrics, ...], scores: Mapping[str, Scores]) -> Result:
     truth = task.anomalous
-    found = {name: asdict(measure(name, truth, values)) for name, values in scores.items()}
+    found = {each.name: asdict(each) for each in metrics}
     counts = {"train": task.n_normal, "normal": int((~truth).sum()), "anomalous": int(truth.sum())}
     return {"images": counts, "split_sha256": task.sha256, "scores": found, **_by_kind(task, scores)}
 
 
 def _by_kind(task: Task, scores: Mapping[str, Scores]) -> Result:
     """ROC-AUC of each kind of anomaly by itself against all normal test images."""
-    from sklearn.metrics import roc_auc_score
-
     if not isinstance(task, ImageTask) or not task.kinds:
         return {}
-    kinds = np.array(task.kinds)
-    found = {}
-    for kind in np.unique(kinds[task.anomalous]).tolist():
-        compared = (kinds == kind) | ~task.anomalous
-        found[kind] = {
-            name: float(roc_auc_score(task.anomalous[compared], values[compared])) for name, values in scores.items()
-        }
+    kinds, truth = np.array(task.kinds), task.anomalous
+    found = {
+        kind: {name: class_roc_auc(kinds == kind, truth, values) for name, values in scores.items()}
+        for kind in np.unique(kinds[truth]).tolist()
+    }
     return {"kinds": found}
 
 
-def _pixels(task: ImageTask, heatmaps: npt.NDArray[np.float32] | None) -> Result:
-    if task.masks is None or heatmaps is None:
-        return {}
-    masks, maps = list(task.masks), list(heatmaps)
-    return {"pixels": {"roc_auc": pixel_roc_auc(masks, maps), "pro": per_region_overlap(masks, maps)}}
-
-
-def _inspect(detector: Detector, images: npt.NDArray[np.uint8], *, pictures: bool) -> Inspection:
-    """What the detector says of all images; of the pictures only the heatmaps are kept."""
-    from vaeguard.inspection import concatenate
-
-    parts = [
-        replace(detector.inspect(images[at : at + SCORE_ROWS], pictures=pictures), restored=None)
-        for at in range(0, len(images), SCORE_ROWS)
-    ]
-    return concatenate(parts)
+def _masks(task: ImageTask) -> dict[int, npt.NDArray[np.bool_]]:
+    return {} if task.masks is None else {row: task.masks[row] for row in np.flatnonzero(task.anomalous).tolist()}
 
 
 def _watched(work: Callable[[], Result]) -> Result:
