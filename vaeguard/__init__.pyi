@@ -1,8 +1,8 @@
 # The public names and their modules: read by type checkers, and by __init__.py, which loads each on first use.
 
+from .benchmarking.protocols import BENCHMARKS as BENCHMARKS
 from .benchmarking.report import BenchmarkReport as BenchmarkReport
 from .benchmarking.running import benchmark as benchmark
-from .benchmarking.spec import BENCHMARKS as BENCHMARKS
 from .benchmarking.spec import BenchmarkSpec as BenchmarkSpec
 from .detector import Detector as Detector
 from .devices import has_bf16 as has_bf16

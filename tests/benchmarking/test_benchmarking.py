@@ -15,10 +15,10 @@ from sklearn.metrics import roc_auc_score
 from toy import bars
 
 import vaeguard
-from vaeguard.benchmarking import protocols
+from vaeguard.benchmarking import baselines, methods, plan
 from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
-from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
 from vaeguard.benchmarking.cells import Cell, CellFile, Job
+from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS
 from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.running import LOCK_NAME
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
@@ -46,7 +46,7 @@ def spec(stripes):
 
 
 def quick_plan(spec):
-    return protocols.make_plan(spec, QUICK["model"], QUICK["training"])
+    return plan.make_plan(spec, QUICK["model"], QUICK["training"])
 
 
 def without_times(folder):
@@ -59,7 +59,7 @@ def without_times(folder):
 @pytest.mark.parametrize(("name", "out"), [("one-class-out", True), ("one-class", False)])
 def test_each_class_takes_its_turn_and_training_sees_normal_classes_only(stripes, name, out):
     (x, y), (_, test_y) = bars(150), bars(90, seed=1)
-    cases = protocols._classes(vaeguard.BenchmarkSpec(name, data=stripes), [])
+    cases = BENCHMARKS[name].cases(vaeguard.BenchmarkSpec(name, data=stripes), stripes)
     assert [case.name for case in cases] == ["0", "1", "2"]
     for turn, case in enumerate(cases):
         task = case.task(0)
@@ -72,7 +72,7 @@ def test_the_seed_is_outermost_and_baselines_repeat_only_where_it_matters(spec):
     cells = [job.cell for job in quick_plan(spec).jobs]
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     methods = {method: {cell.seed for cell in cells if cell.method == method} for method in {c.method for c in cells}}
-    assert set(methods) == {"guided", "unlabelled", "classifier", *SETTINGS}
+    assert set(methods) == {"guided", "unlabelled", "classifier", *BASELINES, "brightness"}
     assert {name for name, seeds in methods.items() if seeds == {0}} == {"pca", "knn", "brightness"}
 
 
@@ -82,14 +82,14 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(spec, tmp_path
     assert len(whole.cells) == len(whole.plan.jobs)
     assert not whole.failures
     assert len(whole.to_dict()["fits"]) == 2, "guided and unlabelled, the same settings whichever class is anomalous"
-    calls, measure = itertools.count(), protocols.measure_baseline
+    calls, measure = itertools.count(), plan.measured
 
     def interrupted(*arguments):
-        if next(calls) == 7:
+        if next(calls) == 11:
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(protocols, "measure_baseline", interrupted)
+    monkeypatch.setattr(plan, "measured", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vaeguard.benchmark(spec, tmp_path / "parts", **QUICK)
     half = json.loads((tmp_path / "parts/report.json").read_text())["cells"]
@@ -100,7 +100,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(spec, tmp_path
     assert (tmp_path / "parts/cells.jsonl").read_text().startswith(kept)
     assert without_times(tmp_path / "parts") == without_times(tmp_path / "whole")
     # Nothing is left to do, also for a reader of another folder.
-    monkeypatch.setattr(protocols, "measure_fit", None)
+    monkeypatch.setattr(plan, "measured", None)
     vaeguard.benchmark(spec, tmp_path / "whole", **QUICK)
 
 
@@ -108,7 +108,8 @@ def test_a_failing_cell_is_listed_and_the_others_go_on(spec, tmp_path, monkeypat
     def fail(*_):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(protocols, "measure_fit", fail)
+    for name in ("guided", "unlabelled"):
+        monkeypatch.setitem(methods.METHODS, name, replace(methods.METHODS[name], measure=fail))
     report = vaeguard.benchmark(replace(spec, seeds=1, classes="0"), tmp_path, **QUICK)
     assert len(report.failures) == 2
     assert "no such luck" in next(iter(report.failures.values()))
@@ -148,9 +149,9 @@ def test_a_case_without_test_images_is_listed_and_the_others_go_on(tmp_path):
 
 
 def test_where_no_fit_is_possible_the_advice_can_be_followed():
-    with pytest.raises(UsageError, match="raise --limit") as caught:
+    with pytest.raises(UsageError, match="raise `limit`") as caught:
         quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=20))
-    assert "--normal-classes" not in str(caught.value)
+    assert "normal_classes" not in str(caught.value).replace("-", "_")
     assert quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=100)).jobs
 
 
@@ -228,11 +229,11 @@ def test_a_file_of_cells_that_is_cut_off_keeps_its_whole_lines(tmp_path_factory,
 
 def test_where_a_fit_runs_does_not_make_another_cell(spec):
     digests = [
-        [job.digest() for job in protocols.make_plan(spec, QUICK["model"], training).jobs]
+        [job.digest() for job in plan.make_plan(spec, QUICK["model"], training).jobs]
         for training in (QUICK["training"], replace(QUICK["training"], threads=2, device="cpu"))
     ]
     assert digests[0] == digests[1]
-    longer = protocols.make_plan(spec, QUICK["model"], replace(QUICK["training"], epochs=2)).jobs
+    longer = plan.make_plan(spec, QUICK["model"], replace(QUICK["training"], epochs=2)).jobs
     changed = [job.cell.method for job, digest in zip(longer, digests[0], strict=True) if job.digest() != digest]
     assert set(changed) == {"guided", "unlabelled", "classifier"}
 
@@ -278,10 +279,12 @@ def test_baselines_call_the_strange_strange_and_repeat_themselves():
     normal = generator.normal(size=(300, 10)).astype(np.float32) * ([3] * 5 + [0.1] * 5)
     strange = (normal[:50] + generator.normal(size=(50, 10)) * 3 + 4).astype(np.float32)
     test = np.concatenate([normal[250:], strange]).astype(np.float32)
-    for name in SETTINGS:
-        first, again = (fit_baseline(name, normal[:250].astype(np.float32), 3)(test) for _ in range(2))
+    for name in (*BASELINES, "brightness"):
+        fit = getattr(baselines, name)
+        first, again = (fit(normal[:250].astype(np.float32), 3)(test) for _ in range(2))
         np.testing.assert_array_equal(first, again)
-        assert roc_auc_score(np.arange(100) >= 50, first) > 0.9, name
+        scores = first.mean(1) if first.ndim == 2 else first
+        assert roc_auc_score(np.arange(100) >= 50, scores) > 0.9, name
 
 
 def test_the_pca_baseline_is_the_residual_of_a_projection():
@@ -290,7 +293,7 @@ def test_the_pca_baseline_is_the_residual_of_a_projection():
     mean = train.mean(0)
     axes = np.linalg.svd(train - mean, full_matrices=False)[2][:3]
     residual = (test - mean) - (test - mean) @ axes.T @ axes
-    np.testing.assert_allclose(fit_baseline("pca", train, 0)(test), np.square(residual).mean(1), rtol=1e-4)
+    np.testing.assert_allclose(baselines.pca(train, 0)(test), np.square(residual), rtol=1e-3, atol=1e-6)
 
 
 def test_limited_rows_keep_every_group():
@@ -310,7 +313,7 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         where = str(tmp_path / data) if "npz" in data else data
         with pytest.raises(UsageError, match=fact):
             quick_plan(vaeguard.BenchmarkSpec("one-class", data=where))
-    with pytest.raises(UsageError, match="--classes"):
+    with pytest.raises(UsageError, match="classes"):
         quick_plan(vaeguard.BenchmarkSpec("one-class", data=stripes, classes="7"))
 
 
@@ -318,13 +321,13 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
     ("settings", "fact"),
     [
         ({"name": "mnist"}, "one-class-out"),
-        ({"name": "one-class", "fits": ("guided",)}, "--fit"),
-        ({"name": "ood", "classes": "1"}, "--classes"),
-        ({"name": "ood", "size": (8, 8)}, "--size"),
-        ({"name": "ood", "seeds": 0}, "--seeds"),
-        ({"name": "ood", "limit": 1}, "--limit"),
-        ({"name": "defects", "size": (8,)}, "--size"),
-        ({"name": "defects", "size": (8, 0)}, "--size"),
+        ({"name": "one-class", "fits": ("guided",)}, "`fits`"),
+        ({"name": "ood", "classes": "1"}, "`classes`"),
+        ({"name": "ood", "size": (8, 8)}, "`size`"),
+        ({"name": "ood", "seeds": 0}, "`seeds`"),
+        ({"name": "ood", "limit": 1}, "`limit`"),
+        ({"name": "defects", "size": (8,)}, "`size`"),
+        ({"name": "defects", "size": (8, 0)}, "`size`"),
         ({"name": "ood", "fits": "guided"}, "'fits' must be tuple of str, not 'guided'"),
         ({"name": "ood", "seeds": 1.5}, "'seeds' must be int or None, not 1.5"),
         ({"name": "one-class", "classes": 9}, "'classes' must be str or None"),
@@ -394,7 +397,7 @@ def test_published_means_are_of_the_cases_that_are_measured(spec):
     def means(classes):
         chosen = replace(spec, classes=classes)
         cases = list(dict.fromkeys(job.cell.case for job in quick_plan(chosen).jobs))
-        return [protocols._over(each, cases, chosen).mean for each in (row, replace(row, cases={}))]
+        return [plan._over(each, cases, chosen).mean for each in (row, replace(row, cases={}))]
 
     assert means("0") == [0.5, None]
     assert means("0,1") == [0.7, None]

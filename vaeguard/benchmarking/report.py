@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, rows_of, seconds_of
 from vaeguard.benchmarking.comparison import comparison_of
-from vaeguard.benchmarking.spec import BENCHMARKS
 from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
 from vaeguard.spec import PLACES
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.aggregate import Row
     from vaeguard.benchmarking.cells import Result
-    from vaeguard.benchmarking.protocols import BenchmarkPlan
+    from vaeguard.benchmarking.plan import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
 VARIED = ("seed", "classes", *PLACES)
@@ -34,10 +33,6 @@ ALARMS_NOTE = (
     " Clopper-Pearson interval of one test part; it takes the threshold as given and so judges these very detectors."
     " Expected: where a split-conformal threshold, which itself comes from finitely many held-out images, puts the rate"
     " (beta-binomial); it judges the method, and a sound one lies inside in 95 % of the cells."
-)
-GROUPS_NOTE = (
-    "Both intervals take images as independent; here several show the same surface, and each seed has another test"
-    " part, so the true intervals are wider."
 )
 
 
@@ -87,10 +82,10 @@ class BenchmarkReport:
         """Everything as plain values that JSON can hold."""
         data = f", {self.spec.data}" if self.spec.data else ""
         return {
-            **heading("benchmark", f"{self.spec.name}{data}: {BENCHMARKS[self.spec.name]}", command=self.command),
+            **heading("benchmark", f"{self.spec.name}{data}: {self.spec.benchmark.about}", command=self.command),
             "benchmark": self.spec.name,
             "trial": self.trial,
-            "protocol": self.plan.protocol,
+            "protocol": self.spec.benchmark.protocol,
             "spec": {**asdict(self.spec), "data_dir": None},
             "cells": {"planned": len(self.plan.jobs), "finished": len(self.cells), "failed": len(self.failures)},
             "failures": self.failures,
@@ -104,7 +99,10 @@ class BenchmarkReport:
             "published": [asdict(row) for row in self.plan.published],
             "splits": self._splits(),
             "fits": self._fits(),
-            "notes": {"settings": SETTINGS_NOTE, "false_alarms": self._alarms_note()},
+            "notes": {
+                "settings": SETTINGS_NOTE,
+                "false_alarms": f"{ALARMS_NOTE} {self.spec.benchmark.alarms_note}".rstrip(),
+            },
             "warnings": sorted({text for cell in self.cells for text in cell["warnings"]}),
             "environments": self._environments(),
         }
@@ -118,9 +116,6 @@ class BenchmarkReport:
             They cannot be written.
         """
         write_report(folder / JSON_NAME, self.to_dict())
-
-    def _alarms_note(self) -> str:
-        return f"{ALARMS_NOTE} {GROUPS_NOTE}" if self.spec.name == "defects" else ALARMS_NOTE
 
     def _splits(self) -> dict[str, str]:
         """The hash of the split by data, case and seed."""
