@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.files import write_text
+from vaeguard.files import sweep, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +82,7 @@ class CellFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CELLS_NAME
+        sweep(self.path)
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
         found = {line: cell for line in lines if (cell := _cell_of(line))}
         self.cells: dict[str, Result] = {cell["digest"]: cell for cell in found.values()}
