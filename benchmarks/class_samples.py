@@ -12,6 +12,7 @@ import numpy as np
 
 import vaeguard
 from benchmarks.common import data_dir, rows_before, spread, write_result
+from vaeguard.sample_quality import SampleJudge
 
 JUDGED_ON = 20_000
 PRESET = vaeguard.preset("mlp-per-class")
@@ -64,10 +65,10 @@ def main() -> None:
     write_result("class_samples", title, list(rows.values()), [note], **settings)
 
 
-def _judge(train: vaeguard.ImageSet, seed: int) -> vaeguard.SampleJudge:
+def _judge(train: vaeguard.ImageSet, seed: int) -> SampleJudge:
     some = np.random.default_rng(seed).permutation(len(train))[:JUDGED_ON]
     assert train.labels is not None
-    return vaeguard.SampleJudge(train.images[some], np.array(train.class_names)[train.labels[some]], seed)
+    return SampleJudge(train.images[some], np.array(train.class_names)[train.labels[some]], seed)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import vaeguard
+from vaeguard.provenance import environment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def write_result(name: str, title: str, rows: list[dict[str, Any]], notes: list[str], **settings: Any) -> None:
     """Write `rows` to `results/<name>.json` and, as a table under `title`, to `results/<name>.md`; print the table."""
-    about = vaeguard.environment()
+    about = environment()
     RESULTS.mkdir(exist_ok=True)
     content = {"title": title, "rows": rows, "notes": notes, "settings": settings, **about}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -12,6 +12,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError, exported_parts
+from vaeguard.exported_parts import part_paths
 from vaeguard.generation import sample_latents
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.TrainingWarning")
@@ -27,8 +28,7 @@ def fitted(run=None, **model):
 
 def sessions(path):
     return (
-        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"])
-        for each in vaeguard.part_paths(path).values()
+        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in part_paths(path).values()
     )
 
 
@@ -97,7 +97,7 @@ def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path):
     vaeguard.export(fitted(), tmp_path / "m.onnx", parts=True)
     whole = onnx.load(tmp_path / "m.onnx")
     said = {each.key: each.value for each in whole.metadata_props}
-    for part, path in vaeguard.part_paths(tmp_path / "m.onnx").items():
+    for part, path in part_paths(tmp_path / "m.onnx").items():
         model = onnx.load(path)
         record = json.loads(next(each.value for each in model.metadata_props if each.key == "vaeguard"))
         assert record.pop("part") == part

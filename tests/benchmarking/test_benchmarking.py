@@ -23,6 +23,7 @@ from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.false_alarms import expected_interval, from_count
 from vaeguard.files import locked
+from vaeguard.reporting.report_file import remake_page
 from vaeguard.reporting.verdicts import verdict
 
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
@@ -401,7 +402,7 @@ def test_a_report_is_extended_without_measuring_its_cells_again(spec, tmp_path):
     older = json.loads((tmp_path / "report.json").read_text())
     del older["notes"]  # there were none at first
     (tmp_path / "report.json").write_text(json.dumps(older))
-    vaeguard.remake_page(tmp_path)
+    remake_page(tmp_path)
     for more in ({"classes": "0,1"}, {"seeds": 2}, {"fits": ()}, {"baselines": True}):
         few = replace(few, **more)
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
