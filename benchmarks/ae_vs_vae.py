@@ -15,8 +15,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 import vaeguard
 from benchmarks.common import RESULTS, data_dir, spread, write_result
-from vaeguard.pictures import draw_grid
-from vaeguard.sample_quality import SampleJudge, frechet_distance
+from vaeguard.evaluation.sample_quality import SampleJudge, frechet_distance
+from vaeguard.reports.pictures import draw_grid
 
 PRESET = vaeguard.preset("mlp-400-400-20")
 EPOCHS = 20

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from benchmarks.common import write_result
-from vaeguard.metrics import auc_difference, auc_interval
+from vaeguard.statistics.metrics import auc_difference, auc_interval
 
 SIZES = ((8, 500), (10, 100), (30, 300), (60, 536), (500, 500), (1000, 9000))
 WIDTHS = (1.0, 2.0)

@@ -12,7 +12,7 @@ import numpy as np
 
 import vaeguard
 from benchmarks.common import data_dir, rows_before, spread, write_result
-from vaeguard.sample_quality import SampleJudge
+from vaeguard.evaluation.sample_quality import SampleJudge
 
 JUDGED_ON = 20_000
 PRESET = vaeguard.preset("mlp-per-class")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.provenance import environment
+from vaeguard.storage.provenance import environment
 
 if TYPE_CHECKING:
     import numpy.typing as npt

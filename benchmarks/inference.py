@@ -24,8 +24,8 @@ from PIL import Image
 
 import vaeguard
 from benchmarks.common import data_dir, write_result
-from vaeguard.reading.folders import list_images
-from vaeguard.runs import calibration_images
+from vaeguard.data.folders import list_images
+from vaeguard.engines.run_folder import calibration_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable

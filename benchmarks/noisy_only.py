@@ -23,13 +23,13 @@ import vaeguard
 from benchmarks.common import data_dir, rows_before, write_result
 from benchmarks.restoration import grey, psnr
 from vaeguard.devices import has_bf16
-from vaeguard.restoration.batches import PatchSpec, seen_batches
 from vaeguard.restoration.denoiser import read_denoiser, shipped_denoiser
-from vaeguard.restoration.direct import DirectDenoiser
-from vaeguard.restoration.exporting import read_networks, write_denoiser
+from vaeguard.restoration.networks.batches import PatchSpec, seen_batches
+from vaeguard.restoration.networks.direct import DirectDenoiser
+from vaeguard.restoration.networks.exporting import read_networks, write_denoiser
+from vaeguard.restoration.networks.training import supervised_loss, train_network, unsupervised_loss
+from vaeguard.restoration.networks.training_data import DenoiserSource
 from vaeguard.restoration.noise import grain_of
-from vaeguard.restoration.training import supervised_loss, train_network, unsupervised_loss
-from vaeguard.restoration.training_data import DenoiserSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from typing import Literal
 
 import vaeguard
 from benchmarks.common import RESULTS, data_dir
-from vaeguard.reporting.scans import write_scan_report
+from vaeguard.reports.scans import write_scan_report
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCREENS: dict[str, tuple[int, int, Literal["light", "dark"]]] = {
@@ -33,7 +33,7 @@ def pages(home: Path) -> dict[str, Path]:
     train, test = (vaeguard.open_images("mnist", split=part, data_dir=str(data_dir())) for part in ("train", "test"))
     detector = vaeguard.fit(train, normal_classes="0-8", run=home / "run")
     evaluation = vaeguard.evaluate(detector, test)
-    vaeguard.write_evaluation(evaluation, home / "evaluation", command="vaeguard evaluate mnist")
+    vaeguard.write_evaluation(evaluation, detector, home / "evaluation", command="vaeguard evaluate mnist")
     (home / "scans").mkdir()
     for folder in (data_dir() / "dirty-documents" / "train", data_dir() / "old-photos" / "old"):
         for path in sorted(folder.iterdir())[:SCANS]:

@@ -20,10 +20,10 @@ import numpy as np
 
 import vaeguard
 from benchmarks.common import RESULTS, data_dir, write_result
-from vaeguard.reporting.comparison import compare_reports
-from vaeguard.reporting.report_file import report_path, write_report
-from vaeguard.reporting.scans import write_scan_report
-from vaeguard.reporting.scores import write_score_report
+from vaeguard.reports.comparison import compare_reports
+from vaeguard.reports.report_file import report_path, write_report
+from vaeguard.reports.scans import write_scan_report
+from vaeguard.reports.scores import write_score_report
 
 MANY = 100_000
 OPENINGS = 5
@@ -36,12 +36,12 @@ def pages(home: Path) -> dict[str, Path]:
     test = vaeguard.open_images("mnist", split="test", data_dir=str(data_dir()))
     quick = vaeguard.TrainSpec(epochs=3)
     detector = vaeguard.fit(train, normal_classes="0-8", training=quick, run=home / "run")
-    vaeguard.write_evaluation(vaeguard.evaluate(detector, test), home / "evaluation")
+    vaeguard.write_evaluation(vaeguard.evaluate(detector, test), detector, home / "evaluation")
     many = _many(test)
     np.save(home / "many.npy", many.images)
     found = {"fit": home / "run", "evaluation, 10,000 images": home / "evaluation"}
     evaluation = vaeguard.evaluate(detector, many)
-    vaeguard.write_evaluation(evaluation, home / "many")
+    vaeguard.write_evaluation(evaluation, detector, home / "many")
     found[f"evaluation, {MANY:,} images"] = home / "many"
     summary = vaeguard.score_files(detector, home / "many.npy", home / "scores.csv")
     write_score_report(summary, detector, home / "many.npy", model=home / "run")

@@ -38,15 +38,15 @@ from benchmarks.common import data_dir, write_result
 from benchmarks.scan_picture import LINE, MARGIN, SIZE, TEXT
 from benchmarks.train_denoisers import SETTINGS, Printer
 from vaeguard.devices import has_bf16
-from vaeguard.restoration.batches import page_batches, photo_batches
-from vaeguard.restoration.degrade import degrade_document
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
-from vaeguard.restoration.direct import DirectDenoiser
-from vaeguard.restoration.ladder import LadderVAE
+from vaeguard.restoration.networks.batches import page_batches, photo_batches
+from vaeguard.restoration.networks.degrade import degrade_document
+from vaeguard.restoration.networks.direct import DirectDenoiser
+from vaeguard.restoration.networks.ladder import LadderVAE
+from vaeguard.restoration.networks.training import paired_elbo_loss, supervised_loss, train_network
 from vaeguard.restoration.ocr import read_text
 from vaeguard.restoration.page import page_kind
 from vaeguard.restoration.photos import restore_photo
-from vaeguard.restoration.training import paired_elbo_loss, supervised_loss, train_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

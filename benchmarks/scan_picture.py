@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import vaeguard
-from vaeguard.restoration.degrade import degrade_document
 from vaeguard.restoration.denoiser import shipped_denoiser
+from vaeguard.restoration.networks.degrade import degrade_document
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "scan.jpg"
 TEXT = """The archive holds some forty boxes of letters, bills and

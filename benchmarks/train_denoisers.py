@@ -26,17 +26,23 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import vaeguard
-from vaeguard.checkpoint import NetworkCheckpoint
+from vaeguard.data.folders import list_images
 from vaeguard.devices import has_bf16
-from vaeguard.provenance import environment
-from vaeguard.reading.folders import list_images
-from vaeguard.restoration.batches import page_batches, photo_batches
-from vaeguard.restoration.camera_batches import SHOT, estimator_batches
 from vaeguard.restoration.denoiser import shipped_denoiser
-from vaeguard.restoration.direct import ColourDenoiser, DirectDenoiser
-from vaeguard.restoration.estimator import NoiseEstimator, estimator_loss
-from vaeguard.restoration.exporting import read_estimator, read_networks, write_denoiser
-from vaeguard.restoration.training import LEARNING_RATE, fit_spread, interval_of, supervised_loss, train_network
+from vaeguard.restoration.networks.batches import page_batches, photo_batches
+from vaeguard.restoration.networks.camera_batches import SHOT, estimator_batches
+from vaeguard.restoration.networks.direct import ColourDenoiser, DirectDenoiser
+from vaeguard.restoration.networks.estimator import NoiseEstimator, estimator_loss
+from vaeguard.restoration.networks.exporting import read_estimator, read_networks, write_denoiser
+from vaeguard.restoration.networks.training import (
+    LEARNING_RATE,
+    fit_spread,
+    interval_of,
+    supervised_loss,
+    train_network,
+)
+from vaeguard.storage.provenance import environment
+from vaeguard.training.checkpoint import NetworkCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vaeguard import BenchmarkSpec, InputsSkippedError, ModelSpec, TrainSpec, VaeguardError, workflows
-from vaeguard.workflows import BENCHMARKS
+from vaeguard.benchmarking.spec import BENCHMARKS
 
 from . import options as o
 from .commands import command, settled
@@ -35,8 +35,10 @@ def benchmark(name: str, output: str | None, **given: Any) -> Result:
     test part, for several seeds, beside simple methods on the same split and beside published numbers. Interrupted,
     it goes on where it was when the same command is given again.
     """
+    from vaeguard.benchmarking.workflow import benchmark_into
+
     spec, model, training = settled(given, benchmark=BenchmarkSpec(name))
-    done = workflows.benchmark_into(output or _default_folder(spec), reporter(), spec, model=model, training=training)
+    done = benchmark_into(output or _default_folder(spec), reporter(), spec, model=model, training=training)
     content = done.report or {}
     for text in content["skipped"]:
         say(f"note: {text}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaeguard import VaeguardError, preset
-from vaeguard.overrides import layered, settings_of
+from vaeguard.settings.overrides import layered, settings_of
 
 from .output import say, show
 

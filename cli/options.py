@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard.overrides import parse_setting, settings_of
+from vaeguard.settings.overrides import parse_setting, settings_of
 from vaeguard.workflows import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, PRESETS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vaeguard import ModelSpec, TrainSpec, workflows
-from vaeguard.workflows import DEFAULT_TRIALS
+from vaeguard.tuning.search_space import DEFAULT_TRIALS
 
 from . import options as o
 from .commands import command, settled
@@ -68,8 +68,10 @@ def tune(
     the best settings are compared with those at the start. They are written to best.toml, for fit --spec. Interrupted,
     the search goes on when the same command is given again.
     """
+    from vaeguard.tuning.workflow import tune_into
+
     model, training = settled(given)
-    done = workflows.tune_into(
+    done = tune_into(
         workflows.Data(**given), output, reporter(), groups=groups, normal_classes=normal_classes, model=model,
         training=training, trials=trials, seconds=seconds,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vaeguard.presets import PRESETS
+from vaeguard.settings.presets import PRESETS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -28,8 +28,8 @@ def test_every_command_and_benchmark_exists():
 
 
 def test_presets_and_columns_are_listed():
-    from vaeguard.graph import term_names
-    from vaeguard.spec import ModelSpec
+    from vaeguard.models.graph import term_names
+    from vaeguard.settings.specs import ModelSpec
 
     for name in (*PRESETS, *term_names(ModelSpec(guided=True)), "score", "p_value", "anomaly"):
         assert f"`{name}`" in README, name

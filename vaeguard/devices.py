@@ -7,10 +7,13 @@ import os
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
-from vaeguard.spec import ENGINE_DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+DEVICES = ("auto", "cpu", "cuda")
+ENGINE_DEVICES = (*DEVICES, "tensorrt")
+"""Also those that only an exported model runs on."""
 
 
 def has_bf16(device: str) -> bool:
@@ -29,7 +32,7 @@ def check_device(device: str) -> None:
     Raises
     ------
     UsageError
-        It is none of `spec.ENGINE_DEVICES`.
+        It is none of `ENGINE_DEVICES`.
     """
     if device not in ENGINE_DEVICES:
         raise UsageError(f"--device {device!r} is not known; choose from {', '.join(ENGINE_DEVICES)}")

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vaeguard.provenance import installed
+from vaeguard.storage.provenance import installed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -245,7 +245,7 @@ def check_processor() -> Check:
 
 def check_cache() -> Check:
     """Check the folder that decoded images are cached in: writable, how large, how much room is left."""
-    from vaeguard.reading.cache import cache_folder
+    from vaeguard.data.cache import cache_folder
 
     folder = cache_folder()
     advice = "point $VAEGUARD_CACHE at a folder with room"
@@ -265,7 +265,7 @@ def check_cache() -> Check:
 
 def check_data(data_dir: str | Path | None) -> Check:
     """Name the data sets found in the data folder."""
-    from vaeguard.reading.named_sets import data_folder, find_sets
+    from vaeguard.data.named_sets import data_folder, find_sets
 
     folder = data_folder(data_dir)
     advice = "name the folder of the data sets with --data-dir or $VAEGUARD_DATA"

@@ -28,15 +28,15 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from vaeguard.data.packed import as_batch, from_batch, warn_of_rounding
 from vaeguard.errors import RefusedError
-from vaeguard.reading.packed import as_batch, from_batch, warn_of_rounding
-from vaeguard.spec import ModelSpec, TrainSpec
+from vaeguard.settings.specs import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vaeguard.inspection import Inspection
-    from vaeguard.torch_detector import TorchDetector
+    from vaeguard.engines.inspection import Inspection
+    from vaeguard.engines.torch_detector import TorchDetector
 
     Doubles = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
@@ -121,7 +121,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return self._inspect(self._batch(X, reset=False)).p_value.astype(np.float64)
 
     def terms(self, X: Any) -> dict[str, Doubles]:  # noqa: N803
-        """Every term of the score by name, each (n,), higher = more anomalous (`vaeguard.graph.InferenceGraph`)."""
+        """Every term of the score by name, each (n,), higher = more anomalous (see `models.graph.InferenceGraph`)."""
         found = self._inspect(self._batch(X, reset=False)).terms
         return {name: values.astype(np.float64) for name, values in found.items()}
 
@@ -162,8 +162,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return batch
 
     def _fitted(self, batch: npt.NDArray[Any], y: Any) -> TorchDetector:
-        from vaeguard.fitting import fit
-        from vaeguard.training import TrainingWarning
+        from vaeguard.training.loop import TrainingWarning
+        from vaeguard.workflows.fit import fit
 
         # The split needs some rows for every part. Of few rows each is repeated and so in all parts: a score from
         # every row that has seen it beats one from a handful that has not.
@@ -198,7 +198,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         """The model as the bytes of a sealed model file, so that what is unpickled is checked."""
         state = dict(super().__getstate__())
         if "detector_" in state:
-            from vaeguard.model_file import save
+            from vaeguard.engines.model_file import save
 
             with tempfile.TemporaryDirectory() as folder:
                 state["detector_"] = save(state["detector_"], folder).read_bytes()
@@ -206,7 +206,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "detector_" in state:
-            from vaeguard.model_file import read_model
+            from vaeguard.engines.model_file import read_model
 
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.safetensors"

@@ -177,7 +177,7 @@ def test_set_against_set_with_a_set_that_is_missing(tmp_path):
 
 
 def test_pairs_with_the_same_normal_set_share_its_fit(tmp_path, monkeypatch):
-    from vaeguard import fitting
+    from vaeguard.workflows import fit as fitting
 
     write_mnist(tmp_path)
     write_omniglot(tmp_path)

@@ -21,10 +21,10 @@ from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.running import LOCK_NAME
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.false_alarms import expected_interval, from_count
-from vaeguard.files import locked
-from vaeguard.reporting.report_file import remake_page
-from vaeguard.reporting.verdicts import verdict
+from vaeguard.reports.report_file import remake_page
+from vaeguard.reports.verdicts import verdict
+from vaeguard.statistics.false_alarms import expected_interval, from_count
+from vaeguard.storage.files import locked
 
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
 TIMES = ("seconds", "command")

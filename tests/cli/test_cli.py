@@ -18,7 +18,7 @@ import vaeguard_cli.main
 from command import COMMAND, run, run_apart, start
 from PIL import Image
 
-from vaeguard.overrides import settings_of
+from vaeguard.settings.overrides import settings_of
 
 COMMANDS = (
     *("fit", "tune", "score", "watch", "evaluate", "denoise", "undo", "check", "fit-denoiser"),

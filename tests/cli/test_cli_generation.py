@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from sklearn.decomposition import PCA
 
 import vaeguard
-from vaeguard.generation import quantile_grid
+from vaeguard.engines.generation import quantile_grid
 
 SMALL = ("--set", "model.hidden=32", "--set", "model.pseudo_classes=0")
 
@@ -66,7 +66,7 @@ def test_units_are_traversed_by_falling_rate(home):
 
 
 def test_latents_are_a_table(home):
-    from vaeguard.tables import read_table
+    from vaeguard.storage.tables import read_table
 
     done = run(home, "embed", "./digits", "-m", "plain", "-o", "latents.parquet")
     assert done.returncode == 0, done.stderr

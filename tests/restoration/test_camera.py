@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from vaeguard.restoration import camera
-from vaeguard.restoration.batches import PatchSpec
-from vaeguard.restoration.camera import camera_shot, noise_curve
-from vaeguard.restoration.camera_batches import estimator_batches
+from vaeguard.restoration.networks import camera
+from vaeguard.restoration.networks.batches import PatchSpec
+from vaeguard.restoration.networks.camera import camera_shot, noise_curve
+from vaeguard.restoration.networks.camera_batches import estimator_batches
 from vaeguard.restoration.noise import CELL, OPPONENT, opponent_deviations
 
 SPEC = PatchSpec(size=32, batch=4, pages=3, steps_per_page=4)

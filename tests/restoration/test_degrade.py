@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaeguard.restoration import degrade
+from vaeguard.restoration.networks import degrade
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from vaeguard import RefusedError
+from vaeguard.engines.sessions import Session
 from vaeguard.restoration import denoiser
-from vaeguard.restoration.batches import draw_grain
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
-from vaeguard.restoration.direct import GRID, DirectDenoiser
-from vaeguard.restoration.exporting import denoiser_bytes, read_networks
-from vaeguard.restoration.ladder import LadderVAE
+from vaeguard.restoration.networks.batches import draw_grain
+from vaeguard.restoration.networks.direct import GRID, DirectDenoiser
+from vaeguard.restoration.networks.exporting import denoiser_bytes, read_networks
+from vaeguard.restoration.networks.ladder import LadderVAE
 from vaeguard.restoration.noise import grain_of
-from vaeguard.sessions import Session
 
 
 def net(seed=0, width=6, depth=4):

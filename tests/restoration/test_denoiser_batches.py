@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaeguard.restoration import batches
-from vaeguard.restoration.batches import (
+from vaeguard.restoration.networks import batches
+from vaeguard.restoration.networks.batches import (
     PatchSpec,
     draw_grain,
     page_batches,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from vaeguard.restoration import training
-from vaeguard.restoration.batches import PatchSpec, photo_batches, seen_batches
-from vaeguard.restoration.direct import DirectDenoiser
-from vaeguard.restoration.ladder import LadderVAE
-from vaeguard.restoration.training import (
+from vaeguard.restoration.networks import training
+from vaeguard.restoration.networks.batches import PatchSpec, photo_batches, seen_batches
+from vaeguard.restoration.networks.direct import DirectDenoiser
+from vaeguard.restoration.networks.ladder import LadderVAE
+from vaeguard.restoration.networks.training import (
     fit_spread,
     interval_of,
     paired_elbo_loss,

@@ -21,7 +21,8 @@ from toy import bars
 import vaeguard
 from vaeguard import DenoiseOutputs, RestoreSettings, UsageError, VaeguardError, denoise_scans, plan_scans, undone
 from vaeguard.errors import UnreadableError
-from vaeguard.reporting.scans import write_scan_report
+from vaeguard.reports.scans import write_scan_report
+from vaeguard.restoration.formats.scans import rewrite, scan_pages
 from vaeguard.restoration.page import STRIP, PageReport, RestoredPage
 from vaeguard.restoration.places import default_output
 from vaeguard.restoration.reasons import (
@@ -35,8 +36,7 @@ from vaeguard.restoration.reasons import (
     worth_a_look,
 )
 from vaeguard.restoration.records import COLUMNS
-from vaeguard.restoration.scans import rewrite, scan_pages
-from vaeguard.tables import read_table
+from vaeguard.storage.tables import read_table
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_folders_that_cannot_work(scans):
 
 
 def test_two_jobs_at_once_are_refused(scans):
-    from vaeguard.jobs import job_folder
+    from vaeguard.storage.jobs import job_folder
 
     with job_folder("scans-clean/pages.csv"), pytest.raises(VaeguardError, match="another job"):
         denoise_scans("scans")

@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from vaeguard import RestoreSettings
 from vaeguard.restoration import documents, paper
-from vaeguard.restoration.degrade import stain
 from vaeguard.restoration.denoiser import shipped_denoiser
 from vaeguard.restoration.documents import PageView, restore_document
+from vaeguard.restoration.networks.degrade import stain
 from vaeguard.restoration.noise import print_noise
 from vaeguard.restoration.reasons import CLEAN
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from vaeguard import RefusedError
+from vaeguard.engines.sessions import Session
 from vaeguard.restoration.denoiser import Denoiser
-from vaeguard.restoration.direct import ColourDenoiser, DirectDenoiser
-from vaeguard.restoration.estimator import NoiseEstimator, estimator_loss
-from vaeguard.restoration.exporting import denoiser_bytes, read_estimator
+from vaeguard.restoration.networks.direct import ColourDenoiser, DirectDenoiser
+from vaeguard.restoration.networks.estimator import NoiseEstimator, estimator_loss
+from vaeguard.restoration.networks.exporting import denoiser_bytes, read_estimator
 from vaeguard.restoration.noise import FLOOR
-from vaeguard.sessions import Session
 
 
 def file_of(planes, estimator=None):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vaeguard.restoration.denoiser import STRIDES
-from vaeguard.restoration.ladder import LadderVAE, pixel_distortion
+from vaeguard.restoration.networks.ladder import LadderVAE, pixel_distortion
 from vaeguard.restoration.noise import grain_kernel
 
 NOISE = torch.full((2, 1, 1, 1), 0.1)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from vaeguard import DenoiseOutputs, RestoreSettings, denoise_scans
+from vaeguard.restoration.formats.pdf_codecs import LARGEST_DIFFERENCE, difference
 from vaeguard.restoration.nearness import LARGEST_IN_A_SQUARE, keeps_squares
-from vaeguard.restoration.pdf_codecs import LARGEST_DIFFERENCE, difference
 
 JUST_LESS, JUST_MORE = LARGEST_IN_A_SQUARE - 1, LARGEST_IN_A_SQUARE + 1
 

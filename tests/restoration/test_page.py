@@ -7,7 +7,7 @@ import pytest
 
 from vaeguard import DenoiseOutputs, DenoiserSpec, RestoreSettings, UsageError, restore_page
 from vaeguard.restoration import page as restoration
-from vaeguard.restoration.degrade import stain
+from vaeguard.restoration.networks.degrade import stain
 from vaeguard.restoration.noise import CELL, FLOOR, print_noise
 from vaeguard.restoration.reasons import CLEAN, NO_STRENGTH, ONLY_DETAIL, TOO_SMALL
 

@@ -11,8 +11,8 @@ import pytest
 from pikepdf import Array, Dictionary, Name
 from PIL import Image, JpegImagePlugin
 
-from vaeguard.restoration.pdf_codecs import Coding, Source, decoded, difference, replace, source_of
-from vaeguard.restoration.scan_page import Page
+from vaeguard.restoration.formats.pdf_codecs import Coding, Source, decoded, difference, replace, source_of
+from vaeguard.restoration.formats.scan_page import Page
 
 AS_IT_CAME = Coding()
 

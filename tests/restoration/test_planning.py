@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vaeguard import RestoreSettings, denoise_scans, plan_scans
-from vaeguard.tables import read_table
+from vaeguard.storage.tables import read_table
 
 
 @pytest.fixture

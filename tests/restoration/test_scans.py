@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from vaeguard import RefusedError, UnreadableError
-from vaeguard.restoration.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
-from vaeguard.restoration.scans_tiff import _append_inner
+from vaeguard.restoration.formats.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
+from vaeguard.restoration.formats.tiff import _append_inner
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vaeguard import DenoiseOutputs, UsageError, check_scans, denoise_scans, undo_scans
-from vaeguard.restoration.scans import facts_of, scan_pages
+from vaeguard.restoration.formats.scans import facts_of, scan_pages
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_pixels_that_would_not_be_those_of_the_scan_are_refused(clean):
 
 
 def test_clean_files_may_be_larger_than_what_is_read_of_others(clean, monkeypatch):
-    monkeypatch.setattr("vaeguard.reading.images.MAX_BYTES", 100)
+    monkeypatch.setattr("vaeguard.data.images.MAX_BYTES", 100)
     assert undo_scans(clean) == (7, [])
 
 

@@ -13,12 +13,12 @@ from sklearn.metrics import roc_auc_score
 from toy import bars
 
 import vaeguard
-from vaeguard.metrics import roc_auc_by_image
-from vaeguard.presets import PRESETS
-from vaeguard.reporting.verdicts import verdict
-from vaeguard.spec import changed, from_dict
-from vaeguard.tables import read_table
-from vaeguard.training import DivergedError
+from vaeguard.reports.verdicts import verdict
+from vaeguard.settings.presets import PRESETS
+from vaeguard.settings.specs import changed, from_dict
+from vaeguard.statistics.metrics import roc_auc_by_image
+from vaeguard.storage.tables import read_table
+from vaeguard.training.loop import DivergedError
 from vaeguard.tuning import search
 from vaeguard.tuning import search_space as search_space_module
 from vaeguard.tuning import trials as tuning_trials

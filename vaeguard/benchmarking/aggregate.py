@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.benchmarking.spec import FITS
-from vaeguard.false_alarms import FalseAlarms, from_count
+from vaeguard.statistics.false_alarms import FalseAlarms, from_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -122,7 +122,7 @@ def alarms_of(cells: list[Result]) -> list[dict[str, Any]]:
     """Realised false alarms of each of our fits, case and stated rate.
 
     `low` and `high` are the Clopper-Pearson interval of the mean rate on one test part: the seeds share it.
-    `stated_inside` and `as_expected` count the cells; see `vaeguard.false_alarms`.
+    `stated_inside` and `as_expected` count the cells; see `vaeguard.statistics.false_alarms`.
     """
     found = []
     for (data, case, method), group in _grouped(cells, "data", "case", "method").items():

@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.files import write_text
+from vaeguard.storage.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

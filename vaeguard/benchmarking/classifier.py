@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vaeguard.augment import augment
+from vaeguard.data.split import class_targets, normal_numbers, split_normal
 from vaeguard.devices import pick_device
-from vaeguard.models import VAE
-from vaeguard.split import class_targets, normal_numbers, split_normal
-from vaeguard.training import epochs_for
+from vaeguard.models.vae import VAE
+from vaeguard.training.augment import augment
+from vaeguard.training.loop import epochs_for
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.tasks import ImageTask
     from vaeguard.progress import Progress
-    from vaeguard.spec import ModelSpec, TrainSpec
+    from vaeguard.settings.specs import ModelSpec, TrainSpec
 
     Bytes = npt.NDArray[np.uint8]
     Floats = npt.NDArray[np.float32]

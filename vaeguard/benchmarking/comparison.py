@@ -9,7 +9,7 @@ import numpy as np
 
 from vaeguard.benchmarking.aggregate import OURS, is_of_examples
 from vaeguard.benchmarking.cells import file_name
-from vaeguard.metrics import CONFIDENCE
+from vaeguard.statistics.metrics import CONFIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

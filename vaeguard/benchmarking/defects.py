@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
-from vaeguard.defect_masks import read_mask, scaled_mask
+from vaeguard.data.images import ImageRule, decode_image
+from vaeguard.data.named_sets import data_folder
+from vaeguard.data.packed import from_array
 from vaeguard.errors import RefusedError, VaeguardError
-from vaeguard.reading.images import ImageRule, decode_image
-from vaeguard.reading.named_sets import data_folder
-from vaeguard.reading.packed import from_array
+from vaeguard.evaluation.defect_masks import read_mask, scaled_mask
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,9 @@ import numpy as np
 from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
 from vaeguard.benchmarking.peak_memory import peak_memory
 from vaeguard.benchmarking.tasks import ImageTask
-from vaeguard.false_alarms import FPRS, false_alarms
-from vaeguard.metrics import measure, per_region_overlap, pixel_roc_auc
-from vaeguard.provenance import environment
+from vaeguard.statistics.false_alarms import FPRS, false_alarms
+from vaeguard.statistics.metrics import measure, per_region_overlap, pixel_roc_auc
+from vaeguard.storage.provenance import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.benchmarking.tasks import TableTask, Task
-    from vaeguard.detector import Detector
-    from vaeguard.inspection import Inspection
+    from vaeguard.engines.detector import Detector
+    from vaeguard.engines.inspection import Inspection
     from vaeguard.progress import Progress
-    from vaeguard.spec import ModelSpec, TrainSpec
+    from vaeguard.settings.specs import ModelSpec, TrainSpec
 
     Result = dict[str, Any]
     Fits = dict[Any, tuple[Detector, float]]
@@ -42,7 +42,7 @@ def measure_fit(
     With `fits` it is the one of an earlier task with the same training part and settings, if there was one, or else
     kept there for later tasks.
     """
-    from vaeguard.fitting import fit
+    from vaeguard.workflows.fit import fit
 
     def work() -> Result:
         started = time.perf_counter()
@@ -165,7 +165,7 @@ def _pixels(task: ImageTask, heatmaps: npt.NDArray[np.float32] | None) -> Result
 
 def _inspect(detector: Detector, images: npt.NDArray[np.uint8], *, pictures: bool) -> Inspection:
     """What the detector says of all images; of the pictures only the heatmaps are kept."""
-    from vaeguard.inspection import concatenate
+    from vaeguard.engines.inspection import concatenate
 
     parts = [
         replace(detector.inspect(images[at : at + SCORE_ROWS], pictures=pictures), restored=None)

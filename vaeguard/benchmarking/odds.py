@@ -11,8 +11,8 @@ import numpy as np
 
 from vaeguard.benchmarking.published import Published
 from vaeguard.benchmarking.tasks import TableTask, limited_rows
+from vaeguard.data.named_sets import data_folder
 from vaeguard.errors import RefusedError, VaeguardError
-from vaeguard.reading.named_sets import data_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

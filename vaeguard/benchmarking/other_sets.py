@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from vaeguard.data.images import ImageRule
+from vaeguard.data.named_sets import data_folder, find_idx
+from vaeguard.data.packed import from_array, open_idx
 from vaeguard.errors import RefusedError, VaeguardError
-from vaeguard.reading.images import ImageRule
-from vaeguard.reading.named_sets import data_folder, find_idx
-from vaeguard.reading.packed import from_array, open_idx
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from vaeguard.reading.image_set import ImageSet
+    from vaeguard.data.image_set import ImageSet
 
 NOTMNIST_FOLDERS = ("notmnist-test", "notmnist", "notMNIST")
 OMNIGLOT_FOLDERS = ("omniglot-small", "omniglot")

@@ -29,17 +29,17 @@ from vaeguard.benchmarking.other_sets import OTHER_SETS
 from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.spec import DEFAULT_SIZES
 from vaeguard.benchmarking.tasks import ImageTask, TableTask, limited_rows
-from vaeguard.classes import parse_classes
+from vaeguard.data.named_sets import NAMES
+from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_normal
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.presets import PRESETS
-from vaeguard.reading.named_sets import NAMES
-from vaeguard.spec import ModelSpec, TrainSpec, changed, from_dict, to_dict, without_places
-from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_normal
+from vaeguard.settings.classes import parse_classes
+from vaeguard.settings.presets import PRESETS
+from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, from_dict, to_dict, without_places
 
 if TYPE_CHECKING:
     from vaeguard.benchmarking.methods import Fits, Result
     from vaeguard.benchmarking.spec import BenchmarkSpec
-    from vaeguard.reading.image_set import ImageSet
+    from vaeguard.data.image_set import ImageSet
 
 COSTS = {"guided": 100, "unlabelled": 100, "patches": 100, "vaeguard": 100, "classifier": 50}
 BASELINE_COST = 4
@@ -316,7 +316,7 @@ def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
 
 
 def _open(spec: BenchmarkSpec, name: str, split: Literal["train", "test"]) -> ImageSet:
-    from vaeguard.reading.data_sets import open_images
+    from vaeguard.data.data_sets import open_images
 
     found = open_images(name, split=split, data_dir=spec.data_dir, download=spec.download and name in NAMES)
     return _limited(found, spec.limit)

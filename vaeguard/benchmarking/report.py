@@ -10,9 +10,9 @@ from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, row
 from vaeguard.benchmarking.comparison import comparison_of
 from vaeguard.benchmarking.markdown import markdown
 from vaeguard.benchmarking.spec import BENCHMARKS
-from vaeguard.files import write_text
-from vaeguard.reporting.report_file import JSON_NAME, heading, write_report
-from vaeguard.spec import PLACES
+from vaeguard.reports.report_file import JSON_NAME, heading, write_report
+from vaeguard.settings.specs import PLACES
+from vaeguard.storage.files import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

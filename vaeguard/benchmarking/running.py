@@ -11,9 +11,9 @@ from vaeguard.benchmarking.cells import CELLS, measure_cell, read_cell
 from vaeguard.benchmarking.protocols import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.files import locked
-from vaeguard.reporting.report_file import JSON_NAME
-from vaeguard.spec import ModelSpec, TrainSpec
+from vaeguard.reports.report_file import JSON_NAME
+from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.storage.files import locked
 
 if TYPE_CHECKING:
     from vaeguard.benchmarking.cells import Job, Result

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaeguard.data.cache import digest_array
 from vaeguard.errors import UsageError
-from vaeguard.reading.cache import digest_array
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vaeguard.reading.image_set import ImageSet
+    from vaeguard.data.image_set import ImageSet
 
     Bools = npt.NDArray[np.bool_]
     Bytes = npt.NDArray[np.uint8]

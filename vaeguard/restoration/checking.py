@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
+from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.records import TABLE, others
-from vaeguard.restoration.scans import SCAN_SUFFIXES
-from vaeguard.tables import read_table
+from vaeguard.storage.tables import read_table
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vaeguard.restoration.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_page import Pixels
 
 CELL = 32
 """Side in pixels of the squares that count as put back or not."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.devices import instead
+from vaeguard.engines.sessions import Session
 from vaeguard.errors import RefusedError
-from vaeguard.files import read_sealed
 from vaeguard.restoration.noise import CELL, finest_noise, photo_noise, print_noise
-from vaeguard.restoration.spec import ESTIMATES, STRIDES
-from vaeguard.sessions import Session
+from vaeguard.settings.restoration import ESTIMATES, STRIDES
+from vaeguard.storage.files import read_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,29 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.data.streams import map_ahead
 from vaeguard.devices import cores
+from vaeguard.engines.model_file import load
+from vaeguard.engines.run_folder import MODEL_NAME, ONNX_NAME
 from vaeguard.errors import UsageError, as_objects
-from vaeguard.files import size_and_time, sweep_all
-from vaeguard.jobs import job_folder
-from vaeguard.model_file import load
-from vaeguard.reading.streams import map_ahead
-from vaeguard.reporting.report_file import JSON_NAME
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.restoration.meter import Meter
 from vaeguard.restoration.notes import grown, kept_in, notes_of
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import COLUMNS, MEASURES, TABLE, put_aside
-from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
 from vaeguard.restoration.work import Work
-from vaeguard.runs import MODEL_NAME, ONNX_NAME
-from vaeguard.tables import read_table, write_errors, write_table
+from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
+from vaeguard.storage.files import size_and_time, sweep_all
+from vaeguard.storage.jobs import job_folder
+from vaeguard.storage.tables import read_table, write_errors, write_table
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from vaeguard.detector import Detector
+    from vaeguard.engines.detector import Detector
     from vaeguard.progress import Progress
     from vaeguard.restoration.places import Inputs, Places
     from vaeguard.restoration.work import Restored
@@ -158,8 +157,8 @@ def denoise_scans(
     bare: list[str] = []
     larger: list[str] = []
     with job_folder(target / TABLE, keep=True), contextlib.ExitStack() as closed:
-        # What killed runs left, also of earlier settings, and of the report.
-        sweep_all(target, [*names, *work.places(names), TABLE, JSON_NAME])
+        # What killed runs left, also of earlier settings.
+        sweep_all(target, [*names, *work.places(names), TABLE])
         results = closed.enter_context(contextlib.closing(_results(work, names, job.workers)))
         for result in results:
             rows += result.pages

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.restoration.denoiser import Denoiser
+    from vaeguard.restoration.formats.scan_page import Pixels
     from vaeguard.restoration.paper import Paper
-    from vaeguard.restoration.scan_page import Pixels
-    from vaeguard.restoration.spec import RestoreSettings
+    from vaeguard.settings.restoration import RestoreSettings
 
     Floats = npt.NDArray[np.float32]
     Mask = npt.NDArray[np.bool_]

@@ -12,7 +12,7 @@ from vaeguard.restoration.paper import STRIP
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vaeguard.restoration.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_page import Pixels
 
 LARGEST_IN_A_SQUARE = 20.0
 """Levels (root of the mean square) by which a square may change. At quality 75, small black print changes by up to 10,

@@ -11,10 +11,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.restoration.scans_picture import encode_png
+from vaeguard.restoration.formats.picture import encode_png
 
 if TYPE_CHECKING:
-    from vaeguard.restoration.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_page import Pixels
 
 CONFIDENT = 90.0
 """Percent, by tesseract's own account."""

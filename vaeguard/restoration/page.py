@@ -9,19 +9,19 @@ import numpy as np
 
 from vaeguard.errors import RefusedError
 from vaeguard.restoration.documents import PageView, restore_document
+from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.paper import STRIP
 from vaeguard.restoration.photos import restore_photo
-from vaeguard.restoration.scan_page import colours_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
 
-    from vaeguard.detector import Detector
+    from vaeguard.engines.detector import Detector
     from vaeguard.restoration.cleaned import Cleaned
     from vaeguard.restoration.denoiser import Denoiser
-    from vaeguard.restoration.spec import RestoreSettings
+    from vaeguard.settings.restoration import RestoreSettings
 
     Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 

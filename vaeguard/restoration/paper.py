@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.restoration.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_page import Pixels
 
     Floats = npt.NDArray[np.float32]
     Mask = npt.NDArray[np.bool_]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.restoration.denoiser import Denoiser
-    from vaeguard.restoration.spec import RestoreSettings
+    from vaeguard.settings.restoration import RestoreSettings
 
     Floats = npt.NDArray[np.float32]
     Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]

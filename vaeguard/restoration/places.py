@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.data.folders import list_images
 from vaeguard.errors import UsageError
-from vaeguard.files import digest_of, is_same
-from vaeguard.reading.folders import list_images
+from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.records import TABLE, columns_of, others
-from vaeguard.restoration.scans import SCAN_SUFFIXES
+from vaeguard.storage.files import digest_of, is_same
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.data.streams import map_ahead
 from vaeguard.errors import as_objects
-from vaeguard.files import size_and_time
-from vaeguard.reading.streams import map_ahead
 from vaeguard.restoration.denoising import prepare
+from vaeguard.restoration.formats.scan_page import colours_of
+from vaeguard.restoration.formats.scans import scan_pages
 from vaeguard.restoration.notes import notes_of
 from vaeguard.restoration.page import restore_page
 from vaeguard.restoration.reasons import action_on
-from vaeguard.restoration.scan_page import colours_of
-from vaeguard.restoration.scans import scan_pages
-from vaeguard.restoration.spec import RestoreSettings
+from vaeguard.settings.restoration import RestoreSettings
+from vaeguard.storage.files import size_and_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from vaeguard.progress import Progress
+    from vaeguard.restoration.formats.scan_page import Page
     from vaeguard.restoration.places import Inputs
-    from vaeguard.restoration.scan_page import Page
-    from vaeguard.restoration.spec import DenoiseOutputs
     from vaeguard.restoration.work import Scan, Work
+    from vaeguard.settings.restoration import DenoiseOutputs
 
 AHEAD = 8
 """Files for each worker that may be judged before an earlier one."""

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.files import digest_of
+from vaeguard.storage.files import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaeguard.data.images import read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
-from vaeguard.files import sweep_all, writing
-from vaeguard.jobs import job_folder
-from vaeguard.reading.images import read_bytes
+from vaeguard.restoration.formats.scans import digest_of_pixels, rewrite, scan_pages
 from vaeguard.restoration.records import CleanFile, beside, others
-from vaeguard.restoration.scans import digest_of_pixels, rewrite, scan_pages
+from vaeguard.storage.files import sweep_all, writing
+from vaeguard.storage.jobs import job_folder
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
-    from vaeguard.restoration.scan_page import Page, Pixels
+    from vaeguard.restoration.formats.scan_page import Page, Pixels
 
 
 def undone(clean: Pixels, residual: Pixels) -> Pixels:

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from vaeguard.data.images import read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
-from vaeguard.files import digest_of, path_from, writing
-from vaeguard.reading.images import read_bytes
 from vaeguard.restoration.cleaned import CELL
+from vaeguard.restoration.formats.picture import encode_png
+from vaeguard.restoration.formats.scans import digest_of_pixels, page_sizes, rewrite, written_name
 from vaeguard.restoration.nearness import keeps_squares
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
 from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS, action_on
 from vaeguard.restoration.records import MEASURES, CleanFile, beside, others
-from vaeguard.restoration.scans import digest_of_pixels, page_sizes, rewrite, written_name
-from vaeguard.restoration.scans_picture import encode_png
+from vaeguard.storage.files import digest_of, path_from, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from vaeguard.detector import Detector
+    from vaeguard.engines.detector import Detector
     from vaeguard.restoration.denoiser import Denoiser
+    from vaeguard.restoration.formats.scan_page import Page, Pixels, Rewritten
     from vaeguard.restoration.meter import Meter
-    from vaeguard.restoration.scan_page import Page, Pixels, Rewritten
-    from vaeguard.restoration.spec import DenoiseOutputs, RestoreSettings
+    from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
 
 _T = TypeVar("_T")
 LONGEST_NAME = 255

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.data.packed import as_image_set
+from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.errors import UsageError
-from vaeguard.files import write_text
-from vaeguard.fitting import epochs_of
-from vaeguard.reading.packed import as_image_set
-from vaeguard.reporting.report_file import JSON_NAME, check_place, write_report
-from vaeguard.reporting.tuning import tuning_report
-from vaeguard.spec import ModelSpec, TrainSpec, changed, to_dict, without_places
-from vaeguard.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
-from vaeguard.tables import write_table
+from vaeguard.reports.report_file import JSON_NAME, check_place, write_report
+from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, to_dict, without_places
+from vaeguard.storage.files import write_text
+from vaeguard.storage.tables import write_table
+from vaeguard.training.fitting import epochs_of
+from vaeguard.tuning.report import tuning_report
 from vaeguard.tuning.search_space import DEFAULT_TRIALS, search_space
 from vaeguard.tuning.study import (
     JOURNAL_NAME,
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import optuna
 
+    from vaeguard.data.image_set import ImageSet
     from vaeguard.progress import Progress
-    from vaeguard.reading.image_set import ImageSet
-    from vaeguard.reporting.report_file import Report
+    from vaeguard.reports.report_file import Report
 
 METHOD = 1
 """Raised when the objective is measured otherwise, so that trials do not compare."""

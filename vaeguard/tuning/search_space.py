@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.spec import LIKELIHOODS, ModelSpec, TrainSpec
+from vaeguard.settings.specs import LIKELIHOODS, ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.files import locked
+from vaeguard.storage.files import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

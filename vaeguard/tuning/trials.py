@@ -11,22 +11,22 @@ import numpy as np
 
 from vaeguard.devices import is_out_of_memory
 from vaeguard.errors import VaeguardError
-from vaeguard.fitting import fit
-from vaeguard.metrics import CONFIDENCE, measure, roc_auc_by_image
-from vaeguard.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
-from vaeguard.training import DivergedError, TrainingWarning
+from vaeguard.statistics.metrics import CONFIDENCE, measure, roc_auc_by_image
+from vaeguard.training.loop import DivergedError, TrainingWarning
+from vaeguard.tuning.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
 from vaeguard.tuning.study import CHANCE, Trial
+from vaeguard.workflows.fit import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from vaeguard.inspection import Floats, Images, Inspection
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.data.split import Rows
+    from vaeguard.engines.inspection import Floats, Images, Inspection
+    from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
-    from vaeguard.reading.image_set import ImageSet
-    from vaeguard.split import Rows
-    from vaeguard.torch_detector import TorchDetector
     from vaeguard.tuning.search_space import SearchSpace, Settings
 
 REFITS = 3

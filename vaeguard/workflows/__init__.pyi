@@ -1,9 +1,7 @@
 # What only the command line needs: read by type checkers, and by __init__.py, which loads each on first use.
 
-from .choices import BENCHMARKS as BENCHMARKS
 from .choices import BOUND_IMAGES as BOUND_IMAGES
 from .choices import DEFAULT_FPR as DEFAULT_FPR
-from .choices import DEFAULT_TRIALS as DEFAULT_TRIALS
 from .choices import DEGRADATIONS as DEGRADATIONS
 from .choices import DEVICES as DEVICES
 from .choices import ENGINE_DEVICES as ENGINE_DEVICES
@@ -21,10 +19,8 @@ from .drawing import sample_to as sample_to
 from .drawing import traverse_to as traverse_to
 from .exporting import export_run as export_run
 from .exporting import verify_export as verify_export
-from .fitting import benchmark_into as benchmark_into
 from .fitting import fit_denoiser_run as fit_denoiser_run
 from .fitting import fit_run as fit_run
-from .fitting import tune_into as tune_into
 from .opening import Data as Data
 from .opening import unpack_to as unpack_to
 from .outcome import DenoiseRun as DenoiseRun

@@ -1,16 +1,13 @@
 """What can be chosen, and what is chosen by default."""
 
-from vaeguard.benchmarking.spec import BENCHMARKS
-from vaeguard.presets import PRESETS
-from vaeguard.restoration.spec import DEGRADATIONS
-from vaeguard.spec import BOUND_IMAGES, DEFAULT_FPR, DEVICES, ENGINE_DEVICES, IMPORTANCE_SAMPLES, PROJECTIONS
-from vaeguard.tuning.search_space import DEFAULT_TRIALS
+from vaeguard.devices import DEVICES, ENGINE_DEVICES
+from vaeguard.settings.presets import PRESETS
+from vaeguard.settings.restoration import DEGRADATIONS
+from vaeguard.settings.specs import BOUND_IMAGES, DEFAULT_FPR, IMPORTANCE_SAMPLES, PROJECTIONS
 
 __all__ = [
-    "BENCHMARKS",
     "BOUND_IMAGES",
     "DEFAULT_FPR",
-    "DEFAULT_TRIALS",
     "DEGRADATIONS",
     "DEVICES",
     "ENGINE_DEVICES",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.reporting.report_file import remove_report
+from vaeguard.reports.report_file import remove_report
 from vaeguard.restoration.ocr import check_tesseract
 from vaeguard.restoration.places import default_output
-from vaeguard.restoration.spec import DenoiseOutputs
+from vaeguard.settings.restoration import DenoiseOutputs
 from vaeguard.workflows.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def denoise_tree(
     UsageError, VaeguardError
         As by `denoise_scans`.
     """
-    from vaeguard.reporting.scans import write_scan_report
+    from vaeguard.reports.scans import write_scan_report
     from vaeguard.restoration.denoising import denoise_scans
     from vaeguard.restoration.planning import plan_scans
 

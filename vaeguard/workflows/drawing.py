@@ -6,13 +6,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
+from vaeguard.engines.model_file import load
+from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import UsageError
-from vaeguard.model_file import load
-from vaeguard.pictures import draw_grid, draw_reconstructions, pick_examples
-from vaeguard.reporting.report_file import check_place, remove_report
-from vaeguard.runs import calibration_images
-from vaeguard.scoring import score_set
-from vaeguard.tables import check_replaced, check_table_path, write_table
+from vaeguard.evaluation.scoring import score_set
+from vaeguard.reports.pictures import draw_grid, draw_reconstructions, pick_examples
+from vaeguard.reports.report_file import check_place, remove_report
+from vaeguard.storage.tables import check_replaced, check_table_path, write_table
 from vaeguard.workflows.opening import (
     check_of_images,
     check_picture,
@@ -94,7 +94,7 @@ def interpolate_to(
     UsageError
         There are neither two nor four images.
     """
-    from vaeguard.generation import interpolate_latents
+    from vaeguard.engines.generation import interpolate_latents
 
     check_picture(output, images)
     if len(images) not in (2, 4):
@@ -121,7 +121,7 @@ def manifold_to(output: str, reporter: Reporter, *, model: str | None = None, si
     UsageError
         The latent is none of two units.
     """
-    from vaeguard.generation import quantile_grid
+    from vaeguard.engines.generation import quantile_grid
 
     check_picture(output)
     detector = open_generative(find_model(model, reporter))
@@ -137,7 +137,7 @@ def traverse_to(output: str, reporter: Reporter, *, model: str | None = None) ->
     UsageError
         The run has no calibration images, or the model is one of patches.
     """
-    from vaeguard.latents import STEPS, latent_units
+    from vaeguard.evaluation.latents import STEPS, latent_units
 
     check_picture(output)
     model = find_model(model, reporter)
@@ -164,8 +164,8 @@ def embed_table(
     UsageError
         The table cannot be written there, or the model is an exported one.
     """
-    from vaeguard.generation import embeddings
-    from vaeguard.reporting.embedding import write_embedding_report
+    from vaeguard.engines.generation import embeddings
+    from vaeguard.reports.embedding import write_embedding_report
 
     check_table_path(output)
     known = re.compile(r"path|class|(mean|logvar)_\d+").fullmatch

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.engines.model_file import load
+from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import UsageError
-from vaeguard.model_file import load
-from vaeguard.runs import calibration_images
 from vaeguard.workflows.opening import find_model
 from vaeguard.workflows.outcome import ExportSettings, Outcome
 
 if TYPE_CHECKING:
-    from vaeguard.parity import Parity
+    from vaeguard.engines.parity import Parity
     from vaeguard.workflows.outcome import Reporter
 
 
@@ -28,9 +28,9 @@ def export_run(
     UsageError, VaeguardError
         As by `vaeguard.export`; or the repository holds a model already.
     """
-    from vaeguard.exported_parts import part_paths
-    from vaeguard.exporting import export
-    from vaeguard.triton import write_triton
+    from vaeguard.engines.exported_parts import part_paths
+    from vaeguard.engines.exporting import export
+    from vaeguard.engines.triton import write_triton
 
     settings = settings or ExportSettings()
     if triton and (Path(triton) / "vaeguard").exists():
@@ -54,7 +54,7 @@ def verify_export(
     UsageError
         The two are no export and original of each other.
     """
-    from vaeguard.exporting import verify
+    from vaeguard.engines.exporting import verify
 
     path = find_model(model, reporter)
     images = _images(path, reporter)

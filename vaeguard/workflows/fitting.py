@@ -8,22 +8,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.data.data_sets import is_named, open_images
+from vaeguard.data.groups import read_groups
+from vaeguard.data.images import ImageRule
+from vaeguard.engines.run_folder import new_folder
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.false_alarms import fpr_note
-from vaeguard.reading.data_sets import is_named, open_images
-from vaeguard.reading.groups import read_groups
-from vaeguard.reading.images import ImageRule
-from vaeguard.reporting.report_file import check_place, read_report
-from vaeguard.runs import new_folder, new_run, point_latest, prepare_run
-from vaeguard.spec import DEFAULT_FPR, ModelSpec
+from vaeguard.reports.report_file import read_report
+from vaeguard.settings.specs import DEFAULT_FPR, ModelSpec
+from vaeguard.statistics.false_alarms import fpr_note
 from vaeguard.workflows.opening import open_to_fit
 from vaeguard.workflows.outcome import NAMED, FitRun, Outcome
+from vaeguard.workflows.runs import new_run, point_latest, prepare_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vaeguard.reading.image_set import ImageSet
-    from vaeguard.restoration.spec import DenoiserSpec
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.settings.restoration import DenoiserSpec
     from vaeguard.workflows.opening import Data
     from vaeguard.workflows.outcome import Reporter
 
@@ -57,7 +58,7 @@ def fit_run(
     UsageError, VaeguardError
         As by `vaeguard.fit`.
     """
-    from vaeguard.fitting import fit
+    from vaeguard.workflows.fit import fit
 
     settings, resume = settings or FitRun(), fit_settings.get("resume", False)
     place = _named_run(run, resume=resume)
@@ -82,7 +83,7 @@ def fit_run(
         reporter.say(f"note: {error}")
     if settings.tensorboard:
         reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
-    if note := fpr_note(detector.info, DEFAULT_FPR):
+    if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
     return Outcome(str(place), detector, read_report(place), images.errors, seconds)
 
@@ -140,59 +141,6 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def tune_into(
-    data: Data, folder: str | None, reporter: Reporter, *, groups: str | None = None, **tune_settings: Any
-) -> Outcome:
-    """Search the settings of a fit on `data`, as `vaeguard.tune`, into `folder`; None is `tuning/<data>`.
-
-    Raises
-    ------
-    UsageError, VaeguardError
-        As by `vaeguard.tune`.
-    """
-    from vaeguard.tuning.search import tune
-    from vaeguard.tuning.study import check_optuna
-
-    check_optuna()
-    if folder:
-        check_place(Path(folder) / "report.json", "tuning")
-    images = open_to_fit(data, reporter)
-    grouped = read_groups(groups, images.paths) if groups else None
-    place = Path(folder) if folder else Path("tuning") / images.name
-    reporter.say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {place}")
-    with reporter.progress("tuning") as progress, _saying_how_to_go_on(reporter, f"finished trials are in {place}"):
-        found = tune(images, groups=grouped, folder=place, command=reporter.command, progress=progress, **tune_settings)
-    return Outcome(str(place), found, found.report, images.errors)
-
-
-@contextlib.contextmanager
-def _saying_how_to_go_on(reporter: Reporter, where: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        reporter.say(f"{where}; the same command goes on")
-        raise
-
-
-def benchmark_into(folder: str, reporter: Reporter, spec: Any, **fit_settings: Any) -> Outcome:
-    """Run a benchmark, as `vaeguard.benchmark`, into `folder`.
-
-    Raises
-    ------
-    UsageError, VaeguardError
-        As by `vaeguard.benchmark`.
-    """
-    from vaeguard.benchmarking.running import benchmark
-
-    reporter.say(f"report folder: {folder}")
-    with (
-        reporter.progress("benchmarking") as progress,
-        _saying_how_to_go_on(reporter, f"finished cells are in {folder}"),
-    ):
-        found = benchmark(spec, folder, command=reporter.command, progress=progress, **fit_settings)
-    return Outcome(folder, found, found.to_dict())
-
-
 def fit_denoiser_run(
     sources: dict[str, Any], run: str | None, spec: DenoiserSpec, reporter: Reporter, *, resume: bool = False
 ) -> Outcome:
@@ -211,8 +159,8 @@ def fit_denoiser_run(
     UsageError, VaeguardError
         As by `denoiser_source` and `fit_denoiser`.
     """
-    from vaeguard.restoration.fitting import fit_denoiser
-    from vaeguard.restoration.training_data import denoiser_source
+    from vaeguard.restoration.networks.training_data import denoiser_source
+    from vaeguard.workflows.fit_denoiser import fit_denoiser
 
     named = _named_run(run, resume=resume)
     if sources["degrade"] and sources["clean"] and _is_set(sources["clean"]):

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vaeguard.data.data_sets import data_of_fit, open_images, open_packed
+from vaeguard.data.image_set import write_images
+from vaeguard.data.images import ImageRule, decode_image
+from vaeguard.engines.model_file import load
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
-from vaeguard.files import check_apart
-from vaeguard.model_file import load
-from vaeguard.reading.data_sets import data_of_fit, open_images, open_packed
-from vaeguard.reading.image_set import write_images
-from vaeguard.reading.images import ImageRule, decode_image
-from vaeguard.runs import latest_run
+from vaeguard.storage.files import check_apart
 from vaeguard.workflows.outcome import Outcome
+from vaeguard.workflows.runs import latest_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vaeguard.detector import Detector
-    from vaeguard.reading.image_set import ImageSet
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.detector import Detector
     from vaeguard.workflows.outcome import Reporter
 
 

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.spec import DEFAULT_FPR, PIXELS, setting, settle_types
+from vaeguard.settings.specs import DEFAULT_FPR, PIXELS, setting, settle_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +39,15 @@ class Reporter:
     say: Callable[[str], None] = lambda _: None
     progress: Callable[[str], contextlib.AbstractContextManager[Progress]] = _silent
     command: str = ""
+
+    @contextlib.contextmanager
+    def going_on(self, where: str) -> Iterator[None]:
+        """Tell an interrupted user how the work goes on, and `where` its finished parts are."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.say(f"{where}; the same command goes on")
+            raise
 
     def left_out(self, errors: Sequence[tuple[str, str]]) -> None:
         """Tell what was left out, mostly because it cannot be read, or the first ten of it."""

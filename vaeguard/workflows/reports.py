@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaeguard.reporting.comparison import compare_reports
-from vaeguard.reporting.report_file import JSON_NAME, check_place, remake_page, write_report
-from vaeguard.runs import latest_run
+from vaeguard.reports.comparison import compare_reports
+from vaeguard.reports.report_file import JSON_NAME, check_place, remake_page, write_report
 from vaeguard.workflows.outcome import Outcome
+from vaeguard.workflows.runs import latest_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,20 +7,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.data.inputs import read_list
+from vaeguard.engines.model_file import load
 from vaeguard.errors import UsageError
-from vaeguard.files import check_apart
-from vaeguard.heatmap_files import drawn_before
-from vaeguard.model_file import load
-from vaeguard.reading.inputs import read_list
-from vaeguard.reporting.report_file import check_place, remove_report
+from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
+from vaeguard.reports.report_file import check_place, remove_report
+from vaeguard.storage.files import check_apart
 from vaeguard.workflows.opening import find_model, open_for, open_generative
 from vaeguard.workflows.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vaeguard.reading.image_set import ImageSet
-    from vaeguard.scoring import ScoreSummary
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.evaluation.scoring import ScoreSummary
     from vaeguard.workflows.outcome import Reporter
 
 STDIN = "-"
@@ -50,11 +50,12 @@ def score_table(
     UsageError, VaeguardError
         As by `score_files`; or the folder of heatmaps holds other files.
     """
-    from vaeguard.reporting.scores import write_score_report
-    from vaeguard.scoring import score_files
+    from vaeguard.evaluation.scoring import score_files
+    from vaeguard.reports.scores import write_score_report
 
     with_report = options.pop("report", True)
     heatmaps = options.get("heatmaps")
+    options["heatmaps"] = HeatmapFolder(Path(heatmaps)) if heatmaps else None
     if heatmaps and drawn_before(output) != str(Path(heatmaps).resolve()) and any(Path(heatmaps).glob("*")):
         raise UsageError(f"`heatmaps` {heatmaps!r} is not empty, and old pictures would stay in it; name another")
     inputs = [path for path in images if path != STDIN]
@@ -87,7 +88,7 @@ def watch_table(
     UsageError, VaeguardError
         As by `watch_files`.
     """
-    from vaeguard.watching import watch_files
+    from vaeguard.evaluation.watching import watch_files
 
     check_place(f"{output}.report.json", "scores")
     detector = load(find_model(model, reporter), device, threads=1)
@@ -96,6 +97,8 @@ def watch_table(
         if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (as typed, perhaps an absolute pattern)
             reporter.say(f"note: nothing at {path!r} yet")
     reporter.say(f"watching {', '.join(folders)}; Ctrl-C ends it")
+    if heatmaps := options.get("heatmaps"):
+        options["heatmaps"] = HeatmapFolder(Path(heatmaps))
     told: Callable[[ScoreSummary], None] = options.pop("report")
 
     def report(summary: ScoreSummary) -> None:
@@ -125,7 +128,8 @@ def evaluate_to(
     UsageError, VaeguardError
         As by `vaeguard.evaluate`.
     """
-    from vaeguard.evaluation import check_evaluation_folder, evaluate, write_evaluation
+    from vaeguard.evaluation.evaluating import evaluate
+    from vaeguard.workflows.evaluation import check_evaluation_folder, write_evaluation
 
     path = find_model(model, reporter)
     detector = load(path, device)
@@ -134,7 +138,7 @@ def evaluate_to(
     check_evaluation_folder(folder)
     with reporter.progress("scoring") as progress:
         evaluation = evaluate(detector, images, progress=progress, **options)
-    report = write_evaluation(evaluation, folder, command=reporter.command)
+    report = write_evaluation(evaluation, detector, folder, command=reporter.command)
     return Outcome(str(folder), evaluation, report, images.errors)
 
 
@@ -148,7 +152,8 @@ def likelihood_to(
     UsageError, VaeguardError
         As by `evaluate_generative`.
     """
-    from vaeguard.generative_evaluation import evaluate_generative, write_generative
+    from vaeguard.evaluation.generative import evaluate_generative
+    from vaeguard.workflows.evaluation import write_generative
 
     path = find_model(model, reporter)
     detector = open_generative(path)

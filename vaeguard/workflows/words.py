@@ -1,8 +1,8 @@
 """How results are said: as JSON, as lines on a terminal, in words."""
 
 from vaeguard.errors import as_objects
-from vaeguard.reporting.report_file import finite, without_pictures
-from vaeguard.reporting.terminal import show_report
+from vaeguard.reports.report_file import finite, without_pictures
+from vaeguard.reports.terminal import show_report
 from vaeguard.restoration.reasons import left_clause
 from vaeguard.wording import counted
 

@@ -1,0 +1,373 @@
+"""Everything that `score` reads."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import os
+import struct
+import sys
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from vaeguard import ImageRule, UsageError, open_images
+from vaeguard.data.containers import Array, Unreadable
+from vaeguard.data.inputs import Files, find_sources, pick, read, read_list
+
+RULE = ImageRule(size=(6, 5), channels=1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 5)).astype(np.uint8)
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def contents(source, start=0, stop=None, rule=RULE, batch_size=7):
+    batches = list(source.batches(start, source.count if stop is None else stop, rule, batch_size, 2))
+    source.close()
+    names = [name for batch in batches for name in batch.paths]
+    return names, np.concatenate([batch.images for batch in batches]), [e for batch in batches for e in batch.errors]
+
+
+def write(kind, folder):
+    """All of `IMAGES` in one container."""
+    if kind == "npy":
+        np.save(folder / "a.npy", IMAGES)
+    elif kind == "npz":
+        np.savez(folder / "a.npz", images=IMAGES, labels=np.arange(40))
+    elif kind == "npz compressed":
+        np.savez_compressed(folder / "a.npz", arr_0=IMAGES[:, None])
+    elif kind.startswith("idx"):
+        content = b"\0\0\x08\x03" + struct.pack(">3I", *IMAGES.shape) + IMAGES.tobytes()
+        if kind == "idx gz":
+            (folder / "a-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / "a-idx3-ubyte").write_bytes(content)
+    elif kind.startswith("tar"):
+        with tarfile.open(folder / ("a.tar" if kind == "tar" else "a.tar.gz"), "w" if kind == "tar" else "w:gz") as tar:
+            for number, image in enumerate(IMAGES):
+                add(tar, f"b/{number:02d}.png", png(image))
+                add(tar, f"b/{number:02d}.txt", b"not asked for")
+    else:
+        files = [png(image) for image in IMAGES]
+        cells = [{"bytes": file, "path": "x"} for file in files] if kind == "parquet struct" else files
+        pq.write_table(pa.table({"label": list(range(40)), "image": cells}), folder / "a.parquet", row_group_size=11)
+    (path,) = folder.iterdir()
+    return str(path)
+
+
+def add(tar, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+KINDS = ["npy", "npz", "npz compressed", "idx", "idx gz", "tar", "tar.gz", "parquet", "parquet struct"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_container_gives_its_images_in_any_pieces(kind, tmp_path):
+    path = write(kind, tmp_path)
+    (source,) = find_sources([path])
+    assert source.count == 40
+    names, images, errors = contents(source)
+    np.testing.assert_array_equal(images, IMAGES[:, None])
+    assert not errors
+    assert len(set(names)) == 40
+    assert all(name.startswith(f"{path}/") for name in names)
+    for start, stop in ((0, 3), (10, 12), (11, 33), (39, 40)):
+        part = contents(source, start, stop)
+        assert part[0] == names[start:stop]
+        np.testing.assert_array_equal(part[1], IMAGES[start:stop, None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_one_after_the_other_read_on_where_the_last_one_ended(kind, tmp_path):
+    (source,) = find_sources([write(kind, tmp_path)])
+    for start, stop in ((0, 3), (3, 20), (20, 21), (30, 40), (5, 9)):
+        batches = list(source.batches(start, stop, RULE, 4, 1))
+        np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), IMAGES[start:stop, None])
+    source.close()
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "tar", "parquet"])
+def test_images_are_brought_to_the_rule(kind, tmp_path):
+    (source,) = find_sources([write(kind, tmp_path)])
+    rule = ImageRule(size=(3, 4), channels=3)
+    Image.fromarray(IMAGES[7]).save(tmp_path / "7.png")
+    expected = contents(Files([str(tmp_path / "7.png")]), rule=rule)[1]
+    np.testing.assert_array_equal(contents(source, 7, 8, rule=rule)[1], expected)
+
+
+def test_sources_are_in_sorted_path_order(tmp_path):
+    for name in ("a.png", "c.png", "e/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    np.save(tmp_path / "b.npy", IMAGES)
+    np.save(tmp_path / "d.npy", IMAGES)
+    sources = find_sources([tmp_path / "d.npy", tmp_path, tmp_path / "b.npy"])
+    assert [type(source) for source in sources] == [Files, Array, Files, Array, Files]
+    assert [name for source in sources for name in contents(source)[0]] == sorted(
+        name for source in sources for name in contents(source)[0]
+    )
+
+
+def test_globs_and_lists_of_files(tmp_path, monkeypatch):
+    for name in ("a.png", "b.jpg", "deep/er/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    (source,) = find_sources([str(tmp_path / "**" / "*.png")])
+    assert source.paths == [str(tmp_path / "a.png"), str(tmp_path / "deep/er/c.png")]
+    with pytest.raises(UsageError, match="nothing matches"):
+        find_sources([str(tmp_path / "*.tif")])
+    (tmp_path / "list").write_bytes(b"a.png\r\n\nmissing \xff.png\n")
+    assert read_list(str(tmp_path / "list")) == ["a.png", "missing \udcff.png"]
+    (tmp_path / "list").write_bytes(codecs.BOM_UTF8 + b"a.png\r\nb.png\r\n")
+    assert read_list(str(tmp_path / "list")) == ["a.png", "b.png"]
+    (tmp_path / "list").write_bytes(b"with\nnewline.png\0b.png\0")
+    assert read_list(str(tmp_path / "list")) == ["with\nnewline.png", "b.png"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x.png\n")))
+    assert read_list("-") == ["x.png"]
+    (source,) = find_sources([], ["gone.png", str(tmp_path / "a.png")])
+    names, _, errors = contents(source)
+    assert names == [str(tmp_path / "a.png")]
+    assert errors == [("gone.png", "there is no such file")]
+    (tmp_path / "empty").write_bytes(b"\n")
+    for given, message in (("empty", "names no file"), ("nowhere", "cannot be read")):
+        with pytest.raises(UsageError, match=message):
+            read_list(str(tmp_path / given))
+    with pytest.raises(UsageError, match="nothing to score"):
+        find_sources([])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.npy", b"no array", "damaged"),
+        ("a.npz", b"no archive", "damaged"),
+        ("a.tar", b"no archive", "damaged"),
+        ("a.tar", tarfile.NUL * 10_240, "no image"),
+        ("a.parquet", b"no table", "Parquet"),
+        ("a-idx3-ubyte", b"\0\0\x08\x03", "damaged"),
+    ],
+)
+def test_a_broken_container_is_one_error(name, content, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    Image.fromarray(IMAGES[0]).save(tmp_path / "z.png")
+    broken, files = find_sources([tmp_path / name, tmp_path / "z.png"])
+    assert isinstance(broken, Unreadable)
+    names, images, errors = contents(broken)
+    assert (names, images.shape, len(errors)) == ([], (0, 1, 6, 5), 1)
+    assert errors[0][0] == str(tmp_path / name)
+    assert reason in errors[0][1]
+    assert contents(files)[0] == [str(tmp_path / "z.png")]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_one_image_in_colour_is_no_stack_of_thin_ones(channels, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((64, 48, channels), np.uint8))
+    (found,) = find_sources([tmp_path / "a.npy"])
+    assert isinstance(found, Unreadable)
+    assert "looks like one image in colour" in found.reason
+
+
+def test_arrays_and_tables_that_hold_no_images_are_errors(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 4, 4), np.int64))
+    np.savez(tmp_path / "b.npz", labels=np.arange(3))
+    np.save(tmp_path / "c.npy", np.array([object()]), allow_pickle=True)
+    pq.write_table(pa.table({"image": [1]}), tmp_path / "d.parquet")
+    found = find_sources(sorted(tmp_path.iterdir()))
+    assert all(isinstance(source, Unreadable) for source in found)
+    for source, reason in zip(found, ("int64", "no array of images", "object", "no column"), strict=True):
+        assert reason in source.reason.lower() or reason in source.reason
+
+
+@pytest.mark.parametrize("members", [("x_train", "x_test"), ("train_images", "test_images"), ("images", "X_test"),
+                                     (None, "x_train"), (None, "data")])  # fmt: skip
+def test_of_the_parts_of_an_npz_the_one_to_test_on_is_read(members, tmp_path):
+    other, chosen = members
+    np.savez(
+        tmp_path / "a.npz", **({other: IMAGES[:3] // 2} if other else {}), **{chosen: IMAGES}, y_train=np.arange(3)
+    )
+    (source,) = find_sources([tmp_path / "a.npz"])
+    np.testing.assert_array_equal(contents(source)[1], IMAGES[:, None])
+    if other:
+        np.testing.assert_array_equal(open_images(tmp_path / "a.npz", split="test").images, IMAGES[:, None])
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+def test_arrays_in_fortran_order_are_read(save, tmp_path):
+    save(tmp_path / ("a.npy" if save is np.save else "a.npz"), np.asfortranarray(IMAGES))
+    (source,) = find_sources(list(tmp_path.iterdir()))
+    assert source.count == 40
+    np.testing.assert_array_equal(contents(source, 5, 33)[1], IMAGES[5:33, None])
+
+
+def test_one_unreadable_member_or_cell_is_one_error(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "0.png", png(IMAGES[0]))
+        add(tar, "1.png", b"nothing")
+        for name, kind in (("2.png", tarfile.LNKTYPE), ("3.png", tarfile.SYMTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "0.png"
+            tar.addfile(link)
+    pq.write_table(pa.table({"image": [png(IMAGES[0]), None, b"nothing"]}), tmp_path / "b.parquet")
+    tar, parquet = find_sources([tmp_path / "a.tar", tmp_path / "b.parquet"])
+    assert contents(tar)[0] == [f"{tmp_path}/a.tar/0.png"]
+    errors = dict(contents(tar)[2])
+    assert list(errors) == [f"{tmp_path}/a.tar/{number}.png" for number in (1, 2, 3)]
+    assert errors[f"{tmp_path}/a.tar/2.png"].startswith("it is a link in the archive")
+    assert [name for name, _ in contents(parquet)[2]] == [f"{tmp_path}/b.parquet/00001", f"{tmp_path}/b.parquet/00002"]
+
+
+@pytest.mark.parametrize("rule", [RULE, ImageRule(size=(3, 4), channels=3), None])
+def test_a_row_with_bad_values_is_one_error(rule, tmp_path):
+    rows = np.random.default_rng(0).random((40, 6, 5) if rule else (40, 7))
+    bad = {0: np.nan, 10: 1.0001 if rule else np.inf, 39: -np.inf}
+    for row, value in bad.items():
+        rows[row].flat[3] = value
+    np.save(tmp_path / "a.npy", rows)
+    (source,) = find_sources([tmp_path / "a.npy"], vectors=rule is None)
+    shape = (rule.channels, *rule.size) if rule else (1, 1, 7)
+    batches = list(read(source, 0, 40, shape, rule=rule, batch_size=7, jobs=1))
+    errors = [error for batch in batches for error in batch.errors]
+    assert [name for name, _ in errors] == [f"{tmp_path}/a.npy/{row:05d}" for row in bad]
+    assert all("NaN" in reason and name in reason for name, reason in errors)
+    names = [name for batch in batches for name in batch.paths]
+    assert names == [f"{tmp_path}/a.npy/{row:05d}" for row in range(40) if row not in bad]
+    np.save(tmp_path / "good.npy", np.delete(rows, list(bad), 0))
+    (good,) = find_sources([tmp_path / "good.npy"], vectors=rule is None)
+    np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), contents(good, rule=rule)[1])
+
+
+def test_a_batch_of_bad_rows_only_is_empty(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((3, 6, 5), np.nan))
+    (source,) = find_sources([tmp_path / "a.npy"])
+    names, images, errors = contents(source)
+    assert (names, images.shape, images.dtype, len(errors)) == ([], (0, 1, 6, 5), np.uint8, 3)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_where_a_container_breaks_off_the_rest_of_it_are_errors(kind, tmp_path):
+    many = np.tile(IMAGES, (400, 1, 1))
+    if kind == "npy":
+        np.save(tmp_path / "a.npy", many)
+        os.truncate(tmp_path / "a.npy", many.nbytes // 2)
+    else:
+        np.savez(tmp_path / "a.npz", images=many)
+        content = bytearray((tmp_path / "a.npz").read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "a.npz").write_bytes(content)
+    (source,) = find_sources(list(tmp_path.iterdir()))
+    assert source.count == len(many)
+    rows = errors = 0
+    for start in range(0, len(many), 4000):
+        for batch in read(source, start, start + 4000, (1, 6, 5), rule=RULE, batch_size=300, jobs=1):
+            assert len(batch.paths) == len(batch.images)
+            rows += len(batch.paths)
+            errors += len(batch.errors)
+    source.close()
+    assert rows + errors == len(many)
+    assert min(rows, errors) > 0
+
+
+def test_a_tar_that_breaks_off_is_an_error_and_hidden_members_are_no_images(tmp_path):
+    path = write("tar", tmp_path)
+    content = bytearray(Path(path).read_bytes())
+    (tmp_path / "cut.tar").write_bytes(content[: 512 * 40])
+    content[512 * 20 : 512 * 21] = b"x" * 512
+    (tmp_path / "broken.tar").write_bytes(content)
+    for source in find_sources([tmp_path / "cut.tar", tmp_path / "broken.tar"]):
+        assert isinstance(source, Unreadable)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "a/._1.png", b"a fork")
+        add(tar, "a/1.png", png(IMAGES[0]))
+    (source,) = find_sources([tmp_path / "a.tar"])
+    assert source.count == 1
+
+
+def test_a_container_with_an_odd_name_has_a_stamp(tmp_path):
+    path = f"{tmp_path}/x\udcff.npy"
+    np.save(path, IMAGES)
+    (source,) = find_sources([path])
+    assert source.stamp(0, 3) != source.stamp(3, 6)
+
+
+def test_vectors_and_images_are_not_mistaken_for_each_other(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((5, 3)))
+    np.save(tmp_path / "i.npy", IMAGES)
+    (source,) = find_sources([tmp_path / "v.npy"], vectors=True)
+    names, vectors, _ = contents(source, rule=None)
+    assert vectors.shape == (5, 1, 1, 3)
+    assert names[0] == f"{tmp_path}/v.npy/00000"
+    for path, vectors in (("v.npy", False), ("i.npy", True)):
+        with pytest.raises(UsageError, match="give what it was fitted on"):
+            find_sources([tmp_path / path], vectors=vectors)
+
+
+@pytest.mark.parametrize("kind", ["npz", "npz compressed", "tar"])
+def test_memory_does_not_grow_with_a_container(kind, tmp_path):
+    many = np.zeros((3000, 60, 60), np.uint8)
+    if kind == "tar":
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            content = png(many[0])
+            for number in range(3000):
+                add(tar, f"{number}.png", content)
+    else:
+        (np.savez if kind == "npz" else np.savez_compressed)(tmp_path / "a.npz", images=many)
+    tracemalloc.start()
+    (source,) = find_sources(list(tmp_path.iterdir()))
+    rows = sum(len(batch.paths) for batch in source.batches(0, source.count, ImageRule((60, 60), 1), 50, 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    source.close()
+    assert rows == 3000
+    assert peak < many.nbytes / 3
+
+
+def test_the_stamp_of_files_follows_size_and_time(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"1")
+    files = Files([str(path), "gone.png"])
+    before = files.stamp(0, 2)
+    assert before == files.stamp(0, 2) != files.stamp(0, 1)
+    os.utime(path, ns=(1, 1))
+    assert files.stamp(0, 2) != before
+
+
+def test_a_fault_of_the_machine_is_no_error_of_good_files(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(png(IMAGES[0]))
+    (source,) = find_sources([tmp_path])
+
+    def short_of_memory(path, rule):
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr("vaeguard.data.streams.decode_image", short_of_memory)
+    with pytest.raises(MemoryError, match="Unable"):
+        list(read(source, 0, source.count, (1, 6, 5), rule=RULE, batch_size=7, jobs=1))
+
+
+def test_single_images_are_read_again_by_their_names(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, value in (("x.png", 10), ("x.png", 20), ("y.png", 30), ("z.png", 40)):
+            file = io.BytesIO()
+            Image.fromarray(np.full((4, 4), value, np.uint8)).save(file, "PNG")
+            member = tarfile.TarInfo(name)
+            member.size = file.tell()
+            file.seek(0)
+            archive.addfile(member, file)
+    rule = ImageRule(size=(4, 4), channels=1)
+    wanted = {f"{tmp_path}/a.tar/{name}" for name in ("x.png", "y.png")}
+    (batch,) = pick(find_sources([tmp_path / "a.tar"]), wanted, rule)
+    assert batch.paths == sorted(wanted)
+    assert batch.images[:, 0, 0, 0].tolist() == [10, 30]

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vaeguard.data import pieces
+from vaeguard.data.image_set import ImageSet
+from vaeguard.data.streams import ImageBatch
+from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.evaluation.scoring import score_files, score_set
+from vaeguard.reports.heatmaps import HeatmapFolder, heatmap_path
+from vaeguard.reports.pictures import heat_picture
+from vaeguard.statistics.false_alarms import can_flag, fewest_calibration, flag, fpr_note, lowest_fpr
+from vaeguard.storage.tables import columns_of, read_table, write_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CALIBRATION_IMAGES = 99
+
+
+def info(**record: object) -> DetectorInfo:
+    return DetectorInfo((1, 8, 8), ("recon_error", "kl"), (), (), {"model": {"vectors": False}, **record})
+
+
+@dataclass
+class FakeDetector:
+    """The mean brightness in [0, 1] is the score, one minus it the p-value."""
+
+    info: DetectorInfo = field(default_factory=lambda: info(calibration={"images": CALIBRATION_IMAGES}))
+    batches: list[int] = field(default_factory=list)
+    broken: bool = False
+    fingerprint: str = "fake"
+    parallel: int = 1
+
+    def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
+        self.batches.append(len(images))
+        score = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255
+        if self.broken:
+            score[-1] = np.nan
+        drawn = {"restored": images / np.float32(255), "heatmap": images[:, 0] / np.float32(255)} if pictures else {}
+        return Inspection(score, np.float32(1) - score, {"kl": score * 2, "recon_error": score**2}, **drawn)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "b").mkdir(parents=True)
+    for index, name in enumerate(["z.png", "b/1.png", "b/0.png", "a.png", "b.png"]):
+        Image.fromarray(np.full((8, 8), index * 60, np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_rows_are_in_sorted_path_order_with_the_promised_columns(suffix: str, folder: Path, tmp_path: Path) -> None:
+    detector = FakeDetector()
+    summary = score_files(detector, [folder], tmp_path / f"scores{suffix}", fpr=0.1, batch_size=2)
+    table = read_table(tmp_path / f"scores{suffix}")
+    assert list(table.columns) == ["path", "score", "p_value", "anomaly", "recon_error", "kl"]
+    assert table["path"].tolist() == sorted(str(path) for path in folder.rglob("*.png"))
+    by_name = dict(zip(table["path"], table["score"], strict=True))
+    assert by_name[str(folder / "b.png")] == pytest.approx(240 / 255)
+    assert np.array_equal(table["anomaly"], table["p_value"] <= 0.1)
+    assert table["anomaly"].dtype == bool
+    assert (summary.images, summary.anomalies, summary.errors, summary.note) == (5, 1, (), None)
+    assert summary.output == str(tmp_path / f"scores{suffix}")
+    assert summary.seconds > 0
+
+
+def test_batches_do_not_change_the_file(folder: Path, tmp_path: Path) -> None:
+    score_files(FakeDetector(), [folder], tmp_path / "a.csv", batch_size=2)
+    score_files(FakeDetector(), folder, tmp_path / "b.csv", batch_size=256)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_unreadable_inputs_are_listed_and_the_list_goes_when_they_do(folder: Path, tmp_path: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    seen = []
+    summary = score_files(FakeDetector(), [folder], tmp_path / "s.csv", progress=lambda *step: seen.append(step))
+    errors = read_table(tmp_path / "s.csv.errors.csv")
+    assert list(errors.columns) == ["path", "error"]
+    assert errors["path"].tolist() == [str(folder / "broken.png")]
+    assert tuple(zip(errors["path"], errors["error"], strict=True)) == summary.errors
+    assert summary.to_dict()["errors"] == errors.to_dict("records")
+    assert summary.images == len(read_table(tmp_path / "s.csv")) == 5
+    assert seen[-1] == (6, 6, "6 of 6 images")
+    (folder / "broken.png").unlink()
+    assert score_files(FakeDetector(), [folder], tmp_path / "s.csv").errors == ()
+    assert not (tmp_path / "s.csv.errors.csv").exists()
+
+
+def test_where_nothing_can_be_read_the_table_has_only_its_header(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    detector = FakeDetector()
+    summary = score_files(detector, [tmp_path / "x.png"], tmp_path / "s.csv")
+    assert (summary.images, len(summary.errors), sum(detector.batches)) == (0, 1, 0)
+    assert (tmp_path / "s.csv").read_text() == "path,score,p_value,anomaly,recon_error,kl\n"
+
+
+def test_a_failure_leaves_the_old_table(folder: Path, tmp_path: Path) -> None:
+    score_files(FakeDetector(), [folder], tmp_path / "s.csv")
+    before = (tmp_path / "s.csv").read_bytes()
+    with pytest.raises(VaeguardError, match=r"no number as the score of '.*z\.png'"):
+        score_files(FakeDetector(broken=True), [folder], tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "s.csv"]
+
+
+def test_no_table_is_written_over_the_images_that_it_tells_of(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    with Image.new("L", (8, 8), 9) as image:
+        image.save(tmp_path / "one.png")
+    content = pa.table({"image": [(tmp_path / "one.png").read_bytes()]})
+    pq.write_table(content, tmp_path / "frames.parquet")
+    before = (tmp_path / "frames.parquet").read_bytes()
+    with pytest.raises(UsageError, match=r"frames\.parquet' is one of the inputs"):
+        score_files(FakeDetector(), [tmp_path / "frames.parquet"], tmp_path / "a.csv" / ".." / "frames.parquet")
+    assert (tmp_path / "frames.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None:
+    with Image.new("L", (8, 8), 9) as image:
+        image.save(tmp_path / "one.png")
+    table = tmp_path / f"s{suffix}"
+    score_files(FakeDetector(), [tmp_path / "one.png"], table)
+    score_files(FakeDetector(), [tmp_path / "one.png"], table)
+    own = {name: read_table(table)[name].tolist() for name in columns_of(table)}
+    other = "no table of a batch of scores, and would be lost"
+    for columns, said in (
+        ({**own, "class": ["good"]}, "column 'class' of its own"),
+        ({**own, "verdict": ["fine"]}, "column 'verdict' of its own"),
+        ({"path": ["a"], "z0": np.ones(1)}, other),
+        ({"part": ["7"], "operator": ["me"]}, other),
+    ):
+        write_table(
+            table, {name: cells if isinstance(cells[0], str) else np.array(cells) for name, cells in columns.items()}
+        )
+        before = table.read_bytes()
+        with pytest.raises(UsageError, match=said):
+            score_files(FakeDetector(), [tmp_path / "one.png"], table)
+        assert table.read_bytes() == before
+    table.unlink()
+    table.mkdir()
+    with pytest.raises(UsageError, match="is a folder; name a table in it"):
+        score_files(FakeDetector(), [tmp_path / "one.png"], table)
+
+
+def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "b")
+    score_files(FakeDetector(), ["..", "0.png"], tmp_path / "s.csv", fpr=0.1, heatmaps=HeatmapFolder(tmp_path / "seen"))
+    (drawn,) = (tmp_path / "seen").rglob("*.png")
+    assert drawn == tmp_path / "seen/_/b.png.png"
+    with Image.open(drawn) as image:
+        assert image.size[0] > 300
+    score_files(FakeDetector(), ["../b.png", "../z.png"], tmp_path / "t.csv", fpr=0.01)
+    assert not (tmp_path / "t.csv.job").exists()
+
+
+def test_heatmaps_are_drawn_on_the_scale_of_the_fit(tmp_path: Path) -> None:
+    images = np.stack([np.full((1, 8, 8), value, np.uint8) for value in (51, 255)])
+    batch = ImageBatch(["quiet.png", "loud.png"], images, [])
+
+    def colours(name: str, calibration: dict[str, float]) -> set[tuple[int, ...]]:
+        detector = FakeDetector()
+        detector.info = info(calibration=calibration)
+        HeatmapFolder(tmp_path).draw(detector, batch, np.arange(2))
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            return {tuple(pixel) for pixel in np.asarray(picture.convert("RGB"))[60:100].reshape(-1, 3).tolist()}
+
+    def colour(heat: float) -> tuple[int, ...]:
+        return tuple(np.asarray(heat_picture(np.full((1, 1), heat, np.float32)))[0, 0].tolist())
+
+    for hottest, drawn in ((1.0, 0.2), (0.5, 0.4)):  # a quiet image's pixels are 51 of 255
+        assert colour(drawn) in colours("quiet.png", {"heatmap_scale": hottest})
+        assert colour(1) not in colours("quiet.png", {"heatmap_scale": hottest})
+        assert colour(1) in colours("loud.png", {"heatmap_scale": hottest})
+    assert colour(1) in colours("quiet.png", {})  # an older model: its own maximum
+
+
+def test_heatmaps_are_not_drawn_where_they_would_be_images(folder: Path, tmp_path: Path) -> None:
+    for images in (folder, f"{tmp_path}/**/*.png", f"{tmp_path}/im*", f"{folder}/[ab]"):
+        with pytest.raises(UsageError, match="lies among the images"):
+            score_files(FakeDetector(), [images], tmp_path / "s.csv", heatmaps=HeatmapFolder(folder / "b" / "seen"))
+    score_files(
+        FakeDetector(), [folder / "b" / "0.png"], tmp_path / "s.csv", fpr=0.5, heatmaps=HeatmapFolder(folder / "seen")
+    )
+
+
+def test_a_job_that_was_interrupted_before_its_first_shard_remembers_that_it_drew(folder: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, text: str) -> None:
+        raise KeyboardInterrupt
+
+    for heatmaps, left in ((None, False), (tmp_path / "seen", True)):
+        with pytest.raises(KeyboardInterrupt):
+            score_files(
+                FakeDetector(), [folder], tmp_path / "s.csv", fpr=0.5, heatmaps=HeatmapFolder(heatmaps), progress=stop
+            )
+        assert (tmp_path / "s.csv.job").exists() == left
+
+
+def test_heatmaps_that_went_away_while_a_job_lay_are_drawn_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "SHARD_ROWS", 16)
+    more = folder / "more"
+    more.mkdir()
+    for number in range(40):
+        shutil.copy(folder / "b.png", more / f"{number:02d}.png")
+    seen, table = tmp_path / "seen", tmp_path / "s.csv"
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_files(FakeDetector(), [more], table, fpr=0.5, heatmaps=HeatmapFolder(seen), progress=stop)
+    assert list(seen.rglob("*.png"))
+    shutil.rmtree(seen)
+    summary = score_files(FakeDetector(), [more], table, fpr=0.5, heatmaps=HeatmapFolder(seen))
+    assert len(list(seen.rglob("*.png"))) == summary.anomalies == 40
+
+
+@pytest.mark.parametrize("name", ["../../etc/x.png", "/etc/x.png", "a/../../x.png", "x" * 250, "new\nline.png"])
+def test_a_heatmap_lies_below_its_folder_whatever_the_image_is_called(name: str, tmp_path: Path) -> None:
+    path = heatmap_path(tmp_path, name)
+    assert path.resolve().is_relative_to(tmp_path.resolve())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def test_absolute_names_of_images_take_no_other_heatmaps_place(tmp_path: Path) -> None:
+    assert heatmap_path(tmp_path, "/x/a.png") != heatmap_path(tmp_path, "x/a.png")
+
+
+@pytest.mark.parametrize("fpr", [0, 1, -0.1, 1.5, float("nan")])
+def test_a_false_alarm_rate_outside_0_to_1_is_refused(fpr: float, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--fpr"):
+        score_files(FakeDetector(), [folder], tmp_path / "s.csv", fpr=fpr)
+
+
+def test_an_unknown_suffix_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    detector = FakeDetector()
+    with pytest.raises(UsageError, match=r"\.csv, \.parquet or \.jsonl"):
+        score_files(detector, [folder], tmp_path / "scores.xlsx")
+    assert detector.batches == []
+
+
+@given(images=st.integers(1, 10_000))
+def test_the_note_comes_exactly_where_the_smallest_p_value_is_not_flagged(images: int) -> None:
+    record = info(calibration={"images": images})
+    smallest = np.float32(1) / np.float32(images + 1)
+    for fpr in (1 / (images + 1), 0.5 / (images + 1), min(1.5 / (images + 1), 0.9)):
+        assert (fpr_note(record.calibrated_on, fpr) is None) == flag(np.array([smallest]), fpr).all()
+    assert fpr_note(record.calibrated_on, 1 / (images + 1)) is None
+    assert "nothing can be flagged" in (fpr_note(record.calibrated_on, 0.5 / (images + 1)) or "")
+
+
+@given(images=st.integers(1, 100_000), fpr=st.floats(1e-5, 0.9))
+def test_the_ways_out_of_a_rate_that_flags_nothing_are_the_nearest(images: int, fpr: float) -> None:
+    assert can_flag(images, lowest_fpr(images))
+    assert lowest_fpr(images) < 1.11 / (images + 1)
+    fewest = fewest_calibration(fpr)
+    assert can_flag(fewest, fpr)
+    assert not can_flag(fewest - 1, fpr)
+    note = fpr_note(info(calibration={"images": 8}).calibrated_on, 0.05) or ""
+    assert "it takes 19 of them; give --fpr 0.12, or fit with more images or a larger --calibration" in note
+
+
+def test_no_note_where_the_calibration_is_unknown() -> None:
+    assert fpr_note(info().calibrated_on, 1e-9) is None
+    assert fpr_note(info(calibration=None).calibrated_on, 1e-9) is None
+
+
+def test_the_p_value_at_the_rate_itself_is_flagged() -> None:
+    one_in_twenty = np.array([1], np.float32) / np.float32(20)
+    assert float(one_in_twenty[0]) > 0.05
+    assert flag(one_in_twenty, 0.05).all()
+    assert not flag(np.nextafter(one_in_twenty, np.float32(1)), 0.05).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 256])
+def test_score_set_joins_batches_in_order(batch_size: int) -> None:
+    images = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
+    detector = FakeDetector()
+    found = score_set(detector, ImageSet("set", images, None, (), [str(i) for i in range(7)], ""), batch_size)
+    assert max(detector.batches) <= batch_size
+    assert found.score.tobytes() == detector.inspect(images).score.tobytes()
+    assert set(found.terms) == {"recon_error", "kl"}
+
+
+def test_an_empty_set_is_refused() -> None:
+    with pytest.raises(UsageError, match="'nothing' has no images"):
+        score_set(FakeDetector(), ImageSet("nothing", np.zeros((0, 1, 8, 8), np.uint8), None, (), [], ""))
+
+
+def test_torch_is_not_imported() -> None:
+    import subprocess
+
+    modules = ("evaluation.scoring", "evaluation.evaluating", "reports.pictures", "doctor")
+    code = f"import sys, {', '.join(f'vaeguard.{name}' for name in modules)}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "sklearn", "pandas", "matplotlib", "pyarrow", "scipy"} & set(ran.stdout.split())

@@ -1,0 +1,198 @@
+"""Images that appear in a watched folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_scoring import FakeDetector
+
+from vaeguard import UsageError
+from vaeguard.data import pieces
+from vaeguard.evaluation import watching
+from vaeguard.evaluation.scoring import score_files
+from vaeguard.evaluation.watching import watch_files
+from vaeguard.reports.heatmaps import HeatmapFolder
+from vaeguard.storage.tables import read_table, write_table
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "SETTLED_SECONDS", 8.0)  # so that a fresh file stays fresh on a slow machine
+
+
+def put(folder, name, age=10):
+    """A file that has not changed for `age` seconds."""
+    path = folder / name
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save(path, "PNG")
+    stamp = time.time() - age
+    os.utime(path, (stamp, stamp))
+
+
+def test_a_watch_scores_what_comes_once_and_in_the_order_in_which_it_came(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    said = []
+    watch_files(FakeDetector(), [folder], table, rounds=1, report=said.append)
+    assert not table.exists()
+    put(folder, "b.png")
+    put(folder, "fresh.png", age=0)
+    watch_files(FakeDetector(), [folder], table, rounds=2, report=said.append)
+    put(folder, "a.png")
+    (folder / "bad.png").write_bytes(b"nothing")
+    os.utime(folder / "bad.png", (1, 1))
+    detector = FakeDetector()
+    watch_files(detector, [folder], table, rounds=3, report=said.append)
+    assert [path.rpartition("/")[2] for path in read_table(table)["path"]] == ["b.png", "a.png"]
+    assert [summary.images for summary in said] == [1, 1]
+    assert sum(detector.batches) == 1
+    (error,) = read_table(f"{table}.errors.csv")["path"]
+    assert error.endswith("bad.png")
+    put(folder, "bad.png", age=20)
+    watch_files(FakeDetector(), [folder], table, rounds=2, report=said.append)
+    assert len(read_table(table)) == 3
+    assert not (tmp_path / "s.csv.errors.csv").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "s.csv", "s.csv.watch.json"}
+
+
+def test_a_watch_of_another_models_table_is_refused(tmp_path):
+    put(tmp_path, "a.png")
+    watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
+    for detector, options in ((FakeDetector(fingerprint="other"), {}), (FakeDetector(), {"fpr": 0.1})):
+        with pytest.raises(UsageError, match="choose another table"):
+            watch_files(detector, [tmp_path], tmp_path / "s.csv", rounds=1, **options)
+    (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
+    with pytest.raises(UsageError, match="choose another table"):
+        watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
+    with pytest.raises(UsageError, match="is the table of a watch; go on with --watch"):
+        score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
+    with pytest.raises(UsageError, match="--fpr"):
+        watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
+    with pytest.raises(UsageError, match="lies among the images"):
+        watch_files(FakeDetector(), [tmp_path], tmp_path / "u.csv", rounds=1, heatmaps=HeatmapFolder(tmp_path / "seen"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_whose_columns_somebody_changed_is_not_gone_on_with(tmp_path, suffix):
+    table = tmp_path / f"s{suffix}"
+    put(tmp_path, "a.png")
+    watch_files(FakeDetector(), [tmp_path], table, rounds=1)
+    own = {name: cells.tolist() for name, cells in read_table(table).items()}
+    put(tmp_path, "b.png")
+    for names in ((*own, "verdict"), reversed(own)):
+        cells = {name: own.get(name, ["fine"]) for name in names}
+        write_table(table, {name: each if isinstance(each[0], str) else np.array(each) for name, each in cells.items()})
+        before = table.read_bytes()
+        with pytest.raises(UsageError, match="somebody changed the columns of .*; choose another table"):
+            watch_files(FakeDetector(), [tmp_path], table, rounds=1)
+        assert table.read_bytes() == before
+
+
+def test_an_image_that_is_overwritten_is_scored_again(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    put(folder, "cam.png", age=60)
+    put(folder, "other.png", age=60)
+
+    def overwrite(summary):
+        if summary.images == 2:
+            put(folder, "cam.png", age=20)
+
+    watch_files(FakeDetector(), [folder], table, rounds=3, report=overwrite)
+    assert [Path(path).name for path in read_table(table)["path"]] == ["cam.png", "other.png", "cam.png"]
+    watch_files(FakeDetector(), [folder], table, rounds=2)  # what lies there when it goes on was scored
+    assert len(read_table(table)) == 3
+
+
+def names(table):
+    return [Path(path).name for path in read_table(table)["path"]]
+
+
+def test_a_file_that_is_completed_while_others_are_scored_is_not_lost(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    (folder / "slow.png").write_bytes(b"half")
+    os.utime(folder / "slow.png", (1, 1))
+    put(folder, "a.png", age=60)
+
+    class CompletesMeanwhile(FakeDetector):
+        def inspect(self, images):
+            if len(self.batches) == 1:  # of the second round
+                put(folder, "slow.png", age=20)
+            return super().inspect(images)
+
+    def one_more(summary):
+        if summary.images == 1 and not (folder / "b.png").exists():
+            put(folder, "b.png", age=30)
+
+    watch_files(CompletesMeanwhile(), [folder], table, rounds=4, report=one_more)
+    assert names(table) == ["a.png", "b.png", "slow.png"]
+    assert not Path(f"{table}.errors.csv").exists()
+
+
+def test_an_image_that_is_overwritten_by_a_damaged_one_is_an_error_until_it_is_well(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    put(folder, "cam\udcff.png", age=60)
+
+    def break_it(summary):
+        (folder / "cam\udcff.png").write_bytes(b"nothing")
+        os.utime(folder / "cam\udcff.png", (5, 5))
+
+    watch_files(FakeDetector(), [folder], table, rounds=3, report=lambda summary: summary.images and break_it(summary))
+    assert len(read_table(f"{table}.errors.csv")) == len(names(table)) == 1
+    put(folder, "cam\udcff.png", age=30)
+    watch_files(FakeDetector(), [folder], table, rounds=2)
+    assert len(names(table)) == 2
+    assert not Path(f"{table}.errors.csv").exists()
+
+
+def test_a_file_of_the_future_is_scored_once_it_stays_as_it_is(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    put(folder, "a.png", age=-3600)
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert not table.exists()
+    watch_files(FakeDetector(), [folder], table, rounds=3)
+    assert names(table) == ["a.png"]
+
+
+def test_a_round_is_no_longer_than_what_an_interruption_may_lose(tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "SHARD_ROWS", 16)
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    for number in range(20):
+        put(folder, f"{number:02d}.png", age=60)
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert len(names(table)) == 16
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert names(table) == [f"{number:02d}.png" for number in range(20)]
+
+
+def test_a_watch_that_scored_nothing_leaves_no_trace_for_batches(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+    put(folder, "a.png")
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    table.unlink()
+    for _ in range(2):
+        score_files(FakeDetector(), [folder], table)
+    with pytest.raises(UsageError, match="is not of a watch"):
+        watch_files(FakeDetector(), [folder], table, rounds=1)
+
+
+def test_odd_names_and_containers_are_not_scored_again(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    put(folder, "x\udcff.png")
+    np.save(folder / "a.npy", np.zeros((3, 8, 8), np.uint8))
+    for _ in range(3):
+        watch_files(FakeDetector(), [folder, folder / "a.npy"], tmp_path / "s.jsonl", rounds=1)
+    assert len(read_table(tmp_path / "s.jsonl")) == 1

@@ -1,0 +1,276 @@
+"""Jobs that are killed, raced, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vaeguard import VaeguardError
+from vaeguard.data import pieces
+from vaeguard.data.containers import Array
+from vaeguard.data.inputs import Files
+from vaeguard.data.pieces import SHARD_ROWS, pieces_of
+from vaeguard.evaluation.scoring import score_files
+from vaeguard.storage.jobs import ahead, job_folder
+from vaeguard.storage.tables import read_table
+
+JOB = """
+import os, signal, sys, time
+import numpy as np
+from vaeguard.data import pieces
+from vaeguard.storage import jobs
+from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.evaluation.scoring import score_files
+
+class Brightness:
+    info = DetectorInfo((1, 8, 8), ("recon_error",), (), (), {"model": {"vectors": False}})
+    fingerprint = "brightness"
+    parallel = 1
+    inspected = 0
+    slow = 0.0
+
+    def inspect(self, images, *, pictures=False):
+        time.sleep(self.slow)
+        self.inspected += len(images)
+        score = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255
+        return Inspection(score, np.float32(1) - score, {"recon_error": score ** 2})
+
+pieces.SHARD_ROWS = 20
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
+"""
+CRASH = """
+import pathlib, shutil, vaeguard.storage.files
+left = int(sys.argv[1])
+
+def crashing(function):
+    def wrapped(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os._exit(137)
+        return function(*arguments, **options)
+    return wrapped
+
+os.fsync, os.replace, os.open = crashing(os.fsync), crashing(os.replace), crashing(os.open)
+pathlib.Path.replace, shutil.rmtree = crashing(pathlib.Path.replace), crashing(shutil.rmtree)
+score_files(Brightness(), "images", sys.argv[2], batch_size=8)
+"""
+exec(compile(JOB, "job", "exec"))  # the same detector here as in the processes that are killed
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(pieces, "SHARD_ROWS", 20)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder `images` with 50 files, two of them unreadable, and the tables of unbroken jobs on it."""
+    home = tmp_path_factory.mktemp("jobs")
+    (home / "images").mkdir()
+    for number in range(50):
+        Image.fromarray(np.full((8, 8), 5 * number, np.uint8)).save(home / "images" / f"{number:02d}.png")
+    for number in (3, 44):
+        (home / "images" / f"{number:02d}.png").write_bytes(b"no image")
+    before = Path.cwd()
+    os.chdir(home)
+    for suffix in ("csv", "parquet", "jsonl"):
+        score_files(Brightness(), "images", f"whole.{suffix}", batch_size=8)  # noqa: F821
+    os.chdir(before)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _inside(home, monkeypatch):
+    monkeypatch.chdir(home)
+
+
+def started(code, *arguments):
+    return subprocess.Popen([sys.executable, "-c", JOB + code, *map(str, arguments)], stderr=subprocess.PIPE)
+
+
+def finished(name):
+    """The manifests of the shards that the job on the table `name` has finished; half-written ones have a dot."""
+    return list(Path(f"{name}.job").glob("[!.]*.json"))
+
+
+def assert_as_unbroken(name):
+    suffix = Path(name).suffix
+    assert Path(name).read_bytes() == Path(f"whole{suffix}").read_bytes()
+    assert Path(f"{name}.errors.csv").read_bytes() == Path(f"whole{suffix}.errors.csv").read_bytes()
+    assert not Path(f"{name}.job").exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix):
+    name = f"killed.{suffix}"
+    step, whole = 0, False
+    while not whole:
+        step += 1 if suffix == "csv" else 7
+        process = started(CRASH, step, name)
+        process.communicate()
+        assert process.returncode in (0, 137)
+        whole = process.returncode == 0
+        if Path(name).exists():  # whole or not at all
+            assert Path(name).read_bytes() == Path(f"whole.{suffix}").read_bytes()
+        detector = Brightness()  # noqa: F821
+        summary = score_files(detector, "images", name, batch_size=8)
+        assert summary.images == 48
+        assert_as_unbroken(name)
+        left = {path.name for path in Path().iterdir() if "killed" in path.name}
+        assert left == {name, f"{name}.errors.csv"}
+        Path(name).unlink()
+        Path(f"{name}.errors.csv").unlink()
+    assert step > 30
+
+
+def test_a_job_killed_at_random_moments_resumes_and_redoes_one_shard_at_most():
+    generator = np.random.default_rng(0)
+    slow = "Brightness.slow = 0.3\nscore_files(Brightness(), 'images', 'random.csv', batch_size=8)"
+    for _ in range(5):
+        process = started(slow)
+        while not finished("random.csv"):
+            time.sleep(0.001)
+        time.sleep(0.02 * generator.random())
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        shards = len(finished("random.csv"))
+        summary = score_files(Brightness(), "images", "random.csv", batch_size=8)  # noqa: F821
+        assert summary.resumed == (0, 19, 39, 48)[shards] > 0
+        assert_as_unbroken("random.csv")
+        Path("random.csv").unlink()
+
+
+def test_only_what_changed_is_done_again(tmp_path):
+    for number in range(60):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{number:02d}.png")
+
+    class Failing(Brightness):  # noqa: F821
+        def inspect(self, images, *, pictures=False):
+            if images.max() >= 45:
+                raise VaeguardError("stop")
+            return super().inspect(images, pictures=pictures)
+
+    (tmp_path / "25.png").write_bytes(b"broken")
+    with pytest.raises(VaeguardError, match="stop"):
+        score_files(Failing(), tmp_path, tmp_path / "s.csv")
+    assert len(list((tmp_path / "s.csv.job").glob("*.csv"))) == 2
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / "05.png")
+    detector = Brightness()  # noqa: F821
+    assert score_files(detector, tmp_path, tmp_path / "s.csv").resumed == 19  # of 20 files
+    assert detector.inspected == 40
+    assert read_table(tmp_path / "s.csv")["recon_error"][5] == pytest.approx((200 / 255) ** 2)
+
+
+def test_a_shard_that_was_changed_is_done_again(tmp_path):
+    (tmp_path / "s.csv.job").mkdir()
+
+    class Stopping(Brightness):  # noqa: F821
+        def inspect(self, images, *, pictures=False):
+            if self.inspected >= 18:
+                raise VaeguardError("stop")
+            return super().inspect(images, pictures=pictures)
+
+    with pytest.raises(VaeguardError):
+        score_files(Stopping(), "images", tmp_path / "s.csv")
+    (shard,) = (tmp_path / "s.csv.job").glob("*.csv")
+    shard.write_bytes(shard.read_bytes()[:-3])
+    assert score_files(Brightness(), "images", tmp_path / "s.csv").resumed == 0  # noqa: F821
+    assert (tmp_path / "s.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+def test_a_second_job_on_the_same_table_is_refused_at_once_and_a_dead_ones_lock_is_no_hindrance():
+    process = started("Brightness.slow = 1\nscore_files(Brightness(), 'images', 'raced.csv', batch_size=8)")
+    while not Path("raced.csv.job/lock").exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    begun = time.monotonic()
+    with pytest.raises(VaeguardError, match=r"another job is writing 'raced\.csv'"):
+        score_files(Brightness(), "images", "raced.csv")  # noqa: F821
+    assert time.monotonic() - begun < 1
+    process.kill()
+    process.communicate()
+    assert score_files(Brightness(), "images", "raced.csv").images == 48  # noqa: F821
+    assert_as_unbroken("raced.csv")
+
+
+def test_an_interrupted_job_ends_at_once_and_resumes():
+    slow = "Brightness.slow = 0.3\nscore_files(Brightness(), 'images', 'int.csv', batch_size=8)"
+    process = started(slow)
+    while not finished("int.csv"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=10)[1]
+    assert not Path("int.csv").exists()
+    assert score_files(Brightness(), "images", "int.csv").resumed >= 18  # noqa: F821
+    assert_as_unbroken("int.csv")
+
+
+def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VaeguardError, match="choose another place with -o"):
+        score_files(Brightness(), "images", tmp_path / "file" / "s.csv")  # noqa: F821
+
+
+def test_pieces_are_the_same_each_time_and_smaller_of_large_images(monkeypatch):
+    monkeypatch.setattr(pieces, "SHARD_ROWS", SHARD_ROWS)
+    files = Files([f"{number}.png" for number in range(10_000)])
+    small, large = pieces_of([files], 784), pieces_of([files], 3 * 512 * 512)
+    assert [piece.count for piece in small] == [4096, 4096, 1808]
+    assert {piece.count for piece in large[:-1]} == {85}
+    assert sum(piece.count for piece in large) == 10_000
+    keys = {piece.key("settings") for piece in large}
+    assert len(keys) == len(large)
+    assert keys == {piece.key("settings") for piece in pieces_of([files], 3 * 512 * 512)}
+    assert keys.isdisjoint(piece.key("others") for piece in large)
+
+
+def test_a_container_that_changes_has_other_keys(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((5, 8, 8), np.uint8))
+    one = [piece.key("") for piece in pieces_of([Array(str(tmp_path / "a.npy"))], 64)]
+    np.save(tmp_path / "a.npy", np.ones((6, 8, 8), np.uint8))
+    assert one != [piece.key("") for piece in pieces_of([Array(str(tmp_path / "a.npy"))], 64)]
+
+
+def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
+    with job_folder(tmp_path / "s.csv") as folder:
+        assert folder.is_dir()
+        (tmp_path / ".s-vaeguard-abcdefgh.csv").write_text("left by a killed process")
+    assert not folder.exists()
+    with pytest.raises(KeyError), job_folder(tmp_path / "s.csv") as folder:
+        assert not (tmp_path / ".s-vaeguard-abcdefgh.csv").exists()
+        (folder / "1.json").write_text(json.dumps({}))
+        raise KeyError
+    assert (folder / "1.json").exists()
+
+
+def test_ahead_is_bounded_ordered_and_hands_errors_on():
+    taken = []
+
+    def numbers():
+        for number in range(10):
+            taken.append(number)
+            yield number
+        raise ValueError("at the end")
+
+    found = []
+    with pytest.raises(ValueError, match="at the end"):
+        for number in ahead(numbers(), 3):
+            found.append(number)
+            time.sleep(0.01)
+            assert len(taken) <= number + 5
+    assert found == list(range(10))
+    some = ahead(iter(range(100)), 2)
+    assert next(some) == 0
+    some.close()
+    assert not [thread for thread in threading.enumerate() if "ahead" in thread.name]

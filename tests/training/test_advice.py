@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from vaeguard.training.advice import advice
+
+
+def record(**best) -> dict:
+    row = {"epoch": 1, "valid_loss": 100.0, "loss": 100.0, "valid_rate": 20.0, "active_units": 16, **best}
+    return {
+        "model": {"autoencoder": False, "latent": 16, "vectors": False},
+        "training": {"beta": 1.0, "balance": False},
+        "best_epoch": row,
+        "classes": [],
+        "calibration": {"images": 200},
+    }
+
+
+def falling(losses: list[float], validation: list[float]) -> list[dict]:
+    return [
+        {"epoch": n, "loss": a, "valid_loss": b, "valid_rate": 20.0, "active_units": 16}
+        for n, (a, b) in enumerate(zip(losses, validation, strict=True), 1)
+    ]
+
+
+def flat(epochs: int = 20) -> list[dict]:
+    return falling([100.0] * epochs, [100.0] * epochs)
+
+
+def test_nothing_is_said_of_a_fit_that_went_well():
+    assert advice(record(), flat()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"valid_rate": 0.01}, "posterior collapse"),
+        ({"active_units": 0}, "posterior collapse"),
+        ({"active_units": 3}, "only 3 of 16"),
+    ],
+)
+def test_a_latent_that_says_little_is_said(change, word):
+    history = [row | change for row in flat()]
+    assert [word in sentence for sentence in advice(record(**change), history)] == [True]
+    plain = record(**change)
+    plain["model"]["autoencoder"] = True
+    assert advice(plain, history) == []
+
+
+def test_over_fitting_and_stopping_too_early_are_told_apart():
+    over = falling([100 - n for n in range(20)], [100 - n if n < 8 else 92 + n - 8 for n in range(20)])
+    found = advice(record(epoch=8), over)
+    assert ["over-fitting" in sentence for sentence in found] == [True]
+    of_rows = record(epoch=8)
+    of_rows["model"]["vectors"] = True
+    assert ["--augment" in sentence for sentence in found + advice(of_rows, over)] == [True, False]
+    early = falling([100 - n for n in range(20)], [100 - n for n in range(20)])
+    found = advice(record(epoch=20), early)
+    assert ["stopped too early" in sentence and "--epochs 40" in sentence for sentence in found] == [True]
+
+
+def test_few_calibration_images_and_few_epochs_are_said():
+    small = record()
+    small["calibration"]["images"] = 30
+    assert "30 normal images only" in advice(small, flat())[0]
+    assert "that is a trial" in advice(record(), flat(2))[0]
+
+
+def test_unbalanced_classes_are_said_unless_they_are_drawn_alike():
+    uneven = record()
+    uneven["classes"] = [{"name": "good", "training": 500}, {"name": "rare", "training": 100}]
+    (sentence,) = advice(uneven, flat())
+    assert "good has 500 training images and rare has 100" in sentence
+    assert "--balance" in sentence
+    uneven["training"]["balance"] = True
+    assert advice(uneven, flat()) == []
+    uneven["training"]["balance"] = False
+    uneven["classes"][1]["training"] = 101
+    assert advice(uneven, flat()) == []

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from vaeguard import UsageError
+from vaeguard.data.packed import from_array
+from vaeguard.settings.specs import ModelSpec
+from vaeguard.workflows.runs import latest_run, new_run, point_latest, prepare_run
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
+    images = from_array(np.zeros((3, 8, 8), np.uint8))
+    runs = [new_run(images, ModelSpec(), tmp_path) for _ in range(5)]
+    assert len(set(runs)) == 5
+    assert all(run.is_dir() and run.name.startswith("array-mlp-") for run in runs)
+
+
+def test_a_folder_of_other_files_is_no_run(tmp_path):
+    prepare_run(tmp_path / "new", resume=False)
+    prepare_run(tmp_path / "new", resume=False)
+    (tmp_path / "new" / "history.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds other files, such as 'history\.csv'"):
+        prepare_run(tmp_path / "new", resume=False)
+
+
+def test_a_fit_that_did_not_come_to_write_all_can_go_on(tmp_path):
+    for name in ("checkpoint.safetensors", "model.safetensors", "history.csv"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match="go on with --resume"):
+        prepare_run(tmp_path, resume=False)
+    prepare_run(tmp_path, resume=True)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.raises(UsageError, match="holds a finished model"):
+        prepare_run(tmp_path, resume=True)
+
+
+def test_no_run_yet_is_a_wrong_call_that_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match="no run at .*latest' yet; fit a model"):
+        latest_run(tmp_path / "runs")
+
+
+def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):
+    inside, elsewhere = tmp_path / "runs" / "a", tmp_path / "b"
+    for run in (inside, elsewhere):
+        run.mkdir(parents=True)
+        point_latest(run, tmp_path / "runs")
+        assert latest_run(tmp_path / "runs").resolve() == run
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"a", "latest"}

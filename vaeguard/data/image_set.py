@@ -1,0 +1,154 @@
+"""Images of one shape with what is known of them: the form in which every source hands them on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.data.cache import digest_array, take
+from vaeguard.data.images import write_png
+from vaeguard.errors import UsageError, VaeguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[Any]
+    Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one shape, or vectors of one length, with what is known of them.
+
+    Attributes
+    ----------
+    name : str
+        The data set's name, or the folder's or file's.
+    images : uint8 (N, C, H, W) or float32 (N, 1, 1, F)
+        Pixels, which may be a read-only memory map; or vectors of F finite features in any units.
+    labels : int64 (N,) or None
+        Index into `class_names`; None for a flat folder.
+    class_names : tuple of str
+        Empty where `labels` is None.
+    paths : sequence of str
+        Identity of each image: its file, or like `mnist/test/00017`.
+    fingerprint : str
+        SHA-256 (hex) over the content.
+    errors : tuple of (path, reason)
+        Inputs that could not be read; they are not among the images.
+    note : str or None
+        What else to know of how they were read, in one sentence.
+    named : bool
+        Whether they are the data set that is known by this name.
+    """
+
+    name: str
+    images: Pixels
+    labels: Labels | None
+    class_names: tuple[str, ...]
+    paths: Sequence[str]
+    fingerprint: str
+    errors: tuple[tuple[str, str], ...] = ()
+    note: str | None = None
+    named: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def vectors(self) -> bool:
+        """Whether these are vectors (tables, embeddings) instead of images."""
+        return self.images.dtype != np.uint8
+
+    @property
+    def what(self) -> str:
+        """What it holds, for messages: `images` or `vectors`."""
+        return "vectors" if self.vectors else "images"
+
+    def select(self, indices: npt.ArrayLike) -> ImageSet:
+        """Return the images at `indices` (integers, or a boolean mask), in that order; mapped arrays stay on disk."""
+        chosen = np.asarray(indices)
+        rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64).reshape(-1)
+        return replace(
+            self,
+            images=take(self.images, rows),
+            labels=None if self.labels is None else self.labels[rows],
+            paths=tuple(self.paths[row] for row in rows.tolist()),
+            fingerprint=digest_array(rows.view(np.uint8), self.fingerprint),
+        )
+
+
+def write_images(image_set: ImageSet, folder: str | Path) -> None:
+    """Write every image as PNG: `folder/<class>/<number>.png`, or `folder/<number>.png` without labels.
+
+    The folder appears when it is complete.
+
+    Raises
+    ------
+    UsageError
+        The folder exists and is not empty, the images have 2 channels, they are vectors, or two classes would be one
+        folder.
+    VaeguardError
+        The folder cannot be written.
+    """
+    folder = Path(folder)
+    if image_set.vectors:
+        raise UsageError(f"{image_set.name!r} holds vectors, which cannot be written as PNG; give images")
+    if image_set.images.shape[1] == 2:
+        raise UsageError("images with 2 channels cannot be written as PNG; give images with 1, 3 or 4 channels")
+    names = _class_folders(image_set.class_names)
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{str(folder)!r} exists and is not an empty folder; choose another place with -o")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "images"
+        try:
+            _write_all(image_set, names, temporary)
+            if folder.is_dir():
+                folder.rmdir()
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary.parent, ignore_errors=True)
+    except OSError as error:
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place with -o") from error
+
+
+def _class_folders(class_names: Sequence[str]) -> list[str]:
+    """The name of each class's folder: no path, and not hidden."""
+    names = [name.replace("/", "-").lstrip(".") or "class" for name in class_names]
+    of: dict[str, str] = {}
+    for folder, name in zip(names, class_names, strict=True):
+        if folder in of:
+            raise UsageError(
+                f"the classes {of[folder]!r} and {name!r} would both be the folder {folder!r}; rename one of them"
+            )
+        of[folder] = name
+    return names
+
+
+def _write_all(image_set: ImageSet, names: Sequence[str], folder: Path) -> None:
+    for name in names or [""]:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(image_set.images):
+        name = "" if image_set.labels is None else names[image_set.labels[number]]
+        write_png(folder / name / f"{number:05d}.png", image)
+
+
+def digests_of(images: Iterable[Pixels]) -> npt.NDArray[np.uint64]:
+    """64 bits of BLAKE2b over the pixels of each image, shape (N,): equal for equal images, and hardly ever else."""
+    found = (hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in images)
+    return np.frombuffer(b"".join(found), np.uint64)
+
+
+def fingerprint_of(images: Pixels, labels: Labels | None, class_names: tuple[str, ...]) -> str:
+    """SHA-256 (hex) over pixels or features, labels and class names."""
+    return digest_array(images, class_names, "" if labels is None else digest_array(labels.view(np.uint8)))

@@ -1,0 +1,167 @@
+"""Which images are normal, and what each of them is for: to train on, to shape the score by, to rank it by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.errors import UsageError
+from vaeguard.settings.classes import resolve_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from vaeguard.data.image_set import ImageSet
+
+    Rows = npt.NDArray[np.int64]
+
+MIN_NORMAL = 20
+MIN_PER_CLASS = 3
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the normal images: to train on, to stop and shape the score by, to rank the score by."""
+
+    training: Rows
+    validation: Rows
+    calibration: Rows
+
+    def digest(self) -> str:
+        """SHA-256 of the three lists, hex."""
+        parts = (self.training, self.validation, self.calibration)
+        return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in parts)).hexdigest()
+
+
+def split_normal(
+    image_set: ImageSet,
+    normal: tuple[int, ...],
+    *,
+    validation: float,
+    calibration: float,
+    seed: int,
+    groups: npt.ArrayLike | None = None,
+) -> Split:
+    """Split the images of each normal class at random; without labels all images are one class.
+
+    `validation` and `calibration` are shares in (0, 1). Every class is in every part. With `groups` (N,) the images of
+    equal value stay together, and the shares are met as well as whole groups can.
+
+    Raises
+    ------
+    UsageError
+        A class has fewer than 3 images, or there are fewer than 20 normal images; or fewer than 3 groups of a class,
+        or a group with images of two normal classes.
+    """
+    class_rows = _class_rows(image_set, normal)
+    generator = np.random.default_rng(seed)
+    parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    members = None if groups is None else _group_numbers(image_set, groups, class_rows)
+    for rows in class_rows:
+        shuffled = generator.permutation(rows)
+        validate, calibrate = (max(1, round(share * len(rows))) for share in (validation, calibration))
+        if (beyond := validate + calibrate - len(rows) + 1) > 0:  # a small class and large shares
+            calibrate, validate = (calibrate - beyond, validate) if calibrate > beyond else (1, len(rows) - 2)
+        if members is not None:
+            shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
+        for part, some in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
+            part.append(some)
+    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+
+
+def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:
+    """The rows with those of whole groups to validate and to calibrate on last, and how many these are.
+
+    Groups are dealt in the order of `shuffled`, each where it still fits, the smallest where none does; at least one is
+    left for each other part.
+    """
+    sizes = np.bincount(groups)
+    waiting = list(dict.fromkeys(groups.tolist()))
+    parts = []
+    for wanted, needed_later in ((calibrate, 2), (validate, 1)):
+        taken: set[int] = set()
+        left = wanted
+        for group in waiting:
+            if sizes[group] <= left and len(waiting) - len(taken) > needed_later:
+                taken.add(group)
+                left -= sizes[group]
+        taken = taken or {min(waiting, key=lambda group: int(sizes[group]))}
+        waiting = [group for group in waiting if group not in taken]
+        parts.append(shuffled[np.isin(groups, list(taken))])
+    rest = shuffled[np.isin(groups, waiting)]
+    return np.concatenate([rest, parts[1], parts[0]]), len(parts[1]), len(parts[0])
+
+
+def spread_out(count: int, most: int) -> Rows:
+    """At most `most` of `count` positions, evenly over all: neighbours are alike, since rows are sorted by class."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(most, count)).astype(np.int64))
+
+
+def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[Rows]) -> Rows:
+    """Number of each image's group, after checking that whole groups can be split."""
+    names = np.asarray(groups)
+    if names.shape != (len(image_set),):
+        raise UsageError(f"groups have shape {names.shape}, but there are {len(image_set)} images; give one for each")
+    numbers: Rows = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    seen: set[int] = set()
+    for rows in class_rows:
+        here = set(numbers[rows].tolist())
+        if len(here) < MIN_PER_CLASS:
+            raise UsageError(f"a normal class has {len(here)} groups, it needs {MIN_PER_CLASS}; give finer groups")
+        if shared := seen & here:
+            name = names[numbers == shared.pop()][0]
+            raise UsageError(f"group {str(name)!r} has images of two normal classes; give groups within a class")
+        seen |= here
+    return numbers
+
+
+def normal_numbers(image_set: ImageSet, normal_classes: str | int | Sequence[str | int] | None) -> tuple[int, ...]:
+    """Numbers of the normal classes; by default all that have images, and none for images without labels.
+
+    Raises
+    ------
+    UsageError
+        An unknown class, or classes for images that have none.
+    """
+    if image_set.labels is None:
+        if normal_classes is not None:
+            raise UsageError(f"--normal-classes given, but {image_set.name!r} has no classes; use class sub-folders")
+        return ()
+    if normal_classes is None:
+        return tuple(map(int, np.unique(image_set.labels)))
+    return resolve_classes(normal_classes, image_set.class_names)
+
+
+def class_targets(image_set: ImageSet, normal: tuple[int, ...]) -> Rows | None:
+    """Class of each image counted among the normal classes only, −1 for the others; None without labels."""
+    if image_set.labels is None:
+        return None
+    lookup = np.full(len(image_set.class_names), -1, dtype=np.int64)
+    lookup[list(normal)] = np.arange(len(normal))
+    targets: Rows = lookup[image_set.labels]
+    return targets
+
+
+def _class_rows(image_set: ImageSet, normal: tuple[int, ...]) -> list[Rows]:
+    if image_set.labels is None:
+        class_rows = [np.arange(len(image_set.images))]
+    else:
+        class_rows = [np.flatnonzero(image_set.labels == k) for k in normal]
+    for k, rows in zip(normal, class_rows, strict=False):
+        if len(rows) < MIN_PER_CLASS:
+            present = ", ".join(image_set.class_names[i] for i in normal_numbers(image_set, None))
+            raise UsageError(
+                f"class {image_set.class_names[k]!r} of {image_set.name!r} has {len(rows)} images, a normal class needs"
+                f" {MIN_PER_CLASS}; leave it out of --normal-classes (classes with images: {present})"
+            )
+    count = sum(map(len, class_rows))
+    if count < MIN_NORMAL:
+        raise UsageError(
+            f"{image_set.name!r} has {count} normal images; fitting needs at least {MIN_NORMAL}, better hundreds"
+        )
+    return class_rows

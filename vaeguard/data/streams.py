@@ -1,0 +1,156 @@
+"""Files decoded in threads, a little ahead of the reader: constant memory for any number of images."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from vaeguard.data.images import ImageRule, check_file_rule, decode_bytes, decode_image
+from vaeguard.devices import cores
+from vaeguard.errors import UnreadableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
+    File = str | tuple[str, bytes | UnreadableError]
+
+_SMALL_FILE = 4096  # bytes; below, opening costs more than decoding, and threads only wait for each other's Python
+PATIENCE = 2.0
+"""Seconds that a thread which was told to stop is waited for."""
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Consecutive images of a stream, uint8 (n, C, H, W), or vectors, float32 (n, 1, 1, F), one for each of `paths`.
+
+    `errors` are path and reason of what could not be read.
+    """
+
+    paths: list[str]
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    errors: list[tuple[str, str]] = field(default_factory=list)
+
+
+def stream_images(
+    files: Iterable[File], rule: ImageRule, *, batch_size: int = 256, jobs: int | None = None
+) -> Iterator[ImageBatch]:
+    """Decode files in threads, a few batches ahead of the reader, and yield them in input order.
+
+    `files` are paths, or names with the bytes of the files or with why there are none. Memory stays constant however
+    many there are; those that cannot be read are in their batch's `errors`.
+
+    Raises
+    ------
+    UsageError
+        `rule` leaves the size or the channels open, so that images could not form a batch.
+    """
+    if rule.size is None or rule.channels is None:
+        raise UsageError("a stream of images needs a size and a number of channels; give both in its ImageRule")
+    check_file_rule(rule)
+    rest = iter(files)
+    first = list(islice(rest, 32))
+    return _stream(chain(first, rest), rule, max(1, batch_size), jobs or default_jobs(first))
+
+
+def default_jobs(files: Sequence[File]) -> int:
+    """Return the number of threads to decode files like these: one if they are tiny, else one a core, at most 16."""
+    sizes = sorted(filter(None, map(_size, files)))
+    if sizes and sizes[len(sizes) // 2] < _SMALL_FILE:
+        return 1
+    return min(cores(), 16)
+
+
+def map_ahead(
+    function: Callable[[_T], _R],
+    items: Iterable[_T],
+    *,
+    jobs: int,
+    ahead: int,
+    stop: Callable[[], None] | None = None,
+) -> Generator[_R]:
+    """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for.
+
+    Where the work ends early, `stop` tells the threads to end soon. One that sits in a library meanwhile is not waited
+    for longer than `PATIENCE`; without `stop` all are waited for.
+    """
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="vaeguard-images")
+    rest = iter(items)
+    waiting: deque[Future[_R]] = deque()
+    try:
+        waiting.extend(pool.submit(function, item) for item in islice(rest, ahead))
+        while waiting:
+            result = waiting[0].result()
+            waiting.popleft()
+            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+            yield result
+    finally:
+        if stop and waiting:  # it ends early
+            stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([future for future in waiting if not future.cancelled()], PATIENCE)
+        else:
+            pool.shutdown(cancel_futures=True)
+
+
+def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
+    # A batch is decoded in parts, so that all threads work on the batch that is needed first.
+    part_size = max(1, min(32, -(-batch_size // jobs)))
+    parts_per_batch = -(-batch_size // part_size)
+    parts = (
+        batch[start : start + part_size]
+        for batch in chunks(files, batch_size)
+        for start in range(0, len(batch), part_size)
+    )
+    decoded = map_ahead(lambda part: _decode_part(part, rule), parts, jobs=jobs, ahead=2 * max(parts_per_batch, jobs))
+    for group in chunks(decoded, parts_per_batch):
+        yield ImageBatch(
+            [path for part in group for path in part.paths],
+            np.concatenate([part.images for part in group]),
+            [error for part in group for error in part.errors],
+        )
+
+
+def chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
+    """Split any iterable into lists of `length`; the last may be shorter."""
+    rest = iter(items)
+    while chunk := list(islice(rest, length)):
+        yield chunk
+
+
+def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
+    assert rule.size is not None
+    assert rule.channels is not None
+    images = np.empty((len(files), rule.channels, *rule.size), np.uint8)
+    batch = ImageBatch([], images)
+    for file in files:
+        name, content = (file, None) if isinstance(file, str) else file
+        try:
+            if isinstance(content, UnreadableError):
+                raise content
+            image = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
+        except UnreadableError as error:
+            batch.errors.append((name, error.reason))
+        else:
+            images[len(batch.paths)] = image
+            batch.paths.append(name)
+    return ImageBatch(batch.paths, images[: len(batch.paths)], batch.errors)
+
+
+def _size(file: File) -> int:
+    if not isinstance(file, str):
+        return len(file[1]) if isinstance(file[1], bytes) else 0
+    try:
+        return os.path.getsize(file)  # noqa: PTH202  (names need not be valid paths)
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,179 @@
+"""The detector: NumPy images in, a fixed set of named results out, whichever engine runs below.
+
+What all engines do alike is here: images are inspected block by block, in less memory if need be.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from vaeguard.devices import instead
+from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.errors import UsageError, VaeguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from vaeguard.engines.inspection import Floats, Images
+
+BLOCK_VALUES = 256 * 32 * 32
+"""A block of large images has fewer of them, so that it holds about this many values."""
+
+
+class Detector(ABC):
+    """Inspects images; an engine takes blocks of at most `block` of them, and only has to `run` these.
+
+    Parameters
+    ----------
+    record : dict
+        The JSON of the model file.
+    term_names : tuple of str
+        The terms that the graph returns.
+    device : str
+        Where it runs: `cpu`, `cuda` or `tensorrt`.
+
+    Attributes
+    ----------
+    info : DetectorInfo
+        What the model file says of itself.
+    block, least : int
+        How many images `run` takes at most; halved where memory does not suffice, down to `least`.
+    parallel : int
+        How many inspections are best run at the same time, from as many threads.
+    """
+
+    def __init__(self, record: dict[str, Any], term_names: tuple[str, ...], device: str) -> None:
+        model = record["model"]
+        self.info = DetectorInfo(
+            image_shape=tuple(model["image_shape"]),
+            term_names=term_names,
+            class_names=tuple(record.get("class_names", ())),
+            normal_classes=tuple(record.get("normal_classes", ())),
+            record=record,
+        )
+        self.device = device
+        self.block, self.least = 1, 1
+        self.parallel = 1
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Text that differs wherever the bits of a result might: engine and device, and last the model's digest."""
+
+    @abstractmethod
+    def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:
+        """The results called `wanted` for 1 to `block` images; raises MemoryError where memory does not suffice."""
+
+    def prepared(self, images: Images) -> Images:
+        """Checked images as the engine takes them."""
+        return images
+
+    def inspect(self, images: Images, *, pictures: bool = False) -> Inspection:
+        """Inspect `images`, uint8 in 0..255 or float32 in [0, 1], or the rows of a table of floats.
+
+        The same image gives the same bits whatever the batch around it.
+
+        Parameters
+        ----------
+        images : ndarray
+            Shape (N, C, H, W), of one channel also (N, H, W); of a table (N, F) or (N, 1, 1, F). N may be 0.
+        pictures : bool
+            Also return `restored` and `heatmap`.
+
+        Raises
+        ------
+        UsageError
+            The array has another shape or type than the model takes.
+        VaeguardError
+            Memory does not suffice even for the smallest block.
+        """
+        images = self.prepared(as_images(images, self.info))
+        wanted = ("score", "p_value", *self.info.term_names, *(("restored", "heatmap") if pictures else ()))
+        _, height, width = self.info.image_shape
+        tails = {"restored": self.info.image_shape, "heatmap": (height, width)}
+        found: dict[str, Floats] = {
+            name: np.empty((len(images), *tails.get(name, ())), dtype=np.float32) for name in wanted
+        }
+        start = 0
+        while start < len(images):
+            size = self.block
+            part = images[start : start + size]
+            try:
+                results = self.run(part, wanted)
+            except MemoryError as error:
+                self._shrink(size, error)
+                continue
+            for name in wanted:
+                found[name][start : start + len(part)] = results[name]
+            start += len(part)
+        return Inspection(
+            score=found["score"],
+            p_value=found["p_value"],
+            terms={name: found[name] for name in self.info.term_names},
+            restored=found.get("restored"),
+            heatmap=found.get("heatmap"),
+        )
+
+    def _shrink(self, size: int, error: MemoryError) -> None:
+        """Go on with blocks of half the `size` that did not fit; other threads may have found the same."""
+        if size <= self.least:
+            _, height, width = self.info.image_shape
+            raise VaeguardError(
+                f"not enough memory on {self.device} for {size} images of {height}x{width}; close other programs"
+                f"{instead(self.device)}"
+            ) from error
+        self.block = min(self.block, max(self.least, size // 2))
+
+
+def filled(images: Images, rows: int) -> npt.NDArray[Any]:
+    """`images` with zero images up to `rows` rows, contiguous and writable."""
+    block: npt.NDArray[Any] = np.zeros((rows, *images.shape[1:]), dtype=images.dtype)
+    block[: len(images)] = images
+    return block
+
+
+def block_rows(image_shape: tuple[int, int, int], most: int) -> int:
+    """How many images of `image_shape` make a block, at least 8 and at most `most`."""
+    return int(np.clip(BLOCK_VALUES // np.prod(image_shape), 8, most))
+
+
+def as_images(images: Images, info: DetectorInfo) -> Images:
+    """Check that `images` is a batch that a model takes, and return it as uint8 or float32.
+
+    Raises
+    ------
+    UsageError
+        Shape, type or range is another one.
+    """
+    images = cast("Images", np.asarray(images))
+    channels, height, width = info.image_shape
+    if images.shape[1:] == ((width,) if info.vectors else (height, width)) and channels == 1:
+        images = images.reshape(-1, *info.image_shape)
+    if images.ndim != 4 or images.shape[1:] != info.image_shape:
+        expected = ", ".join(map(str, info.image_shape))
+        what, taken = ("vectors", f"(N, {width})") if info.vectors else ("images", f"(N, {expected})")
+        raise UsageError(f"{what} have shape {images.shape}, the model takes {taken}; resize or reshape them")
+    if info.vectors:
+        return _as_vectors(images)
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        raise UsageError(f"images are {images.dtype}; give uint8 in 0..255 or float32 in [0, 1]")
+    if images.size and not (images.min() >= 0 and images.max() <= 1):
+        raise UsageError("float images must lie in [0, 1], without NaN; divide by the largest possible value")
+    return images.astype(np.float32)
+
+
+def _as_vectors(vectors: npt.NDArray[Any]) -> Images:
+    if vectors.dtype.kind != "f":
+        raise UsageError(f"vectors are {vectors.dtype}; give floats in the units of the training data")
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise UsageError("vectors must be finite in float32, without NaN; fill these in or leave their rows out")
+    return vectors

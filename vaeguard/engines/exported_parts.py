@@ -1,0 +1,120 @@
+"""The encoder and the decoder of a model as ONNX files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vaeguard.engines.detector import as_images
+from vaeguard.engines.generation import decode, encode, sample_latents
+from vaeguard.engines.onnx_detector import IMAGE, as_pixels
+from vaeguard.engines.onnx_writing import sealed, translated
+from vaeguard.engines.parity import BATCHES, RANDOM_IMAGES, relative_error, with_noise
+from vaeguard.engines.sessions import Session
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.torch_detector import TorchDetector
+    from vaeguard.models.graph import InferenceGraph
+
+PARTS = ("encoder", "decoder")
+LATENT = "latent"
+
+
+def part_paths(path: str | Path) -> dict[str, Path]:
+    """Where the parts of the model exported to `path` lie, by their names: `model-encoder.onnx` beside `model.onnx`."""
+    path = Path(path)
+    return {part: path.with_name(f"{path.stem}-{part}{path.suffix}") for part in PARTS}
+
+
+def part_bytes(part: str, graph: InferenceGraph, record: dict[str, Any]) -> bytes:
+    """The sealed ONNX file of one of the `PARTS` of `graph`; `record` is that of the whole model.
+
+    Raises
+    ------
+    VaeguardError
+        The part cannot be expressed in ONNX.
+    """
+    spec = graph.vae.spec
+    assert spec.image_shape is not None
+    batch: tuple[dict[int, Any]] = ({0: torch.export.Dim("batch")},)
+    if part == "encoder":
+        image = torch.zeros(2, *spec.image_shape, dtype=getattr(torch, record["onnx"]["pixels"]))
+        names = ("mean",) if spec.autoencoder else ("mean", "logvar")
+        model = translated(_Encoder(graph), {IMAGE: image}, names, batch)
+    else:
+        model = translated(_Decoder(graph), {LATENT: torch.zeros(2, spec.latent_size)}, ("restored",), batch)
+    return sealed(model, {**record, "part": part})
+
+
+class _Encoder(nn.Module):
+    def __init__(self, graph: InferenceGraph) -> None:
+        super().__init__()
+        self.inference = graph
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        mean, logvar = self.inference.encode(image)
+        return (mean,) if logvar is None else (mean, logvar)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, graph: InferenceGraph) -> None:
+        super().__init__()
+        self.inference = graph
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.inference.decode(latent)
+
+
+def part_errors(
+    part: str, content: bytes, detector: TorchDetector, images: Images | None, pixels: str
+) -> dict[str, float]:
+    """Largest relative error of each output of a part against `generation.encode` and `decode`.
+
+    The encoder is tried on `images`, if any, and on noise, the decoder on the latents of these and on samples of the
+    prior, in batches of 1, 7, 64 and 256.
+
+    Parameters
+    ----------
+    part : str
+        One of `PARTS`.
+    content : bytes
+        Its file, as `part_bytes` gives it.
+    detector : TorchDetector
+        The model, on the CPU.
+    images : ndarray or None
+        (N, C, H, W), as the model takes them.
+    pixels : str
+        Type of the encoder's input.
+    """
+    both = as_images(with_noise(images, detector.info), detector.info)
+    encoding = encode(detector.graph, both)
+    expected = {"mean": encoding.mean} | ({} if encoding.logvar is None else {"logvar": encoding.logvar})
+    name, fed = IMAGE, as_pixels(both, np.dtype(pixels))
+    if part == "decoder":
+        name, fed = LATENT, _latents(detector.graph, encoding.mean)
+        expected = {"restored": decode(detector.graph, fed)}
+    session = Session(content, part, "cpu")
+    # No more at once than the model itself takes: large images are many bytes inside.
+    found = [_run(session, list(expected), name, fed, min(size, detector.block)) for size in BATCHES]
+    return {
+        f"{part} {output}": float(np.max([relative_error(values, each[output]) for each in found]))
+        for output, values in expected.items()
+    }
+
+
+def _latents(graph: InferenceGraph, means: Floats) -> Floats:
+    """`means`, and samples of the prior where there is one."""
+    return means if graph.vae.spec.autoencoder else np.concatenate([means, sample_latents(graph, RANDOM_IMAGES)])
+
+
+def _run(session: Session, wanted: list[str], name: str, fed: npt.NDArray[Any], size: int) -> dict[str, Floats]:
+    parts = [session.run(wanted, {name: fed[at : at + size]}) for at in range(0, len(fed), size)]
+    return {output: np.concatenate(each) for output, each in zip(wanted, zip(*parts, strict=True), strict=True)}

@@ -1,0 +1,226 @@
+"""`export`: the whole inference graph as one ONNX file that exists only if it repeats what PyTorch says."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from vaeguard.engines.exported_parts import part_bytes, part_errors, part_paths
+from vaeguard.engines.generation import check_whole
+from vaeguard.engines.onnx_detector import IMAGE, OnnxDetector, output_names
+from vaeguard.engines.onnx_writing import OPSET, sealed, translated
+from vaeguard.engines.parity import compare
+from vaeguard.engines.sessions import FORMAT
+from vaeguard.errors import UsageError
+from vaeguard.settings.specs import DEFAULT_FPR, check_fpr
+from vaeguard.storage.files import SEAL_MARK, writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaeguard.engines.detector import Detector
+    from vaeguard.engines.inspection import Images
+    from vaeguard.engines.parity import Parity
+    from vaeguard.engines.torch_detector import TorchDetector
+    from vaeguard.models.graph import InferenceGraph
+
+RATE = "fpr"
+"""Name of the optional input, the false-alarm rate."""
+
+
+def export(
+    detector: Detector,
+    path: str | Path,
+    *,
+    images: Images | None = None,
+    pixels: Literal["uint8", "float32"] = "uint8",
+    fpr: float = DEFAULT_FPR,
+    fp16: bool = False,
+    tolerance: float | None = None,
+    parts: bool = False,
+) -> Parity:
+    """Write `detector` as an ONNX file, once that file is found to say what PyTorch says.
+
+    The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
+    `restored` and `heatmap`. The false-alarm rate behind `anomaly` is an optional input `fpr`.
+
+    Parameters
+    ----------
+    detector : Detector
+        A fitted model on the CPU, not an exported one.
+    path : path
+        The file, ending in `.onnx`; it appears whole or not at all.
+    images : ndarray, optional
+        Images (N, C, H, W) to compare the engines on, best those that the model was calibrated on; noise is always
+        compared.
+    pixels : str
+        Type of the input: uint8 in 0..255, or float32 in [0, 1]. Vectors are float32.
+    fpr : float
+        The false-alarm rate where none is given, in (0, 1).
+    fp16 : bool
+        Compute the VAE in float16, for GPUs; terms and calibration stay in float32.
+    tolerance : float or None
+        The largest relative error that is allowed; None takes 1e-4, with `fp16` 2e-2.
+    parts : bool
+        Beside `model.onnx` also write `model-encoder.onnx` (`image` to `mean` and `logvar` of the posterior, each
+        float32 (N, L); an autoencoder has no `logvar`) and `model-decoder.onnx` (`latent`, float32 (N, L), to
+        `restored`), once these too say what PyTorch says: until all three do, none appears. Then they appear one after
+        the other. Only `model.onnx` is checked for the same bits in any batch.
+
+    Returns
+    -------
+    Parity
+        What the comparison found.
+
+    Raises
+    ------
+    UsageError
+        An argument cannot work, the model is one of patches, which has no `parts`, or a file that is no model of
+        vaeguard would be replaced.
+    RefusedError
+        The file does not repeat what PyTorch says; nothing is written.
+    VaeguardError
+        The model cannot be expressed in ONNX, or the file cannot be written.
+    """
+    check_fpr(fpr)
+    detector = _of_torch(detector)
+    if pixels not in ("uint8", "float32"):
+        raise UsageError(f"pixels is {pixels!r}; it must be 'uint8' or 'float32'")
+    if Path(path).suffix != ".onnx":
+        raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
+    targets = part_paths(path) if parts else {}
+    for target in map(Path, (path, *targets.values())):
+        if target.is_dir() or (target.exists() and target.stat().st_size and SEAL_MARK not in target.read_bytes()):
+            raise UsageError(f"{str(target)!r} is no model of vaeguard and would be lost; name another with -o")
+    if targets:
+        check_whole(detector.graph)
+    graph = _in_half(detector.graph) if fp16 else detector.graph
+    settings: dict[str, Any] = {
+        "pixels": "float32" if detector.info.vectors else pixels,
+        "fp16": fp16,
+        "fpr": fpr,
+        "opset": OPSET,
+    }
+    with contextlib.ExitStack() as files:
+        temporary = files.enter_context(writing(path))
+        temporary.write_bytes(onnx_bytes(graph, detector, settings))
+        written = OnnxDetector(temporary.read_bytes(), str(path), "cpu")
+        parity = verify(written, detector, images, tolerance)
+        for part, target in targets.items():
+            temporary = files.enter_context(writing(target))
+            temporary.write_bytes(part_bytes(part, graph, _record(detector, settings)))
+            parity = parity.plus(part_errors(part, temporary.read_bytes(), detector, images, settings["pixels"]))
+        parity.check(str(path))
+    return parity
+
+
+def verify(
+    exported: Detector, detector: Detector, images: Images | None = None, tolerance: float | None = None
+) -> Parity:
+    """Compare an exported model with the PyTorch one it came from, on `images` (N, C, H, W), if any, and on noise.
+
+    Raises
+    ------
+    UsageError
+        The two are no export and original of each other.
+    """
+    detector = _of_torch(detector)
+    if not isinstance(exported, OnnxDetector):
+        raise UsageError("what is to be verified is no exported model; give the .onnx file")
+    if exported.info.image_shape != detector.info.image_shape or exported.info.term_names != detector.info.term_names:
+        raise UsageError("the exported model has another shape or other terms than this run; give the run it came from")
+    if _origin(exported.info.record) != _origin(detector.info.record):
+        raise UsageError("the exported model came from another run than this one; give the run it came from with -m")
+    half = bool(exported.info.record["onnx"]["fp16"])
+    return compare(detector, exported, images, half=half, tolerance=tolerance)
+
+
+def _of_torch(detector: Detector) -> TorchDetector:
+    from vaeguard.engines.torch_detector import TorchDetector
+
+    if not isinstance(detector, TorchDetector):
+        raise UsageError("the model is an exported one already; give the run folder it came from with -m")
+    if detector.device != "cpu":
+        raise UsageError("the exported file is compared with the arithmetic of the CPU; load the model for the CPU")
+    return detector
+
+
+def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[str, Any]) -> bytes:
+    """The sealed ONNX file of the `graph` of `detector`, perhaps in float16: weights, calibration and record.
+
+    Raises
+    ------
+    VaeguardError
+        The model cannot be expressed in ONNX.
+    """
+    import onnx_ir
+
+    model = _translated(graph, detector, settings["pixels"])
+    rate = model.graph.inputs[1]
+    # An input with an initializer of its name is optional.
+    rate.const_value = onnx_ir.tensor(np.float32(settings["fpr"]), name=RATE)
+    model.graph.initializers[RATE] = rate
+    return sealed(model, _record(detector, settings))
+
+
+def _record(detector: TorchDetector, settings: dict[str, Any]) -> dict[str, Any]:
+    return {**detector.info.record, "format": FORMAT, "terms": detector.info.term_names, "onnx": settings}
+
+
+def _origin(record: dict[str, Any]) -> str:
+    """The record of a fit without what an export adds."""
+    return json.dumps({name: record[name] for name in record.keys() - {"format", "terms", "onnx"}}, sort_keys=True)
+
+
+class _Exported(nn.Module):
+    """The graph with the decision at a false-alarm rate."""
+
+    def __init__(self, graph: InferenceGraph) -> None:
+        super().__init__()
+        self.inference = graph
+
+    def forward(self, image: Tensor, fpr: Tensor) -> dict[str, Tensor]:
+        results: dict[str, Tensor] = self.inference(image)
+        score, p_value = results.pop("score"), results.pop("p_value")
+        return {"score": score, "p_value": p_value, "anomaly": p_value <= fpr, **results}
+
+
+def _translated(graph: InferenceGraph, detector: TorchDetector, pixels: str) -> Any:
+    """The graph as an `onnx_ir.Model`, for any number of images."""
+    example = torch.zeros(2, *detector.info.image_shape, dtype=getattr(torch, pixels))
+    return translated(
+        _Exported(graph),
+        {IMAGE: example, RATE: torch.tensor(0.05)},
+        output_names(detector.info),
+        ({0: torch.export.Dim("batch")}, {}),
+    )
+
+
+class _Half(nn.Module):
+    """A part of the network in float16, between float32 values."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part.half()
+
+    def forward(self, values: Tensor) -> Tensor:
+        result: Tensor = self.part(values.half()).float()
+        return result
+
+
+def _in_half(graph: InferenceGraph) -> InferenceGraph:
+    graph = copy.deepcopy(graph)
+    vae = graph.vae
+    vae.stages = nn.ModuleList(_Half(stage) for stage in vae.stages)
+    for name in ("decoder", "posterior_mean", "posterior_logvar", "class_head", "pseudo_head"):
+        part = getattr(vae, name)
+        if part is not None:
+            setattr(vae, name, _Half(part))
+    return graph

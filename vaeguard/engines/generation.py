@@ -1,0 +1,229 @@
+"""The VAE as a generative model: images to latents and back, new images, and the way between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vaeguard.data.packed import as_image_set
+from vaeguard.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.torch_detector import TorchDetector
+    from vaeguard.models.graph import InferenceGraph
+
+PART = 256
+"""Images or latents are run through the network so many at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """The posterior q(z | x) of N images.
+
+    Attributes
+    ----------
+    mean : float32 (N, L)
+        Its mean, the embedding of each image.
+    logvar : float32 (N, L) or None
+        The logarithm of its variance; None for an autoencoder.
+    """
+
+    mean: Floats
+    logvar: Floats | None
+
+
+@torch.inference_mode()
+def encode(graph: InferenceGraph, images: Images) -> Encoding:
+    """The posterior of `images`, uint8 in 0..255 or float32 in [0, 1], shape (N, C, H, W), or vectors (N, 1, 1, F).
+
+    Raises
+    ------
+    UsageError
+        The model sees patches, so that an image has no latent of its own, or the images have another shape, or there
+        are none.
+    """
+    check_whole(graph)
+    shape = graph.vae.spec.image_shape
+    if images.ndim != 4 or images.shape[1:] != shape or not len(images):
+        raise UsageError(
+            f"images have the shape {images.shape}, but the model takes (N, {', '.join(map(str, shape or ()))})"
+        )
+    parts = [graph.encode(_on(graph, images[at : at + PART])) for at in range(0, len(images), PART)]
+    mean = torch.cat([part.mean for part in parts]).cpu().numpy()
+    if parts[0].logvar is None:
+        return Encoding(mean, None)
+    return Encoding(mean, torch.cat([part.logvar for part in parts if part.logvar is not None]).cpu().numpy())
+
+
+@torch.inference_mode()
+def decode(graph: InferenceGraph, latents: Floats) -> Floats:
+    """The decoder's mean images for `latents` (N, L): float32 (N, C, H, W) in [0, 1], vectors in their own units.
+
+    Raises
+    ------
+    UsageError
+        The model sees patches, or the latents have another length.
+    """
+    check_whole(graph)
+    size = graph.vae.spec.latent_size
+    latents = np.asarray(latents)
+    if latents.ndim != 2 or latents.shape[1] != size or not len(latents):
+        raise UsageError(f"latents have the shape {latents.shape}, but the model has {size} units: give (N, {size})")
+    starts = range(0, len(latents), PART)
+    parts = [graph.decode(_on(graph, latents[at : at + PART].astype(np.float32))) for at in starts]
+    return np.concatenate([part.cpu().numpy() for part in parts])
+
+
+def sample_latents(
+    graph: InferenceGraph,
+    count: int,
+    *,
+    class_: str | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    like: Images | None = None,
+) -> Floats:
+    """Draw latents, float32 (count, L).
+
+    Parameters
+    ----------
+    graph : InferenceGraph
+        A fitted one.
+    count : int
+        How many, at least 1.
+    class_ : str or None
+        With a prior per class: draw around the mean of this one; None takes each class equally often.
+    temperature : float
+        The prior's standard deviation is multiplied by it: below 1 more typical, above 1 more varied; above 0.
+    seed : int
+        0 and up; the same seed gives the same latents.
+    like : images or None
+        Draw from the aggregate posterior of these images instead: one of them at random, and a sample of its
+        posterior. With many latent units the prior has much room in which no image ever lies.
+
+    Raises
+    ------
+    UsageError
+        The model is an autoencoder and `like` is not given, has no prior per class or not this class, or a number is
+        out of range.
+    """
+    spec = graph.vae.spec
+    if count < 1 or not temperature > 0:
+        raise UsageError(f"{count} samples at temperature {temperature:g}: give at least 1 and a temperature above 0")
+    if seed < 0:
+        raise UsageError(f"--seed must not be negative, not {seed}")
+    if class_ is not None and like is not None:
+        raise UsageError("a class is drawn from the prior; leave out one of the two")
+    generator = np.random.default_rng(seed)
+    noise = temperature * generator.standard_normal((count, spec.latent_size)).astype(np.float32)
+    if like is not None:
+        found = encode(graph, like)
+        rows = generator.integers(0, len(like), count)
+        spread = 0.0 if found.logvar is None else np.exp(0.5 * found.logvar[rows])
+        return (found.mean[rows] + spread * noise).astype(np.float32)
+    if spec.autoencoder:
+        raise UsageError(
+            "an autoencoder has no prior to sample from; draw around images instead (like=..., --aggregate)"
+        )
+    means = graph.vae.prior_means
+    if class_ is None and means is None:
+        return noise
+    if means is None:
+        raise UsageError("the model has one prior for all classes; fit with --prior per-class to sample a class")
+    names = list(spec.classes)
+    if class_ is not None and class_ not in names:
+        raise UsageError(f"the model has no class {class_!r}; it has {', '.join(names)}")
+    chosen = np.arange(count) % len(names) if class_ is None else np.full(count, names.index(class_))
+    drawn: Floats = means.detach().cpu().numpy()[chosen] + noise
+    return drawn
+
+
+def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: bool = False) -> Floats:
+    """Latents on the way from `first` to `last`, each (L,): float32 (steps, L), both ends included.
+
+    `spherical` follows a great circle instead of a straight line (White, "Sampling generative networks", 2016): with
+    many units the middle of a straight line is shorter than any latent of an image.
+
+    Raises
+    ------
+    UsageError
+        Fewer than 2 steps.
+    """
+    if steps < 2:
+        raise UsageError(f"--steps must be at least 2, not {steps}: both ends are among them")
+    way = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    lengths = np.linalg.norm(first), np.linalg.norm(last)
+    if not spherical or min(lengths) == 0:
+        return (1 - way) * first + way * last
+    angle = float(np.arccos(np.clip(first @ last / (lengths[0] * lengths[1]), -1, 1)))
+    if np.sin(angle) < 1e-6:
+        return (1 - way) * first + way * last
+    curve: npt.NDArray[np.float32] = (np.sin((1 - way) * angle) * first + np.sin(way * angle) * last) / np.sin(angle)
+    return curve.astype(np.float32)
+
+
+def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
+    """Latents of two units at the prior's quantiles: float32 (side, side, 2), the highest of the second unit first.
+
+    Raises
+    ------
+    UsageError
+        The latent has another number of units, the prior is one per class, or there is none.
+    """
+    from scipy.special import ndtri
+
+    spec = graph.vae.spec
+    if spec.latent_size != 2:
+        raise UsageError(
+            f"only a latent of 2 units is a plane, and this one has {spec.latent_size}; fit with --latent 2"
+        )
+    if spec.autoencoder:
+        raise UsageError("an autoencoder has no prior, whose quantiles the grid follows; leave out --autoencoder")
+    if spec.prior != "standard":
+        raise UsageError("the grid follows the quantiles of the standard prior; fit with --prior standard")
+    quantiles = ndtri((np.arange(side) + 0.5) / side).astype(np.float32)
+    return np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1)
+
+
+def embeddings(detector: TorchDetector, images: ImageSet | npt.ArrayLike) -> dict[str, Any]:
+    """The latents of a set as columns of a table: `path`, `class` where known, `mean_0`, ..., `logvar_0`, ...
+
+    Raises
+    ------
+    UsageError
+        As `encode`.
+    """
+    image_set = as_image_set(images)
+    found = encode(detector.graph, image_set.images)
+    columns: dict[str, Any] = {"path": list(image_set.paths)}
+    if image_set.labels is not None:
+        columns["class"] = [image_set.class_names[label] for label in image_set.labels.tolist()]
+    columns |= {f"mean_{unit}": values for unit, values in enumerate(found.mean.T)}
+    if found.logvar is not None:
+        columns |= {f"logvar_{unit}": values for unit, values in enumerate(found.logvar.T)}
+    return columns
+
+
+def check_whole(graph: InferenceGraph) -> None:
+    """Refuse a model that has no latent of a whole image.
+
+    Raises
+    ------
+    UsageError
+        It is a model of patches.
+    """
+    if graph.patches is not None:
+        raise UsageError("a model of patches has no latent for a whole image; fit one without --patch")
+
+
+def _on(graph: InferenceGraph, values: npt.NDArray[np.generic]) -> Tensor:
+    # A copy: a memory map that cannot be written to is nothing that torch takes.
+    return torch.from_numpy(np.array(values)).to(next(graph.parameters()).device)

@@ -1,0 +1,116 @@
+"""What a detector says of images, and of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from vaeguard.data.images import ImageRule
+
+    Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a detector says of N images; every array has one entry per image, in input order.
+
+    Attributes
+    ----------
+    score : float32 (N,)
+        Combined anomaly score, higher = more anomalous: −log10 of the estimated share of normal images that are at
+        least this strange, so 2 reads "one normal image in a hundred".
+    p_value : float32 (N,)
+        Split-conformal p-value in (0, 1]: share of held-out normal images at least this strange.
+    terms : dict of float32 (N,)
+        The separate terms of the score by name: `recon_error`, `kl`, `neg_elbo`, ...
+    restored : float32 (N, C, H, W) or None
+        The decoder's mean image in [0, 1], of vectors in their units; None if not asked for.
+    heatmap : float32 (N, H, W) or None
+        Per-pixel strangeness, 0 and up; None if not asked for.
+    """
+
+    score: Floats
+    p_value: Floats
+    terms: dict[str, Floats]
+    restored: Floats | None = None
+    heatmap: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    """What a model file says of itself.
+
+    Attributes
+    ----------
+    image_shape : (C, H, W)
+        The shape that the graph takes.
+    term_names : tuple of str
+        Names of the terms, in the order of the columns in `scores.csv`.
+    class_names : tuple of str
+        Every class of the training data, as named there.
+    normal_classes : tuple of str
+        The classes that the model was fitted on; empty if the data had none.
+    record : dict
+        The whole JSON of the model file: spec, training settings, data fingerprint, versions.
+    fitted_on : uint64 (n,) or None
+        `image_set.digests_of` the images that it was trained on and stopped by; None where a file does not say it.
+    """
+
+    image_shape: tuple[int, int, int]
+    term_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    normal_classes: tuple[str, ...]
+    record: dict[str, Any]
+    fitted_on: npt.NDArray[np.uint64] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def rule(self) -> ImageRule | None:
+        """How image files are brought to the shape that the graph takes; None where it takes vectors."""
+        from vaeguard.data.images import ImageRule
+
+        channels, height, width = self.image_shape
+        return None if self.vectors else ImageRule((height, width), channels)
+
+    @property
+    def calibrated_on(self) -> int | None:
+        """How many held-out normal images rank the score; None for a model that is not calibrated."""
+        images: int | None = (self.record.get("calibration") or {}).get("images")
+        return images
+
+    @property
+    def heatmap_scale(self) -> float | None:
+        """How strange the strangest pixels of normal images are, drawn in the last colour; None if it is not known."""
+        scale: float | None = (self.record.get("calibration") or {}).get("heatmap_scale")
+        return scale
+
+    @property
+    def vectors(self) -> bool:
+        """Whether the model takes float vectors instead of pixels."""
+        return bool(self.record["model"]["vectors"])
+
+
+def concatenate(parts: Sequence[Inspection]) -> Inspection:
+    """Join inspections of consecutive batches into one."""
+    import numpy as np
+
+    def join(arrays: list[Floats | None]) -> Floats | None:
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if present else None
+
+    return Inspection(
+        score=np.concatenate([part.score for part in parts]),
+        p_value=np.concatenate([part.p_value for part in parts]),
+        terms={name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
+        restored=join([part.restored for part in parts]),
+        heatmap=join([part.heatmap for part in parts]),
+    )

@@ -1,0 +1,166 @@
+"""Model files: one sealed `model.safetensors` with weights, calibration and the JSON record; no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, fitted_on
+from vaeguard.errors import RefusedError, UsageError
+from vaeguard.settings.specs import ModelSpec, from_dict
+from vaeguard.storage.files import UNSEALED, read_sealed, seal, write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaeguard.engines.detector import Detector
+    from vaeguard.engines.torch_detector import TorchDetector
+
+FORMAT = 3
+
+
+def save(detector: TorchDetector, path: str | Path) -> Path:
+    """Write `detector` to a file ending in `.safetensors`, or as `model.safetensors` into the folder `path`.
+
+    Returns the path written. The file appears whole or not at all.
+    """
+    path = Path(path)
+    target = path if path.suffix == ".safetensors" else path / MODEL_NAME
+    write_tensors(target, detector.graph.state_dict(), detector.info.record)
+    return target
+
+
+def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Detector:
+    """Read a detector from a run folder, its `model.safetensors`, or an exported `.onnx` file, which needs no torch.
+
+    Parameters
+    ----------
+    path : path
+        Where it lies.
+    device : str
+        `auto`, `cpu` or `cuda`; for an `.onnx` file also `tensorrt`.
+    threads : int or None
+        Threads of one inspection by an `.onnx` file on the CPU; None takes all cores. With 1, `score_files` runs as
+        many inspections side by side as there are cores, which is faster.
+
+    Raises
+    ------
+    RefusedError
+        The model is damaged, of another format, or no vaeguard model.
+    UsageError
+        There is no model, or `device` cannot be used.
+    """
+    if Path(path).suffix == ".onnx":
+        from vaeguard.engines.onnx_detector import read_onnx
+
+        detector = read_onnx(path, device, threads)
+        beside = Path(path).with_name(MODEL_NAME)
+        if _record_of(beside).get("data") == detector.info.record.get("data"):  # it lies in the run that it came from
+            detector.info = replace(detector.info, fitted_on=fitted_on(beside))
+        return detector
+    return read_model(path, device)
+
+
+def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
+    """Read the detector that PyTorch runs; see `load`."""
+    from vaeguard.devices import pick_device
+    from vaeguard.engines.torch_detector import TorchDetector
+    from vaeguard.models.graph import InferenceGraph
+    from vaeguard.models.vae import VAE
+
+    target = find_model(path)
+    tensors, record = read_tensors(target)
+    if record.get("kind") != "detector":
+        hint = (
+            f"use it with `vaeguard denoise -m {target.parent}`"
+            if record.get("kind") == "denoiser"
+            else "give a run folder"
+        )
+        raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model of anomalies; {hint}")
+    try:
+        spec = from_dict(ModelSpec, record["model"])
+        normal_scores = len(tensors["calibration.normal_scores"])
+        centres = 1 if spec.patch else len(tensors["reference.latents.centres"])
+        graph = InferenceGraph(VAE(spec), normal_scores, centres)
+        graph.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError, UsageError) as error:
+        raise RefusedError(
+            f"model file {str(target)!r} does not fit this vaeguard ({error}); fit the model anew"
+        ) from error
+    detector = TorchDetector(graph, record, pick_device(device))
+    detector.info = replace(detector.info, fitted_on=fitted_on(target))
+    return detector
+
+
+def find_model(path: str | Path) -> Path:
+    """The model file that `path` means: itself, or `model.safetensors` in the run folder.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    RefusedError
+        The file is called otherwise than model files are.
+    """
+    path = Path(path)
+    target = path / MODEL_NAME if path.is_dir() else path
+    if not target.is_file():
+        unfinished = path.is_dir() and (path / CHECKPOINT_NAME).exists()
+        hint = f"finish it with `vaeguard fit --resume -o {path}`" if unfinished else "fit one with `vaeguard fit`"
+        raise UsageError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
+    if target.suffix != ".safetensors":
+        raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")
+    return target
+
+
+def _record_of(model: Path) -> dict[str, Any]:
+    """The record of a model file as its header has it, unchecked; empty where there is none."""
+    try:
+        with model.open("rb") as file:
+            length = file.read(8)
+            return _record_in(length + file.read(int.from_bytes(length, "little")))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+        return {}
+
+
+def _record_in(content: bytes) -> dict[str, Any]:
+    """The record in the header of a model file, of which nothing more is needed."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
+    return record
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Write tensors and a JSON record as one sealed safetensors file."""
+    from safetensors.torch import save as to_bytes
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"vaeguard": json.dumps({"format": FORMAT, **record}), "seal": UNSEALED}
+    write_bytes(path, seal(to_bytes(plain, metadata=header)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote, after checking every bit of it.
+
+    Raises
+    ------
+    RefusedError
+        Damaged, no vaeguard file, or written by a newer vaeguard.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    content = read_sealed(path)
+    try:
+        record = _record_in(content)
+        tensors = from_bytes(content)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RefusedError(f"{str(path)!r} is no vaeguard model file; give one that `vaeguard fit` wrote") from error
+    if record.get("format") != FORMAT:
+        raise RefusedError(
+            f"{str(path)!r} has format {record.get('format')}, this vaeguard reads {FORMAT};"
+            " update vaeguard or fit again"
+        )
+    return tensors, record

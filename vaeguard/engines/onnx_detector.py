@@ -1,0 +1,132 @@
+"""The detector that ONNX Runtime runs: the same graph behind the same NumPy contract, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.devices import cores
+from vaeguard.engines.detector import Detector, block_rows, filled
+from vaeguard.engines.sessions import Session
+from vaeguard.errors import RefusedError, UsageError
+from vaeguard.storage.files import read_sealed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vaeguard.engines.inspection import DetectorInfo, Floats, Images
+
+IMAGE = "image"
+"""Name of the input."""
+ROWS = 16
+"""Batches are filled up to a multiple of this: the last few elements that do not fill a vector register may otherwise
+be rounded differently, and an image's bits would depend on the batch around it."""
+BLOCK_ROWS = 256
+
+
+class OnnxDetector(Detector):
+    """A model exported with `vaeguard export`; `vaeguard.load` makes one.
+
+    On the CPU an image gives the same bits whatever the batch around it and the number of threads. On a GPU every batch
+    has one shape, so that nothing is searched or compiled twice.
+
+    Parameters
+    ----------
+    content : bytes
+        The `.onnx` file.
+    name : str
+        What messages call it.
+    device : str
+        `auto`, `cpu`, `cuda` or `tensorrt`.
+    threads : int or None
+        Threads of the CPU; None takes all cores that the process may use.
+
+    Raises
+    ------
+    RefusedError
+        The file is no model of vaeguard.
+    UsageError
+        `device` cannot be used.
+    """
+
+    def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
+        self._session = Session(content, name, device, threads)
+        record, device = self._session.record, self._session.device
+        if "part" in record:
+            raise RefusedError(
+                f"{name!r} is the {record['part']} of a model alone and gives no scores; use the whole model, which"
+                " `vaeguard export` wrote beside it, or run this part with ONNX Runtime"
+            )
+        if "terms" not in record:
+            raise RefusedError(f"{name!r} cleans scans and gives no scores; use it with `vaeguard denoise`")
+        super().__init__(record, tuple(record["terms"]), device)
+        self._fingerprint = f"onnx {device} {hashlib.sha256(content).hexdigest()}"
+        self._pixels = np.dtype(record["onnx"]["pixels"])
+        # The many patches of one image are a block already.
+        self.least = 1 if record["model"]["patch"] else ROWS
+        # Whole batches side by side keep cores busier than the halves of one.
+        self.parallel = cores() if threads == 1 and device == "cpu" else 1
+        self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the file, and the device."""
+        return self._fingerprint
+
+    def prepared(self, images: Images) -> Images:
+        """Checked images as pixels of the type that the file takes.
+
+        Raises
+        ------
+        UsageError
+            The file takes uint8, and the images are floats that no uint8 stands for.
+        """
+        return as_pixels(images, self._pixels)
+
+    def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
+        """The results called `wanted` for 1 to `block` images."""
+        rows = self.block if self.device != "cpu" else -(-len(images) // self.least) * self.least
+        batch = images if len(images) == rows else filled(images, rows)
+        results = self._session.run(wanted, {IMAGE: batch})
+        return {name: values[: len(images)] for name, values in zip(wanted, results, strict=True)}
+
+
+def as_pixels(images: Images, pixels: np.dtype[Any]) -> Images:
+    """Images as pixels of another type, uint8 in 0..255 or float32 in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        The images are floats that no uint8 stands for.
+    """
+    if images.dtype == pixels:
+        return images
+    if pixels == np.float32:
+        return images.astype(np.float32) / np.float32(255)
+    levels = np.round(images * np.float32(255))
+    if not np.array_equal(levels / np.float32(255), images):
+        raise UsageError(
+            "this model takes uint8 pixels, and the images are floats between its 256 steps; round them to uint8, "
+            "or export it anew with --pixels float32"
+        )
+    return levels.astype(np.uint8)
+
+
+def output_names(info: DetectorInfo) -> tuple[str, ...]:
+    """Names of the outputs of an exported model, in order."""
+    return ("score", "p_value", "anomaly", *info.term_names, "restored", "heatmap")
+
+
+def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None) -> OnnxDetector:
+    """Read a detector from an `.onnx` file that `vaeguard export` wrote, after checking every bit of it.
+
+    Raises
+    ------
+    RefusedError
+        The file is damaged, or no model of vaeguard.
+    UsageError
+        It is missing, or `device` cannot be used.
+    """
+    return OnnxDetector(read_sealed(path), str(path), device, threads)

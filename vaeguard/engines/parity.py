@@ -1,0 +1,185 @@
+"""Whether two engines say the same: every output, the order of the scores, the decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.engines.inspection import concatenate
+from vaeguard.errors import RefusedError
+from vaeguard.statistics.false_alarms import FPRS, flag
+
+if TYPE_CHECKING:
+    from vaeguard.engines.detector import Detector
+    from vaeguard.engines.inspection import DetectorInfo, Floats, Images, Inspection
+
+BATCHES = (1, 7, 64, 256)
+RANDOM_IMAGES = 64
+TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3, "tensorrt": 1e-3}
+"""Largest relative error between float32 engines, by the device of the one that is checked.
+
+On the CPU models of real data show 1e-6; where calibration images are few, the score's steps blow a rounding up.
+"""
+HALF_TOLERANCE = 2e-2
+LOOSE_SHARE = 0.01
+"""So many decisions may differ where the arithmetic is not float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a detector is from its reference on the same images.
+
+    Attributes
+    ----------
+    images : int
+        Images compared, of which `random` are noise.
+    random : int
+        See there.
+    tolerance : float
+        The largest relative error that is allowed.
+    errors : dict of str to float
+        Largest relative error of each output: the difference against the value itself, or against the output's mean
+        magnitude over images and noise where that is larger (a heatmap is zero in places).
+    swapped : int
+        Neighbours in the reference's order of scores, more than the tolerance apart, that changed places.
+    decisions : int
+        Decisions at false-alarm rates of 1, 5 and 10 % that differ.
+    same_bits : bool
+        The same image gave the same bits in batches of 1, 7, 64 and 256; asked of float32 on the CPU.
+    problems : tuple of str
+        What went beyond what is allowed; empty if all is well.
+    """
+
+    images: int
+    random: int
+    tolerance: float
+    errors: dict[str, float]
+    swapped: int
+    decisions: int
+    same_bits: bool
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain values that JSON can hold."""
+        return {**vars(self), "problems": list(self.problems), "passed": not self.problems}
+
+    def plus(self, errors: dict[str, float]) -> Parity:
+        """The same with the relative `errors` of further outputs."""
+        return replace(self, errors=self.errors | errors, problems=(*self.problems, *_far(errors, self.tolerance)))
+
+    def check(self, name: str) -> None:
+        """Refuse the model called `name` if there are problems.
+
+        Raises
+        ------
+        RefusedError
+            There are; the message lists them.
+        """
+        if self.problems:
+            raise RefusedError(
+                f"{name!r} does not repeat what PyTorch says: {'; '.join(self.problems)}; a term that hardly differs"
+                " between images shows rounding only: fit longer, leave it out (`fit --without`), or give a --tolerance"
+            )
+
+
+def compare(
+    reference: Detector,
+    other: Detector,
+    images: Images | None,
+    *,
+    half: bool = False,
+    tolerance: float | None = None,
+) -> Parity:
+    """Compare `other` with `reference` on `images` and on noise, in batches of 1, 7, 64 and 256.
+
+    Parameters
+    ----------
+    reference, other : Detector
+        Two engines of the same model.
+    images : ndarray or None
+        Images as the model takes them, shape (N, C, H, W).
+    half : bool
+        `other` computes in float16.
+    tolerance : float or None
+        Largest relative error that is allowed; None takes that of the device of `other`.
+    """
+    both = with_noise(images, reference.info)
+    expected = reference.inspect(both, pictures=True)
+    by_batch = [_inspect(other, both, size) for size in BATCHES]
+    found = by_batch[-1]
+    exact = other.device == "cpu" and not half
+    tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[other.device])
+    errors = {name: relative_error(values, outputs(found)[name]) for name, values in outputs(expected).items()}
+    swapped = _swapped(expected.score, found.score, tolerance)
+    decisions = sum(int((flag(expected.p_value, fpr) != flag(found.p_value, fpr)).sum()) for fpr in FPRS)
+    same_bits = all(_same_bits(found, other_batch) for other_batch in by_batch[:-1])
+    allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(both))
+    # Of p-values, which come in steps, the decisions tell.
+    problems = _far({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
+    if swapped:
+        problems.append(f"{swapped} images changed places in the order of scores")
+    if decisions > allowed:
+        problems.append(f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %")
+    if exact and not same_bits:
+        problems.append("an image's bits depend on the batch around it")
+    return Parity(len(both), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
+
+
+def with_noise(images: Images | None, info: DetectorInfo) -> Images:
+    """`images`, if any, and after them noise of their type."""
+    noise = random_images(info)
+    if images is None or not len(images):
+        return noise
+    if images.dtype != noise.dtype:
+        noise = noise.astype(np.float32) / np.float32(255)
+    return np.concatenate([images, noise])
+
+
+def random_images(info: DetectorInfo) -> Images:
+    """Noise as the model takes it: pixels of any level at several contrasts, or vectors far and near."""
+    rng = np.random.default_rng(0)
+    shape = (RANDOM_IMAGES, *info.image_shape)
+    if info.vectors:
+        spread = rng.choice([0.1, 1.0, 10.0], (RANDOM_IMAGES, 1, 1, 1))
+        return (spread * rng.standard_normal(shape)).astype(np.float32)
+    contrast = rng.uniform(0, 1, (RANDOM_IMAGES, 1, 1, 1))
+    return np.round(255 * contrast * rng.uniform(0, 1, shape)).astype(np.uint8)
+
+
+def outputs(inspection: Inspection) -> dict[str, Floats]:
+    """All results of an inspection with pictures, by name."""
+    assert inspection.restored is not None
+    assert inspection.heatmap is not None
+    named = {"score": inspection.score, "p_value": inspection.p_value, **inspection.terms}
+    return {**named, "restored": inspection.restored, "heatmap": inspection.heatmap}
+
+
+def _inspect(detector: Detector, images: Images, size: int) -> Inspection:
+    starts = range(0, len(images), size)
+    return concatenate([detector.inspect(images[start : start + size], pictures=True) for start in starts])
+
+
+def _far(errors: dict[str, float], tolerance: float) -> list[str]:
+    return [f"{name} is off by {error:.2g}, relative" for name, error in errors.items() if not error <= tolerance]
+
+
+def relative_error(expected: Floats, found: Floats) -> float:
+    """The largest relative error of an output, see `Parity.errors`; not a number where a value is none."""
+    wide, other = expected.astype(np.float64), found.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = np.maximum(np.abs(wide), np.abs(wide[np.isfinite(wide)]).mean())
+        relative = np.where(expected == found, 0, np.abs(wide - other) / size)
+    return float(relative.max())
+
+
+def _swapped(expected: Floats, found: Floats, tolerance: float) -> int:
+    order = np.argsort(expected, kind="stable")
+    expected, found = expected[order].astype(np.float64), found[order]
+    apart = np.diff(expected) > 2 * tolerance * np.maximum(expected[1:], 1e-6)
+    return int(np.count_nonzero(apart & (np.diff(found) < 0)))
+
+
+def _same_bits(one: Inspection, two: Inspection) -> bool:
+    return all(values.tobytes() == outputs(two)[name].tobytes() for name, values in outputs(one).items())

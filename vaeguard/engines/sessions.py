@@ -1,0 +1,192 @@
+"""ONNX Runtime sessions that say what they do: on the device that was asked for, or an error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.devices import check_device, cores, instead, is_out_of_memory
+from vaeguard.engines.onnx_cutting import cut
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+METADATA = "vaeguard"
+"""Key of the JSON record among the metadata of an `.onnx` file."""
+FORMAT = 1
+PROVIDERS = {"cpu": [], "cuda": ["CUDAExecutionProvider"], "tensorrt": ["TensorrtExecutionProvider"]}
+GPU_OPTIONS: dict[str, dict[str, Any]] = {
+    # The exhaustive search costs most of a second at each new shape; TF32 has ten bits of fraction only.
+    "CUDAExecutionProvider": {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": 0,
+    },
+    # No cache of engines: it does not tell one model's weights from another's.
+    "TensorrtExecutionProvider": {"trt_fp16_enable": False},
+}
+
+
+class Session:
+    """One open `.onnx` file of vaeguard.
+
+    Attributes
+    ----------
+    device : str
+        Where it really runs: `cpu`, `cuda` or `tensorrt`.
+    record : dict
+        The JSON record of the file.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    name : str
+        What messages call it.
+    device : str
+        `auto` takes `cuda` where it can be used.
+    threads : int or None
+        Threads of the CPU; None takes all cores that the process may use.
+
+    Raises
+    ------
+    RefusedError
+        The file is no model of vaeguard.
+    UsageError
+        `device` cannot be used.
+    """
+
+    def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
+        self._content, self._name, self._threads = content, name, threads
+        self.device = _settled(device)
+        try:
+            self._session = _open(content, name, self.device, threads)
+        except UsageError:
+            if device != "auto":
+                raise
+            self.device = "cpu"
+            self._session = _open(content, name, self.device, threads)
+        self.record = _record(self._session, name)
+
+    def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> Session:
+        """A session of what leads from `inputs` to `outputs` only.
+
+        ONNX Runtime computes every output of a file, also those that nobody asks for.
+        """
+        return Session(cut(self._content, inputs, outputs), self._name, self.device, self._threads)
+
+    def run(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """The outputs called `wanted`; all that the file can say is computed, see `part`.
+
+        Raises
+        ------
+        MemoryError
+            Memory does not suffice.
+        VaeguardError
+            The device failed.
+        """
+        try:
+            if self.device == "cpu":
+                results: list[npt.NDArray[Any]] = self._session.run(wanted, feeds)
+                return results
+            binding = self._session.io_binding()
+            for name, values in feeds.items():
+                binding.bind_cpu_input(name, values)
+            for name in wanted:
+                binding.bind_output(name)
+            self._session.run_with_iobinding(binding)
+            results = binding.copy_outputs_to_cpu()
+        except Exception as error:
+            # Which exception it is differs by version and provider; all say so when memory ran out.
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise VaeguardError(
+                f"ONNX Runtime failed on {self.device} ({str(error).splitlines()[0]}); run `vaeguard doctor`"
+                f"{instead(self.device)}"
+            ) from error
+        return results
+
+
+def _settled(device: str) -> str:
+    """`auto` settled to `cuda` where there is an NVIDIA device, told without loading any library."""
+    check_device(device)
+    if device != "auto":
+        return device
+    return "cuda" if _has_gpu() else "cpu"
+
+
+def _has_gpu() -> bool:
+    if platform.system() == "Windows":
+        return Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll").exists()
+    return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+
+
+def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
+    """A session on `device`.
+
+    ONNX Runtime falls back to the CPU with a line in a log; here it is an error.
+    """
+    import onnxruntime
+
+    wanted = PROVIDERS[device]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or cores()
+    # Idle threads that spin take the core from the threads that decode the next images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    if wanted:
+        # Why a GPU cannot be used fills a screen; below it is one sentence.
+        onnxruntime.set_default_logger_severity(4)
+    if wanted and hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+    missing = set(wanted) - set(onnxruntime.get_available_providers())
+    if missing:
+        raise UsageError(
+            f"--device {device}: this onnxruntime has no {missing.pop()}; install onnxruntime-gpu, or use --device cpu"
+        )
+    providers = [(each, GPU_OPTIONS[each]) for each in wanted]
+    try:
+        # From bytes: a file that refers to data outside itself is refused.
+        session = onnxruntime.InferenceSession(
+            content, options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:
+        if wanted:
+            raise UsageError(
+                f"--device {device}: ONNX Runtime cannot use it ({str(error).splitlines()[0]}); run `vaeguard doctor`, "
+                "or use --device cpu"
+            ) from error
+        # The binding's exceptions share no base class but Exception.
+        raise RefusedError(
+            f"ONNX Runtime cannot open {name!r} ({str(error).splitlines()[0]}); export the model anew"
+        ) from error
+    if wanted and not _runs_on(session, device):
+        raise UsageError(
+            f"--device {device}: ONNX Runtime fell back to {session.get_providers()[0]}; run `vaeguard doctor`, "
+            "or use --device cpu"
+        )
+    return session
+
+
+def _runs_on(session: Any, device: str) -> bool:
+    return bool(session.get_providers()[0] in PROVIDERS[device])
+
+
+def _record(session: Any, name: str) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        found = record["format"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise RefusedError(f"{name!r} is no model of vaeguard; give one that `vaeguard export` wrote") from error
+    if found != FORMAT:
+        raise RefusedError(f"{name!r} has format {found}, this vaeguard reads {FORMAT}; update it or export anew")
+    return record

@@ -1,0 +1,103 @@
+"""The detector that PyTorch runs: the inference graph behind NumPy arrays."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vaeguard.devices import is_out_of_memory
+from vaeguard.engines import generation
+from vaeguard.engines.detector import Detector, as_images, block_rows, filled
+from vaeguard.errors import UsageError
+
+if TYPE_CHECKING:
+    from vaeguard.engines.generation import Encoding
+    from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.models.graph import InferenceGraph
+
+BLOCK_ROWS = {"mlp": 256, "conv": 64}
+
+
+class TorchDetector(Detector):
+    """A fitted model; `vaeguard.fit` and `vaeguard.load` make one.
+
+    Matrix products round differently at different batch sizes; blocks of one size keep an image's bits the same
+    whatever its neighbours.
+
+    Parameters
+    ----------
+    graph : InferenceGraph
+        The fitted graph; it is moved to `device` and set to evaluation.
+    record : dict
+        The JSON of the model file.
+    device : str
+        `cpu` or `cuda`.
+    """
+
+    def __init__(self, graph: InferenceGraph, record: dict[str, Any], device: str = "cpu") -> None:
+        super().__init__(record, graph.term_names, device)
+        # Convolutions round by the layout of their weights: one layout, whether the model was just fitted or loaded.
+        self.graph = graph.eval().to(device).to(memory_format=torch.channels_last)
+        spec = graph.vae.spec
+        # The many patches of one image are a block already.
+        self.block = 1 if spec.patch else block_rows(self.info.image_shape, BLOCK_ROWS[spec.kind or ""])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Device and number of threads, on which the bits depend, and the digest of weights and calibration."""
+        digest = hashlib.sha256()
+        for name, tensor in self.graph.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return f"torch {self.device} {torch.get_num_threads()} {digest.hexdigest()}"
+
+    def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
+        """The results called `wanted` for 1 to `block` images."""
+        block = torch.from_numpy(filled(images, self.block))
+        try:
+            with torch.inference_mode():
+                results = self.graph(block.to(self.device))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise
+        return {name: results[name][: len(images)].cpu().numpy() for name in wanted}
+
+    def encode(self, images: Images) -> Encoding:
+        """The posterior of `images`, as `inspect` takes them: its mean and log-variance, see `generation.encode`."""
+        return generation.encode(self.graph, as_images(images, self.info))
+
+    def decode(self, latents: Floats) -> Floats:
+        """The decoder's mean images for latents (N, L): float32 (N, C, H, W), see `generation.decode`."""
+        return generation.decode(self.graph, latents)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        class_: str | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        like: Images | None = None,
+    ) -> Floats:
+        """New images, float32 (count, C, H, W), from the prior, one class of it, or images' own latents.
+
+        See `generation.sample_latents`.
+        """
+        like = None if like is None else as_images(like, self.info)
+        drawn = generation.sample_latents(
+            self.graph, count, class_=class_, temperature=temperature, seed=seed, like=like
+        )
+        return generation.decode(self.graph, drawn)
+
+    def interpolate(self, ends: Images, steps: int, *, spherical: bool = False) -> Floats:
+        """Images on the way between two, `ends` (2, C, H, W): float32 (steps, C, H, W), both restored ends included.
+
+        See `generation.interpolate_latents`.
+        """
+        if len(ends) != 2:
+            raise UsageError(f"{len(ends)} images are given; a walk has two ends, give two images")
+        first, last = self.encode(ends).mean
+        return generation.decode(self.graph, generation.interpolate_latents(first, last, steps, spherical=spherical))

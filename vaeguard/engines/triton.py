@@ -1,0 +1,88 @@
+"""Hand-over to NVIDIA Triton Inference Server: a model repository around an exported model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vaeguard.engines.onnx_detector import IMAGE, OnnxDetector, output_names
+from vaeguard.errors import UsageError
+from vaeguard.storage.files import read_sealed, write_bytes, write_text
+
+NAME = "vaeguard"
+QUEUE_MICROSECONDS = 500
+"""So long a request waits for others to share its batch."""
+TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+
+
+def write_triton(model: str | Path, folder: str | Path) -> Path:
+    """Write a model repository that serves the exported `model`: `<folder>/vaeguard/1/model.onnx` and `config.pbtxt`.
+
+    The server collects requests into batches and warms the model up before it takes the first one. The false-alarm rate
+    is the one of the export.
+
+    Returns
+    -------
+    Path
+        The folder of the model in the repository.
+
+    Raises
+    ------
+    RefusedError
+        `model` is damaged or no exported model.
+    UsageError
+        The repository holds such a model already.
+    VaeguardError
+        The folder cannot be written.
+    """
+    content = read_sealed(model)
+    detector = OnnxDetector(content, str(model), "cpu", threads=1)
+    home = Path(folder) / NAME
+    if home.exists():
+        raise UsageError(f"{str(home)!r} exists already; choose another folder with --triton, or delete it")
+    write_bytes(home / "1" / "model.onnx", content)
+    write_text(home / "config.pbtxt", _config(detector))
+    return home
+
+
+def _config(detector: OnnxDetector) -> str:
+    """The text of `config.pbtxt`, in protobuf's text format (Triton's `model_config.proto`)."""
+    shape = detector.info.image_shape
+    kind = TYPES[detector.info.record["onnx"]["pixels"]]
+    pictures = {"restored": shape, "heatmap": shape[1:]}
+    outputs = ",\n".join(
+        _output(name, "TYPE_BOOL" if name == "anomaly" else "TYPE_FP32", pictures.get(name))
+        for name in output_names(detector.info)
+    )
+    # Fewer of large images, one where its many patches are a batch already.
+    most = detector.block
+    warm_up = "\n".join(_warm_up(size, kind, shape) for size in (1, most)[: 1 + (most > 1)])
+    return f"""\
+name: "{NAME}"
+backend: "onnxruntime"
+max_batch_size: {most}
+input [
+  {{ name: "{IMAGE}" data_type: {kind} dims: [ {_dims(shape)} ] }}
+]
+output [
+{outputs}
+]
+dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_MICROSECONDS} }}
+{warm_up}
+"""
+
+
+def _output(name: str, kind: str, shape: tuple[int, ...] | None) -> str:
+    # Triton wants one dimension at least beside the batch; of a number per image it is taken off again.
+    dims = f"dims: [ {_dims(shape)} ]" if shape else "dims: [ 1 ] reshape: { shape: [ ] }"
+    return f'  {{ name: "{name}" data_type: {kind} {dims} }}'
+
+
+def _warm_up(size: int, kind: str, shape: tuple[int, ...]) -> str:
+    value = f"{{ data_type: {kind} dims: [ {_dims(shape)} ] zero_data: true }}"
+    return (
+        f'model_warmup [ {{ name: "batch of {size}" batch_size: {size} inputs {{ key: "{IMAGE}" value: {value} }} }} ]'
+    )
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

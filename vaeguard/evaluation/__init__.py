@@ -1,0 +1,1 @@
+"""Evaluation: score, watch and evaluate images with a detector; plain results, no pictures."""

@@ -1,0 +1,338 @@
+"""Evaluate a detector on labelled images: ROC-AUC of every term, realised false alarms, and each class by itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.data.image_set import digests_of
+from vaeguard.data.packed import as_image_set
+from vaeguard.data.split import split_normal
+from vaeguard.errors import UsageError
+from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels
+from vaeguard.evaluation.scoring import score_set
+from vaeguard.settings.classes import resolve_classes
+from vaeguard.settings.specs import DEFAULT_FPR, check_fpr
+from vaeguard.statistics.false_alarms import flag, fpr_note
+from vaeguard.statistics.metrics import Metrics, Share, measure, share
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.detector import Detector
+    from vaeguard.engines.inspection import DetectorInfo, Inspection
+    from vaeguard.progress import Progress
+
+    Bools = npt.NDArray[np.bool_]
+    Scores = npt.NDArray[np.floating]
+
+
+LEAST_SEEN = 0.01
+"""A smaller share of images that the model was fitted on is let be."""
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class of the data.
+
+    Attributes
+    ----------
+    name : str
+        The class.
+    normal : bool
+        Whether it counts as normal here.
+    images : int
+        Its images.
+    flagged : float
+        Share of them with `p_value <= fpr`: false alarms if normal, detections if anomalous.
+    median_score : float
+        Median combined score.
+    roc_auc : float or None
+        Of the combined score against all normal images; None for normal classes.
+    """
+
+    name: str
+    normal: bool
+    images: int
+    flagged: float
+    median_score: float
+    roc_auc: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found; the arrays have one entry per image, in the order of the data.
+
+    Attributes
+    ----------
+    fpr : float
+        The false-alarm rate that was asked for; images are flagged where `p_value <= fpr`.
+    normal_classes : tuple of str
+        The classes of the data that count as normal.
+    metrics : tuple of Metrics
+        The combined score first, then every term.
+    false_alarm_rate, detection_rate : Share
+        Realised share of normal and of anomalous images that are flagged.
+    classes : tuple of ClassResult
+        One per class that has images, in the order of the data.
+    pixels : PixelMetrics or None
+        How well the heatmaps point at the defects, where there are masks.
+    note : str or None
+        What to beware of: that nothing can be flagged at this rate, or that images were left out.
+    independent : bool
+        Whether the normal images are strangers to the fit, all but a few; otherwise their false alarms are no sign of
+        what new images give.
+    anomalous : bool (N,)
+        The truth.
+    image_set : ImageSet
+        The images that were looked at.
+    inspection : Inspection
+        What the detector said of them.
+    record : dict
+        What the model file says of the fit.
+    device : str
+        Where the detector ran.
+    seconds : float
+        That scoring took.
+    """
+
+    fpr: float
+    normal_classes: tuple[str, ...]
+    metrics: tuple[Metrics, ...]
+    false_alarm_rate: Share
+    detection_rate: Share
+    classes: tuple[ClassResult, ...]
+    pixels: PixelMetrics | None
+    note: str | None
+    independent: bool
+    anomalous: Bools
+    image_set: ImageSet
+    inspection: Inspection
+    record: dict[str, Any]
+    device: str
+    seconds: float
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Count of normal and of anomalous images."""
+        return {"normal": self.false_alarm_rate.images, "anomalous": self.detection_rate.images}
+
+    @property
+    def threshold(self) -> float | None:
+        """The lowest combined score that is flagged, or None if nothing is."""
+        return _threshold(self.inspection, self.fpr)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the arrays as plain values that JSON can hold."""
+        return {
+            "data": self.image_set.name,
+            "fingerprint": self.image_set.fingerprint,
+            "fpr": self.fpr,
+            "normal_classes": list(self.normal_classes),
+            "images": self.images,
+            "threshold": self.threshold,
+            "false_alarm_rate": asdict(self.false_alarm_rate),
+            "detection_rate": asdict(self.detection_rate),
+            "metrics": [asdict(row) for row in self.metrics],
+            "classes": [asdict(row) for row in self.classes],
+            "pixels": None if self.pixels is None else asdict(self.pixels),
+            "note": self.note,
+            "independent": self.independent,
+            "seconds": self.seconds,
+        }
+
+
+def evaluate(
+    detector: Detector,
+    images: ImageSet | npt.ArrayLike,
+    normal_classes: str | int | Sequence[str | int] | None = None,
+    *,
+    labels: npt.ArrayLike | None = None,
+    fpr: float = DEFAULT_FPR,
+    masks: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score labelled images and compare with the truth; classes are matched by name.
+
+    Images that the model was fitted on are left out, wherever they come from, unless they are less than 1 % of the
+    normal ones; the note says so.
+
+    Parameters
+    ----------
+    detector : Detector
+        Any engine.
+    images : ImageSet, or array with `labels`
+        They should be none that the model was fitted or calibrated on.
+    normal_classes : `"0-8"`, `"good,ok"`, names or None
+        The classes that count as normal; None takes those of the model that the data has.
+    labels : array of int or str, shape (N,), optional
+        The classes of an array of images.
+    fpr : float
+        The false-alarm rate to flag at, in (0, 1).
+    masks : path or None
+        Folder of masks of the defects, see `defect_masks.find_masks`; takes memory for all heatmaps.
+    progress : callable or None
+        Called with images done, images in all, a line of text.
+
+    Raises
+    ------
+    UsageError
+        The data has no labels, a class is unknown, all or none of the images are normal, no image has a mask, or `fpr`
+        is no rate.
+    RefusedError
+        As `vaeguard.from_array`, for an array.
+    VaeguardError
+        A score is not a number.
+    """
+    check_fpr(fpr)
+    image_set, note, independent = _compared(detector.info, as_image_set(images, labels))
+    if image_set.labels is None:
+        raise UsageError(
+            f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class, or labels"
+        )
+    chosen = None
+    if normal_classes is not None:
+        numbers = resolve_classes(normal_classes, image_set.class_names, must_leave_anomalies=True)
+        chosen = [image_set.class_names[k] for k in numbers]
+    names = _normal_names(image_set, chosen, detector.info.normal_classes)
+    anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
+    _check_both_kinds(image_set, names, anomalous)
+    found = find_masks(masks, image_set, anomalous) if masks else {}
+    started = time.perf_counter()
+    inspection = score_set(detector, image_set, heatmaps=bool(masks), progress=progress)
+    seconds = time.perf_counter() - started
+    pixels = None
+    if inspection.heatmap is not None:
+        pixels = measure_pixels(inspection.heatmap, anomalous, found)
+        inspection = replace(inspection, heatmap=None)  # it is large, and nobody else asks for it
+    flagged = flag(inspection.p_value, fpr)
+    return Evaluation(
+        fpr=fpr,
+        normal_classes=names,
+        metrics=tuple(
+            measure(name, anomalous, scores) for name, scores in {"score": inspection.score, **inspection.terms}.items()
+        ),
+        false_alarm_rate=share(flagged[~anomalous]),
+        detection_rate=share(flagged[anomalous]),
+        classes=tuple(_class_results(image_set, anomalous, inspection.score, flagged)),
+        pixels=pixels,
+        note="; ".join(filter(None, (note, fpr_note(detector.info.calibrated_on, fpr)))) or None,
+        independent=independent,
+        anomalous=anomalous,
+        image_set=image_set,
+        inspection=inspection,
+        record=detector.info.record,
+        device=detector.device,
+        seconds=seconds,
+    )
+
+
+def _threshold(inspection: Inspection, fpr: float) -> float | None:
+    flagged = inspection.score[flag(inspection.p_value, fpr)]
+    return float(flagged.min()) if len(flagged) else None
+
+
+def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
+    """The images that the model was not fitted on, and what to beware of where some were."""
+    chosen, note, _ = _compared(info, image_set)
+    return chosen, note
+
+
+def _compared(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None, bool]:
+    """As `unseen`, and whether the normal ones left are strangers to the fit, all but a few."""
+    record: Any = info.record
+    # Rows of a table may be equal by chance, pictures are not.
+    if info.fitted_on is not None and not image_set.vectors:
+        fresh = ~np.isin(digests_of(image_set.images), info.fitted_on)
+        of_normal = fresh[_normal_rows(info, image_set)]
+        # Of the official test parts of some sets a few images are in the training part as well: they stay.
+        if of_normal.mean() > 1 - LEAST_SEEN:
+            return image_set, _let_be(int(np.count_nonzero(~of_normal)), len(of_normal)), True
+        if not of_normal.any():
+            return image_set, _flatters(image_set), False
+        return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh))), False
+    if record.get("data", {}).get("fingerprint") != image_set.fingerprint:
+        return image_set, None, True
+    normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
+    shares = {name: record["training"][name] for name in ("validation", "calibration", "seed")}
+    split = split_normal(image_set, normal, **shares)
+    if split.digest() != record["data"]["split"]["sha256"]:
+        return image_set, _flatters(image_set), False
+    fresh = np.ones(len(image_set.images), dtype=bool)
+    fresh[np.concatenate([split.training, split.validation])] = False
+    return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh))), False
+
+
+def _let_be(count: int, images: int) -> str | None:
+    if not count:
+        return None
+    return f"{count:,} of the {images:,} normal images are also of the fit, too few to matter: they stay"
+
+
+def _normal_rows(info: DetectorInfo, image_set: ImageSet) -> Bools:
+    """Images of the classes that were fitted on; all of them where none is called so."""
+    numbers = [k for k, name in enumerate(image_set.class_names) if name in info.normal_classes]
+    among: Bools = np.isin(image_set.labels, numbers) if image_set.labels is not None else np.zeros(0, bool)
+    return among if among.any() else np.ones(len(image_set.images), bool)
+
+
+def _flatters(image_set: ImageSet) -> str:
+    return f"the normal images of {image_set.name!r} are those of the fit, so the figures flatter; use other images"
+
+
+def _left_out(image_set: ImageSet, count: int) -> str:
+    return (
+        f"{image_set.name!r} is or holds data of the fit: the {count} images fitted on are left out, and among the"
+        " normal ones left may be those that rank the score; use other images for an independent figure"
+    )
+
+
+def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequence[str]) -> tuple[str, ...]:
+    """Return the normal classes in the order of the data."""
+    if not asked and not fitted:
+        exist = ", ".join(image_set.class_names) or "(none)"
+        raise UsageError(
+            "the model was fitted without classes; say with --normal-classes which are normal: data"
+            f" {image_set.name!r} has the classes {exist}"
+        )
+    wanted = set(asked or fitted)
+    return tuple(name for name in image_set.class_names if name in wanted)
+
+
+def _check_both_kinds(image_set: ImageSet, names: tuple[str, ...], anomalous: Bools) -> None:
+    if anomalous.all() or not anomalous.any():
+        what = "none of the images is normal" if len(names) == 0 or anomalous.any() else "every image is normal"
+        raise UsageError(
+            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other "
+            f"--normal-classes among those of data {image_set.name!r}: {', '.join(image_set.class_names)}"
+        )
+
+
+def _class_results(image_set: ImageSet, anomalous: Bools, score: Scores, flagged: Bools) -> list[ClassResult]:
+    from sklearn.metrics import roc_auc_score
+
+    results = []
+    for index, name in enumerate(image_set.class_names):
+        members: Bools = np.asarray(image_set.labels) == index
+        if not members.any():
+            continue
+        normal = not anomalous[members][0]
+        compared = members | ~anomalous
+        results.append(
+            ClassResult(
+                name=name,
+                normal=normal,
+                images=int(members.sum()),
+                flagged=float(flagged[members].mean()),
+                median_score=float(np.median(score[members])),
+                roc_auc=None if normal else float(roc_auc_score(anomalous[compared], score[compared])),
+            )
+        )
+    return results

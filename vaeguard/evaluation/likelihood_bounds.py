@@ -1,0 +1,163 @@
+"""How likely images are under the model: the negative ELBO and the importance-weighted bound, nats per image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vaeguard.errors import UsageError
+from vaeguard.models.objective import distortion
+from vaeguard.models.sums import row_sum
+from vaeguard.settings.specs import IMPORTANCE_SAMPLES
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from vaeguard.engines.torch_detector import TorchDetector
+    from vaeguard.models.vae import VAE, Posterior
+    from vaeguard.progress import Progress
+
+    Doubles = npt.NDArray[np.float64]
+
+PART_VALUES, PART_ROWS = 2**20, 1024
+"""So many pixels, and at most so many images, are decoded at a time: as many as stay near the processor."""
+
+
+@dataclass(frozen=True, eq=False)
+class LikelihoodBounds:
+    """Upper bounds of −log p(x), nats for each of N images.
+
+    Attributes
+    ----------
+    neg_elbo : float64 (N,)
+        Distortion + rate, the mean over the samples.
+    neg_iwae : float64 (N,)
+        The importance-weighted bound over all samples (Burda et al., 2016, equation 8), which is tighter.
+    rate : float64 (N,)
+        KL of the posterior from the prior, the mean over the same samples.
+    pixels : str
+        What stands for the pixels: `binarised` or `dequantised`, see `as_observed`.
+    values : int
+        Pixels times channels of an image.
+    """
+
+    neg_elbo: Doubles
+    neg_iwae: Doubles
+    rate: Doubles
+    pixels: str
+    values: int
+
+    @property
+    def bits_per_dimension(self) -> float:
+        """Of the importance-weighted bound: of binary pixels, or of 8-bit ones where they were dequantised."""
+        bits = float(self.neg_iwae.mean()) / (self.values * math.log(2))
+        return bits if self.pixels == "binarised" else bits + 8
+
+
+def pixels_for(likelihood: str | None) -> str:
+    """What `as_observed` makes of pixels for this likelihood: `binarised` or `dequantised`."""
+    return "binarised" if likelihood == "bernoulli" else "dequantised"
+
+
+def as_observed(
+    likelihood: str | None, images: npt.NDArray[np.uint8], generator: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Images, uint8 (N, C, H, W), as values that the likelihood is one of, float32 in [0, 1].
+
+    Black and white for a Bernoulli likelihood: every pixel is on with its grey value as probability (Salakhutdinov &
+    Murray, 2008). For a density uniform noise of one grey level is added (Theis et al., "A note on the evaluation of
+    generative models", 2016): a bound of −log p(x) then holds for 8-bit images too.
+    """
+    uniform = generator.random(images.shape, dtype=np.float32)
+    if pixels_for(likelihood) == "binarised":
+        return (uniform < images / np.float32(255)).astype(np.float32)
+    return (images + uniform) / np.float32(256)
+
+
+@torch.inference_mode()
+def bound_likelihood(
+    detector: TorchDetector,
+    images: npt.NDArray[np.uint8],
+    *,
+    samples: int = IMPORTANCE_SAMPLES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LikelihoodBounds:
+    """Bound −log p(x) of `images`, uint8 (N, C, H, W), each with `samples` latents of its posterior.
+
+    With a prior per class p(z) is the mixture of all of them in equal shares.
+
+    Raises
+    ------
+    UsageError
+        The model is an autoencoder, one of patches or vectors, or an exported file; the images are of another shape or
+        no bytes; or `samples` is below 1.
+    """
+    check_generative(detector)
+    vae = detector.graph.vae.eval()
+    shape = detector.info.image_shape
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+        wanted = ", ".join(map(str, shape))
+        raise UsageError(f"images are {images.dtype} of shape {images.shape}; give uint8 of shape (N, {wanted})")
+    if samples < 1:
+        raise UsageError(f"{samples} importance samples: give at least 1")
+    device = next(vae.parameters()).device
+    drawn, noise = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
+    part = max(1, min(PART_ROWS, PART_VALUES // images[0].size))
+    neg_elbo, neg_iwae, rate = [], [], []
+    for at in range(len(images)):
+        image = torch.from_numpy(as_observed(vae.spec.likelihood, images[at : at + 1], drawn)).to(device)
+        posterior = vae.posterior(image)
+        parts = [_sampled(vae, posterior, image, min(part, samples - done), noise) for done in range(0, samples, part)]
+        rates, distortions = (torch.cat(each).double() for each in zip(*parts, strict=True))
+        neg_elbo.append(float((rates + distortions).mean()))
+        neg_iwae.append(math.log(samples) - float((-rates - distortions).logsumexp(0)))
+        rate.append(float(rates.mean()))
+        if progress:
+            progress(at + 1, len(images), "bounds")
+    pixels = pixels_for(vae.spec.likelihood)
+    return LikelihoodBounds(np.array(neg_elbo), np.array(neg_iwae), np.array(rate), pixels, images[0].size)
+
+
+def check_generative(detector: TorchDetector) -> None:
+    """Refuse a model without a likelihood of whole images.
+
+    Raises
+    ------
+    UsageError
+        It is an autoencoder, one of patches or vectors, or an exported file.
+    """
+    if not hasattr(detector, "graph"):
+        raise UsageError("an exported file only inspects images; load the run that it came from")
+    spec = detector.graph.vae.spec
+    if spec.autoencoder:
+        raise UsageError("an autoencoder has no prior and so no likelihood; fit without --autoencoder")
+    if spec.patch:
+        raise UsageError("a model of patches has no likelihood of a whole image; fit one without --patch")
+    if spec.vectors:
+        raise UsageError("likelihoods are measured of images, and this is a model of vectors; use one of images")
+
+
+def _sampled(
+    vae: VAE, posterior: Posterior, image: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """For `count` latents z of the posterior of one image log q(z | x) − log p(z) and −log p(x | z), each (count,)."""
+    assert posterior.logvar is not None
+    noise = torch.randn(count, vae.spec.latent_size, generator=generator, device=image.device)
+    latent = posterior.sample(noise)
+    # The factors of 2π are the same in p(z) and q(z | x).
+    log_posterior = -0.5 * (row_sum(noise.square()) + posterior.logvar.sum())
+    return log_posterior - _log_prior(vae, latent), distortion(vae.likelihood(latent), image)
+
+
+def _log_prior(vae: VAE, latent: Tensor) -> Tensor:
+    """Log p(z) without its factor of 2π, shape (N,)."""
+    if vae.prior_means is None:
+        return -0.5 * row_sum(latent.square())
+    squares = (latent.unsqueeze(1) - vae.prior_means).square().sum(2)
+    return (-0.5 * squares).logsumexp(1) - math.log(len(vae.prior_means))

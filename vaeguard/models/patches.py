@@ -1,0 +1,138 @@
+"""Patches: how a model of small squares looks all over a large image, and how what it says becomes one answer.
+
+Small defects are a matter of texture, not of the whole: exposure and shading are taken off first, then every patch is
+judged by itself, and the image is as strange as its strangest places.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vaeguard.models.sums import row_mean
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from numpy import int64, uint8
+    from torch import Tensor
+
+STRIDES = 4
+"""A patch is moved by a quarter of its side."""
+MARGIN = 1
+"""So many outermost rings of patches are not looked at: the rims of normal surfaces differ more than most defects."""
+STRONGEST = 5
+"""An image's value is the mean over so many of its largest patch values."""
+RADIUS = 15
+"""What surrounds a pixel: 31x31 pixels."""
+FLOOR = 0.03
+"""Added to pixels before their logarithm, so that the noise of dark ones is not blown up."""
+
+
+def surrounded(image: Tensor) -> Tensor:
+    """Repeat the outermost pixels of `image` (N, C, H, W) so far out that each pixel has all its surroundings."""
+    return F.pad(image, (RADIUS,) * 4, mode="replicate")
+
+
+def local_contrast(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels against their surroundings, with exposure and shading taken off.
+
+    With r the ratio of a pixel to the geometric mean of the 31x31 around it, 0.03 added to each, the contrast is
+    r² / (1 + r²): 0.5 in flat areas, and about half the logarithm of r above that for faint texture.
+
+    Parameters
+    ----------
+    image : float32 (N, C, H + 30, W + 30)
+        Pixels in [0, 1] with their surroundings.
+
+    Returns
+    -------
+    float32 (N, C, H, W), float32 (N, C, H, W)
+        Contrast in (0, 1), and the mean logarithm of the surroundings.
+    """
+    logs = torch.log(image + FLOOR)
+    side = 2 * RADIUS + 1
+    # Two passes of 31 instead of one of 961.
+    mean = F.avg_pool2d(F.avg_pool2d(logs, (side, 1), 1), (1, side), 1)
+    return torch.sigmoid(2 * (logs[:, :, RADIUS:-RADIUS, RADIUS:-RADIUS] - mean)), mean
+
+
+def undo_contrast(contrast: Tensor, mean: Tensor) -> Tensor:
+    """Pixels in [0, 1] from what `local_contrast` returns."""
+    return (torch.exp(mean + 0.5 * torch.logit(contrast, eps=1e-6)) - FLOOR).clamp(0, 1)
+
+
+def random_windows(images: npt.NDArray[uint8], rows: npt.NDArray[int64], patch: int, draw: torch.Generator) -> Tensor:
+    """A patch with its surroundings from each of `rows` of `images` (N, C, H, W), anywhere with equal chance.
+
+    Returns uint8 (rows, C, patch + 30, patch + 30); `local_contrast` makes patches of it.
+    """
+    height, width = images.shape[2:]
+    uniform = torch.rand(2, len(rows), 1, generator=draw, device=draw.device).cpu().numpy()
+    window = np.arange(-RADIUS, patch + RADIUS)
+    # Clamped indices are the repeated pixels of `surrounded`.
+    y, x = (
+        np.clip((share * (size - patch + 1)).astype(np.int64) + window, 0, size - 1)
+        for share, size in zip(uniform, (height, width), strict=True)
+    )
+    picked = images[rows[:, None, None], :, y[:, :, None], x[:, None, :]]
+    return torch.from_numpy(picked).permute(0, 3, 1, 2)
+
+
+class Patches:
+    """The overlapping patches of images of one shape, in rows and columns.
+
+    Parameters
+    ----------
+    image_shape : (C, H, W)
+        Shape of an image.
+    patch : int
+        Side of a patch in pixels.
+
+    Attributes
+    ----------
+    grid : (int, int)
+        How many patches lie below and beside each other. The last ones may reach beyond the image, whose outermost
+        pixels are then repeated.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], patch: int) -> None:
+        self.patch, self.stride = patch, patch // STRIDES
+        _, self.height, self.width = image_shape
+        self.grid = tuple(1 - (patch - size) // self.stride for size in (self.height, self.width))
+        self.covered = tuple((count - 1) * self.stride + patch for count in self.grid)
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The patches of `image` (N, C, H, W), image by image and row by row, shape (N * P, C, patch, patch)."""
+        beyond = (0, self.covered[1] - self.width, 0, self.covered[0] - self.height)
+        columns = F.unfold(F.pad(image, beyond, mode="replicate"), self.patch, stride=self.stride)
+        return columns.transpose(1, 2).reshape(-1, image.shape[1], self.patch, self.patch)
+
+    def fold(self, patches: Tensor) -> Tensor:
+        """Undo `cut`: (N * P, C, patch, patch) to (N, C, H, W), the mean where patches overlap."""
+        values = patches.reshape(-1, self.grid[0] * self.grid[1], patches[0].numel()).transpose(1, 2)
+        total, count = (
+            F.fold(each, self.covered, self.patch, stride=self.stride) for each in (values, torch.ones_like(values[:1]))
+        )
+        return (total / count)[:, :, : self.height, : self.width]
+
+    def strongest(self, values: Tensor) -> Tensor:
+        """One value per image, (N,), from those of its patches, (N * P,): the mean of the five largest."""
+        inner = self._inner(values).flatten(1)
+        return row_mean(inner.topk(min(STRONGEST, inner.shape[1]), dim=1).values)
+
+    def heatmap(self, values: Tensor) -> Tensor:
+        """Values of patches, (N * P,), at their centres and bilinear in between, shape (N, H, W)."""
+        inner = self._inner(values).unsqueeze(1)
+        between = [(count - 1) * self.stride + 1 for count in inner.shape[2:]]
+        heat = F.interpolate(inner, between, mode="bilinear", align_corners=True)
+        before = self.patch // 2 + MARGIN * self.stride
+        after = [covered - before - size for covered, size in zip(self.covered, between, strict=True)]
+        heat = F.pad(heat, (before, after[1], before, after[0]), mode="replicate")
+        return heat[:, 0, : self.height, : self.width]
+
+    def _inner(self, values: Tensor) -> Tensor:
+        """The grid of values without its margin, (N, rows, columns)."""
+        return values.view(-1, *self.grid)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]

@@ -1,0 +1,107 @@
+"""The report of a table of latents: every image as a point in a plane."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.data.split import spread_out
+from vaeguard.reports.gallery import data_uri
+from vaeguard.reports.pictures import picture_of
+from vaeguard.reports.report_file import JSON_NAME, heading, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.reports.report_file import Report
+
+DRAWN = 5000
+"""More points hide each other."""
+PICTURED = 150
+SIDE = 32
+
+
+def write_embedding_report(
+    table: str | Path, image_set: ImageSet, columns: Mapping[str, Any], projection: str, *, command: str = ""
+) -> Path:
+    """Draw the latents of images as points, into a report beside their table.
+
+    Parameters
+    ----------
+    table : path
+        The table of latents; the report is `<table>.report.json` and `<table>.report.html`.
+    image_set : ImageSet
+        The images.
+    columns : dict
+        The table, as `generation.embeddings` gives it.
+    projection : str
+        How L units become two: `pca`, the two principal components, or `tsne`, neighbours stay neighbours but distances
+        mean little (van der Maaten & Hinton, 2008). A latent of two units is shown as it is.
+    command : str
+        The command line, to be named in the report.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    VaeguardError
+        It cannot be written.
+    """
+    means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
+    rows = spread_out(len(means), DRAWN)
+    points, how, explained = in_plane(means[rows], projection)
+    pictured = spread_out(len(rows), PICTURED)
+    classes = [] if image_set.labels is None else list(image_set.class_names)
+    report: Report = {
+        **heading("embedding", f"{image_set.name}: the latent", command=command),
+        "data": image_set.name,
+        "images": len(means),
+        "units": means.shape[1],
+        "projection": how,
+        "explained": explained,
+        "classes": classes,
+        "points": {
+            "x": _rounded(points[:, 0]),
+            "y": _rounded(points[:, 1]),
+            "class": None if image_set.labels is None else image_set.labels[rows].tolist(),
+            "path": [image_set.paths[row] for row in rows],
+        },
+        "pictured": pictured.tolist(),
+        "pictures": {
+            f"point-{at}": {"image": data_uri(picture_of(image_set.images[rows[at]]), SIDE)} for at in pictured.tolist()
+        },
+    }
+    return write_report(f"{table}.{JSON_NAME}", report)
+
+
+def in_plane(means: npt.NDArray[np.floating], projection: str) -> tuple[npt.NDArray[Any], str, float | None]:
+    """Two coordinates for each of N latents, (N, 2); how; and the share of the variance that principal components keep.
+
+    The sign of a component is chosen so that its largest weight is positive, and the seed of t-SNE is fixed.
+    """
+    from sklearn.decomposition import PCA
+
+    if means.shape[1] == 2:
+        return means, "none", None
+    if means.shape[1] == 1 or len(means) < 3:
+        return np.stack([means[:, 0], np.zeros(len(means))], 1), "none", None
+    if projection == "tsne":
+        from sklearn.manifold import TSNE
+
+        nearest = min(30.0, (len(means) - 1) / 3)
+        return TSNE(perplexity=nearest, init="pca", random_state=0).fit_transform(means), "tsne", None
+    found = PCA(2, random_state=0).fit(means)
+    return found.transform(means), "pca", float(found.explained_variance_ratio_.sum())
+
+
+def _rounded(values: npt.NDArray[Any]) -> list[float]:
+    rounded: list[float] = np.round(values.astype(float), 3).tolist()
+    return rounded

@@ -1,0 +1,94 @@
+"""`--heatmaps`: a folder where each flagged image is drawn beside its restoration and heatmap."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaeguard.errors import UsageError
+from vaeguard.reports.pictures import draw_reconstructions
+from vaeguard.storage.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from vaeguard.data.streams import ImageBatch
+    from vaeguard.engines.detector import Detector
+
+PLACE_NAME = "heatmaps.txt"
+"""In the folder of a job: where it draws."""
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class HeatmapFolder:
+    """A folder in which `score_files` has each flagged image drawn, under its path, with `.png`.
+
+    All are drawn on the scale that the fit found for normal images, where the model has it; otherwise each on its own.
+    """
+
+    path: Path
+
+    def check(self, inputs: Iterable[str | Path]) -> None:
+        """Refuse a folder where images are looked for: the next time its pictures would be images themselves.
+
+        Raises
+        ------
+        UsageError
+            It lies in one of the folders of `inputs`, or where a glob finds it.
+        """
+        place = self.path.resolve()
+        for given in map(str, inputs):
+            root = Path(given.partition("**")[0]) if "**" in given else Path(given)
+            if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(self.path, given):
+                raise UsageError(
+                    f"--heatmaps {str(self.path)!r} lies among the images of {given!r}; name a folder apart from them"
+                )
+
+    def begin(self, job: Path) -> None:
+        """Note in the folder of a job where it draws: pictures are drawn before their shard is finished."""
+        write_text(job / PLACE_NAME, str(self.path.resolve()))
+
+    def draw(self, detector: Detector, batch: ImageBatch, rows: npt.NDArray[np.int64]) -> None:
+        """Draw these images of the batch, which are inspected again: few are, and pictures take memory."""
+        if not len(rows):
+            return
+        images, names = batch.images[rows], [batch.paths[row] for row in rows]
+        inspection = detector.inspect(images, pictures=True)
+        for number, name in enumerate(names):
+            draw_reconstructions(
+                heatmap_path(self.path, name), images, inspection, [number], names, detector.info.heatmap_scale
+            )
+
+
+def _is_found(folder: str | Path, pattern: str) -> bool:
+    """Whether the glob `pattern`, in which nothing stands for several folders, finds `folder` or what it lies in."""
+    # Both as they are written: links in a pattern cannot be resolved.
+    parts, wanted = (Path(os.path.abspath(path)).parts for path in (folder, pattern))  # noqa: PTH100
+    return len(wanted) <= len(parts) and all(map(fnmatch.fnmatch, parts, wanted))
+
+
+def heatmap_path(folder: Path, name: str) -> Path:
+    """Where below `folder` the image that a table calls `name` is drawn, never outside of it."""
+    anchor = Path(name).anchor
+    # Absolute names have a folder of their own, or `/x/a.png` would take the place of `x/a.png`.
+    parts = ["_" if part == ".." else "_root" if part == anchor else part for part in Path(name).parts]
+    *above, last = parts
+    if len(last.encode("utf-8", "surrogateescape")) > LONGEST_NAME:  # no file may be called so with .png after it
+        last = hashlib.sha256(last.encode("utf-8", "surrogateescape")).hexdigest()
+    return folder.joinpath(*above, f"{last}.png")
+
+
+def drawn_before(output: str | Path) -> str | None:
+    """The folder of heatmaps that an interrupted job of the table `output` was drawing into."""
+    try:
+        return Path(f"{output}.job", PLACE_NAME).read_text(encoding="utf-8")
+    except OSError:
+        return None

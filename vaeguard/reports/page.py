@@ -1,0 +1,127 @@
+"""The HTML page of a report: one file with everything in it, made from the report's JSON alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.reports.pictures import printable
+from vaeguard.reports.report_file import without_pictures
+from vaeguard.reports.verdicts import verdict
+
+if TYPE_CHECKING:
+    import jinja2
+    from markupsafe import Markup
+
+    from vaeguard.reports.report_file import Report
+
+MOST_CHARACTERS = 240
+"""Of a name that is shown; longer ones are cut in the middle, and whole in the title that a mouse brings up."""
+CELL_FILE = re.compile(r"cells/[\w-]+\.json")
+
+
+def page(report: Report) -> str:
+    """The page of `report` as `report_file.read_report` gives it: HTML that asks nothing of a network.
+
+    Raises
+    ------
+    KeyError, TypeError, jinja2.UndefinedError
+        The report is not what its kind promises.
+    """
+    template = _templates().get_template(f"{report['kind']}.html")
+    html = template.render(
+        report=report,
+        verdict=verdict(report),
+        data=_script_json(without_pictures(report)),
+        figure=lambda path, digits=3, *, percent=False: _figure(report, path, digits, percent=percent),
+        style=_static("style.css"),
+        scripts=[_static(name) for name in ("d3.min.js", "plot.min.js", "charts.js", "page.js")],
+    )
+    # Names of files need not be valid text.
+    return html.encode("utf-8", "replace").decode()
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("vaeguard.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "number": _number,
+        "percent": _percent,
+        "count": _count,
+        "name": _short,
+        "line": printable,
+        "setting": _setting,
+        "cell": _cell_file,
+    }
+    return templates
+
+
+def _static(name: str) -> Markup:
+    """One of our own files, to stand in the page as it is."""
+    from markupsafe import Markup
+
+    return Markup((files("vaeguard.reports") / "static" / name).read_text(encoding="utf-8"))  # noqa: S704
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that can stand inside a script element: no name in it can end the element."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)  # noqa: S704
+
+
+def _figure(report: Report, path: str, digits: int, *, percent: bool) -> Markup:
+    """A number of the report, found by its `path` (keys and positions, dots between), that says where it is from."""
+    from markupsafe import Markup
+
+    value: Any = report
+    for key in path.split("."):
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    text = _percent(value, digits) if percent else _number(value, digits)
+    return Markup('<span class="figure" data-figure="{}">{}</span>').format(path, text)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def _cell_file(path: str) -> str:
+    """The path of a cell; anything else, from a report of who knows whom, leads nowhere."""
+    return path if CELL_FILE.fullmatch(path) else "#"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "automatic"
+    if isinstance(value, list | tuple):
+        return printable(",".join(map(str, value))) or "none"
+    return printable(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _short(text: str) -> str:
+    """The same, cut in the middle where it is long."""
+    shown = printable(text)
+    half = MOST_CHARACTERS // 2
+    return shown if len(shown) <= MOST_CHARACTERS else f"{shown[:half]}…{shown[-half:]}"

@@ -1,0 +1,167 @@
+"""`report.json`: one JSON object, from which `report.html` can be made again at any time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vaeguard.errors import RefusedError, UsageError
+from vaeguard.storage.files import write_text
+from vaeguard.storage.provenance import environment
+
+Report = dict[str, Any]
+
+FORMAT = 1
+"""Raised when a key changes its meaning; what each key means is written in `docs/report-format.md`."""
+KINDS = (
+    *("evaluation", "generative", "fit", "tuning", "benchmark", "scores", "scans", "denoiser", "embedding"),
+    "comparison",
+)
+JSON_NAME = "report.json"
+SCORES_NAME = "scores.csv"
+"""The table beside the report of an evaluation."""
+
+
+def heading(kind: str, title: str, *, command: str = "", device: str = "cpu") -> Report:
+    """The keys that every report begins with; `kind` is one of `KINDS`, `command` the command line to repeat it."""
+    return {"format": FORMAT, "kind": kind, "title": title, "command": command, "made": environment(device)}
+
+
+def write_report(path: str | Path, report: Report) -> Path:
+    """Write `report` to `path` (`.json`) and the page made of it beside that; return the path of the page.
+
+    Raises
+    ------
+    UsageError
+        A report of another kind is there.
+    VaeguardError
+        They cannot be written.
+    """
+    from vaeguard.reports.page import page
+
+    path = Path(path)
+    check_place(path, report["kind"])
+    content = finite(report)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path.with_suffix(".html"), page(content))
+    return path.with_suffix(".html")
+
+
+def check_place(path: str | Path, kind: str) -> None:
+    """Refuse to write a report of `kind` to `path` over one of another kind, which may be hard to get back.
+
+    Raises
+    ------
+    UsageError
+        One is there.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        page = path.with_suffix(".html")
+        if page.exists() and not path.exists():
+            raise UsageError(
+                f"{str(page)!r} is no page of a report here, and would be lost; choose another place with -o"
+            ) from None
+        return
+    if found in KINDS and found != kind:
+        article = "" if found in ("scores", "scans") else "an " if found[0] in "ae" else "a "
+        raise UsageError(f"{str(path)!r} is the report of {article}{found}; choose another place with -o")
+
+
+def remove_report(path: str | Path, kind: str) -> None:
+    """Remove the report of `kind` at `path` (`.json`) and its page, which would tell of what is not there any more.
+
+    Raises
+    ------
+    UsageError
+        There is one of another kind.
+    """
+    check_place(path, kind)
+    # The page first: without its report it would pass for a foreign one.
+    for each in (Path(path).with_suffix(".html"), Path(path)):
+        each.unlink(missing_ok=True)
+
+
+def remake_page(path: str | Path) -> tuple[Report, Path]:
+    """Read the report at `path`, write its page anew, and return both.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    RefusedError
+        It is damaged, no report, or of another version.
+    """
+    from jinja2 import UndefinedError
+
+    from vaeguard.reports.page import page
+
+    place, report = report_path(path), read_report(path)
+    try:
+        html = page(report)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError) as error:
+        raise RefusedError(f"{str(place)!r} is not whole ({error}); run the command again that wrote it") from error
+    write_text(place.with_suffix(".html"), html)
+    return report, place.with_suffix(".html")
+
+
+def report_path(path: str | Path) -> Path:
+    """The `report.json` that `path` means: itself, the one in a folder, or that of a table of scores.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    path = Path(path)
+    candidates = (path / JSON_NAME, path, Path(f"{path}.{JSON_NAME}"))
+    for candidate in candidates:
+        if candidate.is_file() and candidate.suffix == ".json":
+            return candidate
+    raise UsageError(
+        f"{str(path)!r} is no report and has none; give a report.json, or the folder of a run, a search, an"
+        " evaluation, a benchmark or clean scans, or a table that `vaeguard score` wrote"
+    )
+
+
+def read_report(path: str | Path) -> Report:
+    """The report at `path`, see `report_path`.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    RefusedError
+        It is damaged, no report, or of another version.
+    """
+    path = report_path(path)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RefusedError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise RefusedError(f"{str(path)!r} is damaged ({error}); run the command again that wrote it") from error
+    found = report.get("format") if isinstance(report, dict) else None
+    if type(found) is not int or found != FORMAT or report.get("kind") not in KINDS:
+        raise RefusedError(
+            f"{str(path)!r} is no report of this version (format {found}, expected {FORMAT}); run the command again"
+            " that wrote it"
+        )
+    return dict(report)
+
+
+def without_pictures(report: Report) -> Report:
+    """The report as one prints it: without its pictures, which are most of its bytes."""
+    return {key: value for key, value in report.items() if key != "pictures"}
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite as None, as JSON has no others."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value

@@ -1,0 +1,198 @@
+"""The report of a batch of scans: before and after, what was changed, and which pages deserve a look."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.data.images import read_bytes
+from vaeguard.data.split import spread_out
+from vaeguard.errors import RefusedError, UnreadableError, as_objects
+from vaeguard.reports.gallery import fitting
+from vaeguard.reports.marks import marks_of
+from vaeguard.reports.pictures import heat_picture, picture_of
+from vaeguard.reports.report_file import JSON_NAME, heading, write_report
+from vaeguard.restoration.formats.scan_page import colours_of
+from vaeguard.restoration.formats.scans import scan_pages, written_name
+from vaeguard.restoration.reasons import why_look
+from vaeguard.restoration.records import TABLE, CleanFile
+from vaeguard.storage.files import sweep
+from vaeguard.storage.tables import read_table
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL import Image
+
+    from vaeguard.reports.report_file import Report
+    from vaeguard.restoration.denoising import DenoiseSummary
+
+WORST, OTHERS = 8, 4
+"""So many pages are drawn: those worth a look first, and some of the rest, evenly spread."""
+ROWS = 500
+"""Of the table of pages that a page shows."""
+SIDES = (900, 640, 420)
+BUDGET = 2_000_000
+DETAIL = 300
+"""Side of the square in which most was changed, shown pixel by pixel."""
+BLOCK, STRIP = 4, 512
+AMPLIFIED = 4
+"""So much stronger the residual is drawn than it is."""
+ERRORS_SHOWN = 50
+
+
+def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, command: str = "") -> Report:
+    """Write `report.json` and `report.html` into the folder of clean scans, and return the report.
+
+    Only the files whose pages are drawn are read again, each once.
+
+    Parameters
+    ----------
+    summary : DenoiseSummary
+        What `denoise_scans` returned.
+    jpeg : int or None
+        As in the `DenoiseOutputs` that they were written with.
+    command : str
+        The command line.
+
+    Raises
+    ------
+    VaeguardError
+        The files cannot be written.
+    """
+    root, target = Path(summary.root), Path(summary.output)
+    table = read_table(target / TABLE)
+    table["look"] = [why_look(row) for row in table.to_dict("records")]
+    rows = table.head(ROWS).to_dict("records")
+    shown = table.iloc[_shown(len(table))].to_dict("records")
+    pictures, marks = _pictures(shown, root, target, jpeg)
+    source = rows[0]["path"] if summary.files == 1 and rows else root.resolve().name
+    title = f"{source} to {target.name or target}"
+    report = {
+        **heading("scans", title, command=command, device=summary.device),
+        "files": summary.files,
+        "pages": summary.pages,
+        "megapixels": summary.megapixels,
+        "resumed": summary.resumed,
+        "seconds": summary.seconds,
+        "notes": list(summary.notes),
+        "actions": table["action"].value_counts(sort=False).to_dict(),
+        "left": list(summary.left),
+        "look_first": int((table["look"] != "").sum()),
+        "table": rows,
+        "shown": [{**row, "pictures": key, "marks": marks.get(key)} for key, row in _keyed(shown)],
+        "errors": {
+            "count": len(summary.errors),
+            "shown": as_objects(summary.errors[:ERRORS_SHOWN]),
+        },
+        "pictures": pictures,
+    }
+    sweep(target / JSON_NAME)  # what a killed run left of it
+    write_report(target / JSON_NAME, report)
+    return report
+
+
+def _shown(pages: int) -> list[int]:
+    """Which rows of the table are drawn; it begins with those worth a look first."""
+    rest = range(min(WORST, pages), pages)
+    picked = spread_out(len(rest), OTHERS)
+    return [*range(min(WORST, pages)), *(rest[at] for at in picked.tolist())]
+
+
+def _keyed(shown: list[Report]) -> list[tuple[str, Report]]:
+    """The rows that are drawn, and what their pictures are called."""
+    return [(f"page-{number}", row) for number, row in enumerate(shown)]
+
+
+def _pictures(
+    shown: list[Report], root: Path, target: Path, jpeg: int | None
+) -> tuple[dict[str, dict[str, str]], dict[str, Report]]:
+    """Pictures of the pages that are shown, as far as there is room, and the marks over them."""
+    drawn: dict[str, dict[str, Image.Image]] = {}
+    marks: dict[str, Report] = {}
+    for path in dict.fromkeys(row["path"] for row in shown):
+        keys = {row["page"]: key for key, row in _keyed(shown) if row["path"] == path}
+        clean = target / written_name(path, jpeg=jpeg)
+        with contextlib.suppress(UnreadableError, RefusedError, OSError):
+            sizes = _of_file(root / path, clean, keys, drawn)
+            record = CleanFile(clean).record
+            marks |= {keys[number]: marks_of(record, number, size) for number, size in sizes.items()}
+    # In the order of the report: where not all fit, the last are left out.
+    return fitting({key: drawn[key] for key in sorted(drawn, key=lambda key: int(key[5:]))}, SIDES, BUDGET), marks
+
+
+def _of_file(
+    before: Path, after: Path, keys: dict[int, str], drawn: dict[str, dict[str, Image.Image]]
+) -> dict[int, tuple[int, int]]:
+    """Add pictures of the pages of a file that `keys` names to `drawn`, by these names; returns the pages' sizes.
+
+    One page is in memory at a time.
+    """
+    pages = [scan_pages(read_bytes(path), str(path)) for path in (before, after)]
+    sizes: dict[int, tuple[int, int]] = {}
+    for old, new in zip(*pages, strict=False):
+        if old.number in keys and old.pixels.shape == new.pixels.shape:
+            uncertainty = after.with_name(f"{after.name}.page-{old.number}.uncertainty.png")
+            drawn[keys[old.number]] = _drawn(_eight_bits(old.pixels), _eight_bits(new.pixels), uncertainty)
+            sizes[old.number] = (old.pixels.shape[0], old.pixels.shape[1])
+        if len(sizes) == len(keys):
+            break
+    return sizes
+
+
+def _drawn(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], uncertainty: Path) -> dict[str, Image.Image]:
+    """Pictures of one page: before, after, and the square that changed most, if anything did."""
+    pictures = {"before": _picture(before), "after": _picture(after)}
+    for picture in pictures.values():
+        picture.thumbnail((SIDES[0], SIDES[0]))
+    place = _most_changed(before, after)
+    if place is None:
+        return pictures
+    old, new = before[place], after[place]
+    change = colours_of(old.astype(np.int16) - new)
+    pictures |= {
+        "detail_before": _picture(old),
+        "detail_after": _picture(new),
+        "residual": _picture((128 + AMPLIFIED * change).clip(0, 255).astype(np.uint8)),
+    }
+    if uncertainty.exists():
+        values = _eight_bits(next(scan_pages(read_bytes(uncertainty), str(uncertainty))).pixels)
+        values = values if values.ndim == 2 else values.max(2)
+        pictures["uncertainty"] = heat_picture(values[place].astype(np.float32) / (float(values.max()) or 1.0))
+    return pictures
+
+
+def _eight_bits(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if pixels.dtype == np.uint16:
+        return (pixels >> 8).astype(np.uint8)
+    return pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
+
+
+def _most_changed(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> tuple[slice, slice] | None:
+    """The square of `DETAIL` pixels with about the greatest sum of changes, or None where nothing changed.
+
+    Changes are summed over blocks of `BLOCK` pixels, a strip at a time: a page has tens of millions of pixels.
+    """
+    height, width = before.shape[:2]
+    strips = []
+    for top in range(0, height, STRIP):
+        part = np.abs(before[top : top + STRIP].astype(np.int16) - after[top : top + STRIP])
+        change = part.reshape(len(part), width, -1).sum(2, dtype=np.int64)
+        rows = np.add.reduceat(change, np.arange(0, len(part), BLOCK), 0)
+        strips.append(np.add.reduceat(rows, np.arange(0, width, BLOCK), 1))
+    blocks = np.concatenate(strips)
+    if not blocks.any():
+        return None
+    high, wide = (min(DETAIL // BLOCK, side) for side in blocks.shape)
+    summed = np.pad(blocks.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = summed[high:, wide:] - summed[:-high, wide:] - summed[high:, :-wide] + summed[:-high, :-wide]
+    top, left = (BLOCK * int(at) for at in np.unravel_index(int(sums.argmax()), sums.shape))
+    top, left = max(0, min(top, height - DETAIL)), max(0, min(left, width - DETAIL))
+    return slice(top, top + DETAIL), slice(left, left + DETAIL)
+
+
+def _picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return picture_of(channels)

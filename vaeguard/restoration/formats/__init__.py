@@ -1,0 +1,1 @@
+"""Formats: scans in and out, with all that their files say beside the pixels."""

@@ -1,0 +1,294 @@
+"""TIFF files of one or many pages, with all their tags."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import struct
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import tifffile
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from vaeguard.data.images import MAX_PIXELS
+from vaeguard.errors import RefusedError, UnreadableError
+from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from vaeguard.restoration.formats.scan_page import Pixels
+
+_LAID_OUT_ANEW = {
+    *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),
+    *(324, 325, 330, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
+}
+"""Tags that say how the pixels lie in the file."""
+_EXIF, _GPS, _SUB_DIRECTORIES = 34665, 34853, 330
+_JPEG = (6, 7)
+_LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
+"""Compressions that are kept; others lose something, or cannot be written, and become deflate."""
+_ASCII = 2
+_NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
+
+
+def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:
+    """Write every page of a TIFF anew; see `scans.rewrite`."""
+    with reading(name):
+        tiff = tifffile.TiffFile(io.BytesIO(content))
+        inner = _inner_tags(content, _held(tiff))
+    with tiff, tifffile.TiffWriter(target, byteorder=tiff.byteorder, bigtiff=tiff.is_bigtiff) as writer:
+        for page, held in _pages(tiff, name):
+            restored = _turned(restore(page), held)
+            with _keeping(name):
+                _write(writer, restored, held)
+    with _keeping(name):
+        _append_inner(target, inner)
+
+
+def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
+    """The pages, white as the largest value."""
+    with reading(name):
+        tiff = tifffile.TiffFile(io.BytesIO(content))
+    with tiff:
+        for page, _ in _pages(tiff, name):
+            yield page
+
+
+def tiff_facts(content: bytes, name: str) -> list[PageFacts]:
+    """What each page says beside its pixels."""
+    with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        pages = _held(tiff)
+        return [_facts(page, inner) for page, inner in zip(pages, _inner_tags(content, pages), strict=True)]
+
+
+def tiff_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+    """Height and width of each page, of pages that are restored."""
+    with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        pages = _held(tiff)
+        for page in pages:
+            _check(page, name)
+        return [(page.imagelength, page.imagewidth) for page in pages]
+
+
+def _held(tiff: tifffile.TiffFile) -> list[Any]:
+    """All pages; tifffile gives those that it finds, and no error where the chain of pages breaks off."""
+    pages = list(tiff.pages)
+    if not pages:
+        raise ValueError("it has no page")
+    layout, handle, last = tiff.tiff, tiff.filehandle, pages[-1].offset
+    handle.seek(last)
+    (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(last + layout.tagnosize + count * layout.tagsize)
+    if any(handle.read(layout.offsetsize)):
+        raise ValueError(f"its chain of pages breaks off after {len(pages)}")
+    return pages
+
+
+def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
+    with reading(name):
+        held = _held(tiff)
+    for number, page in enumerate(held, 1):
+        with reading(name):
+            pixels = _turned(_read(page, name), page)
+            turn = page.tags.valueof(ORIENTATION, default=1)
+            seen = Page(number, pixels, _dpi(page), int(turn) if isinstance(turn, int) else 1)
+        yield seen, page
+
+
+def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
+    tags = [
+        (tag.code, str(tag.value)) for tag in page.tags if tag.code not in (*_LAID_OUT_ANEW, _EXIF, _GPS, 700, 34675)
+    ]
+    for pointer, values in inner.items():
+        tags += [((pointer, code), str(value)) for code, value in values.items()]
+    resolution = _resolution(page)
+    return PageFacts(
+        size=(page.imagelength, page.imagewidth),
+        channels=_channels(page),
+        bits=page.bitspersample,
+        dpi=(round(resolution[0]), round(resolution[1])) if resolution else None,
+        icc=page.tags.valueof(34675),
+        exif=tuple(sorted(tags, key=str)),
+        xmp=page.tags.valueof(700),
+    )
+
+
+def _channels(page: Any) -> int:
+    return 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else int(page.samplesperpixel)
+
+
+def _check(page: Any, name: str) -> None:
+    """Refuse pages of a kind that is not restored, by their tags alone."""
+    if page.bitspersample not in (1, 8, 16) or page.dtype is None or page.dtype.kind not in "ub":
+        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits or are no whole numbers; convert it")
+    if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
+        raise UnreadableError(name, "its colours are CMYK or CIELAB; convert it to RGB")
+    if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
+        raise UnreadableError(name, "its colours are YCbCr; convert it to RGB")
+    if _SUB_DIRECTORIES in page.tags:
+        raise UnreadableError(name, "it has smaller or other pictures inside its pages (SubIFDs); save it without them")
+    if page.imagewidth * page.imagelength > MAX_PIXELS:
+        raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels")
+    if page.bitspersample > 1 and (_channels(page) > 4 or page.imagedepth > 1):
+        raise UnreadableError(name, f"a page has {_channels(page)} channels; give pages of 1 to 4")
+
+
+def _read(page: Any, name: str) -> Any:
+    """The pixels of a page as they are to be seen: grey, RGB, with opacity; bool for one bit."""
+    _check(page, name)
+    pixels = page.asarray()
+    if page.bitspersample == 1:
+        return pixels.astype(np.bool_)
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        pixels = (page.colormap[:, pixels] >> 8).astype(np.uint8).transpose(1, 2, 0)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
+        raise UnreadableError(name, f"a page has the shape {pixels.shape}; give pages of 1 to 4 channels")
+    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+
+
+def _turned(pixels: Any, page: Any) -> Any:
+    """White as the largest value, or back again; the very same array where nothing turns."""
+    if page.photometric != tifffile.PHOTOMETRIC.MINISWHITE or pixels.dtype == np.bool_:
+        return pixels
+    return np.iinfo(pixels.dtype).max - pixels
+
+
+@contextlib.contextmanager
+def _keeping(name: str) -> Iterator[None]:
+    """Refuse a file whose tags cannot be written again."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, struct.error) as error:
+        raise RefusedError(f"what {name!r} says in its tags cannot be kept ({error}); save it anew") from error
+
+
+def _text(page: Any, tag: Any) -> bytes:
+    """The bytes of a text, which may be in any encoding."""
+    handle = page.parent.filehandle
+    handle.seek(tag.valueoffset)
+    text: bytes = handle.read(tag.count)
+    return text
+
+
+def _write(writer: Any, pixels: Any, page: Any) -> None:
+    colour = pixels.ndim == 3 and pixels.shape[2] >= 3
+    white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    extra = [
+        (tag.code, tag.dtype, tag.count, _text(page, tag) if tag.dtype == _ASCII else tag.value, False)
+        for tag in page.tags
+        if tag.code not in (*_LAID_OUT_ANEW, _EXIF, _GPS)
+    ]
+    compression = _LOSSLESS.get(int(page.compression), "zlib")
+    resolution = _resolution_tags(page)
+    told = all(numerator for numerator, _ in resolution)
+    writer.write(
+        pixels,
+        photometric="rgb" if colour else "miniswhite" if white_is_zero else "minisblack",
+        planarconfig="contig" if colour else None,
+        extrasamples=[int(value) for value in page.extrasamples] or None,
+        compression=compression,
+        predictor=bool(page.predictor == 2 and compression in ("lzw", "zlib") and pixels.dtype != np.bool_),
+        rowsperstrip=max(1, 2**18 // max(1, pixels[0].nbytes)),
+        subfiletype=int(page.subfiletype),
+        resolution=resolution if told else None,
+        resolutionunit=_NO_UNIT if not told else page.tags.valueof(296, default=_INCH),
+        extratags=extra,
+        metadata=None,
+        software=False,
+    )
+
+
+def _resolution(page: Any) -> tuple[float, float] | None:
+    """Pixels per inch across and down."""
+    across, down = (numerator / denominator for numerator, denominator in _resolution_tags(page))
+    unit = page.tags.valueof(296, default=_INCH)
+    if unit not in (_INCH, _CENTIMETRE) or not across or not down:
+        return None
+    per_inch = 2.54 if unit == _CENTIMETRE else 1
+    return across * per_inch, down * per_inch
+
+
+def _resolution_tags(page: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    return _ratio(page.tags.valueof(282)), _ratio(page.tags.valueof(283))
+
+
+def _ratio(value: Any) -> tuple[int, int]:
+    """A resolution as a fraction: most writers give one, some a number; 0 where there is neither."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if len(numbers) == 1 and isinstance(numbers[0], int | float) and math.isfinite(numbers[0]):
+        return Fraction(numbers[0]).limit_denominator(10**6).as_integer_ratio()
+    return numbers if len(numbers) == 2 and numbers[1] else (0, 1)
+
+
+def _dpi(page: Any) -> float | None:
+    resolution = _resolution(page)
+    return resolution[0] if resolution and 10 < resolution[0] < 100_000 else None
+
+
+def _inner_tags(content: bytes, pages: list[Any]) -> list[dict[int, dict[int, Any]]]:
+    """EXIF and GPS, which lie in directories of their own, page by page."""
+    if not any(pointer in page.tags for page in pages for pointer in (_EXIF, _GPS)):
+        return [{} for _ in pages]
+    found: list[dict[int, dict[int, Any]]] = []
+    with Image.open(io.BytesIO(content)) as image:
+        for number in range(len(pages)):
+            image.seek(number)
+            exif = image.getexif()
+            found.append({pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))})
+    return found
+
+
+def _append_inner(target: Path, inner: list[dict[int, dict[int, Any]]]) -> None:
+    """Write these directories behind the file, and pages' own directories anew behind them, pointing to them.
+
+    tifffile writes no pointers to directories.
+    """
+    if not any(inner):
+        return
+    with target.open("r+b") as file:
+        header = file.read(8)
+        order = "<" if header.startswith(b"II") else ">"
+        if struct.unpack(order + "H", header[2:4]) != (42,):
+            raise ValueError("EXIF in a BigTIFF cannot be kept")
+        pointer = 4
+        for directories in inner:
+            file.seek(pointer)
+            (at,) = struct.unpack(order + "I", file.read(4))
+            file.seek(at)
+            (count,) = struct.unpack(order + "H", file.read(2))
+            entries = [file.read(12) for _ in range(count)]
+            following = file.read(4)
+            if directories:
+                for code, values in directories.items():
+                    place = _append(file, _directory(header, values))
+                    entries.append(struct.pack(order + "HHII", code, 4, 1, place))
+                entries.sort(key=lambda entry: struct.unpack(order + "H", entry[:2]))
+                own = struct.pack(order + "H", len(entries)) + b"".join(entries) + following
+                at = _append(file, lambda _, own=own: own)  # type: ignore[misc]
+                file.seek(pointer)
+                file.write(struct.pack(order + "I", at))
+            pointer = at + 2 + 12 * len(entries)
+
+
+def _directory(header: bytes, values: dict[int, Any]) -> Callable[[int], bytes]:
+    """The bytes of a directory, by where they will lie."""
+    directory = ImageFileDirectory_v2(header)
+    for code, value in values.items():
+        directory[code] = value
+    return lambda place: bytes(directory.tobytes(place))
+
+
+def _append(file: BinaryIO, content: Callable[[int], bytes]) -> int:
+    """Write at the end, at an even place; returns it."""
+    end = file.seek(0, 2)
+    place = end + end % 2
+    file.write(b"\0" * (place - end) + content(place))
+    return place

@@ -1,0 +1,1 @@
+"""Networks: what restores scans, and how it is trained."""

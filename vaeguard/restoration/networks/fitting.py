@@ -1,0 +1,120 @@
+"""Train the networks of a denoiser: the direct one, and the ladder VAE beside it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vaeguard.devices import has_bf16
+from vaeguard.engines.run_folder import CHECKPOINT_NAME
+from vaeguard.restoration.denoiser import SHIPPED
+from vaeguard.restoration.networks.direct import DirectDenoiser
+from vaeguard.restoration.networks.exporting import read_networks
+from vaeguard.restoration.networks.ladder import LadderVAE
+from vaeguard.restoration.networks.training import (
+    LEARNING_RATE,
+    SPREAD_STEPS,
+    fit_spread,
+    interval_of,
+    paired_elbo_loss,
+    seen_elbo_loss,
+    supervised_loss,
+    train_network,
+    unsupervised_loss,
+)
+from vaeguard.training.checkpoint import NetworkCheckpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vaeguard.progress import Progress
+    from vaeguard.restoration.networks.training import Loss
+    from vaeguard.restoration.networks.training_data import DenoiserSource
+    from vaeguard.settings.restoration import DenoiserSpec
+
+FINE_TUNING_RATE = 3e-4
+CHECKPOINTS = (CHECKPOINT_NAME, "checkpoint-ladder.safetensors")
+"""Of the direct network, and of the ladder VAE that is trained after it."""
+
+
+@dataclass(frozen=True)
+class TrainedNetworks:
+    """The networks of a denoiser, one row per epoch of their history, and the interval of their stated errors."""
+
+    direct: DirectDenoiser
+    ladder: LadderVAE
+    history: list[dict[str, float]]
+    interval: float
+
+
+def _networks(kind: str, spec: DenoiserSpec) -> tuple[DirectDenoiser | None, LadderVAE | None]:
+    """The networks that ship, to start from."""
+    return (None, None) if spec.from_scratch else read_networks(SHIPPED / f"{kind}.onnx")
+
+
+def train_networks(
+    source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path, progress: Progress | None
+) -> TrainedNetworks:
+    """Train the networks of a denoiser on `device`, with checkpoints in the folder `run`.
+
+    Both start from the weights that ship, where there are any and nothing else is asked for. A training that was
+    interrupted goes on to the same bits.
+
+    Raises
+    ------
+    FloatingPointError
+        Training diverged.
+    UsageError
+        A checkpoint is of other settings or data.
+    """
+    shipped = _networks(source.kind, spec)
+    direct = shipped[0] or DirectDenoiser(spec.width, spec.depth)
+    ladder = shipped[1] or LadderVAE(spec.ladder_width, spec.latent)
+    direct.requires_grad_().to(device)
+    ladder.requires_grad_().to(device)
+    rates = [spec.learning_rate or (FINE_TUNING_RATE if net else LEARNING_RATE) for net in shipped]
+    bf16 = has_bf16(device)
+    losses: tuple[Loss, Loss]
+    if source.grain:
+        losses = unsupervised_loss(direct, bf16=bf16), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
+    else:
+        supervised = supervised_loss(direct, by_noise=source.kind == "photo", bf16=bf16)
+        losses = supervised, paired_elbo_loss(ladder, bf16=bf16)
+
+    spread_steps = min(SPREAD_STEPS, spec.steps)
+
+    def told(what: str, before: int) -> Progress | None:
+        total = 2 * spec.steps + spread_steps
+        return progress and (lambda done, _, text: progress(before + done, total, f"{what} {text}".strip()))
+
+    settled = {"device": device, "threads": torch.get_num_threads(), "bf16": bf16}
+    settings = {"denoiser": asdict(spec) | settled, "data": {"fingerprint": source.fingerprint}}
+    kept = [NetworkCheckpoint(run / name, settings) for name in CHECKPOINTS]
+    direct, squares = train_network(
+        direct,
+        losses[0],
+        source.learn(0),
+        spec.steps,
+        rate=rates[0],
+        progress=told("direct network:", 0),
+        checkpoint=kept[0],
+    )
+    ladder, nats = train_network(
+        ladder,
+        losses[1],
+        source.learn(1),
+        spec.steps,
+        rate=rates[1],
+        progress=told("ladder VAE:", spec.steps),
+        checkpoint=kept[1],
+    )
+    truths = source.with_truth(direct, source.learn(2))
+    fit_spread(direct, truths, spread_steps, progress=told("expected errors", 2 * spec.steps))
+    interval = interval_of(direct, source.with_truth(direct, source.judged(3)))
+    ends = np.linspace(0, spec.steps, len(squares) + 1)[1:]
+    rows = zip(ends, squares, nats, strict=True)
+    history = [{"step": round(step), "direct_loss": square, "neg_elbo": nat} for step, square, nat in rows]
+    return TrainedNetworks(direct.eval(), ladder.eval(), history, interval)

@@ -1,0 +1,176 @@
+"""The ladder VAE: spatial latents on several scales, for restoring images of any size.
+
+A hierarchical VAE as in ladder VAEs (Sønderby et al., 2016) and HDN (Prakash et al., 2022): each latent is a map, its
+prior follows from the coarser ones, its posterior also from the image. Without normalisation layers a pixel depends on
+a fixed neighbourhood only, so that tiles come out as the whole image would.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vaeguard.restoration.networks.direct import Residual
+from vaeguard.restoration.noise import grain_kernel
+from vaeguard.settings.restoration import STRIDES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+LOG_VARIANCE = 8.0
+"""Logarithms of variances stay within this on either side."""
+FAINTEST = 0.1
+"""Of wide grain: no frequency counts as fainter, since none is known to be."""
+
+
+@dataclass(frozen=True)
+class LadderOutput:
+    """What a ladder VAE says of a batch.
+
+    Attributes
+    ----------
+    restored : Tensor
+        The decoder's mean, shape (N, 1, H, W).
+    kl : tuple of Tensor
+        KL(posterior ‖ prior) of each place, in nats, finest first: shapes (N, H / s, W / s) with s of `STRIDES`.
+    """
+
+    restored: Tensor
+    kl: tuple[Tensor, ...]
+
+    def rate(self) -> Tensor:
+        """Nats per image, shape (N,)."""
+        return torch.stack([level.sum((1, 2)) for level in self.kl]).sum(0)
+
+
+class LadderVAE(nn.Module):
+    """A hierarchical VAE of grey images.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the features on every scale.
+    latent : sequence of int
+        Channels of the latent on each scale of `STRIDES`.
+    """
+
+    def __init__(self, width: int = 40, latent: Sequence[int] = (8, 12, 16)) -> None:
+        super().__init__()
+        self.width, self.latent = width, tuple(latent)
+        self.enter = nn.Conv2d(4 + 1, width, 3, padding=1)
+        self.look = nn.ModuleList(Residual(width) for _ in STRIDES)
+        self.down = nn.ModuleList(nn.Conv2d(width, width, 2, stride=2) for _ in STRIDES[1:])
+        self.levels = nn.ModuleList(_Level(width, channels) for channels in self.latent)
+        self.up = nn.ModuleList(nn.Conv2d(width, 4 * width, 1) for _ in STRIDES[1:])
+        self.top = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.leave = nn.Conv2d(width, 4, 3, padding=1)
+
+    @property
+    def halo(self) -> int:
+        """How many pixels away a pixel may still matter, a multiple of the coarsest stride."""
+        convolutions = dict.fromkeys(STRIDES, 2 + 3)  # looking, then posterior and refinement
+        convolutions[STRIDES[0]] += 2  # the first and the last
+        coarsest = STRIDES[-1]
+        reach = sum(stride * count for stride, count in convolutions.items()) + coarsest - 1
+        return -(-reach // coarsest) * coarsest
+
+    def chance_shapes(self, count: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """Shapes of the noise behind the latents of `count` images, finest first."""
+        sizes = zip(self.latent, STRIDES, strict=True)
+        return [(count, channels, height // stride, width // stride) for channels, stride in sizes]
+
+    def forward(self, image: Tensor, noise: Tensor, chance: Sequence[Tensor | None]) -> LadderOutput:
+        """Encode, draw from the posterior and decode.
+
+        Parameters
+        ----------
+        image : Tensor
+            Shape (N, 1, H, W), 0 to 1; H and W multiples of the coarsest stride.
+        noise : Tensor
+            Standard deviation of its noise, shape (N, 1, 1, 1).
+        chance : sequence of Tensor or None
+            Standard normal noise in the shapes of `chance_shapes`; None, or zeros, for the posterior means.
+        """
+        halves = F.pixel_unshuffle(image, 2)
+        level = noise.expand(-1, 1, *halves.shape[2:])
+        features = F.relu(self.enter(torch.cat([halves - 0.5, level], 1)))
+        seen = []
+        for number, look in enumerate(self.look):
+            features = look(F.relu(self.down[number - 1](features)) if number else features)
+            seen.append(features)
+        known = self.top.expand_as(features)
+        kls: list[Tensor] = []
+        for number in reversed(range(len(STRIDES))):
+            if number < len(STRIDES) - 1:
+                known = F.pixel_shuffle(self.up[number](known), 2)
+            known, kl = self.levels[number](known, seen[number], chance[number])
+            kls.insert(0, kl)
+        return LadderOutput(F.pixel_shuffle(self.leave(known), 2) + 0.5, tuple(kls))
+
+
+class _Level(nn.Module):
+    """One latent map: its prior from the coarser ones, its posterior from these and the image."""
+
+    def __init__(self, width: int, latent: int) -> None:
+        super().__init__()
+        self.prior = nn.Conv2d(width, 2 * latent, 1)
+        self.posterior = nn.Conv2d(2 * width, 2 * latent, 3, padding=1)
+        self.tell = nn.Conv2d(latent, width, 1)
+        self.refine = Residual(width)
+        nn.init.zeros_(self.posterior.weight)
+        nn.init.zeros_(cast("Tensor", self.posterior.bias))
+
+    def forward(self, known: Tensor, seen: Tensor, chance: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is known with this latent, shape (N, width, h, w), and its KL in nats, (N, h, w)."""
+        mean, log_variance = self.prior(known).float().chunk(2, 1)
+        log_variance = log_variance.clamp(-LOG_VARIANCE, LOG_VARIANCE)
+        # The posterior is told as a change of the prior (NVAE: Vahdat and Kautz, 2020): at first it is the prior.
+        shift, log_ratio = self.posterior(torch.cat([known, seen], 1)).float().chunk(2, 1)
+        log_ratio = log_ratio.clamp(-LOG_VARIANCE, LOG_VARIANCE)
+        deviation = torch.exp(0.5 * log_variance)
+        kl = 0.5 * (torch.exp(log_ratio) + shift.square() - 1 - log_ratio).sum(1)
+        latent = mean + deviation * shift
+        if chance is not None:
+            latent = latent + deviation * torch.exp(0.5 * log_ratio) * chance
+        return self.refine(F.relu(known + self.tell(latent))), kl
+
+
+def pixel_distortion(restored: Tensor, seen: Tensor, deviation: Tensor, grain_width: float = 0) -> Tensor:
+    """-log p(seen | latent) in nats per pixel, for Gaussian grain around what is restored.
+
+    Parameters
+    ----------
+    restored, seen : Tensor
+        Shape (N, 1, H, W).
+    deviation : Tensor
+        Of the grain, shape (N, 1, 1, 1), above 0.
+    grain_width : float
+        In pixels; grain that is wider than a pixel is whitened first.
+
+    Returns
+    -------
+    Tensor
+        Shape (N, 1, H, W).
+    """
+    residual = (seen - restored) / deviation
+    scale = deviation.log()
+    if grain_width:
+        amplitude = _amplitude(grain_width, *residual.shape[2:]).to(residual.device)
+        residual = torch.fft.ifft2(torch.fft.fft2(residual) / amplitude).real
+        scale = scale + amplitude.log().mean()
+    return 0.5 * residual.square() + scale + 0.5 * math.log(2 * math.pi)
+
+
+def _amplitude(width: float, height: int, breadth: int) -> Tensor:
+    """How strong grain of `width` is at each frequency of an image that goes round, against white noise."""
+    kernel = torch.from_numpy(grain_kernel(width))
+    rows, columns = torch.fft.fft(kernel, height).abs(), torch.fft.fft(kernel, breadth).abs()
+    amplitude: Tensor = (rows[:, None] * columns).clamp(min=FAINTEST)
+    return amplitude

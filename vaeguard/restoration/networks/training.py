@@ -1,0 +1,289 @@
+"""Train a direct denoiser or a ladder VAE on batches of patches, with or without clean ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from vaeguard.restoration.networks.ladder import pixel_distortion
+from vaeguard.training.checkpoint import CHECKPOINT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+    from vaeguard.progress import Progress
+    from vaeguard.restoration.networks.batches import Batch
+    from vaeguard.restoration.networks.direct import DirectDenoiser
+    from vaeguard.restoration.networks.ladder import LadderVAE
+    from vaeguard.training.checkpoint import NetworkCheckpoint
+
+    Loss = Callable[..., Tensor]
+
+Net = TypeVar("Net", bound=nn.Module)
+
+LEARNING_RATE, LAST_RATE_SHARE, WARM_UP = 1e-3, 0.002, 500
+SPREAD_RATE, SPREAD_STEPS = 1e-2, 1500
+AVERAGE = 0.999
+"""The weights that are kept are a running average of those that are trained."""
+COVERAGE = 0.9
+RECORRUPTION = (0.3, 1.0)
+"""Shares of the grain that are added once more, drawn evenly."""
+PROBE = 0.1
+"""Of the grain: how far the divergence of a denoiser is probed."""
+LEAST_DEVIATION = 4 / 255
+"""Of a ladder's likelihood: no image is known better than that."""
+FREE_NATS = (0.06, 0.04, 0.03)
+"""Of rate per pixel that cost nothing more, on each scale of a ladder VAE, finest first."""
+HISTORY = 100
+"""Rows of a training's history."""
+
+
+def train_network(
+    net: Net,
+    loss_of: Loss,
+    batches: Iterator[tuple[Tensor, ...]],
+    steps: int,
+    *,
+    rate: float = LEARNING_RATE,
+    progress: Progress | None = None,
+    checkpoint: NetworkCheckpoint | None = None,
+) -> tuple[Net, list[float]]:
+    """Train `net` for `steps` steps of AdamW with a cosine schedule; the running average of its weights is the result.
+
+    Parameters
+    ----------
+    net : Module
+        Trained in place, on the device where it is.
+    loss_of : callable
+        The loss of a batch, such as `supervised_loss(net)`.
+    batches : iterator
+        Tuples of tensors, as `loss_of` takes them.
+    steps : int
+        Of training.
+    rate : float
+        The largest learning rate.
+    progress : callable or None
+        Called with steps done, steps in all, the loss.
+    checkpoint : NetworkCheckpoint or None
+        Written every few seconds and at the end; where there is one already, training goes on from it to the same bits.
+
+    Returns
+    -------
+    average : Module
+        Not to be trained further.
+    losses : list of float
+        Means over each hundredth of the training.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is no longer finite.
+    UsageError
+        The checkpoint is of other settings or data.
+    """
+    optimizer = torch.optim.AdamW(net.parameters(), rate, betas=(0.9, 0.98), weight_decay=1e-4)
+    average = copy.deepcopy(net).requires_grad_(requires_grad=False)
+    device = next(net.parameters()).device
+    losses = checkpoint.read(net, average, optimizer) if checkpoint else []
+    for step in range(1, len(losses) + 1 if len(losses) < steps else 1):
+        next(batches)  # those of then, so that what follows is the same
+        if progress:
+            progress(step, steps, "drawing again what was learned from")
+    written = time.monotonic()
+    for step in range(len(losses) + 1, steps + 1):
+        share = 0.5 * (1 + math.cos(math.pi * step / steps)) * (1 - LAST_RATE_SHARE) + LAST_RATE_SHARE
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, step / min(WARM_UP, steps // 10 + 1)) * share
+        loss = loss_of(*(each.to(device) for each in next(batches)))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        for kept, trained in zip(average.parameters(), net.parameters(), strict=True):
+            kept.lerp_(trained.detach(), 1 - min(AVERAGE, step / (step + 50)))
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(f"the loss is {losses[-1]} after {step} steps")
+        if progress:
+            progress(step, steps, f"loss {losses[-1]:.4f}")
+        if checkpoint and (step == steps or time.monotonic() - written > CHECKPOINT_SECONDS):
+            checkpoint.write(net, average, optimizer, losses)
+            written = time.monotonic()
+    return average, [float(part.mean()) for part in np.array_split(losses, min(HISTORY, steps))]
+
+
+def supervised_loss(net: DirectDenoiser, *, by_noise: bool, bf16: bool = False) -> Loss:
+    """Squared error against the clean image, for batches of (clean, noisy, noise).
+
+    Parameters
+    ----------
+    net : DirectDenoiser
+        What is trained.
+    by_noise : bool
+        Weigh errors by the strength of the noise, so that weak noise is learned as well as strong.
+    bf16 : bool
+        Multiply in bfloat16.
+    """
+
+    def loss(clean: Tensor, noisy: Tensor, noise: Tensor) -> Tensor:
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=bf16):
+            restored, _ = net(noisy, noise)
+        errors = (restored.float() - clean).square().mean((1, 2, 3))
+        weighed: Tensor = errors / (noise.flatten() + 0.02) if by_noise else errors
+        return 10 * weighed.mean()
+
+    return loss
+
+
+def unsupervised_loss(net: DirectDenoiser, *, bf16: bool = False) -> Loss:
+    """Squared error against another noisy image, for batches of (seen, grain, noise) without clean images.
+
+    Recorrupted-to-recorrupted (Pang et al., 2021): what is seen with more of such grain, a share s of it, goes in, and
+    what is seen less 1/s of the same grain is to come out. The noise of the two is independent, so that the best that
+    can be learned is the clean image, for grain of any width. The network is told how strong the noise is that goes
+    in, and learns many strengths down to nearly that of the images.
+
+    Parameters
+    ----------
+    net : DirectDenoiser
+        What is trained.
+    bf16 : bool
+        Multiply in bfloat16.
+    """
+
+    def loss(seen: Tensor, grain: Tensor, noise: Tensor) -> Tensor:
+        share = torch.empty_like(noise).uniform_(*RECORRUPTION)
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=bf16):
+            restored, _ = net(seen + share * grain, noise * (1 + share.square()).sqrt())
+        errors = (restored.float() - (seen - grain / share)).square().mean((1, 2, 3))
+        # By the noise of the target, of which there is the more the less goes in.
+        weights = (share.square() / (1 + share.square()) / (noise + 0.02)).flatten()
+        weighed: Tensor = weights * errors
+        return 10 * weighed.mean()
+
+    return loss
+
+
+def stein_estimate(net: DirectDenoiser, seen: Tensor, grain: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared error of each restored image as told without the clean one, shape (N,).
+
+    The divergence is probed with grain like that of the images, which for grain of any width gives the term that its
+    covariance asks for (Stein, 1981; Monte Carlo form: Ramani et al., 2008). In float32, since differences are small.
+    """
+    restored, _ = net(torch.cat([seen, seen + PROBE * grain]), torch.cat([noise, noise]))
+    first, second = restored.chunk(2)
+    misfit = (first - seen).square().mean((1, 2, 3))
+    divergence = (grain * (second - first)).mean((1, 2, 3)) / PROBE
+    estimate: Tensor = misfit - grain.square().mean((1, 2, 3)) + 2 * divergence
+    return estimate
+
+
+def paired_elbo_loss(ladder: LadderVAE, *, bf16: bool = False) -> Loss:
+    """Negative ELBO in nats per pixel, for batches of (clean, noisy, noise).
+
+    The bound is that of a second noisy view of the clean image, in expectation over its noise: the latents come from
+    one view and explain another, which is a bound as well, with less variance.
+
+    Parameters
+    ----------
+    ladder : LadderVAE
+        What is trained.
+    bf16 : bool
+        Multiply in bfloat16.
+    """
+
+    def loss(clean: Tensor, noisy: Tensor, noise: Tensor) -> Tensor:
+        nats = _neg_elbo(ladder, noisy, noise, clean, noise, bf16=bf16)
+        # What the second view's own noise costs on average, whatever is restored.
+        of_its_noise = 0.5 * noise.square() / (noise.square() + LEAST_DEVIATION**2)
+        return (nats + of_its_noise.flatten()).mean()
+
+    return loss
+
+
+def seen_elbo_loss(ladder: LadderVAE, grain_width: float, *, bf16: bool = False) -> Loss:
+    """Negative ELBO in nats per pixel, for batches of (seen, grain, noise): what is seen is itself to be explained.
+
+    The likelihood is that of the grain, so that latents pay for what they tell of it and leave it out, as in DivNoising
+    (Prakash et al., 2021).
+
+    Parameters
+    ----------
+    ladder : LadderVAE
+        What is trained.
+    grain_width : float
+        Of the images' grain, in pixels.
+    bf16 : bool
+        Multiply in bfloat16.
+    """
+
+    def loss(seen: Tensor, grain: Tensor, noise: Tensor) -> Tensor:
+        deviation = grain.std((1, 2, 3), keepdim=True)
+        return _neg_elbo(ladder, seen, noise, seen, deviation, grain_width, bf16=bf16).mean()
+
+    return loss
+
+
+def _neg_elbo(
+    ladder: LadderVAE, seen: Tensor, noise: Tensor, target: Tensor, deviation: Tensor, width: float = 0, *, bf16: bool
+) -> Tensor:
+    """Nats per pixel of each image."""
+    chance = [torch.randn(shape, device=seen.device) for shape in ladder.chance_shapes(len(seen), *seen.shape[2:])]
+    with torch.autocast(seen.device.type, torch.bfloat16, enabled=bf16):
+        found = ladder(seen, noise, chance)
+    deviation = (deviation.square() + LEAST_DEVIATION**2).sqrt()
+    nats = pixel_distortion(found.restored.float(), target, deviation, width).mean((1, 2, 3))
+    rates = [level.sum((1, 2)) / seen[0].numel() for level in found.kl]
+    # Without some rate that costs nothing, one scale takes all and the others die (free bits: Kingma et al., 2016).
+    cost = [rate + (free - rate.mean()).clamp(min=0) for rate, free in zip(rates, FREE_NATS, strict=True)]
+    per_pixel: Tensor = nats + torch.stack(cost).sum(0)
+    return per_pixel
+
+
+def fit_spread(
+    net: DirectDenoiser, batches: Iterator[Batch], steps: int = SPREAD_STEPS, *, progress: Progress | None = None
+) -> None:
+    """Fit the expected error of each pixel by the Gaussian negative log-likelihood; what it restores stays."""
+    fresh = not net.spread.weight.any()
+    device = next(net.parameters()).device
+    net.requires_grad_(requires_grad=False)
+    net.spread.requires_grad_(requires_grad=True)
+    optimizer = torch.optim.Adam(net.spread.parameters(), SPREAD_RATE)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = SPREAD_RATE * (1 - step / steps)
+        clean, noisy, noise = (each.to(device) for each in next(batches))
+        restored, log_variance = net(noisy, noise)
+        error = (restored.detach().clamp(0, 1) - clean).square()
+        if step == 0 and fresh:  # begin at the mean error, not at 1
+            torch.nn.init.constant_(cast("Tensor", net.spread.bias), float(error.mean().log()))
+            continue
+        if progress:
+            progress(step + 1, steps, "")
+        loss = 0.5 * (log_variance + error * torch.exp(-log_variance)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.spread.parameters(), 1.0)
+        optimizer.step()
+    net.requires_grad_(requires_grad=False)
+
+
+def interval_of(net: DirectDenoiser, batches: Iterator[Batch], count: int = 50) -> float:
+    """So many times the spread on either side hold nine of ten clean pixels, measured on `count` held-out batches."""
+    device = next(net.parameters()).device
+    ratios = []
+    with torch.no_grad():
+        for _ in range(count):
+            clean, noisy, noise = (each.to(device) for each in next(batches))
+            restored, log_variance = net(noisy, noise)
+            ratio = (restored.clamp(0, 1) - clean).abs() / torch.exp(0.5 * log_variance)
+            ratios.append(ratio.cpu().numpy().ravel())
+    return float(np.quantile(np.concatenate(ratios), COVERAGE))

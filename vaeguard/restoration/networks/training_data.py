@@ -1,0 +1,409 @@
+"""What a denoiser is trained on: pairs of scans, clean images that are degraded, or noisy scans alone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vaeguard.data.folders import list_images
+from vaeguard.data.images import read_bytes
+from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.restoration.formats.scan_page import colours_of
+from vaeguard.restoration.formats.scans import SCAN_SUFFIXES, scan_pages
+from vaeguard.restoration.networks.batches import PatchSpec, page_batches, pair_batches, photo_batches, seen_batches
+from vaeguard.restoration.networks.training import stein_estimate
+from vaeguard.restoration.noise import grain_of, photo_noise, print_noise
+from vaeguard.restoration.page import page_kind
+from vaeguard.restoration.paper import divided
+from vaeguard.settings.restoration import DEGRADATIONS, DenoiserSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from vaeguard.restoration.networks.batches import Batch
+    from vaeguard.restoration.networks.direct import DirectDenoiser
+
+    Floats = npt.NDArray[np.float32]
+    Levels = npt.NDArray[np.uint8]
+
+MOST_PIXELS = 64_000_000
+"""Of a collection, so many pixels are held in memory; larger collections are sampled."""
+LARGEST_PAGE = 4_000_000
+"""Of a larger page, a part of so many pixels is taken."""
+HELD_OUT = 0.1
+JUDGED_BATCHES = 40
+JUDGING_SEED = 1000
+LEAST_ERROR = 1e-6
+MOST_FIT, SMALLEST_PATCH = 0.9, 16
+PAGE_SIDE = 640
+
+
+@dataclass(frozen=True)
+class DenoiserSource:
+    """Batches to learn from and to judge by.
+
+    Attributes
+    ----------
+    kind : str
+        `photo` or `document`.
+    mode : str
+        `pairs`, `degrade` or `adapt`; the batches of `adapt` have no clean images.
+    images, held_out : int
+        To learn from, and to judge by.
+    errors : list of (path, reason)
+        Files that could not be used.
+    learn, judged : callable
+        Endless batches, from a seed.
+    grain : (float, float) or None
+        Of `adapt`, where no batch holds clean images: what `grain_of` says of the collection.
+    fingerprint : str
+        SHA-256 (hex) of the images: a fit that was killed goes on with the same ones only.
+    """
+
+    kind: str
+    mode: str
+    images: int
+    held_out: int
+    errors: list[tuple[str, str]]
+    learn: Callable[[int], Iterator[Batch]]
+    judged: Callable[[int], Iterator[Batch]]
+    grain: tuple[float, float] | None = None
+    fingerprint: str = ""
+
+    def judge(self, direct: DirectDenoiser) -> tuple[float, float]:
+        """PSNR in dB of what goes in and of what comes out; without clean images by Stein's estimate."""
+        device = next(direct.parameters()).device
+        sums = np.zeros(2)
+        batches = self.judged(JUDGING_SEED)
+        with torch.no_grad():
+            for _ in range(JUDGED_BATCHES):
+                first, second, noise = (each.to(device) for each in next(batches))
+                if self.grain:
+                    sums += [float(second.square().mean()), float(stein_estimate(direct, first, second, noise).mean())]
+                else:
+                    restored = direct(second, noise)[0].clamp(0, 1)
+                    sums += [float((each - first).square().mean()) for each in (second, restored)]
+        # An estimate from few patches may fall below zero.
+        before, after = -10 * np.log10(np.maximum(sums / JUDGED_BATCHES, LEAST_ERROR))
+        return float(before), float(after)
+
+    def with_truth(self, direct: DirectDenoiser, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches of (clean, noisy, noise); where nothing is clean, what is restored is, and gets fresh grain."""
+        device = next(direct.parameters()).device
+        for first, second, noise in batches:
+            if self.grain:
+                with torch.no_grad():
+                    restored = direct(first.to(device), noise.to(device))[0].clamp(0, 1).cpu()
+                yield restored, restored + second, noise
+            else:
+                yield first, second, noise
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """One grey page, 0 to 1, and beside it, of a pair, the clean one."""
+
+    path: str
+    plane: Floats
+    clean: Floats | None = None
+
+
+def denoiser_source(
+    *,
+    noisy: str | Path | None = None,
+    clean: str | Path | Sequence[Levels] | None = None,
+    degrade: str | None = None,
+    adapt: str | Path | None = None,
+    spec: DenoiserSpec | None = None,
+) -> DenoiserSource:
+    """Find what to train a denoiser on. What is given says how.
+
+    `noisy` and `clean` are pairs; `clean` with `degrade` makes noisy images up; `adapt` needs no clean images at all,
+    and learns the grain of the scans that are to be cleaned.
+
+    Parameters
+    ----------
+    noisy, adapt : path or None
+        Folders of scans, searched recursively.
+    clean : path, sequence of ndarray, or None
+        A folder of scans, where there is `noisy` with the same names; or grey images, uint8 of shape (H, W).
+    degrade : str or None
+        `photo` (noise of all strengths), `gaussian:25` (noise of a deviation of 25 levels of 255), or `document`
+        (pages of print: stains, folds, fading and more).
+    spec : DenoiserSpec or None
+        Patches and seed.
+
+    Raises
+    ------
+    UsageError
+        The sources do not go together, or hold nothing to train on.
+    """
+    spec = spec or DenoiserSpec()
+    if adapt is not None:
+        if noisy is not None or clean is not None or degrade is not None:
+            raise UsageError("--adapt needs no clean images; leave out --noisy, --clean and --degrade")
+        return _adapted(adapt, spec)
+    if noisy is not None:
+        if degrade is not None or not isinstance(clean, str | Path):
+            raise UsageError("--noisy goes with --clean, the folder of the same images without noise, and nothing else")
+        return _paired(Path(noisy), Path(clean), spec)
+    if degrade is None or clean is None:
+        raise UsageError(
+            "--model ladder cleans scans: give --noisy and --clean, or clean images and --degrade photo, or --adapt"
+        )
+    return _degraded(clean, degrade, spec)
+
+
+def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
+    errors: list[tuple[str, str]] = []
+    scans = _read([(path, None) for path in list_images([folder], SCAN_SUFFIXES)], spec.seed, errors)
+    kinds = [page_kind(_levels(scan.plane)) for scan in scans]
+    printed = {scan.path for scan, kind in zip(scans, kinds, strict=True) if kind == "document"}
+    reason = "it has a page of print, which is left out: stains are learned from clean pages; use pairs"
+    errors += [(path, reason) for path in sorted(printed)]
+    photos = [scan for scan, kind in zip(scans, kinds, strict=True) if kind == "photo"]
+    learn, judge, patch = _halves(photos, spec, errors, folder)
+    planes = [[scan.plane for scan in part] for part in (learn, judge or learn)]
+    grain = grain_of(planes[0])
+    return DenoiserSource(
+        kind="photo",
+        mode="adapt",
+        images=len(learn),
+        held_out=len(judge),
+        errors=errors,
+        learn=lambda seed: seen_batches(planes[0], spec.seed + seed, patch, grain=grain),
+        judged=lambda seed: seen_batches(planes[1], spec.seed + seed, patch, grain=grain),
+        fingerprint=_fingerprint(learn, judge),
+        grain=grain,
+    )
+
+
+def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
+    for option, folder in (("--noisy", noisy), ("--clean", clean)):
+        if not folder.is_dir():
+            raise UsageError(f"{option} {str(folder)!r} is no folder; give the folder of the images")
+    errors: list[tuple[str, str]] = []
+    scans = _read(_pairs(noisy, clean, errors), spec.seed, errors)
+    told = [page_kind(_levels(scan.clean)) for scan in scans if scan.clean is not None]
+    kind = max(("photo", "document"), key=told.count)
+    learn, judge, patch = _halves(scans, spec, errors, noisy)
+    pairs = [[_pair(scan, kind) for scan in part] for part in (learn, judge)]
+    return DenoiserSource(
+        kind=kind,
+        mode="pairs",
+        images=len(learn),
+        held_out=len(judge),
+        errors=errors,
+        learn=lambda seed: pair_batches(pairs[0], spec.seed + seed, patch),
+        judged=lambda seed: pair_batches(pairs[1] or pairs[0], spec.seed + seed, patch),
+        fingerprint=_fingerprint(learn, judge),
+    )
+
+
+def _pairs(noisy: Path, clean: Path, errors: list[tuple[str, str]]) -> list[tuple[str, str | None]]:
+    """Each noisy file with the clean one of its name, whatever its suffix; what has none, or several, is an error."""
+    found: dict[Path, list[str]] = {}
+    for path in list_images([clean], SCAN_SUFFIXES):
+        found.setdefault(Path(path).relative_to(clean).with_suffix(""), []).append(path)
+    names: list[tuple[str, str | None]] = []
+    for path in list_images([noisy], SCAN_SUFFIXES):
+        inside = Path(path).relative_to(noisy)
+        others = found.get(inside.with_suffix(""), [])
+        exact = str(clean / inside)
+        if len(others) == 1 or exact in others:
+            names.append((path, exact if exact in others else others[0]))
+        elif others:
+            listed = " and ".join(repr(Path(other).name) for other in others)
+            errors.append((path, f"there are {listed} for it in {str(clean)!r}; leave one of them there"))
+        else:
+            errors.append((path, f"there is no image of that name in {str(clean)!r}"))
+    return names
+
+
+def _pair(scan: _Scan, kind: str) -> tuple[Floats, Floats, float]:
+    """A pair as the denoiser sees it, a document divided by its paper, and how strong its noise is."""
+    assert scan.clean is not None
+    if kind == "photo":
+        return scan.plane, scan.clean, photo_noise(scan.plane)
+    page = divided(scan.plane)
+    return page, np.minimum(divided(scan.clean), np.float32(1)), print_noise(page)
+
+
+def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: DenoiserSpec) -> DenoiserSource:
+    kind, _, level = degrade.partition(":")
+    if kind not in ("photo", "document", "gaussian") or bool(level) != (kind == "gaussian"):
+        raise UsageError(f"--degrade {degrade!r} is none of {', '.join(DEGRADATIONS)}, such as gaussian:25")
+    noise = _noise_level(degrade, level) if level else None
+    errors: list[tuple[str, str]] = []
+    if isinstance(clean, str | Path):
+        scans = _read([(path, None) for path in list_images([clean], SCAN_SUFFIXES)], spec.seed, errors)
+        where: str | Path = clean
+    else:
+        order = np.random.default_rng(spec.seed).permutation(len(clean))
+        scans = [_Scan(f"image {k}", clean[k].astype(np.float32) / np.float32(255)) for k in order]
+        where = "the images"
+    learn, judge, patch = _halves(scans, spec, errors, where)
+
+    def batches(some: list[_Scan]) -> Callable[[int], Iterator[Batch]]:
+        if kind == "document":
+            cutter = _Cutter(some)
+            return lambda seed: page_batches(cutter, spec.seed + seed, patch)
+        levels = [_levels(scan.plane) for scan in some]
+        return lambda seed: photo_batches(levels, spec.seed + seed, patch, noise=noise, worn=kind == "photo")
+
+    return DenoiserSource(
+        kind="document" if kind == "document" else "photo",
+        mode="degrade",
+        images=len(learn),
+        held_out=len(judge),
+        errors=errors,
+        learn=batches(learn),
+        judged=batches(judge or learn),
+        fingerprint=_fingerprint(learn, judge),
+    )
+
+
+def _noise_level(degrade: str, level: str) -> float:
+    try:
+        noise = float(level)
+    except ValueError:
+        noise = -1.0
+    if not 0 < noise <= 255:
+        raise UsageError(
+            f"--degrade {degrade!r}: {level!r} is no deviation in levels; give 0 to 255, as in gaussian:25"
+        )
+    return noise / 255
+
+
+class _Cutter:
+    """Cuts parts of clean pages, divided by their paper."""
+
+    def __init__(self, scans: Sequence[_Scan]) -> None:
+        self.pages = [np.minimum(divided(scan.plane), np.float32(1)) for scan in scans]
+
+    def __call__(self, rng: np.random.Generator) -> Floats:
+        page = self.pages[rng.integers(len(self.pages))]
+        page = np.pad(page, [(0, max(0, PAGE_SIDE - side)) for side in page.shape], constant_values=1)
+        top, left = (rng.integers(side - PAGE_SIDE + 1) for side in page.shape)
+        return page[top : top + PAGE_SIDE, left : left + PAGE_SIDE]
+
+
+def _halves(
+    scans: list[_Scan], spec: DenoiserSpec, errors: list[tuple[str, str]], where: str | Path
+) -> tuple[list[_Scan], list[_Scan], PatchSpec]:
+    """Scans to learn from, those to judge by, and how patches are drawn; the scans are in random order already.
+
+    Patches are as large as nine of ten scans allow; what is smaller is listed among the errors.
+    """
+    sides = [min(scan.plane.shape) for scan in scans]
+    size = min(spec.patch_size, int(np.quantile(sides, 1 - MOST_FIT, method="lower")) // 8 * 8 if sides else 0)
+    if size < SMALLEST_PATCH:
+        reason = f" ({errors[0][0]!r}: {errors[0][1]})" if errors else ""
+        raise UsageError(
+            f"{str(where)!r} holds too little of at least 16x16 pixels to train on{reason}; give larger images"
+        )
+    large = [scan for scan, side in zip(scans, sides, strict=True) if side >= size]
+    errors += [
+        (scan.path, f"it is smaller than the {size} pixels of a patch")
+        for scan, side in zip(scans, sides, strict=True)
+        if side < size
+    ]
+    apart = min(len(large) - 1, max(1, round(HELD_OUT * len(large)))) if len(large) > 1 else 0
+    return large[apart:], large[:apart], PatchSpec(size=size, batch=spec.batch_size)
+
+
+def _fingerprint(*parts: Sequence[_Scan]) -> str:
+    digest = hashlib.sha256()
+    for scan in (scan for part in parts for scan in part):
+        for plane in (scan.plane, scan.clean):
+            if plane is not None:
+                digest.update(plane.tobytes())
+    return digest.hexdigest()
+
+
+def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple[str, str]]) -> list[_Scan]:
+    """Grey pages of scans, each with the clean file of its pair, if any: in random order, as many as memory may hold.
+
+    What cannot be read goes to `errors`, and with it all pages of a pair that does not agree.
+    """
+    rng = np.random.default_rng(seed)
+    scans: list[_Scan] = []
+    pixels = 0
+    for number in rng.permutation(len(names)):
+        path, clean = names[number]
+        try:
+            pages = _pages(path, clean, rng)
+            # Where one page of a pair is missing, those before it may be matched wrongly as well.
+            for scan in list(pages) if clean else pages:
+                scans.append(scan)
+                pixels += scan.plane.size * (1 if clean is None else 2)
+                if pixels > MOST_PIXELS:
+                    return scans
+        except UnreadableError as error:
+            errors.append((error.path, error.reason))
+    return scans
+
+
+def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_Scan]:
+    """The pages of a scan, large ones cut, with those of the clean file.
+
+    Raises
+    ------
+    UnreadableError
+        A file cannot be read, or the two do not agree.
+    """
+    for plane, other in _side_by_side(path, clean):
+        if other is not None and other.shape != plane.shape:
+            raise UnreadableError(path, f"it is {plane.shape} and {clean!r} {other.shape}, height and width")
+        rows = max(1, min(plane.shape[0], LARGEST_PAGE // plane.shape[1]))
+        part = slice(top := int(rng.integers(plane.shape[0] - rows + 1)), top + rows)
+        yield _Scan(path, plane[part].copy(), None if other is None else other[part].copy())
+
+
+def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[Floats, Floats | None]]:
+    """The pages of a scan, each with the one of the clean file, if there is such a file.
+
+    Raises
+    ------
+    UnreadableError
+        A file cannot be read, or one of them has more pages.
+    """
+    if clean is None:
+        yield from ((page, None) for page in _grey_pages(path))
+        return
+    for page, other in zip_longest(_grey_pages(path), _grey_pages(clean)):
+        if page is None or other is None:
+            more = "more" if other is None else "fewer"
+            raise UnreadableError(path, f"it has {more} pages with shades of grey than {clean!r}; give both the same")
+        yield page, other
+
+
+def _grey_pages(path: str) -> Iterator[Floats]:
+    """The pages of a scan that have grain, as the mean of their colours, 0 to 1.
+
+    Raises
+    ------
+    UnreadableError
+        It cannot be read, or has no such page.
+    """
+    some = False
+    for page in scan_pages(read_bytes(path), path):
+        if page.pixels.dtype == np.bool_:
+            continue
+        some = True
+        full = np.float32(np.iinfo(page.pixels.dtype).max)
+        yield colours_of(page.pixels).mean(axis=2, dtype=np.float32) / full
+    if not some:
+        raise UnreadableError(path, "it has no page with shades of grey or colours; leave it out")
+
+
+def _levels(page: Floats) -> Levels:
+    return np.round(255 * page).astype(np.uint8)

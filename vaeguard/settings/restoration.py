@@ -1,0 +1,176 @@
+"""How scans are restored, and what is written beside them: the defaults of `denoise` are here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaeguard.devices import DEVICES
+from vaeguard.errors import UsageError
+from vaeguard.settings.specs import setting, settle_types
+
+RESTORE_KINDS = ("auto", "document", "photo")
+DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
+PAPERS = ("keep", "white", "as-is")
+ESTIMATES = ("log_deviation", "log_precision")
+"""Outputs of a denoiser's file that say how strong the noise is."""
+STRIDES = (2, 4, 8)
+"""Pixels a side that share a place in a latent of a ladder VAE, from the finest to the coarsest."""
+
+
+@dataclass(frozen=True)
+class RestoreSettings:
+    """How pages are restored.
+
+    Attributes
+    ----------
+    kind : str
+        `document`, `photo`, or `auto` to tell page by page.
+    strength : float
+        1 the whole correction, 0 none, within [0, 1].
+    noise : float or None
+        Standard deviation of the noise in levels of 0 to 255; None estimates it page by page.
+    paper : str
+        Of a document: `keep` its tint but not its stains, make it `white`, or leave it `as-is` and clean the rest.
+    gate : bool
+        Put back squares where ink would be lost or invented, or detail be taken for noise.
+    samples : int
+        Take the mean of so many samples of a ladder VAE's posterior, instead of one pass of the direct denoiser.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot work.
+    """
+
+    kind: str = setting("auto", "What the pages are; auto tells page by page.", of=RESTORE_KINDS)
+    strength: float = setting(1.0, "Share of the correction, 0 to 1.")
+    noise: float | None = setting(None, "Standard deviation of the noise, in levels of 0-255.", unset="estimated")
+    paper: str = setting(
+        "keep", "Of documents: keep the tint but no stains, make it white, or leave it as it is.", of=PAPERS
+    )
+    gate: bool = setting(True, "Put squares back where ink would be lost or invented.")
+    samples: int = setting(0, "Average so many samples of the ladder VAE of the model; 0: one direct pass.")
+
+    def __post_init__(self) -> None:
+        settle_types(self)
+        if self.kind not in RESTORE_KINDS:
+            raise UsageError(f"--kind {self.kind} is none of {', '.join(RESTORE_KINDS)}")
+        if self.paper not in PAPERS:
+            raise UsageError(f"--paper {self.paper} is none of {', '.join(PAPERS)}")
+        if self.kind == "photo" and self.paper != type(self).paper:
+            raise UsageError(f"--paper {self.paper} is for documents; leave it out with --kind photo")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"--strength {self.strength:g} is no share; give 0 (nothing) to 1 (the whole correction)")
+        if self.samples < 0:
+            raise UsageError(f"--samples {self.samples} is no number of samples; give 0 (one direct pass) or more")
+        if self.noise is not None and not 0 <= self.noise <= 255:
+            raise UsageError(f"--noise {self.noise:g} is no deviation in levels; give 0 to 255")
+
+
+@dataclass(frozen=True)
+class DenoiseOutputs:
+    """What is written beside the clean scans.
+
+    Attributes
+    ----------
+    jpeg : int or None
+        Write JPEGs as JPEGs of this quality, 1 to 100; None as PNG, which loses nothing.
+    lossless : bool
+        Write pictures in PDFs without loss; otherwise they go back in the codec they came in, at about its quality.
+    residual : bool
+        The exact difference of each page, from which the original can be had back; pictures in PDFs are without
+        loss then.
+    uncertainty : bool
+        A picture of each page's uncertainty: half the interval that holds the clean value in nine of ten cases.
+    ocr : bool
+        Read each page with tesseract before and after, and leave it as it was if it lost words.
+    ocr_language : str
+        What tesseract calls the language, or several such as `deu+fra`; its own choice is English.
+    """
+
+    jpeg: int | None = setting(
+        None, "Write JPEGs as JPEGs of this quality, also in PDFs.", unset="PNG; in PDFs as before"
+    )
+    residual: bool = setting(
+        False, "Also write the exact difference, to have the original back; pictures in PDFs are without loss then."
+    )
+    uncertainty: bool = setting(False, "Also write a picture of how uncertain each pixel is.")
+    ocr: bool = setting(False, "Leave a page as it was if tesseract can read fewer words afterwards.")
+    ocr_language: str = setting("", "What tesseract calls the language, or several: deu+fra.", unset="its own, English")
+    lossless: bool = setting(False, "Write pictures in PDFs without loss, which takes more room.")
+
+    def __post_init__(self) -> None:
+        settle_types(self)
+        if self.jpeg is not None and not 1 <= self.jpeg <= 100:
+            raise UsageError(f"--jpeg {self.jpeg} is no quality; give 1 to 100")
+        if self.ocr_language and not self.ocr:
+            raise UsageError("--ocr-language is for --ocr; give both, or leave it out")
+        if self.jpeg and self.lossless:
+            raise UsageError("--lossless loses nothing, and a JPEG does; leave out --jpeg or --lossless")
+        if self.jpeg and self.residual:
+            raise UsageError("--residual is exact, and a JPEG is not; leave out --jpeg or --residual")
+
+    @property
+    def exact(self) -> bool:
+        """Whether pictures in PDFs are written without loss."""
+        return self.lossless or self.residual
+
+
+@dataclass(frozen=True)
+class DenoiserSpec:
+    """The shape of a denoiser and how it is trained: the direct network, and the ladder VAE beside it.
+
+    Attributes
+    ----------
+    width, depth : int
+        Of a direct network from scratch; the one that ships has its own.
+    ladder_width : int
+        Channels of the ladder VAE's features.
+    latent : tuple of int
+        Channels of its latents, from half the resolution to an eighth.
+    steps : int
+        Of training, for each of the two.
+    patch_size, batch_size : int
+        Pixels a side, a multiple of 8, and patches a step.
+    learning_rate : float or None
+        None takes 1e-3 from scratch, less for weights that ship.
+    from_scratch : bool
+        Do not start from the weights that ship.
+    seed : int
+        Of all chance.
+    device : str
+        `auto`, `cpu` or `cuda`.
+    threads : int or None
+        Of the CPU; None is torch's own choice.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot work.
+    """
+
+    width: int = setting(40, "From scratch: channels of the direct network.")
+    depth: int = setting(6, "From scratch: its layers.")
+    ladder_width: int = setting(40, "From scratch: channels of the ladder VAE's features.")
+    latent: tuple[int, int, int] = setting((8, 12, 16), "From scratch: channels of its latents, from fine to coarse.")
+    steps: int = setting(2000, "Steps of training, for each of the two networks.")
+    patch_size: int = setting(96, "Pixels a side, a multiple of 8.")
+    batch_size: int = setting(8, "Patches per step.")
+    learning_rate: float | None = setting(None, "Step size.", unset="0.001 from scratch, else 0.0003")
+    from_scratch: bool = setting(False, "Do not start from the weights that ship.")
+    seed: int = setting(0, "Seed of weights, patches and noise.")
+    device: str = setting("auto", "Where to train.", of=DEVICES)
+    threads: int | None = setting(None, "CPU threads.", unset="torch's own choice")
+
+    def __post_init__(self) -> None:
+        settle_types(self)
+        if self.seed < 0 or self.seed >= 2**62:
+            raise UsageError(f"--seed must be from 0 to below 2**62, not {self.seed}")
+        for name in ("width", "depth", "ladder_width", "steps", "batch_size", "learning_rate", "threads"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+        if self.device not in DEVICES:
+            raise UsageError(f"--device {self.device!r} is not known; choose from {', '.join(DEVICES)}")
+        if self.patch_size % 8 or self.patch_size < 16:
+            raise UsageError(f"patch_size must be a multiple of 8 from 16 on, not {self.patch_size}")

@@ -1,0 +1,1 @@
+"""Statistics: ROC-AUC, intervals and false alarms, from arrays to numbers."""

@@ -1,0 +1,404 @@
+"""Tables as files: `.csv`, `.parquet` or `.jsonl` by suffix, written batch by batch and whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import re
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.errors import RefusedError, UsageError
+from vaeguard.storage.files import valid_text, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    Column = npt.NDArray[Any] | list[str]
+
+TEXT_COLUMNS = ("path", "error", "class", "reason")
+"""Columns that stay text when read, also where every value looks like a number."""
+TRUTH_COLUMNS = ("anomaly", "normal")
+"""Columns of truth values: 0 and 1 in CSV."""
+ROW_GROUP = 65_536
+"""Rows that a Parquet table collects before it writes them: small row groups make large, slow files."""
+
+# A spreadsheet runs a cell that begins so; quotes in front are counted, so that reading can undo the escape.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NEEDS_QUOTES = re.compile(r'[",\r\n]')
+
+
+class Table:
+    """An open table; `write` appends rows. Made by `open_table`."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self.columns = tuple(columns)
+        self.rows = 0
+
+    def write(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> None:
+        """Append one row for each position of the equally long `columns`: numbers, truth values, or text.
+
+        Raises
+        ------
+        UsageError
+            The names are not those of the table, the lengths differ, or a column holds something else.
+        """
+        if set(columns) != set(self.columns):
+            raise UsageError(f"table has columns {', '.join(self.columns)}, but was given {', '.join(columns)}")
+        ready = {name: _column(name, columns[name]) for name in self.columns}
+        lengths = {name: len(column) for name, column in ready.items()}
+        if len(set(lengths.values())) > 1:
+            raise UsageError(f"columns of one table must be equally long, but their lengths are {lengths}")
+        if rows := lengths[self.columns[0]]:
+            self._append(ready)
+            self.rows += rows
+
+    def append_table(self, path: Path, rows: int) -> None:
+        """Append all `rows` of a table of the same kind and columns, as they are."""
+        self._copy(path)
+        self.rows += rows
+
+    def _append(self, columns: dict[str, Column]) -> None:
+        raise NotImplementedError
+
+    def _copy(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write what is still held back and close the file."""
+        raise NotImplementedError
+
+
+class _CsvTable(Table):
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        super().__init__(path, columns)
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._file.write(",".join(map(_csv_text, columns)) + "\n")
+
+    def _append(self, columns: dict[str, Column]) -> None:
+        cells = [_cells(column, text=_csv_text, truth=("0", "1")) for column in columns.values()]
+        self._file.writelines(f"{row}\n" for row in map(",".join, zip(*cells, strict=True)))
+
+    def _copy(self, path: Path) -> None:
+        with path.open(encoding="utf-8", newline="") as file:
+            file.readline()  # the header
+            shutil.copyfileobj(file, self._file)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _JsonLinesTable(Table):
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        super().__init__(path, columns)
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._row = "{" + ", ".join(f"{_json_text(name)}: ".replace("%", "%%") + "%s" for name in columns) + "}\n"
+
+    def _append(self, columns: dict[str, Column]) -> None:
+        cells = [_cells(column, text=_json_text, truth=("false", "true")) for column in columns.values()]
+        for name, cell in zip(columns, cells, strict=True):
+            if not isinstance(columns[name], list) and not np.isfinite(columns[name]).all():
+                cell[:] = map(_json_number, cell)
+        self._file.writelines(map(self._row.__mod__, zip(*cells, strict=True)))
+
+    def _copy(self, path: Path) -> None:
+        with path.open(encoding="utf-8", newline="") as file:
+            shutil.copyfileobj(file, self._file)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ParquetTable(Table):
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        super().__init__(path, columns)
+        self._held: list[Any] = []
+        self._held_rows = 0
+        self._writer: Any = None
+
+    def _append(self, columns: dict[str, Column]) -> None:
+        import pyarrow as pa
+
+        self._held.append(pa.table(columns))
+        self._held_rows += self._held[-1].num_rows
+        if self._held_rows >= ROW_GROUP:
+            self._flush()
+
+    def _copy(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._held.append(pq.read_table(path))
+        self._held_rows += self._held[-1].num_rows
+        if self._held_rows >= ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = pa.concat_tables(self._held) if self._held else _empty_arrow_table(self.columns)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, rows.schema)
+        self._writer.write_table(rows)
+        self._held, self._held_rows = [], 0
+
+    def close(self) -> None:
+        if self._held or self._writer is None:
+            self._flush()
+        self._writer.close()
+
+
+_TABLES: dict[str, type[Table]] = {".csv": _CsvTable, ".parquet": _ParquetTable, ".jsonl": _JsonLinesTable}
+
+
+@contextlib.contextmanager
+def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Table]:
+    r"""Open a table for writing; it appears under `path` once the block ends without an exception.
+
+    - Numbers are printed with the fewest digits that give back the same bits; memory stays constant.
+    - CSV: text that a spreadsheet would run as a formula (it begins with ``= + - @``, tab or carriage return) gets a
+      leading ``'``; `read_table` takes it off again. Truth values are 0 and 1.
+    - JSON lines: not-a-number is ``null``, infinities are ``1e999`` and ``-1e999``, which parsers read as such.
+    - File names that are not UTF-8 are written with their odd bytes as ``\udc..``.
+
+    Raises
+    ------
+    UsageError
+        The suffix is none of the three.
+    VaeguardError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> with open_table("scores.csv", ["path", "score"]) as table:  # doctest: +SKIP
+    ...     table.write({"path": ["a.png"], "score": np.array([0.5], "float32")})
+    """
+    kind = _TABLES[_suffix(path)]
+    with writing(path) as temporary, contextlib.closing(kind(temporary, columns)) as table:
+        yield table
+
+
+def write_errors(path: str | Path, errors: Sequence[tuple[str, str]]) -> None:
+    """Write the table of what could not be read, path and reason; none where there is nothing to say."""
+    if errors:
+        write_table(path, {"path": [path for path, _ in errors], "error": [reason for _, reason in errors]})
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
+def write_table(path: str | Path, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> None:
+    """Write a table that is in memory; see `open_table`."""
+    with open_table(path, list(columns)) as table:
+        table.write(columns)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table that vaeguard wrote: text as str, truth values as bool, numbers as int64, float32 or float64.
+
+    Text formats do not say how wide a number was: theirs come as float64, and ``astype("float32")`` gives back the
+    bits that were written.
+
+    Raises
+    ------
+    UsageError
+        The suffix is none of the three.
+    RefusedError
+        The file is missing or not such a table.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    read = {".csv": _read_csv, ".parquet": _read_parquet, ".jsonl": _read_json_lines}[_suffix(path)]
+    try:
+        return pd.DataFrame(read(Path(path)))
+    except OSError as error:
+        raise RefusedError(f"cannot read table {str(path)!r}: {error.strerror or error}") from error
+    except (ValueError, TypeError, AttributeError, KeyError, csv.Error, pa.ArrowException) as error:
+        raise RefusedError(f"{str(path)!r} is damaged or no table of vaeguard; write it again ({error})") from error
+
+
+def table_chunks(path: str | Path, columns: Sequence[str], rows: int = 65_536) -> Iterator[dict[str, Any]]:
+    """Some columns of a table that vaeguard wrote, at most `rows` rows at a time: text as lists, numbers as arrays."""
+    suffix = _suffix(path)
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows, columns=list(columns)):
+                yield {name: batch.column(name).to_pylist() for name in columns} | {
+                    name: batch.column(name).to_numpy(zero_copy_only=False)
+                    for name in columns
+                    if name not in TEXT_COLUMNS
+                }
+        return
+    with Path(path).open(encoding="utf-8", newline="" if suffix == ".csv" else "\n") as file:
+        lines = csv.DictReader(file, strict=True) if suffix == ".csv" else map(json.loads, file)
+        while chunk := list(islice(lines, rows)):
+            yield {name: _chunk_column(name, [row[name] for row in chunk], suffix) for name in columns}
+
+
+def _chunk_column(name: str, cells: list[Any], suffix: str) -> Any:
+    if name not in TEXT_COLUMNS:
+        with contextlib.suppress(ValueError):
+            values = np.array([np.nan if cell is None else cell for cell in cells]).astype(np.float64)
+            return values.astype(bool) if name in TRUTH_COLUMNS else values
+    return list(map(_from_csv_text, cells)) if suffix == ".csv" else cells
+
+
+def columns_of(path: str | Path) -> list[str]:
+    """Names of the columns of a table, whoever wrote it; none where it is empty or no table."""
+    path, suffix = Path(path), _suffix(path)
+    try:
+        if suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path).names)
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), []) if suffix == ".csv" else list(json.loads(file.readline()))
+    except (OSError, ValueError, TypeError, csv.Error):  # Arrow's errors are of these
+        return []
+
+
+def check_replaced(
+    path: str | Path, kind: str, is_kind: Callable[[list[str]], object], is_ours: Callable[[str], object]
+) -> None:
+    """Refuse to replace what is no table of `kind`, or one with work of somebody else in it.
+
+    `is_kind` tells of the columns of a table, `is_ours` of each one, whoever else added some. An empty file may be
+    replaced.
+
+    Raises
+    ------
+    UsageError
+        Something else is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"-o {str(path)!r} is a folder; name a table in it, such as {str(path / 'table.csv')!r}")
+    if not path.exists() or not path.stat().st_size:
+        return
+    columns = columns_of(path)
+    if not is_kind(columns):
+        raise UsageError(f"-o {str(path)!r} is no table of {kind}, and would be lost; name another")
+    if added := [name for name in columns if not is_ours(name)]:
+        raise UsageError(f"-o {str(path)!r} has a column {added[0]!r} of its own, which would be lost; name another")
+
+
+def check_table_path(path: str | Path) -> None:
+    """Refuse a path whose suffix is no table's, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        The suffix is none of the three.
+    """
+    _suffix(path)
+
+
+def _suffix(path: str | Path) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _TABLES:
+        raise UsageError(f"table {str(path)!r} ends in {suffix!r}; name it with .csv, .parquet or .jsonl")
+    return suffix
+
+
+def _column(name: str, values: Sequence[str] | npt.NDArray[Any]) -> Column:
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fbiu":
+        values = list(values)
+        if all(isinstance(value, str) for value in values):
+            return [valid_text(value) for value in values]
+        values = np.asarray(values)
+    if values.dtype.kind not in "fbiu" or values.ndim != 1:
+        raise UsageError(f"column {name!r} must be one-dimensional text or numbers, not {values.dtype} {values.shape}")
+    return values
+
+
+def _cells(column: Column, *, text: Callable[[str], str], truth: tuple[str, str]) -> list[str]:
+    if isinstance(column, list):
+        return list(map(text, column))
+    if column.dtype.kind == "b":
+        return [truth[value] for value in column.tolist()]
+    cells: list[str] = column.astype("U").tolist()  # numpy prints the shortest digits that round-trip
+    return cells
+
+
+def _csv_text(text: str) -> str:
+    if _FORMULA.match(text):
+        text = "'" + text
+    if not text or _NEEDS_QUOTES.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _from_csv_text(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _json_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _json_number(cell: str) -> str:
+    return {"nan": "null", "inf": "1e999", "-inf": "-1e999"}.get(cell, cell)
+
+
+def _empty_arrow_table(columns: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    types = dict.fromkeys(TEXT_COLUMNS, pa.string()) | dict.fromkeys(TRUTH_COLUMNS, pa.bool_())
+    return pa.schema([(name, types.get(name, pa.float32())) for name in columns]).empty_table()
+
+
+def _read_csv(path: Path) -> dict[str, Any]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        names = next(rows, None)
+        if names is None:
+            raise ValueError("not even a header")
+        columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {
+        _from_csv_text(name): _parsed(_from_csv_text(name), list(cells))
+        for name, cells in zip(names, columns, strict=True)
+    }
+
+
+def _parsed(name: str, cells: list[str]) -> Any:
+    import pandas as pd
+
+    if name in TRUTH_COLUMNS:
+        return np.array(cells, dtype=np.int64).astype(bool)
+    if name not in TEXT_COLUMNS:
+        kinds = (np.int64, np.float64) if cells else (np.float64,)
+        for kind in kinds:
+            with contextlib.suppress(ValueError, OverflowError):
+                return np.array(cells, dtype="U").astype(kind)
+    return pd.Series(list(map(_from_csv_text, cells)), dtype="str")
+
+
+def _read_json_lines(path: Path) -> dict[str, Any]:
+    import pandas as pd
+
+    with path.open(encoding="utf-8", newline="\n") as file:
+        rows = [json.loads(line) for line in file]
+    table = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return {
+        name: pd.Series(cells, dtype="str" if name in TEXT_COLUMNS else None)
+        if any(isinstance(cell, str) for cell in cells) or None not in cells
+        else np.array(cells, dtype=np.float64)
+        for name, cells in table.items()
+    }
+
+
+def _read_parquet(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pandas()

@@ -1,0 +1,76 @@
+"""Augmentation of image batches on the device, every image moved by its own random amount."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaeguard.settings.specs import TrainSpec
+
+
+WARP_DEGREES, WARP_SCALE, WARP_SHEAR, WARP_SHIFT = 10.0, 0.1, 0.1, 0.035
+WARP_BEND, WARP_KNOTS = 0.05, 4
+"""A warp of strength 1: rotation in degrees; scale, shear, shift and bend as shares of the image's size."""
+
+
+def augment(image: Tensor, spec: TrainSpec, generator: torch.Generator) -> Tensor:
+    """Warp, shift, rotate, mirror and roughen `image`, float32 (N, C, H, W) in [0, 1], as `spec` asks; range kept."""
+    if spec.augment_warp:
+        image = _warp(image, spec.augment_warp, generator)
+    if spec.augment_shift or spec.augment_rotate:
+        image = _move(image, spec.augment_shift, spec.augment_rotate, generator)
+    if spec.augment_flip:
+        mirrored = torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device) < 0.5
+        image = torch.where(mirrored, image.flip(3), image)
+    return add_noise(image, spec.augment_noise, generator)
+
+
+def add_noise(image: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """Add Gaussian noise of standard deviation `sigma` (pixels 0 to 1) and clip to [0, 1]."""
+    if not sigma:
+        return image
+    noise = torch.randn(image.shape, generator=generator, device=image.device)
+    return (image + sigma * noise).clamp(0, 1)
+
+
+def _move(image: Tensor, pixels: int, degrees: float, generator: torch.Generator) -> Tensor:
+    n, _, height, width = image.shape
+    uniform = 2 * torch.rand(3, n, generator=generator, device=image.device) - 1
+    angle = uniform[0] * math.radians(degrees)
+    # Whole pixels: a pure shift then repeats the pixels instead of blurring them.
+    x, y = (torch.round(uniform[i] * (pixels + 0.49)).clamp(-pixels, pixels) for i in (1, 2))
+    cos, sin = angle.cos(), angle.sin()
+    rows = [
+        torch.stack([cos, -sin * height / width, 2 * x / width], 1),
+        torch.stack([sin * width / height, cos, 2 * y / height], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)
+
+
+def _warp(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Deform every image by its own affine map and its own smooth bend (Simard et al., 2003), in one resampling."""
+    n, _, height, width = image.shape
+
+    def uniform(*shape: int) -> Tensor:
+        return strength * (2 * torch.rand(*shape, generator=generator, device=image.device) - 1)
+
+    angle = math.radians(WARP_DEGREES) * uniform(n)
+    stretch, shear, shift = 1 + WARP_SCALE * uniform(2, n), WARP_SHEAR * uniform(n), 2 * WARP_SHIFT * uniform(2, n)
+    cos, sin = angle.cos(), angle.sin()
+    tall = height / width
+    rows = [
+        torch.stack([cos * stretch[0], (shear - sin) * tall * stretch[1], shift[0]], 1),
+        torch.stack([sin / tall * stretch[0], cos * stretch[1], shift[1]], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), list(image.shape), align_corners=False)
+    knots = 2 * WARP_BEND * uniform(n, 2, WARP_KNOTS, WARP_KNOTS)
+    bend = F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+    grid = grid + bend.permute(0, 2, 3, 1)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)

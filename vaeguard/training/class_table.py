@@ -1,0 +1,75 @@
+"""How well a fit knows each of its normal classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.settings.specs import DEFAULT_FPR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from vaeguard.training.loop import Examples
+
+
+def class_table(
+    names: Sequence[str],
+    examples: tuple[Examples, Examples],
+    losses: Mapping[str, npt.NDArray[np.float64]],
+    calibration: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float32],
+    *,
+    balance: bool,
+) -> list[dict[str, Any]]:
+    """One row for each normal class: how many images of it there are, and what came of them.
+
+    A class without validation or calibration images has None for what is measured on these.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The normal classes.
+    examples : (Examples, Examples)
+        What was learned from, and what validated it; labelled.
+    losses : dict of float64 (rows,)
+        Of the validation examples, as `training.validation_losses` gives them.
+    calibration : int64 (n,)
+        The images that rank the score.
+    p_values : float32 (n,)
+        Theirs, among themselves: each counts itself, so that the smallest is 2 / (n + 1). What is told is whether it
+        would be flagged by the n - 1 others.
+    balance : bool
+        Whether the classes were drawn equally often.
+    """
+    learn, validate = examples
+    among_others = (p_values.astype(np.float64) * (len(p_values) + 1) - 1) / len(p_values)
+    flagged = np.round(among_others, 9) <= DEFAULT_FPR
+    targets = learn.labels
+    assert targets is not None
+    table = []
+    for number, name in enumerate(names):
+        trained, held_out, ranked = (targets[rows] == number for rows in (learn.rows, validate.rows, calibration))
+        means = {loss: _mean(values[held_out]) for loss, values in losses.items()}
+        # A model of patches sees an image many times.
+        images, validated = (len(np.unique(rows)) for rows in (learn.rows[trained], validate.rows[held_out]))
+        table.append(
+            {
+                "name": name,
+                "training": images,
+                "draws": round(len(learn) / len(names)) if balance else int(trained.sum()),
+                "validation": validated,
+                **means,
+                "neg_elbo": _mean((losses["distortion"] + losses["rate"])[held_out]),
+                "calibration": int(ranked.sum()),
+                "flagged": _mean(flagged[ranked]),
+            }
+        )
+    return table
+
+
+def _mean(values: npt.NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None

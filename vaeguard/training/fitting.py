@@ -1,0 +1,391 @@
+"""From normal images to a calibrated detector, with a checkpoint while it takes long."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from vaeguard.data.image_set import ImageSet, digests_of
+from vaeguard.data.packed import as_image_set
+from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
+from vaeguard.devices import has_bf16, pick_device, torch_settings
+from vaeguard.engines.inspection import concatenate
+from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
+from vaeguard.engines.torch_detector import TorchDetector
+from vaeguard.errors import UsageError
+from vaeguard.models.graph import InferenceGraph, between_levels
+from vaeguard.models.reference import IMAGES, centres_for
+from vaeguard.models.vae import VAE
+from vaeguard.settings.specs import VECTOR_EPOCHS, ModelSpec, TrainSpec, to_dict
+from vaeguard.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
+from vaeguard.training.class_table import class_table
+from vaeguard.training.loop import DivergedError, Examples, State, epochs_for, start, train, validation_losses
+from vaeguard.training.pseudo_classes import pseudo_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from vaeguard.engines.inspection import Floats
+    from vaeguard.progress import Progress
+
+    Rows = npt.NDArray[np.int64]
+
+PART_ROWS = 1024
+AVERAGED = 10_000
+"""Training images that tell what the mean one looks like."""
+REFERENCE_ROWS = 128
+"""All hidden activations of so many images are held at a time."""
+HOT = 0.999
+"""The quantile of the heatmaps of normal images from which on a pixel is drawn as hot as can be."""
+HEATMAPS, HEATMAP_PIXELS = 256, 2**24
+"""So many calibration images tell it, fewer of large ones."""
+CROPS = (12_800, 2048)
+"""A model of patches sees at least so many random ones per epoch, to train on and to validate on."""
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """A fit with every open choice settled: device, precision and threads are in `training`."""
+
+    image_set: ImageSet
+    normal: tuple[int, ...]
+    model: ModelSpec
+    training: TrainSpec
+    split: Split
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree with."""
+        data = {"fingerprint": self.image_set.fingerprint, "split": self.split.digest()}
+        return {"model": to_dict(self.model), "training": to_dict(self.training), "data": data}
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a fit gives.
+
+    Attributes
+    ----------
+    detector : TorchDetector
+        Calibrated.
+    image_set : ImageSet
+        The data.
+    split : Split
+        Its parts.
+    history : sequence of dict
+        One row per epoch.
+    restored : dict of uint8 (n, C, H, W)
+        The first validation images as restored after some epochs.
+    scores : float32 (rows,)
+        Of the calibration images.
+    diverged : DivergedError or None
+        How the training went wrong, if it did; the detector is that of the best epoch before.
+    """
+
+    detector: TorchDetector
+    image_set: ImageSet
+    split: Split
+    history: Sequence[Mapping[str, float]]
+    restored: Mapping[int, npt.NDArray[np.uint8]]
+    scores: Floats
+    diverged: DivergedError | None
+
+
+class Monitor(Protocol):
+    """What watches a fit from outside, as a log does.
+
+    It is called with the graph that is trained, the state of the training, the data, the rows of its validation images
+    and the settings, and gives a context in which it is called with the state after every epoch. The context ends when
+    the graph has its final weights.
+    """
+
+    def __call__(
+        self, graph: InferenceGraph, state: State, image_set: ImageSet, held_out: Rows, settings: dict[str, Any]
+    ) -> AbstractContextManager[Callable[[State], None]]:
+        """Begin."""
+
+
+def plan_fit(
+    images: ImageSet | npt.NDArray[Any],
+    labels: npt.ArrayLike | None,
+    groups: npt.ArrayLike | None,
+    normal_classes: str | int | Sequence[str | int] | None,
+    model: ModelSpec | None,
+    training: TrainSpec | None,
+) -> FitPlan:
+    """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
+
+    Raises
+    ------
+    UsageError
+        Too few normal images or groups, an unknown class, or a spec that does not suit the data.
+    """
+    model, training = model or ModelSpec(), training or TrainSpec()
+    for name, spec, kind in (("model", model, ModelSpec), ("training", training, TrainSpec)):
+        if not isinstance(spec, kind):
+            raise UsageError(f"{name} is a {type(spec).__name__}; give a vaeguard.{kind.__name__}")
+    image_set = as_image_set(images, labels)
+    normal = normal_numbers(image_set, normal_classes)
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
+    return _plan(image_set, normal, split, model, training)
+
+
+def fit_detector(
+    plan: FitPlan,
+    run: Path | None = None,
+    *,
+    resume: bool = False,
+    monitor: Monitor | None = None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train a VAE and calibrate its anomaly score.
+
+    Parameters
+    ----------
+    plan : FitPlan
+        From `plan_fit`.
+    run : Path or None
+        A folder for the checkpoint and the history, which belongs to this process.
+    resume : bool
+        Go on from the checkpoint in `run`, if there is one.
+    monitor : Monitor or None
+        Is told of every epoch.
+    progress : callable or None
+        Called with steps done, steps in all, a line of text.
+
+    Raises
+    ------
+    DivergedError
+        Training diverged before an epoch was finished, or there is no `run` to keep what came before.
+    UsageError, RefusedError
+        The checkpoint is of other settings or data, or damaged.
+    """
+    image_set, split = plan.image_set, plan.split
+    with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
+        graph = _graph(plan)
+        state = start(graph.vae, plan.training)
+        examples = _examples(plan, graph)
+        settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
+        if run and resume and (run / CHECKPOINT_NAME).exists():
+            read_checkpoint(run / CHECKPOINT_NAME, state, settings)
+        watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
+        with watched as after_epoch:
+            diverged = _train(plan, examples, state, run, settings, after_epoch, progress)
+            if diverged and not (state.history and run):
+                raise diverged
+            detector, scores = _calibrated(plan, graph, state, examples)
+            # One by one: a mapped array stays on the disk.
+            seen = (image_set.images[row] for row in np.sort(np.concatenate([split.training, split.validation])))
+            detector.info = replace(detector.info, fitted_on=digests_of(seen))
+            if run:  # the run is only finished when its model is written, and goes on from here if that is cut off
+                write_checkpoint(run / CHECKPOINT_NAME, state, settings)
+    restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
+    return Fitted(detector, image_set, split, state.history, restored, scores, diverged)
+
+
+def _nothing(state: State) -> None:
+    """What is done after an epoch that nobody watches."""
+
+
+def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
+    channels, height, width = image_set.images.shape[1:]
+    names = tuple(image_set.class_names[k] for k in normal)
+    model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
+    if model.vectors and _for_images_only(training):
+        raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
+    if model.kind == "conv" and training.batch_size == 1:
+        raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
+    if training.binarise and (model.likelihood != "bernoulli" or model.patch):
+        raise UsageError("--binarise makes pixels black or white, which is for --likelihood bernoulli without --patch")
+    if model.autoencoder and (training.free_bits or training.kl_warmup):
+        raise UsageError("an --autoencoder has no rate; give --free-bits 0 --kl-warmup 0, or leave --autoencoder out")
+    if training.balance and len(names) < 2:
+        raise UsageError("--balance needs at least two labelled normal classes; give class sub-folders or leave it out")
+    device = pick_device(training.device)
+    training = replace(
+        training,
+        epochs=epochs_of(model, training, len(split.training)),
+        device=device,
+        # Pixels come in 256 steps, as many as bfloat16 tells apart; features and contrasts can be finer.
+        bf16=has_bf16(device) and not (model.vectors or model.patch) if training.bf16 is None else training.bf16,
+        threads=training.threads or _threads(model),
+        augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
+    )
+    return FitPlan(image_set, normal, model, training, split)
+
+
+def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
+    """How many epochs a fit on so many training images has at most; of patches an epoch has many of each image."""
+    epochs = epochs_for(training, images * -(-CROPS[0] // images) if model.patch else images)
+    return min(epochs, VECTOR_EPOCHS) if model.vectors and training.epochs is None else epochs
+
+
+def _for_images_only(training: TrainSpec) -> bool:
+    noise = training.augment_noise or training.input_noise
+    moves = training.augment_warp or training.augment_shift or training.augment_rotate or training.augment_flip
+    return bool(noise or moves)
+
+
+def _threads(model: ModelSpec) -> int:
+    """One thread where a step is so short that threads cost more than they bring, otherwise torch's own choice."""
+    tiny = model.kind == "mlp" and int(np.prod(model.vae_shape)) * model.hidden_sizes[0] < 100_000
+    return 1 if tiny else torch.get_num_threads()
+
+
+def _graph(plan: FitPlan) -> InferenceGraph:
+    """The graph with fresh weights; vectors are standardised by the training rows only."""
+    graph = InferenceGraph(
+        VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
+    )
+    if graph.standardise is not None:
+        graph.standardise.fit(plan.image_set.images[plan.split.training])
+    if plan.model.kind == "mlp" and plan.model.likelihood == "continuous-bernoulli":
+        rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
+        some = plan.image_set.images[np.sort(rows)]
+        mean = some.mean(0, dtype=np.float64) / (255 if some.dtype == np.uint8 else 1)
+        graph.vae.start_at(between_levels(torch.from_numpy(mean), 0.5))
+    return graph
+
+
+def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]:
+    """What is learned from, and what validates it."""
+    targets = class_targets(plan.image_set, plan.normal)
+    images = plan.image_set.images
+    if graph.standardise is not None:
+        images = graph.standardise(torch.tensor(images)).numpy()
+    rows = [plan.split.training, plan.split.validation]
+    pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
+    if plan.model.pseudo_classes:
+        pseudo = pseudo_labels(images, rows[0], rows[1], plan.model.pseudo_classes, plan.training.seed)
+    if plan.model.patch:
+        rows = [np.tile(some, -(-crops // len(some))) for some, crops in zip(rows, CROPS, strict=True)]
+    learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
+    return learn, validate
+
+
+def _digest(examples: Examples) -> str:
+    """Of the pseudo-classes: another machine may number clusters otherwise, and a resumed fit would mix the two."""
+    return "" if examples.pseudo is None else hashlib.sha256(examples.pseudo.tobytes()).hexdigest()
+
+
+def _train(
+    plan: FitPlan,
+    examples: tuple[Examples, Examples],
+    state: State,
+    run: Path | None,
+    settings: dict[str, Any],
+    log_epoch: Callable[[State], None],
+    progress: Progress | None,
+) -> DivergedError | None:
+    """Train with a checkpoint every few seconds; the error if the training diverged."""
+    written = time.monotonic()
+
+    def after_epoch(state: State) -> None:
+        nonlocal written
+        if run and time.monotonic() - written > CHECKPOINT_SECONDS:
+            write_checkpoint(run / CHECKPOINT_NAME, state, settings)
+            write_history(run, state.history)
+            written = time.monotonic()
+        log_epoch(state)
+
+    try:
+        train(state, *examples, plan.training, after_epoch=after_epoch, progress=progress)
+    except DivergedError as error:
+        return error
+    return None
+
+
+def _calibrated(
+    plan: FitPlan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
+) -> tuple[TorchDetector, Floats]:
+    """The detector, and the scores of the calibration images in their order."""
+    state.vae.load_state_dict(state.best_weights)
+    images, split = plan.image_set.images, plan.split
+    record = _record(plan, state)
+    detector = TorchDetector(graph, record, plan.training.device)
+    _fit_reference(graph, images, split.training, plan.training.seed)
+    # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
+    shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
+    calibration = graph.calibration.cpu()
+    calibration.fit_terms(shaping)
+    calibration.fit_ranks(ranking)
+    scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
+    calibration.to(plan.training.device)
+    if not plan.model.vectors:
+        record["calibration"]["heatmap_scale"] = _heatmap_scale(detector, images, split.calibration)
+    if plan.model.classes:
+        losses = validation_losses(state, examples[1], plan.training)
+        record["classes"] = class_table(
+            plan.model.classes, examples, losses, split.calibration, p_values, balance=plan.training.balance
+        )
+    return detector, scores
+
+
+def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: npt.NDArray[np.int64], seed: int) -> None:
+    """Fit the statistics of normal images, if the model has any, on a sample of the training images."""
+    if graph.reference is None:
+        return
+    rows = np.sort(np.random.default_rng(seed).permutation(training)[:IMAGES])
+    parts = np.array_split(rows, -(-len(rows) // REFERENCE_ROWS))
+    device = graph.reference.difficulty.device
+    graph.fit_reference((torch.from_numpy(images[part]).to(device) for part in parts), seed)
+
+
+def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:
+    """The terms that make up the score, shape (rows, K)."""
+    # A part at a time: the images may be a memory map larger than memory.
+    parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
+    found = concatenate([detector.inspect(images[part]) for part in parts]).terms
+    return np.stack([found[name] for name in detector.graph.combined_names], 1)
+
+
+def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:
+    """How strange the strangest pixels of normal images are; None where that gives no scale."""
+    height, width = images.shape[2:]
+    some = rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
+    heatmaps = detector.inspect(images[some], pictures=True).heatmap
+    assert heatmaps is not None
+    scale = float(np.quantile(heatmaps, HOT))
+    return scale if 0 < scale < np.inf else None
+
+
+def _record(plan: FitPlan, state: State) -> dict[str, Any]:
+    sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
+    packages = ("vaeguard", "torch", "numpy", "safetensors")
+    return {
+        "kind": "detector",
+        "model": to_dict(plan.model),
+        "training": to_dict(plan.training),
+        "class_names": list(plan.image_set.class_names),
+        "normal_classes": list(plan.model.classes),
+        "data": {
+            "name": plan.image_set.name,
+            "named": plan.image_set.named,
+            "fingerprint": plan.image_set.fingerprint,
+            "images": len(plan.image_set.images),
+            "split": {**sizes, "sha256": plan.split.digest()},
+        },
+        "calibration": {"images": len(plan.split.calibration)},
+        "best_epoch": state.history[state.best_epoch],
+        "classes": [],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "hardware": _hardware(plan.training),
+    }
+
+
+def _hardware(training: TrainSpec) -> str:
+    if training.device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()}, {training.threads} threads"

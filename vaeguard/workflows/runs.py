@@ -1,0 +1,121 @@
+"""Run folders before and after a fit: a new one, one that may be written, and which is the latest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, new_folder
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.reports.report_file import JSON_NAME, check_place
+from vaeguard.storage.files import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.settings.specs import ModelSpec
+
+
+def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) -> Path:
+    """Create and return a folder `runs/<data>-<model>-<time>` that nobody else has.
+
+    Raises
+    ------
+    VaeguardError
+        `runs` cannot be written.
+    """
+    _, height, width = image_set.images.shape[1:]
+    return new_folder(f"{image_set.name}-{model.kind_for(height, width)}", runs)
+
+
+def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
+    """Make sure, before any work, that `run` can be written to and holds nothing that would be lost.
+
+    `kind` is that of the report which will be written.
+
+    Raises
+    ------
+    UsageError
+        A finished or interrupted fit is there already, the report of something else, or other files.
+    VaeguardError
+        The folder cannot be written.
+    """
+    check_place(run / JSON_NAME, kind)
+    # The checkpoint goes last: beside it, a model is one of a fit that did not come to write all.
+    begun = (run / CHECKPOINT_NAME).exists()
+    if (run / MODEL_NAME).exists() and not begun:
+        raise UsageError(f"{str(run)!r} holds a finished model; choose another folder with -o, or delete this one")
+    if begun and not resume:
+        raise UsageError(
+            f"{str(run)!r} holds an interrupted fit; go on with --resume, or choose another folder with -o"
+        )
+    held = next(run.glob("[!.]*"), None)
+    if held and not begun and not (run / JSON_NAME).exists():
+        raise UsageError(
+            f"{str(run)!r} holds other files, such as {held.name!r}; choose a new or an empty folder with -o"
+        )
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run):
+            pass
+    except OSError as error:
+        raise VaeguardError(
+            f"cannot write into {str(run)!r}: {error.strerror}; choose another folder with -o"
+        ) from error
+
+
+@contextlib.contextmanager
+def writing_run(run: Path | None, *, resume: bool, kind: str = "fit") -> Iterator[None]:
+    """Hold `run`, if any, for this process alone, prepared by `prepare_run`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `prepare_run`, or another process is writing it.
+    """
+    if run is None:
+        yield
+        return
+    with locked(run, ".fit.lock", f"another fit is writing {str(run)!r}"):
+        prepare_run(run, resume=resume, kind=kind)
+        yield
+
+
+def point_latest(run: Path, runs: Path = Path("runs")) -> None:
+    """Let `runs/latest` point at `run`, by a rename, so that it always points somewhere.
+
+    Raises
+    ------
+    VaeguardError
+        The file system has no links, or `runs` cannot be written.
+    """
+    latest, fresh = runs / "latest", runs / f".latest-{os.getpid()}"
+    try:
+        runs.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()
+        inside = run.resolve().parent == runs.resolve()
+        fresh.symlink_to(run.name if inside else run.resolve(), target_is_directory=True)
+        fresh.replace(latest)
+    except OSError as error:
+        raise VaeguardError(
+            f"{str(latest)!r} could not be set ({error.strerror}); name the run with -m {run}"
+        ) from error
+
+
+def latest_run(runs: Path = Path("runs")) -> Path:
+    """The run that `runs/latest` points at.
+
+    Raises
+    ------
+    UsageError
+        There is none yet.
+    """
+    latest = runs / "latest"
+    if not latest.exists():
+        raise UsageError(f"no run at {str(latest)!r} yet; fit a model with `vaeguard fit` or name one with -m")
+    return latest
