@@ -19,8 +19,8 @@ PRESET = vaeguard.preset("mlp-per-class")
 GUIDED = vaeguard.ModelSpec(kind="mlp", latent=20, prior="per-class")
 FITS = {
     "vaeguard fit --preset mlp-per-class": (PRESET.model, PRESET.training),
-    "vaeguard fit --model mlp --latent 20 --prior per-class": (GUIDED, vaeguard.TrainSpec()),
-    "the same with --pseudo-classes 0 --epochs 20": (
+    "vaeguard fit --model mlp --latent 20 --set model.prior=per-class": (GUIDED, vaeguard.TrainSpec()),
+    "the same with --set model.pseudo_classes=0 --epochs 20": (
         replace(GUIDED, pseudo_classes=0),
         vaeguard.TrainSpec(epochs=20),
     ),

@@ -4,8 +4,8 @@ python -m benchmarks.noisy_only -o FOLDER [--steps 6000] [--direct]
 
 Trained from scratch on one noisy version of each of the 400 usual training crops, whose clean versions are not looked
 at; tested on BSD68. The ways: the direct network from one noisier image to another, the mean of samples of the ladder
-VAE, and the direct network distilled from these samples. This is the evidence for what `vaeguard fit --adapt` does.
-With `--direct` the first way alone is trained, and the rows of the others stay as an earlier run wrote them.
+VAE, and the direct network distilled from these samples. This is the evidence for what `vaeguard fit-denoiser --adapt`
+does. With `--direct` the first way alone is trained, and the rows of the others stay as an earlier run wrote them.
 """
 
 from __future__ import annotations

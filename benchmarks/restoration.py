@@ -411,7 +411,7 @@ def measure_finetuned() -> None:
         rows.append({"dirt": name, "pages": len(some), "as it ships": f"{before:.4f}", "fine-tuned": f"{after:.4f}"})
     note = (
         "Root mean square error on pixels 0 to 1, mean over the odd pages, whose text was never trained on; "
-        f"`vaeguard fit --noisy --clean` on the {fitted.images} even pages with its defaults took "
+        f"`vaeguard fit-denoiser --noisy --clean` on the {fitted.images} even pages with its defaults took "
         f"{fitted.seconds / 60:.0f} minutes on one core."
     )
     write_result("restoration_finetuned", "Dirty documents, fine-tuned on half of them", rows, [note])

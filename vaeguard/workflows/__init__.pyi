@@ -19,8 +19,8 @@ from .drawing import sample_to as sample_to
 from .drawing import traverse_to as traverse_to
 from .exporting import export_run as export_run
 from .exporting import verify_export as verify_export
-from .fitting import fit_denoiser_run as fit_denoiser_run
-from .fitting import fit_run as fit_run
+from .fit_run import fit_denoiser_run as fit_denoiser_run
+from .fit_run import fit_run as fit_run
 from .opening import Data as Data
 from .opening import unpack_to as unpack_to
 from .outcome import DenoiseRun as DenoiseRun
