@@ -20,9 +20,18 @@ if TYPE_CHECKING:
     Function = Callable[..., Any]
     Decorator = Callable[[Function], Function]
 
-PARAMETERS = {"run": "output", "folder": "output", "path": "output", "inputs": "images", "detector": "model"}
+PARAMETERS = {
+    **dict.fromkeys(("run", "folder", "path"), "output"),
+    "inputs": "images",
+    "detector": "model",
+    "like": "aggregate",
+}
 """Parameters of the library, and what a command that has none of the name calls them."""
-ELSEWHERE = {"data_dir": "$VAEGUARD_DATA", "download": "--download (of fit and unpack)"}
+ELSEWHERE = {
+    "data_dir": "$VAEGUARD_DATA",
+    "download": "--download (of fit and unpack)",
+    "fit_denoiser": "`vaeguard fit-denoiser`",
+}
 """What serves where a command has no such option."""
 
 
@@ -68,7 +77,8 @@ class SpecCommand(click.Command):
 
 def with_options(text: str, command: click.Command | None) -> str:
     """A text of the library with the options of `command` in place of the parameters, which stand in backticks."""
-    return re.sub(r"`([a-z_]+(?:\.[a-z_]+)?)(?:=([^`]*))?`", functools.partial(_option_for, command), text)
+    said = re.sub(r"`([a-z_]+(?:\.[a-z_]+)?)(?:=([^`]*))?`", functools.partial(_option_for, command), text)
+    return said.replace("set --set ", "set ")
 
 
 def _option_for(command: click.Command | None, found: re.Match[str]) -> str:

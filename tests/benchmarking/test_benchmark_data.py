@@ -59,7 +59,7 @@ def write_table(folder, name, rows=60):
 
 def test_tables_that_are_missing_are_skipped_and_said(tmp_path):
     spec = vaeguard.BenchmarkSpec("tables", data="glass,wbc", seeds=2, data_dir=str(tmp_path))
-    with pytest.raises(VaeguardError, match="glass.*--data-dir"):
+    with pytest.raises(VaeguardError, match="glass.*`data_dir`"):
         protocols.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec())
     write_table(tmp_path, "wbc")
     plan = protocols.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec())
@@ -287,7 +287,7 @@ def test_boards_are_split_by_pair_and_boxes_become_masks(tmp_path):
     assert task.anomalous.sum() == 6 == (~task.anomalous).sum()
     brightness = {round(float(image.mean()), -1) for image in task.train.images}
     assert not brightness & {round(float(image.mean()), -1) for image in task.test[~task.anomalous]}
-    with pytest.raises(VaeguardError, match="--data-dir"):
+    with pytest.raises(VaeguardError, match="`data_dir`"):
         open_deeppcb(tmp_path / "nowhere", (20, 20))
 
 

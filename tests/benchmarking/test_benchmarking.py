@@ -147,9 +147,9 @@ def test_a_case_without_test_images_is_listed_and_the_others_go_on(tmp_path):
 
 
 def test_where_no_fit_is_possible_the_advice_can_be_followed():
-    with pytest.raises(UsageError, match="raise --limit") as caught:
+    with pytest.raises(UsageError, match="raise `limit`") as caught:
         quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=20))
-    assert "--normal-classes" not in str(caught.value)
+    assert "normal_classes" not in str(caught.value)
     assert quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=100)).jobs
 
 
@@ -294,7 +294,7 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         where = str(tmp_path / data) if "npz" in data else data
         with pytest.raises(UsageError, match=fact):
             quick_plan(vaeguard.BenchmarkSpec("one-class", data=where))
-    with pytest.raises(UsageError, match="--classes"):
+    with pytest.raises(UsageError, match="`classes` is"):
         quick_plan(vaeguard.BenchmarkSpec("one-class", data=stripes, classes="7"))
 
 
@@ -302,13 +302,13 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
     ("settings", "fact"),
     [
         ({"name": "mnist"}, "one-class-out"),
-        ({"name": "one-class", "fits": ("guided",)}, "--fit"),
-        ({"name": "ood", "classes": "1"}, "--classes"),
-        ({"name": "ood", "size": (8, 8)}, "--size"),
-        ({"name": "ood", "seeds": 0}, "--seeds"),
-        ({"name": "ood", "limit": 1}, "--limit"),
-        ({"name": "defects", "size": (8,)}, "--size"),
-        ({"name": "defects", "size": (8, 0)}, "--size"),
+        ({"name": "one-class", "fits": ("guided",)}, "`fits` names"),
+        ({"name": "ood", "classes": "1"}, "takes no `classes`"),
+        ({"name": "ood", "size": (8, 8)}, "`size`"),
+        ({"name": "ood", "seeds": 0}, "`seeds` is 0"),
+        ({"name": "ood", "limit": 1}, "`limit` is 1"),
+        ({"name": "defects", "size": (8,)}, "`size`"),
+        ({"name": "defects", "size": (8, 0)}, "`size`"),
         ({"name": "ood", "fits": "guided"}, "'fits' must be tuple of str, not 'guided'"),
         ({"name": "ood", "seeds": 1.5}, "'seeds' must be int or None, not 1.5"),
         ({"name": "one-class", "classes": 9}, "'classes' must be str or None"),
@@ -426,10 +426,10 @@ def measured(spec, tmp_path_factory):
 @pytest.mark.parametrize(
     ("changes", "training", "words"),
     [
-        ({"classes": "1"}, {}, "stripes-0-.* is not among.*--classes"),
-        ({"classes": "1,2"}, {}, "stripes-0-.* is not among.*--classes"),
-        ({"seeds": 1}, {}, "-1 is not among.*--seeds"),
-        ({"fits": ("guided",)}, {}, "unlabelled-0 is not among.*--fit"),
+        ({"classes": "1"}, {}, "stripes-0-.* is not among.*`classes`"),
+        ({"classes": "1,2"}, {}, "stripes-0-.* is not among.*`classes`"),
+        ({"seeds": 1}, {}, "-1 is not among.*`seeds`"),
+        ({"fits": ("guided",)}, {}, "unlabelled-0 is not among.*`fits`"),
         ({"baselines": False}, {}, "is not among.*baselines"),
         ({"limit": 90}, {}, "other settings"),
         # The simple methods are the same, whatever the settings of a fit.
@@ -442,7 +442,7 @@ def test_no_cell_of_a_report_is_lost(measured, changes, training, words):
     settings = {**QUICK, "training": replace(QUICK["training"], **training)}
     with pytest.raises(UsageError, match=rf"holds a report of 18 cells.*{words}") as caught:
         vaeguard.benchmark(replace(spec, **changes), folder, **settings)
-    assert "choose another folder with -o, or give" in str(caught.value)
+    assert "choose another folder, or give" in str(caught.value)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

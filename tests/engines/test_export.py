@@ -108,7 +108,7 @@ def test_vectors_and_float_pixels_are_exported(tmp_path):
 
 
 def test_a_uint8_export_refuses_floats_that_no_uint8_stands_for(exported):
-    with pytest.raises(UsageError, match="--pixels float32"):
+    with pytest.raises(UsageError, match="set `pixels` to 'float32'"):
         vaeguard.load(exported, "cpu").inspect(np.full((1, 1, 8, 8), 0.123456, np.float32))
 
 
@@ -276,7 +276,7 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
 def test_a_gpu_that_is_asked_for_and_not_used_is_an_error(exported, monkeypatch):
     if sessions._has_gpu():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UsageError, match="--device cuda"):
+    with pytest.raises(UsageError, match="`device` is 'cuda'"):
         vaeguard.load(exported, "cuda")
     monkeypatch.setattr(sessions, "_has_gpu", lambda: True)
     assert vaeguard.load(exported, "auto").device == "cpu"

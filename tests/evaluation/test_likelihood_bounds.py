@@ -97,7 +97,7 @@ def test_bits_per_dimension_of_a_model_that_knows_nothing_are_those_of_the_file(
 
 
 def test_models_without_a_likelihood_are_refused():
-    with pytest.raises(UsageError, match="--autoencoder"):
+    with pytest.raises(UsageError, match="`model.autoencoder`"):
         bound_likelihood(fitted(autoencoder=True), batch(2))
     with pytest.raises(UsageError, match="at least 1"):
         bound_likelihood(fitted(), batch(2), samples=0)
@@ -110,7 +110,7 @@ def test_models_without_a_likelihood_are_refused():
 def test_models_of_patches_and_vectors_are_refused_by_name():
     once = vaeguard.TrainSpec(epochs=1)
     patches = vaeguard.fit(bars(60, size=16)[0], model=vaeguard.ModelSpec(patch=4), training=once)
-    with pytest.raises(UsageError, match="--patch"):
+    with pytest.raises(UsageError, match="`model.patch`"):
         bound_likelihood(patches, bars(3, size=16)[0])
     rows = np.random.default_rng(0).normal(0, 1, (60, 4)).astype(np.float32)
     vectors = vaeguard.fit(rows, model=vaeguard.ModelSpec(hidden=(8,), latent=2), training=once)

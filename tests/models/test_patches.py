@@ -205,9 +205,9 @@ def test_colour_images_of_any_size_are_taken():
 @pytest.mark.parametrize(
     ("spec", "images", "message"),
     [
-        ({"patch": 3}, None, "--patch must be at least 4"),
-        ({"patch": 8, "guided": True}, None, "leave out --guided"),
-        ({"patch": 8, "prior": "per-class"}, None, "--prior per-class"),
+        ({"patch": 3}, None, "`patch` is 3; it must be at least 4"),
+        ({"patch": 8, "guided": True}, None, "leave it out, or `guided`"),
+        ({"patch": 8, "prior": "per-class"}, None, "a `prior` per class"),
         ({"patch": 32}, textured(20), "at least 64 pixels"),
         ({"patch": 8}, np.zeros((40, 9)), "vectors"),
     ],

@@ -191,7 +191,7 @@ def test_the_file_draws_what_the_ladder_draws(both):
 
 
 def test_without_a_ladder_there_are_no_samples(content, plane):
-    with pytest.raises(RefusedError, match="leave out --samples"):
+    with pytest.raises(RefusedError, match="set `samples` to 0"):
         opened(content).restore(plane, 0.1, samples=4)
 
 

@@ -324,7 +324,7 @@ def test_one_file_is_a_tree_too(scans):
     assert denoise_scans("photo.jpg", device="cpu").output == "photo-clean"
     with pytest.raises(UsageError, match="choose a folder apart"):
         denoise_scans("photo.jpg", ".")
-    with pytest.raises(UsageError, match="--residual is exact"):
+    with pytest.raises(UsageError, match="`residual` is exact"):
         DenoiseOutputs(jpeg=90, residual=True)
 
 
@@ -433,7 +433,7 @@ def test_a_name_that_is_too_long_is_listed_and_the_others_go_on(scans):
 
 
 def test_a_folder_that_is_called_like_a_file_is_refused(scans):
-    with pytest.raises(UsageError, match=r"'out\.pdf' is a file, or called like one; clean scans go into a folder"):
+    with pytest.raises(UsageError, match=r"'out\.pdf' is a file, or named like one, and clean scans go into a folder"):
         denoise_scans("scans/photo.jpg", "out.pdf")
 
 
@@ -532,7 +532,7 @@ def test_clean_scans_among_the_scans_are_no_scans(scans):
     assert done.notes == (
         "1 file is no scan and stays behind: 1 .txt",
         (
-            "3 folders were left out, which this command has written: "
+            "3 folders were left out for holding clean scans already: "
             "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
         ),
     )
@@ -587,7 +587,7 @@ def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
 def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, monkeypatch):
     def fails(before, after, dpi, language):
         if before.ndim == 3:
-            raise VaeguardError("tesseract failed (out of words); leave out --ocr")
+            raise VaeguardError("tesseract failed (out of words); leave out `ocr`")
         return False
 
     monkeypatch.setattr("vaeguard.restoration.work.words_lost", fails)
@@ -605,7 +605,7 @@ def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, mon
     assert list(rows["action"]).count("reverted") == 2
 
     def missing(*_):
-        raise UsageError("--ocr needs the program tesseract")
+        raise UsageError("`ocr` needs the program tesseract")
 
     monkeypatch.setattr("vaeguard.restoration.work.words_lost", missing)
     with pytest.raises(UsageError, match="needs the program"):
@@ -653,9 +653,11 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
             found = np.asarray(Image.open(f"out-{Path(model_path).stem}/{number}.png"))
             np.testing.assert_allclose(found, expected[number], atol=1)
     everything = RestoreSettings(kind="document", noise=10, paper="white", gate=False, samples=2, strength=0.5)
-    with pytest.raises(UsageError, match="--kind, --noise, --paper, --no-gate, --samples have no meaning"):
+    with pytest.raises(UsageError, match="`kind`, `noise`, `paper`, `gate`, `samples` have no meaning"):
         denoise_scans("small", "refused", everything, model="run", device="cpu")
-    with pytest.raises(UsageError, match="^--uncertainty has no meaning with the anomaly model of -m; leave it out"):
+    with pytest.raises(
+        UsageError, match="^`uncertainty` has no meaning where `model` is a model of anomalies; leave it out"
+    ):
         denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model="run", device="cpu")
     vectors = np.random.default_rng(0).normal(size=(60, 3))
     vaeguard.fit(
@@ -664,7 +666,7 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
         training=vaeguard.TrainSpec(epochs=1),
         run="v",
     )
-    with pytest.raises(UsageError, match="-m names a model of vectors"):
+    with pytest.raises(UsageError, match="`model` is a model of vectors"):
         denoise_scans("small", "refused", model="v", device="cpu")
     assert not Path("refused").exists()
 
@@ -683,7 +685,7 @@ def test_scans_that_are_not_there_now_keep_their_clean_files(scans):
     [
         (IndexError("tuple index"), "a fault in vaeguard (IndexError: tuple index); report it"),
         (MemoryError("not enough memory on cpu for a tile"), "not enough memory on cpu for a tile"),
-        (MemoryError(), "try --jobs 1"),
+        (MemoryError(), "set `jobs` to 1"),
     ],
 )
 def test_whatever_is_odd_about_one_scan_the_others_go_on(scans, monkeypatch, error, said):
@@ -711,7 +713,7 @@ def test_a_table_that_somebody_works_with_is_kept(scans, saved):
     assert kept.read_text(encoding="utf-8").startswith(saved)
     assert len(read_table(table)) == 9
     assert any(str(kept) in note for note in done.notes)
-    assert any("left out, which this command has written" in note for note in done.notes)
+    assert any("left out for holding clean scans already" in note for note in done.notes)
 
 
 def test_a_plan_counts_what_is_finished(scans):
@@ -739,7 +741,7 @@ def test_the_record_says_which_squares_went_back_and_by_which_version(scans, pri
 
 
 def test_paper_is_for_documents():
-    with pytest.raises(UsageError, match="--paper white is for documents"):
+    with pytest.raises(UsageError, match="`paper` is 'white', which is for documents"):
         RestoreSettings(kind="photo", paper="white")
 
 

@@ -218,7 +218,7 @@ def test_an_interrupted_job_ends_at_once_and_resumes():
 
 def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(VaeguardError, match="choose another place with -o"):
+    with pytest.raises(VaeguardError, match="choose another place"):
         score_files(Brightness(), "images", tmp_path / "file" / "s.csv")  # noqa: F821
 
 

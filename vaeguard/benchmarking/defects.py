@@ -163,4 +163,4 @@ def _read_boxes(path: Path, image: Path, size: Size) -> Bools:
 
 
 def _missing(name: str, path: Path) -> VaeguardError:
-    return VaeguardError(f"data set {name!r} is not there (looked for {str(path)!r}); give --data-dir where it lies")
+    return VaeguardError(f"data set {name!r} is not there (looked for {str(path)!r}); set `data_dir` to its folder")

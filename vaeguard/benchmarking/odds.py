@@ -51,7 +51,7 @@ def read_table(name: str, data_dir: str | Path | None) -> Table:
 
     path = odds_folder(data_dir) / f"{name}.mat"
     if not path.is_file():
-        raise VaeguardError(f"table {name!r} is not there (looked for {str(path)!r}); give --data-dir where it lies")
+        raise VaeguardError(f"table {name!r} is not there (looked for {str(path)!r}); set `data_dir` to its folder")
     try:
         content = loadmat(path, variable_names=["X", "y"])
         features, truth = np.asarray(content["X"], np.float64), np.ravel(content["y"]) != 0

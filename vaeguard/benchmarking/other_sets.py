@@ -96,5 +96,5 @@ def _drawing(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[np
 def _missing(name: str, folder: Path, places: tuple[str, ...], file: str) -> VaeguardError:
     shown = ", ".join(str(folder / place) for place in places)
     return VaeguardError(
-        f"data set {name!r} is in none of {shown} (looked for {file}); put it there, or give --data-dir"
+        f"data set {name!r} is in none of {shown} (looked for {file}); put it there, or set `data_dir` to its folder"
     )

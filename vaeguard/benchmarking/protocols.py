@@ -107,7 +107,10 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
     makers = {"ood": _pairs, "tables": _tables, "defects": _defects}
     plain = (ModelSpec(), TrainSpec())
     if spec.name == "tables" and (model, replace(training, device=plain[1].device)) != plain:
-        raise UsageError("--spec does not apply to benchmark tables, whose estimator has settings of its own")
+        raise UsageError(
+            "benchmark tables takes no settings of a model or a training, since its estimator has its own; leave them"
+            " out"
+        )
     skipped: list[str] = []
     cases = makers.get(spec.name, _classes)(spec, skipped)
     if not cases:
@@ -213,7 +216,7 @@ def _too_few(error: UsageError, limit: int | None) -> str:
     fact = str(error).partition(";")[0]
     return (
         f"{fact}; a fit needs at least {MIN_NORMAL} normal images and {MIN_PER_CLASS} of every normal class, so"
-        f" {'add images' if limit is None else 'raise --limit'}"
+        f" {'add images' if limit is None else 'raise `limit`'}"
     )
 
 
@@ -225,7 +228,7 @@ def _baseline_job(cell: Cell, task: ImageTask | TableTask) -> Job:
 def _classes(spec: BenchmarkSpec, _: list[str]) -> list[Case]:
     """One case per class that takes its turn."""
     if len(spec.data_names) != 1:
-        raise UsageError(f"--data {spec.data!r}: benchmark {spec.name} takes one data set")
+        raise UsageError(f"`data` is {spec.data!r}, and benchmark {spec.name} takes one data set; name one")
     train, test = (_open(spec, spec.data_names[0], split) for split in ("train", "test"))
     if train.labels is None or test.labels is None:
         raise UsageError(f"data {train.name!r} has no classes to take turns; give a set with classes")
@@ -249,7 +252,7 @@ def _chosen(text: str, class_names: tuple[str, ...]) -> list[str]:
     try:
         return [class_names[k] for k in parse_classes(text, class_names)]
     except UsageError as error:
-        raise UsageError(str(error).replace("--normal-classes", "--classes")) from error
+        raise UsageError(f"`classes` is {text!r}: {error}") from error
 
 
 def _pairs(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
@@ -258,7 +261,7 @@ def _pairs(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
     for pair in spec.data_names:
         normal, colon, other = pair.partition(":")
         if not colon:
-            raise UsageError(f"--data {pair!r} is no pair; write it as normal:anomalous, such as mnist:notmnist")
+            raise UsageError(f"`data` names {pair!r}, which is no pair; write normal:anomalous, such as mnist:notmnist")
         try:
             train, test = (_open(spec, normal, split) for split in ("train", "test"))
             strange = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
@@ -274,7 +277,9 @@ def _pairs(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
 def _pair(pair: str, train: ImageSet, test: ImageSet, strange: ImageSet) -> Case:
     if test.images.shape[1:] != strange.images.shape[1:]:
         shapes = f"{test.images.shape[1:]} and {strange.images.shape[1:]}"
-        raise UsageError(f"--data {pair!r}: the images have different shapes (C, H, W), {shapes}; choose another pair")
+        raise UsageError(
+            f"the images of {pair!r} have different shapes (C, H, W), {shapes}; choose another pair in `data`"
+        )
     anomalous = np.arange(len(test) + len(strange)) >= len(test)
     task = ImageTask(train, None, np.concatenate([test.images, strange.images]), anomalous)
     return Case("image sets", pair, lambda _: task)
@@ -284,7 +289,9 @@ def _tables(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
     """One case per table."""
     unknown = set(spec.data_names) - set(TABLES)
     if unknown:
-        raise UsageError(f"--data {unknown.pop()!r} is no table of the benchmark; known are {', '.join(TABLES)}")
+        raise UsageError(
+            f"`data` names {unknown.pop()!r}, which is no table of the benchmark; choose from {', '.join(TABLES)}"
+        )
     cases = []
     for name in spec.data_names or TABLES:
         try:
@@ -303,7 +310,7 @@ def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
     cases = []
     for name in spec.data_names:
         if name not in DEFECT_SETS:
-            raise UsageError(f"--data {name!r} is no set of defects; known are {', '.join(DEFECT_SETS)}")
+            raise UsageError(f"`data` names {name!r}, which is no set of defects; choose from {', '.join(DEFECT_SETS)}")
         try:
             found = DEFECT_SETS[name](spec.data_dir, spec.size or DEFAULT_SIZES[name])
         except RefusedError:

@@ -122,16 +122,16 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan) -> None:
     planned = {job.path(folder).name for job in plan.jobs}
     held = f"{str(folder)!r} holds a report of {len(reported)} cells"
     if reported and not any((folder / CELLS).glob("*.json")):
-        raise UsageError(f"{held} that are gone; choose another folder with -o, or delete this one")
+        raise UsageError(f"{held} that are gone; choose another folder, or delete this one")
     if not (lost := sorted(reported - planned)):
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
-    why = f"{_settingless(lost[0])} is not among what this command measures{missing}"
-    instead = "give at least the --data, --classes, --seeds, --fit and baselines of before"
+    why = f"{_settingless(lost[0])} is not among the cells of this benchmark{missing}"
+    instead = "give at least the `data`, `classes`, `seeds`, `fits` and `baselines` of that report"
     if changed := sorted({_settingless(name) for name in lost} & {_settingless(name) for name in planned}):
         why = f"{changed[0]} was measured with other settings or by another version"
-        instead = "give the settings of before"
-    raise UsageError(f"{held}, and {len(lost)} would be lost, since {why}; choose another folder with -o, or {instead}")
+        instead = "give the settings of that report"
+    raise UsageError(f"{held}, and {len(lost)} would be lost, since {why}; choose another folder, or {instead}")
 
 
 def _reported_cells(report: dict[str, Any]) -> set[str]:
@@ -162,8 +162,7 @@ def _check_folder(folder: Path, spec: BenchmarkSpec) -> None:
     other = found.get("benchmark")
     if found and other != spec.name:
         raise UsageError(
-            f"{str(folder)!r} holds the report of another benchmark ({other or 'unknown'});"
-            " choose another folder with -o"
+            f"{str(folder)!r} holds the report of another benchmark ({other or 'unknown'}); choose another folder"
         )
 
 

@@ -87,16 +87,16 @@ class BenchmarkSpec:
             raise UsageError(f"no benchmark {self.name!r}; known are {', '.join(BENCHMARKS)}")
         for fit in self.fits:
             if fit not in FITS[self.name]:
-                raise UsageError(f"--fit {fit!r} is none of benchmark {self.name}: {', '.join(FITS[self.name])}")
-        for option, value, least in (("--seeds", self.seeds, 1), ("--limit", self.limit, 2)):
+                raise UsageError(f"`fits` names {fit!r}; benchmark {self.name} has {', '.join(FITS[self.name])}")
+        for name, value, least in (("seeds", self.seeds, 1), ("limit", self.limit, 2)):
             if value is not None and value < least:
-                raise UsageError(f"{option} must be at least {least}, not {value}")
+                raise UsageError(f"`{name}` is {value}; it must be at least {least}")
         if self.size is not None and self.name != "defects":
-            raise UsageError(f"--size does not apply to benchmark {self.name}; leave it out")
+            raise UsageError(f"benchmark {self.name} takes no `size`; leave it out")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise UsageError(f"--size takes a height and a width in pixels, both above 0, not {self.size}")
+            raise UsageError(f"`size` is {self.size}; it must be a height and a width in pixels, both above 0")
         if self.classes is not None and not self.name.startswith("one-class"):
-            raise UsageError(f"--classes does not apply to benchmark {self.name}; leave it out")
+            raise UsageError(f"benchmark {self.name} takes no `classes`; leave them out")
 
     @property
     def data_names(self) -> tuple[str, ...]:

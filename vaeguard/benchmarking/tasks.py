@@ -145,7 +145,7 @@ def check_both_kinds(anomalous: Bools, name: str) -> None:
     if anomalous.all() or not anomalous.any():
         raise UsageError(
             f"the {len(anomalous)} test examples of {name!r} are all {'anomalous' if anomalous.any() else 'normal'};"
-            " choose other classes or a higher --limit"
+            " choose other classes or a higher `limit`"
         )
 
 

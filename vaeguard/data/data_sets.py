@@ -52,7 +52,7 @@ def open_images(
         A packed file is damaged or holds something else than images.
     """
     if split not in ("train", "test"):
-        raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
+        raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
     if is_named(data):
         found = replace(open_named(str(data), split, rule, data_dir, download=download), named=True)
@@ -113,7 +113,7 @@ def data_of_fit(record: Mapping[str, Any]) -> str:
     data = record.get("data", {})
     name = str(data.get("name"))
     if name not in NAMES or not data.get("named", True):  # earlier records do not tell
-        raise UsageError(f"DATA is missing, and the model was fitted on {name!r}, which is no named set; name the data")
+        raise UsageError(f"`data` is missing, and the model was fitted on {name!r}, which is no named set; give `data`")
     return name
 
 

@@ -73,11 +73,7 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
     target = find_model(path)
     tensors, record = read_tensors(target)
     if record.get("kind") != "detector":
-        hint = (
-            f"use it with `vaeguard denoise -m {target.parent}`"
-            if record.get("kind") == "denoiser"
-            else "give a run folder"
-        )
+        hint = "clean scans with it" if record.get("kind") == "denoiser" else "give a run folder"
         raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model of anomalies; {hint}")
     try:
         spec = from_dict(ModelSpec, record["model"])
@@ -108,8 +104,8 @@ def find_model(path: str | Path) -> Path:
     target = path / MODEL_NAME if path.is_dir() else path
     if not target.is_file():
         unfinished = path.is_dir() and (path / CHECKPOINT_NAME).exists()
-        hint = f"finish it with `vaeguard fit --resume -o {path}`" if unfinished else "fit one with `vaeguard fit`"
-        raise UsageError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
+        hint = "finish the interrupted fit by setting `resume`" if unfinished else "fit one"
+        raise UsageError(f"there is no model at {str(target)!r}; {hint}, or name another run folder")
     if target.suffix != ".safetensors":
         raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")
     return target
@@ -157,7 +153,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         record = _record_in(content)
         tensors = from_bytes(content)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RefusedError(f"{str(path)!r} is no vaeguard model file; give one that `vaeguard fit` wrote") from error
+        raise RefusedError(f"{str(path)!r} is no model file of vaeguard; give the model file of a run") from error
     if record.get("format") != FORMAT:
         raise RefusedError(
             f"{str(path)!r} has format {record.get('format')}, this vaeguard reads {FORMAT};"

@@ -299,8 +299,8 @@ def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequ
     if not asked and not fitted:
         exist = ", ".join(image_set.class_names) or "(none)"
         raise UsageError(
-            "the model was fitted without classes; say with --normal-classes which are normal: data"
-            f" {image_set.name!r} has the classes {exist}"
+            "the model was fitted without classes; name in `normal_classes` those that are normal, among the classes of"
+            f" data {image_set.name!r}: {exist}"
         )
     wanted = set(asked or fitted)
     return tuple(name for name in image_set.class_names if name in wanted)
@@ -310,8 +310,8 @@ def _check_both_kinds(image_set: ImageSet, names: tuple[str, ...], anomalous: Bo
     if anomalous.all() or not anomalous.any():
         what = "none of the images is normal" if len(names) == 0 or anomalous.any() else "every image is normal"
         raise UsageError(
-            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other "
-            f"--normal-classes among those of data {image_set.name!r}: {', '.join(image_set.class_names)}"
+            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other"
+            f" `normal_classes` among those of data {image_set.name!r}: {', '.join(image_set.class_names)}"
         )
 
 

@@ -55,10 +55,12 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
     names = [name for name in TERMS if name not in missing]
     for name in spec.without:
         if name not in names:
-            raise UsageError(f"--without {name}: the model has no such term; it has {', '.join(names)}")
+            raise UsageError(
+                f"`model.without` names {name!r}, and the model has no such term; it has {', '.join(names)}"
+            )
     kept = tuple(name for name in names if name not in spec.without)
     if not set(kept) - (RATES if spec.autoencoder else set()):
-        raise UsageError("--without leaves no term to make a score of; leave out fewer")
+        raise UsageError("`model.without` leaves no term to make a score of; leave out fewer")
     return kept
 
 

@@ -20,10 +20,10 @@ CORRELATED = 24
 """Correlations of so many units are drawn, those of the highest rate."""
 OTHER_PIXELS = {
     "bernoulli": "the model was fitted with the cross-entropy of grey pixels, which is no likelihood; the bounds are of"
-    " pixels drawn black or white, which it never saw: fit with --binarise, or with --likelihood continuous-bernoulli"
-    " for grey ones",
-    "gaussian": "the model was fitted on grey levels without the noise of one level that the bounds are of, so its bits"
-    " are more than they need be; --likelihood continuous-bernoulli is fitted with it",
+    " pixels drawn black or white, which it never saw; set training.binarise, or for grey pixels model.likelihood to"
+    " continuous-bernoulli, and fit again",
+    "gaussian": "the model was fitted on grey levels without the noise of one level that the bounds are of, so it needs"
+    " more bits than it would with that noise; set model.likelihood to continuous-bernoulli and fit again",
 }
 """What to beware of where a model was fitted on other pixels than the bounds are of."""
 

@@ -121,7 +121,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         settle_types(self)
-        _one_of("model", self.kind, (None, *MODEL_KINDS))
+        _one_of("kind", self.kind, (None, *MODEL_KINDS))
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("likelihood", self.likelihood, (None, *LIKELIHOODS))
         _one_of("prior", self.prior, PRIORS)
@@ -133,15 +133,19 @@ class ModelSpec:
             _positive("hidden", size)
         _share("dropout", self.dropout)
         if self.patch and self.patch < FEWEST_PATCH_PIXELS:
-            raise UsageError(f"--patch must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none, not {self.patch}")
+            raise UsageError(
+                f"`patch` is {self.patch}; it must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none"
+            )
         if self.patch and (self.guided or self.prior == "per-class"):
             raise UsageError(
-                "--patch judges places, which have no class; leave out --guided and --prior per-class, or --patch"
+                "`patch` judges places, which have no class; leave it out, or `guided` and a `prior` per class"
             )
         if self.sampled_elbo and self.prior == "per-class":
-            raise UsageError("--sampled-elbo needs one prior; leave out --prior per-class or --sampled-elbo")
+            raise UsageError("`sampled_elbo` needs a single prior, and `prior` is 'per-class'; leave one of them out")
         if self.autoencoder and self.prior == "per-class":
-            raise UsageError("an --autoencoder has no prior; leave out --prior per-class or --autoencoder")
+            raise UsageError(
+                "`autoencoder` means a model without a prior, and `prior` is 'per-class'; leave one of them out"
+            )
 
     def kind_for(self, height: int, width: int) -> str:
         """The kind of model for images of this size in pixels."""
@@ -192,29 +196,34 @@ class ModelSpec:
         """
         if self.kind == "ladder":
             raise UsageError(
-                "--model ladder cleans scans and gives no anomaly scores; fit it with --noisy and --clean, --degrade or"
-                " --adapt (in Python fit_denoiser), or use --model conv"
+                "`model.kind` is 'ladder', which cleans scans and gives no anomaly scores; fit it with `fit_denoiser`,"
+                " or choose 'conv'"
             )
         if vectors and self.kind == "conv":
-            raise UsageError("--model conv looks at neighbouring pixels, which vectors do not have; use --model mlp")
+            raise UsageError(
+                "`model.kind` is 'conv', which looks at neighbouring pixels, and the data are vectors; set it to 'mlp'"
+            )
         if vectors and self.likelihood in {"bernoulli", "continuous-bernoulli"}:
             raise UsageError(
-                f"--likelihood {self.likelihood} is for pixels from 0 to 1; vectors take --likelihood gaussian"
+                f"`model.likelihood` is {self.likelihood!r}, which is for pixels from 0 to 1, and the data are vectors;"
+                " set it to 'gaussian'"
             )
         if self.patch and self.likelihood == "continuous-bernoulli":
             raise UsageError(
-                "--likelihood continuous-bernoulli is for pixels from 0 to 1, and patches are seen as contrasts; use"
-                " gaussian-pixel"
+                "`model.likelihood` is 'continuous-bernoulli', which is for pixels from 0 to 1, and patches are seen as"
+                " contrasts; set it to 'gaussian-pixel'"
             )
         if self.patch:
             self._check_patches(image_shape, vectors=vectors)
         labelled = len(classes) > 1
         if self.guided and not labelled:
             raise UsageError(
-                "--guided needs at least two labelled normal classes; give class sub-folders or --unguided"
+                "`model.guided` needs at least two labelled normal classes; give class sub-folders, or set it to False"
             )
         if self.prior == "per-class" and not labelled:
-            raise UsageError("--prior per-class needs at least two labelled normal classes; use --prior standard")
+            raise UsageError(
+                "`model.prior` is 'per-class', which needs at least two labelled normal classes; set it to 'standard'"
+            )
         return replace(
             self.sized(image_shape[2] if vectors else None),
             kind=self.kind_for(*image_shape[1:]),
@@ -228,12 +237,14 @@ class ModelSpec:
 
     def _check_patches(self, image_shape: tuple[int, int, int], *, vectors: bool) -> None:
         if vectors:
-            raise UsageError("--patch is for images; vectors have no places")
+            raise UsageError(
+                "`model.patch` is for images, and the data are vectors, which have no places; leave it out"
+            )
         _, height, width = image_shape
         if min(height, width) < 2 * self.patch:
             raise UsageError(
-                f"--patch {self.patch} needs images of at least {2 * self.patch} pixels a side, not {height}x{width};"
-                " use larger images or smaller patches"
+                f"`model.patch` is {self.patch}, which needs images of at least {2 * self.patch} pixels a side, not"
+                f" {height}x{width}; use larger images or smaller patches"
             )
 
     def _pseudo_classes_for(self, images: int) -> int:
@@ -285,7 +296,7 @@ class TrainSpec:
         _one_of("reduction", self.reduction, REDUCTIONS)
         _one_of("device", self.device, DEVICES)
         if self.seed >= 2**63:
-            raise UsageError(f"--seed must be below 2**63, not {self.seed}")
+            raise UsageError(f"`seed` is {self.seed}; it must be below 2**63")
         for name in ("epochs", "batch_size", "learning_rate", "patience", "threads"):
             _positive(name, getattr(self, name))
         for name in ("weight_decay", "beta", "kl_warmup", "free_bits", "guide_weight", "input_noise"):
@@ -296,7 +307,10 @@ class TrainSpec:
         for name in ("validation", "calibration"):
             _share(name, getattr(self, name))
         if self.validation == 0 or self.calibration == 0 or self.validation + self.calibration > 0.8:
-            raise UsageError("--validation and --calibration must be above 0 and together at most 0.8")
+            raise UsageError(
+                f"`validation` is {self.validation} and `calibration` is {self.calibration}; both must be above 0 and"
+                " together at most 0.8"
+            )
 
 
 Spec = TypeVar("Spec", ModelSpec, TrainSpec)
@@ -362,7 +376,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         elif one is float and type(plain) is int:
             return float(plain)
     wanted = " or ".join("None" if one is NoneType else getattr(one, "__name__", "") + _items(one) for one in allowed)
-    raise UsageError(f"setting {name!r} must be {wanted}, not {value!r}")
+    raise UsageError(f"`{name}` is {value!r}; it must be of type {wanted}")
 
 
 def _items(hint: Any) -> str:
@@ -373,30 +387,24 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
-        raise UsageError(
-            f"{_option(name)} {value!r} is not known; choose from {', '.join(map(str, filter(None, choices)))}"
-        )
+        raise UsageError(f"`{name}` is {value!r}; choose from {', '.join(map(str, filter(None, choices)))}")
 
 
 def _positive(name: str, value: float | None) -> None:
     if value is not None and not 0 < value < float("inf"):
-        raise UsageError(f"{_option(name)} must be above 0, not {value}")
+        raise UsageError(f"`{name}` is {value}; it must be above 0")
 
 
 def _not_negative(name: str, value: float) -> None:
     if not 0 <= value < float("inf"):
-        raise UsageError(f"{_option(name)} must not be negative, not {value}")
+        raise UsageError(f"`{name}` is {value}; it must not be negative")
 
 
 def _share(name: str, value: float) -> None:
     if not 0 <= value < 1:
-        raise UsageError(f"{_option(name)} is a share from 0 to below 1, not {value}")
+        raise UsageError(f"`{name}` is {value}; it must be a share from 0 to below 1")
 
 
 def check_fpr(fpr: Any) -> None:
@@ -408,4 +416,4 @@ def check_fpr(fpr: Any) -> None:
         `fpr` is 0, 1, outside, or not a number.
     """
     if not isinstance(fpr, Real) or not 0 < float(fpr) < 1:
-        raise UsageError(f"--fpr {fpr!r} is no false-alarm rate; give a share above 0 and below 1, such as 0.05")
+        raise UsageError(f"`fpr` is {fpr!r}; it must be a share above 0 and below 1, such as 0.05")
