@@ -463,6 +463,20 @@ def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
     assert_complains(run(home, "score", "*.tif"), 2, "nothing matches")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_a_watch_scores_what_is_there_until_it_is_interrupted(home):
+    process = start(home, "watch", "digits/9", "nowhere", "-m", "runs/quick", "-o", "watched.csv")
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not (home / "watched.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "note: nothing at 'nowhere' yet" in error
+    with (home / "watched.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(os.listdir(home / "digits/9"))
+
+
 def noisy_scans(folder):
     rng = np.random.default_rng(0)
     for name in ("a.png", "box/b.tif"):
