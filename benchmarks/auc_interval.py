@@ -13,8 +13,8 @@ import itertools
 import numpy as np
 from scipy.stats import norm, rankdata
 
-import vaeguard
 from benchmarks.common import write_result
+from vaeguard.statistics.metrics import auc_difference, auc_interval
 
 SIZES = ((8, 500), (10, 100), (30, 300), (60, 536), (500, 500), (1000, 9000))
 WIDTHS = (1.0, 2.0)
@@ -60,7 +60,7 @@ def differences() -> None:
             for _ in range(TRIALS):
                 common, own = rng.standard_normal(len(anomalous)), rng.standard_normal((2, len(anomalous)))
                 scores = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own + shift * anomalous
-                ours = vaeguard.auc_difference(anomalous, *scores)
+                ours = auc_difference(anomalous, *scores)
                 found.append([ours[1:], delong_difference(anomalous, scores)])
             true = areas[1] - areas[0]
             widths.append(float(np.mean([high - low for (low, high), _ in found])))
@@ -72,7 +72,7 @@ def differences() -> None:
         print(rows[-1], flush=True)
     pairs = ", ".join(f"{first} and {second}" for first, second in PAIRS)
     notes = [f"Share of {TRIALS} trials for each pair of true ROC-AUCs, {pairs}: least and most."]
-    write_result("auc_difference", "Does the 95 % interval of a difference of two ROC-AUCs hold?", rows, notes)
+    write_result("auc_interval/difference", "Does the 95 % interval of a difference of two ROC-AUCs hold?", rows, notes)
 
 
 def main() -> None:
@@ -89,14 +89,14 @@ def main() -> None:
             for _ in range(TRIALS):
                 scores = rng.standard_normal(len(anomalous))
                 scores[anomalous] = shift + width * scores[anomalous]
-                found.append([interval(anomalous, scores) for interval in (vaeguard.auc_interval, delong)])
+                found.append([interval(anomalous, scores) for interval in (auc_interval, delong)])
             for name, ends in zip(held, np.moveaxis(np.array(found), 1, 0), strict=True):
                 held[name].append(float(((ends[:, 0] <= area) & (area <= ends[:, 1])).mean()))
         of_each = {f"{name}, held": f"{min(shares):.2f} to {max(shares):.2f}" for name, shares in held.items()}
         rows.append({"anomalies": anomalies, "normal": normals, "width of anomalies": width, **of_each})
         print(rows[-1], flush=True)
     notes = [f"Share of {TRIALS} trials for each true ROC-AUC of {', '.join(map(str, AREAS))}: least and most."]
-    write_result("auc_interval", "Does the 95 % interval of the ROC-AUC hold?", rows, notes)
+    write_result("auc_interval/interval", "Does the 95 % interval of the ROC-AUC hold?", rows, notes)
 
 
 if __name__ == "__main__":

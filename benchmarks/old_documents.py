@@ -19,6 +19,7 @@ from skimage.filters import threshold_otsu, threshold_sauvola
 
 import vaeguard
 from benchmarks.common import data_dir, write_result
+from vaeguard.restoration.denoiser import shipped_denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ def measure_pages() -> None:
         " that is at least half as dark against the paper around it as it was; colour: mean shift of the ink's red and"
         " blue against green, in levels of 0 to 255."
     )
-    write_result("restoration_old_documents", "Real old pages", rows, [note])
+    write_result("old_documents/pages", "Real old pages", rows, [note])
 
 
 def _summary(pages: list[dict[str, float]]) -> dict[str, str]:
@@ -141,11 +142,11 @@ def measure_lids() -> None:
         }
         for name, some in rows.items()
     ]
-    write_result("restoration_lids", "Pages on a dark lid", table, ["RMSE on pixels 0 to 1 against the clean page."])
+    write_result("old_documents/lids", "Pages on a dark lid", table, ["RMSE on pixels 0 to 1 against the clean page."])
 
 
 def _restored(page: Image.Image, how: vaeguard.RestoreSettings) -> Floats:
-    found = vaeguard.restore_page(np.asarray(page), lambda kind: vaeguard.shipped_denoiser(kind, "cpu", 1), how)
+    found = vaeguard.restore_page(np.asarray(page), lambda kind: shipped_denoiser(kind, "cpu", 1), how)
     return found.pixels.astype(np.float64)
 
 

@@ -37,6 +37,15 @@ import vaeguard
 from benchmarks.common import data_dir, write_result
 from benchmarks.scan_picture import LINE, MARGIN, SIZE, TEXT
 from benchmarks.train_denoisers import SETTINGS, Printer
+from vaeguard.devices import has_bf16
+from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
+from vaeguard.restoration.networks.batches import page_batches, photo_batches
+from vaeguard.restoration.networks.degrade import degrade_document
+from vaeguard.restoration.networks.direct import DirectDenoiser
+from vaeguard.restoration.networks.ladder import LadderVAE
+from vaeguard.restoration.networks.training import paired_elbo_loss, supervised_loss, train_network
+from vaeguard.restoration.ocr import read_text
+from vaeguard.restoration.page import page_kind
 from vaeguard.restoration.photos import restore_photo
 
 if TYPE_CHECKING:
@@ -80,7 +89,7 @@ MEMORY_PAGE = (7016, 4961, 3)
 MEMORY_CODE = """
 import resource, sys
 import numpy as np
-from vaeguard import RestoreSettings, restore_page, shipped_denoiser
+from vaeguard import RestoreSettings, restore_page
 rows = np.random.default_rng(0).integers(20000, 30000, (64, {width}, 3)).astype(np.uint16)
 page = np.tile(rows, ({height} // 64 + 1, 1, 1))[:{height}]
 peak = lambda: int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
@@ -92,9 +101,9 @@ print((peak() - before) / 1024, page.nbytes / 2**20, found.report.change)
 
 
 @cache
-def shipped(kind: str) -> vaeguard.Denoiser:
+def shipped(kind: str) -> Denoiser:
     """The denoiser that ships, on one core."""
-    return vaeguard.shipped_denoiser(kind, "cpu", 1)
+    return shipped_denoiser(kind, "cpu", 1)
 
 
 def ours(noisy: Floats, sigma: float) -> Floats:
@@ -166,7 +175,7 @@ def measure_noise(bm3d_images: int) -> None:
             rows.append({**row, "BM3D published": published[0], "FFDNet published": published[1]})
             print(rows[-1], flush=True)
     notes = ["PSNR in dB, mean over the images; noise is not clipped; speed on one core (BM3D: on all)."]
-    write_result("restoration_noise", "Gaussian noise of known strength, grey", rows, notes)
+    write_result("restoration/noise", "Gaussian noise of known strength, grey", rows, notes)
 
 
 def measure_colour() -> None:
@@ -198,7 +207,7 @@ def measure_colour() -> None:
         " scikit-image and scikit-learn); of a picture that comes back as it was, 120. BM3D and non-local means are"
         " told the noise before JPEG, vaeguard measures it."
     )
-    write_result("restoration_colour", "Photographs in colour", rows, [note])
+    write_result("restoration/colour", "Photographs in colour", rows, [note])
 
 
 def measure_blind() -> None:
@@ -221,7 +230,7 @@ def measure_blind() -> None:
             rows.append({"pictures": f"{len(pictures)}, {name}", "sigma": sigma, **means, **less})
             print(rows[-1], flush=True)
     note = f"PSNR in dB, mean over the pictures (BM3D: every {BM3D_STEP}th of BSD68). Peers are told the noise."
-    write_result("restoration_blind", "Gaussian noise, rounded and clipped to 8 bits, nothing told", rows, [note])
+    write_result("restoration/blind", "Gaussian noise, rounded and clipped to 8 bits, nothing told", rows, [note])
 
 
 def blind_and_told(noisy: npt.NDArray[np.uint8], sigma: int, number: int) -> dict[str, Floats]:
@@ -265,7 +274,7 @@ def measure_camera() -> None:
              "crops worse than untouched": int((np.array(values) < before).sum())}
             for method, values in scores.items()]  # fmt: skip
     rows.append({"method": "its authors (published)", "PSNR": "36.88"})
-    write_result("restoration_camera", "Real noise of cameras", rows, [f"{len(before)} crops; PSNR in dB, mean."])
+    write_result("restoration/camera", "Real noise of cameras", rows, [f"{len(before)} crops; PSNR in dB, mean."])
 
 
 def measure_clean_colour() -> None:
@@ -290,7 +299,7 @@ def measure_clean_colour() -> None:
                          "PSNR lowest": f"{min(scores):.1f}"})  # fmt: skip
             print(rows[-1], flush=True)
     notes = ["PSNR in dB between what goes in and what comes out; 120 stands for the same bits."]
-    write_result("restoration_clean_colour", "What happens to clean photographs", rows, notes)
+    write_result("restoration/clean_colour", "What happens to clean photographs", rows, notes)
 
 
 def levels_of(name: str) -> list[npt.NDArray[np.uint8]]:
@@ -369,7 +378,7 @@ def measure_documents() -> None:
         "Root mean square error on pixels 0 to 1, mean over the odd pages; nothing was trained on this set. The "
         "stretch of the one-liner was chosen on this set, ours was not."
     )
-    write_result("restoration_documents", "Dirty documents, zero-shot", rows, [note])
+    write_result("restoration/documents", "Dirty documents, zero-shot", rows, [note])
 
 
 def measure_finetuned() -> None:
@@ -382,7 +391,7 @@ def measure_finetuned() -> None:
                 (home / place / image["image"]).symlink_to(data_dir() / "dirty-documents" / folder / image["image"])
         source = vaeguard.denoiser_source(noisy=home / "noisy", clean=home / "clean")
         fitted = vaeguard.fit_denoiser(source, home / "run", progress=_say)
-        own = vaeguard.read_denoiser(home / "run" / "model.onnx", "cpu", 1)
+        own = read_denoiser(home / "run" / "model.onnx", "cpu", 1)
     assert own is not None
     engines = {"document": own, "photo": shipped("photo")}
     how = vaeguard.RestoreSettings(paper="white")
@@ -402,10 +411,10 @@ def measure_finetuned() -> None:
         rows.append({"dirt": name, "pages": len(some), "as it ships": f"{before:.4f}", "fine-tuned": f"{after:.4f}"})
     note = (
         "Root mean square error on pixels 0 to 1, mean over the odd pages, whose text was never trained on; "
-        f"`vaeguard fit --noisy --clean` on the {fitted.images} even pages with its defaults took "
+        f"`vaeguard fit-denoiser --noisy --clean` on the {fitted.images} even pages with its defaults took "
         f"{fitted.seconds / 60:.0f} minutes on one core."
     )
-    write_result("restoration_finetuned", "Dirty documents, fine-tuned on half of them", rows, [note])
+    write_result("restoration/finetuned", "Dirty documents, fine-tuned on half of them", rows, [note])
 
 
 def measure_reading() -> None:
@@ -432,7 +441,7 @@ def measure_reading() -> None:
     ]  # fmt: skip
     rows.append({"method": "vaeguard on the clean page", "character error rate, %": f"{100 * np.mean(changed):.2f}"})
     notes = [f"{len(pairs)} odd pages; the reference is what tesseract reads on the clean page."]
-    write_result("restoration_reading", "Reading dirty documents with tesseract", rows, notes)
+    write_result("restoration/reading", "Reading dirty documents with tesseract", rows, notes)
 
 
 def measure_clean() -> None:
@@ -456,7 +465,7 @@ def measure_clean() -> None:
                      "PSNR lowest": f"{min(scores):.1f}", "below 40 dB": sum(score < 40 for score in scores),
                      "told as": counted})  # fmt: skip
     notes = ["PSNR in dB between what goes in and what comes out; 99 stands for the same bits."]
-    write_result("restoration_clean", "What happens to clean images", rows, notes)
+    write_result("restoration/clean", "What happens to clean images", rows, notes)
 
 
 def measure_memory() -> None:
@@ -469,7 +478,7 @@ def measure_memory() -> None:
     seconds = time.perf_counter() - started
     row = {"page, MB": page, "peak above it, MB": above, "seconds": seconds, "change, levels": change}
     write_result(
-        "restoration_memory", "One page of 35 megapixels, 16-bit RGB", [row], ["The result is part of the peak."]
+        "restoration/memory", "One page of 35 megapixels, 16-bit RGB", [row], ["The result is part of the peak."]
     )
 
 
@@ -480,16 +489,16 @@ def measure_kinds() -> None:
     for number, line in enumerate(TEXT.splitlines()):
         draw.text((MARGIN, MARGIN + LINE * number), line, fill=30, font=font)
     clean = np.asarray(text, np.float32) / np.float32(255)
-    worn = (np.round(255 * vaeguard.degrade_document(clean, np.random.default_rng(k))[0]) for k in range(WORN_PAGES))
+    worn = (np.round(255 * degrade_document(clean, np.random.default_rng(k))[0]) for k in range(WORN_PAGES))
     sets: dict[str, Iterable[Floats]] = {
         name: (np.round(255 * grey(path)) for path in sorted((data_dir() / name).glob("*.png")))
         for name in ("bsd400-train", "bsd68", "set12", "dirty-documents/train", "dirty-documents/train_cleaned")
     }
     rows = []
     for name, images in {**sets, f"made-up worn pages, seeds 0 to {WORN_PAGES - 1}": worn}.items():
-        kinds = [vaeguard.page_kind(image.astype(np.uint8)) for image in images]
+        kinds = [page_kind(image.astype(np.uint8)) for image in images]
         rows.append({"images": name, "count": len(kinds), "told to be documents": kinds.count("document")})
-    write_result("restoration_kinds", "Which pictures are taken for documents", rows, [])
+    write_result("restoration/kinds", "Which pictures are taken for documents", rows, [])
 
 
 def measure_uncertainty() -> None:
@@ -517,7 +526,7 @@ def measure_uncertainty() -> None:
         "The multiple behind the interval was measured on BSD400, on which nothing is trained.",
         "Tenths: coverage where the narrowest interval is stated first, where the widest is last.",
     ]
-    write_result("restoration_uncertainty", "Is the stated uncertainty true?", rows, notes)
+    write_result("restoration/uncertainty", "Is the stated uncertainty true?", rows, notes)
 
 
 def measure_digits() -> None:
@@ -545,7 +554,7 @@ def measure_digits() -> None:
         f"PSNR in dB against the clean digits; the classifier is trained on clean ones. {DIGITS:,} training digits; "
         f"noise of deviation {DIGIT_NOISE}, and {SPECKS:.0%} of the pixels black or white."
     )
-    write_result("restoration_digits", "Digits restored by a denoising VAE", rows, [note])
+    write_result("restoration/digits", "Digits restored by a denoising VAE", rows, [note])
 
 
 def measure_wear() -> None:
@@ -556,31 +565,31 @@ def measure_wear() -> None:
     rows = []
     torch.set_num_threads(1)
     for kind, batches in (
-        ("photo", vaeguard.photo_batches(photos, 0)),
-        ("photo, worn", vaeguard.photo_batches(photos, 0, worn=True)),
-        ("document", vaeguard.page_batches(Printer(), 0)),
+        ("photo", photo_batches(photos, 0)),
+        ("photo, worn", photo_batches(photos, 0, worn=True)),
+        ("document", page_batches(Printer(), 0)),
     ):
         settings = SETTINGS[kind.partition(",")[0]]
         shape = settings["width"], settings["depth"]
-        net, ladder = vaeguard.DirectDenoiser(*shape), vaeguard.LadderVAE()
+        net, ladder = DirectDenoiser(*shape), LadderVAE()
         some = [next(batches) for _ in range(WEAR_BATCHES)]
         started = time.perf_counter()
         for _ in range(WEAR_BATCHES):
             next(batches)
         making = WEAR_BATCHES / (time.perf_counter() - started)
-        bf16 = vaeguard.has_bf16("cpu")
+        bf16 = has_bf16("cpu")
         rates = []
         for trained, loss in (
-            (net, vaeguard.supervised_loss(net, by_noise=True, bf16=bf16)),
-            (ladder, vaeguard.paired_elbo_loss(ladder, bf16=bf16)),
+            (net, supervised_loss(net, by_noise=True, bf16=bf16)),
+            (ladder, paired_elbo_loss(ladder, bf16=bf16)),
         ):
             started = time.perf_counter()
-            vaeguard.train_network(trained, loss, iter(some), WEAR_BATCHES)
+            train_network(trained, loss, iter(some), WEAR_BATCHES)
             rates.append(WEAR_BATCHES / (time.perf_counter() - started))
         rows.append({"images": kind, "batches made a second": making, "direct network, steps a second": rates[0],
                      "ladder VAE, steps a second": rates[1]})  # fmt: skip
     notes = ["Batches of 8 patches of 96x96; one core. The first pages of a document's pool are not counted."]
-    write_result("restoration_wear", "Is made-up wear faster than training?", rows, notes)
+    write_result("restoration/wear", "Is made-up wear faster than training?", rows, notes)
 
 
 def measure_batch() -> None:
@@ -607,7 +616,7 @@ def measure_batch() -> None:
             rate = round(done.megapixels / done.seconds, 2)
             rows.append({"pages": done.pages, "of": what, "megapixels": done.megapixels, "MP/s": rate})
             print(rows[-1], flush=True)
-    write_result("restoration_batch", "vaeguard denoise on a folder", rows, ["Reading and writing PNG included."])
+    write_result("restoration/batch", "vaeguard denoise on a folder", rows, ["Reading and writing PNG included."])
 
 
 def measure_kills() -> None:
@@ -649,7 +658,7 @@ def measure_kills() -> None:
         "files in the tree": len(names),
         "missing, left over or different": wrong,
     }
-    write_result("restoration_kills", "vaeguard denoise killed at random moments", [row], [f"Unbroken: {whole:.0f} s."])
+    write_result("restoration/kills", "vaeguard denoise killed at random moments", [row], [f"Unbroken: {whole:.0f} s."])
 
 
 def document_rows(*, odd: bool) -> list[dict[str, str]]:
@@ -690,7 +699,7 @@ def rmse(found: Floats, clean: Floats) -> float:
 
 def text_of(page: Floats) -> str:
     """What tesseract reads, with single spaces."""
-    return " ".join(vaeguard.read_text(np.round(255 * page).astype(np.uint8)).split())
+    return " ".join(read_text(np.round(255 * page).astype(np.uint8)).split())
 
 
 def error_rate(truth: str, found: str) -> float:

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -585,3 +586,11 @@ def test_names_of_a_data_frame_are_classes():
 def test_a_name_where_an_array_is_wanted_says_what_opens_it(name):
     with pytest.raises(UsageError, match=f"'{name}' is a name.*open_images"):
         from_array(name)
+
+
+def test_packed_images_are_opened_in_their_own_size(tmp_path):
+    png(tmp_path / "large" / "a" / "1.png", 7, size=(300, 200))
+    with tarfile.open(tmp_path / "large.tar", "w") as archive:
+        archive.add(tmp_path / "large", "large")
+    assert open_images(tmp_path / "large.tar").images.shape == (1, 1, 128, 85)
+    assert open_packed(tmp_path / "large.tar").images.shape == (1, 1, 300, 200)

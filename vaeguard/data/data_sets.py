@@ -97,7 +97,7 @@ def open_packed(
     data_dir: str | Path | None = None,
     download: bool = False,
 ) -> ImageSet:
-    """Open a set that is not image files on disk, as `open_images` does.
+    """Open a set that is not image files on disk, as `open_images` does, but with images in their own size.
 
     Raises
     ------
@@ -114,7 +114,11 @@ def open_packed(
             f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz, an .npy, "
             "a tar archive or a Parquet file"
         )
-    return _image_set(str(data), sources, ImageRule())
+    rule = ImageRule()
+    if encoded := [source for source in sources if isinstance(source, Encoded)]:
+        shrunk, size = _common_rule(encoded, rule, str(data), None)
+        rule = ImageRule(size, shrunk.channels)
+    return _image_set(str(data), sources, rule)
 
 
 def data_of_fit(record: Mapping[str, Any]) -> str:

@@ -91,37 +91,35 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     return found
 
 
-def measure_pixels(heatmaps: npt.NDArray[np.float32], anomalous: Bools, found: Mapping[int, Path]) -> PixelMetrics:
+def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: Mapping[int, Bools]) -> PixelMetrics:
     """Compare heatmaps with masks.
 
     Normal images are sound all over; an anomalous one is compared where it has a mask.
 
     Parameters
     ----------
-    heatmaps : float32 (N, H, W)
+    heatmaps : float (N, H, W)
         Of all images.
     anomalous : bool (N,)
         Which of these are.
-    found : dict
-        What `find_masks` found.
+    masks : dict of bool (H, W)
+        By the rows of the anomalous images that have one.
 
     Raises
     ------
     UsageError
         All masks are empty.
-    RefusedError
-        A mask cannot be read.
     """
-    size = heatmaps.shape[1:]
-    rows = sorted({*np.flatnonzero(~anomalous).tolist(), *found})
-    masks = [read_mask(found[row], size) if row in found else np.zeros(size, bool) for row in rows]
+    sound = np.zeros(heatmaps.shape[1:], bool)
+    rows = sorted({*np.flatnonzero(~anomalous).tolist(), *masks})
+    truth = [masks.get(row, sound) for row in rows]
     maps = [heatmaps[row] for row in rows]
     return PixelMetrics(
-        roc_auc=pixel_roc_auc(masks, maps),
-        pro=per_region_overlap(masks, maps),
+        roc_auc=pixel_roc_auc(truth, maps),
+        pro=per_region_overlap(truth, maps),
         images=len(rows),
-        masks=len(found),
-        without=int(np.count_nonzero(anomalous)) - len(found),
+        masks=len(masks),
+        without=int(np.count_nonzero(anomalous)) - len(masks),
     )
 
 
