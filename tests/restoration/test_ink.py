@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard.restoration.ink import Ridges, _with_neighbours, certainty, ink_model, reach, ridges
+from vaeguard.restoration.ink import Ridges, _dilated, certainty, ink_model, reach, ridges
 from vaeguard.restoration.paper import PageRows, paper_of
 
 EVEN = np.zeros((1, 1), np.float32)
@@ -95,7 +95,7 @@ def test_neighbours_are_those_of_the_filter(shape):
     values = np.random.default_rng(0).random(shape, np.float32)
     for times in (1, 3):
         expected = ndimage.maximum_filter(values, 2 * times + 1, mode="nearest")
-        np.testing.assert_array_equal(_with_neighbours(values, times), expected)
+        np.testing.assert_array_equal(_dilated(values, times), expected)
 
 
 def test_an_empty_page_has_a_model_of_no_certain_sharpness():

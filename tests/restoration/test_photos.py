@@ -293,7 +293,7 @@ def test_noise_of_light_is_a_curve_over_brightness():
     clean = np.tile(np.linspace(10, 245, 512, dtype=np.float32)[None, :, None], (256, 1, 1))
     deviation = np.sqrt(clean)
     pixels = levels(clean + deviation * np.random.default_rng(0).standard_normal(clean.shape))
-    curve = photos._Photo(pixels, shipped("photo"), SETTINGS)._estimated()[0]
+    curve = photos._Photo(pixels, shipped("photo"), SETTINGS)._estimated_curves()[0]
     found = 255 * curve.at(clean[..., 0] / 255)[0]
     np.testing.assert_allclose(found[:, 64:-64], deviation[:, 64:-64, 0], rtol=0.35)
 
