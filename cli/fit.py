@@ -128,7 +128,7 @@ def fit(
         point_latest(run)
     except VaeguardError as error:  # the run itself is safe
         say(f"note: {error}")
-    record = detector.info.record | {"errors": as_objects(images.errors)}
+    record = detector.info.record.to_dict() | {"errors": as_objects(images.errors)}
     _print(run, record, time.monotonic() - started, as_json)
     if tensorboard:
         say(f"curves and pictures: tensorboard --logdir {tensorboard}")

@@ -110,6 +110,11 @@ from .restoration.reasons import left_clause as left_clause
 from .restoration.undoing import default_originals as default_originals
 from .restoration.undoing import undo_scans as undo_scans
 from .restoration.undoing import undone as undone
+from .settings.evaluation import BOUND_IMAGES as BOUND_IMAGES
+from .settings.evaluation import DEFAULT_FPR as DEFAULT_FPR
+from .settings.evaluation import IMPORTANCE_SAMPLES as IMPORTANCE_SAMPLES
+from .settings.evaluation import PROJECTIONS as PROJECTIONS
+from .settings.model import ModelSpec as ModelSpec
 from .settings.presets import PRESETS as PRESETS
 from .settings.presets import preset as preset
 from .settings.restoration import DEGRADATIONS as DEGRADATIONS
@@ -118,14 +123,9 @@ from .settings.restoration import RESTORE_KINDS as RESTORE_KINDS
 from .settings.restoration import DenoiseOutputs as DenoiseOutputs
 from .settings.restoration import DenoiserSpec as DenoiserSpec
 from .settings.restoration import RestoreSettings as RestoreSettings
-from .settings.specs import BOUND_IMAGES as BOUND_IMAGES
-from .settings.specs import DEFAULT_FPR as DEFAULT_FPR
-from .settings.specs import IMPORTANCE_SAMPLES as IMPORTANCE_SAMPLES
-from .settings.specs import PROJECTIONS as PROJECTIONS
-from .settings.specs import ModelSpec as ModelSpec
-from .settings.specs import TrainSpec as TrainSpec
 from .settings.specs import from_dict as from_dict
 from .settings.specs import to_dict as to_dict
+from .settings.training import TrainSpec as TrainSpec
 from .statistics.false_alarms import fpr_note as fpr_note
 from .statistics.metrics import auc_difference as auc_difference
 from .statistics.metrics import auc_interval as auc_interval

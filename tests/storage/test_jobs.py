@@ -27,13 +27,14 @@ from vaeguard.storage.tables import read_table
 JOB = """
 import os, signal, sys, time
 import numpy as np
+from toy import toy_info
 from vaeguard.data import pieces
 from vaeguard.storage import jobs
-from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.engines.inspection import Inspection
 from vaeguard.evaluation.scoring import score_files
 
 class Brightness:
-    info = DetectorInfo((1, 8, 8), ("recon_error",), (), (), {"model": {"vectors": False}})
+    info = toy_info()
     fingerprint = "brightness"
     parallel = 1
     inspected = 0
@@ -96,7 +97,11 @@ def _inside(home, monkeypatch):
 
 
 def started(code, *arguments):
-    return subprocess.Popen([sys.executable, "-c", JOB + code, *map(str, arguments)], stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", JOB + code, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
 
 
 def finished(name):

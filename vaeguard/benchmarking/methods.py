@@ -12,6 +12,7 @@ import numpy as np
 from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
 from vaeguard.benchmarking.peak_memory import peak_memory
 from vaeguard.benchmarking.tasks import ImageTask
+from vaeguard.settings.specs import to_dict
 from vaeguard.statistics.false_alarms import FPRS, false_alarms
 from vaeguard.statistics.metrics import measure, per_region_overlap, pixel_roc_auc
 from vaeguard.storage.provenance import environment
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import Inspection
     from vaeguard.progress import Progress
-    from vaeguard.settings.specs import ModelSpec, TrainSpec
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
 
     Result = dict[str, Any]
     Fits = dict[Any, tuple[Detector, float]]
@@ -60,16 +62,16 @@ def measure_fit(
         fitted = time.perf_counter()
         found = _inspect(detector, task.test, pictures=task.masks is not None)
         seconds = {"fit": seconds_of_fit, "score": time.perf_counter() - fitted}
-        record: Any = detector.info.record
-        calibration = record["calibration"]["images"]
+        record = detector.info.record
+        calibration = record.calibration.images
         alarms = [asdict(false_alarms(found.p_value[~task.anomalous], calibration, fpr)) for fpr in FPRS]
         return {
             **_measured(task, {"score": found.score, **found.terms}),
             **_pixels(task, found.heatmap),
             "false_alarms": alarms,
             "seconds": seconds,
-            "spec": {"model": record["model"], "training": record["training"]},
-            "fit_split_sha256": record["data"]["split"]["sha256"],
+            "spec": {"model": to_dict(record.model), "training": to_dict(record.training)},
+            "fit_split_sha256": record.data.split.sha256,
             "environment": environment(detector.device),
         }
 

@@ -33,8 +33,10 @@ from vaeguard.data.named_sets import NAMES
 from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_normal
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.settings.classes import parse_classes
+from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.presets import PRESETS
-from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, from_dict, to_dict, without_places
+from vaeguard.settings.specs import changed, from_dict, to_dict, without_places
+from vaeguard.settings.training import TrainSpec
 
 if TYPE_CHECKING:
     from vaeguard.benchmarking.methods import Fits, Result

@@ -11,7 +11,7 @@ from vaeguard.benchmarking.comparison import comparison_of
 from vaeguard.benchmarking.markdown import markdown
 from vaeguard.benchmarking.spec import BENCHMARKS
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
-from vaeguard.settings.specs import PLACES
+from vaeguard.settings.training import PLACES
 from vaeguard.storage.files import write_text
 
 if TYPE_CHECKING:

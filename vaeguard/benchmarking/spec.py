@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 -- settle_types reads the annotations
 
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import settle_types
+from vaeguard.settings.checks import settle_types
 
 BENCHMARKS = {
     "one-class-out": "each class in turn anomalous, all others normal",

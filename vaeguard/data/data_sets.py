@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from vaeguard.data.folders import open_folder
 from vaeguard.data.images import ImageRule
@@ -14,8 +14,6 @@ from vaeguard.data.packed import open_arrays, open_idx, open_named
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vaeguard.data.image_set import ImageSet
     from vaeguard.progress import Progress
 
@@ -102,17 +100,15 @@ def open_packed(
     return open_images(data, split=split, data_dir=data_dir, download=download)
 
 
-def data_of_fit(record: Mapping[str, Any]) -> str:
-    """The named set that a model was fitted on, as its `record` says.
+def data_of_fit(name: str, *, named: bool) -> str:
+    """The named set that a model was fitted on: `name`, if data of that name are a `named` set.
 
     Raises
     ------
     UsageError
-        It was fitted on something else, which the record cannot give again.
+        It was fitted on something else, which its name cannot give again.
     """
-    data = record.get("data", {})
-    name = str(data.get("name"))
-    if name not in NAMES or not data.get("named", True):  # earlier records do not tell
+    if name not in NAMES or not named:
         raise UsageError(f"DATA is missing, and the model was fitted on {name!r}, which is no named set; name the data")
     return name
 

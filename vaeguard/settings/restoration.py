@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import settle_types
+from vaeguard.settings.checks import settle_types
 
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
