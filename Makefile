@@ -1,11 +1,16 @@
 # Two commands for a fresh clone: `make demo` and `make test`. Both need only Python 3.11+, make and git.
+# `make check` is for every change: it leaves out what takes a second or more.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # One thread for each of the parallel test workers: threads that wait for each other are slower than one.
 TEST_ENV := OMP_NUM_THREADS=1
+# A file stays with one worker, which makes its models once; files with slow tests begin (tests/conftest.py).
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# For example COVERAGE="--cov --cov-report=term:skip-covered", which makes the tests slower.
+COVERAGE ?=
 
-.PHONY: demo test format clean
+.PHONY: demo lint check test format clean
 
 demo: $(INSTALLED)
 	rm -rf demo
@@ -15,12 +20,17 @@ demo: $(INSTALLED)
 	$(BIN)/vaeguard evaluate demo/digits -m demo/run -o demo/evaluation
 	$(BIN)/vaeguard reconstruct demo/digits -m demo/run -o demo/reconstructions.png
 
-test: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/mypy
+
+check: lint
+	$(PYTEST) -m "not slow"
+
+test: lint
+	$(PYTEST) $(COVERAGE)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

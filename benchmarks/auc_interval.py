@@ -72,7 +72,7 @@ def differences() -> None:
         print(rows[-1], flush=True)
     pairs = ", ".join(f"{first} and {second}" for first, second in PAIRS)
     notes = [f"Share of {TRIALS} trials for each pair of true ROC-AUCs, {pairs}: least and most."]
-    write_result("auc_difference", "Does the 95 % interval of a difference of two ROC-AUCs hold?", rows, notes)
+    write_result("auc_interval/difference", "Does the 95 % interval of a difference of two ROC-AUCs hold?", rows, notes)
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
         rows.append({"anomalies": anomalies, "normal": normals, "width of anomalies": width, **of_each})
         print(rows[-1], flush=True)
     notes = [f"Share of {TRIALS} trials for each true ROC-AUC of {', '.join(map(str, AREAS))}: least and most."]
-    write_result("auc_interval", "Does the 95 % interval of the ROC-AUC hold?", rows, notes)
+    write_result("auc_interval/interval", "Does the 95 % interval of the ROC-AUC hold?", rows, notes)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import vaeguard
+from vaeguard.storage.files import write_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,11 +19,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def write_result(name: str, title: str, rows: list[dict[str, Any]], notes: list[str], **settings: Any) -> None:
-    """Write `rows` to `results/<name>.json` and, as a table under `title`, to `results/<name>.md`; print the table."""
+    """Write `rows` into `results/<program>.json` and print them; `name` is `<program>` or `<program>/<table>`."""
     about = vaeguard.environment()
-    RESULTS.mkdir(exist_ok=True)
-    content = {"title": title, "rows": rows, "notes": notes, "settings": settings, **about}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    place, table = _place(name)
+    tables = _tables(place) | {table: {"title": title, "rows": rows, "notes": notes, "settings": settings, **about}}
+    write_text(place, json.dumps(tables, indent=2) + "\n")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [f"# {title}", "", _line(columns), _line(["---"] * len(columns))]
     lines += [_line([_cell(row.get(column, "")) for column in columns]) for row in rows]
@@ -33,9 +34,18 @@ def write_result(name: str, title: str, rows: list[dict[str, Any]], notes: list[
         "",
         f"{about['date']}; {about['hardware']}; Python {about['python']}; {versions}; {settings}.",
     ]
-    text = "\n".join(lines) + "\n"
-    (RESULTS / f"{name}.md").write_text(text)
-    print(text)
+    print("\n".join(lines))
+
+
+def _place(name: str) -> tuple[Path, str]:
+    """The file of a result and its table in that file."""
+    program, _, table = name.partition("/")
+    return RESULTS / f"{program}.json", table or program
+
+
+def _tables(place: Path) -> dict[str, Any]:
+    tables: dict[str, Any] = json.loads(place.read_text()) if place.is_file() else {}
+    return tables
 
 
 def _line(cells: list[str]) -> str:
@@ -48,8 +58,8 @@ def _cell(value: object) -> str:
 
 def rows_before(name: str, key: str) -> dict[str, dict[str, Any]]:
     """The rows that an earlier run of a program wrote, by their `key`: what takes long is not measured again."""
-    place = RESULTS / f"{name}.json"
-    rows = json.loads(place.read_text())["rows"] if place.is_file() else []
+    place, table = _place(name)
+    rows = _tables(place).get(table, {"rows": []})["rows"]
     return {row[key]: row for row in rows}
 
 

@@ -314,7 +314,7 @@ def main() -> None:
         home = Path(name)
         runs = fit_models(home)
         for key, title, measure in stages:
-            write_result(f"inference_{key}", title, measure(runs, home), [NOTE], rounds=ROUNDS)
+            write_result(f"inference/{key}", title, measure(runs, home), [NOTE], rounds=ROUNDS)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def measure_pages() -> None:
         " that is at least half as dark against the paper around it as it was; colour: mean shift of the ink's red and"
         " blue against green, in levels of 0 to 255."
     )
-    write_result("restoration_old_documents", "Real old pages", rows, [note])
+    write_result("old_documents/pages", "Real old pages", rows, [note])
 
 
 def _summary(pages: list[dict[str, float]]) -> dict[str, str]:
@@ -141,7 +141,7 @@ def measure_lids() -> None:
         }
         for name, some in rows.items()
     ]
-    write_result("restoration_lids", "Pages on a dark lid", table, ["RMSE on pixels 0 to 1 against the clean page."])
+    write_result("old_documents/lids", "Pages on a dark lid", table, ["RMSE on pixels 0 to 1 against the clean page."])
 
 
 def _restored(page: Image.Image, how: vaeguard.RestoreSettings) -> Floats:

@@ -78,7 +78,7 @@ def opening_seconds(browser: Any, page_file: Path) -> float:
 
 
 def main() -> None:
-    """Make the pages, open each, and write `benchmarks/results/reports.md`."""
+    """Make the pages, open each, and write `benchmarks/results/reports.json`."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

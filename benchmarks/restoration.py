@@ -166,7 +166,7 @@ def measure_noise(bm3d_images: int) -> None:
             rows.append({**row, "BM3D published": published[0], "FFDNet published": published[1]})
             print(rows[-1], flush=True)
     notes = ["PSNR in dB, mean over the images; noise is not clipped; speed on one core (BM3D: on all)."]
-    write_result("restoration_noise", "Gaussian noise of known strength, grey", rows, notes)
+    write_result("restoration/noise", "Gaussian noise of known strength, grey", rows, notes)
 
 
 def measure_colour() -> None:
@@ -198,7 +198,7 @@ def measure_colour() -> None:
         " scikit-image and scikit-learn); of a picture that comes back as it was, 120. BM3D and non-local means are"
         " told the noise before JPEG, vaeguard measures it."
     )
-    write_result("restoration_colour", "Photographs in colour", rows, [note])
+    write_result("restoration/colour", "Photographs in colour", rows, [note])
 
 
 def measure_blind() -> None:
@@ -221,7 +221,7 @@ def measure_blind() -> None:
             rows.append({"pictures": f"{len(pictures)}, {name}", "sigma": sigma, **means, **less})
             print(rows[-1], flush=True)
     note = f"PSNR in dB, mean over the pictures (BM3D: every {BM3D_STEP}th of BSD68). Peers are told the noise."
-    write_result("restoration_blind", "Gaussian noise, rounded and clipped to 8 bits, nothing told", rows, [note])
+    write_result("restoration/blind", "Gaussian noise, rounded and clipped to 8 bits, nothing told", rows, [note])
 
 
 def blind_and_told(noisy: npt.NDArray[np.uint8], sigma: int, number: int) -> dict[str, Floats]:
@@ -265,7 +265,7 @@ def measure_camera() -> None:
              "crops worse than untouched": int((np.array(values) < before).sum())}
             for method, values in scores.items()]  # fmt: skip
     rows.append({"method": "its authors (published)", "PSNR": "36.88"})
-    write_result("restoration_camera", "Real noise of cameras", rows, [f"{len(before)} crops; PSNR in dB, mean."])
+    write_result("restoration/camera", "Real noise of cameras", rows, [f"{len(before)} crops; PSNR in dB, mean."])
 
 
 def measure_clean_colour() -> None:
@@ -290,7 +290,7 @@ def measure_clean_colour() -> None:
                          "PSNR lowest": f"{min(scores):.1f}"})  # fmt: skip
             print(rows[-1], flush=True)
     notes = ["PSNR in dB between what goes in and what comes out; 120 stands for the same bits."]
-    write_result("restoration_clean_colour", "What happens to clean photographs", rows, notes)
+    write_result("restoration/clean_colour", "What happens to clean photographs", rows, notes)
 
 
 def levels_of(name: str) -> list[npt.NDArray[np.uint8]]:
@@ -369,7 +369,7 @@ def measure_documents() -> None:
         "Root mean square error on pixels 0 to 1, mean over the odd pages; nothing was trained on this set. The "
         "stretch of the one-liner was chosen on this set, ours was not."
     )
-    write_result("restoration_documents", "Dirty documents, zero-shot", rows, [note])
+    write_result("restoration/documents", "Dirty documents, zero-shot", rows, [note])
 
 
 def measure_finetuned() -> None:
@@ -405,7 +405,7 @@ def measure_finetuned() -> None:
         f"`vaeguard fit --noisy --clean` on the {fitted.images} even pages with its defaults took "
         f"{fitted.seconds / 60:.0f} minutes on one core."
     )
-    write_result("restoration_finetuned", "Dirty documents, fine-tuned on half of them", rows, [note])
+    write_result("restoration/finetuned", "Dirty documents, fine-tuned on half of them", rows, [note])
 
 
 def measure_reading() -> None:
@@ -432,7 +432,7 @@ def measure_reading() -> None:
     ]  # fmt: skip
     rows.append({"method": "vaeguard on the clean page", "character error rate, %": f"{100 * np.mean(changed):.2f}"})
     notes = [f"{len(pairs)} odd pages; the reference is what tesseract reads on the clean page."]
-    write_result("restoration_reading", "Reading dirty documents with tesseract", rows, notes)
+    write_result("restoration/reading", "Reading dirty documents with tesseract", rows, notes)
 
 
 def measure_clean() -> None:
@@ -456,7 +456,7 @@ def measure_clean() -> None:
                      "PSNR lowest": f"{min(scores):.1f}", "below 40 dB": sum(score < 40 for score in scores),
                      "told as": counted})  # fmt: skip
     notes = ["PSNR in dB between what goes in and what comes out; 99 stands for the same bits."]
-    write_result("restoration_clean", "What happens to clean images", rows, notes)
+    write_result("restoration/clean", "What happens to clean images", rows, notes)
 
 
 def measure_memory() -> None:
@@ -469,7 +469,7 @@ def measure_memory() -> None:
     seconds = time.perf_counter() - started
     row = {"page, MB": page, "peak above it, MB": above, "seconds": seconds, "change, levels": change}
     write_result(
-        "restoration_memory", "One page of 35 megapixels, 16-bit RGB", [row], ["The result is part of the peak."]
+        "restoration/memory", "One page of 35 megapixels, 16-bit RGB", [row], ["The result is part of the peak."]
     )
 
 
@@ -489,7 +489,7 @@ def measure_kinds() -> None:
     for name, images in {**sets, f"made-up worn pages, seeds 0 to {WORN_PAGES - 1}": worn}.items():
         kinds = [vaeguard.page_kind(image.astype(np.uint8)) for image in images]
         rows.append({"images": name, "count": len(kinds), "told to be documents": kinds.count("document")})
-    write_result("restoration_kinds", "Which pictures are taken for documents", rows, [])
+    write_result("restoration/kinds", "Which pictures are taken for documents", rows, [])
 
 
 def measure_uncertainty() -> None:
@@ -517,7 +517,7 @@ def measure_uncertainty() -> None:
         "The multiple behind the interval was measured on BSD400, on which nothing is trained.",
         "Tenths: coverage where the narrowest interval is stated first, where the widest is last.",
     ]
-    write_result("restoration_uncertainty", "Is the stated uncertainty true?", rows, notes)
+    write_result("restoration/uncertainty", "Is the stated uncertainty true?", rows, notes)
 
 
 def measure_digits() -> None:
@@ -545,7 +545,7 @@ def measure_digits() -> None:
         f"PSNR in dB against the clean digits; the classifier is trained on clean ones. {DIGITS:,} training digits; "
         f"noise of deviation {DIGIT_NOISE}, and {SPECKS:.0%} of the pixels black or white."
     )
-    write_result("restoration_digits", "Digits restored by a denoising VAE", rows, [note])
+    write_result("restoration/digits", "Digits restored by a denoising VAE", rows, [note])
 
 
 def measure_wear() -> None:
@@ -580,7 +580,7 @@ def measure_wear() -> None:
         rows.append({"images": kind, "batches made a second": making, "direct network, steps a second": rates[0],
                      "ladder VAE, steps a second": rates[1]})  # fmt: skip
     notes = ["Batches of 8 patches of 96x96; one core. The first pages of a document's pool are not counted."]
-    write_result("restoration_wear", "Is made-up wear faster than training?", rows, notes)
+    write_result("restoration/wear", "Is made-up wear faster than training?", rows, notes)
 
 
 def measure_batch() -> None:
@@ -607,7 +607,7 @@ def measure_batch() -> None:
             rate = round(done.megapixels / done.seconds, 2)
             rows.append({"pages": done.pages, "of": what, "megapixels": done.megapixels, "MP/s": rate})
             print(rows[-1], flush=True)
-    write_result("restoration_batch", "vaeguard denoise on a folder", rows, ["Reading and writing PNG included."])
+    write_result("restoration/batch", "vaeguard denoise on a folder", rows, ["Reading and writing PNG included."])
 
 
 def measure_kills() -> None:
@@ -649,7 +649,7 @@ def measure_kills() -> None:
         "files in the tree": len(names),
         "missing, left over or different": wrong,
     }
-    write_result("restoration_kills", "vaeguard denoise killed at random moments", [row], [f"Unbroken: {whole:.0f} s."])
+    write_result("restoration/kills", "vaeguard denoise killed at random moments", [row], [f"Unbroken: {whole:.0f} s."])
 
 
 def document_rows(*, odd: bool) -> list[dict[str, str]]:

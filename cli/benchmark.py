@@ -11,7 +11,7 @@ from vaeguard import BENCHMARKS, DEVICES, BenchmarkSpec, ModelSpec, TrainSpec
 from .options import Size, data_dir_option, download_option, json_option, read_spec
 from .output import command_line, console, print_json, progress_bar, say
 
-NAMES = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
+NAMES = "; ".join(f"{name}: {benchmark.about}" for name, benchmark in BENCHMARKS.items())
 
 
 @click.command(epilog=f"NAME is one of: {NAMES}.")

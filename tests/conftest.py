@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # Tests are never timed: the machine may be busy.
@@ -12,6 +14,12 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests go first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +34,75 @@ def data_dir() -> Path:
 def _own_cache(tmp_path_factory, monkeypatch):
     """No test reads or leaves anything in the user's cache."""
     monkeypatch.setenv("VAEGUARD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_fsync(monkeypatch):
+    """No test's files outlive a power cut, and waiting for the disk would take a third of the time of all tests."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Calls `make(folder)` once for all workers of a test run and gives the folder; copy it before you write to it."""
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def made(name, make):
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def bars_run(once):
+    """The run folder of a small `mlp` on `bars`, whose classes 0 and 1 are normal."""
+    from toy import bars
+
+    import vaeguard
+
+    def make(folder):
+        images, labels = bars()
+        model = vaeguard.ModelSpec(hidden=(16,), latent=3)
+        training = vaeguard.TrainSpec(epochs=25, beta=0.1, learning_rate=3e-3, device="cpu")
+        vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=training, run=folder / "run")
+
+    return once("bars", make) / "run"
+
+
+@pytest.fixture(scope="session")
+def bars_onnx(once, bars_run):
+    """`bars_run` as an ONNX file, its encoder and decoder beside it."""
+    import vaeguard
+
+    def make(folder):
+        images = vaeguard.calibration_images(bars_run)
+        vaeguard.export(vaeguard.load(bars_run, "cpu"), folder / "model.onnx", images=images, parts=True)
+
+    return once("bars-onnx", make) / "model.onnx"
+
+
+@pytest.fixture
+def translated_once(bars_onnx, monkeypatch):
+    """Exports of `bars_run` take the graphs of `bars_onnx`: PyTorch needs seconds to translate a model."""
+    import onnx_ir
+
+    from vaeguard.engines import exported_parts, exporting
+
+    def part(module, inputs, *_):
+        return onnx_ir.load(paths["encoder" if "image" in inputs else "decoder"])
+
+    paths = exported_parts.part_paths(bars_onnx)
+    monkeypatch.setattr(exporting, "_translated", lambda *_: onnx_ir.load(bars_onnx))
+    monkeypatch.setattr(exported_parts, "translated", part)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from toy import bars
 import vaeguard
 from vaeguard.sklearn import FEW_ROWS, PyODDetector, VAEDetector
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.normal(size=(300, 2)) @ RANDOM.normal(size=(2, 5)) + 0.1 * RANDOM.normal(size=(300, 5))
 FAR = NORMAL[:30] + 8 * RANDOM.choice([-1, 1], (30, 5))
@@ -225,9 +227,9 @@ def test_classes_guide_only_when_asked_to(names):
         ({"image_shape": (3, 3)}, TABLE, "reshape"),
         ({"kind": "conv"}, TABLE, "mlp"),
         ({"latent": 0}, TABLE, "latent"),
-        ({"hidden": 5}, TABLE, "'hidden' must be tuple of int or None, not 5"),
-        ({"image_shape": 5}, TABLE, "image_shape is 5; give"),
-        ({"hidden": "64"}, TABLE, "'hidden' must be tuple of int"),
+        ({"hidden": 5}, TABLE, "`hidden` is 5; it must be of type tuple of int or None"),
+        ({"image_shape": 5}, TABLE, "`image_shape` is 5; give"),
+        ({"hidden": "64"}, TABLE, "`hidden` is '64'; it must be of type tuple of int"),
     ],
 )
 def test_what_cannot_work_is_a_value_error(settings, x, message):

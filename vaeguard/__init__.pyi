@@ -1,8 +1,8 @@
 # The public names and their modules: read by type checkers, and by __init__.py, which loads each on first use.
 
+from .benchmarking.protocols import BENCHMARKS as BENCHMARKS
 from .benchmarking.report import BenchmarkReport as BenchmarkReport
 from .benchmarking.running import benchmark as benchmark
-from .benchmarking.spec import BENCHMARKS as BENCHMARKS
 from .benchmarking.spec import BenchmarkSpec as BenchmarkSpec
 from .data.data_sets import data_of_fit as data_of_fit
 from .data.data_sets import is_named as is_named

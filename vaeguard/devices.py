@@ -35,12 +35,12 @@ def check_device(device: str) -> None:
         It is none of `ENGINE_DEVICES`.
     """
     if device not in ENGINE_DEVICES:
-        raise UsageError(f"--device {device!r} is not known; choose from {', '.join(ENGINE_DEVICES)}")
+        raise UsageError(f"`device` is {device!r}; choose from {', '.join(ENGINE_DEVICES)}")
 
 
 def instead(device: str) -> str:
     """What else to try where `device` failed."""
-    return "" if device == "cpu" else ", or use --device cpu"
+    return "" if device == "cpu" else ", or set `device` to 'cpu'"
 
 
 def pick_device(device: str) -> str:
@@ -55,10 +55,15 @@ def pick_device(device: str) -> str:
 
     check_device(device)
     if device == "tensorrt":
-        raise UsageError("--device tensorrt runs exported models only; write one with `vaeguard export`")
+        raise UsageError(
+            "`device` is 'tensorrt', which runs exported models only; export the model, or choose another device"
+        )
     usable = torch.cuda.is_available()
     if device == "cuda" and not usable:
-        raise UsageError("--device cuda: no usable CUDA device; run `vaeguard doctor`, or use --device cpu")
+        raise UsageError(
+            "`device` is 'cuda', and PyTorch finds no usable CUDA device; run `vaeguard doctor`, or set `device` to"
+            " 'cpu'"
+        )
     return "cuda" if usable and device != "cpu" else "cpu"
 
 

@@ -200,7 +200,7 @@ def check_torch(probe: dict[str, Any] | str) -> Check:
     built = f"built for CUDA {probe['cuda']}" if probe["cuda"] else "built for the CPU"
     found = f"{probe['version']}, {built}, {devices or 'no CUDA device'}, {probe['threads']} threads"
     if probe["problem"]:
-        advice = "update the GPU's driver, or use --device cpu"
+        advice = "update the GPU's driver, or set `device` to 'cpu'"
         return Check("PyTorch", "fail", f"{found}; computing on it fails: {probe['problem']}", advice)
     return Check("PyTorch", "ok", found)
 
@@ -224,7 +224,8 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
         found += " (the package offers CUDA, but no session gets it here)"
     if used == "CPU" and gpu:
         advice = (
-            "PyTorch sees a GPU that ONNX Runtime does not use: give both the same CUDA version, or use --device cpu"
+            "PyTorch sees a GPU that ONNX Runtime does not use; give both the same CUDA version, or set `device` to"
+            " 'cpu'"
         )
         return Check("ONNX Runtime", "warn", found, advice)
     return Check("ONNX Runtime", "ok", found)
@@ -268,7 +269,7 @@ def check_data(data_dir: str | Path | None) -> Check:
     from vaeguard.data.named_sets import data_folder, find_sets
 
     folder = data_folder(data_dir)
-    advice = "name the folder of the data sets with --data-dir or $VAEGUARD_DATA"
+    advice = "set `data_dir` or $VAEGUARD_DATA to the folder of the data sets"
     try:
         names = find_sets(folder)
     except OSError as error:

@@ -3,12 +3,12 @@
 ::
 
     VaeguardError            1  the work failed
-    ├── UsageError           2  an option or argument is wrong
+    ├── UsageError           2  a parameter has a value that cannot work
     ├── InputsSkippedError   3  done, but some inputs were left out
     └── RefusedError         4  a model or an input was refused: damaged, unsafe, of the wrong kind
         └── UnreadableError  4  one image cannot be read; batch jobs list it and go on
 
-A message is one sentence that names the file or option, what was found, and what to do.
+A message is one sentence that names the file or the parameter, what was found, and what to do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class VaeguardError(Exception):
 
 
 class UsageError(VaeguardError, ValueError):
-    """An option or argument has a value that cannot work."""
+    """A parameter has a value that cannot work."""
 
     exit_code = 2
 

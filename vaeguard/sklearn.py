@@ -102,9 +102,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             The training diverged.
         """
         if not isinstance(self.contamination, int | float | np.floating) or not 0 < self.contamination <= 0.5:
-            raise ValueError(f"contamination is {self.contamination!r}; it is a share above 0 and at most 0.5")
+            raise ValueError(f"`contamination` is {self.contamination!r}; it must be a share above 0 and at most 0.5")
         if self.guided and y is None:
-            raise ValueError("guided=True needs y, the classes of the rows")
+            raise ValueError("`guided` needs `y`, the classes of the rows; give it, or leave `guided` out")
         batch = self._batch(X, reset=True)
         self.detector_ = self._fitted(batch, _classes(y) if self.guided else None)
         self.decision_scores_ = self._inspect(batch).score.astype(np.float64)
@@ -141,7 +141,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             check_is_fitted(self)
         shape = self.image_shape if reset else self.image_shape_
         if shape is not None and not isinstance(shape, tuple | list):
-            raise ValueError(f"image_shape is {shape!r}; give (H, W), (C, H, W) or (H, W, C)")
+            raise ValueError(f"`image_shape` is {shape!r}; give (H, W), (C, H, W) or (H, W, C)")
         if not hasattr(X, "shape"):
             X = np.asarray(X)  # noqa: N806
         if len(X.shape) > 2:

@@ -1,6 +1,8 @@
 """The data of the benchmarks: how tables, other image sets and defects are read and split."""
 
 import contextlib
+import csv
+import hashlib
 import io
 import itertools
 import zipfile
@@ -13,25 +15,27 @@ from sklearn.metrics import roc_auc_score
 from toy import bars
 
 import vaeguard
-from vaeguard.benchmarking import protocols
-from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
+from vaeguard.benchmarking import plan as plans
+from vaeguard.benchmarking.baselines import knn
 from vaeguard.benchmarking.defects import open_deeppcb, open_magnetic_tile, split_by_group
-from vaeguard.benchmarking.odds import TABLES, published_tables, read_table, split_table
+from vaeguard.benchmarking.odds import read_table, split_table
 from vaeguard.benchmarking.other_sets import open_omniglot
+from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS
+from vaeguard.benchmarking.published import published
 from vaeguard.errors import RefusedError, VaeguardError
 
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
 
 
 def quick_plan(spec):
-    return protocols.make_plan(spec, QUICK["model"], QUICK["training"])
+    return plans.make_plan(spec, QUICK["model"], QUICK["training"])
 
 
 def test_tables_are_split_as_pyod_does(data_dir):
     if not (data_dir / "pyod-odds").is_dir():
         pytest.skip("the tables are not there")
     areas = []
-    for name in TABLES:
+    for name in BENCHMARKS["tables"].data.split(","):
         features, truth = read_table(name, data_dir)
         task = split_table(name, (features, truth), 0)
         assert len(task.test) == int(np.ceil(0.4 * len(features)))
@@ -42,10 +46,22 @@ def test_tables_are_split_as_pyod_does(data_dir):
     # The same splits and the same method as PyOD's k nearest neighbours: the same figure.
     for seed in range(10):
         task = split_table("wbc", read_table("wbc", data_dir), seed)
-        areas.append(roc_auc_score(task.anomalous, fit_baseline("knn", *task.vectors()[:1], 0)(task.vectors()[1])))
-    knn = next(row for row in published_tables(data_dir) if row.method == "PyOD KNN")
-    assert np.mean(areas) == pytest.approx(knn.cases["wbc"], abs=0.002)
-    assert all(value > 0 for row in published_tables(data_dir) for value in row.cases.values())
+        areas.append(roc_auc_score(task.anomalous, knn(task.vectors()[0], 0)(task.vectors()[1])))
+    theirs = {row.method: row.cases for row in published("tables", "pyod-odds")}
+    assert np.mean(areas) == pytest.approx(theirs["PyOD KNN"]["wbc"], abs=0.002)
+
+
+def test_published_tables_are_those_of_pyods_file(data_dir):
+    path = data_dir / "pyod-odds/published_roc_recent.csv"
+    if not path.is_file():
+        pytest.skip("PyOD's file is not there")
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    for row in published("tables", "pyod-odds"):
+        column = row.method.removeprefix("PyOD ")
+        # There 0 means that it was not run.
+        assert row.cases == {line["Data"]: float(line[column]) for line in rows if float(line[column]) > 0}
+        assert row.source.endswith(digest)
 
 
 def write_table(folder, name, rows=60):
@@ -59,12 +75,12 @@ def write_table(folder, name, rows=60):
 
 def test_tables_that_are_missing_are_skipped_and_said(tmp_path):
     spec = vaeguard.BenchmarkSpec("tables", data="glass,wbc", seeds=2, data_dir=str(tmp_path))
-    with pytest.raises(VaeguardError, match="glass.*--data-dir"):
-        protocols.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec())
+    with pytest.raises(VaeguardError, match="glass.*`data_dir`"):
+        plans.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec())
     write_table(tmp_path, "wbc")
-    plan = protocols.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec())
+    plan = plans.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec())
     assert {job.cell.case for job in plan.jobs} == {"wbc"}
-    assert {job.cell.method for job in plan.jobs} == {"vaeguard", *SETTINGS} - {"brightness"}
+    assert {job.cell.method for job in plan.jobs} == {"vaeguard", *BASELINES}
     assert len(plan.skipped) == 1
     assert plan.skipped[0].startswith("glass skipped")
     # Another split for each seed, so that the deterministic methods are repeated too.
@@ -81,8 +97,8 @@ def test_a_table_without_anomalies_to_test_is_listed_and_the_others_go_on(tmp_pa
     table = {"X": np.random.default_rng(0).normal(size=(60, 4)), "y": np.arange(60) == 0}
     savemat(tmp_path / "pyod-odds/glass.mat", table)
     spec = vaeguard.BenchmarkSpec("tables", data="glass,wbc", seeds=5, data_dir=tmp_path)
-    jobs = protocols.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec()).jobs
-    failing = [job for job in jobs if protocols.FAULT in job.settings]
+    jobs = plans.make_plan(spec, vaeguard.ModelSpec(), vaeguard.TrainSpec()).jobs
+    failing = [job for job in jobs if plans.FAULT in job.settings]
     assert {job.cell.case for job in failing} == {"glass"}
     assert {job.cell.method for job in failing} == {job.cell.method for job in jobs}
     without = {job.cell.seed for job in failing}
@@ -117,7 +133,6 @@ def test_tables_are_measured_and_stand_beside_published_figures(tmp_path, monkey
 
     monkeypatch.setattr(vaeguard.sklearn, "VAEDetector", Norm)
     write_table(tmp_path, "wbc")
-    (tmp_path / "pyod-odds/published_roc_recent.csv").write_text("Data,AutoEncoder,PCA,KNN\nwbc,0.5,0.0,0.625\n")
     spec = vaeguard.BenchmarkSpec("tables", data="wbc", seeds=3, data_dir=str(tmp_path))
     report = vaeguard.benchmark(spec, tmp_path / "report")
     assert not report.failures
@@ -127,10 +142,10 @@ def test_tables_are_measured_and_stand_beside_published_figures(tmp_path, monkey
     assert ours == expected
     terms = [cell["scores"]["nearness"]["roc_auc"] for cell in report.cells if cell["method"] == "vaeguard"]
     np.testing.assert_allclose(terms, 1 - np.array(expected))
-    text = (tmp_path / "report/report.md").read_text()
-    assert f"| wbc | {np.mean(ours):.3f} ± " in text
-    assert "| pyod-odds | PyOD KNN | 0.625 | 0.625 |" in text
-    assert "PyOD PCA | 0.0" not in text
+    methods = {row["name"]: row for row in report.to_dict()["comparison"][0]["methods"]}
+    assert methods["vaeguard"]["cells"][0]["mean"] == pytest.approx(np.mean(ours))
+    (other,) = (row for row in published("tables", "pyod-odds") if row.method == "PyOD KNN")
+    assert methods["PyOD KNN"]["mean"]["mean"] == methods["PyOD KNN"]["cells"][0]["mean"] == other.cases["wbc"]
 
 
 def drawing(value=0):
@@ -207,7 +222,7 @@ def test_pairs_with_the_same_normal_set_share_its_fit(tmp_path, monkeypatch):
     more = vaeguard.benchmark(both, tmp_path / "alone", **write)
     assert len(more.cells) == 4
     assert len(fits) == 2 + 2 + 2
-    with pytest.raises(vaeguard.UsageError, match="2 would be lost, since .*mnist_omniglot.* is not among"):
+    with pytest.raises(vaeguard.UsageError, match="2 of them would be lost because .*mnist:omniglot.* is not among"):
         vaeguard.benchmark(replace(both, data="mnist:mnist"), tmp_path / "alone", **write)
 
 
@@ -287,7 +302,7 @@ def test_boards_are_split_by_pair_and_boxes_become_masks(tmp_path):
     assert task.anomalous.sum() == 6 == (~task.anomalous).sum()
     brightness = {round(float(image.mean()), -1) for image in task.train.images}
     assert not brightness & {round(float(image.mean()), -1) for image in task.test[~task.anomalous]}
-    with pytest.raises(VaeguardError, match="--data-dir"):
+    with pytest.raises(VaeguardError, match="`data_dir`"):
         open_deeppcb(tmp_path / "nowhere", (20, 20))
 
 
@@ -310,6 +325,6 @@ def test_defects_are_measured_by_image_pixel_and_region(tmp_path):
     assert pca["pixels"]["pro"] > 0.7
     assert set(pca["kinds"]) == {"Crack", "Blowhole"}
     assert pca["scores"]["pca"]["roc_auc"] > 0.95
-    text = (tmp_path / "r/report.md").read_text()
-    assert "| Crack |" in text
-    assert "PRO to 0.3" in text
+    text = (tmp_path / "r/report.html").read_text()
+    assert "<td>Crack</td>" in text
+    assert "<td>PRO to 0.3</td>" in text

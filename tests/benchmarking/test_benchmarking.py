@@ -9,14 +9,16 @@ from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from toy import bars
 
 import vaeguard
-from vaeguard.benchmarking import protocols
+from vaeguard.benchmarking import baselines, methods, plan
 from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
-from vaeguard.benchmarking.baselines import SETTINGS, fit_baseline
-from vaeguard.benchmarking.cells import Cell, Job, measure_cell, read_cell
+from vaeguard.benchmarking.cells import Cell, CellFile, Job
+from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS
 from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.running import LOCK_NAME
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
@@ -44,7 +46,7 @@ def spec(stripes):
 
 
 def quick_plan(spec):
-    return protocols.make_plan(spec, QUICK["model"], QUICK["training"])
+    return plan.make_plan(spec, QUICK["model"], QUICK["training"])
 
 
 def without_times(folder):
@@ -57,7 +59,7 @@ def without_times(folder):
 @pytest.mark.parametrize(("name", "out"), [("one-class-out", True), ("one-class", False)])
 def test_each_class_takes_its_turn_and_training_sees_normal_classes_only(stripes, name, out):
     (x, y), (_, test_y) = bars(150), bars(90, seed=1)
-    cases = protocols._classes(vaeguard.BenchmarkSpec(name, data=stripes), [])
+    cases = BENCHMARKS[name].cases(vaeguard.BenchmarkSpec(name, data=stripes), stripes)
     assert [case.name for case in cases] == ["0", "1", "2"]
     for turn, case in enumerate(cases):
         task = case.task(0)
@@ -70,7 +72,7 @@ def test_the_seed_is_outermost_and_baselines_repeat_only_where_it_matters(spec):
     cells = [job.cell for job in quick_plan(spec).jobs]
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     methods = {method: {cell.seed for cell in cells if cell.method == method} for method in {c.method for c in cells}}
-    assert set(methods) == {"guided", "unlabelled", "classifier", *SETTINGS}
+    assert set(methods) == {"guided", "unlabelled", "classifier", *BASELINES, "brightness"}
     assert {name for name, seeds in methods.items() if seeds == {0}} == {"pca", "knn", "brightness"}
 
 
@@ -80,25 +82,25 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(spec, tmp_path
     assert len(whole.cells) == len(whole.plan.jobs)
     assert not whole.failures
     assert len(whole.to_dict()["fits"]) == 2, "guided and unlabelled, the same settings whichever class is anomalous"
-    calls, measure = itertools.count(), protocols.measure_baseline
+    calls, measure = itertools.count(), plan.measured
 
     def interrupted(*arguments):
-        if next(calls) == 7:
+        if next(calls) == 11:
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(protocols, "measure_baseline", interrupted)
+    monkeypatch.setattr(plan, "measured", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vaeguard.benchmark(spec, tmp_path / "parts", **QUICK)
     half = json.loads((tmp_path / "parts/report.json").read_text())["cells"]
     assert 0 < half["finished"] < half["planned"]
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts/cells").iterdir()}
-    assert len(kept) == half["finished"]
+    kept = (tmp_path / "parts/cells.jsonl").read_text()
+    assert kept.count("\n") == half["finished"]
     vaeguard.benchmark(spec, tmp_path / "parts", **QUICK)
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert (tmp_path / "parts/cells.jsonl").read_text().startswith(kept)
     assert without_times(tmp_path / "parts") == without_times(tmp_path / "whole")
     # Nothing is left to do, also for a reader of another folder.
-    monkeypatch.setattr(protocols, "measure_fit", None)
+    monkeypatch.setattr(plan, "measured", None)
     vaeguard.benchmark(spec, tmp_path / "whole", **QUICK)
 
 
@@ -106,12 +108,13 @@ def test_a_failing_cell_is_listed_and_the_others_go_on(spec, tmp_path, monkeypat
     def fail(*_):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(protocols, "measure_fit", fail)
+    for name in ("guided", "unlabelled"):
+        monkeypatch.setitem(methods.METHODS, name, replace(methods.METHODS[name], measure=fail))
     report = vaeguard.benchmark(replace(spec, seeds=1, classes="0"), tmp_path, **QUICK)
     assert len(report.failures) == 2
     assert "no such luck" in next(iter(report.failures.values()))
     assert len(report.cells) == len(report.plan.jobs) - 2
-    assert "failed: stripes, 0, guided, seed 0" in (tmp_path / "report.md").read_text()
+    assert "stripes, 0, guided, seed 0: RuntimeError: no such luck" in (tmp_path / "report.html").read_text()
 
 
 def rare_class(folder, trained, tested):
@@ -146,9 +149,9 @@ def test_a_case_without_test_images_is_listed_and_the_others_go_on(tmp_path):
 
 
 def test_where_no_fit_is_possible_the_advice_can_be_followed():
-    with pytest.raises(UsageError, match="raise --limit") as caught:
+    with pytest.raises(UsageError, match="raise `limit`") as caught:
         quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=20))
-    assert "--normal-classes" not in str(caught.value)
+    assert "normal_classes" not in str(caught.value).replace("-", "_")
     assert quick_plan(vaeguard.BenchmarkSpec("one-class-out", data="digits", limit=100)).jobs
 
 
@@ -167,8 +170,8 @@ def test_the_report_says_what_the_cells_say(spec, tmp_path):
     best = next(row for row in content["best_terms"] if (row["method"], row["case"]) == ("guided", None))
     assert best["best"] == max(mean["mean"] for (m, s), mean in means.items() if m == "guided" and s != "score")
     assert best["difference"] == best["combined"] - best["best"]
-    text = (tmp_path / "report.md").read_text()
-    assert f"| **mean** | {areas.mean():.3f} ± {areas.mean(0).std(ddof=1):.3f} |" in text
+    text = (tmp_path / "report.html").read_text()
+    assert f"{areas.mean():.3f}</span><br><small>± {areas.mean(0).std(ddof=1):.4f}</small>" in text
     assert "Clopper-Pearson" in text
 
 
@@ -199,23 +202,38 @@ def job_of(settings, found=1):
 
 
 def test_a_cell_is_read_only_with_its_own_settings(tmp_path):
-    job = job_of({"epochs": 1})
-    assert read_cell(job, tmp_path) is None
-    result = measure_cell(job, tmp_path, lambda *_: None)
-    assert read_cell(job_of({"epochs": 1}), tmp_path) == result
-    assert read_cell(job_of({"epochs": 2}), tmp_path) is None
-    assert job.path(tmp_path).parent == tmp_path / "cells"
-    job.path(tmp_path).write_text("{")
-    assert read_cell(job, tmp_path) is None
+    assert CellFile(tmp_path).cells == {}
+    cell = CellFile(tmp_path).measure(job_of({"epochs": 1}), print)
+    kept = CellFile(tmp_path).cells
+    assert kept == {job_of({"epochs": 1}).digest(): cell}
+    assert job_of({"epochs": 2}).digest() not in kept
+
+
+@given(st.integers(1, 400))
+def test_a_file_of_cells_that_is_cut_off_keeps_its_whole_lines(tmp_path_factory, cut):
+    folder = tmp_path_factory.mktemp("cells")
+    first, second, third = (job_of({"epochs": epochs}) for epochs in (1, 2, 3))
+    cells = [CellFile(folder).measure(job, print) for job in (first, second)]
+    path = folder / "cells.jsonl"
+    lines = path.read_bytes()
+    path.write_bytes(lines[:-cut])
+    whole = [
+        cell for cell, end in zip(cells, (lines.index(b"\n"), len(lines) - 1), strict=True) if len(lines) - cut >= end
+    ]
+    assert list(CellFile(folder).cells.values()) == whole
+    CellFile(folder).measure(third, print)
+    assert [json.loads(line)["settings"] for line in path.read_text().splitlines()] == [
+        *(cell["settings"] for cell in whole), third.settings
+    ]  # fmt: skip
 
 
 def test_where_a_fit_runs_does_not_make_another_cell(spec):
     digests = [
-        [job.digest() for job in protocols.make_plan(spec, QUICK["model"], training).jobs]
+        [job.digest() for job in plan.make_plan(spec, QUICK["model"], training).jobs]
         for training in (QUICK["training"], replace(QUICK["training"], threads=2, device="cpu"))
     ]
     assert digests[0] == digests[1]
-    longer = protocols.make_plan(spec, QUICK["model"], replace(QUICK["training"], epochs=2)).jobs
+    longer = plan.make_plan(spec, QUICK["model"], replace(QUICK["training"], epochs=2)).jobs
     changed = [job.cell.method for job, digest in zip(longer, digests[0], strict=True) if job.digest() != digest]
     assert set(changed) == {"guided", "unlabelled", "classifier"}
 
@@ -261,10 +279,12 @@ def test_baselines_call_the_strange_strange_and_repeat_themselves():
     normal = generator.normal(size=(300, 10)).astype(np.float32) * ([3] * 5 + [0.1] * 5)
     strange = (normal[:50] + generator.normal(size=(50, 10)) * 3 + 4).astype(np.float32)
     test = np.concatenate([normal[250:], strange]).astype(np.float32)
-    for name in SETTINGS:
-        first, again = (fit_baseline(name, normal[:250].astype(np.float32), 3)(test) for _ in range(2))
+    for name in (*BASELINES, "brightness"):
+        fit = getattr(baselines, name)
+        first, again = (fit(normal[:250].astype(np.float32), 3)(test) for _ in range(2))
         np.testing.assert_array_equal(first, again)
-        assert roc_auc_score(np.arange(100) >= 50, first) > 0.9, name
+        scores = first.mean(1) if first.ndim == 2 else first
+        assert roc_auc_score(np.arange(100) >= 50, scores) > 0.9, name
 
 
 def test_the_pca_baseline_is_the_residual_of_a_projection():
@@ -273,7 +293,7 @@ def test_the_pca_baseline_is_the_residual_of_a_projection():
     mean = train.mean(0)
     axes = np.linalg.svd(train - mean, full_matrices=False)[2][:3]
     residual = (test - mean) - (test - mean) @ axes.T @ axes
-    np.testing.assert_allclose(fit_baseline("pca", train, 0)(test), np.square(residual).mean(1), rtol=1e-4)
+    np.testing.assert_allclose(baselines.pca(train, 0)(test), np.square(residual), rtol=1e-3, atol=1e-6)
 
 
 def test_limited_rows_keep_every_group():
@@ -293,7 +313,7 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         where = str(tmp_path / data) if "npz" in data else data
         with pytest.raises(UsageError, match=fact):
             quick_plan(vaeguard.BenchmarkSpec("one-class", data=where))
-    with pytest.raises(UsageError, match="--classes"):
+    with pytest.raises(UsageError, match="classes"):
         quick_plan(vaeguard.BenchmarkSpec("one-class", data=stripes, classes="7"))
 
 
@@ -301,13 +321,13 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
     ("settings", "fact"),
     [
         ({"name": "mnist"}, "one-class-out"),
-        ({"name": "one-class", "fits": ("guided",)}, "--fit"),
-        ({"name": "ood", "classes": "1"}, "--classes"),
-        ({"name": "ood", "size": (8, 8)}, "--size"),
-        ({"name": "ood", "seeds": 0}, "--seeds"),
-        ({"name": "ood", "limit": 1}, "--limit"),
-        ({"name": "defects", "size": (8,)}, "--size"),
-        ({"name": "defects", "size": (8, 0)}, "--size"),
+        ({"name": "one-class", "fits": ("guided",)}, "`fits`"),
+        ({"name": "ood", "classes": "1"}, "`classes`"),
+        ({"name": "ood", "size": (8, 8)}, "`size`"),
+        ({"name": "ood", "seeds": 0}, "`seeds`"),
+        ({"name": "ood", "limit": 1}, "`limit`"),
+        ({"name": "defects", "size": (8,)}, "`size`"),
+        ({"name": "defects", "size": (8, 0)}, "`size`"),
         ({"name": "ood", "fits": "guided"}, "'fits' must be tuple of str, not 'guided'"),
         ({"name": "ood", "seeds": 1.5}, "'seeds' must be int or None, not 1.5"),
         ({"name": "one-class", "classes": 9}, "'classes' must be str or None"),
@@ -377,7 +397,7 @@ def test_published_means_are_of_the_cases_that_are_measured(spec):
     def means(classes):
         chosen = replace(spec, classes=classes)
         cases = list(dict.fromkeys(job.cell.case for job in quick_plan(chosen).jobs))
-        return [protocols._over(each, cases, chosen).mean for each in (row, replace(row, cases={}))]
+        return [plan._over(each, cases, chosen).mean for each in (row, replace(row, cases={}))]
 
     assert means("0") == [0.5, None]
     assert means("0,1") == [0.7, None]
@@ -390,7 +410,7 @@ def test_a_report_of_which_nothing_could_be_kept_is_not_replaced(spec, tmp_path,
     vaeguard.benchmark(few, tmp_path, **QUICK)
     before = (tmp_path / "report.json").read_bytes()
     monkeypatch.setattr("vaeguard.benchmarking.cells.METHOD", 10**6)
-    with pytest.raises(UsageError, match="holds a report of 1 cells.*choose another folder"):
+    with pytest.raises(UsageError, match="holds 1 cells.*choose another `output`"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
     assert (tmp_path / "report.json").read_bytes() == before
 
@@ -404,12 +424,12 @@ def test_a_report_is_extended_without_measuring_its_cells_again(spec, tmp_path):
     vaeguard.remake_page(tmp_path)
     for more in ({"classes": "0,1"}, {"seeds": 2}, {"fits": ()}, {"baselines": True}):
         few = replace(few, **more)
-        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+        before = (tmp_path / "cells.jsonl").read_text()
         found = vaeguard.benchmark(few, tmp_path, **QUICK).to_dict()["cells"]
-        assert found["finished"] == found["planned"] > len(before)
-        assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    shutil.rmtree(tmp_path / "cells")
-    with pytest.raises(UsageError, match="cells that are gone"):
+        assert found["finished"] == found["planned"] > before.count("\n")
+        assert (tmp_path / "cells.jsonl").read_text().startswith(before)
+    (tmp_path / "cells.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"cells\.jsonl is gone"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
 
 
@@ -425,33 +445,36 @@ def measured(spec, tmp_path_factory):
 @pytest.mark.parametrize(
     ("changes", "training", "words"),
     [
-        ({"classes": "1"}, {}, "stripes-0-.* is not among.*--classes"),
-        ({"classes": "1,2"}, {}, "stripes-0-.* is not among.*--classes"),
-        ({"seeds": 1}, {}, "-1 is not among.*--seeds"),
-        ({"fits": ("guided",)}, {}, "unlabelled-0 is not among.*--fit"),
-        ({"baselines": False}, {}, "is not among.*baselines"),
+        ({"classes": "1"}, {}, "stripes, 0, .* is not among.*`classes`"),
+        ({"classes": "1,2"}, {}, "stripes, 0, .* is not among.*`classes`"),
+        ({"seeds": 1}, {}, "seed 1' is not among.*`seeds`"),
+        ({"fits": ("guided",)}, {}, "unlabelled, seed 0' is not among.*`fits`"),
+        ({"baselines": False}, {}, "is not among.*`baselines`"),
         ({"limit": 90}, {}, "other settings"),
         # The simple methods are the same, whatever the settings of a fit.
-        ({}, {"epochs": 2}, "4 would be lost, since stripes-0-unlabelled-0 was measured with other settings"),
+        ({}, {"epochs": 2}, "4 of them would be lost because 'stripes, 0, unlabelled, seed 0' was measured with other"),
     ],
 )
 def test_no_cell_of_a_report_is_lost(measured, changes, training, words):
     spec, folder = measured
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     settings = {**QUICK, "training": replace(QUICK["training"], **training)}
-    with pytest.raises(UsageError, match=rf"holds a report of 18 cells.*{words}") as caught:
+    with pytest.raises(UsageError, match=rf"holds 18 cells.*{words}") as caught:
         vaeguard.benchmark(replace(spec, **changes), folder, **settings)
-    assert "choose another folder with -o, or give" in str(caught.value)
+    assert "choose another `output`, or give" in str(caught.value)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_cell_whose_file_is_damaged_is_measured_again(measured, tmp_path):
+def test_a_cell_whose_line_is_damaged_is_measured_again(measured, tmp_path):
     spec, folder = measured
     shutil.copytree(folder, tmp_path / "copy")
-    damaged = min((tmp_path / "copy/cells").iterdir())
-    damaged.write_text("{")
+    file = tmp_path / "copy/cells.jsonl"
+    first, *others = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([first[:-20] + "\n", *others]))
     assert len(vaeguard.benchmark(spec, tmp_path / "copy", **QUICK).cells) == 18
-    assert json.loads(damaged.read_text())["digest"]
+    *kept, again = file.read_text().splitlines(keepends=True)
+    assert kept == others
+    assert json.loads(again)["digest"] == json.loads(first)["digest"]
 
 
 def test_two_processes_do_not_measure_into_one_folder(spec, tmp_path):

@@ -95,14 +95,14 @@ def test_a_latent_of_two_units_is_a_plane(home):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sample", "-m", "plain", "--class", "3"), "--prior per-class"),
+        (("sample", "-m", "plain", "--class", "3"), "to 'per-class' and fit again"),
         (("sample", "-m", "classes", "--class", "9"), "no class '9'; it has 0, 1"),
         (("sample", "-m", "plain", "-o", "x.jpg"), "ends in .png"),
         (("sample", "-m", "model.onnx"), "exported file"),
         (("interpolate", "digits", "-m", "plain"), "give two images, for a walk, or four"),
         (("interpolate", "digits", "none.png", "-m", "plain"), "digits"),
         (("traverse", "-m", "model.onnx"), "exported file"),
-        (("manifold", "-m", "plain"), "--latent 2"),
+        (("manifold", "-m", "plain"), "to 2 and fit again"),
         (("embed", "-m", "plain", "-o", "x.txt"), ".csv, .parquet or .jsonl"),
         (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is no table of latents, and would be lost"),
         (("embed", "-m", "plain", "-o", "labels.csv"), "'labels.csv' is no table of latents, and would be lost"),
@@ -175,7 +175,7 @@ def test_without_data_it_is_the_named_set_of_the_fit(home):
     for command in (("evaluate",), ("evaluate", "--generative"), ("reconstruct",), ("embed",)):
         asked = run(home, *command, "-m", "of-parts")
         assert asked.returncode == 2, command
-        assert "DATA is missing, and the model was fitted on 'parts'" in asked.stderr
+        assert "is missing, and the model was fitted on 'parts'" in asked.stderr
     done = run(home, "embed", "-m", "plain", "-o", "bare.csv")
     assert done.returncode == 0, done.stderr
     assert "data: digits, 596 images" in done.stderr

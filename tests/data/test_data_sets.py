@@ -168,7 +168,7 @@ def test_svhn(tmp_path):
 
 def test_a_missing_set_says_where_it_was_looked_for_and_what_is_there(tmp_path):
     write_idx(tmp_path / "kmnist")
-    with pytest.raises(VaeguardError, match=r"MNIST/raw.*--download.*sets that are there: digits, kmnist"):
+    with pytest.raises(VaeguardError, match=r"MNIST/raw.*`download`.*`data_dir`.*sets that are there: digits, kmnist"):
         open_images("mnist", data_dir=tmp_path)
     with pytest.raises(VaeguardError, match="the test part of data set 'kmnist'"):
         open_images("kmnist", split="test", data_dir=tmp_path)
@@ -361,7 +361,7 @@ def test_images_that_were_shrunk_unasked_are_told_of_with_their_own_size(tmp_pat
         png(tmp_path / name / "a" / "1.png", size=size)
     for _ in range(2):  # the second time from the cache
         note = open_images(tmp_path / "large").note
-        assert all(part in note for part in ("300x600", "64x128", "--size", "--preset patches", "large"))
+        assert all(part in note for part in ("300x600", "64x128", "`size`", "preset patches", "large"))
     assert open_images(tmp_path / "large", rule=ImageRule((128, 128))).note is None
     assert open_images(tmp_path / "fits").note is open_images(tmp_path / "small").note is None
 
@@ -375,7 +375,7 @@ def test_one_colour_file_makes_a_folder_coloured(tmp_path):
 def test_different_sizes_ask_for_one(tmp_path):
     for number, size in enumerate([(6, 8)] * 3 + [(9, 9)] * 2 + [(1, 2), (3, 4)]):
         png(tmp_path / f"{number}.png", size=size)
-    with pytest.raises(UsageError, match=r"6x8 \(3 files\), 9x9 \(2 files\), .* and 1 more; .*--size"):
+    with pytest.raises(UsageError, match=r"6x8 \(3 files\), 9x9 \(2 files\), .* and 1 more; .*`size`"):
         open_images(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Encoder and decoder as files of their own."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -8,6 +9,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 from command import run
+from test_export import assert_repeats
 from toy import bars
 
 import vaeguard
@@ -15,7 +17,7 @@ from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError
 from vaeguard.engines import exported_parts
 from vaeguard.engines.generation import sample_latents
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 
 TRAINING = TrainSpec(epochs=25, beta=0.1, learning_rate=3e-3, device="cpu")
 
@@ -40,15 +42,16 @@ def names(values):
 @pytest.mark.parametrize(
     ("settings", "pixels"),
     [
-        ({"likelihood": "gaussian-pixel"}, "uint8"),
+        ({"guided": False, "likelihood": "gaussian-pixel", "latent": 2}, "uint8"),
         ({"kind": "conv", "width": 4, "prior": "per-class"}, "float32"),
-        ({"autoencoder": True}, "uint8"),
+        ({"autoencoder": True, "without": ("recon_ratio",)}, "uint8"),
     ],
 )
 def test_the_parts_repeat_pytorch_for_any_number_of_images(tmp_path, settings, pixels):
     detector = fitted(**settings)
     images = bars(50, seed=3)[0]
     parity = vaeguard.export(detector, tmp_path / "m.onnx", images=images, pixels=pixels, parts=True)
+    assert_repeats(detector, tmp_path / "m.onnx", parity, images)
     has_noise = not settings.get("autoencoder")
     outputs = ["mean", "logvar"] if has_noise else ["mean"]
     assert {name for name in parity.errors if " " in name} == {
@@ -61,7 +64,7 @@ def test_the_parts_repeat_pytorch_for_any_number_of_images(tmp_path, settings, p
         "tensor(uint8)" if pixels == "uint8" else "tensor(float)",
         ["batch", 1, 8, 8],
     )
-    assert decoder.get_inputs()[0].shape == ["batch", 3]
+    assert decoder.get_inputs()[0].shape == ["batch", settings.get("latent", 3)]
     for batch in (images, images[:1], images[:7]):
         fed = batch if pixels == "uint8" else batch.astype(np.float32) / 255
         found = dict(zip(outputs, encoder.run(None, {"image": fed}), strict=True))
@@ -70,6 +73,10 @@ def test_the_parts_repeat_pytorch_for_any_number_of_images(tmp_path, settings, p
             np.testing.assert_allclose(found[name], getattr(encoding, name), rtol=1e-4, atol=1e-4)
         (restored,) = decoder.run(None, {"latent": found["mean"]})
         np.testing.assert_allclose(restored, detector.inspect(batch, pictures=True).restored, atol=1e-4)
+    if pixels == "float32":
+        between = np.full((1, 1, 8, 8), 0.123456, np.float32)
+        found = vaeguard.load(tmp_path / "m.onnx", "cpu").inspect(between).score
+        np.testing.assert_allclose(found, detector.inspect(between).score, rtol=1e-5)
     if has_noise:
         latents = sample_latents(detector.graph, 9, seed=4)
         (drawn,) = decoder.run(None, {"latent": latents})
@@ -87,15 +94,22 @@ def test_vectors_go_in_and_come_out_in_their_own_units(tmp_path):
     mean, _ = encoder.run(None, {"image": vectors})
     (restored,) = decoder.run(None, {"latent": mean})
     np.testing.assert_allclose(restored, detector.inspect(vectors, pictures=True).restored, rtol=1e-3)
+    session = onnxruntime.InferenceSession(tmp_path / "v.onnx", providers=["CPUExecutionProvider"])
+    damaged = np.where(np.arange(7) == 3, np.float32(np.nan), vectors[:1])
+    assert session.run(["anomaly"], {"image": damaged})[0].tolist() == [True]
 
 
-def test_half_precision_has_parts_too(tmp_path):
+def test_half_precision_and_its_parts_pass_a_wider_gate(tmp_path):
     parity = vaeguard.export(fitted(), tmp_path / "h.onnx", fp16=True, parts=True)
     assert 1e-5 < parity.errors["decoder restored"] < parity.tolerance == 2e-2
+    assert 1e-5 < max(error for name, error in parity.errors.items() if " " not in name) < parity.tolerance
+    model = onnx.load(tmp_path / "h.onnx")
+    assert onnx.TensorProto.FLOAT16 in {each.data_type for each in model.graph.initializer}
 
 
-def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path):
-    vaeguard.export(fitted(), tmp_path / "m.onnx", parts=True)
+@pytest.mark.usefixtures("translated_once")
+def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path, bars_run):
+    vaeguard.export(vaeguard.load(bars_run, "cpu"), tmp_path / "m.onnx", parts=True)
     whole = onnx.load(tmp_path / "m.onnx")
     said = {each.key: each.value for each in whole.metadata_props}
     for part, path in vaeguard.part_paths(tmp_path / "m.onnx").items():
@@ -115,7 +129,7 @@ def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["encoder", "decoder"])
-def test_lost_parity_of_a_part_leaves_no_file_at_all(tmp_path, monkeypatch, broken):
+def test_lost_parity_of_a_part_leaves_no_file_at_all(tmp_path, monkeypatch, broken, bars_run, translated_once):
     original = exported_parts.translated
 
     def off(module, inputs, outputs, dynamic):
@@ -128,7 +142,7 @@ def test_lost_parity_of_a_part_leaves_no_file_at_all(tmp_path, monkeypatch, brok
 
     monkeypatch.setattr(exported_parts, "translated", off)
     with pytest.raises(RefusedError, match=f"{broken} .* is off by"):
-        vaeguard.export(fitted(), tmp_path / "m.onnx", parts=True)
+        vaeguard.export(vaeguard.load(bars_run, "cpu"), tmp_path / "m.onnx", parts=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,13 +150,14 @@ def test_patches_have_no_parts(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (30, 1, 16, 16)).astype(np.uint8)
     spec = ModelSpec(kind="mlp", hidden=(8,), latent=2, patch=8)
     detector = vaeguard.fit(images, model=spec, training=TrainSpec(epochs=1, device="cpu"))
-    with pytest.raises(UsageError, match="a model of patches has no latent for a whole image"):
+    with pytest.raises(UsageError, match="a model of patches has no latent of a whole image"):
         vaeguard.export(detector, tmp_path / "m.onnx", parts=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_three_files_and_refuses_to_score_with_a_part(tmp_path):
-    fitted(tmp_path / "run")
+@pytest.mark.usefixtures("translated_once")
+def test_the_command_writes_three_files_and_refuses_to_score_with_a_part(tmp_path, bars_run):
+    shutil.copytree(bars_run, tmp_path / "run")
     done = run(tmp_path, "export", "-m", "run", "-o", "m.onnx", "--parts", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)

@@ -99,10 +99,10 @@ def test_a_checkpoint_or_another_format_is_no_model(tmp_path):
 
 def test_a_missing_model_says_what_to_do(tmp_path):
     for nothing in (tmp_path, tmp_path / "nowhere", tmp_path / "model.safetensors"):
-        with pytest.raises(UsageError, match="no model at .*vaeguard fit"):
+        with pytest.raises(UsageError, match="no model at .*; fit one"):
             vaeguard.load(nothing)
-    with pytest.raises(UsageError, match=r"no model at .*m\.onnx.*-m"):
+    with pytest.raises(UsageError, match=r"no model at .*m\.onnx.*; export one"):
         vaeguard.load(tmp_path / "m.onnx")
     (tmp_path / "checkpoint.safetensors").touch()
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="`resume`"):
         vaeguard.load(tmp_path)

@@ -118,5 +118,5 @@ def test_devices_that_do_not_exist_are_refused_by_every_engine(detector, name, t
         lambda: vaeguard.shipped_denoiser("photo", name),
         lambda: vaeguard.DenoiserSpec(device=name),
     ):
-        with pytest.raises(UsageError, match="is not known; choose from auto, cpu, cuda"):
+        with pytest.raises(UsageError, match="; choose from auto, cpu, cuda"):
             opened()

@@ -16,7 +16,7 @@ from vaeguard.errors import UsageError
 from vaeguard.evaluation.likelihood_bounds import bound_likelihood
 from vaeguard.models.likelihoods import Bernoulli, Gaussian
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 QUICK = vaeguard.TrainSpec(epochs=150, kl_warmup=50, batch_size=32, learning_rate=3e-3, threads=1)
 SMALL = {"kind": "mlp", "hidden": (16,), "latent": 2, "pseudo_classes": 0, "guided": False}
 
@@ -98,7 +98,7 @@ def test_bits_per_dimension_of_a_model_that_knows_nothing_are_those_of_the_file(
 
 
 def test_models_without_a_likelihood_are_refused():
-    with pytest.raises(UsageError, match="--autoencoder"):
+    with pytest.raises(UsageError, match="`model.autoencoder`"):
         bound_likelihood(fitted(autoencoder=True), batch(2))
     with pytest.raises(UsageError, match="at least 1"):
         bound_likelihood(fitted(), batch(2), samples=0)
@@ -111,7 +111,7 @@ def test_models_without_a_likelihood_are_refused():
 def test_models_of_patches_and_vectors_are_refused_by_name():
     once = vaeguard.TrainSpec(epochs=1)
     patches = vaeguard.fit(bars(60, size=16)[0], model=vaeguard.ModelSpec(patch=4), training=once)
-    with pytest.raises(UsageError, match="--patch"):
+    with pytest.raises(UsageError, match="`model.patch`"):
         bound_likelihood(patches, bars(3, size=16)[0])
     rows = np.random.default_rng(0).normal(0, 1, (60, 4)).astype(np.float32)
     vectors = vaeguard.fit(rows, model=vaeguard.ModelSpec(hidden=(8,), latent=2), training=once)

@@ -209,7 +209,12 @@ def test_a_job_that_was_interrupted_before_its_first_shard_remembers_that_it_dre
     for heatmaps, left in ((None, False), (tmp_path / "seen", True)):
         with pytest.raises(KeyboardInterrupt):
             score_files(
-                FakeDetector(), [folder], tmp_path / "s.csv", fpr=0.5, heatmaps=HeatmapFolder(heatmaps), progress=stop
+                FakeDetector(),
+                [folder],
+                tmp_path / "s.csv",
+                fpr=0.5,
+                heatmaps=heatmaps and HeatmapFolder(heatmaps),
+                progress=stop,
             )
         assert (tmp_path / "s.csv.job").exists() == left
 
@@ -250,7 +255,7 @@ def test_absolute_names_of_images_take_no_other_heatmaps_place(tmp_path: Path) -
 
 @pytest.mark.parametrize("fpr", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_false_alarm_rate_outside_0_to_1_is_refused(fpr: float, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--fpr"):
+    with pytest.raises(UsageError, match="`fpr`"):
         score_files(FakeDetector(), [folder], tmp_path / "s.csv", fpr=fpr)
 
 
@@ -279,7 +284,7 @@ def test_the_ways_out_of_a_rate_that_flags_nothing_are_the_nearest(images: int, 
     assert can_flag(fewest, fpr)
     assert not can_flag(fewest - 1, fpr)
     note = fpr_note(info(8).calibrated_on, 0.05) or ""
-    assert "it takes 19 of them; give --fpr 0.12, or fit with more images or a larger --calibration" in note
+    assert "it takes 19 of them; raise the false-alarm rate to 0.12, or fit with more images" in note
 
 
 def test_no_note_where_the_calibration_is_unknown() -> None:

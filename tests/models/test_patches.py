@@ -15,7 +15,7 @@ from vaeguard.models import patches
 from vaeguard.models.likelihoods import LIKELIHOODS
 from vaeguard.models.patches import Patches, local_contrast, random_windows, surrounded, undo_contrast
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 
 MODEL = ModelSpec(patch=8, hidden=(64,), latent=4, activation="gelu")
 TRAINING = TrainSpec(epochs=2, threads=1, augment_flip=True, augment_noise=0.01)

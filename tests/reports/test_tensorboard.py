@@ -18,6 +18,8 @@ from vaeguard import ModelSpec, TrainSpec, UsageError, VaeguardError
 from vaeguard.data.split import split_normal, spread_out
 from vaeguard.reports import tensorboard as tensorboard_log
 
+pytestmark = pytest.mark.slow
+
 accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
 )

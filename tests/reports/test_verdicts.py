@@ -164,15 +164,14 @@ def scored(flagged: int, images: int, calibration: int, **changes) -> dict:
 
 
 def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
-    found = verdict(scored(0, 60, 8, note="nothing can be flagged at --fpr 0.05: ..."))
+    found = verdict(scored(0, 60, 8, note="nothing can be flagged at a false-alarm rate of 0.05: ..."))
     assert found.headline == "Nothing can be flagged at a false-alarm rate of 0.05"
     assert found.tone == "poor"
     assert "calibrated on 8 normal images, so its smallest p-value is 0.11" in found.sentence
     assert "takes 19 of them" in found.sentence
     assert "alone" not in found.sentence
-    assert found.notes == (
-        "to have images flagged, give --fpr 0.12, or fit with more images or a larger --calibration",
-    )
+    way = "raise the false-alarm rate to 0.12, or fit with more images or a larger training.calibration"
+    assert found.notes == (f"to have images flagged, {way}",)
     assert verdict(scored(0, 60, 19)).headline == "Nothing stands out"
     assert verdict(scored(0, 60, 8, fpr=0.12)).headline == "Nothing stands out"
 

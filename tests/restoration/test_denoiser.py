@@ -14,6 +14,8 @@ from vaeguard.restoration.networks.exporting import denoiser_bytes, read_network
 from vaeguard.restoration.networks.ladder import LadderVAE
 from vaeguard.restoration.noise import grain_of
 
+pytestmark = pytest.mark.slow
+
 
 def net(seed=0, width=6, depth=4):
     torch.manual_seed(seed)
@@ -191,7 +193,7 @@ def test_the_file_draws_what_the_ladder_draws(both):
 
 
 def test_without_a_ladder_there_are_no_samples(content, plane):
-    with pytest.raises(RefusedError, match="leave out --samples"):
+    with pytest.raises(RefusedError, match="set `samples` to 0"):
         opened(content).restore(plane, 0.1, samples=4)
 
 

@@ -114,6 +114,7 @@ def test_a_page_of_print_among_photographs_is_left_out_and_said(tmp_path, printe
     assert "a page of print, which is left out" in error[1]
 
 
+@pytest.mark.slow
 def test_pages_are_worn_as_documents(tmp_path, printed):
     for number in range(2):
         page = np.round(255 * printed(300, 300, number)).astype(np.uint8)
@@ -128,17 +129,17 @@ def test_pages_are_worn_as_documents(tmp_path, printed):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({}, "--model ladder cleans scans: give --noisy and --clean"),
-        ({"noisy": "noisy"}, "--noisy goes with --clean"),
-        ({"noisy": "noisy", "clean": "clean", "degrade": "photo"}, "--noisy goes with --clean"),
-        ({"adapt": "noisy", "noisy": "noisy"}, "--adapt needs no clean images"),
-        ({"clean": "clean", "degrade": "rain"}, "none of document, photo, gaussian"),
+        ({}, "nothing to train a denoiser on; give `noisy` and `clean`"),
+        ({"noisy": "noisy"}, "`noisy` goes with `clean`"),
+        ({"noisy": "noisy", "clean": "clean", "degrade": "photo"}, "`noisy` goes with `clean`"),
+        ({"adapt": "noisy", "noisy": "noisy"}, "`adapt` needs no clean images"),
+        ({"clean": "clean", "degrade": "rain"}, "`degrade` is 'rain'; choose from document, photo, gaussian"),
         ({"clean": "clean", "degrade": "gaussian"}, "such as gaussian:25"),
         ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is no deviation in levels"),
         ({"clean": "clean", "degrade": "gaussian:-10"}, "give 0 to 255"),
         ({"clean": "clean", "degrade": "gaussian:nan"}, "give 0 to 255"),
-        ({"adapt": "noisy", "clean": "clean"}, "--adapt needs no clean images"),
-        ({"noisy": "noisy/deep/0.tif", "clean": "clean"}, "--noisy .* is no folder"),
+        ({"adapt": "noisy", "clean": "clean"}, "`adapt` needs no clean images"),
+        ({"noisy": "noisy/deep/0.tif", "clean": "clean"}, "`noisy` is .*, which is no folder"),
         ({"adapt": "empty"}, "no images in"),
     ],
 )
@@ -171,6 +172,7 @@ def run(tmp_path_factory):
     return folder, found
 
 
+@pytest.mark.slow
 def test_a_run_holds_all_that_it_should(run):
     folder, found = run
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -188,6 +190,7 @@ def test_a_run_holds_all_that_it_should(run):
         fit_denoiser(denoiser_source(clean=[np.zeros((64, 64), np.uint8)], degrade="photo", spec=SPEC), folder, SPEC)
 
 
+@pytest.mark.slow
 def test_a_run_cleans_scans_and_scores_none(run, folders):
     folder, _ = run
     done = vaeguard.denoise_scans(folders / "noisy", folders / "out", model=folder, device="cpu")
@@ -197,7 +200,7 @@ def test_a_run_cleans_scans_and_scores_none(run, folders):
     assert again.errors == ()
     one, two = (np.asarray(Image.open(folders / name / "deep" / "0.tif")) for name in ("out", "sampled"))
     assert not np.array_equal(one, two)
-    with pytest.raises(RefusedError, match="use it with `vaeguard denoise -m"):
+    with pytest.raises(RefusedError, match="not a model of anomalies; clean scans with it"):
         vaeguard.load(folder)
     other = vaeguard.denoise_scans(folders / "noisy", folders / "other", model=folder / "model.safetensors")
     assert other.errors == ()
@@ -211,7 +214,7 @@ def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, m
     monkeypatch.setattr(denoising, "shipped_denoiser", lambda *_: bare)
     vaeguard.denoise_scans(folders / "noisy", folders / "out")
     before = sorted(folders.rglob("*"))
-    with pytest.raises(UsageError, match="having no ladder VAE"):
+    with pytest.raises(UsageError, match="has no ladder VAE"):
         vaeguard.denoise_scans(folders / "noisy", folders / "out", vaeguard.RestoreSettings(samples=2))
     assert sorted(folders.rglob("*")) == before
 
@@ -228,12 +231,14 @@ def assert_same_bits(one, two):
     assert all(first[name].equal(second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_fits_repeat_with_their_seed(run, tmp_path):
     fit_denoiser(ramps(), tmp_path / "again", SPEC)
     assert_same_bits(run[0], tmp_path / "again")
     assert (run[0] / "model.onnx").read_bytes() == (tmp_path / "again" / "model.onnx").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 def test_a_fit_that_was_killed_while_it_was_written_resumes(run, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
@@ -248,14 +253,16 @@ def test_a_fit_that_was_killed_while_it_was_written_resumes(run, tmp_path, monke
     assert_same_bits(run[0], folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 def test_what_diverged_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr("vaeguard.restoration.networks.training.CHECKPOINT_SECONDS", 0.0)
-    with pytest.raises(vaeguard.VaeguardError, match="try a smaller --learning-rate"):
+    with pytest.raises(vaeguard.VaeguardError, match="lower `learning_rate`"):
         fit_denoiser(ramps(), tmp_path, replace(SPEC, learning_rate=1e30))
     fit_denoiser(ramps(), tmp_path, SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("after", [12, 37])
 def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after):
@@ -270,7 +277,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after
 
     with pytest.raises(SystemError):
         fit_denoiser(ramps(), folder, SPEC, progress=kill)
-    with pytest.raises(UsageError, match="interrupted fit; go on with --resume"):
+    with pytest.raises(UsageError, match="interrupted fit; set `resume` to go on with it"):
         fit_denoiser(ramps(), folder, SPEC)
     with pytest.raises(UsageError, match=r"steps \(was 25, now 30\) differ"):
         fit_denoiser(ramps(), folder, replace(SPEC, steps=30), resume=True)

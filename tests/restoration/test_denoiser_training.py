@@ -21,6 +21,8 @@ from vaeguard.restoration.networks.training import (
     unsupervised_loss,
 )
 
+pytestmark = pytest.mark.slow
+
 SPEC = PatchSpec(size=32, batch=4)
 
 

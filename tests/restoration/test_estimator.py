@@ -27,6 +27,7 @@ def estimator(request):
     return NoiseEstimator(request.param).eval()
 
 
+@pytest.mark.slow
 def test_the_file_says_what_the_network_says(estimator, tmp_path):
     planes = estimator.planes
     content, made = file_of(planes, estimator)
@@ -43,6 +44,7 @@ def test_the_file_says_what_the_network_says(estimator, tmp_path):
         torch.testing.assert_close(back.state_dict()[name], value)
 
 
+@pytest.mark.slow
 def test_a_file_without_one_says_so(tmp_path):
     content, made = file_of(1)
     assert not made.estimates

@@ -37,13 +37,15 @@ def test_a_number_that_is_read_otherwise_counts_as_lost_though_another_has_come(
 @needs_tesseract
 def test_a_language_that_tesseract_has_not_is_named():
     ocr.check_tesseract("eng")
-    with pytest.raises(UsageError, match=r"--ocr-language 'xyz' is not known .* tesseract-ocr-xyz"):
+    with pytest.raises(
+        UsageError, match=r"`ocr_language` names 'xyz', which tesseract does not know.* tesseract-ocr-xyz"
+    ):
         ocr.check_tesseract("eng+xyz")
 
 
 def test_a_tesseract_that_is_missing_or_fails_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="--ocr needs the program tesseract"):
+    with pytest.raises(UsageError, match="`ocr` needs the program tesseract"):
         ocr.check_tesseract()
     fake = tmp_path / "tesseract"
     fake.write_text("#!/bin/sh\nread nothing\necho out of words >&2\nexit 3\n")

@@ -380,5 +380,5 @@ def test_the_exact_difference_needs_and_takes_no_loss(pages_of_jpegs):
         for folder in ("scans", "clean-originals")
     )
     assert before == after
-    with pytest.raises(UsageError, match="--lossless loses nothing, and a JPEG does"):
+    with pytest.raises(UsageError, match="`lossless` loses nothing, and a JPEG does"):
         DenoiseOutputs(jpeg=90, lossless=True)

@@ -106,7 +106,7 @@ def test_what_cannot_be_had_back_is_listed(clean):
     assert not Path("out/deep.png").exists()
     denoise_scans("scans/deep.png", "bare", device="cpu")
     ((_, reason),) = undo_scans("bare")[1]
-    assert "without --residual" in reason
+    assert "without its residual" in reason
 
 
 def test_pixels_that_would_not_be_those_of_the_scan_are_refused(clean):

@@ -80,7 +80,7 @@ def test_every_flipped_bit_is_noticed(tmp_path_factory, before, after, bit):
 
 
 def test_a_missing_file_is_a_wrong_name(tmp_path):
-    with pytest.raises(UsageError, match="no model at '.*none'; write it with `vaeguard fit`, or name another with -m"):
+    with pytest.raises(UsageError, match="no model at '.*none'; fit one, or name another"):
         read_sealed(tmp_path / "none")
 
 

@@ -51,16 +51,16 @@ def test_over_fitting_and_stopping_too_early_are_told_apart():
     found = advice(record(epoch=8), over)
     assert ["over-fitting" in sentence for sentence in found] == [True]
     of_rows = replace(record(epoch=8), model=toy_record((1, 1, 30), vectors=True).model)
-    assert ["--augment" in sentence for sentence in found + advice(of_rows, over)] == [True, False]
+    assert ["training.augment_shift" in sentence for sentence in found + advice(of_rows, over)] == [True, False]
     early = falling([100 - n for n in range(20)], [100 - n for n in range(20)])
     found = advice(record(epoch=20), early)
-    assert ["stopped too early" in sentence and "--epochs 40" in sentence for sentence in found] == [True]
+    assert ["stopped too early" in sentence and "training.epochs to 40" in sentence for sentence in found] == [True]
 
 
 def test_few_calibration_images_and_few_epochs_are_said():
     small = replace(record(), calibration=CalibrationRecord(30))
     assert "30 normal images only" in advice(small, flat())[0]
-    assert "that is a trial" in advice(record(), flat(2))[0]
+    assert "a trial of only 2 epochs" in advice(record(), flat(2))[0]
 
 
 def test_unbalanced_classes_are_said_unless_they_are_drawn_alike():
@@ -69,6 +69,6 @@ def test_unbalanced_classes_are_said_unless_they_are_drawn_alike():
     uneven = replace(record(), classes=(good, rare))
     (sentence,) = advice(uneven, flat())
     assert "good has 500 training images and rare has 100" in sentence
-    assert "--balance" in sentence
+    assert "training.balance" in sentence
     assert advice(replace(uneven, training=TrainSpec(balance=True)), flat()) == []
     assert advice(replace(uneven, classes=(good, replace(rare, training=101))), flat()) == []

@@ -105,7 +105,10 @@ def test_the_rare_class_is_restored_better_and_the_report_says_so(runs):
     assert [plain[name]["training"] for name in ("common", "rare")] == [240, 12]
     assert [plain[name]["draws"] for name in ("common", "rare")] == [240, 12]
     assert [balanced[name]["draws"] for name in ("common", "rare")] == [126, 126]
-    assert [any("--balance" in each for each in vaeguard.read_report(run)["advice"]) for run in runs] == [True, False]
+    assert [any("training.balance" in each for each in vaeguard.read_report(run)["advice"]) for run in runs] == [
+        True,
+        False,
+    ]
 
 
 def test_the_table_of_classes_adds_up_to_the_whole(runs):
@@ -217,7 +220,7 @@ def test_patches_and_vectors_are_drawn_alike_too():
 def test_fewer_than_two_classes_cannot_be_balanced_and_unlabelled_fits_have_no_table(tmp_path):
     images, labels = unbalanced()
     for normal in (None, "rare"):
-        with pytest.raises(UsageError, match="--balance needs at least two labelled normal classes"):
+        with pytest.raises(UsageError, match="`training.balance` needs at least two labelled normal classes"):
             vaeguard.fit(images, None if normal is None else labels, normal_classes=normal, training=BALANCED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", vaeguard.TrainingWarning)

@@ -32,6 +32,7 @@ def assert_same_bits(a, b):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 @pytest.mark.parametrize(
     "settings",
@@ -40,16 +41,19 @@ def assert_same_bits(a, b):
 def test_anomalies_score_higher_than_normal_images(kind, settings):
     images, labels = bars(300)
     model = ModelSpec(**{"kind": kind, "hidden": (32,), "latent": 4, "width": 4} | settings)
-    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=TrainSpec(batch_size=32))
+    training = TrainSpec(epochs=30, batch_size=32)
+    detector = vaeguard.fit(images, labels, normal_classes="0,1", model=model, training=training)
     fresh, fresh_labels = bars(120, seed=5)
     score = detector.inspect(fresh).score
     assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 def test_score_rises_with_corruption(labelled):
     images, labels = bars(300)
-    detector = vaeguard.fit(images, labels if labelled else None, model=SMALL, training=TrainSpec(batch_size=32))
+    training = TrainSpec(epochs=30, batch_size=32)
+    detector = vaeguard.fit(images, labels if labelled else None, model=SMALL, training=training)
     fresh = bars(60, seed=7)[0].astype(float)
     noise = np.random.default_rng(0).normal(size=fresh.shape)
     medians = [
@@ -68,6 +72,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not():
     assert not torch.equal(one.graph.vae.posterior_mean.weight, other.graph.vae.posterior_mean.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [SMALL, ModelSpec(kind="conv", width=2, latent=3, dropout=0.2)])
 @pytest.mark.parametrize("error", [SystemError, KeyboardInterrupt])
 def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, error):
@@ -84,7 +89,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
         vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run", progress=kill)
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
     assert (tmp_path / "run" / "history.csv").exists()
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="`resume`"):
         vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
     resumed = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run", resume=True)
@@ -163,7 +168,9 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
 
     monkeypatch.setattr("vaeguard.training.loop.objective", poisoned)
     training = TrainSpec(epochs=20, batch_size=32, schedule="constant")
-    with pytest.raises(VaeguardError, match=r"diverged in epoch 3, step 4 .*--learning-rate.*epoch 2 are kept"):
+    with pytest.raises(
+        VaeguardError, match=r"diverged in epoch 3, step 4 .*`training.learning_rate` to.*epoch 2 are kept"
+    ):
         vaeguard.fit(images, labels, model=SMALL, training=training, run=tmp_path)
     kept = vaeguard.load(tmp_path)
     fresh = bars(30, seed=3)[0]
@@ -173,7 +180,7 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
 def test_divergence_from_the_start_keeps_nothing_and_says_what_to_try(tmp_path):
     images, labels = bars()
     training = TrainSpec(epochs=20, batch_size=32, learning_rate=1e12)
-    with pytest.raises(VaeguardError, match=r"diverged.*--learning-rate"):
+    with pytest.raises(VaeguardError, match=r"diverged.*`training.learning_rate`"):
         vaeguard.fit(images, labels, model=ModelSpec(kind="conv", width=2, likelihood="gaussian"), training=training)
 
 
@@ -204,7 +211,7 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
 
 @pytest.mark.parametrize(("name", "wanted"), [("model", "ModelSpec"), ("training", "TrainSpec")])
 def test_settings_that_are_no_spec_are_refused_before_any_work(name, wanted):
-    with pytest.raises(UsageError, match=rf"^{name} is a dict; give a vaeguard\.{wanted}$"):
+    with pytest.raises(UsageError, match=rf"^`{name}` is a dict; give a vaeguard\.{wanted}$"):
         vaeguard.fit(bars()[0], **{name: {"latent": 3}})
 
 
@@ -301,6 +308,7 @@ def test_patience_waits_for_the_warm_up_of_the_rate(tmp_path):
     assert betas[15:] == [1.0] * len(betas[15:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [True, False])
 def test_both_precisions_learn(bf16):
     images, labels = bars(300)
@@ -313,7 +321,7 @@ def test_both_precisions_learn(bf16):
 @pytest.mark.filterwarnings("default::vaeguard.training.loop.TrainingWarning")
 def test_posterior_collapse_is_said_with_advice():
     images, labels = bars()
-    with pytest.warns(TrainingWarning, match=r"posterior collapse.*--beta"):
+    with pytest.warns(TrainingWarning, match=r"posterior collapse.*training.beta"):
         vaeguard.fit(images, labels, model=ModelSpec(kind="mlp", guided=False), training=TrainSpec(epochs=3, beta=1e4))
 
 
@@ -533,13 +541,13 @@ def test_classes_of_vectors_guide_too():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": ModelSpec(kind="conv")}, "--model mlp"),
-        ({"model": ModelSpec(likelihood="bernoulli")}, "--likelihood gaussian"),
-        ({"model": ModelSpec(likelihood="continuous-bernoulli")}, "--likelihood gaussian"),
-        ({"training": TrainSpec(binarise=True)}, "--likelihood bernoulli"),
-        ({"training": TrainSpec(augment_shift=1)}, "--augment"),
-        ({"training": TrainSpec(augment_warp=0.5)}, "--augment"),
-        ({"training": TrainSpec(input_noise=0.1)}, "--input-noise"),
+        ({"model": ModelSpec(kind="conv")}, "`model.kind` is 'conv'.* set it to 'mlp'"),
+        ({"model": ModelSpec(likelihood="bernoulli")}, "`model.likelihood` is .* set it to 'gaussian'"),
+        ({"model": ModelSpec(likelihood="continuous-bernoulli")}, "`model.likelihood` is .* set it to 'gaussian'"),
+        ({"training": TrainSpec(binarise=True)}, "`training.binarise` .*`model.likelihood` of 'bernoulli'"),
+        ({"training": TrainSpec(augment_shift=1)}, "`training.augment_shift` is for pixels"),
+        ({"training": TrainSpec(augment_warp=0.5)}, "`training.augment_warp` is for pixels"),
+        ({"training": TrainSpec(input_noise=0.1)}, "`training.input_noise` is for pixels"),
     ],
 )
 def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
@@ -549,7 +557,7 @@ def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
 
 @pytest.mark.parametrize("training", [TrainSpec(free_bits=0.1), TrainSpec(kl_warmup=2)])
 def test_an_autoencoder_has_no_rate_to_spare(training):
-    with pytest.raises(UsageError, match="--autoencoder has no rate"):
+    with pytest.raises(UsageError, match="`model.autoencoder` leaves no rate"):
         vaeguard.fit(bars(60)[0], model=replace(SMALL, autoencoder=True), training=training)
 
 
@@ -573,7 +581,7 @@ def test_binarised_pixels_are_black_or_white_and_drawn_anew(monkeypatch):
 
 @pytest.mark.parametrize("model", [ModelSpec(likelihood="gaussian"), ModelSpec(patch=4)])
 def test_binarised_pixels_are_for_the_bernoulli_likelihood(model):
-    with pytest.raises(UsageError, match="--binarise"):
+    with pytest.raises(UsageError, match="`training.binarise`"):
         vaeguard.fit(bars(60)[0], model=model, training=replace(QUICK, binarise=True))
 
 
@@ -596,7 +604,7 @@ def test_cuda_without_a_device_fails_loudly():
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     images, labels = bars()
-    with pytest.raises(UsageError, match="--device cuda"):
+    with pytest.raises(UsageError, match="`device` is 'cuda'"):
         vaeguard.fit(images, labels, training=TrainSpec(device="cuda"))
 
 

@@ -24,6 +24,8 @@ from vaeguard.tuning import trials as tuning_trials
 from vaeguard.tuning.search_space import search_space
 from vaeguard.tuning.study import JOURNAL_NAME, Trial, ask, finished, open_study, tell
 
+pytestmark = pytest.mark.slow
+
 MODEL = vaeguard.ModelSpec(hidden=(16,), latent=4, pseudo_classes=0)
 TRAINING = vaeguard.TrainSpec(epochs=2)
 
@@ -398,19 +400,21 @@ def test_the_sampler_learns_of_failures():
 
 
 def test_a_start_that_fails_ends_the_search():
-    with pytest.raises(vaeguard.UsageError, match="--batch-size 1"):
+    with pytest.raises(vaeguard.UsageError, match="`training.batch_size` is 1"):
         tune(*bars(60, size=16), model=vaeguard.ModelSpec(), training=vaeguard.TrainSpec(epochs=1, batch_size=1))
-    with pytest.raises(vaeguard.UsageError, match="--trials must be at least 1"):
+    with pytest.raises(vaeguard.UsageError, match="`trials` is 0; it must be at least 1"):
         tune(*bars(), trials=0)
 
 
 def test_too_few_images_are_refused_before_anything_is_made(tmp_path):
     folder = tmp_path / "tuning"
-    with pytest.raises(vaeguard.UsageError, match=r"at least 40 normal images.* 'array' has 30"):
+    with pytest.raises(vaeguard.UsageError, match=r"'array' has 30 normal images, and a search.* at least 40"):
         tune(bars(30)[0], folder=folder)
     images, _ = bars(120)
     names = np.where(np.arange(120) < 4, "b", "a")
-    with pytest.raises(vaeguard.UsageError, match="at least 5 images of each normal class, and class 'b' .* has 4"):
+    with pytest.raises(
+        vaeguard.UsageError, match="class 'b' .* has 4 images, and a search needs 5 of each normal class"
+    ):
         tune(images, names, folder=folder)
     assert not folder.exists()
 

@@ -25,7 +25,7 @@ def test_a_folder_of_other_files_is_no_run(tmp_path):
 def test_a_fit_that_did_not_come_to_write_all_can_go_on(tmp_path):
     for name in ("checkpoint.safetensors", "model.safetensors", "history.csv"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UsageError, match="go on with --resume"):
+    with pytest.raises(UsageError, match="set `resume` to go on"):
         prepare_run(tmp_path, resume=False)
     prepare_run(tmp_path, resume=True)
     (tmp_path / "checkpoint.safetensors").unlink()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.benchmarking.spec import FITS
+from vaeguard.benchmarking.protocols import OURS
 from vaeguard.statistics.false_alarms import FalseAlarms, from_count
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.cells import Result
 
-OURS = tuple(dict.fromkeys(name for names in FITS.values() for name in names))
-"""Methods that are fits of our own; the others have one table column for each of their scores beside these."""
+
+PIXEL_FIGURES = {"roc_auc": "pixel ROC-AUC", "pro": "PRO to 0.3"}
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,15 @@ def rows_of(cells: list[Result]) -> list[Row]:
     """One row for each case, method and score, in the order of the cells; kinds of anomalies after their case."""
     rows = []
     for (data, case, method), group in _grouped(cells, "data", "case", "method").items():
-        for score in group[0]["scores"]:
-            found = [cell["scores"][score] for cell in group]
-            areas, precisions = (
-                spread(metrics[name] for metrics in found) for name in ("roc_auc", "average_precision")
-            )
-            rows.append(Row(data, case, method, score, areas, precisions))
+        rows += [_row((data, case, method), score, [[cell] for cell in group]) for score in group[0]["scores"]]
         # A small test part may lack a kind.
         for kind in sorted({kind for cell in group for kind in cell.get("kinds", {})}):
-            found = [cell["kinds"][kind] for cell in group if kind in cell["kinds"]]
+            areas = [cell["kinds"][kind] for cell in group if kind in cell["kinds"]]
             rows += [
-                Row(data, case, method, score, spread(areas[score] for areas in found), kind=kind) for score in found[0]
+                Row(data, case, method, score, spread(area[score] for area in areas), kind=kind) for score in areas[0]
             ]
-        if "pixels" in group[0]:
-            names = {"roc_auc": "pixel ROC-AUC", "pro": "PRO to 0.3"}
-            rows += [
-                Row(data, case, method, shown, spread(cell["pixels"][name] for cell in group))
-                for name, shown in names.items()
-            ]
+        for name, shown in PIXEL_FIGURES.items() if "pixels" in group[0] else ():
+            rows.append(Row(data, case, method, shown, spread(cell["pixels"][name] for cell in group)))
     return rows
 
 
@@ -91,30 +82,36 @@ def means_of(cells: list[Result], planned: Mapping[str, AbstractSet[str]]) -> li
     for (data, method), group in _grouped(cells, "data", "method").items():
         cases = planned[data]
         by_seed = _grouped(group, "seed").values()
-        complete = [some for some in by_seed if {cell["case"] for cell in some} == cases]
-        for score in group[0]["scores"] if complete and len(cases) > 1 else ():
-            areas, precisions = (
-                spread(float(np.mean([cell["scores"][score][name] for cell in some])) for some in complete)
-                for name in ("roc_auc", "average_precision")
-            )
-            means.append(Row(data, None, method, score, areas, precisions))
+        complete = [seed for seed in by_seed if {cell["case"] for cell in seed} == cases]
+        if complete and len(cases) > 1:
+            means += [_row((data, None, method), score, complete) for score in group[0]["scores"]]
     return means
+
+
+def _row(key: tuple[str, str | None, str], score: str, repetitions: list[list[Result]]) -> Row:
+    """The row of data, case and method; each repetition is the mean over its cells."""
+    areas, precisions = (
+        spread(float(np.mean([cell["scores"][score][name] for cell in cells])) for cells in repetitions)
+        for name in ("roc_auc", "average_precision")
+    )
+    return Row(*key, score, areas, precisions)
 
 
 def best_terms(rows: list[Row]) -> list[dict[str, Any]]:
     """For each of our fits and each case (None: the mean): the combined score against the term that turned out best."""
-    found = []
-    groups: dict[tuple[str, str, str | None], list[Row]] = {}
+    groups: dict[tuple[str, str, str | None], dict[str, float]] = {}
     for row in rows:
         if row.method in OURS and is_of_examples(row):
-            groups.setdefault((row.data, row.method, row.case), []).append(row)
-    for (data, method, case), group in groups.items():
-        areas = {row.score: row.roc_auc.mean for row in group}
+            groups.setdefault((row.data, row.method, row.case), {})[row.score] = row.roc_auc.mean
+    found = []
+    for (data, method, case), areas in groups.items():
         combined = areas.pop("score")
         if areas:
-            term = max(areas, key=lambda name: areas[name])
-            found.append({"data": data, "method": method, "case": case, "term": term, "combined": combined})
-            found[-1] |= {"best": areas[term], "difference": combined - areas[term]}
+            term = max(areas, key=areas.__getitem__)
+            found.append(
+                {"data": data, "method": method, "case": case, "term": term, "combined": combined,
+                 "best": areas[term], "difference": combined - areas[term]}
+            )  # fmt: skip
     return found
 
 
@@ -127,51 +124,35 @@ def alarms_of(cells: list[Result]) -> list[dict[str, Any]]:
     found = []
     for (data, case, method), group in _grouped(cells, "data", "case", "method").items():
         measured = [cell["false_alarms"] for cell in group if "false_alarms" in cell]
-        for alarms in zip(*measured, strict=True):
-            each = [FalseAlarms(**one) for one in alarms]
-            realised = spread(one.value for one in each)
-            images, calibration = each[0].images, each[0].calibration
-            typical = from_count(round(realised.mean * images), images, calibration, each[0].fpr)
-            found.append(
-                {
-                    "data": data,
-                    "case": case,
-                    "method": method,
-                    "fpr": each[0].fpr,
-                    "realised": asdict(realised),
-                    "images": images,
-                    "low": typical.low,
-                    "high": typical.high,
-                    "expected_low": typical.expected_low,
-                    "expected_high": typical.expected_high,
-                    "cells": len(each),
-                    "stated_inside": sum(one.stated_inside for one in each),
-                    "as_expected": sum(one.as_expected for one in each),
-                }
-            )
+        for at_one_rate in zip(*measured, strict=True):
+            alarms = [FalseAlarms(**each) for each in at_one_rate]
+            found.append({"data": data, "case": case, "method": method, **_alarms(alarms)})
     return found
 
 
-def seconds_of(cells: list[Result]) -> list[dict[str, Any]]:
-    """Mean seconds that each method takes to fit and to score, how many examples that was, and the most memory.
+def _alarms(alarms: list[FalseAlarms]) -> dict[str, Any]:
+    first, realised = alarms[0], spread(each.value for each in alarms)
+    typical = from_count(round(realised.mean * first.images), first.images, first.calibration, first.fpr)
+    return {
+        "fpr": first.fpr,
+        "realised": asdict(realised),
+        "images": first.images,
+        **{name: getattr(typical, name) for name in ("low", "high", "expected_low", "expected_high")},
+        "cells": len(alarms),
+        **{name: sum(getattr(each, name) for each in alarms) for name in ("stated_inside", "as_expected")},
+    }
 
-    Memory is that of the whole process; cells that were measured before it was looked at have none.
-    """
+
+def seconds_of(cells: list[Result]) -> list[dict[str, Any]]:
+    """Mean seconds that each method takes to fit and to score, and how many examples that was."""
     found = []
     for (data, method), group in _grouped(cells, "data", "method").items():
         seconds = {name: float(np.mean([cell["seconds"][name] for cell in group])) for name in ("fit", "score")}
-        images = [cell["images"] for cell in group]
-        memory = [cell["peak_memory_mb"] for cell in group if cell.get("peak_memory_mb") is not None]
-        found.append(
-            {
-                "peak_memory_mb": max(memory) if memory else None,
-                "data": data,
-                "method": method,
-                "seconds": seconds,
-                "train": round(float(np.mean([one["train"] for one in images]))),
-                "test": round(float(np.mean([one["normal"] + one["anomalous"] for one in images]))),
-            }
+        train, normal, anomalous = (
+            np.mean([cell["images"][name] for cell in group]) for name in ("train", "normal", "anomalous")
         )
+        counts = {"train": round(float(train)), "test": round(float(normal + anomalous))}
+        found.append({"data": data, "method": method, "seconds": seconds, **counts})
     return found
 
 

@@ -1,17 +1,16 @@
-"""Cells: the smallest pieces of a benchmark, each measured once and kept as one file."""
+"""Cells: the smallest pieces of a benchmark, each measured once, and the one file that keeps them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.storage.files import write_text
+from vaeguard.storage.files import sweep, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from vaeguard.progress import Progress
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     Result = dict[str, Any]
 
 
-CELLS = "cells"
-"""Folder of the finished cells, in that of the report."""
+CELLS_NAME = "cells.jsonl"
+"""File of the finished cells, beside the report."""
 METHOD = 3
 """Raised whenever the same settings come to mean something else, so that no report mixes the old with the new."""
 
@@ -68,34 +67,51 @@ class Job:
         content = json.dumps({"method": METHOD, "cell": asdict(self.cell), "settings": self.settings}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def path(self, report: Path) -> Path:
-        """The cell's file below the report's folder; with other settings it has another name."""
-        return report / CELLS / file_name(asdict(self.cell), self.digest())
 
+class CellFile:
+    """The finished cells of a report: one line of JSON a cell, in the order in which they were measured.
 
-def file_name(cell: Mapping[str, Any], digest: str) -> str:
-    """Name of the file of a cell, given as a dict that may hold more than the cell's own keys."""
-    name = "-".join(str(cell[key]) for key in ("data", "case", "method", "seed"))
-    return f"{re.sub(r'[^A-Za-z0-9-]', '_', name)[:150]}-{digest[:8]}.json"
+    The file is written anew after each cell, so that it is whole at any moment and a killed run loses one cell at most.
+    Nobody else may be writing it. A line that is damaged is left out, so that its cell is measured again.
 
-
-def read_cell(job: Job, report: Path) -> Result | None:
-    """What was found before with the very same settings, or None."""
-    try:
-        found = json.loads(job.path(report).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("digest") == job.digest() else None
-
-
-def measure_cell(job: Job, report: Path, progress: Progress) -> Result:
-    """Measure a cell and write its file, whole.
-
-    Raises
-    ------
-    VaeguardError
-        The measurement failed, or the file cannot be written.
+    Attributes
+    ----------
+    cells : dict
+        Each cell by the digest of its settings.
     """
-    result = {**asdict(job.cell), "digest": job.digest(), "settings": job.settings, **job.measure(progress)}
-    write_text(job.path(report), json.dumps(result, indent=2) + "\n")
-    return result
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / CELLS_NAME
+        sweep(self.path)
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
+        found = {line: cell for line in lines if (cell := _cell_of(line))}
+        self.cells: dict[str, Result] = {cell["digest"]: cell for cell in found.values()}
+        self._text = "".join(f"{line}\n" for line in found)
+
+    def measure(self, job: Job, progress: Progress) -> Result:
+        """Measure a cell and keep it.
+
+        Raises
+        ------
+        VaeguardError
+            The measurement failed, or the file cannot be written.
+        """
+        cell = {**asdict(job.cell), "digest": job.digest(), "settings": job.settings, **job.measure(progress)}
+        text = f"{self._text}{json.dumps(cell)}\n"
+        write_text(self.path, text)
+        self._text = text
+        self.cells[cell["digest"]] = cell
+        return cell
+
+
+def name_of(cell: Result) -> str:
+    """The name of a cell that was read, as `str` gives that of a `Cell`."""
+    return str(Cell(**{field.name: cell[field.name] for field in fields(Cell)}))
+
+
+def _cell_of(line: str) -> Result | None:
+    try:
+        cell = json.loads(line)
+        return cell if cell["digest"] and name_of(cell) else None
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.benchmarking.aggregate import OURS, is_of_examples
-from vaeguard.benchmarking.cells import file_name
+from vaeguard.benchmarking.aggregate import is_of_examples
+from vaeguard.benchmarking.protocols import OURS
 from vaeguard.statistics.metrics import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -32,54 +32,47 @@ def comparison_of(
     """
     tables = []
     for data in dict.fromkeys(row.data for row in rows):
-        cases = list(dict.fromkeys(row.case for row in rows if row.data == data))
-        methods = [_measured(key, data, cases, rows, means, cells) for key in _combined(rows, data)]
+        # Of ours the combined score stands for the fit, of the others each score that they have.
+        here = [row for row in rows if row.data == data and is_of_examples(row)]
+        here = [row for row in here if row.method not in OURS or row.score == "score"]
+        cases = list(dict.fromkeys(row.case for row in here))
+        keys = sorted(dict.fromkeys((row.method, row.score) for row in here), key=lambda key: key[0] not in OURS)
+        averages = {(row.method, row.score): row.roc_auc for row in means if row.data == data}
+        of_data = [cell for cell in cells if cell["data"] == data]
+        methods = [
+            _measured([row for row in here if (row.method, row.score) == key], averages.get(key), cases, of_data)
+            for key in keys
+        ]
         _mark(methods, len(cases))
-        others = [_published(each, cases) for each in published if each.data == data]
-        methods += [each for each in others if _says_something(each)]
+        others = [_published(row, cases) for row in published if row.data == data]
+        methods += [row for row in others if row["mean"] is not None or any(row["cells"])]
         tables.append({"data": data, "cases": cases, "methods": methods})
     return tables
 
 
-def _combined(rows: list[Row], data: str) -> list[tuple[str, str]]:
-    """Methods and scores to compare, of whole images: of ours the combined score, of the others each that they have."""
-    found = [(row.method, row.score) for row in rows if row.data == data and is_of_examples(row)]
-    chosen = [(method, score) for method, score in found if method not in OURS or score == "score"]
-    return sorted(dict.fromkeys(chosen), key=lambda key: key[0] not in OURS)
-
-
-def _measured(
-    key: tuple[str, str], data: str, cases: list[str | None], rows: list[Row], means: list[Row], cells: list[Result]
-) -> Table:
-    method, score = key
-    here = [row for row in rows if (row.data, row.method, row.score) == (data, *key) and row.kind is None]
-    spreads = {row.case: row.roc_auc for row in here}
-    mean = next((row.roc_auc for row in means if (row.data, row.method, row.score) == (data, *key)), None)
-    of_method = [cell for cell in cells if (cell["data"], cell["method"]) == (data, method)]
-    entries = [
-        _entry(case, spreads[case], score, [cell for cell in of_method if cell["case"] == case])
-        if case in spreads
-        else None
-        for case in cases
-    ]
+def _measured(rows: list[Row], mean: Spread | None, cases: list[str | None], cells: list[Result]) -> Table:
+    """A method with one score, of which there is a row for each case that is measured."""
+    method, score = rows[0].method, rows[0].score
+    entries: dict[str | None, Table] = {}
+    for row in rows:
+        of_case = [cell for cell in cells if (cell["case"], cell["method"]) == (row.case, method)]
+        metrics = [cell["scores"][score] for cell in of_case if score in cell["scores"]]
+        low, high = min(each["roc_auc_low"] for each in metrics), max(each["roc_auc_high"] for each in metrics)
+        entries[row.case] = {"case": row.case, **_entry(row.roc_auc, low, high)}
     return {
         "name": method if score in ("score", method) else f"{method}, {score}",
         "part": "ours" if method in OURS else "simple",
         "protocol": "",
-        "mean": mean and _mean_entry(mean, entries),
-        "cells": entries,
+        "mean": mean and _mean_entry(mean, list(entries.values())),
+        "cells": [entries.get(case) for case in cases],
     }
 
 
-def _entry(case: str | None, found: Spread, score: str, cells: list[Result]) -> Table:
-    metrics = [cell["scores"][score] for cell in cells if score in cell["scores"]]
-    low = min((each["roc_auc_low"] for each in metrics), default=None)
-    high = max((each["roc_auc_high"] for each in metrics), default=None)
-    files = [{"seed": cell["seed"], "file": f"cells/{file_name(cell, cell['digest'])}"} for cell in cells]
-    return {"case": case, **asdict(found), "low": low, "high": high, "separated": False, "files": files}
+def _entry(found: Spread, low: float, high: float) -> Table:
+    return {**asdict(found), "low": low, "high": high, "separated": False}
 
 
-def _mean_entry(found: Spread, entries: list[Table | None]) -> Table:
+def _mean_entry(found: Spread, entries: list[Table]) -> Table:
     """The mean over the cases; its interval is the wider one of what the seeds say and what the cases say.
 
     The seeds: the t-interval. The cases: the half-widths of their intervals, added in quadrature, as if their test
@@ -87,13 +80,12 @@ def _mean_entry(found: Spread, entries: list[Table | None]) -> Table:
     """
     from scipy.stats import t
 
-    halves = [(entry["high"] - entry["low"]) / 2 for entry in entries if entry and entry["low"] is not None]
-    half = float(np.sqrt(np.square(halves).sum())) / len(halves) if halves else None
-    if half is not None and found.std is not None:
+    halves = [(entry["high"] - entry["low"]) / 2 for entry in entries]
+    half = float(np.sqrt(np.square(halves).sum())) / len(halves)
+    if found.std is not None:
         count = len(found.values)
         half = max(half, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * found.std / float(np.sqrt(count)))
-    low, high = (None, None) if half is None else (found.mean - half, found.mean + half)
-    return {**asdict(found), "low": low, "high": high, "separated": False, "files": []}
+    return _entry(found, found.mean - half, found.mean + half)
 
 
 def _mark(methods: list[Table], cases: int) -> None:
@@ -103,21 +95,15 @@ def _mark(methods: list[Table], cases: int) -> None:
         if len(there) < 2:
             continue
         best = max(there, key=lambda entry: float(entry["mean"]))
-        highs = [entry["high"] for entry in there if entry is not best]
-        if best["low"] is not None and None not in highs:
-            best["separated"] = bool(best["low"] > max(highs))
+        best["separated"] = all(best["low"] > entry["high"] for entry in there if entry is not best)
 
 
 def _published(row: Published, cases: list[str | None]) -> Table:
     def entry(case: str | None, value: float | None) -> Table | None:
-        bare: Table = {"std": None, "values": [], "low": None, "high": None, "separated": False, "files": []}
+        bare: Table = {"std": None, "values": [], "low": None, "high": None, "separated": False}
         return None if value is None else {"case": case, "mean": value, **bare}
 
-    each = [entry(case, row.cases.get(case or "")) for case in cases]
     name = row.method + ("" if row.verified else " (unverified)")
     protocol = f"{row.protocol}; {row.source}"
-    return {"name": name, "part": "published", "protocol": protocol, "mean": entry(None, row.mean), "cells": each}
-
-
-def _says_something(row: Table) -> bool:
-    return row["mean"] is not None or any(row["cells"])
+    return {"name": name, "part": "published", "protocol": protocol, "mean": entry(None, row.mean),
+            "cells": [entry(case, row.cases.get(case or "")) for case in cases]}  # fmt: skip

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from vaeguard.benchmarking.tasks import ImageTask, limited_rows
+from vaeguard.benchmarking.tasks import ImageTask, limited_rows, missing
 from vaeguard.data.images import ImageRule, decode_image
 from vaeguard.data.named_sets import data_folder
 from vaeguard.data.packed import from_array
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError
 from vaeguard.evaluation.defect_masks import read_mask, scaled_mask
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def open_deeppcb(data_dir: str | Path | None, size: Size) -> DefectSet:
     folder = data_folder(data_dir) / PCB_FOLDER
     boxes = sorted((folder / "77000_not").glob("*.txt"))
     if not boxes:
-        raise _missing("deeppcb-77000", folder / "77000_not")
+        raise missing("deeppcb-77000", folder / "77000_not")
     images, masks = [], []
     for path in boxes:
         pictures = folder / "77000"
@@ -142,7 +142,7 @@ def _fitted_groups(found: DefectSet, normal: Bools, seed: int) -> list[str]:
 
 def _read_groups(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        raise _missing("magnetic-tile", path)
+        raise missing("magnetic-tile", path)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"image", "class", "group"} <= rows[0].keys():
@@ -160,7 +160,3 @@ def _read_boxes(path: Path, image: Path, size: Size) -> Bools:
     except (OSError, ValueError) as error:
         raise RefusedError(f"boxes {str(path)!r} cannot be read ({error}); get the set again") from error
     return scaled_mask(mask, size)
-
-
-def _missing(name: str, path: Path) -> VaeguardError:
-    return VaeguardError(f"data set {name!r} is not there (looked for {str(path)!r}); give --data-dir where it lies")

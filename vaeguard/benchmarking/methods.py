@@ -1,20 +1,25 @@
-"""How each method is measured on a task: our own fit, the plain classifier, the simple baselines."""
+"""The methods: our own fits, a plain classifier, simple baselines, and how each is measured on a task."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.benchmarking.baselines import fit_baseline, pca_residual
-from vaeguard.benchmarking.peak_memory import peak_memory
-from vaeguard.benchmarking.tasks import ImageTask
-from vaeguard.settings.specs import to_dict
+from vaeguard.benchmarking import baselines
+from vaeguard.benchmarking.tasks import ImageTask, TableTask
+from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_normal
+from vaeguard.errors import UsageError
+from vaeguard.evaluation.defect_masks import measure_pixels
+from vaeguard.evaluation.evaluating import class_roc_auc, measure_detector, measure_scores
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.presets import PRESETS
+from vaeguard.settings.specs import changed, from_dict, to_dict, without_places
+from vaeguard.settings.training import TrainSpec
 from vaeguard.statistics.false_alarms import FPRS, false_alarms
-from vaeguard.statistics.metrics import measure, per_region_overlap, pixel_roc_auc
 from vaeguard.storage.provenance import environment
 
 if TYPE_CHECKING:
@@ -22,164 +27,240 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.benchmarking.tasks import TableTask, Task
+    from vaeguard.benchmarking.tasks import Task
     from vaeguard.engines.detector import Detector
-    from vaeguard.engines.inspection import Inspection
     from vaeguard.progress import Progress
-    from vaeguard.settings.model import ModelSpec
-    from vaeguard.settings.training import TrainSpec
+    from vaeguard.statistics.metrics import Metrics
 
-    Result = dict[str, Any]
-    Fits = dict[Any, tuple[Detector, float]]
     Scores = npt.NDArray[np.floating]
+    Score = Callable[[], Mapping[str, Scores]]
+    Fit = Callable[[Any, "Setup", Progress], tuple[Score, str]]
 
-SCORE_ROWS = 256
+Result = dict[str, Any]
+Fits = dict[ModelSpec, tuple[Any, "Detector", float]]
+"""The last fit of each model: what it was fitted on and how, the detector, the seconds that it took."""
 
 
-def measure_fit(
-    task: ImageTask, model: ModelSpec, training: TrainSpec, progress: Progress, fits: Fits | None = None
-) -> Result:
-    """Fit a detector on the normal images, and measure the combined score, its terms and its false alarms.
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """How our own method is fitted: `training` has the seed; `fits` keeps what the next task may share."""
 
-    With `fits` it is the one of an earlier task with the same training part and settings, if there was one, or else
-    kept there for later tasks.
+    model: ModelSpec
+    training: TrainSpec
+    fits: Fits
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A way to tell anomalous examples from normal ones.
+
+    Attributes
+    ----------
+    settings : callable
+        What the result depends on besides the task, as JSON can hold it. Raises UsageError if it cannot be measured.
+    measure : callable
+        Fits and measures, and returns what it found, as JSON can hold it.
+    random : bool
+        Whether it depends on the seed.
+    cost : int
+        Rough time it takes, in hundredths of a fit.
     """
+
+    settings: Callable[[Any, Setup], Result]
+    measure: Callable[[Any, Setup, Progress], Result]
+    random: bool = True
+    cost: int = 100
+
+
+def measured(name: str, task: Task, setup: Setup, progress: Progress) -> Result:
+    """What the method `name`, a key of `METHODS`, finds on a task, and what it warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = METHODS[name].measure(task, setup, progress)
+    return {**result, "warnings": sorted({str(item.message) for item in caught})}
+
+
+def _fit_method(adapt: Callable[[Setup], Setup]) -> Method:
+    """Our detector, fitted with the settings that `adapt` makes of those given."""
+    return Method(
+        settings=lambda task, setup: _fit_settings(task, adapt(setup)),
+        measure=lambda task, setup, progress: _measure_fit(task, adapt(setup), progress),
+    )
+
+
+def _guided(setup: Setup, *, guided: bool) -> Setup:
+    return replace(setup, model=replace(setup.model, guided=guided))
+
+
+def _for_patches(setup: Setup) -> Setup:
+    """The settings that find small defects, with those that differ from the library's defaults kept."""
+    chosen = PRESETS["patches"]
+    model = from_dict(ModelSpec, to_dict(chosen.model) | changed(setup.model))
+    training = from_dict(TrainSpec, to_dict(chosen.training) | changed(setup.training))
+    return _guided(replace(setup, model=model, training=training), guided=False)
+
+
+def _fit_settings(task: ImageTask, setup: Setup) -> Result:
+    training = setup.training
+    normal = normal_numbers(task.train, task.normal_classes)
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    try:
+        split = split_normal(task.train, normal, **shares, seed=training.seed, groups=task.groups or None)
+    except UsageError as error:
+        # The fact that was found, with advice that a benchmark can follow.
+        raise UsageError(
+            f"{str(error).partition(';')[0]}; a fit needs at least {MIN_NORMAL} normal images and {MIN_PER_CLASS} of"
+            " every normal class, so add images or raise `limit`"
+        ) from error
+    return {
+        "fit_split": split.digest(),
+        "model": to_dict(setup.model.sized()),
+        "training": without_places(to_dict(training)),
+    }
+
+
+def _measure_fit(task: ImageTask, setup: Setup, progress: Progress) -> Result:
+    """Measure the combined score of a detector, its terms, its heatmaps where there are masks, and its false alarms."""
+    detector, seconds = _fit(task, setup, progress)
+    found = measure_detector(detector, task.test, task.anomalous, task.defects)
+    record = detector.info.record
+    normal, calibration = found.inspection.p_value[~task.anomalous], record.calibration.images
+    scores = {"score": found.inspection.score, **found.inspection.terms}
+    return {
+        **_result(task, scores, found.metrics, (seconds, found.seconds)),
+        **({} if found.pixels is None else {"pixels": asdict(found.pixels)}),
+        "false_alarms": [asdict(false_alarms(normal, calibration, fpr)) for fpr in FPRS],
+        "spec": {"model": to_dict(record.model), "training": to_dict(record.training)},
+        "fit_split_sha256": record.data.split.sha256,
+        "environment": environment(detector.device),
+    }
+
+
+def _fit(task: ImageTask, setup: Setup, progress: Progress) -> tuple[Detector, float]:
+    """The detector and the seconds that its fit took; the one of the task before if that has the same training part."""
     from vaeguard.workflows.fit import fit
 
-    def work() -> Result:
+    key = task.train.fingerprint, task.normal_classes, setup.training
+    if setup.fits.get(setup.model, (None,))[0] != key:
         started = time.perf_counter()
-        key = task.train.fingerprint, task.normal_classes, model, training
-        if fits is not None and key in fits:
-            detector, seconds_of_fit = fits[key]
-        else:
-            detector = fit(
-                task.train, groups=task.groups or None, normal_classes=task.normal_classes, model=model,
-                training=training, progress=progress,
-            )  # fmt: skip
-            seconds_of_fit = time.perf_counter() - started
-            if fits is not None:
-                fits[key] = detector, seconds_of_fit
+        detector = fit(
+            task.train, groups=task.groups or None, normal_classes=task.normal_classes, model=setup.model,
+            training=setup.training, progress=progress,
+        )  # fmt: skip
+        setup.fits[setup.model] = key, detector, time.perf_counter() - started
+    return setup.fits[setup.model][1:]
+
+
+def _score_method(
+    settings: Callable[[Any, Setup], Result], fit: Fit, *, random: bool = True, cost: int = 100
+) -> Method:
+    """A method that is fitted by `fit` and gives nothing but scores."""
+
+    def measure(task: Task, setup: Setup, progress: Progress) -> Result:
+        started = time.perf_counter()
+        score, device = fit(task, setup, progress)
         fitted = time.perf_counter()
-        found = _inspect(detector, task.test, pictures=task.masks is not None)
-        seconds = {"fit": seconds_of_fit, "score": time.perf_counter() - fitted}
-        record = detector.info.record
-        calibration = record.calibration.images
-        alarms = [asdict(false_alarms(found.p_value[~task.anomalous], calibration, fpr)) for fpr in FPRS]
-        return {
-            **_measured(task, {"score": found.score, **found.terms}),
-            **_pixels(task, found.heatmap),
-            "false_alarms": alarms,
-            "seconds": seconds,
-            "spec": {"model": to_dict(record.model), "training": to_dict(record.training)},
-            "fit_split_sha256": record.data.split.sha256,
-            "environment": environment(detector.device),
-        }
+        scores = score()
+        seconds = fitted - started, time.perf_counter() - fitted
+        pixels = _by_pixel(task, scores)
+        scores = {name: values.mean(1) if values.ndim == 2 else values for name, values in scores.items()}
+        result = _result(task, scores, measure_scores(task.anomalous, scores), seconds)
+        return {**result, **pixels, "environment": environment(device)}
 
-    return _watched(work)
+    return Method(settings, measure, random, cost)
 
 
-def measure_classifier(task: ImageTask, model: ModelSpec, training: TrainSpec, progress: Progress) -> Result:
-    """Train a plain classifier of the normal classes, and measure the scores that its logits give."""
+def _fit_classifier(task: ImageTask, setup: Setup, progress: Progress) -> tuple[Score, str]:
+    """A plain classifier of the normal classes."""
     from vaeguard.benchmarking.classifier import Classifier
 
-    def work() -> Result:
-        started = time.perf_counter()
-        classifier = Classifier(task, model, training, progress)
-        fitted = time.perf_counter()
-        scores = classifier.scores(task.test)
-        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
-        return {**_measured(task, scores), "seconds": seconds, "environment": environment(classifier.device)}
-
-    return _watched(work)
+    classifier = Classifier(task, replace(setup.model, guided=False), setup.training, progress)
+    return lambda: classifier.scores(task.test), classifier.device
 
 
-def measure_baseline(task: Task, name: str, seed: int) -> Result:
-    """Fit a baseline, a key of `baselines.SETTINGS`, and measure its one score."""
-
-    def work() -> Result:
-        train, test = task.vectors()
-        started = time.perf_counter()
-        scorer = fit_baseline(name, train, seed)
-        fitted = time.perf_counter()
-        scores = {name: scorer(test)}
-        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
-        result = {**_measured(task, scores), "seconds": seconds, "environment": environment()}
-        if name == "pca" and isinstance(task, ImageTask) and task.masks is not None:
-            result |= _pixels(task, pca_residual(train)(test).reshape(task.test.shape).mean(1))
-        return result
-
-    return _watched(work)
-
-
-def measure_table(task: TableTask, seed: int, device: str) -> Result:
-    """Fit our estimator for tables on the training rows, and measure its score and terms on the test rows."""
+def _fit_estimator(task: TableTask, setup: Setup, _: Progress) -> tuple[Score, str]:
+    """Our estimator for tables."""
     from vaeguard.devices import pick_device
     from vaeguard.sklearn import VAEDetector
 
-    def work() -> Result:
-        started = time.perf_counter()
-        detector = VAEDetector(random_state=seed, device=device).fit(task.train)
-        fitted = time.perf_counter()
-        scores = {"score": -detector.score_samples(task.test), **detector.terms(task.test)}
-        seconds = {"fit": fitted - started, "score": time.perf_counter() - fitted}
-        where = environment(pick_device(device))
-        return {**_measured(task, scores), "seconds": seconds, "environment": where}
-
-    return _watched(work)
+    device = setup.training.device
+    detector = VAEDetector(random_state=setup.training.seed, device=device).fit(task.train)
+    return lambda: {"score": -detector.score_samples(task.test), **detector.terms(task.test)}, pick_device(device)
 
 
-def table_settings() -> dict[str, str]:
-    """The settings that our estimator for tables has by itself."""
+def _estimator_settings(_task: TableTask, _setup: Setup) -> Result:
     from vaeguard.sklearn import VAEDetector
 
-    return {name: repr(value) for name, value in VAEDetector().get_params().items()}
+    return {"estimator": {name: repr(value) for name, value in VAEDetector().get_params().items()}}
 
 
-def _measured(task: Task, scores: Mapping[str, Scores]) -> Result:
+def _baseline(baseline: baselines.Fit, *, random: bool = False, **settings: Any) -> Method:
+    """A method of `baselines`; `settings` say what it does, so that a cell of other settings is another cell."""
+
+    def fit(task: Task, setup: Setup, _: Progress) -> tuple[Score, str]:
+        train, test = task.vectors()
+        scorer = baseline(train, setup.training.seed)
+        return lambda: {baseline.__name__: scorer(test)}, "cpu"
+
+    return _score_method(lambda _task, _setup: {"baseline": settings}, fit, random=random, cost=4)
+
+
+def _result(
+    task: Task, scores: Mapping[str, Scores], metrics: tuple[Metrics, ...], seconds: tuple[float, float]
+) -> Result:
+    """What every method says of its scores (N,), with the seconds that it took to fit and to score."""
     truth = task.anomalous
-    found = {name: asdict(measure(name, truth, values)) for name, values in scores.items()}
-    counts = {"train": task.n_normal, "normal": int((~truth).sum()), "anomalous": int(truth.sum())}
-    return {"images": counts, "split_sha256": task.sha256, "scores": found, **_by_kind(task, scores)}
+    return {
+        "images": {"train": task.n_normal, "normal": int((~truth).sum()), "anomalous": int(truth.sum())},
+        "split_sha256": task.sha256,
+        "scores": {each.name: asdict(each) for each in metrics},
+        **_by_kind(task, scores),
+        "seconds": dict(zip(("fit", "score"), seconds, strict=True)),
+    }
+
+
+def _by_pixel(task: Task, scores: Mapping[str, Scores]) -> Result:
+    """How well scores (N, features) point at defects; the features are pixels."""
+    if not isinstance(task, ImageTask) or not task.defects:
+        return {}
+    for values in scores.values():
+        if values.ndim == 2:
+            heatmaps = values.reshape(task.test.shape).mean(1)
+            return {"pixels": asdict(measure_pixels(heatmaps, task.anomalous, task.defects))}
+    return {}
 
 
 def _by_kind(task: Task, scores: Mapping[str, Scores]) -> Result:
     """ROC-AUC of each kind of anomaly by itself against all normal test images."""
-    from sklearn.metrics import roc_auc_score
-
     if not isinstance(task, ImageTask) or not task.kinds:
         return {}
-    kinds = np.array(task.kinds)
-    found = {}
-    for kind in np.unique(kinds[task.anomalous]).tolist():
-        compared = (kinds == kind) | ~task.anomalous
-        found[kind] = {
-            name: float(roc_auc_score(task.anomalous[compared], values[compared])) for name, values in scores.items()
-        }
+    kinds, truth = np.array(task.kinds), task.anomalous
+    found = {
+        kind: {name: class_roc_auc(kinds == kind, truth, values) for name, values in scores.items()}
+        for kind in np.unique(kinds[truth]).tolist()
+    }
     return {"kinds": found}
 
 
-def _pixels(task: ImageTask, heatmaps: npt.NDArray[np.float32] | None) -> Result:
-    if task.masks is None or heatmaps is None:
-        return {}
-    masks, maps = list(task.masks), list(heatmaps)
-    return {"pixels": {"roc_auc": pixel_roc_auc(masks, maps), "pro": per_region_overlap(masks, maps)}}
-
-
-def _inspect(detector: Detector, images: npt.NDArray[np.uint8], *, pictures: bool) -> Inspection:
-    """What the detector says of all images; of the pictures only the heatmaps are kept."""
-    from vaeguard.engines.inspection import concatenate
-
-    parts = [
-        replace(detector.inspect(images[at : at + SCORE_ROWS], pictures=pictures), restored=None)
-        for at in range(0, len(images), SCORE_ROWS)
-    ]
-    return concatenate(parts)
-
-
-def _watched(work: Callable[[], Result]) -> Result:
-    """Keep what the work warned of, and the memory it took, with its result, where a report can show it."""
-    with warnings.catch_warnings(record=True) as caught, peak_memory() as peak:
-        warnings.simplefilter("always")
-        result = work()
-    texts = sorted({str(item.message) for item in caught})
-    return {**result, "warnings": texts, "peak_memory_mb": peak.megabytes}
+METHODS = {
+    "guided": _fit_method(lambda setup: _guided(setup, guided=True)),
+    "unlabelled": _fit_method(lambda setup: _guided(setup, guided=False)),
+    "patches": _fit_method(_for_patches),
+    "vaeguard": _score_method(_estimator_settings, _fit_estimator),
+    "classifier": _score_method(
+        lambda task, setup: _fit_settings(task, _guided(setup, guided=False)), _fit_classifier, cost=50
+    ),
+    "pca": _baseline(
+        baselines.pca, components=baselines.COMPONENTS, at_most="half the features and half the examples"
+    ),
+    "knn": _baseline(
+        baselines.knn,
+        neighbours=baselines.NEIGHBOURS, distance="to the last", pca_above_features=baselines.MANY_FEATURES,
+    ),
+    "isolation_forest": _baseline(baselines.isolation_forest, random=True, trees=100),
+    "one_class_svm": _baseline(
+        baselines.one_class_svm, random=True,
+        nu=0.5, gamma="scale", rows=baselines.SVM_ROWS, pca_above_features=baselines.MANY_FEATURES,
+    ),
+    "brightness": _baseline(baselines.brightness),
+}  # fmt: skip

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from vaeguard.benchmarking.tasks import missing
 from vaeguard.data.images import ImageRule
 from vaeguard.data.named_sets import data_folder, find_idx
 from vaeguard.data.packed import from_array, open_idx
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ def open_notmnist(data_dir: str | Path | None) -> ImageSet:
         path = find_idx(folder / name, "test")
         if path:
             return replace(open_idx(path, ImageRule()), name="notmnist")
-    raise _missing("notmnist", folder, NOTMNIST_FOLDERS, "t10k-images-idx3-ubyte.gz")
+    raise missing("notmnist", *(folder / name / "t10k-images-idx3-ubyte.gz" for name in NOTMNIST_FOLDERS))
 
 
 def open_omniglot(data_dir: str | Path | None) -> ImageSet:
@@ -63,7 +64,7 @@ def open_omniglot(data_dir: str | Path | None) -> ImageSet:
     folder = data_folder(data_dir)
     archives = sorted(path for name in OMNIGLOT_FOLDERS for path in (folder / name).glob("images_background*.zip"))
     if not archives:
-        raise _missing("omniglot", folder, OMNIGLOT_FOLDERS, "images_background_small1.zip")
+        raise missing("omniglot", *(folder / name / "images_background_small1.zip" for name in OMNIGLOT_FOLDERS))
     drawings = [drawing for archive in archives for drawing in _drawings(archive)]
     return replace(from_array(np.stack(drawings)), name="omniglot")
 
@@ -91,10 +92,3 @@ def _drawing(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[np
             raise ValueError(f"{member.filename!r} has {drawing.size} pixels")
         strokes = Image.eval(drawing.convert("L"), lambda value: 255 - value)
     return np.asarray(strokes.resize((MNIST_SIZE, MNIST_SIZE), Image.Resampling.BOX))
-
-
-def _missing(name: str, folder: Path, places: tuple[str, ...], file: str) -> VaeguardError:
-    shown = ", ".join(str(folder / place) for place in places)
-    return VaeguardError(
-        f"data set {name!r} is in none of {shown} (looked for {file}); put it there, or give --data-dir"
-    )

@@ -1,234 +1,108 @@
-"""Which cells each benchmark has, and how their training and test examples are made.
+"""The benchmarks: which cases each has, and how their training and test examples are made.
 
 Common to all: the official training part, normal examples only (tables excepted, as their protocol has it), the whole
-official test part, and the same settings for every class of a data set. Which anomalies were in view when they were
-chosen is said in `report.SETTINGS_NOTE` and, of defects, in `PROTOCOLS`.
+official test part, and the same settings for every class of a data set. `report.SETTINGS_NOTE` and the protocol of the
+defects say which anomalies were in view when the settings were chosen.
+
+A new benchmark is an entry of `BENCHMARKS` with the function that makes its cases. Whatever is slow to import is
+imported there, since the command line reads the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from vaeguard.benchmarking.baselines import DETERMINISTIC, SETTINGS
-from vaeguard.benchmarking.cells import Cell, Job
-from vaeguard.benchmarking.defects import DEFECT_SETS, split_by_group
-from vaeguard.benchmarking.methods import (
-    measure_baseline,
-    measure_classifier,
-    measure_fit,
-    measure_table,
-    table_settings,
-)
-from vaeguard.benchmarking.odds import FOLDER, TABLES, published_tables, read_table, split_table
-from vaeguard.benchmarking.other_sets import OTHER_SETS
-from vaeguard.benchmarking.published import Published, published
-from vaeguard.benchmarking.spec import DEFAULT_SIZES
-from vaeguard.benchmarking.tasks import ImageTask, TableTask, limited_rows
-from vaeguard.data.named_sets import NAMES
-from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_normal
-from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.settings.classes import parse_classes
-from vaeguard.settings.model import ModelSpec
-from vaeguard.settings.presets import PRESETS
-from vaeguard.settings.specs import changed, from_dict, to_dict, without_places
-from vaeguard.settings.training import TrainSpec
+from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
-    from vaeguard.benchmarking.methods import Fits, Result
+    from collections.abc import Callable
+
     from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.tasks import Task
     from vaeguard.data.image_set import ImageSet
 
-COSTS = {"guided": 100, "unlabelled": 100, "patches": 100, "vaeguard": 100, "classifier": 50}
-BASELINE_COST = 4
-FAULT = "fault"
-"""In the place of its settings: why a cell cannot be measured."""
-
-PROTOCOLS = {
-    "one-class-out": "Fitted on the official training part without the anomalous class; the whole official test part.",
-    "one-class": "Fitted on one class of the official training part; the whole official test part.",
-    "ood": "Fitted on the normal set's official training part; its official test part against that of the other set.",
-    "tables": "60 % of the rows at random, anomalies among them, to fit on and to standardise by; 40 % to test.",
-    "defects": "Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each seed;"
-    " the images of all other groups, defect-free and defective; of a test pair template and defective board. Those"
-    " held out from the fit to calibrate by share no group with those trained on. The settings of the patches were"
-    " developed with the anomalies of other splits of these very sets in view, so take the figures as those of a"
-    " development set.",
-}
-
-CaseTasks = Callable[[int], ImageTask | TableTask]
-"""Makes a case's task from the seed."""
-
-
-@dataclass(frozen=True, eq=False)
-class BenchmarkPlan:
-    """Everything that a benchmark is going to measure.
-
-    Attributes
-    ----------
-    jobs : tuple of Job
-        In the order in which they run: seed by seed, so that a part of the run covers all classes alike.
-    skipped : tuple of str
-        Data that is not there, a sentence each.
-    published : tuple of Published
-        What others published on this data.
-    protocol : str
-        How the examples were made.
-    """
-
-    jobs: tuple[Job, ...]
-    skipped: tuple[str, ...]
-    published: tuple[Published, ...]
-    protocol: str
+BASELINES = ("pca", "knn", "isolation_forest", "one_class_svm")
+DEFECT_SIZES = {"magnetic-tile": (168, 144), "deeppcb-77000": (320, 320)}
+"""Half of the median tile, whose sizes differ, and half of a board: what tells a defect then lies within 16 pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What takes its turn: a class, a pair, a table or a defect set."""
+    """What takes its turn: a class, a pair, a table or a defect set.
+
+    Attributes
+    ----------
+    data, name : str
+        The data set and the case of it.
+    task : callable
+        Makes the task from the seed.
+    split_by_seed : bool
+        Whether each seed has other examples, so that methods without randomness are repeated too.
+    """
 
     data: str
     name: str
-    task: CaseTasks
+    task: Callable[[int], Task]
     split_by_seed: bool = False
 
 
-def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> BenchmarkPlan:
-    """Open the data and lay out the cells.
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """A protocol over known data.
 
-    Raises
-    ------
-    UsageError
-        The data does not suit the benchmark, or none of the fits is possible; where only some are not, their jobs fail.
-    VaeguardError
-        None of the data is there.
+    Attributes
+    ----------
+    about, protocol : str
+        What it measures, in one line; how the examples are made.
+    cases : callable
+        Makes the cases of one item of the data from a `BenchmarkSpec` and the item's name. Raises UsageError if the
+        data does not suit, and VaeguardError if it is not there.
+    fits : tuple of str
+        How our own method can be fitted, keys of `methods.METHODS`.
+    default_fits : tuple of str
+        Which of them are measured by default; empty means all.
+    data : str
+        The default data, items separated by commas.
+    known_data_only : bool
+        Whether no other data can be measured.
+    seeds : int
+        Repetitions by default.
+    baselines : tuple of str
+        Simple methods, keys of `methods.METHODS`.
+    parameters : tuple of str
+        Those of `BenchmarkSpec` that not every benchmark has.
+    fixed_settings : bool
+        Whether our own method has its own settings here, so that `model` and `training` do not apply.
+    alarms_note : str
+        What to know of the false alarms besides.
     """
-    makers = {"ood": _pairs, "tables": _tables, "defects": _defects}
-    plain = (ModelSpec(), TrainSpec())
-    if spec.name == "tables" and (model, replace(training, device=plain[1].device)) != plain:
-        raise UsageError("--spec does not apply to benchmark tables, whose estimator has settings of its own")
-    skipped: list[str] = []
-    cases = makers.get(spec.name, _classes)(spec, skipped)
-    if not cases:
-        raise VaeguardError("; ".join(skipped))
-    names = dict.fromkeys(case.data for case in cases)
-    others = published_tables(spec.data_dir) if spec.name == "tables" else []
-    others += [row for name in names for row in published(spec.name, name)]
-    jobs = tuple(_jobs(spec, cases, model, training))
-    faults = [job.settings.get(FAULT) for job in jobs if job.cell.method in COSTS]
-    if all(faults):
-        raise UsageError(str(faults[0]))
-    others = [_over(row, [case.name for case in cases if case.data == row.data], spec) for row in others]
-    return BenchmarkPlan(jobs, tuple(skipped), tuple(others), PROTOCOLS[spec.name])
+
+    about: str
+    protocol: str
+    cases: Callable[[BenchmarkSpec, str], list[Case]]
+    fits: tuple[str, ...]
+    data: str
+    default_fits: tuple[str, ...] = ()
+    known_data_only: bool = False
+    seeds: int = 3
+    baselines: tuple[str, ...] = (*BASELINES, "brightness")
+    parameters: tuple[str, ...] = ()
+    fixed_settings: bool = False
+    alarms_note: str = ""
 
 
-def _over(row: Published, cases: list[str], spec: BenchmarkSpec) -> Published:
-    """A published result with the mean of the cases that are measured here, where it says them."""
-    if row.mean is not None and (set(cases) == set(row.cases) or (not row.cases and spec.classes is None)):
-        return row
-    known = [row.cases[case] for case in cases if case in row.cases]
-    return replace(row, mean=float(np.mean(known)) if known and len(known) == len(cases) else None)
+def _classes(spec: BenchmarkSpec, name: str, *, out: bool) -> list[Case]:
+    """One case for each class that takes its turn: anomalous where `out`, otherwise normal."""
+    import numpy as np
 
+    from vaeguard.benchmarking.tasks import ImageTask
+    from vaeguard.data.split import normal_numbers
 
-def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: TrainSpec) -> Iterator[Job]:
-    # Pairs share their normal set, and so its fit; elsewhere no two cases do, and keeping fits would only cost memory.
-    fits: Fits | None = {} if spec.name == "ood" else None
-    for seed in range(spec.repetitions):
-        for case in cases:
-            cells = [Cell(spec.name, case.data, case.name, method, seed) for method in _methods(spec, case, seed)]
-            try:
-                task = case.task(seed)
-            except UsageError as error:
-                yield from (_failing(cell, str(error)) for cell in cells)
-                continue
-            for cell in cells:
-                if cell.method in SETTINGS:
-                    yield _baseline_job(cell, task)
-                else:
-                    yield _fit_job(cell, task, (model, replace(training, seed=seed)), spec.limit, fits)
-
-
-def _methods(spec: BenchmarkSpec, case: Case, seed: int) -> Iterator[str]:
-    yield from spec.fit_names
-    if not spec.baselines:
-        return
-    if "guided" in spec.fit_names:
-        yield "classifier"
-    for name in SETTINGS:
-        repeated = case.split_by_seed or name not in DETERMINISTIC
-        if (seed == 0 or repeated) and not (name == "brightness" and spec.name == "tables"):
-            yield name
-
-
-def _failing(cell: Cell, fault: str) -> Job:
-    """A job in the place of one that cannot be laid out: it fails when its turn comes, and the others go on."""
-
-    def fail(_: object) -> NoReturn:
-        raise VaeguardError(fault)
-
-    return Job(cell, {FAULT: fault}, fail, cost=1)
-
-
-def _fit_job(
-    cell: Cell, task: ImageTask | TableTask, specs: tuple[ModelSpec, TrainSpec], limit: int | None, fits: Fits | None
-) -> Job:
-    (model, training), fit = specs, cell.method
-    if isinstance(task, TableTask):
-        settings = {"task": task.sha256, "estimator": table_settings()}
-        return Job(cell, settings, lambda _: measure_table(task, training.seed, training.device), COSTS[fit])
-    kept = () if fits is None or fit == "classifier" else (fits,)
-    measure: Callable[..., Result] = measure_classifier if fit == "classifier" else measure_fit
-    if fit == "patches":
-        model, training = _for_patches(model, training)
-    model = replace(model, guided=fit == "guided")
-    try:
-        fit_split = _fit_split(task, training)
-    except UsageError as error:
-        return _failing(cell, _too_few(error, limit))
-    settings = {
-        "task": task.sha256,
-        "fit_split": fit_split,
-        "model": to_dict(model.sized()),
-        "training": without_places(to_dict(training)),
-    }
-    return Job(cell, settings, lambda progress: measure(task, model, training, progress, *kept), COSTS[fit])
-
-
-def _for_patches(model: ModelSpec, training: TrainSpec) -> tuple[ModelSpec, TrainSpec]:
-    """The settings that find small defects, with those that differ from the library's defaults kept."""
-    chosen = PRESETS["patches"]
-    model = from_dict(ModelSpec, to_dict(chosen.model) | changed(model))
-    return model, from_dict(TrainSpec, to_dict(chosen.training) | changed(training))
-
-
-def _fit_split(task: ImageTask, training: TrainSpec) -> str:
-    normal = normal_numbers(task.train, task.normal_classes)
-    shares = {"validation": training.validation, "calibration": training.calibration}
-    return split_normal(task.train, normal, **shares, seed=training.seed, groups=task.groups or None).digest()
-
-
-def _too_few(error: UsageError, limit: int | None) -> str:
-    """The fact that `split_normal` found, with advice that a benchmark can follow."""
-    fact = str(error).partition(";")[0]
-    return (
-        f"{fact}; a fit needs at least {MIN_NORMAL} normal images and {MIN_PER_CLASS} of every normal class, so"
-        f" {'add images' if limit is None else 'raise --limit'}"
-    )
-
-
-def _baseline_job(cell: Cell, task: ImageTask | TableTask) -> Job:
-    settings = {"task": task.sha256, "baseline": SETTINGS[cell.method]}
-    return Job(cell, settings, lambda _: measure_baseline(task, cell.method, cell.seed), BASELINE_COST)
-
-
-def _classes(spec: BenchmarkSpec, _: list[str]) -> list[Case]:
-    """One case per class that takes its turn."""
     if len(spec.data_names) != 1:
-        raise UsageError(f"--data {spec.data!r}: benchmark {spec.name} takes one data set")
-    train, test = (_open(spec, spec.data_names[0], split) for split in ("train", "test"))
+        raise UsageError(f"`data` is {spec.data!r}; benchmark {spec.name} takes one data set")
+    train, test = (_open(spec, name, split) for split in ("train", "test"))
     if train.labels is None or test.labels is None:
         raise UsageError(f"data {train.name!r} has no classes to take turns; give a set with classes")
     if train.fingerprint == test.fingerprint:
@@ -236,96 +110,136 @@ def _classes(spec: BenchmarkSpec, _: list[str]) -> list[Case]:
     present = [train.class_names[k] for k in normal_numbers(train, None)]
     turns = present if spec.classes is None else _chosen(spec.classes, train.class_names)
     tested = np.array(test.class_names)[test.labels]
-    out = spec.name == "one-class-out"
 
-    def case(name: str) -> Case:
-        normal = tuple(other for other in present if (other != name) == out)
+    def case(turn: str) -> Case:
+        normal = tuple(other for other in present if (other != turn) == out)
         # Made when its turn comes, so that a class without test images takes no other along, and once for all seeds.
         task = cache(partial(ImageTask, train, normal, test.images, ~np.isin(tested, normal)))
-        return Case(train.name, name, lambda _: task())
+        return Case(train.name, turn, lambda _: task())
 
-    return [case(name) for name in turns]
+    return [case(turn) for turn in turns]
 
 
 def _chosen(text: str, class_names: tuple[str, ...]) -> list[str]:
+    from vaeguard.settings.classes import parse_classes
+
     try:
         return [class_names[k] for k in parse_classes(text, class_names)]
     except UsageError as error:
-        raise UsageError(str(error).replace("--normal-classes", "--classes")) from error
+        message = str(error).replace("--normal-classes", "`classes`").replace("`normal_classes`", "`classes`")
+        raise UsageError(message) from error
 
 
-def _pairs(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
-    """One case per pair `normal:anomalous`."""
-    cases = []
-    for pair in spec.data_names:
-        normal, colon, other = pair.partition(":")
-        if not colon:
-            raise UsageError(f"--data {pair!r} is no pair; write it as normal:anomalous, such as mnist:notmnist")
-        try:
-            train, test = (_open(spec, normal, split) for split in ("train", "test"))
-            strange = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
-        except (UsageError, RefusedError):
-            raise
-        except VaeguardError as error:
-            skipped.append(f"{pair} skipped: {error}")
-            continue
-        cases.append(_pair(pair, train, test, _limited(strange, spec.limit)))
-    return cases
+def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
+    """The case of a pair `normal:anomalous`."""
+    import numpy as np
 
+    from vaeguard.benchmarking.other_sets import OTHER_SETS
+    from vaeguard.benchmarking.tasks import ImageTask
 
-def _pair(pair: str, train: ImageSet, test: ImageSet, strange: ImageSet) -> Case:
+    normal, colon, other = pair.partition(":")
+    if not colon:
+        raise UsageError(f"`data` has {pair!r}, which is no pair; write it as normal:anomalous, such as mnist:notmnist")
+    train, test = (_open(spec, normal, split) for split in ("train", "test"))
+    strange = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
+    strange = _limited(strange, spec.limit)
     if test.images.shape[1:] != strange.images.shape[1:]:
         shapes = f"{test.images.shape[1:]} and {strange.images.shape[1:]}"
-        raise UsageError(f"--data {pair!r}: the images have different shapes (C, H, W), {shapes}; choose another pair")
+        raise UsageError(f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose another")
     anomalous = np.arange(len(test) + len(strange)) >= len(test)
     task = ImageTask(train, None, np.concatenate([test.images, strange.images]), anomalous)
-    return Case("image sets", pair, lambda _: task)
+    return [Case("image sets", pair, lambda _: task)]
 
 
-def _tables(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
-    """One case per table."""
-    unknown = set(spec.data_names) - set(TABLES)
-    if unknown:
-        raise UsageError(f"--data {unknown.pop()!r} is no table of the benchmark; known are {', '.join(TABLES)}")
-    cases = []
-    for name in spec.data_names or TABLES:
-        try:
-            table = read_table(name, spec.data_dir)
-        except RefusedError:
-            raise
-        except VaeguardError as error:
-            skipped.append(f"{name} skipped: {error}")
-            continue
-        cases.append(Case(FOLDER, name, partial(split_table, name, table, limit=spec.limit), split_by_seed=True))
-    return cases
+def _table(spec: BenchmarkSpec, name: str) -> list[Case]:
+    from vaeguard.benchmarking.odds import FOLDER, read_table, split_table
+
+    table = read_table(name, spec.data_dir)
+    return [Case(FOLDER, name, partial(split_table, name, table, limit=spec.limit), split_by_seed=True)]
 
 
-def _defects(spec: BenchmarkSpec, skipped: list[str]) -> list[Case]:
-    """One case per set; the kinds of defects are reported beside it."""
-    cases = []
-    for name in spec.data_names:
-        if name not in DEFECT_SETS:
-            raise UsageError(f"--data {name!r} is no set of defects; known are {', '.join(DEFECT_SETS)}")
-        try:
-            found = DEFECT_SETS[name](spec.data_dir, spec.size or DEFAULT_SIZES[name])
-        except RefusedError:
-            raise
-        except VaeguardError as error:
-            skipped.append(f"{name} skipped: {error}")
-            continue
-        cases.append(Case(name, "all defects", partial(split_by_group, found, limit=spec.limit), split_by_seed=True))
-    return cases
+def _defects(spec: BenchmarkSpec, name: str) -> list[Case]:
+    """The case of a set; the kinds of defects are reported beside it."""
+    from vaeguard.benchmarking.defects import DEFECT_SETS, split_by_group
+
+    surfaces = DEFECT_SETS[name](spec.data_dir, spec.size or DEFECT_SIZES[name])
+    return [Case(name, "all defects", partial(split_by_group, surfaces, limit=spec.limit), split_by_seed=True)]
 
 
 def _open(spec: BenchmarkSpec, name: str, split: Literal["train", "test"]) -> ImageSet:
     from vaeguard.data.data_sets import open_images
+    from vaeguard.data.named_sets import NAMES
 
-    found = open_images(name, split=split, data_dir=spec.data_dir, download=spec.download and name in NAMES)
-    return _limited(found, spec.limit)
+    images = open_images(name, split=split, data_dir=spec.data_dir, download=spec.download and name in NAMES)
+    return _limited(images, spec.limit)
 
 
 def _limited(images: ImageSet, limit: int | None) -> ImageSet:
+    import numpy as np
+
+    from vaeguard.benchmarking.tasks import limited_rows
+
     if limit is None or limit >= len(images):
         return images
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
     return images.select(limited_rows(labels, limit))
+
+
+BENCHMARKS = {
+    "one-class-out": Benchmark(
+        about="each class in turn anomalous, all others normal",
+        protocol="Fitted on the official training part without the anomalous class; the whole official test part.",
+        cases=partial(_classes, out=True),
+        fits=("guided", "unlabelled"),
+        data="mnist",
+        baselines=("classifier", *BASELINES, "brightness"),
+        parameters=("classes",),
+    ),
+    "one-class": Benchmark(
+        about="each class in turn normal, all others anomalous",
+        protocol="Fitted on one class of the official training part; the whole official test part.",
+        cases=partial(_classes, out=False),
+        fits=("unlabelled",),
+        data="mnist",
+        parameters=("classes",),
+    ),
+    "ood": Benchmark(
+        about="one image set normal, another anomalous",
+        protocol="Fitted on the normal set's official training part; its official test part against that of the other"
+        " set.",
+        cases=_pair,
+        fits=("guided", "unlabelled"),
+        data="fashion-mnist:mnist,mnist:fashion-mnist,mnist:notmnist,mnist:omniglot",
+        baselines=("classifier", *BASELINES, "brightness"),
+    ),
+    "tables": Benchmark(
+        about="the 17 tables of PyOD's benchmark, by PyOD's protocol",
+        protocol="60 % of the rows at random, anomalies among them, to fit on and to standardise by; 40 % to test.",
+        cases=_table,
+        fits=("vaeguard",),
+        data="arrhythmia,cardio,glass,ionosphere,letter,lympho,mnist,musk,optdigits,pendigits,pima,satellite,"
+        "satimage-2,shuttle,vertebral,vowels,wbc",
+        known_data_only=True,
+        seeds=10,
+        baselines=BASELINES,
+        fixed_settings=True,
+    ),
+    "defects": Benchmark(
+        about="surface defects with pixel masks: magnetic tiles, circuit boards",
+        protocol="Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each"
+        " seed; the images of all other groups, defect-free and defective; of a test pair template and defective board."
+        " Those held out from the fit to calibrate by share no group with those trained on. The settings of the patches"
+        " were developed with the anomalies of other splits of these very sets in view, so take the figures as those"
+        " of a development set.",
+        cases=_defects,
+        fits=("patches", "unlabelled"),
+        default_fits=("patches",),
+        data=",".join(DEFECT_SIZES),
+        known_data_only=True,
+        parameters=("size",),
+        alarms_note="Both intervals take images as independent; here several show the same surface, and each seed has"
+        " another test part, so the true intervals are wider.",
+    ),
+}
+OURS = tuple(dict.fromkeys(name for benchmark in BENCHMARKS.values() for name in benchmark.fits))
+"""Methods that are fits of our own."""

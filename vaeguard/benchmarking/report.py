@@ -1,4 +1,4 @@
-"""A benchmark's report: `report.json` with every number, `report.html` and `report.md` to read."""
+"""A benchmark's report: `report.json` with every number, and `report.html` to read."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, rows_of, seconds_of
 from vaeguard.benchmarking.comparison import comparison_of
-from vaeguard.benchmarking.markdown import markdown
-from vaeguard.benchmarking.spec import BENCHMARKS
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.settings.training import PLACES
-from vaeguard.storage.files import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vaeguard.benchmarking.aggregate import Row
     from vaeguard.benchmarking.cells import Result
-    from vaeguard.benchmarking.protocols import BenchmarkPlan
+    from vaeguard.benchmarking.plan import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
 
-REPORT_MD = "report.md"
 VARIED = ("seed", "classes", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""
 
@@ -37,10 +33,6 @@ ALARMS_NOTE = (
     " Clopper-Pearson interval of one test part; it takes the threshold as given and so judges these very detectors."
     " Expected: where a split-conformal threshold, which itself comes from finitely many held-out images, puts the rate"
     " (beta-binomial); it judges the method, and a sound one lies inside in 95 % of the cells."
-)
-GROUPS_NOTE = (
-    "Both intervals take images as independent; here several show the same surface, and each seed has another test"
-    " part, so the true intervals are wider."
 )
 
 
@@ -90,10 +82,10 @@ class BenchmarkReport:
         """Everything as plain values that JSON can hold."""
         data = f", {self.spec.data}" if self.spec.data else ""
         return {
-            **heading("benchmark", f"{self.spec.name}{data}: {BENCHMARKS[self.spec.name]}", command=self.command),
+            **heading("benchmark", f"{self.spec.name}{data}: {self.spec.benchmark.about}", command=self.command),
             "benchmark": self.spec.name,
             "trial": self.trial,
-            "protocol": self.plan.protocol,
+            "protocol": self.spec.benchmark.protocol,
             "spec": {**asdict(self.spec), "data_dir": None},
             "cells": {"planned": len(self.plan.jobs), "finished": len(self.cells), "failed": len(self.failures)},
             "failures": self.failures,
@@ -107,25 +99,23 @@ class BenchmarkReport:
             "published": [asdict(row) for row in self.plan.published],
             "splits": self._splits(),
             "fits": self._fits(),
-            "notes": {"settings": SETTINGS_NOTE, "false_alarms": self._alarms_note()},
+            "notes": {
+                "settings": SETTINGS_NOTE,
+                "false_alarms": f"{ALARMS_NOTE} {self.spec.benchmark.alarms_note}".rstrip(),
+            },
             "warnings": sorted({text for cell in self.cells for text in cell["warnings"]}),
             "environments": self._environments(),
         }
 
     def write(self, folder: Path) -> None:
-        """Write `report.json`, `report.html` and `report.md` into `folder`, each one whole.
+        """Write `report.json` and `report.html` into `folder`, each one whole.
 
         Raises
         ------
         VaeguardError
             They cannot be written.
         """
-        content = self.to_dict()
-        write_report(folder / JSON_NAME, content)
-        write_text(folder / REPORT_MD, markdown(content))
-
-    def _alarms_note(self) -> str:
-        return f"{ALARMS_NOTE} {GROUPS_NOTE}" if self.spec.name == "defects" else ALARMS_NOTE
+        write_report(folder / JSON_NAME, self.to_dict())
 
     def _splits(self) -> dict[str, str]:
         """The hash of the split by data, case and seed."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.benchmarking.cells import CELLS, measure_cell, read_cell
-from vaeguard.benchmarking.protocols import make_plan
+from vaeguard.benchmarking.cells import CELLS_NAME, CellFile, name_of
+from vaeguard.benchmarking.plan import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import JSON_NAME
@@ -17,12 +16,13 @@ from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import locked
 
 if TYPE_CHECKING:
-    from vaeguard.benchmarking.cells import Job, Result
-    from vaeguard.benchmarking.protocols import BenchmarkPlan
+    from collections.abc import Mapping
+
+    from vaeguard.benchmarking.cells import Result
+    from vaeguard.benchmarking.plan import BenchmarkPlan
     from vaeguard.benchmarking.spec import BenchmarkSpec
     from vaeguard.progress import Progress
 
-WRITE_SECONDS = 10.0
 LOCK_NAME = ".benchmark.lock"
 
 
@@ -35,12 +35,12 @@ def benchmark(
     command: str = "",
     progress: Progress | None = None,
 ) -> BenchmarkReport:
-    """Measure every cell of a benchmark and write `report.json`, `.html` and `.md` into the folder `output`.
+    """Measure every cell of a benchmark and write `report.json` and `.html` into the folder `output`.
 
-    Each finished cell is a file in `output/cells`. The same call again measures only what is not there yet: a cell is
-    kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in
-    the report, and the others go on. The report is written also when the run is interrupted. It is extended by more
-    classes, pairs or tables, seeds or fits, but no cell of a report that is there is left out of the new one.
+    Each finished cell is kept in `output/cells.jsonl`. The same call again measures only what is not there yet: a cell
+    is kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in the report, and
+    the others go on. The report is written at the end, also when the run is interrupted. More classes, pairs, tables,
+    seeds or fits extend it; a run that would leave out a cell of before is refused.
 
     Parameters
     ----------
@@ -63,88 +63,39 @@ def benchmark(
     ------
     UsageError
         The data does not suit the benchmark, or `output` holds the report of another one, or one with cells that this
-        one would not have: fewer are asked for, they were measured with other settings, or all their files are gone.
+        one would not have: fewer are asked for, they were measured with other settings, or they are gone.
     VaeguardError
         None of the data is there, the folder cannot be written, or another process is writing it.
     """
     folder = Path(output)
-    _check_folder(folder, spec)
+    _check_report(folder, spec)
     plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
     with locked(folder, LOCK_NAME, f"another process is measuring into {str(folder)!r}"):
-        _check_nothing_is_lost(folder, plan)
-        run = _Run(spec, plan, folder, command)
+        file, failures = CellFile(folder), dict[str, str]()
+        _check_nothing_is_lost(folder, plan, file.cells)
         try:
-            run.measure(progress or (lambda *_: None))
+            _measure(plan, file, failures, progress or (lambda *_: None))
         finally:
-            run.report().write(folder)
-        return run.report()
+            cells = [cell for job in plan.jobs if (cell := file.cells.get(job.digest()))]
+            report = BenchmarkReport(spec, plan, cells, failures, command)
+            report.write(folder)
+    return report
 
 
-class _Run:
-    """A benchmark on its way: what is finished and what failed."""
-
-    def __init__(self, spec: BenchmarkSpec, plan: BenchmarkPlan, folder: Path, command: str) -> None:
-        self.spec, self.plan, self.folder, self.command = spec, plan, folder, command
-        kept = {job: read_cell(job, folder) for job in plan.jobs}
-        self.found: dict[Job, Result] = {job: cell for job, cell in kept.items() if cell is not None}
-        self.failures: dict[str, str] = {}
-
-    def report(self) -> BenchmarkReport:
-        """What is finished by now, in the order of the plan."""
-        cells = [self.found[job] for job in self.plan.jobs if job in self.found]
-        return BenchmarkReport(self.spec, self.plan, cells, dict(self.failures), self.command)
-
-    def measure(self, progress: Progress) -> None:
-        """Measure what is not there yet."""
-        todo = [job for job in self.plan.jobs if job not in self.found]
-        total, done = sum(job.cost for job in todo), 0
-        written = time.monotonic()
-        for number, job in enumerate(todo, 1):
-            place = f"cell {number} of {len(todo)}, {job.cell}"
-            self._measure_one(job, _within(progress, (done, job.cost, total), place))
-            done += job.cost
-            progress(done, total, place)
-            if time.monotonic() - written > WRITE_SECONDS:
-                self.report().write(self.folder)
-                written = time.monotonic()
-
-    def _measure_one(self, job: Job, progress: Progress) -> None:
-        progress(0, 1, "")
+def _measure(plan: BenchmarkPlan, file: CellFile, failures: dict[str, str], progress: Progress) -> None:
+    """Measure what is not there yet, and note why a cell failed."""
+    todo = [job for job in plan.jobs if job.digest() not in file.cells]
+    total, done = sum(job.cost for job in todo), 0
+    for number, job in enumerate(todo, 1):
+        place = f"cell {number} of {len(todo)}, {job.cell}"
+        progress(done, total, place)
         try:
-            self.found[job] = measure_cell(job, self.folder, progress)
+            file.measure(job, _within(progress, (done, job.cost, total), place))
         except Exception as error:  # noqa: BLE001 -- whatever went wrong in one cell, hours of others must go on
             fact = str(error) if isinstance(error, VaeguardError) else f"{type(error).__name__}: {error}"
-            self.failures[str(job.cell)] = fact
-
-
-def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan) -> None:
-    """Refuse to replace a report by one that lacks some of its cells: they took hours."""
-    reported = _reported_cells(_report_in(folder))
-    planned = {job.path(folder).name for job in plan.jobs}
-    held = f"{str(folder)!r} holds a report of {len(reported)} cells"
-    if reported and not any((folder / CELLS).glob("*.json")):
-        raise UsageError(f"{held} that are gone; choose another folder with -o, or delete this one")
-    if not (lost := sorted(reported - planned)):
-        return
-    missing = f" ({plan.skipped[0]})" if plan.skipped else ""
-    why = f"{_settingless(lost[0])} is not among what this command measures{missing}"
-    instead = "give at least the --data, --classes, --seeds, --fit and baselines of before"
-    if changed := sorted({_settingless(name) for name in lost} & {_settingless(name) for name in planned}):
-        why = f"{changed[0]} was measured with other settings or by another version"
-        instead = "give the settings of before"
-    raise UsageError(f"{held}, and {len(lost)} would be lost, since {why}; choose another folder with -o, or {instead}")
-
-
-def _reported_cells(report: dict[str, Any]) -> set[str]:
-    """Names of the files of all cells that a report covers."""
-    rows = [row for table in report.get("comparison", ()) for row in table["methods"]]
-    entries = [entry for row in rows for entry in row["cells"] if entry]
-    return {Path(file["file"]).name for entry in entries for file in entry["files"]}
-
-
-def _settingless(name: str) -> str:
-    """The name of a cell's file without the digest of its settings."""
-    return name.rpartition("-")[0]
+            failures[str(job.cell)] = fact
+        done += job.cost
+        progress(done, total, place)
 
 
 def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progress:
@@ -157,21 +108,38 @@ def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progr
     return report
 
 
-def _check_folder(folder: Path, spec: BenchmarkSpec) -> None:
-    """Refuse a folder that holds the report of another benchmark: it would be lost."""
-    found = _report_in(folder)
-    other = found.get("benchmark")
-    if found and other != spec.name:
+def _check_report(folder: Path, spec: BenchmarkSpec) -> None:
+    """Refuse a folder whose report is of another benchmark, or of cells that are gone: it would be lost."""
+    try:
+        report: Any = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    other = report.get("benchmark") if isinstance(report, dict) else None
+    if other != spec.name:
         raise UsageError(
-            f"{str(folder)!r} holds the report of another benchmark ({other or 'unknown'});"
-            " choose another folder with -o"
+            f"{str(folder)!r} holds the report of another benchmark ({other or 'unknown'}); choose another `output`"
+        )
+    finished = report["cells"]["finished"]
+    if finished and not (folder / CELLS_NAME).exists():
+        raise UsageError(
+            f"{str(folder)!r} holds a report of {finished} cells, but {CELLS_NAME} is gone; choose another `output`, or"
+            " delete the report"
         )
 
 
-def _report_in(folder: Path) -> dict[str, Any]:
-    """The report that is there, or nothing."""
-    try:
-        found = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {"benchmark": None}
+def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, kept: Mapping[str, Result]) -> None:
+    """Refuse to replace a report by one that lacks some of its cells: they took hours."""
+    planned = {job.digest(): str(job.cell) for job in plan.jobs}
+    lost = sorted(name_of(cell) for digest, cell in kept.items() if digest not in planned)
+    if not lost:
+        return
+    missing = f" ({plan.skipped[0]})" if plan.skipped else ""
+    why = f"{lost[0]!r} is not among what is to be measured{missing}"
+    instead = "give at least the `data`, `classes`, `seeds`, `fits` and `baselines` of before"
+    if changed := sorted(set(lost) & set(planned.values())):
+        why = f"{changed[0]!r} was measured with other settings or by another version"
+        instead = "give the settings of before"
+    raise UsageError(
+        f"{str(folder)!r} holds {len(kept)} cells, and {len(lost)} of them would be lost because {why}; choose another"
+        f" `output`, or {instead}"
+    )

@@ -5,37 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 -- settle_types reads the annotations
 
+from vaeguard.benchmarking.protocols import BENCHMARKS, Benchmark
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import settle_types
-
-BENCHMARKS = {
-    "one-class-out": "each class in turn anomalous, all others normal",
-    "one-class": "each class in turn normal, all others anomalous",
-    "ood": "one image set normal, another anomalous",
-    "tables": "the 17 tables of PyOD's benchmark, by PyOD's protocol",
-    "defects": "surface defects with pixel masks: magnetic tiles, circuit boards",
-}
-FITS = {
-    "one-class-out": ("guided", "unlabelled"),
-    "one-class": ("unlabelled",),
-    "ood": ("guided", "unlabelled"),
-    "tables": ("vaeguard",),
-    "defects": ("patches", "unlabelled"),
-}
-"""How our own method can be fitted in each benchmark."""
-DEFAULT_FITS = {"defects": ("patches",)}
-"""Which of them are measured by default; where not named, every one."""
-
-SEEDS = {"tables": 10}
-DEFAULT_SEEDS = 3
-DEFAULT_DATA = {
-    "one-class-out": "mnist",
-    "one-class": "mnist",
-    "ood": "fashion-mnist:mnist,mnist:fashion-mnist,mnist:notmnist,mnist:omniglot",
-    "defects": "magnetic-tile,deeppcb-77000",
-}
-DEFAULT_SIZES = {"magnetic-tile": (168, 144), "deeppcb-77000": (320, 320)}
-"""Half of the median tile, whose sizes differ, and half of a board: what tells a defect then lies within 16 pixels."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +38,11 @@ class BenchmarkSpec:
         Where named data lies; None takes $VAEGUARD_DATA, else `data`.
     download : bool
         Fetch named image sets that are missing.
+
+    Raises
+    ------
+    UsageError
+        A value is impossible, or does not apply to the benchmark.
     """
 
     name: str
@@ -82,32 +59,38 @@ class BenchmarkSpec:
     def __post_init__(self) -> None:
         settle_types(self)
         if self.name not in BENCHMARKS:
-            raise UsageError(f"no benchmark {self.name!r}; known are {', '.join(BENCHMARKS)}")
+            raise UsageError(f"`name` is {self.name!r}, which is no benchmark; choose {', '.join(BENCHMARKS)}")
         for fit in self.fits:
-            if fit not in FITS[self.name]:
-                raise UsageError(f"--fit {fit!r} is none of benchmark {self.name}: {', '.join(FITS[self.name])}")
-        for option, value, least in (("--seeds", self.seeds, 1), ("--limit", self.limit, 2)):
+            if fit not in self.benchmark.fits:
+                known = ", ".join(self.benchmark.fits)
+                raise UsageError(f"`fits` has {fit!r}, which benchmark {self.name} does not; choose among {known}")
+        for parameter, least in (("seeds", 1), ("limit", 2)):
+            value = getattr(self, parameter)
             if value is not None and value < least:
-                raise UsageError(f"{option} must be at least {least}, not {value}")
-        if self.size is not None and self.name != "defects":
-            raise UsageError(f"--size does not apply to benchmark {self.name}; leave it out")
+                raise UsageError(f"`{parameter}` is {value}; it must be at least {least}")
+        for parameter in ("classes", "size"):
+            if getattr(self, parameter) is not None and parameter not in self.benchmark.parameters:
+                raise UsageError(f"`{parameter}` does not apply to benchmark {self.name}; leave it out")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise UsageError(f"--size takes a height and a width in pixels, both above 0, not {self.size}")
-        if self.classes is not None and not self.name.startswith("one-class"):
-            raise UsageError(f"--classes does not apply to benchmark {self.name}; leave it out")
+            raise UsageError(f"`size` is {self.size}; it must be a height and a width in pixels, both above 0")
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The protocol."""
+        return BENCHMARKS[self.name]
 
     @property
     def data_names(self) -> tuple[str, ...]:
-        """The items of `data`, or of the default; empty for all tables."""
-        text = DEFAULT_DATA.get(self.name, "") if self.data is None else self.data
+        """The items of `data`, or of the default."""
+        text = self.benchmark.data if self.data is None else self.data
         return tuple(item.strip() for item in text.split(",") if item.strip())
 
     @property
     def repetitions(self) -> int:
         """How many seeds."""
-        return self.seeds or SEEDS.get(self.name, DEFAULT_SEEDS)
+        return self.seeds or self.benchmark.seeds
 
     @property
     def fit_names(self) -> tuple[str, ...]:
         """How our own method is fitted."""
-        return self.fits or DEFAULT_FITS.get(self.name, FITS[self.name])
+        return self.fits or self.benchmark.default_fits or self.benchmark.fits

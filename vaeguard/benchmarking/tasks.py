@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.data.cache import digest_array
-from vaeguard.errors import UsageError
+from vaeguard.errors import UsageError, VaeguardError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
@@ -68,6 +70,11 @@ class ImageTask:
     def n_normal(self) -> int:
         """Count of normal training images."""
         return len(self.normal_rows)
+
+    @property
+    def defects(self) -> dict[int, Bools]:
+        """The masks (H, W) of the anomalous test images by their rows; empty without masks."""
+        return {} if self.masks is None else {row: self.masks[row] for row in np.flatnonzero(self.anomalous).tolist()}
 
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Pixels in [0, 1] of the normal training images and of the test images, (n, C*H*W) each."""
@@ -145,8 +152,14 @@ def check_both_kinds(anomalous: Bools, name: str) -> None:
     if anomalous.all() or not anomalous.any():
         raise UsageError(
             f"the {len(anomalous)} test examples of {name!r} are all {'anomalous' if anomalous.any() else 'normal'};"
-            " choose other classes or a higher --limit"
+            " choose other classes or raise `limit`"
         )
+
+
+def missing(name: str, *places: Path) -> VaeguardError:
+    """The error that data is in none of `places`."""
+    shown = ", ".join(str(place) for place in places)
+    return VaeguardError(f"data {name!r} is not there (looked for {shown}); give the `data_dir` where it lies")
 
 
 def limited_rows(groups: npt.ArrayLike, limit: int | None) -> Rows:

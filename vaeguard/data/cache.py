@@ -227,7 +227,7 @@ def _private(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _disk_space() -> Iterator[None]:
-    """Say of the cache what a failed write of any other file would say of -o."""
+    """Say of the cache what a failed write of any other file would say of its folder."""
     try:
         yield
     except OSError as error:

@@ -50,7 +50,7 @@ def open_images(
         A packed file is damaged or holds something else than images.
     """
     if split not in ("train", "test"):
-        raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
+        raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
     if is_named(data):
         found = replace(open_named(str(data), split, rule, data_dir, download=download), named=True)
@@ -109,7 +109,7 @@ def data_of_fit(name: str, *, named: bool) -> str:
         It was fitted on something else, which its name cannot give again.
     """
     if name not in NAMES or not named:
-        raise UsageError(f"DATA is missing, and the model was fitted on {name!r}, which is no named set; name the data")
+        raise UsageError(f"`data` is missing, and the model was fitted on {name!r}, which is no named set; give `data`")
     return name
 
 

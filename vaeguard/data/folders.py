@@ -185,8 +185,8 @@ def _common_size(root: Path, headers: Sequence[Header]) -> tuple[int, int]:
         listed = ", ".join(f"{height}x{width} ({count} files)" for (height, width), count in sizes.most_common(3))
         more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
         raise UsageError(
-            f"images in {str(root)!r} have different sizes (height x width): {listed}{more}; "
-            "choose one for all with --size, such as --size 64"
+            f"images in {str(root)!r} have different sizes (height x width): {listed}{more}; set `size` to scale all to"
+            " one"
         )
     (size,) = sizes
     scale = min(1.0, FOLDER_SIDE / max(size))
@@ -202,8 +202,8 @@ def _shrunk(root: Path, name: str, images: Bytes) -> str | None:
         return None
     own = "x".join(map(str, header[0]))
     return (
-        f"the images in {str(root)!r} have {own} pixels (height x width) and were scaled down to {height}x{width};"
-        " choose another size with --size, for small defects together with --preset patches"
+        f"the images in {str(root)!r} have {own} pixels (height x width) and were scaled down to {height}x{width}; set"
+        " `size` for another size, and for small defects use the preset patches as well"
     )
 
 

@@ -50,7 +50,8 @@ def read_groups(table: str, paths: Sequence[str]) -> list[str]:
         if len(found) != 1 or found[0] in named:
             fact = "is named twice" if len(found) == 1 else f"is the end of {len(found) or 'no'} images' paths"
             raise UsageError(
-                f"--groups {table!r}: {name!r} {fact}; name each image once, with as many folders as it takes"
+                f"{name!r} in the table of groups {table!r} {fact}; name each image once, with as many folders as it"
+                " takes"
             )
         named.add(found[0])
         if group:
@@ -65,15 +66,17 @@ def _rows(table: str) -> list[tuple[str, str]]:
         )
     except UnreadableError as error:
         missing = not os.path.exists(table)  # noqa: PTH110  (names need not be valid paths)
-        raise (UsageError if missing else RefusedError)(f"cannot read --groups {table!r}: {error.reason}") from error
+        raise (UsageError if missing else RefusedError)(
+            f"cannot read the table of groups {table!r}: {error.reason}"
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise RefusedError(
-            f"--groups {table!r} is no CSV file ({error}); give one with the columns path and group"
+            f"the table of groups {table!r} is no CSV file ({error}); give one with the columns path and group"
         ) from error
     column = next((name for name in PATHS if rows and name in rows[0]), None)
     if column is None or "group" not in rows[0]:
         raise RefusedError(
-            f"--groups {table!r} has no rows with the columns path and group; name them in its first line"
+            f"the table of groups {table!r} has no rows with the columns path and group; name these in its first line"
         )
     return [(row[column] or "", (row["group"] or "").strip()) for row in rows]
 

@@ -109,9 +109,9 @@ class ImageRule:
 
     def __post_init__(self) -> None:
         if self.channels is not None and self.channels not in (1, 2, 3, 4):
-            raise UsageError(f"channels is {self.channels}; it must be 1 (grey), 2, 3 (RGB) or 4 (RGBA)")
+            raise UsageError(f"`channels` is {self.channels}; it must be 1 (grey), 2, 3 (RGB) or 4 (RGBA)")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise UsageError(f"size is {self.size}; it must be a height and a width of at least 1 pixel")
+            raise UsageError(f"`size` is {self.size}; it must be a height and a width of at least 1 pixel")
 
 
 def decode_image(path: str | Path, rule: ImageRule) -> Bytes:

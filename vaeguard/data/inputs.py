@@ -86,7 +86,7 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     if listed:
         paths = sorted({*paths, *listed})
     if not paths:
-        raise UsageError("there is nothing to score; name image files, folders, a glob or --files-from")
+        raise UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
     sources: list[Source] = []
     files: list[str] = []
     for path in paths:
@@ -117,12 +117,14 @@ def read_list(path: str) -> list[str]:
     try:
         content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"--files-from {path!r} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"the list of files {path!r} cannot be read ({error.strerror}); give a file with one path a line"
+        ) from error
     content = content.removeprefix(codecs.BOM_UTF8)  # Windows writes it
     separator = b"\0" if b"\0" in content else b"\n"
     paths = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator) if line.strip()]
     if not paths:
-        raise UsageError(f"--files-from {path!r} names no file")
+        raise UsageError(f"the list of files {path!r} names no file; give one with one path a line")
     return paths
 
 

@@ -313,7 +313,7 @@ def _missing(name: str, split: str, folder: Path) -> VaeguardError:
         found = "only its pickled version is there, and pickles are never read: " if _pickled(folder) else ""
         advice = f"{found}get the binary version, cifar-10-binary.tar.gz, and unpack it into {str(folder)!r}"
     else:
-        advice = "give --download to fetch it, or --data-dir where it lies"
+        advice = "set `download` to fetch it, or `data_dir` to its folder"
     sets = ", ".join(["digits", *find_sets(folder)])
     return VaeguardError(
         f"the {split} part of data set {name!r} is in none of {places} (looked for {known.files[split][0]}); {advice}; "

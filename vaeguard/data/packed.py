@@ -131,7 +131,7 @@ def _packed(
     if images.ndim == 2:
         if rule != ImageRule():
             raise RefusedError(
-                f"{prefix!r} holds a table, and the model, --size or --channels ask for images; give images"
+                f"{prefix!r} holds a table, and the model, `size` or `channels` ask for images; give images"
             )
         vectors = as_batch(images, prefix)
         warn_of_rounding(images, prefix)

@@ -130,7 +130,9 @@ def normal_numbers(image_set: ImageSet, normal_classes: str | int | Sequence[str
     """
     if image_set.labels is None:
         if normal_classes is not None:
-            raise UsageError(f"--normal-classes given, but {image_set.name!r} has no classes; use class sub-folders")
+            raise UsageError(
+                f"`normal_classes` are given, but {image_set.name!r} has no classes; use class sub-folders"
+            )
         return ()
     if normal_classes is None:
         return tuple(map(int, np.unique(image_set.labels)))
@@ -156,8 +158,8 @@ def _class_rows(image_set: ImageSet, normal: tuple[int, ...]) -> list[Rows]:
         if len(rows) < MIN_PER_CLASS:
             present = ", ".join(image_set.class_names[i] for i in normal_numbers(image_set, None))
             raise UsageError(
-                f"class {image_set.class_names[k]!r} of {image_set.name!r} has {len(rows)} images, a normal class needs"
-                f" {MIN_PER_CLASS}; leave it out of --normal-classes (classes with images: {present})"
+                f"class {image_set.class_names[k]!r} of {image_set.name!r} has {len(rows)} images, and a normal class"
+                f" needs {MIN_PER_CLASS}; leave it out of `normal_classes` (classes with images: {present})"
             )
     count = sum(map(len, class_rows))
     if count < MIN_NORMAL:

@@ -93,13 +93,13 @@ def export(
     check_fpr(fpr)
     detector = _of_torch(detector)
     if pixels not in ("uint8", "float32"):
-        raise UsageError(f"pixels is {pixels!r}; it must be 'uint8' or 'float32'")
+        raise UsageError(f"`pixels` is {pixels!r}; it must be 'uint8' or 'float32'")
     if Path(path).suffix != ".onnx":
-        raise UsageError(f"export {str(path)!r} has no suffix .onnx; name it so that commands know what it is")
+        raise UsageError(f"{str(path)!r} has no suffix .onnx, by which an exported model is known; give it that suffix")
     targets = part_paths(path) if parts else {}
     for target in map(Path, (path, *targets.values())):
         if target.is_dir() or (target.exists() and target.stat().st_size and SEAL_MARK not in target.read_bytes()):
-            raise UsageError(f"{str(target)!r} is no model of vaeguard and would be lost; name another with -o")
+            raise UsageError(f"{str(target)!r} is no model of vaeguard and would be lost; choose another path")
     if targets:
         check_whole(detector.graph)
     graph = _in_half(detector.graph) if fp16 else detector.graph
@@ -134,11 +134,13 @@ def verify(
     """
     detector = _of_torch(detector)
     if not isinstance(exported, OnnxDetector):
-        raise UsageError("what is to be verified is no exported model; give the .onnx file")
+        raise UsageError("`exported` is no exported model; give the .onnx file")
     if exported.info.image_shape != detector.info.image_shape or exported.info.term_names != detector.info.term_names:
-        raise UsageError("the exported model has another shape or other terms than this run; give the run it came from")
+        raise UsageError(
+            "the exported model has another shape or other terms than this run; give the run that it came from"
+        )
     if exported.info.record.of_fit != detector.info.record.of_fit:
-        raise UsageError("the exported model came from another run than this one; give the run it came from with -m")
+        raise UsageError("the exported model came from another run than this one; give the run that it came from")
     onnx = exported.info.record.onnx
     assert onnx is not None
     return compare(detector, exported, images, half=onnx.fp16, tolerance=tolerance)
@@ -148,7 +150,7 @@ def _of_torch(detector: Detector) -> TorchDetector:
     from vaeguard.engines.torch_detector import TorchDetector
 
     if not isinstance(detector, TorchDetector):
-        raise UsageError("the model is an exported one already; give the run folder it came from with -m")
+        raise UsageError("the model is an exported one already; give the run folder that it came from")
     if detector.device != "cpu":
         raise UsageError("the exported file is compared with the arithmetic of the CPU; load the model for the CPU")
     return detector

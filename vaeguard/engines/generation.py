@@ -117,11 +117,13 @@ def sample_latents(
     """
     spec = graph.vae.spec
     if count < 1 or not temperature > 0:
-        raise UsageError(f"{count} samples at temperature {temperature:g}: give at least 1 and a temperature above 0")
+        raise UsageError(
+            f"`count` is {count} and `temperature` is {temperature:g}; give at least 1 and a temperature above 0"
+        )
     if seed < 0:
-        raise UsageError(f"--seed must not be negative, not {seed}")
+        raise UsageError(f"`seed` is {seed}; it must not be negative")
     if class_ is not None and like is not None:
-        raise UsageError("a class is drawn from the prior; leave out one of the two")
+        raise UsageError("`class_` draws from the prior, and `like` around images; leave one of them out")
     generator = np.random.default_rng(seed)
     noise = temperature * generator.standard_normal((count, spec.latent_size)).astype(np.float32)
     if like is not None:
@@ -130,14 +132,15 @@ def sample_latents(
         spread = 0.0 if found.logvar is None else np.exp(0.5 * found.logvar[rows])
         return (found.mean[rows] + spread * noise).astype(np.float32)
     if spec.autoencoder:
-        raise UsageError(
-            "an autoencoder has no prior to sample from; draw around images instead (like=..., --aggregate)"
-        )
+        raise UsageError("an autoencoder has no prior to sample from; give images as `like` to draw around them")
     means = graph.vae.prior_means
     if class_ is None and means is None:
         return noise
     if means is None:
-        raise UsageError("the model has one prior for all classes; fit with --prior per-class to sample a class")
+        raise UsageError(
+            "the model has one prior for all classes; set `model.prior` to 'per-class' and fit again to sample one"
+            " class"
+        )
     names = list(spec.classes)
     if class_ is not None and class_ not in names:
         raise UsageError(f"the model has no class {class_!r}; it has {', '.join(names)}")
@@ -158,7 +161,7 @@ def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: b
         Fewer than 2 steps.
     """
     if steps < 2:
-        raise UsageError(f"--steps must be at least 2, not {steps}: both ends are among them")
+        raise UsageError(f"`steps` is {steps}; it must be at least 2, since both ends are among them")
     way = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     lengths = np.linalg.norm(first), np.linalg.norm(last)
     if not spherical or min(lengths) == 0:
@@ -183,12 +186,17 @@ def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
     spec = graph.vae.spec
     if spec.latent_size != 2:
         raise UsageError(
-            f"only a latent of 2 units is a plane, and this one has {spec.latent_size}; fit with --latent 2"
+            f"the latent has {spec.latent_size} units, and only one of 2 is a plane; set `model.latent` to 2 and fit"
+            " again"
         )
     if spec.autoencoder:
-        raise UsageError("an autoencoder has no prior, whose quantiles the grid follows; leave out --autoencoder")
+        raise UsageError(
+            "an autoencoder has no prior whose quantiles the grid could follow; fit again without `model.autoencoder`"
+        )
     if spec.prior != "standard":
-        raise UsageError("the grid follows the quantiles of the standard prior; fit with --prior standard")
+        raise UsageError(
+            "the grid follows the quantiles of the standard prior; set `model.prior` to 'standard' and fit again"
+        )
     quantiles = ndtri((np.arange(side) + 0.5) / side).astype(np.float32)
     return np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1)
 
@@ -221,7 +229,7 @@ def check_whole(graph: InferenceGraph) -> None:
         It is a model of patches.
     """
     if graph.patches is not None:
-        raise UsageError("a model of patches has no latent for a whole image; fit one without --patch")
+        raise UsageError("a model of patches has no latent of a whole image; fit one without `model.patch`")
 
 
 def _on(graph: InferenceGraph, values: npt.NDArray[np.generic]) -> Tensor:

@@ -101,8 +101,8 @@ def find_model(path: str | Path) -> Path:
     target = path / MODEL_NAME if path.is_dir() else path
     if not target.is_file():
         unfinished = path.is_dir() and (path / CHECKPOINT_NAME).exists()
-        hint = f"finish it with `vaeguard fit --resume -o {path}`" if unfinished else "fit one with `vaeguard fit`"
-        raise UsageError(f"no model at {str(target)!r}; {hint}, or name a run folder with -m")
+        hint = "finish the interrupted fit by setting `resume`" if unfinished else "fit one"
+        raise UsageError(f"there is no model at {str(target)!r}; {hint}, or name another run folder")
     if target.suffix != ".safetensors":
         raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")
     return target
@@ -150,7 +150,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         record = _record_in(content)
         tensors = from_bytes(content)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RefusedError(f"{str(path)!r} is no vaeguard model file; give one that `vaeguard fit` wrote") from error
+        raise RefusedError(f"{str(path)!r} is no model file of vaeguard; give the model file of a run") from error
     if record.get("format") != FORMAT:
         raise RefusedError(
             f"{str(path)!r} has format {record.get('format')}, this vaeguard reads {FORMAT};"

@@ -28,7 +28,7 @@ BLOCK_ROWS = 256
 
 
 class OnnxDetector(Detector):
-    """A model exported with `vaeguard export`; `vaeguard.load` makes one.
+    """A model that `export` wrote; `vaeguard.load` makes one.
 
     On the CPU an image gives the same bits whatever the batch around it and the number of threads. On a GPU every batch
     has one shape, so that nothing is searched or compiled twice.
@@ -103,8 +103,8 @@ def as_pixels(images: Images, pixels: np.dtype[Any]) -> Images:
     levels = np.round(images * np.float32(255))
     if not np.array_equal(levels / np.float32(255), images):
         raise UsageError(
-            "this model takes uint8 pixels, and the images are floats between its 256 steps; round them to uint8, "
-            "or export it anew with --pixels float32"
+            "the model takes uint8 pixels, and the images are floats between its 256 steps; round them to uint8, or set"
+            " `pixels` to 'float32' and export the model again"
         )
     return levels.astype(np.uint8)
 
@@ -115,7 +115,7 @@ def output_names(info: DetectorInfo) -> tuple[str, ...]:
 
 
 def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None) -> OnnxDetector:
-    """Read a detector from an `.onnx` file that `vaeguard export` wrote, after checking every bit of it.
+    """Read a detector from an `.onnx` file that `export` wrote, after checking every bit of it.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class Parity:
         if self.problems:
             raise RefusedError(
                 f"{name!r} does not repeat what PyTorch says: {'; '.join(self.problems)}; a term that hardly differs"
-                " between images shows rounding only: fit longer, leave it out (`fit --without`), or give a --tolerance"
+                " between images shows only rounding: fit longer, leave it out by `model.without`, or raise `tolerance`"
             )
 
 

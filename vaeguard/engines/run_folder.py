@@ -41,9 +41,11 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise VaeguardError(f"cannot write into {str(runs)!r}: {error.strerror}; name a folder with -o") from error
+            raise VaeguardError(
+                f"cannot write into {str(runs)!r}: {error.strerror}; choose another run folder"
+            ) from error
         return runs / free
-    raise VaeguardError(f"{str(runs)!r} is full of runs of this second; name a folder with -o")
+    raise VaeguardError(f"{str(runs)!r} is full of runs of this second; choose another run folder")
 
 
 def write_history(run: Path, history: Sequence[Mapping[str, float]]) -> None:

@@ -151,7 +151,8 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     missing = set(wanted) - set(onnxruntime.get_available_providers())
     if missing:
         raise UsageError(
-            f"--device {device}: this onnxruntime has no {missing.pop()}; install onnxruntime-gpu, or use --device cpu"
+            f"`device` is {device!r}, and this onnxruntime has no {missing.pop()}; install onnxruntime-gpu, or set"
+            " `device` to 'cpu'"
         )
     providers = [(each, GPU_OPTIONS[each]) for each in wanted]
     try:
@@ -162,8 +163,8 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     except Exception as error:
         if wanted:
             raise UsageError(
-                f"--device {device}: ONNX Runtime cannot use it ({str(error).splitlines()[0]}); run `vaeguard doctor`, "
-                "or use --device cpu"
+                f"`device` is {device!r}, and ONNX Runtime cannot use it ({str(error).splitlines()[0]}); run `vaeguard"
+                " doctor`, or set `device` to 'cpu'"
             ) from error
         # The binding's exceptions share no base class but Exception.
         raise RefusedError(
@@ -171,8 +172,8 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
         ) from error
     if wanted and not _runs_on(session, device):
         raise UsageError(
-            f"--device {device}: ONNX Runtime fell back to {session.get_providers()[0]}; run `vaeguard doctor`, "
-            "or use --device cpu"
+            f"`device` is {device!r}, and ONNX Runtime fell back to {session.get_providers()[0]}; run `vaeguard"
+            " doctor`, or set `device` to 'cpu'"
         )
     return session
 
@@ -186,7 +187,7 @@ def _record(session: Any, name: str) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         found = record["format"]
     except (KeyError, ValueError, TypeError) as error:
-        raise RefusedError(f"{name!r} is no model of vaeguard; give one that `vaeguard export` wrote") from error
+        raise RefusedError(f"{name!r} is no model of vaeguard; give an exported model") from error
     if found != FORMAT:
         raise RefusedError(f"{name!r} has format {found}, this vaeguard reads {FORMAT}; update it or export anew")
     return record

@@ -38,7 +38,7 @@ def write_triton(model: str | Path, folder: str | Path) -> Path:
     detector = OnnxDetector(content, str(model), "cpu", threads=1)
     home = Path(folder) / NAME
     if home.exists():
-        raise UsageError(f"{str(home)!r} exists already; choose another folder with --triton, or delete it")
+        raise UsageError(f"{str(home)!r} exists already; choose another folder, or delete this one")
     write_bytes(home / "1" / "model.onnx", content)
     write_text(home / "config.pbtxt", _config(detector))
     return home

@@ -69,59 +69,57 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
         The data are vectors, there is no such folder, or no anomalous image has a mask there.
     """
     if not Path(folder).is_dir():
-        raise UsageError(f"--masks {str(folder)!r} is no folder; give the folder of the masks")
+        raise UsageError(f"`masks` is {str(folder)!r}, which is no folder; give the folder of the masks")
     if image_set.vectors:
-        raise UsageError("--masks: the data are vectors, which have no pixels; leave it out")
+        raise UsageError("`masks` are of pixels, and the data are vectors; leave them out")
     rows = np.flatnonzero(anomalous).tolist()
     found = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
     owners: dict[Path, int] = {}
     for row, path in found.items():
         if (other := owners.setdefault(path, row)) != row:
             raise UsageError(
-                f"--masks: {str(path)!r} would be the mask of both {image_set.paths[other]!r} and"
-                f" {image_set.paths[row]!r}; sort the masks into sub-folders as the images are"
+                f"{str(path)!r} would be the mask of both {image_set.paths[other]!r} and {image_set.paths[row]!r}; sort"
+                " the masks into sub-folders as the images are"
             )
     if not found:
         example = Path(image_set.paths[rows[0]])
         stem = Path(*example.parts[-2:]).with_suffix("")
         raise UsageError(
-            f"--masks {str(folder)!r} has no mask of any anomalous image; that of {str(example)!r} would be"
+            f"`masks` is {str(folder)!r}, which has no mask of any anomalous image; name that of {str(example)!r}"
             f" {stem}.png or {stem}_mask.png below it"
         )
     return found
 
 
-def measure_pixels(heatmaps: npt.NDArray[np.float32], anomalous: Bools, found: Mapping[int, Path]) -> PixelMetrics:
+def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: Mapping[int, Bools]) -> PixelMetrics:
     """Compare heatmaps with masks.
 
     Normal images are sound all over; an anomalous one is compared where it has a mask.
 
     Parameters
     ----------
-    heatmaps : float32 (N, H, W)
+    heatmaps : float (N, H, W)
         Of all images.
     anomalous : bool (N,)
         Which of these are.
-    found : dict
-        What `find_masks` found.
+    masks : dict of bool (H, W)
+        By the rows of the anomalous images that have one.
 
     Raises
     ------
     UsageError
         All masks are empty.
-    RefusedError
-        A mask cannot be read.
     """
-    size = heatmaps.shape[1:]
-    rows = sorted({*np.flatnonzero(~anomalous).tolist(), *found})
-    masks = [read_mask(found[row], size) if row in found else np.zeros(size, bool) for row in rows]
+    sound = np.zeros(heatmaps.shape[1:], bool)
+    rows = sorted({*np.flatnonzero(~anomalous).tolist(), *masks})
+    truth = [masks.get(row, sound) for row in rows]
     maps = [heatmaps[row] for row in rows]
     return PixelMetrics(
-        roc_auc=pixel_roc_auc(masks, maps),
-        pro=per_region_overlap(masks, maps),
+        roc_auc=pixel_roc_auc(truth, maps),
+        pro=per_region_overlap(truth, maps),
         images=len(rows),
-        masks=len(found),
-        without=int(np.count_nonzero(anomalous)) - len(found),
+        masks=len(masks),
+        without=int(np.count_nonzero(anomalous)) - len(masks),
     )
 
 

@@ -12,7 +12,7 @@ from vaeguard.data.image_set import digests_of
 from vaeguard.data.packed import as_image_set
 from vaeguard.data.split import split_normal
 from vaeguard.errors import UsageError
-from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels
+from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels, read_mask
 from vaeguard.evaluation.scoring import score_set
 from vaeguard.settings.classes import resolve_classes
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
@@ -20,7 +20,7 @@ from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.metrics import Metrics, Share, measure, share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -65,6 +65,28 @@ class ClassResult:
     flagged: float
     median_score: float
     roc_auc: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """How well a detector tells images apart.
+
+    Attributes
+    ----------
+    inspection : Inspection
+        What the detector said of each image, without pictures.
+    metrics : tuple of Metrics
+        The combined score first, then every term.
+    pixels : PixelMetrics or None
+        How well the heatmaps point at the defects, where there are masks.
+    seconds : float
+        That scoring took.
+    """
+
+    inspection: Inspection
+    metrics: tuple[Metrics, ...]
+    pixels: PixelMetrics | None
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,24 +228,18 @@ def evaluate(
     anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
     _check_both_kinds(image_set, names, anomalous)
     found = find_masks(masks, image_set, anomalous) if masks else {}
-    started = time.perf_counter()
-    inspection = score_set(detector, image_set, heatmaps=bool(masks), progress=progress)
-    seconds = time.perf_counter() - started
-    pixels = None
-    if inspection.heatmap is not None:
-        pixels = measure_pixels(inspection.heatmap, anomalous, found)
-        inspection = replace(inspection, heatmap=None)  # it is large, and nobody else asks for it
+    truth = {row: read_mask(path, image_set.images.shape[2:]) for row, path in found.items()}
+    measured = measure_detector(detector, image_set, anomalous, truth, progress)
+    inspection = measured.inspection
     flagged = flag(inspection.p_value, fpr)
     return Evaluation(
         fpr=fpr,
         normal_classes=names,
-        metrics=tuple(
-            measure(name, anomalous, scores) for name, scores in {"score": inspection.score, **inspection.terms}.items()
-        ),
+        metrics=measured.metrics,
         false_alarm_rate=share(flagged[~anomalous]),
         detection_rate=share(flagged[anomalous]),
         classes=tuple(_class_results(image_set, anomalous, inspection.score, flagged)),
-        pixels=pixels,
+        pixels=measured.pixels,
         note="; ".join(filter(None, (note, fpr_note(detector.info.calibrated_on, fpr)))) or None,
         independent=independent,
         anomalous=anomalous,
@@ -231,8 +247,59 @@ def evaluate(
         inspection=inspection,
         record=detector.info.record,
         device=detector.device,
-        seconds=seconds,
+        seconds=measured.seconds,
     )
+
+
+def measure_detector(
+    detector: Detector,
+    images: ImageSet | npt.ArrayLike,
+    anomalous: Bools,
+    masks: Mapping[int, Bools] | None = None,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Score every image and compare with the truth about it.
+
+    Parameters
+    ----------
+    detector, progress
+        As for `evaluate`.
+    images : ImageSet or array
+        N images.
+    anomalous : bool (N,)
+        The truth.
+    masks : dict of bool (H, W), optional
+        Where the images are defective, by the rows of the anomalous images that have a mask.
+
+    Raises
+    ------
+    UsageError
+        There are no images, or all masks are empty.
+    VaeguardError
+        The detector gives no number for an image.
+    """
+    started = time.perf_counter()
+    inspection = score_set(detector, images, heatmaps=bool(masks), progress=progress)
+    seconds = time.perf_counter() - started
+    pixels = None
+    if masks and inspection.heatmap is not None:
+        pixels = measure_pixels(inspection.heatmap, anomalous, masks)
+        inspection = replace(inspection, heatmap=None)  # it is large, and nobody else asks for it
+    metrics = measure_scores(anomalous, {"score": inspection.score, **inspection.terms})
+    return Measurement(inspection, metrics, pixels, seconds)
+
+
+def measure_scores(anomalous: Bools, scores: Mapping[str, Scores]) -> tuple[Metrics, ...]:
+    """The metrics of each score (N,), by its name, on images of which `anomalous` (N,) says the truth."""
+    return tuple(measure(name, anomalous, values) for name, values in scores.items())
+
+
+def class_roc_auc(members: Bools, anomalous: Bools, scores: Scores) -> float:
+    """ROC-AUC of one class of anomalous images, those where `members` (N,) is true, against all normal ones."""
+    from sklearn.metrics import roc_auc_score
+
+    compared = members | ~anomalous
+    return float(roc_auc_score(anomalous[compared], scores[compared]))
 
 
 def _threshold(inspection: Inspection, fpr: float) -> float | None:
@@ -301,8 +368,8 @@ def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequ
     if not asked and not fitted:
         exist = ", ".join(image_set.class_names) or "(none)"
         raise UsageError(
-            "the model was fitted without classes; say with --normal-classes which are normal: data"
-            f" {image_set.name!r} has the classes {exist}"
+            "the model was fitted without classes; name in `normal_classes` those that are normal, among the classes of"
+            f" data {image_set.name!r}: {exist}"
         )
     wanted = set(asked or fitted)
     return tuple(name for name in image_set.class_names if name in wanted)
@@ -312,21 +379,18 @@ def _check_both_kinds(image_set: ImageSet, names: tuple[str, ...], anomalous: Bo
     if anomalous.all() or not anomalous.any():
         what = "none of the images is normal" if len(names) == 0 or anomalous.any() else "every image is normal"
         raise UsageError(
-            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other "
-            f"--normal-classes among those of data {image_set.name!r}: {', '.join(image_set.class_names)}"
+            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other"
+            f" `normal_classes` among those of data {image_set.name!r}: {', '.join(image_set.class_names)}"
         )
 
 
 def _class_results(image_set: ImageSet, anomalous: Bools, score: Scores, flagged: Bools) -> list[ClassResult]:
-    from sklearn.metrics import roc_auc_score
-
     results = []
     for index, name in enumerate(image_set.class_names):
         members: Bools = np.asarray(image_set.labels) == index
         if not members.any():
             continue
         normal = not anomalous[members][0]
-        compared = members | ~anomalous
         results.append(
             ClassResult(
                 name=name,
@@ -334,7 +398,7 @@ def _class_results(image_set: ImageSet, anomalous: Bools, score: Scores, flagged
                 images=int(members.sum()),
                 flagged=float(flagged[members].mean()),
                 median_score=float(np.median(score[members])),
-                roc_auc=None if normal else float(roc_auc_score(anomalous[compared], score[compared])),
+                roc_auc=None if normal else class_roc_auc(members, anomalous, score),
             )
         )
     return results

@@ -151,7 +151,7 @@ def evaluate_generative(
     """
     started = time.perf_counter()
     if images < 0 or seed < 0:
-        raise UsageError(f"images is {images} and seed {seed}; give 0 or more for each")
+        raise UsageError(f"`images` is {images} and `seed` is {seed}; both must be 0 or more")
     check_generative(detector)
     chosen, note = unseen(detector.info, as_image_set(image_set))
     chosen = _normal(chosen, detector.info.normal_classes)

@@ -85,7 +85,7 @@ def bound_likelihood(
         wanted = ", ".join(map(str, shape))
         raise UsageError(f"images are {images.dtype} of shape {images.shape}; give uint8 of shape (N, {wanted})")
     if samples < 1:
-        raise UsageError(f"{samples} importance samples: give at least 1")
+        raise UsageError(f"`samples` is {samples}; it must be at least 1")
     device = next(vae.parameters()).device
     drawn, noise = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
     part = max(1, min(PART_ROWS, PART_VALUES // images[0].size))
@@ -115,9 +115,9 @@ def check_generative(detector: TorchDetector) -> None:
         raise UsageError("an exported file only inspects images; load the run that it came from")
     spec = detector.graph.vae.spec
     if spec.autoencoder:
-        raise UsageError("an autoencoder has no prior and so no likelihood; fit without --autoencoder")
+        raise UsageError("an autoencoder has no prior and so no likelihood; fit one without `model.autoencoder`")
     if not spec.view.whole:
-        raise UsageError("a model of patches has no likelihood of a whole image; fit one without --patch")
+        raise UsageError("a model of patches has no likelihood of a whole image; fit one without `model.patch`")
     if not spec.view.pictures:
         raise UsageError("likelihoods are measured of images, and this is a model of vectors; use one of images")
 

@@ -155,7 +155,7 @@ def score_files(
     check_table_path(output)
     pictures = detector.info.view.pictures
     if heatmaps and not pictures:
-        raise UsageError("--heatmaps: the model takes vectors, of which there are no pictures; leave it out")
+        raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
         heatmaps.check(inputs)
@@ -194,7 +194,7 @@ def score_files(
 
 def _check_replaced(output: Path) -> None:
     if output.exists() and Path(f"{output}.watch.json").exists():
-        raise UsageError(f"-o {str(output)!r} is the table of a watch; go on with --watch, or name another")
+        raise UsageError(f"{str(output)!r} is the table of a watch; go on with that watch, or choose another table")
     begin = list(FIRST_COLUMNS)
     known = {*begin, *TERMS}.__contains__
     check_replaced(output, "a batch of scores", lambda columns: columns[: len(begin)] == begin, known)

@@ -131,12 +131,10 @@ def _before(output: Path, settings: str, columns: Sequence[str]) -> tuple[int, s
         return 0, set(), {}
     if not _beside(output).exists() or _beside(output).read_text(encoding="utf-8") != settings:
         raise UsageError(
-            f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table with -o"
+            f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )
     if columns_of(output) != list(columns):  # rows of ours would stand under its names
-        raise UsageError(
-            f"somebody changed the columns of {str(output)!r} since a watch wrote it; choose another table with -o"
-        )
+        raise UsageError(f"the columns of {str(output)!r} were changed since a watch wrote it; choose another table")
     paths = list(read_table(output)["path"])
     table = read_table(listed) if listed.exists() else {"path": [], "error": []}
     errors = dict(zip(table["path"], table["error"], strict=True))

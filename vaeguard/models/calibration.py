@@ -152,7 +152,7 @@ class Calibration(nn.Module):
         """
         if not np.isfinite(terms).all():
             raise VaeguardError(
-                "a term of the score is not finite on normal images; lower --learning-rate and fit again"
+                "a term of the score is not finite on normal images; lower `training.learning_rate` and fit again"
             )
         self.term_tail.fit(terms)
 

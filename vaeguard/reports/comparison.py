@@ -32,7 +32,7 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
         A report is damaged or of another version.
     """
     if len(paths) < 2:
-        raise UsageError("a comparison needs two reports or more; name them: vaeguard report --compare A B")
+        raise UsageError("a comparison needs at least two reports; name their files or folders")
     reports = [read_report(path) for path in paths]
     kinds = list(dict.fromkeys(report["kind"] for report in reports))
     if len(kinds) > 1 or kinds[0] not in _COLUMNS:

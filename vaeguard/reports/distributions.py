@@ -46,8 +46,8 @@ def histogram(kinds: dict[str, Scores], weights: dict[str, npt.NDArray[np.int64]
 def thresholds(scores: Scores, anomalous: Bools, p_value: Scores, chosen: float | None) -> dict[str, Any]:
     """For rising thresholds how many normal and anomalous images reach them; `chosen` is among them.
 
-    `fpr` is the highest p-value that still reaches the threshold: the `--fpr` that sets it. The last threshold lies
-    above every finite score, and its `fpr` is 0.
+    `fpr` is the highest p-value that still reaches the threshold: the false-alarm rate that sets it. The last threshold
+    lies above every finite score, and its `fpr` is 0.
     """
     order = np.argsort(-scores.astype(np.float64), kind="stable")
     falling = scores[order]

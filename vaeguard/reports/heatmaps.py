@@ -1,4 +1,4 @@
-"""`--heatmaps`: a folder where each flagged image is drawn beside its restoration and heatmap."""
+"""A folder where each flagged image is drawn beside its restoration and heatmap."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class HeatmapFolder:
             root = Path(given.partition("**")[0]) if "**" in given else Path(given)
             if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(self.path, given):
                 raise UsageError(
-                    f"--heatmaps {str(self.path)!r} lies among the images of {given!r}; name a folder apart from them"
+                    f"`heatmaps` is {str(self.path)!r}, which lies among the images of {given!r}; choose a folder apart"
+                    " from them"
                 )
 
     def begin(self, job: Path) -> None:

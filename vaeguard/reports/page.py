@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 240
 """Of a name that is shown; longer ones are cut in the middle, and whole in the title that a mouse brings up."""
-CELL_FILE = re.compile(r"cells/[\w-]+\.json")
 
 
 def page(report: Report) -> str:
@@ -62,7 +60,6 @@ def _templates() -> jinja2.Environment:
         "name": _short,
         "line": printable,
         "setting": _setting,
-        "cell": _cell_file,
     }
     return templates
 
@@ -101,11 +98,6 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value * 100:.{digits}f} %"
-
-
-def _cell_file(path: str) -> str:
-    """The path of a cell; anything else, from a report of who knows whom, leads nowhere."""
-    return path if CELL_FILE.fullmatch(path) else "#"
 
 
 def _count(value: int) -> str:

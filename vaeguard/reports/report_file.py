@@ -63,12 +63,12 @@ def check_place(path: str | Path, kind: str) -> None:
         page = path.with_suffix(".html")
         if page.exists() and not path.exists():
             raise UsageError(
-                f"{str(page)!r} is no page of a report here, and would be lost; choose another place with -o"
+                f"{str(page)!r} is no page of a report here, and would be lost; choose another place"
             ) from None
         return
     if found in KINDS and found != kind:
         article = "" if found in ("scores", "scans") else "an " if found[0] in "ae" else "a "
-        raise UsageError(f"{str(path)!r} is the report of {article}{found}; choose another place with -o")
+        raise UsageError(f"{str(path)!r} is the report of {article}{found}; choose another place")
 
 
 def remove_report(path: str | Path, kind: str) -> None:
@@ -103,7 +103,7 @@ def remake_page(path: str | Path) -> tuple[Report, Path]:
     try:
         html = page(report)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError) as error:
-        raise RefusedError(f"{str(place)!r} is not whole ({error}); run the command again that wrote it") from error
+        raise RefusedError(f"{str(place)!r} is not whole ({error}); write it again") from error
     write_text(place.with_suffix(".html"), html)
     return report, place.with_suffix(".html")
 
@@ -122,8 +122,8 @@ def report_path(path: str | Path) -> Path:
         if candidate.is_file() and candidate.suffix == ".json":
             return candidate
     raise UsageError(
-        f"{str(path)!r} is no report and has none; give a report.json, or the folder of a run, a search, an"
-        " evaluation, a benchmark or clean scans, or a table that `vaeguard score` wrote"
+        f"{str(path)!r} is no report and has none; give a report.json, the folder of a run, a search, an evaluation, a"
+        " benchmark or clean scans, or a table of scores"
     )
 
 
@@ -143,11 +143,11 @@ def read_report(path: str | Path) -> Report:
     except OSError as error:
         raise RefusedError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
-        raise RefusedError(f"{str(path)!r} is damaged ({error}); run the command again that wrote it") from error
+        raise RefusedError(f"{str(path)!r} is damaged ({error}); write it again") from error
     found = report.get("format") if isinstance(report, dict) else None
     if type(found) is not int or found != FORMAT or report.get("kind") not in KINDS:
         raise RefusedError(
-            f"{str(path)!r} is no report of this version (format {found}, expected {FORMAT}); run the command again"
+            f"{str(path)!r} is no report of this version (format {found}, expected {FORMAT}); write it again"
             " that wrote it"
         )
     return dict(report)

@@ -61,17 +61,19 @@ def prepare_log(directory: Path, run: Path | None, name: str, *, resume: bool) -
         The folder cannot be written.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError("--tensorboard needs a package that is not here; pip install 'vaeguard[tensorboard]'")
+        raise UsageError("`tensorboard` needs a package that is not installed; pip install 'vaeguard[tensorboard]'")
     if run is None:
         return new_folder(name, directory)
     folder = directory / run.resolve().name
     if not resume and any(folder.glob(EVENTS)):
-        raise UsageError(f"{str(folder)!r} holds the log of another fit; choose another --tensorboard, or delete it")
+        raise UsageError(
+            f"{str(folder)!r} holds the log of another fit; choose another folder as `tensorboard`, or delete this one"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VaeguardError(
-            f"cannot write into {str(folder)!r}: {error.strerror}; choose another --tensorboard"
+            f"cannot write into {str(folder)!r}: {error.strerror}; choose another folder as `tensorboard`"
         ) from error
     return folder
 

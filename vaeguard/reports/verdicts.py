@@ -313,13 +313,15 @@ def _tuning(report: Report) -> Verdict:
     failed = sum(trial["objective"] is None for trial in trials)
     notes = [f"{failed} of {len(trials)} trials failed; the table says why"] if failed else []
     if len(trials) == 1:
-        notes.append("a single trial is no search; the same command with more --trials goes on")
+        notes.append(
+            "a single trial is no search; search again in the same folder with more trials, which goes on from this one"
+        )
     notes.append("pseudo-anomalies only stand in for real ones; where you have some, evaluate both settings on them")
     if found is None and report["best"]:
         reason = report.get("comparison_error") or "the search was cut off before"
         sentence = (
             f"Trial {report['best']} is the best of {len(trials):,}, but it was not compared with the settings at the"
-            f" start on images that no trial touched ({reason}). The same command tries again."
+            f" start on images that no trial touched ({reason}). The same search, run again, tries once more."
         )
         return Verdict("Best settings found, but not compared", sentence, tuple(notes), "fair")
     if found is None:

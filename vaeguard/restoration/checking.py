@@ -1,4 +1,4 @@
-"""`denoise --check`: whether a clean tree is still, bit for bit, what was written."""
+"""Whether a clean tree is still, bit for bit, what was written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     """
     files = list(others(Path(clean), frozenset())) if Path(clean).is_dir() else []
     if not files:
-        raise UsageError(f"{str(clean)!r} holds no clean scans; give a folder that `vaeguard denoise` wrote")
+        raise UsageError(f"{str(clean)!r} holds no clean scans; give a folder of clean scans")
     whole = 0
     errors: list[tuple[str, str]] = []
     told: set[Path] = set()

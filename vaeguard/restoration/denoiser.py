@@ -102,7 +102,7 @@ class Denoiser:
         if not samples:
             return -(-self._halo // self.grid) * self.grid
         if not self.ladder:
-            raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw samples from; leave out --samples")
+            raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw from; set `samples` to 0")
         reach: int = max(self.ladder["halo"], self._halo)
         return -(-reach // self.grid) * self.grid
 

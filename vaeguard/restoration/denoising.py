@@ -280,17 +280,17 @@ def _check_settings(
     """Refuse, before anything is touched, settings that have no meaning for what restores."""
     if not isinstance(engines, dict):
         if not engines.info.view.pictures:
-            raise UsageError("-m names a model of vectors, and scans are pictures; name a denoiser, or leave it out")
+            raise UsageError("`model` is a model of vectors, and scans are pictures; give a denoiser, or leave it out")
         plain = RestoreSettings(strength=settings.strength)
         given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
-        options = [f"--{'no-' if name == 'gate' else ''}{name}" for name in given]
-        if options := options + ["--uncertainty"] * outputs.uncertainty:
-            has, it = ("has", "it") if len(options) == 1 else ("have", "them")
-            raise UsageError(f"{', '.join(options)} {has} no meaning with the anomaly model of -m; leave {it} out")
+        if given := given + ["uncertainty"] * outputs.uncertainty:
+            has, it = ("has", "it") if len(given) == 1 else ("have", "them")
+            names = ", ".join(f"`{name}`" for name in given)
+            raise UsageError(f"{names} {has} no meaning where `model` is a model of anomalies; leave {it} out")
         return
     for kind, engine in engines.items():
         if settings.samples and settings.kind in ("auto", kind) and not engine.ladder:
             raise UsageError(
-                f"--samples: the denoiser for a {kind} draws none, having no ladder VAE; leave it out, or fit a"
-                " denoiser of your own and give it with -m and its --kind"
+                f"`samples` is {settings.samples}, and the denoiser of kind {kind} has no ladder VAE to draw from; set"
+                " `samples` to 0, or give a denoiser of your own as `model` and its `kind`"
             )

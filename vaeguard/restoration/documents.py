@@ -2,7 +2,7 @@
 
 The page is divided by its paper. The denoiser sees the mean of the colours and says how much ink there is at each
 pixel; that scales the ink's own colour, so that no hue changes. Where the page as it came in has ink (`ink`), the
-result is to have it as well, as dark as it was. Nothing becomes darker, but for noise and for `--paper white`.
+result is to have it as well, as dark as it was. Nothing becomes darker, but for noise and for paper made white.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FAINT_NOISE = 0.4 / 255
 """A page with less noise counts as free of noise: rounding to 8 bits alone is 0.3 of a level."""
 TINT_QUANTILE = 0.8
 WHITE_PAPER = 0.99
-"""From here on `--paper white` finds nothing to do."""
+"""Paper from here on is white already."""
 INK_SAMPLE = 400_000
 """Pixels on which the strokes of a page are measured."""
 NOISE_ALLOWED = 2
@@ -53,7 +53,7 @@ GREY_BELOW = 0.1
 """Ink fainter than this is colour noise as much as ink; the fainter it is, the greyer it comes out."""
 MOST_GAIN, DIVISIBLE = 1.6, 0.02
 BLACK_QUANTILE = 0.9
-"""With `--paper white`, strokes as dark as this quantile become black."""
+"""Where paper is made white, strokes as dark as this quantile become black."""
 LEAST_HARM = 6
 """A square counts as put back if more than so many pixels of ink had lost over half of their depth."""
 DIM = 0.7

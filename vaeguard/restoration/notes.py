@@ -43,7 +43,7 @@ def notes_of(
         yield f"{counted(count, 'file')} {stay} behind: {some(kinds)}"
     if skipped := places.skipped:
         folders = counted(len(skipped), "folder", "was were")
-        yield f"{folders} left out, which this command has written: {some(skipped)}"
+        yield f"{folders} left out for holding clean scans already: {some(skipped)}"
     if gone:
         files = counted(len(gone), "clean file", "has have")
         yield f"{files} no scan any more: {some(gone)}; delete what is not wanted"

@@ -74,14 +74,17 @@ def check_tesseract(language: str = "") -> None:
         It is.
     """
     if shutil.which("tesseract") is None:
-        raise UsageError("--ocr needs the program tesseract; install it (on Debian: apt install tesseract-ocr)")
+        raise UsageError(
+            "`ocr` needs the program tesseract, which is not installed; install it (on Debian: apt install"
+            " tesseract-ocr)"
+        )
     if language:
         done = subprocess.run(["tesseract", "--list-langs"], capture_output=True, check=False, text=True)  # noqa: S607
         known = done.stdout.split()
         for one in language.split("+"):
             if one not in known:
                 raise UsageError(
-                    f"--ocr-language {one!r} is not known to tesseract; install it (on Debian: apt install"
+                    f"`ocr_language` names {one!r}, which tesseract does not know; install it (on Debian: apt install"
                     f" tesseract-ocr-{one.replace('_', '-')})"
                 )
 
@@ -104,5 +107,5 @@ def _run(pixels: Pixels, dpi: float | None, kind: str, language: str = "") -> st
     environment = os.environ | {"OMP_THREAD_LIMIT": "1"}
     done = subprocess.run(command, input=encode_png(pixels, []), capture_output=True, check=False, env=environment)  # noqa: S603
     if done.returncode:
-        raise VaeguardError(f"tesseract failed ({done.stderr.decode(errors='replace').strip()}); leave out --ocr")
+        raise VaeguardError(f"tesseract failed ({done.stderr.decode(errors='replace').strip()}); leave out `ocr`")
     return done.stdout.decode(errors="replace")

@@ -66,14 +66,16 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
     """
     inputs, target = _inputs(scans), Path(output) if output else default_output(scans)
     if target.is_file() or (target.suffix.lower() in SCAN_SUFFIXES and not target.exists()):
-        raise UsageError(f"-o {str(target)!r} is a file, or called like one; clean scans go into a folder: name that")
+        raise UsageError(
+            f"{str(target)!r} is a file, or named like one, and clean scans go into a folder; choose a folder"
+        )
     paths = list_images(inputs, SCAN_SUFFIXES)
     root, clean = _root(inputs), target.resolve()
     folders = [path.resolve() for path in inputs if path.is_dir()]
     nested = any(clean == folder or clean in folder.parents or folder in clean.parents for folder in folders)
     if clean == root.resolve() or nested:
         raise UsageError(
-            f"-o {str(target)!r} is the folder of the scans, or inside it or around it, and these are never touched;"
+            f"{str(target)!r} is the folder of the scans, or lies inside or around it, and scans are never touched;"
             " choose a folder apart from it"
         )
     _check_ours(target)
@@ -97,7 +99,7 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
             there = "choose another folder, or give all scans at once"
             away = "which is not there now; make it available, or choose another folder"
             raise UsageError(
-                f"-o {str(target)!r} holds the clean scans of {str(earlier)!r}"
+                f"{str(target)!r} holds the clean scans of {str(earlier)!r}"
                 + (f"; {there}" if earlier.is_dir() else f", {away}")
             )
         below = root.resolve().relative_to(earlier)
@@ -164,7 +166,7 @@ def _without_outputs(folder: Path, names: list[str]) -> tuple[list[str], list[st
 def _check_ours(target: Path) -> None:
     """Refuse to write into a folder that holds other things."""
     if target.is_dir() and any(target.iterdir()) and not _is_output(target):
-        raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
+        raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
 
 
 def _is_output(folder: Path) -> bool:

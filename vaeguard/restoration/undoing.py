@@ -1,4 +1,4 @@
-"""`denoise --undo`: the originals, from clean scans and the residuals that were written with them."""
+"""The originals, from clean scans and the residuals that were written with them."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def undo_scans(
     source, target = Path(clean), Path(output) if output else default_originals(clean)
     files = list(others(source, frozenset())) if source.is_dir() else []
     if not files:
-        raise UsageError(f"{str(source)!r} holds no clean scans; give a folder that `vaeguard denoise` wrote")
+        raise UsageError(f"{str(source)!r} holds no clean scans; give a folder of clean scans")
     place, originals = source.resolve(), target.resolve()
     if originals == place or originals in place.parents or place in originals.parents:
-        raise UsageError(f"-o {str(target)!r} is not apart from the clean scans; choose another folder")
+        raise UsageError(f"{str(target)!r} is not apart from the clean scans; choose another folder")
     interrupted = Path(f"{target}.job").exists()
     if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"-o {str(target)!r} holds other files; give a new or an empty folder")
+        raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
     errors: list[tuple[str, str]] = []
     with job_folder(target, keep=True):
         sweep_all(target, [str(file.place.relative_to(source)) for file in files])
@@ -95,7 +95,9 @@ def _undo(file: CleanFile, target: Path) -> None:
             return page.pixels
         path = beside(file.place, f"page-{page.number}.residual.png")
         if path.name not in file.record["written"]:
-            raise RefusedError("it was written without --residual; the original cannot be had back")
+            raise RefusedError(
+                "it was written without its residual, so the original cannot be had back; keep the clean file"
+            )
         residual = next(scan_pages(read_bytes(path, any_size=True), str(path))).pixels
         pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
         told = file.record.get("pixels_sha256", {}).get(str(page.number))

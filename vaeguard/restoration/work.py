@@ -169,7 +169,7 @@ class Work:
         except RefusedError as error:
             reason = str(error)
         except MemoryError as error:
-            reason = str(error) or "there is not enough memory for it; try --jobs 1"
+            reason = str(error) or "there is not enough memory for it; set `jobs` to 1"
         except VaeguardError:  # a full disk, a missing program: so it would be with every other file
             raise
         except Exception as error:  # noqa: BLE001 -- whatever is odd about one file, hours of others must go on

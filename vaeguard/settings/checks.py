@@ -31,7 +31,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return plain
     if float in allowed and type(plain) is int:
         return float(plain)
-    raise UsageError(f"`{name}` is {value!r}; it must be {' or '.join(map(_spelled, allowed))}")
+    raise UsageError(f"`{name}` is {value!r}; it must be of type {' or '.join(map(_spelled, allowed))}")
 
 
 def _is_of(value: Any, hint: Any) -> bool:

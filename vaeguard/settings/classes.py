@@ -1,4 +1,4 @@
-"""What `--normal-classes` says: `0-8`, `0,2,5-7`, `good,ok`, and back from indices to such text."""
+"""Lists of classes as text, `0-8`, `0,2,5-7`, `good,ok`, and back from indices to such text."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
         An item is no class of the data, or the list is empty.
     """
     if not class_names:
-        raise UsageError(f"the data has no classes to choose {text!r} from; leave --normal-classes out")
+        raise UsageError("the data has no classes; use class sub-folders, or name no class")
     whole = text.strip()
     items = [whole] if whole in class_names else [item.strip() for item in text.split(",") if item.strip()]
     if not items:
-        raise UsageError(f"--normal-classes is empty; {_existing(class_names)}")
+        raise UsageError(f"the list of classes is empty; {_existing(class_names)}")
     return tuple(sorted({index for item in items for index in _indices(item, class_names)}))
 
 
@@ -53,12 +53,15 @@ def resolve_classes(
         As `parse_classes`; no class is named, or, with `must_leave_anomalies`, every one of several.
     """
     items = classes if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes]
-    found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
+    try:
+        found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
+    except UsageError as error:
+        raise UsageError(f"`normal_classes` is {classes!r}: {error}") from error
     if not found:
-        raise UsageError(f"--normal-classes names no class; {_existing(class_names)}")
+        raise UsageError(f"`normal_classes` names no class; {_existing(class_names)}")
     if must_leave_anomalies and 1 < len(found) == len(class_names):
         raise UsageError(
-            f"--normal-classes {', '.join(map(str, items))} names every class, which leaves no anomalies to find;"
+            f"`normal_classes` {', '.join(map(str, items))} names every class, which leaves no anomalies to find;"
             f" {_existing(class_names)}"
         )
     return tuple(found)
@@ -71,11 +74,9 @@ def _indices(item: str, class_names: Sequence[str]) -> list[int]:
     if limits:
         first, last = int(limits[1]), int(limits[2])
         if first > last:
-            raise UsageError(f"--normal-classes has the range {item!r}, which runs downwards; write {last}-{first}")
+            raise UsageError(f"the range {item!r} runs downwards; write {last}-{first}")
         if last - first >= 1_000_000:
-            raise UsageError(
-                f"--normal-classes has the range {item!r}, which is far too long; {_existing(class_names)}"
-            )
+            raise UsageError(f"the range {item!r} is far too long; {_existing(class_names)}")
         return [_number(str(value), item, class_names) for value in range(first, last + 1)]
     return [_number(item, item, class_names)]
 
@@ -90,7 +91,7 @@ def _number(number: str, item: str, class_names: Sequence[str]) -> int:
     close = difflib.get_close_matches(number, class_names, 1)
     hint = f"did you mean {close[0]!r}? " if close and not _NUMBER.fullmatch(number) else ""
     within = "" if number == item else f" (in {item!r})"
-    raise UsageError(f"--normal-classes: no class {number!r}{within} in the data; {hint}{_existing(class_names)}")
+    raise UsageError(f"the data has no class {number!r}{within}; {hint}{_existing(class_names)}")
 
 
 def _existing(class_names: Sequence[str]) -> str:

@@ -69,5 +69,5 @@ def preset(name: str) -> Preset:
         There is no such preset.
     """
     if name not in PRESETS:
-        raise UsageError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+        raise UsageError(f"there is no preset {name!r}; choose from {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -52,17 +52,21 @@ class RestoreSettings:
     def __post_init__(self) -> None:
         settle_types(self)
         if self.kind not in RESTORE_KINDS:
-            raise UsageError(f"--kind {self.kind} is none of {', '.join(RESTORE_KINDS)}")
+            raise UsageError(f"`kind` is {self.kind!r}; choose from {', '.join(RESTORE_KINDS)}")
         if self.paper not in PAPERS:
-            raise UsageError(f"--paper {self.paper} is none of {', '.join(PAPERS)}")
+            raise UsageError(f"`paper` is {self.paper!r}; choose from {', '.join(PAPERS)}")
         if self.kind == "photo" and self.paper != type(self).paper:
-            raise UsageError(f"--paper {self.paper} is for documents; leave it out with --kind photo")
+            raise UsageError(
+                f"`paper` is {self.paper!r}, which is for documents, and `kind` is 'photo'; leave one of them out"
+            )
         if not 0 <= self.strength <= 1:
-            raise UsageError(f"--strength {self.strength:g} is no share; give 0 (nothing) to 1 (the whole correction)")
+            raise UsageError(
+                f"`strength` is {self.strength:g}; it must lie between 0 (nothing) and 1 (the whole correction)"
+            )
         if self.samples < 0:
-            raise UsageError(f"--samples {self.samples} is no number of samples; give 0 (one direct pass) or more")
+            raise UsageError(f"`samples` is {self.samples}; it must be 0 (one direct pass) or more")
         if self.noise is not None and not 0 <= self.noise <= 255:
-            raise UsageError(f"--noise {self.noise:g} is no deviation in levels; give 0 to 255")
+            raise UsageError(f"`noise` is {self.noise:g}; it must be a deviation of 0 to 255 levels")
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,13 @@ class DenoiseOutputs:
     def __post_init__(self) -> None:
         settle_types(self)
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
-            raise UsageError(f"--jpeg {self.jpeg} is no quality; give 1 to 100")
+            raise UsageError(f"`jpeg` is {self.jpeg}; it must be a quality of 1 to 100")
         if self.ocr_language and not self.ocr:
-            raise UsageError("--ocr-language is for --ocr; give both, or leave it out")
+            raise UsageError("`ocr_language` has no meaning without `ocr`; give both, or leave it out")
         if self.jpeg and self.lossless:
-            raise UsageError("--lossless loses nothing, and a JPEG does; leave out --jpeg or --lossless")
+            raise UsageError("`lossless` loses nothing, and a JPEG does; leave out `jpeg` or `lossless`")
         if self.jpeg and self.residual:
-            raise UsageError("--residual is exact, and a JPEG is not; leave out --jpeg or --residual")
+            raise UsageError("`residual` is exact, and a JPEG is not; leave out `jpeg` or `residual`")
 
     @property
     def exact(self) -> bool:
@@ -159,12 +163,12 @@ class DenoiserSpec:
     def __post_init__(self) -> None:
         settle_types(self)
         if self.seed < 0 or self.seed >= 2**62:
-            raise UsageError(f"--seed must be from 0 to below 2**62, not {self.seed}")
+            raise UsageError(f"`seed` is {self.seed}; it must be from 0 to below 2**62")
         for name in ("width", "depth", "ladder_width", "steps", "batch_size", "learning_rate", "threads"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+                raise UsageError(f"`{name}` is {value}; it must be above 0")
         if self.device not in DEVICES:
-            raise UsageError(f"--device {self.device!r} is not known; choose from {', '.join(DEVICES)}")
+            raise UsageError(f"`device` is {self.device!r}; choose from {', '.join(DEVICES)}")
         if self.patch_size % 8 or self.patch_size < 16:
-            raise UsageError(f"patch_size must be a multiple of 8 from 16 on, not {self.patch_size}")
+            raise UsageError(f"`patch_size` is {self.patch_size}; it must be a multiple of 8 from 16 on")

@@ -53,7 +53,8 @@ def lowest_fpr(calibration: int) -> float:
 
 def way_to_flag(calibration: int) -> str:
     """What to do where nothing can be flagged."""
-    return f"give --fpr {lowest_fpr(calibration):g}, or fit with more images or a larger --calibration"
+    lowest = f"{lowest_fpr(calibration):g}"
+    return f"raise the false-alarm rate to {lowest}, or fit with more images or a larger training.calibration"
 
 
 def fpr_note(images: int | None, fpr: float) -> str | None:
@@ -61,8 +62,9 @@ def fpr_note(images: int | None, fpr: float) -> str | None:
     if images is None or can_flag(images, fpr):
         return None
     return (
-        f"nothing can be flagged at --fpr {fpr:g}: the model was calibrated on {images} normal images, so its smallest"
-        f" p-value is {1 / (images + 1):.2g}, and it takes {fewest_calibration(fpr):,} of them; {way_to_flag(images)}"
+        f"nothing can be flagged at a false-alarm rate of {fpr:g}: the model was calibrated on {images} normal images,"
+        f" so its smallest p-value is {1 / (images + 1):.2g}, and it takes {fewest_calibration(fpr):,} of them;"
+        f" {way_to_flag(images)}"
     )
 
 

@@ -229,7 +229,7 @@ def per_region_overlap(masks: Sequence[Bools], heatmaps: Sequence[Scores], limit
         As for `pixel_roc_auc`, or `limit` is outside (0, 1].
     """
     if not 0 < limit <= 1:
-        raise UsageError(f"limit is {limit}; the highest false-positive rate lies above 0 and is at most 1")
+        raise UsageError(f"`limit` is {limit}; the highest false-positive rate must be above 0 and at most 1")
     sound, _, overlap = _pixel_counts(masks, heatmaps)
     false_alarms, overlaps = _shares_above(sound), _shares_above(overlap)
     inside = false_alarms <= limit

@@ -46,7 +46,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         # for without a moment in which no thread has one.
         temporary.touch(exist_ok=False)
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place with -o") from error
+        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from error
     try:
         yield temporary
         _sync(temporary)
@@ -54,7 +54,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as error:
         raise VaeguardError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place with -o"
+            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -78,9 +78,9 @@ def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise VaeguardError(f"{busy}; wait for it, or choose another place with -o") from error
+        raise VaeguardError(f"{busy}; wait for it, or choose another place") from error
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place with -o") from error
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place") from error
     try:
         yield
     finally:
@@ -98,7 +98,7 @@ def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
         It is one of them, perhaps under another name.
     """
     if Path(output).exists() and any(is_same(output, path) for path in inputs):
-        raise UsageError(f"-o {str(output)!r} is one of the inputs and would be lost; name another output")
+        raise UsageError(f"{str(output)!r} is one of the inputs and would be lost; choose another output")
 
 
 def is_same(path: str | Path, other: str | Path) -> bool:
@@ -195,15 +195,13 @@ def read_sealed(path: str | Path) -> bytes:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
-        writer = "vaeguard export" if Path(path).suffix == ".onnx" else "vaeguard fit"
-        raise UsageError(f"no model at {str(path)!r}; write it with `{writer}`, or name another with -m") from error
+        writer = "export" if Path(path).suffix == ".onnx" else "fit"
+        raise UsageError(f"there is no model at {str(path)!r}; {writer} one, or name another") from error
     except OSError as error:
         raise RefusedError(f"cannot read model file {str(path)!r}: {error.strerror}") from error
     start = content.find(SEAL_MARK) + len(SEAL_MARK)
     if start < len(SEAL_MARK):
-        raise RefusedError(
-            f"{str(path)!r} is no vaeguard model file (no seal in it); give one that `vaeguard fit` wrote"
-        )
+        raise RefusedError(f"{str(path)!r} is no model file of vaeguard (it has no seal); give one that vaeguard wrote")
     found = content[start : start + 64]
     expected = hashlib.sha256(content[:start] + b"0" * 64 + content[start + 64 :]).hexdigest().encode()
     if found != expected:

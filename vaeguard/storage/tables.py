@@ -283,14 +283,16 @@ def check_replaced(
     """
     path = Path(path)
     if path.is_dir():
-        raise UsageError(f"-o {str(path)!r} is a folder; name a table in it, such as {str(path / 'table.csv')!r}")
+        raise UsageError(f"{str(path)!r} is a folder; name a table in it, such as {str(path / 'table.csv')!r}")
     if not path.exists() or not path.stat().st_size:
         return
     columns = columns_of(path)
     if not is_kind(columns):
-        raise UsageError(f"-o {str(path)!r} is no table of {kind}, and would be lost; name another")
+        raise UsageError(f"{str(path)!r} is no table of {kind}, and would be lost; choose another table")
     if added := [name for name in columns if not is_ours(name)]:
-        raise UsageError(f"-o {str(path)!r} has a column {added[0]!r} of its own, which would be lost; name another")
+        raise UsageError(
+            f"{str(path)!r} has a column {added[0]!r} of its own, which would be lost; choose another table"
+        )
 
 
 def check_table_path(path: str | Path) -> None:

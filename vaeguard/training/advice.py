@@ -51,8 +51,8 @@ def collapse(best: Mapping[str, float], latent: int, beta: float) -> str:
         return ""
     return (
         f"posterior collapse: the rate is {best['valid_rate']:.2g} nats and {best['active_units']:.0f} of {latent}"
-        f" latent units are active, so the latent says nothing; try a smaller --beta (now {beta:g}), --kl-warmup 10 or"
-        " --free-bits 0.1"
+        f" latent units are active, so the latent says nothing; lower training.beta (now {beta:g}), or set"
+        " training.kl_warmup to 10 or training.free_bits to 0.1"
     )
 
 
@@ -61,8 +61,8 @@ def _few_active(best: Mapping[str, float], latent: int) -> str:
     if active >= FEW_ACTIVE * latent:
         return ""
     return (
-        f"only {active} of {latent} latent units are active; the others cost time and say nothing: try --latent"
-        f" {max(2, 2 * active)}, or a smaller --beta if more should be kept"
+        f"only {active} of {latent} latent units are active, and the others cost time and say nothing; set model.latent"
+        f" to {max(2, 2 * active)}, or lower training.beta to keep more of them active"
     )
 
 
@@ -71,24 +71,23 @@ def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, floa
     worse = last["valid_loss"] - best["valid_loss"]
     if last["loss"] >= best["loss"] or worse <= WORSENED * abs(best["valid_loss"]):
         return ""
-    more = "more images, --augment-shift 2" if pictures else "more rows"
+    more = "add images, set training.augment_shift to 2" if pictures else "add rows"
     return (
         f"over-fitting: after epoch {best['epoch']:.0f} the training loss went on falling and the validation loss rose"
-        f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; {more} or a"
-        " smaller --latent would help"
+        f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; {more} or lower model.latent"
     )
 
 
 def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:
     if len(history) < TRIAL_EPOCHS:
-        return f"only {len(history)} epochs: that is a trial; leave out --epochs for a full fit"
+        return f"the fit is a trial of only {len(history)} epochs; leave training.epochs unset for a full fit"
     before = history[-1 - max(1, len(history) // 10)]["valid_loss"]
     fell = before - history[-1]["valid_loss"]
     if fell <= FALLING * abs(before):
         return ""
     return (
-        f"stopped too early: over the last tenth of the epochs the validation loss still fell by {fell:.3g} nats; try"
-        f" --epochs {2 * len(history)}"
+        f"stopped too early: over the last tenth of the epochs the validation loss still fell by {fell:.3g} nats; set"
+        f" training.epochs to {2 * len(history)}"
     )
 
 
@@ -99,8 +98,8 @@ def _unbalanced(record: ModelRecord) -> str:
     least, most = by_size[0], by_size[-1]
     return (
         f"unbalanced classes: {most.name} has {most.training} training images and {least.name} has"
-        f" {least.training}; if both are normal and matter alike, try --balance, which draws every class equally"
-        " often; if one is a fault, leave it out with --normal-classes"
+        f" {least.training}; if both are normal and matter alike, set training.balance, which draws every class"
+        " equally often; if one of them is a fault, leave it out of the normal classes"
     )
 
 
@@ -110,5 +109,5 @@ def _few_calibration(record: ModelRecord) -> str:
         return ""
     return (
         f"the score is ranked by {images} normal images only, so a p-value comes in steps of {1 / (images + 1):.2g};"
-        " more normal images, or a larger --calibration, make it finer"
+        " add normal images or raise training.calibration for finer steps"
     )

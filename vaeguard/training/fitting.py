@@ -57,6 +57,8 @@ HEATMAPS, HEATMAP_PIXELS = 256, 2**24
 """So many calibration images tell it, fewer of large ones."""
 CROPS = (12_800, 2048)
 """A model of patches sees at least so many random ones per epoch, to train on and to validate on."""
+FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
+"""Settings of a training that have no meaning for vectors."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def plan_fit(
     model, training = model or ModelSpec(), training or TrainSpec()
     for name, spec, kind in (("model", model, ModelSpec), ("training", training, TrainSpec)):
         if not isinstance(spec, kind):
-            raise UsageError(f"{name} is a {type(spec).__name__}; give a vaeguard.{kind.__name__}")
+            raise UsageError(f"`{name}` is a {type(spec).__name__}; give a vaeguard.{kind.__name__}")
     image_set = as_image_set(images, labels)
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
@@ -207,17 +209,27 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
-    if not model.view.unit and _for_images_only(training):
-        raise UsageError("--augment-... and --input-noise are for pixels from 0 to 1; leave them out for vectors")
+    unfit = None if model.view.unit else next((name for name in FOR_PIXELS if getattr(training, name)), None)
+    if unfit:
+        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and the data are vectors; leave it out")
     if model.kind == "conv" and training.batch_size == 1:
-        raise UsageError("--batch-size 1 leaves the batch norm of --model conv without statistics; use 2 or more")
-    binary = model.view.grey_levels and model.likelihood_facts.support == "binary"
-    if training.binarise and not binary:
-        raise UsageError("--binarise makes pixels black or white, which is for --likelihood bernoulli without --patch")
+        raise UsageError(
+            "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
+            " more"
+        )
+    if training.binarise and not (model.view.grey_levels and model.likelihood_facts.support == "binary"):
+        raise UsageError(
+            "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli' and no"
+            " `model.patch`; leave it out"
+        )
     if model.autoencoder and (training.free_bits or training.kl_warmup):
-        raise UsageError("an --autoencoder has no rate; give --free-bits 0 --kl-warmup 0, or leave --autoencoder out")
+        raise UsageError(
+            "`model.autoencoder` leaves no rate to weigh; set `training.free_bits` and `training.kl_warmup` to 0"
+        )
     if training.balance and len(names) < 2:
-        raise UsageError("--balance needs at least two labelled normal classes; give class sub-folders or leave it out")
+        raise UsageError(
+            "`training.balance` needs at least two labelled normal classes; give class sub-folders, or leave it out"
+        )
     device = pick_device(training.device)
     training = replace(
         training,
@@ -236,12 +248,6 @@ def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
     view = model.view
     epochs = epochs_for(training, images if view.whole else images * -(-CROPS[0] // images))
     return min(epochs, view.epochs) if view.epochs and training.epochs is None else epochs
-
-
-def _for_images_only(training: TrainSpec) -> bool:
-    noise = training.augment_noise or training.input_noise
-    moves = training.augment_warp or training.augment_shift or training.augment_rotate or training.augment_flip
-    return bool(noise or moves)
 
 
 def _threads(model: ModelSpec) -> int:

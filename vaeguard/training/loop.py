@@ -215,10 +215,10 @@ def _train_epoch(
         value = loss.item()
         if not math.isfinite(value):
             bounded = state.vae.family.bounded or not state.vae.spec.view.unit
-            other = "" if bounded else ", or --likelihood bernoulli"
+            other = "" if bounded else ", or `model.likelihood` to 'bernoulli'"
             raise DivergedError(
-                f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {value}); try a tenth of"
-                f" --learning-rate {spec.learning_rate:g}{other}"
+                f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {value}); set `training.learning_rate`"
+                f" to {spec.learning_rate / 10:g}{other}"
             )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -293,7 +293,9 @@ def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, floa
         means.append(found.posterior_mean.float())
     row = {f"valid_{name}": value for name, value in totals.means().items()}
     if not math.isfinite(row["valid_loss"]):
-        raise DivergedError("training diverged (validation loss is not finite); try a tenth of --learning-rate")
+        raise DivergedError(
+            "training diverged (the validation loss is not finite); set `training.learning_rate` to a tenth"
+        )
     latents = torch.cat(means)
     row["active_units"] = int((latents.var(0, correction=0) > ACTIVE_VARIANCE).sum())
     return row

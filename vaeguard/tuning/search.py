@@ -151,13 +151,13 @@ def tune(
     """
     check_optuna()
     if trials < 1:
-        raise UsageError(f"--trials must be at least 1, not {trials}")
+        raise UsageError(f"`trials` is {trials}; it must be at least 1")
     home = Path(folder) if folder else None
     if home:
         check_place(home / JSON_NAME, "tuning")
         foreign = [name for name in (BEST_NAME, TABLE_NAME) if (home / name).exists()]
         if foreign and not (home / JOURNAL_NAME).exists():
-            raise UsageError(f"{str(home / foreign[0])!r} is of no search and would be lost; choose another -o")
+            raise UsageError(f"{str(home / foreign[0])!r} is of no search and would be lost; choose another folder")
     image_set = as_image_set(images, labels)
     plan = _plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
     show = progress or (lambda *_: None)
@@ -232,13 +232,13 @@ def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
         for name, size in sizes.items():
             if size < LEAST_PER_CLASS:
                 raise UsageError(
-                    f"tune needs at least {LEAST_PER_CLASS} images of each normal class, and class {name!r} of"
-                    f" {image_set.name!r} has {size}; leave it out of --normal-classes"
+                    f"class {name!r} of {image_set.name!r} has {size} images, and a search needs {LEAST_PER_CLASS} of"
+                    " each normal class; leave it out of `normal_classes`"
                 )
     if count < LEAST_NORMAL:
         raise UsageError(
-            f"tune needs at least {LEAST_NORMAL} normal images, better hundreds, and {image_set.name!r} has {count}:"
-            " two parts of them are held out from the trials; give more, or fit without a search"
+            f"{image_set.name!r} has {count} normal images, and a search, which holds two parts of them out, needs at"
+            f" least {LEAST_NORMAL}, better hundreds; give more, or fit without a search"
         )
     return count
 
@@ -322,10 +322,10 @@ def _compare(plan: SearchPlan, study: optuna.Study, best: Trial, progress: Progr
 
 
 def _toml(settings: dict[str, dict[str, Any]], best: Trial, plan: SearchPlan) -> str:
-    """The settings that are not the defaults, as `--spec` reads them; JSON's values are TOML's as well."""
+    """The settings that are not the defaults, as TOML, in which values are written as in JSON."""
     name = json.dumps(plan.image_set.name)
     lines = [
-        f"# The best of the settings that `vaeguard tune` tried on {name}: trial {best.number}.",
+        f"# The best settings of a search on {name}: those of trial {best.number}.",
         f"# Its mean ROC-AUC against pseudo-anomalies of normal images: {best.objective:.4f}.",
     ]
     written = settings["training"].get("kl_warmup", 0)

@@ -123,7 +123,7 @@ def _read_study(journal: Path) -> optuna.Study:
         return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusedError(
-            f"{str(journal)!r} is damaged ({error}); delete it and search anew, or choose another folder with -o"
+            f"{str(journal)!r} is damaged ({error}); delete it and search anew, or choose another folder"
         ) from error
 
 
@@ -137,9 +137,7 @@ def _check_fingerprint(
     known = known | {name: {**values, **known.get(name, {})} for name, values in defaults.items()}
     other = [name for name, value in fingerprint.items() if known.get(name) != value]
     if other:
-        raise UsageError(
-            f"{str(folder)!r} holds a search of which {' and '.join(other)} differ; choose another folder with -o"
-        )
+        raise UsageError(f"{str(folder)!r} holds a search of which {' and '.join(other)} differ; choose another folder")
 
 
 def _clear(study: optuna.Study) -> None:

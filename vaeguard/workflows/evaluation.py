@@ -32,7 +32,7 @@ def check_evaluation_folder(folder: Path) -> None:
     check_place(folder / JSON_NAME, "evaluation")
     scores = folder / SCORES_NAME
     if scores.exists() and not (folder / JSON_NAME).exists():
-        raise UsageError(f"{str(scores)!r} is of no evaluation and would be lost; choose another folder with -o")
+        raise UsageError(f"{str(scores)!r} is of no evaluation and would be lost; choose another folder")
 
 
 def write_evaluation(evaluation: Evaluation, detector: Detector, folder: str | Path, *, command: str = "") -> Report:

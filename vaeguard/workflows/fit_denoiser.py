@@ -32,7 +32,7 @@ class FittedDenoiser:
     Attributes
     ----------
     run : str
-        The folder with `model.onnx`, for `vaeguard denoise -m`.
+        The folder with `model.onnx`, which `denoise_scans` takes as `model`.
     kind : str
         `photo` or `document`.
     mode : str
@@ -113,7 +113,7 @@ def fit_denoiser(
             trained = train_networks(source, spec, device, run, progress)
         except FloatingPointError as error:
             _forget(run)  # the same would follow from it
-            raise VaeguardError(f"training diverged: {error}; try a smaller --learning-rate") from error
+            raise VaeguardError(f"training diverged: {error}; lower `learning_rate`") from error
         before, after = source.judge(trained.direct)
         found = FittedDenoiser(
             run=str(run),

@@ -48,24 +48,20 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
     # The checkpoint goes last: beside it, a model is one of a fit that did not come to write all.
     begun = (run / CHECKPOINT_NAME).exists()
     if (run / MODEL_NAME).exists() and not begun:
-        raise UsageError(f"{str(run)!r} holds a finished model; choose another folder with -o, or delete this one")
+        raise UsageError(f"{str(run)!r} holds a finished model; choose another folder, or delete this one")
     if begun and not resume:
         raise UsageError(
-            f"{str(run)!r} holds an interrupted fit; go on with --resume, or choose another folder with -o"
+            f"{str(run)!r} holds an interrupted fit; set `resume` to go on with it, or choose another folder"
         )
     held = next(run.glob("[!.]*"), None)
     if held and not begun and not (run / JSON_NAME).exists():
-        raise UsageError(
-            f"{str(run)!r} holds other files, such as {held.name!r}; choose a new or an empty folder with -o"
-        )
+        raise UsageError(f"{str(run)!r} holds other files, such as {held.name!r}; choose a new or an empty folder")
     try:
         run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=run):
             pass
     except OSError as error:
-        raise VaeguardError(
-            f"cannot write into {str(run)!r}: {error.strerror}; choose another folder with -o"
-        ) from error
+        raise VaeguardError(f"cannot write into {str(run)!r}: {error.strerror}; choose another folder") from error
 
 
 @contextlib.contextmanager
@@ -103,7 +99,7 @@ def point_latest(run: Path, runs: Path = Path("runs")) -> None:
         fresh.replace(latest)
     except OSError as error:
         raise VaeguardError(
-            f"{str(latest)!r} could not be set ({error.strerror}); name the run with -m {run}"
+            f"the link {str(latest)!r} cannot be written ({error.strerror}); name the run {str(run)!r} itself"
         ) from error
 
 
@@ -117,5 +113,5 @@ def latest_run(runs: Path = Path("runs")) -> Path:
     """
     latest = runs / "latest"
     if not latest.exists():
-        raise UsageError(f"no run at {str(latest)!r} yet; fit a model with `vaeguard fit` or name one with -m")
+        raise UsageError(f"there is no run at {str(latest)!r} yet; fit a model, or name one")
     return latest

@@ -22,7 +22,7 @@ function setUpSlider() {
     const i = +slider.value, threshold = found.threshold[i];
     const caught = found.anomalous[i], alarms = found.normal[i], { normal, anomalous } = report.images;
     state.threshold = threshold;
-    const text = `score ≥ ${threshold.toFixed(3)} (${i === chosen && report.threshold != null ? `--fpr ${report.fpr}` : found.fpr[i] ? `--fpr ${Math.ceil(1e5 * found.fpr[i] - 1e-3) / 1e5}` : "no --fpr"}): ${count(caught)} of ${count(anomalous)} anomalous caught (${percent(caught / anomalous)}), `
+    const text = `score ≥ ${threshold.toFixed(3)} (${i === chosen && report.threshold != null ? `false-alarm rate ${report.fpr}` : found.fpr[i] ? `false-alarm rate ${Math.ceil(1e5 * found.fpr[i] - 1e-3) / 1e5}` : "no false-alarm rate"}): ${count(caught)} of ${count(anomalous)} anomalous caught (${percent(caught / anomalous)}), `
       + `${count(anomalous - caught)} missed, ${count(alarms)} of ${count(normal)} normal flagged (${percent(alarms / normal)} false alarms)`;
     outcome.textContent = text;
     slider.setAttribute("aria-valuetext", text);

@@ -43,7 +43,7 @@ def write_denoiser(
     grain: tuple[float, float] | None = None,
     estimator: NoiseEstimator | None = None,
 ) -> None:
-    """Write an `.onnx` file that `vaeguard denoise -m` takes, once it is found to say what PyTorch says.
+    """Write an `.onnx` file that `denoise_scans` takes as `model`, once it is found to say what PyTorch says.
 
     The parameters are those of `denoiser_bytes`.
 

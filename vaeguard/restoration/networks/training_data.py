@@ -149,15 +149,18 @@ def denoiser_source(
     spec = spec or DenoiserSpec()
     if adapt is not None:
         if noisy is not None or clean is not None or degrade is not None:
-            raise UsageError("--adapt needs no clean images; leave out --noisy, --clean and --degrade")
+            raise UsageError("`adapt` needs no clean images; leave out `noisy`, `clean` and `degrade`")
         return _adapted(adapt, spec)
     if noisy is not None:
         if degrade is not None or not isinstance(clean, str | Path):
-            raise UsageError("--noisy goes with --clean, the folder of the same images without noise, and nothing else")
+            raise UsageError(
+                "`noisy` goes with `clean`, the folder of the same images without noise, and with nothing else; give"
+                " these two"
+            )
         return _paired(Path(noisy), Path(clean), spec)
     if degrade is None or clean is None:
         raise UsageError(
-            "--model ladder cleans scans: give --noisy and --clean, or clean images and --degrade photo, or --adapt"
+            "there is nothing to train a denoiser on; give `noisy` and `clean`, or `clean` and `degrade`, or `adapt`"
         )
     return _degraded(clean, degrade, spec)
 
@@ -187,9 +190,9 @@ def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
 
 
 def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
-    for option, folder in (("--noisy", noisy), ("--clean", clean)):
+    for name, folder in (("noisy", noisy), ("clean", clean)):
         if not folder.is_dir():
-            raise UsageError(f"{option} {str(folder)!r} is no folder; give the folder of the images")
+            raise UsageError(f"`{name}` is {str(folder)!r}, which is no folder; give the folder of the images")
     errors: list[tuple[str, str]] = []
     scans = _read(_pairs(noisy, clean, errors), spec.seed, errors)
     told = [page_kind(_levels(scan.clean)) for scan in scans if scan.clean is not None]
@@ -240,7 +243,7 @@ def _pair(scan: _Scan, kind: str) -> tuple[Floats, Floats, float]:
 def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: DenoiserSpec) -> DenoiserSource:
     kind, _, level = degrade.partition(":")
     if kind not in ("photo", "document", "gaussian") or bool(level) != (kind == "gaussian"):
-        raise UsageError(f"--degrade {degrade!r} is none of {', '.join(DEGRADATIONS)}, such as gaussian:25")
+        raise UsageError(f"`degrade` is {degrade!r}; choose from {', '.join(DEGRADATIONS)}, such as gaussian:25")
     noise = _noise_level(degrade, level) if level else None
     errors: list[tuple[str, str]] = []
     if isinstance(clean, str | Path):
@@ -278,7 +281,7 @@ def _noise_level(degrade: str, level: str) -> float:
         noise = -1.0
     if not 0 < noise <= 255:
         raise UsageError(
-            f"--degrade {degrade!r}: {level!r} is no deviation in levels; give 0 to 255, as in gaussian:25"
+            f"`degrade` is {degrade!r}, and {level!r} is no deviation in levels; give 0 to 255, as in gaussian:25"
         )
     return noise / 255
 
