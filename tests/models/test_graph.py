@@ -113,8 +113,8 @@ def test_sampled_bounds_are_what_their_names_say(detectors, name):
     graph = detectors[name][0].graph
     with torch.no_grad():
         image = graph.prepared(torch.from_numpy(FRESH))
-        seen = graph.see(image)
-        terms = {name: TERMS[name](seen) for name in SAMPLED_TERMS}
+        inference = graph.infer(image)
+        terms = {name: TERMS[name](inference) for name in SAMPLED_TERMS}
         posterior = graph.vae.posterior(image)
         q = torch.distributions.Normal(posterior.mean, (0.5 * posterior.logvar).exp())
         z = torch.stack([q.mean + q.stddev * noise for noise in graph.noise])
@@ -148,10 +148,10 @@ def test_entropy_of_pseudo_classes_lies_between_none_and_that_of_logits_that_say
     image = graph.prepared(torch.from_numpy(FRESH))
     with torch.no_grad():
         graph.vae.pseudo_head.weight.mul_(100)
-        entropy = graph.see(image).pseudo_entropy
+        entropy = graph.infer(image).pseudo_entropy
         graph.vae.pseudo_head.weight.zero_()
         graph.vae.pseudo_head.bias.zero_()
-        flat = graph.see(image).pseudo_entropy
+        flat = graph.infer(image).pseudo_entropy
     torch.testing.assert_close(flat, torch.full((90,), np.log(clusters)).float())
     assert 0 <= entropy.min() <= entropy.max() <= np.log(clusters) + 1e-5
 

@@ -57,7 +57,7 @@ def test_gaussian_density_integrates_to_one():
 
 def test_classic_sigma_gives_the_squared_error_and_a_constant():
     mean, image = torch.rand(6, 1, 5, 5), torch.rand(6, 1, 5, 5)
-    head = Gaussian.of(torch.logit(mean), ModelSpec())
+    head = Gaussian.from_decoder(torch.logit(mean), ModelSpec())
     constant = 0.5 * math.log(math.pi)
     torch.testing.assert_close(-head.log_prob(image), (image - mean).square() + constant)
 
@@ -71,18 +71,18 @@ def test_samples_have_the_mean_that_the_head_states(name):
     spec = ModelSpec(likelihood=name, sigma=0.3)
     torch.manual_seed(0)
     raw = torch.randn(1, LIKELIHOODS[name].channels, 4, 4).expand(20000, -1, -1, -1)
-    head = LIKELIHOODS[name].of(raw, spec)
+    head = LIKELIHOODS[name].from_decoder(raw, spec)
     sampled = head.sample(torch.Generator().manual_seed(1))
     torch.testing.assert_close(sampled.mean(0), head.mean[0], atol=0.05, rtol=0)
 
 
 def test_learned_sigma_is_shared_per_image_or_free_per_pixel():
     raw = torch.randn(3, 2, 4, 4)
-    per_image = LIKELIHOODS["gaussian-image"].of(raw, ModelSpec())
-    per_pixel = LIKELIHOODS["gaussian-pixel"].of(raw, ModelSpec())
+    per_image = LIKELIHOODS["gaussian-image"].from_decoder(raw, ModelSpec())
+    per_pixel = LIKELIHOODS["gaussian-pixel"].from_decoder(raw, ModelSpec())
     assert per_image.sigma.shape == (3, 1, 1, 1)
     assert per_pixel.sigma.shape == (3, 1, 4, 4)
-    low = LIKELIHOODS["gaussian-pixel"].of(raw - 100, ModelSpec())
+    low = LIKELIHOODS["gaussian-pixel"].from_decoder(raw - 100, ModelSpec())
     assert low.sigma.min() >= MIN_SIGMA
 
 
@@ -90,4 +90,4 @@ def test_learned_sigma_is_shared_per_image_or_free_per_pixel():
 def test_the_mean_of_a_vector_is_unbounded(name):
     spec = ModelSpec(likelihood=name).resolved((1, 1, 6), (), vectors=True)
     raw = 10 * torch.randn(5, LIKELIHOODS[name].channels, 1, 6)
-    assert torch.equal(LIKELIHOODS[name].of(raw, spec).mean, raw[:, :1])
+    assert torch.equal(LIKELIHOODS[name].from_decoder(raw, spec).mean, raw[:, :1])

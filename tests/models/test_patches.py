@@ -134,7 +134,7 @@ def test_a_random_patch_is_one_of_the_whole_image():
 def test_no_distortion_is_below_the_least(name):
     spec = ModelSpec(likelihood=name, patch=8)
     family = LIKELIHOODS[name]
-    found = family.of(8 * torch.randn(20, family.channels, 8, 8), spec)
+    found = family.from_decoder(8 * torch.randn(20, family.channels, 8, 8), spec)
     assert -found.log_prob(found.mean).min() >= family.least_distortion(spec) - 1e-4
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import Images
     from vaeguard.engines.parity import Parity
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
@@ -171,12 +172,11 @@ def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[st
     # An input with an initializer of its name is optional.
     rate.const_value = onnx_ir.tensor(np.float32(settings["fpr"]), name=RATE)
     model.graph.initializers[RATE] = rate
-    return sealed(model, _record(detector, settings))
+    return sealed(model, _record(detector, settings).to_dict())
 
 
-def _record(detector: TorchDetector, settings: dict[str, Any]) -> dict[str, Any]:
-    record = replace(detector.info.record, format=FORMAT, terms=detector.info.term_names, onnx=OnnxRecord(**settings))
-    return record.to_dict()
+def _record(detector: TorchDetector, settings: dict[str, Any]) -> ModelRecord:
+    return replace(detector.info.record, format=FORMAT, terms=detector.info.term_names, onnx=OnnxRecord(**settings))
 
 
 class _Exported(nn.Module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.settings.checks import settle_types
 from vaeguard.settings.model import ModelSpec
-from vaeguard.settings.specs import from_dict, to_dict
+from vaeguard.settings.specs import Spec, from_dict, to_dict
 from vaeguard.settings.training import TrainSpec
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ DETECTOR, DENOISER = "detector", "denoiser"
 
 
 @dataclass(frozen=True)
-class _Typed:
+class _Checked:
     def __post_init__(self) -> None:
         settle_types(self)
 
 
 @dataclass(frozen=True)
-class SplitRecord(_Typed):
+class SplitRecord(_Checked):
     """How many images were trained on, stopped by, and rank the score; and the digest of which ones."""
 
     training: int
@@ -35,7 +35,7 @@ class SplitRecord(_Typed):
 
 
 @dataclass(frozen=True)
-class DataRecord(_Typed):
+class DataRecord(_Checked):
     """The data of a fit: see `ImageSet`."""
 
     name: str
@@ -46,7 +46,7 @@ class DataRecord(_Typed):
 
 
 @dataclass(frozen=True)
-class CalibrationRecord(_Typed):
+class CalibrationRecord(_Checked):
     """How many images rank the score, and how strange their strangest pixels are, if that is known."""
 
     images: int
@@ -54,7 +54,7 @@ class CalibrationRecord(_Typed):
 
 
 @dataclass(frozen=True)
-class ClassRecord(_Typed):
+class ClassRecord(_Checked):
     """How well a fit knows one of its normal classes.
 
     Numbers of images, means over the validation images of the class (None where there is none), and the share of its
@@ -74,7 +74,7 @@ class ClassRecord(_Typed):
 
 
 @dataclass(frozen=True)
-class OnnxRecord(_Typed):
+class OnnxRecord(_Checked):
     """How a model was exported: its type of pixels, its false-alarm rate, its precision."""
 
     pixels: str
@@ -84,7 +84,7 @@ class OnnxRecord(_Typed):
 
 
 @dataclass(frozen=True)
-class ModelRecord(_Typed):
+class ModelRecord(_Checked):
     """What a model file says of its model.
 
     Attributes
@@ -176,8 +176,8 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
     try:
         data, onnx = values["data"], values.get("onnx")
         record = ModelRecord(
-            model=from_dict(ModelSpec, values["model"]),
-            training=from_dict(TrainSpec, values["training"]),
+            model=_spec(ModelSpec, values["model"]),
+            training=_spec(TrainSpec, values["training"]),
             class_names=values["class_names"],
             normal_classes=values["normal_classes"],
             data=DataRecord(**{**data, "split": SplitRecord(**data["split"])}),
@@ -199,6 +199,13 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
     if not record.model.is_resolved:
         raise RefusedError(f"the model file {name!r} leaves settings of the model open; fit the model anew")
     return record
+
+
+def _spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
+    """A spec of which every setting is said: a default of today need not be that of the fit."""
+    if missing := [item.name for item in fields(kind) if item.name not in values]:
+        raise KeyError(missing[0])
+    return from_dict(kind, dict(values))
 
 
 def _check_kind(values: Mapping[str, Any], name: str) -> None:

@@ -58,8 +58,8 @@ class InferenceGraph(nn.Module):
         """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W), or float32 vectors (N, 1, 1, F)."""
         image = self.prepared(image)
         if self.patches is None:
-            seen = self.see(image)
-            terms, restored, heatmap = self._terms(seen), seen.restored, seen.error.mean(1)
+            inference = self.infer(image)
+            terms, restored, heatmap = self._terms(inference), inference.restored, inference.error.mean(1)
         else:
             terms, restored, heatmap = self._all_over(image, self.patches)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
@@ -83,17 +83,17 @@ class InferenceGraph(nn.Module):
     def _all_over(self, image: Tensor, patches: Patches) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Terms, restoration and heatmap of `image`, (N, C, H, W) in [0, 1], from all its patches."""
         contrast, mean = local_contrast(surrounded(image))
-        seen = self.see(patches.cut(contrast))
-        terms = {name: patches.strongest(values) for name, values in self._terms(seen).items()}
-        heat = seen.neg_elbo / seen.image[0].numel() - self.vae.family.least_distortion(self.vae.spec)
-        return terms, undo_contrast(patches.fold(seen.restored), mean), patches.heatmap(heat.clamp(min=0))
+        inference = self.infer(patches.cut(contrast))
+        terms = {name: patches.strongest(values) for name, values in self._terms(inference).items()}
+        heat = inference.neg_elbo / inference.image[0].numel() - self.vae.family.least_distortion(self.vae.spec)
+        return terms, undo_contrast(patches.fold(inference.restored), mean), patches.heatmap(heat.clamp(min=0))
 
-    def see(self, image: Tensor) -> Inference:
+    def infer(self, image: Tensor) -> Inference:
         """A pass of the VAE over `image` (N, C, H, W) as the VAE reads it."""
         return Inference(self.vae, image, self.reference, self.noise if self.vae.spec.sampled_elbo else None)
 
-    def _terms(self, seen: Inference) -> dict[str, Tensor]:
-        return {name: TERMS[name](seen) for name in self.term_names}
+    def _terms(self, inference: Inference) -> dict[str, Tensor]:
+        return {name: TERMS[name](inference) for name in self.term_names}
 
     @torch.no_grad()
     def fit_reference(self, batches: Iterable[Tensor], seed: int) -> None:
@@ -101,11 +101,11 @@ class InferenceGraph(nn.Module):
         assert self.reference is not None
         errors, features, movements, means = [], [], [], []
         for batch in batches:
-            seen = self.see(self.prepared(batch))
-            errors.append(seen.error.sum(0))
-            features.append(seen.features)
-            movements.append(seen.movement)
-            means.append(seen.posterior.mean)
+            inference = self.infer(self.prepared(batch))
+            errors.append(inference.error.sum(0))
+            features.append(inference.features)
+            movements.append(inference.movement)
+            means.append(inference.posterior.mean)
         squared_error = torch.stack(errors).sum(0) / sum(map(len, means))
         self.reference.fit(squared_error, torch.cat(features), torch.cat(movements), torch.cat(means), seed)
 
@@ -113,8 +113,8 @@ class InferenceGraph(nn.Module):
 @torch.no_grad()
 def _sizes(vae: VAE) -> tuple[int, int, int]:
     """Sizes of features, movement and latent."""
-    seen = Inference(vae.eval(), next(vae.parameters()).new_zeros(1, *vae.spec.shape))
-    return seen.features.shape[1], seen.movement.shape[1], seen.posterior.mean.shape[1]
+    inference = Inference(vae.eval(), next(vae.parameters()).new_zeros(1, *vae.spec.shape))
+    return inference.features.shape[1], inference.movement.shape[1], inference.posterior.mean.shape[1]
 
 
 def to_unit(image: Tensor) -> Tensor:

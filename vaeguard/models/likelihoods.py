@@ -59,7 +59,7 @@ class Likelihood(ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, raw: Tensor, spec: ModelSpec) -> Self:
+    def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:
         """Read the decoder's output `raw`, shape (N, channels * C, H, W), as a distribution."""
 
     @property
@@ -112,7 +112,7 @@ class Bernoulli(Likelihood):
     pixels: ClassVar[str] = "binarised"
 
     @classmethod
-    def of(cls, raw: Tensor, spec: ModelSpec) -> Self:  # noqa: ARG003
+    def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:  # noqa: ARG003
         """The decoder delivers the logits."""
         return cls(raw)
 
@@ -156,7 +156,7 @@ class ContinuousBernoulli(Likelihood):
     logits: Tensor
 
     @classmethod
-    def of(cls, raw: Tensor, spec: ModelSpec) -> Self:  # noqa: ARG003
+    def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:  # noqa: ARG003
         """The decoder delivers the logits."""
         return cls(raw)
 
@@ -227,7 +227,7 @@ class Gaussian(Likelihood):
     sigma: Tensor
 
     @classmethod
-    def of(cls, raw: Tensor, spec: ModelSpec) -> Self:
+    def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:
         """The decoder delivers the mean, of pixels as logits."""
         return cls(cls._location(raw, spec), raw.new_tensor(spec.sigma))
 
@@ -263,7 +263,7 @@ class GaussianPixel(Gaussian):
     channels: ClassVar[int] = 2
 
     @classmethod
-    def of(cls, raw: Tensor, spec: ModelSpec) -> Self:
+    def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:
         """The decoder delivers the mean, and after it what becomes sigma."""
         mean, spread = raw.chunk(2, dim=1)
         spread = cls._pooled(spread)

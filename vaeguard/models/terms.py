@@ -54,7 +54,7 @@ class Term(ABC):
         return self.weights.get(type(spec.view), 0.0)
 
     @abstractmethod
-    def __call__(self, seen: Inference) -> Tensor:
+    def __call__(self, inference: Inference) -> Tensor:
         """Its values, shape (N,)."""
 
 
@@ -65,8 +65,8 @@ class _ReconError(Term):
         """An autoencoder of patches has nothing else to lead."""
         return 1.0 if spec.autoencoder and not spec.view.whole else 0.0
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.mean_error
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.mean_error
 
 
 class _ReconRatio(Term):
@@ -75,8 +75,8 @@ class _ReconRatio(Term):
     compares = True
     weights: ClassVar[Weights] = {VectorView: 1.0}
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.reference.error_ratio(seen.error)
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.reference.error_ratio(inference.error)
 
 
 class _Kl(Term):
@@ -85,8 +85,8 @@ class _Kl(Term):
     of_rate = True
     weights: ClassVar[Weights] = {VectorView: 1.0}
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.rate
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.rate
 
 
 class _NegElbo(Term):
@@ -95,8 +95,8 @@ class _NegElbo(Term):
     of_rate = True
     weights: ClassVar[Weights] = {PatchView: 1.0}
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.neg_elbo
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.neg_elbo
 
 
 class _HiddenError(Term):
@@ -105,8 +105,8 @@ class _HiddenError(Term):
     After RaPP's SAP, which also counts the pixels and does not average (Kim et al., ICLR 2020).
     """
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.moved
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.moved
 
 
 class _HiddenDistance(Term):
@@ -118,8 +118,8 @@ class _HiddenDistance(Term):
     compares = True
     weights: ClassVar[Weights] = {VectorView: 1.0}
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.reference.movement_distance(seen.movement)
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.reference.movement_distance(inference.movement)
 
 
 class _FeatureDistance(Term):
@@ -131,8 +131,8 @@ class _FeatureDistance(Term):
     compares = True
     weights: ClassVar[Weights] = {PixelView: 1.0, VectorView: 1.0}
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.reference.feature_distance(seen.features)
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.reference.feature_distance(inference.features)
 
 
 class _LatentDistance(Term):
@@ -144,8 +144,8 @@ class _LatentDistance(Term):
     compares = True
     weights: ClassVar[Weights] = {PixelView: 1.0}
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.reference.latent_distance(seen.posterior.mean)
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.reference.latent_distance(inference.posterior.mean)
 
 
 class _PseudoEntropy(Term):
@@ -155,8 +155,8 @@ class _PseudoEntropy(Term):
         """A model without pseudo-classes has no entropy of them."""
         return bool(spec.pseudo_classes)
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.pseudo_entropy
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.pseudo_entropy
 
 
 class _ClassTerm(Term):
@@ -170,8 +170,8 @@ class _ClassTerm(Term):
 class _ClassEnergy(_ClassTerm):
     """−logsumexp of the class logits, where guided (Liu et al., NeurIPS 2020)."""
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return -seen.class_logits.amax(1) - seen.class_surprise
+    def __call__(self, inference: Inference) -> Tensor:
+        return -inference.class_logits.amax(1) - inference.class_surprise
 
 
 class _ClassSurprise(_ClassTerm):
@@ -179,8 +179,8 @@ class _ClassSurprise(_ClassTerm):
 
     weights: ClassVar[Weights] = {PixelView: 2.0}
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.class_surprise
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.class_surprise
 
 
 class _SampledTerm(Term):
@@ -196,15 +196,15 @@ class _SampledTerm(Term):
 class _NegElboSampled(_SampledTerm):
     """The negative ELBO over sampled latents."""
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return -seen.log_weights.mean(0)
+    def __call__(self, inference: Inference) -> Tensor:
+        return -inference.log_weights.mean(0)
 
 
 class _NegIwae(_SampledTerm):
     """The importance-weighted bound (Burda et al., 2016)."""
 
-    def __call__(self, seen: Inference) -> Tensor:
-        return seen.neg_iwae
+    def __call__(self, inference: Inference) -> Tensor:
+        return inference.neg_iwae
 
 
 TERMS: dict[str, Term] = {

@@ -104,7 +104,7 @@ class VAE(nn.Module):
 
     def likelihood(self, latent: Tensor) -> Likelihood:
         """p(x | z) for `latent` (N, latent)."""
-        return self.family.of(_precise(self.decoder(latent)), self.spec)
+        return self.family.from_decoder(_precise(self.decoder(latent)), self.spec)
 
 
 def _precise(values: Tensor) -> Tensor:
