@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard import RestoreSettings, shipped_denoiser
+from vaeguard import RestoreSettings
 from vaeguard.restoration import documents, paper
+from vaeguard.restoration.denoiser import shipped_denoiser
 from vaeguard.restoration.documents import PageView, restore_document
 from vaeguard.restoration.networks.degrade import stain
 from vaeguard.restoration.noise import print_noise

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from vaeguard import UsageError, VaeguardError, read_text
+from vaeguard import UsageError, VaeguardError
 from vaeguard.restoration import ocr
+from vaeguard.restoration.ocr import read_text
 
 needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
 

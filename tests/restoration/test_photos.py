@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from vaeguard import RefusedError, RestoreSettings, shipped_denoiser
+from vaeguard import RefusedError, RestoreSettings
 from vaeguard.restoration import photos
+from vaeguard.restoration.denoiser import shipped_denoiser
 from vaeguard.restoration.noise import CELL, FLOOR, NoiseCurve, fitted_curve
 from vaeguard.restoration.paper import interpolated
 from vaeguard.restoration.photos import restore_photo

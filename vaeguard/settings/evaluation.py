@@ -1,4 +1,4 @@
-"""Defaults of what judges a model: the false-alarm rate, bounds of the likelihood, pictures of latents."""
+"""Settings of what uses a fitted model: the false-alarm rate, bounds, exports, pictures of latents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from vaeguard.errors import UsageError
 
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""
+PIXELS = ("uint8", "float32")
+"""Types of the image that an exported model takes."""
 IMPORTANCE_SAMPLES = 5000
 """Samples per image of the importance-weighted bound, as Burda et al. (2016) took."""
 BOUND_IMAGES = 1000
