@@ -212,7 +212,8 @@ def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animal
     (kept, note) = unseen(detector.info, wide)
     assert len(kept) == 500
     assert note == "2 of the 400 normal images are also of the fit, too few to matter: they stay"
-    four = replace(detector, info=replace(detector.info, image_shape=(1, 1, 2)))
+    record = replace(detector.info.record, model=replace(detector.info.record.model, image_shape=(1, 1, 2)))
+    four = replace(detector, info=replace(detector.info, record=record))
     assert evaluate(four, wide).independent
     none = evaluate(fitted_on(255 - images), many, fpr=0.3)
     assert (none.images["normal"], none.note, none.independent) == (70, None, True)
