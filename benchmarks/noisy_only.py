@@ -22,6 +22,7 @@ import torch
 import vaeguard
 from benchmarks.common import data_dir, rows_before, write_result
 from benchmarks.restoration import grey, psnr
+from vaeguard.restoration.networks.exporting import DenoiserNetworks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +56,8 @@ def fit_direct(run: Path, images: list[Floats], patch: vaeguard.PatchSpec, spec:
     direct, _ = vaeguard.train_network(direct, loss, batches, spec.steps, progress=_say)
     run.mkdir(parents=True, exist_ok=True)
     grain = vaeguard.grain_of(images)
-    vaeguard.write_denoiser(direct, run / "model.onnx", "photo", interval=0, card={"steps": spec.steps}, grain=grain)
+    networks = DenoiserNetworks(direct=direct, kind="photo", interval=0, card={"steps": spec.steps}, grain=grain)
+    vaeguard.write_denoiser(networks, run / "model.onnx")
 
 
 def distilled(

@@ -29,9 +29,9 @@ import vaeguard
 from vaeguard.restoration.networks.camera_batches import SHOT, estimator_batches
 from vaeguard.restoration.networks.direct import ColourDenoiser
 from vaeguard.restoration.networks.estimator import NoiseEstimator, estimator_loss
-from vaeguard.restoration.networks.exporting import read_estimator
+from vaeguard.restoration.networks.exporting import DenoiserNetworks, read_estimator
 from vaeguard.restoration.networks.training import LEARNING_RATE
-from vaeguard.training.checkpoint import NetworkCheckpoint
+from vaeguard.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +189,8 @@ def main() -> None:
     if given.kind == "colour":
         grey, _ = vaeguard.read_networks(WEIGHTS / "photo.onnx")
         colour, interval = ColourDenoiser(grey), shipped.interval
-        vaeguard.write_denoiser(colour, path, given.kind, interval=interval, card=card, estimator=estimator)
+        networks = DenoiserNetworks(direct=colour, kind=given.kind, interval=interval, card=card, estimator=estimator)
+        vaeguard.write_denoiser(networks, path)
         return
     if given.part in ("all", "network"):
         net = _trained(given)
@@ -198,7 +199,8 @@ def main() -> None:
     else:
         net, _ = vaeguard.read_networks(path)
     interval = vaeguard.interval_of(net, _held_out(given))
-    vaeguard.write_denoiser(net, path, given.kind, interval=interval, card=card, estimator=estimator)
+    networks = DenoiserNetworks(direct=net, kind=given.kind, interval=interval, card=card, estimator=estimator)
+    vaeguard.write_denoiser(networks, path)
     print(f"{given.kind}: interval {interval:.3f} -> {WEIGHTS}")
 
 
@@ -279,10 +281,10 @@ def _in_colour(folder: Path, sides: tuple[int, ...] = SIDES) -> list[npt.NDArray
     return [photo for photo in photos if min(photo.shape[:2]) >= SHOT]
 
 
-def _checkpoint(given: argparse.Namespace, part: str, steps: int) -> NetworkCheckpoint:
+def _checkpoint(given: argparse.Namespace, part: str, steps: int) -> Checkpoint:
     given.checkpoints.mkdir(exist_ok=True)
     settings = {"denoiser": {"kind": given.kind, "seed": given.seed, "steps": steps}, "data": {}}
-    return NetworkCheckpoint(given.checkpoints / f"{given.kind}-{part}.safetensors", settings)
+    return Checkpoint(given.checkpoints / f"{given.kind}-{part}.safetensors", settings)
 
 
 def _say(step: int, steps: int, text: str) -> None:

@@ -660,9 +660,11 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
             found = np.asarray(Image.open(f"out-{Path(model_path).stem}/{number}.png"))
             np.testing.assert_allclose(found, expected[number], atol=1)
     everything = RestoreSettings(kind="document", noise=10, paper="white", gate=False, samples=2, strength=0.5)
-    with pytest.raises(UsageError, match="--kind, --noise, --paper, --no-gate, --samples have no meaning"):
+    with pytest.raises(UsageError, match="`kind`, `noise`, `paper`, `gate`, `samples` have no meaning"):
         denoise_scans("small", "refused", everything, model="run", device="cpu")
-    with pytest.raises(UsageError, match="^--uncertainty has no meaning with the anomaly model of -m; leave it out"):
+    with pytest.raises(
+        UsageError, match="^`uncertainty` has no meaning where `model` is a model of anomalies; leave it out"
+    ):
         denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model="run", device="cpu")
     vectors = np.random.default_rng(0).normal(size=(60, 3))
     vaeguard.fit(
@@ -671,7 +673,7 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch):
         training=vaeguard.TrainSpec(epochs=1),
         run="v",
     )
-    with pytest.raises(UsageError, match="-m names a model of vectors"):
+    with pytest.raises(UsageError, match="`model` is a model of vectors"):
         denoise_scans("small", "refused", model="v", device="cpu")
     assert not Path("refused").exists()
 
@@ -786,7 +788,7 @@ def test_what_a_page_says_of_its_region_and_its_removed_marks_is_carried_on(scan
         report = PageReport("document", 1.0, 2.0, 0, 3.0, np.float32(0.25), region=(1, 2, 30, 40), removed=0.5)
         return RestoredPage(pixels ^ 1, report)
 
-    monkeypatch.setattr("vaeguard.restoration.work.restore_page", odd)
+    monkeypatch.setattr("vaeguard.restoration.restorer.restore_page", odd)
     done = denoise_scans("scans/photo.jpg", "out", device="cpu")
     record = json.loads(Path("out/photo.jpg.png.json").read_text())
     assert record["pages"][0]["region"] == [1, 2, 30, 40]

@@ -14,7 +14,7 @@ from vaeguard.data.split import split_normal, spread_out
 from vaeguard.models.likelihoods import ContinuousBernoulli
 from vaeguard.models.objective import objective
 from vaeguard.training import fitting
-from vaeguard.training.loop import epochs_for
+from vaeguard.training.vae_task import epochs_for
 
 QUICK = TrainSpec(epochs=6, batch_size=32)
 SMALL = ModelSpec(kind="mlp", hidden=(32,), latent=4)
@@ -74,7 +74,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
     images, labels = bars()
     training = TrainSpec(epochs=6, batch_size=32, augment_shift=1, input_noise=0.1)
     unbroken = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "unbroken")
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:
@@ -94,7 +94,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
 
 def test_resume_refuses_other_settings(tmp_path, monkeypatch):
     images, labels = bars()
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total / 2:
@@ -107,36 +107,10 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
                      resume=True)  # fmt: skip
 
 
-def test_a_checkpoint_from_before_there_was_a_setting_resumes_with_its_default_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
-    written = fitting.write_checkpoint
-
-    def older(path, state, settings):
-        missing = ("binarise", "balance", "autoencoder")
-        former = {
-            group: {name: value for name, value in values.items() if name not in missing}
-            for group, values in settings.items()
-        }
-        written(path, state, former)
-
-    def kill(done, total, text):
-        if done > total / 2:
-            raise SystemError("killed")
-
-    monkeypatch.setattr(fitting, "write_checkpoint", older)
-    images, labels = bars()
-    with pytest.raises(SystemError):
-        vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=kill)
-    with pytest.raises(UsageError, match=r"binarise \(was False, now True\)"):
-        vaeguard.fit(images, labels, model=SMALL, training=replace(QUICK, binarise=True), run=tmp_path, resume=True)
-    resumed = vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=True)
-    assert_same_bits(vaeguard.fit(images, labels, model=SMALL, training=QUICK), resumed)
-
-
 def test_resume_refuses_other_clusters(tmp_path, monkeypatch):
     """As another machine may find them, with the same settings and data."""
     images, labels = bars()
-    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
     model = ModelSpec(kind="mlp", hidden=(8,), latent=2, pseudo_classes=10)
 
     def kill(done, total, text):
@@ -161,9 +135,11 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
         loss = objective(found, spec, beta, pixels, weights)
         return loss * float("nan") if sum(steps) > 2 * 6 + 3 else loss
 
-    monkeypatch.setattr("vaeguard.training.loop.objective", poisoned)
+    monkeypatch.setattr("vaeguard.training.vae_task.objective", poisoned)
     training = TrainSpec(epochs=20, batch_size=32, schedule="constant")
-    with pytest.raises(VaeguardError, match=r"diverged in epoch 3, step 4 .*--learning-rate.*epoch 2 are kept"):
+    with pytest.raises(
+        VaeguardError, match=r"diverged in epoch 3, step 4 .*`training.learning_rate` to.*epoch 2 are kept"
+    ):
         vaeguard.fit(images, labels, model=SMALL, training=training, run=tmp_path)
     kept = vaeguard.load(tmp_path)
     fresh = bars(30, seed=3)[0]
@@ -173,7 +149,7 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
 def test_divergence_from_the_start_keeps_nothing_and_says_what_to_try(tmp_path):
     images, labels = bars()
     training = TrainSpec(epochs=20, batch_size=32, learning_rate=1e12)
-    with pytest.raises(VaeguardError, match=r"diverged.*--learning-rate"):
+    with pytest.raises(VaeguardError, match=r"diverged.*`training.learning_rate`"):
         vaeguard.fit(images, labels, model=ModelSpec(kind="conv", width=2, likelihood="gaussian"), training=training)
 
 
@@ -504,7 +480,7 @@ def test_vectors_are_standardised_by_the_training_rows_only():
 
 def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, monkeypatch):
     unbroken = vaeguard.fit(table(), model=SMALL, training=QUICK)
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:
@@ -536,10 +512,10 @@ def test_classes_of_vectors_guide_too():
         ({"model": ModelSpec(kind="conv")}, "--model mlp"),
         ({"model": ModelSpec(likelihood="bernoulli")}, "--likelihood gaussian"),
         ({"model": ModelSpec(likelihood="continuous-bernoulli")}, "--likelihood gaussian"),
-        ({"training": TrainSpec(binarise=True)}, "--likelihood bernoulli"),
-        ({"training": TrainSpec(augment_shift=1)}, "--augment"),
-        ({"training": TrainSpec(augment_warp=0.5)}, "--augment"),
-        ({"training": TrainSpec(input_noise=0.1)}, "--input-noise"),
+        ({"training": TrainSpec(binarise=True)}, "`training.binarise` .*`model.likelihood` of 'bernoulli'"),
+        ({"training": TrainSpec(augment_shift=1)}, "`training.augment_shift` is for pixels"),
+        ({"training": TrainSpec(augment_warp=0.5)}, "`training.augment_warp` is for pixels"),
+        ({"training": TrainSpec(input_noise=0.1)}, "`training.input_noise` is for pixels"),
     ],
 )
 def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
@@ -549,7 +525,7 @@ def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
 
 @pytest.mark.parametrize("training", [TrainSpec(free_bits=0.1), TrainSpec(kl_warmup=2)])
 def test_an_autoencoder_has_no_rate_to_spare(training):
-    with pytest.raises(UsageError, match="--autoencoder has no rate"):
+    with pytest.raises(UsageError, match="`model.autoencoder` leaves no rate"):
         vaeguard.fit(bars(60)[0], model=replace(SMALL, autoencoder=True), training=training)
 
 
@@ -561,8 +537,8 @@ def test_binarised_pixels_are_black_or_white_and_drawn_anew(monkeypatch):
         seen.append(target)
         return objective_losses(vae, image, target, *others)
 
-    objective_losses = vaeguard.training.loop.losses
-    monkeypatch.setattr("vaeguard.training.loop.losses", losses)
+    objective_losses = vaeguard.training.vae_task.losses
+    monkeypatch.setattr("vaeguard.training.vae_task.losses", losses)
     grey = np.full((40, 1, 8, 8), 51, np.uint8)
     vaeguard.fit(grey, model=SMALL, training=replace(QUICK, epochs=4, binarise=True))
     assert all(set(target.unique().tolist()) == {0.0, 1.0} for target in seen)
@@ -573,7 +549,7 @@ def test_binarised_pixels_are_black_or_white_and_drawn_anew(monkeypatch):
 
 @pytest.mark.parametrize("model", [ModelSpec(likelihood="gaussian"), ModelSpec(patch=4)])
 def test_binarised_pixels_are_for_the_bernoulli_likelihood(model):
-    with pytest.raises(UsageError, match="--binarise"):
+    with pytest.raises(UsageError, match="`training.binarise`"):
         vaeguard.fit(bars(60)[0], model=model, training=replace(QUICK, binarise=True))
 
 

@@ -2,78 +2,69 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.devices import cores
 from vaeguard.engines.detector import Detector, block_rows, filled
-from vaeguard.engines.sessions import Session
+from vaeguard.engines.sessions import open_session
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.storage.files import read_sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vaeguard.engines.inspection import DetectorInfo, Floats, Images
+    from vaeguard.engines.sessions import Session
 
 IMAGE = "image"
 """Name of the input."""
 ROWS = 16
-"""Batches are filled up to a multiple of this: the last few elements that do not fill a vector register may otherwise
-be rounded differently, and an image's bits would depend on the batch around it."""
+"""Batches are filled up to a multiple of this. Otherwise elements that do not fill a vector register may be rounded
+differently, and an image's bits would depend on the batch around it."""
 BLOCK_ROWS = 256
 
 
 class OnnxDetector(Detector):
-    """A model exported with `vaeguard export`; `vaeguard.load` makes one.
+    """A model that `export` wrote; `vaeguard.load` makes one.
 
     On the CPU an image gives the same bits whatever the batch around it and the number of threads. On a GPU every batch
     has one shape, so that nothing is searched or compiled twice.
 
     Parameters
     ----------
-    content : bytes
-        The `.onnx` file.
-    name : str
-        What messages call it.
-    device : str
-        `auto`, `cpu`, `cuda` or `tensorrt`.
-    threads : int or None
-        Threads of the CPU; None takes all cores that the process may use.
+    session : Session
+        The open file.
 
     Raises
     ------
     RefusedError
-        The file is no model of vaeguard.
-    UsageError
-        `device` cannot be used.
+        The file holds something else.
     """
 
-    def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
-        self._session = Session(content, name, device, threads)
-        record, device = self._session.record, self._session.device
-        if "part" in record:
+    def __init__(self, session: Session) -> None:
+        self._session, record, device = session, session.record, session.device
+        if session.kind == "part":
             raise RefusedError(
-                f"{name!r} is the {record['part']} of a model alone and gives no scores; use the whole model, which"
-                " `vaeguard export` wrote beside it, or run this part with ONNX Runtime"
+                f"{session.name!r} is only the {record['part']} of a model and gives no scores; use the whole model,"
+                " which was exported beside it, or run this part with ONNX Runtime"
             )
-        if "terms" not in record:
-            raise RefusedError(f"{name!r} cleans scans and gives no scores; use it with `vaeguard denoise`")
+        if session.kind == "denoiser":
+            raise RefusedError(
+                f"{session.name!r} cleans scans and gives no scores; clean scans with it, or give a model of anomalies"
+            )
         super().__init__(record, tuple(record["terms"]), device)
-        self._fingerprint = f"onnx {device} {hashlib.sha256(content).hexdigest()}"
         self._pixels = np.dtype(record["onnx"]["pixels"])
         # The many patches of one image are a block already.
         self.least = 1 if record["model"]["patch"] else ROWS
-        # Whole batches side by side keep cores busier than the halves of one.
-        self.parallel = cores() if threads == 1 and device == "cpu" else 1
+        # Several batches at a time keep the cores busier than one batch that is split.
+        self.parallel = cores() if session.threads == 1 and device == "cpu" else 1
         self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
 
     @property
     def fingerprint(self) -> str:
         """Digest of the file, and the device."""
-        return self._fingerprint
+        return self._session.fingerprint
 
     def prepared(self, images: Images) -> Images:
         """Checked images as pixels of the type that the file takes.
@@ -120,7 +111,7 @@ def output_names(info: DetectorInfo) -> tuple[str, ...]:
 
 
 def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None) -> OnnxDetector:
-    """Read a detector from an `.onnx` file that `vaeguard export` wrote, after checking every bit of it.
+    """Read a detector from an `.onnx` file that `export` wrote, after checking every bit of it.
 
     Raises
     ------
@@ -129,4 +120,4 @@ def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None
     UsageError
         It is missing, or `device` cannot be used.
     """
-    return OnnxDetector(read_sealed(path), str(path), device, threads)
+    return OnnxDetector(open_session(path, device, threads))

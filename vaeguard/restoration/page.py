@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaeguard.errors import RefusedError
 from vaeguard.restoration.documents import PageView, restore_document
 from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.paper import STRIP
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.engines.detector import Detector
     from vaeguard.restoration.cleaned import Cleaned
     from vaeguard.restoration.denoiser import Denoiser
     from vaeguard.settings.restoration import RestoreSettings
@@ -131,7 +129,7 @@ def _report(kind: str, found: Cleaned, before: Pixels) -> PageReport:
     return PageReport(
         kind=kind,
         noise=float(found.noise),
-        change=_root_mean_square(before, found.pixels),
+        change=root_mean_square(before, found.pixels),
         reverted=float(found.put_back.mean()),
         uncertainty=found.spread,
         lightened=found.lightened,
@@ -139,30 +137,6 @@ def _report(kind: str, found: Cleaned, before: Pixels) -> PageReport:
         region=found.region,
         removed=found.removed,
     )
-
-
-def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings) -> RestoredPage:
-    """Restore an image of exactly the size that an anomaly model takes: its `restored` is the clean image.
-
-    Raises
-    ------
-    RefusedError
-        The image has another size or other channels.
-    """
-    plain = pixels[..., None] if pixels.ndim == 2 else pixels
-    channels, height, width = detector.info.image_shape
-    if plain.shape != (height, width, channels):
-        found = f"{plain.shape[0]}x{plain.shape[1]} pixels and {plain.shape[2]} channels"
-        raise RefusedError(f"it has {found}, the model takes {height}x{width} and {channels}")
-    full = np.float32(np.iinfo(pixels.dtype).max)
-    before = plain.astype(np.float32) / full
-    # The model was trained on 256 steps; the finer steps of the page stay, since only the correction is added.
-    seen = np.round(before * 255).astype(np.uint8)
-    inspected = detector.inspect(np.ascontiguousarray(seen.transpose(2, 0, 1)[None]), pictures=True)
-    assert inspected.restored is not None
-    mixed = before + np.float32(settings.strength) * (inspected.restored[0].transpose(1, 2, 0) - before)
-    clean = cast("Pixels", np.round(np.clip(mixed, 0, 1) * full).astype(pixels.dtype)).reshape(pixels.shape)
-    return RestoredPage(clean, PageReport("model", 0.0, _root_mean_square(pixels, clean), 0.0, 0.0))
 
 
 def page_kind(pixels: Pixels) -> str:
@@ -175,7 +149,7 @@ def _is_grey(pixels: Pixels) -> bool:
     return all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in (1, 2))
 
 
-def _root_mean_square(before: Pixels, after: Pixels) -> float:
+def root_mean_square(before: Pixels, after: Pixels) -> float:
     """Root mean square of the difference, in levels of 0 to 255."""
     total = 0.0
     for start in range(0, len(before), STRIP):
