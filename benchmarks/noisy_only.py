@@ -70,8 +70,8 @@ def distilled(
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for seen, _, noise in vaeguard.seen_batches(images, spec.seed, patch):
             with torch.no_grad():
-                chance = [torch.randn(shape) for shape in ladder.chance_shapes(len(seen), *seen.shape[2:])]
-                sample = ladder(seen, noise, chance).restored
+                shapes = ladder.latent_shapes(len(seen), *seen.shape[2:])
+                sample = ladder(seen, noise, [torch.randn(shape) for shape in shapes]).restored
             yield sample, seen, noise
 
     direct = vaeguard.DirectDenoiser(spec.width, spec.depth)

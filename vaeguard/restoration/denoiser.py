@@ -185,8 +185,8 @@ class Denoiser(Engine):
 
         Raises
         ------
-        MemoryError
-            It does not suffice for the smallest tile.
+        OutOfMemoryError
+            Memory does not suffice for the smallest tile.
         """
         return self.restore_rows(image, noise, spread=spread, samples=samples)
 
@@ -208,26 +208,26 @@ class Denoiser(Engine):
         """
         if not samples:
             noise_of_tile = self._noise_of_tiles(noise, rows)
-            restored, wide = self._tiles(
+            restored, deviations = self._tiles(
                 rows,
                 context,
                 self.halo(),
                 lambda tile, top, left: self._direct_tile(tile, noise_of_tile(tile, top, left)),
             )
-            return restored, np.float32(self.interval) * wide if spread else None
+            return restored, np.float32(self.interval) * deviations if spread else None
         return self._sampled(rows, noise, samples, start, context, spread=spread)
 
     def _sampled(
         self, rows: Floats, noise: float | Floats, samples: int, start: int, context: tuple[int, int], *, spread: bool
     ) -> tuple[Floats, Floats | None]:
-        halo, wide = self.halo(samples), None
+        halo, half_widths = self.halo(samples), None
         if spread:
             above, below = (max(0, side - self.halo()) for side in context)
             needed, near = slice(above, len(rows) - below), noise
             if np.shape(noise)[-2:] not in {(), (1, 1)}:
                 near = np.asarray(noise)[..., above // 2 : -(-needed.stop // 2), :]
             shorter = context[0] - above, context[1] - below
-            wide = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
+            half_widths = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
         assert self.ladder
         session, latent = self._opened_sampler(), self.ladder["latent"]
         noise_of_tile = self._noise_of_tiles(noise, rows)
@@ -243,7 +243,7 @@ class Denoiser(Engine):
                 return drawn, drawn
 
             total += self._tiles(rows, context, halo, draw)[0]
-        return total / np.float32(samples), wide
+        return total / np.float32(samples), half_widths
 
     def _noise_of_tiles(self, noise: float | Floats, rows: Floats) -> Callable[[Floats, int, int], Floats]:
         """A function that gives the noise of a tile, which starts at a row and a column, as the network takes it."""

@@ -102,17 +102,16 @@ def write_denoiser(networks: DenoiserNetworks, path: str | Path) -> Parity:
     RefusedError
         ONNX Runtime and PyTorch differ; nothing is written.
     """
-    feeds = _random_feeds(networks)
+    target, feeds = Path(path), _random_feeds(networks)
     expected = _outputs_of_torch(networks, feeds)
 
     def compare(written: Mapping[Path, bytes]) -> Parity:
-        errors = session_errors(written[path], {name: values.numpy() for name, values in feeds.items()}, expected)
+        errors = session_errors(written[target], {name: values.numpy() for name, values in feeds.items()}, expected)
         parity = Parity(1, 1, TOLERANCE["cpu"], {}).plus(errors)
-        parity.check(str(path), "update torch and onnxscript")
+        parity.check(str(target), "update torch and onnxscript")
         return parity
 
-    path = Path(path)
-    return publish({path: denoiser_bytes(networks)}, compare)
+    return publish({target: denoiser_bytes(networks)}, compare)
 
 
 def _random_feeds(networks: DenoiserNetworks) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
     from vaeguard.restoration.networks.batches import Batch
     from vaeguard.restoration.networks.direct import DirectDenoiser
-    from vaeguard.restoration.networks.ladder import LadderVAE
+    from vaeguard.restoration.networks.ladder import LadderOutput, LadderVAE
     from vaeguard.training.checkpoint import Checkpoint
 
     Loss = Callable[..., Tensor]
@@ -36,13 +36,13 @@ AVERAGE = 0.999
 """The decay of the running average of the weights, which is the result of a training."""
 COVERAGE = 0.9
 RECORRUPTION = (0.3, 1.0)
-"""Shares of the grain that are added once more, drawn evenly."""
+"""The range of the share of the grain that is added once more."""
 PROBE = 0.1
-"""Of the grain: how far the divergence of a denoiser is probed."""
+"""How far the divergence of a denoiser is probed, as a share of the grain."""
 LEAST_DEVIATION = 4 / 255
-"""Of a ladder's likelihood: no image is known better than that."""
+"""The least deviation of a ladder's likelihood, since no image is known better."""
 FREE_NATS = (0.06, 0.04, 0.03)
-"""Of rate per pixel that cost nothing more, on each scale of a ladder VAE, finest first."""
+"""Rates per pixel that cost nothing, on each scale of a ladder VAE, finest first."""
 HISTORY = 100
 """Rows of a training's history."""
 
@@ -261,7 +261,7 @@ def paired_elbo_loss(ladder: LadderVAE, *, bf16: bool = False) -> Loss:
     """
 
     def loss(clean: Tensor, noisy: Tensor, noise: Tensor) -> Tensor:
-        nats = _neg_elbo(ladder, noisy, noise, clean, noise, bf16=bf16)
+        nats = _neg_elbo(_draw(ladder, noisy, noise, bf16=bf16), clean, noise)
         # What the second view's own noise costs on average, whatever is restored.
         of_its_noise = 0.5 * noise.square() / (noise.square() + LEAST_DEVIATION**2)
         return (nats + of_its_noise.flatten()).mean()
@@ -287,22 +287,25 @@ def seen_elbo_loss(ladder: LadderVAE, grain_width: float, *, bf16: bool = False)
 
     def loss(seen: Tensor, grain: Tensor, noise: Tensor) -> Tensor:
         deviation = grain.std((1, 2, 3), keepdim=True)
-        return _neg_elbo(ladder, seen, noise, seen, deviation, grain_width, bf16=bf16).mean()
+        return _neg_elbo(_draw(ladder, seen, noise, bf16=bf16), seen, deviation, grain_width).mean()
 
     return loss
 
 
-def _neg_elbo(
-    ladder: LadderVAE, seen: Tensor, noise: Tensor, target: Tensor, deviation: Tensor, width: float = 0, *, bf16: bool
-) -> Tensor:
-    """Nats per pixel of each image."""
+def _draw(ladder: LadderVAE, seen: Tensor, noise: Tensor, *, bf16: bool) -> LadderOutput:
+    """What the ladder VAE makes of a batch by a sample of the posterior."""
     shapes = ladder.latent_shapes(len(seen), *seen.shape[2:])
     latent_noise = [torch.randn(shape, device=seen.device) for shape in shapes]
     with torch.autocast(seen.device.type, torch.bfloat16, enabled=bf16):
-        output = ladder(seen, noise, latent_noise)
+        output: LadderOutput = ladder(seen, noise, latent_noise)
+    return output
+
+
+def _neg_elbo(output: LadderOutput, target: Tensor, deviation: Tensor, grain_width: float = 0) -> Tensor:
+    """Nats per pixel of each image, for grain of a deviation around what is restored."""
     deviation = (deviation.square() + LEAST_DEVIATION**2).sqrt()
-    nats = pixel_distortion(output.restored.float(), target, deviation, width).mean((1, 2, 3))
-    rates = [level.sum((1, 2)) / seen[0].numel() for level in output.kl]
+    nats = pixel_distortion(output.restored.float(), target, deviation, grain_width).mean((1, 2, 3))
+    rates = [level.sum((1, 2)) / target[0].numel() for level in output.kl]
     # Without some rate that costs nothing, one scale takes all and the others die (free bits: Kingma et al., 2016).
     cost = [rate + (free - rate.mean()).clamp(min=0) for rate, free in zip(rates, FREE_NATS, strict=True)]
     per_pixel: Tensor = nats + torch.stack(cost).sum(0)
