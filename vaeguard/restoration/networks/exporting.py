@@ -168,8 +168,9 @@ class _Sampler(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, image: Tensor, noise: Tensor, *latent_noise: Tensor) -> tuple[Tensor, Tensor]:
-        output = self.net(image, noise, latent_noise)
+    # The order of the nodes in the file depends on the names here, which are those of its inputs.
+    def forward(self, image: Tensor, noise: Tensor, *chance: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.net(image, noise, chance)
         return output.restored, output.rate()
 
 
