@@ -38,7 +38,7 @@ def write_embedding_report(
     image_set : ImageSet
         The images.
     columns : dict
-        The table, as `generation.embeddings` gives it.
+        The table, as `latents.latent_table` gives it.
     projection : str
         How L units become two: `pca`, the two principal components, or `tsne`, neighbours stay neighbours but distances
         mean little (van der Maaten & Hinton, 2008). A latent of two units is shown as it is.

@@ -129,7 +129,7 @@ class ModelSpec:
         """Settle the sizes of latent and hidden layers."""
         return replace(
             self,
-            latent=self.view.latent(self) if self.latent is None else self.latent,
+            latent=self.view.latent(self.shape[2]) if self.latent is None else self.latent,
             hidden=self.view.hidden if self.hidden is None else self.hidden,
         )
 
@@ -181,7 +181,7 @@ class ModelSpec:
             )
         spec = replace(self, image_shape=image_shape, classes=classes, vectors=vectors)
         view = spec.view
-        view.check(spec)
+        view.check(self.kind, self.likelihood, self.patch, image_shape[1:])
         _check_classes(spec)
         return replace(
             spec.sized(),
