@@ -1,0 +1,57 @@
+"""Two runs of the same code look the same, and a change of a result does not."""
+
+import json
+
+import numpy as np
+import pytest
+from masks import Masks, file_lines, printed_lines
+
+
+@pytest.fixture
+def masks():
+    return Masks({"home": "/tmp/here"}, ["vaeguard undo clean"], {"ab" * 32: "<sha256 of a model>"})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("596 images scored in 0.8 s -> a.csv", "596 images scored in 12.4 s -> a.csv"),
+        ("7 pages; 0.31 MP, 0.42 MP/s", "7 pages; 0.31 MP, 1.07 MP/s"),
+        ("fitting 3/15 epoch 3 (12 s left)\ndone\n", "done\n"),
+        ('{"seconds": 1.5, "images": 3}', '{"seconds": 2.5, "images": 3}'),
+    ],
+)
+def test_what_differs_from_run_to_run_is_masked(masks, one, other):
+    assert printed_lines(one, masks) == printed_lines(other, masks)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("596 images scored in 0.8 s", "595 images scored in 0.8 s"),
+        ("allowed 0.001; 0 changed places", "allowed 0.002; 0 changed places"),
+        ('{"seconds": 1.5, "images": 3}', '{"seconds": 1.5, "images": 4}'),
+        ('{"seconds": 1.5}', '{"seconds": null}'),
+        ("cd" * 32, "ef" * 32),
+    ],
+)
+def test_a_change_of_a_result_is_seen(masks, one, other):
+    assert printed_lines(one, masks) != printed_lines(other, masks)
+
+
+def test_folders_commands_and_digests_of_files_get_names(masks):
+    text = f"vaeguard undo clean: /tmp/here/run {'ab' * 32}"
+    assert printed_lines(text, masks) == ["<command>: <home>/run <sha256 of a model>"]
+
+
+def test_one_value_of_an_array_or_a_table_is_seen(tmp_path, masks):
+    lines = []
+    for number, value in enumerate((1.0, 1.0 + 1e-12)):
+        np.savez(tmp_path / f"{number}.npz", a=np.full(9, value))
+        (tmp_path / f"{number}.csv").write_text(f"path,seconds,score\na.png,{number},{value!r}\n")
+        page = json.dumps({"seconds": number, "score": value})
+        (tmp_path / f"{number}.html").write_text(f'<script type="application/json" id="data">{page}</script>')
+        lines.append([file_lines(tmp_path / f"{number}.{kind}", masks) for kind in ("npz", "csv", "html")])
+    assert all(one != other for one, other in zip(*lines, strict=True))
+    hidden = [file_lines(tmp_path / "0.csv", masks)[1], file_lines(tmp_path / "1.csv", masks)[1]]
+    assert all("<masked>" in line for line in hidden)
