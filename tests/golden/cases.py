@@ -105,7 +105,6 @@ def both(spellings: tuple[str, ...], more: str) -> tuple[str, ...]:
 
 CASES = (
     case("help", "--help", "--version", "", *(f"{verb} --help" for verb in VERBS), ("fit --help-all", "fit --help")),
-    case("doctor", "doctor --json", "doctor --data-dir nowhere"),
     # Named sets and files
     case("unpack", "unpack digits --split test -o digits", "unpack parts.npz -o fromnpz --json", "unpack parts.npy",
          "unpack idx -o fromidx", "unpack ./digits", "unpack nosuch", "unpack digits -o digits",
@@ -294,4 +293,5 @@ CASES = (
          run=RUN, other="fit-preset/run", evaluation="evaluate/named", scores_csv="score/scores.csv",
          scores_csv_report_json="score/scores.csv.report.json", clean="denoise/scans-clean", search="tune/search",
          measured="benchmark/report"),
+    case("doctor", "doctor --json", "doctor --data-dir nowhere"),
 )  # fmt: skip

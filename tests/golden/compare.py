@@ -172,11 +172,11 @@ def _run_side(side: Side, cases: list[Case]) -> None:
 
 def _report(cases: list[Case], old: Side, new: Side, most: int) -> int:
     """Print what differs, and a summary; 1 where anything does."""
-    known = [_known_digests(side, cases) for side in (old, new)]
+    written = [_written(side, cases) for side in (old, new)]
     differences = compared = 0
     times = []
     for case in cases:
-        before, after = _result(old, case, known[0]), _result(new, case, known[1])
+        before, after = _result(old, case, written[0]), _result(new, case, written[1])
         times.append((case.name, before.seconds, after.seconds))
         for name in dict.fromkeys([*before.lines, *after.lines]):
             compared += 1
@@ -204,22 +204,21 @@ def _difference(before: list[str] | None, after: list[str] | None) -> Iterator[s
                 yield line
 
 
-def _known_digests(side: Side, cases: list[Case]) -> dict[str, str]:
-    """Digests of all files of a side: they depend on times inside, and the files themselves are compared."""
+def _written(side: Side, cases: list[Case]) -> dict[str, Path]:
+    """All files of a side by their digests, and models also by the digests that they hold of themselves."""
     found = {}
     for case in cases:
-        for path, digest in digests(side.home / case.name).items():
-            found.setdefault(digest, f"<sha256 of {case.name}/{path}>")
-            if own := own_digest(side.home / case.name / path):
-                found.setdefault(own, f"<sha256 inside {case.name}/{path}>")
+        for name, digest in digests(side.home / case.name).items():
+            path = side.home / case.name / name
+            found |= {digest: path, own_digest(path) or digest: path}
     return found
 
 
-def _result(side: Side, case: Case, known: dict[str, str]) -> Result:
+def _result(side: Side, case: Case, written: dict[str, Path]) -> Result:
     record = json.loads(record_of(side, case).read_text())
     outcomes = record["outcomes"]
     folders = {"packages": str(side.packages), "home": str(side.home), "checkout": str(side.checkout)}
-    masks = Masks(folders, [one["command"] for one in outcomes if one["respelled"]], known)
+    masks = Masks(folders, [one["command"] for one in outcomes if one["respelled"]], written)
     lines = {}
     for number, one in enumerate(outcomes, 1):
         name = f"step {number}: {case.steps[number - 1].spellings[0]}"

@@ -43,8 +43,11 @@ DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 class Masks:
     """What is replaced in all text of one side: its folders, its spelling of commands, and digests of files."""
 
-    def __init__(self, folders: dict[str, str], commands: list[str], digests: dict[str, str]) -> None:
-        self.digests = digests
+    def __init__(self, folders: dict[str, str], commands: list[str], written: dict[str, Path]) -> None:
+        """`written`: files by their digests, which depend on what is masked inside; it is filled in elsewhere."""
+        self.written = written
+        self.names: dict[str, str] = {}
+        self.nested = False
         pairs = [(text, f"<{name}>") for name, text in folders.items()]
         for command in sorted(commands, key=len, reverse=True):
             pairs += [(form, "<command>") for form in (command, html.escape(command), json.dumps(command)[1:-1])]
@@ -56,7 +59,18 @@ class Masks:
             text = text.replace(found, name)
         for pattern, name in PATTERNS:
             text = pattern.sub(name, text)
-        return DIGEST.sub(lambda found: self.digests.get(found[0], found[0]), text)
+        return DIGEST.sub(lambda found: self._digest(found[0]), text)
+
+    def _digest(self, digest: str) -> str:
+        """For a digest of a file one of what can be compared of it; digests inside it do not count."""
+        if self.nested and digest in self.written:
+            return "<sha256>"
+        if digest in self.written and digest not in self.names:
+            self.nested = True
+            lines = "\n".join(file_lines(self.written[digest], self))
+            self.nested = False
+            self.names[digest] = f"<sha256 of a file: {hashlib.sha256(lines.encode()).hexdigest()[:12]}>"
+        return self.names.get(digest, digest)
 
     def json(self, value: Any) -> Any:
         """The same of a value read from JSON."""

@@ -145,7 +145,7 @@ def spelled(side: Side, step: Step) -> tuple[list[str], bool]:
     """The command as this checkout spells it, and whether another checkout may spell it otherwise."""
     choices = [shlex.split(text) for text in step.spellings]
     known = [words for words in choices if _known(side, words)]
-    words = (known or choices[-1:])[0]
+    words = [*known, *(words for words in choices if words and side.help_of(words[0])), choices[-1]][0]
     verb = words[0] if words else ""
     options = any(word in SETTINGS for word in words)
     return (_with_settings(side, verb, words) if options else words), options or len(choices) > 1

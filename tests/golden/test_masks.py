@@ -9,7 +9,7 @@ from masks import Masks, file_lines, printed_lines
 
 @pytest.fixture
 def masks():
-    return Masks({"home": "/tmp/here"}, ["vaeguard undo clean"], {"ab" * 32: "<sha256 of a model>"})
+    return Masks({"home": "/tmp/here"}, ["vaeguard undo clean"], {})
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,18 @@ def test_a_change_of_a_result_is_seen(masks, one, other):
     assert printed_lines(one, masks) != printed_lines(other, masks)
 
 
-def test_folders_commands_and_digests_of_files_get_names(masks):
-    text = f"vaeguard undo clean: /tmp/here/run {'ab' * 32}"
-    assert printed_lines(text, masks) == ["<command>: <home>/run <sha256 of a model>"]
+def test_folders_and_commands_get_names(masks):
+    assert printed_lines("vaeguard undo clean: /tmp/here/run", masks) == ["<command>: <home>/run"]
+
+
+def test_digests_of_files_count_by_what_is_compared_of_these(tmp_path, masks):
+    records = [{"seconds": 1, "images": 3}, {"seconds": 2, "images": 3}, {"seconds": 2, "images": 4}]
+    for number, record in enumerate(records):
+        masks.written[f"{number:064x}"] = tmp_path / f"{number}.json"
+        (tmp_path / f"{number}.json").write_text(json.dumps(record))
+    lines = [printed_lines(f"{number:064x}", masks) for number in range(4)]
+    assert lines[0] == lines[1] != lines[2]
+    assert lines[3] == [f"{3:064x}"]
 
 
 def test_one_value_of_an_array_or_a_table_is_seen(tmp_path, masks):
