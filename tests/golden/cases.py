@@ -113,7 +113,7 @@ CASES = (
     case("fit-digits", "fit digits --normal-classes 0-8 --epochs 6 --hidden 64 --latent 8 -o run",
          "fit digits --normal-classes 0-8 --epochs 6 -o run"),
     case("fit-bare", "fit --normal-classes 0-8 --epochs 1 --hidden 16 --pseudo-classes 0", "score digits", "evaluate",
-         "reconstruct", "embed", "export", "verify model.onnx", "report --no-open", digits=DIGITS),
+         "reconstruct", "embed", "report --no-open", digits=DIGITS),
     case("fit-conv", "fit parts --normal-classes good --model conv --width 4 --latent 4 --epochs 2 -o run --json",
          parts=PARTS),
     case("fit-patches", "fit parts --normal-classes good --preset patches --epochs 1 -o run", parts=PARTS),
@@ -209,9 +209,9 @@ CASES = (
          run=RUN, digits=DIGITS, classes="fit-settings/run", model_onnx="export/model.onnx"),
     # Exported models
     case("export", "export -m run -o model.onnx", "verify model.onnx -m run", "verify model.onnx -m run --json",
-         "export -m run -o parts.onnx --parts --triton served --json", "export -m run -o real.onnx --pixels float32"
-         " --fpr 0.2", "export -m run -o half.onnx --fp16", "verify model.onnx -m run --tolerance 1e-12",
-         "export -m run -o no.onnx --tolerance 1e-12", "export -m model.onnx -o again.onnx", "export -m nowhere",
+         "export -m run -o parts.onnx --parts --triton served --pixels float32 --fpr 0.2 --json",
+         "export -m run -o half.onnx --fp16", "verify model.onnx -m run --tolerance 1e-12",
+         "export -m model.onnx -o again.onnx", "export -m nowhere",
          "export -m run -o model.txt", run=RUN),
     case("export-conv", "export -m conv -o conv.onnx --json", "export -m patches -o patches.onnx",
          "verify conv.onnx -m conv --json", "export -m own -o own.onnx", "verify own.onnx -m own",
