@@ -219,9 +219,12 @@ def _pdf(pages: list[np.ndarray]) -> bytes:
 
 
 def _write_pairs(folder: Path) -> None:
-    """Clean pages and the same ones noisy, to fit a denoiser."""
+    """Small pictures to fit a denoiser: clean pages, the same ones noisy, photographs with grain."""
     for name, noise in (("clean", 0.0), ("noisy", 12.0)):
         (folder / name).mkdir()
         for seed in range(4):
-            page = _page(seed, height=112, width=112, noise=noise)
+            page = _page(seed, height=64, width=64, noise=noise)
             Image.fromarray(page.astype(np.uint8)).save(folder / name / f"{seed}.png")
+    (folder / "grain").mkdir()
+    for seed in range(2):
+        Image.fromarray(_photo(seed, side=64)[..., 0]).save(folder / "grain" / f"{seed}.png")

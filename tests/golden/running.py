@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -33,8 +34,8 @@ torch.export._trace torch._functorch.aot_autograd torch._export.serde.serialize 
 """What takes long to import, and is the same for both checkouts."""
 DATE = (2026, 1, 2, 3, 4, 5, 4, 2, 0)
 """When everything happens: dates would get into digests."""
-LONGEST = 300
-"""Seconds after which a command is killed."""
+CPU_SECONDS, SECONDS = 300, 1800
+"""Of the processor, and in all, after which a command is killed: the machine may be busy."""
 
 
 @dataclass
@@ -195,7 +196,7 @@ def run_command(side: Side, folder: Path, words: list[str], until: str = "", std
 
 
 def _interrupt(process: int, path: Path) -> None:
-    deadline = time.monotonic() + LONGEST / 2
+    deadline = time.monotonic() + SECONDS / 2
     while not path.exists() and time.monotonic() < deadline:
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return
@@ -218,7 +219,8 @@ def _be_command(side: Side, folder: Path, words: list[str], streams: Path) -> No
 
 
 def _set_up(side: Side, folder: Path, words: list[str], streams: Path) -> None:
-    signal.alarm(LONGEST)
+    signal.alarm(SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in enumerate("012"):
         file = os.open(streams / name, os.O_RDONLY if not number else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
