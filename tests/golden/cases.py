@@ -265,14 +265,15 @@ CASES = (
          ("undo scans", "denoise scans --undo"), ("check scans", "denoise scans --check"),
          ("undo nowhere", "denoise nowhere --undo"), "denoise", "denoise empty",
          scans="corpus/scans", empty="corpus/empty"),
-    case("denoiser-adapt", both(ADAPT, "--steps 2 -o own --json"), both(ADAPT, "-o own"), grain="corpus/grain"),
-    case("denoiser-pairs", both(PAIRS, "--steps 2 -o own"), both(PAIRS, "--steps 1 --from-scratch -o fresh --seed 1"),
+    case("denoiser-adapt", both(ADAPT, "--steps 1 -o own --json"), both(ADAPT, "-o own"), grain="corpus/grain"),
+    case("denoiser-pairs", both(PAIRS, "--steps 1 -o own"),
          noisy="corpus/noisy", clean="corpus/clean"),
-    case("denoiser-degrade", *(both(("fit-denoiser clean", "fit clean"), f"--degrade {how} --steps 1 -o {how[:5]}")
-                               for how in ("document", "photo", "gaussian:25", "rain")), clean="corpus/clean"),
+    case("denoiser-degrade", both(("fit-denoiser clean", "fit clean"), "--degrade gaussian:25 --steps 1 --from-scratch"
+                                  " --seed 1 -o own"), clean="corpus/clean"),
     case("denoiser-wrong", *(both(("fit-denoiser", "fit"), more) for more in
                              ("--noisy noisy", "--adapt nowhere", "--adapt grain --steps 0", "--adapt grain --resume",
-                              "digits --degrade photo", "noisy --adapt grain", "--adapt grain --epochs 3")),
+                              "digits --degrade photo", "noisy --degrade rain",
+                              "noisy --adapt grain", "--adapt grain --epochs 3")),
          noisy="corpus/noisy", grain="corpus/grain"),
     # Searches, benchmarks, reports
     case("tune", "tune digits --normal-classes 0-8 --spec small.toml --trials 2 -o search",
