@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-TEXT = {".toml", ".txt", ".md", ".log", ".pbtxt", ".job", ""}
-TIMES = re.compile(r"^(seconds|.*_seconds|seconds_.*|.*per_second|.*memory.*|hardware|python|versions|datetime.*)$")
+TEXT = {".toml", ".txt", ".log", ".pbtxt", ".job", ""}
+TIMES = re.compile(
+    r"^(seconds|.*_seconds|seconds_.*|.*per_second|.*memory.*|hardware|python|versions|datetime.*|worker_id)$"
+)
 """Names of values that differ from run to run or from machine to machine."""
+COLUMNS = re.compile(r"seconds|fit, s|scoring, s|.* a second|memory, MB")
+"""The same of columns of tables in reports."""
 NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
 PATTERNS = (
     # Progress is told every ten seconds.
@@ -31,12 +35,17 @@ PATTERNS = (
     (re.compile(rf"\b(?:about |in )?{NUMBER} (?:s|ms|µs|min|h)(?![\w/])"), "<time>"),
     (re.compile(rf"\b{NUMBER} (?:MP|images|pages|files|rows|vectors)(?:/s| a second| per second)"), "<speed>"),
     (re.compile(rf'{NUMBER}(?=</span><span class="label">images a second)'), "<speed>"),
+    (re.compile(rf'(?<=data-figure="seconds">){NUMBER}'), "<time>"),
     (re.compile(rf"\b{NUMBER} (?:kB|MB|GB|MiB|GiB)(?= (?:free|of memory|at most))"), "<memory>"),
 )
 
 DATA = re.compile(r'(?s)(?<=<script type="application/json" id="data">)(.*?)(?=</script>)')
 """The data of a page."""
 SEAL = re.compile(rb"vaeguard-sha256:([0-9a-f]{64})")
+HTML_TABLE = re.compile(r"(?s)<table.*?</table>")
+HTML_HEAD = re.compile(r'(?s)<th scope="col"[^>]*>(.*?)</th>')
+HTML_ROW = re.compile(r"(?s)<tr>.*?</tr>")
+HTML_CELL = re.compile(r"(<t[dh]\b[^>]*>)")
 DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
@@ -61,6 +70,10 @@ class Masks:
             text = pattern.sub(name, text)
         return DIGEST.sub(lambda found: self._digest(found[0]), text)
 
+    def _entry(self, key: str, value: Any) -> Any:
+        rows = isinstance(value, list) and value and isinstance(value[0], dict)
+        return "<masked>" if TIMES.match(key) and value is not None and not rows else self.json(value)
+
     def _digest(self, digest: str) -> str:
         """For a digest of a file one of what can be compared of it; digests inside it do not count."""
         if self.nested and digest in self.written:
@@ -75,10 +88,7 @@ class Masks:
     def json(self, value: Any) -> Any:
         """The same of a value read from JSON."""
         if isinstance(value, dict):
-            return {
-                self.text(key): "<masked>" if TIMES.match(key) and item is not None else self.json(item)
-                for key, item in value.items()
-            }
+            return {self.text(key): self._entry(key, item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.json(item) for item in value]
         return self.text(value) if isinstance(value, str) else value
@@ -126,7 +136,44 @@ def _html(path: Path, masks: Masks) -> list[str]:
     """A page with a line for each element, and its data by their entries."""
     lines = []
     for number, part in enumerate(DATA.split(path.read_text(encoding="utf-8"))):
-        lines += _value_lines(part, masks) if number % 2 else masks.text(part).replace("<", "\n<").splitlines()
+        if number % 2:
+            lines += _value_lines(part, masks)
+        else:
+            lines += masks.text(HTML_TABLE.sub(_without_times, part)).replace("<", "\n<").splitlines()
+    return lines
+
+
+def _without_times(table: re.Match[str]) -> str:
+    """A table of a page without what is in columns of times."""
+    hidden = _columns([html.unescape(name) for name in HTML_HEAD.findall(table[0])])
+
+    def row(found: re.Match[str]) -> str:
+        cells = HTML_CELL.split(found[0])
+        for number in hidden:
+            if 2 * number + 1 < len(cells):
+                cells[2 * number + 1] = "<td>"
+                cells[2 * number + 2] = re.sub("^[^<]*(<span[^>]*>[^<]*</span>)?", "masked", cells[2 * number + 2])
+        return "".join(cells)
+
+    return HTML_ROW.sub(row, table[0]) if hidden else table[0]
+
+
+def _columns(names: list[str]) -> set[int]:
+    return {number for number, name in enumerate(names) if COLUMNS.fullmatch(name.strip())}
+
+
+def _markdown(path: Path, masks: Masks) -> list[str]:
+    """Text, and tables without columns of times."""
+    lines, hidden = [], set[int]()
+    before = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = line.split("|")
+        if line.startswith("|") and not before.startswith("|"):
+            hidden = _columns(cells)
+        elif line.startswith("|"):
+            cells = ["<masked>" if number in hidden else cell for number, cell in enumerate(cells)]
+        lines.append(masks.text("|".join(cells)))
+        before = line
     return lines
 
 
@@ -248,7 +295,8 @@ def _onnx(path: Path, masks: Masks) -> list[str]:
 
 READERS: dict[str, Callable[[Path, Masks], list[str]]] = {
     ".json": _json,
-    ".jsonl": _jsonl,
+    **dict.fromkeys((".jsonl", ".journal"), _jsonl),
+    ".md": _markdown,
     ".html": _html,
     ".csv": _csv,
     ".parquet": _parquet,

@@ -53,6 +53,20 @@ def test_digests_of_files_count_by_what_is_compared_of_these(tmp_path, masks):
     assert lines[3] == [f"{3:064x}"]
 
 
+def test_columns_of_times_are_masked_and_no_others(tmp_path, masks):
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("data", "fit, s", "images"))
+    lines = []
+    for time, images in ((1, 3), (2, 3), (2, 4)):
+        rows = f"<tr><th>a</th><td>{time}</td><td>{images}</td></tr>"
+        (tmp_path / "page.html").write_text(f"<table><thead><tr>{heads}</tr></thead>{rows}</table>")
+        (tmp_path / "page.md").write_text(
+            f"| data | fit, s | images |\n| --- | --- | --- |\n| a | {time} | {images} |\n"
+        )
+        lines.append([file_lines(tmp_path / f"page.{kind}", masks) for kind in ("html", "md")])
+    assert lines[0] == lines[1]
+    assert all(one != other for one, other in zip(*lines[1:], strict=True))
+
+
 def test_one_value_of_an_array_or_a_table_is_seen(tmp_path, masks):
     lines = []
     for number, value in enumerate((1.0, 1.0 + 1e-12)):
