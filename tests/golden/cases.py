@@ -203,7 +203,7 @@ CASES = (
              (f"likelihood {more}", f"evaluate --generative {more}") for more in
              ("-m run --importance-samples 3 --bound-images 5 -o report",
               "-m run --importance-samples 2 --bound-images 4 -o again --json",
-              "./digits -m classes --importance-samples 2 --bound-images 4 -o classes",
+              "./digits -m classes --importance-samples 2 --bound-images 4 -o drawn",
               "-m model.onnx", "-m run --normal-classes 3", "-m run --fpr 0.1")),
          "evaluate -m run --bound-images 5",
          run=RUN, digits=DIGITS, classes="fit-settings/run", model_onnx="export/model.onnx"),
@@ -280,8 +280,8 @@ CASES = (
          "tune digits --normal-classes 0-8 --spec small.toml --trials 2 -o search --json",
          "tune digits --normal-classes 0-7 --spec small.toml --trials 2 -o search", "tune digits --time soon",
          "tune digits --trials 0", "tune nosuch", small_toml="corpus/small.toml"),
-    case("benchmark", "benchmark one-class --data digits --classes 9 --seeds 1 --limit 150 --spec small.toml -o report",
-         "benchmark one-class --data digits --classes 9 --seeds 1 --limit 150 --spec small.toml -o report --json",
+    case("benchmark", "benchmark one-class --data digits --classes 9 --seeds 1 --limit 300 --spec small.toml -o report",
+         "benchmark one-class --data digits --classes 9 --seeds 1 --limit 300 --spec small.toml -o report --json",
          "benchmark one-class-out --data digits --classes 1 --seeds 1 --limit 200 --spec small.toml --no-baselines"
          " --fit unlabelled", "benchmark one-class --fit guided", "benchmark tables -o t", "benchmark nosuch",
          "benchmark ood --data mnist:nosuch", small_toml="corpus/small.toml"),
