@@ -35,6 +35,7 @@ PATTERNS = (
     (re.compile(rf"\b(?:about |in )?{NUMBER} (?:s|ms|µs|min|h)(?![\w/])"), "<time>"),
     (re.compile(rf"\b{NUMBER} (?:MP|images|pages|files|rows|vectors)(?:/s| a second| per second)"), "<speed>"),
     (re.compile(rf'{NUMBER}(?=</span><span class="label">images a second)'), "<speed>"),
+    (re.compile(r"(?m)^seconds  .*$"), "seconds <time>"),
     (re.compile(rf'(?<=data-figure="seconds">){NUMBER}'), "<time>"),
     (re.compile(rf"\b{NUMBER} (?:kB|MB|GB|MiB|GiB)(?= (?:free|of memory|at most))"), "<memory>"),
 )
@@ -88,10 +89,23 @@ class Masks:
     def json(self, value: Any) -> Any:
         """The same of a value read from JSON."""
         if isinstance(value, dict):
+            value = _compared(value)
             return {self.text(key): self._entry(key, item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.json(item) for item in value]
         return self.text(value) if isinstance(value, str) else value
+
+
+def _compared(report: dict[str, Any]) -> dict[str, Any]:
+    """A report of reports side by side without the values of those of its columns that are times."""
+    names, runs = report.get("columns"), report.get("runs")
+    if not isinstance(names, list) or not isinstance(runs, list):
+        return report
+
+    def shown(values: list[Any]) -> list[Any]:
+        return ["<masked>" if TIMES.match(name) else value for name, value in zip(names, values, strict=True)]
+
+    return report | {"runs": [run | {"values": shown(run["values"])} if "values" in run else run for run in runs]}
 
 
 def printed_lines(text: str, masks: Masks) -> list[str]:
