@@ -274,7 +274,7 @@ def test_what_the_library_says_is_what_the_page_says(pages):
     html = pages["evaluation"].read_text()
     from markupsafe import escape
 
-    from vaeguard.reports.verdicts import verdict
+    from vaeguard.reports.kinds import verdict
 
     assert str(escape(verdict(report).sentence)) in html
 

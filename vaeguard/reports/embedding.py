@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.data.split import spread_out
 from vaeguard.reports.gallery import data_uri
+from vaeguard.reports.kinds import ReportFigures, Verdict, percent
 from vaeguard.reports.pictures import picture_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 
@@ -105,3 +107,24 @@ def in_plane(means: npt.NDArray[np.floating], projection: str) -> tuple[npt.NDAr
 def _rounded(values: npt.NDArray[Any]) -> list[float]:
     rounded: list[float] = np.round(values.astype(float), 3).tolist()
     return rounded
+
+
+@dataclass(frozen=True)
+class Figures(ReportFigures):
+    """The figures of an embedding that its verdict takes."""
+
+    images: int
+    units: int
+    projection: str
+    explained: float | None
+
+    def verdict(self) -> Verdict:
+        """Return what is drawn, and how."""
+        how = {
+            "none": "as they are",
+            "tsne": "in a plane by t-SNE",
+            "pca": "in the plane of their two principal components",
+        }
+        share = "" if self.explained is None else f", which holds {percent(self.explained)} of their variance"
+        sentence = f"{self.images:,} latents of {self.units} units, {how[self.projection]}{share}."
+        return Verdict("Where images lie in the latent", sentence)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vaeguard.errors import RefusedError, UsageError
+from vaeguard.reports.kinds import report_kinds
+from vaeguard.reports.page import page
 from vaeguard.storage.files import write_text
 from vaeguard.storage.provenance import environment
 
@@ -14,17 +16,13 @@ Report = dict[str, Any]
 
 FORMAT = 1
 """Raised when a key changes its meaning; what each key means is written in `docs/report-format.md`."""
-KINDS = (
-    *("evaluation", "generative", "fit", "tuning", "benchmark", "scores", "scans", "denoiser", "embedding"),
-    "comparison",
-)
 JSON_NAME = "report.json"
 SCORES_NAME = "scores.csv"
 """The table beside the report of an evaluation."""
 
 
 def heading(kind: str, title: str, *, command: str = "", device: str = "cpu") -> Report:
-    """The keys that every report begins with; `kind` is one of `KINDS`, `command` the command line to repeat it."""
+    """The keys that every report begins with; `kind` is one of `report_kinds`, `command` the command line."""
     return {"format": FORMAT, "kind": kind, "title": title, "command": command, "made": environment(device)}
 
 
@@ -38,8 +36,6 @@ def write_report(path: str | Path, report: Report) -> Path:
     VaeguardError
         They cannot be written.
     """
-    from vaeguard.reports.page import page
-
     path = Path(path)
     check_place(path, report["kind"])
     content = finite(report)
@@ -66,7 +62,7 @@ def check_place(path: str | Path, kind: str) -> None:
                 f"{str(page)!r} is no page of a report here, and would be lost; choose another place"
             ) from None
         return
-    if found in KINDS and found != kind:
+    if found in report_kinds() and found != kind:
         article = "" if found in ("scores", "scans") else "an " if found[0] in "ae" else "a "
         raise UsageError(f"{str(path)!r} is the report of {article}{found}; choose another place")
 
@@ -96,8 +92,6 @@ def remake_page(path: str | Path) -> tuple[Report, Path]:
         It is damaged, no report, or of another version.
     """
     from jinja2 import UndefinedError
-
-    from vaeguard.reports.page import page
 
     place, report = report_path(path), read_report(path)
     try:
@@ -145,7 +139,7 @@ def read_report(path: str | Path) -> Report:
     except ValueError as error:
         raise RefusedError(f"{str(path)!r} is damaged ({error}); write it again") from error
     found = report.get("format") if isinstance(report, dict) else None
-    if type(found) is not int or found != FORMAT or report.get("kind") not in KINDS:
+    if type(found) is not int or found != FORMAT or report.get("kind") not in report_kinds():
         raise RefusedError(
             f"{str(path)!r} is no report of this version (format {found}, expected {FORMAT}); write it again"
             " that wrote it"

@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.markup import escape
 
 from vaeguard.data.inputs import find_sources, pick
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import RefusedError, UsageError, as_objects
 from vaeguard.reports.distributions import histogram
 from vaeguard.reports.gallery import GROUP, Group, Sample, gallery
+from vaeguard.reports.kinds import ReportFigures, Verdict, percent
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
-from vaeguard.statistics.metrics import share_of
+from vaeguard.reports.terminal import SHOWN, Histogram, sparklines
+from vaeguard.statistics.false_alarms import can_flag, expected_interval, fewest_calibration, way_to_flag
+from vaeguard.statistics.metrics import Share, share_of
 from vaeguard.storage.files import valid_text
 from vaeguard.storage.tables import table_chunks
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +50,8 @@ ORDINARY = 0.8
 """At least this share of a batch should look normal, or it is said to differ as a whole."""
 FAMILIAR = 0.6
 """More p-values above a half than this are more than normal images that the model never saw can have."""
+UNTOLD = 10**9
+"""Calibration images of a model that does not say how many: its threshold is taken as sure."""
 
 
 def write_score_report(
@@ -234,3 +241,119 @@ def _gallery(tally: _Tally, sources: Any, detector: Detector) -> Report:
     sample = Sample(groups, rows, None if detector.info.vectors else images, inspection)
     facts: dict[str, Any] = {"path": paths, "score": inspection.score, "p_value": inspection.p_value}
     return gallery(sample, facts, inspection.terms)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How many images rank the score, if the model says it."""
+
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the model file says of the fit."""
+
+    calibration: Calibration = Calibration()
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Whether the batch as a whole differs from normal images."""
+
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Files that could not be read."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of the gallery; an infinite score is None."""
+
+    path: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class GalleryGroup:
+    """Images that are shown together."""
+
+    name: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Figures(ReportFigures):
+    """The figures of a table of scores that its verdict and its lines take."""
+
+    images: int
+    fpr: float
+    threshold: float | None
+    anomalies: Share
+    note: str | None
+    histogram: Histogram
+    drift: Drift
+    errors: Errors
+    gallery: tuple[GalleryGroup, ...]
+    fit: Fit = Fit()
+
+    def verdict(self) -> Verdict:
+        """Return how many images stand out, and whether more than normal images alone would give."""
+        calibration, fpr = self.fit.calibration.images, self.fpr
+        notes: tuple[str, ...]
+        if calibration is not None and not can_flag(calibration, fpr):
+            sentence = (
+                f"The score is calibrated on {counted(calibration, 'normal image')}, so its smallest p-value is"
+                f" {1 / (calibration + 1):.2g}; to flag where p_value <= {fpr:g} takes {fewest_calibration(fpr):,} of"
+                f" them.{self._unread()}"
+            )
+            notes = (f"to have images flagged, {way_to_flag(calibration)}",)  # the sentence says the rest of the note
+            headline, tone = f"Nothing can be flagged at a false-alarm rate of {fpr:g}", "poor"
+        else:
+            low, high = self._flagged_of_normal_images()
+            sentence = (
+                f"{self.anomalies.count:,} of {self.images:,} images are flagged ({percent(self.anomalies.value)},"
+                f" interval {percent(self.anomalies.low)} to {percent(self.anomalies.high)}) where p_value"
+                f" <= {fpr:g}; of normal images alone it would be {f'{low:,} to {high:,}' if self.images else 'none'}."
+                f"{self._unread()}"
+            )
+            notes = (self.note,) if self.note else ()
+            headline, tone = self._headline(high)
+        if not self.images:
+            headline, tone = "Nothing could be read", "poor"
+        elif self.drift.warning:
+            headline, tone, notes = "This batch differs as a whole", "poor", (*notes, self.drift.warning)
+        return Verdict(headline, sentence, notes, tone)
+
+    def _headline(self, most: int) -> tuple[str, str]:
+        """Headline and tone where of normal images alone at `most` so many would be flagged."""
+        unread = "fair" if self.errors.count else "good"
+        if not self.anomalies.count:
+            return "Nothing stands out", unread
+        if self.anomalies.count <= most:
+            return "No more is flagged than normal images give", unread
+        return f"{counted(self.anomalies.count, 'image')} to look at", "fair"
+
+    def _unread(self) -> str:
+        return f" {self.errors.count:,} could not be read." if self.errors.count else ""
+
+    def _flagged_of_normal_images(self) -> tuple[int, int]:
+        """How many of so many normal images would be flagged with 95 % probability, at least and at most."""
+        if not self.images:
+            return 0, 0
+        low, high = expected_interval(self.images, self.fit.calibration.images or UNTOLD, self.fpr)
+        return round(low * self.images), round(high * self.images)
+
+    def lines(self) -> Iterable[str]:
+        """Yield the histogram and the most anomalous images."""
+        yield from sparklines(self.histogram, self.threshold)
+        for group in self.gallery:
+            if group.name == "most_anomalous":
+                for item in group.items[:SHOWN]:
+                    score = "inf" if item.score is None else f"{item.score:.2f}"
+                    yield f"  {score:>6}  {escape(item.path)}"
