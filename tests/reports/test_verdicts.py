@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from vaeguard.reports.kinds import ReportFigures, report_kinds, verdict
 from vaeguard.reports.scores import drift
+from vaeguard.reports.simple_measures import SimpleMeasure, SimpleMeasures
 from vaeguard.reports.terminal import Histogram, sparkline, sparklines
 from vaeguard.restoration.reasons import BILEVEL, CLEAN
 from vaeguard.statistics.false_alarms import expected_interval
@@ -15,11 +17,15 @@ from vaeguard.statistics.metrics import Metrics, share_of
 NO_HISTOGRAM = {"edges": [0, 1], "counts": {}}
 
 
+def measures(brightness: float, complexity: float) -> dict:
+    return asdict(SimpleMeasures(9, 9, [], [], *(SimpleMeasure(area, 0.0, []) for area in (brightness, complexity))))
+
+
 def evaluation(area: float, low: float, high: float, **changes) -> dict:
     score = vars(Metrics("score", area, low, high, average_precision=area, no_skill_precision=0.1, fpr_at_95_tpr=0.1))
     rates = {"detection_rate": vars(share_of(50, 60)), "false_alarm_rate": vars(share_of(30, 600))}
-    measures = {name: {"roc_auc": 0.45} for name in ("brightness", "complexity")}
-    figures = {"metrics": [score], "fpr": 0.05, "note": None, "independent": True, "simple_measures": measures,
+    figures = {"metrics": [score], "fpr": 0.05, "note": None, "independent": True,
+               "simple_measures": measures(0.45, 0.45),
                "threshold": None, "classes": [], "pixels": None, "histogram": NO_HISTOGRAM}  # fmt: skip
     expected = {"expected_false_alarms": {"low": 0.03, "high": 0.08}}
     return {"kind": "evaluation", **figures, **rates, **expected, **changes}
@@ -75,8 +81,7 @@ def test_false_alarms_are_judged_where_the_normal_images_are_strangers_whatever_
 
 
 def test_a_score_no_better_than_brightness_is_said():
-    measures = {"brightness": {"roc_auc": 0.985}, "complexity": {"roc_auc": 0.6}}
-    found = verdict(evaluation(0.99, 0.98, 1, simple_measures=measures))
+    found = verdict(evaluation(0.99, 0.98, 1, simple_measures=measures(0.985, 0.6)))
     assert [note.split()[0] for note in found.notes] == ["brightness"]
 
 
@@ -85,15 +90,15 @@ def test_drift_tells_a_normal_batch_from_one_that_differs():
     normal = generator.random(2000)
     few_anomalies = np.concatenate([normal[:1900], np.full(100, 0.001)])
     shifted, fitted_on = normal**3, normal ** (1 / 3)
-    warned = [drift(int((p > 0.5).sum()), len(p), 1000)["warning"] for p in (normal, few_anomalies, shifted, fitted_on)]
+    warned = [drift(int((p > 0.5).sum()), len(p), 1000).warning for p in (normal, few_anomalies, shifted, fitted_on)]
     assert warned[0] is None
     assert warned[1] is None
     assert "something else has changed" in warned[2]
     assert "more familiar" in warned[3]
-    assert drift(3, 20, 1000)["warning"] is None  # too few to tell
-    assert drift(0, 0, 1000)["normal_share"] is None
+    assert drift(3, 20, 1000).warning is None  # too few to tell
+    assert drift(0, 0, 1000).normal_share is None
     found = drift(800, 2000, 1000)
-    assert found["low"] < found["normal_share"] == 0.8 < found["high"]
+    assert found.low < found.normal_share == 0.8 < found.high
 
 
 def test_sparklines_share_the_axis_and_show_the_threshold():
@@ -122,7 +127,7 @@ def test_exchangeable_images_give_no_warning_however_few_rank_the_score():
     for _ in range(300):
         ranking, batch = np.sort(generator.random(30)), generator.random(3000)
         p_value = (1 + len(ranking) - np.searchsorted(ranking, batch)) / 31
-        warned += drift(int((p_value > 0.5).sum()), len(batch), 30)["warning"] is not None
+        warned += drift(int((p_value > 0.5).sum()), len(batch), 30).warning is not None
     assert warned <= 15
 
 
@@ -132,7 +137,7 @@ def test_nothing_read_is_not_called_clean():
     scores = {**scored(0, 0, 10), "errors": {"count": 3}}
     del scores["fit"]
     assert verdict(scores).tone == "poor"
-    few = {**scores, "images": 1000, "anomalies": vars(share_of(52, 1000)), "drift": drift(500, 1000, 500)}
+    few = {**scores, "images": 1000, "anomalies": vars(share_of(52, 1000)), "drift": vars(drift(500, 1000, 500))}
     assert verdict(few).headline == "No more is flagged than normal images give"
     many = {**few, "anomalies": vars(share_of(90, 1000))}
     assert verdict(many).headline == "90 images to look at"
@@ -162,7 +167,7 @@ def test_only_what_was_judged_clean_is_called_clean():
 def scored(flagged: int, images: int, calibration: int, **changes) -> dict:
     return {"kind": "scores", "images": images, "anomalies": vars(share_of(flagged, images)), "fpr": 0.05,
             "errors": {"count": 0}, "note": None, "threshold": None, "histogram": NO_HISTOGRAM, "gallery": [],
-            "drift": drift(images // 2, images, calibration),
+            "drift": vars(drift(images // 2, images, calibration)),
             "fit": {"calibration": {"images": calibration}}, **changes}  # fmt: skip
 
 

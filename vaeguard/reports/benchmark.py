@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from vaeguard.reports.kinds import ReportFigures, Verdict
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.terminal import table_of
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ LABELLED = ("guided", "classifier")
 """Methods that know the classes of the normal examples; what others published, and all else measured here, do not."""
 
 
-@dataclass(frozen=True)
-class Mean:
+class Mean(Part):
     """A mean, and the standard deviation over the seeds where there are several."""
 
     mean: float
@@ -33,8 +31,7 @@ class Mean:
         return f"{self.mean:.3f}" + ("" if self.std is None else f" ± {self.std:.3f}")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Part):
     """One score of one method on one case, or over all."""
 
     data: str
@@ -57,8 +54,7 @@ class Row:
         return escape(name), str(self.roc_auc), precision
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(Part):
     """A row of the table that compares methods."""
 
     name: str
@@ -77,8 +73,7 @@ class Method:
         return self.name.partition(",")[0] in LABELLED
 
 
-@dataclass(frozen=True)
-class MethodTable:
+class MethodTable(Part):
     """All methods on a data set."""
 
     data: str
@@ -104,22 +99,19 @@ class MethodTable:
         return f"{self.data}, {ours.name}: ROC-AUC {overall}{beside}."
 
 
-@dataclass(frozen=True)
-class Cells:
+class Cells(Part):
     """How many of the cells there are."""
 
     planned: int
     finished: int
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(Part):
     """The setting of a benchmark that makes it a trial."""
 
     limit: int | None
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a benchmark that its verdict and its table take."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.markup import escape
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.reports import evaluation
-from vaeguard.reports.kinds import ReportFigures, Verdict, typed
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, typed
 from vaeguard.reports.report_file import SCORES_NAME, heading, read_report, report_path
 from vaeguard.storage.tables import read_table
 
@@ -29,14 +28,12 @@ ABREAST = 3
 """So many runs stand side by side: in 80 columns their names wrap, and no value does."""
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(Part):
     """The curves of the combined score."""
 
     score: dict[str, list[float]]
 
 
-@dataclass(frozen=True)
 class Compared(evaluation.Figures):
     """What is compared of an evaluation; `fit` is what its model file says, which need not be much."""
 
@@ -141,16 +138,14 @@ def _differences(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Part):
     """A report of those compared, with its figures in the order of the columns."""
 
     name: str
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class BestTwo:
+class BestTwo(Part):
     """How far the two best are apart on the same images."""
 
     images: int
@@ -159,7 +154,6 @@ class BestTwo:
     high: float
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a comparison that its verdict and its tables take."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.reports.kinds import ReportFigures, Verdict
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.terminal import sparkline
 
@@ -48,14 +47,12 @@ def denoiser_report(
     }
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Part):
     """A row of the history."""
 
     direct_loss: float
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a denoiser that its verdict and its line take."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,7 +108,6 @@ def _rounded(values: npt.NDArray[Any]) -> list[float]:
     return rounded
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of an embedding that its verdict takes."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from vaeguard.evaluation.defect_masks import PixelMetrics
 from vaeguard.evaluation.evaluating import ClassResult
 from vaeguard.reports.distributions import curves, histogram, thresholds
 from vaeguard.reports.gallery import gallery, group, sample
-from vaeguard.reports.kinds import ReportFigures, Verdict, percent
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.report_file import heading
-from vaeguard.reports.simple_measures import simple_measures
+from vaeguard.reports.simple_measures import SimpleMeasures, simple_measures
 from vaeguard.reports.terminal import SHOWN, Histogram, sparklines, table_of
 from vaeguard.statistics.false_alarms import expected_interval, flag
 from vaeguard.statistics.metrics import Metrics, Share, share
@@ -54,6 +54,7 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
     inspection, anomalous = evaluation.inspection, evaluation.anomalous
     scores = {"score": inspection.score, **inspection.terms}
     normal = ", ".join(evaluation.normal_classes)
+    measures = simple_measures(evaluation.image_set.images, inspection.score, anomalous)
     drawn = _gallery(evaluation, detector)
     return {
         **heading(
@@ -65,7 +66,7 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
         "curves": {name: curves(anomalous, values) for name, values in scores.items()},
         "calibration": [_realised(evaluation, stated) for stated in STATED],
         "expected_false_alarms": _expected(evaluation, evaluation.fpr),
-        "simple_measures": simple_measures(evaluation.image_set.images, inspection.score, anomalous),
+        "simple_measures": measures and asdict(measures),
         "fit": evaluation.record,
         **drawn,
     }
@@ -117,30 +118,13 @@ def _gallery(evaluation: Evaluation, detector: Detector) -> Report:
     return gallery(sample(detector, image_set.images, groups), facts, inspection.terms)
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(Part):
     """Where a false-alarm rate should lie."""
 
     low: float
     high: float
 
 
-@dataclass(frozen=True)
-class SimpleMeasure:
-    """How well a simple measure tells anomalies by itself."""
-
-    roc_auc: float
-
-
-@dataclass(frozen=True)
-class SimpleMeasures:
-    """What a score may be measuring without anybody wanting it."""
-
-    brightness: SimpleMeasure
-    complexity: SimpleMeasure
-
-
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of an evaluation that its verdict and its lines take."""
 

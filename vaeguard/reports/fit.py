@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from rich.markup import escape
 
 from vaeguard.reports.gallery import data_uri
-from vaeguard.reports.kinds import ReportFigures, Verdict
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.pictures import picture_of
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.terminal import SHOWN, sparkline, table_of
@@ -108,8 +107,7 @@ def strip(images: Pixels) -> str:
     return data_uri(whole, max(whole.size))
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Part):
     """The settings of the model that a sentence names."""
 
     kind: str
@@ -118,8 +116,7 @@ class Model:
     latent: int
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(Part):
     """Counts of normal examples."""
 
     training: int
@@ -127,15 +124,13 @@ class Split:
     calibration: int
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(Part):
     """What the model was fitted on."""
 
     split: Split
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(Part):
     """A row of the history; only guided fits have a class accuracy."""
 
     epoch: float
@@ -146,8 +141,7 @@ class Epoch:
     valid_class_accuracy: float | None = None
 
 
-@dataclass(frozen=True)
-class NormalClass:
+class NormalClass(Part):
     """What became of a normal class; one without images among those held out has no figures."""
 
     name: str
@@ -158,7 +152,6 @@ class NormalClass:
     calibration: int
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a fit that its verdict and its lines take."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaeguard.reports.fit import strip, unit_facts
-from vaeguard.reports.kinds import ReportFigures, Verdict
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.terminal import sparkline
 
@@ -59,9 +59,9 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
         "notes": [*([evaluation.note] if evaluation.note else []), *([other_pixels] if other_pixels else [])],
         "likelihood": record["model"]["likelihood"],
         "pixels": found.pixels,
-        "neg_elbo": _mean(found.neg_elbo),
-        "neg_iwae": _mean(found.neg_iwae),
-        "rate": _mean(found.rate),
+        "neg_elbo": asdict(_mean(found.neg_elbo)),
+        "neg_iwae": asdict(_mean(found.neg_iwae)),
+        "rate": asdict(_mean(found.rate)),
         "bits_per_dimension": found.bits_per_dimension,
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "latents": {
@@ -83,9 +83,9 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
     }
 
 
-def _mean(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+def _mean(values: npt.NDArray[np.float64]) -> Mean:
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "standard_error": error}
+    return Mean(float(values.mean()), error)
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[list[float]]:
@@ -93,60 +93,52 @@ def _rounded(values: npt.NDArray[np.float64]) -> list[list[float]]:
     return rows
 
 
-@dataclass(frozen=True)
-class Mean:
+class Mean(Part):
     """A mean over images, nats."""
 
     mean: float
     standard_error: float | None
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(Part):
     """Count of the images that the bounds were measured of."""
 
     bounds: int
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(Part):
     """A unit of the latent."""
 
     rate: float
 
 
-@dataclass(frozen=True)
-class Latents:
+class Latents(Part):
     """All units of the latent, and how many are active."""
 
     units: tuple[Unit, ...]
     active: int
 
 
-@dataclass(frozen=True)
-class Distance:
+class Distance(Part):
     """How far images of an origin lie from real ones."""
 
     origin: str
     distance: float
 
 
-@dataclass(frozen=True)
-class Quality:
+class Quality(Part):
     """How good samples are."""
 
     distances: tuple[Distance, ...]
 
 
-@dataclass(frozen=True)
-class Bins:
+class Bins(Part):
     """A histogram of the bound."""
 
     edges: list[float]
     counts: list[int]
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a generative evaluation that its verdict and its lines take."""
 

@@ -1,7 +1,7 @@
 """What a report of each kind says: a verdict, and some lines for a terminal.
 
-A kind is a module of its name here and a template of its name. The module has a class `Figures`, a frozen dataclass
-that names the keys of the report that its `verdict` and its `lines` take; where nothing above this room makes the
+A kind is a module of its name here and a template of its name. The module has a class `Figures`, which
+names the keys of the report that its `verdict` and its `lines` take; where nothing above this room makes the
 report, the module builds it too.
 """
 
@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from types import UnionType
-from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,7 +36,15 @@ class Verdict:
     tone: str = "plain"
 
 
-class ReportFigures(ABC):
+@dataclass_transform(frozen_default=True)
+class Part:
+    """The base of the classes that name keys of a report; each of them is a frozen dataclass."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
+
+
+class ReportFigures(Part, ABC):
     """The figures of a report of one kind that its verdict and its lines in a terminal take."""
 
     @abstractmethod

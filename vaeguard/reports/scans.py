@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from vaeguard.data.images import read_bytes
 from vaeguard.data.split import spread_out
 from vaeguard.errors import RefusedError, UnreadableError, as_objects
 from vaeguard.reports.gallery import fitting
-from vaeguard.reports.kinds import ReportFigures, Verdict
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.marks import marks_of
 from vaeguard.reports.pictures import heat_picture, picture_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
@@ -204,14 +203,12 @@ def _picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     return picture_of(channels)
 
 
-@dataclass(frozen=True)
-class Errors:
+class Errors(Part):
     """Files that could not be read."""
 
     count: int
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a batch of scans that its verdict and its lines take; `table` has rows of `pages.csv`."""
 

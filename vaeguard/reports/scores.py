@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import RefusedError, UsageError, as_objects
 from vaeguard.reports.distributions import histogram
 from vaeguard.reports.gallery import GROUP, Group, Sample, gallery
-from vaeguard.reports.kinds import ReportFigures, Verdict, percent
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.reports.terminal import SHOWN, Histogram, sparklines
 from vaeguard.statistics.false_alarms import can_flag, expected_interval, fewest_calibration, way_to_flag
@@ -105,7 +105,7 @@ def write_score_report(
         "seconds": summary.seconds,
         "histogram": _histogram(tally, detector, model),
         "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},
-        "drift": drift(tally.upper_half, summary.images, calibration),
+        "drift": asdict(drift(tally.upper_half, summary.images, calibration)),
         "errors": {"count": len(summary.errors), "shown": as_objects(errors)},
         "fit": detector.info.record,
         **_gallery(tally, sources, detector),
@@ -163,7 +163,7 @@ def _extreme(
     )
 
 
-def drift(upper_half: int, images: int, calibration: int | None) -> Report:
+def drift(upper_half: int, images: int, calibration: int | None) -> Drift:
     """How much of a batch looks normal, and a warning where the batch as a whole does not.
 
     p-values of normal images are uniform and those of anomalies small, so that twice the share above one half
@@ -177,16 +177,16 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Report:
         How many images rank the score: as they are finitely many, the middle of the p-values is itself uncertain.
     """
     if not images:
-        return {"normal_share": None, "low": None, "high": None, "warning": None}
+        return Drift(None, None, None, None)
     found = share_of(upper_half, images)
     middle = middle_width(calibration)
     low = found.value - math.hypot(found.value - found.low, middle)
     high = found.value + math.hypot(found.high - found.value, middle)
-    share = {"normal_share": min(1.0, 2 * found.value), "low": max(0.0, min(1.0, 2 * low)), "high": min(1.0, 2 * high)}
+    normal_share = min(1.0, 2 * found.value)
     warning = None
     if images >= JUDGED and 2 * high < ORDINARY:
         warning = (
-            f"only about {100 * share['normal_share']:.0f} % of these images look like the normal ones of the fit."
+            f"only about {100 * normal_share:.0f} % of these images look like the normal ones of the fit."
             " Unless so many are anomalous, something else has changed: camera, light, focus, size or the product; look"
             " at the images below, and fit on images like these if they are as they should be"
         )
@@ -195,7 +195,7 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Report:
             "these images are more familiar to the model than normal images that it never saw: if it was fitted on"
             " these very images, the scores flatter"
         )
-    return {**share, "warning": warning}
+    return Drift(normal_share, max(0.0, min(1.0, 2 * low)), min(1.0, 2 * high), warning)
 
 
 def middle_width(calibration: int | None) -> float:
@@ -243,51 +243,47 @@ def _gallery(tally: _Tally, sources: Any, detector: Detector) -> Report:
     return gallery(sample, facts, inspection.terms)
 
 
-@dataclass(frozen=True)
-class Calibration:
+class Calibration(Part):
     """How many images rank the score, if the model says it."""
 
     images: int | None = None
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(Part):
     """What the model file says of the fit."""
 
     calibration: Calibration = Calibration()
 
 
-@dataclass(frozen=True)
-class Drift:
-    """Whether the batch as a whole differs from normal images."""
+class Drift(Part):
+    """The share of images that look normal with its interval, and a warning if the batch as a whole differs."""
 
+    normal_share: float | None
+    low: float | None
+    high: float | None
     warning: str | None
 
 
-@dataclass(frozen=True)
-class Errors:
+class Errors(Part):
     """Files that could not be read."""
 
     count: int
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Part):
     """An image of the gallery; an infinite score is None."""
 
     path: str
     score: float | None
 
 
-@dataclass(frozen=True)
-class GalleryGroup:
+class GalleryGroup(Part):
     """Images that are shown together."""
 
     name: str
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a table of scores that its verdict and its lines take."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from vaeguard.reports.kinds import read_figures
+from vaeguard.reports.kinds import Part, read_figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,8 +24,7 @@ SHOWN = 3
 """So many terms, classes or runs are named."""
 
 
-@dataclass(frozen=True)
-class Histogram:
+class Histogram(Part):
     """Counts of each kind of image between common edges."""
 
     edges: list[float]

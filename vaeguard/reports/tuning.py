@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.reports.kinds import ReportFigures, Verdict
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.terminal import sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Part):
     """A fit; a failed one has no objective."""
 
     objective: float | None
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Part):
     """The best settings against those at the start, on images that no trial touched."""
 
     images: int
@@ -50,14 +47,12 @@ class Comparison:
         return "Not told apart from the start", "fair"
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(Part):
     """Count of the images that judged the trials."""
 
     judging: int
 
 
-@dataclass(frozen=True)
 class Figures(ReportFigures):
     """The figures of a search that its verdict and its lines take."""
 
