@@ -58,7 +58,7 @@ def write_embedding_report(
     """
     means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
     rows = spread_out(len(means), DRAWN)
-    points, how, explained = in_plane(means[rows], projection)
+    points, method, explained = in_plane(means[rows], projection)
     pictured = spread_out(len(rows), PICTURED)
     classes = [] if image_set.labels is None else list(image_set.class_names)
     report: Report = {
@@ -66,7 +66,7 @@ def write_embedding_report(
         "data": image_set.name,
         "images": len(means),
         "units": means.shape[1],
-        "projection": how,
+        "projection": method,
         "explained": explained,
         "classes": classes,
         "points": {

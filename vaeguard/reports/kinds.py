@@ -1,8 +1,8 @@
 """What a report of each kind says: a verdict, and some lines for a terminal.
 
-A kind is a module of its name here and a template of its name. The module has a class `Figures`, which
-names the keys of the report that its `verdict` and its `lines` take; where nothing above this room makes the
-report, the module builds it too.
+A kind is a module and a template of its name. The class `Figures` of the module names the keys of the report that
+`verdict` and `lines` take. The module also builds the report, except those of searches and benchmarks, whose rooms lie
+above this one.
 """
 
 from __future__ import annotations
