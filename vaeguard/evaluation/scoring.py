@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from vaeguard.data.inputs import find_sources, read
-from vaeguard.data.packed import as_image_set
-from vaeguard.data.pieces import pieces_of
+from vaeguard.data.image_set import as_image_set
+from vaeguard.data.inputs import find_sources
+from vaeguard.data.source import pieces_of, read
 from vaeguard.data.streams import map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
-from vaeguard.settings.specs import DEFAULT_FPR, TERMS, check_fpr
+from vaeguard.models.terms import TERMS
+from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.storage.files import check_apart
 from vaeguard.storage.jobs import ahead, finish_shard, job_folder, read_shard
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
-    from vaeguard.data.pieces import Piece
+    from vaeguard.data.source import Piece, Source
     from vaeguard.data.streams import ImageBatch
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
@@ -65,6 +66,8 @@ class ScoreSummary:
         Images of these whose rows an interrupted job had left.
     note : str or None
         Why nothing can be flagged at this rate, if so.
+    sources : tuple of Source
+        What was read, closed: the report picks the images that it shows from here.
     """
 
     images: int
@@ -75,10 +78,12 @@ class ScoreSummary:
     fpr: float
     resumed: int = 0
     note: str | None = None
+    sources: tuple[Source, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        return {**vars(self), "errors": as_objects(self.errors)}
+        facts = {name: value for name, value in vars(self).items() if name != "sources"}
+        return {**facts, "errors": as_objects(self.errors)}
 
 
 class Drawings(Protocol):
@@ -125,7 +130,7 @@ def score_files(
         Any engine.
     inputs : paths
         Image files, folders of them, globs; `.npy`, `.npz` and IDX files of images; tar archives of image files;
-        Parquet files with a column of them.
+        Parquet files with a column of them; names of data sets, of which the test images are scored.
     output : path
         The table; a previous one of scores is replaced once the new one is whole.
     listed : paths
@@ -152,12 +157,13 @@ def score_files(
     started = time.perf_counter()
     check_fpr(fpr)
     check_table_path(output)
-    if heatmaps and detector.info.vectors:
+    pictures = detector.info.view.pictures
+    if heatmaps and not pictures:
         raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
         heatmaps.check(inputs)
-    sources = find_sources(inputs, listed, vectors=detector.info.vectors)
+    sources = find_sources(inputs, listed, vectors=not pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
     values = math.prod(detector.info.image_shape)
@@ -187,6 +193,7 @@ def score_files(
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
+        sources=tuple(sources),
     )
 
 

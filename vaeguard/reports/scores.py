@@ -6,15 +6,14 @@ import contextlib
 import heapq
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.markup import escape
 
-from vaeguard.data.inputs import find_sources, pick
+from vaeguard.data.source import pick
 from vaeguard.engines.run_folder import calibration_images
-from vaeguard.errors import RefusedError, UsageError, as_objects
+from vaeguard.errors import RefusedError, as_objects
 from vaeguard.reports.distributions import histogram
 from vaeguard.reports.gallery import GROUP, Group, Sample, gallery
 from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
@@ -27,10 +26,12 @@ from vaeguard.storage.tables import table_chunks
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
+    from vaeguard.data.source import Source
     from vaeguard.engines.detector import Detector
     from vaeguard.evaluation.scoring import ScoreSummary
     from vaeguard.reports.report_file import Report
@@ -57,15 +58,13 @@ UNTOLD = 10**9
 def write_score_report(
     summary: ScoreSummary,
     detector: Detector,
-    inputs: str | Path | Iterable[str | Path] = (),
     *,
-    listed: Iterable[str] = (),
     model: str | Path | None = None,
     command: str = "",
 ) -> Report:
     """Write `<table>.report.json` and `<table>.report.html` beside a table of scores, and return the report.
 
-    The table is read once more, in constant memory, and of the images only those that are shown.
+    The table is read once more, in constant memory, and of the images only those that are shown, while they are there.
 
     Parameters
     ----------
@@ -73,8 +72,6 @@ def write_score_report(
         What `score_files` returned.
     detector : Detector
         The one that scored.
-    inputs, listed : paths
-        As given to `score_files`.
     model : path or None
         Where the detector comes from: a run folder has images to compare the batch with.
     command : str
@@ -89,11 +86,6 @@ def write_score_report(
     tally = _Tally(min(P_BINS, (calibration or P_BINS) + 1))
     for chunk in table_chunks(summary.output, ("path", "score", "p_value", "anomaly")):
         tally.add(chunk["path"], chunk["score"], chunk["p_value"], chunk["anomaly"])
-    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    try:
-        sources = find_sources(inputs, listed, vectors=detector.info.vectors)
-    except UsageError:  # moved away since they were scored: nothing of them can be shown
-        sources = []
     errors = summary.errors[:ERRORS_SHOWN]
     report = {
         **heading("scores", summary.output, command=command, device=detector.device),
@@ -107,8 +99,8 @@ def write_score_report(
         "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},
         "drift": asdict(drift(tally.upper_half, summary.images, calibration)),
         "errors": {"count": len(summary.errors), "shown": as_objects(errors)},
-        "fit": detector.info.record,
-        **_gallery(tally, sources, detector),
+        "fit": detector.info.record.to_dict(),
+        **_gallery(tally, summary.sources, detector),
     }
     write_report(f"{summary.output}.{JSON_NAME}", report)
     return report
@@ -216,7 +208,7 @@ def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> R
     return histogram(kinds, weights)
 
 
-def _gallery(tally: _Tally, sources: Any, detector: Detector) -> Report:
+def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
     chosen = {
         ("most_anomalous", "Most anomalous"): tally.highest,
         ("borderline", "Closest to the threshold, on both sides"): tally.just_flagged[::-1] + tally.just_passed,
@@ -238,7 +230,7 @@ def _gallery(tally: _Tally, sources: Any, detector: Detector) -> Report:
         if each
     )
     rows = np.arange(len(images))
-    sample = Sample(groups, rows, None if detector.info.vectors else images, inspection)
+    sample = Sample(groups, rows, images if detector.info.view.pictures else None, inspection)
     facts: dict[str, Any] = {"path": paths, "score": inspection.score, "p_value": inspection.p_value}
     return gallery(sample, facts, inspection.terms)
 

@@ -279,7 +279,7 @@ def _check_settings(
 ) -> None:
     """Refuse, before anything is touched, settings that have no meaning for what restores."""
     if not isinstance(engines, dict):
-        if engines.info.vectors:
+        if not engines.info.view.pictures:
             raise UsageError("`model` is a model of vectors, and scans are pictures; give a denoiser, or leave it out")
         plain = RestoreSettings(strength=settings.strength)
         given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]

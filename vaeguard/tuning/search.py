@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.data.packed import as_image_set
+from vaeguard.data.image_set import as_image_set
 from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.errors import UsageError
 from vaeguard.reports.report_file import JSON_NAME, check_place, write_report
-from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, to_dict, without_places
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.specs import changed, to_dict, without_places
+from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import write_text
 from vaeguard.storage.tables import write_table
 from vaeguard.training.fitting import epochs_of
