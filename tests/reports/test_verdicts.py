@@ -134,8 +134,7 @@ def test_exchangeable_images_give_no_warning_however_few_rank_the_score():
 def test_nothing_read_is_not_called_clean():
     nothing = {**scans(0, {}), "files": 0, "errors": {"count": 3}}
     assert verdict(nothing).headline == "Nothing could be read"
-    scores = {**scored(0, 0, 10), "errors": {"count": 3}}
-    del scores["fit"]
+    scores = {**scored(0, 0, 500), "errors": {"count": 3}}
     assert verdict(scores).tone == "poor"
     few = {**scores, "images": 1000, "anomalies": vars(share_of(52, 1000)), "drift": vars(drift(500, 1000, 500))}
     assert verdict(few).headline == "No more is flagged than normal images give"

@@ -160,11 +160,11 @@ def test_a_class_of_which_nothing_is_held_out_has_no_means(runs, tmp_path):
     losses = {"distortion": np.array([2.0]), "rate": np.array([1.0])}
     p_values = np.array([0.04, 0.5], np.float32)
     common, rare = class_table(("common", "rare"), tuple(parts), losses, np.array([4, 5]), p_values, balance=False)
-    assert (common["neg_elbo"], common["calibration"], common["flagged"]) == (3, 2, 0.5)
-    assert (rare["training"], rare["validation"], rare["calibration"]) == (1, 0, 0)
-    assert {rare[name] for name in ("distortion", "rate", "neg_elbo", "flagged")} == {None}
+    assert (common.neg_elbo, common.calibration, common.flagged) == (3, 2, 0.5)
+    assert (rare.training, rare.validation, rare.calibration) == (1, 0, 0)
+    assert {rare.distortion, rare.rate, rare.neg_elbo, rare.flagged} == {None}
     report = vaeguard.read_report(runs[0])
-    report["classes"][1] |= rare
+    report["classes"][1] |= vars(rare)
     page = write_report(tmp_path / "report.json", report).read_text()
     assert '<span class="figure" data-figure="classes.1.flagged">–</span></td>' in page
     assert "rare (hardest" not in text_of(tmp_path)

@@ -51,8 +51,6 @@ ORDINARY = 0.8
 """At least this share of a batch should look normal, or it is said to differ as a whole."""
 FAMILIAR = 0.6
 """More p-values above a half than this are more than normal images that the model never saw can have."""
-UNTOLD = 10**9
-"""Calibration images of a model that does not say how many: its threshold is taken as sure."""
 
 
 def write_score_report(
@@ -236,15 +234,15 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
 
 
 class Calibration(Part):
-    """How many images rank the score, if the model says it."""
+    """How many images rank the score."""
 
-    images: int | None = None
+    images: int
 
 
 class Fit(Part):
     """What the model file says of the fit."""
 
-    calibration: Calibration = Calibration()
+    calibration: Calibration
 
 
 class Drift(Part):
@@ -288,13 +286,13 @@ class Figures(ReportFigures):
     drift: Drift
     errors: Errors
     gallery: tuple[GalleryGroup, ...]
-    fit: Fit = Fit()
+    fit: Fit
 
     def verdict(self) -> Verdict:
         """Return how many images stand out, and whether more than normal images alone would give."""
         calibration, fpr = self.fit.calibration.images, self.fpr
         notes: tuple[str, ...]
-        if calibration is not None and not can_flag(calibration, fpr):
+        if not can_flag(calibration, fpr):
             sentence = (
                 f"The score is calibrated on {counted(calibration, 'normal image')}, so its smallest p-value is"
                 f" {1 / (calibration + 1):.2g}; to flag where p_value <= {fpr:g} takes {fewest_calibration(fpr):,} of"
@@ -334,7 +332,7 @@ class Figures(ReportFigures):
         """How many of so many normal images would be flagged with 95 % probability, at least and at most."""
         if not self.images:
             return 0, 0
-        low, high = expected_interval(self.images, self.fit.calibration.images or UNTOLD, self.fpr)
+        low, high = expected_interval(self.images, self.fit.calibration.images, self.fpr)
         return round(low * self.images), round(high * self.images)
 
     def lines(self) -> Iterable[str]:
