@@ -44,7 +44,7 @@ SECTIONS = {
     },
     "Measure and report": {
         "report": "Show the report of a run, an evaluation, a benchmark.",
-        "compare": "Put several reports side by side.",
+        "compare": "Put several evaluations side by side.",
         "benchmark": "Measure methods on known data, class by class, and write a report.",
     },
     "Help": {
