@@ -28,6 +28,8 @@ from vaeguard.reports.report_file import remake_page
 from vaeguard.statistics.false_alarms import expected_interval, from_count
 from vaeguard.storage.files import locked
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
 TIMES = ("seconds", "command")
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 from vaeguard.settings.overrides import settings_of
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = (
     *("fit", "tune", "score", "watch", "evaluate", "denoise", "undo", "check", "fit-denoiser"),
     *("reconstruct", "sample", "interpolate", "traverse", "embed", "likelihood"),

@@ -12,6 +12,8 @@ from sklearn.decomposition import PCA
 
 import vaeguard
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--set", "model.hidden=32", "--set", "model.pseudo_classes=0")
 
 
