@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Bools = npt.NDArray[np.bool_]
 
 MOST_KINDS = 32
-"""No mask numbers more kinds of defects; one that is painted is brighter."""
+"""Masks that number kinds of defects have fewer kinds than this; painted masks are brighter."""
 ENDINGS = ("_mask.png", ".png", "_mask.bmp", ".bmp", "_mask.tif", ".tif", "_mask.tiff", ".tiff")
 
 
@@ -35,13 +35,13 @@ class PixelMetrics:
     Attributes
     ----------
     roc_auc : float
-        `metrics.pixel_roc_auc` of all pixels together.
+        ROC-AUC of all pixels together, see `metrics.pixel_roc_auc`.
     pro : float
         `metrics.per_region_overlap`, up to a false-positive rate of 0.3.
     images, masks : int
-        Images compared, and how many of them have a mask; the others are normal.
+        Number of images compared, and of those among them that have a mask; the others are normal.
     without : int
-        Anomalous images that have none, left out here.
+        Number of anomalous images without a mask, which are left out.
     """
 
     roc_auc: float
@@ -52,7 +52,7 @@ class PixelMetrics:
 
 
 def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dict[int, Path]:
-    """The masks below `folder`, by the rows of the anomalous images that have one.
+    """Find the masks below `folder`, keyed by the rows of their images.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     image_set : ImageSet
         Images with paths.
     anomalous : bool (N,)
-        Which of them are.
+        Which images are anomalous; only these have masks.
 
     Raises
     ------
@@ -73,46 +73,46 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     if image_set.vectors:
         raise UsageError("`masks` are of pixels, and the data are vectors; leave them out")
     rows = np.flatnonzero(anomalous).tolist()
-    found = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
+    masks = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
     owners: dict[Path, int] = {}
-    for row, path in found.items():
+    for row, path in masks.items():
         if (other := owners.setdefault(path, row)) != row:
             raise UsageError(
                 f"{str(path)!r} would be the mask of both {image_set.paths[other]!r} and {image_set.paths[row]!r}; sort"
                 " the masks into sub-folders as the images are"
             )
-    if not found:
+    if not masks:
         example = Path(image_set.paths[rows[0]])
         stem = Path(*example.parts[-2:]).with_suffix("")
         raise UsageError(
             f"`masks` is {str(folder)!r}, which has no mask of any anomalous image; name that of {str(example)!r}"
             f" {stem}.png or {stem}_mask.png below it"
         )
-    return found
+    return masks
 
 
 def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: Mapping[int, Bools]) -> PixelMetrics:
     """Compare heatmaps with masks.
 
-    Normal images are sound all over; an anomalous one is compared where it has a mask.
+    A normal image has no defect anywhere; an anomalous image is compared only if it has a mask.
 
     Parameters
     ----------
     heatmaps : float (N, H, W)
-        Of all images.
+        One for each image.
     anomalous : bool (N,)
-        Which of these are.
+        Which images are anomalous.
     masks : dict of bool (H, W)
-        By the rows of the anomalous images that have one.
+        Masks of anomalous images, keyed by the row of the image.
 
     Raises
     ------
     UsageError
         All masks are empty.
     """
-    sound = np.zeros(heatmaps.shape[1:], bool)
+    no_defect = np.zeros(heatmaps.shape[1:], bool)
     rows = sorted({*np.flatnonzero(~anomalous).tolist(), *masks})
-    truth = [masks.get(row, sound) for row in rows]
+    truth = [masks.get(row, no_defect) for row in rows]
     maps = [heatmaps[row] for row in rows]
     return PixelMetrics(
         roc_auc=pixel_roc_auc(truth, maps),
@@ -124,7 +124,7 @@ def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: 
 
 
 def mask_path(folder: str | Path, image: str) -> Path | None:
-    """The mask of the image at path `image`, whose last parts it repeats below `folder`, as many as there are."""
+    """The mask of `image`: the file below `folder` that repeats the most of the last parts of the image's path."""
     parts = Path(image).with_suffix("").parts
     for start in range(len(parts)):
         if Path(*parts[start:]).is_absolute():
@@ -137,9 +137,9 @@ def mask_path(folder: str | Path, image: str) -> Path | None:
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Bools:
-    """The mask in a picture, scaled to `size` (H, W): pixels brighter than half of its brightest are defective.
+    """Read a mask and scale it to `size` (H, W): pixels more than half as bright as the brightest are defective.
 
-    Where the brightest is below 32 the values are numbers of kinds of defects, and all but 0 are defective.
+    If the brightest value is below 32, the values number kinds of defects, and every pixel but 0 is defective.
 
     Raises
     ------
@@ -156,9 +156,9 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
 
 
 def scaled_mask(mask: Bools, size: tuple[int, int]) -> Bools:
-    """A mask (h, w) scaled to `size` (H, W) by the nearest pixel.
+    """Scale a mask (h, w) to `size` (H, W) by the nearest pixel.
 
-    Where that would lose all of a thin defect, pixels that hold some of it are defective.
+    If the nearest pixels miss every defect, each pixel that covers part of a defect is defective instead.
     """
     picture = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
     scaled: Bools = np.asarray(picture) > 0
@@ -166,7 +166,7 @@ def scaled_mask(mask: Bools, size: tuple[int, int]) -> Bools:
 
 
 def _covering_mask(mask: Bools, size: tuple[int, int]) -> Bools:
-    for axis, (wanted, found) in enumerate(zip(size, mask.shape, strict=True)):
-        # Where the mask grows the same start comes several times, and reduceat repeats the pixel there.
-        mask = np.logical_or.reduceat(mask, np.arange(wanted) * found // wanted, axis)
+    for axis, (wanted, length) in enumerate(zip(size, mask.shape, strict=True)):
+        # A mask that grows has repeated starts, for which reduceat repeats the pixel.
+        mask = np.logical_or.reduceat(mask, np.arange(wanted) * length // wanted, axis)
     return mask

@@ -1,4 +1,4 @@
-"""Evaluate a detector on labelled images: ROC-AUC of every term, realised false alarms, and each class by itself."""
+"""Evaluate a detector on labelled images: ROC-AUC of every term, realised false alarms, results for each class."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     Scores = npt.NDArray[np.floating]
 
 
-LEAST_SEEN = 0.01
-"""A smaller share of images that the model was fitted on is let be."""
+NEGLIGIBLE_SHARE = 0.01
+"""A smaller share of normal images that the model was fitted on does not distort an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class ClassResult:
     Attributes
     ----------
     name : str
-        The class.
+        Name of the class.
     normal : bool
-        Whether it counts as normal here.
+        Whether the class counts as normal.
     images : int
-        Its images.
+        Number of images.
     flagged : float
-        Share of them with `p_value <= fpr`: false alarms if normal, detections if anomalous.
+        Share of images with `p_value <= fpr`: false alarms if normal, detections if anomalous.
     median_score : float
         Median combined score.
     roc_auc : float or None
-        Of the combined score against all normal images; None for normal classes.
+        ROC-AUC of the combined score against all normal images; None for a normal class.
     """
 
     name: str
@@ -73,13 +73,13 @@ class Measurement:
     Attributes
     ----------
     inspection : Inspection
-        What the detector said of each image, without pictures.
+        The detector's results for each image, without pictures.
     metrics : tuple of Metrics
         The combined score first, then every term.
     pixels : PixelMetrics or None
-        How well the heatmaps point at the defects, where there are masks.
+        How well the heatmaps point at the defects; None without masks.
     seconds : float
-        That scoring took.
+        How long scoring took.
     """
 
     inspection: Inspection
@@ -90,12 +90,12 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found; the arrays have one entry per image, in the order of the data.
+    """The result of `evaluate`; arrays have one entry per image, in the order of the data.
 
     Attributes
     ----------
     fpr : float
-        The false-alarm rate that was asked for; images are flagged where `p_value <= fpr`.
+        The stated false-alarm rate; images are flagged where `p_value <= fpr`.
     normal_classes : tuple of str
         The classes of the data that count as normal.
     metrics : tuple of Metrics
@@ -105,24 +105,24 @@ class Evaluation:
     classes : tuple of ClassResult
         One per class that has images, in the order of the data.
     pixels : PixelMetrics or None
-        How well the heatmaps point at the defects, where there are masks.
+        How well the heatmaps point at the defects; None without masks.
     note : str or None
-        What to beware of: that nothing can be flagged at this rate, or that images were left out.
+        A caution for the reader: nothing can be flagged at this rate, or images were left out.
     independent : bool
-        Whether the normal images are strangers to the fit, all but a few; otherwise their false alarms are no sign of
-        what new images give.
+        Whether (nearly) all normal images are new to the model; only then do their false alarms predict those of new
+        images.
     anomalous : bool (N,)
-        The truth.
+        Which images are anomalous.
     image_set : ImageSet
-        The images that were looked at.
+        The images that were scored.
     inspection : Inspection
-        What the detector said of them.
+        The detector's results for these images.
     record : ModelRecord
-        What the model file says of the fit.
+        What the model file says about the fit.
     device : str
-        Where the detector ran.
+        The device that the detector ran on.
     seconds : float
-        That scoring took.
+        How long scoring took.
     """
 
     fpr: float
@@ -148,7 +148,7 @@ class Evaluation:
 
     @property
     def threshold(self) -> float | None:
-        """The lowest combined score that is flagged, or None if nothing is."""
+        """The lowest combined score that is flagged, or None if no image is."""
         return _threshold(self.inspection, self.fpr)
 
     def to_dict(self) -> dict[str, object]:
@@ -181,27 +181,27 @@ def evaluate(
     masks: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score labelled images and compare with the truth; classes are matched by name.
+    """Score labelled images and compare the scores with the labels; classes are matched by name.
 
-    Images that the model was fitted on are left out, wherever they come from, unless they are less than 1 % of the
-    normal ones; the note says so.
+    Images that the model was fitted on are left out, unless they are less than 1 % of the normal images; the note
+    states either.
 
     Parameters
     ----------
     detector : Detector
         Any engine.
     images : ImageSet, or array with `labels`
-        They should be none that the model was fitted or calibrated on.
+        Images that the model was neither fitted nor calibrated on.
     normal_classes : `"0-8"`, `"good,ok"`, names or None
-        The classes that count as normal; None takes those of the model that the data has.
+        The classes that count as normal; None takes the normal classes of the model.
     labels : array of int or str, shape (N,), optional
         The classes of an array of images.
     fpr : float
-        The false-alarm rate to flag at, in (0, 1).
+        The false-alarm rate at which images are flagged, in (0, 1).
     masks : path or None
-        Folder of masks of the defects, see `defect_masks.find_masks`; takes memory for all heatmaps.
+        Folder of masks of the defects, see `defect_masks.find_masks`; the heatmaps of all images are then in memory.
     progress : callable or None
-        Called with images done, images in all, a line of text.
+        Called with the number of images done, the number of all images, and a line of text.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def evaluate(
         A score is not a number.
     """
     check_fpr(fpr)
-    image_set, note, independent = _compared(detector.info, as_image_set(images, labels))
+    image_set, note, independent = _independent_part(detector.info, as_image_set(images, labels))
     if image_set.labels is None:
         raise UsageError(
             f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class, or labels"
@@ -226,9 +226,9 @@ def evaluate(
     names = _normal_names(image_set, chosen, detector.info.normal_classes)
     anomalous = ~np.isin(image_set.labels, [image_set.class_names.index(name) for name in names])
     _check_both_kinds(image_set, names, anomalous)
-    found = find_masks(masks, image_set, anomalous) if masks else {}
-    truth = {row: read_mask(path, image_set.images.shape[2:]) for row, path in found.items()}
-    measured = measure_detector(detector, image_set, anomalous, truth, progress)
+    paths = find_masks(masks, image_set, anomalous) if masks else {}
+    defects = {row: read_mask(path, image_set.images.shape[2:]) for row, path in paths.items()}
+    measured = measure_detector(detector, image_set, anomalous, defects, progress)
     inspection = measured.inspection
     flagged = flag(inspection.p_value, fpr)
     return Evaluation(
@@ -257,7 +257,7 @@ def measure_detector(
     masks: Mapping[int, Bools] | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
-    """Score every image and compare with the truth about it.
+    """Score every image and compare the scores with the truth.
 
     Parameters
     ----------
@@ -266,9 +266,9 @@ def measure_detector(
     images : ImageSet or array
         N images.
     anomalous : bool (N,)
-        The truth.
+        Which images are anomalous.
     masks : dict of bool (H, W), optional
-        Where the images are defective, by the rows of the anomalous images that have a mask.
+        Masks of the defects of anomalous images, keyed by the row of the image.
 
     Raises
     ------
@@ -283,18 +283,18 @@ def measure_detector(
     pixels = None
     if masks and inspection.heatmap is not None:
         pixels = measure_pixels(inspection.heatmap, anomalous, masks)
-        inspection = replace(inspection, heatmap=None)  # it is large, and nobody else asks for it
+        inspection = replace(inspection, heatmap=None)  # heatmaps are large, and no caller needs them
     metrics = measure_scores(anomalous, {"score": inspection.score, **inspection.terms})
     return Measurement(inspection, metrics, pixels, seconds)
 
 
 def measure_scores(anomalous: Bools, scores: Mapping[str, Scores]) -> tuple[Metrics, ...]:
-    """The metrics of each score (N,), by its name, on images of which `anomalous` (N,) says the truth."""
+    """The metrics of each named score (N,); `anomalous` (N,) is the truth."""
     return tuple(measure(name, anomalous, values) for name, values in scores.items())
 
 
 def class_roc_auc(members: Bools, anomalous: Bools, scores: Scores) -> float:
-    """ROC-AUC of one class of anomalous images, those where `members` (N,) is true, against all normal ones."""
+    """ROC-AUC of the anomalous images where `members` (N,) is true against all normal images."""
     from sklearn.metrics import roc_auc_score
 
     compared = members | ~anomalous
@@ -307,23 +307,23 @@ def _threshold(inspection: Inspection, fpr: float) -> float | None:
 
 
 def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None]:
-    """The images that the model was not fitted on, and what to beware of where some were."""
-    chosen, note, _ = _compared(info, image_set)
+    """The images that the model was not fitted on, and a caution if there were others."""
+    chosen, note, _ = _independent_part(info, image_set)
     return chosen, note
 
 
-def _compared(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None, bool]:
-    """As `unseen`, and whether the normal ones left are strangers to the fit, all but a few."""
-    # Rows of a table may be equal by chance, pictures are not.
+def _independent_part(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None, bool]:
+    """The results of `unseen`, and whether (nearly) all normal images of the data are new to the model."""
+    # Different rows of a table may be equal; different pictures are not.
     if info.fitted_on is not None and info.view.pictures:
         fresh = ~np.isin(digests_of(image_set.images), info.fitted_on)
         of_normal = fresh[_normal_rows(info, image_set)]
-        # Of the official test parts of some sets a few images are in the training part as well: they stay.
-        if of_normal.mean() > 1 - LEAST_SEEN:
-            return image_set, _let_be(int(np.count_nonzero(~of_normal)), len(of_normal)), True
+        # Some published data sets have a few test images that are also training images; these stay.
+        if of_normal.mean() > 1 - NEGLIGIBLE_SHARE:
+            return image_set, _negligible_note(int(np.count_nonzero(~of_normal)), len(of_normal)), True
         if not of_normal.any():
-            return image_set, _flatters(image_set), False
-        return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh))), False
+            return image_set, _same_images_note(image_set), False
+        return image_set.select(fresh), _left_out_note(image_set, int(np.count_nonzero(~fresh))), False
     data, training = info.record.data, info.record.training
     if data.fingerprint != image_set.fingerprint:
         return image_set, None, True
@@ -332,30 +332,30 @@ def _compared(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | 
         image_set, normal, validation=training.validation, calibration=training.calibration, seed=training.seed
     )
     if split.digest() != data.split.sha256:
-        return image_set, _flatters(image_set), False
+        return image_set, _same_images_note(image_set), False
     fresh = np.ones(len(image_set.images), dtype=bool)
     fresh[np.concatenate([split.training, split.validation])] = False
-    return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh))), False
+    return image_set.select(fresh), _left_out_note(image_set, int(np.count_nonzero(~fresh))), False
 
 
-def _let_be(count: int, images: int) -> str | None:
+def _negligible_note(count: int, images: int) -> str | None:
     if not count:
         return None
     return f"{count:,} of the {images:,} normal images are also of the fit, too few to matter: they stay"
 
 
 def _normal_rows(info: DetectorInfo, image_set: ImageSet) -> Bools:
-    """Images of the classes that were fitted on; all of them where none is called so."""
+    """Which images have a class that the model was fitted on; all images if none has."""
     numbers = [k for k, name in enumerate(image_set.class_names) if name in info.normal_classes]
-    among: Bools = np.isin(image_set.labels, numbers) if image_set.labels is not None else np.zeros(0, bool)
-    return among if among.any() else np.ones(len(image_set.images), bool)
+    normal: Bools = np.isin(image_set.labels, numbers) if image_set.labels is not None else np.zeros(0, bool)
+    return normal if normal.any() else np.ones(len(image_set.images), bool)
 
 
-def _flatters(image_set: ImageSet) -> str:
+def _same_images_note(image_set: ImageSet) -> str:
     return f"the normal images of {image_set.name!r} are those of the fit, so the figures flatter; use other images"
 
 
-def _left_out(image_set: ImageSet, count: int) -> str:
+def _left_out_note(image_set: ImageSet, count: int) -> str:
     return (
         f"{image_set.name!r} is or holds data of the fit: the {count} images fitted on are left out, and among the"
         " normal ones left may be those that rank the score; use other images for an independent figure"

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     Doubles = npt.NDArray[np.float64]
 
 LATENT_IMAGES = 5000
-JUDGED, FEWEST_JUDGED = 8000, 2000
-"""At most, and at least, so many images: half train the judge of samples, a quarter is what they are compared with."""
+MOST_JUDGED = 8000
+"""The most images for judging samples: half train the judge, and samples are compared with a quarter."""
+FEWEST_JUDGED = 2000
 MOST_VALUES = 2**28
-"""And at most so many pixels of them, which become floats: large images are looked at in smaller numbers."""
+"""The most pixels in memory as floats; of large images, fewer are used."""
 SHOWN = 10
-BINS, FEWEST_BINNED = 20, 500
-"""Of a unit, each with as many images: how finely its information on the class is counted, and of how many images."""
+BINS = 20
+"""The values of a unit are sorted into so many bins of equal counts to measure its information on the class."""
+FEWEST_BINNED = 500
+"""The fewest images for that measurement."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,13 @@ class SampleQuality:
     Attributes
     ----------
     distances : dict of float
-        Squared Fréchet distance of its features from those of real images, by origin: other `real` images (what chance
-        leaves), `reconstructed`, `aggregate` (drawn around latents of images) and `prior`.
+        Squared Fréchet distance between the classifier's features of real images and of images of each origin: other
+        `real` images (the distance that remains by chance), `reconstructed`, `aggregate` (drawn around latents of
+        images) and `prior`.
     images : int
-        Of each origin.
+        Number of images of each origin.
     accuracy : float
-        Share of real images whose class the classifier tells, none of them trained on.
+        Share of real images, held out from training, whose class the classifier predicts.
     """
 
     distances: dict[str, float]
@@ -59,44 +63,45 @@ class SampleQuality:
 
 @dataclass(frozen=True, eq=False)
 class GenerativeEvaluation:
-    """What `evaluate_generative` found on normal images.
+    """The result of `evaluate_generative` on normal images.
 
     Attributes
     ----------
     data : str
         Name of the data.
     classes : tuple of str
-        The normal classes looked at; empty where the model has none.
+        The normal classes in the data; empty if the model has none.
     images : int
-        Normal images there are; the bounds are of `len(bounds.neg_elbo)` of them.
+        Number of normal images; `len(bounds.neg_elbo)` of them have bounds.
     bounds : LikelihoodBounds
         Negative ELBO and importance-weighted bound.
     samples : int
-        Latents per image that the bounds are made of.
+        Latents per image behind the bounds.
     units : LatentUnits
         Rate and activity of each unit.
     correlation : float64 (L, L)
-        Between the posterior means of the units; 0 for a unit that does not vary.
+        Correlation of the units' posterior means; 0 for a unit that does not vary.
     information : float64 (L,) or None
-        Mutual information of each unit, sampled from its posterior, and the class, nats; None without classes or with
-        too few images.
+        Mutual information between each unit, sampled from its posterior, and the class, nats; None without classes or
+        with too few images.
     information_gap : float or None
-        That of the best unit minus that of the second, as a share of the classes' entropy (the mutual information gap
-        of Chen et al., "Isolating sources of disentanglement", NeurIPS 2018, with the class as the one known factor).
+        Information of the best unit minus that of the second best, as a share of the classes' entropy (the mutual
+        information gap of Chen et al., "Isolating sources of disentanglement", NeurIPS 2018, with the class as the one
+        known factor).
     quality : SampleQuality or None
-        None without classes, or with too few images.
+        Quality of samples; None without classes or with too few images.
     shown : dict of float (n, C, H, W)
         Some images of each origin.
     grey : bool
         Whether the images are more than black and white.
     note : str or None
-        What to beware of.
+        A caution for the reader.
     record : ModelRecord
-        What the model file says of the fit.
+        What the model file says about the fit.
     device : str
-        Where the model ran.
+        The device that the model ran on.
     seconds : float
-        In all.
+        How long the evaluation took.
     """
 
     data: str
@@ -133,15 +138,15 @@ def evaluate_generative(
     detector : TorchDetector
         A fitted VAE of whole images.
     image_set : ImageSet
-        Images; of labelled ones those of the model's normal classes are taken.
+        Images; if they are labelled, only those of the model's normal classes are used.
     samples : int
         Latents per image for the bounds.
     images : int
-        Bounds are measured on so many of the images, drawn at random; 0: on all.
+        Number of images to bound, drawn at random; 0 is all.
     seed : int
-        Of the choice of images, their binarisation or dequantisation, all samples, and the classifier.
+        Seed of the choice of images, their binarisation or dequantisation, all samples, and the classifier.
     progress : callable or None
-        Called with images done, images in all, a line of text.
+        Called with the number of images done, the number of all images, and a line of text.
 
     Raises
     ------
@@ -157,11 +162,11 @@ def evaluate_generative(
     chosen = _normal(chosen, detector.info.normal_classes)
     order = np.random.default_rng(seed).permutation(len(chosen))
     bounded = chosen.select(np.sort(order[: images or None])).images  # a mapped array stays on disk
-    found = bound_likelihood(detector, bounded, samples=samples, seed=seed, progress=progress)
+    bounds = bound_likelihood(detector, bounded, samples=samples, seed=seed, progress=progress)
     most = MOST_VALUES // chosen.images[0].size
     rows = np.sort(order[: min(LATENT_IMAGES, most)])
-    looked_at = _observed(detector, chosen.images[rows], seed)
-    encoding = detector.encode(looked_at)
+    observed = _observed(detector, chosen.images[rows], seed)
+    encoding = detector.encode(observed)
     information = gap = None
     if chosen.labels is not None and len(rows) >= FEWEST_BINNED and len(np.unique(chosen.labels[rows])) > 1:
         assert encoding.logvar is not None
@@ -171,14 +176,14 @@ def evaluate_generative(
         data=chosen.name,
         classes=tuple(name for name in chosen.class_names if name in detector.info.normal_classes),
         images=len(chosen),
-        bounds=found,
+        bounds=bounds,
         samples=samples,
-        units=latent_units(detector.graph, looked_at),
+        units=latent_units(detector.graph, observed),
         correlation=_correlation(encoding.mean),
         information=information,
         information_gap=gap,
-        quality=_quality(detector, chosen, order[: min(JUDGED, most)], seed),
-        shown=_shown(detector, _observed(detector, chosen.images[order[:SHOWN]], seed), looked_at, seed),
+        quality=_quality(detector, chosen, order[: min(MOST_JUDGED, most)], seed),
+        shown=_shown(detector, _observed(detector, chosen.images[order[:SHOWN]], seed), observed, seed),
         grey=bool(np.any((chosen.images[rows] != 0) & (chosen.images[rows] != 255))),
         note=note,
         record=detector.info.record,
@@ -188,26 +193,26 @@ def evaluate_generative(
 
 
 def class_information(latents: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> tuple[Doubles, float]:
-    """Mutual information of each unit, (N, L), and the class, nats (L,); and the gap of the best two.
+    """Mutual information between each unit of the latents (N, L) and the class, nats (L,); and the gap of the best two.
 
-    The latents are samples of posteriors: a mean says nothing where the noise drowns it. What chance alone gives with
-    so many images is subtracted (Miller & Madow, 1955). The gap is a share of the classes' entropy: 1 where one unit
-    tells the class and no other says anything of it.
+    The latents are samples of posteriors, since a mean carries no information if the posterior's noise drowns it. The
+    bias from the finite number of images is subtracted (Miller & Madow, 1955). The gap is a share of the classes'
+    entropy: it is 1 if one unit determines the class and the other units carry no information on it.
     """
     from scipy.stats import rankdata
     from sklearn.metrics import mutual_info_score
 
     bins = (BINS * (rankdata(latents, axis=0, method="min") - 1) / len(latents)).astype(int)
-    chance = (BINS - 1) * (len(np.unique(labels)) - 1) / (2 * len(latents))
+    bias = (BINS - 1) * (len(np.unique(labels)) - 1) / (2 * len(latents))
     information = np.array([mutual_info_score(labels, column) for column in bins.T])
-    information = np.maximum(information - chance, 0)
+    information = np.maximum(information - bias, 0)
     best = np.sort(information)[::-1]
     second = best[1] if len(best) > 1 else 0.0
     return information, float((best[0] - second) / mutual_info_score(labels, labels))
 
 
 def _observed(detector: TorchDetector, images: Pixels, seed: int) -> Pixels:
-    """Images with pixels like those that the bounds are of, so that everything else speaks of the same kind."""
+    """Images whose pixels are binarised or dequantised as for the bounds, so that all results agree."""
     return detector.graph.vae.family.observed(images, np.random.default_rng(seed))
 
 
@@ -258,7 +263,7 @@ def _quality(
 
 
 def _prior(detector: TorchDetector, classes: list[str], seed: int) -> Pixels:
-    """Samples of the prior; with one per class as many of each as there are in `classes`."""
+    """Samples of the prior; of a prior per class, as many for each class as `classes` names it."""
     if detector.graph.vae.spec.prior != "per-class":
         return detector.sample(len(classes), seed=seed)
     counts = {name: classes.count(name) for name in dict.fromkeys(classes)}

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     Doubles = npt.NDArray[np.float64]
 
-PART_VALUES, PART_ROWS = 2**20, 1024
-"""So many pixels, and at most so many images, are decoded at a time: as many as stay near the processor."""
+PART_VALUES = 2**20
+"""So many pixels are decoded at a time, so that they stay in the processor's cache."""
+PART_ROWS = 1024
+"""The most images decoded at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +37,13 @@ class LikelihoodBounds:
     Attributes
     ----------
     neg_elbo : float64 (N,)
-        Distortion + rate, the mean over the samples.
+        Distortion + rate, mean over the samples.
     neg_iwae : float64 (N,)
-        The importance-weighted bound over all samples (Burda et al., 2016, equation 8), which is tighter.
+        The importance-weighted bound over all samples (Burda et al., 2016, equation 8), a tighter one.
     rate : float64 (N,)
-        KL of the posterior from the prior, the mean over the same samples.
+        KL of the posterior from the prior, mean over the same samples.
     pixels : str
-        What stands for the pixels: `binarised` or `dequantised`, see `Likelihood.observed`.
+        How pixels become data: `binarised` or `dequantised`, see `Likelihood.observed`.
     values : int
         Pixels times channels of an image.
     """
@@ -54,7 +56,7 @@ class LikelihoodBounds:
 
     @property
     def bits_per_dimension(self) -> float:
-        """Of the importance-weighted bound: of binary pixels, or of 8-bit ones where they were dequantised."""
+        """The importance-weighted bound in bits per binary pixel, or per 8-bit pixel if pixels were dequantised."""
         bits = float(self.neg_iwae.mean()) / (self.values * math.log(2))
         return bits if self.pixels == "binarised" else bits + 8
 
@@ -70,13 +72,13 @@ def bound_likelihood(
 ) -> LikelihoodBounds:
     """Bound −log p(x) of `images`, uint8 (N, C, H, W), each with `samples` latents of its posterior.
 
-    With a prior per class p(z) is the mixture of all of them in equal shares.
+    Of a prior per class, p(z) is the mixture of all of them in equal shares.
 
     Raises
     ------
     UsageError
-        The model is an autoencoder, one of patches or vectors, or an exported file; the images are of another shape or
-        no bytes; or `samples` is below 1.
+        The model is an autoencoder, one of patches or vectors, or an exported file; the images have another shape or
+        type; or `samples` is below 1.
     """
     check_generative(detector)
     vae = detector.graph.vae.eval()
@@ -87,14 +89,14 @@ def bound_likelihood(
     if samples < 1:
         raise UsageError(f"`samples` is {samples}; it must be at least 1")
     device = next(vae.parameters()).device
-    drawn, noise = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
+    random_state, noise = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
     part = max(1, min(PART_ROWS, PART_VALUES // images[0].size))
     neg_elbo, neg_iwae, rate = [], [], []
     for at in range(len(images)):
-        image = torch.from_numpy(vae.family.observed(images[at : at + 1], drawn)).to(device)
+        image = torch.from_numpy(vae.family.observed(images[at : at + 1], random_state)).to(device)
         posterior = vae.posterior(image)
         parts = [_sampled(vae, posterior, image, min(part, samples - done), noise) for done in range(0, samples, part)]
-        rates, distortions = (torch.cat(each).double() for each in zip(*parts, strict=True))
+        rates, distortions = (torch.cat(column).double() for column in zip(*parts, strict=True))
         neg_elbo.append(float((rates + distortions).mean()))
         neg_iwae.append(math.log(samples) - float((-rates - distortions).logsumexp(0)))
         rate.append(float(rates.mean()))
@@ -125,7 +127,7 @@ def check_generative(detector: TorchDetector) -> None:
 def _sampled(
     vae: VAE, posterior: Posterior, image: Tensor, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """For `count` latents z of the posterior of one image log q(z | x) − log p(z) and −log p(x | z), each (count,)."""
+    """For `count` latents z of one image's posterior, log q(z | x) − log p(z) and −log p(x | z), each (count,)."""
     assert posterior.logvar is not None
     noise = torch.randn(count, vae.spec.latent_size, generator=generator, device=image.device)
     latent = posterior.sample(noise)

@@ -1,4 +1,4 @@
-"""How near drawn images come to real ones: the Fréchet distance between the features of a small classifier."""
+"""How close sampled images are to real ones: the Fréchet distance between the features of a small classifier."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ if TYPE_CHECKING:
     Doubles = npt.NDArray[np.float64]
 
 HIDDEN = (256, 64)
-"""Units of the judge; its last ones are the features."""
+"""Hidden units of the judge; those of the last layer are the features."""
 LONGEST = 32
-"""Larger images are reduced to so many pixels: the judge is small, and so is its memory."""
+"""Larger images are reduced to so many pixels a side, which suffices for a small judge and saves memory."""
 PART = 256
+"""So many images are reduced at a time."""
 
 
 class SampleJudge:
-    """A small classifier of its own, scikit-learn's multilayer perceptron, which knows nothing of the VAE.
+    """A small classifier, independent of the VAE: scikit-learn's multilayer perceptron.
 
     Parameters
     ----------
     images : uint8 or float (N, C, H, W)
-        Real ones; floats lie in [0, 1].
+        Real images; floats lie in [0, 1].
     labels : int or str (N,)
         Their classes, at least two.
     seed : int
-        Of its weights and its order.
+        Seed of the weights and of the order of images.
     """
 
     def __init__(self, images: Pixels, labels: npt.ArrayLike, seed: int = 0) -> None:
@@ -39,17 +40,17 @@ class SampleJudge:
 
         self.network = MLPClassifier(HIDDEN, batch_size=min(128, len(images)), max_iter=30, random_state=seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # thirty epochs are the plan
-            self.network.fit(_seen(images), np.asarray(labels))
+            warnings.simplefilter("ignore", ConvergenceWarning)  # thirty epochs suffice
+            self.network.fit(_rows(images), np.asarray(labels))
 
     def classes(self, images: Pixels) -> npt.NDArray[Any]:
-        """The class that it sees in each of the images, (N,)."""
-        found: npt.NDArray[Any] = self.network.predict(_seen(images))
-        return found
+        """The predicted class of each image, (N,)."""
+        predicted: npt.NDArray[Any] = self.network.predict(_rows(images))
+        return predicted
 
     def features(self, images: Pixels) -> Doubles:
-        """Activations of its last hidden layer, (N, 64)."""
-        values = _seen(images)
+        """Activations of the last hidden layer, (N, 64)."""
+        values = _rows(images)
         layers = zip(self.network.coefs_[:-1], self.network.intercepts_[:-1], strict=True)
         for weights, bias in layers:
             values = np.maximum(values @ weights + bias, 0)
@@ -59,19 +60,21 @@ class SampleJudge:
 def frechet_distance(first: Doubles, second: Doubles) -> float:
     """Squared Fréchet distance between normal distributions fitted to two sets of features, (N, D) and (M, D).
 
-    As the Fréchet inception distance (Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017),
-    whose network knows photographs only. It falls with the number of images: compare equal ones, many times D.
+    It is the Fréchet inception distance (Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017)
+    without the Inception network, which knows only photographs. The distance falls with the number of images: compare
+    equal numbers, many times D.
     """
     means = first.mean(0), second.mean(0)
     spreads = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    # The trace of the root of a product of two covariances: the roots of its eigenvalues, real but for rounding.
+    # The trace of the square root of a product of covariances is the sum of the roots of the product's eigenvalues,
+    # which are real up to rounding.
     roots = np.sqrt(np.linalg.eigvals(spreads[0] @ spreads[1]).real.clip(min=0))
     traces = np.trace(spreads[0]) + np.trace(spreads[1])
     return float(np.square(means[0] - means[1]).sum() + traces - 2 * roots.sum())
 
 
-def _seen(images: Pixels) -> npt.NDArray[np.float32]:
-    """Images as rows of float32 in [0, 1], those longer than `LONGEST` reduced."""
+def _rows(images: Pixels) -> npt.NDArray[np.float32]:
+    """Images as rows of float32 in [0, 1], reduced if longer than `LONGEST`."""
     import torch
     import torch.nn.functional as F
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
     from vaeguard.storage.jobs import Shard
 
-DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
+DEFAULT_BATCH_SIZE = 256
+BATCH_VALUES = 2**21
+"""The most values in a batch, so that a batch of large images has fewer of them."""
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
 SHARD_FORMAT = 3
-"""Raised when the same settings come to mean other rows."""
+"""Raised when the same settings give other rows than before."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class ScoreSummary:
     Attributes
     ----------
     images : int
-        Rows of the table: images that could be read.
+        Number of images that could be read: the rows of the table.
     anomalies : int
-        Images flagged, `p_value <= fpr`.
+        Number of images flagged, `p_value <= fpr`.
     errors : tuple of (path, reason)
         Inputs that could not be read; also in `<output>.errors.csv`.
     seconds : float
@@ -61,13 +64,13 @@ class ScoreSummary:
     output : str
         The table.
     fpr : float
-        The false-alarm rate that was asked for.
+        The stated false-alarm rate.
     resumed : int
-        Images of these whose rows an interrupted job had left.
+        Number of images whose rows an interrupted job had finished.
     note : str or None
-        Why nothing can be flagged at this rate, if so.
+        Why nothing can be flagged at this rate; None if something can.
     sources : tuple of Source
-        What was read, closed: the report picks the images that it shows from here.
+        The sources that were read, closed; the report takes its images from them.
     """
 
     images: int
@@ -97,10 +100,10 @@ class Drawings(Protocol):
         """Refuse a folder that lies among the images."""
 
     def begin(self, job: Path) -> None:
-        """Note in the folder of the job where the pictures go."""
+        """Write into the job's folder where the pictures are."""
 
     def draw(self, detector: Detector, batch: ImageBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Draw these images of a batch."""
+        """Draw these rows of a batch."""
 
 
 def score_files(
@@ -117,12 +120,13 @@ def score_files(
 ) -> ScoreSummary:
     """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
 
-    The columns are `path, score, p_value, anomaly` and the detector's terms; the rows are in sorted path order, those
-    of a container in its own order, under its path and their name or number in it. Unreadable inputs are rows of
-    `<output>.errors.csv` instead, which exists only if there are any. Memory grows by the names of the files only.
+    The columns are `path, score, p_value, anomaly` and the detector's terms. The rows are in sorted path order. Images
+    of a container keep the container's order; their path is that of the container and their name or number in it.
+    Unreadable inputs are rows of `<output>.errors.csv`, which exists only if there are any. Memory grows only by the
+    names of the files.
 
-    The work is done in shards, kept in the folder `<output>.job` until the table is whole. A job that was interrupted
-    at whatever moment goes on where it stopped when it is started again, and the table has the same bytes.
+    The work is done in shards, which stay in the folder `<output>.job` until the table is whole. An interrupted job
+    continues where it stopped when it is started again, and the table has the same bytes.
 
     Parameters
     ----------
@@ -130,40 +134,37 @@ def score_files(
         Any engine.
     inputs : paths
         Image files, folders of them, globs; `.npy`, `.npz` and IDX files of images; tar archives of image files;
-        Parquet files with a column of them; names of data sets, of which the test images are scored.
+        Parquet files with a column of images; names of data sets, whose test images are scored.
     output : path
-        The table; a previous one of scores is replaced once the new one is whole.
+        The table; an earlier table of scores is replaced once the new one is whole.
     listed : paths
-        More image files. Here a missing one is an unreadable input, in `inputs` it is an error.
+        More image files. A missing file is an unreadable input here, but an error in `inputs`.
     fpr : float
         Flag where `p_value <= fpr`, in (0, 1).
     jobs : int or None
         Decoding threads; None chooses by the machine.
     batch_size : int or None
-        Images inspected at a time; the scores do not depend on it. None takes 256, fewer of large images.
+        Number of images inspected at a time; the scores do not depend on it. None takes 256, or fewer large images.
     heatmaps : HeatmapFolder or None
-        Where each flagged image is drawn beside its restoration and heatmap.
+        The folder in which each flagged image is drawn beside its restoration and heatmap.
     progress : callable or None
-        Called with images done, images in all, a line of text.
+        Called with the number of images done, the number of all images, and a line of text.
 
     Raises
     ------
     UsageError
-        `fpr` or the suffix of `output` cannot work, what is there is no table of scores, heatmaps are asked of a model
-        of vectors, `output` is one of the inputs, or these name no image or none that the model takes.
+        `fpr` is out of range, `output` has an unknown suffix, is an input or holds something else than scores,
+        `heatmaps` is set for a model of vectors, or the inputs hold no image that the model takes.
     VaeguardError
         The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
     started = time.perf_counter()
     check_fpr(fpr)
     check_table_path(output)
-    pictures = detector.info.view.pictures
-    if heatmaps and not pictures:
-        raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
-        heatmaps.check(inputs)
-    sources = find_sources(inputs, listed, vectors=not pictures)
+        _check_heatmaps(heatmaps, inputs, detector.info)
+    sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
     values = math.prod(detector.info.image_shape)
@@ -173,17 +174,14 @@ def score_files(
         if heatmaps:
             heatmaps.begin(folder)
         work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
-        try:
-            shards = work.run(pieces, progress)
-        finally:
+        with contextlib.ExitStack() as stack:
             for source in sources:
-                source.close()
-        with open_table(output, table_columns(detector.info)) as table:
-            for shard in shards:
-                table.append_table(shard.table, shard.images)
+                stack.callback(source.close)
+            shards = work.run(pieces, progress)
         errors = tuple(error for shard in shards for error in shard.errors)
+        _write_table(output, table_columns(detector.info), shards)
         write_errors(f"{output}.errors.csv", errors)
-        Path(f"{output}.watch.json").unlink(missing_ok=True)  # of a watch whose table is gone
+        Path(f"{output}.watch.json").unlink(missing_ok=True)  # an earlier watch of a table that is replaced
     return ScoreSummary(
         images=sum(shard.images for shard in shards),
         anomalies=sum(shard.anomalies for shard in shards),
@@ -197,17 +195,29 @@ def score_files(
     )
 
 
+def _write_table(output: str | Path, columns: Sequence[str], shards: Sequence[Shard]) -> None:
+    with open_table(output, columns) as table:
+        for shard in shards:
+            table.append_table(shard.table, shard.images)
+
+
+def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], info: DetectorInfo) -> None:
+    if not info.view.pictures:
+        raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
+    heatmaps.check(inputs)
+
+
 def _check_replaced(output: Path) -> None:
     if output.exists() and Path(f"{output}.watch.json").exists():
         raise UsageError(f"{str(output)!r} is the table of a watch; go on with that watch, or choose another table")
-    begin = list(FIRST_COLUMNS)
-    known = {*begin, *TERMS}.__contains__
-    check_replaced(output, "a batch of scores", lambda columns: columns[: len(begin)] == begin, known)
+    first = list(FIRST_COLUMNS)
+    known = {*first, *TERMS}.__contains__
+    check_replaced(output, "a batch of scores", lambda columns: columns[: len(first)] == first, known)
 
 
 @dataclass
 class _Work:
-    """Makes the shards of a job, or finds them where an interrupted one left them."""
+    """Makes the shards of a job, except those that an interrupted job has finished."""
 
     detector: Detector
     folder: Path
@@ -225,22 +235,25 @@ class _Work:
             [SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns, str(self.heatmaps and self.heatmaps.path)]
         )
         keys = [piece.key(settings) for piece in pieces]
-        found = [read_shard(self.folder, key, self.suffix) for key in keys]
-        if self.heatmaps and not self.heatmaps.path.is_dir():  # what was drawn is gone, and drawn again
-            found = [None if shard and shard.anomalies else shard for shard in found]
-        missing = [(piece, key) for piece, key, shard in zip(pieces, keys, found, strict=True) if shard is None]
+        shards = {key: shard for key in keys if (shard := self._finished_shard(key))}
+        self.resumed = sum(shard.images for shard in shards.values())
+        missing = [(piece, key) for piece, key in zip(pieces, keys, strict=True) if key not in shards]
         total = sum(piece.count for piece in pieces)
         done = total - sum(piece.count for piece, _ in missing)
-        self.resumed = sum(shard.images for shard in found if shard)
-        fresh: dict[str, Shard] = {}
-        # A thread reads ahead over the borders of shards, so that the engine never waits at one.
+        # A thread reads ahead across shards, so that the engine never waits between two shards.
         parallel = self.detector.parallel
         batches = ahead(self._batches(missing), parallel + 1)
-        inspected = map_ahead(self._inspected, batches, jobs=parallel, ahead=parallel + 1)
+        inspected = map_ahead(self._inspect, batches, jobs=parallel, ahead=parallel + 1)
         for piece, key in missing:
-            fresh[key] = self._shard(piece, key, inspected, partial(_report, progress, done, total))
+            shards[key] = self._make_shard(piece, key, inspected, partial(_report, progress, done, total))
             done += piece.count
-        return [shard or fresh[key] for key, shard in zip(keys, found, strict=True)]
+        return [shards[key] for key in keys]
+
+    def _finished_shard(self, key: str) -> Shard | None:
+        """The shard that an interrupted job has finished, unless the pictures of its anomalies are gone."""
+        shard = read_shard(self.folder, key, self.suffix)
+        pictures_gone = self.heatmaps and not self.heatmaps.path.is_dir()
+        return None if shard and shard.anomalies and pictures_gone else shard
 
     def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
         for piece, _ in pieces:
@@ -254,10 +267,10 @@ class _Work:
                 jobs=self.jobs,
             )
 
-    def _inspected(self, batch: ImageBatch) -> tuple[ImageBatch, Inspection]:
+    def _inspect(self, batch: ImageBatch) -> tuple[ImageBatch, Inspection]:
         return batch, self.detector.inspect(batch.images)
 
-    def _shard(
+    def _make_shard(
         self,
         piece: Piece,
         key: str,
@@ -289,9 +302,9 @@ def score_set(
     heatmaps: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
-    """Inspect every image of a set in memory, batch by batch: scores and terms, and the heatmaps if asked for.
+    """Inspect every image of a set in memory, batch by batch: scores and terms, and with `heatmaps` also these.
 
-    Float pixels of an array are taken in 256 steps, as those of files are.
+    Float pixels of an array are rounded to the 256 levels that files have.
 
     Raises
     ------
@@ -309,15 +322,15 @@ def score_set(
     parts = []
     for start in range(0, total, batch_size):
         stop = min(start + batch_size, total)
-        found = detector.inspect(image_set.images[start:stop], pictures=heatmaps)
-        parts.append(replace(found, restored=None))
+        inspection = detector.inspect(image_set.images[start:stop], pictures=heatmaps)
+        parts.append(replace(inspection, restored=None))
         _check_numbers(parts[-1], image_set.paths[start:stop])
         _report(progress, 0, total, stop)
     return concatenate(parts)
 
 
 def table_columns(info: DetectorInfo) -> tuple[str, ...]:
-    """Name the columns of `scores.csv`, in order."""
+    """The columns of `scores.csv`, in order."""
     return (*FIRST_COLUMNS, *info.term_names)
 
 

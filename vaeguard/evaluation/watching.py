@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 SETTLED_SECONDS = 1.0
-"""A file counts as complete once it has not changed for so long."""
+"""A file counts as complete once it has not changed for so many seconds."""
 GONE = (0, 0)
-"""The stamp of a file that went away between two looks."""
+"""The stamp of a file that was deleted between two rounds."""
 
 
 def watch_files(
@@ -44,35 +44,34 @@ def watch_files(
     rounds: int | None = None,
     **options: Any,
 ) -> None:
-    """Score the images of folders and globs, and then every one that appears, into one growing table.
+    """Score the images of folders and globs, and every image that appears there, into one growing table.
 
-    Rows are in the order in which images came, sorted among those that came together; whenever there are new ones, the
-    table is replaced by a whole one. Containers are not watched. A file is read once it has not changed for a second;
-    one that is overwritten while it is watched is scored again, in a row of its own. Many at once are scored in rounds
-    of a few thousand, each of which is in the table when the next begins.
-    A later watch of the same table goes on with it, if model and rate are the same, which `<output>.watch.json` tells.
-    An image that could not be read is tried again when it changes.
+    Rows are in the order in which images appear; images that appear together are sorted. Each round with new images
+    replaces the whole table. Containers are not watched. A file is read once it has not changed for a second. A file
+    that is overwritten later is scored again, in another row. Many new images are scored in rounds of a few thousand.
+    A later watch continues the table if `<output>.watch.json` names the same model and rate. An image that could not be
+    read is tried again when it changes.
 
     Parameters
     ----------
     detector : Detector
         Any engine.
     inputs : paths
-        Folders, globs, files; they may be empty at first.
+        Folders, globs, files; folders and globs may be empty at first.
     output : path
         The table.
     report : callable or None
-        Called after each round that scored something, with what `score_files` says of it.
+        Called with the summary of each round that scored images.
     rounds : int or None
-        End after so many looks, one a second; None goes on until interrupted.
+        End after so many rounds, one a second; None continues until interrupted.
     **options
         As for `score_files`.
 
     Raises
     ------
     UsageError
-        The rate cannot work, heatmaps would lie among the images, or the table that is there was made otherwise, or by
-        another model or rate.
+        The rate is out of range, heatmaps would lie among the images, or the existing table was not made by a watch
+        with this model and rate.
     VaeguardError
         Another job is writing the table.
     """
@@ -81,24 +80,24 @@ def watch_files(
     if options.get("heatmaps"):
         options["heatmaps"].check(inputs)
     output = Path(output)
-    # What an interruption loses is one round, so a round is no longer than a shard.
+    # An interruption loses one round, so a round is no longer than a shard.
     most = rows_of_a_shard(math.prod(detector.info.image_shape))
     with job_folder(output) as folder:
         settings = _settings(detector, options)
-        rows, seen, errors = _before(output, settings, table_columns(detector.info))
+        rows, seen, errors = _earlier_rows(output, settings, table_columns(detector.info))
         known: dict[str, Stamp] = {}
-        """How files were when they were read, or when they were first met again."""
-        ahead_of_time: dict[str, Stamp] = {}
+        """Stamps of files when they were read, or when this watch first saw a file of an earlier one."""
+        future: dict[str, Stamp] = {}
         part = folder / f"part{output.suffix}"
         while rounds is None or rounds > 0:
-            settled = _settled(inputs, ahead_of_time)
+            settled = _settled(inputs, future)
             known = {path: stamp for path, stamp in settled.items() if valid_text(path) in seen} | known
             fresh = [path for path, stamp in settled.items() if known.get(path) != stamp][:most]
             if fresh:
                 known |= {path: settled[path] for path in fresh}
                 summary = score_files(detector, (), part, listed=fresh, **options)
                 if summary.images:
-                    write_text(_beside(output), settings)
+                    write_text(_settings_path(output), settings)
                     _append(output, rows, part, summary.images, detector)
                 rows += summary.images
                 seen.update(map(valid_text, fresh))
@@ -114,25 +113,25 @@ def watch_files(
 
 
 def _settings(detector: Detector, options: dict[str, Any]) -> str:
-    # The model alone: a watch may go on on another device, or with another number of threads.
+    # The fingerprint's last word is the model; a watch may continue on another device or with other threads.
     return json.dumps({"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)})
 
 
-def _beside(output: Path) -> Path:
-    """Where it stands what the table of a watch was made with."""
+def _settings_path(output: Path) -> Path:
+    """The file beside a table that names the model and rate of its watch."""
     return Path(f"{output}.watch.json")
 
 
-def _before(output: Path, settings: str, columns: Sequence[str]) -> tuple[int, set[str], dict[str, str]]:
-    """Rows of an earlier watch's table, the images that it read, and those that it could not read, with the reasons."""
+def _earlier_rows(output: Path, settings: str, columns: Sequence[str]) -> tuple[int, set[str], dict[str, str]]:
+    """The number of rows of an earlier watch, the images that it read, and the reasons for those it could not read."""
     listed = Path(f"{output}.errors.csv")
     if not output.exists():
         return 0, set(), {}
-    if not _beside(output).exists() or _beside(output).read_text(encoding="utf-8") != settings:
+    if not _settings_path(output).exists() or _settings_path(output).read_text(encoding="utf-8") != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )
-    if columns_of(output) != list(columns):  # rows of ours would stand under its names
+    if columns_of(output) != list(columns):  # new rows would have columns of other names
         raise UsageError(f"the columns of {str(output)!r} were changed since a watch wrote it; choose another table")
     paths = list(read_table(output)["path"])
     table = read_table(listed) if listed.exists() else {"path": [], "error": []}
@@ -140,29 +139,28 @@ def _before(output: Path, settings: str, columns: Sequence[str]) -> tuple[int, s
     return len(paths), set(paths) - set(errors), errors
 
 
-def _settled(inputs: Sequence[str | Path], ahead_of_time: dict[str, Stamp]) -> dict[str, Stamp]:
-    """The files that have not changed for a while, sorted, and how they are now.
+def _settled(inputs: Sequence[str | Path], future: dict[str, Stamp]) -> dict[str, Stamp]:
+    """The files that have not changed for `SETTLED_SECONDS`, sorted, with their stamps.
 
-    Where the clock of a camera is ahead of ours a file is of the future: it counts if the look before saw it as it is
-    now, which `ahead_of_time` remembers.
+    The clock of a camera may be ahead of this machine's. A file with a time in the future counts if the round before
+    saw the same stamp; `future` carries these stamps from round to round.
     """
     paths: set[str] = set()
-    for given in inputs:
+    for item in inputs:
         try:
-            paths.update(list_images(expanded(str(given))))
-        except UsageError:  # nothing there yet
+            paths.update(list_images(expanded(str(item))))
+        except UsageError:  # the folder or glob is still empty
             continue
     now = time.time_ns()
     stamps = {path: size_and_time(path) for path in sorted(paths) if not is_container(path)}
     stamps = {path: stamp for path, stamp in stamps.items() if stamp != GONE}
-    future = {path: stamp for path, stamp in stamps.items() if stamp[1] > now}
     settled = {
         path: stamp
         for path, stamp in stamps.items()
-        if stamp[1] <= now - int(SETTLED_SECONDS * 1e9) or (path in future and ahead_of_time.get(path) == stamp)
+        if stamp[1] <= now - int(SETTLED_SECONDS * 1e9) or (stamp[1] > now and future.get(path) == stamp)
     }
-    ahead_of_time.clear()
-    ahead_of_time.update(future)
+    future.clear()
+    future.update({path: stamp for path, stamp in stamps.items() if stamp[1] > now})
     return settled
 
 
