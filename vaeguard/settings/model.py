@@ -1,6 +1,6 @@
 """What a model is: a frozen spec whose defaults are the only defaults.
 
-It knows nothing about torch, so the command line can read the defaults without loading it.
+It does not import torch, so the command line can read the defaults without it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ PRIORS = ("standard", "per-class")
 ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu", "tanh")
 
 PSEUDO_HEADS = 4
-"""How many clusterings the pseudo-classes come from."""
+"""The number of clusterings that give pseudo-classes."""
 IMAGES_PER_CLUSTER = 6
+"""The fewest images per cluster, on average."""
 FEWEST_CLUSTERS = 10
-"""Fewer clusters say nothing that the reconstruction does not."""
+"""Fewer clusters add nothing to the reconstruction."""
 
 FEWEST_PATCH_PIXELS = 4
-"""Patches move by a quarter of their side."""
+"""Neighbouring patches are a quarter of their side apart."""
 
 CLASSIC_SIGMA = 0.5**0.5
 """With this sigma the Gaussian distortion is the summed squared error plus a constant."""
@@ -37,9 +38,9 @@ Value = TypeVar("Value")
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones, patches and vectors. What is None,
-    `image_shape` (C, H, W), `classes` (names of the normal classes) and `vectors` (standardised features instead of
-    pixels, shape (1, 1, F)) are filled in from the data by `resolved`.
+    `resolved` fills in from the data every setting that is None, and `image_shape` (C, H, W), `classes` (names of the
+    normal classes) and `vectors` (standardised features instead of pixels, shape (1, 1, F)). A `kind` of None becomes
+    `conv` for images of at least 16x16 pixels, and `mlp` for smaller images, patches and vectors.
     """
 
     kind: str | None = setting(
@@ -117,7 +118,7 @@ class ModelSpec:
 
     @property
     def view(self) -> View:
-        """What the model sees of its inputs: all that depends on `patch` and `vectors` is asked there."""
+        """How the model sees its inputs; everything that depends on `patch` and `vectors` is there."""
         return view_of(vectors=self.vectors, patch=self.patch)
 
     def kind_for(self, height: int, width: int) -> str:
@@ -125,36 +126,38 @@ class ModelSpec:
         return self.kind or self.view.kind(height, width)
 
     def sized(self) -> ModelSpec:
-        """Settle the sizes of latent and hidden layers."""
+        """Return this spec with the sizes of latent and hidden layers settled."""
+        # Only the latent of vectors depends on the width, and a spec of vectors is resolved.
+        width = self.image_shape[2] if self.image_shape else 0
         return replace(
             self,
-            latent=self.view.latent(self.shape[2]) if self.latent is None else self.latent,
+            latent=self.view.latent(width) if self.latent is None else self.latent,
             hidden=self.view.hidden if self.hidden is None else self.hidden,
         )
 
     @property
     def latent_size(self) -> int:
-        """Units of the latent; `resolved` knows them."""
+        """Units of the latent, of a resolved spec."""
         return _settled("latent", self.latent)
 
     @property
     def hidden_sizes(self) -> tuple[int, ...]:
-        """Hidden sizes of an `mlp`; `resolved` knows them."""
+        """Hidden sizes of an `mlp`, of a resolved spec."""
         return _settled("hidden", self.hidden)
 
     @property
     def likelihood_facts(self) -> LikelihoodFacts:
-        """What is known of the likelihood without torch; `resolved` knows which one it is."""
+        """Facts about the likelihood of a resolved spec, without torch."""
         return LIKELIHOOD_FACTS[_settled("likelihood", self.likelihood)]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of the inputs; `resolved` knows it."""
+        """Shape (C, H, W) of the inputs, of a resolved spec."""
         return _settled("image_shape", self.image_shape)
 
     @property
     def vae_shape(self) -> tuple[int, int, int]:
-        """What the VAE itself takes, (C, H, W): a patch, or the whole input; `resolved` knows it."""
+        """Shape (C, H, W) of the VAE's input, a patch or the whole input, of a resolved spec."""
         return (self.shape[0], self.patch, self.patch) if self.patch else self.shape
 
     @property
@@ -170,8 +173,8 @@ class ModelSpec:
         Raises
         ------
         UsageError
-            Guiding or a prior per class is asked for, but fewer than two normal classes are labelled; the model is one
-            for images only and the data are vectors; or the images are too small for its patches.
+            A guided model or a prior per class has fewer than two labelled normal classes; a setting for images meets
+            vectors; or the images are too small for the patches.
         """
         spec = replace(self, image_shape=image_shape, classes=classes, vectors=vectors)
         view = spec.view
@@ -191,7 +194,7 @@ class ModelSpec:
 
 
 def _check_classes(spec: ModelSpec) -> None:
-    """Refuse what needs labelled normal classes where there are fewer than two."""
+    """Refuse settings that need at least two labelled normal classes if there are fewer."""
     if len(spec.classes) > 1:
         return
     if spec.guided:
