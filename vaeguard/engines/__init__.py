@@ -1,1 +1,1 @@
-"""Engines: one contract for what inspects images, PyTorch and ONNX Runtime below it, model files and exports."""
+"""Engines: one detector contract, PyTorch and ONNX Runtime below it, model files and exports."""

@@ -1,6 +1,6 @@
 """The detector: NumPy images in, a fixed set of named results out, whichever engine runs below.
 
-What all engines do alike is here: images are inspected block by block, in less memory if need be.
+Every engine inspects images block by block, in smaller blocks if memory is short.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.record import ModelRecord
 
 BLOCK_VALUES = 256 * 32 * 32
-"""A block holds about this many values, and so fewer images where they are large."""
+"""A block holds about this many values, so a block of large images has fewer of them."""
 
 
 class Detector(Engine):
@@ -32,20 +32,20 @@ class Detector(Engine):
     Parameters
     ----------
     record : ModelRecord
-        What the model file says.
+        The record of the model file.
     term_names : tuple of str
         The terms that the graph returns.
     device : str
-        Where it runs: `cpu`, `cuda` or `tensorrt`.
+        The device that it runs on: `cpu`, `cuda` or `tensorrt`.
 
     Attributes
     ----------
     info : DetectorInfo
         The model and its data, from the record.
     block, least : int
-        The most images that `run` takes; halved where memory does not suffice, down to `least`.
+        The most images that `run` takes; if memory does not suffice, `block` is halved, down to `least`.
     parallel : int
-        The number of threads from which inspections run fastest.
+        The number of threads that inspect fastest side by side.
     """
 
     def __init__(self, record: ModelRecord, term_names: tuple[str, ...], device: str) -> None:
@@ -56,7 +56,7 @@ class Detector(Engine):
 
     @abstractmethod
     def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:
-        """The results called `wanted` for 1 to `block` images; raises MemoryError where memory does not suffice."""
+        """The results named in `wanted` for 1 to `block` images; raises MemoryError if memory does not suffice."""
 
     def prepared(self, images: Images) -> Images:
         """Checked images as the engine takes them."""
@@ -70,7 +70,7 @@ class Detector(Engine):
         Parameters
         ----------
         images : ndarray
-            Shape (N, C, H, W), of one channel also (N, H, W); of a table (N, F) or (N, 1, 1, F). N may be 0.
+            Shape (N, C, H, W), with one channel also (N, H, W); for a table (N, F) or (N, 1, 1, F). N may be 0.
         pictures : bool
             Also return `restored` and `heatmap`.
 
@@ -111,14 +111,14 @@ class Detector(Engine):
 
 
 def filled(images: Images, rows: int) -> npt.NDArray[Any]:
-    """`images` with zero images up to `rows` rows, contiguous and writable."""
+    """`images` padded with zero images to `rows` rows, contiguous and writable."""
     block: npt.NDArray[Any] = np.zeros((rows, *images.shape[1:]), dtype=images.dtype)
     block[: len(images)] = images
     return block
 
 
 def block_rows(image_shape: tuple[int, int, int], most: int) -> int:
-    """How many images of `image_shape` make a block, at least 8 and at most `most`."""
+    """The number of images of `image_shape` in a block, from 8 to `most`."""
     return int(np.clip(BLOCK_VALUES // np.prod(image_shape), 8, most))
 
 
@@ -128,7 +128,7 @@ def as_images(images: Images, info: DetectorInfo) -> Images:
     Raises
     ------
     UsageError
-        Shape, type or range is another one.
+        The images have another shape, type or range.
     """
     images = cast("Images", np.asarray(images))
     channels, height, width = info.image_shape
@@ -136,9 +136,9 @@ def as_images(images: Images, info: DetectorInfo) -> Images:
     if images.shape[1:] == ((height, width) if pictures else (width,)) and channels == 1:
         images = images.reshape(-1, *info.image_shape)
     if images.ndim != 4 or images.shape[1:] != info.image_shape:
-        expected = ", ".join(map(str, info.image_shape))
-        what, taken = ("images", f"(N, {expected})") if pictures else ("vectors", f"(N, {width})")
-        raise UsageError(f"{what} have shape {images.shape}, the model takes {taken}; resize or reshape them")
+        noun, shape = ("images", ("N", *info.image_shape)) if pictures else ("vectors", ("N", width))
+        expected = ", ".join(map(str, shape))
+        raise UsageError(f"{noun} have shape {images.shape}, the model takes ({expected}); resize or reshape them")
     if not pictures:
         return _as_vectors(images)
     if images.dtype == np.uint8:

@@ -1,4 +1,4 @@
-"""What all engines have in common, of detectors and denoisers, under PyTorch and ONNX Runtime."""
+"""The base of all engines: detectors and denoisers, under PyTorch and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vaeguard.errors import OutOfMemoryError
 
 
 class Engine(ABC):
-    """A model on a device, which takes less at a time where memory does not suffice.
+    """A model on a device, which works in smaller blocks if memory does not suffice.
 
     Attributes
     ----------
     device : str
-        Where it runs: `cpu`, `cuda` or `tensorrt`.
+        The device that it runs on: `cpu`, `cuda` or `tensorrt`.
     """
 
     device: str
@@ -22,19 +22,19 @@ class Engine(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Text that differs wherever the bits of a result might: engine and device, and last the model's digest."""
+        """Text that differs whenever the bits of a result may differ; its last word is the model's digest."""
 
     def smaller(self, size: int, least: int, unit: str, error: MemoryError) -> int:
-        """Half of a size that did not fit in memory, and at least `least`.
+        """Half of a size that did not fit in memory, but at least `least`.
 
         Parameters
         ----------
         size, least : int
-            Of a block of images or a tile.
+            Size of a block of images or of a tile, and the least size.
         unit : str
-            What did not fit, for the message.
+            The block or tile that did not fit, for the message.
         error : MemoryError
-            What was raised.
+            The error of the engine.
 
         Raises
         ------

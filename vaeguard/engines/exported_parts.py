@@ -1,4 +1,4 @@
-"""The encoder and the decoder of a model as ONNX files of their own."""
+"""The encoder and the decoder of a model as separate ONNX files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LATENT = "latent"
 
 
 def part_paths(path: str | Path) -> dict[str, Path]:
-    """Where the parts of the model exported to `path` lie, by their names: `model-encoder.onnx` beside `model.onnx`."""
+    """Paths of the parts of the model exported to `path`, by name: `model-encoder.onnx` beside `model.onnx`."""
     path = Path(path)
     return {part: path.with_name(f"{path.stem}-{part}{path.suffix}") for part in PARTS}
 
@@ -77,15 +77,15 @@ def part_errors(
 ) -> dict[str, float]:
     """Largest relative error of each output of a part against `generation.encode` and `decode`.
 
-    The encoder is tried on `images`, if any, and on noise, the decoder on the latents of these and on samples of the
-    prior, in batches of 1, 7, 64 and 256.
+    The encoder is compared on `images`, if any, and on noise; the decoder on their latents and on samples of the
+    prior. Both run in batches of 1, 7, 64 and 256.
 
     Parameters
     ----------
     part : str
         One of `PARTS`.
     content : bytes
-        Its file, as `part_bytes` gives it.
+        Content of the file, as `part_bytes` returns it.
     detector : TorchDetector
         The model, on the CPU.
     images : ndarray or None
@@ -93,10 +93,10 @@ def part_errors(
     pixels : str
         Type of the encoder's input.
     """
-    both = as_images(with_noise(images, detector.info), detector.info)
-    encoding = encode(detector.graph, both)
+    examples = as_images(with_noise(images, detector.info), detector.info)
+    encoding = encode(detector.graph, examples)
     expected = {"mean": encoding.mean} | ({} if encoding.logvar is None else {"logvar": encoding.logvar})
-    feeds = {IMAGE: as_pixels(both, np.dtype(pixels))}
+    feeds = {IMAGE: as_pixels(examples, np.dtype(pixels))}
     if part == "decoder":
         latents = _latents(detector.graph, encoding.mean)
         feeds, expected = {LATENT: latents}, {"restored": decode(detector.graph, latents)}
@@ -107,5 +107,5 @@ def part_errors(
 
 
 def _latents(graph: InferenceGraph, means: Floats) -> Floats:
-    """`means`, and samples of the prior where there is one."""
+    """`means`, and samples of the prior if the model has one."""
     return means if graph.vae.spec.autoencoder else np.concatenate([means, sample_latents(graph, RANDOM_IMAGES)])

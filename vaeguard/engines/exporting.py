@@ -1,4 +1,4 @@
-"""`export`: the whole inference graph as one ONNX file that exists only if it repeats what PyTorch says."""
+"""`export`: the whole inference graph as one ONNX file, written only if it agrees with PyTorch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vaeguard.models.graph import InferenceGraph
 
 RATE = "fpr"
-"""Name of the optional input, the false-alarm rate."""
+"""Name of the optional input: the false-alarm rate."""
 
 
 def export(
@@ -49,33 +49,32 @@ def export(
     tolerance: float | None = None,
     parts: bool = False,
 ) -> Parity:
-    """Write `detector` as an ONNX file, once the file repeats what PyTorch says.
+    """Write `detector` as an ONNX file, provided that the file agrees with PyTorch.
 
     The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
-    `restored` and `heatmap`. The false-alarm rate behind `anomaly` is an optional input `fpr`.
+    `restored` and `heatmap`. The optional input `fpr` is the false-alarm rate behind `anomaly`.
 
     Parameters
     ----------
     detector : Detector
-        A fitted model on the CPU, not an exported one.
+        A fitted model on the CPU, not an exported file.
     path : path
         The file, ending in `.onnx`; it appears whole or not at all.
     images : ndarray, optional
-        Images (N, C, H, W) to compare the engines on, best those that the model was calibrated on; noise is always
-        compared.
+        Images (N, C, H, W) on which the engines are compared, best those of the calibration; noise is always added.
     pixels : str
         Type of the input: uint8 in 0..255, or float32 in [0, 1]. Vectors are float32.
     fpr : float
-        The false-alarm rate where none is given, in (0, 1).
+        The default of the input `fpr`, in (0, 1).
     fp16 : bool
         Compute the VAE in float16, for GPUs; terms and calibration stay in float32.
     tolerance : float or None
-        The largest relative error that is allowed; None takes 1e-4, with `fp16` 2e-2.
+        The largest relative error allowed; None takes 1e-4, or 2e-2 with `fp16`.
     parts : bool
-        Beside `model.onnx` also write `model-encoder.onnx` (`image` to `mean` and `logvar` of the posterior, each
-        float32 (N, L); an autoencoder has no `logvar`) and `model-decoder.onnx` (`latent`, float32 (N, L), to
-        `restored`), once these too say what PyTorch says: until all three do, none appears. Then they appear one after
-        the other. Only `model.onnx` is checked for the same bits in any batch.
+        Also write `model-encoder.onnx` (`image` to `mean` and `logvar` of the posterior, each float32 (N, L); an
+        autoencoder has no `logvar`) and `model-decoder.onnx` (`latent`, float32 (N, L), to `restored`) beside
+        `model.onnx`. No file appears unless all three agree with PyTorch. Only `model.onnx` is checked for the same
+        bits in any batch.
 
     Returns
     -------
@@ -85,10 +84,10 @@ def export(
     Raises
     ------
     UsageError
-        An argument cannot work, the model is one of patches, which has no `parts`, or a file that is no model of
-        vaeguard would be replaced.
+        A parameter cannot work, `parts` is set for a model of patches, or a file that is no model of vaeguard would be
+        replaced.
     RefusedError
-        The file does not repeat what PyTorch says; nothing is written.
+        The file does not agree with PyTorch; nothing is written.
     VaeguardError
         The model cannot be expressed in ONNX, or the file cannot be written.
     """
@@ -122,7 +121,7 @@ def export(
 
 
 def _check_targets(*paths: Path) -> None:
-    """Refuse to write where something else than a model would be lost, or under a name of another kind."""
+    """Refuse to replace a file that is no model, and a name without the suffix of exported models."""
     if paths[0].suffix != ".onnx":
         raise UsageError(
             f"{str(paths[0])!r} has no suffix .onnx, by which an exported model is known; give it that suffix"
@@ -167,7 +166,7 @@ def _of_torch(detector: Detector) -> TorchDetector:
 
 
 def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[str, Any]) -> bytes:
-    """The sealed ONNX file of the `graph` of `detector`, perhaps in float16: weights, calibration and record.
+    """The sealed ONNX file of `graph`, that of `detector` or its copy in float16: weights, calibration and record.
 
     Raises
     ------
@@ -178,7 +177,7 @@ def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[st
 
     model = _translated(graph, detector, settings["pixels"])
     rate = model.graph.inputs[1]
-    # An input with an initializer of its name is optional.
+    # ONNX makes an input optional if an initializer has its name.
     rate.const_value = onnx_ir.tensor(np.float32(settings["fpr"]), name=RATE)
     model.graph.initializers[RATE] = rate
     return sealed(model, _record(detector, settings).to_dict())
@@ -189,7 +188,7 @@ def _record(detector: TorchDetector, settings: dict[str, Any]) -> ModelRecord:
 
 
 class _Exported(nn.Module):
-    """The graph with the decision at a false-alarm rate."""
+    """The graph, with the decision at a false-alarm rate as a further output."""
 
     def __init__(self, graph: InferenceGraph) -> None:
         super().__init__()

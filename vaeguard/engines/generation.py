@@ -1,4 +1,4 @@
-"""The VAE as a generative model: images to latents and back, new images, and the way between two of them."""
+"""The VAE as a generative model: images to latents and back, new images, and interpolation between two images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vaeguard.models.graph import InferenceGraph
 
 PART = 256
-"""Images or latents in one pass through the network."""
+"""The most images or latents in one pass through the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class Encoding:
     Attributes
     ----------
     mean : float32 (N, L)
-        Its mean, the embedding of each image.
+        Mean of the posterior: the embedding of each image.
     logvar : float32 (N, L) or None
-        The logarithm of its variance; None for an autoencoder.
+        Logarithm of the posterior's variance; None for an autoencoder.
     """
 
     mean: Floats
@@ -44,8 +44,8 @@ def encode(graph: InferenceGraph, images: Images) -> Encoding:
     Raises
     ------
     UsageError
-        The model sees patches, so that an image has no latent of its own, or the images have another shape, or there
-        are none.
+        The model is one of patches, so an image has no single latent; the images have another shape; or there are
+        none.
     """
     check_whole(graph)
     shape = graph.vae.spec.image_shape
@@ -67,7 +67,7 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
     Raises
     ------
     UsageError
-        The model sees patches, or the latents have another length.
+        The model is one of patches, or the latents have another size.
     """
     check_whole(graph)
     size = graph.vae.spec.latent_size
@@ -93,26 +93,25 @@ def sample_latents(
     Parameters
     ----------
     graph : InferenceGraph
-        A fitted one.
+        A fitted graph.
     count : int
-        How many, at least 1.
+        Number of latents, at least 1.
     class_ : str or None
-        With a prior per class: draw around the mean of this one; None takes each class equally often.
+        The class to draw from, for a prior per class; None takes each class equally often.
     temperature : float
-        The prior's standard deviation is multiplied by it: below 1 more typical, above 1 more varied; above 0.
+        Factor on the standard deviation, above 0: samples are more typical below 1 and more varied above 1.
     seed : int
-        0 and up; the same seed gives the same latents.
+        At least 0; the same seed gives the same latents.
     like : images or None
-        Draw from the aggregate posterior of these images instead: one of them at random, and a sample of its
-        posterior. With many latent units the prior has much room in which no image ever lies.
+        Draw from the aggregate posterior of these images instead: pick an image at random, and sample its posterior.
+        With many latent units, large regions of the prior hold no image.
 
     Raises
     ------
     UsageError
-        The model is an autoencoder and `like` is not given, has no prior per class or not this class, or a number is
-        out of range.
+        A number is out of range; the model is an autoencoder and `like` is None; or `class_` is no class of a prior
+        per class.
     """
-    spec = graph.vae.spec
     if count < 1 or not temperature > 0:
         raise UsageError(
             f"`count` is {count} and `temperature` is {temperature:g}; give at least 1 and a temperature above 0"
@@ -122,18 +121,23 @@ def sample_latents(
     if class_ is not None and like is not None:
         raise UsageError("`class_` draws from the prior, and `like` around images; leave one of them out")
     generator = np.random.default_rng(seed)
-    noise = temperature * generator.standard_normal((count, spec.latent_size)).astype(np.float32)
-    if like is not None:
-        encoding = encode(graph, like)
-        rows = generator.integers(0, len(like), count)
-        spread = 0.0 if encoding.logvar is None else np.exp(0.5 * encoding.logvar[rows])
-        return (encoding.mean[rows] + spread * noise).astype(np.float32)
+    noise = temperature * generator.standard_normal((count, graph.vae.spec.latent_size)).astype(np.float32)
+    if like is None:
+        return _prior_means(graph, count, class_) + noise
+    encoding = encode(graph, like)
+    rows = generator.integers(0, len(like), count)
+    deviation = 0.0 if encoding.logvar is None else np.exp(0.5 * encoding.logvar[rows])
+    return (encoding.mean[rows] + deviation * noise).astype(np.float32)
+
+
+def _prior_means(graph: InferenceGraph, count: int, class_: str | None) -> Floats:
+    """The prior's mean for each of `count` latents, (count, L), or (1, L) of zeros for one prior."""
+    spec, means = graph.vae.spec, graph.vae.prior_means
     if spec.autoencoder:
         raise UsageError("an autoencoder has no prior to sample from; give images as `like` to draw around them")
-    means = graph.vae.prior_means
-    if class_ is None and means is None:
-        return noise
     if means is None:
+        if class_ is None:
+            return np.zeros((1, spec.latent_size), np.float32)
         raise UsageError(
             "the model has one prior for all classes; set `model.prior` to 'per-class' and fit again to sample one"
             " class"
@@ -142,15 +146,15 @@ def sample_latents(
     if class_ is not None and class_ not in names:
         raise UsageError(f"the model has no class {class_!r}; it has {', '.join(names)}")
     chosen = np.arange(count) % len(names) if class_ is None else np.full(count, names.index(class_))
-    drawn: Floats = means.detach().cpu().numpy()[chosen] + noise
-    return drawn
+    class_means: Floats = means.detach().cpu().numpy()[chosen]
+    return class_means
 
 
 def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: bool = False) -> Floats:
-    """Latents on the way from `first` to `last`, each (L,): float32 (steps, L), both ends included.
+    """Latents between `first` and `last`, each (L,): float32 (steps, L), both ends included.
 
     `spherical` follows a great circle instead of a straight line (White, "Sampling generative networks", 2016): with
-    many units the middle of a straight line is shorter than any latent of an image.
+    many units, the middle of a straight line is shorter than the latent of any image.
 
     Raises
     ------
@@ -159,14 +163,14 @@ def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: b
     """
     if steps < 2:
         raise UsageError(f"`steps` is {steps}; it must be at least 2, since both ends are among them")
-    way = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    fraction = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     lengths = np.linalg.norm(first), np.linalg.norm(last)
     if not spherical or min(lengths) == 0:
-        return (1 - way) * first + way * last
+        return (1 - fraction) * first + fraction * last
     angle = float(np.arccos(np.clip(first @ last / (lengths[0] * lengths[1]), -1, 1)))
     if np.sin(angle) < 1e-6:
-        return (1 - way) * first + way * last
-    curve: npt.NDArray[np.float32] = (np.sin((1 - way) * angle) * first + np.sin(way * angle) * last) / np.sin(angle)
+        return (1 - fraction) * first + fraction * last
+    curve: Floats = (np.sin((1 - fraction) * angle) * first + np.sin(fraction * angle) * last) / np.sin(angle)
     return curve.astype(np.float32)
 
 
@@ -176,12 +180,12 @@ def check_whole(graph: InferenceGraph) -> None:
     Raises
     ------
     UsageError
-        It is a model of patches.
+        The model is one of patches.
     """
     if graph.patches is not None:
         raise UsageError("a model of patches has no latent of a whole image; fit one without `model.patch`")
 
 
 def _on(graph: InferenceGraph, values: npt.NDArray[np.generic]) -> Tensor:
-    # A copy, since torch takes no read-only memory map.
+    # A copy, since torch does not accept read-only arrays.
     return torch.from_numpy(np.array(values)).to(next(graph.parameters()).device)

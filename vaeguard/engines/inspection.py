@@ -1,4 +1,4 @@
-"""What a detector says of images, and of itself."""
+"""The results of a detector for images, and its description."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a detector says of N images; every array has one entry per image, in input order.
+    """A detector's results for N images; every array has one entry per image, in input order.
 
     Attributes
     ----------
     score : float32 (N,)
-        Combined anomaly score, higher = more anomalous: −log10 of the estimated share of normal images that are at
-        least this strange, so 2 reads "one normal image in a hundred".
+        Combined anomaly score, higher = more anomalous: −log10 of the estimated share of normal images at least this
+        strange, so 2 means "one normal image in a hundred".
     p_value : float32 (N,)
         Split-conformal p-value in (0, 1]: share of held-out normal images at least this strange.
     terms : dict of float32 (N,)
         The separate terms of the score by name: `recon_error`, `kl`, `neg_elbo`, ...
     restored : float32 (N, C, H, W) or None
-        The decoder's mean image in [0, 1], of vectors in their units; None if not asked for.
+        The decoder's mean image in [0, 1], or vectors in their own units; None without pictures.
     heatmap : float32 (N, H, W) or None
-        Per-pixel strangeness, 0 and up; None if not asked for.
+        Per-pixel strangeness, 0 and up; None without pictures.
     """
 
     score: Floats
@@ -50,16 +50,16 @@ class Inspection:
 
 @dataclass(frozen=True)
 class DetectorInfo:
-    """What a model file says of itself.
+    """The description of a detector.
 
     Attributes
     ----------
     record : ModelRecord
-        All of it: specs, data, calibration, versions.
+        The record of the model file: specs, data, calibration, versions.
     term_names : tuple of str
         Names of the terms, in the order of the columns in `scores.csv`.
     fitted_on : uint64 (n,) or None
-        `image_set.digests_of` the images that it was trained on and stopped by; None where a file does not say it.
+        Digests (`image_set.digests_of`) of the images for training and early stopping; None if unknown.
     """
 
     record: ModelRecord
@@ -73,7 +73,7 @@ class DetectorInfo:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Every class of the training data, as named there."""
+        """The names of all classes of the training data."""
         return self.record.class_names
 
     @property
@@ -83,12 +83,12 @@ class DetectorInfo:
 
     @property
     def view(self) -> View:
-        """What the model sees of its inputs."""
+        """How the model sees its inputs: whole images, patches or vectors."""
         return self.record.model.view
 
     @property
     def rule(self) -> ImageRule | None:
-        """How image files are brought to the shape that the graph takes; None where it takes vectors."""
+        """How image files are decoded to the shape that the graph takes; None for vectors."""
         from vaeguard.data.images import ImageRule
 
         channels, height, width = self.image_shape
@@ -96,12 +96,12 @@ class DetectorInfo:
 
     @property
     def calibrated_on(self) -> int | None:
-        """How many held-out normal images rank the score; None for a model that is not calibrated."""
+        """The number of held-out normal images that rank the score; None for a model without calibration."""
         return self.record.calibration.images or None
 
     @property
     def heatmap_scale(self) -> float | None:
-        """How strange the strangest pixels of normal images are, drawn in the last colour; None if it is not known."""
+        """The strangeness of the strangest pixels of normal images, which has the last colour; None if unknown."""
         return self.record.calibration.heatmap_scale
 
 

@@ -24,7 +24,7 @@ FORMAT = 3
 def save(detector: TorchDetector, path: str | Path) -> Path:
     """Write `detector` to a file ending in `.safetensors`, or as `model.safetensors` into the folder `path`.
 
-    Returns the path written. The file appears whole or not at all.
+    Returns the path of the file, which appears whole or not at all.
     """
     path = Path(path)
     target = path if path.suffix == ".safetensors" else path / MODEL_NAME
@@ -38,12 +38,12 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     Parameters
     ----------
     path : path
-        Where it lies.
+        Path of the run folder or file.
     device : str
         `auto`, `cpu` or `cuda`; for an `.onnx` file also `tensorrt`.
     threads : int or None
-        Threads of one inspection by an `.onnx` file on the CPU; None takes all cores. With 1, `score_files` runs as
-        many inspections side by side as there are cores, which is faster.
+        Threads of one inspection by an `.onnx` file on the CPU; None takes all cores. With 1, `score_files` inspects
+        one batch on each core, which is faster.
 
     Raises
     ------
@@ -57,7 +57,9 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
 
         detector = read_onnx(path, device, threads)
         beside = Path(path).with_name(MODEL_NAME)
-        if _record_of(beside).get("data") == asdict(detector.info.record.data):  # it lies in the run that it came from
+        if _record_of(beside).get("data") == asdict(
+            detector.info.record.data
+        ):  # the file lies in the run that it came from
             detector.info = replace(detector.info, fitted_on=fitted_on(beside))
         return detector
     return read_model(path, device)
@@ -88,14 +90,14 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
 
 
 def find_model(path: str | Path) -> Path:
-    """The model file that `path` means: itself, or `model.safetensors` in the run folder.
+    """The model file at `path`: the path itself, or `model.safetensors` in a run folder.
 
     Raises
     ------
     UsageError
-        There is none.
+        There is no model.
     RefusedError
-        The file is called otherwise than model files are.
+        The name is not that of a model file.
     """
     path = Path(path)
     target = path / MODEL_NAME if path.is_dir() else path
@@ -109,7 +111,7 @@ def find_model(path: str | Path) -> Path:
 
 
 def _record_of(model: Path) -> dict[str, Any]:
-    """The record of a model file as its header has it, unchecked; empty where there is none."""
+    """The unchecked record in the header of a model file; empty if there is none."""
     try:
         with model.open("rb") as file:
             length = file.read(8)
@@ -119,7 +121,7 @@ def _record_of(model: Path) -> dict[str, Any]:
 
 
 def _record_in(content: bytes) -> dict[str, Any]:
-    """The record in the header of a model file, of which nothing more is needed."""
+    """The record in the header of a model file; the content after the header is not needed."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
     return record
@@ -135,12 +137,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote, after checking every bit of it.
+    """Read a file of `write_tensors` after checking its digest.
 
     Raises
     ------
     RefusedError
-        Damaged, no vaeguard file, or written by a newer vaeguard.
+        The file is damaged, no file of vaeguard, or of another format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes

@@ -1,7 +1,7 @@
-"""Cut a part out of an `.onnx` file by its bytes, since loading `onnx` takes longer than opening the file.
+"""Cut a part out of the bytes of an `.onnx` file; importing `onnx` would take longer than opening the file.
 
-A file is a protobuf message: fields one after the other, each a key with its number and kind, and a content; see
-`onnx.proto` for the numbers.
+A file is a protobuf message, a sequence of fields. Each field has a key, which holds its number and wire type, and a
+content. The numbers are those of `onnx.proto`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 GRAPH = 7
-"""Of a model."""
+"""Field of a model."""
 NODE, INITIALIZER, INPUT, OUTPUT, VALUE = 1, 5, 11, 12, 13
-"""Of a graph."""
+"""Fields of a graph."""
 NODE_INPUT, NODE_OUTPUT = 1, 2
+"""Fields of a node."""
 NAMES = {INITIALIZER: 8, INPUT: 1, OUTPUT: 1, VALUE: 1}
-"""The field of each kind that holds its name."""
+"""The field with the name of an initializer, input, output or value."""
 VARINT, EIGHT_BYTES, SIZED, FOUR_BYTES = 0, 1, 2, 5
-"""Kinds of contents."""
+"""Wire types."""
 
 
 def cut(model: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
-    """The part from `inputs` to `outputs` of a model whose nodes hold no graphs of their own, with all metadata."""
+    """The part of a model from `inputs` to `outputs`, with all metadata; no node may hold a graph."""
     return b"".join(
         _sized(GRAPH, _cut_graph(content, inputs, outputs)) if number == GRAPH else whole
         for number, content, whole in _fields(model)
@@ -33,7 +34,7 @@ def cut(model: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
 def _cut_graph(graph: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     fields = list(_fields(graph))
     needed, left_out = set(outputs), set()
-    # Backwards, since a node comes after those whose results it takes.
+    # Backwards, since a node follows the nodes whose results it takes.
     for place, (number, content, _) in reversed(list(enumerate(fields))):
         if number != NODE:
             continue
@@ -53,7 +54,7 @@ def _strings(message: bytes, wanted: int) -> list[str]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """The number of each field, its content where that has a size, and all of its bytes."""
+    """The number of each field, its content if that has a size, and all bytes of the field."""
     place = 0
     while place < len(message):
         start, content = place, b""
@@ -70,7 +71,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """A number in steps of seven bits, lowest first, and the place after it."""
+    """A number of seven bits a byte, lowest bits first, and the place after the number."""
     value = shift = 0
     while True:
         byte = message[place]

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from vaeguard.engines.sessions import Session
 
 IMAGE = "image"
-"""Name of the input."""
+"""Name of the input with the images."""
 ROWS = 16
-"""Batches are filled up to a multiple of this. Otherwise elements that do not fill a vector register may be rounded
-differently, and an image's bits would depend on the batch around it."""
+"""Batches are padded to a multiple of so many images. Otherwise the elements that do not fill a vector register may
+round differently, and an image's bits would depend on the batch around it."""
 BLOCK_ROWS = 256
 
 
 class OnnxDetector(Detector):
     """A model that `export` wrote; `vaeguard.load` makes one.
 
-    On the CPU an image gives the same bits whatever the batch around it and the number of threads. On a GPU every batch
-    has one shape, so that nothing is searched or compiled twice.
+    On the CPU, an image gives the same bits whatever the batch around it and the number of threads. On a GPU, all
+    batches have one shape, so that the provider compiles only once.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class OnnxDetector(Detector):
     Raises
     ------
     RefusedError
-        The file holds something else.
+        The file holds something else than a detector.
     """
 
     def __init__(self, session: Session) -> None:
@@ -49,15 +49,15 @@ class OnnxDetector(Detector):
         assert record.onnx is not None
         super().__init__(record, record.terms, device)
         self._pixels = np.dtype(record.onnx.pixels)
-        # The many patches of one image are a block already.
+        # One image has many patches, which fill a block.
         self.least = ROWS if record.model.view.whole else 1
-        # Several batches at a time keep the cores busier than one batch that is split.
+        # Several batches side by side use the cores better than one batch on all cores.
         self.parallel = cores() if session.threads == 1 and device == "cpu" else 1
         self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the file, and the device."""
+        """Engine, device and the digest of the file."""
         return self._session.fingerprint
 
     def prepared(self, images: Images) -> Images:
@@ -66,12 +66,12 @@ class OnnxDetector(Detector):
         Raises
         ------
         UsageError
-            The file takes uint8, and the images are floats that no uint8 stands for.
+            The file takes uint8, and the images are floats between the grey levels.
         """
         return as_pixels(images, self._pixels)
 
     def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
-        """The results called `wanted` for 1 to `block` images."""
+        """The results named in `wanted` for 1 to `block` images."""
         rows = self.block if self.device != "cpu" else -(-len(images) // self.least) * self.least
         batch = images if len(images) == rows else filled(images, rows)
         results = self._session.run(wanted, {IMAGE: batch})
@@ -84,7 +84,7 @@ def as_pixels(images: Images, pixels: np.dtype[Any]) -> Images:
     Raises
     ------
     UsageError
-        The images are floats that no uint8 stands for.
+        The images are floats between the grey levels, and `pixels` is uint8.
     """
     if images.dtype == pixels:
         return images
@@ -105,13 +105,13 @@ def output_names(info: DetectorInfo) -> tuple[str, ...]:
 
 
 def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None) -> OnnxDetector:
-    """Read a detector from an `.onnx` file that `export` wrote, after checking every bit of it.
+    """Read a detector from an `.onnx` file of `export` after checking its digest.
 
     Raises
     ------
     RefusedError
         The file is damaged, or no model of vaeguard.
     UsageError
-        It is missing, or `device` cannot be used.
+        The file is missing, or `device` cannot be used.
     """
     return OnnxDetector(open_session(path, device, threads))

@@ -1,4 +1,4 @@
-"""The one way to an `.onnx` file: from a PyTorch module to sealed bytes, to a file that repeats what PyTorch says."""
+"""From a PyTorch module to the sealed bytes of an `.onnx` file, and to a file that agrees with PyTorch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPSET = 20
 def translated(
     module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], dynamic: tuple[dict[int, Any], ...]
 ) -> Any:
-    """`module` as an `onnx_ir.Model`, with the sizes in `dynamic`, one for each input, left open.
+    """`module` as an `onnx_ir.Model`; `dynamic` names the open sizes of each input.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def translated(
                 verbose=False,
             )
     except Exception as error:
-        # The exporter fails with many types of exceptions, and the remedy is always the same.
+        # The exporter raises many types of exceptions, and the remedy is always the same.
         raise VaeguardError(
             f"PyTorch cannot express this model in ONNX ({type(error).__name__}); update torch and onnxscript"
         ) from error
@@ -57,12 +57,12 @@ def translated(
 
 
 def sealed(model: Any, record: dict[str, Any]) -> bytes:
-    """An `onnx_ir.Model` as the bytes of a file: with `record`, with a seal, without a trace of this machine.
+    """An `onnx_ir.Model` as the bytes of a sealed file with `record`, without paths of this machine.
 
     Raises
     ------
     VaeguardError
-        The exporter wrote another opset than was asked for.
+        The exporter wrote another opset than `OPSET`.
     """
     import onnx_ir
 
@@ -70,7 +70,7 @@ def sealed(model: Any, record: dict[str, Any]) -> bytes:
         raise VaeguardError(f"the exporter wrote opset {model.opset_imports['']} instead of {OPSET}; update onnxscript")
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         for node in graph.all_nodes():
-            # They hold stack traces with the paths of this machine.
+            # The metadata hold stack traces with paths of this machine.
             node.metadata_props.clear()
             node.doc_string = None
             for value in node.outputs:
@@ -82,15 +82,15 @@ def sealed(model: Any, record: dict[str, Any]) -> bytes:
 
 
 def publish(files: Mapping[Path, bytes], compare: Callable[[Mapping[Path, bytes]], _T]) -> _T:
-    """Write sealed files, read them back, and let them take their names once `compare` accepts them.
+    """Write sealed files, read them back, and give them their names once `compare` accepts them.
 
     Parameters
     ----------
     files : mapping of Path to bytes
-        What `sealed` made; the first file takes its name last.
+        Contents as `sealed` returns them; the first file takes its name last.
     compare : callable
-        Takes the files as they were read back, and raises an error if they do not repeat what PyTorch says. Then none
-        of them appears.
+        Takes the files as they were read back, and raises an error if they do not agree with PyTorch. Then no file
+        appears.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def publish(files: Mapping[Path, bytes], compare: Callable[[Mapping[Path, bytes]
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's log to itself."""
+    """Silence the exporter's log."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

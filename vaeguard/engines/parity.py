@@ -1,4 +1,4 @@
-"""Whether an exported file repeats what PyTorch says: every output, and of a detector the order and the decisions."""
+"""Whether an exported file agrees with PyTorch: in every output, and for a detector in the order and the decisions."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 BATCHES = (1, 7, 64, 256)
 RANDOM_IMAGES = 64
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3, "tensorrt": 1e-3}
-"""Largest relative error between float32 engines, by the device of the one that is checked.
+"""Largest relative error allowed between float32 engines, by the device of the exported model.
 
-On the CPU models of real data show 1e-6; where calibration images are few, the score's steps blow a rounding up.
+On the CPU, models of real data differ by 1e-6; with few calibration images, the steps of the score enlarge a rounding.
 """
 HALF_TOLERANCE = 2e-2
+"""Largest relative error allowed if the exported model computes in float16."""
 LOOSE_SHARE = 0.01
-"""The share of decisions that may differ where the arithmetic is not float32 on the CPU."""
+"""The share of decisions that may differ unless the arithmetic is float32 on the CPU."""
 
 ADVICE = (
     "a term that hardly differs between images shows only rounding: fit longer, leave it out by `model.without`, or"
@@ -45,20 +46,20 @@ class Parity:
     Attributes
     ----------
     images : int
-        Images compared, of which `random` are noise.
+        Number of images compared, noise included.
     random : int
-        See there.
+        Number of images of noise.
     tolerance : float
-        The largest relative error that is allowed.
+        The largest relative error allowed.
     errors : dict of str to float
-        Largest relative error of each output: the difference against the value itself, or against the output's mean
-        magnitude over images and noise where that is larger (a heatmap is zero in places).
+        Largest relative error of each output: the difference divided by the value, or by the output's mean magnitude
+        if that is larger (a heatmap is zero in places).
     swapped : int
-        Neighbours in the reference's order of scores, more than the tolerance apart, that changed places.
+        Number of neighbours in the reference's order of scores, more than the tolerance apart, that changed places.
     decisions : int
-        Decisions at false-alarm rates of 1, 5 and 10 % that differ.
+        Number of decisions at false-alarm rates of 1, 5 and 10 % that differ.
     same_bits : bool
-        The same image gave the same bits in batches of 1, 7, 64 and 256; asked of detectors in float32 on the CPU.
+        Whether an image gave the same bits in batches of 1, 7, 64 and 256; required in float32 on the CPU.
     problems : tuple of str
         The comparisons that failed; empty if none did.
     """
@@ -77,16 +78,18 @@ class Parity:
         return {**vars(self), "problems": list(self.problems), "passed": not self.problems}
 
     def plus(self, errors: dict[str, float]) -> Parity:
-        """The same with the relative `errors` of further outputs."""
-        return replace(self, errors=self.errors | errors, problems=(*self.problems, *_far(errors, self.tolerance)))
+        """A copy with the relative `errors` of further outputs."""
+        return replace(
+            self, errors=self.errors | errors, problems=(*self.problems, *_exceeding(errors, self.tolerance))
+        )
 
     def check(self, name: str, advice: str = ADVICE) -> None:
-        """Refuse the model called `name` if there are problems.
+        """Refuse the model `name` if there are problems.
 
         Raises
         ------
         RefusedError
-            There are; the message lists them and ends with `advice`.
+            There are problems; the message lists them and ends with `advice`.
         """
         if self.problems:
             raise RefusedError(f"{name!r} does not repeat what PyTorch says: {'; '.join(self.problems)}; {advice}")
@@ -109,13 +112,13 @@ def compare(
     images : ndarray or None
         Images as the model takes them, shape (N, C, H, W).
     half : bool
-        `other` computes in float16.
+        Whether `other` computes in float16.
     tolerance : float or None
-        Largest relative error that is allowed; None takes that of the device of `other`.
+        Largest relative error allowed; None takes that of the device of `other`.
     """
-    both = with_noise(images, reference.info)
-    expected = reference.inspect(both, pictures=True)
-    by_batch = [_inspect(other, both, size) for size in BATCHES]
+    examples = with_noise(images, reference.info)
+    expected = reference.inspect(examples, pictures=True)
+    by_batch = [_inspect(other, examples, size) for size in BATCHES]
     inspected = by_batch[-1]
     exact = other.device == "cpu" and not half
     tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[other.device])
@@ -123,16 +126,16 @@ def compare(
     swapped = _swapped(expected.score, inspected.score, tolerance)
     decisions = sum(int((flag(expected.p_value, fpr) != flag(inspected.p_value, fpr)).sum()) for fpr in FPRS)
     same_bits = all(_same_bits(inspected, other_batch) for other_batch in by_batch[:-1])
-    allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(both))
-    # P-values come in steps, so the decisions are compared instead.
-    problems = _far({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
+    allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(examples))
+    # P-values come in steps, so the decisions are compared in their place.
+    problems = _exceeding({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
     if swapped:
         problems.append(f"{swapped} images changed places in the order of scores")
     if decisions > allowed:
         problems.append(f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %")
     if exact and not same_bits:
         problems.append("an image's bits depend on the batch around it")
-    return Parity(len(both), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
+    return Parity(len(examples), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
 
 
 def session_errors(
@@ -146,13 +149,13 @@ def session_errors(
     Parameters
     ----------
     content : bytes
-        The file.
+        Content of the file.
     feeds : mapping of ndarray
-        Its inputs, with as many rows each.
+        The inputs by name, with equally many rows.
     expected : mapping of float32
-        What PyTorch says, by output.
+        PyTorch's outputs by name.
     sizes : sequence of int
-        The rows are run in batches of each of these sizes.
+        Sizes of the batches in which the rows are run.
     """
     session, wanted = Session(content, "the exported file", "cpu"), list(expected)
     rows = len(next(iter(feeds.values())))
@@ -162,7 +165,7 @@ def session_errors(
         outputs_of_batches = [session.run(wanted, batch) for batch in batches]
         for name, parts in zip(wanted, zip(*outputs_of_batches, strict=True), strict=True):
             error = relative_error(expected[name], np.concatenate(parts))
-            errors[name] = float(np.max([errors[name], error]))  # also of what is not a number
+            errors[name] = float(np.max([errors[name], error]))  # np.max keeps NaN, Python's max may not
     return errors
 
 
@@ -177,7 +180,7 @@ def with_noise(images: Images | None, info: DetectorInfo) -> Images:
 
 
 def random_images(info: DetectorInfo) -> Images:
-    """Noise as the model takes it: pixels of any level at several contrasts, or vectors far and near."""
+    """Noise as the model takes it: pixels of all levels at several contrasts, or vectors of several magnitudes."""
     rng = np.random.default_rng(0)
     shape = (RANDOM_IMAGES, *info.image_shape)
     if not info.view.pictures:
@@ -200,12 +203,12 @@ def _inspect(detector: Detector, images: Images, size: int) -> Inspection:
     return concatenate([detector.inspect(images[start : start + size], pictures=True) for start in starts])
 
 
-def _far(errors: dict[str, float], tolerance: float) -> list[str]:
+def _exceeding(errors: dict[str, float], tolerance: float) -> list[str]:
     return [f"{name} is off by {error:.2g}, relative" for name, error in errors.items() if not error <= tolerance]
 
 
 def relative_error(expected: Floats, actual: Floats) -> float:
-    """The largest relative error of an output, see `Parity.errors`; not a number where a value is none."""
+    """The largest relative error of an output, see `Parity.errors`; NaN if a value is NaN."""
     wide, other = expected.astype(np.float64), actual.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.maximum(np.abs(wide), np.abs(wide[np.isfinite(wide)]).mean())

@@ -1,4 +1,4 @@
-"""What a model file says of its model, as a typed record that is read and written here alone."""
+"""The record of a model file: typed, and read and written only here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class SplitRecord(_Checked):
-    """How many images were trained on, stopped by, and rank the score; and the digest of which ones."""
+    """Numbers of images for training, early stopping and calibration, and a digest of the split."""
 
     training: int
     validation: int
@@ -47,7 +47,7 @@ class DataRecord(_Checked):
 
 @dataclass(frozen=True)
 class CalibrationRecord(_Checked):
-    """How many images rank the score, and how strange their strangest pixels are, if that is known."""
+    """The number of images that rank the score, and the strangeness of their strangest pixels, if known."""
 
     images: int
     heatmap_scale: float | None = None
@@ -55,10 +55,10 @@ class CalibrationRecord(_Checked):
 
 @dataclass(frozen=True)
 class ClassRecord(_Checked):
-    """How well a fit knows one of its normal classes.
+    """How well a fit describes one of its normal classes.
 
-    Numbers of images, means over the validation images of the class (None where there is none), and the share of its
-    calibration images that would be flagged. `class_accuracy` is that of a guided model.
+    It holds numbers of images, means over the validation images of the class (None if there are none), and the share of
+    its calibration images that would be flagged. Only a guided model has `class_accuracy`.
     """
 
     name: str
@@ -75,7 +75,7 @@ class ClassRecord(_Checked):
 
 @dataclass(frozen=True)
 class OnnxRecord(_Checked):
-    """How a model was exported: its type of pixels, its false-alarm rate, its precision."""
+    """How a model was exported: type of pixels, precision, false-alarm rate and opset."""
 
     pixels: str
     fp16: bool
@@ -85,34 +85,34 @@ class OnnxRecord(_Checked):
 
 @dataclass(frozen=True)
 class ModelRecord(_Checked):
-    """What a model file says of its model.
+    """The record of a model file.
 
     Attributes
     ----------
     model, training : specs
-        With every open choice settled.
+        The settings, with every open choice resolved.
     class_names : tuple of str
-        Every class of the training data, as named there.
+        The names of all classes of the training data.
     normal_classes : tuple of str
         The classes that the model was fitted on; empty if the data had none.
     data : DataRecord
-        What it was fitted on.
+        The data of the fit.
     calibration : CalibrationRecord
-        What ranks its score.
+        The images that rank the score.
     best_epoch : dict
         The row of the history whose weights the model has.
     classes : tuple of ClassRecord
-        One for each normal class.
+        One record for each normal class.
     versions : dict of str
-        Versions of the packages that fitted it.
+        Versions of the packages at the fit.
     hardware : str
-        What it was fitted on.
+        The device of the fit.
     format : int or None
-        Format of the file; None of a model that was not read from one.
+        Format of the file; None for a model that was not read from a file.
     terms : tuple of str
-        In an exported model: the terms among its outputs.
+        The terms among the outputs of an exported model.
     onnx : OnnxRecord or None
-        In an exported model: how it was exported.
+        How the model was exported, if it was.
     """
 
     model: ModelSpec
@@ -136,11 +136,11 @@ class ModelRecord(_Checked):
 
     @property
     def of_fit(self) -> ModelRecord:
-        """The record without what an export or a file adds."""
+        """The record of the fit, without the values that a file or an export adds."""
         return replace(self, format=None, terms=(), onnx=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values, in the order of the file."""
+        """Return the record as values that JSON can hold, in the order of the file."""
         values: dict[str, Any] = {
             "kind": DETECTOR,
             "model": to_dict(self.model),
@@ -160,17 +160,17 @@ class ModelRecord(_Checked):
 
 
 def _without(values: dict[str, Any], name: str, *, keep: bool) -> dict[str, Any]:
-    """`values` without that called `name`, which some models do not have."""
+    """`values`, without the one called `name` unless `keep` is true."""
     return values if keep else {key: value for key, value in values.items() if key != name}
 
 
 def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
-    """The record of a detector from the JSON of its file; `name` is what messages call the file.
+    """The record of a detector from the JSON of its file; `name` names the file in messages.
 
     Raises
     ------
     RefusedError
-        The file is that of something else, or lacks a value or has one of another type.
+        The file is of another kind, lacks a value, or has a value of another type.
     """
     _check_kind(values, name)
     try:
@@ -202,14 +202,14 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
 
 
 def _spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
-    """A spec of which every setting is said: a default of today need not be that of the fit."""
+    """A spec from values for every setting, since a default may have been another one at the fit."""
     if missing := [item.name for item in fields(kind) if item.name not in values]:
         raise KeyError(missing[0])
     return from_dict(kind, dict(values))
 
 
 def _check_kind(values: Mapping[str, Any], name: str) -> None:
-    """Refuse what is no whole detector, by its name."""
+    """Refuse a file of anything but a whole detector."""
     kind = DENOISER if DENOISER in values else values.get("kind")
     if kind == DENOISER:
         raise RefusedError(

@@ -1,4 +1,4 @@
-"""Run folders: what a fit leaves in one, and what is read of it again."""
+"""Run folders: the files that a fit writes, and those that are read again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 MODEL_NAME = "model.safetensors"
 ONNX_NAME = "model.onnx"
-"""In the run of a denoiser."""
+"""The model in the run folder of a denoiser."""
 CHECKPOINT_NAME = "checkpoint.safetensors"
 IMAGES_NAME = "calibration.npz"
 
 
 def new_folder(name: str, runs: Path = Path("runs")) -> Path:
-    """Create and return a folder `runs/<name>-<time>` that nobody else has.
+    """Create and return a new folder `runs/<name>-<time>`.
 
     Raises
     ------
@@ -49,37 +49,37 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
 
 
 def write_history(run: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write one row per epoch to `history.csv`."""
+    """Write `history.csv`, one row per epoch."""
     from vaeguard.storage.tables import write_table
 
     write_table(run / "history.csv", {name: np.array([row[name] for row in history]) for name in history[0]})
 
 
 def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
-    """Images that the score of a run was calibrated on, (N, C, H, W), or None where the folder has none.
+    """Images that a run was calibrated on, (N, C, H, W), or None if the folder has none.
 
     Raises
     ------
     RefusedError
-        The file of them is damaged.
+        The file of the images is damaged.
     """
     path = Path(model) if Path(model).is_dir() else Path(model).parent
-    return _kept(path / IMAGES_NAME, "images")
+    return _stored_array(path / IMAGES_NAME, "images")
 
 
 def fitted_on(model: Path) -> npt.NDArray[np.uint64] | None:
-    """Digests of the images that the run of a model file was fitted on, or None where the folder does not tell."""
+    """Digests of the images that a model file was fitted on, or None if the run folder does not hold them."""
     with contextlib.suppress(RefusedError):
-        return _kept(model.parent / IMAGES_NAME, "fitted_on")
+        return _stored_array(model.parent / IMAGES_NAME, "fitted_on")
     return None
 
 
-def _kept(path: Path, name: str) -> npt.NDArray[Any] | None:
+def _stored_array(path: Path, name: str) -> npt.NDArray[Any] | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found: npt.NDArray[Any] = archive[name]
+            array: npt.NDArray[Any] = archive[name]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RefusedError(f"{str(path)!r} is damaged; delete it") from error
-    return found
+    return array

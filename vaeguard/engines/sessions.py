@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions, which run on the device that was asked for or raise an error."""
+"""ONNX Runtime sessions, which run on the requested device or raise an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METADATA = "vaeguard"
 FORMAT = 1
 PROVIDERS = {"cpu": [], "cuda": ["CUDAExecutionProvider"], "tensorrt": ["TensorrtExecutionProvider"]}
 GPU_OPTIONS: dict[str, dict[str, Any]] = {
-    # The exhaustive search costs most of a second at each new shape; TF32 has ten bits of fraction only.
+    # The exhaustive search takes most of a second for each new shape; TF32 has only ten bits of fraction.
     "CUDAExecutionProvider": {
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
@@ -44,24 +44,24 @@ class Session:
     Attributes
     ----------
     device : str
-        Where it really runs: `cpu`, `cuda` or `tensorrt`.
+        The device that it runs on: `cpu`, `cuda` or `tensorrt`.
     name : str
-        What messages call it.
+        Name of the file in messages.
     threads : int or None
-        Threads of the CPU that were asked for.
+        CPU threads, as given.
     record : dict
         The JSON record of the file.
 
     Parameters
     ----------
     content : bytes
-        The file.
+        Content of the file.
     name : str
-        What messages call it.
+        Name of the file in messages.
     device : str
-        `auto` takes `cuda` where it can be used.
+        `auto` takes `cuda` if it can be used.
     threads : int or None
-        Threads of the CPU; None takes all cores that the process may use.
+        CPU threads; None takes all cores that the process may use.
 
     Raises
     ------
@@ -85,7 +85,7 @@ class Session:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Text that differs wherever the bits of a result might: engine, device and the digest of the file."""
+        """Text that differs whenever the bits of a result may differ: engine, device and the digest of the file."""
         return f"onnx {self.device} {hashlib.sha256(self._content).hexdigest()}"
 
     @property
@@ -94,14 +94,14 @@ class Session:
         return next((kind for kind in ("part", "denoiser") if kind in self.record), "detector")
 
     def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> Session:
-        """A session of the nodes between `inputs` and `outputs` only.
+        """A session of only the nodes between `inputs` and `outputs`.
 
-        ONNX Runtime computes every output of a file, whichever are asked for.
+        A session computes every output of a file, whichever are requested.
         """
         return Session(cut(self._content, inputs, outputs), self.name, self.device, self.threads)
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """The outputs called `wanted`; ONNX Runtime computes the others as well, see `part`.
+        """The outputs named in `wanted`; ONNX Runtime computes the others as well, see `part`.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Session:
 
 
 def open_session(path: str | Path, device: str = "auto", threads: int | None = None) -> Session:
-    """Open an `.onnx` file of vaeguard, after checking every bit of it; see `Session`.
+    """Open an `.onnx` file of vaeguard after checking its digest; see `Session`.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def open_session(path: str | Path, device: str = "auto", threads: int | None = N
 
 
 def _resolved(device: str) -> str:
-    """Resolve `auto` to `cuda` where there is an NVIDIA device; looking for it loads no library."""
+    """Resolve `auto` to `cuda` if there is an NVIDIA device; the look-up loads no library."""
     check_device(device)
     if device != "auto":
         return device
@@ -162,18 +162,18 @@ def _has_gpu() -> bool:
 def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     """A session on `device`.
 
-    ONNX Runtime falls back to the CPU with a line in a log; here it is an error.
+    ONNX Runtime falls back to the CPU with only a line in a log; here that is an error.
     """
     import onnxruntime
 
     wanted = PROVIDERS[device]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or cores()
-    # Idle threads that spin take the core from the threads that decode the next images.
+    # Spinning idle threads would take the cores from the threads that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     if wanted:
-        # The log of a GPU that cannot be used fills a screen; the error below is one sentence.
+        # If a GPU cannot be used, the log fills a screen; the error below is one sentence.
         onnxruntime.set_default_logger_severity(4)
     if wanted and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
@@ -186,7 +186,7 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
         )
     providers = [(provider, GPU_OPTIONS[provider]) for provider in wanted]
     try:
-        # From bytes: a file that refers to data outside itself is refused.
+        # A session from bytes refuses a file that refers to data in other files.
         session = onnxruntime.InferenceSession(
             content, options, providers=[*providers, "CPUExecutionProvider"], enable_fallback=0
         )
@@ -196,7 +196,7 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
                 f"`device` is {device!r}, and ONNX Runtime cannot use it ({str(error).splitlines()[0]}); run `vaeguard"
                 " doctor`, or set `device` to 'cpu'"
             ) from error
-        # The binding's exceptions share no base class but Exception.
+        # The exceptions of ONNX Runtime share no base class but Exception.
         raise RefusedError(
             f"ONNX Runtime cannot open {name!r} ({str(error).splitlines()[0]}); export the model anew"
         ) from error

@@ -25,37 +25,37 @@ BLOCK_ROWS = {"mlp": 256, "conv": 64}
 class TorchDetector(Detector):
     """A fitted model; `vaeguard.fit` and `vaeguard.load` make one.
 
-    Matrix products round differently at different batch sizes; blocks of one size keep an image's bits the same
-    whatever its neighbours.
+    Matrix products round differently at different batch sizes. All blocks have one size, so an image's bits do not
+    depend on the images around it.
 
     Parameters
     ----------
     graph : InferenceGraph
-        The fitted graph; it is moved to `device` and set to evaluation.
+        The fitted graph; it is moved to `device` and set to evaluation mode.
     record : ModelRecord
-        What the model file says.
+        The record of the model file.
     device : str
         `cpu` or `cuda`.
     """
 
     def __init__(self, graph: InferenceGraph, record: ModelRecord, device: str = "cpu") -> None:
         super().__init__(record, graph.term_names, device)
-        # Convolutions round by the layout of their weights: one layout, whether the model was just fitted or loaded.
+        # Convolutions round differently with each layout of the weights, so fitted and loaded models share one layout.
         self.graph = graph.eval().to(device).to(memory_format=torch.channels_last)
         spec = graph.vae.spec
-        # The many patches of one image are a block already.
+        # One image has many patches, which fill a block.
         self.block = block_rows(self.info.image_shape, BLOCK_ROWS[spec.kind or ""]) if spec.view.whole else 1
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Device and number of threads, on which the bits depend, and the digest of weights and calibration."""
+        """Engine, device and number of threads, on which the bits depend, and the digest of weights and calibration."""
         digest = hashlib.sha256()
         for name, tensor in self.graph.state_dict().items():
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return f"torch {self.device} {torch.get_num_threads()} {digest.hexdigest()}"
 
     def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
-        """The results called `wanted` for 1 to `block` images."""
+        """The results named in `wanted` for 1 to `block` images."""
         block = torch.from_numpy(filled(images, self.block))
         try:
             with torch.inference_mode():
@@ -67,7 +67,7 @@ class TorchDetector(Detector):
         return {name: results[name][: len(images)].cpu().numpy() for name in wanted}
 
     def encode(self, images: Images) -> Encoding:
-        """The posterior of `images`, as `inspect` takes them: its mean and log-variance, see `generation.encode`."""
+        """The posterior of `images`, given as to `inspect`: mean and log-variance, see `generation.encode`."""
         return generation.encode(self.graph, as_images(images, self.info))
 
     def decode(self, latents: Floats) -> Floats:
@@ -83,18 +83,18 @@ class TorchDetector(Detector):
         seed: int = 0,
         like: Images | None = None,
     ) -> Floats:
-        """New images, float32 (count, C, H, W), from the prior, one class of it, or images' own latents.
+        """New images, float32 (count, C, H, W), from the prior, from the prior of a class, or around images.
 
         See `generation.sample_latents`.
         """
         like = None if like is None else as_images(like, self.info)
-        drawn = generation.sample_latents(
+        latents = generation.sample_latents(
             self.graph, count, class_=class_, temperature=temperature, seed=seed, like=like
         )
-        return generation.decode(self.graph, drawn)
+        return generation.decode(self.graph, latents)
 
     def interpolate(self, ends: Images, steps: int, *, spherical: bool = False) -> Floats:
-        """Images on the way between two, `ends` (2, C, H, W): float32 (steps, C, H, W), both restored ends included.
+        """Images between two `ends` (2, C, H, W): float32 (steps, C, H, W), including both restored ends.
 
         See `generation.interpolate_latents`.
         """

@@ -1,4 +1,4 @@
-"""Hand-over to NVIDIA Triton Inference Server: a model repository around an exported model."""
+"""A model repository for NVIDIA Triton Inference Server around an exported model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vaeguard.storage.files import read_sealed, write_bytes, write_text
 
 NAME = "vaeguard"
 QUEUE_MICROSECONDS = 500
-"""The longest time that a request waits for others to share its batch."""
+"""The longest time that a request waits for others to join its batch."""
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
 def write_triton(model: str | Path, folder: str | Path) -> Path:
     """Write a model repository that serves the exported `model`: `<folder>/vaeguard/1/model.onnx` and `config.pbtxt`.
 
-    The server collects requests into batches and warms the model up before it takes the first one. The false-alarm rate
-    is the one of the export.
+    The server collects requests into batches, and warms the model up before the first request. The false-alarm rate is
+    that of the export.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def write_triton(model: str | Path, folder: str | Path) -> Path:
     RefusedError
         `model` is damaged or no exported model.
     UsageError
-        The repository holds such a model already.
+        The repository holds a model `vaeguard` already.
     VaeguardError
         The folder cannot be written.
     """
@@ -56,7 +56,7 @@ def _config(detector: OnnxDetector) -> str:
         _output(name, "TYPE_BOOL" if name == "anomaly" else "TYPE_FP32", pictures.get(name))
         for name in output_names(detector.info)
     )
-    # The block is smaller for large images, and 1 where the many patches of an image are a batch already.
+    # The block is smaller for large images, and 1 for a model of patches, whose patches of one image fill a batch.
     most = detector.block
     warm_up = "\n".join(_warm_up(size, kind, shape) for size in (1, most)[: 1 + (most > 1)])
     return f"""\
