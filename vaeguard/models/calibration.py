@@ -1,10 +1,10 @@
 """From terms to one score: tail probabilities of held-out normal images; no anomaly is needed.
 
-Each term is turned into its *surprise*, −log10 of the share of normal images with at least that value; surprises of
-different terms compare. A weighted mean of the leading terms' surprises orders the images; what any term has beyond
-nearly all normal images is added, so that a term that tells nothing costs next to nothing and one that screams is
-heard. The result is turned into the score by the same step. Past the bulk of the normal images a generalised Pareto
-tail keeps the order of ever stranger ones (no ties at the top).
+Each term is turned into its *surprise*, −log10 of the share of normal images with at least that value, so that
+different terms are comparable. The images are ordered by a weighted mean of the leading terms' surprises, plus the part
+of any term's surprise that exceeds nearly all normal images. An uninformative term then costs next to nothing, and an
+extreme one is not averaged away. The same step turns the result into the score. Beyond the bulk of the normal images, a
+generalised Pareto tail ranks ever stranger images without ties.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KNOTS = 64
+"""The most knots of a tail below its Pareto part."""
 ALARM = 3.0
-"""What a term has beyond this, reached by one normal image in a thousand, is added even where it does not lead."""
+"""The part of a surprise above this, which one normal image in a thousand exceeds, counts for every term."""
 LARGEST = 1e25
+"""Larger values of a term are cut off here, so that no product overflows."""
 TIE = 1e-4
-"""Scores that differ by less, relative, rank alike, so that a rounding on another engine does not part equal ones."""
+"""Scores with a smaller relative difference are ties, so that the rounding of another engine does not rank them."""
 
 
 class Tail(nn.Module):
@@ -82,7 +84,7 @@ class Tail(nn.Module):
         bulk = height + (finite - knot) * slope
         excess = (finite - self.tail_start).clamp(min=0) / self.tail_scale
         beyond = torch.log1p(self.tail_shape * excess) / (self.tail_shape * math.log(10))
-        # A quantity that is constant among normal images has one knot; below it nothing is known.
+        # A quantity that is constant among normal images has one knot, below which there is no surprise.
         surprise = torch.where(above > 0, bulk, torch.zeros_like(bulk)) + beyond
         return torch.where(values.isnan(), values, surprise)
 
@@ -92,7 +94,7 @@ def _tail_images(n: int) -> int:
 
 
 def _quantile_knots(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], ...]:
-    """Knots of sorted values up to where the tail starts: place, surprise there, slope after it (0 at the last)."""
+    """Knots of sorted values up to the start of the tail: value, surprise, and slope after it (0 at the last)."""
     n, tail = len(values), _tail_images(len(values))
     survival = np.geomspace(1, tail / n, KNOTS)
     knots = np.unique(values[np.round(n * (1 - survival)).astype(int)].astype(np.float32))
@@ -101,7 +103,7 @@ def _quantile_knots(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.flo
     slopes = np.append(np.diff(heights) / np.diff(knots), 0)
     above = int(np.count_nonzero(values.astype(np.float32) > knots[-1]))
     if 0 < above < tail - 1:
-        # Many images share the value where the tail starts; just above it the surprise jumps.
+        # Many images share the value at which the tail starts, and the surprise jumps just above it.
         knots = np.append(knots, knots[-1] + np.float32(max(1e-6 * abs(knots[-1]), 1e-12)))[-KNOTS:]
         heights = np.append(heights, -np.log10(above / n))[-KNOTS:]
         slopes = np.append(slopes, 0)[-KNOTS:]
@@ -111,7 +113,8 @@ def _quantile_knots(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.flo
 def _pareto(values: npt.NDArray[np.float64], start: float) -> tuple[float, float]:
     """Scale and shape of a generalised Pareto tail of sorted values above `start`, by probability-weighted moments.
 
-    Hosking & Wallis (1987). The shape is kept within what has a mean and no upper end: anomalies lie past any end.
+    Hosking & Wallis (1987). The shape is limited to tails with a mean and without an upper end, since anomalies lie
+    beyond any end.
     """
     excesses = values[values > start] - start
     floor = 1e-6 * max(abs(start), 1e-3)
@@ -127,9 +130,9 @@ def _pareto(values: npt.NDArray[np.float64], start: float) -> tuple[float, float
 class Calibration(nn.Module):
     """Combines the terms of an image into `score` and `p_value`; part of the inference graph.
 
-    Two disjoint sets of held-out normal images settle it: one shapes the terms' surprises and so the order of images,
-    the other ranks that order, so that the p-value is that of split-conformal prediction (Vovk et al., 2005) and honest
-    for finite samples. `weights` has one weight per term; a term of weight 0 only sounds an alarm.
+    It is fitted on two disjoint sets of held-out normal images. One shapes the terms' surprises, and so the order of
+    images. The other ranks that order, so the p-value is that of split-conformal prediction (Vovk et al., 2005), which
+    is valid for finite samples. `weights` has one weight per term; a term of weight 0 counts only above `ALARM`.
     """
 
     def __init__(self, weights: Sequence[float], normal_scores: int) -> None:
@@ -159,13 +162,13 @@ class Calibration(nn.Module):
     def fit_ranks(self, terms: npt.NDArray[np.float32]) -> None:
         """Rank the score by the terms of other normal images, shape (`normal_scores`, K).
 
-        Only the scale of the score is fitted here, not the order of images, so that the ranks stay exchangeable.
+        Only the scale of the score is fitted here, not the order of images, so the ranks stay exchangeable.
         """
         self.score_tail.fit(self._combine(torch.from_numpy(terms)).numpy())
         self.normal_scores.copy_(self.score(torch.from_numpy(terms)).sort().values)
 
     def forward(self, terms: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, K) terms to `score` (N,) and `p_value` (N,); what is NaN is as strange as can be."""
+        """(N, K) terms to `score` (N,) and `p_value` (N,); a NaN ranks as the strangest image."""
         score = self.score(terms)
         count = self.normal_scores.shape[0]
         ranked = torch.where(score.isnan(), torch.inf, score)
@@ -173,7 +176,7 @@ class Calibration(nn.Module):
         return score, (1 + stranger).float() / (1 + count)
 
     def _below(self, score: Tensor) -> Tensor:
-        """How many normal scores are less than `score` (N,): first among every √n-th one, then between two of these."""
+        """The number of normal scores below `score` (N,): first among every √n-th, then between two of these."""
         count = self.normal_scores.shape[0]
         side = math.isqrt(max(count - 1, 0)) + 1
         blocks = F.pad(self.normal_scores, (0, side * side - count), value=torch.inf).view(side, side)

@@ -1,4 +1,4 @@
-"""k-means as pseudo-classes and the comparison with normal images use it."""
+"""k-means for pseudo-classes and for the comparison with normal images."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def cluster(points: npt.NDArray[np.float32], clusters: int, seed: int) -> Any:
         clusters, init="random", n_init=1, max_iter=20, batch_size=4096, random_state=seed, reassignment_ratio=0
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fewer distinct points than clusters is no fault here
+        warnings.simplefilter("ignore")  # fewer distinct points than clusters are fine
         return kmeans.fit(points)

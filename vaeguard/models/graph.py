@@ -22,19 +22,20 @@ if TYPE_CHECKING:
     from vaeguard.models.vae import VAE, Posterior
 
 NOISE_SAMPLES = 8
+"""Latents per image of the sampled bounds."""
 NOISE_SEED = 0
 
 
 class InferenceGraph(nn.Module):
-    """Everything between pixels and results; PyTorch runs it, and an ONNX file holds exactly it.
+    """Everything between pixels and results; PyTorch runs this graph, and an ONNX file contains exactly it.
 
-    The terms, each (N,), higher = stranger, are those of `terms.TERMS`.
+    The terms, each (N,), higher = stranger, are those of `terms.TERMS`, except those in `spec.without`.
 
-    `spec.without` leaves terms out. With `spec.patch` the VAE looks at the local contrast of all patches, a term is the
-    mean of its five largest values over them, and the heatmap is the negative ELBO of a patch, nats per pixel above the
-    least there can be; the terms that compare with statistics of whole images do not exist.
+    With `spec.patch`, the VAE sees the local contrast of every patch. A term is the mean of its five largest values
+    over the patches, and the heatmap is the negative ELBO of a patch, in nats per pixel above the least possible. Terms
+    that compare with statistics of whole images do not exist.
 
-    Terms and heatmap of vectors are in standardised units, `restored` is in those of the input.
+    Terms and heatmap of vectors are in standardised units; `restored` is in the units of the input.
     """
 
     noise: Tensor
@@ -61,26 +62,26 @@ class InferenceGraph(nn.Module):
             inference = self.infer(image)
             terms, restored, heatmap = self._terms(inference), inference.restored, inference.error.mean(1)
         else:
-            terms, restored, heatmap = self._all_over(image, self.patches)
+            terms, restored, heatmap = self._inspect_patches(image, self.patches)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
         if self.standardise is not None:
             restored = self.standardise.restore(restored)
         return {"score": score, "p_value": p_value, **terms, "restored": restored, "heatmap": heatmap}
 
     def prepared(self, image: Tensor) -> Tensor:
-        """The input as the VAE reads it: pixels in [0, 1], standardised vectors; float32 (N, C, H, W)."""
+        """The input of the VAE: pixels in [0, 1], or standardised vectors; float32 (N, C, H, W)."""
         return to_unit(image) if self.standardise is None else self.standardise(image)
 
     def encode(self, image: Tensor) -> Posterior:
-        """q(z | x) of `image`, as `forward` takes it; a model of patches has none for a whole image."""
+        """q(z | x) of `image`, given as to `forward`; a model of patches has no latent of a whole image."""
         return self.vae.posterior(self.prepared(image))
 
     def decode(self, latent: Tensor) -> Tensor:
-        """The decoder's mean for `latent` (N, L): (N, C, H, W) in [0, 1], vectors in their own units."""
+        """The decoder's mean for `latent` (N, L): (N, C, H, W) in [0, 1], or vectors in their own units."""
         mean = self.vae.likelihood(latent).mean
         return mean if self.standardise is None else self.standardise.restore(mean)
 
-    def _all_over(self, image: Tensor, patches: Patches) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def _inspect_patches(self, image: Tensor, patches: Patches) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Terms, restoration and heatmap of `image`, (N, C, H, W) in [0, 1], from all its patches."""
         contrast, mean = local_contrast(surrounded(image))
         inference = self.infer(patches.cut(contrast))
@@ -89,7 +90,7 @@ class InferenceGraph(nn.Module):
         return terms, undo_contrast(patches.fold(inference.restored), mean), patches.heatmap(heat.clamp(min=0))
 
     def infer(self, image: Tensor) -> Inference:
-        """A pass of the VAE over `image` (N, C, H, W) as the VAE reads it."""
+        """One pass of the VAE over its input `image` (N, C, H, W)."""
         return Inference(self.vae, image, self.reference, self.noise if self.vae.spec.sampled_elbo else None)
 
     def _terms(self, inference: Inference) -> dict[str, Tensor]:
@@ -97,7 +98,7 @@ class InferenceGraph(nn.Module):
 
     @torch.no_grad()
     def fit_reference(self, batches: Iterable[Tensor], seed: int) -> None:
-        """Fit the statistics of normal images on `batches` of training images; `seed` starts their clusters."""
+        """Fit the statistics of normal images on `batches` of training images; `seed` is that of the clusters."""
         assert self.reference is not None
         errors, features, movements, means = [], [], [], []
         for batch in batches:

@@ -1,4 +1,4 @@
-"""One pass of the VAE over a batch: all that terms look at, each computed once, when it is first asked for."""
+"""One pass of the VAE over a batch: the quantities behind the terms, each computed once, on first use."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     from vaeguard.models.reference import Reference
     from vaeguard.models.vae import VAE, Posterior
 
-SMALL, NO_DOUBT = 0.01, 1e-30
-"""Up to the one, three terms of the series of log(1 + x) are as good as float32; below the other, no doubt is left."""
+SMALL = 0.01
+"""Below this, three terms of the series of log(1 + x) are as precise as float32."""
+LEAST_DOUBT = 1e-30
+"""The least probability that is left to the classes which are not the likeliest."""
 
 
 class Inference:
-    """What a VAE finds in N images.
+    """The quantities that a VAE computes for N images.
 
     Parameters
     ----------
     vae : VAE
         The model.
     image : float32 (N, C, H, W)
-        Images as the VAE reads them.
+        Input of the VAE.
     reference : Reference or None
-        Statistics of normal images, where the model has any.
+        Statistics of normal images; None for a model of patches.
     noise : float32 (samples, latent) or None
-        What latents are sampled with, where the model samples any.
+        Noise of sampled latents; None if the model samples none.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Inference:
 
     @cached_property
     def observed(self) -> Tensor:
-        """What the likelihood is one of."""
+        """The images as the likelihood takes them."""
         return self.vae.family.for_scoring(self.image)
 
     @cached_property
@@ -97,18 +99,18 @@ class Inference:
 
     @cached_property
     def again(self) -> list[Tensor]:
-        """Activations of the encoder where it reads its own reconstruction."""
+        """Activations of the encoder for its own reconstruction."""
         return self.vae.hidden(self.restored)
 
     @cached_property
     def moved(self) -> Tensor:
-        """How far the activations move on re-encoding, mean square per layer, summed, (N,)."""
+        """Movement of the activations on re-encoding: mean square per layer, summed, (N,)."""
         moved = [row_mean((a - b).square()) for a, b in zip(self.hidden, self.again, strict=True)]
         return torch.stack(moved).sum(0)
 
     @cached_property
     def movement(self) -> Tensor:
-        """How activations and posterior mean move on re-encoding, see `movement_of`, (N, D)."""
+        """Movement of activations and posterior mean on re-encoding, see `movement_of`, (N, D)."""
         mean_again = self.vae.posterior_from(self.again[-1]).mean
         return movement_of(self.hidden, self.again, self.posterior.mean, mean_again)
 
@@ -136,15 +138,17 @@ class Inference:
 
     @cached_property
     def log_weights(self) -> Tensor:
-        """Log p(x, z) − log q(z | x) of latents drawn with the same noise for every image, nats, (samples, N).
+        """Log p(x, z) − log q(z | x) for latents drawn with the same noise for every image, nats, (samples, N).
 
-        The prior is the standard normal.
+        The prior is the standard normal distribution.
         """
         assert self._noise is not None
         weights = []
         for noise in self._noise:
             latent = self.posterior.sample(noise.expand_as(self.posterior.mean))
-            log_ratio = 0.5 * row_sum(noise.square() - latent.square())  # log p(z) − log q(z | x), but for sigma
+            log_ratio = 0.5 * row_sum(
+                noise.square() - latent.square()
+            )  # log p(z) − log q(z | x) without the term in sigma
             if self.posterior.logvar is not None:
                 log_ratio = log_ratio + 0.5 * row_sum(self.posterior.logvar)
             weights.append(log_ratio - distortion(self.vae.likelihood(latent), self.observed))
@@ -157,22 +161,22 @@ class Inference:
 
 
 def surprise_of(logits: Tensor) -> Tensor:
-    """−log of the largest probability, nats, (N,), that `logits` (N, K) give.
+    """−log of the largest probability of `logits` (N, K), nats, (N,).
 
-    To five digits or more, which decide between images that are classified with hardly any doubt: what the other
-    classes have is added up without the one of the largest, and log(1 + x) is taken by its series where x is small.
+    The result has at least five digits, which rank images that are classified with hardly any doubt: the other classes
+    are summed without the largest one, and log(1 + x) is a series if x is small.
     """
     largest, at = logits.max(1, keepdim=True)
     is_largest = torch.arange(logits.shape[1], device=logits.device) == at
     others = sum_last((logits - largest).exp().masked_fill(is_largest, 0.0))
-    # log1p is no operator of ONNX, and is written there as the logarithm of a rounded sum.
-    others = others.clamp(min=NO_DOUBT)
+    # ONNX has no log1p, and an export would replace it by the logarithm of a rounded sum.
+    others = others.clamp(min=LEAST_DOUBT)
     series = others - others.square() / 2 + others**3 / 3
     return torch.where(others < SMALL, series, (1 + others).log())
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    """Entropy, nats, of the probabilities that `logits` (..., K) give; one exponential each, they are thousands."""
+    """Entropy of the probabilities of `logits` (..., K), nats; K is large, so each exponential is computed once."""
     shifted = logits - logits.amax(-1, keepdim=True)
     weights = shifted.exp()
     total = sum_last(weights)

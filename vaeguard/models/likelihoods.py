@@ -1,6 +1,6 @@
-"""The likelihoods p(x | z): one class each, in one table, that owns all that is particular to it.
+"""The likelihoods p(x | z): one class each, listed in one table.
 
-What settings and reports say of a likelihood is in `settings.likelihoods`, which needs no torch.
+The facts that settings and reports need are in `settings.likelihoods`, which does not import torch.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from vaeguard.settings.model import ModelSpec
 
 SERIES = 0.3
-"""Below this the continuous Bernoulli is computed by its series: its formula divides by what goes to zero."""
+"""Logits below this are computed by the series of the continuous Bernoulli; its formula approaches 0 / 0."""
 MIN_SIGMA = 1 / 255
-"""Pixels are known to one grey level only; a smaller learned sigma would buy nats without knowing more."""
+"""Pixels are known only to one grey level; a smaller learned sigma would gain nats without better knowledge."""
 
 
 def between_levels(image: Tensor, part: Tensor | float) -> Tensor:
-    """Grey values of 256 levels, in [0, 1], moved towards the next level by `part` in [0, 1].
+    """Grey values of 256 levels in [0, 1], moved towards the next level by `part` in [0, 1].
 
-    Levels are points, on which a density has no bound; noise of one level spreads them.
+    A density has no bound at isolated levels; noise of one level spreads them.
     """
     return (255 * image + part) / 256
 
@@ -42,14 +42,14 @@ class Likelihood(ABC):
     Attributes
     ----------
     channels : int
-        Channels that the decoder delivers for each channel of an image.
+        Channels of the decoder's output for each channel of an image.
     bounded : bool
-        Whether `log_prob` has an upper bound; without one a loss can fall for ever, and training diverge.
+        Whether `log_prob` has an upper bound; without it the loss can fall forever and training diverge.
     start : callable or None
-        The decoder's output at which the mean is a given image in (0, 1), where a fresh decoder has to begin there;
-        None where it learns the mean image by itself.
+        Gives the decoder's output whose mean is a given image in (0, 1), at which a fresh decoder has to start; None if
+        a decoder learns the mean image by itself.
     pixels : str
-        What `observed` makes of pixels: `binarised` or `dequantised`.
+        How `observed` treats pixels: `binarised` or `dequantised`.
     """
 
     channels: ClassVar[int] = 1
@@ -78,24 +78,24 @@ class Likelihood(ABC):
     @classmethod
     @abstractmethod
     def least_distortion(cls, spec: ModelSpec) -> float:
-        """The least that −log p(x | z) can be, nats per value."""
+        """The least possible −log p(x | z), nats per value."""
 
     @classmethod
     def for_training(cls, image: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG003
-        """What `image` in [0, 1] is as an observation to learn from."""
+        """`image` in [0, 1] as an observation for training."""
         return image
 
     @classmethod
     def for_scoring(cls, image: Tensor) -> Tensor:
-        """What `image` in [0, 1] is as an observation to score, the same at every call."""
+        """`image` in [0, 1] as an observation for scoring, the same at every call."""
         return image
 
     @classmethod
     def observed(cls, images: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Images, uint8, as values that the likelihood is a true one of, float32 in [0, 1].
+        """Images, uint8, as values of which the likelihood is a true density, float32 in [0, 1].
 
         Uniform noise of one grey level is added (Theis et al., "A note on the evaluation of generative models", 2016):
-        a bound of −log p(x) then holds for 8-bit images too.
+        a bound of −log p(x) then also holds for 8-bit images.
         """
         return (images + generator.random(images.shape, dtype=np.float32)) / np.float32(256)
 
@@ -104,7 +104,7 @@ class Likelihood(ABC):
 class Bernoulli(Likelihood):
     """Each pixel is on with probability sigmoid(logits), shape (N, C, H, W).
 
-    With grey targets the log-probability is the classic binary cross-entropy, which is no normalised likelihood.
+    For grey targets, the log-probability is the classic binary cross-entropy, which is no normalised likelihood.
     """
 
     logits: Tensor
@@ -113,7 +113,7 @@ class Bernoulli(Likelihood):
 
     @classmethod
     def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:  # noqa: ARG003
-        """The decoder delivers the logits."""
+        """The decoder's output is the logits."""
         return cls(raw)
 
     @property
@@ -126,7 +126,7 @@ class Bernoulli(Likelihood):
         logits = self.logits
         if logits.requires_grad:
             return -F.binary_cross_entropy_with_logits(logits, image, reduction="none")
-        # The fused form of training cancels digits where logits are large.
+        # PyTorch's fused form loses digits if logits are large.
         return -(logits.clamp(min=0) - logits * image + torch.log1p(torch.exp(-logits.abs())))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -140,7 +140,7 @@ class Bernoulli(Likelihood):
 
     @classmethod
     def observed(cls, images: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Black and white: a pixel is on with its grey value as probability (Salakhutdinov & Murray, 2008)."""
+        """Binary pixels: each is on with its grey value as probability (Salakhutdinov & Murray, 2008)."""
         uniform = generator.random(images.shape, dtype=np.float32)
         return (uniform < images / np.float32(255)).astype(np.float32)
 
@@ -149,15 +149,15 @@ class Bernoulli(Likelihood):
 class ContinuousBernoulli(Likelihood):
     """Grey values in [0, 1] with the density a·exp(a·x) / (exp(a) − 1), where a is `logits`, shape (N, C, H, W).
 
-    The likelihood that binary cross-entropy of grey pixels only resembles: the same but for the constant that makes
-    it integrate to one (Loaiza-Ganem & Cunningham, "The continuous Bernoulli", NeurIPS 2019).
+    It is the binary cross-entropy of grey pixels with the constant that makes the density integrate to one
+    (Loaiza-Ganem & Cunningham, "The continuous Bernoulli", NeurIPS 2019).
     """
 
     logits: Tensor
 
     @classmethod
     def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:  # noqa: ARG003
-        """The decoder delivers the logits."""
+        """The decoder's output is the logits."""
         return cls(raw)
 
     @property
@@ -180,22 +180,23 @@ class ContinuousBernoulli(Likelihood):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One image per row, shape (N, C, H, W), by inversion of the distribution function."""
         uniform = torch.rand(self.logits.shape, generator=generator, device=self.logits.device)
-        # Below 0.001 the density is as good as uniform; the formula is turned so that exp never overflows.
+        # Below 0.001 the density is nearly uniform; the sign of the exponent prevents an overflow.
         size = self.logits.abs().clamp(min=1e-3)
         inverted = (1 + torch.log(uniform + (1 - uniform) * torch.exp(-size)) / size).clamp(0, 1)
         return torch.where(self.logits > 0, inverted, 1 - inverted)
 
     @classmethod
     def least_distortion(cls, spec: ModelSpec) -> float:  # noqa: ARG003
-        """There is none: the density at the ends grows with the logits."""
+        """There is no least one: the density at the ends grows with the logits."""
         return -math.inf
 
     @staticmethod
     def start(mean: Tensor) -> Tensor:
-        """The logits, from −1000 to 1000, at which the mean is `mean`, any shape, in (0, 1); by bisection, float64.
+        """The logits, from −1000 to 1000, whose mean is `mean` in (0, 1), of any shape; by bisection, float64.
 
-        The logits of such pixels lie hundreds apart. If the decoder has to learn those of ever black borders first,
-        its hidden units saturate, and no latent unit is ever used: on MNIST 0 of 50 in 15 epochs, all with this start.
+        Logits of constant and of varying pixels lie hundreds apart. If the decoder first has to learn those of black
+        borders, its hidden units saturate, and no latent unit is ever used: on MNIST, 0 of 50 units after 15 epochs,
+        but all 50 with this start.
         """
         low = torch.full_like(mean, -1000, dtype=torch.float64)
         high = -low
@@ -207,7 +208,7 @@ class ContinuousBernoulli(Likelihood):
 
     @classmethod
     def for_training(cls, image: Tensor, generator: torch.Generator) -> Tensor:
-        """The density is one of values between the grey levels, drawn anew for every batch."""
+        """Values between the grey levels, drawn again for every batch."""
         return between_levels(image, torch.rand(image.shape, generator=generator, device=image.device))
 
     @classmethod
@@ -220,7 +221,7 @@ class ContinuousBernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Independent normal values with `location` (N, C, H, W), their mean, and `sigma`, which broadcasts to it.
 
-    Pixels lie in 0 to 1; vectors are standardised and anywhere. Here sigma is that of the settings.
+    Pixels lie between 0 and 1; standardised vectors are unbounded. This class takes sigma from the settings.
     """
 
     location: Tensor
@@ -228,12 +229,12 @@ class Gaussian(Likelihood):
 
     @classmethod
     def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:
-        """The decoder delivers the mean, of pixels as logits."""
+        """The decoder's output is the mean; for pixels, it is the logits of the mean."""
         return cls(cls._location(raw, spec), raw.new_tensor(spec.sigma))
 
     @staticmethod
     def _location(raw: Tensor, spec: ModelSpec) -> Tensor:
-        """Pixels end at black and white; standardised features end nowhere."""
+        """Pixels are bounded by black and white; standardised features are unbounded."""
         return torch.sigmoid(raw) if spec.view.unit else raw
 
     @property
@@ -253,18 +254,18 @@ class Gaussian(Likelihood):
 
     @classmethod
     def least_distortion(cls, spec: ModelSpec) -> float:
-        """That of a value at the mean."""
+        """The distortion of a value at the mean."""
         return math.log(spec.sigma) + 0.5 * math.log(2 * math.pi)
 
 
 class GaussianPixel(Gaussian):
-    """A Gaussian that learns the sigma of every pixel."""
+    """A Gaussian that learns a sigma for each pixel."""
 
     channels: ClassVar[int] = 2
 
     @classmethod
     def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:
-        """The decoder delivers the mean, and after it what becomes sigma."""
+        """The decoder's output is the mean, followed by the spread, from which sigma is computed."""
         mean, spread = raw.chunk(2, dim=1)
         spread = cls._pooled(spread)
         return cls(cls._location(mean, spec), MIN_SIGMA + F.softplus(spread))
@@ -275,7 +276,7 @@ class GaussianPixel(Gaussian):
 
     @classmethod
     def least_distortion(cls, spec: ModelSpec) -> float:  # noqa: ARG003
-        """That of a value at the mean with the smallest sigma."""
+        """The distortion of a value at the mean with the smallest sigma."""
         return math.log(MIN_SIGMA) + 0.5 * math.log(2 * math.pi)
 
 
@@ -294,4 +295,4 @@ LIKELIHOODS: dict[str | None, type[Likelihood]] = {
     "gaussian-image": GaussianImage,
     "gaussian-pixel": GaussianPixel,
 }
-"""All likelihoods by the name that `ModelSpec.likelihood` has."""
+"""All likelihoods, by their names in `ModelSpec.likelihood`."""

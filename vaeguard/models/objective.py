@@ -34,13 +34,13 @@ def gaussian_kl(posterior: Posterior, prior_mean: Tensor | float = 0.0) -> Tenso
 
 
 def nearest_kl(vae: VAE, posterior: Posterior) -> Tensor:
-    """The rate, nats, shape (N,); with a prior per class the smallest over the classes."""
+    """The rate, nats, shape (N,); for a prior per class, the smallest over the classes."""
     if vae.prior_means is None:
         return row_sum(gaussian_kl(posterior))
     means = vae.prior_means.unsqueeze(0)
     logvar = None if posterior.logvar is None else posterior.logvar.unsqueeze(1)
-    each = gaussian_kl(posterior._replace(mean=posterior.mean.unsqueeze(1), logvar=logvar), means)
-    return sum_last(each).amin(1)
+    by_class = gaussian_kl(posterior._replace(mean=posterior.mean.unsqueeze(1), logvar=logvar), means)
+    return sum_last(by_class).amin(1)
 
 
 def distortion(likelihood: Likelihood, image: Tensor) -> Tensor:
@@ -50,10 +50,10 @@ def distortion(likelihood: Likelihood, image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Losses:
-    """What one pass says of N examples.
+    """The losses of one pass over N examples.
 
-    `distortion` (N,) and `kl` (N, latent) in nats; `class_loss` (N,) in nats and `correct` (N,) where guided;
-    `pseudo_loss` (N,) in nats, the mean over the clusterings, with pseudo-classes.
+    `distortion` (N,) and `kl` (N, latent) are in nats. A guided model has `class_loss` (N,), in nats, and `correct`
+    (N,). A model with pseudo-classes has `pseudo_loss` (N,), in nats, the mean over the clusterings.
     """
 
     posterior_mean: Tensor
@@ -67,9 +67,9 @@ class Losses:
 def losses(
     vae: VAE, image: Tensor, target: Tensor, noise: Tensor, labels: Tensor | None, pseudo: Tensor | None = None
 ) -> Losses:
-    """Encode `image`, decode one sample made with `noise` (N, latent), compare with `target`; both (N, C, H, W).
+    """Encode `image`, decode one sample with `noise` (N, latent), and compare it with `target`; both (N, C, H, W).
 
-    `labels` (N,) are the classes and `pseudo` (N, PSEUDO_HEADS) the pseudo-classes, where there are any.
+    `labels` (N,) are the classes, and `pseudo` (N, PSEUDO_HEADS) the pseudo-classes, if any.
     """
     posterior = vae.posterior(image)
     means = vae.prior_means[labels] if vae.prior_means is not None else 0.0
@@ -91,26 +91,26 @@ def losses(
     )
 
 
-def objective(found: Losses, spec: TrainSpec, beta: float, pixels: int, weights: Tensor | None = None) -> Tensor:
-    """The number that training lowers: mean over the examples of distortion + beta * rate (+ class terms).
+def objective(batch: Losses, spec: TrainSpec, beta: float, pixels: int, weights: Tensor | None = None) -> Tensor:
+    """The loss of training: the mean over the examples of distortion + beta * rate (+ class losses).
 
-    `pixels` is the number of values in an image; with `reduction="mean"` distortion and class terms are taken per value
-    and the rate per latent unit. Free bits (Kingma et al., 2016) spare each unit its first nats, on the
-    mean over the batch. `weights` (N,) of the examples make it a weighted mean.
+    `pixels` is the number of values in an image. With `reduction="mean"`, distortion and class losses are taken per
+    value, and the rate per latent unit. Free bits (Kingma et al., 2016) exempt the first nats of each unit's mean rate
+    over the batch. With `weights` (N,) of the examples, the mean is a weighted one.
     """
     if spec.free_bits:
-        rate = _mean(found.kl, weights).clamp(min=spec.free_bits).sum()
+        rate = _mean(batch.kl, weights).clamp(min=spec.free_bits).sum()
     else:
-        rate = _mean(found.kl.sum(1), weights)
-    loss, units = _mean(found.distortion, weights), found.kl.shape[1]
-    for guide in (found.class_loss, found.pseudo_loss):
-        if guide is not None:
-            loss = loss + spec.guide_weight * _mean(guide, weights)
+        rate = _mean(batch.kl.sum(1), weights)
+    loss, units = _mean(batch.distortion, weights), batch.kl.shape[1]
+    for class_loss in (batch.class_loss, batch.pseudo_loss):
+        if class_loss is not None:
+            loss = loss + spec.guide_weight * _mean(class_loss, weights)
     if spec.reduction == "mean":
         loss, rate = loss / pixels, rate / units
     return loss + beta * rate
 
 
 def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Over the first axis."""
+    """The (weighted) mean over the first axis."""
     return values.mean(0) if weights is None else torch.tensordot(weights, values, 1) / weights.sum()

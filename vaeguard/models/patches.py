@@ -1,7 +1,7 @@
-"""Patches: how a model of small squares looks all over a large image, and how what it says becomes one answer.
+"""Patches: how a model of small squares covers a large image, and how the values of patches become one result.
 
-Small defects are a matter of texture, not of the whole: exposure and shading are taken off first, then every patch is
-judged by itself, and the image is as strange as its strangest places.
+Small defects show in the texture, not in the whole image. Exposure and shading are removed first, every patch is judged
+by itself, and the image is as strange as its strangest patches.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STRIDES = 4
-"""A patch is moved by a quarter of its side."""
+"""Neighbouring patches are a quarter of their side apart."""
 MARGIN = 1
-"""So many outermost rings of patches are not looked at: the rims of normal surfaces differ more than most defects."""
+"""So many outermost rings of patches are ignored: the rims of normal surfaces differ more than most defects."""
 STRONGEST = 5
 """An image's value is the mean over so many of its largest patch values."""
 RADIUS = 15
-"""What surrounds a pixel: 31x31 pixels."""
+"""The surroundings of a pixel are 31x31 pixels."""
 FLOOR = 0.03
-"""Added to pixels before their logarithm, so that the noise of dark ones is not blown up."""
+"""Added to pixels before their logarithm, so that the noise of dark pixels is not amplified."""
 
 
 def surrounded(image: Tensor) -> Tensor:
-    """Repeat the outermost pixels of `image` (N, C, H, W) so far out that each pixel has all its surroundings."""
+    """Repeat the outermost pixels of `image` (N, C, H, W) until every pixel has full surroundings."""
     return F.pad(image, (RADIUS,) * 4, mode="replicate")
 
 
 def local_contrast(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels against their surroundings, with exposure and shading taken off.
+    """Contrast of pixels to their surroundings, without exposure and shading.
 
-    With r the ratio of a pixel to the geometric mean of the 31x31 around it, 0.03 added to each, the contrast is
-    r² / (1 + r²): 0.5 in flat areas, and about half the logarithm of r above that for faint texture.
+    Let r be the ratio of a pixel to the geometric mean of the 31x31 pixels around it, with 0.03 added to each pixel.
+    The contrast is r² / (1 + r²): 0.5 in flat areas, and 0.5 plus about half the logarithm of r for faint texture.
 
     Parameters
     ----------
@@ -54,25 +54,25 @@ def local_contrast(image: Tensor) -> tuple[Tensor, Tensor]:
     """
     logs = torch.log(image + FLOOR)
     side = 2 * RADIUS + 1
-    # Two passes of 31 instead of one of 961.
+    # Two passes over 31 pixels are cheaper than one over 961.
     mean = F.avg_pool2d(F.avg_pool2d(logs, (side, 1), 1), (1, side), 1)
     return torch.sigmoid(2 * (logs[:, :, RADIUS:-RADIUS, RADIUS:-RADIUS] - mean)), mean
 
 
 def undo_contrast(contrast: Tensor, mean: Tensor) -> Tensor:
-    """Pixels in [0, 1] from what `local_contrast` returns."""
+    """Pixels in [0, 1] from the results of `local_contrast`."""
     return (torch.exp(mean + 0.5 * torch.logit(contrast, eps=1e-6)) - FLOOR).clamp(0, 1)
 
 
 def random_windows(images: npt.NDArray[uint8], rows: npt.NDArray[int64], patch: int, draw: torch.Generator) -> Tensor:
-    """A patch with its surroundings from each of `rows` of `images` (N, C, H, W), anywhere with equal chance.
+    """A patch at a random place, with its surroundings, from each of `rows` of `images` (N, C, H, W).
 
-    Returns uint8 (rows, C, patch + 30, patch + 30); `local_contrast` makes patches of it.
+    Returns uint8 (rows, C, patch + 30, patch + 30), of which `local_contrast` makes patches.
     """
     height, width = images.shape[2:]
     uniform = torch.rand(2, len(rows), 1, generator=draw, device=draw.device).cpu().numpy()
     window = np.arange(-RADIUS, patch + RADIUS)
-    # Clamped indices are the repeated pixels of `surrounded`.
+    # Clamped indices repeat the outermost pixels, as `surrounded` does.
     y, x = (
         np.clip((share * (size - patch + 1)).astype(np.int64) + window, 0, size - 1)
         for share, size in zip(uniform, (height, width), strict=True)
@@ -94,8 +94,8 @@ class Patches:
     Attributes
     ----------
     grid : (int, int)
-        How many patches lie below and beside each other. The last ones may reach beyond the image, whose outermost
-        pixels are then repeated.
+        Number of rows and columns of patches. The last patches may reach beyond the image, whose outermost pixels are
+        then repeated.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], patch: int) -> None:
@@ -114,12 +114,13 @@ class Patches:
         """Undo `cut`: (N * P, C, patch, patch) to (N, C, H, W), the mean where patches overlap."""
         values = patches.reshape(-1, self.grid[0] * self.grid[1], patches[0].numel()).transpose(1, 2)
         total, count = (
-            F.fold(each, self.covered, self.side, stride=self.stride) for each in (values, torch.ones_like(values[:1]))
+            F.fold(columns, self.covered, self.side, stride=self.stride)
+            for columns in (values, torch.ones_like(values[:1]))
         )
         return (total / count)[:, :, : self.height, : self.width]
 
     def strongest(self, values: Tensor) -> Tensor:
-        """One value per image, (N,), from those of its patches, (N * P,): the mean of the five largest."""
+        """One value per image, (N,): the mean of the five largest values of its patches, (N * P,)."""
         inner = self._inner(values).flatten(1)
         return row_mean(inner.topk(min(STRONGEST, inner.shape[1]), dim=1).values)
 

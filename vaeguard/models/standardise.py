@@ -1,4 +1,4 @@
-"""Vectors in units that compare: every feature with mean 0 and variance 1 over the training rows."""
+"""Standardised vectors: every feature has mean 0 and variance 1 over the training rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FURTHEST = 20.0
-"""Standardised values are cut off here: far outside all that is normal, yet their squares cannot overflow."""
+"""Standardised values are limited to this, far beyond normal values, so that their squares cannot overflow."""
 
 
 class Standardise(nn.Module):
-    """From the units of the features to standardised ones and back; part of the inference graph.
+    """From the units of the features to standardised units and back; part of the inference graph.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class Standardise(nn.Module):
     scale: Tensor
 
     def fit(self, vectors: npt.NDArray[Any]) -> None:
-        """Take mean and deviation of `vectors`, shape (n, C, H, W)."""
+        """Fit mean and deviation to `vectors`, shape (n, C, H, W)."""
         values = vectors.astype(np.float64)
-        # The mean of equal values can miss them by a rounding, and a deviation can be too small for float32.
+        # Rounding can give equal values a deviation, and a deviation can be too small for float32.
         scale = np.where(np.ptp(values, axis=0) > 0, values.std(0), 1).astype(np.float32)
         self.offset.copy_(torch.from_numpy(values.mean(0)))
         self.scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1)))

@@ -1,7 +1,7 @@
-"""Sums that give a row the same bits wherever it lies in a batch.
+"""Sums that give a row the same bits at any place in a batch.
 
-Engines add a row's values by vector registers from the first aligned address on; where rows begin at different places
-of a register, their sums would round differently, and an image's score would depend on its place in the batch.
+Engines sum a row in vector registers from the first aligned address on. Rows that start at different places of a
+register would round differently, and an image's score would depend on its place in the batch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LANES = 8
+"""Values in a vector register."""
 
 
 def sum_last(values: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
-"""The terms of the score: one class each, in one table. Whatever lists terms or columns takes them from there.
+"""The terms of the score: one class each, in one table from which all lists of terms and columns are taken.
 
-The leading terms, whose mean surprise orders the images, have weights; the others only sound an alarm. Of images half
-of the weight is where they lie among the normal ones, half to which class they belong, where guided; of vectors their
-error, rate and activations; of patches how well the model explains them. The weights were chosen once: for images with
-letters of notMNIST held out one at a time, for vectors on 20 tables of ADBench, for patches on magnetic tiles and
-circuit boards.
+Leading terms have weights, and their mean surprise orders the images; the others count only above `calibration.ALARM`.
+For images, half of the weight is on the position among normal images, and half, in a guided model, on the class. For
+vectors, error, rate and activations lead. For patches, the negative ELBO leads. The weights were chosen once: for
+images with letters of notMNIST held out one at a time, for vectors on 20 tables of ADBench, and for patches on magnetic
+tiles and circuit boards.
 
-This module does not load torch: a table of scores is checked without it.
+This module does not import torch, since a table of scores is checked without it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Term(ABC):
     Attributes
     ----------
     compares : bool
-        Whether it compares with statistics of whole normal images; a model of patches has none.
+        Whether the term compares with statistics of whole normal images, which a model of patches does not have.
     of_rate : bool
-        Whether it says something of the rate only where there is one: an autoencoder shows it, but does not combine it.
+        Whether the term needs a rate: an autoencoder, which has none, shows the term but leaves it out of the score.
     weights : dict of view to float
-        Its weight among the leading terms, where it leads.
+        Weight among the leading terms, for the views in which the term leads.
     """
 
     compares: ClassVar[bool] = False
@@ -46,23 +46,23 @@ class Term(ABC):
     weights: ClassVar[Weights] = {}
 
     def exists(self, spec: ModelSpec) -> bool:
-        """Whether a model has it."""
+        """Whether a model has the term."""
         return spec.view.whole or not self.compares
 
     def weight(self, spec: ModelSpec) -> float:
-        """Its weight among the leading terms of a model; 0 where it does not lead."""
+        """Weight among the leading terms of a model; 0 if the term does not lead."""
         return self.weights.get(type(spec.view), 0.0)
 
     @abstractmethod
     def __call__(self, inference: Inference) -> Tensor:
-        """Its values, shape (N,)."""
+        """Values of the term, shape (N,)."""
 
 
 class _ReconError(Term):
     """Squared error at the posterior mean, mean over pixels."""
 
     def weight(self, spec: ModelSpec) -> float:
-        """An autoencoder of patches has nothing else to lead."""
+        """Only an autoencoder of patches has no other leading term."""
         return 1.0 if spec.autoencoder and not spec.view.whole else 0.0
 
     def __call__(self, inference: Inference) -> Tensor:
@@ -70,7 +70,7 @@ class _ReconError(Term):
 
 
 class _ReconRatio(Term):
-    """Squared error, each pixel against its own mean error among normal images, mean over pixels."""
+    """Squared error of each pixel relative to its mean error among normal images, mean over pixels."""
 
     compares = True
     weights: ClassVar[Weights] = {VectorView: 1.0}
@@ -80,7 +80,7 @@ class _ReconRatio(Term):
 
 
 class _Kl(Term):
-    """The rate, nats per image: the smallest over the classes with a prior per class."""
+    """The rate, nats per image; for a prior per class, the smallest over the classes."""
 
     of_rate = True
     weights: ClassVar[Weights] = {VectorView: 1.0}
@@ -100,9 +100,9 @@ class _NegElbo(Term):
 
 
 class _HiddenError(Term):
-    """How far the encoder's activations move when it reads its own reconstruction, mean square per layer, summed.
+    """Movement of the encoder's activations on re-encoding: mean square per layer, summed.
 
-    After RaPP's SAP, which also counts the pixels and does not average (Kim et al., ICLR 2020).
+    It follows RaPP's SAP (Kim et al., ICLR 2020), which also counts the pixels and does not average.
     """
 
     def __call__(self, inference: Inference) -> Tensor:
@@ -110,9 +110,9 @@ class _HiddenError(Term):
 
 
 class _HiddenDistance(Term):
-    """The movement of `hidden_error`, on a grid of 2x2 and with that of the posterior mean, against normal images.
+    """Mahalanobis distance of the movement of activations and posterior mean from that of normal images.
 
-    A Mahalanobis distance, after RaPP's NAP.
+    It follows RaPP's NAP, on activations averaged to a grid of 2x2.
     """
 
     compares = True
@@ -123,9 +123,9 @@ class _HiddenDistance(Term):
 
 
 class _FeatureDistance(Term):
-    """Distance of the encoder's last activations from the nearest of up to 2,000 clusters of normal ones.
+    """Distance of the encoder's last activations from the nearest of up to 2,000 clusters of normal images.
 
-    In the directions that tell normal images apart (deep nearest neighbours; Sun et al., ICML 2022).
+    It is measured in the directions that tell normal images apart (deep nearest neighbours; Sun et al., ICML 2022).
     """
 
     compares = True
@@ -136,9 +136,9 @@ class _FeatureDistance(Term):
 
 
 class _LatentDistance(Term):
-    """Distance of the posterior mean, taken to unit length, from the nearest cluster of normal ones.
+    """Distance of the posterior mean, scaled to unit length, from the nearest cluster of normal images.
 
-    It is large where the aggregate posterior is thin.
+    It is large where the aggregate posterior has little density.
     """
 
     compares = True
@@ -152,7 +152,7 @@ class _PseudoEntropy(Term):
     """Entropy of the pseudo-class probabilities, nats, mean over the clusterings."""
 
     def exists(self, spec: ModelSpec) -> bool:
-        """A model without pseudo-classes has no entropy of them."""
+        """Only a model with pseudo-classes has the term."""
         return bool(spec.pseudo_classes)
 
     def __call__(self, inference: Inference) -> Tensor:
@@ -168,14 +168,14 @@ class _ClassTerm(Term):
 
 
 class _ClassEnergy(_ClassTerm):
-    """−logsumexp of the class logits, where guided (Liu et al., NeurIPS 2020)."""
+    """−logsumexp of the class logits of a guided model (Liu et al., NeurIPS 2020)."""
 
     def __call__(self, inference: Inference) -> Tensor:
         return -inference.class_logits.amax(1) - inference.class_surprise
 
 
 class _ClassSurprise(_ClassTerm):
-    """−log of the largest class probability, nats, where guided (Hendrycks & Gimpel, ICLR 2017)."""
+    """−log of the largest class probability of a guided model, nats (Hendrycks & Gimpel, ICLR 2017)."""
 
     weights: ClassVar[Weights] = {PixelView: 2.0}
 
@@ -184,12 +184,12 @@ class _ClassSurprise(_ClassTerm):
 
 
 class _SampledTerm(Term):
-    """A bound over eight latents drawn with fixed noise, nats, where `sampled_elbo`."""
+    """A bound over eight latents drawn with fixed noise, nats, of a model with `sampled_elbo`."""
 
     of_rate = True
 
     def exists(self, spec: ModelSpec) -> bool:
-        """Only a model that is asked for it draws latents."""
+        """Only a model with `sampled_elbo` draws latents."""
         return spec.sampled_elbo
 
 
@@ -231,7 +231,7 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
     Raises
     ------
     UsageError
-        `spec.without` names a term that the model has not, or leaves none.
+        `spec.without` names a term that the model does not have, or leaves no term.
     """
     names = [name for name, term in TERMS.items() if term.exists(spec)]
     for name in spec.without:
@@ -246,14 +246,14 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def term_weights(spec: ModelSpec) -> dict[str, float]:
-    """Weights of the terms that make up the score; 0 for one that only sounds an alarm.
+    """Weights of the terms in the score; 0 for a term that does not lead.
 
-    Where every leading term is left out, the others lead alike.
+    If every leading term is left out, the others have equal weights.
     """
     weights = {name: TERMS[name].weight(spec) for name in term_names(spec) if _is_combined(name, spec)}
     return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)
 
 
 def _is_combined(name: str, spec: ModelSpec) -> bool:
-    """An autoencoder has no rate, and its negative ELBO is the distortion alone."""
+    """Whether the term enters the score; an autoencoder has no rate."""
     return not (spec.autoencoder and TERMS[name].of_rate)

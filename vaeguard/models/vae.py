@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky-relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "tanh": nn.Tanh}
 MAX_LOGVAR = 15.0
-"""Keeps exp(logvar) finite for images far from anything seen; no trained posterior comes near it."""
+"""Keeps exp(logvar) finite for images far from the training data; no trained posterior comes near it."""
 
 
 class Posterior(NamedTuple):
@@ -37,9 +37,9 @@ class Posterior(NamedTuple):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder of Kingma & Welling (2014) for images of one shape, or standardised vectors.
+    """A variational autoencoder (Kingma & Welling, 2014) for images of one shape, or for standardised vectors.
 
-    Wherever `image` is said to lie in [0, 1], vectors are (N, 1, 1, F), standardised as `standardise.py` does.
+    Every `image` in [0, 1] may also be vectors (N, 1, 1, F), standardised by `Standardise`.
 
     Attributes
     ----------
@@ -48,11 +48,11 @@ class VAE(nn.Module):
     stages : nn.ModuleList
         The encoder's layers; their outputs are the hidden activations that RaPP compares.
     prior_means : (classes, latent) parameter or None
-        The learned mean of each normal class where `spec.prior` is `per-class`.
+        The learned mean of each normal class, if `spec.prior` is `per-class`.
     class_head : nn.Linear or None
-        Logits of the normal classes from the posterior mean where `spec.guided`.
+        From the posterior mean to logits of the normal classes, if `spec.guided`.
     pseudo_head : nn.Linear or None
-        Logits of all clusterings' pseudo-classes, one after the other, from the posterior mean.
+        From the posterior mean to logits of the pseudo-classes, clustering by clustering.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -97,7 +97,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def start_at(self, output: Tensor) -> None:
-        """Let the decoder of a fresh `mlp` begin at `output` (channels * C, H, W), the same for every latent."""
+        """Let the decoder of a fresh `mlp` start at `output` (channels * C, H, W), the same for every latent."""
         last = self.decoder[-2]
         assert isinstance(last, nn.Linear)
         last.bias.copy_(output.flatten())
