@@ -1,4 +1,4 @@
-"""Checks of settings: of types, of numbers, and of names; each raises UsageError with the setting's name."""
+"""Checks of the types, numbers and names in settings; each raises UsageError with the setting's name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vaeguard.errors import UsageError
 
 
 def settle_types(spec: Any) -> None:
-    """Check the type of every setting of a frozen dataclass; numbers of numpy's and lists become plain ones.
+    """Check the type of every setting of a frozen dataclass; NumPy numbers and lists become numbers and tuples.
 
-    JSON and equality need these.
+    JSON and equality need plain values.
 
     Raises
     ------
@@ -24,10 +24,10 @@ def settle_types(spec: Any) -> None:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """A value as an annotation such as `int | None` or `tuple[int, ...]` has it; a whole number serves as float."""
+    """The value in the type of an annotation such as `int | None` or `tuple[int, ...]`; an int serves as float."""
     plain = tuple(map(_plain, value)) if isinstance(value, list | tuple) else _plain(value)
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if any(_is_of(plain, one) for one in allowed):
+    if any(_is_of(plain, kind) for kind in allowed):
         return plain
     if float in allowed and type(plain) is int:
         return float(plain)
@@ -63,7 +63,7 @@ def check_one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def check_positive(name: str, value: float | None) -> None:
-    """Refuse a number that is not above 0 and finite; None is none."""
+    """Refuse a number that is not above 0 and finite; None is allowed."""
     if value is not None and not 0 < value < float("inf"):
         raise UsageError(f"`{name}` is {value}; it must be above 0")
 

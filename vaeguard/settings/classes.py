@@ -1,4 +1,4 @@
-"""Lists of classes as text, `0-8`, `0,2,5-7`, `good,ok`, and back from indices to such text."""
+"""Lists of classes as text, such as `0-8`, `0,2,5-7` or `good,ok`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 _RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _SHOWN = 20
+"""A message names at most so many classes."""
 
 
 def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
     """Return the sorted indices into `class_names` of the classes that `text` lists.
 
-    Items are separated by commas. A class name wins over any other reading; a number is a class name where the
-    data has numbers for names, else an index from 0; a range has two such numbers and includes both.
+    Items are separated by commas. A class name takes precedence over any other reading. A number is a class name if
+    classes are named by numbers, and otherwise an index from 0. A range has two such numbers and includes both.
 
     >>> parse_classes("0,2,5-7", tuple("0123456789"))
     (0, 2, 5, 6, 7)
@@ -45,26 +46,26 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
 def resolve_classes(
     classes: str | int | Sequence[str | int], class_names: Sequence[str], *, must_leave_anomalies: bool = False
 ) -> tuple[int, ...]:
-    """Return the sorted indices of the normal classes, given as text (see `parse_classes`) or one by one.
+    """Return the sorted indices of the normal classes, from text (see `parse_classes`) or a sequence.
 
     Raises
     ------
     UsageError
-        As `parse_classes`; no class is named, or, with `must_leave_anomalies`, every one of several.
+        As `parse_classes`; or no class is named; or, with `must_leave_anomalies`, all of several classes are.
     """
     items = classes if isinstance(classes, Iterable) and not isinstance(classes, str) else [classes]
     try:
-        found = sorted({index for item in items for index in parse_classes(str(item), class_names)})
+        indices = sorted({index for item in items for index in parse_classes(str(item), class_names)})
     except UsageError as error:
         raise UsageError(f"`normal_classes` is {classes!r}: {error}") from error
-    if not found:
+    if not indices:
         raise UsageError(f"`normal_classes` names no class; {_existing(class_names)}")
-    if must_leave_anomalies and 1 < len(found) == len(class_names):
+    if must_leave_anomalies and 1 < len(indices) == len(class_names):
         raise UsageError(
             f"`normal_classes` {', '.join(map(str, items))} names every class, which leaves no anomalies to find;"
             f" {_existing(class_names)}"
         )
-    return tuple(found)
+    return tuple(indices)
 
 
 def _indices(item: str, class_names: Sequence[str]) -> list[int]:
@@ -84,7 +85,7 @@ def _indices(item: str, class_names: Sequence[str]) -> list[int]:
 def _number(number: str, item: str, class_names: Sequence[str]) -> int:
     if number in class_names:
         return class_names.index(number)
-    # Where any name is a number, an index would quietly mean another class.
+    # If any class is named by a number, an index could silently mean another class.
     indexable = not any(_NUMBER.fullmatch(name) for name in class_names)
     if indexable and _NUMBER.fullmatch(number) and int(number) < len(class_names):
         return int(number)

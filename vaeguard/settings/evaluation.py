@@ -1,4 +1,4 @@
-"""Settings of what uses a fitted model: the false-alarm rate, bounds, exports, pictures of latents."""
+"""Settings for the use of a fitted model: the false-alarm rate, bounds, exports, plots of latents."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from vaeguard.errors import UsageError
 
 DEFAULT_FPR = 0.05
-"""Share of normal images that may be flagged."""
+"""The share of normal images that may be flagged."""
 PIXELS = ("uint8", "float32")
 """Types of the image that an exported model takes."""
 IMPORTANCE_SAMPLES = 5000
-"""Samples per image of the importance-weighted bound, as Burda et al. (2016) took."""
+"""Samples per image of the importance-weighted bound, as in Burda et al. (2016)."""
 BOUND_IMAGES = 1000
-"""Bounds of so many images of 28x28 are a matter of minutes."""
+"""The bounds of so many images of 28x28 pixels take minutes."""
 PROJECTIONS = ("pca", "tsne")
-"""How latents of many units become points in a plane."""
+"""Projections of latents to a plane."""
 
 
 def check_fpr(fpr: Any) -> None:

@@ -7,5 +7,5 @@ from typing import Any
 
 
 def setting(default: Any, text: str, *, of: tuple[str, ...] | None = None, unset: str = "") -> Any:
-    """A setting and its help: one of `of`, if these are given; `unset` says what None means."""
+    """A field with its help text; `of` lists the allowed values, and `unset` says what None means."""
     return field(default=default, metadata={"help": text, "of": of, "unset": unset})

@@ -1,4 +1,4 @@
-"""The likelihoods by name, as far as settings and reports need them; `models.likelihoods` computes them."""
+"""Facts about the likelihoods for settings and reports; `models.likelihoods` computes the likelihoods."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class LikelihoodFacts:
-    """What is known of a likelihood without torch.
+    """Facts about a likelihood, without torch.
 
     Attributes
     ----------
     about : str
-        What it is, for the help of the setting.
+        Description in the help of the setting.
     support : str
-        `binary`: pixels that are 0 or 1, `unit`: the 256 grey levels spread over 0 to 1, `real`: any number.
+        `binary`: pixels that are 0 or 1; `unit`: 256 grey levels spread over 0 to 1; `real`: any number.
     other_pixels : str
-        What to beware of where a model was fitted on other pixels than a bound of its likelihood is of; empty where
-        it is fitted on the same ones.
+        A caution if a fit and the bounds treat pixels differently; empty if they treat pixels alike.
     """
 
     about: str

@@ -1,4 +1,4 @@
-"""Settings as text: `training.beta=2`, one by one or in a TOML file, checked against the specs that have them."""
+"""Settings as text, single ones such as `training.beta=2` or in a TOML file, checked against their specs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from dataclasses import Field
 
 TABLES = ("model", "training")
-"""Those of a settings file."""
+"""The tables of a settings file."""
 SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 WANTED = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def settings_of(spec: type) -> dict[str, Field[Any]]:
-    """The fields of a spec that a user sets, by name; the others are filled in from the data."""
+    """The fields of a spec that a user may set, by name; the others are filled in from the data."""
     return {item.name: item for item in fields(spec) if "help" in item.metadata}
 
 
 def parse_setting(spec: type, name: str, text: str) -> Any:
-    """The value that `text` means for a field: `0.1`, `true`, `400,400`, or `none` where the field may be None.
+    """The value of a field from text: `0.1`, `true`, `400,400`, or `none` if the field may be None.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def parse_setting(spec: type, name: str, text: str) -> Any:
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if NoneType in kinds and text.lower() == "none":
         return None
-    (kind, *_) = (each for each in kinds if each is not NoneType)
+    kind = next(kind for kind in kinds if kind is not NoneType)
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return tuple(_parsed(name, part.strip(), item) for part in text.split(",") if part.strip())
@@ -53,31 +53,31 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 
 
 def read_overrides(texts: Iterable[str], specs: Mapping[str, type]) -> dict[str, dict[str, Any]]:
-    """Read settings such as `training.beta=2` into the settings of each spec, by the name before the dot.
+    """Read settings such as `training.beta=2` into a dict of settings for each section, the name before the dot.
 
     Raises
     ------
     UsageError
-        One has no value, an unknown name (the nearest known one is suggested) or a value that cannot be read.
+        A setting has no value, an unknown name (the nearest known name is suggested) or a value that cannot be read.
     """
-    found: dict[str, dict[str, Any]] = {section: {} for section in specs}
+    overrides: dict[str, dict[str, Any]] = {section: {} for section in specs}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UsageError(f"`set` is {text!r}; write it as name=value, such as {_names(specs)[0]}=...")
         _check_known(name, specs, "`set`")
         section, _, field = name.partition(".")
-        found[section][field] = parse_setting(specs[section], field, value)
-    return found
+        overrides[section][field] = parse_setting(specs[section], field, value)
+    return overrides
 
 
 def read_spec_file(path: str | Path, specs: Mapping[str, type]) -> dict[str, dict[str, Any]]:
-    """Read a TOML file that has a table of settings for each spec.
+    """Read a TOML file with a table of settings for each spec.
 
     Raises
     ------
     UsageError
-        The file cannot be read, or has an unknown table or setting, or a value of another type.
+        The file cannot be read, or has an unknown table, an unknown setting or a value of another type.
     """
     place = f"`spec` {str(path)!r}"
     try:
@@ -104,7 +104,7 @@ def _check_known(name: str, specs: Mapping[str, type], place: str) -> None:
     known = _names(specs)
     if name in known:
         return
-    # The same name in another table is nearer than another name in the same table.
+    # The same name in another table is a better suggestion than a similar name in the same table.
     same = [other for other in known if other.partition(".")[2] == name.rpartition(".")[2]]
     near = same or difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
@@ -114,7 +114,7 @@ def _check_known(name: str, specs: Mapping[str, type], place: str) -> None:
 def layered(
     bases: Mapping[str, Any], path: str | Path | None, texts: Iterable[str], given: Mapping[str, Mapping[str, Any]]
 ) -> list[Any]:
-    """Specs with other settings: over `bases` those of a TOML file, over these `texts`, and over all what is `given`.
+    """The specs `bases` with settings replaced, in this order, by those of a TOML file, of `texts`, and of `given`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Named settings: the classic VAEs, each reachable exactly, and patches that find small defects."""
+"""Named settings: the classic VAEs, reproduced exactly, and a model of patches that finds small defects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaeguard.settings.training import TrainSpec
 
 @dataclass(frozen=True)
 class Preset:
-    """A named pair of specs and what they are: the reference that they repeat, or their purpose."""
+    """A named pair of specs; `about` names the reference that they reproduce, or their purpose."""
 
     model: ModelSpec
     training: TrainSpec

@@ -1,4 +1,4 @@
-"""How scans are restored, and what is written beside them: the defaults of `denoise` are here and nowhere else."""
+"""Settings of `denoise` and of fits of denoisers, with the only defaults."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
-from vaeguard.settings.checks import settle_types
+from vaeguard.settings.checks import check_one_of, check_positive, settle_types
 from vaeguard.settings.field import setting
 
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
 PAPERS = ("keep", "white", "as-is")
 ESTIMATES = ("log_deviation", "log_precision")
-"""Outputs of a denoiser's file that say how strong the noise is."""
+"""Outputs of a denoiser's file with estimates of the noise."""
 STRIDES = (2, 4, 8)
-"""Pixels a side that share a place in a latent of a ladder VAE, from the finest to the coarsest."""
+"""Strides in pixels of the latents of a ladder VAE, from the finest to the coarsest."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class RestoreSettings:
     Attributes
     ----------
     kind : str
-        `document`, `photo`, or `auto` to tell page by page.
+        `document`, `photo`, or `auto` to decide page by page.
     strength : float
-        1 the whole correction, 0 none, within [0, 1].
+        Share of the correction, in [0, 1].
     noise : float or None
-        Standard deviation of the noise in levels of 0 to 255; None estimates it page by page.
+        Standard deviation of the noise in levels of 0 to 255; None estimates the noise page by page.
     paper : str
-        Of a document: `keep` its tint but not its stains, make it `white`, or leave it `as-is` and clean the rest.
+        For documents: `keep` the tint but not the stains, make the paper `white`, or leave it `as-is`.
     gate : bool
-        Put back squares where ink would be lost or invented, or detail be taken for noise.
+        Restore the original square where ink would be lost or invented, or detail be taken for noise.
     samples : int
-        Take the mean of so many samples of a ladder VAE's posterior, instead of one pass of the direct denoiser.
+        Average so many samples of a ladder VAE's posterior; 0 is one pass of the direct denoiser.
 
     Raises
     ------
     UsageError
-        A value that cannot work.
+        A value cannot work.
     """
 
     kind: str = setting("auto", "What the pages are; auto tells page by page.", of=RESTORE_KINDS)
@@ -54,10 +54,8 @@ class RestoreSettings:
 
     def __post_init__(self) -> None:
         settle_types(self)
-        if self.kind not in RESTORE_KINDS:
-            raise UsageError(f"`kind` is {self.kind!r}; choose from {', '.join(RESTORE_KINDS)}")
-        if self.paper not in PAPERS:
-            raise UsageError(f"`paper` is {self.paper!r}; choose from {', '.join(PAPERS)}")
+        check_one_of("kind", self.kind, RESTORE_KINDS)
+        check_one_of("paper", self.paper, PAPERS)
         if self.kind == "photo" and self.paper != type(self).paper:
             raise UsageError(
                 f"`paper` is {self.paper!r}, which is for documents, and `kind` is 'photo'; leave one of them out"
@@ -79,18 +77,19 @@ class DenoiseOutputs:
     Attributes
     ----------
     jpeg : int or None
-        Write JPEGs as JPEGs of this quality, 1 to 100; None as PNG, which loses nothing.
+        Write JPEGs as JPEGs of this quality, 1 to 100; None writes lossless PNGs.
     lossless : bool
-        Write pictures in PDFs without loss; otherwise they go back in the codec they came in, at about its quality.
+        Write pictures in PDFs without loss; otherwise in their own codec at about the same quality.
     residual : bool
-        The exact difference of each page, from which the original can be had back; pictures in PDFs are without
-        loss then.
+        Also write the exact difference of each page, from which `undo_scans` makes the original; pictures in PDFs are
+        then without loss.
     uncertainty : bool
-        A picture of each page's uncertainty: half the interval that holds the clean value in nine of ten cases.
+        Also write a picture of each page's uncertainty: half the interval that holds the clean value in nine of ten
+        cases.
     ocr : bool
-        Read each page with tesseract before and after, and leave it as it was if it lost words.
+        Leave a page as it was if tesseract reads fewer words in the clean page.
     ocr_language : str
-        What tesseract calls the language, or several such as `deu+fra`; its own choice is English.
+        Tesseract's name of the language, or of several, such as `deu+fra`; empty takes English.
     """
 
     jpeg: int | None = setting(
@@ -123,35 +122,35 @@ class DenoiseOutputs:
 
 @dataclass(frozen=True)
 class DenoiserSpec:
-    """The shape of a denoiser and how it is trained: the direct network, and the ladder VAE beside it.
+    """The shape and training of a denoiser: a direct network, and a ladder VAE beside it.
 
     Attributes
     ----------
     width, depth : int
-        Of a direct network from scratch; the one that ships has its own.
+        Channels and layers of a direct network from scratch; the one that ships has its own.
     ladder_width : int
         Channels of the ladder VAE's features.
     latent : tuple of int
         Channels of its latents, from half the resolution to an eighth.
     steps : int
-        Of training, for each of the two.
+        Steps of training, for each of the two networks.
     patch_size, batch_size : int
-        Pixels a side, a multiple of 8, and patches a step.
+        Side of a patch in pixels, a multiple of 8, and patches per step.
     learning_rate : float or None
-        None takes 1e-3 from scratch, less for weights that ship.
+        Step size; None takes 1e-3 from scratch, and 3e-4 for the weights that ship.
     from_scratch : bool
         Do not start from the weights that ship.
     seed : int
-        Of all chance.
+        Seed of weights, patches and noise.
     device : str
         `auto`, `cpu` or `cuda`.
     threads : int or None
-        Of the CPU; None is torch's own choice.
+        CPU threads; None is torch's own choice.
 
     Raises
     ------
     UsageError
-        A value that cannot work.
+        A value cannot work.
     """
 
     width: int = setting(40, "From scratch: channels of the direct network.")
@@ -172,10 +171,7 @@ class DenoiserSpec:
         if self.seed < 0 or self.seed >= 2**62:
             raise UsageError(f"`seed` is {self.seed}; it must be from 0 to below 2**62")
         for name in ("width", "depth", "ladder_width", "steps", "batch_size", "learning_rate", "threads"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"`{name}` is {value}; it must be above 0")
-        if self.device not in DEVICES:
-            raise UsageError(f"`device` is {self.device!r}; choose from {', '.join(DEVICES)}")
+            check_positive(name, getattr(self, name))
+        check_one_of("device", self.device, DEVICES)
         if self.patch_size % 8 or self.patch_size < 16:
             raise UsageError(f"`patch_size` is {self.patch_size}; it must be a multiple of 8 from 16 on")

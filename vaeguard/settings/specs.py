@@ -1,4 +1,4 @@
-"""Specs of models and of training as JSON-able values, and back."""
+"""Specs of models and of training as JSON values, and back."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ Spec = TypeVar("Spec", ModelSpec, TrainSpec)
 
 
 def to_dict(spec: ModelSpec | TrainSpec) -> dict[str, Any]:
-    """Return `spec` as JSON-able values."""
+    """Return `spec` as values that JSON can hold."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(spec).items()}
 
 
 def changed(spec: ModelSpec | TrainSpec) -> dict[str, Any]:
-    """Return the settings of `spec` that are not the default."""
-    plain = to_dict(type(spec)())
-    return {name: value for name, value in to_dict(spec).items() if value != plain[name]}
+    """Return the settings of `spec` that differ from the default."""
+    defaults = to_dict(type(spec)())
+    return {name: value for name, value in to_dict(spec).items() if value != defaults[name]}
 
 
 def without_places(training: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a fit, by name, but for those that say where it runs."""
+    """The settings of a fit, by name, without those that say where it runs."""
     return {name: value for name, value in training.items() if name not in PLACES}
 
 
 def from_dict(kind: type[Spec], values: dict[str, Any]) -> Spec:
-    """Build a spec from `to_dict`'s form or from a settings file.
+    """Build a spec from the values of `to_dict`.
 
     Raises
     ------
     UsageError
-        A key is unknown (the nearest known one is suggested) or a value cannot work.
+        A key is unknown (the nearest known key is suggested), or a value cannot work.
     """
     known = [item.name for item in fields(kind)]
     for name in values:

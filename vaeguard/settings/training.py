@@ -13,12 +13,12 @@ from vaeguard.settings.views import VECTOR_EPOCHS
 REDUCTIONS = ("sum", "mean")
 SCHEDULES = ("constant", "cosine")
 PLACES = ("device", "threads")
-"""Settings of a fit that say where it runs, not what it does."""
+"""The settings that say where a fit runs, not what it computes."""
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """How a model is trained. Losses are in nats; images are in [0, 1]."""
+    """How a model is trained: losses are in nats, and images in [0, 1]."""
 
     epochs: int | None = setting(
         None,

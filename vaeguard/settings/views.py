@@ -1,4 +1,4 @@
-"""What a model sees of its inputs: whole images, patches of them, or vectors; all that depends on it is asked here."""
+"""How a model sees its inputs: as whole images, patches or vectors; with everything that depends on it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from typing import ClassVar
 from vaeguard.errors import UsageError
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS
 
-LATENT, HIDDEN = 64, (400, 400)
-VECTOR_HIDDEN, VECTOR_EPOCHS = (64, 32), 30
-"""Tables are small next to images, whose networks and training would cost them time and bring them nothing."""
+LATENT = 64
+HIDDEN = (400, 400)
+VECTOR_HIDDEN = (64, 32)
+"""Tables are small, so large networks would cost time without a benefit."""
+VECTOR_EPOCHS = 30
+"""Tables are small, so long training would cost time without a benefit."""
 
 
 class View:
-    """What a model sees of its inputs.
+    """How a model sees its inputs.
 
     Attributes
     ----------
     pictures : bool
         Whether inputs, restorations and heatmaps are pictures.
     whole : bool
-        Whether an input has a latent of its own; otherwise it has many.
+        Whether an input has one latent; otherwise it has many.
     unit : bool
         Whether the VAE reads values from 0 to 1.
     grey_levels : bool
-        Whether these values come in 256 steps, as many as bfloat16 tells apart.
+        Whether these values have 256 levels, as many as bfloat16 distinguishes.
     likelihood, hidden : str, tuple of int
-        Likelihood and hidden sizes where none are asked for.
+        Default likelihood and hidden sizes.
     epochs : int or None
-        The most epochs where none are asked for, None for no limit.
+        Default of the most epochs; None is no limit.
     """
 
     pictures: ClassVar[bool] = True
@@ -41,24 +44,24 @@ class View:
 
     @property
     def whole_pictures(self) -> bool:
-        """Whether an input is one picture to the VAE."""
+        """Whether the VAE sees a whole picture at once."""
         return self.pictures and self.whole
 
     def kind(self, height: int, width: int) -> str:
-        """The kind of model for inputs of this size in pixels, where none is asked for."""
+        """The default kind of model for inputs of this size in pixels."""
         return "mlp" if min(height, width) < 16 else "conv"
 
     def latent(self, width: int) -> int:  # noqa: ARG002
-        """Units of the latent for inputs of this width, where no number is asked for."""
+        """The default number of latent units for inputs of this width."""
         return LATENT
 
     def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:
-        """Refuse settings of a model that do not suit the view and inputs of this (height, width).
+        """Refuse settings of a model that do not suit the view or inputs of this size, (height, width).
 
         Raises
         ------
         UsageError
-            They do not.
+            A setting does not suit them.
         """
 
 
@@ -70,17 +73,17 @@ class PixelView(View):
 
 
 class PatchView(View):
-    """The local contrast of overlapping patches, all over an image."""
+    """The local contrast of overlapping patches that cover an image."""
 
     whole: ClassVar[bool] = False
     likelihood: ClassVar[str] = "gaussian-pixel"
 
     def kind(self, height: int, width: int) -> str:  # noqa: ARG002
-        """Patches are small."""
+        """An `mlp`, since patches are small."""
         return "mlp"
 
     def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
-        """Patches are contrasts, without grey levels, and the image must hold several of them."""
+        """Refuse likelihoods of grey levels, which contrasts do not have, and images that are too small."""
         if likelihood and LIKELIHOOD_FACTS[likelihood].support == "unit":
             raise UsageError(
                 f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and patches are seen as"
@@ -104,11 +107,11 @@ class VectorView(View):
     epochs: ClassVar[int | None] = VECTOR_EPOCHS
 
     def latent(self, width: int) -> int:
-        """Half of the features."""
+        """Half the number of features, at most `LATENT`."""
         return max(1, min(LATENT, width // 2))
 
     def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
-        """Features have no neighbours, no places, and any values."""
+        """Refuse patches, convolutions and likelihoods of grey levels, which features do not have."""
         if patch:
             raise UsageError(
                 "`model.patch` is for images, and the data are vectors, which have no places; leave it out"
@@ -125,7 +128,7 @@ class VectorView(View):
 
 
 def view_of(*, vectors: bool, patch: int) -> View:
-    """The view of a model: of `vectors`, of patches of so many pixels a side, or of whole images."""
+    """The view of a model of `vectors`, of patches of `patch` pixels a side, or of whole images (0)."""
     if vectors:
         return VectorView()
     return PatchView() if patch else PixelView()

@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 TARGET_TPR = 0.95
 CONFIDENCE = 0.95
 CHANCE = 0.5
-"""ROC-AUC of a score that tells nothing."""
+"""ROC-AUC of an uninformative score."""
 THRESHOLDS = 2**18
-"""At most so many pixel thresholds: as many float32 as stay in a processor's cache."""
+"""The most pixel thresholds: as many float32 values as fit into a processor's cache."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well one score separates anomalous from normal images, whatever the threshold.
+    """How well one score separates anomalous from normal images, at all thresholds.
 
     Attributes
     ----------
     name : str
-        `score` for the combined score, else the term's name.
+        `score` for the combined score, otherwise the name of the term.
     roc_auc : float
-        Area under the ROC curve: how often an anomalous image scores above a normal one (ties count half).
+        Area under the ROC curve: the probability that an anomalous image scores above a normal one (ties count half).
     roc_auc_low, roc_auc_high : float
-        Its 95% interval, in [0, 1]; see `auc_interval`.
+        95% interval of the ROC-AUC, in [0, 1]; see `auc_interval`.
     average_precision : float
         Area under the precision-recall curve, anomalous = positive.
     no_skill_precision : float
-        What chance gives there: the share of anomalous images.
+        Average precision of an uninformative score: the share of anomalous images.
     fpr_at_95_tpr : float
-        The smallest share of normal images flagged while at least 95% of the anomalous ones are.
+        The smallest share of normal images that is flagged if at least 95% of the anomalous images are.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Share:
 
 
 def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
-    """Measure one score, higher = more anomalous, against the truth; both have shape (N,).
+    """Measure one score (N,), higher = more anomalous, against the truth (N,).
 
     Raises
     ------
@@ -77,7 +77,7 @@ def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
 
     if np.isnan(scores).any():
         raise VaeguardError(f"{name!r} is not a number for {int(np.isnan(scores).sum())} images; fit the model anew")
-    # Only the order counts, and ranks are finite where a term overflowed to infinity.
+    # Only the order matters, and ranks are finite even if a term overflowed to infinity.
     ranks = np.unique(scores, return_inverse=True)[1]
     false_positive_rate, true_positive_rate, _ = roc_curve(anomalous, ranks, drop_intermediate=False)
     low, high = auc_interval(anomalous, ranks)
@@ -93,15 +93,15 @@ def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
 
 
 def auc_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> tuple[float, float]:
-    """Return the 95% interval of the ROC-AUC: Wilson's (1927), of as many trials as DeLong's variance is worth.
+    """Return the 95% interval of the ROC-AUC: Wilson's interval (1927) with an effective number of trials.
 
-    DeLong et al. (1988), by the midranks of Sun and Xu (2014), give the variance, and with it the number of independent
-    trials that would leave as much doubt. With few images or near 1 that variance is far too small, so it is taken with
-    one more image of each kind that tells nothing. Of normal scores, 8 to 1,000 anomalous and 100 to 9,000 normal ones
-    and a ROC-AUC of 0.7 to 0.995, it held the truth in 90 to 100 % of trials; DeLong's own interval in 24 to 97 %
-    (`python -m benchmarks.auc_interval`).
+    The number of trials is that of independent trials with the variance of DeLong et al. (1988), computed by the
+    midranks of Sun and Xu (2014). With few images or near 1, that variance is far too small, so one more, uninformative
+    image of each kind is added. For Gaussian scores of 8 to 1,000 anomalous and 100 to 9,000 normal images and a
+    ROC-AUC of 0.7 to 0.995, the interval covered the truth in 90 to 100 % of trials, and DeLong's own interval in 24 to
+    97 % (`python -m benchmarks.auc_interval`).
 
-    The whole of [0, 1] where one of the two kinds has a single image.
+    The interval is [0, 1] if one of the two kinds has a single image.
     """
     from scipy.stats import norm
 
@@ -110,10 +110,10 @@ def auc_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> 
         return 0.0, 1.0
     placements = _placements(positive, negative)
     area = float(placements[0].mean())
-    doubted = [np.append(each, CHANCE) for each in placements]
-    shrunk = float(np.mean([each.mean() for each in doubted]))
-    variance = float(sum(each.var(ddof=1) / len(each) for each in doubted))
-    trials = shrunk * (1 - shrunk) / variance if variance else min(map(len, placements))  # where all are tied
+    padded = [np.append(shares, CHANCE) for shares in placements]
+    shrunk = float(np.mean([shares.mean() for shares in padded]))
+    variance = float(sum(shares.var(ddof=1) / len(shares) for shares in padded))
+    trials = shrunk * (1 - shrunk) / variance if variance else min(map(len, placements))  # all scores may be tied
     z = norm.ppf((1 + CONFIDENCE) / 2)
     centre = (area + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(area * (1 - area) / trials + z**2 / (4 * trials**2))
@@ -121,24 +121,24 @@ def auc_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> 
 
 
 def auc_difference(anomalous: Bools, first: Scores, second: Scores) -> tuple[float, float, float]:
-    """Return by how much the ROC-AUC of `second` is above that of `first`, and the 95% interval of this difference.
+    """Return the ROC-AUC of `second` minus that of `first`, and the 95% interval of this difference.
 
-    Both score the same images, shape (N,) each. What makes an image hard for one mostly makes it hard for the other, so
-    their difference is known far better than two intervals that overlap would tell. The variance is that of DeLong et
-    al. (1988), with one more image of each kind for each of the two that it alone tells, since it is too small with few
-    images or near 1. How often the interval holds the truth: `python -m benchmarks.auc_interval`.
+    Both score the same images, shape (N,) each. An image that is hard for one is mostly hard for the other, so the
+    difference is known far better than two overlapping intervals suggest. The variance is that of DeLong et al. (1988).
+    It is too small with few images or near 1, so for each of the two, one more image of each kind is added that only
+    this one ranks well. `python -m benchmarks.auc_interval` measures the coverage.
 
-    The whole of [-1, 1] where one of the two kinds has a single image.
+    The interval is [-1, 1] if one of the two kinds has a single image.
     """
     from scipy.stats import norm
 
-    ways = [_placements(scores[anomalous], scores[~anomalous]) for scores in (first, second)]
-    apart = [after - before for before, after in zip(*ways, strict=True)]
-    difference = float(apart[0].mean())
-    if min(map(len, apart)) < 2:
+    placements = [_placements(scores[anomalous], scores[~anomalous]) for scores in (first, second)]
+    differences = [after - before for before, after in zip(*placements, strict=True)]
+    difference = float(differences[0].mean())
+    if min(map(len, differences)) < 2:
         return difference, -1.0, 1.0
-    doubted = [np.append(each, [CHANCE, -CHANCE]) for each in apart]
-    error = float(np.sqrt(sum(each.var(ddof=1) / len(each) for each in doubted)))
+    padded = [np.append(values, [CHANCE, -CHANCE]) for values in differences]
+    error = float(np.sqrt(sum(values.var(ddof=1) / len(values) for values in padded)))
     half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
     return difference, max(-1.0, difference - half), min(1.0, difference + half)
 
@@ -146,7 +146,7 @@ def auc_difference(anomalous: Bools, first: Scores, second: Scores) -> tuple[flo
 def _placements(
     positive: Scores | npt.NDArray[np.integer], negative: Scores | npt.NDArray[np.integer]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """For each anomalous image the share of normal ones below it, for each normal one that of anomalous ones above."""
+    """The share of normal images below each anomalous image, and of anomalous images above each normal image."""
     from scipy.stats import rankdata
 
     m, n = len(positive), len(negative)
@@ -154,20 +154,20 @@ def _placements(
     return (midranks[:m] - rankdata(positive)) / n, 1 - (midranks[m:] - rankdata(negative)) / m
 
 
-def roc_auc_by_image(normal: Scores, spoilt: Scores) -> npt.NDArray[np.float64]:
-    """What each of N images, at least 2, adds to the ROC-AUC of telling spoilt images from normal ones.
+def roc_auc_by_image(normal: Scores, corrupted: Scores) -> npt.NDArray[np.float64]:
+    """The contribution of each of N images, at least 2, to the ROC-AUC between corrupted and normal images.
 
-    Their mean is that ROC-AUC, and their variance over N its squared standard error, an image and what was made of it
-    being one cluster (Obuchowski 1997). Two detectors compare image by image.
+    The mean is that ROC-AUC, and the variance divided by N is its squared standard error, since an image and its
+    corrupted copy form one cluster (Obuchowski 1997). Two detectors can so be compared image by image.
 
     Parameters
     ----------
-    normal, spoilt : float (N,)
-        Scores of the images, and of the same images spoilt.
+    normal, corrupted : float (N,)
+        Scores of the images, and of their corrupted copies.
     """
-    beaten, beating = _placements(spoilt, normal)
-    shares: npt.NDArray[np.float64] = beaten + beating - beaten.mean()
-    return shares
+    below, above = _placements(corrupted, normal)
+    contributions: npt.NDArray[np.float64] = below + above - below.mean()
+    return contributions
 
 
 def share(flagged: Bools) -> Share:
@@ -176,7 +176,7 @@ def share(flagged: Bools) -> Share:
 
 
 def share_of(count: int, images: int) -> Share:
-    """Return the share that `count` of `images` are; of no images anything may be."""
+    """Return the share `count` of `images`; without images, the interval is [0, 1]."""
     from scipy.special import betaincinv  # much lighter than scipy.stats
 
     if not images:
@@ -188,14 +188,14 @@ def share_of(count: int, images: int) -> Share:
 
 
 def pixel_roc_auc(masks: Sequence[Bools], heatmaps: Sequence[Scores]) -> float:
-    """Area under the ROC curve of all pixels together: how often a defective pixel is hotter than a sound one.
+    """Area under the ROC curve of all pixels: the probability that a defective pixel is stranger than a sound one.
 
-    Exact up to 2^18 pixels in all; beyond, pixels between two neighbouring of 2^18 sampled values count as ties.
+    It is exact up to 2^18 pixels in all; beyond that, pixels between two neighbours of 2^18 sampled values are ties.
 
     Parameters
     ----------
     masks : sequence of bool (H, W)
-        Where each image is defective; sizes may differ between images.
+        Defective pixels of each image; sizes may differ between images.
     heatmaps : sequence of float (H, W)
         Strangeness of each pixel, higher = stranger.
 
@@ -205,16 +205,16 @@ def pixel_roc_auc(masks: Sequence[Bools], heatmaps: Sequence[Scores]) -> float:
         Masks and heatmaps do not fit together, or the pixels are all sound or all defective.
     """
     sound, defective, _ = _pixel_counts(masks, heatmaps)
-    false_alarms, found = (_shares_above(counts) for counts in (sound, defective))
-    return float(np.trapezoid(found, false_alarms))
+    false_alarms, detections = (_shares_above(counts) for counts in (sound, defective))
+    return float(np.trapezoid(detections, false_alarms))
 
 
 def per_region_overlap(masks: Sequence[Bools], heatmaps: Sequence[Scores], limit: float = 0.3) -> float:
     """Per-region overlap (PRO) integrated over false-positive rates of pixels from 0 to `limit`, scaled to [0, 1].
 
-    Every connected defect counts the same, whatever its size (8-neighbourhood; trapezoids between thresholds), as in
-    Bergmann et al., "The MVTec Anomaly Detection Dataset", 2021, section 5.2. The false-positive rate is that of the
-    sound pixels of all images. Exact up to 2^18 pixels, see `pixel_roc_auc`.
+    Every connected defect has the same weight, whatever its size (8-neighbourhood; trapezoids between thresholds), as
+    in Bergmann et al., "The MVTec Anomaly Detection Dataset", 2021, section 5.2. The false-positive rate is that of the
+    sound pixels of all images. The result is exact up to 2^18 pixels, see `pixel_roc_auc`.
 
     Parameters
     ----------
@@ -241,9 +241,9 @@ def per_region_overlap(masks: Sequence[Bools], heatmaps: Sequence[Scores], limit
 def _pixel_counts(
     masks: Sequence[Bools], heatmaps: Sequence[Scores]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Per threshold interval: sound pixels, defective pixels, and defective ones with 1/area of their region each.
+    """Sound pixels, defective pixels, and defective pixels weighted by 1 / area of their region, by threshold interval.
 
-    One image at a time, so that memory does not grow with the images.
+    It takes one image at a time, so memory does not grow with the number of images.
     """
     from scipy.ndimage import label
 
@@ -264,7 +264,7 @@ def _pixel_counts(
 
 
 def _thresholds(heatmaps: Sequence[Scores]) -> Scores:
-    """Sorted values to compare with: every value that occurs, or a sample of them if there are too many."""
+    """Sorted thresholds: every value that occurs, or a sample of the values if there are too many."""
     pixels = sum(heatmap.size for heatmap in heatmaps)
     share = min(1.0, THRESHOLDS / pixels)
     generator = np.random.default_rng(0)
@@ -276,7 +276,7 @@ def _thresholds(heatmaps: Sequence[Scores]) -> Scores:
 
 
 def _shares_above(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of the whole at or above each threshold, from the highest threshold down; begins with 0, ends with 1."""
+    """Share of the counts at or above each threshold, from the highest threshold down; from 0 to 1."""
     summed = np.concatenate([[0.0], np.cumsum(counts[::-1])])
     shares: npt.NDArray[np.float64] = summed / summed[-1]
     return shares
