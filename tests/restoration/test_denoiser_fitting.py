@@ -207,11 +207,11 @@ def test_a_run_cleans_scans_and_scores_none(run, folders):
 
 
 def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, monkeypatch):
-    from vaeguard.restoration import denoising
+    from vaeguard.restoration import restorer
 
     bare = vaeguard.shipped_denoiser("photo", "cpu", 1)
     bare.ladder = None
-    monkeypatch.setattr(denoising, "shipped_denoiser", lambda *_: bare)
+    monkeypatch.setattr(restorer, "shipped_denoiser", lambda *_: bare)
     vaeguard.denoise_scans(folders / "noisy", folders / "out")
     before = sorted(folders.rglob("*"))
     with pytest.raises(UsageError, match="has no ladder VAE"):

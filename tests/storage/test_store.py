@@ -20,15 +20,15 @@ from vaeguard.data import pieces
 from vaeguard.data.containers import Array
 from vaeguard.data.inputs import Files
 from vaeguard.data.pieces import SHARD_ROWS, pieces_of
+from vaeguard.data.streams import ahead
 from vaeguard.evaluation.scoring import score_files
-from vaeguard.storage.jobs import ahead, job_folder
+from vaeguard.storage.store import Store, open_job
 from vaeguard.storage.tables import read_table
 
 JOB = """
 import os, signal, sys, time
 import numpy as np
 from vaeguard.data import pieces
-from vaeguard.storage import jobs
 from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.evaluation.scoring import score_files
 
@@ -124,8 +124,8 @@ def crashed(home):
 
 
 def finished(name):
-    """The manifests of the shards that the job on the table `name` has finished; half-written ones have a dot."""
-    return list(Path(f"{name}.job").glob("[!.]*.json"))
+    """The shards that the job on the table `name` has finished: their manifests lie there before their tables."""
+    return [part for part in Store(Path(f"{name}.job")).parts() if part.whole]
 
 
 def assert_as_unbroken(name):
@@ -268,15 +268,15 @@ def test_a_container_that_changes_has_other_keys(tmp_path):
 
 
 def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
-    with job_folder(tmp_path / "s.csv") as folder:
-        assert folder.is_dir()
+    with open_job(tmp_path / "s.csv") as store:
+        assert store.folder.is_dir()
         (tmp_path / ".s-vaeguard-abcdefgh.csv").write_text("left by a killed process")
-    assert not folder.exists()
-    with pytest.raises(KeyError), job_folder(tmp_path / "s.csv") as folder:
+    assert not store.folder.exists()
+    with pytest.raises(KeyError), open_job(tmp_path / "s.csv") as store:
         assert not (tmp_path / ".s-vaeguard-abcdefgh.csv").exists()
-        (folder / "1.json").write_text(json.dumps({}))
+        (store.folder / "1.json").write_text(json.dumps({}))
         raise KeyError
-    assert (folder / "1.json").exists()
+    assert (store.folder / "1.json").exists()
 
 
 def test_ahead_is_bounded_ordered_and_hands_errors_on():
@@ -299,4 +299,4 @@ def test_ahead_is_bounded_ordered_and_hands_errors_on():
     some = ahead(iter(range(100)), 2)
     assert next(some) == 0
     some.close()
-    assert not [thread for thread in threading.enumerate() if "ahead" in thread.name and thread not in others]
+    assert not [thread for thread in threading.enumerate() if "vaeguard" in thread.name and thread not in others]
