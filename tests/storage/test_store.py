@@ -279,6 +279,56 @@ def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
     assert (store.folder / "1.json").exists()
 
 
+def put_pair(store, name, one=b"1", two=b"2", **facts):
+    with store.put(name) as part:
+        part.file(Path(name).name).write_bytes(one)
+        part.file("two.bin").write_bytes(two)
+        part.finish({"written": part.digests(), **facts})
+
+
+def test_a_part_is_finished_until_a_file_of_it_differs(tmp_path):
+    store = Store(tmp_path, ("written", "rows"))
+    assert store.get("deep/one.bin") is None
+    put_pair(store, "deep/one.bin", rows=3)
+    assert store.get("deep/one.bin")["rows"] == 3
+    assert [part.path for part in store.parts()] == [tmp_path / "deep/one.bin"]
+    assert not [*store.parts(without={"deep/one.bin"})]
+    assert Store(tmp_path, ("written", "columns")).get("deep/one.bin") is None  # some other kind of manifest
+    (tmp_path / "deep/two.bin").write_bytes(b"changed")
+    part = store.part("deep/one.bin")
+    assert (part.whole, part.retouched, part.missing) == (False, False, [])
+    assert part.changed == [tmp_path / "deep/two.bin"]
+    assert not part.remove()
+    (tmp_path / "deep/two.bin").unlink()
+    part = store.part("deep/one.bin")
+    assert (part.whole, part.changed, part.missing) == (False, [], [tmp_path / "deep/two.bin"])
+    assert part.remove()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_part_that_fails_leaves_the_one_before(tmp_path):
+    store = Store(tmp_path)
+    put_pair(store, "one.bin", rows=3)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyError), store.put("one.bin") as part:
+        part.file("one.bin").write_bytes(b"other")
+        raise KeyError
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_manifest_is_there_before_the_files(tmp_path, monkeypatch):
+    names, replace = [], Path.replace
+
+    def noted(path, target):
+        names.append(Path(target).name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    put_pair(Store(tmp_path), "one.bin")
+    assert names[0] == "one.bin.json"
+    assert set(names[1:]) == {"one.bin", "two.bin"}
+
+
 def test_ahead_is_bounded_ordered_and_hands_errors_on():
     others = threading.enumerate()  # a job that failed may keep its thread until Python collects its garbage
     taken = []

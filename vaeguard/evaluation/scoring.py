@@ -174,10 +174,8 @@ def score_files(
         finally:
             for source in sources:
                 source.close()
-        with open_table(output, table_columns(detector.info)) as table:
-            for shard in shards:
-                table.append_table(shard.table, shard.images)
         errors = tuple(error for shard in shards for error in shard.errors)
+        _join(shards, output, table_columns(detector.info))
         write_errors(f"{output}.errors.csv", errors)
         Path(f"{output}.watch.json").unlink(missing_ok=True)  # of a watch whose table is gone
     return ScoreSummary(
@@ -190,6 +188,13 @@ def score_files(
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
     )
+
+
+def _join(shards: Sequence[_Shard], output: str | Path, columns: Sequence[str]) -> None:
+    """Write the table of all shards."""
+    with open_table(output, columns) as table:
+        for shard in shards:
+            table.append_table(shard.table, shard.images)
 
 
 def _check_replaced(output: Path) -> None:
@@ -250,8 +255,9 @@ class _Work:
         if manifest is None:
             return None
         shard = _Shard(self._table(key), manifest["images"], manifest["anomalies"], [*map(tuple, manifest["errors"])])
-        drawn = self.heatmaps is None or self.heatmaps.path.is_dir()  # what was drawn is gone, and drawn again
-        return shard if drawn or not shard.anomalies else None
+        # Where the folder of heatmaps is gone, they are drawn again.
+        drawn = self.heatmaps is None or self.heatmaps.path.is_dir() or not shard.anomalies
+        return shard if drawn else None
 
     def _table(self, key: str) -> Path:
         return self.store.folder / f"{key}{self.suffix}"
