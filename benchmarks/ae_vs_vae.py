@@ -15,6 +15,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 import vaeguard
 from benchmarks.common import RESULTS, data_dir, spread, write_result
+from vaeguard.evaluation.sample_quality import SampleJudge, frechet_distance
+from vaeguard.reports.pictures import draw_grid
 
 PRESET = vaeguard.preset("mlp-400-400-20")
 EPOCHS = 20
@@ -44,7 +46,7 @@ class Truth:
         self.neighbours = KNeighborsClassifier(5).fit(flat(train.images[known]), train.labels[known])
         self.nearest = NearestNeighbors(n_neighbors=1).fit(flat(train.images[known]))
         self.known = train.images[known]
-        self.judge = vaeguard.SampleJudge(train.images[others], train.labels[others], seed)
+        self.judge = SampleJudge(train.images[others], train.labels[others], seed)
         picked = generator.permutation(len(self.normal))
         self.real, self.other = self.normal[picked[:DRAWN]], self.normal[picked[DRAWN : 2 * DRAWN]]
         first, second = (generator.permutation(len(self.normal)) for _ in range(2))
@@ -83,10 +85,10 @@ def measured(detector: Any, truth: Truth, seed: int) -> dict[str, float]:
     restored = detector.decode(detector.encode(noisy).mean)
     found = detector.inspect(truth.test)
     return {
-        "samples of N(0, 1): distance from real": vaeguard.frechet_distance(
+        "samples of N(0, 1): distance from real": frechet_distance(
             target, truth.judge.features(detector.decode(standard))
         ),
-        "samples of a normal distribution fitted to the latents": vaeguard.frechet_distance(
+        "samples of a normal distribution fitted to the latents": frechet_distance(
             target, truth.judge.features(detector.decode(fitted))
         ),
         "midpoints of one of the two classes": float(of_one.mean()),
@@ -118,7 +120,7 @@ def draw(detectors: dict[str, Any], truth: Truth, name: str) -> None:
             (f"{fit}: walk {number + 1}", detector.interpolate(truth.normal[pair], PICTURED))
             for fit, detector in detectors.items()
         ]
-    vaeguard.draw_grid(RESULTS / f"ae_vs_vae_{name}.png", rows)
+    draw_grid(RESULTS / f"ae_vs_vae_{name}.png", rows)
 
 
 def main() -> None:

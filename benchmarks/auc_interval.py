@@ -13,8 +13,8 @@ import itertools
 import numpy as np
 from scipy.stats import norm, rankdata
 
-import vaeguard
 from benchmarks.common import write_result
+from vaeguard.statistics.metrics import auc_difference, auc_interval
 
 SIZES = ((8, 500), (10, 100), (30, 300), (60, 536), (500, 500), (1000, 9000))
 WIDTHS = (1.0, 2.0)
@@ -60,7 +60,7 @@ def differences() -> None:
             for _ in range(TRIALS):
                 common, own = rng.standard_normal(len(anomalous)), rng.standard_normal((2, len(anomalous)))
                 scores = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own + shift * anomalous
-                ours = vaeguard.auc_difference(anomalous, *scores)
+                ours = auc_difference(anomalous, *scores)
                 found.append([ours[1:], delong_difference(anomalous, scores)])
             true = areas[1] - areas[0]
             widths.append(float(np.mean([high - low for (low, high), _ in found])))
@@ -89,7 +89,7 @@ def main() -> None:
             for _ in range(TRIALS):
                 scores = rng.standard_normal(len(anomalous))
                 scores[anomalous] = shift + width * scores[anomalous]
-                found.append([interval(anomalous, scores) for interval in (vaeguard.auc_interval, delong)])
+                found.append([interval(anomalous, scores) for interval in (auc_interval, delong)])
             for name, ends in zip(held, np.moveaxis(np.array(found), 1, 0), strict=True):
                 held[name].append(float(((ends[:, 0] <= area) & (area <= ends[:, 1])).mean()))
         of_each = {f"{name}, held": f"{min(shares):.2f} to {max(shares):.2f}" for name, shares in held.items()}

@@ -12,14 +12,15 @@ import numpy as np
 
 import vaeguard
 from benchmarks.common import data_dir, rows_before, spread, write_result
+from vaeguard.evaluation.sample_quality import SampleJudge
 
 JUDGED_ON = 20_000
 PRESET = vaeguard.preset("mlp-per-class")
 GUIDED = vaeguard.ModelSpec(kind="mlp", latent=20, prior="per-class")
 FITS = {
     "vaeguard fit --preset mlp-per-class": (PRESET.model, PRESET.training),
-    "vaeguard fit --model mlp --latent 20 --prior per-class": (GUIDED, vaeguard.TrainSpec()),
-    "the same with --pseudo-classes 0 --epochs 20": (
+    "vaeguard fit --model mlp --latent 20 --set model.prior=per-class": (GUIDED, vaeguard.TrainSpec()),
+    "the same with --set model.pseudo_classes=0 --epochs 20": (
         replace(GUIDED, pseudo_classes=0),
         vaeguard.TrainSpec(epochs=20),
     ),
@@ -64,10 +65,10 @@ def main() -> None:
     write_result("class_samples", title, list(rows.values()), [note], **settings)
 
 
-def _judge(train: vaeguard.ImageSet, seed: int) -> vaeguard.SampleJudge:
+def _judge(train: vaeguard.ImageSet, seed: int) -> SampleJudge:
     some = np.random.default_rng(seed).permutation(len(train))[:JUDGED_ON]
     assert train.labels is not None
-    return vaeguard.SampleJudge(train.images[some], np.array(train.class_names)[train.labels[some]], seed)
+    return SampleJudge(train.images[some], np.array(train.class_names)[train.labels[some]], seed)
 
 
 if __name__ == "__main__":

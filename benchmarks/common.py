@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import vaeguard
 from vaeguard.storage.files import write_text
+from vaeguard.storage.provenance import environment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def write_result(name: str, title: str, rows: list[dict[str, Any]], notes: list[str], **settings: Any) -> None:
     """Write `rows` into `results/<program>.json` and print them; `name` is `<program>` or `<program>/<table>`."""
-    about = vaeguard.environment()
+    about = environment()
     place, table = _place(name)
     tables = _tables(place) | {table: {"title": title, "rows": rows, "notes": notes, "settings": settings, **about}}
     write_text(place, json.dumps(tables, indent=2) + "\n")

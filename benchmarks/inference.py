@@ -24,6 +24,8 @@ from PIL import Image
 
 import vaeguard
 from benchmarks.common import data_dir, write_result
+from vaeguard.data.folders import list_images
+from vaeguard.engines.run_folder import calibration_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +74,7 @@ def fit_models(home: Path) -> dict[str, Path]:
         vaeguard.export(
             vaeguard.load(runs[name], "cpu"),
             runs[name] / "model.onnx",
-            images=vaeguard.calibration_images(runs[name]),
+            images=calibration_images(runs[name]),
         )
     return runs
 
@@ -94,7 +96,7 @@ def engines(runs: dict[str, Path], _: Path) -> list[dict[str, Any]]:
     rows = []
     for name, run in runs.items():
         eager, exported = vaeguard.load(run, "cpu"), vaeguard.load(run / "model.onnx", "cpu")
-        images = vaeguard.calibration_images(run)
+        images = calibration_images(run)
         assert images is not None
         parity = vaeguard.verify(exported, eager, images)
         session = bare_session(run / "model.onnx")
@@ -194,7 +196,7 @@ def write(images: Any, folder: Path, suffix: str) -> Path:
 
 def decode_seconds(folder: Path) -> float:
     """Seconds to decode every file with Pillow: in one thread or in one per core, whichever is faster here."""
-    paths = vaeguard.list_images([folder])
+    paths = list_images([folder])
 
     def decode(some: list[str]) -> None:
         for path in some:

@@ -28,7 +28,7 @@ PROBED = 20_000
 PRESET = vaeguard.preset("mlp-400-400-20")
 FITS = {
     "VAE, plain: --preset mlp-400-400-20": (PRESET.model, PRESET.training),
-    f"VAE as fitted by default: --unguided --latent {SIZE}": (
+    f"VAE as fitted by default: --set model.guided=false --latent {SIZE}": (
         vaeguard.ModelSpec(latent=SIZE, guided=False),
         vaeguard.TrainSpec(),
     ),

@@ -4,8 +4,8 @@ python -m benchmarks.noisy_only -o FOLDER [--steps 6000] [--direct]
 
 Trained from scratch on one noisy version of each of the 400 usual training crops, whose clean versions are not looked
 at; tested on BSD68. The ways: the direct network from one noisier image to another, the mean of samples of the ladder
-VAE, and the direct network distilled from these samples. This is the evidence for what `vaeguard fit --adapt` does.
-With `--direct` the first way alone is trained, and the rows of the others stay as an earlier run wrote them.
+VAE, and the direct network distilled from these samples. This is the evidence for what `vaeguard fit-denoiser --adapt`
+does. With `--direct` the first way alone is trained, and the rows of the others stay as an earlier run wrote them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ import torch
 import vaeguard
 from benchmarks.common import data_dir, rows_before, write_result
 from benchmarks.restoration import grey, psnr
+from vaeguard.devices import has_bf16
+from vaeguard.restoration.denoiser import read_denoiser, shipped_denoiser
+from vaeguard.restoration.networks.batches import PatchSpec, seen_batches
+from vaeguard.restoration.networks.direct import DirectDenoiser
+from vaeguard.restoration.networks.exporting import read_networks, write_denoiser
+from vaeguard.restoration.networks.training import supervised_loss, train_network, unsupervised_loss
+from vaeguard.restoration.networks.training_data import DenoiserSource
+from vaeguard.restoration.noise import grain_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,35 +54,33 @@ def noisy_images(name: str, seed: int) -> list[tuple[Floats, Floats]]:
     return [(image, image + np.float32(NOISE) * rng.standard_normal(image.shape, np.float32)) for image in clean]
 
 
-def fit_direct(run: Path, images: list[Floats], patch: vaeguard.PatchSpec, spec: vaeguard.DenoiserSpec) -> None:
+def fit_direct(run: Path, images: list[Floats], patch: PatchSpec, spec: vaeguard.DenoiserSpec) -> None:
     """Train the direct network as `fit_denoiser` does, without a ladder VAE after it, and write `model.onnx`."""
     torch.manual_seed(spec.seed)
-    direct = vaeguard.DirectDenoiser(spec.width, spec.depth)
-    loss = vaeguard.unsupervised_loss(direct, bf16=vaeguard.has_bf16("cpu"))
-    batches = vaeguard.seen_batches(images, spec.seed, patch)
-    direct, _ = vaeguard.train_network(direct, loss, batches, spec.steps, progress=_say)
+    direct = DirectDenoiser(spec.width, spec.depth)
+    loss = unsupervised_loss(direct, bf16=has_bf16("cpu"))
+    batches = seen_batches(images, spec.seed, patch)
+    direct, _ = train_network(direct, loss, batches, spec.steps, progress=_say)
     run.mkdir(parents=True, exist_ok=True)
-    grain = vaeguard.grain_of(images)
-    vaeguard.write_denoiser(direct, run / "model.onnx", "photo", interval=0, card={"steps": spec.steps}, grain=grain)
+    grain = grain_of(images)
+    write_denoiser(direct, run / "model.onnx", "photo", interval=0, card={"steps": spec.steps}, grain=grain)
 
 
-def distilled(
-    run: Path, images: list[Floats], patch: vaeguard.PatchSpec, spec: vaeguard.DenoiserSpec
-) -> Callable[..., Any]:
+def distilled(run: Path, images: list[Floats], patch: PatchSpec, spec: vaeguard.DenoiserSpec) -> Callable[..., Any]:
     """A direct network trained on samples of the ladder VAE of `run`, as a function of (image, noise)."""
-    _, ladder = vaeguard.read_networks(run / "model.onnx")
+    _, ladder = read_networks(run / "model.onnx")
     assert ladder is not None
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for seen, _, noise in vaeguard.seen_batches(images, spec.seed, patch):
+        for seen, _, noise in seen_batches(images, spec.seed, patch):
             with torch.no_grad():
                 chance = [torch.randn(shape) for shape in ladder.chance_shapes(len(seen), *seen.shape[2:])]
                 sample = ladder(seen, noise, chance).restored
             yield sample, seen, noise
 
-    direct = vaeguard.DirectDenoiser(spec.width, spec.depth)
-    loss = vaeguard.supervised_loss(direct, by_noise=False, bf16=vaeguard.has_bf16("cpu"))
-    direct, _ = vaeguard.train_network(direct, loss, batches(), spec.steps, progress=_say)
+    direct = DirectDenoiser(spec.width, spec.depth)
+    loss = supervised_loss(direct, by_noise=False, bf16=has_bf16("cpu"))
+    direct, _ = train_network(direct, loss, batches(), spec.steps, progress=_say)
 
     def restore(noisy: Floats, noise: float) -> tuple[Floats, None]:
         height, width = noisy.shape
@@ -94,11 +100,11 @@ def main() -> None:
     parser.add_argument("--direct", action="store_true", help="train and measure the direct network alone")
     given = parser.parse_args()
     spec = vaeguard.DenoiserSpec(steps=given.steps, patch_size=64, batch_size=12, from_scratch=True, device="cpu")
-    patch = vaeguard.PatchSpec(spec.patch_size, spec.batch_size)
+    patch = PatchSpec(spec.patch_size, spec.batch_size)
     images = [noisy for _, noisy in noisy_images("bsd400-train", 0)]
-    batches = partial(vaeguard.seen_batches, images, spec=patch)
+    batches = partial(seen_batches, images, spec=patch)
     started = time.perf_counter()
-    source = vaeguard.DenoiserSource("photo", "adapt", len(images), 0, [], batches, batches, vaeguard.grain_of(images))
+    source = DenoiserSource("photo", "adapt", len(images), 0, [], batches, batches, grain_of(images))
     if (given.output / "model.onnx").exists():
         pass
     elif given.direct:
@@ -106,7 +112,7 @@ def main() -> None:
     else:
         vaeguard.fit_denoiser(source, given.output, spec, progress=_say)
         print(f"fitted in {time.perf_counter() - started:.0f} s", flush=True)
-    own = vaeguard.read_denoiser(given.output / "model.onnx", "cpu", 1)
+    own = read_denoiser(given.output / "model.onnx", "cpu", 1)
     assert own is not None
     ways: dict[str, tuple[Callable[..., Any], int]] = {DIRECT: (own.restore, 1)}
     if not given.direct:
@@ -117,7 +123,7 @@ def main() -> None:
             f"ladder VAE, mean of {SAMPLES} samples": (partial(own.restore, samples=SAMPLES), EVERY),
             "direct network distilled from samples": (distilled(given.output, images, patch, spec), 1),
         }
-    shipped = vaeguard.shipped_denoiser("photo", "cpu", 1)
+    shipped = shipped_denoiser("photo", "cpu", 1)
     ways["for comparison: trained on other, clean photographs"] = (shipped.restore, 1)
     test = noisy_images("bsd68", 1)
     rows = rows_before("noisy_only", "way")

@@ -19,6 +19,7 @@ from skimage.filters import threshold_otsu, threshold_sauvola
 
 import vaeguard
 from benchmarks.common import data_dir, write_result
+from vaeguard.restoration.denoiser import shipped_denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +146,7 @@ def measure_lids() -> None:
 
 
 def _restored(page: Image.Image, how: vaeguard.RestoreSettings) -> Floats:
-    found = vaeguard.restore_page(np.asarray(page), lambda kind: vaeguard.shipped_denoiser(kind, "cpu", 1), how)
+    found = vaeguard.restore_page(np.asarray(page), lambda kind: shipped_denoiser(kind, "cpu", 1), how)
     return found.pixels.astype(np.float64)
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 import vaeguard
 from benchmarks.common import RESULTS, data_dir
+from vaeguard.reports.scans import write_scan_report
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCREENS: dict[str, tuple[int, int, Literal["light", "dark"]]] = {
@@ -38,7 +39,7 @@ def pages(home: Path) -> dict[str, Path]:
         for path in sorted(folder.iterdir())[:SCANS]:
             shutil.copy(path, home / "scans")
     done = vaeguard.denoise_scans(home / "scans", home / "clean", outputs=vaeguard.DenoiseOutputs(uncertainty=True))
-    vaeguard.write_scan_report(done, command="vaeguard denoise scans/ --uncertainty")
+    write_scan_report(done, command="vaeguard denoise scans/ --uncertainty")
     return {
         "fit": home / "run" / "report.html",
         "evaluation": home / "evaluation" / "report.html",

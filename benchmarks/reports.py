@@ -20,6 +20,10 @@ import numpy as np
 
 import vaeguard
 from benchmarks.common import RESULTS, data_dir, write_result
+from vaeguard.reports.comparison import compare_reports
+from vaeguard.reports.report_file import report_path, write_report
+from vaeguard.reports.scans import write_scan_report
+from vaeguard.reports.scores import write_score_report
 
 MANY = 100_000
 OPENINGS = 5
@@ -40,19 +44,19 @@ def pages(home: Path) -> dict[str, Path]:
     vaeguard.write_evaluation(evaluation, detector, home / "many")
     found[f"evaluation, {MANY:,} images"] = home / "many"
     summary = vaeguard.score_files(detector, home / "many.npy", home / "scores.csv")
-    vaeguard.write_score_report(summary, detector, home / "many.npy", model=home / "run")
+    write_score_report(summary, detector, home / "many.npy", model=home / "run")
     found[f"scores, {MANY:,} images"] = home / "scores.csv"
     scans = data_dir() / "dirty-documents" / "train"
     done = vaeguard.denoise_scans(scans, home / "clean", outputs=vaeguard.DenoiseOutputs(uncertainty=True))
-    vaeguard.write_scan_report(done)
+    write_scan_report(done)
     found[f"scans, {done.pages} pages"] = home / "clean"
     for name in sorted(path.parent.name for path in RESULTS.glob("*/report.json")):
-        vaeguard.write_report(RESULTS / name / "report.json", vaeguard.read_report(RESULTS / name))
+        write_report(RESULTS / name / "report.json", vaeguard.read_report(RESULTS / name))
         found[f"benchmark {name}"] = RESULTS / name
-    comparison = vaeguard.compare_reports([home / "evaluation", home / "many"])
-    vaeguard.write_report(home / "comparison" / "report.json", comparison)
+    comparison = compare_reports([home / "evaluation", home / "many"])
+    write_report(home / "comparison" / "report.json", comparison)
     found["comparison"] = home / "comparison"
-    return {name: vaeguard.report_path(path).with_suffix(".html") for name, path in found.items()}
+    return {name: report_path(path).with_suffix(".html") for name, path in found.items()}
 
 
 def _many(test: vaeguard.ImageSet) -> vaeguard.ImageSet:

@@ -37,6 +37,15 @@ import vaeguard
 from benchmarks.common import data_dir, write_result
 from benchmarks.scan_picture import LINE, MARGIN, SIZE, TEXT
 from benchmarks.train_denoisers import SETTINGS, Printer
+from vaeguard.devices import has_bf16
+from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
+from vaeguard.restoration.networks.batches import page_batches, photo_batches
+from vaeguard.restoration.networks.degrade import degrade_document
+from vaeguard.restoration.networks.direct import DirectDenoiser
+from vaeguard.restoration.networks.ladder import LadderVAE
+from vaeguard.restoration.networks.training import paired_elbo_loss, supervised_loss, train_network
+from vaeguard.restoration.ocr import read_text
+from vaeguard.restoration.page import page_kind
 from vaeguard.restoration.photos import restore_photo
 
 if TYPE_CHECKING:
@@ -80,7 +89,7 @@ MEMORY_PAGE = (7016, 4961, 3)
 MEMORY_CODE = """
 import resource, sys
 import numpy as np
-from vaeguard import RestoreSettings, restore_page, shipped_denoiser
+from vaeguard import RestoreSettings, restore_page
 rows = np.random.default_rng(0).integers(20000, 30000, (64, {width}, 3)).astype(np.uint16)
 page = np.tile(rows, ({height} // 64 + 1, 1, 1))[:{height}]
 peak = lambda: int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
@@ -92,9 +101,9 @@ print((peak() - before) / 1024, page.nbytes / 2**20, found.report.change)
 
 
 @cache
-def shipped(kind: str) -> vaeguard.Denoiser:
+def shipped(kind: str) -> Denoiser:
     """The denoiser that ships, on one core."""
-    return vaeguard.shipped_denoiser(kind, "cpu", 1)
+    return shipped_denoiser(kind, "cpu", 1)
 
 
 def ours(noisy: Floats, sigma: float) -> Floats:
@@ -382,7 +391,7 @@ def measure_finetuned() -> None:
                 (home / place / image["image"]).symlink_to(data_dir() / "dirty-documents" / folder / image["image"])
         source = vaeguard.denoiser_source(noisy=home / "noisy", clean=home / "clean")
         fitted = vaeguard.fit_denoiser(source, home / "run", progress=_say)
-        own = vaeguard.read_denoiser(home / "run" / "model.onnx", "cpu", 1)
+        own = read_denoiser(home / "run" / "model.onnx", "cpu", 1)
     assert own is not None
     engines = {"document": own, "photo": shipped("photo")}
     how = vaeguard.RestoreSettings(paper="white")
@@ -402,7 +411,7 @@ def measure_finetuned() -> None:
         rows.append({"dirt": name, "pages": len(some), "as it ships": f"{before:.4f}", "fine-tuned": f"{after:.4f}"})
     note = (
         "Root mean square error on pixels 0 to 1, mean over the odd pages, whose text was never trained on; "
-        f"`vaeguard fit --noisy --clean` on the {fitted.images} even pages with its defaults took "
+        f"`vaeguard fit-denoiser --noisy --clean` on the {fitted.images} even pages with its defaults took "
         f"{fitted.seconds / 60:.0f} minutes on one core."
     )
     write_result("restoration/finetuned", "Dirty documents, fine-tuned on half of them", rows, [note])
@@ -480,14 +489,14 @@ def measure_kinds() -> None:
     for number, line in enumerate(TEXT.splitlines()):
         draw.text((MARGIN, MARGIN + LINE * number), line, fill=30, font=font)
     clean = np.asarray(text, np.float32) / np.float32(255)
-    worn = (np.round(255 * vaeguard.degrade_document(clean, np.random.default_rng(k))[0]) for k in range(WORN_PAGES))
+    worn = (np.round(255 * degrade_document(clean, np.random.default_rng(k))[0]) for k in range(WORN_PAGES))
     sets: dict[str, Iterable[Floats]] = {
         name: (np.round(255 * grey(path)) for path in sorted((data_dir() / name).glob("*.png")))
         for name in ("bsd400-train", "bsd68", "set12", "dirty-documents/train", "dirty-documents/train_cleaned")
     }
     rows = []
     for name, images in {**sets, f"made-up worn pages, seeds 0 to {WORN_PAGES - 1}": worn}.items():
-        kinds = [vaeguard.page_kind(image.astype(np.uint8)) for image in images]
+        kinds = [page_kind(image.astype(np.uint8)) for image in images]
         rows.append({"images": name, "count": len(kinds), "told to be documents": kinds.count("document")})
     write_result("restoration/kinds", "Which pictures are taken for documents", rows, [])
 
@@ -556,26 +565,26 @@ def measure_wear() -> None:
     rows = []
     torch.set_num_threads(1)
     for kind, batches in (
-        ("photo", vaeguard.photo_batches(photos, 0)),
-        ("photo, worn", vaeguard.photo_batches(photos, 0, worn=True)),
-        ("document", vaeguard.page_batches(Printer(), 0)),
+        ("photo", photo_batches(photos, 0)),
+        ("photo, worn", photo_batches(photos, 0, worn=True)),
+        ("document", page_batches(Printer(), 0)),
     ):
         settings = SETTINGS[kind.partition(",")[0]]
         shape = settings["width"], settings["depth"]
-        net, ladder = vaeguard.DirectDenoiser(*shape), vaeguard.LadderVAE()
+        net, ladder = DirectDenoiser(*shape), LadderVAE()
         some = [next(batches) for _ in range(WEAR_BATCHES)]
         started = time.perf_counter()
         for _ in range(WEAR_BATCHES):
             next(batches)
         making = WEAR_BATCHES / (time.perf_counter() - started)
-        bf16 = vaeguard.has_bf16("cpu")
+        bf16 = has_bf16("cpu")
         rates = []
         for trained, loss in (
-            (net, vaeguard.supervised_loss(net, by_noise=True, bf16=bf16)),
-            (ladder, vaeguard.paired_elbo_loss(ladder, bf16=bf16)),
+            (net, supervised_loss(net, by_noise=True, bf16=bf16)),
+            (ladder, paired_elbo_loss(ladder, bf16=bf16)),
         ):
             started = time.perf_counter()
-            vaeguard.train_network(trained, loss, iter(some), WEAR_BATCHES)
+            train_network(trained, loss, iter(some), WEAR_BATCHES)
             rates.append(WEAR_BATCHES / (time.perf_counter() - started))
         rows.append({"images": kind, "batches made a second": making, "direct network, steps a second": rates[0],
                      "ladder VAE, steps a second": rates[1]})  # fmt: skip
@@ -690,7 +699,7 @@ def rmse(found: Floats, clean: Floats) -> float:
 
 def text_of(page: Floats) -> str:
     """What tesseract reads, with single spaces."""
-    return " ".join(vaeguard.read_text(np.round(255 * page).astype(np.uint8)).split())
+    return " ".join(read_text(np.round(255 * page).astype(np.uint8)).split())
 
 
 def error_rate(truth: str, found: str) -> float:

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import vaeguard
+from vaeguard.restoration.denoiser import shipped_denoiser
+from vaeguard.restoration.networks.degrade import degrade_document
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "scan.jpg"
 TEXT = """The archive holds some forty boxes of letters, bills and
@@ -37,9 +39,9 @@ def main() -> None:
     for number, line in enumerate(TEXT.splitlines()):
         draw.text((MARGIN, MARGIN + LINE * number), line, fill=30, font=font)
     clean = np.asarray(page, np.float32) / np.float32(255)
-    worn, _ = vaeguard.degrade_document(clean, np.random.default_rng(given.seed))
+    worn, _ = degrade_document(clean, np.random.default_rng(given.seed))
     scan = np.round(255 * worn[..., None] * np.array(TINT)).astype(np.uint8)
-    denoiser = vaeguard.shipped_denoiser("document", "cpu", 1)
+    denoiser = shipped_denoiser("document", "cpu", 1)
     found = vaeguard.restore_page(scan, lambda _: denoiser, vaeguard.RestoreSettings(kind="document"))
     gap = np.full((scan.shape[0], GAP, 3), 255, np.uint8)
     Image.fromarray(np.concatenate([scan, gap, found.pixels], 1)).save(TARGET, quality=QUALITY)

@@ -26,11 +26,22 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import vaeguard
+from vaeguard.data.folders import list_images
+from vaeguard.devices import has_bf16
+from vaeguard.restoration.denoiser import shipped_denoiser
+from vaeguard.restoration.networks.batches import page_batches, photo_batches
 from vaeguard.restoration.networks.camera_batches import SHOT, estimator_batches
-from vaeguard.restoration.networks.direct import ColourDenoiser
+from vaeguard.restoration.networks.direct import ColourDenoiser, DirectDenoiser
 from vaeguard.restoration.networks.estimator import NoiseEstimator, estimator_loss
-from vaeguard.restoration.networks.exporting import read_estimator
-from vaeguard.restoration.networks.training import LEARNING_RATE
+from vaeguard.restoration.networks.exporting import read_estimator, read_networks, write_denoiser
+from vaeguard.restoration.networks.training import (
+    LEARNING_RATE,
+    fit_spread,
+    interval_of,
+    supervised_loss,
+    train_network,
+)
+from vaeguard.storage.provenance import environment
 from vaeguard.training.checkpoint import NetworkCheckpoint
 
 if TYPE_CHECKING:
@@ -64,7 +75,7 @@ RARE = ["0123456789", "äöüéèñçøßÀÉ", "§&%€£", "½", "...", ",;:!?
 def photographs(folder: Path, mode: str = "L", sides: tuple[int, ...] = SIDES) -> list[list[npt.NDArray[np.uint8]]]:
     """Every photograph below `folder`, each at several sizes: grey (mode `L`), or in colour (`RGB`)."""
     found = []
-    for path in vaeguard.list_images([folder]):
+    for path in list_images([folder]):
         image = Image.open(path).convert("RGB")
         sizes = []
         for side in sides:
@@ -174,8 +185,8 @@ def main() -> None:
     """Train what is asked for, keep the rest of what ships; measure the interval, and write the file."""
     given = _arguments()
     path = WEIGHTS / f"{given.kind}.onnx"
-    recipe = {"recipe": "benchmarks/train_denoisers.py", "seed": given.seed, **vaeguard.environment("cpu")}
-    shipped = vaeguard.shipped_denoiser("photo" if given.kind == "colour" else given.kind, "cpu", 1)
+    recipe = {"recipe": "benchmarks/train_denoisers.py", "seed": given.seed, **environment("cpu")}
+    shipped = shipped_denoiser("photo" if given.kind == "colour" else given.kind, "cpu", 1)
     card = {name: value for name, value in shipped.card.items() if name != "estimator"}
     estimator = None
     if given.kind in PLANES:
@@ -185,20 +196,20 @@ def main() -> None:
             estimator = _trained_estimator(given, steps)
         else:
             estimator = read_estimator(path)
-            card["estimator"] = vaeguard.shipped_denoiser(given.kind, "cpu", 1).card["estimator"]
+            card["estimator"] = shipped_denoiser(given.kind, "cpu", 1).card["estimator"]
     if given.kind == "colour":
-        grey, _ = vaeguard.read_networks(WEIGHTS / "photo.onnx")
+        grey, _ = read_networks(WEIGHTS / "photo.onnx")
         colour, interval = ColourDenoiser(grey), shipped.interval
-        vaeguard.write_denoiser(colour, path, given.kind, interval=interval, card=card, estimator=estimator)
+        write_denoiser(colour, path, given.kind, interval=interval, card=card, estimator=estimator)
         return
     if given.part in ("all", "network"):
         net = _trained(given)
         settings = SETTINGS[given.kind]
         card = {**card, **recipe, "steps": (given.steps or settings["steps"]) + settings["exact_steps"]}
     else:
-        net, _ = vaeguard.read_networks(path)
-    interval = vaeguard.interval_of(net, _held_out(given))
-    vaeguard.write_denoiser(net, path, given.kind, interval=interval, card=card, estimator=estimator)
+        net, _ = read_networks(path)
+    interval = interval_of(net, _held_out(given))
+    write_denoiser(net, path, given.kind, interval=interval, card=card, estimator=estimator)
     print(f"{given.kind}: interval {interval:.3f} -> {WEIGHTS}")
 
 
@@ -225,9 +236,9 @@ def _arguments() -> argparse.Namespace:
 def _held_out(given: argparse.Namespace) -> Iterator[Any]:
     """Batches that the network was not trained on."""
     if given.kind not in PLANES:
-        return vaeguard.page_batches(Printer(), given.seed + 10_000)
-    grey = [np.asarray(Image.open(name).convert("L")) for name in vaeguard.list_images([given.held_out])]
-    return vaeguard.photo_batches(grey, given.seed)
+        return page_batches(Printer(), given.seed + 10_000)
+    grey = [np.asarray(Image.open(name).convert("L")) for name in list_images([given.held_out])]
+    return photo_batches(grey, given.seed)
 
 
 def _trained_estimator(given: argparse.Namespace, steps: int) -> NoiseEstimator:
@@ -238,31 +249,29 @@ def _trained_estimator(given: argparse.Namespace, steps: int) -> NoiseEstimator:
     batches = estimator_batches(photos, given.seed, grey=given.kind == "photo")
     kept = _checkpoint(given, "estimator", steps)
     loss = partial(estimator_loss, estimator)
-    return vaeguard.train_network(estimator, loss, batches, steps, rate=ESTIMATOR_RATE, progress=_say, checkpoint=kept)[
-        0
-    ]
+    return train_network(estimator, loss, batches, steps, rate=ESTIMATOR_RATE, progress=_say, checkpoint=kept)[0]
 
 
-def _trained(given: argparse.Namespace) -> vaeguard.DirectDenoiser:
+def _trained(given: argparse.Namespace) -> DirectDenoiser:
     settings = SETTINGS[given.kind]
     torch.manual_seed(given.seed)
     # A fifth faster on a CPU with channels last.
     if given.start:
-        net, rate = vaeguard.read_networks(given.start)[0].requires_grad_(), GO_ON_RATE
+        net, rate = read_networks(given.start)[0].requires_grad_(), GO_ON_RATE
     else:
-        net, rate = vaeguard.DirectDenoiser(settings["width"], settings["depth"]), LEARNING_RATE
+        net, rate = DirectDenoiser(settings["width"], settings["depth"]), LEARNING_RATE
     net = net.to(memory_format=torch.channels_last)
     batches, others = _batches(given, 0), _batches(given, 1)
-    loss = vaeguard.supervised_loss(net, by_noise=settings["by_noise"], bf16=vaeguard.has_bf16("cpu"))
+    loss = supervised_loss(net, by_noise=settings["by_noise"], bf16=has_bf16("cpu"))
     steps = given.steps or settings["steps"]
     kept = _checkpoint(given, "network", steps)
-    net, _ = vaeguard.train_network(net, loss, batches, steps, rate=rate, progress=_say, checkpoint=kept)
+    net, _ = train_network(net, loss, batches, steps, rate=rate, progress=_say, checkpoint=kept)
     if last := settings["exact_steps"]:
-        loss = vaeguard.supervised_loss(net.requires_grad_(), by_noise=settings["by_noise"])
+        loss = supervised_loss(net.requires_grad_(), by_noise=settings["by_noise"])
         kept = _checkpoint(given, "exact", last)
-        net, _ = vaeguard.train_network(net, loss, others, last, rate=EXACT_RATE, progress=_say, checkpoint=kept)
+        net, _ = train_network(net, loss, others, last, rate=EXACT_RATE, progress=_say, checkpoint=kept)
     net = net.to(memory_format=torch.contiguous_format)
-    vaeguard.fit_spread(net, others)
+    fit_spread(net, others)
     return net
 
 
@@ -270,8 +279,8 @@ def _batches(given: argparse.Namespace, more: int) -> Iterator[Any]:
     """What the network learns from: `more` streams of other chance."""
     seed = given.seed + more
     if given.kind == "photo":
-        return vaeguard.photo_batches([size for sizes in photographs(given.photos) for size in sizes], seed)
-    return vaeguard.page_batches(Printer(), seed)
+        return photo_batches([size for sizes in photographs(given.photos) for size in sizes], seed)
+    return page_batches(Printer(), seed)
 
 
 def _in_colour(folder: Path, sides: tuple[int, ...] = SIDES) -> list[npt.NDArray[np.uint8]]:

@@ -171,7 +171,7 @@ def main() -> None:
     notes = [
         "Random pixels: the rate does not depend on them. The DataLoader loop is the tutorials': PIL image, ToTensor,",
         "one process, Adam, float32; vaeguard's rate includes its validation pass. One run in turns; compare by ratio.",
-        "bfloat16 is what vaeguard chooses by itself where the processor has it; --no-bf16 trains in float32.",
+        "bfloat16 is what vaeguard chooses where the processor has it; --set training.bf16=false trains in float32.",
     ]
     write_result("train_throughput", "Training rate against a DataLoader loop of the same model", rows, notes,
                  threads=options.threads, batch=128, rounds=options.rounds)  # fmt: skip

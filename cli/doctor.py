@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import click
+from vaeguard import VaeguardError
 
-from .options import data_dir_option, json_option
-from .output import print_json
+from . import options as o
+from .commands import command
+from .output import Result
 
 
-@click.command()
-@data_dir_option
-@json_option
-def doctor(data_dir: str | None, as_json: bool) -> None:
+@command(o.json_option)
+def doctor() -> Result:
     """Report versions, devices, data sets, and how to fix what is wrong."""
-    from rich.console import Console
+    from vaeguard.doctor import examine
 
-    from vaeguard import VaeguardError, examine
-
-    examination = examine(data_dir)
-    if as_json:
-        print_json(examination.to_dict())
-    else:
-        Console().print(examination.rich_table())
+    examination = examine()
     failed = [check.name for check in examination.checks if check.status == "fail"]
-    if failed:
-        raise VaeguardError(f"{len(failed)} checks failed: {', '.join(failed)}; the advice stands above")
+    complaint = f"{len(failed)} checks failed: {', '.join(failed)}; the advice stands above"
+    failure = VaeguardError(complaint) if failed else None
+    return Result(examination.to_dict(), table=examination.rich_table(), failure=failure)

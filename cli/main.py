@@ -16,25 +16,45 @@ from vaeguard import VaeguardError
 
 from .output import warnings_on_stderr
 
-SUMMARIES = {
-    "fit": "Fit a model on normal images.",
-    "tune": "Search the settings of a fit by normal images alone.",
-    "score": "Score image files with a fitted model.",
-    "evaluate": "Measure how well a model tells anomalies from normal images.",
-    "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
-    "sample": "Draw new images as the model thinks normal ones are.",
-    "interpolate": "Walk through the latent from one image to another.",
-    "embed": "Write the latent of every image as a table.",
-    "manifold": "Show a latent of two units whole.",
-    "traverse": "Show what each unit of the latent does.",
-    "denoise": "Clean a folder tree of scans.",
-    "export": "Write the model as one ONNX file, checked against PyTorch.",
-    "verify": "Compare an exported model with the run it came from.",
-    "unpack": "Write a data set as PNG files in class folders.",
-    "benchmark": "Measure methods on known data, class by class, and write a report.",
-    "report": "Show the report of a run, an evaluation, a benchmark; compare several.",
-    "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
+SECTIONS = {
+    "Find anomalies": {
+        "fit": "Fit a model on normal images.",
+        "tune": "Search the settings of a fit by normal images alone.",
+        "score": "Score images with a fitted model.",
+        "watch": "Score images as they appear in folders.",
+        "evaluate": "Measure how well a model tells anomalies from normal images.",
+    },
+    "Clean scans": {
+        "denoise": "Clean a folder tree of scans.",
+        "undo": "Write the originals of clean scans, bit for bit.",
+        "check": "Tell whether clean scans are still as they were written.",
+        "fit-denoiser": "Fit a denoiser of your own.",
+    },
+    "Look inside a model": {
+        "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
+        "sample": "Draw new images as the model thinks normal ones are.",
+        "interpolate": "Walk through the latent from one image to another.",
+        "traverse": "Show what each unit of the latent does.",
+        "manifold": "Show a latent of two units whole.",
+        "embed": "Write the latent of every image as a table.",
+        "likelihood": "Measure the model as a generative one.",
+    },
+    "Deploy": {
+        "export": "Write the model as one ONNX file, checked against PyTorch.",
+        "verify": "Compare an exported model with the run it came from.",
+    },
+    "Measure and report": {
+        "report": "Show the report of a run, an evaluation, a benchmark.",
+        "compare": "Put several reports side by side.",
+        "benchmark": "Measure methods on known data, class by class, and write a report.",
+    },
+    "Help": {
+        "unpack": "Write a data set as PNG files in class folders.",
+        "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
+    },
 }
+"""The commands by who needs them."""
+COMMANDS = [name for section in SECTIONS.values() for name in section]
 
 
 EXAMPLES = """\b
@@ -48,28 +68,30 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Names in the order in which one meets them."""
-        return list(SUMMARIES)
+        return COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command, imported now."""
-        if cmd_name not in SUMMARIES:
+        if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f".{name}", __package__), name)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the first argument names; a slip of the pen gets a hint."""
-        close = difflib.get_close_matches(args[0], SUMMARIES, 1)
-        if args[0] not in SUMMARIES and close and not ctx.resilient_parsing:
+        close = difflib.get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and close and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands by their summaries, importing none."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+        for title, summaries in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(summaries.items()))
 
 
 @click.group(

@@ -8,40 +8,71 @@ import shlex
 import sys
 import time
 import warnings
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaeguard import workflows
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rich.table import Table
+
+    from vaeguard import Parity
+    from vaeguard.workflows import Reporter
+
+
+@dataclass
+class Result:
+    """What a command found, to be printed.
+
+    `facts` are for --json; the `first` line, a `table`, a `report` and then the other `lines` for people.
+    `errors` are inputs that were left out, listed in `listed`. With a `failure` the command ends, once all is printed.
+    """
+
+    facts: dict[str, Any]
+    lines: list[str] = field(default_factory=list)
+    report: dict[str, Any] | None = None
+    table: Table | None = None
+    errors: Sequence[tuple[str, str]] = ()
+    listed: str = "they are listed above"
+    failure: Exception | None = None
+    first: str = ""
+
+
+def show(result: Result, *, as_json: bool) -> None:
+    """Print a result, and end with the exit code for inputs that were left out, if there are any."""
     from rich.console import Console
 
-    from vaeguard import ImageSet, Parity
+    from vaeguard import InputsSkippedError
 
-
-def command_line() -> str:
-    """What the user typed, to be named in a report."""
-    return shlex.join(["vaeguard", *sys.argv[1:]])
-
-
-def console() -> Console:
-    """Where results go: names stay as they are, and nothing is wrapped that a program may read."""
-    from rich.console import Console
-
-    return Console(emoji=False, soft_wrap=not sys.stdout.isatty())
+    if as_json:
+        click.echo(json.dumps(workflows.finite(result.facts), indent=2))  # JSON has no infinity
+    else:
+        if result.first:
+            click.echo(result.first)
+        if result.table:
+            Console().print(result.table)
+        if result.report:
+            # Names stay as they are, and nothing is wrapped that a program may read.
+            workflows.show_report(result.report, Console(emoji=False, soft_wrap=not sys.stdout.isatty()))
+        for line in result.lines:
+            click.echo(line)
+    if result.failure:
+        raise result.failure
+    if result.errors:
+        files = workflows.counted(len(result.errors), "file", "was were")
+        raise InputsSkippedError(f"done, but {files} left out; {result.listed}")
 
 
 def say(message: str) -> None:
     """Tell the user on stderr."""
-    click.echo(message, err=True)
+    from .commands import with_options
 
-
-def print_json(result: dict[str, Any]) -> None:
-    """The one JSON object on stdout; a value that is not finite is null."""
-    from vaeguard import finite
-
-    click.echo(json.dumps(finite(result), indent=2))
+    context = click.get_current_context(silent=True)
+    click.echo(with_options(message, context.command if context else None), err=True)
 
 
 @contextlib.contextmanager
@@ -51,13 +82,13 @@ def warnings_on_stderr() -> Iterator[None]:
         warnings.simplefilter("default", UserWarning)
         shown = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
+        def show_warning(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
             if issubclass(category, UserWarning):
                 say("warning: " + " ".join(str(message).split()))
             else:
                 shown(message, category, *place, **named)
 
-        warnings.showwarning = show
+        warnings.showwarning = show_warning
         yield
 
 
@@ -99,38 +130,20 @@ def _lines(what: str) -> Callable[..., None]:
     return update
 
 
-def say_left_out(errors: Sequence[tuple[str, str]]) -> None:
-    """List on stderr what was left out, mostly as it cannot be read, or the first ten of it."""
-    for path, reason in errors[:10]:
-        say(f"left out: {path!r}: {reason}")
-    if len(errors) > 10:
-        say(f"... and {len(errors) - 10} more")
+def reporter() -> Reporter:
+    """Whom workflows tell: the terminal."""
+    return workflows.Reporter(say, progress_bar, shlex.join(["vaeguard", *sys.argv[1:]]))
 
 
-def say_note(images: ImageSet) -> None:
-    """Tell on stderr what else there is to know of how images were read."""
-    if images.note:
-        say(f"note: {images.note}")
-
-
-def complain_of_left_out(errors: Sequence[tuple[str, str]], where: str = "they are listed above") -> None:
-    """End with exit code 3 if some inputs were left out; the work itself is done. `where` says where they stand."""
-    if errors:
-        from vaeguard import InputsSkippedError, counted
-
-        raise InputsSkippedError(f"done, but {counted(len(errors), 'file', 'was were')} left out; {where}")
-
-
-def say_parity(parity: Parity) -> None:
-    """Show how far an exported model is from PyTorch, as a table on stdout."""
-    from rich.console import Console
+def parity_table(parity: Parity) -> Table:
+    """How far an exported model is from PyTorch."""
     from rich.table import Table
 
-    table = Table("output", "largest relative error", title=f"{parity.images} images, {parity.random} of them noise")
+    title = f"{parity.images} images, {parity.random} of them noise"
+    bits = "are the same in any batch" if parity.same_bits else "depend on the batch"
+    changed = f"{parity.swapped} changed places, {parity.decisions} decisions differ, bits {bits}"
+    caption = f"allowed {parity.tolerance:g}; {changed}"
+    table = Table("output", "largest relative error", title=title, caption=caption)
     for name, error in parity.errors.items():
         table.add_row(name, f"{error:.1e}")
-    Console().print(table)
-    click.echo(
-        f"allowed {parity.tolerance:g}; {parity.swapped} changed places, {parity.decisions} decisions differ, bits "
-        + ("are the same in any batch" if parity.same_bits else "depend on the batch")
-    )
+    return table

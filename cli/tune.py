@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
 
-from vaeguard import DEFAULT_TRIALS, DEVICES, TrainSpec, as_objects
+from vaeguard import ModelSpec, TrainSpec, workflows
+from vaeguard.tuning.search_space import DEFAULT_TRIALS
 
-from .inputs import open_to_fit
-from .options import (
-    channels_option,
-    data_dir_option,
-    download_option,
-    groups_option,
-    json_option,
-    preset_option,
-    read_specs,
-    size_option,
-    spec_option,
-)
-from .output import (
-    command_line,
-    complain_of_left_out,
-    console,
-    print_json,
-    progress_bar,
-    say,
-)
+from . import options as o
+from .commands import command, settled
+from .output import Result, reporter, say
 
 
 class Duration(click.ParamType[float]):
@@ -48,40 +31,36 @@ class Duration(click.ParamType[float]):
         return float(total)
 
 
-@click.command()
-@click.argument("data", default="digits")
-@click.option("--normal-classes", metavar="LIST", help="Classes that are normal, as for fit.  [default: all]")
-@click.option(
-    "--trials",
-    type=click.IntRange(1),
-    default=DEFAULT_TRIALS,
-    show_default=True,
-    help="How many settings to try in all.",
+@command(
+    click.argument("data", default="digits"),
+    o.normal_classes_option,
+    click.option(
+        "--trials",
+        type=click.IntRange(1),
+        default=DEFAULT_TRIALS,
+        show_default=True,
+        help="How many settings to try in all.",
+    ),
+    click.option(
+        "--time",
+        "seconds",
+        type=Duration(),
+        help="Start no trial that would end later: 90s, 20m, 1h30m. The comparison at the end comes on top.",
+    ),
+    o.output_option("", "Folder of the search; one begun there goes on.", shown="tuning/<data>", metavar="DIR"),
+    o.groups_option,
+    o.preset_option,
+    o.spec_option,
+    o.set_option,
+    o.size_option,
+    o.channels_option,
+    o.json_option,
+    specs={"model": ModelSpec, "training": TrainSpec},
 )
-@click.option(
-    "--time",
-    "seconds",
-    type=Duration(),
-    help="Start no trial that would end later: 90s, 20m, 1h30m. The comparison at the end comes on top.",
-)
-@click.option(
-    "-o", "--output", metavar="DIR", help="Folder of the search; one begun there goes on.  [default: tuning/<data>]"
-)
-@groups_option
-@preset_option
-@spec_option
-@click.option("--seed", type=int, help=f"Seed of parts, trials and fits.  [default: {TrainSpec().seed}]")
-@click.option("--device", type=click.Choice(DEVICES), help=f"Where to train.  [default: {TrainSpec().device}]")
-@size_option
-@channels_option
-@data_dir_option
-@download_option
-@json_option
 def tune(
-    data: str, normal_classes: str | None, groups: str | None, trials: int, seconds: float | None, output: str | None,
-    preset_name: str | None, spec_file: str | None, size: tuple[int, int] | None, channels: str | None,
-    data_dir: str | None, download: bool, as_json: bool, **settings: Any,
-) -> None:  # fmt: skip
+    normal_classes: str | None, groups: str | None, trials: int, seconds: float | None, output: str | None,
+    **given: Any,
+) -> Result:  # fmt: skip
     """Search the settings of a fit by normal images alone.
 
     DATA is as for fit. Sizes of the model, likelihood, beta, KL warm-up and learning rate are tried; each trial is
@@ -89,40 +68,27 @@ def tune(
     the best settings are compared with those at the start. They are written to best.toml, for fit --spec. Interrupted,
     the search goes on when the same command is given again.
     """
-    from vaeguard import check_optuna, check_place, read_groups, show_report, without_pictures
-    from vaeguard import tune as search
+    from vaeguard.tuning.workflow import tune_into
 
-    check_optuna()
-    model, training = read_specs(preset_name, spec_file, settings)
-    if output:
-        check_place(Path(output) / "report.json", "tuning")
-    images = open_to_fit(data, size, channels, data_dir, download=download)
-    grouped = read_groups(groups, images.paths) if groups else None
-    folder = Path(output) if output else Path("tuning") / images.name
-    say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {folder}")
-    try:
-        with progress_bar("tuning") as progress:
-            found = search(
-                images, groups=grouped, normal_classes=normal_classes, model=model, training=training, trials=trials,
-                seconds=seconds, folder=folder, command=command_line(), progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        say(f"finished trials are in {folder}; the same command goes on")
-        raise
-    if len(found.trials) < trials:
-        say(f"note: {len(found.trials)} of {trials} trials fit into --time; the same command goes on")
-    if as_json:
-        print_json({"output": str(folder), **without_pictures(found.report), "errors": as_objects(images.errors)})
-    else:
-        show_report(found.report, console())
-        reading = {
-            "--normal-classes": normal_classes,
-            "--groups": groups,
-            "--size": size and "x".join(map(str, size)),
-            "--channels": channels,
-            "--data-dir": data_dir,
-        }
-        options = [part for name, value in reading.items() if value for part in (name, value)]
-        click.echo(f"next: {shlex.join(['vaeguard', 'fit', data, *options, '--spec', str(folder / 'best.toml')])}")
-        click.echo(f"every trial and chart -> {folder / 'report.html'}")
-    complain_of_left_out(images.errors)
+    model, training = settled(given)
+    done = tune_into(
+        workflows.Data(**given), output, reporter(), groups=groups, normal_classes=normal_classes, model=model,
+        training=training, trials=trials, seconds=seconds,
+    )  # fmt: skip
+    if len(done.found.trials) < trials:
+        say(f"note: {len(done.found.trials)} of {trials} trials fit into --time; the same command goes on")
+    reading = {
+        "--normal-classes": normal_classes,
+        "--groups": groups,
+        "--size": given["size"] and "x".join(map(str, given["size"])),
+        "--channels": given["channels"] and str(given["channels"]),
+    }
+    chosen = [part for name, value in reading.items() if value for part in (name, value)]
+    best = shlex.join(["vaeguard", "fit", given["data"], *chosen, "--spec", f"{done.output}/best.toml"])
+    lines = [f"next: {best}", f"every trial and chart -> {done.output}/report.html"]
+    facts = {
+        "output": done.output,
+        **workflows.without_pictures(done.report or {}),
+        "errors": workflows.as_objects(done.errors),
+    }
+    return Result(facts, lines, done.report, errors=done.errors)

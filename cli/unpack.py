@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from .options import data_dir_option, download_option, json_option
-from .output import print_json
+from vaeguard import workflows
+
+from . import options as o
+from .commands import command
+from .output import Result
 
 
-@click.command()
-@click.argument("data")
-@click.option(
-    "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named set."
+@command(
+    click.argument("data"),
+    o.split_option,
+    o.output_option("", "Folder to write to.", shown="<data>-<split>", metavar="DIR"),
+    o.download_option,
+    o.json_option,
 )
-@click.option("-o", "--output", metavar="DIR", help="Folder to write to.  [default: <data>-<split>]")
-@data_dir_option
-@download_option
-@json_option
-def unpack(data: str, split: str, output: str | None, data_dir: str | None, download: bool, as_json: bool) -> None:
+def unpack(data: str, split: Any, output: str | None, *, download: bool) -> Result:
     """Write a data set as PNG files in class folders.
 
     DATA is a named set, an IDX file or a folder of them, an .npz or an .npy.
     """
-    from vaeguard import open_packed, write_images
-
-    images = open_packed(data, split="train" if split == "train" else "test", data_dir=data_dir, download=download)
-    folder = output or f"{images.name}-{split}"
-    write_images(images, folder)
-    if as_json:
-        print_json({"output": folder, "images": len(images.images)})
-    else:
-        click.echo(f"{len(images.images)} images -> {folder}")
+    done = workflows.unpack_to(data, output, split, download=download)
+    return Result({"output": done.output, "images": done.found}, [f"{done.found} images -> {done.output}"])

@@ -19,10 +19,10 @@ def test_every_linked_file_exists(page):
 
 
 def test_every_command_and_benchmark_exists():
-    commands = set(re.findall(r"(?:^|`|\$ )vaeguard ([a-z]+)\b", README, re.MULTILINE))
+    commands = set(re.findall(r"(?:^|`|\$ )vaeguard ([a-z]+(?:-[a-z]+)?)\b", README, re.MULTILINE))
     assert {"fit", "score", "evaluate", "reconstruct", "doctor"} <= commands
     for command in commands:
-        assert (CHECKOUT / "cli" / f"{command}.py").exists(), command
+        assert (CHECKOUT / "cli" / f"{command.replace('-', '_')}.py").exists(), command
     for name in re.findall(r"python -m benchmarks\.(\w+)", README):
         assert (CHECKOUT / "benchmarks" / f"{name}.py").exists(), name
 

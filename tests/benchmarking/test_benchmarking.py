@@ -23,6 +23,7 @@ from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.running import LOCK_NAME
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.reports.report_file import remake_page
 from vaeguard.reports.verdicts import verdict
 from vaeguard.statistics.false_alarms import expected_interval, from_count
 from vaeguard.storage.files import locked
@@ -421,7 +422,7 @@ def test_a_report_is_extended_without_measuring_its_cells_again(spec, tmp_path):
     older = json.loads((tmp_path / "report.json").read_text())
     del older["notes"]  # there were none at first
     (tmp_path / "report.json").write_text(json.dumps(older))
-    vaeguard.remake_page(tmp_path)
+    remake_page(tmp_path)
     for more in ({"classes": "0,1"}, {"seeds": 2}, {"fits": ()}, {"baselines": True}):
         few = replace(few, **more)
         before = (tmp_path / "cells.jsonl").read_text()

@@ -12,13 +12,16 @@ from scipy.special import ndtr
 from sklearn.decomposition import PCA
 
 import vaeguard
+from vaeguard.engines.generation import quantile_grid
+
+SMALL = ("--set", "model.hidden=32", "--set", "model.pseudo_classes=0")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("generation")
-    settings = ("--epochs", "8", "--latent", "6", "--hidden", "32", "--pseudo-classes", "0")
-    for name, more in (("plain", ()), ("classes", ("--prior", "per-class"))):
+    settings = ("--epochs", "8", "--latent", "6", *SMALL)
+    for name, more in (("plain", ()), ("classes", ("--set", "model.prior=per-class"))):
         done = run(home, "fit", "--normal-classes", "0-8", *settings, *more, "-o", name)
         assert done.returncode == 0, done.stderr
     run(home, "unpack", "digits", "--split", "test", "-o", "digits")
@@ -82,11 +85,11 @@ def test_latents_are_a_table(home):
 
 
 def test_a_latent_of_two_units_is_a_plane(home):
-    done = run(home, "fit", "--epochs", "5", "--latent", "2", "--hidden", "32", "--pseudo-classes", "0", "-o", "plane")
+    done = run(home, "fit", "--epochs", "5", "--latent", "2", *SMALL, "-o", "plane")
     assert done.returncode == 0, done.stderr
-    done = run(home, "manifold", "-m", "plane", "-n", "5", "-o", "plane.png")
+    done = run(home, "manifold", "-m", "plane", "-o", "plane.png")
     assert done.returncode == 0, done.stderr
-    grid = vaeguard.quantile_grid(vaeguard.load(home / "plane").graph, 5)
+    grid = quantile_grid(vaeguard.load(home / "plane").graph, 5)
     assert grid.shape == (5, 5, 2)
     np.testing.assert_allclose(ndtr(grid[0, :, 0]), [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-6)
     np.testing.assert_allclose(grid[:, 0, 1], -grid[0, :, 0], atol=1e-6)  # up is more
@@ -121,7 +124,7 @@ def test_bad_arguments_get_one_sentence(home, arguments, message):
 
 
 def test_a_generative_evaluation_writes_its_report_and_prints_it(home):
-    arguments = ("evaluate", "-m", "plain", "--generative", "--importance-samples", "3", "--bound-images", "5")
+    arguments = ("likelihood", "-m", "plain", "--samples", "3", "--images", "5")
     done = run(home, *arguments)
     assert done.returncode == 0, done.stderr
     assert "of 5 normal images" in done.stdout
@@ -129,23 +132,13 @@ def test_a_generative_evaluation_writes_its_report_and_prints_it(home):
     assert report["samples"] == 3
     assert report["images"] == {"normal": 536, "bounds": 5}
     assert "pictures" not in report
-    assert (home / "plain" / "generative-digits" / "report.html").is_file()
+    assert (home / "plain" / "likelihood-digits" / "report.html").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("-m", "plain", "--generative", "--normal-classes", "3"), "leave out --normal-classes"),
-        (("-m", "plain", "--generative", "--fpr", "0.01"), "leave out --normal-classes, --fpr and --masks"),
-        (("-m", "plain", "--bound-images", "5"), "are for --generative"),
-        (("-m", "plain", "--importance-samples", "5"), "are for --generative"),
-        (("-m", "model.onnx", "--generative"), "exported file"),
-    ],
-)
-def test_options_of_a_generative_evaluation_that_do_not_fit_get_one_sentence(home, arguments, message):
-    done = run(home, "evaluate", *arguments)
+def test_likelihoods_of_an_exported_file_are_refused(home):
+    done = run(home, "likelihood", "-m", "model.onnx")
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "--model 'model.onnx' is an exported file" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -170,9 +163,9 @@ def test_without_data_it_is_the_named_set_of_the_fit(home):
         (home / "parts").mkdir(exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8), dtype=np.uint8)
         Image.fromarray(pixels).save(home / "parts" / f"{number}.png")
-    fitted = run(home, "fit", "parts", "--epochs", "1", "--hidden", "8", "-o", "of-parts")
+    fitted = run(home, "fit", "parts", "--epochs", "1", "--set", "model.hidden=8", "-o", "of-parts")
     assert fitted.returncode == 0, fitted.stderr
-    for command in (("evaluate",), ("evaluate", "--generative"), ("reconstruct",), ("embed",)):
+    for command in (("evaluate",), ("likelihood",), ("reconstruct",), ("embed",)):
         asked = run(home, *command, "-m", "of-parts")
         assert asked.returncode == 2, command
         assert "is missing, and the model was fitted on 'parts'" in asked.stderr
@@ -184,10 +177,10 @@ def test_without_data_it_is_the_named_set_of_the_fit(home):
 def test_reconstructions_come_in_the_order_of_a_term(home):
     scores = run(home, "score", "digits", "-m", "plain", "-o", "by.csv", "--no-report")
     assert scores.returncode == 0, scores.stderr
-    done = run(home, "reconstruct", "digits", "-m", "plain", "--by", "recon_error", "-n", "2", "--json", "-o", "by.png")
+    done = run(home, "reconstruct", "digits", "-m", "plain", "--by", "recon_error", "--json", "-o", "by.png")
     table = pd.read_csv(home / "by.csv").sort_values("recon_error")
     drawn = [Path(path).stem for path in json.loads(done.stdout)["images"]]
-    assert drawn[:2] + drawn[-2:] == [Path(path).stem for path in [*table["path"][:2], *table["path"][-2:]]]
+    assert drawn[:4] + drawn[-4:] == [Path(path).stem for path in [*table["path"][:4], *table["path"][-4:]]]
     wrong = run(home, "reconstruct", "digits", "-m", "plain", "--by", "nothing", "-o", "by.png")
     assert wrong.returncode == 2
-    assert "--by 'nothing' is no term" in wrong.stderr
+    assert "--by is 'nothing', no term" in wrong.stderr

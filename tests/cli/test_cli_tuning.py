@@ -62,10 +62,10 @@ def test_interrupted_it_says_how_to_go_on(home):
 
 
 def test_the_best_settings_are_fitted_as_it_says(home, killed):
-    done = run(home, *SEARCH, "--trials", "1", "--time", "1h", "-o", "killed", "--data-dir", "my data")
+    done = run(home, *SEARCH, "--trials", "1", "--time", "1h", "-o", "killed", "--channels", "1")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) < 15
-    assert "next: vaeguard fit digits --normal-classes 0-8 --data-dir 'my data' --spec killed/best.toml" in done.stdout
+    assert "next: vaeguard fit digits --normal-classes 0-8 --channels 1 --spec killed/best.toml" in done.stdout
     fit = run(home, "fit", "digits", "--normal-classes", "0-8", "--spec", "killed/best.toml", "-o", "run")
     assert fit.returncode == 0, fit.stderr
     best = vaeguard.read_report(home / "killed")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vaeguard import RefusedError, UsageError, read_groups
+from vaeguard import RefusedError, UsageError
+from vaeguard.data.groups import read_groups
 
 PATHS = ("parts/good/a.png", "parts/good/b.png", "parts/good/c.png", "parts/bad/a.png")
 

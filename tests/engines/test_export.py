@@ -16,6 +16,8 @@ import vaeguard
 from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError, VaeguardError
 from vaeguard.engines import exporting, onnx_detector, sessions
 from vaeguard.engines.parity import compare, outputs, random_images
+from vaeguard.engines.run_folder import calibration_images
+from vaeguard.engines.triton import write_triton
 from vaeguard.storage.files import UNSEALED, seal
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
@@ -327,25 +329,25 @@ def test_random_images_are_the_same_each_time(exported):
 
 
 def test_calibration_images_stay_with_the_run(run, tmp_path):
-    images = vaeguard.calibration_images(run)
-    np.testing.assert_array_equal(images, vaeguard.calibration_images(run / "model.safetensors"))
+    images = calibration_images(run)
+    np.testing.assert_array_equal(images, calibration_images(run / "model.safetensors"))
     assert images.dtype == np.uint8
     assert images.shape[1:] == (1, 8, 8)
     given = {image.tobytes() for image in bars()[0]}
     assert {image.tobytes() for image in images} <= given
-    assert vaeguard.calibration_images(tmp_path) is None
+    assert calibration_images(tmp_path) is None
     (tmp_path / "calibration.npz").write_bytes(b"nothing")
     with pytest.raises(RefusedError, match="damaged"):
-        vaeguard.calibration_images(tmp_path)
+        calibration_images(tmp_path)
     file = io.BytesIO()
     np.savez(file, images=np.array([object()]))
     (tmp_path / "calibration.npz").write_bytes(file.getvalue())
     with pytest.raises(RefusedError, match="damaged"):
-        vaeguard.calibration_images(tmp_path)
+        calibration_images(tmp_path)
 
 
 def test_the_triton_repository_says_what_the_file_takes_and_gives(exported, tmp_path):
-    home = vaeguard.write_triton(exported, tmp_path / "models")
+    home = write_triton(exported, tmp_path / "models")
     assert home == tmp_path / "models" / "vaeguard"
     assert (home / "1" / "model.onnx").read_bytes() == exported.read_bytes()
     config = (home / "config.pbtxt").read_text()
@@ -366,4 +368,4 @@ def test_the_triton_repository_says_what_the_file_takes_and_gives(exported, tmp_
     for size in (1, 256):
         assert f'batch_size: {size} inputs {{ key: "image" value: {{ data_type: TYPE_UINT8 dims: [ 1, 8, 8 ]' in config
     with pytest.raises(UsageError, match="exists already"):
-        vaeguard.write_triton(exported, tmp_path / "models")
+        write_triton(exported, tmp_path / "models")

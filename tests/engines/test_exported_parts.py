@@ -15,6 +15,7 @@ from toy import bars
 import vaeguard
 from vaeguard import ModelSpec, RefusedError, TrainSpec, UsageError
 from vaeguard.engines import exported_parts
+from vaeguard.engines.exported_parts import part_paths
 from vaeguard.engines.generation import sample_latents
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
@@ -30,8 +31,7 @@ def fitted(run=None, **model):
 
 def sessions(path):
     return (
-        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"])
-        for each in vaeguard.part_paths(path).values()
+        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in part_paths(path).values()
     )
 
 
@@ -112,7 +112,7 @@ def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path, bars_run):
     vaeguard.export(vaeguard.load(bars_run, "cpu"), tmp_path / "m.onnx", parts=True)
     whole = onnx.load(tmp_path / "m.onnx")
     said = {each.key: each.value for each in whole.metadata_props}
-    for part, path in vaeguard.part_paths(tmp_path / "m.onnx").items():
+    for part, path in part_paths(tmp_path / "m.onnx").items():
         model = onnx.load(path)
         record = json.loads(next(each.value for each in model.metadata_props if each.key == "vaeguard"))
         assert record.pop("part") == part

@@ -9,6 +9,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError
+from vaeguard.restoration.denoiser import shipped_denoiser
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
 
@@ -115,7 +116,7 @@ def test_devices_that_do_not_exist_are_refused_by_every_engine(detector, name, t
     vaeguard.save(detector, tmp_path / "model.safetensors")
     for opened in (
         lambda: vaeguard.load(tmp_path / "model.safetensors", name),
-        lambda: vaeguard.shipped_denoiser("photo", name),
+        lambda: shipped_denoiser("photo", name),
         lambda: vaeguard.DenoiserSpec(device=name),
     ):
         with pytest.raises(UsageError, match="; choose from auto, cpu, cuda"):

@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 import vaeguard
-from vaeguard.reports.embedding import in_plane
+from vaeguard.reports.embedding import in_plane, write_embedding_report
 from vaeguard.reports.report_file import read_report
 
 
@@ -45,7 +45,7 @@ def test_the_report_without_classes(tmp_path):
     images = vaeguard.from_array(np.zeros((20, 1, 8, 8), np.uint8))
     means = np.random.default_rng(0).normal(0, 1, (20, 5))
     columns = {f"mean_{unit}": values for unit, values in enumerate(means.T)}
-    page = vaeguard.write_embedding_report(tmp_path / "latents.csv", images, columns, "pca")
+    page = write_embedding_report(tmp_path / "latents.csv", images, columns, "pca")
     report = read_report(tmp_path / "latents.csv")
     assert report["points"]["class"] is None
     assert report["classes"] == []

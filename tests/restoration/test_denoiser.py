@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from vaeguard import RefusedError, read_denoiser, shipped_denoiser
+from vaeguard import RefusedError
 from vaeguard.engines.sessions import Session
 from vaeguard.restoration import denoiser
-from vaeguard.restoration.denoiser import Denoiser
+from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
 from vaeguard.restoration.networks.batches import draw_grain
 from vaeguard.restoration.networks.direct import GRID, DirectDenoiser
 from vaeguard.restoration.networks.exporting import denoiser_bytes, read_networks

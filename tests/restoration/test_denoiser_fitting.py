@@ -10,6 +10,7 @@ from PIL import Image
 import vaeguard
 from vaeguard import DenoiserSpec, RefusedError, UsageError, denoiser_source, fit_denoiser
 from vaeguard.engines.model_file import read_tensors
+from vaeguard.restoration.denoiser import shipped_denoiser
 
 SPEC = DenoiserSpec(width=6, depth=2, ladder_width=6, latent=(2, 3, 4), steps=25, patch_size=32, from_scratch=True)
 
@@ -209,7 +210,7 @@ def test_a_run_cleans_scans_and_scores_none(run, folders):
 def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, monkeypatch):
     from vaeguard.restoration import restorer
 
-    bare = vaeguard.shipped_denoiser("photo", "cpu", 1)
+    bare = shipped_denoiser("photo", "cpu", 1)
     bare.ladder = None
     monkeypatch.setattr(restorer, "shipped_denoiser", lambda *_: bare)
     vaeguard.denoise_scans(folders / "noisy", folders / "out")

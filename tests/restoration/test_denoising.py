@@ -19,19 +19,12 @@ from scipy import ndimage
 from toy import bars
 
 import vaeguard
-from vaeguard import (
-    DenoiseOutputs,
-    RestoreSettings,
-    UsageError,
-    VaeguardError,
-    default_output,
-    denoise_scans,
-    plan_scans,
-    undone,
-)
+from vaeguard import DenoiseOutputs, RestoreSettings, UsageError, VaeguardError, denoise_scans, plan_scans, undone
 from vaeguard.errors import UnreadableError
+from vaeguard.reports.scans import write_scan_report
 from vaeguard.restoration.formats.scans import rewrite, scan_pages
 from vaeguard.restoration.page import STRIP, PageReport, RestoredPage
+from vaeguard.restoration.places import default_output
 from vaeguard.restoration.reasons import (
     BILEVEL,
     CLEAN,
@@ -464,7 +457,7 @@ def test_pictures_of_a_pdf_that_stay_are_said(scans):
     grey.convert("1").save("pdfs/bare.pdf")
     done = denoise_scans("pdfs", device="cpu")
     assert done.notes[-1] == "1 PDF is copied, since it has no picture that is restored: 'bare.pdf'"
-    assert vaeguard.write_scan_report(done)["notes"] == list(done.notes)
+    assert write_scan_report(done)["notes"] == list(done.notes)
 
 
 def test_scans_that_would_be_one_file_are_said(scans):
@@ -801,7 +794,7 @@ def test_what_a_page_says_of_its_region_and_its_removed_marks_is_carried_on(scan
     table = read_table("out/pages.csv")
     assert [table[name][0] for name in ("reverted", "lightened", "removed", "reason")] == [0, 0.25, 0.5, ""]
     assert [row["path"] for row in done.look_first] == ["photo.jpg"]
-    (shown,) = vaeguard.write_scan_report(done)["shown"]
+    (shown,) = write_scan_report(done)["shown"]
     assert shown["marks"] == {"size": [90, 70], "put_back": [], "region": [1, 2, 30, 40]}
 
 

@@ -1,11 +1,12 @@
-"""Pages of print and handwriting: cleaned, and no stroke lost."""
+"""The cleaning of pages of print and handwriting, without the loss of a stroke."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from vaeguard import RestoreSettings, shipped_denoiser
+from vaeguard import RestoreSettings
 from vaeguard.restoration import documents, paper
+from vaeguard.restoration.denoiser import shipped_denoiser
 from vaeguard.restoration.documents import PageView, restore_document
 from vaeguard.restoration.networks.degrade import stain
 from vaeguard.restoration.noise import print_noise
@@ -33,7 +34,7 @@ class Stub:
 
 
 class Blur(Stub):
-    """A denoiser whose pixels depend on their neighbours, as far as the halo."""
+    """A denoiser whose pixels depend on their neighbours within the halo."""
 
     def restore_rows(self, rows, noise, *, spread=False, samples=0, start=0, context=(0, 0)):
         inside = ndimage.uniform_filter(rows, 17, mode="nearest")[context[0] : len(rows) - context[1]]
@@ -54,22 +55,22 @@ def cleaned(pixels, denoiser=None, **settings):
 
 
 def contrast(pixels, paper):
-    """How dark each pixel is, as a share of the paper, in the colour where it is darkest."""
+    """The darkness of each pixel in its darkest colour, as a share of the paper."""
     return (1 - pixels / (255 * paper)).max(axis=2)
 
 
 @pytest.mark.parametrize("ink", [(0.1, 0.1, 0.1), (0.85, 0.25, 0.2), (0.3, 0.35, 0.8), (0.35, 0.7, 0.4)])
 @pytest.mark.parametrize("strength", [1, 0.4])
-def test_no_stroke_is_lost_whatever_the_denoiser_says(printed, ink, strength):
+def test_no_stroke_is_lost_even_if_the_denoiser_erases_it(printed, ink, strength):
     depth = strength * (1 - printed(320, 400)[..., None]) * (1 - np.array(ink, np.float32))
     light = np.linspace(0.8, 1, 400, dtype=np.float32)[:, None]
     page = levels(TINT * (1 - depth) * light)
-    found = cleaned(page, ERASER)
+    result = cleaned(page, ERASER)
     strokes = printed(320, 400) < 0.3
-    tint = np.quantile(found.pixels, 0.9, axis=(0, 1)) / 255
-    before, after = contrast(page, TINT * light)[strokes], contrast(found.pixels, tint)[strokes]
+    tint = np.quantile(result.pixels, 0.9, axis=(0, 1)) / 255
+    before, after = contrast(page, TINT * light)[strokes], contrast(result.pixels, tint)[strokes]
     assert (after > 0.8 * before).mean() > 0.98
-    assert found.put_back.mean() > 0.5
+    assert result.put_back.mean() > 0.5
     assert cleaned(page, ERASER, gate=False).pixels.min() > 150
 
 
@@ -77,16 +78,16 @@ def test_no_hue_changes(printed):
     ink = np.array([0.75, 0.25, 0.2], np.float32)
     page = levels(TINT * (1 - (1 - printed(320, 400)[..., None]) * (1 - ink)))
     for denoiser in (Stub(), ERASER, Stub(lambda rows: rows**2)):
-        found = cleaned(page, denoiser, noise=2).pixels.astype(int)
+        result = cleaned(page, denoiser, noise=2).pixels.astype(int)
         strokes = printed(320, 400) < 0.3
-        shift = (found[..., :2] - found[..., 2:])[strokes] - (page[..., :2].astype(int) - page[..., 2:])[strokes]
+        shift = (result[..., :2] - result[..., 2:])[strokes] - (page[..., :2].astype(int) - page[..., 2:])[strokes]
         assert np.abs(shift).mean() < 3
 
 
 def test_nothing_becomes_darker_than_it_was(printed):
     page = levels(0.9 * printed(320, 400))
-    found = cleaned(page, Stub(np.zeros_like), noise=1)
-    assert (page.astype(int) - found.pixels).max() < 6
+    result = cleaned(page, Stub(np.zeros_like), noise=1)
+    assert (page.astype(int) - result.pixels).max() < 6
 
 
 @pytest.mark.parametrize("colour", [(0.15, 0.15, 0.15), (0.85, 0.3, 0.25)])
@@ -96,30 +97,30 @@ def test_a_filled_heading_stays_filled(printed, colour):
     for left in (60, 200, 340):
         page[100:190, left : left + 60] = colour
     page = levels(page, noise=2)
-    found = cleaned(page, shipped_denoiser("document", "cpu", 1))
+    result = cleaned(page, shipped_denoiser("document", "cpu", 1))
     for left in (60, 200, 340):
         part = slice(105, 185), slice(left + 5, left + 55)
-        np.testing.assert_allclose(found.pixels[part].mean((0, 1)), page[part].mean((0, 1)), atol=8)
+        np.testing.assert_allclose(result.pixels[part].mean((0, 1)), page[part].mean((0, 1)), atol=8)
 
 
 @pytest.mark.parametrize("border", [8, 32])
-def test_a_lid_is_left_alone_and_the_page_cleaned_as_without_it(printed, border):
+def test_a_lid_stays_and_does_not_affect_the_page(printed, border):
     page = printed(320, 400) * (1 - stain((320, 400), np.random.default_rng(1))) * np.float32(0.9)
     plain = levels(page, noise=3)
     around = np.pad(plain, ((border, border), (border, border), (0, 0)), constant_values=20)
     denoiser = shipped_denoiser("document", "cpu", 1)
-    whole, found = cleaned(plain, denoiser), cleaned(around, denoiser)
+    whole, result = cleaned(plain, denoiser), cleaned(around, denoiser)
     inside = slice(border, border + 320), slice(border, border + 400)
-    np.testing.assert_array_equal(found.pixels[inside], whole.pixels)
+    np.testing.assert_array_equal(result.pixels[inside], whole.pixels)
     outside = np.ones(around.shape[:2], np.bool_)
     outside[inside] = False
-    np.testing.assert_array_equal(found.pixels[outside], around[outside])
-    assert found.region == (border, border, border + 320, border + 400)
+    np.testing.assert_array_equal(result.pixels[outside], around[outside])
+    assert result.region == (border, border, border + 320, border + 400)
     assert whole.region is None
 
 
 @pytest.mark.parametrize("strip", [32, 64, 96])
-def test_strips_do_not_show(strip, printed, monkeypatch):
+def test_strips_have_the_bits_of_the_whole(strip, printed, monkeypatch):
     page = levels(printed(200, 260)[..., None] * TINT * np.float32(0.9), noise=4)
     smooth = Stub(lambda rows: np.float32(0.5) * rows + np.float32(0.5))
     whole = cleaned(page, smooth)
@@ -137,26 +138,26 @@ def test_no_seam_between_strips(printed, monkeypatch, gate):
     assert np.abs(cleaned(page, Blur(), gate=gate).pixels - whole).max() <= 1
 
 
-def test_only_the_squares_where_ink_had_gone_count_as_put_back(printed, monkeypatch):
+def test_only_squares_that_had_lost_ink_count_as_put_back(printed, monkeypatch):
     page = levels(printed(320, 400) * np.float32(0.9), noise=5)
 
     def erased(rows):
-        seen.append(len(rows))
-        first = 256 - (sum(seen[:-1]) if sum(seen) == 320 else 320)
+        lengths.append(len(rows))
+        first = 256 - (sum(lengths[:-1]) if sum(lengths) == 320 else 320)
         if first >= 0:  # these rows are in this strip
             rows[first : first + 32, 96:192] = 1
         return rows
 
     for strip in (640, 64):
         monkeypatch.setattr(documents, "STRIP", strip)
-        seen = []
-        found = cleaned(page, Stub(erased))
+        lengths = []
+        result = cleaned(page, Stub(erased))
         expected = np.zeros((10, 13), np.bool_)
         expected[8, 3:6] = True
-        np.testing.assert_array_equal(found.put_back, expected)
+        np.testing.assert_array_equal(result.put_back, expected)
         ink = page[256:288, 96:192] < 60
-        assert (found.pixels[256:288, 96:192][ink] < 150).all()
-    seen = []
+        assert (result.pixels[256:288, 96:192][ink] < 150).all()
+    lengths = []
     lost = cleaned(page, Stub(erased), gate=False)
     assert not lost.put_back.any()
     assert (lost.pixels[256:288, 96:192] > 220).all()
@@ -167,18 +168,18 @@ def test_only_the_squares_where_ink_had_gone_count_as_put_back(printed, monkeypa
 def test_a_black_bar_stays_black(printed, noise, denoiser):
     page = printed(320, 400) * np.float32(0.9)
     page[40:140, 20:380] = 0.08
-    found = cleaned(levels(page, noise=noise), denoiser, noise=max(noise, 1))
-    assert found.pixels[45:135, 25:375].mean() < 60
-    assert found.lightened == 0
+    result = cleaned(levels(page, noise=noise), denoiser, noise=max(noise, 1))
+    assert result.pixels[45:135, 25:375].mean() < 60
+    assert result.lightened == 0
 
 
-def test_dark_shadow_with_writing_is_no_bar(printed):
+def test_a_dark_shadow_with_writing_is_no_bar(printed):
     shadow = np.full((320, 400), 0.9, np.float32)
     shadow[100:260, 150:] = 0.4
     shadow = ndimage.gaussian_filter(shadow, 12)
-    found = cleaned(levels(printed(320, 400) * shadow, noise=3))
+    result = cleaned(levels(printed(320, 400) * shadow, noise=3))
     bare = ndimage.minimum_filter(printed(320, 400), 9) > 0.95
-    assert np.median(found.pixels[140:220, 220:][bare[140:220, 220:]]) > 200
+    assert np.median(result.pixels[140:220, 220:][bare[140:220, 220:]]) > 200
 
 
 def test_a_picture_stays_as_it_is(printed):
@@ -186,9 +187,9 @@ def test_a_picture_stays_as_it_is(printed):
     shades = ndimage.gaussian_filter(np.random.default_rng(0).random((240, 300)), 4)
     page[60:300, 40:340] = 0.1 + 0.6 * (shades - shades.min()) / np.ptp(shades)
     page = levels(page, noise=2)
-    found = cleaned(page, ERASER)
-    np.testing.assert_array_equal(found.pixels[70:290, 50:330], page[70:290, 50:330])
-    assert found.put_back[5, 5]
+    result = cleaned(page, ERASER)
+    np.testing.assert_array_equal(result.pixels[70:290, 50:330], page[70:290, 50:330])
+    assert result.put_back[5, 5]
 
 
 @pytest.mark.parametrize(("paper", "expected"), [("white", 255), ("keep", 219), ("as-is", None)])
@@ -196,19 +197,19 @@ def test_paper(paper, expected, printed):
     light = np.linspace(0.7, 0.9, 300, dtype=np.float32)
     page = levels(printed(200, 300) * light)
     bare = ndimage.minimum_filter(printed(200, 300), 9) > 0.95
-    found = cleaned(page, ERASER, paper=paper).pixels[..., 0]
+    result = cleaned(page, ERASER, paper=paper).pixels[..., 0]
     if expected:
-        np.testing.assert_allclose(found[bare], expected, atol=5)
+        np.testing.assert_allclose(result[bare], expected, atol=5)
     else:
-        np.testing.assert_allclose(found[bare], np.broadcast_to(255 * light, found.shape)[bare], atol=9)
+        np.testing.assert_allclose(result[bare], np.broadcast_to(255 * light, result.shape)[bare], atol=9)
 
 
 @pytest.mark.parametrize("paper_kind", ["keep", "as-is"])
 def test_the_tint_of_the_paper_stays(printed, paper_kind):
     page = levels(printed(160, 200)[..., None] * TINT, noise=4)
     bare = ndimage.minimum_filter(printed(160, 200), 9) > 0.95
-    found = cleaned(page, ERASER, paper=paper_kind).pixels
-    np.testing.assert_allclose(found[bare].mean(0), 255 * TINT, atol=4)
+    result = cleaned(page, ERASER, paper=paper_kind).pixels
+    np.testing.assert_allclose(result[bare].mean(0), 255 * TINT, atol=4)
 
 
 def test_the_noise_is_estimated_or_given(printed):
@@ -222,7 +223,7 @@ def test_the_noise_is_estimated_or_given(printed):
 
 
 @pytest.mark.parametrize("shape", [(200, 1000), (257, 700), (600, 300)])
-def test_bands_of_a_large_page_stand_for_it(shape, printed, monkeypatch):
+def test_bands_represent_a_large_page(shape, printed, monkeypatch):
     page = levels(0.8 * printed(*shape), noise=5)
     whole = cleaned(page)
     monkeypatch.setattr(paper, "SAMPLE_PIXELS", 40_000)
@@ -232,11 +233,11 @@ def test_bands_of_a_large_page_stand_for_it(shape, printed, monkeypatch):
     assert np.abs(bands.pixels.astype(int) - whole.pixels).mean() < 1
 
 
-def test_a_clean_page_is_left_alone(printed):
+def test_a_clean_page_stays_as_it_is(printed):
     page = levels(printed())
-    found = cleaned(page, Stub(np.zeros_like))
-    assert found.reason == CLEAN
-    assert found.pixels is page
+    result = cleaned(page, Stub(np.zeros_like))
+    assert result.reason == CLEAN
+    assert result.pixels is page
 
 
 def test_a_small_stain_on_a_page_without_noise_is_still_cleaned(printed):
@@ -245,15 +246,15 @@ def test_a_small_stain_on_a_page_without_noise_is_still_cleaned(printed):
     assert not cleaned(levels(page)).reason
 
 
-def test_large_dark_areas_that_are_made_bright_are_told(printed):
+def test_large_dark_areas_that_are_brightened_are_reported(printed):
     page = np.tile(printed(200, 200) * np.float32(0.9), (2, 3))
     page[80:320, 160:400] *= 0.55
-    found = cleaned(levels(page))
-    assert found.lightened == pytest.approx(240 * 240 / page.size, rel=0.1)
+    result = cleaned(levels(page))
+    assert result.lightened == pytest.approx(240 * 240 / page.size, rel=0.1)
     assert cleaned(levels(page), paper="as-is").lightened == 0
 
 
-def test_marks_that_are_taken_away_are_told(printed):
+def test_marks_that_are_removed_are_reported(printed):
     page = printed(400, 500)
     soft = ndimage.gaussian_filter((1 - printed(400, 500, seed=3)[:, ::-1]), 1.6)
     through = levels(0.9 * (page - 0.6 * soft * (page > 0.9)), noise=2)
@@ -262,15 +263,15 @@ def test_marks_that_are_taken_away_are_told(printed):
     assert cleaned(plain, Stub(), noise=2).removed < 0.002
 
 
-def test_levels_are_those_of_the_page(printed):
+def test_noise_and_uncertainty_are_in_levels_of_the_page(printed):
     page = levels(printed(320, 400) * np.float32(0.5), noise=6)
-    found = restore_document(PageView.of(page), Stub(), RestoreSettings(), uncertainty=True)
-    assert found.noise == pytest.approx(6, rel=0.4)
-    assert found.spread == pytest.approx(255 * 0.02 * 0.5, rel=0.1)
-    assert found.uncertainty.mean() == pytest.approx(255 * 0.02 * 0.5, abs=0.6)
+    result = restore_document(PageView.of(page), Stub(), RestoreSettings(), uncertainty=True)
+    assert result.noise == pytest.approx(6, rel=0.4)
+    assert result.spread == pytest.approx(255 * 0.02 * 0.5, rel=0.1)
+    assert result.uncertainty.mean() == pytest.approx(255 * 0.02 * 0.5, abs=0.6)
 
 
-def test_documents_and_photographs_are_told_apart(printed):
+def test_documents_and_photographs_are_distinguished(printed):
     rng = np.random.default_rng(0)
     page = printed(320, 400) * (1 - stain((320, 400), rng)) * np.float32(0.9)
     assert PageView.of(levels(page, noise=4)).is_document()

@@ -1,4 +1,4 @@
-"""What is spoiled in one place is noticed, however little of the page it is."""
+"""Damage to a small part of a page is noticed."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ JUST_LESS, JUST_MORE = LARGEST_IN_A_SQUARE - 1, LARGEST_IN_A_SQUARE + 1
 
 @pytest.mark.parametrize("shape", [(1300, 200), (1300, 200, 3)])
 @pytest.mark.parametrize("square", [(0, 0), (640, 96), (1280, 192)])
-def test_a_square_that_differs_is_found_wherever_it_is(shape, square):
+def test_a_differing_square_is_noticed_anywhere(shape, square):
     page = np.full(shape, 100, np.uint8)
-    for levels, kept in ((JUST_LESS, True), (JUST_MORE, False)):
+    for levels, near in ((JUST_LESS, True), (JUST_MORE, False)):
         other = page.copy()
         other[square[0] : square[0] + 32, square[1] : square[1] + 32] += np.uint8(levels)
-        assert keeps_squares(page, other) is kept
-        assert keeps_squares(other, page) is kept
+        assert keeps_squares(page, other) is near
+        assert keeps_squares(other, page) is near
         assert difference(page, other) < LARGEST_DIFFERENCE
 
 
 def test_a_jpeg_of_usual_quality_keeps_print(printed):
     page = np.round(255 * printed(300, 400)).astype(np.uint8)
-    for quality, kept in ((80, True), (10, False)):
+    for quality, near in ((80, True), (10, False)):
         file = io.BytesIO()
         Image.fromarray(page).save(file, "JPEG", quality=quality)
-        assert keeps_squares(page, np.asarray(Image.open(file))) is kept
+        assert keeps_squares(page, np.asarray(Image.open(file))) is near
 
 
 @pytest.mark.parametrize(("outputs", "asked"), [(DenoiseOutputs(), True), (DenoiseOutputs(jpeg=80), False)])
-def test_a_page_that_would_be_spoiled_is_written_with_less_loss(outputs, asked, printed, tmp_path, monkeypatch):
+def test_a_page_that_would_be_damaged_is_written_with_less_loss(outputs, asked, printed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    seen = []
+    calls = []
 
     def never(restored, decoded):
-        seen.append((restored.copy(), decoded.copy()))
+        calls.append((restored.copy(), decoded.copy()))
         return False
 
     monkeypatch.setattr("vaeguard.restoration.work.keeps_squares", never)
@@ -58,6 +58,6 @@ def test_a_page_that_would_be_spoiled_is_written_with_less_loss(outputs, asked, 
     denoise_scans("scans", "out", RestoreSettings(kind="document"), outputs=outputs, device="cpu")
     codecs = json.loads(Path("out/book.pdf.json").read_text())["codecs"]
     assert set(codecs.values()) == ({"Flate"} if asked else {"JPEG"})
-    assert bool(seen) is asked
-    for restored, decoded in seen:  # each with the page that was restored just before
+    assert bool(calls) is asked
+    for restored, decoded in calls:  # the decoded page belongs to the page restored just before
         assert difference(restored, decoded) <= LARGEST_DIFFERENCE

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from vaeguard import UsageError, VaeguardError, read_text
+from vaeguard import UsageError, VaeguardError
 from vaeguard.restoration import ocr
+from vaeguard.restoration.ocr import read_text
 
 needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
 
@@ -19,7 +20,7 @@ def page(text="several methods design documents"):
 
 
 @needs_tesseract
-def test_words_are_read_and_a_lost_one_is_noticed():
+def test_words_are_read_and_a_lost_word_is_noticed():
     assert read_text(page()).split() == ["several", "methods", "design", "documents"]
     gone = page().copy()
     gone[:, 450:] = 255
@@ -29,13 +30,13 @@ def test_words_are_read_and_a_lost_one_is_noticed():
 
 
 @needs_tesseract
-def test_a_number_that_is_read_otherwise_counts_as_lost_though_another_has_come():
+def test_a_changed_number_counts_as_lost():
     assert ocr.words_lost(page("paid 1897 in silver"), page("paid 1397 in silver"), 150)
     assert not ocr.words_lost(page("paid 1897 in silver"), page("paid, 1897; in silver"), 150)
 
 
 @needs_tesseract
-def test_a_language_that_tesseract_has_not_is_named():
+def test_a_missing_language_is_named():
     ocr.check_tesseract("eng")
     with pytest.raises(
         UsageError, match=r"`ocr_language` names 'xyz', which tesseract does not know.* tesseract-ocr-xyz"
@@ -43,7 +44,7 @@ def test_a_language_that_tesseract_has_not_is_named():
         ocr.check_tesseract("eng+xyz")
 
 
-def test_a_tesseract_that_is_missing_or_fails_is_one_sentence(tmp_path, monkeypatch):
+def test_a_missing_or_failing_tesseract_gives_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="`ocr` needs the program tesseract"):
         ocr.check_tesseract()

@@ -1,4 +1,4 @@
-"""One page at a time, whatever its kind."""
+"""The restoration of single pages of any kind."""
 
 import itertools
 
@@ -15,12 +15,12 @@ SHAPES = [(70, 90), (70, 90, 1), (70, 90, 2), (70, 90, 3), (70, 90, 4)]
 
 
 class Stub:
-    """A denoiser of one kind that changes images by a function of them; the noise is told to be of 20 levels."""
+    """A denoiser of one kind that changes images by a function, and estimates noise of 20 levels."""
 
     grid, estimates, levels = 4, True, 1
 
     def __init__(self, kind, change=lambda rows: rows):
-        self.kind, self.change, self.seen = kind, change, []
+        self.kind, self.change, self.shapes = kind, change, []
         self.planes = 3 if kind == "colour" else 1
 
     def noise_of(self, plane):
@@ -35,12 +35,12 @@ class Stub:
 
     def restore_rows(self, rows, noise, *, spread=False, samples=0, start=0, context=(0, 0)):
         inside = rows[..., context[0] : rows.shape[-2] - context[1], :]
-        self.seen.append(inside.shape)
+        self.shapes.append(inside.shape)
         return self.change(inside.copy()), np.full(inside.shape[-2:], 0.02, np.float32) if spread else None
 
 
 class Engines:
-    """Denoisers of each kind, and which of them were asked for."""
+    """Denoisers by kind, with a record of those asked for."""
 
     def __init__(self, change=lambda rows: rows):
         self.change, self.asked = change, {}
@@ -69,38 +69,38 @@ def noisy_print(page, noise=4.0):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_identity_returns_the_photograph(dtype, shape):
     page = noisy_picture(shape, dtype)
-    found = restored(page, kind="photo")
-    assert found.pixels.dtype == dtype
-    assert found.pixels.shape == shape
-    np.testing.assert_allclose(found.pixels, page, atol=0 if dtype == np.uint8 else 1)
-    assert (found.report.kind, found.report.reason) == ("photo", "")
-    assert found.report.change < 0.01
+    result = restored(page, kind="photo")
+    assert result.pixels.dtype == dtype
+    assert result.pixels.shape == shape
+    np.testing.assert_allclose(result.pixels, page, atol=0 if dtype == np.uint8 else 1)
+    assert (result.report.kind, result.report.reason) == ("photo", "")
+    assert result.report.change < 0.01
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", ["photo", "document"])
-def test_shape_and_type_stay_and_so_does_opacity(kind, dtype, shape):
+def test_shape_type_and_opacity_stay(kind, dtype, shape):
     page = noisy_picture(shape, dtype)
-    found = restored(page, Engines(lambda rows: np.float32(0.5) * rows + np.float32(0.2)), kind=kind, gate=False)
-    assert (found.pixels.shape, found.pixels.dtype) == (shape, dtype)
-    assert found.report.kind == kind
-    assert found.report.change > 1
+    result = restored(page, Engines(lambda rows: np.float32(0.5) * rows + np.float32(0.2)), kind=kind, gate=False)
+    assert (result.pixels.shape, result.pixels.dtype) == (shape, dtype)
+    assert result.report.kind == kind
+    assert result.report.change > 1
     if shape[-1] in (2, 4):
-        np.testing.assert_array_equal(found.pixels[..., -1], page[..., -1])
-        assert (found.pixels[..., 0] != page[..., 0]).mean() > 0.5
+        np.testing.assert_array_equal(result.pixels[..., -1], page[..., -1])
+        assert (result.pixels[..., 0] != page[..., 0]).mean() > 0.5
 
 
 @pytest.mark.parametrize("kind", ["auto", "photo", "document"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_strength_returns_the_same_object_and_says_so(kind, shape):
+def test_no_strength_returns_the_same_object_with_a_reason(kind, shape):
     page = noisy_picture(shape)
-    found = restored(page, Engines(np.zeros_like), kind=kind, strength=0)
-    assert found.pixels is page
-    assert (found.report.kind, found.report.reason, found.report.change) == ("untouched", NO_STRENGTH, 0)
+    result = restored(page, Engines(np.zeros_like), kind=kind, strength=0)
+    assert result.pixels is page
+    assert (result.report.kind, result.report.reason, result.report.change) == ("untouched", NO_STRENGTH, 0)
 
 
-def test_a_page_that_is_left_says_why(printed):
+def test_an_untouched_page_has_a_reason(printed):
     white = np.round(255 * printed()).astype(np.uint8)
     cases = [
         (white, {"kind": "document"}, CLEAN),
@@ -109,12 +109,12 @@ def test_a_page_that_is_left_says_why(printed):
         (noisy_picture((64, 64)), {"kind": "photo"}, ONLY_DETAIL),
     ]
     for page, settings, reason in cases:
-        found = restored(page, Engines(lambda rows: 1 - rows), **settings)
-        assert found.pixels is page
-        assert (found.report.kind, found.report.reason) == ("untouched", reason)
+        result = restored(page, Engines(lambda rows: 1 - rows), **settings)
+        assert result.pixels is page
+        assert (result.report.kind, result.report.reason) == ("untouched", reason)
 
 
-def test_documents_and_photographs_are_told_apart(printed):
+def test_documents_and_photographs_are_distinguished(printed):
     page = printed(320, 400) * (1 - stain((320, 400), np.random.default_rng(0))) * np.float32(0.9)
     for pixels, kind in ((noisy_print(page), "document"), (noisy_picture((320, 400)), "photo")):
         engines = Engines()
@@ -122,12 +122,12 @@ def test_documents_and_photographs_are_told_apart(printed):
         assert list(engines.asked) == [kind]
 
 
-def test_a_kind_that_is_given_is_not_asked_again(printed):
+def test_a_given_kind_is_used(printed):
     assert restored(noisy_print(0.9 * printed(320, 400)), kind="photo").report.kind == "photo"
     assert restored(noisy_picture((320, 400)), kind="document").report.kind == "document"
 
 
-def test_colours_go_to_the_denoiser_of_colours():
+def test_colours_are_restored_by_the_colour_denoiser():
     for shape, kind in (((64, 64), "photo"), ((64, 64, 2), "photo"), ((64, 64, 3), "colour"), ((64, 64, 4), "colour")):
         engines = Engines()
         restored(noisy_picture(shape), engines, kind="photo")
@@ -138,16 +138,16 @@ def test_colours_go_to_the_denoiser_of_colours():
 def test_grey_stored_as_colour_costs_one_plane_and_stays_grey(kind, printed):
     grey = noisy_picture((64, 64)) if kind == "photo" else noisy_print(0.9 * printed(64, 64))
     engines = Engines(lambda rows: np.float32(0.9) * rows)
-    found = restored(np.repeat(grey[..., None], 3, 2), engines, kind=kind).pixels
+    result = restored(np.repeat(grey[..., None], 3, 2), engines, kind=kind).pixels
     assert list(engines.asked) == [kind]
-    assert engines.asked[kind].seen == [(64, 64)]
+    assert engines.asked[kind].shapes == [(64, 64)]
     alone = restored(grey, Engines(lambda rows: np.float32(0.9) * rows), kind=kind).pixels
     for channel in range(3):
-        np.testing.assert_array_equal(found[..., channel], alone)
+        np.testing.assert_array_equal(result[..., channel], alone)
     assert (alone != grey).mean() > 0.5
 
 
-def test_squares_that_went_back_are_drawn(printed):
+def test_squares_that_were_put_back_are_marked(printed):
     page = noisy_print(0.9 * printed(320, 400))
 
     def erase(rows):
@@ -156,25 +156,25 @@ def test_squares_that_went_back_are_drawn(printed):
 
     report = restored(page, Engines(erase), kind="document").report
     assert [len(row) for row in report.squares] == 10 * [13]
-    drawn = np.array([list(row) for row in report.squares]) == "#"
-    assert drawn[3:6, 3:6].all()
-    assert drawn.sum() == 9
+    put_back = np.array([list(row) for row in report.squares]) == "#"
+    assert put_back[3:6, 3:6].all()
+    assert put_back.sum() == 9
     assert report.reverted == pytest.approx(9 / 130)
     assert restored(page, Engines(), kind="document").report.squares == ()
 
 
-def test_the_change_is_told_in_levels():
+def test_the_change_is_reported_in_levels():
     page = noisy_picture((64, 64), np.uint16)
-    found = restored(page, Engines(lambda rows: rows + np.float32(10 / 255)), kind="photo")
-    assert found.report.change == pytest.approx(10, rel=0.01)
+    result = restored(page, Engines(lambda rows: rows + np.float32(10 / 255)), kind="photo")
+    assert result.report.change == pytest.approx(10, rel=0.01)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [{"kind": "page"}, {"paper": "black"}, {"strength": 1.5}, {"strength": -0.1}, {"noise": -1}, {"noise": 300}],
 )
-def test_settings_that_cannot_work(wrong):
-    with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(UsageError, match=f"^`{next(iter(wrong))}`"):
         RestoreSettings(**wrong)
 
 
@@ -183,13 +183,13 @@ def test_settings_of_another_type_are_refused():
         (RestoreSettings, "strength", "0.5"), (RestoreSettings, "samples", 2.5), (DenoiseOutputs, "jpeg", 90.5),
         (DenoiserSpec, "steps", "many"), (DenoiserSpec, "latent", (1.5, 2, 3)),
     ):  # fmt: skip
-        with pytest.raises(UsageError, match=f"setting '{name}' must be "):
+        with pytest.raises(UsageError, match=f"^`{name}` is .*; it must be of type"):
             of(**{name: wrong})
     assert DenoiserSpec(latent=[8, 12, 16]).latent == (8, 12, 16)
 
 
-def test_thick_dark_things_among_shades_are_no_ink():
-    """A bright picture of dark balls with soft rims; the same share of ink in thin lines is a document."""
+def test_thick_dark_objects_among_shades_are_no_ink():
+    """A picture of dark balls with soft rims is a photograph; an equal share of ink in thin lines is a document."""
     rows, columns = np.mgrid[:300, :420]
     balls, lines = np.full((300, 420), 235.0), np.full((300, 420), 235.0)
     for top, left in itertools.product(range(35, 300, 70), range(35, 420, 70)):

@@ -32,8 +32,8 @@ def test_a_page_of_text_has_even_paper(printed):
 def test_uneven_light_is_paper(printed):
     light = np.linspace(0.5, 1, 400, dtype=np.float32)
     paper = paper_of(rows_of(printed(320, 400) * light))
-    found = paper.rows(0, 320, 400)[..., 0]
-    np.testing.assert_allclose(found[40:280, 40:360], np.broadcast_to(light[40:360], (240, 320)), atol=0.03)
+    estimated = paper.rows(0, 320, 400)[..., 0]
+    np.testing.assert_allclose(estimated[40:280, 40:360], np.broadcast_to(light[40:360], (240, 320)), atol=0.03)
 
 
 @pytest.mark.parametrize("width", [2, 5, 9, 14])
@@ -46,7 +46,7 @@ def test_the_width_of_strokes_is_measured(width):
 
 
 def test_the_scale_of_a_page_follows_from_its_strokes(printed):
-    """With four times the resolution blocks grow, and the paper is the same."""
+    """At four times the resolution, blocks grow, and the paper stays the same."""
     page = printed(320, 400) * np.linspace(0.6, 0.9, 400, dtype=np.float32)
     large = np.repeat(np.repeat(page, 4, 0), 4, 1)
     small, big = paper_of(rows_of(page)), paper_of(rows_of(large))
@@ -56,14 +56,14 @@ def test_the_scale_of_a_page_follows_from_its_strokes(printed):
 
 
 @pytest.mark.parametrize("colour", [(0.1, 0.1, 0.1), (0.8, 0.25, 0.2), (0.3, 0.4, 0.8)])
-def test_thick_ink_is_no_paper_whatever_its_colour(printed, colour):
+def test_thick_ink_of_any_colour_is_no_paper(printed, colour):
     page = np.repeat(printed(480, 600)[..., None], 3, 2) * np.array([0.95, 0.92, 0.8], np.float32)
     page[100:190, 60:520] = np.where(page[100:190, 60:520] > 0, np.array([0.95, 0.92, 0.8], np.float32), 0)
     for left in (80, 200, 320, 440):
         page[100:190, left : left + 50] = colour
     paper = paper_of(rows_of(page))
-    found = paper.rows(0, 480, 600)
-    np.testing.assert_allclose(found[130:160, 95:120], np.broadcast_to([0.95, 0.92, 0.8], (30, 25, 3)), atol=0.03)
+    estimated = paper.rows(0, 480, 600)
+    np.testing.assert_allclose(estimated[130:160, 95:120], np.broadcast_to([0.95, 0.92, 0.8], (30, 25, 3)), atol=0.03)
     assert paper.thick_rows(130, 160, 600)[:, 95:120].min() == 1
 
 
@@ -95,7 +95,7 @@ def test_a_dark_lid_is_found_to_the_pixel(printed, border):
     assert (columns.start, columns.stop) == (border, border + 400)
 
 
-def test_a_lid_beside_a_turned_page_is_outside(printed):
+def test_a_lid_beside_a_turned_page_lies_outside(printed):
     page = ndimage.rotate(printed(300, 400) * np.float32(0.85), 3, order=1, cval=0.08)
     mask = ndimage.rotate(np.ones((300, 400)), 3, order=0, cval=0) > 0
     rows = rows_of(page)
@@ -103,30 +103,30 @@ def test_a_lid_beside_a_turned_page_is_outside(printed):
     paper = paper_of(PageRows(rows.pixels[region]))
     outside = paper.outside_rows(rows(0, rows.height)[region], 0)
     inside = ndimage.binary_erosion(mask[region], iterations=2)
-    assert outside[inside].mean() < 0.005  # letters that touch the edge
+    assert outside[inside].mean() < 0.005  # only letters that touch the edge
     assert outside[ndimage.binary_erosion(~mask[region], iterations=2)].mean() > 0.99
 
 
 def test_a_page_without_a_lid_is_whole(printed):
     page = printed(300, 400)
-    page[100:140] = 0  # a bar across, which is no border
+    page[100:140] = 0  # a bar across the page is no border
     assert page_region(rows_of(page)) == (slice(0, 300), slice(0, 400))
 
 
-def test_a_picture_is_found_and_a_stain_is_none(printed):
+def test_a_picture_is_detected_but_a_stain_is_not(printed):
     page = printed(600, 700) * np.float32(0.9)
     rng = np.random.default_rng(0)
     shades = ndimage.gaussian_filter(rng.random((240, 300)), 4)
     page[60:300, 40:340] = 0.1 + 0.6 * (shades - shades.min()) / np.ptp(shades)
     page[360:560, 380:640] *= 0.6
     paper = paper_of(rows_of(page))
-    found = interpolated(pictures_in(paper).astype(np.float32), paper.block, 0, 600, 700)
-    assert found[80:280, 60:320].min() == 1
-    assert found[360:].max() == 0
+    pictures = interpolated(pictures_in(paper).astype(np.float32), paper.block, 0, 600, 700)
+    assert pictures[80:280, 60:320].min() == 1
+    assert pictures[360:].max() == 0
 
 
 @pytest.mark.parametrize("cut", [5, 35, 60])
-def test_strips_give_what_the_whole_gives(cut):
+def test_strips_equal_the_whole_page(cut):
     rng = np.random.default_rng(0)
     page = rng.random((73, 91, 3), np.float32)
     (whole,) = block_quantiles(page, 5, (0.8,))
@@ -137,7 +137,7 @@ def test_strips_give_what_the_whole_gives(cut):
     np.testing.assert_array_equal(np.concatenate(rows), interpolated(values, 5, 0, 73, 91))
 
 
-def test_block_quantiles_are_those_of_numpy():
+def test_block_quantiles_equal_those_of_numpy():
     page = np.random.default_rng(0).random((20, 30, 2), np.float32)
     low, high = block_quantiles(page, 10, (0.05, 0.8))
     blocks = page.reshape(2, 10, 3, 10, 2).transpose(0, 2, 4, 1, 3).reshape(2, 3, 2, 100)
@@ -145,13 +145,13 @@ def test_block_quantiles_are_those_of_numpy():
     np.testing.assert_array_equal(high, np.sort(blocks, -1)[..., 79])
 
 
-def test_what_is_unknown_is_filled_from_around():
+def test_unknown_values_are_filled_from_their_surroundings():
     ramp = np.linspace(0, 1, 40, dtype=np.float32)[:, None, None] * np.ones((1, 30, 3), np.float32)
     known = np.ones((40, 30), np.bool_)
     known[10:20, 5:25] = False
-    found = filled(np.where(known[..., None], ramp, 9), known)
-    np.testing.assert_array_equal(found[known], ramp[known])
-    np.testing.assert_allclose(found, ramp, atol=0.12)
+    estimated = filled(np.where(known[..., None], ramp, 9), known)
+    np.testing.assert_array_equal(estimated[known], ramp[known])
+    np.testing.assert_allclose(estimated, ramp, atol=0.12)
     np.testing.assert_array_equal(filled(ramp, np.ones_like(known)), ramp)
 
 

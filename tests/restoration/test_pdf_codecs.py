@@ -1,4 +1,4 @@
-"""Pictures of PDFs, coded again as they were."""
+"""Pictures in PDFs keep their codec."""
 
 import base64
 import io
@@ -27,13 +27,13 @@ def scene():
     return np.clip(colours + np.random.default_rng(0).normal(0, 3, colours.shape), 0, 255).astype(np.uint8)
 
 
-def stream(data, shape, **said):
-    """A picture of a PDF, which keeps its document alive."""
+def stream(data, shape, **entries):
+    """A PDF and its picture; the document must stay alive while the picture is used."""
     document = pikepdf.new()
     picture = pikepdf.Stream(document, data)
     space = Name.DeviceRGB if len(shape) == 3 else Name.DeviceGray
-    said = {"Width": shape[1], "Height": shape[0], "BitsPerComponent": 8, "ColorSpace": space, **said}
-    picture.stream_dict = Dictionary(Type=Name.XObject, Subtype=Name.Image, **said)
+    entries = {"Width": shape[1], "Height": shape[0], "BitsPerComponent": 8, "ColorSpace": space, **entries}
+    picture.stream_dict = Dictionary(Type=Name.XObject, Subtype=Name.Image, **entries)
     document.pages.append(pikepdf.Page(Dictionary(Type=Name.Page, MediaBox=[0, 0, 9, 9])))
     document.pages[0].Resources = Dictionary(XObject=Dictionary(image=document.make_indirect(picture)))
     return document, document.pages[0].Resources.XObject.image
@@ -58,15 +58,15 @@ def test_a_jpeg_keeps_its_tables_subsampling_and_size(channels, options, scene):
     pixels = scene if channels == 3 else scene[..., 0]
     before = jpeg(pixels, **options)
     _document, picture = stream(before, pixels.shape, Filter=Name.DCTDecode)
-    seen, source = decoded(picture), source_of(picture)
-    assert replace(picture, seen, source, AS_IT_CAME, 1) == "JPEG"
+    original, source = decoded(picture), source_of(picture)
+    assert replace(picture, original, source, AS_IT_CAME, 1) == "JPEG"
     after = bytes(picture.read_raw_bytes())
     assert picture.Filter == Name.DCTDecode
     assert header(after).quantization == header(before).quantization
     assert JpegImagePlugin.get_sampling(header(after)) == JpegImagePlugin.get_sampling(header(before))
     assert ("progressive" in header(after).info) == ("progressive" in header(before).info)
     assert len(after) <= 1.02 * len(before)
-    assert difference(decoded(picture), seen) < 3  # the same steps again lose next to nothing
+    assert difference(decoded(picture), original) < 3  # equal quantisation loses almost nothing
 
 
 def test_finer_steps_lose_less_and_the_last_nothing(scene):
@@ -84,7 +84,7 @@ def test_finer_steps_lose_less_and_the_last_nothing(scene):
     assert lost[-1] == 0
 
 
-def test_a_jpeg_of_the_quality_asked_for(scene):
+def test_a_jpeg_has_the_given_quality(scene):
     _document, picture = stream(jpeg(scene, quality=50), scene.shape, Filter=Name.DCTDecode)
     replace(picture, scene, source_of(picture), Coding(jpeg=90), 1)
     assert header(bytes(picture.read_raw_bytes())).quantization == header(jpeg(scene, quality=90)).quantization
@@ -92,7 +92,7 @@ def test_a_jpeg_of_the_quality_asked_for(scene):
 
 @pytest.mark.parametrize("reversible", [True, False])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_jpeg_2000_stays_one_of_its_size_and_wavelet(channels, reversible, scene):
+def test_a_jpeg_2000_keeps_its_size_and_wavelet(channels, reversible, scene):
     pixels = scene if channels == 3 else scene[..., 0]
     before = imagecodecs.jpeg2k_encode(pixels, level=0 if reversible else 40, reversible=reversible, codecformat="jp2")
     _document, picture = stream(bytes(before), pixels.shape, Filter=Name.JPXDecode)
@@ -105,16 +105,17 @@ def test_a_jpeg_2000_stays_one_of_its_size_and_wavelet(channels, reversible, sce
     assert difference(decoded(picture), smooth) < 3
 
 
-def test_strips_that_are_low_stay_jpeg_2000(scene):
+def test_low_strips_stay_jpeg_2000(scene):
     strip = scene[:9]
     _document, picture = stream(bytes(imagecodecs.jpeg2k_encode(strip, level=40)), strip.shape, Filter=Name.JPXDecode)
     assert replace(picture, strip, source_of(picture), AS_IT_CAME, 1) == "JPEG 2000"
 
 
 @pytest.mark.parametrize("print_", [True, False])
-def test_without_loss_the_better_of_predicted_and_plain_is_written(print_, scene):
+def test_lossless_pictures_are_predicted_if_that_is_smaller(print_, scene):
     rng = np.random.default_rng(1)
-    letters = np.kron(np.tile(rng.integers(0, 2, (15, 5)), (1, 4)), np.full((8, 8), 255))  # prediction hides repeats
+    # Prediction hides the repetition of letters.
+    letters = np.kron(np.tile(rng.integers(0, 2, (15, 5)), (1, 4)), np.full((8, 8), 255))
     speckled = np.where(rng.random(letters.shape) < 0.02, 90, letters).astype(np.uint8)
     pixels = speckled if print_ else scene
     _document, picture = stream(zlib.compress(pixels.tobytes()), pixels.shape, Filter=Name.FlateDecode)
@@ -124,40 +125,41 @@ def test_without_loss_the_better_of_predicted_and_plain_is_written(print_, scene
     assert len(picture.read_raw_bytes()) <= 1.02 * len(zlib.compress(pixels.tobytes(), 6))
 
 
-def test_what_says_how_it_was_packed_goes_with_it(scene):
+def test_entries_of_an_old_filter_are_removed(scene):
     grey = scene[..., 0]
     rows = b"".join(b"\0" + row.tobytes() for row in grey)
-    said = Dictionary(Predictor=15, Colors=1, BitsPerComponent=8, Columns=grey.shape[1])
-    _document, picture = stream(zlib.compress(rows), grey.shape, Filter=Name.FlateDecode, DecodeParms=said)
-    noise = np.random.default_rng(0).integers(0, 256, grey.shape).astype(np.uint8)  # nothing predicts it
+    entries = Dictionary(Predictor=15, Colors=1, BitsPerComponent=8, Columns=grey.shape[1])
+    _document, picture = stream(zlib.compress(rows), grey.shape, Filter=Name.FlateDecode, DecodeParms=entries)
+    noise = np.random.default_rng(0).integers(0, 256, grey.shape).astype(np.uint8)  # noise cannot be predicted
     replace(picture, noise, source_of(picture), AS_IT_CAME, 1)
     assert np.array_equal(decoded(picture), noise)
 
 
 @pytest.mark.parametrize("adobe", [True, False])
-def test_colours_that_are_no_differences_are_read_as_they_are(adobe, scene):
+def test_a_jpeg_of_rgb_is_read_as_rgb(adobe, scene):
     scene[20:60, 20:60] = (200, 30, 40)
     data = bytearray(imagecodecs.jpeg_encode(scene, level=95, colorspace="RGB", outcolorspace="RGB", subsampling="444"))
-    if not adobe:  # the file itself no longer says so, only the PDF
+    if not adobe:  # only the PDF states the colour transform
         start = data.find(b"\xff\xee")
         del data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])]
         for mark, first, step in ((b"\xff\xc0", 9, 3), (b"\xff\xda", 4, 2)):
             place = data.find(mark) + first
             for channel in range(3):
                 data[place + 1 + step * channel] = channel + 1
-    said = {} if adobe else {"DecodeParms": Dictionary(ColorTransform=0)}
-    _document, picture = stream(bytes(data), scene.shape, Filter=Name.DCTDecode, **said)
+    entries = {} if adobe else {"DecodeParms": Dictionary(ColorTransform=0)}
+    _document, picture = stream(bytes(data), scene.shape, Filter=Name.DCTDecode, **entries)
     assert difference(decoded(picture), scene) < 3
     assert replace(picture, scene, source_of(picture), AS_IT_CAME, 1) == "JPEG"
     assert difference(decoded(picture), scene) < 3
-    assert difference(np.asarray(header(bytes(picture.read_raw_bytes()))), scene) < 3  # whatever a viewer knows of PDF
+    # A viewer that ignores the entry of the PDF shows the same colours.
+    assert difference(np.asarray(header(bytes(picture.read_raw_bytes()))), scene) < 3
 
 
-def test_what_a_jpeg_itself_says_of_its_colours_counts_more(scene):
+def test_the_colour_transform_of_a_jpeg_overrides_that_of_the_pdf(scene):
     data = jpeg(scene, quality=90)
     marked = data[:2] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x01" + data[2:]
-    said = Dictionary(ColorTransform=0)
-    _document, picture = stream(marked, scene.shape, Filter=Name.DCTDecode, DecodeParms=said)
+    entries = Dictionary(ColorTransform=0)
+    _document, picture = stream(marked, scene.shape, Filter=Name.DCTDecode, DecodeParms=entries)
     assert np.array_equal(decoded(picture), np.asarray(header(data)))
 
 
@@ -168,22 +170,22 @@ def test_what_a_jpeg_itself_says_of_its_colours_counts_more(scene):
     (lambda data: zlib.compress(b"".join(b"\0%c" % byte for byte in data)), [Name.FlateDecode],
      [Dictionary(Predictor=15, Columns=1), None]),
 ])  # fmt: skip
-def test_a_jpeg_that_is_packed_once_more_is_found(packed, scene):
-    pack, filters, said = packed
+def test_a_jpeg_that_is_packed_once_more_is_recognised(packed, scene):
+    pack, filters, entries = packed
     data = jpeg(scene, quality=60)
-    more = {"DecodeParms": Array(said)} if said else {}
+    more = {"DecodeParms": Array(entries)} if entries else {}
     _document, picture = stream(pack(data), scene.shape, Filter=Array([*filters, Name.DCTDecode]), **more)
     assert source_of(picture) == Source("/DCTDecode", data)
     assert replace(picture, scene, source_of(picture), AS_IT_CAME, 1) == "JPEG"
     assert header(bytes(picture.read_raw_bytes())).quantization == header(data).quantization
 
 
-def test_what_is_accepted(scene):
+def test_near_pictures_are_accepted(scene):
     page = Page(3, scene, None)
     far = scene ^ 16
     assert difference(scene, far) == 16
     assert AS_IT_CAME.accepts(page, scene, scene)
     assert not AS_IT_CAME.accepts(page, scene, far)
-    assert Coding(jpeg=5).accepts(page, scene, far)  # as was asked for
+    assert Coding(jpeg=5).accepts(page, scene, far)  # the quality was asked for
     assert not Coding(check=lambda page, pixels: page.number != 3).accepts(page, scene, scene)
     assert (Coding(lossless=True).steps, Coding(jpeg=5).steps) == ((0,), (1, 0))

@@ -1,4 +1,4 @@
-"""Every format in and out, with all that lies beside the pixels."""
+"""Scans of every format are rewritten without losing metadata."""
 
 import contextlib
 import io
@@ -47,22 +47,22 @@ def inverted(page):
 
 
 def check(content, name, tmp_path, pages=1, jpeg=None):
-    """Rewrite inverted; rewrite again; compare pixels and facts. Returns the name of what was written."""
-    seen, again = [], []
+    """Invert a scan, rewrite the written file, compare the pixels of both, and return the file."""
+    first_pages, second_pages = [], []
 
     def first(page):
-        seen.append(page)
+        first_pages.append(page)
         return inverted(page)
 
     def second(page):
-        again.append(page)
+        second_pages.append(page)
         return page.pixels
 
     target = tmp_path / written_name(name, jpeg=jpeg)
     rewrite(content, name, target, first, jpeg=jpeg, lossless=not jpeg)
     rewrite(target.read_bytes(), target.name, tmp_path / f"again{target.suffix}", second)
-    assert len(seen) == len(again) == pages
-    for before, after in zip(seen, again, strict=True):
+    assert len(first_pages) == len(second_pages) == pages
+    for before, after in zip(first_pages, second_pages, strict=True):
         assert before.dpi == pytest.approx(after.dpi, abs=0.02) if before.dpi else after.dpi is None
         if not jpeg:
             np.testing.assert_array_equal(inverted(before), after.pixels)
@@ -95,7 +95,7 @@ def test_a_palette_becomes_colour_and_keeps_its_transparency(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_jpeg_becomes_a_png_with_all_it_said(channels, tmp_path):
+def test_a_jpeg_becomes_a_png_with_its_metadata(channels, tmp_path):
     beside = BESIDE if channels == 3 else {"dpi": (300, 300), "exif": exif()}
     content = picture("JPEG", pixels(channels), comment="hello", xmp=XMP, **beside)
     target = check(content, "a.jpg", tmp_path)
@@ -115,8 +115,8 @@ def test_captions_and_all_comments_of_a_jpeg_are_kept(jpeg, tmp_path):
     )
     segment = b"Photoshop 3.0\0" + resources + b"\0" * (len(resources) % 2)
     plain = picture("JPEG", pixels(3), **BESIDE)
-    said = [(b"\xff\xed", segment), (b"\xff\xfe", b"first"), (b"\xff\xfe", "Grüße".encode())]
-    content = plain[:2] + b"".join(mark + (len(data) + 2).to_bytes(2) + data for mark, data in said) + plain[2:]
+    segments = [(b"\xff\xed", segment), (b"\xff\xfe", b"first"), (b"\xff\xfe", "Grüße".encode())]
+    content = plain[:2] + b"".join(mark + (len(data) + 2).to_bytes(2) + data for mark, data in segments) + plain[2:]
     target = check(content, "a.jpg", tmp_path, jpeg=jpeg)
     (facts,) = facts_of(target.read_bytes(), target.name)
     assert caption in facts.iptc
@@ -131,7 +131,7 @@ def test_captions_and_all_comments_of_a_jpeg_are_kept(jpeg, tmp_path):
             assert b"Comment\0first" in target.read_bytes()
 
 
-def test_a_jpeg_stays_one_if_asked(tmp_path):
+def test_a_jpeg_stays_a_jpeg_if_asked_for(tmp_path):
     target = check(picture("JPEG", pixels(3), xmp=XMP, **BESIDE), "a.jpg", tmp_path, jpeg=95)
     assert target.name == "a.jpg"
     assert target.read_bytes().startswith(b"\xff\xd8")
@@ -152,7 +152,7 @@ def test_tiff_of_several_pages(compression, channels, tmp_path):
     content = picture("TIFF", pixels(channels), save_all=True, append_images=more, compression=compression, **BESIDE)
     target = check(content, "a.tif", tmp_path, pages=3)
     facts = facts_of(target.read_bytes(), "a.tif")
-    assert [each.size for each in facts] == [(40, 30), (50, 20), (40, 30)]
+    assert [page.size for page in facts] == [(40, 30), (50, 20), (40, 30)]
     assert facts[2].bits == 1
     assert facts[0].icc == ICC
     with tifffile.TiffFile(target) as before, tifffile.TiffFile(io.BytesIO(content)) as after:
@@ -215,12 +215,12 @@ def test_tiff_in_planes_and_tiles_and_as_a_palette(tmp_path):
     check(picture("TIFF", pixels(3), compression="jpeg", dpi=(300, 300)), "j.tif", tmp_path)
 
 
-def test_white_is_white_whatever_zero_means(tmp_path):
+def test_white_is_the_largest_value_even_if_zero_is_white(tmp_path):
     file = io.BytesIO()
     tifffile.imwrite(file, np.zeros((20, 20), np.uint8), photometric="miniswhite")
-    seen = []
-    rewrite(file.getvalue(), "a.tif", tmp_path / "a.tif", lambda page: (seen.append(page), page.pixels)[1])
-    assert (seen[0].pixels == 255).all()
+    pages = []
+    rewrite(file.getvalue(), "a.tif", tmp_path / "a.tif", lambda page: (pages.append(page), page.pixels)[1])
+    assert (pages[0].pixels == 255).all()
 
 
 def raw(page):
@@ -262,16 +262,16 @@ def test_one_bit_passes_through(name, tmp_path):
         ("a.jpg", picture("JPEG", pixels(3))[:200]),
     ],
 )
-def test_what_cannot_be_restored_is_refused(name, content, tmp_path):
-    if name == "a.tif":  # a plan says so as well
+def test_scans_that_cannot_be_restored_are_refused(name, content, tmp_path):
+    if name == "a.tif":  # a plan refuses it as well
         with pytest.raises(UnreadableError):
             page_sizes(content, name)
-    with pytest.raises(UnreadableError) as found:
+    with pytest.raises(UnreadableError) as caught:
         rewrite(content, name, tmp_path / "out", lambda page: page.pixels)
-    assert name in str(found.value)
+    assert name in str(caught.value)
 
 
-def test_what_would_be_lost_is_noticed(tmp_path):
+def test_lost_metadata_is_noticed(tmp_path):
     content = picture("PNG", pixels(3), **BESIDE)
     for change, what in (({"dpi": (200, 200)}, "dpi"), ({"icc_profile": None}, "icc"), ({"exif": b""}, "exif")):
         (tmp_path / "b.png").write_bytes(picture("PNG", pixels(3), **{**BESIDE, **change}))
@@ -282,7 +282,7 @@ def test_what_would_be_lost_is_noticed(tmp_path):
         _check_facts(content, tmp_path / "b.png", "a.png")
 
 
-def test_a_file_of_which_nothing_changes_is_copied(tmp_path):
+def test_an_unchanged_file_is_copied(tmp_path):
     file = io.BytesIO()
     tifffile.imwrite(file, pixels(3), photometric="rgb", tile=(16, 16))
     for content, name in ((file.getvalue(), "a.tif"), (picture("PNG", pixels(3)), "a.png")):
@@ -290,8 +290,8 @@ def test_a_file_of_which_nothing_changes_is_copied(tmp_path):
         assert (tmp_path / name).read_bytes() == content
 
 
-def pdf(image, **said):
-    """A PDF of one page with one picture of RGB values, and what the dictionary says beside."""
+def pdf(image, **entries):
+    """A PDF of one page with one RGB picture, and further entries of its dictionary."""
     made = pikepdf.new()
     stream = pikepdf.Stream(made, image.tobytes())
     height, width = image.shape[:2]
@@ -303,7 +303,7 @@ def pdf(image, **said):
         ColorSpace=pikepdf.Name.DeviceRGB if image.ndim == 3 else pikepdf.Name.DeviceGray,
         BitsPerComponent=8,
     )
-    for key, value in said.items():
+    for key, value in entries.items():
         if value is None:
             del stream.stream_dict[f"/{key}"]
         else:
@@ -333,21 +333,21 @@ def test_a_soft_mask_of_a_pdf_stays_and_the_picture_is_restored(tmp_path):
         assert bytes(picture_.SMask.read_bytes()) == bytes(90 * 80)
 
 
-def test_jpegs_of_a_pdf_stay_jpegs_where_asked_for(tmp_path):
+def test_jpegs_in_a_pdf_stay_jpegs_if_asked_for(tmp_path):
     content = picture("PDF", pixels(3, height=90, width=80), resolution=100)
     for jpeg, kind in ((None, pikepdf.Name.FlateDecode), (90, pikepdf.Name.DCTDecode)):
         assert rewrite(content, "a.pdf", tmp_path / "a.pdf", inverted, jpeg=jpeg, lossless=not jpeg).left == []
         with pikepdf.open(tmp_path / "a.pdf") as after:
             (picture_,) = after.pages[0].get_images().values()
             assert picture_.Filter == kind
-            found = np.asarray(pikepdf.PdfImage(picture_).as_pil_image()).astype(float)
+            decoded = np.asarray(pikepdf.PdfImage(picture_).as_pil_image()).astype(float)
         (before,) = scan_pages(content, "a.pdf")
-        # Noise, which JPEG does not like; but the picture is the one that was written.
-        assert np.abs(found - (255 - before.pixels)).mean() <= (12 if jpeg else 0)
+        # A JPEG of noise differs much, but less than another picture.
+        assert np.abs(decoded - (255 - before.pixels)).mean() <= (12 if jpeg else 0)
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("entries", "kind"),
     [
         ({"Decode": [1, 0, 1, 0, 1, 0]}, "inverted by /Decode"),
         ({"Mask": [0, 10, 0, 10, 0, 10]}, "masked by colour"),
@@ -362,14 +362,14 @@ def test_jpegs_of_a_pdf_stay_jpegs_where_asked_for(tmp_path):
         ({"Width": 10, "Height": 10}, "small"),
     ],
 )
-def test_pictures_of_a_pdf_that_mean_something_else_stay_and_say_why(said, kind, tmp_path):
-    content = pdf(pixels(3, height=90, width=80), **said)
+def test_pictures_in_a_pdf_with_other_values_stay_with_a_reason(entries, kind, tmp_path):
+    content = pdf(pixels(3, height=90, width=80), **entries)
     result = rewrite(content, "a.pdf", tmp_path / "a.pdf", lambda page: pytest.fail("was restored"))
     assert (result.left, result.codecs) == ([(1, kind)], {})
     assert (tmp_path / "a.pdf").read_bytes() == content
 
 
-def test_values_of_a_pdf_that_are_as_ever_are_restored(tmp_path):
+def test_default_entries_of_a_pdf_do_not_prevent_restoring(tmp_path):
     check(pdf(pixels(3, height=90, width=80), Decode=[0, 1, 0, 1, 0, 1]), "a.pdf", tmp_path)
 
 
@@ -385,19 +385,19 @@ def test_a_pdf_that_is_cut_short_is_refused(share, tmp_path):
 
 @pytest.mark.parametrize("turned", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
-def test_pages_know_how_they_are_seen_upright(kind, turned):
-    said = Image.Exif()
-    said[274] = turned
+def test_pages_are_turned_upright(kind, turned):
+    tags = Image.Exif()
+    tags[274] = turned
     flat = Image.new("L", (48, 32), 60)
     flat.paste(220, (0, 0, 16, 8))
-    content = picture(kind, flat, exif=said)
+    content = picture(kind, flat, exif=tags)
     (page,) = scan_pages(content, f"a.{kind.lower()}")
     with Image.open(io.BytesIO(content)) as opened:
-        seen = np.asarray(ImageOps.exif_transpose(opened))
-    np.testing.assert_allclose(page.upright(page.pixels).astype(float), seen.astype(float), atol=3)
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    np.testing.assert_allclose(page.upright(page.pixels).astype(float), expected.astype(float), atol=3)
 
 
-def test_a_turned_page_of_a_pdf_is_seen_upright():
+def test_a_turned_page_of_a_pdf_is_turned_upright():
     image = pixels(1, height=90, width=80)
     with pikepdf.open(io.BytesIO(pdf(image[..., 0] if image.ndim == 3 else image))) as opened:
         opened.pages[0].Rotate = 90
@@ -415,7 +415,7 @@ def test_a_signed_pdf_is_refused(tmp_path):
         rewrite((tmp_path / "s.pdf").read_bytes(), "s.pdf", tmp_path / "out.pdf", inverted)
 
 
-def test_pages_of_a_pdf_have_its_own_numbers():
+def test_pages_of_a_pdf_keep_their_numbers():
     blank = Image.new("1", (80, 90))
     grey = [Image.fromarray(pixels(1, height=90, width=80)) for _ in range(2)]
     content = picture("PDF", blank, save_all=True, append_images=[grey[0], blank, grey[1]])
@@ -425,7 +425,10 @@ def test_pages_of_a_pdf_have_its_own_numbers():
         both.other = opened.pages[3].Resources.XObject.image
         file = io.BytesIO()
         opened.save(file)
-    assert [page.number for page in scan_pages(file.getvalue(), "a.pdf")] == [1, 2]  # two on a page: counted
+    assert [page.number for page in scan_pages(file.getvalue(), "a.pdf")] == [
+        1,
+        2,
+    ]  # pictures are counted if a page has two
 
 
 def in_strips(image, heights, gap=0.0):
@@ -460,16 +463,16 @@ def test_strips_of_a_page_of_a_pdf_are_one_page(channels, tmp_path):
     (after,) = scan_pages(written, "a.pdf")
     assert np.array_equal(after.pixels, 255 - image)
     with pikepdf.open(tmp_path / "a.pdf") as opened:
-        assert sorted(int(each.Height) for each in opened.pages[0].get_images().values()) == [30, 40, 40, 40]
+        assert sorted(int(strip.Height) for strip in opened.pages[0].get_images().values()) == [30, 40, 40, 40]
 
 
-def test_pictures_of_a_pdf_with_a_gap_between_them_are_not_one():
+def test_pictures_in_a_pdf_with_a_gap_stay_separate():
     image = pixels(3, height=150, width=80)
     assert page_sizes(in_strips(image, [80, 70], gap=2.0), "a.pdf") == [(80, 80), (70, 80)]
     assert page_sizes(in_strips(image, [80, 70]), "a.pdf") == [(150, 80)]
 
 
-def test_strips_that_several_pages_share_stay_single():
+def test_strips_that_several_pages_share_stay_separate():
     with pikepdf.open(io.BytesIO(in_strips(pixels(3, height=160, width=80), [80, 80]))) as opened:
         opened.pages.append(opened.pages[0])
         file = io.BytesIO()
@@ -502,7 +505,7 @@ def test_damaged_bytes_are_read_or_refused(kind, tmp_path):
             rewrite(bytes(damaged), f"a.{kind}", tmp_path / written_name(f"a.{kind}", jpeg=None), inverted)
 
 
-def test_a_tiff_whose_pages_are_missing_is_not_taken_for_whole(tmp_path):
+def test_a_tiff_with_missing_pages_is_refused(tmp_path):
     content = picture("TIFF", pixels(3), save_all=True, append_images=[Image.fromarray(pixels(3))] * 2)
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         third = tiff.pages[2].offset
@@ -514,7 +517,7 @@ def test_a_tiff_whose_pages_are_missing_is_not_taken_for_whole(tmp_path):
             rewrite(damaged, "a.tif", tmp_path / "a.tif", inverted)
 
 
-def test_what_the_restorer_raises_is_not_blamed_on_the_file(tmp_path):
+def test_an_error_of_the_restorer_is_not_blamed_on_the_file(tmp_path):
     def broken(page):
         raise IndexError("in the restorer")
 
@@ -544,7 +547,7 @@ def test_sub_directories_and_ycbcr_of_a_tiff_are_refused(tmp_path):
         ({262 + 12: (3, struct.pack("<HH", 6, 6), 2)}, 300),
     ],
 )
-def test_odd_resolutions_and_orientations_of_a_tiff_harm_nothing(tags, dpi, tmp_path):
+def test_odd_resolutions_and_orientations_of_a_tiff_are_harmless(tags, dpi, tmp_path):
     content = bytearray(picture("TIFF", pixels(1), dpi=(300, 300), tiffinfo={274: 1}))
     (at,) = struct.unpack("<I", content[4:8])
     for entry in range(at + 2, at + 2 + 12 * struct.unpack("<H", content[at : at + 2])[0], 12):
@@ -562,34 +565,37 @@ def test_a_palette_of_two_colours_passes_through(tmp_path):
     page = Image.fromarray(np.random.default_rng(0).integers(0, 2, (70, 90), np.uint8)).convert("P")
     page.putpalette([255, 250, 230, 20, 10, 0])
     content = picture("PNG", page)
-    (seen,) = scan_pages(content, "a.png")
-    assert seen.pixels.dtype == np.bool_
+    (decoded,) = scan_pages(content, "a.png")
+    assert decoded.pixels.dtype == np.bool_
     target = tmp_path / "a.png"
     rewrite(content, "a.png", target, lambda page: page.pixels)
     assert target.read_bytes() == content
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "said"),
-    [("a.tif", "JPEG", "it is a JPEG and called as a TIFF; rename it"), ("a.png", "TIFF", "it is a TIFF and called")],
+    ("name", "kind", "message"),
+    [
+        ("a.tif", "JPEG", "it is a JPEG, but its name is that of a TIFF; rename it"),
+        ("a.png", "TIFF", "it is a TIFF, but its name"),
+    ],
 )
-def test_a_file_that_is_called_wrongly_is_said_to_be(name, kind, said, tmp_path):
+def test_a_file_with_the_name_of_another_format_is_refused(name, kind, message, tmp_path):
     content = picture(kind, pixels(3))
     for look in (page_sizes, lambda content, name: list(scan_pages(content, name))):
-        with pytest.raises(UnreadableError, match=said):
+        with pytest.raises(UnreadableError, match=message):
             look(content, name)
-    with pytest.raises(UnreadableError, match=said):
+    with pytest.raises(UnreadableError, match=message):
         rewrite(content, name, tmp_path / name, lambda page: page.pixels)
 
 
-def test_pictures_of_a_page_and_of_a_form_on_it_may_have_one_name(tmp_path):
+def test_pictures_of_a_page_and_of_its_form_may_share_a_name(tmp_path):
     pdf = pikepdf.new()
     pdf.add_blank_page(page_size=(200, 200))
     shades = [np.full((80, 90), level, np.uint8) for level in (100, 200)]
     own, inner = (
         pikepdf.Stream(
             pdf,
-            each.tobytes(),
+            shade.tobytes(),
             Type=pikepdf.Name.XObject,
             Subtype=pikepdf.Name.Image,
             Width=90,
@@ -597,7 +603,7 @@ def test_pictures_of_a_page_and_of_a_form_on_it_may_have_one_name(tmp_path):
             ColorSpace=pikepdf.Name.DeviceGray,
             BitsPerComponent=8,
         )
-        for each in shades
+        for shade in shades
     )
     form = pikepdf.Stream(
         pdf,
@@ -618,14 +624,14 @@ def test_pictures_of_a_page_and_of_a_form_on_it_may_have_one_name(tmp_path):
 
 
 def bmp(across, down):
-    """A BMP of so many pixels per metre."""
+    """A BMP with a resolution in pixels per metre."""
     content = bytearray(picture("BMP", pixels(3)))
     content[38:46] = struct.pack("<ii", across, down)
     return bytes(content)
 
 
 @pytest.mark.parametrize("resolution", [(0, 0), (2835, 0), (1, 1), (11811, 5906), (-2835, -1), (2**31 - 1, 10**7)])
-def test_a_bmp_keeps_its_resolution_whatever_that_says(resolution, tmp_path):
+def test_a_bmp_keeps_any_resolution(resolution, tmp_path):
     target = tmp_path / "a.bmp"
     rewrite(bmp(*resolution), "a.bmp", target, inverted)
     assert struct.unpack("<ii", target.read_bytes()[38:46]) == resolution
@@ -649,14 +655,14 @@ DENSITIES = [(0, 1, 1), (0, 0, 0), (1, 0, 0), (1, 1, 1), (1, 72, 0), (2, 65535, 
 
 
 @pytest.mark.parametrize("density", DENSITIES)
-def test_a_jpeg_that_stays_one_keeps_its_density_whatever_that_says(density, tmp_path):
+def test_a_jpeg_that_stays_a_jpeg_keeps_any_density(density, tmp_path):
     target = tmp_path / "a.jpg"
     rewrite(jpeg_of(*density), "a.jpg", target, inverted, jpeg=95)
     assert struct.unpack(">BHH", target.read_bytes()[13:18]) == density
 
 
 @pytest.mark.parametrize(
-    ("density", "said"),
+    ("density", "expected"),
     [
         ((1, 300, 150), (11811, 5906, 1)),
         ((2, 118, 65535), (11800, 6553500, 1)),
@@ -666,16 +672,16 @@ def test_a_jpeg_that_stays_one_keeps_its_density_whatever_that_says(density, tmp
         ((1, 72, 0), None),
     ],
 )
-def test_a_png_says_of_the_density_of_a_jpeg_what_it_can(density, said, tmp_path):
+def test_a_png_keeps_the_density_of_a_jpeg_if_it_can(density, expected, tmp_path):
     target = tmp_path / "a.png"
     rewrite(jpeg_of(*density), "a.jpg", target, inverted)
     content = target.read_bytes()
     at = content.find(b"pHYs")
-    assert (struct.unpack(">IIB", content[at + 4 : at + 13]) if at > 0 else None) == said
+    assert (struct.unpack(">IIB", content[at + 4 : at + 13]) if at > 0 else None) == expected
 
 
 @pytest.mark.parametrize("dpi", [72.5, 73.5, 299.5])
-def test_a_resolution_between_two_whole_numbers_is_not_taken_for_a_lost_one(dpi, tmp_path):
+def test_a_fractional_resolution_does_not_count_as_lost(dpi, tmp_path):
     made = Image.Exif()
     made[282] = made[283] = dpi
     made[296] = 2

@@ -1,4 +1,4 @@
-"""PDFs: what is not cleaned stays byte for byte, and what is cleaned stays what it was."""
+"""Pictures of PDFs that are not cleaned stay byte for byte, and cleaned ones keep their codec."""
 
 import io
 import json
@@ -39,38 +39,38 @@ def cleaned(page):
 
 
 def encoded(kind, pixels):
-    """The stream of a picture of a PDF and what is said of it."""
-    said = {"Width": pixels.shape[1], "Height": pixels.shape[0], "BitsPerComponent": 8}
-    said["ColorSpace"] = Name.DeviceRGB if pixels.ndim == 3 else Name.DeviceGray
+    """The stream of a picture in a PDF, and the entries of its dictionary."""
+    entries = {"Width": pixels.shape[1], "Height": pixels.shape[0], "BitsPerComponent": 8}
+    entries["ColorSpace"] = Name.DeviceRGB if pixels.ndim == 3 else Name.DeviceGray
     raw, file = pixels.tobytes(), io.BytesIO()
     if kind == "jpeg":
         Image.fromarray(pixels).save(file, "JPEG", quality=80)
-        return file.getvalue(), {**said, "Filter": Name.DCTDecode}
+        return file.getvalue(), {**entries, "Filter": Name.DCTDecode}
     if kind == "jpeg2000":
-        return bytes(imagecodecs.jpeg2k_encode(pixels, level=38)), {**said, "Filter": Name.JPXDecode}
+        return bytes(imagecodecs.jpeg2k_encode(pixels, level=38)), {**entries, "Filter": Name.JPXDecode}
     if kind == "lzw":
-        return bytes(imagecodecs.lzw_encode(raw)), {**said, "Filter": Name.LZWDecode}
+        return bytes(imagecodecs.lzw_encode(raw)), {**entries, "Filter": Name.LZWDecode}
     if kind == "runs":
-        return bytes(imagecodecs.packbits_encode(raw)) + b"\x80", {**said, "Filter": Name.RunLengthDecode}
+        return bytes(imagecodecs.packbits_encode(raw)) + b"\x80", {**entries, "Filter": Name.RunLengthDecode}
     if kind == "hex":
-        return raw.hex().encode() + b">", {**said, "Filter": Name.ASCIIHexDecode}
+        return raw.hex().encode() + b">", {**entries, "Filter": Name.ASCIIHexDecode}
     if kind == "raw":
-        return raw, said
+        return raw, entries
     if kind in ("fax", "jbig2", "bits", "mask"):  # never decoded
         filters = {"fax": Name.CCITTFaxDecode, "jbig2": Name.JBIG2Decode}
-        said = {**said, "BitsPerComponent": 1, "Filter": filters.get(kind, Name.FlateDecode)}
-        return zlib.compress(raw[: len(raw) // 8], 1), {**said, **({"ImageMask": True} if kind == "mask" else {})}
-    return zlib.compress(raw, 1), {**said, "Filter": Name.FlateDecode}
+        entries = {**entries, "BitsPerComponent": 1, "Filter": filters.get(kind, Name.FlateDecode)}
+        return zlib.compress(raw[: len(raw) // 8], 1), {**entries, **({"ImageMask": True} if kind == "mask" else {})}
+    return zlib.compress(raw, 1), {**entries, "Filter": Name.FlateDecode}
 
 
 def document(pictures, *, size=None):
-    """A document with one picture a page, each as `encoded` gives it."""
+    """A document with one picture of `encoded` on each page."""
     made = pikepdf.new()
-    for data, said in pictures:
-        width, height = size or (said["Width"] * 0.5, said["Height"] * 0.5)
+    for data, entries in pictures:
+        width, height = size or (entries["Width"] * 0.5, entries["Height"] * 0.5)
         page = made.add_blank_page(page_size=(width, height))
         picture = pikepdf.Stream(made, data)
-        picture.stream_dict = Dictionary(Type=Name.XObject, Subtype=Name.Image, **said)
+        picture.stream_dict = Dictionary(Type=Name.XObject, Subtype=Name.Image, **entries)
         page.Resources = Dictionary(XObject=Dictionary(Im0=made.make_indirect(picture)))
         page.Contents = made.make_stream(f"q {width} 0 0 {height} 0 0 cm /Im0 Do Q".encode())
     return made
@@ -115,10 +115,10 @@ def test_streams_of_pictures_that_do_not_change_stay_byte_for_byte(packed, tmp_p
     assert first[0] != first[1]
     for kind, (old, new) in zip(KINDS, others, strict=True):
         assert old == new, kind
-    assert (b"/MediaBox" in after) == (b"/MediaBox" in content) == (not packed)  # objects stay packed, too
+    assert (b"/MediaBox" in after) == (b"/MediaBox" in content) == (not packed)  # packed objects stay packed
 
 
-def test_a_document_of_which_no_pixel_changes_is_copied(tmp_path):
+def test_an_unchanged_document_is_copied(tmp_path):
     content = saved(document([encoded("jpeg", sheet())]))
     result, after = written(content, tmp_path, lambda page: page.pixels.copy())
     assert (result.codecs, after) == ({}, content)
@@ -133,8 +133,8 @@ def test_a_clean_picture_keeps_its_codec_and_does_not_grow(kind, channels, tmp_p
     codec = {"jpeg": "JPEG", "jpeg2000": "JPEG 2000"}.get(kind, "Flate")
     assert result.codecs == {1: codec}
     assert len(after) <= 1.3 * len(content)
-    ((_, said),) = pictures_in(after)
-    assert said["/Filter"] == {"JPEG": "/DCTDecode", "JPEG 2000": "/JPXDecode"}.get(codec, "/FlateDecode")
+    ((_, entries),) = pictures_in(after)
+    assert entries["/Filter"] == {"JPEG": "/DCTDecode", "JPEG 2000": "/JPXDecode"}.get(codec, "/FlateDecode")
     (page,) = scan_pages(after, "out.pdf")
     assert difference(page.pixels, restored[0]) <= (0 if codec == "Flate" else LARGEST_DIFFERENCE)
     if codec != "Flate":
@@ -145,7 +145,7 @@ def test_a_clean_picture_keeps_its_codec_and_does_not_grow(kind, channels, tmp_p
 
 
 @pytest.mark.parametrize("refused", range(5))
-def test_a_page_that_the_check_refuses_is_written_with_less_loss(refused, tmp_path):
+def test_a_refused_page_is_written_with_less_loss(refused, tmp_path):
     content = saved(document([encoded("jpeg", sheet())]))
     asked = []
 
@@ -154,18 +154,18 @@ def test_a_page_that_the_check_refuses_is_written_with_less_loss(refused, tmp_pa
         return len(asked) > refused
 
     result, after = written(content, tmp_path, check=check)
-    # One try more loses nothing, and needs no check.
+    # The last attempt is lossless and needs no check.
     assert len(asked) == min(refused + 1, 4)
     assert result.codecs == {1: {0: "JPEG", 4: "Flate"}.get(refused, "JPEG with less loss")}
     (before,), (page,) = scan_pages(content, "a.pdf"), scan_pages(after, "out.pdf")
     lost = [difference(pixels, cleaned(before)) for _, pixels in asked]
     assert lost == sorted(lost, reverse=True)
-    assert {seen.number for seen, _ in asked} == {1}
+    assert {page.number for page, _ in asked} == {1}
     assert np.array_equal(asked[0][0].pixels, before.pixels)
     assert np.array_equal(page.pixels, asked[-1][1] if refused < 4 else cleaned(before))
 
 
-def test_what_a_codec_would_spoil_is_written_without_loss(tmp_path):
+def test_a_page_that_a_codec_would_damage_is_written_without_loss(tmp_path):
     content = saved(document([encoded("jpeg", sheet(channels=3))]))
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     file = io.BytesIO()
@@ -175,18 +175,18 @@ def test_what_a_codec_would_spoil_is_written_without_loss(tmp_path):
     (page,) = scan_pages(after, "out.pdf")
     assert result.codecs == {1: "Flate"}
     assert np.array_equal(page.pixels, noise)
-    result, after = written(content, tmp_path, lambda _page: noise, jpeg=10)  # as was asked for
+    result, after = written(content, tmp_path, lambda _page: noise, jpeg=10)  # the quality was asked for
     assert result.codecs == {1: "JPEG"}
 
 
-def test_a_strip_that_does_not_change_keeps_its_stream(tmp_path):
+def test_an_unchanged_strip_keeps_its_stream(tmp_path):
     image, made = sheet(height=240), pikepdf.new()
     page = made.add_blank_page(page_size=(WIDTH, 240))
     page.Resources, drawn = Dictionary(XObject=Dictionary()), b""
     for number in range(3):
-        data, said = encoded("jpeg", image[80 * number : 80 * number + 80])
+        data, entries = encoded("jpeg", image[80 * number : 80 * number + 80])
         picture = pikepdf.Stream(made, data)
-        picture.stream_dict = Dictionary(Type=Name.XObject, Subtype=Name.Image, **said)
+        picture.stream_dict = Dictionary(Type=Name.XObject, Subtype=Name.Image, **entries)
         page.Resources.XObject[f"/s{number}"] = made.make_indirect(picture)
         drawn += f"q {WIDTH} 0 0 80 0 {160 - 80 * number} cm /s{number} Do Q ".encode()
     page.Contents = made.make_stream(drawn)
@@ -211,7 +211,7 @@ xmlns:pdf="http://ns.adobe.com/pdf/1.3/" xmlns:pdfaid="http://www.aiim.org/pdfa/
 
 
 def read_by_ocr(packed):
-    """An archive's document: words that cannot be seen over each page, a table of contents, and what makes it PDF/A."""
+    """A document of an archive: invisible words over each page, a table of contents, and the metadata of PDF/A."""
     made = document([encoded("jpeg", sheet(seed)) for seed in range(3)])
     font = made.make_indirect(Dictionary(Type=Name.Font, Subtype=Name.Type1, BaseFont=Name.Helvetica))
     for number, page in enumerate(made.pages, 1):
@@ -232,7 +232,7 @@ def read_by_ocr(packed):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_all_else_in_a_document_is_kept(packed, tmp_path):
+def test_the_rest_of_a_document_is_kept(packed, tmp_path):
     content = read_by_ocr(packed)
     result, after = written(content, tmp_path)
     assert result.codecs == {1: "JPEG", 2: "JPEG", 3: "JPEG"}
@@ -241,8 +241,8 @@ def test_all_else_in_a_document_is_kept(packed, tmp_path):
         assert old.is_linearized == new.is_linearized == packed
         assert new.pdf_version == old.pdf_version
         for number, (before, page) in enumerate(zip(old.pages, new.pages, strict=True), 1):
-            drawn = b"".join(each.read_bytes() for each in page.Contents)
-            assert drawn == b"".join(each.read_bytes() for each in before.Contents)
+            drawn = b"".join(part.read_bytes() for part in page.Contents)
+            assert drawn == b"".join(part.read_bytes() for part in before.Contents)
             assert f"(words of page {number}) Tj".encode() in drawn
             assert page.Resources.Font == before.Resources.Font
             assert page.label == before.label == ["i", "ii", "1"][number - 1]
@@ -260,17 +260,17 @@ def test_all_else_in_a_document_is_kept(packed, tmp_path):
 
 
 def drawn_by_a_viewer(pixels, matrix, turn):
-    """What a page shows of a picture that fills it, a pixel a point: the definition, point by point."""
+    """The page of a picture that fills it, at a pixel a point, computed from the definition."""
     right, top, at = np.array(matrix).reshape(3, 2)
     corners = np.array([at, at + right, at + top, at + right + top])
     width, height = np.rint(corners.max(0) - corners.min(0)).astype(int)
-    seen = np.zeros((height, width), np.uint8)
+    drawn = np.zeros((height, width), np.uint8)
     inverse = np.linalg.inv(np.array([right, top]).T)
     for row in range(height):
         for column in range(width):
             across, up = inverse @ (np.array([column + 0.5, height - row - 0.5]) + corners.min(0) - at)
-            seen[row, column] = pixels[int((1 - up) * pixels.shape[0]), int(across * pixels.shape[1])]
-    return np.rot90(seen, -(turn // 90))
+            drawn[row, column] = pixels[int((1 - up) * pixels.shape[0]), int(across * pixels.shape[1])]
+    return np.rot90(drawn, -(turn // 90))
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
@@ -278,7 +278,7 @@ def drawn_by_a_viewer(pixels, matrix, turn):
     (80, 0, 0, 70, 0, 0), (-80, 0, 0, 70, 80, 0), (80, 0, 0, -70, 0, 70), (-80, 0, 0, -70, 80, 70),
     (0, 80, 70, 0, 0, 0), (0, -80, 70, 0, 0, 80), (0, 80, -70, 0, 70, 0), (0, -80, -70, 0, 70, 80),
 ])  # fmt: skip
-def test_pages_are_seen_as_viewers_draw_them(matrix, turn):
+def test_pages_are_turned_as_viewers_draw_them(matrix, turn):
     pixels = sheet(height=70, width=80)
     made = document([encoded("flate", pixels)], size=(90, 90))
     made.pages[0].Rotate = turn
@@ -289,7 +289,7 @@ def test_pages_are_seen_as_viewers_draw_them(matrix, turn):
 
 
 @pytest.mark.parametrize("degrees", [-2, 3, 88, 181])
-def test_pages_that_lean_count_by_the_nearest_side(degrees):
+def test_tilted_pages_have_the_nearest_orientation(degrees):
     cosine, sine = 40 * math.cos(math.radians(degrees)), 40 * math.sin(math.radians(degrees))
     made = document([encoded("flate", sheet(height=80, width=80))], size=(99, 99))
     made.pages[0].Contents = made.make_stream(f"{cosine} {sine} {-sine} {cosine} 50 50 cm /Im0 Do".encode())
@@ -299,16 +299,16 @@ def test_pages_that_lean_count_by_the_nearest_side(degrees):
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-def test_a_unit_of_a_page_of_its_own_counts(drawn):
+def test_the_user_unit_of_a_page_counts(drawn):
     made = document([encoded("flate", sheet(height=80, width=80))], size=(80, 80))
     made.pages[0].UserUnit = 2.5
-    if not drawn:  # then it is taken to be as wide as the page
+    if not drawn:  # the picture is assumed to be as wide as the page
         made.pages[0].Contents = made.make_stream(b"")
     (page,) = scan_pages(saved(made), "a.pdf")
     assert page.dpi == pytest.approx(72 / 2.5)
 
 
-def test_pictures_amid_the_drawing_of_a_page_are_told(tmp_path):
+def test_inline_pictures_are_reported(tmp_path):
     made = document([encoded("flate", sheet())])
     large, small = (bytes([200]) * side * side for side in (70, 9))
     for side, data in ((70, large), (9, small)):
@@ -320,19 +320,19 @@ def test_pictures_amid_the_drawing_of_a_page_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"Height": 100}, {"ColorSpace": Name.DeviceRGB}])
-def test_a_picture_of_another_shape_than_the_document_says_is_told(wrong, tmp_path):
-    data, said = encoded("jpeg", sheet())
-    result, after = written(saved(document([(data, {**said, **wrong})])), tmp_path)
+def test_a_picture_with_a_wrong_shape_is_reported(wrong, tmp_path):
+    data, entries = encoded("jpeg", sheet())
+    result, after = written(saved(document([(data, {**entries, **wrong})])), tmp_path)
     assert (result.left, result.codecs) == ([(1, "of another shape than the PDF says")], {})
     assert pictures_in(after)[0][0] == data
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "jpeg2000"])
-def test_a_depth_that_only_the_codec_says_is_enough(kind, tmp_path):
-    data, said = encoded(kind, sheet())
-    del said["BitsPerComponent"]
+def test_a_depth_in_the_data_alone_is_enough(kind, tmp_path):
+    data, entries = encoded(kind, sheet())
+    del entries["BitsPerComponent"]
     for lossless in (False, True):
-        result, after = written(saved(document([(data, said)])), tmp_path, lossless=lossless)
+        result, after = written(saved(document([(data, entries)])), tmp_path, lossless=lossless)
         assert len(result.codecs) == 1
         with pikepdf.open(io.BytesIO(after)) as opened:
             assert decoded(opened.pages[0].Resources.XObject.Im0).shape == (HEIGHT, WIDTH)
@@ -360,18 +360,18 @@ def test_a_run_records_sizes_codecs_and_digests(pages_of_jpegs):
     assert denoise_scans("scans", "clean", device="cpu").resumed == 1
 
 
-def test_a_pdf_that_grows_much_is_named_also_the_second_time(pages_of_jpegs, monkeypatch):
+def test_a_pdf_that_grows_much_is_named_in_both_runs(pages_of_jpegs, monkeypatch):
     monkeypatch.setattr("vaeguard.restoration.notes.MUCH_LARGER", 1.05)  # clean print takes little room anyway
     outputs = DenoiseOutputs(lossless=True)
     for resumed in (0, 1):
         done = denoise_scans("scans", "clean", outputs=outputs, device="cpu")
         before, after = (Path(folder, "book.pdf").stat().st_size / 1000 for folder in ("scans", "clean"))
         assert after > 1.05 * before
-        said = f"1 PDF grew to more than 1.05 times the size: 'book.pdf' ({before:.0f} KB to {after:.0f} KB)"
-        assert (done.notes, done.resumed) == ((said,), resumed)
+        note = f"1 PDF grew to more than 1.05 times the size: 'book.pdf' ({before:.0f} KB to {after:.0f} KB)"
+        assert (done.notes, done.resumed) == ((note,), resumed)
 
 
-def test_the_exact_difference_needs_and_takes_no_loss(pages_of_jpegs):
+def test_the_exact_difference_implies_lossless_pictures(pages_of_jpegs):
     denoise_scans("scans", "clean", outputs=DenoiseOutputs(residual=True), device="cpu")
     assert set(json.loads(Path("clean/book.pdf.json").read_text())["codecs"].values()) == {"Flate"}
     assert undo_scans("clean") == (1, [])

@@ -14,7 +14,9 @@ from toy import bars
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError
 from vaeguard.data.split import split_normal
+from vaeguard.reports.comparison import compare_reports
 from vaeguard.reports.report_file import write_report
+from vaeguard.reports.terminal import show_report
 from vaeguard.training import loop as training
 from vaeguard.training.balance import balanced_draws, balanced_weights
 from vaeguard.training.class_table import class_table
@@ -140,7 +142,7 @@ def test_page_comparison_and_terminal_show_the_classes(runs):
     page = (runs[1] / "report.html").read_text()
     assert "Each normal class" in page
     assert 'data-figure="classes.1.distortion"' in page
-    found = vaeguard.compare_reports(runs)
+    found = compare_reports(runs)
     rows = [{row["name"]: row for row in vaeguard.read_report(run)["classes"]} for run in runs]
     assert [row["name"] for row in found["classes"]] == ["common", "rare"]
     assert found["classes"][1]["distortion"] == [each["rare"]["distortion"] for each in rows]
@@ -157,7 +159,7 @@ def test_page_comparison_and_terminal_show_the_classes(runs):
 
 def text_of(run):
     text = io.StringIO()
-    vaeguard.show_report(vaeguard.read_report(run), Console(file=text, width=100))
+    show_report(vaeguard.read_report(run), Console(file=text, width=100))
     return text.getvalue()
 
 
@@ -175,15 +177,15 @@ def test_a_class_of_which_nothing_is_held_out_has_no_means(runs, tmp_path):
     page = write_report(tmp_path / "report.json", report).read_text()
     assert '<span class="figure" data-figure="classes.1.flagged">–</span></td>' in page
     assert "rare (hardest" not in text_of(tmp_path)
-    write_report(tmp_path / "comparison" / "report.json", vaeguard.compare_reports([tmp_path, runs[1]]))
+    write_report(tmp_path / "comparison" / "report.json", compare_reports([tmp_path, runs[1]]))
 
 
 def test_a_report_from_before_there_was_a_table_still_opens(runs, tmp_path):
     report = vaeguard.read_report(runs[0])
     del report["classes"]
     assert "Each normal class" not in write_report(tmp_path / "report.json", report).read_text()
-    assert vaeguard.compare_reports([runs[1], tmp_path])["classes"][0]["flagged"][1] is None
-    vaeguard.show_report(report, Console(file=io.StringIO()))
+    assert compare_reports([runs[1], tmp_path])["classes"][0]["flagged"][1] is None
+    show_report(report, Console(file=io.StringIO()))
 
 
 def test_a_killed_balanced_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, runs):

@@ -11,6 +11,7 @@ from toy import bars
 import vaeguard
 from vaeguard import ModelSpec, TrainingWarning, TrainSpec, UsageError, VaeguardError
 from vaeguard.data.split import split_normal, spread_out
+from vaeguard.engines.run_folder import calibration_images
 from vaeguard.models.likelihoods import ContinuousBernoulli
 from vaeguard.models.objective import objective
 from vaeguard.training import fitting
@@ -220,7 +221,7 @@ def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):
     spec = ModelSpec(kind="mlp", hidden=(16,), latent=3)
     detector = vaeguard.fit(images, labels, model=spec, training=TrainSpec(epochs=2), run=tmp_path / "run")
     scale = vaeguard.load(tmp_path / "run").info.record["calibration"]["heatmap_scale"]
-    held_out = vaeguard.calibration_images(tmp_path / "run")
+    held_out = calibration_images(tmp_path / "run")
     assert scale == np.quantile(detector.inspect(held_out, pictures=True).heatmap, 0.999)
     rows = np.random.default_rng(0).normal(size=(100, 4))
     of_rows = vaeguard.fit(rows, model=spec, training=TrainSpec(epochs=1))
@@ -233,7 +234,7 @@ def test_some_images_are_of_all_classes(tmp_path, monkeypatch):
     order = np.argsort(labels, kind="stable")  # as folders are read
     spec = ModelSpec(kind="mlp", hidden=(16,), latent=3)
     vaeguard.fit(images[order], labels[order], model=spec, training=TrainSpec(epochs=1), run=tmp_path / "run")
-    kept = {image.tobytes() for image in vaeguard.calibration_images(tmp_path / "run")}
+    kept = {image.tobytes() for image in calibration_images(tmp_path / "run")}
     assert len(kept) == 6
     assert {int(label) for image, label in zip(images, labels, strict=True) if image.tobytes() in kept} == set(labels)
     few = spread_out(9000, 256)

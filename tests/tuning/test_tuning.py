@@ -14,6 +14,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard.reports.verdicts import verdict
+from vaeguard.settings.presets import PRESETS
 from vaeguard.settings.specs import changed, from_dict
 from vaeguard.statistics.metrics import roc_auc_by_image
 from vaeguard.storage.tables import read_table
@@ -96,7 +97,7 @@ def test_only_what_the_model_has_is_searched():
     assert space_of(spec()).ranges["kl_warmup"].high == 10
 
 
-@pytest.mark.parametrize("name", vaeguard.PRESETS)
+@pytest.mark.parametrize("name", PRESETS)
 def test_every_start_is_within_the_ranges_and_stays_as_it_is(name):
     chosen = vaeguard.preset(name)
     resolved = chosen.model.resolved((1, 32, 32), ("a", "b"))

@@ -7,7 +7,7 @@ from pathlib import Path  # noqa: TC003 -- settle_types reads the annotations
 
 from vaeguard.benchmarking.protocols import BENCHMARKS, Benchmark
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import settle_types
+from vaeguard.settings.specs import setting, settle_types
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,17 @@ class BenchmarkSpec:
     """
 
     name: str
-    data: str | None = None
-    classes: str | None = None
-    seeds: int | None = None
-    fits: tuple[str, ...] = ()
-    baselines: bool = True
-    limit: int | None = None
-    size: tuple[int, int] | None = None
+    data: str | None = setting(
+        None, "Data set; ood: pairs normal:anomalous; tables, defects: names.", unset="mnist, or all pairs and names"
+    )
+    classes: str | None = setting(None, "one-class-out, one-class: which classes take turns.", unset="all")
+    seeds: int | None = setting(None, "Repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}, tables 10")
+    fits: tuple[str, ...] = setting((), "guided, unlabelled, patches.", unset="all, for defects patches")
+    baselines: bool = setting(True, "Also measure simple methods.")
+    limit: int | None = setting(None, "At most so many training and test examples: only for trying out.", unset="all")
+    size: tuple[int, int] | None = setting(None, "defects: scale images to this height and width.", unset="each set's")
     data_dir: str | Path | None = None
-    download: bool = False
+    download: bool = setting(False, "Fetch named image sets that are missing.")
 
     def __post_init__(self) -> None:
         settle_types(self)

@@ -1,4 +1,4 @@
-"""What cleaning a page gives, whichever kind of page it is."""
+"""The result of cleaning a page of any kind."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from vaeguard.restoration.formats.scan_page import Pixels
 
-CELL = 32
-"""Side in pixels of the squares that count as put back or not."""
+SQUARE = 32
+"""Side in pixels of the squares in which the original, or its ink, is put back or not."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class Cleaned:
     Attributes
     ----------
     pixels : ndarray
-        Of the shape and type that came in, (H, W, C).
+        Shape (H, W, C), with the shape and type of the original.
     noise : float
         Standard deviation of the noise of each colour, in levels of 0 to 255.
     put_back : ndarray
         bool, shape (ceil(H / 32), ceil(W / 32)): squares in which the original, or ink, was put back.
     reason : str
-        Why the page was left as it is, bit for bit; empty where it was cleaned.
+        Why the page was left bit for bit as it was; empty if it was cleaned.
     lightened, removed : float
         As in `PageReport`.
     region : tuple of int or None
-        Top, left, bottom and right of the part that was cleaned, in pixels, where it is not the whole.
+        Top, left, bottom and right of the cleaned part, in pixels; None for the whole page.
     uncertainty : ndarray or None
-        uint8, shape (H, W): half of the interval that holds the clean value in nine of ten cases, in levels.
+        uint8, shape (H, W): half of the interval that contains the clean value in nine of ten cases, in levels.
     spread : float
         The mean of the uncertainty, in levels.
     """
@@ -51,8 +51,8 @@ class Cleaned:
     spread: float = 0.0
 
 
-def cells(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """The squares of some rows, shape (rows, `CELL`, columns, `CELL`); beyond the ends there is nothing, which is 0."""
+def split_squares(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Split a map of shape (H, W) into squares, shape (rows, `SQUARE`, columns, `SQUARE`), padded with 0."""
     height, width = rows.shape
-    padded = np.pad(rows, ((0, -height % CELL), (0, -width % CELL)))
-    return padded.reshape(padded.shape[0] // CELL, CELL, -1, CELL)
+    padded = np.pad(rows, ((0, -height % SQUARE), (0, -width % SQUARE)))
+    return padded.reshape(padded.shape[0] // SQUARE, SQUARE, -1, SQUARE)

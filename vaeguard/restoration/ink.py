@@ -1,8 +1,8 @@
-"""The ink of a page, found on the page as it came in: what cleaning may not take away.
+"""Find the ink of the original page, which cleaning must not remove.
 
-This model of strokes knows nothing of what a denoiser makes of the page, nor of the paper that the page is divided by.
-A stroke is a ridge: darker, in some colour, than what is on both of its sides. Strokes are sharp, about as sharp as the
-others of their page; folds, edges of stains and what shines through from the back are softer.
+The search depends neither on the denoiser nor on the paper by which the page is divided. A stroke is a ridge: in some
+colour, it is darker than both of its sides. All strokes of a page are about equally sharp; folds, the edges of stains
+and bleed-through are softer.
 """
 
 from __future__ import annotations
@@ -24,38 +24,51 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 WIDEST = 4
-"""Ridges are at most so many blocks wide; wider ink is looked for in the blocks themselves."""
+"""The largest width of a ridge, in blocks; `paper` finds wider ink in the blocks themselves."""
 LEAST_RIDGE = 0.1
-"""Shallower ridges, as a share of the paper, do not count when the usual depth is measured."""
-NOISY, BRIGHTEST_NOISE = 0.01, 3.0
-"""Above this noise pixels are averaged; the brightest pixels around lie so many deviations above the paper."""
-USUAL, STRONG, FEWEST_STROKES = 0.8, 0.8, 100
-"""The quantile of depths that is usual, the share of the usual from which sharpness counts, and the fewest pixels."""
+"""The least depth, as a share of the paper, of the ridges on which the usual depth is measured."""
+NOISY = 0.01
+"""The noise, as a share of the paper, above which pixels are averaged."""
+BRIGHTEST_NOISE = 3.0
+"""Deviations of the noise by which the brightest pixels in a neighbourhood exceed the paper."""
+USUAL = 0.8
+"""The quantile of all depths that counts as the usual depth."""
+STRONG = 0.8
+"""The least share of the usual depth at which sharpness is measured."""
+FEWEST_STROKES = 100
+"""The fewest pixels of strokes from which a page's ink is measured."""
 UNKNOWN_DEPTH = 0.6
-"""The usual depth where a page has hardly any strokes."""
-FAINT, CERTAIN = 0.22, 0.37
-"""Shares of the usual depth: a ridge below the first may be dirt, a ridge above the second is ink."""
-SOFT, DEEP = 0.85, (0.5, 0.7)
-"""Ridges less sharp than this share of the usual count as fainter, the less the deeper they are between these two."""
-
-STEEP, MOST_STEEP = 2.0, 0.45
-"""A ridge counts as fainter by this times the change of the paper, but by no more than the second."""
-TINGED, COLOURED = 0.02, 0.04
-"""Differences in hue: none below the first; above the second, ink of its own colour, however faint."""
+"""The usual depth of a page with hardly any strokes."""
+FAINT = 0.22
+"""A ridge below this share of the usual depth may be dirt."""
+CERTAIN = 0.37
+"""A ridge above this share of the usual depth is ink."""
+SOFT = 0.85
+"""A ridge counts as fainter if its sharpness is below this share of the usual sharpness."""
+DEEP = (0.5, 0.7)
+"""Shares of the usual depth between which softness counts less and less."""
+STEEP = 2.0
+"""A ridge counts as fainter by this many times the change of the paper around it."""
+MOST_STEEP = 0.45
+"""The largest share of the usual depth by which a ridge counts as fainter for the change of the paper."""
+TINGED = 0.02
+"""Smaller differences in hue do not count."""
+COLOURED = 0.04
+"""A larger difference in hue is coloured ink, however faint."""
 
 
 @dataclass(frozen=True)
 class Ridges:
-    """What `ridges` finds at each pixel, all of shape (H, W).
+    """The ridges at each pixel, in arrays of shape (H, W).
 
     Attributes
     ----------
     depth : ndarray
-        From 0 for paper to 1 for black, in the colour in which the pixel is darkest.
+        0 for paper to 1 for black, in the colour in which the pixel is darkest.
     sharpness : ndarray
-        The steepest step from pixel to pixel nearby, as a share of the greatest depth nearby.
+        The steepest step between neighbouring pixels nearby, as a share of the greatest depth nearby.
     hue : ndarray or None
-        How much further from brown the hue of the pixel is than that of its sides; None without colours.
+        How much further the pixel's hue is from brown than the hue of its sides; None for grey pages.
     """
 
     depth: Floats
@@ -65,14 +78,14 @@ class Ridges:
 
 @dataclass(frozen=True)
 class InkModel:
-    """What the strokes of a page are like.
+    """The usual stroke of a page.
 
     Attributes
     ----------
     depth : float
-        Of the usual stroke, as a share of the paper beside it.
+        Its depth, as a share of the paper beside it.
     sharpness : float
-        Of the usual stroke: its steepest step from pixel to pixel as a share of its depth.
+        Its steepest step between neighbouring pixels, as a share of its depth; 0 if the page has too few strokes.
     """
 
     depth: float
@@ -81,39 +94,38 @@ class InkModel:
 
 def ink_model(parts: Iterable[Ridges]) -> InkModel:
     """Measure the usual stroke on parts of a page."""
-    depths, sharps = [], []
+    depths, sharpnesses = [], []
     for part in parts:
-        some = part.depth[::2, ::2], part.sharpness[::2, ::2]
-        strokes = some[0] > LEAST_RIDGE
-        depths.append(some[0][strokes])
-        sharps.append(some[1][strokes])
-    depth, sharp = np.concatenate(depths), np.concatenate(sharps)
+        depth, sharpness = part.depth[::2, ::2], part.sharpness[::2, ::2]
+        strokes = depth > LEAST_RIDGE
+        depths.append(depth[strokes])
+        sharpnesses.append(sharpness[strokes])
+    depth, sharpness = np.concatenate(depths), np.concatenate(sharpnesses)
     if depth.size < FEWEST_STROKES:
         return InkModel(UNKNOWN_DEPTH, 0.0)
     usual = float(np.quantile(depth, USUAL))
-    return InkModel(usual, float(np.median(sharp[depth > STRONG * usual])))
+    return InkModel(usual, float(np.median(sharpness[depth > STRONG * usual])))
 
 
 def reach(block: int) -> int:
-    """How many rows away a pixel may still matter to `ridges`."""
+    """The largest distance in rows at which a pixel affects `ridges`."""
     return 2 * WIDEST * block + block + 4
 
 
 def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
-    """How much darker than both of its sides each pixel is, how sharp that is, and how much it differs in hue.
+    """Measure how much darker each pixel is than both of its sides, how sharp it is, and how it differs in hue.
 
     Parameters
     ----------
     rows : ndarray
-        Of the page as it came in, shape (H, W, C), from row `start`; the first and last `reach` rows lack neighbours.
+        Rows of the original page, shape (H, W, C); the first and last `reach` rows lack neighbours.
     paper : Paper
-        Of the page: for the size of its blocks and for the brightest paper around them.
+        The paper of the page; its block size and the brightest paper around are used.
     start : int
-        The row of the page where `rows` begin.
+        The number of the first row on the page.
     noise : float
-        Standard deviation of the noise of the page divided by its paper. On noisy pages, strokes are looked for in
-        means of nine pixels, and the depth that noise alone would give is subtracted.
-
+        Standard deviation of the noise of the page divided by its paper. On noisy pages, ridges are measured on means
+        of nine pixels; the depth of noise alone is subtracted.
     """
     from scipy import ndimage
 
@@ -129,7 +141,7 @@ def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
     depth = np.maximum(ridge - np.float32(BRIGHTEST_NOISE * noise), 0)
     steps = np.hypot(*(ndimage.correlate1d(level, [-0.5, 0, 0.5], axis, mode="nearest") for axis in (0, 1)))
     times = max(1, round(paper.block / 2))
-    steepest, deepest = (_with_neighbours(each, times) for each in (steps, depth))
+    steepest, deepest = (_dilated(values, times) for values in (steps, depth))
     hue = None
     if rows.shape[2] == 3:
         plain = 1 - ndimage.uniform_filter(unlike_brown(ratios), 3, mode="nearest")
@@ -138,26 +150,26 @@ def ridges(rows: Floats, paper: Paper, start: int, noise: float) -> Ridges:
     return Ridges(depth, sharpness, hue)
 
 
-def certainty(found: Ridges, model: InkModel, steep: Floats) -> Floats:
-    """How certain it is that each pixel is ink, 0 to 1, shape (H, W); the pixels beside a stroke count with it.
+def certainty(measured: Ridges, model: InkModel, steep: Floats) -> Floats:
+    """The certainty that each pixel, or one beside it, is ink: shape (H, W), 0 to 1.
 
-    `steep` says how much the paper changes around each pixel, in the same shape: a faint ridge
-    where the paper changes much is more likely to be the edge of a stain or a fold.
+    `steep`, of the same shape, is the change of the paper around each pixel: where the paper changes much, a faint
+    ridge is probably the edge of a stain or a fold.
     """
-    share = found.depth / np.float32(model.depth)
+    share = measured.depth / np.float32(model.depth)
     if model.sharpness:
-        soft = np.minimum(1, found.sharpness / np.float32(SOFT * model.sharpness))
+        soft = np.minimum(1, measured.sharpness / np.float32(SOFT * model.sharpness))
         deep = np.clip((share - DEEP[0]) / (DEEP[1] - DEEP[0]), 0, 1)
         share = share * (soft + (1 - soft) * deep)
     share = share - np.clip(STEEP * steep, 0, MOST_STEEP)
     certain = np.clip((share - FAINT) / (CERTAIN - FAINT), 0, 1)
-    if found.hue is not None:
-        certain = np.maximum(certain, np.clip((found.hue - TINGED) / (COLOURED - TINGED), 0, 1))
-    return _with_neighbours(certain.astype(np.float32))
+    if measured.hue is not None:
+        certain = np.maximum(certain, np.clip((measured.hue - TINGED) / (COLOURED - TINGED), 0, 1))
+    return _dilated(certain.astype(np.float32))
 
 
-def _with_neighbours(values: Floats, times: int = 1) -> Floats:
-    """The largest of each pixel and those up to `times` pixels away; several times as fast as the filter of SciPy."""
+def _dilated(values: Floats, times: int = 1) -> Floats:
+    """Dilate by `times` pixels; several times as fast as the maximum filter of SciPy."""
     for axis in (0, 1) * times:
         wide = values.copy()
         before, after = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)

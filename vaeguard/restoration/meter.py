@@ -1,4 +1,4 @@
-"""How far the workers of a run have come together, and how they are told to stop."""
+"""The shared progress of a run's workers, and the signal that stops them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 class StoppedError(BaseException):
     """The run was interrupted.
 
-    Not an `Exception`, so that code that catches the error of a single file does not catch an interrupt.
+    `StoppedError` is no `Exception`, so that a handler for the errors of one file does not catch an interrupt.
     """
 
 
 class Meter:
-    """Adds up how much of each file is done; workers ask it whether they may go on.
+    """Adds up the progress of all files, and ends the workers of a stopped run.
 
     Parameters
     ----------
     sizes : mapping
-        Bytes of each file, by its name.
+        The size of each file in bytes, by name.
     progress : callable or None
-        Called with bytes done, bytes in all and a line of text, by one worker at a time.
+        Called by one worker at a time with the bytes done, the total bytes and a line of text.
     """
 
     def __init__(self, sizes: Mapping[str, int], progress: Progress | None = None) -> None:
@@ -35,25 +35,25 @@ class Meter:
         self._shares = dict.fromkeys(sizes, 0.0)
         self._text = ""
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Let every worker end with its next `tick` or `check`."""
-        self._stopped.set()
+        """End every worker at its next `tick` or `check`."""
+        self._stop.set()
 
     def check(self) -> None:
-        """Go on, or end this worker.
+        """End this worker if the run was stopped.
 
         Raises
         ------
         StoppedError
             `stop` was called.
         """
-        if self._stopped.is_set():
+        if self._stop.is_set():
             raise StoppedError
 
     def tick(self, name: str, share: float) -> None:
-        """Note which share of a file is done, 0 to 1.
+        """Record the share of a file that is done, 0 to 1.
 
         Raises
         ------
@@ -64,14 +64,14 @@ class Meter:
         with self._lock:
             self._done += (share - self._shares[name]) * self._sizes[name]
             self._shares[name] = share
-            self._tell()
+            self._report()
 
     def say(self, text: str) -> None:
-        """Change the line of text."""
+        """Replace the line of text."""
         with self._lock:
             self._text = text
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._progress:
             self._progress(round(self._done), self._total, self._text)

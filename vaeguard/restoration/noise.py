@@ -1,4 +1,4 @@
-"""How strong the noise of an image is, told from the image alone."""
+"""Estimate the noise of an image from the image alone."""
 
 from __future__ import annotations
 
@@ -17,51 +17,71 @@ if TYPE_CHECKING:
 OPPONENT = np.array(
     [[3**-0.5, 3**-0.5, 3**-0.5], [2**-0.5, 0, -(2**-0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]], np.float32
 )
-"""Brightness and two differences of colours; orthonormal, so that independent noise is as strong in each."""
+"""Brightness and two differences of colours; since they are orthonormal, white noise is equally strong in all three."""
 DIFFERENCES = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [1 / 4, -1 / 2, 1 / 4]], np.float32)
-"""What a grey denoiser takes of colours: their mean (0 to 1), red against blue, green against both (-0.5 to 0.5)."""
+"""The planes of a colour image for a grey denoiser: the mean (0 to 1), red minus blue, and green against both (-0.5 to
+0.5)."""
 INVERSE_DIFFERENCES = np.linalg.inv(DIFFERENCES.astype(np.float64)).astype(np.float32)
 CELL = 8
-"""Side of the cells for which an estimator tells the noise, in pixels."""
+"""Side in pixels of the cells for which an estimator estimates the noise."""
 FLOOR = 0.5
-"""Levels of 0 to 255 that are added to a deviation before its logarithm; weaker noise is none."""
+"""Levels of 0 to 255 that are added to a deviation before its logarithm; weaker noise counts as none."""
 KNOTS = 8
-"""Brightnesses at which a curve of noise has its own values, with straight lines between."""
+"""The number of brightnesses at which a noise curve has a value; between them, the curve is linear."""
 COMMON = 0.1
-"""Share of all evidence that counts at each knot besides the knot's own, so that few cells bend no curve."""
-LOWEST, DOUBT = 0.1, 2.5
-"""The logarithm of the noise is doubted by so many times the gap between the curve and the lowest tenth of cells."""
-TEXTURE, USUAL, MOST = 1.36, 0.127, 0.15
-"""The curve of a grey picture is lowered, since texture passes for noise there: by so many times the excess of the gap
-to the lowest tenth over the usual gap; the excess counts up to the most."""
+"""The share of all evidence that is added at each knot, so that a few cells cannot bend the curve."""
+LOWEST = 0.1
+"""The share of cells, by weight, that counts as the quietest."""
+DOUBT = 2.5
+"""The noise that is certain lies below the curve by this many times the gap, in logarithms, between the curve and the
+quietest cells."""
+TEXTURE = 1.36
+"""The curve of a grey picture is lowered by this many times the excess of that gap over the usual gap, since a grey
+picture's texture is partly taken for noise."""
+USUAL = 0.127
+"""The usual gap."""
+MOST = 0.15
+"""The largest excess that counts."""
 EVEN = 1.03
-"""A curve whose values differ by less is a constant."""
+"""A curve whose largest value exceeds the smallest by no more than this factor is a constant."""
 MAD_OF_GAUSSIAN = 0.6745
 """Median absolute deviation of a Gaussian with standard deviation 1."""
-QUIET_SHARE, QUIET_SHARE_OF_PRINT = 0.1, 0.25
-"""The quietest part of an image shows its noise, the rest also its detail; most of a page of print is paper."""
-WIDE_SHARE, FEWEST_WIDE_PIXELS = 0.9, 400_000
-"""Detail weighs more in coarser differences: this share of them counts, and only in images of so many pixels."""
+QUIET_SHARE = 0.1
+"""The share of a photograph's blocks that show its noise alone; the other blocks show detail as well."""
+QUIET_SHARE_OF_PRINT = 0.25
+"""The same share of a page of print, most of which is paper."""
+WIDE_SHARE = 0.9
+"""The share of the coarser differences that counts as noise, since detail weighs more in them."""
+FEWEST_WIDE_PIXELS = 400_000
+"""Coarser differences do not count in smaller images."""
 FEWEST_SIDE = 16
+"""The noise of an image with a shorter side, in pixels, is not estimated."""
 FEWEST_JPEG_PIXELS = 50_000
-"""Smaller images leave too few blocks at a quarter of the resolution."""
-JPEG_BLOCK, PLAIN_GRID, EDGE_STEP = 8, 2.5, 3
+"""Smaller images have too few blocks at a quarter of the resolution."""
+JPEG_BLOCK = 8
+"""Side in pixels of the blocks of a JPEG."""
+PLAIN_GRID = 2.5
+"""Images with a smaller `jpeg_grid` show no grid."""
+EDGE_STEP = 3
+"""Steps between pixels are capped at this many times their median."""
 GRAIN_REACH = 3
+"""The reach in pixels of the kernel of grain."""
 WIDTHS = np.linspace(0, 1.2, 61)
-"""Of grain, in pixels."""
+"""The widths of grain in pixels for which deviations are tabulated."""
 LEAST_WIDTH = 0.46
-"""Narrower grain counts as white: detail makes white noise look up to so wide (0.36 to 0.45 on BSD400, at 25 to 8 of
-255 levels), and detail never makes grain look narrower."""
+"""Narrower grain counts as white noise: with detail, white noise seems to be up to this wide (0.36 to 0.45 pixels on
+BSD400, at 25 to 8 of 255 levels), while detail never makes grain seem narrower."""
 
 
 def photo_noise(image: Floats) -> float:
     """Estimate the standard deviation of the noise of a photograph.
 
-    The median absolute deviation of diagonal Haar differences (Donoho, 1995) in the quieter blocks, at full and at half
-    the resolution. In small images all blocks may hold texture, which is as strong at half the resolution, since scenes
-    look alike at all scales (Ruderman and Bialek, 1994), while white noise halves, so that the two can be told apart.
-    In a large image some block is quiet, and grain that is wider than a pixel hardly shows in the finest differences.
-    Noise in a former JPEG of middling quality hardly shows there either, and is also measured at a half and a quarter.
+    The estimate is the median absolute deviation of diagonal Haar differences (Donoho, 1995) in the quieter blocks, at
+    full and half resolution. In a small image, every block may contain texture. Texture is equally strong at half the
+    resolution, since scenes look alike at all scales (Ruderman and Bialek, 1994), while white noise halves: the
+    difference tells the two apart. In a large image, some blocks are quiet, but grain wider than a pixel hardly shows
+    in the finest differences. The noise of a former JPEG of medium quality hardly shows there either, so the noise is
+    also measured at a half and a quarter of the resolution.
 
     Parameters
     ----------
@@ -71,69 +91,69 @@ def photo_noise(image: Floats) -> float:
     Returns
     -------
     float
-        In the unit of the image; 0 for an image of fewer than 16 pixels a side.
+        In the unit of the image; 0 if a side is shorter than 16 pixels.
     """
     if min(image.shape) < FEWEST_SIDE:
         return 0.0
-    fine, half = (_quiet_deviation([_diagonal(each)], QUIET_SHARE) for each in (image, halved(image)))
-    # The mean of four pixels has half of the deviation of white noise.
+    fine, half = (_quiet_deviation(_diagonal(picture), QUIET_SHARE) for picture in (image, halved(image)))
+    # White noise halves in the mean of four pixels.
     if image.size >= FEWEST_WIDE_PIXELS:
         return max(fine, WIDE_SHARE * 2 * half)
     white = _beyond_texture(fine, half)
     if image.size < FEWEST_JPEG_PIXELS or jpeg_grid(image) < PLAIN_GRID:
         return white
-    quarter = _quiet_deviation([_diagonal(halved(halved(image)))], QUIET_SHARE)
+    quarter = _quiet_deviation(_diagonal(halved(halved(image))), QUIET_SHARE)
     return max(white, 2 * _beyond_texture(half, quarter))
 
 
 def _beyond_texture(fine: float, half: float) -> float:
-    """The white noise in `fine` if texture is as strong in `half`, deviations at a resolution and at half of it."""
+    """The deviation of white noise, from deviations at a resolution and half of it, if texture is equal in both."""
     return float(np.sqrt(max(0.0, (fine**2 - half**2) / (1 - 1 / 4))))
 
 
 def jpeg_grid(image: Floats) -> float:
-    """How far steps across the grid of JPEG's blocks stand out among others, in deviations of the others.
+    """Measure how far the steps across the grid of JPEG blocks exceed other steps, in deviations of the other steps.
 
-    The result is within 2.5 of 0 without a grid, and beyond after JPEG of quality 75 or less, also with noise of 10
-    levels: both hold for nine in ten of BSD400. Steps are capped at a few times their median; where the median is 0,
-    there is no noise to look for, and the result is 0.
+    The result lies within 2.5 of 0 without a grid, and above 2.5 after a JPEG of quality 75 or less, even with noise of
+    10 levels: both hold for nine in ten images of BSD400. Steps are capped at a few times their median; where the
+    median is 0, the image has no noise, and the result is 0.
 
     Parameters
     ----------
     image : ndarray
-        Shape (H, W), both at least 16, with the corner of the JPEG.
+        Shape (H, W), both at least 16, starting at a corner of a JPEG block.
     """
-    found = []
+    excesses = []
     for steps in (np.abs(np.diff(image, axis=0)), np.abs(np.diff(image, axis=1)).T):
         capped = np.minimum(steps, EDGE_STEP * np.median(steps))
         means = np.array([capped[phase::JPEG_BLOCK].mean() for phase in range(JPEG_BLOCK)], np.float64)
         inside, across = means[:-1], means[-1]
-        found.append((across - inside.mean()) / max(inside.std(), np.finfo(np.float32).tiny))
-    return float(np.mean(found))
+        excesses.append((across - inside.mean()) / max(inside.std(), np.finfo(np.float32).tiny))
+    return float(np.mean(excesses))
 
 
 def print_noise(page: Floats) -> float:
     """Estimate the standard deviation of the noise of a page of print.
 
-    As `photo_noise`, but from the finest scale only: at half the resolution strokes are everywhere.
+    Unlike `photo_noise`, this uses the finest scale alone: at half the resolution, strokes are everywhere.
     """
-    return _quiet_deviation([_diagonal(page)], QUIET_SHARE_OF_PRINT)
+    return _quiet_deviation(_diagonal(page), QUIET_SHARE_OF_PRINT)
 
 
 def finest_noise(image: Floats) -> float:
-    """Estimate the standard deviation of the finest differences of the noise, without the bias of choosing by them.
+    """Estimate the standard deviation of the finest differences of the noise without selection bias.
 
-    The quieter blocks are those that are quiet at half the resolution. White noise at the two resolutions is
-    independent, so that the finest differences in these blocks are neither smaller nor larger than elsewhere.
+    The quieter blocks are selected at half the resolution. White noise is independent at the two resolutions, so the
+    finest differences in these blocks are neither smaller nor larger than elsewhere.
     """
-    fine, coarse = (_diagonal(each) for each in (image, halved(image)))
+    fine, coarse = _diagonal(image), _diagonal(halved(image))
     side = 16 if min(coarse.shape) >= 64 else 8
     rows, columns = (length // side for length in coarse.shape)
     if not rows * columns:
-        return _quiet_deviation([fine], QUIET_SHARE)
+        return _quiet_deviation(fine, QUIET_SHARE)
     coarse_blocks, fine_blocks = (
-        each[: rows * wide, : columns * wide].reshape(rows, wide, columns, wide).swapaxes(1, 2).reshape(-1, wide * wide)
-        for each, wide in ((coarse, side), (fine, 2 * side))
+        _blocks(differences, size, rows, columns).swapaxes(1, 2).reshape(-1, size * size)
+        for differences, size in ((coarse, side), (fine, 2 * side))
     )
     order = np.argsort(np.median(np.abs(coarse_blocks), axis=1))
     quiet = fine_blocks[order[: max(1, round(QUIET_SHARE * len(order)))]]
@@ -141,7 +161,7 @@ def finest_noise(image: Floats) -> float:
 
 
 def opponent_deviations(residual: Floats) -> Floats:
-    """The deviation of the noise of pixels in brightness and in colour: shape (2,) for (N, 3), (1,) for (N, 1)."""
+    """The deviation of noise of shape (N, C) in brightness and, for C of 3, in colour: shape (1,) or (2,)."""
     planes = residual if residual.shape[1] == 1 else residual @ OPPONENT.T
     variances = np.square(planes).sum(0) / np.float32(max(1, len(planes)))
     deviations: Floats = np.sqrt(np.array([variances[0], *([variances[1:].mean()] if len(variances) > 1 else [])]))
@@ -150,17 +170,17 @@ def opponent_deviations(residual: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class NoiseCurve:
-    """The deviation of noise as a curve over brightness.
+    """The deviation of noise, from 0 to 1, as a curve over brightness.
 
     Attributes
     ----------
     deviations : ndarray
-        In units of 0 to 1, shape (levels, KNOTS), in colour for brightness and for differences of colours.
+        Shape (levels, KNOTS): one level for a grey image, two (brightness and differences of colours) for a colour one.
     overall : tuple of float
         The root mean square of each level over the pixels of the image.
     certain : tuple of float
-        How strong the noise is without doubt: the less, the more the cells of the image differ, since noise is
-        everywhere and texture only in places.
+        The deviation that is certainly noise. It is smaller if the cells of the image differ more, since noise is
+        everywhere, and texture only in places.
     """
 
     deviations: Floats
@@ -169,7 +189,7 @@ class NoiseCurve:
 
     @classmethod
     def constant(cls, deviation: float, levels: int) -> NoiseCurve:
-        """Noise that is equally strong everywhere, for brightness and colours alike."""
+        """A constant curve, equal for brightness and colours."""
         values = (deviation,) * levels
         return cls(np.full((levels, KNOTS), deviation, np.float32), values, values)
 
@@ -183,7 +203,7 @@ class NoiseCurve:
         return np.stack([values[before] + share * np.diff(values)[before] for values in self.deviations])
 
     def of_each_colour(self, levels: Floats | None = None) -> Floats:
-        """The deviation of each colour if its noise is `levels`, or overall."""
+        """The deviation of each colour at `levels`, by default the overall levels."""
         if levels is None:
             levels = np.array(self.overall, np.float32)
         shares = np.array([1.0] if len(levels) == 1 else [1 / 3, 2 / 3], np.float32)
@@ -191,32 +211,33 @@ class NoiseCurve:
 
 
 def fitted_curve(estimates: Sequence[tuple[Floats, Floats]], brightness: Sequence[Floats]) -> NoiseCurve:
-    """Join what an estimator tells of the cells of an image, or of parts of it, to a curve over brightness.
+    """Fit a curve over brightness to the estimates of an image's cells, or of the cells of parts of it.
 
     Parameters
     ----------
     estimates : sequence of (log_deviation, log_precision)
-        As `Denoiser.estimate` gives them, each of shape (levels, H, W).
+        The results of `Denoiser.estimate`, of shape (levels, H, W).
     brightness : sequence of ndarray
-        Of the same cells, 0 to 1, shape (H, W).
+        The brightness of the same cells, 0 to 1, shape (H, W).
     """
-    means = np.concatenate([each.ravel() for each in brightness])
-    said, precision = (
+    means = np.concatenate([part.ravel() for part in brightness])
+    log_deviations, precision = (
         np.concatenate([pair[part].reshape(len(pair[part]), -1) for pair in estimates], axis=1) for part in (0, 1)
     )
     weights = np.exp(precision)
     place = np.clip(means * KNOTS - 0.5, 0, KNOTS - 1)
     near = np.clip(1 - np.abs(place - np.arange(KNOTS)[:, None]), 0, None)
-    evidence, votes = weights @ near.T, (weights * said) @ near.T
+    evidence, votes = weights @ near.T, (weights * log_deviations) @ near.T
     common = votes.sum(1, keepdims=True) / evidence.sum(1, keepdims=True)
     prior = COMMON * evidence.sum(1, keepdims=True)
     logs = (votes + prior * common) / (evidence + prior)
-    differing = [_lowest(row - curve @ near, weight) for row, curve, weight in zip(said, logs, weights, strict=True)]
+    rows = zip(log_deviations, logs, weights, strict=True)
+    gaps = np.array([_lowest(row - curve @ near, weight) for row, curve, weight in rows])
     shares = near.mean(1)
-    certain = np.exp(logs @ shares + DOUBT * np.array(differing))
+    certain = np.exp(logs @ shares + DOUBT * gaps)
     if len(logs) == 1:
-        logs = logs - TEXTURE * np.clip(-np.array(differing) - USUAL, 0, MOST)
-    deviations, certain = (np.maximum(each - FLOOR, 0) / 255 for each in (np.exp(logs), certain))
+        logs = logs - TEXTURE * np.clip(-gaps - USUAL, 0, MOST)
+    deviations, certain = (np.maximum(values - FLOOR, 0) / 255 for values in (np.exp(logs), certain))
     overall = np.sqrt(np.square(deviations) @ shares)
     return NoiseCurve(deviations.astype(np.float32), tuple(map(float, overall)), tuple(map(float, certain)))
 
@@ -229,9 +250,9 @@ def _lowest(values: Floats, weights: Floats) -> float:
 
 
 def grain_kernel(width: float) -> Floats:
-    """The kernel that makes grain of `width` pixels from white noise: shape (7,), for rows and columns alike.
+    """The kernel for rows and columns, shape (7,), that makes grain of `width` pixels from white noise.
 
-    The sum of its squares is 1, so that the deviation stays; 0 leaves white noise as it is.
+    The squares of the kernel sum to 1, which keeps the deviation; a width of 0 leaves white noise as it is.
     """
     offsets = np.arange(-GRAIN_REACH, GRAIN_REACH + 1)
     kernel = np.exp(-np.square(offsets) / (2 * max(width, 0.05) ** 2))
@@ -240,15 +261,20 @@ def grain_kernel(width: float) -> Floats:
 
 
 def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
-    """Tell the grain of a collection: its width in pixels, and its deviation divided by that of the finest differences.
+    """Estimate the grain of a collection from the medians over its images.
 
-    Grain that is wider than a pixel is stronger at half the resolution than white noise would be, compared with the
-    finest differences. Medians over the images; both are right to about a tenth.
+    Relative to the finest differences, grain wider than a pixel is stronger at half the resolution than white noise.
 
     Parameters
     ----------
     images : iterable of ndarray
-        Each of shape (H, W).
+        Images of shape (H, W).
+
+    Returns
+    -------
+    (float, float)
+        The width in pixels, and the deviation divided by that of the finest differences; both are accurate to about
+        a tenth.
     """
     ratios = []
     for image in images:
@@ -256,39 +282,44 @@ def grain_of(images: Iterable[Floats]) -> tuple[float, float]:
         if fine > 0:
             ratios.append(finest_noise(halved(image)) / fine)
     correlations = [np.correlate(grain_kernel(width), grain_kernel(width), "full") for width in WIDTHS]
-    one, two, three = (np.array([c[2 * GRAIN_REACH + lag] for c in correlations]) for lag in (1, 2, 3))
-    finest = 1 - one  # deviation of the diagonal difference: of one axis the variance, and there are two axes
+    one, two, three = (np.array([lags[2 * GRAIN_REACH + lag] for lags in correlations]) for lag in (1, 2, 3))
+    # The diagonal difference has the product of the deviations along two equal axes: the variance along one axis.
+    finest = 1 - one
     at_half = (1 + one) / 2 - (one + 2 * two + three) / 4
     width = float(np.interp(np.median(ratios), at_half / finest, WIDTHS)) if ratios else 0.0
     width = width if width >= LEAST_WIDTH else 0.0
     return width, float(1 / np.interp(width, WIDTHS, finest))
 
 
-def _quiet_deviation(differences: Sequence[Floats], share: float) -> float:
-    """The deviation of the quieter blocks, mean over kinds of differences, from median absolute deviations."""
-    height, width = differences[0].shape
+def _quiet_deviation(differences: Floats, share: float) -> float:
+    """The quantile `share` of the deviations of blocks, measured as median absolute deviations."""
+    height, width = differences.shape
     side = 32 if min(height, width) >= 128 else 16 if min(height, width) >= 32 else 8
     rows, columns = height // side, width // side
     if not rows * columns:
         return 0.0
-    blocks = (each[: rows * side, : columns * side].reshape(rows, side, columns, side) for each in differences)
-    deviations = [np.median(np.abs(each), axis=(1, 3)) / MAD_OF_GAUSSIAN for each in blocks]
-    return float(np.quantile(np.mean(deviations, axis=0), share))
+    deviations = np.median(np.abs(_blocks(differences, side, rows, columns)), axis=(1, 3)) / MAD_OF_GAUSSIAN
+    return float(np.quantile(deviations, share))
+
+
+def _blocks(values: Floats, side: int, rows: int, columns: int) -> Floats:
+    """The blocks of `side` x `side` pixels, shape (rows, side, columns, side), without incomplete ones at the ends."""
+    return values[: rows * side, : columns * side].reshape(rows, side, columns, side)
 
 
 def _diagonal(image: Floats) -> Floats:
-    """Diagonal Haar differences; those of white noise have the noise's own deviation."""
+    """Diagonal Haar differences, scaled to keep the deviation of white noise."""
     upper_left, upper_right, lower_left, lower_right = _quarters(image)
     return (upper_left - upper_right - lower_left + lower_right) / np.float32(2)
 
 
 def halved(image: Floats) -> Floats:
-    """The means of four pixels each; the last pixels of odd sides are left out."""
+    """An image at half the resolution, in means of four pixels, without the last pixels of odd sides."""
     upper_left, upper_right, lower_left, lower_right = _quarters(image)
     return (upper_left + upper_right + lower_left + lower_right) / np.float32(4)
 
 
 def _quarters(image: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """The pixels at even and odd rows and columns, in arrays of one shape."""
+    """The pixels at even and odd rows and columns, in four arrays of equal shape."""
     even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
     return even[0::2, 0::2], even[0::2, 1::2], even[1::2, 0::2], even[1::2, 1::2]

@@ -1,4 +1,4 @@
-"""Whether a page can still be read, as tesseract sees it."""
+"""Text recognition by tesseract: read a page, and compare its words before and after cleaning."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_page import Pixels
 
 CONFIDENT = 90.0
-"""Percent, by tesseract's own account."""
+"""Tesseract's own confidence in a word, in percent, from which the word counts."""
 LEAST_LETTERS = 3
+"""Shorter words do not count."""
 DEFAULT_DPI = 150
 
 
 def words_lost(before: Pixels, after: Pixels, dpi: float | None, language: str = "") -> bool:
-    """Whether more words that were read with confidence are gone afterwards than new ones have come, or any number.
+    """Whether cleaning lost more confidently read words than it gained, or lost any number.
 
-    A word that is read otherwise may have been misread before; a number that is read otherwise, nobody would notice.
-    `language` is what tesseract calls one or several, such as `deu+fra`; its own choice is English.
+    A changed word may have been misread before cleaning, but nobody would notice a changed number.
+    `language` is a code of tesseract, or several, such as `deu+fra`; tesseract's default is English.
 
     Raises
     ------
     UsageError
         Tesseract is not installed.
     VaeguardError
-        It failed.
+        Tesseract failed.
     """
     old, new = _words(before, dpi, language), _words(after, dpi, language)
-    gone = _confident(old) - Counter(word for word, _ in new)
-    come = _confident(new) - Counter(word for word, _ in old)
-    return gone.total() > come.total() or any(any(map(str.isdigit, word)) for word in gone)
+    lost = _confident(old) - Counter(word for word, _ in new)
+    gained = _confident(new) - Counter(word for word, _ in old)
+    return lost.total() > gained.total() or any(any(map(str.isdigit, word)) for word in lost)
 
 
 def _confident(words: list[tuple[str, float]]) -> Counter[str]:
@@ -46,32 +47,32 @@ def _confident(words: list[tuple[str, float]]) -> Counter[str]:
 
 
 def _words(pixels: Pixels, dpi: float | None, language: str) -> list[tuple[str, float]]:
-    """The words of a page, letters and digits alone, with tesseract's confidence in each, in percent."""
+    """The words of a page without punctuation, and tesseract's confidence in each word, in percent."""
     rows = csv.DictReader(io.StringIO(_run(pixels, dpi, "tsv", language)), delimiter="\t", quoting=csv.QUOTE_NONE)
-    read = (("".join(filter(str.isalnum, row["text"] or "")), float(row["conf"])) for row in rows)
-    return [(word, confidence) for word, confidence in read if len(word) >= LEAST_LETTERS]
+    words = (("".join(filter(str.isalnum, row["text"] or "")), float(row["conf"])) for row in rows)
+    return [(word, confidence) for word, confidence in words if len(word) >= LEAST_LETTERS]
 
 
 def read_text(pixels: Pixels, dpi: float | None = None) -> str:
-    """The text of a page, as tesseract reads it.
+    """Read the text of a page with tesseract.
 
     Raises
     ------
     UsageError
         Tesseract is not installed.
     VaeguardError
-        It failed.
+        Tesseract failed.
     """
     return _run(pixels, dpi, "txt")
 
 
 def check_tesseract(language: str = "") -> None:
-    """Complain where tesseract, or what it knows of a language, is missing.
+    """Check that tesseract and the data of a language are installed.
 
     Raises
     ------
     UsageError
-        It is.
+        Tesseract or a language is missing.
     """
     if shutil.which("tesseract") is None:
         raise UsageError(
@@ -79,31 +80,21 @@ def check_tesseract(language: str = "") -> None:
             " tesseract-ocr)"
         )
     if language:
-        done = subprocess.run(["tesseract", "--list-langs"], capture_output=True, check=False, text=True)  # noqa: S607
-        known = done.stdout.split()
-        for one in language.split("+"):
-            if one not in known:
+        listing = subprocess.run(["tesseract", "--list-langs"], capture_output=True, check=False, text=True)  # noqa: S607
+        known = listing.stdout.split()
+        for code in language.split("+"):
+            if code not in known:
                 raise UsageError(
-                    f"`ocr_language` names {one!r}, which tesseract does not know; install it (on Debian: apt install"
-                    f" tesseract-ocr-{one.replace('_', '-')})"
+                    f"`ocr_language` names {code!r}, which tesseract does not know; install it (on Debian: apt install"
+                    f" tesseract-ocr-{code.replace('_', '-')})"
                 )
 
 
 def _run(pixels: Pixels, dpi: float | None, kind: str, language: str = "") -> str:
     check_tesseract()
-    resolution = str(round(dpi or DEFAULT_DPI))
-    command = [
-        "tesseract",
-        "stdin",
-        "stdout",
-        "--dpi",
-        resolution,
-        "--psm",
-        "6",
-        *(["-l", language] if language else []),
-        kind,
-    ]
-    # One page is little work; its threads would only wait for each other.
+    options = ["--dpi", str(round(dpi or DEFAULT_DPI)), "--psm", "6", *(["-l", language] if language else [])]
+    command = ["tesseract", "stdin", "stdout", *options, kind]
+    # A page is too little work for several threads.
     environment = os.environ | {"OMP_THREAD_LIMIT": "1"}
     done = subprocess.run(command, input=encode_png(pixels, []), capture_output=True, check=False, env=environment)  # noqa: S603
     if done.returncode:

@@ -1,9 +1,9 @@
-"""The paper under the ink: what a page would look like if nothing were written on it.
+"""Estimate the paper under the ink: the page as it would look with nothing written on it.
 
-The scale comes from the page itself, from the width of its strokes. The bright part of each small block is paper,
-unless the block lies inside something thick and dark: a filled letter, a stamp, a bar. These have a sharp edge, are
-about as dark as the ink elsewhere, and nothing is written on them; stains and shadows lack at least one of the three.
-The paper below ink is interpolated from around the ink. A page divided by its paper is white, with ink of any colour.
+The width of the page's own strokes sets the scale. The bright part of each small block is paper, unless the block lies
+inside a thick dark mark: a filled letter, a stamp, a bar. Such a mark has a sharp edge, is about as dark as other ink,
+and has nothing written on it; a stain or a shadow lacks at least one of the three properties. The paper below ink is
+interpolated from its surroundings. A page divided by its paper is white, with ink of any colour.
 """
 
 from __future__ import annotations
@@ -24,53 +24,80 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 STRIP = 640
-"""Rows that are in work at a time."""
-FIRST_BLOCK, LEAST_BLOCK, MOST_BLOCK = 8, 3, 16
-"""Sides of blocks in pixels: before the width of strokes is known, then the smallest and the largest."""
+"""The number of rows that are processed at a time."""
+FIRST_BLOCK = 8
+"""Side of a block in pixels before the width of strokes is known."""
+LEAST_BLOCK = 3
+"""Side of the smallest block in pixels."""
+MOST_BLOCK = 16
+"""Side of the largest block in pixels."""
 STROKES_PER_BLOCK = 1.3
-PAPER_QUANTILE, INK_QUANTILE = 0.8, 0.05
-"""Quantiles of a block that stand for its paper and its ink."""
+"""Side of a block in widths of a stroke."""
+PAPER_QUANTILE = 0.8
+"""The quantile of a block that estimates its paper."""
+INK_QUANTILE = 0.05
+"""The quantile of a block that estimates its ink."""
 NEIGHBOURHOOD = 5
-"""Side in blocks of the median filter that smooths a map of paper."""
+"""Side in blocks of the median filter that smooths the map of the paper."""
 TRUSTED = (0.25, 0.55)
-"""Paper, as a share of the brightest around: hues count for nothing below the first, fully from the second."""
+"""Brightnesses of paper, as shares of the brightest paper around, between which the trust in hues rises from 0 to 1."""
 LETTERS = (13, 13)
-"""Blocks across some letters."""
+"""Height and width in blocks of an area that covers a few letters."""
 BRIGHTEST = 1.5
-"""Of a page divided by its paper; brighter pixels are glare."""
+"""The largest value of a page divided by its paper; brighter pixels are glare."""
 DARKEST_PAPER = 0.05
-"""Share of white; division by darker paper would divide by noise."""
-SAMPLE_PIXELS, FEWEST_BANDS, BAND = 1_000_000, 4, (64, 256)
-"""Larger pages are judged by about so many pixels: at least so many bands of so many rows (least, most)."""
-REGION, FEWEST_REGIONS = 0.25, 9
-"""Share of a page's shorter side within which its brightest paper is looked for, and the steps in that share."""
+"""The least brightness of paper as a share of white, since division by darker paper would amplify noise."""
+SAMPLE_PIXELS = 1_000_000
+"""The approximate number of pixels that represent a larger page."""
+FEWEST_BANDS = 4
+"""The fewest bands of rows that represent a page."""
+BAND = (64, 256)
+"""The fewest and the most rows of a band."""
+REGION = 0.25
+"""The share of a page's shorter side within which the brightest paper is looked for."""
+REGION_STEPS = 9
+"""The number of steps in that share."""
 REGION_QUANTILE = 0.85
-INK_CONTRAST, USUAL_INK = 0.15, 0.6
-"""A block with more contrast holds an edge of ink; a page with hardly any ink counts as having ink this dark."""
+"""The quantile of the paper in a region that counts as its brightest paper."""
+INK_CONTRAST = 0.15
+"""A block with more contrast contains an edge of ink."""
+USUAL_INK = 0.6
+"""The assumed darkness of the ink on a page with hardly any ink."""
 THICK = 0.5
-"""Blocks darker than this share of the page's ink may lie inside a stroke."""
-SHARP_EDGE, MOST_WRITTEN, WRITTEN_CONTRAST = 0.5, 0.08, 0.2
-"""Thick ink loses more than this share of its depth within two blocks of its edge, and less than this share of its
-blocks holds strokes that are darker than the ink by so much."""
+"""A block darker than this share of the page's ink may lie inside a stroke."""
+SHARP_EDGE = 0.5
+"""Thick ink loses more than this share of its depth within two blocks of its edge."""
+MOST_WRITTEN = 0.08
+"""A smaller share of the blocks of thick ink contains strokes that are darker than the ink."""
+WRITTEN_CONTRAST = 0.2
+"""The least difference in depth between such a stroke and the ink around it."""
 GREEN_WEIGHT = 1.5
-"""Differences in green show less than those in red or blue."""
+"""The weight of differences in green, which are smaller than differences in red or blue."""
 COLOURED_AREA = 0.12
-"""Areas whose hue is further than this from that of stains are markers or fills, even if light or written on."""
-PICTURE_DEPTH, PICTURE_GAP, SMALLEST_PICTURE = 0.2, 5, 16
-"""A picture is darker than the paper by more than this share, but for gaps of up to twice so many blocks, and is at
-least so many blocks wide and high."""
-PICTURE_FILLED, PICTURE_ROUGH = 0.7, 0.04
-"""A picture fills more than this share of its frame, and the bright parts of its blocks differ by more than this."""
-LID, LID_SIDE, LID_EDGE = 0.45, 0.25, 0.6
-"""A scanner's lid is darker than this share of the paper and runs along so much of a side of the picture; where lid
-and paper meet, pixels darker than so much of the paper belong to the lid."""
+"""An area whose hue differs by more from the hue of stains is a marker or a fill, even if light or written on."""
+PICTURE_DEPTH = 0.2
+"""A picture is darker than the paper by more than this share."""
+PICTURE_GAP = 5
+"""Bright gaps of up to twice this number of blocks belong to the picture around them."""
+SMALLEST_PICTURE = 16
+"""The least width and height of a picture in blocks."""
+PICTURE_FILLED = 0.7
+"""A picture fills more than this share of its frame."""
+PICTURE_ROUGH = 0.04
+"""The bright parts of a picture's blocks differ by more than this share on average."""
+LID = 0.45
+"""A scanner's lid is darker than this share of the paper."""
+LID_SIDE = 0.25
+"""A lid covers more than this share of one side of the picture."""
+LID_EDGE = 0.6
+"""Where lid and paper meet, pixels darker than this share of the paper belong to the lid."""
 LEAST_PAGE = 0.01
-"""A line reaches the page if more than this share of its pixels is brighter than a lid."""
+"""A line of pixels belongs to the page if more than this share of the line is brighter than a lid."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The paper of a page, one value a block.
+    """The paper of a page, with one value a block.
 
     Attributes
     ----------
@@ -79,18 +106,17 @@ class Paper:
     values : ndarray
         float32, shape (rows, columns, C), 0 to 1.
     around : ndarray
-        The brightest paper in the wider surroundings of each block, in the same shape: what `values` would be if
-        nothing had darkened the page.
+        The brightest paper around each block, in the same shape: the values of a page that nothing has darkened.
     ink : float
-        How dark the page's ink is, from 0 for paper to 1 for black.
+        Darkness of the ink, from 0 for paper to 1 for black.
     stroke : float
-        Width of its strokes in pixels.
+        Width of the strokes in pixels.
     thick : ndarray
-        bool, shape (rows, columns): blocks inside ink, which hides their paper.
+        bool, shape (rows, columns): blocks whose paper is hidden by ink.
     outside : ndarray
         bool, shape (rows, columns): blocks outside the page, such as the lid of a scanner.
     rough : ndarray
-        float32, shape (rows, columns): how much the bright part of a block differs from those around it, as a share.
+        float32, shape (rows, columns): difference of a block's bright part from its surroundings, as a share of paper.
     """
 
     block: int
@@ -107,9 +133,9 @@ class Paper:
         return interpolated_colours(self.values, self.block, start, stop, width)
 
     def unevenness(self) -> float:
-        """How much the paper varies, as a share of white, in the colour where it varies most.
+        """The range of the paper, as a share of white, in the colour that varies most.
 
-        What is smaller than a few letters does not count: dense print darkens its paper a little.
+        Variations within a few letters do not count, since dense print darkens its paper a little.
         """
         from scipy import ndimage
 
@@ -118,21 +144,21 @@ class Paper:
         return float(np.ptp(ends, axis=0).max())
 
     def thick_rows(self, start: int, stop: int, width: int) -> Floats:
-        """How far the pixels of some rows lie inside thick ink, 0 to 1, shape (rows, width)."""
+        """How far each pixel of some rows lies inside thick ink, 0 to 1, shape (rows, width)."""
         return interpolated(self.thick.astype(np.float32), self.block, start, stop, width)
 
     def hue_rows(self, start: int, stop: int, width: int) -> Floats:
-        """How far hues can be trusted after division, 0 to 1, shape (rows, width): little below dark stains.
+        """The trust in hues after division, 0 to 1, shape (rows, width).
 
-        The little blue that a brown stain leaves is noise, which division makes bright.
+        Hues on dark stains are hardly trusted: a brown stain absorbs blue, so that division amplifies noise there.
         """
-        left = (self.values / self.around).min(axis=2)
+        brightness = (self.values / self.around).min(axis=2)
         low, high = TRUSTED
-        trust = np.clip((left - low) / (high - low), 0, 1).astype(np.float32)
+        trust = np.clip((brightness - low) / (high - low), 0, 1).astype(np.float32)
         return interpolated(trust, self.block, start, stop, width)
 
     def steep_rows(self, start: int, stop: int, width: int) -> Floats:
-        """How much the paper changes from block to block, as a share of it, shape (rows, width): at edges of stains."""
+        """The change of the paper around each pixel, as a share, shape (rows, width): large at the edges of stains."""
         from scipy import ndimage
 
         level = self.values.mean(axis=2)
@@ -140,7 +166,7 @@ class Paper:
         return interpolated(1 - darkest / brightest, self.block, start, stop, width)
 
     def outside_rows(self, rows: Floats, start: int) -> Mask:
-        """Which pixels of the rows from `start` on lie outside the page: dark ones in or beside blocks outside."""
+        """The pixels outside the page, in rows from `start` on: dark pixels in or beside a block outside."""
         from scipy import ndimage
 
         stop, width = start + len(rows), rows.shape[1]
@@ -152,14 +178,14 @@ class Paper:
         return cast("Mask", beside & dark)
 
     def tint(self, quantile: float) -> Floats:
-        """The paper's own colour, shape (C,): of its brighter parts, since stains and shadows darken."""
+        """A quantile of the paper's colour, shape (C,); a high one leaves out stains and shadows."""
         inside = self.values[~self.outside]
         tint: Floats = np.quantile(inside, quantile, axis=0).astype(np.float32)
         return tint
 
 
 class PageRows:
-    """Rows of a page as float32, 0 to 1, a few at a time, so that no second page is held in memory.
+    """Rows of a page as float32, 0 to 1; a caller takes a few rows at a time, so that memory holds no second page.
 
     Parameters
     ----------
@@ -170,14 +196,14 @@ class PageRows:
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
         self.height, self.width, self.channels = pixels.shape
-        self.full = np.float32(np.iinfo(pixels.dtype).max)
+        self.full_scale = np.float32(np.iinfo(pixels.dtype).max)
 
     def __call__(self, start: int, stop: int) -> Floats:
         """Rows `start` to `stop`, shape (rows, W, C)."""
-        return self.pixels[start:stop].astype(np.float32) / self.full
+        return self.pixels[start:stop].astype(np.float32) / self.full_scale
 
     def bands(self, pixels: int = SAMPLE_PIXELS) -> Iterator[tuple[int, int]]:
-        """Where bands of rows start and stop that stand for the whole page, about `pixels` pixels in all."""
+        """The first and the last row (exclusive) of bands that represent the page, of about `pixels` pixels in all."""
         rows = int(np.clip(pixels // (FEWEST_BANDS * self.width), *BAND))
         count = max(FEWEST_BANDS, pixels // (rows * self.width))
         if self.height <= count * rows:
@@ -188,13 +214,13 @@ class PageRows:
 
 
 def page_region(page: PageRows) -> tuple[slice, slice]:
-    """The rows and columns of a picture that hold the page, where a dark lid or table is around it."""
+    """The rows and columns of the page in a picture that may show a dark lid or table around the page."""
     (bright,) = _quantiles_of(page, FIRST_BLOCK, (PAPER_QUANTILE,))
     inside = ~_lid(bright)
     if inside.all():
         return slice(0, page.height), slice(0, page.width)
     edge = np.float32(LID_EDGE) * np.quantile(bright.max(axis=2)[inside], PAPER_QUANTILE)
-    pixels, level = page.pixels, float(edge * page.full)
+    pixels, level = page.pixels, float(edge * page.full_scale)
 
     def ends(axis: int, length: int) -> slice:
         blocks = np.flatnonzero(inside.any(axis=1 - axis))
@@ -211,7 +237,7 @@ def page_region(page: PageRows) -> tuple[slice, slice]:
 
 
 def paper_of(page: PageRows) -> Paper:
-    """Find the paper of a page of any size."""
+    """Estimate the paper of a page of any size."""
     stroke = stroke_width(page)
     block = int(np.clip(round(STROKES_PER_BLOCK * stroke), LEAST_BLOCK, MOST_BLOCK))
     bright, dark = _quantiles_of(page, block, (PAPER_QUANTILE, INK_QUANTILE))
@@ -219,18 +245,18 @@ def paper_of(page: PageRows) -> Paper:
 
 
 def divided(page: Floats) -> Floats:
-    """A grey page divided by its paper: shape (H, W), 0 to 1 in, to `BRIGHTEST` out."""
+    """Divide a grey page of shape (H, W), 0 to 1, by its paper; the result lies between 0 and `BRIGHTEST`."""
     rows = PageRows(np.round(np.clip(page, 0, 1) * 65535).astype(np.uint16)[..., None])
     paper = paper_of(rows).rows(0, *page.shape)[..., 0]
-    flat: Floats = np.minimum(page / paper, np.float32(BRIGHTEST))
-    return flat
+    ratios: Floats = np.minimum(page / paper, np.float32(BRIGHTEST))
+    return ratios
 
 
 def stroke_width(page: PageRows) -> float:
-    """The mean width of a page's strokes in pixels, from how much edge their area has.
+    """Measure the mean width of a page's strokes in pixels from the ratio of area to edge.
 
-    A stroke of width w and length L has an area of w L. In the mean over all directions, (8 / pi) L steps between
-    neighbours along rows and columns cross its edge.
+    A stroke of width w and length L has the area w L. Averaged over all directions, (8 / pi) L pairs of neighbours
+    along rows and columns cross the stroke's edge.
     """
     area = steps = 0
     for start, stop in page.bands():
@@ -241,23 +267,23 @@ def stroke_width(page: PageRows) -> float:
 
 
 def _roughly_ink(plane: Floats) -> Mask:
-    """Pixels darker than half way between the bright and the dark around them, where these two differ much."""
+    """The pixels darker than the midpoint of local brightness and darkness, where these two differ much."""
     from scipy import ndimage
 
-    bright, dark = (part[..., 0] for part in block_quantiles(plane[..., None], FIRST_BLOCK, (PAPER_QUANTILE, 0.02)))
+    bright, dark = (values[..., 0] for values in block_quantiles(plane[..., None], FIRST_BLOCK, (PAPER_QUANTILE, 0.02)))
     bright, dark = ndimage.maximum_filter(bright, 5), ndimage.minimum_filter(dark, 3)
     contrast = (bright - dark) / np.maximum(bright, DARKEST_PAPER)
     enough = contrast > 0.5 * np.quantile(contrast, 0.9)
     threshold = np.where(enough, (bright + dark) / 2, 0).astype(np.float32)
     ink = plane < interpolated(threshold, FIRST_BLOCK, 0, *plane.shape)
-    # Grain and halftone dots have much edge for their area, and are no strokes.
+    # Grain and halftone dots, which are no strokes, have a long edge for their area.
     return cast("Mask", ndimage.uniform_filter(ink.astype(np.float32), 3) > 0.5)
 
 
 def block_quantiles(rows: Floats, block: int, quantiles: tuple[float, ...]) -> list[Floats]:
-    """Quantiles of each block of some rows, shape (H, W, C): for each quantile one value for `block` x `block` pixels.
+    """Quantiles of the blocks of `block` x `block` pixels in rows of shape (H, W, C), one map for each quantile.
 
-    Rows that start at a multiple of `block` can be taken strip by strip.
+    Strips that start at a multiple of `block` give the same values as the whole page.
     """
     height, width, channels = rows.shape
     padded = np.pad(rows, ((0, -height % block), (0, -width % block), (0, 0)), mode="edge")
@@ -269,7 +295,7 @@ def block_quantiles(rows: Floats, block: int, quantiles: tuple[float, ...]) -> l
 
 
 def _quantiles_of(page: PageRows, block: int, quantiles: tuple[float, ...]) -> list[Floats]:
-    """As `block_quantiles`, of a whole page."""
+    """As `block_quantiles`, for a whole page."""
     rows = STRIP // block * block
     strips = (page(start, min(start + rows, page.height)) for start in range(0, page.height, rows))
     parts = zip(*(block_quantiles(strip, block, quantiles) for strip in strips), strict=True)
@@ -277,6 +303,7 @@ def _quantiles_of(page: PageRows, block: int, quantiles: tuple[float, ...]) -> l
 
 
 def _paper_from(bright: Floats, dark: Floats, block: int, stroke: float) -> Paper:
+    """Build the map of the paper from the bright and the dark quantile of each block."""
     from scipy import ndimage
 
     outside = _lid(bright)
@@ -293,9 +320,9 @@ def _paper_from(bright: Floats, dark: Floats, block: int, stroke: float) -> Pape
 
 
 def pictures_in(paper: Paper) -> Mask:
-    """The blocks of a page that hold a picture, which has no paper of its own and had better stay as it is.
+    """The blocks of a page that belong to a picture, which must stay as it is since it has no paper.
 
-    A picture is dim, uneven, large and fills a rectangle; no stain does all four.
+    A picture is dim, uneven and large, and fills a rectangle; no stain has all four properties.
     """
     from scipy import ndimage
 
@@ -304,13 +331,13 @@ def pictures_in(paper: Paper) -> Mask:
     closed = ndimage.binary_closing(np.pad(dark, PICTURE_GAP), iterations=PICTURE_GAP)
     dim = ndimage.binary_fill_holes(closed[PICTURE_GAP:-PICTURE_GAP, PICTURE_GAP:-PICTURE_GAP] & ~paper.outside)
     labels, _ = ndimage.label(dim)
-    found: Mask = np.zeros_like(dim)
+    pictures: Mask = np.zeros_like(dim)
     for number, frame in enumerate(ndimage.find_objects(labels), 1):
         inside = labels[frame] == number
         large = min(inside.shape) >= SMALLEST_PICTURE
         if large and inside.mean() > PICTURE_FILLED and paper.rough[frame][inside].mean() > PICTURE_ROUGH:
-            found[tuple(slice(max(0, edge.start - 2), edge.stop + 2) for edge in frame)] = True
-    return found
+            pictures[tuple(slice(max(0, edge.start - 2), edge.stop + 2) for edge in frame)] = True
+    return pictures
 
 
 def _planes(values: Floats) -> Iterator[Floats]:
@@ -318,22 +345,21 @@ def _planes(values: Floats) -> Iterator[Floats]:
 
 
 def _brightest_around(bright: Floats) -> Floats:
-    """The brighter paper in the wider surroundings of each block, smooth."""
+    """A smooth map of the brightest paper in the wider surroundings of each block."""
     from scipy import ndimage
 
-    step = max(1, round(REGION * min(bright.shape[:2]) / FEWEST_REGIONS))
+    step = max(1, round(REGION * min(bright.shape[:2]) / REGION_STEPS))
     (coarse,) = block_quantiles(bright, step, (REGION_QUANTILE,))
-    size = FEWEST_REGIONS
-    found = []
+    around = []
     for plane in _planes(coarse):
-        brightest = ndimage.percentile_filter(plane, 100 * REGION_QUANTILE, size=size, mode="nearest")
-        smooth = ndimage.uniform_filter(brightest, size, mode="nearest").astype(np.float32)
-        found.append(interpolated(smooth, step, 0, *bright.shape[:2]))
-    return np.maximum(np.stack(found, -1), np.float32(DARKEST_PAPER))
+        brightest = ndimage.percentile_filter(plane, 100 * REGION_QUANTILE, size=REGION_STEPS, mode="nearest")
+        smooth = ndimage.uniform_filter(brightest, REGION_STEPS, mode="nearest").astype(np.float32)
+        around.append(interpolated(smooth, step, 0, *bright.shape[:2]))
+    return np.maximum(np.stack(around, -1), np.float32(DARKEST_PAPER))
 
 
 def _ink_of(bright: Floats, dark: Floats, around: Floats) -> float:
-    """How dark the ink of a page is: that of the darker strokes, in the colour where they are darkest."""
+    """The darkness of the darker strokes of a page, in their darkest colour."""
     edges = ((bright - dark) / around).max(axis=2) > INK_CONTRAST
     if edges.mean() < 0.002:
         return USUAL_INK
@@ -341,10 +367,18 @@ def _ink_of(bright: Floats, dark: Floats, around: Floats) -> float:
 
 
 def _thick_ink(depth: Floats, deepest: Floats, hue: Floats, ink: float) -> Mask:
-    """The blocks inside strokes, fills and markers that are thicker than a block, with their edges.
+    """The blocks of strokes, fills and markers that are thicker than a block, including their edges.
 
-    For each block, `depth` says how dark its bright part is, `deepest` how dark its dark part is, and `hue` how far its
-    hue is from that of stains.
+    Parameters
+    ----------
+    depth : ndarray
+        Darkness of the bright part of each block.
+    deepest : ndarray
+        Darkness of the dark part of each block.
+    hue : ndarray
+        Distance of each block's hue from the hue of stains.
+    ink : float
+        Darkness of the page's ink.
     """
     from scipy import ndimage
 
@@ -367,32 +401,31 @@ def _thick_ink(depth: Floats, deepest: Floats, hue: Floats, ink: float) -> Mask:
 
 
 def unlike_brown(ratios: Floats) -> Floats:
-    """How far the hue of ink is from that of stains, which take away most blue and least red: shape (H, W), 0 and up.
+    """The distance of hues from the hue of stains, which absorb most blue and least red: shape (H, W), 0 and up.
 
-    Red and violet ink take away more green than a brown of their red and blue would, green ink and yellow markers
-    less, and blue ink more red than blue.
+    Compared with a brown of equal red and blue, red and violet ink absorb more green, and green ink and yellow markers
+    less. Blue ink absorbs more red than blue.
     """
-    red, green, blue = (1 - ratios[..., number] for number in range(3))
-    unlike: Floats = np.maximum(GREEN_WEIGHT * np.abs(green - (red + blue) / 2), red - blue)
-    return unlike
+    red, green, blue = (1 - plane for plane in _planes(ratios))
+    distance: Floats = np.maximum(GREEN_WEIGHT * np.abs(green - (red + blue) / 2), red - blue)
+    return distance
 
 
 def _means(values: Floats, labels: npt.NDArray[np.int64], count: int) -> Floats:
-    """Means of `values` below the labels 1 to `count`; 0 where there is none."""
+    """Means of `values` over the areas with the labels 1 to `count`; 0 for an empty area."""
     sums = np.bincount(labels.ravel(), values.ravel(), count + 1)
-    numbers = np.bincount(labels.ravel(), minlength=count + 1)
-    return cast("Floats", (sums / np.maximum(numbers, 1))[1:])
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    return cast("Floats", (sums / np.maximum(sizes, 1))[1:])
 
 
 def _lid(bright: Floats) -> Mask:
-    """Blocks of a dark border: the lid of a scanner, or the table below the page."""
+    """The blocks of a dark border: the lid of a scanner, or the table below the page."""
     from scipy import ndimage
 
     level = bright.max(axis=2)
     dark = level < LID * np.quantile(level, 0.9)
-    labels, _ = ndimage.label(
-        ndimage.binary_opening(np.pad(dark, 1, mode="edge"), np.ones((2, 2), np.bool_))[1:-1, 1:-1]
-    )
+    opened = ndimage.binary_opening(np.pad(dark, 1, mode="edge"), np.ones((2, 2), np.bool_))[1:-1, 1:-1]
+    labels, _ = ndimage.label(opened)
     lids = set()
     for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
         counts = np.bincount(side)
@@ -402,7 +435,7 @@ def _lid(bright: Floats) -> Mask:
 
 
 def filled(values: Floats, known: Mask) -> Floats:
-    """`values`, shape (h, w, C), where they are known; elsewhere interpolated from around, from fine to coarse."""
+    """Replace unknown `values`, shape (h, w, C), by interpolation from their surroundings, from fine to coarse."""
     if known.all():
         return values
     if not known.any():
@@ -425,9 +458,9 @@ def interpolated_colours(values: Floats, block: int, start: int, stop: int, widt
 
 
 def interpolated(values: Floats, block: int, start: int, stop: int, width: int) -> Floats:
-    """Bring a map with one value a block to pixels, linearly: the rows `start` to `stop` of a page of `width`.
+    """Interpolate a map of one value a block linearly to the pixels of rows `start` to `stop`, shape (rows, width).
 
-    Each row comes out the same whichever others are asked for, so a page can be worked on in strips.
+    A row does not depend on the other rows asked for, so a page can be processed in strips.
     """
     rows, row_share = _positions(np.arange(start, stop), block, len(values))
     columns, column_share = _positions(np.arange(width), block, values.shape[1])
@@ -439,7 +472,7 @@ def interpolated(values: Floats, block: int, start: int, stop: int, width: int) 
 
 
 def _positions(pixels: npt.NDArray[np.int64], block: int, blocks: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """For each pixel the block centre before it, and how far it is towards the next."""
-    at = np.clip((pixels + 0.5) / block - 0.5, 0, blocks - 1)
-    before = at.astype(np.int64)
-    return before, (at - before).astype(np.float32)
+    """For each pixel, the last block centre before it, and the share of the way to the next one."""
+    position = np.clip((pixels + 0.5) / block - 0.5, 0, blocks - 1)
+    before = position.astype(np.int64)
+    return before, (position - before).astype(np.float32)

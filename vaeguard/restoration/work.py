@@ -15,7 +15,7 @@ import numpy as np
 from vaeguard.data.images import read_bytes
 from vaeguard.data.streams import map_ahead
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
-from vaeguard.restoration.cleaned import CELL
+from vaeguard.restoration.cleaned import SQUARE
 from vaeguard.restoration.formats.picture import encode_png
 from vaeguard.restoration.formats.scans import digest_of_pixels, page_sizes, rewrite, written_name
 from vaeguard.restoration.meter import Meter
@@ -101,7 +101,7 @@ class _Pages:
 
     def facts(self) -> dict[str, Any]:
         """What the record says of single pages, where there is anything to say."""
-        put_back = {"put_back": {"square": CELL, "pages": self.squares}} if self.squares else {}
+        put_back = {"put_back": {"square": SQUARE, "pages": self.squares}} if self.squares else {}
         return put_back | ({"pixels_sha256": self.originals} if self.originals else {})
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import settle_types
+from vaeguard.settings.specs import setting, settle_types
 
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
@@ -42,12 +42,14 @@ class RestoreSettings:
         A value that cannot work.
     """
 
-    kind: str = "auto"
-    strength: float = 1.0
-    noise: float | None = None
-    paper: str = "keep"
-    gate: bool = True
-    samples: int = 0
+    kind: str = setting("auto", "What the pages are; auto tells page by page.", of=RESTORE_KINDS)
+    strength: float = setting(1.0, "Share of the correction, 0 to 1.")
+    noise: float | None = setting(None, "Standard deviation of the noise, in levels of 0-255.", unset="estimated")
+    paper: str = setting(
+        "keep", "Of documents: keep the tint but no stains, make it white, or leave it as it is.", of=PAPERS
+    )
+    gate: bool = setting(True, "Put squares back where ink would be lost or invented.")
+    samples: int = setting(0, "Average so many samples of the ladder VAE of the model; 0: one direct pass.")
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -90,12 +92,16 @@ class DenoiseOutputs:
         What tesseract calls the language, or several such as `deu+fra`; its own choice is English.
     """
 
-    jpeg: int | None = None
-    residual: bool = False
-    uncertainty: bool = False
-    ocr: bool = False
-    ocr_language: str = ""
-    lossless: bool = False
+    jpeg: int | None = setting(
+        None, "Write JPEGs as JPEGs of this quality, also in PDFs.", unset="PNG; in PDFs as before"
+    )
+    residual: bool = setting(
+        False, "Also write the exact difference, to have the original back; pictures in PDFs are without loss then."
+    )
+    uncertainty: bool = setting(False, "Also write a picture of how uncertain each pixel is.")
+    ocr: bool = setting(False, "Leave a page as it was if tesseract can read fewer words afterwards.")
+    ocr_language: str = setting("", "What tesseract calls the language, or several: deu+fra.", unset="its own, English")
+    lossless: bool = setting(False, "Write pictures in PDFs without loss, which takes more room.")
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -147,18 +153,18 @@ class DenoiserSpec:
         A value that cannot work.
     """
 
-    width: int = 40
-    depth: int = 6
-    ladder_width: int = 40
-    latent: tuple[int, int, int] = (8, 12, 16)
-    steps: int = 2000
-    patch_size: int = 96
-    batch_size: int = 8
-    learning_rate: float | None = None
-    from_scratch: bool = False
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
+    width: int = setting(40, "From scratch: channels of the direct network.")
+    depth: int = setting(6, "From scratch: its layers.")
+    ladder_width: int = setting(40, "From scratch: channels of the ladder VAE's features.")
+    latent: tuple[int, int, int] = setting((8, 12, 16), "From scratch: channels of its latents, from fine to coarse.")
+    steps: int = setting(2000, "Steps of training, for each of the two networks.")
+    patch_size: int = setting(96, "Pixels a side, a multiple of 8.")
+    batch_size: int = setting(8, "Patches per step.")
+    learning_rate: float | None = setting(None, "Step size.", unset="0.001 from scratch, else 0.0003")
+    from_scratch: bool = setting(False, "Do not start from the weights that ship.")
+    seed: int = setting(0, "Seed of weights, patches and noise.")
+    device: str = setting("auto", "Where to train.", of=DEVICES)
+    threads: int | None = setting(None, "CPU threads.", unset="torch's own choice")
 
     def __post_init__(self) -> None:
         settle_types(self)

@@ -39,6 +39,9 @@ TERMS = (
 DEFAULT_FPR = 0.05
 """Share of normal images that may be flagged."""
 
+PIXELS = ("uint8", "float32")
+"""Types of the image that an exported model takes."""
+
 IMPORTANCE_SAMPLES = 5000
 """Samples per image of the importance-weighted bound, as Burda et al. (2016) took."""
 BOUND_IMAGES = 1000
@@ -61,7 +64,7 @@ CLASSIC_SIGMA = 0.5**0.5
 """With this sigma the Gaussian distortion is the summed squared error plus a constant."""
 
 
-def _setting(default: Any, text: str, *, of: tuple[str, ...] | None = None, unset: str = "") -> Any:
+def setting(default: Any, text: str, *, of: tuple[str, ...] | None = None, unset: str = "") -> Any:
     """A setting and its help: one of `of`, if these are given; `unset` says what None means."""
     return field(default=default, metadata={"help": text, "of": of, "unset": unset})
 
@@ -75,39 +78,39 @@ class ModelSpec:
     pixels, shape (1, 1, F)) are filled in from the data by `resolved`.
     """
 
-    kind: str | None = _setting(
+    kind: str | None = setting(
         None, "Kind of model.", of=MODEL_KINDS, unset="conv from 16x16 pixels on, else and for patches mlp"
     )
-    latent: int | None = _setting(
+    latent: int | None = setting(
         None, "Size of the latent.", unset=f"{LATENT}; for tables half the features, at most {LATENT}"
     )
-    hidden: tuple[int, ...] | None = _setting(
+    hidden: tuple[int, ...] | None = setting(
         None,
         "Of an mlp: hidden sizes of the encoder, which the decoder mirrors.",
         unset=f"{','.join(map(str, HIDDEN))}; for tables {','.join(map(str, VECTOR_HIDDEN))}",
     )
-    width: int = _setting(16, "Of a conv: channels of the first of four layers, doubled each time.")
-    activation: str = _setting("relu", "Activation of the hidden layers.", of=ACTIVATIONS)
-    dropout: float = _setting(0.0, "Dropout rate of the hidden layers.")
-    likelihood: str | None = _setting(
+    width: int = setting(16, "Of a conv: channels of the first of four layers, doubled each time.")
+    activation: str = setting("relu", "Activation of the hidden layers.", of=ACTIVATIONS)
+    dropout: float = setting(0.0, "Dropout rate of the hidden layers.")
+    likelihood: str | None = setting(
         None,
         "p(image|latent). bernoulli is a true likelihood of black and white only, continuous-bernoulli of grey values;"
         " gaussian has a fixed sigma, -image and -pixel learn one.",
         of=LIKELIHOODS,
         unset="bernoulli; for tables gaussian, for patches gaussian-pixel",
     )
-    sigma: float = _setting(CLASSIC_SIGMA, "Of gaussian: the fixed standard deviation, for pixels from 0 to 1.")
-    prior: str = _setting("standard", "One Gaussian, or one per normal class.", of=PRIORS)
-    guided: bool | None = _setting(None, "Also learn to tell the normal classes apart.", unset="where there are labels")
-    pseudo_classes: int = _setting(
+    sigma: float = setting(CLASSIC_SIGMA, "Of gaussian: the fixed standard deviation, for pixels from 0 to 1.")
+    prior: str = setting("standard", "One Gaussian, or one per normal class.", of=PRIORS)
+    guided: bool | None = setting(None, "Also learn to tell the normal classes apart.", unset="where there are labels")
+    pseudo_classes: int = setting(
         1000, "Also learn to tell so many clusters of the images apart, at most a sixth of their number; 0: none."
     )
-    sampled_elbo: bool = _setting(
+    sampled_elbo: bool = setting(
         False, "Also give the negative ELBO over sampled latents, and its importance-weighted form."
     )
-    without: tuple[str, ...] = _setting((), "Terms of the score to leave out, such as hidden_error,hidden_distance.")
-    autoencoder: bool = _setting(False, "No noise, no rate: the plain autoencoder as baseline.")
-    patch: int = _setting(
+    without: tuple[str, ...] = setting((), "Terms of the score to leave out, such as hidden_error,hidden_distance.")
+    autoencoder: bool = setting(False, "No noise, no rate: the plain autoencoder as baseline.")
+    patch: int = setting(
         0,
         "Find small defects: a model of patches of so many pixels a side, applied all over the image; 0: of the whole"
         " image.",
@@ -253,41 +256,39 @@ class ModelSpec:
 class TrainSpec:
     """How a model is trained. Losses are in nats; images are in [0, 1]."""
 
-    epochs: int | None = _setting(
+    epochs: int | None = setting(
         None,
         "Most epochs.",
         unset=f"15, but 2,000 to 6,000 steps, and 5 to 400 epochs; for tables at most {VECTOR_EPOCHS}",
     )
-    batch_size: int = _setting(128, "Images per step.")
-    learning_rate: float = _setting(1e-3, "Step size of AdamW.")
-    schedule: str = _setting("cosine", "Learning rate over the epochs.", of=SCHEDULES)
-    weight_decay: float = _setting(0.0, "Weight decay of AdamW.")
-    beta: float = _setting(1.0, "Weight of the rate against the distortion.")
-    kl_warmup: int = _setting(0, "Epochs over which the rate's weight grows from 0 to beta.")
-    free_bits: float = _setting(0.0, "Nats per latent unit that cost nothing.")
-    reduction: str = _setting("sum", "sum: nats per image; mean: per pixel and per latent unit.", of=REDUCTIONS)
-    guide_weight: float = _setting(20.0, "Nats per nat of cross-entropy of classes and pseudo-classes.")
-    input_noise: float = _setting(0.0, "Sigma of noise on the input only: a denoising VAE.")
-    binarise: bool = _setting(
+    batch_size: int = setting(128, "Images per step.")
+    learning_rate: float = setting(1e-3, "Step size of AdamW.")
+    schedule: str = setting("cosine", "Learning rate over the epochs.", of=SCHEDULES)
+    weight_decay: float = setting(0.0, "Weight decay of AdamW.")
+    beta: float = setting(1.0, "Weight of the rate against the distortion.")
+    kl_warmup: int = setting(0, "Epochs over which the rate's weight grows from 0 to beta.")
+    free_bits: float = setting(0.0, "Nats per latent unit that cost nothing.")
+    reduction: str = setting("sum", "sum: nats per image; mean: per pixel and per latent unit.", of=REDUCTIONS)
+    guide_weight: float = setting(20.0, "Nats per nat of cross-entropy of classes and pseudo-classes.")
+    input_noise: float = setting(0.0, "Sigma of noise on the input only: a denoising VAE.")
+    binarise: bool = setting(
         False, "Learn from pixels that are on with their grey value as probability, drawn anew every epoch."
     )
-    augment_warp: float | None = _setting(
-        None, "Smooth random deformation.", unset="1 with pseudo-classes, otherwise 0"
-    )
-    augment_shift: int = _setting(0, "Shift by up to so many pixels.")
-    augment_rotate: float = _setting(0.0, "Rotate by up to so many degrees.")
-    augment_noise: float = _setting(0.0, "Sigma of noise on the image itself.")
-    augment_flip: bool = _setting(False, "Mirror left-right at random.")
-    balance: bool = _setting(
+    augment_warp: float | None = setting(None, "Smooth random deformation.", unset="1 with pseudo-classes, otherwise 0")
+    augment_shift: int = setting(0, "Shift by up to so many pixels.")
+    augment_rotate: float = setting(0.0, "Rotate by up to so many degrees.")
+    augment_noise: float = setting(0.0, "Sigma of noise on the image itself.")
+    augment_flip: bool = setting(False, "Mirror left-right at random.")
+    balance: bool = setting(
         False, "Draw every normal class equally often, with replacement, and weigh all alike in validation."
     )
-    validation: float = _setting(0.1, "Share of the normal images held out for early stopping.")
-    calibration: float = _setting(0.1, "Share of the normal images held out for p-values.")
-    patience: int = _setting(20, "Stop after so many epochs without a better validation loss.")
-    seed: int = _setting(0, "Seed of split, weights, order and noise.")
-    device: str = _setting("auto", "Where to train.", of=DEVICES)
-    bf16: bool | None = _setting(None, "bfloat16 matrix products.", unset="where the processor has them")
-    threads: int | None = _setting(None, "CPU threads.", unset="one per core, or one for tiny models")
+    validation: float = setting(0.1, "Share of the normal images held out for early stopping.")
+    calibration: float = setting(0.1, "Share of the normal images held out for p-values.")
+    patience: int = setting(20, "Stop after so many epochs without a better validation loss.")
+    seed: int = setting(0, "Seed of split, weights, order and noise.")
+    device: str = setting("auto", "Where to train.", of=DEVICES)
+    bf16: bool | None = setting(None, "bfloat16 matrix products.", unset="where the processor has them")
+    threads: int | None = setting(None, "CPU threads.", unset="one per core, or one for tiny models")
 
     def __post_init__(self) -> None:
         settle_types(self)

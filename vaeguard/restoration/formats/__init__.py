@@ -1,1 +1,1 @@
-"""Formats: scans in and out, with all that their files say beside the pixels."""
+"""File formats of scans: read and write pages without losing metadata."""

@@ -1,4 +1,4 @@
-"""Where the pictures of a PDF lie on their pages, how they are turned, and which are strips of one picture."""
+"""The positions and orientations of pictures on the pages of a PDF, and the strips that make up one picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UPRIGHT = 1e-3
-"""Pictures that are turned by less count as upright."""
+"""The largest turn in radians of a picture that counts as upright."""
 _ORIENTATIONS = {
     (1, 0, 0, 1): 1,
     (-1, 0, 0, 1): 2,
@@ -23,11 +23,11 @@ _ORIENTATIONS = {
     (0, 1, 1, 0): 7,
     (0, 1, -1, 0): 8,
 }
-"""Where the right and the top of a picture point to on its page, x and y each, as the orientation of EXIF."""
+"""The EXIF orientation by the directions (x, y) of a picture's right and top on its page."""
 
 
 class Place(NamedTuple):
-    """Where a picture lies on its page: the matrix that takes the unit square there, in points from the lower left."""
+    """The matrix that maps the unit square to a picture on its page, in points from the lower left corner."""
 
     right_x: float
     right_y: float
@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
     @property
     def top(self) -> float:
-        """The height of the upper edge above the page's lower one, of a picture that is upright."""
+        """The height of an upright picture's upper edge above the page's lower edge, in points."""
         return self.bottom + self.top_y
 
     @property
@@ -53,41 +53,41 @@ class Place(NamedTuple):
         return self.right_x > 0 and self.top_y > 0 and leaning < UPRIGHT * (self.right_x + self.top_y)
 
     def orientation(self, turn: int) -> int:
-        """How the picture is to be turned, as in EXIF, where viewers turn the page by `turn` degrees clockwise."""
-        ahead, up = (self.right_x, self.right_y), (self.top_x, self.top_y)
+        """The EXIF orientation of the picture on a page that viewers turn by `turn` degrees clockwise."""
+        right, top = (self.right_x, self.right_y), (self.top_x, self.top_y)
         for _ in range(turn // 90 % 4):
-            ahead, up = (ahead[1], -ahead[0]), (up[1], -up[0])
-        return _ORIENTATIONS.get((*_nearest_axis(*ahead), *_nearest_axis(*up)), 1)
+            right, top = (right[1], -right[0]), (top[1], -top[0])
+        return _ORIENTATIONS.get((*_nearest_axis(*right), *_nearest_axis(*top)), 1)
 
 
 def _nearest_axis(x: float, y: float) -> tuple[int, int]:
-    """The direction of a vector, as a vector of length 1 along one axis."""
+    """The unit vector along the axis that is nearest to a vector."""
     along_x = abs(x) > abs(y)
     return (int(math.copysign(1, x)) * along_x, int(math.copysign(1, y)) * (not along_x))
 
 
 def places_of(page: pikepdf.Page) -> dict[str, Place]:
-    """Places of the pictures that a page draws itself, and only once."""
+    """Find the places of pictures that the page itself draws exactly once."""
     drawn: dict[str, list[pikepdf.Matrix]] = {}
-    now, outer = pikepdf.Matrix(), []
+    matrix, outer = pikepdf.Matrix(), []
     try:
         for step in pikepdf.parse_content_stream(page, "q Q cm Do"):
             operands, operator = step.operands, str(step.operator)
             if operator == "q":
-                outer.append(now)
+                outer.append(matrix)
             elif operator == "Q" and outer:
-                now = outer.pop()
+                matrix = outer.pop()
             elif operator == "cm":
-                now = pikepdf.Matrix(*(float(each) for each in operands)) @ now
+                matrix = pikepdf.Matrix(*map(float, operands)) @ matrix
             elif operator == "Do":
-                drawn.setdefault(str(operands[0]), []).append(now)
+                drawn.setdefault(str(operands[0]), []).append(matrix)
     except (pikepdf.PdfError, pikepdf.PdfParsingError, TypeError, ValueError):
-        return {}  # viewers draw what they understand, and its pictures can be restored one by one
-    return {key: Place(*at.shorthand) for key, (at, *more) in drawn.items() if not more}
+        return {}  # viewers draw the rest of a damaged page, and its pictures can be restored one by one
+    return {key: Place(*matrices[0].shorthand) for key, matrices in drawn.items() if len(matrices) == 1}
 
 
 def stacked(places: dict[str, Place], pictures: dict[str, Any]) -> Iterator[list[str]]:
-    """Names, from the top, of pictures of one width and kind that lie below each other without a gap."""
+    """Group the names of pictures of equal width and kind that lie below each other without a gap, from the top."""
     stack: list[str] = []
     for key in sorted(places, key=lambda key: (places[key].left, -places[key].top)):
         if stack and not _continues(key, stack[-1], places, pictures):
@@ -104,6 +104,6 @@ def _continues(lower: str, upper: str, places: dict[str, Place], pictures: dict[
         return False
     low, high = places[lower], places[upper]
     pixel = high.width / int(above.Width)
-    apart = (low.left - high.left, low.width - high.width, low.top - high.bottom)
-    # Writers round places to a hundredth of a point or so, and some strips overlap by a hair.
-    return all(abs(each) < pixel for each in apart)
+    offsets = (low.left - high.left, low.width - high.width, low.top - high.bottom)
+    # Writers round positions to about a hundredth of a point, and some strips overlap slightly.
+    return all(abs(offset) < pixel for offset in offsets)

@@ -1,4 +1,4 @@
-"""Scans of one page: PNG, JPEG, WEBP and BMP, with all that they say beside their pixels."""
+"""Scans of one page: PNG, JPEG, WEBP and BMP, with their metadata."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_page import Pixels
 
 PNG_LEVEL = 3
-"""Of compression: the next levels take twice the time for a few percent."""
+"""The level of compression; higher levels take twice the time for a few percent."""
 METRES_PER_INCH = 0.0254
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_OF_THE_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-_OF_OTHER_CHANNELS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
-"""Chunks of a PNG that mean something else once a palette or a transparent colour is expanded."""
-_KNOWN = (
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
+"""Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
+_KNOWN_CHUNKS = (
     b"cHRM",
     b"gAMA",
     b"iCCP",
@@ -45,34 +45,37 @@ _KNOWN = (
     b"mDCV",
     b"cLLI",
 )
-"""Chunks that PNG forbids to copy unless one knows what they mean."""
-_PHOTOSHOP, _PROFILE = b"Photoshop 3.0\0", b"Raw profile type 8bim"
-"""What begins the resources that hold IPTC's captions: in a JPEG, and in a PNG."""
+"""Chunks that PNG allows a program to copy only if it knows their meaning."""
+_PHOTOSHOP = b"Photoshop 3.0\0"
+"""The start of a segment of a JPEG that contains IPTC captions."""
+_PROFILE = b"Raw profile type 8bim"
+"""The start of a chunk of a PNG that contains IPTC captions."""
+_EXIF, _GPS = 0x8769, 0x8825
 
 
 def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """`pixels` as a PNG file with `chunks`, pairs of kind and data, behind its header."""
+    """Encode `pixels` as a PNG file with `chunks`, pairs of kind and data, behind the header."""
     import imagecodecs
 
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=PNG_LEVEL))
     after_header = len(_PNG_START) + 25
-    said = b"".join(
+    extra = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
-    return plain[:after_header] + said + plain[after_header:]
+    return plain[:after_header] + extra + plain[after_header:]
 
 
 def picture_pages(content: bytes, name: str) -> Iterator[Page]:
-    """As `scans.scan_pages`: the one page."""
+    """As `scans.scan_pages`, for a scan of one page."""
     with reading(name):
         page, _, _ = _picture_page(content, name)
     yield page
 
 
 def picture_facts(content: bytes, name: str) -> list[PageFacts]:
-    """As `scans.facts_of`: of the one page."""
+    """As `scans.facts_of`, for a scan of one page."""
     with reading(name):
         facts = _facts(open_picture(content, name))
         if content.startswith(_PNG_START):
@@ -85,13 +88,13 @@ def picture_facts(content: bytes, name: str) -> list[PageFacts]:
 
 
 def picture_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
-    """As `scans.page_sizes`: of the one page."""
+    """As `scans.page_sizes`, for a scan of one page."""
     image = open_picture(content, name, load=False)
     return [(image.height, image.width)]
 
 
 def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tuple[bytes, bytes]]]:
-    """The page of a PNG, JPEG, WEBP or BMP, the opened file, and what it says as chunks of a PNG."""
+    """The page, the opened file, and the metadata of a PNG or JPEG as chunks of a PNG."""
     import imagecodecs
 
     png = content.startswith(_PNG_START)
@@ -100,7 +103,8 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     if any(kind == b"acTL" for kind, _ in chunks):
         raise UnreadableError(name, "it is animated; save one frame as PNG")
     pixels: Any
-    if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):  # a palette of two colours says no more
+    # A palette of two colours counts as one bit.
+    if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):
         pixels = np.asarray(image).astype(np.bool_)
     elif png:
         try:
@@ -125,23 +129,27 @@ def rewrite_picture(
         target.write_bytes(content)
     elif image.format == "PNG" or (image.format == "JPEG" and not jpeg):
         expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
-        dropped = (*_OF_THE_PIXELS, *(_OF_OTHER_CHANNELS if expanded else ()))
-        kept = [chunk for chunk in chunks if chunk[0] not in dropped and (chunk[0][3:].islower() or chunk[0] in _KNOWN)]
-        target.write_bytes(encode_png(restored, kept))
+        dropped = (*_PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
+        metadata = [
+            (kind, data)
+            for kind, data in chunks
+            if kind not in dropped and (kind[3:].islower() or kind in _KNOWN_CHUNKS)
+        ]
+        target.write_bytes(encode_png(restored, metadata))
     else:
         target.write_bytes(_saved(restored, image, content, jpeg))
 
 
 def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:
-    """JPEG, WEBP or BMP with what the opened file says beside its pixels."""
-    said = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi") if image.info.get(key)}
-    how: dict[str, Any] = {}
+    """Encode a JPEG, WEBP or BMP with the metadata of the opened file."""
+    metadata = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi") if image.info.get(key)}
+    quality: dict[str, Any] = {}
     if image.format == "JPEG":
-        how = {"quality": jpeg, "subsampling": 0}
+        quality = {"quality": jpeg, "subsampling": 0}
     elif image.format == "WEBP":
-        how = {"lossless": True, "exact": True}
+        quality = {"lossless": True, "exact": True}
     file = io.BytesIO()
-    Image.fromarray(restored).save(file, format=image.format, **{**said, **how})
+    Image.fromarray(restored).save(file, format=image.format, **{**metadata, **quality})
     plain = file.getvalue()
     if image.format == "JPEG":
         return _with_segments(_with_density(plain, image), image)
@@ -149,41 +157,41 @@ def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None)
 
 
 def _with_density(plain: bytes, image: ImageFile) -> bytes:
-    """A JPEG with the density of `image`, whatever it says: Pillow writes inches only, and only what is likely."""
+    """Copy the density of `image` into a JPEG, since Pillow writes plausible densities per inch only."""
     if "jfif_density" not in image.info or plain[6:10] != b"JFIF":
         return plain
     return plain[:13] + struct.pack(">BHH", image.info["jfif_unit"], *image.info["jfif_density"]) + plain[18:]
 
 
 def _with_pixels_per_metre(plain: bytes, content: bytes) -> bytes:
-    """A BMP with the resolution of the one in `content`, also none: Pillow would write 96 dpi."""
-    oldest = int.from_bytes(content[14:18], "little") < 40  # a header that has no place for it
-    return plain[:38] + (bytes(8) if oldest else content[38:46]) + plain[46:]
+    """Copy the resolution of the BMP `content`, which may be none, into a BMP, since Pillow would write 96 dpi."""
+    has_resolution = int.from_bytes(content[14:18], "little") >= 40
+    return plain[:38] + (content[38:46] if has_resolution else bytes(8)) + plain[46:]
 
 
 def _with_segments(plain: bytes, image: ImageFile) -> bytes:
-    """A JPEG with the captions and comments of `image`, behind the segments that begin it."""
-    kept = {"APP13": b"\xff\xed", "COM": b"\xff\xfe"}
-    more = [(kept[marker], data) for marker, data in getattr(image, "applist", []) if marker in kept]
-    if image.format != "JPEG" or not more:
+    """Insert the captions and comments of `image` into a JPEG, behind its first segments."""
+    codes = {"APP13": b"\xff\xed", "COM": b"\xff\xfe"}
+    segments = [(codes[marker], data) for marker, data in getattr(image, "applist", []) if marker in codes]
+    if image.format != "JPEG" or not segments:
         return plain
-    at = 2
-    while plain[at : at + 2] in (b"\xff\xe0", b"\xff\xe1", b"\xff\xe2"):
-        at += 2 + int.from_bytes(plain[at + 2 : at + 4])
-    return plain[:at] + b"".join(mark + (len(data) + 2).to_bytes(2) + data for mark, data in more) + plain[at:]
+    end = 2
+    while plain[end : end + 2] in (b"\xff\xe0", b"\xff\xe1", b"\xff\xe2"):
+        end += 2 + int.from_bytes(plain[end + 2 : end + 4])
+    return plain[:end] + b"".join(code + (len(data) + 2).to_bytes(2) + data for code, data in segments) + plain[end:]
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a PNG: kind and data."""
-    at = len(_PNG_START)
-    while at + 12 <= len(content):
-        length, kind = struct.unpack(">I4s", content[at : at + 8])
-        yield kind, content[at + 8 : at + 8 + length]
-        at += 12 + length
+    """The kind and data of each chunk of a PNG."""
+    start = len(_PNG_START)
+    while start + 12 <= len(content):
+        length, kind = struct.unpack(">I4s", content[start : start + 8])
+        yield kind, content[start + 8 : start + 8 + length]
+        start += 12 + length
 
 
 def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
-    """What a JPEG says beside its pixels, as chunks of a PNG."""
+    """The metadata of a JPEG as chunks of a PNG."""
     info = image.info
     chunks = []
     if icc := info.get("icc_profile"):
@@ -195,8 +203,8 @@ def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
     if xmp := info.get("xmp"):
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
     if profile := _iptc(image):
-        said = b"\n8bim\n%8d\n%s\n" % (len(profile), profile.hex().encode())
-        chunks.append((b"zTXt", _PROFILE + b"\0\0" + zlib.compress(said)))
+        text = b"\n8bim\n%8d\n%s\n" % (len(profile), profile.hex().encode())
+        chunks.append((b"zTXt", _PROFILE + b"\0\0" + zlib.compress(text)))
     for comment in (data for marker, data in getattr(image, "applist", []) if marker == "COM"):
         # A tEXt is Latin-1, an iTXt UTF-8.
         as_utf8 = not comment.isascii() and _is_utf8(comment)
@@ -205,7 +213,7 @@ def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
 
 
 def _as_physical(image: ImageFile) -> tuple[int, int, int] | None:
-    """The resolution of a JPEG as PNG says it: across and down, and 1 for pixels per metre or 0 for their ratio."""
+    """The resolution of a JPEG as in a PNG: across, down, and 1 for pixels per metre or 0 for a mere ratio."""
     across, down = image.info.get("jfif_density", (0, 0))
     if image.info.get("jfif_unit") == 0 and across != down and across and down:
         return across, down, 0
@@ -217,19 +225,19 @@ def _as_physical(image: ImageFile) -> tuple[int, int, int] | None:
 
 
 def _iptc(image: ImageFile) -> bytes:
-    """The Photoshop resources of a JPEG, of which one holds the caption and keywords of IPTC."""
+    """The Photoshop resources of a JPEG, one of which contains the caption and keywords of IPTC."""
     segments = [data for marker, data in getattr(image, "applist", []) if marker == "APP13"]
     return b"".join(data.removeprefix(_PHOTOSHOP) for data in segments if data.startswith(_PHOTOSHOP))
 
 
 def _profile_in(content: bytes) -> bytes:
-    """The same of a PNG, where ImageMagick and ExifTool look for it."""
+    """The Photoshop resources of a PNG, in the chunk in which ImageMagick and ExifTool store them."""
     for kind, data in png_chunks(content):
         if kind == b"zTXt" and data.startswith(_PROFILE + b"\0\0"):
             try:
                 return bytes.fromhex(zlib.decompress(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
-            except (ValueError, LookupError, zlib.error):  # written by others, and kept as it is
-                return data
+            except (ValueError, LookupError, zlib.error):
+                return data  # another program wrote it; the chunk is kept as it is
     return b""
 
 
@@ -244,9 +252,9 @@ def _is_utf8(text: bytes) -> bool:
 def _facts(image: ImageFile) -> PageFacts:
     dpi = _both_dpi(image)
     exif = image.getexif()
-    listed: list[tuple[Any, str]] = [(key, str(value)) for key, value in exif.items() if key not in (0x8769, 0x8825)]
-    for inner in (0x8769, 0x8825):
-        listed += [((inner, key), str(value)) for key, value in exif.get_ifd(inner).items()]
+    tags: list[tuple[Any, str]] = [(key, str(value)) for key, value in exif.items() if key not in (_EXIF, _GPS)]
+    for pointer in (_EXIF, _GPS):
+        tags += [((pointer, key), str(value)) for key, value in exif.get_ifd(pointer).items()]
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     return PageFacts(
         size=(image.height, image.width),
@@ -254,7 +262,7 @@ def _facts(image: ImageFile) -> PageFacts:
         bits=16 if image.mode.startswith("I") else 1 if image.mode == "1" else 8,
         dpi=dpi and (round(dpi[0]), round(dpi[1])),
         icc=image.info.get("icc_profile"),
-        exif=tuple(sorted(listed, key=str)),
+        exif=tuple(sorted(tags, key=str)),
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
         iptc=_iptc(image) if isinstance(image, ImageFile) else b"",
     )

@@ -1,4 +1,4 @@
-"""A page of a scan, whatever the format of its file: its pixels, and what must be the same before and after."""
+"""A page of a scan in any file format: its pixels, and the metadata that must not change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 ORIENTATION = 274
-"""The tag of EXIF and TIFF."""
+"""The tag of the orientation in EXIF and TIFF."""
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
@@ -29,7 +29,7 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     7: lambda pixels: np.fliplr(np.rot90(pixels)),
     8: np.rot90,
 }
-"""By the orientation of EXIF."""
+"""The turn or flip that shows a page upright, by its EXIF orientation."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Page:
     Attributes
     ----------
     number : int
-        From 1.
+        Number of the page, from 1.
     pixels : ndarray
         uint8, uint16 or bool, shape (H, W) or (H, W, C).
     dpi : float or None
-        Pixels per inch, if the file says it.
+        Pixels per inch, if the file states it.
     orientation : int
-        How it is to be turned to be seen upright, 1 to 8 as in EXIF; 1 not at all.
+        EXIF orientation, 1 to 8; 1 is upright.
     """
 
     number: int
@@ -54,14 +54,14 @@ class Page:
     orientation: int = 1
 
     def upright(self, pixels: Pixels) -> Pixels:
-        """`pixels` of this page as they are to be seen."""
+        """Turn `pixels` of this page upright."""
         turn = _UPRIGHT.get(self.orientation)
         return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """What must be the same before and after, of one page; None where the file does not say it."""
+    """The metadata of one page that must not change; None where the file does not state it."""
 
     size: tuple[int, int]
     channels: int
@@ -75,14 +75,14 @@ class PageFacts:
 
 @dataclass
 class Rewritten:
-    """What became of the pictures of a scan.
+    """The outcome of rewriting a scan.
 
     Attributes
     ----------
     left : list of (int, str)
-        The pictures of a PDF that stay as they are, since they are of a kind that is not restored: page and kind.
+        Page and kind of each picture in a PDF that stays as it is, since pictures of this kind are not restored.
     codecs : dict
-        What each page of a PDF that was restored is written in, by the page's number.
+        Codec of each restored page of a PDF, by the page's number.
     """
 
     left: list[tuple[int, str]] = field(default_factory=list)
@@ -90,21 +90,21 @@ class Rewritten:
 
 
 def colours_of(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The colours in `pixels`, (H, W) or (H, W, C), as (H, W, C): the last of 2 or 4 channels is opacity."""
+    """The colours of `pixels`, (H, W) or (H, W, C), as (H, W, C) without opacity, the last of 2 or 4 channels."""
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     return planes[..., : planes.shape[2] - (planes.shape[2] in (2, 4))]
 
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn whatever a reader raises on damaged bytes into an UnreadableError."""
+    """Turn any error of a reader on damaged bytes into an UnreadableError."""
     try:
         yield
     except (VaeguardError, MemoryError):
         raise
     except Exception as error:
-        # Four libraries read here, and their exceptions share nothing.
-        # Without the addresses of objects, so that the same file always gives the same sentence.
-        said = re.sub(r"(stream )?<[^<>]* at 0x[0-9a-f]+>:? ?", "", str(error))
-        detail = " ".join(said.split()) or type(error).__name__
+        # The exceptions of the four reading libraries share no base class but Exception.
+        # Addresses of objects are removed, so that the same file always gives the same message.
+        text = re.sub(r"(stream )?<[^<>]* at 0x[0-9a-f]+>:? ?", "", str(error))
+        detail = " ".join(text.split()) or type(error).__name__
         raise UnreadableError(name, f"it is damaged or cut short ({detail}); copy the file again") from error

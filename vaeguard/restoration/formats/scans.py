@@ -1,9 +1,9 @@
-"""Scans in and out: the pixels of every page go through a function, and everything else stays as it was.
+"""Rewrite scans: a function replaces the pixels of every page, and everything else stays as it was.
 
-Kept are the size in pixels, channels, bit depth, number of pages, resolution, ICC profile, EXIF, XMP and orientation;
-each written file is read again, and its pixels and all that are compared before it takes its name. A JPEG becomes a
-PNG, unless a JPEG is asked for; pictures in a PDF go back in the codec they came in. Pixels stay as they lie in the
-file: the orientation is kept, not applied. A file of which no page changes is copied.
+The size in pixels, channels, bit depth, number of pages, resolution, ICC profile, EXIF, XMP and orientation are kept.
+Each written file is read again and compared with the original before the file takes its name. A JPEG becomes a PNG,
+unless a JPEG is asked for; pictures in a PDF keep their codec. Pixels are processed as stored: the orientation is kept,
+not applied. If no page changes, the file is copied.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
 def written_name(name: str, *, jpeg: int | None) -> str:
-    """Name of the file that is written for the scan `name`: a JPEG's ends in `.png`, unless `jpeg` is a quality."""
+    """The name of the clean file for the scan `name`; that of a JPEG ends in `.png`, unless `jpeg` is a quality."""
     path = Path(name)
     return str(path.with_name(path.name + ".png")) if path.suffix.lower() in JPEG_SUFFIXES and not jpeg else name
 
 
-_CALLED = {
+_FORMATS = {
     **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
     **dict.fromkeys(TIFF_SUFFIXES, "TIFF"),
     ".png": "PNG",
@@ -47,11 +47,11 @@ _CALLED = {
 
 
 def _check_name(content: bytes, name: str) -> None:
-    """Refuse a file that is of another kind than it is called: what is written for it would be called wrongly, too."""
-    called = _CALLED.get(Path(name).suffix.lower())
-    found = format_of(content[:16])
-    if found and called and found != called:
-        raise UnreadableError(name, f"it is a {found} and called as a {called}; rename it")
+    """Refuse a file whose suffix names another format, since the clean file would have a wrong name, too."""
+    named = _FORMATS.get(Path(name).suffix.lower())
+    actual = format_of(content[:16])
+    if actual and named and actual != named:
+        raise UnreadableError(name, f"it is a {actual}, but its name is that of a {named}; rename it")
 
 
 def rewrite(
@@ -64,70 +64,70 @@ def rewrite(
     lossless: bool = False,
     check: Check | None = None,
 ) -> Rewritten:
-    """Write the scan `content` to `target` with the pixels of each page as `restore` returns them.
+    """Write the scan `content` to `target` with the pixels that `restore` returns for each page.
 
-    Pictures in a PDF go back in the codec they came in, at about its quality; nothing else loses anything.
+    Pictures in a PDF keep their codec and about their quality; everything else is written without loss.
 
     Parameters
     ----------
     content : bytes
-        The file.
+        The bytes of the scan.
     name : str
-        Its path: the suffix tells the format, and messages name it.
+        The path of the scan: its suffix tells the format, and messages name it.
     target : path
-        What is written; the caller gives it its name.
+        A temporary file, which the caller renames.
     restore : callable
-        Takes a page and returns its new pixels, of the same shape and type, or the very same ones.
+        Takes a page, and returns new pixels of the same shape and type, or the page's own array.
     jpeg : int or None
-        Write a JPEG, also one inside a PDF, as a JPEG of this quality, 1 to 100.
+        Write a JPEG file, or a JPEG inside a PDF, as a JPEG of this quality, 1 to 100.
     lossless : bool
-        Write pictures in a PDF without loss, whatever they came in.
+        Write pictures in a PDF without loss, whatever their codec.
     check : callable or None
-        Takes a page of a PDF that was written with loss, and its pixels as they are decoded again, right after
-        `restore` returned them; where it says False, the page is written with less loss, in the end with none.
+        Takes a page of a PDF that was written with loss, and the pixels decoded from it, right after `restore`
+        returned. If it returns False, the page is written with less loss, and finally without loss.
 
     Returns
     -------
     Rewritten
-        Which pictures of a PDF stay as they are, since they are of a kind that is not restored, and the codecs.
+        The pictures of a PDF that stay as they are, and the codecs of the others.
 
     Raises
     ------
     UnreadableError
-        The scan is damaged, or of a kind that is not restored.
+        The scan is damaged, or its kind is not restored.
     RefusedError
-        Something would be lost in writing.
+        The written file would lose something.
     """
+    _check_name(content, name)
+    suffix = Path(name).suffix.lower()
     changed, result = False, Rewritten()
     digests: list[str] = []
 
-    def written(pixels: Pixels) -> None:
+    def record(pixels: Pixels) -> None:
         digests.append(digest_of_pixels(pixels))
 
-    def seen(page: Page) -> Pixels:
+    def restored_page(page: Page) -> Pixels:
         nonlocal changed
         restored = restore(page)
         if restored.shape != page.pixels.shape or restored.dtype != page.pixels.dtype:
             raise ValueError(f"page {page.number}: {restored.dtype} {restored.shape} came back")
         changed = changed or restored is not page.pixels
         if suffix != ".pdf":
-            written(restored)
+            record(restored)
         return restored
 
-    _check_name(content, name)
-    suffix = Path(name).suffix.lower()
     if suffix == ".pdf":
         from vaeguard.restoration.formats.pdf import rewrite_pdf
         from vaeguard.restoration.formats.pdf_codecs import Coding
 
-        result = rewrite_pdf(content, name, target, seen, Coding(jpeg, lossless, check), written)
+        result = rewrite_pdf(content, name, target, restored_page, Coding(jpeg, lossless, check), record)
         changed = bool(result.codecs)
     elif suffix in TIFF_SUFFIXES:
         from vaeguard.restoration.formats.tiff import rewrite_tiff
 
-        rewrite_tiff(content, name, target, seen)
+        rewrite_tiff(content, name, target, restored_page)
     else:
-        rewrite_picture(content, name, target, seen, jpeg)
+        rewrite_picture(content, name, target, restored_page, jpeg)
     if not changed and Path(name).suffix == target.suffix:
         target.write_bytes(content)
         return result
@@ -139,12 +139,12 @@ def rewrite(
 
 
 def scan_pages(content: bytes, name: str) -> Iterator[Page]:
-    """The pages of a scan, one after the other.
+    """Read the pages of a scan one by one.
 
     Raises
     ------
     UnreadableError
-        It is damaged, or of a kind that is not restored.
+        The scan is damaged, or its kind is not restored.
     """
     _check_name(content, name)
     suffix = Path(name).suffix.lower()
@@ -161,12 +161,12 @@ def scan_pages(content: bytes, name: str) -> Iterator[Page]:
 
 
 def facts_of(content: bytes, name: str) -> list[PageFacts]:
-    """What a picture or TIFF says beside its pixels, page by page.
+    """Read the metadata of a picture or TIFF, page by page.
 
     Raises
     ------
     UnreadableError
-        It is damaged.
+        The file is damaged.
     """
     if Path(name).suffix.lower() in TIFF_SUFFIXES:
         from vaeguard.restoration.formats.tiff import tiff_facts
@@ -176,7 +176,7 @@ def facts_of(content: bytes, name: str) -> list[PageFacts]:
 
 
 def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
-    """Height and width of each page, from the headers; of a PDF of each picture that is restored.
+    """Read the height and width of each page, or of each restored picture in a PDF, from the headers.
 
     Raises
     ------
@@ -200,25 +200,25 @@ def _check_facts(content: bytes, target: Path, name: str) -> None:
     if len(before) != len(after):
         raise RefusedError(f"{name!r} has {len(before)} pages, but {len(after)} would have been written; report this")
     for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
-        for what, value in vars(old).items():
-            now = getattr(new, what)
-            if now != value and not (what == "dpi" and value and now and _is_as_fine(value, now)):
-                raise RefusedError(f"page {number} of {name!r} would lose its {what}; report this")
+        for fact, value in vars(old).items():
+            written = getattr(new, fact)
+            if written != value and not (fact == "dpi" and value and written and _same_resolution(value, written)):
+                raise RefusedError(f"page {number} of {name!r} would lose its {fact}; report this")
 
 
-def _is_as_fine(before: tuple[int, int], after: tuple[int, int]) -> bool:
-    """Whether two resolutions are one: a format that counts in metres rounds in another way than one in inches."""
+def _same_resolution(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether two resolutions are equal but for rounding, which differs between formats in metres and in inches."""
     return all(abs(old - new) <= 1 for old, new in zip(before, after, strict=True))
 
 
 def _check_pixels(digests: list[str], target: Path, name: str) -> None:
     written = [digest_of_pixels(page.pixels) for page in scan_pages(target.read_bytes(), str(target))]
     if written != digests:
-        raise RefusedError(f"the pixels of {name!r} would not have been written rightly; report this")
+        raise RefusedError(f"the pixels of {name!r} would be written incorrectly; report this")
 
 
 def digest_of_pixels(pixels: Pixels) -> str:
-    """SHA-256 (hex) over type, shape and values, whatever the file is that they lie in."""
+    """SHA-256 (hex) of the type, shape and values of pixels, independent of their file format."""
     digest = hashlib.sha256(f"{pixels.dtype} {[side for side in pixels.shape if side > 1]}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""TIFF files of one or many pages, with all their tags."""
+"""Rewrite TIFF files of one or many pages, and keep their tags."""
 
 from __future__ import annotations
 
@@ -24,35 +24,36 @@ if TYPE_CHECKING:
 
     from vaeguard.restoration.formats.scan_page import Pixels
 
-_LAID_OUT_ANEW = {
+_LAYOUT_TAGS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),
     *(324, 325, 330, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
-"""Tags that say how the pixels lie in the file."""
+"""Tags that describe the layout of the pixels in the file, which the writer sets."""
 _EXIF, _GPS, _SUB_DIRECTORIES = 34665, 34853, 330
+_XMP, _ICC, _RESOLUTION_UNIT = 700, 34675, 296
 _JPEG = (6, 7)
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
-"""Compressions that are kept; others lose something, or cannot be written, and become deflate."""
+"""Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
 _ASCII = 2
 _NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
 
 
 def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:
-    """Write every page of a TIFF anew; see `scans.rewrite`."""
+    """Rewrite every page of a TIFF, as in `scans.rewrite`."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
-        inner = _inner_tags(content, _held(tiff))
+        inner = _inner_tags(content, _all_pages(tiff))
     with tiff, tifffile.TiffWriter(target, byteorder=tiff.byteorder, bigtiff=tiff.is_bigtiff) as writer:
-        for page, held in _pages(tiff, name):
-            restored = _turned(restore(page), held)
-            with _keeping(name):
-                _write(writer, restored, held)
-    with _keeping(name):
+        for page, original in _pages(tiff, name):
+            restored = _with_white_as_maximum(restore(page), original)
+            with _refusing_lost_tags(name):
+                _write(writer, restored, original)
+    with _refusing_lost_tags(name):
         _append_inner(target, inner)
 
 
 def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
-    """The pages, white as the largest value."""
+    """Read the pages, with white as the largest value."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
     with tiff:
@@ -61,23 +62,23 @@ def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
 
 
 def tiff_facts(content: bytes, name: str) -> list[PageFacts]:
-    """What each page says beside its pixels."""
+    """Read the metadata of each page."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _held(tiff)
+        pages = _all_pages(tiff)
         return [_facts(page, inner) for page, inner in zip(pages, _inner_tags(content, pages), strict=True)]
 
 
 def tiff_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
-    """Height and width of each page, of pages that are restored."""
+    """Read the height and width of each page; refuse pages that cannot be restored."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _held(tiff)
+        pages = _all_pages(tiff)
         for page in pages:
-            _check(page, name)
+            _check_kind(page, name)
         return [(page.imagelength, page.imagewidth) for page in pages]
 
 
-def _held(tiff: tifffile.TiffFile) -> list[Any]:
-    """All pages; tifffile gives those that it finds, and no error where the chain of pages breaks off."""
+def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
+    """All pages; the chain of pages is checked, since tifffile silently returns the pages before a break."""
     pages = list(tiff.pages)
     if not pages:
         raise ValueError("it has no page")
@@ -92,19 +93,17 @@ def _held(tiff: tifffile.TiffFile) -> list[Any]:
 
 def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
     with reading(name):
-        held = _held(tiff)
-    for number, page in enumerate(held, 1):
+        originals = _all_pages(tiff)
+    for number, original in enumerate(originals, 1):
         with reading(name):
-            pixels = _turned(_read(page, name), page)
-            turn = page.tags.valueof(ORIENTATION, default=1)
-            seen = Page(number, pixels, _dpi(page), int(turn) if isinstance(turn, int) else 1)
-        yield seen, page
+            pixels = _with_white_as_maximum(_read(original, name), original)
+            turn = original.tags.valueof(ORIENTATION, default=1)
+            page = Page(number, pixels, _dpi(original), int(turn) if isinstance(turn, int) else 1)
+        yield page, original
 
 
 def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
-    tags = [
-        (tag.code, str(tag.value)) for tag in page.tags if tag.code not in (*_LAID_OUT_ANEW, _EXIF, _GPS, 700, 34675)
-    ]
+    tags = [(tag.code, str(tag.value)) for tag in page.tags if tag.code not in (*_LAYOUT_TAGS, _EXIF, _GPS, _XMP, _ICC)]
     for pointer, values in inner.items():
         tags += [((pointer, code), str(value)) for code, value in values.items()]
     resolution = _resolution(page)
@@ -113,9 +112,9 @@ def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
         channels=_channels(page),
         bits=page.bitspersample,
         dpi=(round(resolution[0]), round(resolution[1])) if resolution else None,
-        icc=page.tags.valueof(34675),
+        icc=page.tags.valueof(_ICC),
         exif=tuple(sorted(tags, key=str)),
-        xmp=page.tags.valueof(700),
+        xmp=page.tags.valueof(_XMP),
     )
 
 
@@ -123,10 +122,10 @@ def _channels(page: Any) -> int:
     return 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else int(page.samplesperpixel)
 
 
-def _check(page: Any, name: str) -> None:
-    """Refuse pages of a kind that is not restored, by their tags alone."""
+def _check_kind(page: Any, name: str) -> None:
+    """Refuse a page of a kind that is not restored, by its tags alone."""
     if page.bitspersample not in (1, 8, 16) or page.dtype is None or page.dtype.kind not in "ub":
-        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits or are no whole numbers; convert it")
+        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits or are no integers; convert it")
     if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
         raise UnreadableError(name, "its colours are CMYK or CIELAB; convert it to RGB")
     if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
@@ -140,8 +139,8 @@ def _check(page: Any, name: str) -> None:
 
 
 def _read(page: Any, name: str) -> Any:
-    """The pixels of a page as they are to be seen: grey, RGB, with opacity; bool for one bit."""
-    _check(page, name)
+    """The pixels of a page as grey or RGB, with or without opacity; bool for one bit."""
+    _check_kind(page, name)
     pixels = page.asarray()
     if page.bitspersample == 1:
         return pixels.astype(np.bool_)
@@ -154,24 +153,24 @@ def _read(page: Any, name: str) -> Any:
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
-def _turned(pixels: Any, page: Any) -> Any:
-    """White as the largest value, or back again; the very same array where nothing turns."""
+def _with_white_as_maximum(pixels: Any, page: Any) -> Any:
+    """Invert pixels if white is 0 in the file; other pixels are returned as the same array."""
     if page.photometric != tifffile.PHOTOMETRIC.MINISWHITE or pixels.dtype == np.bool_:
         return pixels
     return np.iinfo(pixels.dtype).max - pixels
 
 
 @contextlib.contextmanager
-def _keeping(name: str) -> Iterator[None]:
-    """Refuse a file whose tags cannot be written again."""
+def _refusing_lost_tags(name: str) -> Iterator[None]:
+    """Refuse a file whose tags cannot be written."""
     try:
         yield
     except (ValueError, TypeError, LookupError, struct.error) as error:
-        raise RefusedError(f"what {name!r} says in its tags cannot be kept ({error}); save it anew") from error
+        raise RefusedError(f"the tags of {name!r} cannot be kept ({error}); save it again") from error
 
 
 def _text(page: Any, tag: Any) -> bytes:
-    """The bytes of a text, which may be in any encoding."""
+    """The bytes of a text, whose encoding is unknown."""
     handle = page.parent.filehandle
     handle.seek(tag.valueoffset)
     text: bytes = handle.read(tag.count)
@@ -181,14 +180,14 @@ def _text(page: Any, tag: Any) -> bytes:
 def _write(writer: Any, pixels: Any, page: Any) -> None:
     colour = pixels.ndim == 3 and pixels.shape[2] >= 3
     white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    extra = [
+    tags = [
         (tag.code, tag.dtype, tag.count, _text(page, tag) if tag.dtype == _ASCII else tag.value, False)
         for tag in page.tags
-        if tag.code not in (*_LAID_OUT_ANEW, _EXIF, _GPS)
+        if tag.code not in (*_LAYOUT_TAGS, _EXIF, _GPS)
     ]
     compression = _LOSSLESS.get(int(page.compression), "zlib")
     resolution = _resolution_tags(page)
-    told = all(numerator for numerator, _ in resolution)
+    has_resolution = all(numerator for numerator, _ in resolution)
     writer.write(
         pixels,
         photometric="rgb" if colour else "miniswhite" if white_is_zero else "minisblack",
@@ -198,18 +197,18 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         predictor=bool(page.predictor == 2 and compression in ("lzw", "zlib") and pixels.dtype != np.bool_),
         rowsperstrip=max(1, 2**18 // max(1, pixels[0].nbytes)),
         subfiletype=int(page.subfiletype),
-        resolution=resolution if told else None,
-        resolutionunit=_NO_UNIT if not told else page.tags.valueof(296, default=_INCH),
-        extratags=extra,
+        resolution=resolution if has_resolution else None,
+        resolutionunit=_NO_UNIT if not has_resolution else page.tags.valueof(_RESOLUTION_UNIT, default=_INCH),
+        extratags=tags,
         metadata=None,
         software=False,
     )
 
 
 def _resolution(page: Any) -> tuple[float, float] | None:
-    """Pixels per inch across and down."""
+    """Pixels per inch, across and down; None if the file does not state them."""
     across, down = (numerator / denominator for numerator, denominator in _resolution_tags(page))
-    unit = page.tags.valueof(296, default=_INCH)
+    unit = page.tags.valueof(_RESOLUTION_UNIT, default=_INCH)
     if unit not in (_INCH, _CENTIMETRE) or not across or not down:
         return None
     per_inch = 2.54 if unit == _CENTIMETRE else 1
@@ -221,7 +220,7 @@ def _resolution_tags(page: Any) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _ratio(value: Any) -> tuple[int, int]:
-    """A resolution as a fraction: most writers give one, some a number; 0 where there is neither."""
+    """A resolution as a fraction, from the fraction or number in the file; 0 if the file has neither."""
     numbers = value if isinstance(value, tuple) else (value,)
     if len(numbers) == 1 and isinstance(numbers[0], int | float) and math.isfinite(numbers[0]):
         return Fraction(numbers[0]).limit_denominator(10**6).as_integer_ratio()
@@ -234,22 +233,22 @@ def _dpi(page: Any) -> float | None:
 
 
 def _inner_tags(content: bytes, pages: list[Any]) -> list[dict[int, dict[int, Any]]]:
-    """EXIF and GPS, which lie in directories of their own, page by page."""
+    """The tags of the directories for EXIF and GPS, page by page."""
     if not any(pointer in page.tags for page in pages for pointer in (_EXIF, _GPS)):
         return [{} for _ in pages]
-    found: list[dict[int, dict[int, Any]]] = []
+    inner: list[dict[int, dict[int, Any]]] = []
     with Image.open(io.BytesIO(content)) as image:
         for number in range(len(pages)):
             image.seek(number)
             exif = image.getexif()
-            found.append({pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))})
-    return found
+            inner.append({pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))})
+    return inner
 
 
 def _append_inner(target: Path, inner: list[dict[int, dict[int, Any]]]) -> None:
-    """Write these directories behind the file, and pages' own directories anew behind them, pointing to them.
+    """Append the directories for EXIF and GPS, and new directories of the pages that point to them.
 
-    tifffile writes no pointers to directories.
+    tifffile itself cannot write such pointers.
     """
     if not any(inner):
         return
@@ -261,34 +260,34 @@ def _append_inner(target: Path, inner: list[dict[int, dict[int, Any]]]) -> None:
         pointer = 4
         for directories in inner:
             file.seek(pointer)
-            (at,) = struct.unpack(order + "I", file.read(4))
-            file.seek(at)
+            (start,) = struct.unpack(order + "I", file.read(4))
+            file.seek(start)
             (count,) = struct.unpack(order + "H", file.read(2))
             entries = [file.read(12) for _ in range(count)]
             following = file.read(4)
             if directories:
                 for code, values in directories.items():
-                    place = _append(file, _directory(header, values))
-                    entries.append(struct.pack(order + "HHII", code, 4, 1, place))
+                    position = _append(file, _directory(header, values))
+                    entries.append(struct.pack(order + "HHII", code, 4, 1, position))
                 entries.sort(key=lambda entry: struct.unpack(order + "H", entry[:2]))
                 own = struct.pack(order + "H", len(entries)) + b"".join(entries) + following
-                at = _append(file, lambda _, own=own: own)  # type: ignore[misc]
+                start = _append(file, lambda _, own=own: own)  # type: ignore[misc]
                 file.seek(pointer)
-                file.write(struct.pack(order + "I", at))
-            pointer = at + 2 + 12 * len(entries)
+                file.write(struct.pack(order + "I", start))
+            pointer = start + 2 + 12 * len(entries)
 
 
 def _directory(header: bytes, values: dict[int, Any]) -> Callable[[int], bytes]:
-    """The bytes of a directory, by where they will lie."""
+    """A function that returns the bytes of a directory for its position in the file."""
     directory = ImageFileDirectory_v2(header)
     for code, value in values.items():
         directory[code] = value
-    return lambda place: bytes(directory.tobytes(place))
+    return lambda position: bytes(directory.tobytes(position))
 
 
 def _append(file: BinaryIO, content: Callable[[int], bytes]) -> int:
-    """Write at the end, at an even place; returns it."""
+    """Write at the end of the file, at an even position, and return the position."""
     end = file.seek(0, 2)
-    place = end + end % 2
-    file.write(b"\0" * (place - end) + content(place))
-    return place
+    position = end + end % 2
+    file.write(b"\0" * (position - end) + content(position))
+    return position

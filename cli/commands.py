@@ -1,0 +1,153 @@
+"""What all commands do: read their specs, speak of options where the library speaks of parameters, print the result."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vaeguard import VaeguardError, preset
+from vaeguard.settings.overrides import layered, settings_of
+
+from .output import say, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Function = Callable[..., Any]
+    Decorator = Callable[[Function], Function]
+
+PARAMETERS = {
+    **dict.fromkeys(("run", "folder", "path"), "output"),
+    "inputs": "images",
+    "detector": "model",
+    "like": "aggregate",
+}
+"""Parameters of the library, and what a command that has none of the name calls them."""
+ELSEWHERE = {
+    "data_dir": "$VAEGUARD_DATA",
+    "download": "--download (of fit and unpack)",
+    "fit_denoiser": "`vaeguard fit-denoiser`",
+}
+"""What serves where a command has no such option."""
+
+
+class SpecCommand(click.Command):
+    """A command whose settings `specs` are reached by its options and by `--set`."""
+
+    def __init__(self, *arguments: Any, specs: Mapping[str, type], **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.specs = specs
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and complain of options."""
+        with self._speaking_of_options():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, and complain of options."""
+        with self._speaking_of_options():
+            return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _speaking_of_options(self) -> Iterator[None]:
+        try:
+            yield
+        except VaeguardError as error:
+            error.args = (with_options(str(error), self), *error.args[1:])
+            raise
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options, and then the other settings, unless these are for --help-all alone."""
+        super().format_options(ctx, formatter)
+        brief = any(param.name == "help_all" for param in self.params) and not ctx.meta.get("help_all")
+        rows = [(f"{name}=...", _help_of(item)) for name, item in self._settings_alone()]
+        if rows and not brief:
+            with formatter.section("Settings, each given by --set NAME=VALUE"):
+                formatter.write_dl(rows)
+
+    def _settings_alone(self) -> Iterator[tuple[str, Any]]:
+        given = {param.name for param in self.params}
+        for section, spec in self.specs.items():
+            yield from ((f"{section}.{name}", item) for name, item in settings_of(spec).items() if name not in given)
+
+
+def with_options(text: str, command: click.Command | None) -> str:
+    """A text of the library with the options of `command` in place of the parameters, which stand in backticks."""
+    said = re.sub(r"`([a-z_]+(?:\.[a-z_]+)?)(?:=([^`]*))?`", functools.partial(_option_for, command), text)
+    return said.replace("set --set ", "set ")
+
+
+def _option_for(command: click.Command | None, found: re.Match[str]) -> str:
+    name, value = found[1], found[2]
+    params = {param.name: param for param in command.params} if command else {}
+    bare = name.rpartition(".")[2]
+    param = params.get(bare) or params.get(PARAMETERS.get(bare, bare))
+    if isinstance(param, click.Option):
+        return _typed(param, value)
+    if param:
+        return param.metavar or bare.upper()
+    for section, spec in getattr(command, "specs", {}).items():
+        if bare in settings_of(spec) and name in (bare, f"{section}.{bare}"):
+            return f"--set {section}.{bare}" + (f"={_plain(value)}" if value else "")
+    return ELSEWHERE.get(name, str(found[0]))
+
+
+def _typed(option: click.Option, value: str | None) -> str:
+    names = option.secondary_opts if value == "False" and option.secondary_opts else option.opts
+    longest = max(names, key=len)
+    return longest if value is None or option.is_flag else f"{longest} {_plain(value)}"
+
+
+def _plain(value: str) -> str:
+    """A value as one types it: without the quotes, and in small letters, of Python."""
+    return value.lower() if value in ("True", "False", "None") else value.strip("'\"")
+
+
+def _help_of(item: Any) -> str:
+    from .options import default_of
+
+    choices = f" One of {', '.join(item.metadata['of'])}." if item.metadata["of"] else ""
+    return f"{item.metadata['help']}{choices}{default_of(item)}"
+
+
+def command(*options: Decorator, specs: Mapping[str, type] | None = None, **attributes: Any) -> Callable[[Any], Any]:
+    """Make a function a command with these arguments and options, which are listed in this order."""
+
+    def decorate(body: Function) -> click.Command:
+        @functools.wraps(body)
+        def run(*, as_json: bool = False, **values: Any) -> None:
+            result = body(**values)
+            if result:
+                show(result, as_json=as_json)
+
+        decorated: Any = run
+        for option in reversed(options):
+            decorated = option(decorated)
+        made: click.Command = click.command(
+            body.__name__.replace("_", "-"), cls=SpecCommand, specs=specs or {}, **attributes
+        )(decorated)
+        return made
+
+    return decorate
+
+
+def settled(values: dict[str, Any], **bases: Any) -> list[Any]:
+    """The specs of the running command: of `--preset`, over it `--spec`, `--set`, and the options in `values`.
+
+    `bases` are specs to begin with; what belongs to no spec stays in `values`.
+    """
+    specs: Mapping[str, type] = click.get_current_context().command.specs  # type: ignore[attr-defined]
+    if name := values.pop("preset", None):
+        chosen = preset(name)
+        say(f"preset {name}: {chosen.about}")
+        bases = {"model": chosen.model, "training": chosen.training}
+    options: dict[str, dict[str, Any]] = {}
+    for section, spec in specs.items():
+        typed = {name: values.pop(name) for name in settings_of(spec) if name in values}
+        options[section] = {name: value for name, value in typed.items() if value is not None}
+    begun = {section: bases[section] if section in bases else spec() for section, spec in specs.items()}
+    return layered(begun, values.pop("spec", None), values.pop("set", ()), options)

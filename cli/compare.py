@@ -1,0 +1,26 @@
+"""`vaeguard compare`."""
+
+from __future__ import annotations
+
+import click
+
+from vaeguard import workflows
+
+from . import options as o
+from .commands import command
+from .output import Result, reporter
+
+
+@command(
+    click.argument("paths", nargs=-1, required=True, metavar="A B..."),
+    o.output_option("comparison", "Folder of the page.", metavar="DIR"),
+    o.json_option,
+)
+def compare(paths: tuple[str, ...], output: str) -> Result:
+    """Put several reports of one kind side by side in one page: fits, evaluations or benchmarks.
+
+    A, B, ... are what `vaeguard report` takes. Evaluations of the same images are told apart by an interval.
+    """
+    done = workflows.compare_to(paths, output, reporter())
+    facts = {"output": done.output, **workflows.without_pictures(done.report or {})}
+    return Result(facts, [f"report -> {done.output}"], done.report)

@@ -1,0 +1,41 @@
+"""`vaeguard likelihood`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vaeguard import workflows
+from vaeguard.workflows import BOUND_IMAGES, IMPORTANCE_SAMPLES
+
+from . import options as o
+from .commands import command
+from .output import Result, reporter
+
+
+@command(
+    o.data_argument,
+    o.model_option,
+    o.output_option("", "Folder for the report.", shown="likelihood-[<folder>-]<data> in the run", metavar="DIR"),
+    click.option("--samples", type=click.IntRange(min=1), default=IMPORTANCE_SAMPLES, show_default=True,
+                 help="Samples per image for the importance-weighted bound."),
+    click.option("--images", type=click.IntRange(min=0), default=BOUND_IMAGES, show_default=True,
+                 help="Bounds of so many images, drawn at random; 0: of all."),
+    o.json_option,
+)  # fmt: skip
+def likelihood(data: str | None, output: str | None, **options: Any) -> Result:
+    """Measure a model as a generative one: likelihood, samples, latent.
+
+    On the normal images of DATA, as for evaluate: the negative ELBO and the importance-weighted bound in nats and bits
+    per dimension, how near samples come to real images, and what the latent holds.
+    """
+    done = workflows.likelihood_to(data, output, reporter(), **options)
+    facts = {
+        "output": done.output,
+        **workflows.without_pictures(done.report or {}),
+        "errors": workflows.as_objects(done.errors),
+    }
+    facts["errors"] = workflows.as_objects(done.errors)
+    lines = [f"every figure, curve and picture -> {done.output}/report.html"]
+    return Result(facts, lines, done.report, errors=done.errors)

@@ -1,0 +1,29 @@
+"""A benchmark with its report, in one call that tells how to go on when it is interrupted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.benchmarking.running import benchmark
+from vaeguard.workflows.outcome import Outcome
+
+if TYPE_CHECKING:
+    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.workflows.outcome import Reporter
+
+
+def benchmark_into(folder: str, reporter: Reporter, spec: BenchmarkSpec, **fit_settings: Any) -> Outcome:
+    """Run a benchmark, as `vaeguard.benchmark`, into `folder`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `vaeguard.benchmark`.
+    """
+    reporter.say(f"report folder: {folder}")
+    with (
+        reporter.progress("benchmarking") as progress,
+        reporter.going_on(f"finished cells are in {folder}"),
+    ):
+        found = benchmark(spec, folder, command=reporter.command, progress=progress, **fit_settings)
+    return Outcome(folder, found, found.to_dict())

@@ -1,0 +1,39 @@
+"""From data to a search of settings with its report, in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.data.groups import read_groups
+from vaeguard.reports.report_file import JSON_NAME, check_place
+from vaeguard.tuning.search import tune
+from vaeguard.tuning.study import check_optuna
+from vaeguard.workflows.opening import open_to_fit
+from vaeguard.workflows.outcome import Outcome
+
+if TYPE_CHECKING:
+    from vaeguard.workflows.opening import Data
+    from vaeguard.workflows.outcome import Reporter
+
+
+def tune_into(
+    data: Data, folder: str | None, reporter: Reporter, *, groups: str | None = None, **tune_settings: Any
+) -> Outcome:
+    """Search the settings of a fit on `data`, as `vaeguard.tune`, into `folder`; None is `tuning/<data>`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `vaeguard.tune`.
+    """
+    check_optuna()
+    if folder:
+        check_place(Path(folder) / JSON_NAME, "tuning")
+    images = open_to_fit(data, reporter)
+    grouped = read_groups(groups, images.paths) if groups else None
+    place = Path(folder) if folder else Path("tuning") / images.name
+    reporter.say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {place}")
+    with reporter.progress("tuning") as progress, reporter.going_on(f"finished trials are in {place}"):
+        found = tune(images, groups=grouped, folder=place, command=reporter.command, progress=progress, **tune_settings)
+    return Outcome(str(place), found, found.report, images.errors)

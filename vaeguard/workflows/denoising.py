@@ -1,0 +1,98 @@
+"""A tree of scans with its report: cleaned, planned, or had back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.reports.report_file import remove_report
+from vaeguard.restoration.ocr import check_tesseract
+from vaeguard.restoration.places import default_output
+from vaeguard.settings.restoration import DenoiseOutputs
+from vaeguard.workflows.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vaeguard.workflows.outcome import Reporter
+
+
+def denoise_tree(
+    scans: Sequence[str], output: str | None, reporter: Reporter, *, dry_run: bool = False, report: bool = True,
+    **options: Any,
+) -> Outcome:  # fmt: skip
+    """Clean scans into the folder `output` and write the report there; with `dry_run` only tell what would be done.
+
+    Parameters
+    ----------
+    scans, output
+        As for `denoise_scans`.
+    reporter : Reporter
+        Whom to tell.
+    dry_run : bool
+        Return the plan of `plan_scans`.
+    report : bool
+        Whether to write a report.
+    **options
+        As for `denoise_scans`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `denoise_scans`.
+    """
+    from vaeguard.reports.scans import write_scan_report
+    from vaeguard.restoration.denoising import denoise_scans
+    from vaeguard.restoration.planning import plan_scans
+
+    outputs = options.get("outputs") or DenoiseOutputs()
+    if outputs.ocr:
+        check_tesseract(outputs.ocr_language)
+    if output is None:
+        output = str(default_output(scans))
+        reporter.say(f"output: {output}")
+    verb = plan_scans if dry_run else denoise_scans
+    with reporter.progress("looking" if dry_run else "denoising") as progress:
+        done: Any = verb(scans, output, progress=progress, **options)
+    reporter.left_out(done.errors)
+    if dry_run:
+        return Outcome(output, done, errors=done.errors)
+    page = None
+    if report:
+        page = write_scan_report(done, jpeg=outputs.jpeg, command=reporter.command)
+    else:
+        remove_report(f"{output}/report.json", "scans")
+    return Outcome(output, done, page, done.errors)
+
+
+def undo_tree(clean: str, output: str | None, reporter: Reporter) -> Outcome:
+    """Write the originals of clean scans, as `undo_scans`; by default into `<clean>-originals`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `undo_scans`.
+    """
+    from vaeguard.restoration.undoing import default_originals, undo_scans
+
+    if output is None:
+        output = str(default_originals(clean))
+        reporter.say(f"output: {output}")
+    with reporter.progress("undoing") as progress:
+        files, errors = undo_scans(clean, output, progress=progress)
+    reporter.left_out(errors)
+    return Outcome(output, files, errors=errors)
+
+
+def check_tree(clean: str, reporter: Reporter) -> Outcome:
+    """Compare a clean tree with its records, as `check_scans`.
+
+    Raises
+    ------
+    UsageError
+        There are no clean scans.
+    """
+    from vaeguard.restoration.checking import check_scans
+
+    with reporter.progress("checking") as progress:
+        whole, errors = check_scans(clean, progress=progress)
+    return Outcome(clean, whole, errors=errors)

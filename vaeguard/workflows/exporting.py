@@ -1,0 +1,68 @@
+"""A run as a model file for anywhere, compared with what it came from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.engines.model_file import load
+from vaeguard.engines.run_folder import calibration_images
+from vaeguard.errors import UsageError
+from vaeguard.workflows.opening import find_model
+from vaeguard.workflows.outcome import ExportSettings, Outcome
+
+if TYPE_CHECKING:
+    from vaeguard.engines.parity import Parity
+    from vaeguard.workflows.outcome import Reporter
+
+
+def export_run(
+    output: str, reporter: Reporter, *, model: str | None = None, settings: ExportSettings | None = None,
+    triton: str | None = None,
+) -> Outcome:  # fmt: skip
+    """Export a run to the file `output`, and with `triton` to a model repository in that folder.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `vaeguard.export`; or the repository holds a model already.
+    """
+    from vaeguard.engines.exported_parts import part_paths
+    from vaeguard.engines.exporting import export
+    from vaeguard.engines.triton import write_triton
+
+    settings = settings or ExportSettings()
+    if triton and (Path(triton) / "vaeguard").exists():
+        raise UsageError(f"`triton` {triton!r} holds a model already; choose another folder, or delete it")
+    path = find_model(model, reporter)
+    choices: dict[str, Any] = asdict(settings)
+    parity = export(load(path, "cpu"), output, images=_images(path, reporter), **choices)
+    parts = {part: str(place) for part, place in part_paths(output).items()} if settings.parts else None
+    if triton:
+        write_triton(output, triton)
+    return Outcome(output, {"parts": parts, "triton": triton, "parity": parity})
+
+
+def verify_export(
+    exported: str, reporter: Reporter, *, model: str | None = None, device: str = "auto", tolerance: float | None = None
+) -> Parity:
+    """Compare an exported file with the run that it came from; see `vaeguard.verify`.
+
+    Raises
+    ------
+    UsageError
+        The two are no export and original of each other.
+    """
+    from vaeguard.engines.exporting import verify
+
+    path = find_model(model, reporter)
+    images = _images(path, reporter)
+    return verify(load(exported, device), load(path, "cpu"), images, tolerance)
+
+
+def _images(model: str, reporter: Reporter) -> Any:
+    images = calibration_images(model)
+    if images is None:
+        reporter.say(f"note: there are no calibration images beside {model!r}; compared on noise only")
+    return images

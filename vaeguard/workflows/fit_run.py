@@ -1,0 +1,187 @@
+"""From data to a run folder with its report: a fit, a search of settings, a denoiser."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.data.data_sets import is_named, open_images
+from vaeguard.data.groups import read_groups
+from vaeguard.data.images import ImageRule
+from vaeguard.engines.run_folder import new_folder
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.reports.report_file import read_report
+from vaeguard.settings.specs import DEFAULT_FPR, ModelSpec
+from vaeguard.statistics.false_alarms import fpr_note
+from vaeguard.workflows.opening import open_to_fit
+from vaeguard.workflows.outcome import NAMED, FitRun, Outcome
+from vaeguard.workflows.runs import new_run, point_latest, prepare_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.settings.restoration import DenoiserSpec
+    from vaeguard.workflows.opening import Data
+    from vaeguard.workflows.outcome import Reporter
+
+USUAL_NORMAL = {"good", "ok", "okay", "normal", "pass", "passed", "free", "defect-free", "no-defect", "sound"}
+"""What folders of normal images are mostly called."""
+
+
+def fit_run(
+    data: Data, run: str | None, reporter: Reporter, *, groups: str | None = None, settings: FitRun | None = None,
+    **fit_settings: Any,
+) -> Outcome:  # fmt: skip
+    """Fit a model on `data` into the folder `run`, to which `runs/latest` then points.
+
+    Parameters
+    ----------
+    data : Data
+        What to fit on.
+    run : path or None
+        The run folder; None is `runs/<data>-<model>-<time>`.
+    reporter : Reporter
+        Whom to tell.
+    groups : path or None
+        A table of groups, as `read_groups` reads it.
+    settings : FitRun or None
+        What is done beside fitting.
+    **fit_settings
+        As for `vaeguard.fit`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `vaeguard.fit`.
+    """
+    from vaeguard.workflows.fit import fit
+
+    settings, resume = settings or FitRun(), fit_settings.get("resume", False)
+    place = _named_run(run, resume=resume)
+    with no_empty_run(place, reporter):
+        if place:
+            prepare_run(place, resume=resume)
+        images = open_to_fit(data, reporter, settings.jobs)
+        grouped = read_groups(groups, images.paths) if groups else None
+    place = place or new_run(images, fit_settings.get("model") or ModelSpec())
+    _say_start(place, reporter, resume=resume)
+    _say_data(images, place, reporter, all_classes=fit_settings.get("normal_classes") is None)
+    started = time.monotonic()
+    with no_empty_run(place, reporter), reporter.progress("fitting") as progress:
+        detector = fit(
+            images, groups=grouped, run=place, tensorboard=settings.tensorboard, command=reporter.command,
+            progress=progress, **fit_settings,
+        )  # fmt: skip
+    seconds = time.monotonic() - started
+    try:
+        point_latest(place)
+    except VaeguardError as error:  # the run itself is safe
+        reporter.say(f"note: {error}")
+    if settings.tensorboard:
+        reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
+    if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
+        reporter.say(f"note: {note}")
+    return Outcome(str(place), detector, read_report(place), images.errors, seconds)
+
+
+def _named_run(run: str | None, *, resume: bool) -> Path | None:
+    if resume and not run:
+        raise UsageError("`resume` needs `run`, the folder of the interrupted fit")
+    return Path(run) if run else None
+
+
+def _say_start(run: Path, reporter: Reporter, *, resume: bool) -> None:
+    if resume and not any(run.glob("checkpoint.*")):
+        reporter.say(f"no checkpoint in {str(run)!r}: starting from the beginning")
+
+
+@contextlib.contextmanager
+def no_empty_run(run: Path | None, reporter: Reporter) -> Iterator[None]:
+    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on.
+
+    None is the folder of a fit that does not have one yet.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if run:
+            if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
+                reporter.say(f"go on with the same command and `resume`, `run` {run}")
+            with contextlib.suppress(OSError):
+                run.rmdir()  # fails unless it is empty
+        raise
+
+
+def _say_data(images: ImageSet, run: Path, reporter: Reporter, *, all_classes: bool) -> None:
+    depth, height, width = images.images.shape[1:]
+    each = width if images.vectors else f"{height}x{width}x{depth}"
+    reporter.say(f"data: {images.name}, {len(images.images)} {images.what} of {each}; run folder: {run}")
+    classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
+    if all_classes and len(classes) > 1:
+        reporter.say(_all_normal(classes))
+
+
+def _all_normal(classes: list[str]) -> str:
+    """What to say where all classes are taken as normal, and one or the other may not be."""
+    usual = [name for name in classes if name.casefold().replace("_", "-").replace(" ", "-") in USUAL_NORMAL]
+    others = [name for name in classes if name not in usual]
+    if usual and others:
+        return (
+            f"warning: all {len(classes)} classes are taken as normal, {_listed(others)} too; if only"
+            f" {_listed(usual)} should be, give `normal_classes` {shlex.quote(','.join(usual))}"
+        )
+    return f"normal classes: all {len(classes)} ({_listed(classes)}); with `normal_classes` only those that it names"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def fit_denoiser_run(
+    sources: dict[str, Any], run: str | None, spec: DenoiserSpec, reporter: Reporter, *, resume: bool = False
+) -> Outcome:
+    """Fit a denoiser into the folder `run`, which is `runs/denoiser-ladder-<time>` by default.
+
+    Parameters
+    ----------
+    sources : dict
+        What `denoiser_source` takes: `noisy`, `clean`, `degrade` and `adapt`; with `degrade`, `clean` may be the name
+        of a data set.
+    run, spec, reporter, resume
+        As for `fit_run` and `fit_denoiser`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `denoiser_source` and `fit_denoiser`.
+    """
+    from vaeguard.restoration.networks.training_data import denoiser_source
+    from vaeguard.workflows.fit_denoiser import fit_denoiser
+
+    named = _named_run(run, resume=resume)
+    if sources["degrade"] and sources["clean"] and _is_set(sources["clean"]):
+        sources = {**sources, "clean": _grey_images(sources["clean"], reporter)}
+    place = named or new_folder("denoiser-ladder")
+    with no_empty_run(place, reporter), reporter.progress("fitting") as progress:
+        prepare_run(place, resume=resume, kind="denoiser")
+        _say_start(place, reporter, resume=resume)
+        source = denoiser_source(**sources, spec=spec)
+        reporter.left_out(source.errors)
+        images = f"{source.images} images to learn from, {source.held_out} to judge by"
+        reporter.say(f"{images}; {source.kind}; run folder: {place}")
+        found = fit_denoiser(source, place, spec, resume=resume, command=reporter.command, progress=progress)
+    return Outcome(str(place), found, read_report(place), found.errors, found.seconds)
+
+
+def _is_set(data: str) -> bool:
+    return is_named(data) or not Path(data).is_dir()
+
+
+def _grey_images(data: str, reporter: Reporter) -> list[Any]:
+    images = open_images(data, rule=ImageRule(channels=1))
+    reporter.left_out(images.errors)
+    return [image[0] for image in images.images]

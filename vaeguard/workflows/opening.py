@@ -1,0 +1,173 @@
+"""What workflows open: a model, data, pictures; and what they refuse before any work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vaeguard.data.data_sets import data_of_fit, open_images, open_packed
+from vaeguard.data.image_set import write_images
+from vaeguard.data.images import ImageRule, decode_image
+from vaeguard.engines.model_file import load
+from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.storage.files import check_apart
+from vaeguard.workflows.outcome import Outcome
+from vaeguard.workflows.runs import latest_run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.detector import Detector
+    from vaeguard.workflows.outcome import Reporter
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images are read and how, as by `open_images`."""
+
+    data: str
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    data_dir: str | None = None
+    download: bool = False
+
+
+def open_to_fit(data: Data, reporter: Reporter, jobs: int | None = None) -> ImageSet:
+    """Open the training part of `data`.
+
+    Raises
+    ------
+    UsageError
+        As `open_images`.
+    """
+    rule = ImageRule(data.size, data.channels)
+    with reporter.progress("reading") as progress:
+        images = open_images(
+            data.data, rule=rule, data_dir=data.data_dir, download=data.download, jobs=jobs, progress=progress
+        )
+    _say_what_was_read(images, reporter)
+    return images
+
+
+def open_for(
+    detector: Detector, data: str | None, reporter: Reporter, split: Literal["train", "test"] = "test"
+) -> ImageSet:
+    """Open a part of `data` in the shape that the model takes; None is the named set that it was fitted on.
+
+    Raises
+    ------
+    UsageError
+        As `open_images`; or `data` is None, and the model was fitted on no named set.
+    RefusedError
+        The model takes something else.
+    """
+    data = data_of_fit(detector.info.record) if data is None else data
+    with reporter.progress("reading") as progress:
+        images = open_images(data, split=split, rule=detector.info.rule, progress=progress)
+    reporter.say(f"data: {images.name}, {len(images.images)} {images.what}")
+    wanted, found = detector.info.image_shape[-1], images.images.shape[-1]
+    if images.vectors != detector.info.vectors or (images.vectors and wanted != found):
+        taken = f"vectors of {wanted}" if detector.info.vectors else "images"
+        held = f"vectors of {found}" if images.vectors else "images"
+        raise RefusedError(f"the model takes {taken}, and {data!r} holds {held}; give what it was fitted on")
+    _say_what_was_read(images, reporter)
+    return images
+
+
+def _say_what_was_read(images: ImageSet, reporter: Reporter) -> None:
+    reporter.left_out(images.errors)
+    if images.note:
+        reporter.say(f"note: {images.note}")
+
+
+def find_model(model: str | None, reporter: Reporter) -> str:
+    """`model`, or the latest run, which is then named."""
+    if model:
+        return model
+    latest = latest_run()
+    # The link may point elsewhere before this process ends; the run it means now is meant to the end.
+    run, here = latest.resolve(), Path.cwd()
+    reporter.say(f"model: {latest} -> {run.name}")
+    return str(run.relative_to(here) if run.is_relative_to(here) else run)
+
+
+def open_generative(model: str, *, vectors: bool = False) -> Any:
+    """The model as one that decodes, for images; with `vectors` also one for these.
+
+    Raises
+    ------
+    UsageError
+        The model is an exported file, or one of vectors.
+    """
+    detector: Any = load(model)
+    if not hasattr(detector, "decode"):
+        raise UsageError(
+            f"`model` {model!r} is an exported file, which only inspects images; name the run that it came from"
+        )
+    if not vectors:
+        check_of_images(detector, model)
+    return detector
+
+
+def check_of_images(detector: Detector, model: str) -> None:
+    """Refuse a model of the rows of tables.
+
+    Raises
+    ------
+    UsageError
+        The model is one.
+    """
+    if detector.info.vectors:
+        raise UsageError(f"`model` {model!r} is a model of vectors, of which there are no pictures; use it from Python")
+
+
+def check_picture(output: str, inputs: Sequence[str] = ()) -> None:
+    """Refuse a picture that is no PNG, or one of the `inputs`.
+
+    Raises
+    ------
+    UsageError
+        Its name does not end in .png, or it would replace an input.
+    """
+    check_apart(output, inputs)
+    if not output.lower().endswith(".png"):
+        raise UsageError(f"`output` is {output!r}, and the picture is a PNG; give a name that ends in .png")
+
+
+def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
+    """Image files as the model takes them, uint8 (N, C, H, W).
+
+    Raises
+    ------
+    UsageError
+        One is missing.
+    RefusedError
+        One cannot be read.
+    """
+    rule = detector.info.rule
+    assert rule is not None
+    try:
+        return np.stack([decode_image(path, rule) for path in paths])
+    except UnreadableError as error:
+        if os.path.exists(error.path):  # noqa: PTH110  (names need not be valid paths)
+            raise
+        raise UsageError(str(error)) from error
+
+
+def unpack_to(data: str, output: str | None, split: Literal["train", "test"], *, download: bool = False) -> Outcome:
+    """Write a data set as PNG files in class folders, by default below `<data>-<split>`.
+
+    Raises
+    ------
+    UsageError
+        As `open_packed`, or the folder is in use.
+    """
+    images = open_packed(data, split=split, download=download)
+    folder = output or f"{images.name}-{split}"
+    write_images(images, folder)
+    return Outcome(folder, len(images.images))

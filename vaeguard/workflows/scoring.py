@@ -1,0 +1,173 @@
+"""From images to a table of scores, an evaluation or likelihoods, each with its report."""
+
+from __future__ import annotations
+
+import glob
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.data.inputs import read_list
+from vaeguard.engines.model_file import load
+from vaeguard.errors import UsageError
+from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
+from vaeguard.reports.report_file import check_place, remove_report
+from vaeguard.storage.files import check_apart
+from vaeguard.workflows.opening import find_model, open_for, open_generative
+from vaeguard.workflows.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.evaluation.scoring import ScoreSummary
+    from vaeguard.workflows.outcome import Reporter
+
+STDIN = "-"
+
+
+def score_table(
+    images: Sequence[str], output: str, reporter: Reporter, *, model: str | None = None, device: str = "auto",
+    **options: Any,
+) -> Outcome:  # fmt: skip
+    """Score images into a table and write `<output>.report.html` beside it.
+
+    Parameters
+    ----------
+    images : sequence of paths
+        As for `score_files`; `-` stands for the paths on standard input.
+    output : path
+        The table.
+    reporter : Reporter
+        Whom to tell.
+    model, device
+        As for `load`; None is the latest run.
+    **options
+        `fpr` and `heatmaps`, as for `score_files`; `report=False` writes none.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `score_files`; or the folder of heatmaps holds other files.
+    """
+    from vaeguard.evaluation.scoring import score_files
+    from vaeguard.reports.scores import write_score_report
+
+    with_report = options.pop("report", True)
+    heatmaps = options.get("heatmaps")
+    options["heatmaps"] = HeatmapFolder(Path(heatmaps)) if heatmaps else None
+    if heatmaps and drawn_before(output) != str(Path(heatmaps).resolve()) and any(Path(heatmaps).glob("*")):
+        raise UsageError(f"`heatmaps` {heatmaps!r} is not empty, and old pictures would stay in it; name another")
+    inputs = [path for path in images if path != STDIN]
+    listed = read_list(STDIN) if STDIN in images else []
+    check_apart(output, ())
+    check_place(f"{output}.report.json", "scores")
+    model = find_model(model, reporter)
+    detector = load(model, device, threads=1)
+    started = time.monotonic()
+    with reporter.progress("scoring") as progress:
+        summary = score_files(detector, inputs, output, listed=listed, progress=progress, **options)
+    seconds = time.monotonic() - started
+    report = None
+    if with_report:
+        report = write_score_report(summary, detector, inputs, listed=listed, model=model, command=reporter.command)
+    else:
+        remove_report(f"{output}.report.json", "scores")
+    reporter.left_out(summary.errors)
+    return Outcome(output, summary, report, summary.errors, seconds)
+
+
+def watch_table(
+    folders: Sequence[str], output: str, reporter: Reporter, *, model: str | None = None, device: str = "auto",
+    **options: Any,
+) -> None:  # fmt: skip
+    """Score images as they appear in folders, as `watch_files`, until interrupted.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `watch_files`.
+    """
+    from vaeguard.evaluation.watching import watch_files
+
+    check_place(f"{output}.report.json", "scores")
+    detector = load(find_model(model, reporter), device, threads=1)
+    for path in folders:
+        # It may come, or be a slip of the pen.
+        if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (as typed, perhaps an absolute pattern)
+            reporter.say(f"note: nothing at {path!r} yet")
+    reporter.say(f"watching {', '.join(folders)}; Ctrl-C ends it")
+    if heatmaps := options.get("heatmaps"):
+        options["heatmaps"] = HeatmapFolder(Path(heatmaps))
+    told: Callable[[ScoreSummary], None] = options.pop("report")
+
+    def report(summary: ScoreSummary) -> None:
+        told(summary)
+        reporter.left_out(summary.errors)
+
+    watch_files(detector, folders, output, report=report, **options)
+
+
+def evaluate_to(
+    data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, device: str = "auto",
+    **options: Any,
+) -> Outcome:  # fmt: skip
+    """Evaluate a model on `data` and write the report into a folder, by default beside the model.
+
+    Parameters
+    ----------
+    data, output
+        As for `open_images`, None the named set of the fit; and the folder.
+    reporter, model, device
+        As for `score_table`.
+    **options
+        As for `vaeguard.evaluate`.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `vaeguard.evaluate`.
+    """
+    from vaeguard.evaluation.evaluating import evaluate
+    from vaeguard.workflows.evaluation import check_evaluation_folder, write_evaluation
+
+    path = find_model(model, reporter)
+    detector = load(path, device)
+    images = open_for(detector, data, reporter)
+    folder = _folder(output, path, "evaluation", data, images)
+    check_evaluation_folder(folder)
+    with reporter.progress("scoring") as progress:
+        evaluation = evaluate(detector, images, progress=progress, **options)
+    report = write_evaluation(evaluation, detector, folder, command=reporter.command)
+    return Outcome(str(folder), evaluation, report, images.errors)
+
+
+def likelihood_to(
+    data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, **options: Any
+) -> Outcome:
+    """Measure a model as a generative one on `data`, as `evaluate_generative`, and write the report into a folder.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `evaluate_generative`.
+    """
+    from vaeguard.evaluation.generative import evaluate_generative
+    from vaeguard.workflows.evaluation import write_generative
+
+    path = find_model(model, reporter)
+    detector = open_generative(path)
+    images = open_for(detector, data, reporter)
+    folder = _folder(output, path, "likelihood", data, images)
+    check_place(folder / "report.json", "generative")
+    with reporter.progress("measuring") as progress:
+        evaluation = evaluate_generative(detector, images, progress=progress, **options)
+    report = write_generative(evaluation, folder, command=reporter.command)
+    return Outcome(str(folder), evaluation, report, images.errors)
+
+
+def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:
+    """Where the report goes: `output`, or a folder beside the model, other for `a/test` than for `b/test`."""
+    home = Path(model) if Path(model).is_dir() else Path(model).parent
+    above = Path(data or "").parent.name.strip(".")
+    return Path(output) if output else home / "-".join([what, *([above] if above else []), images.name])
