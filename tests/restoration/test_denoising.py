@@ -409,7 +409,7 @@ def test_only_temporary_files_of_its_own_are_swept(scans):
             Path(f"out/.report{mark}00000000.html")]  # fmt: skip
     for path in kept + left:
         path.write_bytes(b"x")
-    vaeguard.write_scan_report(denoise_scans("scans", "out", device="cpu"))
+    write_scan_report(denoise_scans("scans", "out", device="cpu"))
     assert [path.exists() for path in kept + left] == [True] * 3 + [False] * 5
 
 
