@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.data.packed import as_image_set
+from vaeguard.data.image_set import as_image_set
 from vaeguard.errors import UsageError
 from vaeguard.reports.report_file import JSON_NAME, check_place
 from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, without_places
