@@ -188,7 +188,7 @@ def test_cells_measure_what_a_fit_and_an_evaluation_do(stripes, tmp_path):
         assert cell["scores"][row.name]["roc_auc"] == row.roc_auc
     assert cell["false_alarms"][2]["count"] == evaluation.false_alarm_rate.count
     assert cell["false_alarms"][2]["low"] == evaluation.false_alarm_rate.low
-    assert cell["fit_split_sha256"] == detector.info.record["data"]["split"]["sha256"] == cell["settings"]["fit_split"]
+    assert cell["fit_split_sha256"] == detector.info.record.data.split.sha256 == cell["settings"]["fit_split"]
     assert cell["images"] == {"train": 100, "normal": 60, "anomalous": 30}
 
 

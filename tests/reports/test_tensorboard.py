@@ -86,7 +86,7 @@ def test_restorations_lie_below_their_inputs_and_samples_beside_them(logged):
     picture = np.asarray(decoded(found.Images("reconstructions")[-1]))
     assert picture.shape == (16, 64, 3)
     np.testing.assert_array_equal(picture[:8, :, 0], np.concatenate(images[rows, 0], 1))
-    assert detector.info.record["best_epoch"]["epoch"] == 4
+    assert detector.info.record.epoch == 4
     restored = np.rint(np.concatenate(detector.decode(detector.encode(images[rows]).mean)[:, 0], 1) * 255)
     assert np.abs(picture[8:, :, 0] - restored).max() <= 1
     samples = decoded(found.Images("samples")[-1])
@@ -98,7 +98,7 @@ def test_the_projector_has_latents_classes_and_thumbnails(logged):
     place = folder / "00004" / "latents"
     latents = np.loadtxt(place / "tensors.tsv", delimiter="\t")
     classes = (place / "metadata.tsv").read_text().splitlines()
-    count = detector.info.record["data"]["split"]["validation"]
+    count = detector.info.record.data.split.validation
     assert latents.shape == (count, 4)
     assert len(classes) == count
     assert set(classes) == {"good", "ok", "b?ad"}
@@ -123,7 +123,7 @@ def test_logging_leaves_every_bit_of_the_fit_as_it_is(tmp_path, model):
     one, two = plain.graph.state_dict(), log.graph.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     (folder,) = tmp_path.iterdir()
-    assert folder.name.startswith(f"{plain.info.record['data']['name']}-{model.kind}-")
+    assert folder.name.startswith(f"{plain.info.record.data.name}-{model.kind}-")
     per_class = {"samples/good", "samples/ok", "samples/b?ad"} if model.prior == "per-class" else {"samples"}
     assert set(read(folder).Tags()["images"]) == {"reconstructions"} | per_class
 
@@ -235,7 +235,7 @@ def test_a_full_disk_ends_the_log_and_not_the_fit(tmp_path, monkeypatch, part):
         warnings.simplefilter("always", vaeguard.TrainingWarning)
         vaeguard.fit(images, NAMES[labels], model=SMALL, training=QUICK, run=tmp_path / "run", tensorboard=tmp_path)
     assert len(calls) == sum("No space left" in str(each.message) for each in caught) == 1
-    assert vaeguard.load(tmp_path / "run", "cpu").info.record["best_epoch"]["epoch"] == 4
+    assert vaeguard.load(tmp_path / "run", "cpu").info.record.epoch == 4
 
 
 def test_whatever_goes_wrong_with_the_latents_the_fit_is_written(tmp_path, monkeypatch):

@@ -93,7 +93,7 @@ def test_an_epoch_has_as_many_draws_as_images_and_as_many_of_each_class(monkeypa
     monkeypatch.setattr(training, "balanced_draws", draw)
     record = fitted(BALANCED).info.record
     counts = torch.stack(seen)
-    images = record["data"]["split"]["training"]
+    images = record.data.split.training
     assert (counts.sum(1) == images).all()
     total = images * len(counts)
     assert abs(int(counts[:, 1].sum()) - total / 2) < 4 * (total / 4) ** 0.5
@@ -129,7 +129,7 @@ def test_the_table_of_classes_adds_up_to_the_whole(runs):
         assert sum(row["flagged"] * row["calibration"] for row in table) == pytest.approx(
             int(0.05 * (split["calibration"] + 1)), abs=1
         )
-        assert table == vaeguard.load(run).info.record["classes"]
+        assert table == vaeguard.load(run).info.record.to_dict()["classes"]
 
 
 def test_weights_of_a_class_add_up_to_those_of_any_other():
@@ -211,12 +211,12 @@ def test_patches_and_vectors_are_drawn_alike_too():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", vaeguard.TrainingWarning)
         detector = vaeguard.fit(images, labels, model=patches, training=quick)
-        table = detector.info.record["classes"]
-        assert [row["training"] for row in table] == [32, 8]
-        assert table[0]["draws"] == table[1]["draws"] > 1000
+        table = detector.info.record.classes
+        assert [row.training for row in table] == [32, 8]
+        assert table[0].draws == table[1].draws > 1000
         rows = generator.normal(size=(50, 4))
         vectors = vaeguard.fit(rows, labels, model=ModelSpec(hidden=(8,), latent=2), training=quick)
-    assert [row["draws"] for row in vectors.info.record["classes"]] == [20, 20]
+    assert [row.draws for row in vectors.info.record.classes] == [20, 20]
 
 
 def test_fewer_than_two_classes_cannot_be_balanced_and_unlabelled_fits_have_no_table(tmp_path):

@@ -220,12 +220,12 @@ def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):
     images, labels = bars(600)
     spec = ModelSpec(kind="mlp", hidden=(16,), latent=3)
     detector = vaeguard.fit(images, labels, model=spec, training=TrainSpec(epochs=2), run=tmp_path / "run")
-    scale = vaeguard.load(tmp_path / "run").info.record["calibration"]["heatmap_scale"]
+    scale = vaeguard.load(tmp_path / "run").info.heatmap_scale
     held_out = calibration_images(tmp_path / "run")
     assert scale == np.quantile(detector.inspect(held_out, pictures=True).heatmap, 0.999)
     rows = np.random.default_rng(0).normal(size=(100, 4))
     of_rows = vaeguard.fit(rows, model=spec, training=TrainSpec(epochs=1))
-    assert "heatmap_scale" not in of_rows.info.record["calibration"]
+    assert "heatmap_scale" not in of_rows.info.record.to_dict()["calibration"]
 
 
 def test_some_images_are_of_all_classes(tmp_path, monkeypatch):
@@ -315,8 +315,8 @@ def test_both_precisions_learn(bf16):
     images, labels = bars(300)
     training = TrainSpec(batch_size=32, epochs=60, bf16=bf16)
     detector = vaeguard.fit(images, labels, normal_classes="0,1", model=SMALL, training=training)
-    assert detector.info.record["best_epoch"]["valid_class_accuracy"] == 1
-    assert detector.info.record["training"]["bf16"] is bf16
+    assert detector.info.record.best_epoch["valid_class_accuracy"] == 1
+    assert detector.info.record.training.bf16 is bf16
 
 
 @pytest.mark.filterwarnings("default::vaeguard.training.loop.TrainingWarning")
@@ -416,7 +416,7 @@ def test_images_are_deformed_by_default_where_there_are_pseudo_classes(model, gi
     images, _ = bars(120)
     spec = replace(SMALL, **model)
     detector = vaeguard.fit(images, model=spec, training=TrainSpec(epochs=1, augment_warp=given))
-    assert detector.info.record["training"]["augment_warp"] == used
+    assert detector.info.record.training.augment_warp == used
 
 
 def test_pseudo_classes_are_learnt(tmp_path):
@@ -425,7 +425,7 @@ def test_pseudo_classes_are_learnt(tmp_path):
     detector = vaeguard.fit(images, model=SMALL, training=training, run=tmp_path)
     with open(tmp_path / "history.csv") as file:
         history = [float(row["pseudo_loss"]) for row in csv.DictReader(file)]
-    assert detector.info.record["model"]["pseudo_classes"] == 240 // 6
+    assert detector.info.record.model.pseudo_classes == 240 // 6
     assert history[0] == pytest.approx(np.log(40), rel=0.1)
     assert history[-1] < np.log(40) - 0.3
 
@@ -535,7 +535,7 @@ def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, mo
 def test_classes_of_vectors_guide_too():
     rows = np.concatenate([table(150), table(150, seed=1)[:, ::-1]])
     detector = vaeguard.fit(rows, np.repeat(["a", "b"], 150), model=SMALL, training=TrainSpec(epochs=40))
-    assert detector.info.record["best_epoch"]["valid_class_accuracy"] > 0.8
+    assert detector.info.record.best_epoch["valid_class_accuracy"] > 0.8
     assert "class_energy" in detector.info.term_names
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.tasks import ImageTask
     from vaeguard.progress import Progress
-    from vaeguard.settings.specs import ModelSpec, TrainSpec
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
 
     Bytes = npt.NDArray[np.uint8]
     Floats = npt.NDArray[np.float32]

@@ -12,7 +12,8 @@ from vaeguard.benchmarking.methods import METHODS, Setup, measured
 from vaeguard.benchmarking.protocols import OURS
 from vaeguard.benchmarking.published import Published, published
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, rows_of, seconds_of
 from vaeguard.benchmarking.comparison import comparison_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
-from vaeguard.settings.specs import PLACES
+from vaeguard.settings.training import PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path

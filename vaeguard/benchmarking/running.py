@@ -11,7 +11,8 @@ from vaeguard.benchmarking.plan import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import JSON_NAME
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import locked
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path  # noqa: TC003 -- settle_types reads the annotations
 
 from vaeguard.benchmarking.protocols import BENCHMARKS, Benchmark
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import setting, settle_types
+from vaeguard.settings.checks import settle_types
+from vaeguard.settings.field import setting
 
 
 @dataclass(frozen=True)

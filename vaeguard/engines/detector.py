@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.record import ModelRecord
 
 BLOCK_VALUES = 256 * 32 * 32
 """A block of large images has fewer of them, so that it holds about this many values."""
@@ -30,8 +31,8 @@ class Detector(ABC):
 
     Parameters
     ----------
-    record : dict
-        The JSON of the model file.
+    record : ModelRecord
+        What the model file says.
     term_names : tuple of str
         The terms that the graph returns.
     device : str
@@ -47,15 +48,8 @@ class Detector(ABC):
         How many inspections are best run at the same time, from as many threads.
     """
 
-    def __init__(self, record: dict[str, Any], term_names: tuple[str, ...], device: str) -> None:
-        model = record["model"]
-        self.info = DetectorInfo(
-            image_shape=tuple(model["image_shape"]),
-            term_names=term_names,
-            class_names=tuple(record.get("class_names", ())),
-            normal_classes=tuple(record.get("normal_classes", ())),
-            record=record,
-        )
+    def __init__(self, record: ModelRecord, term_names: tuple[str, ...], device: str) -> None:
+        self.info = DetectorInfo(record, term_names)
         self.device = device
         self.block, self.least = 1, 1
         self.parallel = 1
@@ -152,13 +146,14 @@ def as_images(images: Images, info: DetectorInfo) -> Images:
     """
     images = cast("Images", np.asarray(images))
     channels, height, width = info.image_shape
-    if images.shape[1:] == ((width,) if info.vectors else (height, width)) and channels == 1:
+    pictures = info.view.pictures
+    if images.shape[1:] == ((height, width) if pictures else (width,)) and channels == 1:
         images = images.reshape(-1, *info.image_shape)
     if images.ndim != 4 or images.shape[1:] != info.image_shape:
         expected = ", ".join(map(str, info.image_shape))
-        what, taken = ("vectors", f"(N, {width})") if info.vectors else ("images", f"(N, {expected})")
+        what, taken = ("images", f"(N, {expected})") if pictures else ("vectors", f"(N, {width})")
         raise UsageError(f"{what} have shape {images.shape}, the model takes {taken}; resize or reshape them")
-    if info.vectors:
+    if not pictures:
         return _as_vectors(images)
     if images.dtype == np.uint8:
         return images

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
@@ -34,7 +35,7 @@ def part_paths(path: str | Path) -> dict[str, Path]:
     return {part: path.with_name(f"{path.stem}-{part}{path.suffix}") for part in PARTS}
 
 
-def part_bytes(part: str, graph: InferenceGraph, record: dict[str, Any]) -> bytes:
+def part_bytes(part: str, graph: InferenceGraph, record: ModelRecord) -> bytes:
     """The sealed ONNX file of one of the `PARTS` of `graph`; `record` is that of the whole model.
 
     Raises
@@ -43,15 +44,15 @@ def part_bytes(part: str, graph: InferenceGraph, record: dict[str, Any]) -> byte
         The part cannot be expressed in ONNX.
     """
     spec = graph.vae.spec
-    assert spec.image_shape is not None
+    assert record.onnx is not None
     batch: tuple[dict[int, Any]] = ({0: torch.export.Dim("batch")},)
     if part == "encoder":
-        image = torch.zeros(2, *spec.image_shape, dtype=getattr(torch, record["onnx"]["pixels"]))
+        image = torch.zeros(2, *spec.shape, dtype=getattr(torch, record.onnx.pixels))
         names = ("mean",) if spec.autoencoder else ("mean", "logvar")
         model = translated(_Encoder(graph), {IMAGE: image}, names, batch)
     else:
         model = translated(_Decoder(graph), {LATENT: torch.zeros(2, spec.latent_size)}, ("restored",), batch)
-    return sealed(model, {**record, "part": part})
+    return sealed(model, {**record.to_dict(), "part": part})
 
 
 class _Encoder(nn.Module):

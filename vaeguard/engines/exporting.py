@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,9 +17,10 @@ from vaeguard.engines.generation import check_whole
 from vaeguard.engines.onnx_detector import IMAGE, OnnxDetector, output_names
 from vaeguard.engines.onnx_writing import OPSET, sealed, translated
 from vaeguard.engines.parity import compare
+from vaeguard.engines.record import OnnxRecord
 from vaeguard.engines.sessions import FORMAT
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import DEFAULT_FPR, check_fpr
+from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.storage.files import SEAL_MARK, writing
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import Images
     from vaeguard.engines.parity import Parity
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
@@ -103,7 +105,7 @@ def export(
         check_whole(detector.graph)
     graph = _in_half(detector.graph) if fp16 else detector.graph
     settings: dict[str, Any] = {
-        "pixels": "float32" if detector.info.vectors else pixels,
+        "pixels": pixels if detector.info.view.unit else "float32",
         "fp16": fp16,
         "fpr": fpr,
         "opset": OPSET,
@@ -138,10 +140,11 @@ def verify(
         raise UsageError(
             "the exported model has another shape or other terms than this run; give the run that it came from"
         )
-    if _origin(exported.info.record) != _origin(detector.info.record):
+    if exported.info.record.of_fit != detector.info.record.of_fit:
         raise UsageError("the exported model came from another run than this one; give the run that it came from")
-    half = bool(exported.info.record["onnx"]["fp16"])
-    return compare(detector, exported, images, half=half, tolerance=tolerance)
+    onnx = exported.info.record.onnx
+    assert onnx is not None
+    return compare(detector, exported, images, half=onnx.fp16, tolerance=tolerance)
 
 
 def _of_torch(detector: Detector) -> TorchDetector:
@@ -169,16 +172,11 @@ def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[st
     # An input with an initializer of its name is optional.
     rate.const_value = onnx_ir.tensor(np.float32(settings["fpr"]), name=RATE)
     model.graph.initializers[RATE] = rate
-    return sealed(model, _record(detector, settings))
+    return sealed(model, _record(detector, settings).to_dict())
 
 
-def _record(detector: TorchDetector, settings: dict[str, Any]) -> dict[str, Any]:
-    return {**detector.info.record, "format": FORMAT, "terms": detector.info.term_names, "onnx": settings}
-
-
-def _origin(record: dict[str, Any]) -> str:
-    """The record of a fit without what an export adds."""
-    return json.dumps({name: record[name] for name in record.keys() - {"format", "terms", "onnx"}}, sort_keys=True)
+def _record(detector: TorchDetector, settings: dict[str, Any]) -> ModelRecord:
+    return replace(detector.info.record, format=FORMAT, terms=detector.info.term_names, onnx=OnnxRecord(**settings))
 
 
 class _Exported(nn.Module):

@@ -9,8 +9,9 @@ import numpy as np
 
 from vaeguard.devices import cores
 from vaeguard.engines.detector import Detector, block_rows, filled
+from vaeguard.engines.record import read_record
 from vaeguard.engines.sessions import Session
-from vaeguard.errors import RefusedError, UsageError
+from vaeguard.errors import UsageError
 from vaeguard.storage.files import read_sealed
 
 if TYPE_CHECKING:
@@ -53,21 +54,13 @@ class OnnxDetector(Detector):
 
     def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
         self._session = Session(content, name, device, threads)
-        record, device = self._session.record, self._session.device
-        if "part" in record:
-            raise RefusedError(
-                f"{name!r} is only the {record['part']} of a model and gives no scores; use the whole model, which was"
-                " exported beside it, or run this part with ONNX Runtime"
-            )
-        if "terms" not in record:
-            raise RefusedError(
-                f"{name!r} cleans scans and gives no scores; clean scans with it, or give a model of anomalies"
-            )
-        super().__init__(record, tuple(record["terms"]), device)
+        record, device = read_record(self._session.record, name), self._session.device
+        assert record.onnx is not None
+        super().__init__(record, record.terms, device)
         self._fingerprint = f"onnx {device} {hashlib.sha256(content).hexdigest()}"
-        self._pixels = np.dtype(record["onnx"]["pixels"])
+        self._pixels = np.dtype(record.onnx.pixels)
         # The many patches of one image are a block already.
-        self.least = 1 if record["model"]["patch"] else ROWS
+        self.least = ROWS if record.model.view.whole else 1
         # Whole batches side by side keep cores busier than the halves of one.
         self.parallel = cores() if threads == 1 and device == "cpu" else 1
         self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1

@@ -141,7 +141,7 @@ def random_images(info: DetectorInfo) -> Images:
     """Noise as the model takes it: pixels of any level at several contrasts, or vectors far and near."""
     rng = np.random.default_rng(0)
     shape = (RANDOM_IMAGES, *info.image_shape)
-    if info.vectors:
+    if not info.view.pictures:
         spread = rng.choice([0.1, 1.0, 10.0], (RANDOM_IMAGES, 1, 1, 1))
         return (spread * rng.standard_normal(shape)).astype(np.float32)
     contrast = rng.uniform(0, 1, (RANDOM_IMAGES, 1, 1, 1))

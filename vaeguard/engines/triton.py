@@ -47,7 +47,9 @@ def write_triton(model: str | Path, folder: str | Path) -> Path:
 def _config(detector: OnnxDetector) -> str:
     """The text of `config.pbtxt`, in protobuf's text format (Triton's `model_config.proto`)."""
     shape = detector.info.image_shape
-    kind = TYPES[detector.info.record["onnx"]["pixels"]]
+    onnx = detector.info.record.onnx
+    assert onnx is not None
+    kind = TYPES[onnx.pixels]
     pictures = {"restored": shape, "heatmap": shape[1:]}
     outputs = ",\n".join(
         _output(name, "TYPE_BOOL" if name == "anomaly" else "TYPE_FP32", pictures.get(name))

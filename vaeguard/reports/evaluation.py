@@ -47,7 +47,7 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
         "calibration": [_realised(evaluation, stated) for stated in STATED],
         "expected_false_alarms": _expected(evaluation, evaluation.fpr),
         "simple_measures": simple_measures(evaluation.image_set.images, inspection.score, anomalous),
-        "fit": evaluation.record,
+        "fit": evaluation.record.to_dict(),
         **drawn,
     }
 
@@ -60,7 +60,7 @@ def _realised(evaluation: Evaluation, stated: float) -> Report:
 
 def _expected(evaluation: Evaluation, stated: float) -> Report | None:
     """Where the rate lies with 95 % probability for images like those that rank the score, if their number is known."""
-    calibration = evaluation.record.get("calibration", {}).get("images")
+    calibration = evaluation.record.calibration.images
     if not calibration:
         return None
     low, high = expected_interval(evaluation.images["normal"], calibration, stated)

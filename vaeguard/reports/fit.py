@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.evaluation.latents import LatentUnits
     from vaeguard.reports.report_file import Report
 
@@ -28,7 +29,7 @@ GAP = 2
 
 
 def fit_report(
-    record: Mapping[str, Any],
+    record: ModelRecord,
     history: Sequence[Mapping[str, float]],
     units: LatentUnits,
     epochs: Mapping[str, Pixels],
@@ -39,7 +40,7 @@ def fit_report(
 
     Parameters
     ----------
-    record : dict
+    record : ModelRecord
         What the model file says of itself.
     history : sequence of dict
         One row per epoch.
@@ -52,17 +53,16 @@ def fit_report(
     diverged : str
         How the training went wrong, if it did.
     """
-    data = record["data"]
-    normal = ", ".join(record["normal_classes"])
-    what = "autoencoder" if record["model"]["autoencoder"] else "VAE"
-    title = f"{data['name']}: {record['model']['kind']} {what}" + (f", normal {normal}" if normal else "")
+    normal = ", ".join(record.normal_classes)
+    what = "autoencoder" if record.model.autoencoder else "VAE"
+    title = f"{record.data.name}: {record.model.kind} {what}" + (f", normal {normal}" if normal else "")
     pictures = {f"epoch-{name}": {"strip": strip(images)} for name, images in epochs.items()}
     if units.traversals is not None:
         drawn = zip(units.traversed.tolist(), units.traversals, strict=True)
         pictures |= {f"unit-{unit}": {"strip": strip(images)} for unit, images in drawn}
     return {
-        **heading("fit", title, command=command, device=record["training"]["device"]),
-        **{key: value for key, value in record.items() if key != "kind"},
+        **heading("fit", title, command=command, device=record.training.device),
+        **{key: value for key, value in record.to_dict().items() if key != "kind"},
         "history": [dict(row) for row in history],
         "advice": [diverged] if diverged else advice(record, history),
         "latents": {

@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 BINS = 40
 CORRELATED = 24
 """Correlations of so many units are drawn, those of the highest rate."""
-OTHER_PIXELS = {
-    "bernoulli": "the model was fitted with the cross-entropy of grey pixels, which is no likelihood; the bounds are of"
-    " pixels drawn black or white, which it never saw; set training.binarise, or for grey pixels model.likelihood to"
-    " continuous-bernoulli, and fit again",
-    "gaussian": "the model was fitted on grey levels without the noise of one level that the bounds are of, so it needs"
-    " more bits than it would with that noise; set model.likelihood to continuous-bernoulli and fit again",
-}
-"""What to beware of where a model was fitted on other pixels than the bounds are of."""
 
 
 def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Report:
@@ -36,9 +28,9 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
     between = np.abs(evaluation.correlation[np.ix_(active, active)])[~np.eye(len(active), dtype=bool)]
     counts, edges = np.histogram(found.neg_iwae, BINS)
     quality = evaluation.quality
-    family = record["model"]["likelihood"].partition("-")[0]
-    binarised = record["training"].get("binarise") or not evaluation.grey
-    other_pixels = OTHER_PIXELS.get(family) if family != "bernoulli" or not binarised else None
+    likelihood = record.model.likelihood_facts
+    binarised = record.training.binarise or not evaluation.grey
+    other_pixels = "" if likelihood.support == "binary" and binarised else likelihood.other_pixels
     facts = unit_facts(units)
     if evaluation.information is not None:
         facts = [fact | {"information": float(evaluation.information[fact["unit"]])} for fact in facts]
@@ -52,7 +44,7 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
         "samples": evaluation.samples,
         "seconds": evaluation.seconds,
         "notes": [*([evaluation.note] if evaluation.note else []), *([other_pixels] if other_pixels else [])],
-        "likelihood": record["model"]["likelihood"],
+        "likelihood": record.model.likelihood,
         "pixels": found.pixels,
         "neg_elbo": _mean(found.neg_elbo),
         "neg_iwae": _mean(found.neg_iwae),
@@ -73,7 +65,7 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
             "images": quality.images,
             "accuracy": quality.accuracy,
         },
-        "fit": {key: value for key, value in record.items() if key != "kind"},
+        "fit": {key: value for key, value in record.to_dict().items() if key != "kind"},
         "pictures": {name: {"strip": strip(images)} for name, images in evaluation.shown.items()},
     }
 

@@ -92,7 +92,7 @@ def write_score_report(
         "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},
         "drift": drift(tally.upper_half, summary.images, calibration),
         "errors": {"count": len(summary.errors), "shown": as_objects(errors)},
-        "fit": detector.info.record,
+        "fit": detector.info.record.to_dict(),
         **_gallery(tally, summary.sources, detector),
     }
     write_report(f"{summary.output}.{JSON_NAME}", report)
@@ -223,6 +223,6 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
         if each
     )
     rows = np.arange(len(images))
-    sample = Sample(groups, rows, None if detector.info.vectors else images, inspection)
+    sample = Sample(groups, rows, images if detector.info.view.pictures else None, inspection)
     facts: dict[str, Any] = {"path": paths, "score": inspection.score, "p_value": inspection.p_value}
     return gallery(sample, facts, inspection.terms)

@@ -125,7 +125,7 @@ class Restorer:
             return str(error)
 
     def _check_model(self, model: Detector) -> None:
-        if model.info.vectors:
+        if not model.info.view.pictures:
             raise UsageError("`model` is a model of vectors, and scans are pictures; give a denoiser, or leave it out")
         plain = RestoreSettings(strength=self.settings.strength)
         given = [name for name, value in vars(self.settings).items() if value != getattr(plain, name)]

@@ -10,8 +10,10 @@ import torch
 
 from vaeguard.engines.model_file import read_tensors, write_tensors
 from vaeguard.errors import UsageError
+from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.restoration import DenoiserSpec
-from vaeguard.settings.specs import ModelSpec, TrainSpec, to_dict
+from vaeguard.settings.specs import to_dict
+from vaeguard.settings.training import TrainSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

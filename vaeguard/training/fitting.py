@@ -17,13 +17,17 @@ from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
 from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.engines.inspection import concatenate
+from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
-from vaeguard.models.graph import InferenceGraph, between_levels
+from vaeguard.models.graph import InferenceGraph
+from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
-from vaeguard.settings.specs import VECTOR_EPOCHS, ModelSpec, TrainSpec, to_dict
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.specs import to_dict
+from vaeguard.settings.training import TrainSpec
 from vaeguard.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from vaeguard.training.class_table import class_table
 from vaeguard.training.loop import DivergedError, Examples, State, epochs_for, start, train, validation_losses
@@ -204,7 +208,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
-    unfit = next((name for name in FOR_PIXELS if getattr(training, name)), None) if model.vectors else None
+    unfit = None if model.view.unit else next((name for name in FOR_PIXELS if getattr(training, name)), None)
     if unfit:
         raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and the data are vectors; leave it out")
     if model.kind == "conv" and training.batch_size == 1:
@@ -212,7 +216,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
             "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
             " more"
         )
-    if training.binarise and (model.likelihood != "bernoulli" or model.patch):
+    if training.binarise and not (model.view.grey_levels and model.likelihood_facts.support == "binary"):
         raise UsageError(
             "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli' and no"
             " `model.patch`; leave it out"
@@ -231,7 +235,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         epochs=epochs_of(model, training, len(split.training)),
         device=device,
         # Pixels come in 256 steps, as many as bfloat16 tells apart; features and contrasts can be finer.
-        bf16=has_bf16(device) and not (model.vectors or model.patch) if training.bf16 is None else training.bf16,
+        bf16=has_bf16(device) and model.view.grey_levels if training.bf16 is None else training.bf16,
         threads=training.threads or _threads(model),
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
@@ -240,8 +244,9 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
 
 def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
     """How many epochs a fit on so many training images has at most; of patches an epoch has many of each image."""
-    epochs = epochs_for(training, images * -(-CROPS[0] // images) if model.patch else images)
-    return min(epochs, VECTOR_EPOCHS) if model.vectors and training.epochs is None else epochs
+    view = model.view
+    epochs = epochs_for(training, images if view.whole else images * -(-CROPS[0] // images))
+    return min(epochs, view.epochs) if view.epochs and training.epochs is None else epochs
 
 
 def _threads(model: ModelSpec) -> int:
@@ -257,11 +262,12 @@ def _graph(plan: FitPlan) -> InferenceGraph:
     )
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
-    if plan.model.kind == "mlp" and plan.model.likelihood == "continuous-bernoulli":
+    start = graph.vae.family.start
+    if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
         some = plan.image_set.images[np.sort(rows)]
         mean = some.mean(0, dtype=np.float64) / (255 if some.dtype == np.uint8 else 1)
-        graph.vae.start_at(between_levels(torch.from_numpy(mean), 0.5))
+        graph.vae.start_at(start(between_levels(torch.from_numpy(mean), 0.5)))
     return graph
 
 
@@ -275,7 +281,7 @@ def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
     if plan.model.pseudo_classes:
         pseudo = pseudo_labels(images, rows[0], rows[1], plan.model.pseudo_classes, plan.training.seed)
-    if plan.model.patch:
+    if not plan.model.view.whole:
         rows = [np.tile(some, -(-crops // len(some))) for some, crops in zip(rows, CROPS, strict=True)]
     learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
     return learn, validate
@@ -319,8 +325,7 @@ def _calibrated(
     """The detector, and the scores of the calibration images in their order."""
     state.vae.load_state_dict(state.best_weights)
     images, split = plan.image_set.images, plan.split
-    record = _record(plan, state)
-    detector = TorchDetector(graph, record, plan.training.device)
+    detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     _fit_reference(graph, images, split.training, plan.training.seed)
     # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
     shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
@@ -329,13 +334,15 @@ def _calibrated(
     calibration.fit_ranks(ranking)
     scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
     calibration.to(plan.training.device)
-    if not plan.model.vectors:
-        record["calibration"]["heatmap_scale"] = _heatmap_scale(detector, images, split.calibration)
+    scale = _heatmap_scale(detector, images, split.calibration) if plan.model.view.pictures else None
+    classes: tuple[ClassRecord, ...] = ()
     if plan.model.classes:
         losses = validation_losses(state, examples[1], plan.training)
-        record["classes"] = class_table(
+        classes = class_table(
             plan.model.classes, examples, losses, split.calibration, p_values, balance=plan.training.balance
         )
+    ranked = CalibrationRecord(len(split.calibration), scale)
+    detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
     return detector, scores
 
 
@@ -367,28 +374,27 @@ def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.
     return scale if 0 < scale < np.inf else None
 
 
-def _record(plan: FitPlan, state: State) -> dict[str, Any]:
+def _record(plan: FitPlan, state: State) -> ModelRecord:
+    """What is known of a fit before its score is calibrated."""
     sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
     packages = ("vaeguard", "torch", "numpy", "safetensors")
-    return {
-        "kind": "detector",
-        "model": to_dict(plan.model),
-        "training": to_dict(plan.training),
-        "class_names": list(plan.image_set.class_names),
-        "normal_classes": list(plan.model.classes),
-        "data": {
-            "name": plan.image_set.name,
-            "named": plan.image_set.named,
-            "fingerprint": plan.image_set.fingerprint,
-            "images": len(plan.image_set.images),
-            "split": {**sizes, "sha256": plan.split.digest()},
-        },
-        "calibration": {"images": len(plan.split.calibration)},
-        "best_epoch": state.history[state.best_epoch],
-        "classes": [],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "hardware": _hardware(plan.training),
-    }
+    return ModelRecord(
+        model=plan.model,
+        training=plan.training,
+        class_names=plan.image_set.class_names,
+        normal_classes=plan.model.classes,
+        data=DataRecord(
+            name=plan.image_set.name,
+            named=plan.image_set.named,
+            fingerprint=plan.image_set.fingerprint,
+            images=len(plan.image_set.images),
+            split=SplitRecord(**sizes, sha256=plan.split.digest()),
+        ),
+        calibration=CalibrationRecord(len(plan.split.calibration)),
+        best_epoch=state.history[state.best_epoch],
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        hardware=_hardware(plan.training),
+    )
 
 
 def _hardware(training: TrainSpec) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from vaeguard.data.split import spread_out
 from vaeguard.errors import VaeguardError
-from vaeguard.models.graph import between_levels, from_unit, to_unit
+from vaeguard.models.graph import from_unit, to_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, Losses, losses, objective
 from vaeguard.models.patches import local_contrast, random_windows
 from vaeguard.training.advice import collapse
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from vaeguard.models.vae import VAE
     from vaeguard.progress import Progress
-    from vaeguard.settings.specs import TrainSpec
+    from vaeguard.settings.training import TrainSpec
 
 EPOCHS, STEPS = 15, (2000, 6000)
 """By default so many epochs, but at least and at most so many steps.
@@ -160,7 +160,7 @@ class Batches:
 
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
         self.examples, self.device = examples, device
-        self.patch = vae.spec.patch
+        self.whole, self.side = vae.spec.view.whole, vae.spec.vae_shape[-1]
         self.channels_last = vae.spec.kind == "conv"
         self.labels = None
         if examples.labels is not None:
@@ -169,7 +169,7 @@ class Batches:
         self.resident = None
         size = len(examples) * examples.images[:1].nbytes
         # Of patches only their windows are gathered; rows may stand here many times.
-        if not self.patch and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
+        if self.whole and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
     def __call__(
@@ -177,7 +177,7 @@ class Batches:
     ) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
         """Yield the examples in `order` by batches of `size`; `generator` draws where their patches lie."""
         for rows in torch.split(order, size):
-            image = self._patches(rows, generator) if self.patch else self._gather(rows)
+            image = self._gather(rows) if self.whole else self._patches(rows, generator)
             if self.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
             picked = rows.to(self.device)
@@ -185,7 +185,7 @@ class Batches:
             yield to_unit(image), labels, pseudo
 
     def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        windows = random_windows(self.examples.images, self.examples.rows[rows.numpy()], self.patch, generator)
+        windows = random_windows(self.examples.images, self.examples.rows[rows.numpy()], self.side, generator)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
@@ -214,8 +214,8 @@ def _train_epoch(
         loss, found = _forward(state.vae, target, classes, spec, beta, state.noise)
         value = loss.item()
         if not math.isfinite(value):
-            tame = state.vae.spec.vectors or state.vae.spec.likelihood == "bernoulli"
-            other = "" if tame else ", or `model.likelihood` to 'bernoulli'"
+            bounded = state.vae.family.bounded or not state.vae.spec.view.unit
+            other = "" if bounded else ", or `model.likelihood` to 'bernoulli'"
             raise DivergedError(
                 f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {value}); set `training.learning_rate`"
                 f" to {spec.learning_rate / 10:g}{other}"
@@ -242,7 +242,7 @@ def _order(batches: Batches, spec: TrainSpec, generator: torch.Generator) -> Ten
 
 def _as_seen(vae: VAE, image: Tensor) -> Tensor:
     """Images as they are; of patches with their surroundings the local contrast."""
-    return local_contrast(image)[0] if vae.spec.patch else image
+    return image if vae.spec.view.whole else local_contrast(image)[0]
 
 
 def _forward(
@@ -251,8 +251,8 @@ def _forward(
 ) -> tuple[Tensor, Losses]:  # fmt: skip
     if spec.binarise:
         target = torch.bernoulli(target, generator=generator)
-    elif vae.spec.likelihood == "continuous-bernoulli":
-        target = between_levels(target, torch.rand(target.shape, generator=generator, device=target.device))
+    else:
+        target = vae.family.for_training(target, generator)
     noise = torch.randn((len(target), vae.spec.latent_size), generator=generator, device=target.device)
     image = add_noise(target, spec.input_noise, generator)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
@@ -303,7 +303,7 @@ def _validate(state: State, batches: Batches, spec: TrainSpec) -> dict[str, floa
 
 def _is_shown(epoch: int, vae: VAE) -> bool:
     """Whether reconstructions are kept after `epoch`: 1, 2, 4, 8, ...; vectors and patches are no pictures."""
-    return not (vae.spec.vectors or vae.spec.patch) and epoch & (epoch - 1) == 0
+    return vae.spec.view.whole_pictures and epoch & (epoch - 1) == 0
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import ModelSpec, TrainSpec, to_dict, without_places
+from vaeguard.settings.specs import to_dict, without_places
 from vaeguard.training.fitting import epochs_of
 from vaeguard.tuning.pseudo_anomalies import pseudo_anomaly_kinds
 from vaeguard.tuning.search_space import search_space
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.data.split import Rows
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
     from vaeguard.tuning.search_space import SearchSpace
 
 METHOD = 1

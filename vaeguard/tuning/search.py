@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.data.image_set import as_image_set
 from vaeguard.errors import UsageError
 from vaeguard.reports.report_file import JSON_NAME, check_place
-from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, without_places
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.specs import changed, without_places
+from vaeguard.settings.training import TrainSpec
 from vaeguard.tuning.plan import fingerprint_of, make_plan
 from vaeguard.tuning.report import BEST_NAME, TABLE_NAME, Outcome
 from vaeguard.tuning.search_space import DEFAULT_TRIALS
