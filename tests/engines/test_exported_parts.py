@@ -119,7 +119,7 @@ def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path, bars_run):
         assert record == json.loads(said["vaeguard"])
         weights = [each.name for each in model.graph.initializer]
         assert not [name for name in weights if "calibration" in name or "reference" in name]
-        with pytest.raises(RefusedError, match=f"is only the {part} of a model"):
+        with pytest.raises(RefusedError, match=f"is only the {part} of a model and gives no scores"):
             vaeguard.load(path)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1

@@ -171,7 +171,7 @@ def test_save_then_load_gives_the_same_bits(detector, tmp_path):
 
 def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch):
     unbroken = vaeguard.fit(textured(), model=MODEL, training=TRAINING)
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:

@@ -129,7 +129,7 @@ def test_logging_leaves_every_bit_of_the_fit_as_it_is(tmp_path, model):
 
 
 def test_a_resumed_fit_goes_on_in_the_same_log(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(after):
         def progress(done, total, text):
@@ -158,7 +158,7 @@ def test_a_resumed_fit_goes_on_in_the_same_log(tmp_path, monkeypatch):
 
 
 def test_a_fit_resumed_with_a_log_for_the_first_time_logs_its_whole_history(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > 0.6 * total:
@@ -200,7 +200,7 @@ def test_tall_images_and_many_of_them_make_a_square_sprite(tmp_path, monkeypatch
 
 
 def test_a_fit_killed_between_checkpoint_and_log_leaves_no_gap(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
     model = ModelSpec(kind="conv", width=2, latent=3, dropout=0.2, pseudo_classes=0)
     settings = {"model": model, "run": tmp_path / "run", "tensorboard": tmp_path / "logs"}
     write = tensorboard_log._log_epoch

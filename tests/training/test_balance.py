@@ -17,10 +17,10 @@ from vaeguard.data.split import split_normal
 from vaeguard.reports.comparison import compare_reports
 from vaeguard.reports.report_file import write_report
 from vaeguard.reports.terminal import show_report
-from vaeguard.training import loop as training
+from vaeguard.training import vae_task
 from vaeguard.training.balance import balanced_draws, balanced_weights
 from vaeguard.training.class_table import class_table
-from vaeguard.training.loop import Examples
+from vaeguard.training.vae_task import Examples
 
 SMALL = ModelSpec(kind="mlp", hidden=(32,), latent=4, pseudo_classes=0)
 PLAIN = TrainSpec(epochs=25, batch_size=32, beta=0.1, learning_rate=3e-3, validation=0.3, device="cpu")
@@ -90,7 +90,7 @@ def test_an_epoch_has_as_many_draws_as_images_and_as_many_of_each_class(monkeypa
         seen.append(torch.bincount(labels[draws], minlength=2))
         return draws
 
-    monkeypatch.setattr(training, "balanced_draws", draw)
+    monkeypatch.setattr(vae_task, "balanced_draws", draw)
     record = fitted(BALANCED).info.record
     counts = torch.stack(seen)
     images = record.data.split.training
@@ -189,7 +189,7 @@ def test_a_report_from_before_there_was_a_table_still_opens(runs, tmp_path):
 
 
 def test_a_killed_balanced_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, runs):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:

@@ -15,7 +15,7 @@ from vaeguard.engines.run_folder import calibration_images
 from vaeguard.models.likelihoods import ContinuousBernoulli
 from vaeguard.models.objective import objective
 from vaeguard.training import fitting
-from vaeguard.training.loop import epochs_for
+from vaeguard.training.vae_task import epochs_for
 
 QUICK = TrainSpec(epochs=6, batch_size=32)
 SMALL = ModelSpec(kind="mlp", hidden=(32,), latent=4)
@@ -80,7 +80,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
     images, labels = bars()
     training = TrainSpec(epochs=6, batch_size=32, augment_shift=1, input_noise=0.1)
     unbroken = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "unbroken")
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:
@@ -100,7 +100,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
 
 def test_resume_refuses_other_settings(tmp_path, monkeypatch):
     images, labels = bars()
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total / 2:
@@ -113,36 +113,10 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
                      resume=True)  # fmt: skip
 
 
-def test_a_checkpoint_from_before_there_was_a_setting_resumes_with_its_default_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
-    written = fitting.write_checkpoint
-
-    def older(path, state, settings):
-        missing = ("binarise", "balance", "autoencoder")
-        former = {
-            group: {name: value for name, value in values.items() if name not in missing}
-            for group, values in settings.items()
-        }
-        written(path, state, former)
-
-    def kill(done, total, text):
-        if done > total / 2:
-            raise SystemError("killed")
-
-    monkeypatch.setattr(fitting, "write_checkpoint", older)
-    images, labels = bars()
-    with pytest.raises(SystemError):
-        vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=kill)
-    with pytest.raises(UsageError, match=r"binarise \(was False, now True\)"):
-        vaeguard.fit(images, labels, model=SMALL, training=replace(QUICK, binarise=True), run=tmp_path, resume=True)
-    resumed = vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=True)
-    assert_same_bits(vaeguard.fit(images, labels, model=SMALL, training=QUICK), resumed)
-
-
 def test_resume_refuses_other_clusters(tmp_path, monkeypatch):
     """As another machine may find them, with the same settings and data."""
     images, labels = bars()
-    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
     model = ModelSpec(kind="mlp", hidden=(8,), latent=2, pseudo_classes=10)
 
     def kill(done, total, text):
@@ -167,7 +141,7 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
         loss = objective(found, spec, beta, pixels, weights)
         return loss * float("nan") if sum(steps) > 2 * 6 + 3 else loss
 
-    monkeypatch.setattr("vaeguard.training.loop.objective", poisoned)
+    monkeypatch.setattr("vaeguard.training.vae_task.objective", poisoned)
     training = TrainSpec(epochs=20, batch_size=32, schedule="constant")
     with pytest.raises(
         VaeguardError, match=r"diverged in epoch 3, step 4 .*`training.learning_rate` to.*epoch 2 are kept"
@@ -513,7 +487,7 @@ def test_vectors_are_standardised_by_the_training_rows_only():
 
 def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, monkeypatch):
     unbroken = vaeguard.fit(table(), model=SMALL, training=QUICK)
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:
@@ -570,8 +544,8 @@ def test_binarised_pixels_are_black_or_white_and_drawn_anew(monkeypatch):
         seen.append(target)
         return objective_losses(vae, image, target, *others)
 
-    objective_losses = vaeguard.training.loop.losses
-    monkeypatch.setattr("vaeguard.training.loop.losses", losses)
+    objective_losses = vaeguard.training.vae_task.losses
+    monkeypatch.setattr("vaeguard.training.vae_task.losses", losses)
     grey = np.full((40, 1, 8, 8), 51, np.uint8)
     vaeguard.fit(grey, model=SMALL, training=replace(QUICK, epochs=4, binarise=True))
     assert all(set(target.unique().tolist()) == {0.0, 1.0} for target in seen)

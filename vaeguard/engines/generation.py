@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vaeguard.models.graph import InferenceGraph
 
 PART = 256
-"""Images or latents are run through the network so many at a time."""
+"""Images or latents in one pass through the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +127,10 @@ def sample_latents(
     generator = np.random.default_rng(seed)
     noise = temperature * generator.standard_normal((count, spec.latent_size)).astype(np.float32)
     if like is not None:
-        found = encode(graph, like)
+        encoding = encode(graph, like)
         rows = generator.integers(0, len(like), count)
-        spread = 0.0 if found.logvar is None else np.exp(0.5 * found.logvar[rows])
-        return (found.mean[rows] + spread * noise).astype(np.float32)
+        spread = 0.0 if encoding.logvar is None else np.exp(0.5 * encoding.logvar[rows])
+        return (encoding.mean[rows] + spread * noise).astype(np.float32)
     if spec.autoencoder:
         raise UsageError("an autoencoder has no prior to sample from; give images as `like` to draw around them")
     means = graph.vae.prior_means
@@ -210,13 +210,13 @@ def embeddings(detector: TorchDetector, images: ImageSet | npt.ArrayLike) -> dic
         As `encode`.
     """
     image_set = as_image_set(images)
-    found = encode(detector.graph, image_set.images)
+    encoding = encode(detector.graph, image_set.images)
     columns: dict[str, Any] = {"path": list(image_set.paths)}
     if image_set.labels is not None:
         columns["class"] = [image_set.class_names[label] for label in image_set.labels.tolist()]
-    columns |= {f"mean_{unit}": values for unit, values in enumerate(found.mean.T)}
-    if found.logvar is not None:
-        columns |= {f"logvar_{unit}": values for unit, values in enumerate(found.logvar.T)}
+    columns |= {f"mean_{unit}": values for unit, values in enumerate(encoding.mean.T)}
+    if encoding.logvar is not None:
+        columns |= {f"logvar_{unit}": values for unit, values in enumerate(encoding.logvar.T)}
     return columns
 
 
@@ -233,5 +233,5 @@ def check_whole(graph: InferenceGraph) -> None:
 
 
 def _on(graph: InferenceGraph, values: npt.NDArray[np.generic]) -> Tensor:
-    # A copy: a memory map that cannot be written to is nothing that torch takes.
+    # A copy, since torch takes no read-only memory map.
     return torch.from_numpy(np.array(values)).to(next(graph.parameters()).device)

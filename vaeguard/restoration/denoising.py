@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.devices import cores
 from vaeguard.errors import as_objects
 from vaeguard.restoration.notes import Notes
+from vaeguard.restoration.pipeline import open_pipeline
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import TABLE, put_aside, write_rows
-from vaeguard.restoration.restorer import load_restorer
 from vaeguard.restoration.work import Work
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table, write_errors
@@ -134,8 +134,8 @@ def denoise_scans(
     started = time.perf_counter()
     places = find_scans(scans, output)
     workers = count_workers(places, jobs)
-    restorer = load_restorer(model, device, workers, settings, outputs)
-    work = Work(places, restorer, workers, progress)
+    pipeline = open_pipeline(model, device, workers, settings, outputs)
+    work = Work(places, pipeline, workers, progress)
     with open_job(places.target / TABLE, keep=True):
         work.sweep()
         done = _restored(work)
@@ -154,7 +154,7 @@ def denoise_scans(
         left=tuple(left_pages(rows)),
         look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
-        device=restorer.device,
+        device=pipeline.restorer.device,
         notes=tuple(done.notes.sentences(places, rows)),
     )
 

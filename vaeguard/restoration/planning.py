@@ -16,9 +16,8 @@ from vaeguard.restoration.denoising import count_workers
 from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.formats.scans import scan_pages
 from vaeguard.restoration.notes import Notes
-from vaeguard.restoration.page import restore_page
+from vaeguard.restoration.pipeline import open_pipeline
 from vaeguard.restoration.places import find_scans
-from vaeguard.restoration.restorer import load_restorer
 from vaeguard.restoration.work import Work
 from vaeguard.settings.restoration import RestoreSettings
 from vaeguard.storage.files import size_and_time
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     from vaeguard.progress import Progress
     from vaeguard.restoration.formats.scan_page import Page
+    from vaeguard.restoration.pipeline import Pipeline
     from vaeguard.restoration.places import Inputs
-    from vaeguard.restoration.restorer import Restorer
     from vaeguard.restoration.work import Scan
     from vaeguard.settings.restoration import DenoiseOutputs
 
@@ -145,9 +144,9 @@ def plan_scans(
     """
     places = find_scans(scans, output)
     workers = count_workers(places, jobs)
-    restorer = load_restorer(model, device, workers, settings, outputs)
-    work = Work(places, restorer, workers, progress)
-    results = zip(places.names, work.each(partial(_judged, restorer, _Speeds(restorer)), AHEAD), strict=True)
+    pipeline = open_pipeline(model, device, workers, settings, outputs)
+    work = Work(places, pipeline, workers, progress)
+    results = zip(places.names, work.each(partial(_judged, pipeline, _Speeds(pipeline)), AHEAD), strict=True)
     found = dict(results)
     errors = [(str(places.root / name), result) for name, result in found.items() if isinstance(result, str)]
     planned = [result for result in found.values() if not isinstance(result, str)]
@@ -167,7 +166,7 @@ def plan_scans(
     )
 
 
-def _judged(restorer: Restorer, speeds: _Speeds, scan: Scan) -> PlannedScan:
+def _judged(pipeline: Pipeline, speeds: _Speeds, scan: Scan) -> PlannedScan:
     """What would become of a scan."""
     if scan.finished:
         return _finished(scan.earlier.record, len(scan.content))
@@ -175,7 +174,7 @@ def _judged(restorer: Restorer, speeds: _Speeds, scan: Scan) -> PlannedScan:
     seconds, started = 0.0, time.perf_counter()
     for page in scan_pages(scan.content, scan.name):
         read = time.perf_counter() - started
-        report = restorer.judge(page)
+        report = pipeline.judge(page)
         height, width = page.pixels.shape[:2]
         pages.append(PlannedPage(page.number, width, height, report.kind, report.action, report.reason))
         seconds += time.perf_counter() - started + WRITING * read
@@ -196,8 +195,8 @@ def _finished(record: Mapping[str, Any], size: int) -> PlannedScan:
 class _Speeds:
     """How many pixels a worker restores in a second, measured once for each kind of page, grey and in colour."""
 
-    def __init__(self, restorer: Restorer) -> None:
-        self._restorer = restorer
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
         self._known: dict[tuple[str, bool], float] = {}
         self._lock = threading.Lock()
 
@@ -211,12 +210,12 @@ class _Speeds:
             return self._known[kind, grey]
 
     def _measured(self, kind: str, *, grey: bool) -> float:
-        engines, rng = self._restorer.engines, np.random.default_rng(0)
-        if not isinstance(engines, dict):
+        restorer, rng = self._pipeline.restorer, np.random.default_rng(0)
+        if not restorer.any_size:
             return math.inf
         shape = SAMPLE if grey else (*SAMPLE, 3)
         sample = rng.normal(200, SAMPLE_NOISE, shape).clip(0, 255).astype(np.uint8)
-        settings = RestoreSettings(kind=kind, noise=SAMPLE_NOISE, samples=self._restorer.settings.samples)
+        settings = RestoreSettings(kind=kind, noise=SAMPLE_NOISE, samples=self._pipeline.settings.samples)
         started = time.perf_counter()
-        restore_page(sample, engines.__getitem__, settings)
+        restorer.restore(sample, settings)
         return math.prod(SAMPLE) / (time.perf_counter() - started)

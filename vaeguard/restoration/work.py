@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
     from vaeguard.restoration.formats.scan_page import Page, Pixels, Rewritten
     from vaeguard.restoration.page import PageReport
+    from vaeguard.restoration.pipeline import Pipeline
     from vaeguard.restoration.places import Places
-    from vaeguard.restoration.restorer import Restorer
     from vaeguard.storage.store import Draft, Part
 
 _T = TypeVar("_T")
@@ -116,14 +116,14 @@ class Work:
         What the clean files depend on, beside the scans.
     """
 
-    def __init__(self, places: Places, restorer: Restorer, workers: int, progress: Progress | None) -> None:
-        self.places, self.restorer, self.workers = places, restorer, workers
+    def __init__(self, places: Places, pipeline: Pipeline, workers: int, progress: Progress | None) -> None:
+        self.places, self.pipeline, self.workers = places, pipeline, workers
         self.store = clean_store(places.target)
         self.meter = Meter({name: size_and_time(str(places.root / name))[0] for name in places.names}, progress)
-        outputs = restorer.outputs
+        outputs = pipeline.outputs
         self.clean = {name: written_name(name, jpeg=outputs.jpeg) for name in places.names}
-        settings = {**asdict(restorer.settings), **asdict(outputs)}
-        self.key = {"format": DENOISE_FORMAT, **settings, "models": restorer.fingerprints}
+        settings = {**asdict(pipeline.settings), **asdict(outputs)}
+        self.key = {"format": DENOISE_FORMAT, **settings, "models": pipeline.restorer.fingerprints}
 
     def each(self, do: Callable[[Scan], _T], ahead: int) -> Generator[_T | str]:
         """What `do` makes of each scan, or why the scan is left out, in the order of the names.
@@ -244,7 +244,7 @@ class Work:
         """Why nothing can be written for a scan, `owner` being the first that is written to the same file."""
         if owner != name:
             return f"it would be written to the same file as {owner!r}; rename one of them"
-        pictures = self.restorer.outputs.residual or self.restorer.outputs.uncertainty
+        pictures = self.pipeline.outputs.residual or self.pipeline.outputs.uncertainty
         place = self.places.target / self.clean[name]
         longest = beside(place, "page-9999.uncertainty.png" if pictures else "json")
         over = len(os.fsencode(longest.name)) - LONGEST_NAME
@@ -252,7 +252,7 @@ class Work:
 
     def _rewritten(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
         """Write the clean file; no page of a PDF in a codec that spoils a part of it, unless its quality is given."""
-        jpeg, lossless = self.restorer.outputs.jpeg, self.restorer.outputs.exact
+        jpeg, lossless = self.pipeline.outputs.jpeg, self.pipeline.outputs.exact
         latest: list[Pixels] = []
 
         def remembered(page: Page) -> Pixels:
@@ -267,18 +267,18 @@ class Work:
         """The clean pixels of the next page of a file; what there is to say of it is noted in `pages`."""
         area = page.pixels.shape[0] * page.pixels.shape[1]
         before, total = pages.pixels, max(pages.total, 1)
-        restored = self.restorer.restore(
+        restored = self.pipeline.restore(
             page, lambda share: self.meter.tick(pages.name, min(1.0, (before + share * area) / total))
         )
         clean, row = restored.pixels, _row(pages.name, page, restored.report)
-        if harm := self.restorer.harm(page, clean):
+        if harm := self.pipeline.harm(page, clean):
             clean = page.pixels
             row |= {"action": "reverted", "change": 0.0, "reverted": 1.0, "reason": harm}
         elif restored.report.squares:
             pages.squares[page.number] = list(restored.report.squares)
         pages.rows.append(row)
         pages.pixels += area
-        if self.restorer.outputs.residual and page.pixels.dtype != np.bool_:
+        if self.pipeline.outputs.residual and page.pixels.dtype != np.bool_:
             _write_picture(part, page, "residual", page.pixels - clean)
             pages.originals[page.number] = digest_of_pixels(page.pixels)
         if restored.uncertainty is not None:

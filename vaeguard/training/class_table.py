@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.training.loop import Examples
+    from vaeguard.training.vae_task import Examples
 
 
 def class_table(
