@@ -1,8 +1,8 @@
 # The public names and their modules: read by type checkers, and by __init__.py, which loads each on first use.
 
+from .benchmarking.protocols import BenchmarkSpec as BenchmarkSpec
 from .benchmarking.report import BenchmarkReport as BenchmarkReport
 from .benchmarking.running import benchmark as benchmark
-from .benchmarking.spec import BenchmarkSpec as BenchmarkSpec
 from .data.data_sets import open_images as open_images
 from .data.image_set import ImageSet as ImageSet
 from .data.image_set import from_array as from_array

@@ -8,7 +8,7 @@ import pytest
 from vaeguard_cli.commands import with_options
 from vaeguard_cli.main import vaeguard
 
-from vaeguard.benchmarking.spec import BenchmarkSpec
+from vaeguard.benchmarking.protocols import BenchmarkSpec
 from vaeguard.errors import UsageError
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.overrides import layered, parse_setting, read_overrides, read_spec_file, settings_of

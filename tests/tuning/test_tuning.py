@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from toy import bars
 
 import vaeguard
-from vaeguard.reports.verdicts import verdict
+from vaeguard.reports.kinds import verdict
 from vaeguard.settings.presets import PRESETS
 from vaeguard.settings.specs import changed, from_dict
 from vaeguard.statistics.metrics import roc_auc_by_image
@@ -432,7 +432,7 @@ def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):
     assert plan.space.specs(plan.space.base, plan.final_epochs) == (MODEL, training)
     trial = Trial(3, chosen, 0.8)
     settings = {"model": changed(model), "training": changed(best)}
-    text = Outcome(plan, (trial,), trial, settings, None).toml()
+    text = Outcome(plan, (trial,), settings, None).toml()
     assert "33 of 182" in text
     assert "60 of 333" in text
     assert tomllib.loads(text)["training"] == {"kl_warmup": 33}

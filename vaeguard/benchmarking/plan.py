@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vaeguard.benchmarking.methods import Fits
-    from vaeguard.benchmarking.protocols import Case
-    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.protocols import BenchmarkSpec, Case
     from vaeguard.benchmarking.tasks import Task
 
 FAULT = "fault"

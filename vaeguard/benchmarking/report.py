@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.aggregate import Row
     from vaeguard.benchmarking.cells import Result
     from vaeguard.benchmarking.plan import BenchmarkPlan
-    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.protocols import BenchmarkSpec
 
 VARIED = ("seed", "classes", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""

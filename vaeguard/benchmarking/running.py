@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.cells import Result
     from vaeguard.benchmarking.plan import BenchmarkPlan
-    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.protocols import BenchmarkSpec
     from vaeguard.progress import Progress
 
 LOCK_NAME = ".benchmark.lock"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from vaeguard.data.image_set import as_image_set
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.inspection import Floats, Images
-    from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
 PART = 256
@@ -171,53 +168,6 @@ def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: b
         return (1 - way) * first + way * last
     curve: npt.NDArray[np.float32] = (np.sin((1 - way) * angle) * first + np.sin(way * angle) * last) / np.sin(angle)
     return curve.astype(np.float32)
-
-
-def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
-    """Latents of two units at the prior's quantiles: float32 (side, side, 2), the highest of the second unit first.
-
-    Raises
-    ------
-    UsageError
-        The latent has another number of units, the prior is one per class, or there is none.
-    """
-    from scipy.special import ndtri
-
-    spec = graph.vae.spec
-    if spec.latent_size != 2:
-        raise UsageError(
-            f"the latent has {spec.latent_size} units, and only one of 2 is a plane; set `model.latent` to 2 and fit"
-            " again"
-        )
-    if spec.autoencoder:
-        raise UsageError(
-            "an autoencoder has no prior whose quantiles the grid could follow; fit again without `model.autoencoder`"
-        )
-    if spec.prior != "standard":
-        raise UsageError(
-            "the grid follows the quantiles of the standard prior; set `model.prior` to 'standard' and fit again"
-        )
-    quantiles = ndtri((np.arange(side) + 0.5) / side).astype(np.float32)
-    return np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1)
-
-
-def embeddings(detector: TorchDetector, images: ImageSet | npt.ArrayLike) -> dict[str, Any]:
-    """The latents of a set as columns of a table: `path`, `class` where known, `mean_0`, ..., `logvar_0`, ...
-
-    Raises
-    ------
-    UsageError
-        As `encode`.
-    """
-    image_set = as_image_set(images)
-    encoding = encode(detector.graph, image_set.images)
-    columns: dict[str, Any] = {"path": list(image_set.paths)}
-    if image_set.labels is not None:
-        columns["class"] = [image_set.class_names[label] for label in image_set.labels.tolist()]
-    columns |= {f"mean_{unit}": values for unit, values in enumerate(encoding.mean.T)}
-    if encoding.logvar is not None:
-        columns |= {f"logvar_{unit}": values for unit, values in enumerate(encoding.logvar.T)}
-    return columns
 
 
 def check_whole(graph: InferenceGraph) -> None:

@@ -14,8 +14,7 @@ from vaeguard.settings.field import setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
 from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
 
-MODEL_KINDS = ("mlp", "conv", "ladder")
-"""`ladder` is for cleaning scans, and fitted by `fit_denoiser`."""
+MODEL_KINDS = ("mlp", "conv")
 PRIORS = ("standard", "per-class")
 ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu", "tanh")
 
@@ -129,7 +128,7 @@ class ModelSpec:
         """Settle the sizes of latent and hidden layers."""
         return replace(
             self,
-            latent=self.view.latent(self) if self.latent is None else self.latent,
+            latent=self.view.latent(self.shape[2]) if self.latent is None else self.latent,
             hidden=self.view.hidden if self.hidden is None else self.hidden,
         )
 
@@ -174,14 +173,9 @@ class ModelSpec:
             Guiding or a prior per class is asked for, but fewer than two normal classes are labelled; the model is one
             for images only and the data are vectors; or the images are too small for its patches.
         """
-        if self.kind == "ladder":
-            raise UsageError(
-                "`model.kind` is 'ladder', which cleans scans and gives no anomaly scores; fit it with `fit_denoiser`,"
-                " or choose 'conv'"
-            )
         spec = replace(self, image_shape=image_shape, classes=classes, vectors=vectors)
         view = spec.view
-        view.check(spec)
+        view.check(self.kind, self.likelihood, self.patch, image_shape[1:])
         _check_classes(spec)
         return replace(
             spec.sized(),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from vaeguard.errors import UsageError
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS
-
-if TYPE_CHECKING:
-    from vaeguard.settings.model import ModelSpec
 
 LATENT, HIDDEN = 64, (400, 400)
 VECTOR_HIDDEN, VECTOR_EPOCHS = (64, 32), 30
@@ -51,17 +48,17 @@ class View:
         """The kind of model for inputs of this size in pixels, where none is asked for."""
         return "mlp" if min(height, width) < 16 else "conv"
 
-    def latent(self, spec: ModelSpec) -> int:  # noqa: ARG002
-        """Units of the latent where no number is asked for."""
+    def latent(self, width: int) -> int:  # noqa: ARG002
+        """Units of the latent for inputs of this width, where no number is asked for."""
         return LATENT
 
-    def check(self, spec: ModelSpec) -> None:
-        """Refuse a spec that does not suit the view.
+    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:
+        """Refuse settings of a model that do not suit the view and inputs of this (height, width).
 
         Raises
         ------
         UsageError
-            It does not.
+            They do not.
         """
 
 
@@ -82,17 +79,17 @@ class PatchView(View):
         """Patches are small."""
         return "mlp"
 
-    def check(self, spec: ModelSpec) -> None:
+    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
         """Patches are contrasts, without grey levels, and the image must hold several of them."""
-        if spec.likelihood and LIKELIHOOD_FACTS[spec.likelihood].support == "unit":
+        if likelihood and LIKELIHOOD_FACTS[likelihood].support == "unit":
             raise UsageError(
-                f"`model.likelihood` is {spec.likelihood!r}, which is for pixels from 0 to 1, and patches are seen as"
+                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and patches are seen as"
                 f" contrasts; set it to {self.likelihood!r}"
             )
-        _, height, width = spec.shape
-        if min(height, width) < 2 * spec.patch:
+        height, width = size
+        if min(height, width) < 2 * patch:
             raise UsageError(
-                f"`model.patch` is {spec.patch}, which needs images of at least {2 * spec.patch} pixels a side, not"
+                f"`model.patch` is {patch}, which needs images of at least {2 * patch} pixels a side, not"
                 f" {height}x{width}; use larger images or smaller patches"
             )
 
@@ -106,23 +103,23 @@ class VectorView(View):
     hidden: ClassVar[tuple[int, ...]] = VECTOR_HIDDEN
     epochs: ClassVar[int | None] = VECTOR_EPOCHS
 
-    def latent(self, spec: ModelSpec) -> int:
+    def latent(self, width: int) -> int:
         """Half of the features."""
-        return max(1, min(LATENT, spec.shape[2] // 2))
+        return max(1, min(LATENT, width // 2))
 
-    def check(self, spec: ModelSpec) -> None:
+    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
         """Features have no neighbours, no places, and any values."""
-        if spec.patch:
+        if patch:
             raise UsageError(
                 "`model.patch` is for images, and the data are vectors, which have no places; leave it out"
             )
-        if spec.kind == "conv":
+        if kind == "conv":
             raise UsageError(
                 "`model.kind` is 'conv', which looks at neighbouring pixels, and the data are vectors; set it to 'mlp'"
             )
-        if spec.likelihood and LIKELIHOOD_FACTS[spec.likelihood].support != "real":
+        if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
             raise UsageError(
-                f"`model.likelihood` is {spec.likelihood!r}, which is for pixels from 0 to 1, and the data are vectors;"
+                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and the data are vectors;"
                 f" set it to {self.likelihood!r}"
             )
 

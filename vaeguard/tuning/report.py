@@ -12,6 +12,7 @@ from vaeguard.devices import pick_device
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.storage.files import write_text
 from vaeguard.storage.tables import write_table
+from vaeguard.tuning.study import best_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,8 +36,6 @@ class Outcome:
         What was searched.
     trials : tuple of Trial
         All that are finished.
-    best : Trial
-        The one with the highest objective.
     settings : mapping
         The settings of the best that are not the defaults, for `model` and for `training`.
     importance : mapping or None
@@ -45,9 +44,13 @@ class Outcome:
 
     plan: SearchPlan
     trials: tuple[Trial, ...]
-    best: Trial
     settings: Mapping[str, Mapping[str, Any]]
     importance: Mapping[str, float] | None
+
+    @property
+    def best(self) -> Trial:
+        """The trial with the highest objective."""
+        return best_of(self.trials)
 
     def write(self, folder: Path | None, compared: Compared, command: str) -> Report:
         """Write all into `folder`, if there is one, and return the report."""

@@ -20,6 +20,7 @@ from vaeguard.tuning.study import (
     JOURNAL_NAME,
     Trial,
     ask,
+    best_of,
     check_optuna,
     close_killed,
     finished,
@@ -149,10 +150,10 @@ def tune(
         before = len(finished(study))
         _search(plan, study, trials, seconds, show)
         measured_trials = tuple(finished(study))
-        best, made = _best(measured_trials), len(measured_trials) - before
+        best, made = best_of(measured_trials), len(measured_trials) - before
         best_model, best_training = plan.space.specs(best.settings, plan.final_epochs)
         settings = {"model": changed(best_model), "training": without_places(changed(best_training))}
-        outcome = Outcome(plan, measured_trials, best, settings, importance(study))
+        outcome = Outcome(plan, measured_trials, settings, importance(study))
         compared = _compared_before(study, best)
         report = outcome.write(home, compared, command)
         if best.number and not compared.comparison:
@@ -177,7 +178,7 @@ def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float |
     done = finished(study)
     before, total = len(done), trials - len(done) + 2 * REFITS
     while len(done) < trials and (not done or _in_time(done, time.monotonic() - started, seconds)):
-        text = f"trial {len(done) + 1} of {trials}" + (f", best {_best(done).objective:.3f}" if done else "")
+        text = f"trial {len(done) + 1} of {trials}" + (f", best {best_of(done).objective:.3f}" if done else "")
         trial = ask(study, plan.space, plan.seed)
         settings = plan.space.settings(trial.params)
         try:
@@ -191,11 +192,6 @@ def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float |
 
 def _in_time(done: Sequence[Trial], elapsed: float, seconds: float | None) -> bool:
     return seconds is None or elapsed + sum(trial.seconds for trial in done) / len(done) <= seconds
-
-
-def _best(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest objective, the earliest of several."""
-    return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
 
 
 def _compared_before(study: optuna.Study, best: Trial) -> Compared:

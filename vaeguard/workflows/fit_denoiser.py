@@ -11,7 +11,8 @@ from vaeguard.devices import pick_device, torch_settings
 from vaeguard.engines.model_file import write_tensors
 from vaeguard.engines.run_folder import MODEL_NAME, ONNX_NAME, write_history
 from vaeguard.errors import VaeguardError, as_objects
-from vaeguard.reports.report_file import JSON_NAME, heading, write_report
+from vaeguard.reports.denoiser import denoiser_report
+from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.restoration.denoiser import SHIPPED
 from vaeguard.restoration.networks.exporting import DenoiserNetworks, read_estimator, write_denoiser
 from vaeguard.restoration.networks.fitting import CHECKPOINTS, train_networks
@@ -145,7 +146,7 @@ def _write(
     direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
     shapes = {"width": direct.width, "depth": direct.depth, "ladder_width": ladder.width, "latent": ladder.latent}
     how = {"kind": found.kind, "mode": found.mode, "images": found.images, "spec": asdict(spec) | shapes}
-    report = {**found.to_dict(), **how, **environment(device)}
+    facts = {**found.to_dict(), **how, **environment(device)}
     tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
     tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
     write_history(run, trained.history)
@@ -162,10 +163,10 @@ def _write(
         estimator=estimator,
     )
     write_denoiser(networks, run / ONNX_NAME)
-    title = f"{run.name}: denoiser for a {found.kind}"
-    told = {**report, "scan_kind": found.kind, "history": trained.history, "interval": trained.interval}
-    write_report(run / JSON_NAME, {**told, **heading("denoiser", title, command=command, device=device)})
-    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": trained.interval, "denoiser": report})
+    history, interval = trained.history, trained.interval
+    report = denoiser_report(run.name, facts, history, interval, command=command, device=device)
+    write_report(run / JSON_NAME, report)
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": interval, "denoiser": facts})
     _forget(run)
 
 
