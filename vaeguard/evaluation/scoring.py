@@ -160,23 +160,22 @@ def score_files(
     check_fpr(fpr)
     check_table_path(output)
     pictures = detector.info.view.pictures
-    if heatmaps and not pictures:
-        raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
+        if not pictures:
+            raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
         heatmaps.check(inputs)
     sources = find_sources(inputs, listed, vectors=not pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
     values = math.prod(detector.info.image_shape)
-    pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
     with open_job(output, SHARD_FACTS, keep=bool(heatmaps)) as store:
         if heatmaps:
             heatmaps.begin(store.folder)
         work = _Work(detector, store, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
         try:
-            shards = work.run(pieces, progress)
+            shards = work.run(pieces_of(sources, values), progress)
         finally:
             for source in sources:
                 source.close()

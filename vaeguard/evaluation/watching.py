@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ def watch_files(
         """How files were when they were read, or when they were first met again."""
         ahead_of_time: dict[str, Stamp] = {}
         part = store.folder / f"part{output.suffix}"
-        while rounds is None or rounds > 0:
+        for _ in count() if rounds is None else range(rounds):
             settled = _settled(inputs, ahead_of_time)
             known = {path: stamp for path, stamp in settled.items() if valid_text(path) in seen} | known
             fresh = [path for path, stamp in settled.items() if known.get(path) != stamp][:most]
@@ -108,8 +109,6 @@ def watch_files(
                 write_errors(f"{output}.errors.csv", list(errors.items()))
                 if report:
                     report(replace(summary, output=str(output)))
-            if rounds is not None:
-                rounds -= 1
             time.sleep(POLL_SECONDS)
 
 
