@@ -16,14 +16,14 @@ import numpy as np
 from vaeguard.data.image_set import as_image_set
 from vaeguard.data.inputs import find_sources
 from vaeguard.data.source import pieces_of, read
-from vaeguard.data.streams import map_ahead
+from vaeguard.data.streams import ahead, map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
 from vaeguard.models.terms import TERMS
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.storage.files import check_apart
-from vaeguard.storage.jobs import ahead, finish_shard, job_folder, read_shard
+from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import check_replaced, check_table_path, open_table, write_errors
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
     from vaeguard.progress import Progress
-    from vaeguard.storage.jobs import Shard
+    from vaeguard.storage.store import Store
 
 DEFAULT_BATCH_SIZE = 256
 BATCH_VALUES = 2**21
@@ -45,6 +45,8 @@ BATCH_VALUES = 2**21
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
 SHARD_FORMAT = 3
 """Raised when the same settings give other rows than before."""
+SHARD_FACTS = ("images", "anomalies", "errors")
+"""Keys of the manifest of a shard."""
 
 
 @dataclass(frozen=True)
@@ -168,20 +170,19 @@ def score_files(
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
     values = math.prod(detector.info.image_shape)
-    pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
-    with job_folder(output, keep=bool(heatmaps)) as folder:
+    with open_job(output, SHARD_FACTS, keep=bool(heatmaps)) as store:
         if heatmaps:
-            heatmaps.begin(folder)
-        work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
+            heatmaps.begin(store.folder)
+        work = _Work(detector, store, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
         with contextlib.ExitStack() as stack:
             for source in sources:
                 stack.callback(source.close)
-            shards = work.run(pieces, progress)
+            shards = work.run(pieces_of(sources, values), progress)
         errors = tuple(error for shard in shards for error in shard.errors)
-        _write_table(output, table_columns(detector.info), shards)
+        _join(shards, output, table_columns(detector.info))
         write_errors(f"{output}.errors.csv", errors)
-        Path(f"{output}.watch.json").unlink(missing_ok=True)  # an earlier watch of a table that is replaced
+        Path(f"{output}.watch.json").unlink(missing_ok=True)  # left by a watch whose table is gone
     return ScoreSummary(
         images=sum(shard.images for shard in shards),
         anomalies=sum(shard.anomalies for shard in shards),
@@ -195,7 +196,8 @@ def score_files(
     )
 
 
-def _write_table(output: str | Path, columns: Sequence[str], shards: Sequence[Shard]) -> None:
+def _join(shards: Sequence[_Shard], output: str | Path, columns: Sequence[str]) -> None:
+    """Join the tables of all shards to the table `output`."""
     with open_table(output, columns) as table:
         for shard in shards:
             table.append_table(shard.table, shard.images)
@@ -215,12 +217,22 @@ def _check_replaced(output: Path) -> None:
     check_replaced(output, "a batch of scores", lambda columns: columns[: len(first)] == first, known)
 
 
+@dataclass(frozen=True)
+class _Shard:
+    """A finished shard: its table, and the facts of its manifest."""
+
+    table: Path
+    images: int
+    anomalies: int
+    errors: list[tuple[str, str]]
+
+
 @dataclass
 class _Work:
     """Makes the shards of a job, except those that an interrupted job has finished."""
 
     detector: Detector
-    folder: Path
+    store: Store
     suffix: str
     fpr: float
     jobs: int | None
@@ -228,18 +240,18 @@ class _Work:
     heatmaps: Drawings | None
     resumed: int = 0
 
-    def run(self, pieces: Sequence[Piece], progress: Progress | None) -> list[Shard]:
+    def run(self, pieces: Sequence[Piece], progress: Progress | None) -> list[_Shard]:
         """The shards of `pieces`, in order."""
         columns = table_columns(self.detector.info)
         settings = json.dumps(
             [SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns, str(self.heatmaps and self.heatmaps.path)]
         )
         keys = [piece.key(settings) for piece in pieces]
-        shards = {key: shard for key in keys if (shard := self._finished_shard(key))}
-        self.resumed = sum(shard.images for shard in shards.values())
+        shards = {key: shard for key in keys if (shard := self._finished(key))}
         missing = [(piece, key) for piece, key in zip(pieces, keys, strict=True) if key not in shards]
         total = sum(piece.count for piece in pieces)
         done = total - sum(piece.count for piece, _ in missing)
+        self.resumed = sum(shards[key].images for key in keys if key in shards)
         # A thread reads ahead across shards, so that the engine never waits between two shards.
         parallel = self.detector.parallel
         batches = ahead(self._batches(missing), parallel + 1)
@@ -249,11 +261,17 @@ class _Work:
             done += piece.count
         return [shards[key] for key in keys]
 
-    def _finished_shard(self, key: str) -> Shard | None:
-        """The shard that an interrupted job has finished, unless the pictures of its anomalies are gone."""
-        shard = read_shard(self.folder, key, self.suffix)
+    def _finished(self, key: str) -> _Shard | None:
+        """The shard `key` of an interrupted job, unless the pictures of its anomalies are gone."""
+        manifest = self.store.get(key)
+        if manifest is None:
+            return None
+        shard = _Shard(self._table(key), manifest["images"], manifest["anomalies"], [*map(tuple, manifest["errors"])])
         pictures_gone = self.heatmaps and not self.heatmaps.path.is_dir()
-        return None if shard and shard.anomalies and pictures_gone else shard
+        return None if shard.anomalies and pictures_gone else shard
+
+    def _table(self, key: str) -> Path:
+        return self.store.folder / f"{key}{self.suffix}"
 
     def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
         for piece, _ in pieces:
@@ -276,22 +294,24 @@ class _Work:
         key: str,
         inspected: Iterator[tuple[ImageBatch, Inspection]],
         report: Callable[[int], None],
-    ) -> Shard:
+    ) -> _Shard:
         errors: list[tuple[str, str]] = []
         anomalies = 0
-        path = self.folder / f"{key}{self.suffix}"
-        with open_table(path, table_columns(self.detector.info)) as table:
-            while table.rows + len(errors) < piece.count:
-                batch, inspection = next(inspected)
-                errors += batch.errors
-                columns = score_columns(batch.paths, inspection, self.fpr)
-                anomalies += int(np.count_nonzero(columns["anomaly"]))
-                if self.heatmaps:
-                    self.heatmaps.draw(self.detector, batch, np.flatnonzero(columns["anomaly"]))
-                table.write(columns)
-                report(table.rows + len(errors))
-            images = table.rows
-        return finish_shard(self.folder, key, path, images, anomalies, errors)
+        path = self._table(key)
+        with self.store.put(key) as part:
+            with open_table(part.file(path.name), table_columns(self.detector.info)) as table:
+                while table.rows + len(errors) < piece.count:
+                    batch, inspection = next(inspected)
+                    errors += batch.errors
+                    columns = score_columns(batch.paths, inspection, self.fpr)
+                    anomalies += int(np.count_nonzero(columns["anomaly"]))
+                    if self.heatmaps:
+                        self.heatmaps.draw(self.detector, batch, np.flatnonzero(columns["anomaly"]))
+                    table.write(columns)
+                    report(table.rows + len(errors))
+            facts = {"images": table.rows, "anomalies": anomalies, "errors": errors}
+            part.finish({"written": part.digests(), **facts})
+        return _Shard(path, table.rows, anomalies, errors)
 
 
 def score_set(

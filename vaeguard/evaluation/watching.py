@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.scoring import score_files, table_columns
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
-from vaeguard.storage.files import size_and_time, valid_text, write_text
-from vaeguard.storage.jobs import job_folder
+from vaeguard.storage.files import size_and_time, valid_text
+from vaeguard.storage.store import Store, open_job
 from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, write_errors
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ def watch_files(
     output = Path(output)
     # An interruption loses one round, so a round is no longer than a shard.
     most = rows_of_a_shard(math.prod(detector.info.image_shape))
-    with job_folder(output) as folder:
+    with open_job(output) as store:
         settings = _settings(detector, options)
         rows, seen, errors = _earlier_rows(output, settings, table_columns(detector.info))
         known: dict[str, Stamp] = {}
         """Stamps of files when they were read, or when this watch first saw a file of an earlier one."""
         future: dict[str, Stamp] = {}
-        part = folder / f"part{output.suffix}"
-        while rounds is None or rounds > 0:
+        part = store.folder / f"part{output.suffix}"
+        for _ in count() if rounds is None else range(rounds):
             settled = _settled(inputs, future)
             known = {path: stamp for path, stamp in settled.items() if valid_text(path) in seen} | known
             fresh = [path for path, stamp in settled.items() if known.get(path) != stamp][:most]
@@ -97,7 +97,8 @@ def watch_files(
                 known |= {path: settled[path] for path in fresh}
                 summary = score_files(detector, (), part, listed=fresh, **options)
                 if summary.images:
-                    write_text(_settings_path(output), settings)
+                    with Store(output.parent).put(_settings_part(output)) as manifest:
+                        manifest.finish(settings)
                     _append(output, rows, part, summary.images, detector)
                 rows += summary.images
                 seen.update(map(valid_text, fresh))
@@ -107,27 +108,27 @@ def watch_files(
                 write_errors(f"{output}.errors.csv", list(errors.items()))
                 if report:
                     report(replace(summary, output=str(output)))
-            if rounds is not None:
-                rounds -= 1
             time.sleep(POLL_SECONDS)
 
 
-def _settings(detector: Detector, options: dict[str, Any]) -> str:
+def _settings(detector: Detector, options: dict[str, Any]) -> dict[str, Any]:
     # The fingerprint's last word is the model; a watch may continue on another device or with other threads.
-    return json.dumps({"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)})
+    return {"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)}
 
 
-def _settings_path(output: Path) -> Path:
-    """The file beside a table that names the model and rate of its watch."""
-    return Path(f"{output}.watch.json")
+def _settings_part(output: Path) -> str:
+    """The part of the store whose manifest names the model and rate of the watch of `output`."""
+    return f"{output.name}.watch"
 
 
-def _earlier_rows(output: Path, settings: str, columns: Sequence[str]) -> tuple[int, set[str], dict[str, str]]:
+def _earlier_rows(
+    output: Path, settings: dict[str, Any], columns: Sequence[str]
+) -> tuple[int, set[str], dict[str, str]]:
     """The number of rows of an earlier watch, the images that it read, and the reasons for those it could not read."""
     listed = Path(f"{output}.errors.csv")
     if not output.exists():
         return 0, set(), {}
-    if not _settings_path(output).exists() or _settings_path(output).read_text(encoding="utf-8") != settings:
+    if Store(output.parent).get(_settings_part(output)) != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )
