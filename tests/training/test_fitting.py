@@ -160,7 +160,7 @@ def test_divergence_from_the_start_keeps_nothing_and_says_what_to_try(tmp_path):
 
 
 def test_a_fit_that_is_killed_while_it_writes_goes_on(tmp_path, monkeypatch):
-    def killed(folder, *_):
+    def killed(folder, *_, **_options):
         (folder / "history.csv").write_text("epoch\n")
         raise KeyboardInterrupt
 
@@ -203,7 +203,7 @@ def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):
 
 
 def test_some_images_are_of_all_classes(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.workflows.fit.KEPT_IMAGES", 6)
+    monkeypatch.setattr("vaeguard.workflows.fit.STORED_IMAGES", 6)
     images, labels = bars(600)
     order = np.argsort(labels, kind="stable")  # as folders are read
     spec = ModelSpec(kind="mlp", hidden=(16,), latent=3)

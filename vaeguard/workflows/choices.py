@@ -1,4 +1,4 @@
-"""What can be chosen, and what is chosen by default."""
+"""Choices of options and their defaults, for the command line."""
 
 from vaeguard.devices import DEVICES, ENGINE_DEVICES
 from vaeguard.settings.evaluation import BOUND_IMAGES, DEFAULT_FPR, IMPORTANCE_SAMPLES, PROJECTIONS

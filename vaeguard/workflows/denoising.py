@@ -1,4 +1,4 @@
-"""A tree of scans with its report: cleaned, planned, or had back."""
+"""A tree of scans with its report: cleaned, planned, restored to the originals, or checked."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def denoise_tree(
     scans: Sequence[str], output: str | None, reporter: Reporter, *, dry_run: bool = False, report: bool = True,
     **options: Any,
 ) -> Outcome:  # fmt: skip
-    """Clean scans into the folder `output` and write the report there; with `dry_run` only tell what would be done.
+    """Clean scans into the folder `output` and write the report there; with `dry_run`, only return the plan.
 
     Parameters
     ----------
     scans, output
         As for `denoise_scans`.
     reporter : Reporter
-        Whom to tell.
+        Receives messages and progress.
     dry_run : bool
-        Return the plan of `plan_scans`.
+        Return the plan of `plan_scans`, and write nothing.
     report : bool
-        Whether to write a report.
+        Whether a report is written.
     **options
         As for `denoise_scans`.
 
@@ -65,7 +65,7 @@ def denoise_tree(
 
 
 def undo_tree(clean: str, output: str | None, reporter: Reporter) -> Outcome:
-    """Write the originals of clean scans, as `undo_scans`; by default into `<clean>-originals`.
+    """Write the originals of clean scans, as `undo_scans` does; by default into `<clean>-originals`.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def undo_tree(clean: str, output: str | None, reporter: Reporter) -> Outcome:
 
 
 def check_tree(clean: str, reporter: Reporter) -> Outcome:
-    """Compare a clean tree with its records, as `check_scans`.
+    """Compare a clean tree with its records, as `check_scans` does.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Pictures of what a model holds, and its latents as a table."""
+"""Pictures drawn from a model, and its latents as a table."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 def reconstruct_to(
     data: str | None, output: str, reporter: Reporter, *, model: str | None = None, count: int = 4, by: str = "score"
 ) -> Outcome:
-    """Draw the `count` least, middling and most anomalous images of `data`, in the order of the score or a term.
+    """Draw the `count` least, medium and most anomalous images of `data`, ordered by the score or a term.
 
     Raises
     ------
     UsageError
-        There is no such term, the model is one of vectors, or the picture cannot be written there.
+        There is no such term, the model is one of vectors, or the picture cannot be written to `output`.
     """
     check_picture(output)
     path = find_model(model, reporter)
@@ -47,11 +47,11 @@ def reconstruct_to(
         raise UsageError(f"`by` is {by!r}, no term of this model; it has score, {', '.join(detector.info.term_names)}")
     images = open_for(detector, data, reporter)
     check_picture(output, images.paths)
-    found = score_set(detector, images)
-    rows = pick_examples(found.score if by == "score" else found.terms[by], 3 * count)
+    scored = score_set(detector, images)
+    rows = pick_examples(scored.score if by == "score" else scored.terms[by], 3 * count)
     chosen, paths = images.images[rows], [images.paths[row] for row in rows]
-    inspection, hottest = detector.inspect(chosen, pictures=True), detector.info.heatmap_scale
-    draw_reconstructions(output, chosen, inspection, range(len(rows)), paths, hottest)
+    inspection = detector.inspect(chosen, pictures=True)
+    draw_reconstructions(output, chosen, inspection, range(len(rows)), paths, detector.info.heatmap_scale)
     return Outcome(output, {"images": paths, "of": len(images.images)}, errors=images.errors)
 
 
@@ -59,12 +59,14 @@ def sample_to(
     output: str, reporter: Reporter, *, model: str | None = None, count: int = 64, aggregate: bool = False,
     **options: Any,
 ) -> Outcome:  # fmt: skip
-    """Draw `count` new images; with `aggregate` around the latents of calibration images, not from the prior.
+    """Draw `count` new images from the prior; with `aggregate`, around the latents of calibration images.
+
+    `options` are those of `detector.sample`.
 
     Raises
     ------
     UsageError
-        There are no calibration images, or as by `detector.sample`, whose `options` these are.
+        There are no calibration images, or as by `detector.sample`.
     """
     check_picture(output)
     model = find_model(model, reporter)
@@ -87,12 +89,12 @@ def interpolate_to(
     images: Sequence[str], output: str, reporter: Reporter, *, model: str | None = None, steps: int = 10,
     spherical: bool = False,
 ) -> Outcome:  # fmt: skip
-    """Draw the walk through the latent from one image to another, or the square between four.
+    """Draw the interpolation between two images, or the square between four.
 
     Raises
     ------
     UsageError
-        There are neither two nor four images.
+        The number of images is neither two nor four.
     """
     from vaeguard.engines.generation import interpolate_latents
 
@@ -107,14 +109,14 @@ def interpolate_to(
         top_left, top_right, bottom_left, bottom_right = detector.encode(ends).mean
         left = interpolate_latents(top_left, bottom_left, steps, spherical=spherical)
         right = interpolate_latents(top_right, bottom_right, steps, spherical=spherical)
-        ways = [interpolate_latents(a, b, steps, spherical=spherical) for a, b in zip(left, right, strict=True)]
-        rows = [("", detector.decode(way)) for way in ways]
+        lines = [interpolate_latents(a, b, steps, spherical=spherical) for a, b in zip(left, right, strict=True)]
+        rows = [("", detector.decode(line)) for line in lines]
     draw_grid(output, rows)
     return Outcome(output)
 
 
 def traverse_to(output: str, reporter: Reporter, *, model: str | None = None) -> Outcome:
-    """Draw what each unit of the latent does, by falling rate.
+    """Draw what each unit of the latent does, in order of falling rate.
 
     Raises
     ------
@@ -141,12 +143,12 @@ def embed_table(
     data: str | None, output: str, reporter: Reporter, *, model: str | None = None,
     split: Literal["train", "test"] = "test", plot: str | None = None,
 ) -> Outcome:  # fmt: skip
-    """Write the latent of every image of `data` into a table; with `plot` also a report that shows where they lie.
+    """Write the latents of the images of `data` into a table; with `plot`, also a report with their projection.
 
     Raises
     ------
     UsageError
-        The table cannot be written there, or the model is an exported one.
+        The table cannot be written to `output`, or the model is an exported file.
     """
     from vaeguard.evaluation.latents import latent_table
     from vaeguard.reports.embedding import write_embedding_report
@@ -161,5 +163,5 @@ def embed_table(
     write_table(output, columns)
     remove_report(f"{output}.report.json", "embedding")  # of an earlier table
     page = write_embedding_report(output, images, columns, plot, command=reporter.command) if plot else None
-    found = {"images": len(images), "columns": list(columns), "report": page and str(page)}
-    return Outcome(output, found, errors=images.errors)
+    facts = {"images": len(images), "columns": list(columns), "report": page and str(page)}
+    return Outcome(output, facts, errors=images.errors)

@@ -1,4 +1,4 @@
-"""Write what an evaluation found: its report, and the table of its scores."""
+"""Write the results of an evaluation: the report, and the table of scores."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def check_evaluation_folder(folder: Path) -> None:
-    """Refuse to write an evaluation over the report of something else, or over scores that are of no evaluation.
+    """Refuse to replace the report of anything but an evaluation, or scores that are of no evaluation.
 
     Raises
     ------
     UsageError
-        One of them is there.
+        The folder holds such a file.
     """
     check_place(folder / JSON_NAME, "evaluation")
     scores = folder / SCORES_NAME
@@ -38,16 +38,15 @@ def check_evaluation_folder(folder: Path) -> None:
 def write_evaluation(evaluation: Evaluation, detector: Detector, folder: str | Path, *, command: str = "") -> Report:
     """Write `report.json`, `report.html` and `scores.csv` into `folder`, each one whole, and return the report.
 
-    `scores.csv` has two more columns than a table of scored files: `class`, and whether that is `normal`. `detector` is
-    the one that was evaluated, and draws the images that the report shows; `command` is the command line, to be named
-    in the report.
+    Beside the columns of `score_files`, `scores.csv` has `class`, and `normal`: whether that class is a normal one.
+    The evaluated `detector` restores the images of the report, which names the command line `command`.
 
     Raises
     ------
     UsageError
         The folder holds something else; see `check_evaluation_folder`.
     VaeguardError
-        They cannot be written.
+        A file cannot be written.
     """
     folder = Path(folder)
     check_evaluation_folder(folder)
@@ -55,7 +54,7 @@ def write_evaluation(evaluation: Evaluation, detector: Detector, folder: str | P
     columns = score_columns(image_set.paths, evaluation.inspection, evaluation.fpr)
     classes = np.array(image_set.class_names, dtype=object)[image_set.labels].tolist()
     report = evaluation_report(evaluation, detector, command)
-    # First, so that whatever is interrupted here is still known as an evaluation.
+    # The report comes first: after an interruption, the folder is still known as that of an evaluation.
     write_report(folder / JSON_NAME, report)
     write_table(folder / SCORES_NAME, {**columns, "class": classes, "normal": ~evaluation.anomalous})
     return report
@@ -67,7 +66,7 @@ def write_generative(evaluation: GenerativeEvaluation, folder: str | Path, *, co
     Raises
     ------
     VaeguardError
-        They cannot be written.
+        A file cannot be written.
     """
     report = generative_report(evaluation, command)
     write_report(Path(folder) / JSON_NAME, report)

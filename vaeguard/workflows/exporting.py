@@ -1,4 +1,4 @@
-"""A run as a model file for anywhere, compared with what it came from."""
+"""A run as an ONNX file, compared with the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def export_run(
     output: str, reporter: Reporter, *, model: str | None = None, settings: ExportSettings | None = None,
     triton: str | None = None,
 ) -> Outcome:  # fmt: skip
-    """Export a run to the file `output`, and with `triton` to a model repository in that folder.
+    """Export a run to the file `output`; with `triton`, also to a model repository in that folder.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def export_run(
     path = find_model(model, reporter)
     choices: dict[str, Any] = asdict(settings)
     parity = export(load(path, "cpu"), output, images=_images(path, reporter), **choices)
-    parts = {part: str(place) for part, place in part_paths(output).items()} if settings.parts else None
+    parts = {part: str(part_path) for part, part_path in part_paths(output).items()} if settings.parts else None
     if triton:
         write_triton(output, triton)
     return Outcome(output, {"parts": parts, "triton": triton, "parity": parity})
@@ -52,7 +52,7 @@ def verify_export(
     Raises
     ------
     UsageError
-        The two are no export and original of each other.
+        `exported` is no export of the run.
     """
     from vaeguard.engines.exporting import verify
 

@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from vaeguard.training.fitting import Fitted
 
 PICTURED = 12
-LOOKED_AT = 256
-"""So many calibration images say what each unit of the latent does."""
-KEPT_IMAGES, KEPT_BYTES = 256, 2**23
-"""So many of the images that ranked the score stay in the run folder, for comparing engines."""
+"""So many reconstructions are drawn."""
+LATENT_IMAGES = 256
+"""The units of the latent are measured on so many calibration images."""
+STORED_IMAGES = 256
+"""So many calibration images are stored in the run folder, for comparing engines."""
+STORED_BYTES = 2**23
+"""The most bytes of these images; of large images, fewer are stored."""
 
 
 def fit(
@@ -55,7 +58,7 @@ def fit(
     command: str = "",
     progress: Progress | None = None,
 ) -> TorchDetector:
-    """Fit a VAE on normal images or vectors and calibrate its anomaly score on others of them.
+    """Fit a VAE on normal images or vectors, and calibrate its anomaly score on others.
 
     Parameters
     ----------
@@ -64,23 +67,23 @@ def fit(
     labels : array of int or str, shape (N,), optional
         Classes of an array's images.
     groups : array of int or str, shape (N,), optional
-        Images of the same thing (one part under several exposures) have the same group, and no group is on two sides
-        of the split: p-values are honest only if the images that rank the score are strangers to those trained on.
+        Images of the same object (such as one part under several exposures) have the same group, and the split divides
+        no group. P-values are valid only if the calibration images are independent of the training images.
     normal_classes : str, int or sequence of these, optional
-        `"0-8"`, `"good,ok"` or names. Images of other classes are not looked at. Default: all.
+        `"0-8"`, `"good,ok"` or names; images of other classes are ignored. None takes all classes.
     model, training : specs
-        What to fit and how.
+        Settings of the model and of the training.
     run : path, optional
-        Run folder to write model, history, report and pictures to.
+        Run folder for model, history, report and pictures.
     resume : bool
-        Go on from the checkpoint in `run`, if there is one.
+        Continue from the checkpoint in `run`, if there is one.
     tensorboard : path, optional
-        Folder of TensorBoard logs: a sub-folder with the name of the run gets settings, the history of every epoch,
-        restorations and samples of many, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
+        Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
+        restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
     command : str
-        The command line, to be named in the report.
+        The command line, for the report.
     progress : callable, optional
-        Called with steps done, steps in all, a line of text.
+        Called with the number of steps done, the number of all steps, and a line of text.
 
     Returns
     -------
@@ -89,8 +92,8 @@ def fit(
     Raises
     ------
     UsageError
-        Too few normal images or groups, an unknown class, a spec that does not suit the data, a run folder or log in
-        use.
+        There are too few normal images or groups, a class is unknown, a spec does not suit the data, or the run folder
+        or log is in use.
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
@@ -111,9 +114,9 @@ def fit(
 
 
 def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
-    """Write the history, the model, and then pictures and report: whatever goes wrong there, the fit is not lost.
+    """Write history and model, then pictures and report, so that an error in the latter does not lose the fit.
 
-    Vectors have no picture of their reconstructions.
+    A model of vectors has no pictures.
     """
     detector, image_set, calibration = fitted.detector, fitted.image_set, fitted.split.calibration
     write_history(run, fitted.history)
@@ -122,34 +125,34 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
     if detector.info.view.pictures:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
         shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
-        inspection, hottest = detector.inspect(shown, pictures=True), detector.info.heatmap_scale
-        draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths, hottest)
-    looked_at = calibration[spread_out(len(calibration), LOOKED_AT)]
-    units = latent_units(detector.graph, image_set.images[looked_at])
+        inspection, scale = detector.inspect(shown, pictures=True), detector.info.heatmap_scale
+        draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths, scale)
+    measured = calibration[spread_out(len(calibration), LATENT_IMAGES)]
+    units = latent_units(detector.graph, image_set.images[measured])
     diverged = str(fitted.diverged or "")
-    report = fit_report(detector.info.record, fitted.history, units, _by_epoch(fitted), command, diverged)
+    report = fit_report(detector.info.record, fitted.history, units, _restored_by_epoch(fitted), command, diverged)
     write_report(run / JSON_NAME, report)
     (run / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 
-def _by_epoch(fitted: Fitted) -> dict[str, npt.NDArray[np.uint8]]:
-    """The same validation images as they are, after some epochs, and as the weights that are kept restore them."""
+def _restored_by_epoch(fitted: Fitted) -> dict[str, npt.NDArray[np.uint8]]:
+    """Validation images, and their restorations after some epochs and by the final weights."""
     if not fitted.restored:
         return {}
     validation = fitted.split.validation
     rows = validation[spread_out(len(validation), len(next(iter(fitted.restored.values()))))]
     shown = fitted.image_set.images[rows]
-    kept = fitted.detector.inspect(shown, pictures=True).restored
-    assert kept is not None
+    final = fitted.detector.inspect(shown, pictures=True).restored
+    assert final is not None
     best = fitted.detector.info.record.epoch
     after = {str(epoch): images for epoch, images in fitted.restored.items() if epoch != best}
-    return {"input": shown, **after, f"{best} (kept)": kept}
+    return {"input": shown, **after, f"{best} (kept)": final}
 
 
 def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64], fitted_on: npt.NDArray[np.uint64] | None) -> bytes:
-    """Some of the rows of `images`, and the digests of those that were fitted on, as the bytes of an `.npz`."""
-    some = rows[spread_out(len(rows), max(1, min(KEPT_IMAGES, KEPT_BYTES // images[:1].nbytes)))]
+    """Some of the rows of `images`, and the digests of the images fitted on, as the bytes of an `.npz` file."""
+    chosen = rows[spread_out(len(rows), max(1, min(STORED_IMAGES, STORED_BYTES // images[:1].nbytes)))]
     file = io.BytesIO()
-    known: dict[str, Any] = {} if fitted_on is None else {"fitted_on": fitted_on}
-    np.savez_compressed(file, images=images[some], **known)
+    digests: dict[str, Any] = {} if fitted_on is None else {"fitted_on": fitted_on}
+    np.savez_compressed(file, images=images[chosen], **digests)
     return file.getvalue()

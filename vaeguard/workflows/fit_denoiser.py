@@ -1,4 +1,4 @@
-"""Fit a denoiser to one's own scans and write its run folder."""
+"""Fit a denoiser to a user's own scans and write its run folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FittedDenoiser:
-    """What `fit_denoiser` made.
+    """The result of `fit_denoiser`.
 
     Attributes
     ----------
@@ -40,18 +40,18 @@ class FittedDenoiser:
     mode : str
         `pairs`, `degrade` or `adapt`.
     images : int
-        Trained on.
+        Number of training images.
     held_out : int
-        Images that were kept apart to judge by.
+        Number of images held out for the figures below.
     before, after : float
-        Mean squared error on held-out patches as a PSNR in dB, of what goes in and of what comes out. Without clean
-        images `before` follows from the measured noise, and `after` is Stein's estimate.
+        Mean squared error on held-out patches as a PSNR in dB, of the input and of the output. Without clean images,
+        `before` follows from the measured noise, and `after` is Stein's estimate.
     neg_elbo : float
-        Of the ladder VAE at the end of training, nats per pixel; with clean images that of a second noisy view.
+        Negative ELBO of the ladder VAE after training, nats per pixel; with clean images, that of a second noisy view.
     errors : tuple of (path, reason)
         Files that could not be used.
     seconds : float
-        Wall time, since it was gone on with if it was.
+        Wall time, since the last start if the fit was resumed.
     """
 
     run: str
@@ -79,26 +79,26 @@ def fit_denoiser(
     command: str = "",
     progress: Progress | None = None,
 ) -> FittedDenoiser:
-    """Fit a denoiser to one's own scans: a direct network for one pass, and beside it a ladder VAE for samples.
+    """Fit a denoiser to a user's own scans: a direct network for one pass, and a ladder VAE for samples.
 
-    Both start from the weights that ship, where there are any and nothing else is asked for. The interval behind the
-    stated uncertainty is measured on images held out; without clean ones against what is restored with fresh grain,
-    which tells how well the network knows itself, and not how well it knows the scene.
+    Both start from the weights that ship, if there are any and `spec` does not ask for a start from scratch. The
+    interval behind the uncertainty is measured on held-out images. Without clean images, it is measured against
+    restorations with fresh grain, which shows how consistent the network is, not how well it knows the scene.
 
     Parameters
     ----------
     source : DenoiserSource
-        What to train on; `denoiser_source` finds it.
+        The training data, from `denoiser_source`.
     run : path
-        The folder to write: `model.safetensors`, `model.onnx`, `history.csv`, `report.json`, `report.html`.
+        The run folder, for `model.safetensors`, `model.onnx`, `history.csv`, `report.json`, `report.html`.
     spec : DenoiserSpec or None
         Shape and training.
     resume : bool
-        Go on from the checkpoints in `run`, if there are any, to the same bits.
+        Continue from the checkpoints in `run`, if there are any, to the same bits.
     command : str
-        The command line, to be named in the report.
+        The command line, for the report.
     progress : callable or None
-        Called with steps done, steps in all, a line of text.
+        Called with the number of steps done, the number of all steps, and a line of text.
 
     Raises
     ------
@@ -114,10 +114,10 @@ def fit_denoiser(
         try:
             trained = train_networks(source, spec, device, run, progress)
         except DivergedError as error:
-            _forget(run)  # the same would follow from it
+            _remove_checkpoints(run)  # a resumed fit would diverge again
             raise VaeguardError(f"training diverged: {error}; lower `learning_rate`") from error
         before, after = source.judge(trained.direct)
-        found = FittedDenoiser(
+        fitted = FittedDenoiser(
             run=str(run),
             kind=source.kind,
             mode=source.mode,
@@ -129,35 +129,35 @@ def fit_denoiser(
             errors=tuple(source.errors),
             seconds=time.perf_counter() - started,
         )
-        _write(run, found, spec, device, trained, source.grain, command)
-    return found
+        _write(run, fitted, trained, spec, source.grain, command)
+    return fitted
 
 
 def _write(
     run: Path,
-    found: FittedDenoiser,
-    spec: DenoiserSpec,
-    device: str,
+    fitted: FittedDenoiser,
     trained: TrainedNetworks,
+    spec: DenoiserSpec,
     grain: tuple[float, float] | None,
     command: str,
 ) -> None:
-    """Write the run, last the weights, which say that it is finished; until then checkpoints hold what took long."""
+    """Write the run folder; the weights come last and mark it as finished, and only then the checkpoints go."""
+    device = pick_device(spec.device)
     direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
     shapes = {"width": direct.width, "depth": direct.depth, "ladder_width": ladder.width, "latent": ladder.latent}
-    how = {"kind": found.kind, "mode": found.mode, "images": found.images, "spec": asdict(spec) | shapes}
-    facts = {**found.to_dict(), **how, **environment(device)}
-    tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
-    tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
+    card = {"kind": fitted.kind, "mode": fitted.mode, "images": fitted.images, "spec": asdict(spec) | shapes}
+    facts = {**fitted.to_dict(), **card, **environment(device)}
+    tensors = {f"direct.{name}": tensor for name, tensor in direct.state_dict().items()}
+    tensors |= {f"ladder.{name}": tensor for name, tensor in ladder.state_dict().items()}
     write_history(run, trained.history)
-    # A collection's own grain is measured otherwise.
-    estimator = None if grain else read_estimator(SHIPPED / f"{found.kind}.onnx")
-    # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
+    # The estimator does not know the grain of a particular collection.
+    estimator = None if grain else read_estimator(SHIPPED / f"{fitted.kind}.onnx")
+    # The card depends on nothing but the fit: a repeated fit gives the same file, and finished scans stay finished.
     networks = DenoiserNetworks(
         direct=direct,
-        kind=found.kind,
+        kind=fitted.kind,
         interval=trained.interval,
-        card=how,
+        card=card,
         ladder=ladder,
         grain=grain,
         estimator=estimator,
@@ -167,9 +167,9 @@ def _write(
     report = denoiser_report(run.name, facts, history, interval, command=command, device=device)
     write_report(run / JSON_NAME, report)
     write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": interval, "denoiser": facts})
-    _forget(run)
+    _remove_checkpoints(run)
 
 
-def _forget(run: Path) -> None:
+def _remove_checkpoints(run: Path) -> None:
     for name in CHECKPOINTS:
         (run / name).unlink(missing_ok=True)

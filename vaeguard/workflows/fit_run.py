@@ -1,4 +1,4 @@
-"""From data to a run folder with its report: a fit, a search of settings, a denoiser."""
+"""From data to a run folder with its report: a fit, or a fit of a denoiser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vaeguard.workflows.outcome import Reporter
 
 USUAL_NORMAL = {"good", "ok", "okay", "normal", "pass", "passed", "free", "defect-free", "no-defect", "sound"}
-"""What folders of normal images are mostly called."""
+"""Usual names of folders of normal images."""
 
 
 def fit_run(
@@ -43,15 +43,15 @@ def fit_run(
     Parameters
     ----------
     data : Data
-        What to fit on.
+        The data to fit on.
     run : path or None
         The run folder; None is `runs/<data>-<model>-<time>`.
     reporter : Reporter
-        Whom to tell.
+        Receives messages and progress.
     groups : path or None
-        A table of groups, as `read_groups` reads it.
+        A table of groups for `read_groups`.
     settings : FitRun or None
-        What is done beside fitting.
+        Settings of the run, apart from those of the fit.
     **fit_settings
         As for `vaeguard.fit`.
 
@@ -63,31 +63,31 @@ def fit_run(
     from vaeguard.workflows.fit import fit
 
     settings, resume = settings or FitRun(), fit_settings.get("resume", False)
-    place = _named_run(run, resume=resume)
-    with no_empty_run(place, reporter):
-        if place:
-            prepare_run(place, resume=resume)
+    folder = _named_run(run, resume=resume)
+    with no_empty_run(folder, reporter):
+        if folder:
+            prepare_run(folder, resume=resume)
         images = open_to_fit(data, reporter, settings.jobs)
-        grouped = read_groups(groups, images.paths) if groups else None
-    place = place or new_run(images, fit_settings.get("model") or ModelSpec())
-    _say_start(place, reporter, resume=resume)
-    _say_data(images, place, reporter, all_classes=fit_settings.get("normal_classes") is None)
+        image_groups = read_groups(groups, images.paths) if groups else None
+    folder = folder or new_run(images, fit_settings.get("model") or ModelSpec())
+    _say_start(folder, reporter, resume=resume)
+    _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
-    with no_empty_run(place, reporter), reporter.progress("fitting") as progress:
+    with no_empty_run(folder, reporter), reporter.progress("fitting") as progress:
         detector = fit(
-            images, groups=grouped, run=place, tensorboard=settings.tensorboard, command=reporter.command,
+            images, groups=image_groups, run=folder, tensorboard=settings.tensorboard, command=reporter.command,
             progress=progress, **fit_settings,
         )  # fmt: skip
     seconds = time.monotonic() - started
     try:
-        point_latest(place)
+        point_latest(folder)
     except VaeguardError as error:  # the run itself is safe
         reporter.say(f"note: {error}")
     if settings.tensorboard:
         reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
     if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
-    return Outcome(str(place), detector, read_report(place), images.errors, seconds)
+    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds)
 
 
 def _named_run(run: str | None, *, resume: bool) -> Path | None:
@@ -103,9 +103,9 @@ def _say_start(run: Path, reporter: Reporter, *, resume: bool) -> None:
 
 @contextlib.contextmanager
 def no_empty_run(run: Path | None, reporter: Reporter) -> Iterator[None]:
-    """Leave no empty folder behind a fit that could not start; say how an interrupted one goes on.
+    """Remove the empty folder of a fit that could not start, and say how an interrupted fit is resumed.
 
-    None is the folder of a fit that does not have one yet.
+    `run` is None for a fit without a folder yet.
     """
     try:
         yield
@@ -114,21 +114,21 @@ def no_empty_run(run: Path | None, reporter: Reporter) -> Iterator[None]:
             if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
                 reporter.say(f"go on with the same command and `resume`, `run` {run}")
             with contextlib.suppress(OSError):
-                run.rmdir()  # fails unless it is empty
+                run.rmdir()  # fails unless the folder is empty
         raise
 
 
 def _say_data(images: ImageSet, run: Path, reporter: Reporter, *, all_classes: bool) -> None:
     depth, height, width = images.images.shape[1:]
-    each = width if images.vectors else f"{height}x{width}x{depth}"
-    reporter.say(f"data: {images.name}, {len(images.images)} {images.what} of {each}; run folder: {run}")
+    size = width if images.vectors else f"{height}x{width}x{depth}"
+    reporter.say(f"data: {images.name}, {len(images.images)} {images.what} of {size}; run folder: {run}")
     classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
     if all_classes and len(classes) > 1:
         reporter.say(_all_normal(classes))
 
 
 def _all_normal(classes: list[str]) -> str:
-    """What to say where all classes are taken as normal, and one or the other may not be."""
+    """The message if all classes are taken as normal, a warning if the names of some suggest otherwise."""
     usual = [name for name in classes if name.casefold().replace("_", "-").replace(" ", "-") in USUAL_NORMAL]
     others = [name for name in classes if name not in usual]
     if usual and others:
@@ -151,8 +151,8 @@ def fit_denoiser_run(
     Parameters
     ----------
     sources : dict
-        What `denoiser_source` takes: `noisy`, `clean`, `degrade` and `adapt`; with `degrade`, `clean` may be the name
-        of a data set.
+        Parameters of `denoiser_source`: `noisy`, `clean`, `degrade` and `adapt`; with `degrade`, `clean` may name a
+        data set.
     run, spec, reporter, resume
         As for `fit_run` and `fit_denoiser`.
 
@@ -164,19 +164,19 @@ def fit_denoiser_run(
     from vaeguard.restoration.networks.training_data import denoiser_source
     from vaeguard.workflows.fit_denoiser import fit_denoiser
 
-    named = _named_run(run, resume=resume)
+    named_folder = _named_run(run, resume=resume)
     if sources["degrade"] and sources["clean"] and _is_set(sources["clean"]):
         sources = {**sources, "clean": _grey_images(sources["clean"], reporter)}
-    place = named or new_folder("denoiser-ladder")
-    with no_empty_run(place, reporter), reporter.progress("fitting") as progress:
-        prepare_run(place, resume=resume, kind="denoiser")
-        _say_start(place, reporter, resume=resume)
+    folder = named_folder or new_folder("denoiser-ladder")
+    with no_empty_run(folder, reporter), reporter.progress("fitting") as progress:
+        prepare_run(folder, resume=resume, kind="denoiser")
+        _say_start(folder, reporter, resume=resume)
         source = denoiser_source(**sources, spec=spec)
         reporter.left_out(source.errors)
         images = f"{source.images} images to learn from, {source.held_out} to judge by"
-        reporter.say(f"{images}; {source.kind}; run folder: {place}")
-        found = fit_denoiser(source, place, spec, resume=resume, command=reporter.command, progress=progress)
-    return Outcome(str(place), found, read_report(place), found.errors, found.seconds)
+        reporter.say(f"{images}; {source.kind}; run folder: {folder}")
+        fitted = fit_denoiser(source, folder, spec, resume=resume, command=reporter.command, progress=progress)
+    return Outcome(str(folder), fitted, read_report(folder), fitted.errors, fitted.seconds)
 
 
 def _is_set(data: str) -> bool:

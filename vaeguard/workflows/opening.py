@@ -1,4 +1,4 @@
-"""What workflows open: a model, data, pictures; and what they refuse before any work."""
+"""Models, data and pictures as workflows open them, and checks before any work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """Which images are read and how, as by `open_images`."""
+    """The data to read, and how `open_images` reads them."""
 
     data: str
     size: tuple[int, int] | None = None
@@ -50,56 +50,56 @@ def open_to_fit(data: Data, reporter: Reporter, jobs: int | None = None) -> Imag
         images = open_images(
             data.data, rule=rule, data_dir=data.data_dir, download=data.download, jobs=jobs, progress=progress
         )
-    _say_what_was_read(images, reporter)
+    _say_notes(images, reporter)
     return images
 
 
 def open_for(
     detector: Detector, data: str | None, reporter: Reporter, split: Literal["train", "test"] = "test"
 ) -> ImageSet:
-    """Open a part of `data` in the shape that the model takes; None is the named set that it was fitted on.
+    """Open a part of `data` in the shape that the model takes; None is the named set of the fit.
 
     Raises
     ------
     UsageError
         As `open_images`; or `data` is None, and the model was fitted on no named set.
     RefusedError
-        The model takes something else.
+        The model takes other data.
     """
     fitted = detector.info.record.data
     data = data_of_fit(fitted.name, named=fitted.named) if data is None else data
     with reporter.progress("reading") as progress:
         images = open_images(data, split=split, rule=detector.info.rule, progress=progress)
     reporter.say(f"data: {images.name}, {len(images.images)} {images.what}")
-    wanted, found = detector.info.image_shape[-1], images.images.shape[-1]
+    expected, width = detector.info.image_shape[-1], images.images.shape[-1]
     pictures = detector.info.view.pictures
-    if images.vectors == pictures or (images.vectors and wanted != found):
-        taken = "images" if pictures else f"vectors of {wanted}"
-        held = f"vectors of {found}" if images.vectors else "images"
+    if images.vectors == pictures or (images.vectors and expected != width):
+        taken = "images" if pictures else f"vectors of {expected}"
+        held = f"vectors of {width}" if images.vectors else "images"
         raise RefusedError(f"the model takes {taken}, and {data!r} holds {held}; give what it was fitted on")
-    _say_what_was_read(images, reporter)
+    _say_notes(images, reporter)
     return images
 
 
-def _say_what_was_read(images: ImageSet, reporter: Reporter) -> None:
+def _say_notes(images: ImageSet, reporter: Reporter) -> None:
     reporter.left_out(images.errors)
     if images.note:
         reporter.say(f"note: {images.note}")
 
 
 def find_model(model: str | None, reporter: Reporter) -> str:
-    """`model`, or the latest run, which is then named."""
+    """`model`, or the latest run, whose name is then reported."""
     if model:
         return model
     latest = latest_run()
-    # The link may point elsewhere before this process ends; the run it means now is meant to the end.
+    # The link is resolved now, since it may point to another run before this process ends.
     run, here = latest.resolve(), Path.cwd()
     reporter.say(f"model: {latest} -> {run.name}")
     return str(run.relative_to(here) if run.is_relative_to(here) else run)
 
 
 def open_generative(model: str, *, vectors: bool = False) -> Any:
-    """The model as one that decodes, for images; with `vectors` also one for these.
+    """Open a model that can decode, for images; with `vectors`, also a model of vectors.
 
     Raises
     ------
@@ -117,24 +117,24 @@ def open_generative(model: str, *, vectors: bool = False) -> Any:
 
 
 def check_of_images(detector: Detector, model: str) -> None:
-    """Refuse a model of the rows of tables.
+    """Refuse a model of vectors.
 
     Raises
     ------
     UsageError
-        The model is one.
+        The model is one of vectors.
     """
     if not detector.info.view.pictures:
-        raise UsageError(f"`model` {model!r} is a model of vectors, of which there are no pictures; use it from Python")
+        raise UsageError(f"`model` {model!r} is a model of vectors, which have no pictures; use it from Python")
 
 
 def check_picture(output: str, inputs: Sequence[str] = ()) -> None:
-    """Refuse a picture that is no PNG, or one of the `inputs`.
+    """Refuse an `output` that is no PNG, or one of the `inputs`.
 
     Raises
     ------
     UsageError
-        Its name does not end in .png, or it would replace an input.
+        The name does not end in .png, or the picture would replace an input.
     """
     check_apart(output, inputs)
     if not output.lower().endswith(".png"):
@@ -147,9 +147,9 @@ def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
     Raises
     ------
     UsageError
-        One is missing.
+        A file is missing.
     RefusedError
-        One cannot be read.
+        A file cannot be read.
     """
     rule = detector.info.rule
     assert rule is not None

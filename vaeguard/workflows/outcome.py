@@ -1,4 +1,4 @@
-"""What workflows have in common: whom they tell while they work, what they return, and settings of their own."""
+"""Types that workflows share: the receiver of their messages, their results, and their own settings."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
 
 NAMED = 10
-"""So many inputs that were left out, or classes, are named."""
+"""A message names at most so many classes, or inputs that were left out."""
 
 
 @contextlib.contextmanager
-def _silent(_what: str) -> Iterator[Progress]:
+def _silent(_task: str) -> Iterator[Progress]:
     yield lambda *_: None
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """Whom a workflow tells while it works.
+    """Receives the messages and the progress of a workflow.
 
     Attributes
     ----------
     say : callable
         Called with a line of text.
     progress : callable
-        Called with what is done, gives a context manager of a `Progress`.
+        Called with the name of a task; returns a context manager that gives a `Progress`.
     command : str
-        The command line, to be named in a report.
+        The command line, for reports.
     """
 
     say: Callable[[str], None] = lambda _: None
@@ -44,7 +44,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def going_on(self, where: str) -> Iterator[None]:
-        """Tell an interrupted user how the work goes on, and `where` its finished parts are."""
+        """On an interruption, say `where` the finished parts are and how the work is resumed."""
         try:
             yield
         except KeyboardInterrupt:
@@ -52,7 +52,7 @@ class Reporter:
             raise
 
     def left_out(self, errors: Sequence[tuple[str, str]]) -> None:
-        """Tell what was left out, mostly because it cannot be read, or the first ten of it."""
+        """Name the inputs that were left out, at most ten of them, mostly because they cannot be read."""
         for path, reason in errors[:NAMED]:
             self.say(f"left out: {path!r}: {reason}")
         if len(errors) > NAMED:
@@ -61,20 +61,20 @@ class Reporter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a workflow made.
+    """The result of a workflow.
 
     Attributes
     ----------
     output : str
         The file or folder that was written.
     found : Any
-        What the verb itself returned.
+        The result of the library function.
     report : dict
         The report, if there is one.
     errors : sequence of (path, reason)
         Inputs that were left out.
     seconds : float
-        How long the verb took.
+        How long the library function took.
     """
 
     output: str
@@ -86,7 +86,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class FitRun:
-    """What a fit does beside fitting."""
+    """Settings of a run, apart from those of the fit."""
 
     tensorboard: str | None = setting(None, "Log the fit for TensorBoard into DIR/<name of the run folder>.")
     jobs: int | None = setting(None, "Threads that decode images.", unset="by the machine")
@@ -97,7 +97,7 @@ class FitRun:
 
 @dataclass(frozen=True)
 class DenoiseRun:
-    """How a tree of scans is worked through."""
+    """How a tree of scans is processed."""
 
     jobs: int | None = setting(None, "Files in work at a time.", unset="one a core, at most 4")
 
@@ -107,7 +107,7 @@ class DenoiseRun:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How a model is exported; the names are those of `vaeguard.export`."""
+    """How a model is exported: the parameters of `vaeguard.export`."""
 
     pixels: str = setting("uint8", "Type of the input image: 0 to 255, or 0 to 1.", of=PIXELS)
     fpr: float = setting(DEFAULT_FPR, "False-alarm rate where the input `fpr` is not given.")

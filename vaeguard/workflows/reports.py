@@ -1,4 +1,4 @@
-"""Pages of reports that are there: one made again, several evaluations side by side."""
+"""Pages of existing reports: a page made again, and evaluations side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def remake_report(path: str | None) -> Outcome:
-    """Make the page of a report again; None is that of the latest run.
+    """Make the page of a report again; None is the report of the latest run.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def compare_to(paths: Sequence[str], output: str, reporter: Reporter) -> Outcome
     Raises
     ------
     UsageError
-        There are fewer than two, one is of another kind, or another report lies in the folder.
+        There are fewer than two reports, one is no evaluation, or the folder holds another report.
     """
     place = Path(output) / JSON_NAME
     check_place(place, "comparison")

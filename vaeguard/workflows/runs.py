@@ -1,4 +1,4 @@
-"""Run folders before and after a fit: a new one, one that may be written, and which is the latest."""
+"""Run folders before and after a fit: a new folder, the checks before writing, and the latest run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) -> Path:
-    """Create and return a folder `runs/<data>-<model>-<time>` that nobody else has.
+    """Create and return a new folder `runs/<data>-<model>-<time>`.
 
     Raises
     ------
@@ -33,19 +33,19 @@ def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) ->
 
 
 def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
-    """Make sure, before any work, that `run` can be written to and holds nothing that would be lost.
+    """Check, before any work, that `run` can be written to and holds nothing that would be lost.
 
-    `kind` is that of the report which will be written.
+    `kind` is the kind of the report that will be written.
 
     Raises
     ------
     UsageError
-        A finished or interrupted fit is there already, the report of something else, or other files.
+        The folder holds a finished or interrupted fit, a report of another kind, or other files.
     VaeguardError
         The folder cannot be written.
     """
     check_place(run / JSON_NAME, kind)
-    # The checkpoint goes last: beside it, a model is one of a fit that did not come to write all.
+    # The checkpoint is removed last: a model beside a checkpoint is that of a fit that did not write all files.
     begun = (run / CHECKPOINT_NAME).exists()
     if (run / MODEL_NAME).exists() and not begun:
         raise UsageError(f"{str(run)!r} holds a finished model; choose another folder, or delete this one")
@@ -66,12 +66,12 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
 
 @contextlib.contextmanager
 def writing_run(run: Path | None, *, resume: bool, kind: str = "fit") -> Iterator[None]:
-    """Hold `run`, if any, for this process alone, prepared by `prepare_run`.
+    """Lock `run`, if any, for this process after `prepare_run`.
 
     Raises
     ------
     UsageError, VaeguardError
-        As by `prepare_run`, or another process is writing it.
+        As by `prepare_run`, or another process is writing the folder.
     """
     if run is None:
         yield
@@ -82,7 +82,7 @@ def writing_run(run: Path | None, *, resume: bool, kind: str = "fit") -> Iterato
 
 
 def point_latest(run: Path, runs: Path = Path("runs")) -> None:
-    """Let `runs/latest` point at `run`, by a rename, so that it always points somewhere.
+    """Let `runs/latest` point at `run`; the link is replaced by a rename, so it always points at a run.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def latest_run(runs: Path = Path("runs")) -> Path:
     Raises
     ------
     UsageError
-        There is none yet.
+        There is no run yet.
     """
     latest = runs / "latest"
     if not latest.exists():

@@ -39,11 +39,11 @@ def score_table(
     output : path
         The table.
     reporter : Reporter
-        Whom to tell.
+        Receives messages and progress.
     model, device
-        As for `load`; None is the latest run.
+        As for `load`; a model of None is the latest run.
     **options
-        `fpr` and `heatmaps`, as for `score_files`; `report=False` writes none.
+        `fpr` and `heatmaps`, as for `score_files`; with `report=False`, no report is written.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def watch_table(
     folders: Sequence[str], output: str, reporter: Reporter, *, model: str | None = None, device: str = "auto",
     **options: Any,
 ) -> None:  # fmt: skip
-    """Score images as they appear in folders, as `watch_files`, until interrupted.
+    """Score images as they appear in folders, as `watch_files` does, until interrupted.
 
     Raises
     ------
@@ -93,16 +93,16 @@ def watch_table(
     check_place(f"{output}.report.json", "scores")
     detector = load(find_model(model, reporter), device, threads=1)
     for path in folders:
-        # It may come, or be a slip of the pen.
-        if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (as typed, perhaps an absolute pattern)
+        # The folder may still appear, or its name is a typing error.
+        if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (the pattern may be absolute)
             reporter.say(f"note: nothing at {path!r} yet")
     reporter.say(f"watching {', '.join(folders)}; Ctrl-C ends it")
     if heatmaps := options.get("heatmaps"):
         options["heatmaps"] = HeatmapFolder(Path(heatmaps))
-    told: Callable[[ScoreSummary], None] = options.pop("report")
+    report_round: Callable[[ScoreSummary], None] = options.pop("report")
 
     def report(summary: ScoreSummary) -> None:
-        told(summary)
+        report_round(summary)
         reporter.left_out(summary.errors)
 
     watch_files(detector, folders, output, report=report, **options)
@@ -112,12 +112,12 @@ def evaluate_to(
     data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, device: str = "auto",
     **options: Any,
 ) -> Outcome:  # fmt: skip
-    """Evaluate a model on `data` and write the report into a folder, by default beside the model.
+    """Evaluate a model on `data`, and write the report into a folder, by default beside the model.
 
     Parameters
     ----------
     data, output
-        As for `open_images`, None the named set of the fit; and the folder.
+        The data, as for `open_images`, where None is the named set of the fit; and the folder.
     reporter, model, device
         As for `score_table`.
     **options
@@ -145,7 +145,7 @@ def evaluate_to(
 def likelihood_to(
     data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, **options: Any
 ) -> Outcome:
-    """Measure a model as a generative one on `data`, as `evaluate_generative`, and write the report into a folder.
+    """Evaluate a model on `data` by `evaluate_generative`, and write the report into a folder.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def likelihood_to(
 
 
 def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:
-    """Where the report goes: `output`, or a folder beside the model, other for `a/test` than for `b/test`."""
+    """The folder of a report: `output`, or a folder beside the model whose name tells `a/test` from `b/test`."""
     home = Path(model) if Path(model).is_dir() else Path(model).parent
     above = Path(data or "").parent.name.strip(".")
     return Path(output) if output else home / "-".join([what, *([above] if above else []), images.name])

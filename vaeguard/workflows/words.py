@@ -1,4 +1,4 @@
-"""How results are said: as JSON, as lines on a terminal, in words."""
+"""Results as JSON, as lines on a terminal, and in words."""
 
 from vaeguard.errors import as_objects
 from vaeguard.reports.report_file import finite, without_pictures
