@@ -1,4 +1,4 @@
-"""Where the arithmetic runs."""
+"""Devices for the arithmetic, and their settings."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda")
 ENGINE_DEVICES = (*DEVICES, "tensorrt")
-"""Also those that only an exported model runs on."""
+"""The devices, with the one that runs only exported models."""
 
 
 def has_bf16(device: str) -> bool:
-    """Whether `device` multiplies bfloat16 matrices natively, and so faster than float32."""
+    """Whether `device` multiplies bfloat16 matrices natively, which is faster than float32."""
     import torch
 
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def check_device(device: str) -> None:
-    """Refuse what is no name of a device.
+    """Refuse an unknown device.
 
     Raises
     ------
     UsageError
-        It is none of `ENGINE_DEVICES`.
+        `device` is none of `ENGINE_DEVICES`.
     """
     if device not in ENGINE_DEVICES:
         raise UsageError(f"`device` is {device!r}; choose from {', '.join(ENGINE_DEVICES)}")
 
 
 def instead(device: str) -> str:
-    """What else to try where `device` failed."""
+    """The end of a message that suggests another device, if `device` failed."""
     return "" if device == "cpu" else ", or set `device` to 'cpu'"
 
 
 def pick_device(device: str) -> str:
-    """Settle `auto`, `cpu` or `cuda` to the device that is really there.
+    """Resolve `auto`, `cpu` or `cuda` to a device of this machine.
 
     Raises
     ------
     UsageError
-        `device` is not known, or `cuda` was asked for and cannot be used.
+        `device` is unknown, or it is `cuda`, which cannot be used.
     """
     import torch
 
@@ -69,7 +69,7 @@ def pick_device(device: str) -> str:
 
 @contextlib.contextmanager
 def torch_settings(seed: int, device: str, threads: int | None) -> Iterator[None]:
-    """Set seed and threads for a fit on `device`; the caller's own are back afterwards."""
+    """Set seed and threads for a fit on `device`, and restore those of the caller afterwards."""
     import torch
 
     before = torch.get_num_threads()
@@ -84,12 +84,12 @@ def torch_settings(seed: int, device: str, threads: int | None) -> Iterator[None
 
 
 def cores() -> int:
-    """How many cores the process may use."""
+    """The number of cores that the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an engine's error says that memory ran out; engines and providers say it in their own ways."""
+    """Whether the text of an engine's error says that memory ran out, which every engine words differently."""
     text = str(error).lower()
     signs = ("out of memory", "failed to allocate", "can't allocate", "bad allocation", "bad_alloc", "alloc_failed")
     return any(sign in text for sign in signs)

@@ -1,6 +1,6 @@
-"""Look over the installation and the machine, and say in one row each what is there and what to mend.
+"""Examine the installation and the machine; each check is one row with its result and the remedy.
 
-Heavy packages are tried in a process of their own: a broken one then costs a row of the table, not the doctor.
+Heavy packages are imported in separate processes, so a broken package costs one row of the table, not all of it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warn", "fail"]
 
 MIN_FREE_BYTES = 2**30
+"""Less free space for the cache is a warning."""
 PROBE_SECONDS = 180
+"""The longest time for the import of a package."""
 EXTRAS = {"tune": "optuna", "tensorboard": "tensorboard"}
-"""Extras of vaeguard that a command needs, and the package that each brings."""
+"""Extras of vaeguard that commands need, and the package of each extra."""
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
-"""Packages that all install the module `onnxruntime` and overwrite each other."""
+"""Packages that install the same module `onnxruntime`, and so overwrite each other."""
 ONNX_FLOOR = ">=1.28"
 
 TORCH_PROBE = """
@@ -49,7 +51,7 @@ import json, torch, torchvision
 torch.ops.torchvision.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
 print(json.dumps({"version": torchvision.__version__}))
 """
-# The GPU package lists CUDA on every machine, and silently runs on the CPU: only a session tells.
+# The GPU package lists CUDA on every machine, but may silently run on the CPU; only a session shows the device.
 ONNX_PROBE = """
 import json, onnxruntime
 from onnx import TensorProto, helper
@@ -71,7 +73,7 @@ print(json.dumps({"version": onnxruntime.__version__, "offered": offered, "used"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: its name, whether it is well, what was found, and what to do (empty if nothing)."""
+    """The result of one check: its name, status and finding, and what to do (empty if nothing)."""
 
     name: str
     status: Status
@@ -88,15 +90,15 @@ class Examination:
     @property
     def status(self) -> Status:
         """The worst status of all checks."""
-        found = {check.status for check in self.checks}
-        return "fail" if "fail" in found else "warn" if "warn" in found else "ok"
+        statuses = {check.status for check in self.checks}
+        return "fail" if "fail" in statuses else "warn" if "warn" in statuses else "ok"
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values that JSON can hold."""
         return {"status": self.status, "checks": [asdict(check) for check in self.checks]}
 
     def rich_table(self) -> Table:
-        """Return the checks as a table for a terminal; the status is also a word, not only a colour."""
+        """Return the checks as a table for a terminal, with the status as a coloured word."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -109,7 +111,7 @@ class Examination:
 
 
 def examine(data_dir: str | Path | None = None) -> Examination:
-    """Look over Python, packages, engines, processor, disk and data sets; never raises for what it finds.
+    """Check Python, packages, engines, processor, disk and data sets; a failed check raises no error.
 
     Parameters
     ----------
@@ -134,14 +136,13 @@ def examine(data_dir: str | Path | None = None) -> Examination:
 
 
 def check_python() -> Check:
-    """Say which Python this is."""
-    # Without the floor that pyproject.toml sets nothing here could be imported.
+    """Name the version of Python, which is recent enough, since otherwise this module could not be imported."""
     found = f"{platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}"
     return Check("Python", "ok", found)
 
 
 def check_packages() -> list[Check]:
-    """Check each required package against the floor that vaeguard's metadata states; one row for all that is well."""
+    """Check each required package against the floor in vaeguard's metadata; all packages that pass share one row."""
     from packaging.requirements import Requirement
 
     try:
@@ -149,24 +150,25 @@ def check_packages() -> list[Check]:
     except (OSError, KeyError, ValueError) as error:
         advice = "install it with `pip install vaeguard`, or `pip install -e .` in its checkout"
         return [Check("packages", "fail", f"vaeguard's own requirements cannot be read ({error})", advice)]
-    # Which ONNX Runtime it is, is the user's choice, and `check_onnx_packages` looks at it.
-    stated = [one for one in stated if one.name not in ONNX_RUNTIMES]
-    required = [one for one in stated if not one.marker or one.marker.evaluate({"extra": ""})]
-    problems, fine = [], []
-    for one in required:
-        version = installed((one.name,)).get(one.name)
-        mend = f'pip install "{one.name}{one.specifier}"'
+    # The user may choose among the packages of ONNX Runtime, which `check_onnx_packages` checks.
+    stated = [package for package in stated if package.name not in ONNX_RUNTIMES]
+    required = [package for package in stated if not package.marker or package.marker.evaluate({"extra": ""})]
+    problems, passed = [], []
+    for package in required:
+        version = installed((package.name,)).get(package.name)
+        remedy = f'pip install "{package.name}{package.specifier}"'
         if version is None:
-            problems.append(Check(one.name, "fail", "not installed", mend))
-        elif not one.specifier.contains(version, prereleases=True):
-            problems.append(Check(one.name, "fail", f"{version}, but vaeguard needs {one.specifier}", mend))
+            problems.append(Check(package.name, "fail", "not installed", remedy))
+        elif not package.specifier.contains(version, prereleases=True):
+            finding = f"{version}, but vaeguard needs {package.specifier}"
+            problems.append(Check(package.name, "fail", finding, remedy))
         else:
-            fine.append(f"{one.name} {version}")
-    return [Check("packages", "ok", ", ".join(fine)), *problems] if fine else problems
+            passed.append(f"{package.name} {version}")
+    return [Check("packages", "ok", ", ".join(passed)), *problems] if passed else problems
 
 
 def check_extras() -> Check:
-    """Name the optional packages that are installed, and how to get the others; without them nothing is wrong."""
+    """Name the installed optional packages and how to install the others; none of them is required."""
     versions = installed(tuple(EXTRAS.values()))
     found = ", ".join(f"{package} {versions.get(package, 'not installed')}" for package in EXTRAS.values())
     missing = ",".join(extra for extra, package in EXTRAS.items() if package not in versions)
@@ -175,25 +177,25 @@ def check_extras() -> Check:
 
 
 def check_onnx_packages(versions: dict[str, str]) -> Check:
-    """Check that exactly one of the packages that contain ONNX Runtime is installed; `versions` has those."""
+    """Check that exactly one package of ONNX Runtime is installed; `versions` are those of the installed ones."""
     from packaging.specifiers import SpecifierSet
 
     found = ", ".join(f"{name} {version}" for name, version in versions.items()) or "none"
     wanted = _wanted_onnxruntime()
     if len(versions) > 1:
-        mend = f'pip uninstall -y {" ".join(versions)} && pip install "{wanted}"'
-        return Check("ONNX Runtime package", "fail", f"{found}: they overwrite each other", mend)
+        remedy = f'pip uninstall -y {" ".join(versions)} && pip install "{wanted}"'
+        return Check("ONNX Runtime package", "fail", f"{found}: they overwrite each other", remedy)
     if not versions:
         return Check("ONNX Runtime package", "fail", found, f'pip install "{wanted}"')
     ((name, version),) = versions.items()
     if not SpecifierSet(ONNX_FLOOR).contains(version, prereleases=True):
-        mend = f'pip install "{name}{ONNX_FLOOR}"'
-        return Check("ONNX Runtime package", "fail", f"{found}, but vaeguard needs {ONNX_FLOOR}", mend)
+        remedy = f'pip install "{name}{ONNX_FLOOR}"'
+        return Check("ONNX Runtime package", "fail", f"{found}, but vaeguard needs {ONNX_FLOOR}", remedy)
     return Check("ONNX Runtime package", "ok", found)
 
 
 def check_torch(probe: dict[str, Any] | str) -> Check:
-    """Check that PyTorch imports, and that each CUDA device it sees computes."""
+    """Check that PyTorch can be imported, and that it computes on the CUDA device, if any."""
     if isinstance(probe, str):
         return Check("PyTorch", "fail", probe, "training needs it: pip install --force-reinstall torch torchvision")
     devices = ", ".join(probe["devices"])
@@ -206,7 +208,7 @@ def check_torch(probe: dict[str, Any] | str) -> Check:
 
 
 def check_torchvision(probe: dict[str, Any] | str) -> Check:
-    """Check that torchvision's compiled operators fit the PyTorch beside it."""
+    """Check that torchvision's compiled operators work with the installed PyTorch."""
     if isinstance(probe, str):
         advice = "install a pair made for each other: pip install --upgrade torch torchvision"
         return Check("torchvision", "fail", probe, advice)
@@ -214,7 +216,7 @@ def check_torchvision(probe: dict[str, Any] | str) -> Check:
 
 
 def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
-    """Check which device a session of ONNX Runtime really runs on; `gpu` says whether PyTorch sees one."""
+    """Check which device a session of ONNX Runtime runs on; `gpu` is whether PyTorch sees a GPU."""
     if isinstance(probe, str):
         advice = f"pip uninstall -y {' '.join(installed(ONNX_RUNTIMES)) or 'onnxruntime'} && "
         return Check("ONNX Runtime", "fail", probe, f'{advice}pip install "{_wanted_onnxruntime()}"')
@@ -232,7 +234,7 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
 
 
 def check_processor() -> Check:
-    """Check how many cores this process may use, and whether a thread setting overloads them."""
+    """Check the number of cores that this process may use, and whether a setting of threads exceeds it."""
     from vaeguard.devices import cores
 
     total, usable = os.cpu_count() or 1, cores()
@@ -245,7 +247,7 @@ def check_processor() -> Check:
 
 
 def check_cache() -> Check:
-    """Check the folder that decoded images are cached in: writable, how large, how much room is left."""
+    """Check that the cache of decoded images is writable, and report its size and the free space."""
     from vaeguard.data.cache import cache_folder
 
     folder = cache_folder()
@@ -280,28 +282,28 @@ def check_data(data_dir: str | Path | None) -> Check:
 
 
 def _probe(code: str) -> dict[str, Any] | str:
-    """Run `code` in a fresh Python that prints one JSON object; return that, or in words why it did not."""
+    """Run `code`, which prints one JSON object, in a new Python process; return the object, or why there is none."""
     try:
-        # -P: a file `torch.py` in the working folder must not be taken for the package.
-        ran = subprocess.run(  # noqa: S603 -- our own interpreter, our own constant text
+        # -P prevents the import of a file such as `torch.py` from the working folder.
+        process = subprocess.run(  # noqa: S603 -- our own interpreter, our own constant text
             [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return f"no answer within {PROBE_SECONDS} seconds"
     except OSError as error:
         return f"cannot start Python: {error.strerror}"
-    if ran.returncode == 0:
+    if process.returncode == 0:
         try:
-            found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+            result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
         except (IndexError, ValueError):
-            return f"printed no JSON, but {ran.stdout[-100:]!r}"
-        return found
-    lines = ran.stderr.strip().splitlines()
-    return lines[-1] if lines else f"stopped with exit code {ran.returncode}"
+            return f"printed no JSON, but {process.stdout[-100:]!r}"
+        return result
+    lines = process.stderr.strip().splitlines()
+    return lines[-1] if lines else f"stopped with exit code {process.returncode}"
 
 
 def _requirements() -> list[str]:
-    """Return what vaeguard requires: from its installed metadata, else from the checkout it runs in."""
+    """The requirements of vaeguard, from its installed metadata or else from the checkout."""
     try:
         return importlib.metadata.requires("vaeguard") or []
     except importlib.metadata.PackageNotFoundError:

@@ -5,11 +5,11 @@
     VaeguardError            1  the work failed
     ├── UsageError           2  a parameter has a value that cannot work
     ├── InputsSkippedError   3  done, but some inputs were left out
-    ├── OutOfMemoryError     1  memory does not suffice even for the least work at a time
+    ├── OutOfMemoryError     1  memory does not suffice even for the smallest block
     └── RefusedError         4  a model or an input was refused: damaged, unsafe, of the wrong kind
         └── UnreadableError  4  one image cannot be read; batch jobs list it and go on
 
-A message is one sentence that names the file or the parameter, what was found, and what to do.
+A message is one sentence that names the file or the parameter, its value, and what to do.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class UsageError(VaeguardError, ValueError):
 
 
 class InputsSkippedError(VaeguardError):
-    """Everything else is done, but some inputs were left out, mostly as they cannot be read; each is listed."""
+    """The work is done, but some inputs were left out, mostly because they cannot be read; each is listed."""
 
     exit_code = 3
 
 
 class OutOfMemoryError(VaeguardError, MemoryError):
-    """Memory does not suffice even for the least work at a time."""
+    """Memory does not suffice even for the smallest block."""
 
 
 class RefusedError(VaeguardError):
@@ -58,5 +58,5 @@ class UnreadableError(RefusedError):
 
 
 def as_objects(errors: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    """What could not be read, path and reason, as plain values that JSON can hold."""
+    """Unreadable inputs, path and reason, as plain values that JSON can hold."""
     return [{"path": path, "error": reason} for path, reason in errors]

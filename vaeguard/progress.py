@@ -1,8 +1,8 @@
-"""How long work tells how far it is."""
+"""The type of functions that receive the progress of long work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int, str], None]
-"""Called with how much is done, how much there is in all, and a line of text."""
+"""Called with the amount done, the total amount, and a line of text."""

@@ -3,10 +3,10 @@
 >>> from vaeguard.sklearn import VAEDetector
 >>> VAEDetector(contamination=0.05).fit(table).predict(new_rows)  # doctest: +SKIP
 
-Which way is up:
+Signs and directions:
 
 ==================================  =======================  ======================
-of                                  `VAEDetector`            `PyODDetector`
+member                              `VAEDetector`            `PyODDetector`
 ==================================  =======================  ======================
 `predict`, `fit_predict`            −1 anomalous, +1 normal  1 anomalous, 0 normal
 `decision_function`                 below 0 anomalous        higher = more anomalous
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     Integers = npt.NDArray[np.int64]
 
 FEW_ROWS = 100
-"""With fewer rows a tenth of them is too few to shape or rank a score by."""
+"""With fewer rows, a tenth of them is too few to shape or rank a score."""
 
 
 class _Estimator(BaseEstimator):  # type: ignore[misc]
-    """What both conventions share: the parameters, the fit, and the scores with higher = more anomalous."""
+    """The part that both conventions share: parameters, fit, and scores with higher = more anomalous."""
 
     def __init__(
         self,
@@ -82,14 +82,14 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     image_shape_: tuple[int, ...] | None
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
-        """Fit the model on `X` and set the threshold so that a share `contamination` of its rows lies beyond.
+        """Fit the model on `X`, and set the threshold so that a share `contamination` of the rows is above it.
 
         Parameters
         ----------
         X : array (n, F), or images (n, H, W), (n, C, H, W) or (n, H, W, C)
             A table of floats in any units; or images, uint8 or floats in [0, 1], also flat with `image_shape`.
         y : array (n,), optional
-            The classes of the rows, where `guided`; otherwise not looked at.
+            The classes of the rows for a `guided` model; ignored otherwise.
 
         Returns
         -------
@@ -100,7 +100,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         ValueError
             `X`, `y` or a parameter cannot work.
         VaeguardError
-            The training diverged.
+            Training diverged.
         """
         if not isinstance(self.contamination, int | float | np.floating) or not 0 < self.contamination <= 0.5:
             raise ValueError(f"`contamination` is {self.contamination!r}; it must be a share above 0 and at most 0.5")
@@ -111,50 +111,44 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.decision_scores_ = self._inspect(batch).score.astype(np.float64)
         self.threshold_ = float(np.quantile(self.decision_scores_, 1 - self.contamination))
         self.offset_ = -self.threshold_
-        self.labels_ = self._beyond(self.decision_scores_)
+        self.labels_ = self._above_threshold(self.decision_scores_)
         return self
 
     def p_value(self, X: Any) -> Doubles:  # noqa: N803
-        """The share of rows held out from the training that are at least as strange, in (0, 1], shape (n,).
+        """The share of held-out training rows that are at least as strange, in (0, 1], shape (n,).
 
-        An honest false-alarm rate where the training data are all normal and at least 100 rows; anomalies among them
-        make it larger, and with fewer rows, none of which is held out, it is too small.
+        Flagging `p_value(X) <= rate` gives that false-alarm rate if the training data are normal and have at least 100
+        rows. Anomalies among them make p-values larger. With fewer rows, none is held out, and p-values are too small.
         """
         return self._inspect(self._batch(X, reset=False)).p_value.astype(np.float64)
 
     def terms(self, X: Any) -> dict[str, Doubles]:  # noqa: N803
         """Every term of the score by name, each (n,), higher = more anomalous (see `models.graph.InferenceGraph`)."""
-        found = self._inspect(self._batch(X, reset=False)).terms
-        return {name: values.astype(np.float64) for name, values in found.items()}
+        terms = self._inspect(self._batch(X, reset=False)).terms
+        return {name: values.astype(np.float64) for name, values in terms.items()}
 
     def _anomaly_scores(self, X: Any) -> Doubles:  # noqa: N803
         return self._inspect(self._batch(X, reset=False)).score.astype(np.float64)
 
-    def _beyond(self, scores: Doubles) -> Integers:
+    def _above_threshold(self, scores: Doubles) -> Integers:
         return (scores > self.threshold_).astype(np.int64)
 
     def _inspect(self, batch: npt.NDArray[Any]) -> Inspection:
         return self.detector_.inspect(batch)
 
     def _batch(self, X: Any, *, reset: bool) -> npt.NDArray[Any]:  # noqa: N803
-        """Check `X` and bring it to the form that the detector takes, (n, C, H, W)."""
+        """Check `X` and bring it to the form that the detector takes, (n, C, H, W); `reset` is true in a fit."""
         if not reset:
             check_is_fitted(self)
-        shape = self.image_shape if reset else self.image_shape_
-        if shape is not None and not isinstance(shape, tuple | list):
-            raise ValueError(f"`image_shape` is {shape!r}; give (H, W), (C, H, W) or (H, W, C)")
         if not hasattr(X, "shape"):
             X = np.asarray(X)  # noqa: N806
+        shape = self._shape_of_images(X, reset=reset)
         if len(X.shape) > 2:
-            if reset:
-                shape = X.shape[1:]
-            elif X.shape[1:] != shape:
-                raise ValueError(f"X holds images of shape {X.shape[1:]}, fitted was {shape or 'a table'}")
             X = X.reshape(len(X), -1)  # noqa: N806
-        least = {"ensure_min_samples": 2 if reset else 1}
-        rows = validate_data(self, X, reset=reset, dtype=None if shape else (np.float64, np.float32), **least)
+        least, types = (2 if reset else 1), (None if shape else (np.float64, np.float32))
+        rows = validate_data(self, X, reset=reset, dtype=types, ensure_min_samples=least)
         if reset:
-            self.image_shape_ = tuple(shape) if shape else None
+            self.image_shape_ = shape
         try:
             batch = as_batch(rows.reshape(len(rows), *shape) if shape else rows, "X")
         except RefusedError as error:
@@ -163,12 +157,23 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             warn_of_rounding(rows, "X")
         return batch
 
+    def _shape_of_images(self, X: Any, *, reset: bool) -> tuple[int, ...] | None:  # noqa: N803
+        """The shape of one image of `X`, or None for a table."""
+        shape = self.image_shape if reset else self.image_shape_
+        if shape is not None and not isinstance(shape, tuple | list):
+            raise ValueError(f"`image_shape` is {shape!r}; give (H, W), (C, H, W) or (H, W, C)")
+        if len(X.shape) > 2:
+            if not reset and X.shape[1:] != shape:
+                raise ValueError(f"X holds images of shape {X.shape[1:]}, fitted was {shape or 'a table'}")
+            shape = X.shape[1:]
+        return tuple(shape) if shape else None
+
     def _fitted(self, batch: npt.NDArray[Any], y: Any) -> TorchDetector:
         from vaeguard.training.loop import TrainingWarning
         from vaeguard.workflows.fit import fit
 
-        # The split needs some rows for every part. Of few rows each is repeated and so in all parts: a score from
-        # every row that has seen it beats one from a handful that has not.
+        # The split needs enough rows for every part. Few rows are repeated, so that each is in all parts: a score
+        # calibrated on all rows, though trained on, beats one calibrated on a handful of held-out rows.
         repeats = 1 if len(batch) >= FEW_ROWS else -(-FEW_ROWS // len(batch))
         rows = np.tile(np.arange(len(batch)), repeats)
         try:
@@ -176,7 +181,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         except RefusedError as error:
             raise ValueError(str(error)) from error
         with warnings.catch_warnings():
-            # A model that needs no latent is nothing to act on in every fold of a search; detector_ records it.
+            # A search would repeat the warning of an unused latent in every fold; detector_ records it.
             warnings.simplefilter("ignore", TrainingWarning)
             hidden = tuple(self.hidden) if isinstance(self.hidden, list | np.ndarray) else self.hidden
             model = ModelSpec(kind=self.kind, latent=self.latent, hidden=hidden, guided=self.guided)
@@ -197,7 +202,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The model as the bytes of a sealed model file, so that what is unpickled is checked."""
+        """The state with the model as the bytes of a sealed model file, whose digest is checked on unpickling."""
         state = dict(super().__getstate__())
         if "detector_" in state:
             from vaeguard.engines.model_file import save
@@ -213,7 +218,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.safetensors"
                 path.write_bytes(state["detector_"])
-                # A model fitted on a GPU is read where there is none too.
+                # A model fitted on a GPU can also be read on a machine without one.
                 state = {**state, "detector_": read_model(path, "cpu" if state["device"] == "cpu" else "auto")}
         super().__setstate__(state)
 
@@ -221,35 +226,35 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
     """A VAE as scikit-learn's outlier detector: `predict` gives −1 for anomalies, and higher scores are more normal.
 
-    Rows of a table are standardised by the model itself. Where `X` has fewer than 100 rows, none is held out: each
-    serves to train, to shape and to rank the score.
+    The model standardises the rows of a table itself. If `X` has fewer than 100 rows, none is held out: every row is
+    used to train the model, and to shape and rank the score.
 
-    `predict` follows scikit-learn's convention, whose threshold flags a share `contamination` of the training rows. The
-    model knows these better than new ones, so that of new normal rows it flags more, and far more where there are few
-    to train on: with `contamination=0.05` and 8 independent Gaussian features, of 4,000 fresh rows, 59 % after 60
-    training rows, 14 % after 300 and 9 % after 1,000 (means of six draws). Where a false-alarm rate has to hold, flag
-    `p_value(X) <= rate` instead: at 0.05 that flags none, 2 % and 4 % of the same rows.
+    `predict` follows scikit-learn's convention: the threshold flags a share `contamination` of the training rows. The
+    model knows these rows better than new ones, so it flags more of the new normal rows, and many more if there are few
+    training rows. With `contamination=0.05` and 8 independent Gaussian features, it flags 59 % of 4,000 fresh rows
+    after 60 training rows, 14 % after 300 and 9 % after 1,000 (means of six draws). If a false-alarm rate has to hold,
+    flag `p_value(X) <= rate` instead: at 0.05, this flags none, 2 % and 4 % of the same rows.
 
     Parameters
     ----------
     contamination : float
-        Share of the training rows, above 0 and at most 0.5, that the threshold flags.
+        Share of the training rows that the threshold flags, above 0 and at most 0.5.
     kind : {"mlp", "conv"}, optional
-        The model; by default `conv` for images of at least 16x16, else `mlp`.
+        The kind of model; by default `conv` for images of at least 16x16 pixels, otherwise `mlp`.
     latent : int, optional
         Size of the latent; by default 64 for images, half the features of a table and at most 64.
     hidden : tuple of int, optional
         Hidden sizes of an `mlp`; by default (400, 400) for images, (64, 32) for tables.
     epochs : int, optional
-        Most epochs; by default the rule of `vaeguard.TrainSpec`, for tables at most 30.
+        The most epochs; by default as in `vaeguard.TrainSpec`, for tables at most 30.
     batch_size, learning_rate, beta, device
-        As in `vaeguard.TrainSpec`, whose defaults they have.
+        As in `vaeguard.TrainSpec`, with the same defaults.
     guided : bool
-        Whether `y` holds the classes of the rows, which the model then learns to tell apart.
+        Whether the model also learns to tell the classes `y` of the rows apart.
     image_shape : tuple of int, optional
-        (H, W), (C, H, W) or (H, W, C) of images that come as flat rows, as they do through pipelines.
+        (H, W), (C, H, W) or (H, W, C) of images that are flat rows, as in pipelines.
     random_state : int, RandomState, optional
-        Seed of split, weights, order and noise; None is the library's seed, the same every time.
+        Seed of split, weights, order and noise; None is the library's seed, which never changes.
 
     Attributes
     ----------
@@ -258,17 +263,17 @@ class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
     decision_scores_ : float64 (n,)
         Anomaly scores of the training rows, 0 and up; higher = more anomalous.
     threshold_ : float
-        Rows that score above it are anomalous.
+        Rows with a higher score are anomalous.
     labels_ : int64 (n,)
         1 for training rows above the threshold, 0 for the others.
     offset_ : float
-        `decision_function` is `score_samples - offset_`; the negative of the threshold.
+        The negative threshold: `decision_function` is `score_samples - offset_`.
     image_shape_ : tuple of int or None
-        Shape of one image as it came; None for tables.
+        Shape of one image of the training data; None for tables.
     n_features_in_ : int
         Number of features, or of values in an image.
     feature_names_in_ : array (n_features_in_,)
-        Names of the features, where `X` had names.
+        Names of the features, if `X` had names.
     """
 
     def score_samples(self, X: Any) -> Doubles:  # noqa: N803
@@ -276,33 +281,33 @@ class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
         return -self._anomaly_scores(X)
 
     def decision_function(self, X: Any) -> Doubles:  # noqa: N803
-        """`score_samples` less `offset_`, shape (n,): negative = anomalous, higher = more normal."""
+        """`score_samples` minus `offset_`, shape (n,): negative = anomalous, higher = more normal."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> Integers:  # noqa: N803
         """−1 for anomalous rows, +1 for normal ones, shape (n,)."""
-        return 1 - 2 * self._beyond(self._anomaly_scores(X))
+        return 1 - 2 * self._above_threshold(self._anomaly_scores(X))
 
 
 class PyODDetector(_Estimator):
     """The same detector in PyOD's convention: scores are higher for anomalies, and `predict` gives 1 for them.
 
-    It swaps in for a PyOD detector. Parameters and attributes are those of `VAEDetector`; scikit-learn's tools for
-    outlier detectors expect the opposite signs and take that class.
+    It can replace a PyOD detector. Parameters and attributes are those of `VAEDetector`. Scikit-learn's tools for
+    outlier detectors expect the opposite signs; use `VAEDetector` for them.
 
     Attributes
     ----------
     decision_scores_, threshold_, labels_, n_features_in_, feature_names_in_
-        And the others, as in `VAEDetector`.
+        These and the other attributes are as in `VAEDetector`.
     """
 
     def decision_function(self, X: Any) -> Doubles:  # noqa: N803
-        """The anomaly score, 0 and up, shape (n,): higher = more anomalous; compares with `threshold_`."""
+        """The anomaly score, 0 and up, shape (n,): higher = more anomalous; above `threshold_`, a row is flagged."""
         return self._anomaly_scores(X)
 
     def predict(self, X: Any) -> Integers:  # noqa: N803
         """1 for anomalous rows, 0 for normal ones, shape (n,)."""
-        return self._beyond(self._anomaly_scores(X))
+        return self._above_threshold(self._anomaly_scores(X))
 
     def fit_predict(self, X: Any, y: Any = None) -> Integers:  # noqa: N803
         """Fit on `X`; 1 for its anomalous rows, 0 for the others, shape (n,)."""
@@ -311,7 +316,7 @@ class PyODDetector(_Estimator):
     def predict_proba(self, X: Any) -> Doubles:  # noqa: N803
         """The score scaled from 0 to 1 between the training rows' least and greatest, shape (n, 2): normal, anomalous.
 
-        PyOD's "linear" method; it ranks, and is no calibrated probability. `p_value` is.
+        It is PyOD's "linear" method, which ranks rows but is no calibrated probability; see `p_value`.
         """
         scores = self._anomaly_scores(X)
         low, high = self.decision_scores_.min(), self.decision_scores_.max()
@@ -320,6 +325,6 @@ class PyODDetector(_Estimator):
 
 
 def _classes(y: Any) -> npt.NDArray[Any]:
-    """Class names in a data frame are Python objects."""
+    """Classes as an array; the names in a data frame, which are Python objects, become text."""
     classes = np.asarray(y)
     return classes.astype(str) if classes.dtype == object else classes

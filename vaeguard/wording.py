@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAMED = 3
-"""A sentence names at most so many files or folders."""
+"""A sentence names at most so many items of a list."""
 
 
 def counted(count: int, noun: str, verbs: str = "") -> str:
