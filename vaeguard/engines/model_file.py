@@ -57,9 +57,8 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
 
         detector = read_onnx(path, device, threads)
         beside = Path(path).with_name(MODEL_NAME)
-        if _record_of(beside).get("data") == asdict(
-            detector.info.record.data
-        ):  # the file lies in the run that it came from
+        # A file beside the model of the same data lies in the run that it came from.
+        if _record_of(beside).get("data") == asdict(detector.info.record.data):
             detector.info = replace(detector.info, fitted_on=fitted_on(beside))
         return detector
     return read_model(path, device)

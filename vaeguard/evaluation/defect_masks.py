@@ -71,7 +71,7 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     if not Path(folder).is_dir():
         raise UsageError(f"`masks` is {str(folder)!r}, which is no folder; give the folder of the masks")
     if image_set.vectors:
-        raise UsageError("`masks` are of pixels, and the data are vectors; leave them out")
+        raise UsageError("`masks` mark pixels, and the data are vectors; leave `masks` out")
     rows = np.flatnonzero(anomalous).tolist()
     masks = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
     owners: dict[Path, int] = {}
@@ -85,8 +85,8 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
         example = Path(image_set.paths[rows[0]])
         stem = Path(*example.parts[-2:]).with_suffix("")
         raise UsageError(
-            f"`masks` is {str(folder)!r}, which has no mask of any anomalous image; name that of {str(example)!r}"
-            f" {stem}.png or {stem}_mask.png below it"
+            f"`masks` is {str(folder)!r}, which has no mask of any anomalous image; name the mask of"
+            f" {str(example)!r} {stem}.png or {stem}_mask.png below it"
         )
     return masks
 

@@ -367,8 +367,8 @@ def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequ
     if not asked and not fitted:
         exist = ", ".join(image_set.class_names) or "(none)"
         raise UsageError(
-            "the model was fitted without classes; name in `normal_classes` those that are normal, among the classes of"
-            f" data {image_set.name!r}: {exist}"
+            "the model was fitted without classes; name the normal classes in `normal_classes`, among those of data"
+            f" {image_set.name!r}: {exist}"
         )
     wanted = set(asked or fitted)
     return tuple(name for name in image_set.class_names if name in wanted)

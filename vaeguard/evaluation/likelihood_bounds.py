@@ -121,7 +121,7 @@ def check_generative(detector: TorchDetector) -> None:
     if not spec.view.whole:
         raise UsageError("a model of patches has no likelihood of a whole image; fit one without `model.patch`")
     if not spec.view.pictures:
-        raise UsageError("likelihoods are measured of images, and this is a model of vectors; use one of images")
+        raise UsageError("likelihoods are measured on images, and this is a model of vectors; use a model of images")
 
 
 def _sampled(
