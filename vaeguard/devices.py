@@ -89,7 +89,7 @@ def cores() -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the text of an engine's error says that memory ran out, which every engine words differently."""
+    """Whether an engine's error means that memory ran out; each engine words it differently."""
     text = str(error).lower()
     signs = ("out of memory", "failed to allocate", "can't allocate", "bad allocation", "bad_alloc", "alloc_failed")
     return any(sign in text for sign in signs)

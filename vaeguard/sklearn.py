@@ -108,7 +108,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             raise ValueError("`guided` needs `y`, the classes of the rows; give it, or leave `guided` out")
         batch = self._batch(X, reset=True)
         self.detector_ = self._fitted(batch, _classes(y) if self.guided else None)
-        self.decision_scores_ = self._inspect(batch).score.astype(np.float64)
+        self.decision_scores_ = self.detector_.inspect(batch).score.astype(np.float64)
         self.threshold_ = float(np.quantile(self.decision_scores_, 1 - self.contamination))
         self.offset_ = -self.threshold_
         self.labels_ = self._above_threshold(self.decision_scores_)
@@ -120,21 +120,21 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         Flagging `p_value(X) <= rate` gives that false-alarm rate if the training data are normal and have at least 100
         rows. Anomalies among them make p-values larger. With fewer rows, none is held out, and p-values are too small.
         """
-        return self._inspect(self._batch(X, reset=False)).p_value.astype(np.float64)
+        return self._inspect(X).p_value.astype(np.float64)
 
     def terms(self, X: Any) -> dict[str, Doubles]:  # noqa: N803
         """Every term of the score by name, each (n,), higher = more anomalous (see `models.graph.InferenceGraph`)."""
-        terms = self._inspect(self._batch(X, reset=False)).terms
+        terms = self._inspect(X).terms
         return {name: values.astype(np.float64) for name, values in terms.items()}
 
     def _anomaly_scores(self, X: Any) -> Doubles:  # noqa: N803
-        return self._inspect(self._batch(X, reset=False)).score.astype(np.float64)
+        return self._inspect(X).score.astype(np.float64)
 
     def _above_threshold(self, scores: Doubles) -> Integers:
         return (scores > self.threshold_).astype(np.int64)
 
-    def _inspect(self, batch: npt.NDArray[Any]) -> Inspection:
-        return self.detector_.inspect(batch)
+    def _inspect(self, X: Any) -> Inspection:  # noqa: N803
+        return self.detector_.inspect(self._batch(X, reset=False))
 
     def _batch(self, X: Any, *, reset: bool) -> npt.NDArray[Any]:  # noqa: N803
         """Check `X` and bring it to the form that the detector takes, (n, C, H, W); `reset` is true in a fit."""

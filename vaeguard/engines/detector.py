@@ -135,12 +135,14 @@ def as_images(images: Images, info: DetectorInfo) -> Images:
     pictures = info.view.pictures
     if images.shape[1:] == ((height, width) if pictures else (width,)) and channels == 1:
         images = images.reshape(-1, *info.image_shape)
-    if images.ndim != 4 or images.shape[1:] != info.image_shape:
+    if images.shape[1:] != info.image_shape:
         noun, shape = ("images", ("N", *info.image_shape)) if pictures else ("vectors", ("N", width))
         expected = ", ".join(map(str, shape))
         raise UsageError(f"{noun} have shape {images.shape}, the model takes ({expected}); resize or reshape them")
-    if not pictures:
-        return _as_vectors(images)
+    return _as_pixels(images) if pictures else _as_vectors(images)
+
+
+def _as_pixels(images: npt.NDArray[Any]) -> Images:
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind != "f":

@@ -44,8 +44,7 @@ def encode(graph: InferenceGraph, images: Images) -> Encoding:
     Raises
     ------
     UsageError
-        The model is one of patches, so an image has no single latent; the images have another shape; or there are
-        none.
+        The model sees patches, so an image has no single latent; the images have another shape; or there are none.
     """
     check_whole(graph)
     shape = graph.vae.spec.image_shape
@@ -67,7 +66,7 @@ def decode(graph: InferenceGraph, latents: Floats) -> Floats:
     Raises
     ------
     UsageError
-        The model is one of patches, or the latents have another size.
+        The model sees patches, or the latents have another size.
     """
     check_whole(graph)
     size = graph.vae.spec.latent_size
@@ -180,7 +179,7 @@ def check_whole(graph: InferenceGraph) -> None:
     Raises
     ------
     UsageError
-        The model is one of patches.
+        The model sees patches.
     """
     if graph.patches is not None:
         raise UsageError("a model of patches has no latent of a whole image; fit one without `model.patch`")

@@ -127,14 +127,14 @@ def compare(
     decisions = sum(int((flag(expected.p_value, fpr) != flag(inspected.p_value, fpr)).sum()) for fpr in FPRS)
     same_bits = all(_same_bits(inspected, other_batch) for other_batch in by_batch[:-1])
     allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(examples))
+    failures = {
+        f"{swapped} images changed places in the order of scores": swapped > 0,
+        f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %": decisions > allowed,
+        "an image's bits depend on the batch around it": exact and not same_bits,
+    }
     # P-values come in steps, so the decisions are compared in their place.
     problems = _exceeding({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
-    if swapped:
-        problems.append(f"{swapped} images changed places in the order of scores")
-    if decisions > allowed:
-        problems.append(f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %")
-    if exact and not same_bits:
-        problems.append("an image's bits depend on the batch around it")
+    problems += [failure for failure, failed in failures.items() if failed]
     return Parity(len(examples), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
 
 

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     Doubles = npt.NDArray[np.float64]
 
 LATENT_IMAGES = 5000
+"""The units of the latent are measured on so many images."""
 MOST_JUDGED = 8000
 """The most images for judging samples: half train the judge, and samples are compared with a quarter."""
 FEWEST_JUDGED = 2000
 MOST_VALUES = 2**28
 """The most pixels in memory as floats; of large images, fewer are used."""
 SHOWN = 10
+"""So many images of each origin are shown."""
 BINS = 20
 """The values of a unit are sorted into so many bins of equal counts to measure its information on the class."""
 FEWEST_BINNED = 500
@@ -273,10 +275,10 @@ def _prior(detector: TorchDetector, classes: list[str], seed: int) -> Pixels:
     return np.concatenate(parts)
 
 
-def _shown(detector: TorchDetector, some: Pixels, images: Pixels, seed: int) -> dict[str, Pixels]:
+def _shown(detector: TorchDetector, examples: Pixels, images: Pixels, seed: int) -> dict[str, Pixels]:
     return {
-        "real": some,
-        "reconstructed": detector.decode(detector.encode(some).mean),
+        "real": examples,
+        "reconstructed": detector.decode(detector.encode(examples).mean),
         "aggregate": detector.sample(SHOWN, like=images, seed=seed),
         "prior": detector.sample(SHOWN, seed=seed),
     }

@@ -77,8 +77,7 @@ def bound_likelihood(
     Raises
     ------
     UsageError
-        The model is an autoencoder, one of patches or vectors, or an exported file; the images have another shape or
-        type; or `samples` is below 1.
+        The model is refused by `check_generative`, the images have another shape or type, or `samples` is below 1.
     """
     check_generative(detector)
     vae = detector.graph.vae.eval()
@@ -111,7 +110,7 @@ def check_generative(detector: TorchDetector) -> None:
     Raises
     ------
     UsageError
-        It is an autoencoder, one of patches or vectors, or an exported file.
+        The model is an autoencoder, a model of patches or vectors, or an exported file.
     """
     if not hasattr(detector, "graph"):
         raise UsageError("an exported file only inspects images; load the run that it came from")

@@ -92,7 +92,7 @@ class Likelihood(ABC):
 
     @classmethod
     def observed(cls, images: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Images, uint8, as values of which the likelihood is a true density, float32 in [0, 1].
+        """Images, uint8, as float32 values in [0, 1] that suit a true density.
 
         Uniform noise of one grey level is added (Theis et al., "A note on the evaluation of generative models", 2016):
         a bound of −log p(x) then also holds for 8-bit images.

@@ -72,7 +72,7 @@ class RestoreSettings:
 
 @dataclass(frozen=True)
 class DenoiseOutputs:
-    """What is written beside the clean scans.
+    """Files that are written beside the clean scans, and how.
 
     Attributes
     ----------

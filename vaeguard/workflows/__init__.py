@@ -1,6 +1,6 @@
-"""A verb and its report in one call, as the command line needs it.
+"""A verb and its report in one call, for the command line.
 
-Each name is loaded on first use; `__init__.pyi` lists them.
+A name is loaded on first use; `__init__.pyi` lists the names.
 """
 
 import lazy_loader

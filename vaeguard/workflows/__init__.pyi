@@ -1,4 +1,4 @@
-# What only the command line needs: read by type checkers, and by __init__.py, which loads each on first use.
+# Names for the command line: read by type checkers, and by __init__.py, which loads a name on first use.
 
 from .choices import BOUND_IMAGES as BOUND_IMAGES
 from .choices import DEFAULT_FPR as DEFAULT_FPR

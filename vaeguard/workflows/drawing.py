@@ -37,7 +37,7 @@ def reconstruct_to(
     Raises
     ------
     UsageError
-        There is no such term, the model is one of vectors, or the picture cannot be written to `output`.
+        There is no such term, the model takes vectors, or the picture cannot be written to `output`.
     """
     check_picture(output)
     path = find_model(model, reporter)
@@ -121,7 +121,7 @@ def traverse_to(output: str, reporter: Reporter, *, model: str | None = None) ->
     Raises
     ------
     UsageError
-        The run has no calibration images, or the model is one of patches.
+        The run has no calibration images, or the model sees patches.
     """
     from vaeguard.evaluation.latents import STEPS, latent_units
 

@@ -104,7 +104,7 @@ def open_generative(model: str, *, vectors: bool = False) -> Any:
     Raises
     ------
     UsageError
-        The model is an exported file, or one of vectors.
+        The model is an exported file, or a model of vectors.
     """
     detector: Any = load(model)
     if not hasattr(detector, "decode"):
@@ -122,7 +122,7 @@ def check_of_images(detector: Detector, model: str) -> None:
     Raises
     ------
     UsageError
-        The model is one of vectors.
+        The inputs of the model are vectors.
     """
     if not detector.info.view.pictures:
         raise UsageError(f"`model` {model!r} is a model of vectors, which have no pictures; use it from Python")
