@@ -44,7 +44,7 @@ def pages(home: Path) -> dict[str, Path]:
     vaeguard.write_evaluation(evaluation, detector, home / "many")
     found[f"evaluation, {MANY:,} images"] = home / "many"
     summary = vaeguard.score_files(detector, home / "many.npy", home / "scores.csv")
-    write_score_report(summary, detector, home / "many.npy", model=home / "run")
+    write_score_report(summary, detector, model=home / "run")
     found[f"scores, {MANY:,} images"] = home / "scores.csv"
     scans = data_dir() / "dirty-documents" / "train"
     done = vaeguard.denoise_scans(scans, home / "clean", outputs=vaeguard.DenoiseOutputs(uncertainty=True))

@@ -43,7 +43,8 @@ def fit(
     """Fit a model on normal images.
 
     DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
-    with one sub-folder per class, an IDX file, an .npz or an .npy, of images or of a table of floats.
+    with one sub-folder per class, a tar archive, a Parquet or IDX file, an .npz or an .npy, of images or of a table
+    of floats.
     """
     model, training, settings = settled(given)
     done = workflows.fit_run(

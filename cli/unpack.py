@@ -23,7 +23,7 @@ from .output import Result
 def unpack(data: str, split: Any, output: str | None, *, download: bool) -> Result:
     """Write a data set as PNG files in class folders.
 
-    DATA is a named set, an IDX file or a folder of them, an .npz or an .npy.
+    DATA is a named set, an IDX file or a folder of them, an .npz, an .npy, a tar archive or a Parquet file.
     """
     done = workflows.unpack_to(data, output, split, download=download)
     return Result({"output": done.output, "images": done.found}, [f"{done.found} images -> {done.output}"])

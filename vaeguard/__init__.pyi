@@ -5,8 +5,8 @@ from .benchmarking.running import benchmark as benchmark
 from .benchmarking.spec import BenchmarkSpec as BenchmarkSpec
 from .data.data_sets import open_images as open_images
 from .data.image_set import ImageSet as ImageSet
+from .data.image_set import from_array as from_array
 from .data.images import ImageRule as ImageRule
-from .data.packed import from_array as from_array
 from .engines.detector import Detector as Detector
 from .engines.exporting import export as export
 from .engines.exporting import verify as verify

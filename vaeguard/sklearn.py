@@ -28,7 +28,8 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from vaeguard.data.packed import as_batch, from_batch, warn_of_rounding
+from vaeguard.data.arrays import as_batch, warn_of_rounding
+from vaeguard.data.image_set import from_batch
 from vaeguard.errors import RefusedError
 from vaeguard.settings.specs import ModelSpec, TrainSpec
 

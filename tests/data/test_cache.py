@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 
 from vaeguard.data import cache
-from vaeguard.data.cache import cache_folder, decode_folder, digest_array, take
+from vaeguard.data.cache import cache_folder, decode_files, digest_array, take
+from vaeguard.data.folders import Files
 from vaeguard.data.images import ImageRule, write_png
 from vaeguard.errors import VaeguardError
 
 RULE = ImageRule((6, 6), 1)
-
-
-def resolve(unreadable):
-    return RULE
 
 
 @pytest.fixture
@@ -36,7 +33,11 @@ def folder(tmp_path, own):
 
 
 def open_folder(folder, rule=RULE):
-    return decode_folder(folder, sorted(os.listdir(folder)), rule, lambda unreadable: rule)
+    return decode_files([files_of(folder)], rule, lambda: (rule, None), str(folder))
+
+
+def files_of(folder):
+    return Files(sorted(map(str, folder.iterdir())))
 
 
 def forbidden(*_args, **_options):
@@ -47,19 +48,21 @@ def test_the_second_opening_decodes_nothing(folder, monkeypatch):
     first = open_folder(folder)
     np.testing.assert_array_equal(first.images[:, 0, 0, 0], np.arange(20))
     assert isinstance(first.images, np.memmap)
-    monkeypatch.setattr(cache, "stream_images", forbidden)
+    monkeypatch.setattr(cache, "read", forbidden)
     second = open_folder(folder)
     assert second.key == first.key
     np.testing.assert_array_equal(second.images, first.images)
     monkeypatch.undo()
 
 
-def test_content_names_and_rule_are_the_key(folder):
+def test_content_order_and_rule_are_the_key(folder):
     keys = {open_folder(folder).key, open_folder(folder, ImageRule((5, 5), 1)).key}
     write_png(folder / "03.png", np.full((1, 6, 6), 99, np.uint8))
     changed = open_folder(folder)
     assert changed.images[3, 0, 0, 0] == 99
     (folder / "03.png").rename(folder / "03b.png")
+    assert open_folder(folder).key == changed.key
+    (folder / "03b.png").rename(folder / "05b.png")
     keys |= {changed.key, open_folder(folder).key}
     assert len(keys) == 4
 
@@ -68,10 +71,10 @@ def test_unreadable_files_leave_no_holes_and_are_remembered(folder, monkeypatch)
     (folder / "05.png").write_bytes(b"")
     (folder / "07.png").write_bytes(b"text")
     first = open_folder(folder)
-    monkeypatch.setattr(cache, "stream_images", forbidden)
+    monkeypatch.setattr(cache, "read", forbidden)
     for decoded in (first, open_folder(folder)):
         np.testing.assert_array_equal(decoded.images[:, 0, 0, 0], [n for n in range(20) if n not in (5, 7)])
-        assert set(decoded.errors) == {"05.png", "07.png"}
+        assert set(decoded.errors) == {5, 7}
 
 
 def test_files_that_are_all_unreadable_are_an_error(folder):
@@ -112,7 +115,7 @@ def test_a_flipped_bit_in_the_record_is_noticed(folder, own, monkeypatch):
     open_folder(folder)
     (entry,) = own.glob("*.json")
     flip(entry)
-    monkeypatch.setattr(cache, "stream_images", forbidden)
+    monkeypatch.setattr(cache, "read", forbidden)
     with pytest.raises(AssertionError, match="decoded again"):
         open_folder(folder)
 
@@ -124,7 +127,7 @@ def test_only_whole_entries_appear_and_old_remains_are_swept(folder, own, monkey
         path.write_bytes(b"x")
         os.utime(path, (0, 0))
     os.utime(young, (time.time(), time.time()))
-    monkeypatch.setattr(cache, "stream_images", forbidden)
+    monkeypatch.setattr(cache, "read", forbidden)
     with pytest.raises(AssertionError):
         open_folder(folder)
     assert sorted(path.name for path in own.iterdir()) == [young.name, "other.npy"]
@@ -147,7 +150,7 @@ def test_entries_that_were_not_used_for_thirty_days_go_when_one_is_built(folder,
 
 def test_progress_counts_recognising_and_decoding(folder):
     seen = []
-    decode_folder(folder, sorted(os.listdir(folder)), RULE, resolve, progress=lambda *each: seen.append(each))
+    decode_files([files_of(folder)], RULE, lambda: (RULE, None), str(folder), progress=lambda *each: seen.append(each))
     assert seen[:20] == [(n, 20, "") for n in range(1, 21)]
     assert seen[-1] == (20, 20, "")
     assert seen[20][0] <= 20
@@ -158,7 +161,7 @@ def test_a_full_disk_is_told_in_one_sentence(folder, monkeypatch):
         raise OSError(28, "No space left on device")
         yield
 
-    monkeypatch.setattr(cache, "stream_images", full)
+    monkeypatch.setattr(cache, "read", full)
     with pytest.raises(VaeguardError, match="No space left on device.*VAEGUARD_CACHE"):
         open_folder(folder)
 

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from PIL import Image
 from vaeguard.data import cache, named_sets
 from vaeguard.data.data_sets import data_of_fit, open_images, open_packed
 from vaeguard.data.folders import list_images
-from vaeguard.data.image_set import ImageSet, write_images
+from vaeguard.data.idx import read_idx
+from vaeguard.data.image_set import ImageSet, from_array, write_images
 from vaeguard.data.images import ImageRule, write_png
-from vaeguard.data.named_sets import find_sets, read_idx
-from vaeguard.data.packed import from_array
+from vaeguard.data.named_sets import find_sets
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 
 RANDOM = np.random.default_rng(0)
@@ -314,7 +315,7 @@ def test_a_folder_of_classes(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.images[:, 0, 0, 0], [10, 10, 0, 0, 20, 20])
     assert found.paths[1] == str(tmp_path / "set" / "a" / "sub" / "2.PNG")
     assert found.errors == ()
-    monkeypatch.setattr(cache, "stream_images", forbidden)
+    monkeypatch.setattr(cache, "read", forbidden)
     again = open_images(tmp_path / "set")
     assert again.fingerprint == found.fingerprint
     np.testing.assert_array_equal(again.labels, found.labels)
@@ -386,8 +387,9 @@ def test_folders_that_cannot_be_a_data_set(tmp_path):
     png(tmp_path / "2.png")
     with pytest.raises(UsageError, match="'2.png'.*'a'.*move every image"):
         open_images(tmp_path)
+    (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(UsageError, match="is no data set"):
-        open_images(tmp_path / "2.png")
+        open_images(tmp_path / "notes.txt")
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match=r"rows.csv': tables are read as \.npz or \.npy of floats"):
         open_images(tmp_path / "rows.csv")
@@ -584,3 +586,11 @@ def test_names_of_a_data_frame_are_classes():
 def test_a_name_where_an_array_is_wanted_says_what_opens_it(name):
     with pytest.raises(UsageError, match=f"'{name}' is a name.*open_images"):
         from_array(name)
+
+
+def test_packed_images_are_opened_in_their_own_size(tmp_path):
+    png(tmp_path / "large" / "a" / "1.png", 7, size=(300, 200))
+    with tarfile.open(tmp_path / "large.tar", "w") as archive:
+        archive.add(tmp_path / "large", "large")
+    assert open_images(tmp_path / "large.tar").images.shape == (1, 1, 128, 85)
+    assert open_packed(tmp_path / "large.tar").images.shape == (1, 1, 300, 200)

@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vaeguard import ImageRule, UsageError, open_images
-from vaeguard.data.containers import Array, Unreadable
-from vaeguard.data.inputs import Files, find_sources, pick, read, read_list
+from vaeguard import ImageRule, RefusedError, UsageError, open_images
+from vaeguard.data.arrays import Npy
+from vaeguard.data.folders import Files
+from vaeguard.data.inputs import find_sources, read_list
+from vaeguard.data.source import Unreadable, pick, read
 
 RULE = ImageRule(size=(6, 5), channels=1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 5)).astype(np.uint8)
@@ -116,7 +118,7 @@ def test_sources_are_in_sorted_path_order(tmp_path):
     np.save(tmp_path / "b.npy", IMAGES)
     np.save(tmp_path / "d.npy", IMAGES)
     sources = find_sources([tmp_path / "d.npy", tmp_path, tmp_path / "b.npy"])
-    assert [type(source) for source in sources] == [Files, Array, Files, Array, Files]
+    assert [type(source) for source in sources] == [Files, Npy, Files, Npy, Files]
     assert [name for source in sources for name in contents(source)[0]] == sorted(
         name for source in sources for name in contents(source)[0]
     )
@@ -240,6 +242,7 @@ def test_a_row_with_bad_values_is_one_error(rule, tmp_path):
     (source,) = find_sources([tmp_path / "a.npy"], vectors=rule is None)
     shape = (rule.channels, *rule.size) if rule else (1, 1, 7)
     batches = list(read(source, 0, 40, shape, rule=rule, batch_size=7, jobs=1))
+    source.close()
     errors = [error for batch in batches for error in batch.errors]
     assert [name for name, _ in errors] == [f"{tmp_path}/a.npy/{row:05d}" for row in bad]
     assert all("NaN" in reason and name in reason for name, reason in errors)
@@ -371,3 +374,156 @@ def test_single_images_are_read_again_by_their_names(tmp_path):
     (batch,) = pick(find_sources([tmp_path / "a.tar"]), wanted, rule)
     assert batch.paths == sorted(wanted)
     assert batch.images[:, 0, 0, 0].tolist() == [10, 30]
+
+
+LABELLED = ["folder", "tar", "tar.gz", "parquet", "parquets", "npz", "idx"]
+
+
+def write_labelled(kind, folder):
+    """All of `IMAGES` with classes "0", "1" and "2", in this order, as one data set."""
+    names = [f"{label}/{number:02d}.png" for label in range(3) for number in range(12)]
+    images, labels = IMAGES[:36], np.repeat(np.arange(3), 12)
+    path = folder / {"tar": "a.tar", "tar.gz": "a.tar.gz", "parquet": "a.parquet", "npz": "a.npz"}.get(kind, "set")
+    if kind == "folder":
+        for name, image in zip(names, images, strict=True):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(png(image))
+    elif kind.startswith("tar"):
+        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as tar:
+            for name, image in zip(names, images, strict=True):
+                add(tar, f"./packed/{name}", png(image))
+    elif kind.startswith("parquet"):
+        path.mkdir() if kind == "parquets" else None
+        parts = [slice(0, 36)] if kind == "parquet" else [slice(0, 12), slice(12, 17), slice(17, 36)]
+        for number, part in enumerate(parts):
+            table = pa.table({"label": labels[part], "image": [png(image) for image in images[part]]})
+            pq.write_table(table, path / f"{number}.parquet" if kind == "parquets" else path)
+    elif kind == "npz":
+        np.savez(path, images=images, labels=labels)
+    else:
+        path.mkdir()
+        for split in ("train", "t10k"):
+            for name, array in (("images-idx3", images), ("labels-idx1", labels.astype(np.uint8))):
+                header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+                (path / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
+    return path
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_the_same_images_are_the_same_set_whatever_holds_them_to_fit_and_to_score(kind, tmp_path):
+    (tmp_path / "folder").mkdir()
+    folder = open_images(write_labelled("folder", tmp_path / "folder"))
+    path = write_labelled(kind, tmp_path)
+    for _ in range(2):  # the second time from the cache
+        found = open_images(path)
+        assert (found.fingerprint, found.class_names) == (folder.fingerprint, ("0", "1", "2"))
+        np.testing.assert_array_equal(found.labels, np.repeat(np.arange(3), 12))
+        assert len(set(found.paths)) == len(found) == 36
+    assert open_images(path, split="test").fingerprint == folder.fingerprint
+    sources = find_sources([path])
+    parts = [contents(source) for source in sources]
+    np.testing.assert_array_equal(np.concatenate([images for _, images, _ in parts]), folder.images)
+    if kind != "idx":  # of which the one part is to fit, the other to score
+        assert [name for names, _, _ in parts for name in names] == list(found.paths)
+
+
+def test_a_tar_archive_is_read_as_the_folder_that_was_packed(tmp_path):
+    def opened(*names, split="train"):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            for number, name in enumerate(names):
+                add(tar, name, png(IMAGES[number]))
+        found = open_images(tmp_path / "a.tar", split=split)
+        return found.class_names, None if found.labels is None else found.labels.tolist(), len(found)
+
+    assert opened("1.png", "2.png") == opened("./1.png", "./2.png") == ((), None, 2)
+    assert opened("good/1.png", "good/2.png") == opened("deep/good/1.png", "deep/good/2.png") == (("good",), [0, 0], 2)
+    assert opened("deep/b/1.png", "deep/a/x/1.png", "deep/a/y/2.png") == (("a", "b"), [1, 0, 0], 3)
+    halves = ("part/test/bad/1.png", "part/train/good/1.png", "part/test/good/1.png", "part/ground_truth/bad/1.png")
+    assert opened(*halves) == (("bad", "good"), [1], 1)
+    assert opened(*halves, split="test") == (("bad", "good"), [0, 1], 2)
+    assert [source.count for source in find_sources([tmp_path / "a.tar"])] == [4]
+    with pytest.raises(UsageError, match="'1.png'.*'a'.*move every image"):
+        opened("a/2.png", "1.png")
+
+
+def test_unreadable_images_of_a_container_are_listed_and_leave_no_holes(tmp_path):
+    files = [png(image) for image in IMAGES[:5]]
+    files[1], files[3] = b"nothing", None
+    pq.write_table(pa.table({"class": list("abcab"), "image": files}), tmp_path / "a.parquet")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, image in (("a/x.png", IMAGES[0]), ("a/x.png", None), ("b/y.png", IMAGES[2]), ("b/z.png", IMAGES[4])):
+            add(tar, name, b"" if image is None else png(image))
+    for _ in range(2):
+        table, archive = open_images(tmp_path / "a.parquet"), open_images(tmp_path / "a.tar")
+        np.testing.assert_array_equal(table.images[:, 0], IMAGES[[0, 2, 4]])
+        np.testing.assert_array_equal(archive.images[:, 0], IMAGES[[0, 2, 4]])
+        assert table.errors[0] == (
+            f"{tmp_path}/a.parquet/00001",
+            "it is not an image that is read (PNG, JPEG, TIFF, BMP or WEBP)",
+        )
+        assert [path for path, _ in table.errors] == [f"{tmp_path}/a.parquet/{row:05d}" for row in (1, 3)]
+        assert [table.class_names[label] for label in table.labels] == ["a", "c", "b"]
+        assert archive.errors == ((f"{tmp_path}/a.tar/a/x.png", "it is empty"),)
+        assert archive.paths == tuple(f"{tmp_path}/a.tar/{name}" for name in ("a/x.png", "b/y.png", "b/z.png"))
+
+
+def test_a_broken_file_in_a_folder_of_parquet_files_is_one_error(tmp_path):
+    path = write_labelled("parquets", tmp_path)
+    whole = open_images(path)
+    (path / "3.parquet").write_bytes(b"no table")
+    found = open_images(path)
+    assert found.fingerprint == whole.fingerprint
+    assert [name for name, _ in found.errors] == [str(path / "3.parquet")]
+    for part in path.iterdir():
+        part.write_bytes(b"no table")
+    with pytest.raises(RefusedError, match="no Parquet file"):
+        open_images(path)
+
+
+def test_train_and_test_are_told_apart_by_the_names_of_parquet_files(tmp_path):
+    path = write_labelled("parquets", tmp_path)
+    for old, new in (("0", "train-00000-of-00002"), ("1", "train-00001-of-00002"), ("2", "test-00000-of-00001")):
+        (path / f"{old}.parquet").rename(path / f"{new}.parquet")
+    assert [len(open_images(path, split=split)) for split in ("train", "test")] == [17, 19]
+    assert sum(source.count for source in find_sources([path])) == 36
+
+
+def test_a_named_set_is_scored_by_its_test_images_unless_a_path_has_its_name(tmp_path, monkeypatch):
+    digits = open_images("digits", split="test")
+    (source,) = find_sources(["digits"])
+    names, images, _ = contents(source, rule=ImageRule((8, 8), 1))
+    np.testing.assert_array_equal(images, digits.images)
+    assert names == list(digits.paths)
+    assert source.stamp(0, 10) != source.stamp(10, 20)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "1.png").write_bytes(png(IMAGES[0]))
+    monkeypatch.chdir(tmp_path)
+    assert [source.path for source in find_sources(["digits"])] == ["digits/1.png"]
+
+
+def test_a_file_or_a_glob_is_a_set_of_these_files(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(IMAGES[number]))
+    found = open_images(f"{tmp_path}/*.png")
+    assert (found.name, found.labels, len(found)) == (tmp_path.name, None, 3)
+    assert found.fingerprint == open_images(tmp_path).fingerprint
+    one = open_images(tmp_path / "1.png")
+    assert (one.name, one.paths) == ("1", (str(tmp_path / "1.png"),))
+    np.save(tmp_path / "a.npy", IMAGES[:3])
+    np.save(tmp_path / "b.npy", IMAGES[3:5])
+    assert open_images(f"{tmp_path}/?.npy").images.shape == (5, 1, 6, 5)
+    with pytest.raises(UsageError, match="both arrays and image files"):
+        open_images(f"{tmp_path}/*")
+    np.save(tmp_path / "b.npy", IMAGES[3:5, 1:])
+    with pytest.raises(RefusedError, match="different shapes"):
+        open_images(f"{tmp_path}/?.npy")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.tar", "a.parquet", "a-idx3-ubyte"])
+def test_a_broken_container_is_refused_to_fit_with_the_reason_that_it_has_to_score(name, tmp_path):
+    (tmp_path / name).write_bytes(b"nothing of the kind")
+    (broken,) = find_sources([tmp_path / name])
+    with pytest.raises(RefusedError) as refused:
+        open_images(tmp_path / name)
+    assert broken.reason in str(refused.value)
+    assert name in str(refused.value)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vaeguard.data import pieces
+from vaeguard.data import source
 from vaeguard.data.image_set import ImageSet
 from vaeguard.data.streams import ImageBatch
 from vaeguard.engines.inspection import DetectorInfo, Inspection
@@ -207,7 +207,12 @@ def test_a_job_that_was_interrupted_before_its_first_shard_remembers_that_it_dre
     for heatmaps, left in ((None, False), (tmp_path / "seen", True)):
         with pytest.raises(KeyboardInterrupt):
             score_files(
-                FakeDetector(), [folder], tmp_path / "s.csv", fpr=0.5, heatmaps=HeatmapFolder(heatmaps), progress=stop
+                FakeDetector(),
+                [folder],
+                tmp_path / "s.csv",
+                fpr=0.5,
+                heatmaps=heatmaps and HeatmapFolder(heatmaps),
+                progress=stop,
             )
         assert (tmp_path / "s.csv.job").exists() == left
 
@@ -215,7 +220,7 @@ def test_a_job_that_was_interrupted_before_its_first_shard_remembers_that_it_dre
 def test_heatmaps_that_went_away_while_a_job_lay_are_drawn_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "SHARD_ROWS", 16)
+    monkeypatch.setattr(source, "SHARD_ROWS", 16)
     more = folder / "more"
     more.mkdir()
     for number in range(40):

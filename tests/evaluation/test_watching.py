@@ -12,7 +12,7 @@ from PIL import Image
 from test_scoring import FakeDetector
 
 from vaeguard import UsageError
-from vaeguard.data import pieces
+from vaeguard.data import source
 from vaeguard.evaluation import watching
 from vaeguard.evaluation.scoring import score_files
 from vaeguard.evaluation.watching import watch_files
@@ -163,7 +163,7 @@ def test_a_file_of_the_future_is_scored_once_it_stays_as_it_is(tmp_path):
 
 
 def test_a_round_is_no_longer_than_what_an_interruption_may_lose(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "SHARD_ROWS", 16)
+    monkeypatch.setattr(source, "SHARD_ROWS", 16)
     folder, table = tmp_path / "in", tmp_path / "s.csv"
     folder.mkdir()
     for number in range(20):

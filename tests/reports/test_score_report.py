@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from vaeguard.data.images import ImageRule
-from vaeguard.data.inputs import find_sources, pick
+from vaeguard.data.inputs import find_sources
+from vaeguard.data.source import pick
 from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.evaluation.scoring import score_files
 from vaeguard.reports.gallery import GROUP
@@ -94,7 +95,7 @@ def test_evenly_spread_p_values_fill_all_bins_alike(calibration, width):
 def test_the_report_says_what_the_table_says(suffix, inputs, tmp_path):
     output = tmp_path / f"scores{suffix}"
     summary = score_files(FakeDetector(), inputs, output, fpr=0.2)
-    report = write_score_report(summary, FakeDetector(), inputs)
+    report = write_score_report(summary, FakeDetector())
     assert read_report(output)["images"] == 41
     table = read_table(output)
     assert report["anomalies"]["count"] == int(table["anomaly"].sum()) == summary.anomalies
@@ -131,11 +132,11 @@ def test_names_that_are_no_text_and_a_table_of_errors_alone(tmp_path):
     with open(odd, "wb") as file:
         file.write(png(200))
     summary = score_files(FakeDetector(), folder, tmp_path / "s.csv")
-    report = write_score_report(summary, FakeDetector(), folder)
+    report = write_score_report(summary, FakeDetector())
     assert report["gallery"][0]["items"][0]["path"].endswith("\\udcff.png")
     (folder / "broken.png").write_text("no image")
     os.remove(odd)
     summary = score_files(FakeDetector(), folder, tmp_path / "s.csv")
-    report = write_score_report(summary, FakeDetector(), folder)
+    report = write_score_report(summary, FakeDetector())
     assert (report["images"], report["errors"]["count"], report["gallery"]) == (0, 1, [])
     assert report["drift"]["warning"] is None

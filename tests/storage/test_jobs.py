@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from vaeguard import VaeguardError
-from vaeguard.data import pieces
-from vaeguard.data.containers import Array
-from vaeguard.data.inputs import Files
-from vaeguard.data.pieces import SHARD_ROWS, pieces_of
+from vaeguard.data import source
+from vaeguard.data.arrays import Npy
+from vaeguard.data.folders import Files
+from vaeguard.data.source import SHARD_ROWS, pieces_of
 from vaeguard.evaluation.scoring import score_files
 from vaeguard.storage.jobs import ahead, job_folder
 from vaeguard.storage.tables import read_table
@@ -27,7 +27,7 @@ from vaeguard.storage.tables import read_table
 JOB = """
 import os, signal, sys, time
 import numpy as np
-from vaeguard.data import pieces
+from vaeguard.data import source
 from vaeguard.storage import jobs
 from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.evaluation.scoring import score_files
@@ -45,7 +45,7 @@ class Brightness:
         score = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255
         return Inspection(score, np.float32(1) - score, {"recon_error": score ** 2})
 
-pieces.SHARD_ROWS = 20
+source.SHARD_ROWS = 20
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 """
 CRASH = """
@@ -81,7 +81,7 @@ exec(compile(JOB, "job", "exec"))  # the same detector here as in the processes 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(pieces, "SHARD_ROWS", 20)
+    monkeypatch.setattr(source, "SHARD_ROWS", 20)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 def test_pieces_are_the_same_each_time_and_smaller_of_large_images(monkeypatch):
-    monkeypatch.setattr(pieces, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(source, "SHARD_ROWS", SHARD_ROWS)
     files = Files([f"{number}.png" for number in range(10_000)])
     small, large = pieces_of([files], 784), pieces_of([files], 3 * 512 * 512)
     assert [piece.count for piece in small] == [4096, 4096, 1808]
@@ -262,9 +262,9 @@ def test_pieces_are_the_same_each_time_and_smaller_of_large_images(monkeypatch):
 
 def test_a_container_that_changes_has_other_keys(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((5, 8, 8), np.uint8))
-    one = [piece.key("") for piece in pieces_of([Array(str(tmp_path / "a.npy"))], 64)]
+    one = [piece.key("") for piece in pieces_of([Npy(str(tmp_path / "a.npy"))], 64)]
     np.save(tmp_path / "a.npy", np.ones((6, 8, 8), np.uint8))
-    assert one != [piece.key("") for piece in pieces_of([Array(str(tmp_path / "a.npy"))], 64)]
+    assert one != [piece.key("") for piece in pieces_of([Npy(str(tmp_path / "a.npy"))], 64)]
 
 
 def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):

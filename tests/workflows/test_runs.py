@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vaeguard import UsageError
-from vaeguard.data.packed import from_array
+from vaeguard.data.image_set import from_array
 from vaeguard.settings.specs import ModelSpec
 from vaeguard.workflows.runs import latest_run, new_run, point_latest, prepare_run
 

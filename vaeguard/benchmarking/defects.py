@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows, missing
+from vaeguard.data.image_set import from_array
 from vaeguard.data.images import ImageRule, decode_image
 from vaeguard.data.named_sets import data_folder
-from vaeguard.data.packed import from_array
 from vaeguard.errors import RefusedError
 from vaeguard.evaluation.defect_masks import read_mask, scaled_mask
 

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from vaeguard.benchmarking.tasks import missing
-from vaeguard.data.images import ImageRule
-from vaeguard.data.named_sets import data_folder, find_idx
-from vaeguard.data.packed import from_array, open_idx
+from vaeguard.data.data_sets import open_images
+from vaeguard.data.idx import find_idx
+from vaeguard.data.image_set import from_array
+from vaeguard.data.named_sets import data_folder
 from vaeguard.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def open_notmnist(data_dir: str | Path | None) -> ImageSet:
     for name in NOTMNIST_FOLDERS:
         path = find_idx(folder / name, "test")
         if path:
-            return replace(open_idx(path, ImageRule()), name="notmnist")
+            return replace(open_images(path), name="notmnist")
     raise missing("notmnist", *(folder / name / "t10k-images-idx3-ubyte.gz" for name in NOTMNIST_FOLDERS))
 
 

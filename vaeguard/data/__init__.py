@@ -1,4 +1,4 @@
-"""Reading: image files, folders, packed files and named sets become arrays, in order and in constant memory; no torch.
+"""Reading: named sets, folders, image files, arrays, tar archives and Parquet files, each a `Source`; no torch.
 
-`data_sets` hands on what is learned from as one `ImageSet`; `inputs` hands on what is scored, piece by piece.
+`inputs` finds sources, which `score` reads piece by piece in constant memory; `data_sets` makes one `ImageSet` of them.
 """

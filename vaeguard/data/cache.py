@@ -1,8 +1,8 @@
-"""Folders of images decoded once into a memory-mapped array file, found again by the content of the files.
+"""Image files decoded once into a memory-mapped array file, found again by the content of the files.
 
-An entry is `vaeguard-<key>.npy`, uint8 (N, C, H, W), and `vaeguard-<key>.json`, which lists the files that could not
-be read and carries its own digest. The key is the SHA-256 over names, contents and rule, so nothing ever goes stale.
-The time of its files is that of its last use; what was not used for thirty days goes when a new entry is built.
+An entry is `vaeguard-<key>.npy`, uint8 (N, C, H, W), and `vaeguard-<key>.json`, which lists the images that could not
+be read and carries its own digest. The key is the SHA-256 over contents and rule, so nothing ever goes stale.
+The time of an entry's files is that of its last use; entries unused for thirty days go when a new one is built.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import json
 import os
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from vaeguard.data.images import read_bytes
-from vaeguard.data.streams import chunks, default_jobs, map_ahead, stream_images
-from vaeguard.errors import UnreadableError, VaeguardError
+from vaeguard.data.source import read
+from vaeguard.errors import VaeguardError
 from vaeguard.storage.files import write_text, writing
 
 if TYPE_CHECKING:
@@ -31,29 +31,45 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.images import ImageRule
+    from vaeguard.data.source import Encoded
+    from vaeguard.data.streams import ImageBatch
     from vaeguard.progress import Progress
 
     Bytes = npt.NDArray[np.uint8]
+    Size = tuple[int, int]
 
-_VERSION = 2  # raise when the rules of images.py change what the same file decodes to
+_VERSION = 3  # raise when the rules of images.py change what the same file decodes to
 _STALE_SECONDS = 86_400
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
-class DecodedFolder:
-    """Decoded files: `images` is a read-only uint8 map (N, C, H, W) of those not in `errors` (name to reason)."""
+class Decoded:
+    """Decoded images.
+
+    Attributes
+    ----------
+    images : uint8 (N, C, H, W)
+        A read-only map of the readable ones.
+    errors : dict of int to str
+        Numbers of the unreadable ones among all images, and the reasons.
+    size : (H, W) or None
+        The size that all files have, if the rule left the size open.
+    key : str
+        Name of the entry.
+    """
 
     images: Bytes
-    errors: dict[str, str]
+    errors: dict[int, str]
+    size: Size | None
     key: str
 
 
 def cache_folder() -> Path:
     """Return the folder of the cache: $VAEGUARD_CACHE, else $XDG_CACHE_HOME/vaeguard, else ~/.cache/vaeguard.
 
-    Where that cannot be written to, a folder of this user among the temporary files. Nothing is created.
+    Where that folder cannot be written to, it is a folder of this user among the temporary files. Nothing is created.
     """
     chosen = os.environ.get("VAEGUARD_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)
@@ -65,39 +81,40 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"vaeguard-cache-{user}"
 
 
-def decode_folder(
-    folder: Path,
-    names: Sequence[str],
+def decode_files(
+    sources: Sequence[Encoded],
     rule: ImageRule,
-    resolve: Callable[[set[str]], ImageRule],
+    resolve: Callable[[], tuple[ImageRule, Size | None]],
+    place: str,
     *,
     jobs: int | None = None,
     progress: Progress | None = None,
-) -> DecodedFolder:
-    """Decode the files `names` (relative to `folder`), or map the array of an earlier time with the same content.
+) -> Decoded:
+    """Decode the images of `sources`, or map the array of an earlier time with the same content.
 
-    `rule` is what the caller asked for; `resolve` fills in its open size and channels, given the names of files
-    that cannot be opened, and is only called when something has to be decoded. `progress` counts through the files
-    once to recognise them, and once more to decode them.
+    `rule` is what the caller asked for; `resolve` fills in its open size and channels, gives the size that all files
+    have, and is only called when something has to be decoded. `place` is what messages call the sources. `progress`
+    counts through the files once to recognise them, and once more to decode them.
 
     Raises
     ------
     VaeguardError
-        None of the files can be read, or the cache cannot be written.
+        None of the images can be read, or the cache cannot be written.
     """
-    jobs = jobs or default_jobs([str(folder / name) for name in names[:32]])
-    key, unreadable = _content_key(folder, names, rule, jobs, progress)
-    entry = _private(cache_folder()) / f"vaeguard-{key}"
-    found = _load(entry, key, len(names))
-    if found is None:
-        if len(unreadable) == len(names):
-            raise _nothing_readable(folder, unreadable)
+    total = sum(source.count for source in sources)
+    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels)).encode())
+    for number, digest in enumerate(chain.from_iterable(source.digests(jobs) for source in sources)):
+        key.update(hashlib.sha256(digest).digest())
+        _report(progress, number + 1, total)
+    entry = _private(cache_folder()) / f"vaeguard-{key.hexdigest()}"
+    decoded = _load(entry, key.hexdigest(), total)
+    if decoded is None:
         _sweep(entry.parent)
-        _build(entry, folder, names, resolve(set(unreadable)), jobs, progress)
-        found = _load(entry, key, len(names))
-    if found is None:
+        _build(entry, sources, resolve(), place, jobs, progress)
+        decoded = _load(entry, key.hexdigest(), total)
+    if decoded is None:
         raise VaeguardError(f"the cache in {str(entry.parent)!r} does not keep what is written; set VAEGUARD_CACHE")
-    return found
+    return decoded
 
 
 def digest_array(images: Bytes, *details: object) -> str:
@@ -123,56 +140,53 @@ def take(images: Bytes, indices: npt.NDArray[np.int64]) -> Bytes:
         return np.memmap(file, np.uint8, "r", shape=(len(indices), *images.shape[1:]))
 
 
-def _content_key(
-    folder: Path, names: Sequence[str], rule: ImageRule, jobs: int, progress: Progress | None
-) -> tuple[str, dict[str, str]]:
-    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, len(names))).encode())
-    unreadable: dict[str, str] = {}
-    digests = map_ahead(partial(_file_digests, folder), chunks(names, 64), jobs=jobs, ahead=2 * jobs)
-    for number, (digest, reason) in enumerate(each for part in digests for each in part):
-        name = names[number]
-        encoded = os.fsencode(name)
-        key.update(len(encoded).to_bytes(8, "little") + encoded + digest)
-        if reason:
-            unreadable[name] = reason
-        _report(progress, number + 1, len(names))
-    return key.hexdigest(), unreadable
-
-
-def _file_digests(folder: Path, names: list[str]) -> list[tuple[bytes, str]]:
-    return [_file_digest(folder / name) for name in names]
-
-
-def _file_digest(path: Path) -> tuple[bytes, str]:
-    try:
-        return hashlib.sha256(read_bytes(path)).digest(), ""
-    except UnreadableError as error:
-        return hashlib.sha256(b"unreadable: " + os.fsencode(error.reason)).digest(), error.reason
-
-
 def _build(
-    entry: Path, folder: Path, names: Sequence[str], rule: ImageRule, jobs: int, progress: Progress | None
+    entry: Path,
+    sources: Sequence[Encoded],
+    resolved: tuple[ImageRule, Size | None],
+    place: str,
+    jobs: int | None,
+    progress: Progress | None,
 ) -> None:
+    rule, size = resolved
     assert rule.size is not None
     assert rule.channels is not None
     shape = (rule.channels, *rule.size)
     batch_size = max(1, min(256, _BATCH_BYTES // int(np.prod(shape))))
-    paths = (str(folder / name) for name in names)
-    errors: list[tuple[str, str]] = []
+    names = chain.from_iterable(source.names for source in sources)
+    total = sum(source.count for source in sources)
+    errors: list[tuple[int, str]] = []
     count = 0
     with _disk_space(), writing(_array(entry)) as temporary, temporary.open("wb") as file:
-        _write_header(file, (len(names), *shape))
-        for batch in stream_images(paths, rule, batch_size=batch_size, jobs=jobs):
-            file.write(batch.images.data)
-            errors += [(os.path.relpath(path, folder), reason) for path, reason in batch.errors]
-            count += len(batch.images)
-            _report(progress, count + len(errors), len(names))
+        _write_header(file, (total, *shape))
+        for source in sources:
+            for batch in read(source, 0, source.count, shape, rule=rule, batch_size=batch_size, jobs=jobs):
+                file.write(batch.images.data)
+                errors += _unreadable_rows(batch, names, count + len(errors))
+                count += len(batch.images)
+                _report(progress, count + len(errors), total)
+            source.close()
         if count == 0:
-            raise _nothing_readable(folder, dict(errors))
+            raise _nothing_readable(place, sources[0].names[0], errors)
         _write_header(file, (count, *shape))
     with _disk_space():
-        body = json.dumps({"shape": [count, *shape], "errors": errors})
+        body = json.dumps({"shape": [count, *shape], "errors": errors, "size": size})
         write_text(_record(entry), json.dumps({"digest": _text_digest(body), "body": body}))
+
+
+def _unreadable_rows(batch: ImageBatch, names: Iterator[str], start: int) -> list[tuple[int, str]]:
+    """Numbers of the unreadable images of a batch, and the reasons; `names` continues with the names of the batch.
+
+    A batch lists readable and unreadable images apart, each kind in order.
+    """
+    readable, reasons = deque(batch.paths), deque(reason for _, reason in batch.errors)
+    rows = []
+    for row, name in enumerate(islice(names, len(readable) + len(reasons)), start):
+        if readable and readable[0] == name:
+            readable.popleft()
+        else:
+            rows.append((row, reasons.popleft()))
+    return rows
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
@@ -181,7 +195,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _load(entry: Path, key: str, expected: int) -> DecodedFolder | None:
+def _load(entry: Path, key: str, expected: int) -> Decoded | None:
     """Return the entry, or None where it is missing, cut short or damaged."""
     try:
         record = json.loads(_record(entry).read_bytes())
@@ -191,6 +205,7 @@ def _load(entry: Path, key: str, expected: int) -> DecodedFolder | None:
         content = json.loads(body)
         images = np.lib.format.open_memmap(_array(entry), mode="r")
         errors = dict(content["errors"])
+        size = tuple(content["size"]) if content["size"] else None
         whole = _array(entry).stat().st_size == images.offset + images.nbytes
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -200,7 +215,7 @@ def _load(entry: Path, key: str, expected: int) -> DecodedFolder | None:
     for path in (_array(entry), _record(entry)):
         with contextlib.suppress(OSError):  # a cache may be there for reading only
             os.utime(path)
-    return DecodedFolder(images, errors, key)
+    return Decoded(images, errors, size, key)
 
 
 def _array(entry: Path) -> Path:
@@ -227,7 +242,7 @@ def _private(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _disk_space() -> Iterator[None]:
-    """Say of the cache what a failed write of any other file would say of its folder."""
+    """Turn a failed write into an error that names the cache and what to do."""
     try:
         yield
     except OSError as error:
@@ -245,10 +260,10 @@ def _not_written(error: OSError) -> VaeguardError:
     )
 
 
-def _nothing_readable(folder: Path, errors: dict[str, str]) -> VaeguardError:
-    name, reason = next(iter(errors.items()))
+def _nothing_readable(place: str, first: str, errors: list[tuple[int, str]]) -> VaeguardError:
     return VaeguardError(
-        f"none of the {len(errors)} images in {str(folder)!r} can be read; the first is {name!r}: {reason}"
+        f"none of the {len(errors)} images in {place!r} can be read; the first is {os.path.relpath(first, place)!r}: "
+        f"{errors[0][1]}"
     )
 
 

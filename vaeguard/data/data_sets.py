@@ -1,27 +1,52 @@
-"""Where images come from: a named set, a folder, an IDX pair, `.npz` or `.npy`; all become one `ImageSet`."""
+"""Data sets: whatever a source reads becomes one `ImageSet`."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
+import os
+from collections import Counter
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vaeguard.data.folders import open_folder
-from vaeguard.data.images import ImageRule
-from vaeguard.data.named_sets import NAMES, find_idx, is_idx
-from vaeguard.data.packed import open_arrays, open_idx, open_named
-from vaeguard.errors import UsageError
+import numpy as np
+
+from vaeguard.data.arrays import Array, Idx
+from vaeguard.data.cache import decode_files
+from vaeguard.data.folders import Files, sorted_once
+from vaeguard.data.image_set import new_image_set
+from vaeguard.data.images import SUFFIXES, ImageRule, read_header
+from vaeguard.data.inputs import (
+    expanded,
+    is_container,
+    is_named,
+    open_folder,
+    open_paths,
+    paths_in,
+    without_ending,
+)
+from vaeguard.data.named_sets import NAMES, NamedSource
+from vaeguard.data.source import Encoded, Unreadable, reading
+from vaeguard.data.streams import chunks, default_jobs, map_ahead
+from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.data.source import ClassLabels, Source
+    from vaeguard.data.streams import File
     from vaeguard.progress import Progress
 
+    Size = tuple[int, int]
 
-SHEETS = (".csv", ".tsv", ".xlsx", ".parquet")
-"""How tables end that are not read."""
+SHEETS = (".csv", ".tsv", ".xlsx")
+"""Endings of tables that are not read."""
+LONGEST_SIDE = 128
+"""Image files are scaled down to this longest side, in pixels, unless a size is asked for."""
 
 
 def open_images(
@@ -34,48 +59,35 @@ def open_images(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """Open a data set: its name, a folder, an IDX file of images, an `.npz` or an `.npy`.
+    """Open a data set: its name, a folder, an image file, a glob of these, an array, a tar archive, a Parquet file.
 
-    `split` chooses the part of a named set, of a folder with `train` and `test` in it, and of an `.npz` with both.
-    Named sets win over folders of the same name; write `./mnist` for the folder. Folders are decoded once into the
-    cache, by `jobs` threads (None: as many as the machine has use for); `progress(done, total)` counts files. `rule`
-    says to which size and channels images are brought (None: they stay, and have to fit together). Named sets lie in
-    `data_dir` (None: `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`.
+    `split` chooses the part of a named set, of a folder or tar archive with `train` and `test` in it, of an `.npz` with
+    both, and of a folder of Parquet files whose names begin so. Named sets win over folders of the same name; write
+    `./mnist` for the folder. Image files are decoded once into the cache, by `jobs` threads (None: as many as the
+    machine has use for); `progress(done, total)` counts them. `rule` says to which size and channels images are brought
+    (None: they stay, and have to fit together). Named sets lie in `data_dir` (None: `$VAEGUARD_DATA`, else `data/`), or
+    are fetched into it with `download`.
+
+    Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
+    column `label` or `class` of a Parquet file.
 
     Raises
     ------
     UsageError
-        There is no such data, or a folder's images do not fit together.
+        There is no such data, or its images do not fit together.
     VaeguardError
-        A named set is not there, a download failed, or no image of a folder can be read.
+        A named set is not there, a download failed, or no image can be read.
     RefusedError
-        A packed file is damaged or holds something else than images.
+        A container is damaged or holds something else than images.
     """
     if split not in ("train", "test"):
         raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
-    if is_named(data):
-        found = replace(open_named(str(data), split, rule, data_dir, download=download), named=True)
-        if Path(data).is_dir():
-            note = f"this is the named set {data}; for the folder of that name give './{data}'"
-            found = replace(found, note=f"{found.note}; {note}" if found.note else note)
-        return found
-    path = Path(data)
-    if path.is_dir():
-        packed = find_idx(path, split)
-        return open_idx(packed, rule) if packed else open_folder(path, split, rule, jobs, progress)
-    if not path.is_file():
-        raise _no_such_data(str(data))
-    if path.suffix.lower() in (".npz", ".npy"):
-        return open_arrays(path, split, rule)
-    if is_idx(path):
-        return open_idx(path, rule)
-    if path.suffix.lower() in SHEETS:
-        raise UsageError(f"{str(path)!r}: tables are read as .npz or .npy of floats, x and labels y; save it as one")
-    raise UsageError(
-        f"{str(path)!r} is no data set; give a folder of images, an IDX file of images, an .npz, an .npy "
-        f"or one of {_names()}"
-    )
+    if not is_named(data):
+        return _image_set(str(data), sources_of(data, split), rule, jobs, progress)
+    source = NamedSource(str(data), split, data_dir, download=download)
+    note = f"this is the named set {data}; for the folder of that name give './{data}'" if Path(data).is_dir() else None
+    return new_image_set(str(data), source.pixels(rule), source.labels(), source.names, note=note, named=True)
 
 
 def open_packed(
@@ -85,21 +97,28 @@ def open_packed(
     data_dir: str | Path | None = None,
     download: bool = False,
 ) -> ImageSet:
-    """Open a set that is no folder of image files, as `open_images` does.
+    """Open a set that is not image files on disk, as `open_images` does, but with images in their own size.
 
     Raises
     ------
     UsageError
-        It is such a folder, or as `open_images`.
+        It is image files, or as `open_images`.
     VaeguardError, RefusedError
         As `open_images`.
     """
-    path = Path(data)
-    if not is_named(data) and path.is_dir() and not (find_idx(path, "train") or find_idx(path, "test")):
+    if is_named(data):
+        return open_images(data, split=split, data_dir=data_dir, download=download)
+    sources = sources_of(data, split)
+    if any(isinstance(source, Files) for source in sources):
         raise UsageError(
-            f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz or an .npy"
+            f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz, an .npy, "
+            "a tar archive or a Parquet file"
         )
-    return open_images(data, split=split, data_dir=data_dir, download=download)
+    rule = ImageRule()
+    if encoded := [source for source in sources if isinstance(source, Encoded)]:
+        shrunk, size = _common_rule(encoded, rule, str(data), None)
+        rule = ImageRule(size, shrunk.channels)
+    return _image_set(str(data), sources, rule)
 
 
 def data_of_fit(record: Mapping[str, Any]) -> str:
@@ -117,16 +136,154 @@ def data_of_fit(record: Mapping[str, Any]) -> str:
     return name
 
 
-def is_named(data: str | Path) -> bool:
-    """Whether `data` is the name of a set, which wins over a folder of the same name; a `Path` never is."""
-    return isinstance(data, str) and data in NAMES
+def sources_of(data: str | Path, split: str) -> list[Source]:
+    """Find the images of a data set that is no named one.
+
+    Raises
+    ------
+    UsageError
+        There is no such data.
+    """
+    path = Path(data)
+    if path.is_dir():
+        return open_folder(path, split)
+    paths = expanded(str(data))
+    if not os.path.lexists(paths[0]):
+        raise _no_such_data(str(data))
+    if len(paths) == 1 and not is_container(paths[0]) and not paths[0].lower().endswith(SUFFIXES):
+        raise _no_data_set(path)
+    return open_paths(sorted_once(chain.from_iterable(map(paths_in, paths))), split)
+
+
+def _image_set(
+    data: str, sources: list[Source], rule: ImageRule, jobs: int | None = None, progress: Progress | None = None
+) -> ImageSet:
+    """Read all images of sources, which are arrays, or else image files."""
+    broken = [source for source in sources if isinstance(source, Unreadable)]
+    sources = [source for source in sources if not isinstance(source, Unreadable)]
+    if not sources:
+        raise broken[0].error
+    names = tuple(chain.from_iterable(source.names for source in sources))
+    with reading(sources[0].path):
+        classes = _joined_labels([source.labels() for source in sources])
+    images, unreadable, note = _read(data, sources, rule, jobs, progress)
+    if unreadable:
+        rows = np.delete(np.arange(len(names)), list(unreadable))
+        classes = classes and (classes[0][rows], classes[1])
+    errors = [(source.path, source.reason) for source in broken]
+    errors += [(names[row], reason) for row, reason in unreadable.items()]
+    paths = tuple(name for row, name in enumerate(names) if row not in unreadable)
+    return new_image_set(_name_of(data, sources[0]), images, classes, paths, errors=tuple(errors), note=note)
+
+
+def _read(
+    data: str, sources: list[Source], rule: ImageRule, jobs: int | None, progress: Progress | None
+) -> tuple[npt.NDArray[Any], dict[int, str], str | None]:
+    """The readable images, the numbers of the others with the reasons, and what else to know."""
+    arrays = [source for source in sources if isinstance(source, Array)]
+    encoded = [source for source in sources if isinstance(source, Encoded)]
+    if arrays and encoded:
+        raise UsageError(f"{data!r} holds both arrays and image files; give either")
+    if arrays:
+        with reading(arrays[0].path):
+            return _joined(data, [array.pixels(rule) for array in arrays]), {}, None
+    place = encoded[0].place if len(encoded) == 1 else data
+    resolve = partial(_common_rule, encoded, rule, place, jobs)
+    decoded = decode_files(encoded, rule, resolve, place, jobs=jobs, progress=progress)
+    return decoded.images, decoded.errors, _shrunk(place, decoded.size, decoded.images.shape[2:])
+
+
+def _name_of(data: str, source: Source) -> str:
+    """The name of a folder or file without its ending; the folder's for an IDX file or a glob."""
+    path = Path(data)
+    if path.is_dir():
+        return path.resolve().name or data
+    if isinstance(source, Idx) or not os.path.lexists(data):
+        return Path(source.path).resolve().parent.name or path.name
+    return without_ending(path.name)
+
+
+def _joined(data: str, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    shapes = sorted({part.shape[1:] for part in parts})
+    if len(shapes) > 1:
+        raise RefusedError(f"the arrays of {data!r} have different shapes, such as {shapes[0]} and {shapes[1]}")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _joined_labels(parts: Sequence[ClassLabels | None]) -> ClassLabels | None:
+    """Number the classes of all parts alike; None unless all of them have labels."""
+    known = [part for part in parts if part]
+    if len(known) < len(parts):
+        return None
+    if len(known) == 1:
+        return known[0]
+    names = sorted({name for _, names in known for name in names}, key=lambda name: (len(name) * name.isdigit(), name))
+    numbers = {name: number for number, name in enumerate(names)}
+    tables = [np.array([numbers[name] for name in names], np.int64) for _, names in known]
+    return np.concatenate([table[labels] for table, (labels, _) in zip(tables, known, strict=True)]), tuple(names)
+
+
+def _common_rule(
+    sources: Sequence[Encoded], rule: ImageRule, place: str, jobs: int | None
+) -> tuple[ImageRule, Size | None]:
+    """Fill in the size and channels that the rule leaves open, from the headers of all files; and the files' size."""
+    if rule.size and rule.channels:
+        return rule, None
+    files = chain.from_iterable(source.files() for source in sources)
+    first = list(islice(files, 32))
+    jobs = jobs or default_jobs(first)
+    parts = map_ahead(lambda part: [*map(_header, part)], chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
+    headers = [header for part in parts for header in part if header]
+    if not headers:
+        return ImageRule(rule.size or (1, 1), rule.channels or 1), None  # every file will be an error
+    channels = rule.channels or max(channels for _, channels in headers)
+    if rule.size:
+        return ImageRule(rule.size, channels), None
+    size = _common_size(place, Counter(size for size, _ in headers))
+    scale = min(1.0, LONGEST_SIDE / max(size))
+    return ImageRule((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), channels), size
+
+
+def _header(file: File) -> tuple[Size, int] | None:
+    name, content = (file, None) if isinstance(file, str) else file
+    try:
+        return None if isinstance(content, UnreadableError) else read_header(name, content)
+    except UnreadableError:
+        return None
+
+
+def _common_size(place: str, sizes: Counter[Size]) -> Size:
+    if len(sizes) > 1:
+        listed = ", ".join(f"{height}x{width} ({count} files)" for (height, width), count in sizes.most_common(3))
+        more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
+        raise UsageError(
+            f"images in {place!r} have different sizes (height x width): {listed}{more}; set `size` to scale all to one"
+        )
+    (size,) = sizes
+    return size
+
+
+def _shrunk(place: str, size: Size | None, decoded: tuple[int, ...]) -> str | None:
+    """Say that images were scaled down though nobody asked for it, or None."""
+    if size is None or size == decoded:
+        return None
+    own, now = ("x".join(map(str, sides)) for sides in (size, decoded))
+    return (
+        f"the images in {place!r} have {own} pixels (height x width) and were scaled down to {now}; set"
+        " `size` for another size, and for small defects use the preset patches as well"
+    )
 
 
 def _no_such_data(data: str) -> UsageError:
     close = difflib.get_close_matches(data, NAMES, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return UsageError(f"no data set, folder or file {data!r}; {hint}known names are {_names()}")
+    return UsageError(f"no data set, folder or file {data!r}; {hint}known names are {', '.join(NAMES)}")
 
 
-def _names() -> str:
-    return ", ".join(NAMES)
+def _no_data_set(path: Path) -> UsageError:
+    if path.suffix.lower() in SHEETS:
+        return UsageError(f"{str(path)!r}: tables are read as .npz or .npy of floats, x and labels y; save it as one")
+    return UsageError(
+        f"{str(path)!r} is no data set; give images or a folder of them, an IDX file of images, an .npz, an .npy, a tar"
+        f" archive, a Parquet file or one of {', '.join(NAMES)}"
+    )

@@ -1,37 +1,96 @@
-"""Folders of image files: which files count, which classes they have, and the one shape they are brought to."""
+"""Image files: which files of a folder count, which classes its sub-folders are, and files as a source."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import Counter
-from functools import partial
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaeguard.data.cache import decode_folder
-from vaeguard.data.image_set import ImageSet, fingerprint_of
-from vaeguard.data.images import SUFFIXES, ImageRule, read_header
+from vaeguard.data.images import SUFFIXES, read_bytes
+from vaeguard.data.source import Encoded, stamp_of
 from vaeguard.data.streams import chunks, default_jobs, map_ahead
 from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import contextlib
+    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
-    import numpy.typing as npt
-
-    from vaeguard.progress import Progress
-
-    Bytes = npt.NDArray[np.uint8]
-    Labels = npt.NDArray[np.int64]
-    Header = tuple[tuple[int, int], int]
+    from vaeguard.data.source import ClassLabels
+    from vaeguard.data.streams import File
 
 _RUN = {"model.safetensors", "report.json"}
 """Files of a folder that `fit` wrote."""
-FOLDER_SIDE = 128
-"""Images of a folder are scaled down to this longest side, in pixels, unless a size is asked for."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, perhaps in an archive, and the names of the image files below it, relative to it."""
+
+    path: str
+    names: Sequence[str]
+
+    @property
+    def paths(self) -> list[str]:
+        """The image files."""
+        root = "" if self.path == "." else self.path
+        return [os.path.join(root, name) for name in self.names]  # noqa: PTH118  (a million of them)
+
+
+class Files(Encoded):
+    """Image files, one path each."""
+
+    broken_by = ()  # each file is read by itself, so that only a fault of the machine ends the reading
+
+    def __init__(self, paths: Sequence[str], labels: ClassLabels | None = None, place: str | None = None) -> None:
+        super().__init__(paths[0], len(paths))
+        self.paths, self._labels = paths, labels
+        self.place = place or os.path.dirname(paths[0]) or "."  # noqa: PTH120
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The paths."""
+        return self.paths
+
+    def labels(self) -> ClassLabels | None:
+        """The classes that were given."""
+        return self._labels
+
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
+        """Yield the paths."""
+        del stack
+        return islice(self.paths, start, None)
+
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
+        """Yield some of the paths."""
+        del stack
+        return (path for path in self.paths if valid_text(path) in names)
+
+    def digests(self, jobs: int | None) -> Iterator[bytes]:
+        """Read each file, or why it cannot be read."""
+        jobs = jobs or default_jobs(self.paths[:32])
+        parts = map_ahead(lambda part: [*map(_digest, part)], chunks(self.paths, 64), jobs=jobs, ahead=2 * jobs)
+        return chain.from_iterable(parts)
+
+    def stamp(self, start: int, stop: int) -> bytes:
+        """Names, sizes and times of the files."""
+        digest = hashlib.sha256()
+        for path in self.paths[start:stop]:
+            digest.update(stamp_of(path).encode("utf-8", "surrogateescape"))
+        return digest.digest()
+
+
+def _digest(path: str) -> bytes:
+    try:
+        return hashlib.sha256(read_bytes(path)).digest()
+    except UnreadableError as error:
+        return hashlib.sha256(b"unreadable: " + os.fsencode(error.reason)).digest()
 
 
 def list_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
@@ -45,82 +104,95 @@ def list_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIX
     UsageError
         A path does not exist, or no image is found.
     """
-    found: list[str] = []
-    for given in inputs:
-        path = str(given)
-        if not os.path.lexists(path):
-            raise UsageError(f"there is no file or folder {path!r}; check the path")
-        if Path(path).is_dir():
-            root = "" if str(Path(path)) == "." else str(Path(path))
-            found.extend(os.path.join(root, name) for name in _walk(path, suffixes))  # noqa: PTH118  (a million of them)
-        else:
-            found.append(path)
-    if not found:
-        raise UsageError(
-            f"no images in {', '.join(repr(str(given)) for given in inputs) or 'no inputs'}; "
-            f"files ending in {', '.join(suffixes)} are read"
-        )
-    # One input has no path twice; a set of millions is not made without need.
-    return sorted(found if len(inputs) == 1 else set(found))
+    paths = [path for given in inputs for path in paths_of(given, suffixes)]
+    if not paths:
+        raise no_images(inputs, suffixes)
+    return sorted_once(paths)
 
 
-def open_folder(path: Path, split: str, rule: ImageRule, jobs: int | None, progress: Progress | None) -> ImageSet:
-    """Decode a folder, flat or with class sub-folders, or its half `split` where it has `train` and `test`."""
+def sorted_once(paths: Iterable[str]) -> list[str]:
+    """Paths in order, each once."""
+    return [path for path, _ in groupby(sorted(paths))]  # of millions a set would take more memory
+
+
+def paths_of(given: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """The files with one of `suffixes` in a folder, or the named file.
+
+    Raises
+    ------
+    UsageError
+        There is neither.
+    """
+    if not os.path.lexists(given):
+        raise UsageError(f"there is no file or folder {str(given)!r}; check the path")
+    return walk(Path(given), suffixes).paths if Path(given).is_dir() else [str(given)]
+
+
+def no_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES) -> UsageError:
+    """The error of inputs without an image."""
+    places = ", ".join(repr(str(given)) for given in inputs) or "no inputs"
+    return UsageError(f"no images in {places}; files ending in {', '.join(suffixes)} are read")
+
+
+def image_folder(path: Path, split: str) -> tuple[Folder, Folder | None]:
+    """A folder of images, or its half `split` where it has `train` and `test`; and the other half."""
     halves = {part: path / part for part in ("train", "test")}
-    if all(half.is_dir() for half in halves.values()):
-        root, other = halves[split], halves["test" if split == "train" else "train"]
-        names = _walk(root)
-        # Both parts number their classes alike, also where training has only the normal one.
-        own, others = _classes(root, names), _classes(other, _walk(other))
-        if bool(own) != bool(others) and names:
-            flat, sorted_ = (root, other) if others else (other, root)
+    if not all(half.is_dir() for half in halves.values()):
+        return walk(path), None
+    return walk(halves[split]), walk(halves["test" if split == "train" else "train"])
+
+
+def class_labels(own: Folder, other: Folder | None = None) -> ClassLabels | None:
+    """Number the sub-folders of a folder, over both halves alike where it is one of two; None for a flat folder.
+
+    Raises
+    ------
+    UsageError
+        Images lie beside sub-folders of images, or only one of the halves is flat.
+    """
+    classes = _classes(own)
+    if other:
+        # Both halves number their classes alike, also where training has only the normal one.
+        others = _classes(other)
+        if bool(classes) != bool(others) and own.names:
+            flat, sorted_ = (own, other) if others else (other, own)
             raise UsageError(
-                f"{str(flat)!r} is flat, but {str(sorted_)!r} has class sub-folders; sort both alike, such as"
-                f" {str(flat / 'good')!r}"
+                f"{flat.path!r} is flat, but {sorted_.path!r} has class sub-folders; sort both alike, such as"
+                f" {str(Path(flat.path) / 'good')!r}"
             )
-        class_names = sorted({*own, *others})
-    else:
-        root, names = path, _walk(path)
-        class_names = _classes(root, names)
-    if not names:
-        raise UsageError(f"no images in folder {str(root)!r}; {_suffixes()}")
-    resolve = partial(_common_rule, root, names, rule, jobs)
-    decoded = decode_folder(root, names, rule, resolve, jobs=jobs, progress=progress)
-    readable = [name for name in names if name not in decoded.errors]
-    labels = None
-    if class_names:
-        index = {name: number for number, name in enumerate(class_names)}
-        labels = np.array([index[name.partition(os.sep)[0]] for name in readable], np.int64)
-    # Of pixels, labels and order, not of the files: the same set is known again whatever it is packed in.
-    fingerprint = fingerprint_of(decoded.images, labels, tuple(class_names))
-    errors = tuple((str(root / name), reason) for name, reason in decoded.errors.items())
-    paths = tuple(str(root / name) for name in readable)
-    name = path.resolve().name or str(path)
-    note = None if rule.size else _shrunk(root, readable[0], decoded.images)
-    return ImageSet(name, decoded.images, labels, tuple(class_names), paths, fingerprint, errors, note)
+        classes = sorted({*classes, *others})
+    if not classes:
+        return None
+    index = {name: number for number, name in enumerate(classes)}
+    return np.array([index.get(_top(name), -1) for name in own.names], np.int64), tuple(classes)
 
 
-def _classes(folder: Path, names: Sequence[str]) -> list[str]:
+def _classes(folder: Folder) -> list[str]:
     """Return the names of the immediate sub-folders that hold images; empty for a flat folder."""
-    classes = sorted({name.partition(os.sep)[0] for name in names if os.sep in name})
-    loose = next((name for name in names if os.sep not in name and _is_image(name)), None)
+    classes = sorted({top for name in folder.names if (top := _top(name)) != name})
+    loose = next((name for name in folder.names if _top(name) == name and is_image(name)), None)
     if classes and loose:
         raise UsageError(
-            f"folder {str(folder)!r} holds images itself (such as {loose!r}) and in sub-folders (such as "
+            f"folder {folder.path!r} holds images itself (such as {loose!r}) and in sub-folders (such as "
             f"{classes[0]!r}); move every image into a class sub-folder, or all of them into one folder"
         )
-    if loose is None and not classes and names:
-        raise UsageError(f"no sub-folder of {str(folder)!r} can be opened; check the permissions")
+    if loose is None and not classes and folder.names:
+        raise UsageError(f"no sub-folder of {folder.path!r} can be opened; check the permissions")
     return classes
 
 
-def _walk(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
-    """Return the sorted relative paths of the images below a folder, and of sub-folders that cannot be opened.
+def _top(name: str) -> str:
+    """The first part of a relative path; archives write "/" on every system."""
+    return name.replace(os.sep, "/").partition("/")[0]
+
+
+def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
+    """List the images below a folder, sorted, and sub-folders that cannot be opened.
 
     Links to folders are followed; each folder is seen once, so that loops end, and under its own name where it has one.
     Run folders of our own are left out.
     """
-    found: list[str] = []
+    names: list[str] = []
     closed: list[OSError] = []
     seen: set[tuple[int, int]] = set()
     waiting = [str(folder)]
@@ -138,13 +210,14 @@ def _walk(folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = os.path.relpath(place, folder)
             prefix = "" if inside == "." else inside + os.sep
-            found += [prefix + name for name in files if _is_image(name, suffixes)]
+            names += [prefix + name for name in files if is_image(name, suffixes)]
             links += [path for name in folders if os.path.islink(path := os.path.join(place, name))]  # noqa: PTH114, PTH118
         waiting = links
-    return sorted(found + [os.path.relpath(error.filename, folder) for error in closed])
+    return Folder(str(folder), sorted(names + [os.path.relpath(error.filename, folder) for error in closed]))
 
 
-def _is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    """Whether the name of a file in a folder is that of an image."""
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
@@ -154,58 +227,3 @@ def _identity(folder: str) -> tuple[int, int]:
     except OSError:  # it vanished meanwhile
         return (-1, -1)
     return (status.st_dev, status.st_ino)
-
-
-def _common_rule(
-    root: Path, names: Sequence[str], rule: ImageRule, jobs: int | None, unreadable: set[str]
-) -> ImageRule:
-    """Fill in the size and channels that the rule leaves open, from the headers of all files."""
-    if rule.size and rule.channels:
-        return rule
-    paths = [str(root / name) for name in names if name not in unreadable]
-    jobs = jobs or default_jobs(paths[:32])
-    parts = map_ahead(lambda part: [_header(path) for path in part], chunks(paths, 64), jobs=jobs, ahead=2 * jobs)
-    headers = [header for part in parts for header in part if header]
-    if not headers:
-        return ImageRule(rule.size or (1, 1), rule.channels or 1)  # every file will be an error
-    channels = rule.channels or max(channels for _, channels in headers)
-    return ImageRule(rule.size or _common_size(root, headers), channels)
-
-
-def _header(path: str) -> Header | None:
-    try:
-        return read_header(path)
-    except UnreadableError:
-        return None
-
-
-def _common_size(root: Path, headers: Sequence[Header]) -> tuple[int, int]:
-    sizes = Counter(size for size, _ in headers)
-    if len(sizes) > 1:
-        listed = ", ".join(f"{height}x{width} ({count} files)" for (height, width), count in sizes.most_common(3))
-        more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
-        raise UsageError(
-            f"images in {str(root)!r} have different sizes (height x width): {listed}{more}; set `size` to scale all to"
-            " one"
-        )
-    (size,) = sizes
-    scale = min(1.0, FOLDER_SIDE / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _shrunk(root: Path, name: str, images: Bytes) -> str | None:
-    """Say that images of a folder were scaled down though nobody asked for it, or None; all have the size of one."""
-    # Told by the result, since nothing is scaled when the cache has it already.
-    height, width = images.shape[2:]
-    header = _header(str(root / name)) if max(height, width) == FOLDER_SIDE else None
-    if header is None or header[0] == (height, width):
-        return None
-    own = "x".join(map(str, header[0]))
-    return (
-        f"the images in {str(root)!r} have {own} pixels (height x width) and were scaled down to {height}x{width}; set"
-        " `size` for another size, and for small defects use the preset patches as well"
-    )
-
-
-def _suffixes() -> str:
-    return f"files ending in {', '.join(SUFFIXES)} are read"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PATHS = ("path", "image", "file")
-"""Columns that may name the images, the first present one is read."""
+"""Columns that may name the images; the first present one is read."""
 
 
 def read_groups(table: str, paths: Sequence[str]) -> list[str]:
@@ -23,21 +23,22 @@ def read_groups(table: str, paths: Sequence[str]) -> list[str]:
     Parameters
     ----------
     table : str
-        The file. A path in it is the end of that of one image: `a.png`, or `good/a.png` where there are others.
+        The file. A path in the file is the end of the path of one image: `a.png`, or `good/a.png` where another image
+        is called `a.png` too.
     paths : sequence of str
-        Of the images, as `ImageSet.paths`.
+        The paths of the images, as in `ImageSet.paths`.
 
     Returns
     -------
     list of str
-        For `vaeguard.fit(..., groups=...)`; an image that the table does not name, or gives no group, is one by itself.
+        For `vaeguard.fit(..., groups=...)`; an image without a group in the table is a group by itself.
 
     Raises
     ------
     RefusedError
         The file cannot be read, or is no such table.
     UsageError
-        It is missing, or names an image that is not there, several at once, or one twice.
+        The file is missing, or a path in it fits no image, several images, or an image named before.
     """
     groups = [f"{path} alone" for path in paths]
     named: set[int] = set()
@@ -46,16 +47,16 @@ def read_groups(table: str, paths: Sequence[str]) -> list[str]:
         parts = PurePath(name).parts
         if len(parts) not in ends:
             ends[len(parts)] = _by_end(paths, len(parts))
-        found = ends[len(parts)].get(parts, [])
-        if len(found) != 1 or found[0] in named:
-            fact = "is named twice" if len(found) == 1 else f"is the end of {len(found) or 'no'} images' paths"
+        rows = ends[len(parts)].get(parts, [])
+        if len(rows) != 1 or rows[0] in named:
+            fact = "is named twice" if len(rows) == 1 else f"is the end of {len(rows) or 'no'} images' paths"
             raise UsageError(
                 f"{name!r} in the table of groups {table!r} {fact}; name each image once, with as many folders as it"
                 " takes"
             )
-        named.add(found[0])
+        named.add(rows[0])
         if group:
-            groups[found[0]] = group
+            groups[rows[0]] = group
     return groups
 
 
@@ -83,7 +84,7 @@ def _rows(table: str) -> list[tuple[str, str]]:
 
 def _by_end(paths: Sequence[str], count: int) -> dict[tuple[str, ...], list[int]]:
     """Numbers of the paths by their last `count` parts."""
-    found: dict[tuple[str, ...], list[int]] = {}
+    rows: dict[tuple[str, ...], list[int]] = {}
     for number, path in enumerate(paths):
-        found.setdefault(PurePath(path).parts[-count:], []).append(number)
-    return found
+        rows.setdefault(PurePath(path).parts[-count:], []).append(number)
+    return rows

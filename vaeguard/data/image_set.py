@@ -1,4 +1,4 @@
-"""Images of one shape with what is known of them: the form in which every source hands them on."""
+"""Images of one shape with what is known of them: the form in which all of a source is handed on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.data.arrays import as_batch, check_labels, number_classes, warn_of_rounding
 from vaeguard.data.cache import digest_array, take
 from vaeguard.data.images import write_png
 from vaeguard.errors import UsageError, VaeguardError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
+
+    from vaeguard.data.source import ClassLabels
 
     Pixels = npt.NDArray[Any]
     Labels = npt.NDArray[np.int64]
@@ -46,9 +49,9 @@ class ImageSet:
     errors : tuple of (path, reason)
         Inputs that could not be read; they are not among the images.
     note : str or None
-        What else to know of how they were read, in one sentence.
+        What else to know of how the images were read, in one sentence.
     named : bool
-        Whether they are the data set that is known by this name.
+        Whether `name` is that of a known data set, and the images are its own.
     """
 
     name: str
@@ -145,10 +148,74 @@ def _write_all(image_set: ImageSet, names: Sequence[str], folder: Path) -> None:
 
 def digests_of(images: Iterable[Pixels]) -> npt.NDArray[np.uint64]:
     """64 bits of BLAKE2b over the pixels of each image, shape (N,): equal for equal images, and hardly ever else."""
-    found = (hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in images)
-    return np.frombuffer(b"".join(found), np.uint64)
+    digests = (hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in images)
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def fingerprint_of(images: Pixels, labels: Labels | None, class_names: tuple[str, ...]) -> str:
     """SHA-256 (hex) over pixels or features, labels and class names."""
     return digest_array(images, class_names, "" if labels is None else digest_array(labels.view(np.uint8)))
+
+
+def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ImageSet:
+    """Wrap an array and its labels (N,).
+
+    Images are (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or floats in [0, 1]; vectors (the rows of a table,
+    embeddings) are floats of shape (N, F) in any units.
+
+    Raises
+    ------
+    RefusedError
+        The shape or type is another one, a vector holds NaN or infinity, or the labels do not fit.
+    UsageError
+        It is a name, which `vaeguard.open_images` opens.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        raise UsageError(f"{str(images)!r} is a name, not an array; open it with vaeguard.open_images")
+    array = np.asarray(images)
+    batch = as_batch(array)
+    if array.ndim == 2:
+        warn_of_rounding(array)
+    return from_batch(batch, labels)
+
+
+def as_image_set(images: ImageSet | npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ImageSet:
+    """An image set as it is; an array as `from_array` wraps it.
+
+    Raises
+    ------
+    RefusedError
+        As `from_array`.
+    UsageError
+        As `from_array`, or an image set comes with labels besides its own.
+    """
+    if not isinstance(images, ImageSet):
+        return from_array(images, labels)
+    if labels is not None:
+        raise UsageError(
+            "labels go with an array of images, and an ImageSet holds its own; put them there with dataclasses.replace"
+        )
+    return images
+
+
+def new_image_set(
+    name: str, images: Pixels, classes: ClassLabels | None, paths: Sequence[str], **facts: Any
+) -> ImageSet:
+    """Take the fingerprint of images and their classes."""
+    labels, class_names = classes or (None, ())
+    # Of pixels, labels and order, not of the files: the same set is known again whatever holds it.
+    return ImageSet(name, images, labels, class_names, paths, fingerprint_of(images, labels, class_names), **facts)
+
+
+def from_batch(batch: npt.NDArray[Any], labels: npt.ArrayLike | None = None) -> ImageSet:
+    """Wrap what `as_batch` returned, and its labels (N,).
+
+    Raises
+    ------
+    RefusedError
+        The labels do not fit.
+    """
+    values = None if labels is None else np.asarray(labels)
+    classes = None if values is None else check_labels("array", number_classes(values, values), len(batch))
+    paths = tuple(f"array/{number:05d}" for number in range(len(batch)))
+    return new_image_set("array", batch, classes, paths)

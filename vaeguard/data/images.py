@@ -1,7 +1,7 @@
 """From image files to uint8 arrays: one rule each for colour, depth and size, the same in training and scoring.
 
 Formats
-    PNG, JPEG, TIFF, BMP and WEBP, told by their first bytes; one picture a file.
+    PNG, JPEG, TIFF, BMP and WEBP, recognised by their first bytes; one picture a file.
 Depth
     8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535). Of 16-bit colour the upper 8 bits are
     taken. A TIFF whose zero is white is turned, so that white is the largest value everywhere. 32-bit and
@@ -55,7 +55,7 @@ _READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
 _NOT_READ = ((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"))
 _PNG_END = b"IEND\xaeB`\x82"
 
-# Everything that Pillow's readers were seen to raise on damaged bytes. A warning is an error too where it is raised.
+# Everything that Pillow's readers were seen to raise on damaged bytes, warnings that were turned into errors included.
 _DECODE_ERRORS = (
     *(
         OSError,
@@ -163,8 +163,10 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
     return image
 
 
-def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
+def read_header(path: str | Path, content: bytes | None = None) -> tuple[tuple[int, int], int]:
     """Return ((H, W), channels) that `decode_image` would give with an empty rule, from the header alone.
+
+    `content` is that of the file, where it has been read already.
 
     Raises
     ------
@@ -172,7 +174,8 @@ def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
         As `decode_image`, but damage after the header goes unseen.
     """
     try:
-        with open(_open_regular(path)[0], "rb") as file:  # noqa: PTH123  (a descriptor, not a path)
+        # A descriptor, not a path.
+        with open(_open_regular(path)[0], "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123
             start = file.read(16)
             file.seek(0)
             image = _open(file, start, str(path))
@@ -185,7 +188,7 @@ def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
 
 
 def read_bytes(path: str | Path, *, any_size: bool = False) -> bytes:
-    """Read a regular file, of at most 512 MB unless `any_size` is right; never waits for a FIFO or device.
+    """Read a regular file, of at most 512 MB unless `any_size` is set; never wait for a FIFO or device.
 
     Raises
     ------
@@ -272,7 +275,7 @@ def _why_not(status: os.stat_result, *, any_size: bool) -> str:
 
 
 def format_of(start: bytes) -> str | None:
-    """The format that the first bytes of a file tell, of those that are read and PDF; None if it is another."""
+    """The format of a file by its first bytes, if images of it are read or it is PDF; else None."""
     known = (*((name, magic) for name, magic, _ in _READERS), ("PDF", b"%PDF"))
     for name, magic in known:
         if start.startswith(magic) and (name != "WEBP" or start[8:12] == b"WEBP"):
@@ -329,10 +332,10 @@ def _orientation(image: Image.Image) -> int:
     if not any(key in image.info for key in _EXIF_KEYS):
         return 1
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except _DECODE_ERRORS:  # broken EXIF says nothing about the pixels
         return 1
-    return found if isinstance(found, int) and found in _UPRIGHT else 1
+    return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,75 +1,43 @@
-"""What `score` reads, whatever it lies in: files one by one, arrays, tar archives, Parquet; row by row and in pieces.
-
-A *source* is a run of images with a fixed order: many files, or one container. Only the names of files are kept.
-"""
+"""What every command reads: files, folders, globs, containers and named sets become sources."""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import glob
-import hashlib
 import os
+import re
 import sys
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaeguard.data.containers import (
-    CONTAINER_ERRORS,
-    Array,
-    Source,
-    Unreadable,
-    errors_only,
-    is_container,
-    open_container,
-    stamp_of,
-)
-from vaeguard.data.folders import list_images
-from vaeguard.data.streams import ImageBatch, stream_images
-from vaeguard.errors import UsageError
-from vaeguard.storage.files import valid_text
+from vaeguard.data import archives, arrays
+from vaeguard.data.arrays import Array
+from vaeguard.data.folders import Files, class_labels, image_folder, no_images, paths_of, sorted_once, walk
+from vaeguard.data.idx import find_idx
+from vaeguard.data.images import SUFFIXES
+from vaeguard.data.named_sets import NAMES, NamedSource
+from vaeguard.data.source import Unreadable, reading
+from vaeguard.errors import UsageError, VaeguardError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterable
 
-    from vaeguard.data.images import ImageRule
+    from vaeguard.data.source import Source
 
-
-class Files(Source):
-    """Image files, one path each."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        super().__init__(paths[0], len(paths))
-        self.paths = paths
-
-    def batches(
-        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
-    ) -> Iterator[ImageBatch]:
-        """Decode the files in threads."""
-        assert rule is not None
-        return stream_images(self.paths[start:stop], rule, batch_size=batch_size, jobs=jobs)
-
-    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
-        """Decode these files."""
-        assert rule is not None
-        return stream_images([path for path in self.paths if valid_text(path) in names], rule)
-
-    def stamp(self, start: int, stop: int) -> bytes:
-        """Names, sizes and times of the files."""
-        digest = hashlib.sha256()
-        for path in self.paths[start:stop]:
-            digest.update(stamp_of(path).encode("utf-8", "surrogateescape"))
-        return digest.digest()
+READERS = {**arrays.READERS, **archives.READERS}
+"""What reads a container, by the ending of its name (a regular expression)."""
+_ENDINGS = {re.compile(f"({ending})$", re.IGNORECASE): reader for ending, reader in READERS.items()}
 
 
 def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, vectors: bool = False) -> list[Source]:
-    """Find everything to read, in sorted path order; what lies in a container keeps the container's order.
+    """Find everything to score, in sorted path order; the images of a container keep the container's order.
 
     Parameters
     ----------
     inputs : paths
-        Image files, folders, globs (``*``, ``**``), `.npy`, `.npz`, IDX, tar and Parquet files.
+        Image files, folders, globs (``*``, ``**``), `.npy`, `.npz`, IDX, tar and Parquet files. The name of a set means
+        its test images, if there is no such path.
     listed : paths
         More files, which may be missing: they are then unreadable, one by one.
     vectors : bool
@@ -80,30 +48,31 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     UsageError
         An input does not exist, holds no image, or is none that the model takes.
     """
-    given = [path for each in inputs for path in expanded(str(each))]
-    listed = list(listed)
-    paths = list_images(given) if given else []
-    if listed:
-        paths = sorted({*paths, *listed})
-    if not paths:
+    inputs = list(inputs)
+    named = sorted({name for name in inputs if is_named(name) and not os.path.lexists(name)})
+    given = [path for pattern in inputs if pattern not in named for path in expanded(str(pattern))]
+    paths = [*chain.from_iterable(map(paths_in, given))]
+    if given and not paths:
+        raise no_images(given)
+    paths = sorted_once([*paths, *listed])
+    if not paths and not named:
         raise UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
-    sources: list[Source] = []
-    files: list[str] = []
-    for path in paths:
-        if not is_container(path):
-            files.append(path)
-            continue
-        if files:
-            sources.append(Files(files))
-            files = []
-        sources.append(open_container(path))
-    if files:
-        sources.append(Files(files))
+    sources = [*(NamedSource(str(name), "test") for name in named), *open_paths(paths)]
     for source in sources:
-        if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
-            wanted, found = ("vectors", "images") if vectors else ("images", "vectors")
-            raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {found}; give what it was fitted on")
+        _check_kind(source, vectors=vectors)
     return sources
+
+
+def _check_kind(source: Source, *, vectors: bool) -> None:
+    """Refuse images for a model of vectors, and the reverse."""
+    if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
+        wanted, held = ("vectors", "images") if vectors else ("images", "vectors")
+        raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {held}; give what it was fitted on")
+
+
+def is_named(data: str | Path) -> bool:
+    """Whether `data` is the name of a set, which wins over a folder of the same name; a `Path` never is."""
+    return isinstance(data, str) and data in NAMES
 
 
 def read_list(path: str) -> list[str]:
@@ -138,44 +107,66 @@ def expanded(path: str) -> list[str]:
     """
     if os.path.lexists(path) or not glob.has_magic(path):
         return [path]
-    found = glob.glob(path, recursive=True)  # noqa: PTH207  (pathlib's needs the fixed part apart)
-    if not found:
+    matches = glob.glob(path, recursive=True)  # noqa: PTH207  (pathlib's needs the fixed part apart)
+    if not matches:
         raise UsageError(f"nothing matches {path!r}; check the pattern")
-    return found
+    return matches
 
 
-def read(
-    source: Source,
-    start: int,
-    stop: int,
-    shape: tuple[int, int, int],
-    *,
-    rule: ImageRule | None,
-    batch_size: int,
-    jobs: int | None,
-) -> Iterator[ImageBatch]:
-    """Yield the images `start` to `stop` of `source`, each an image of `shape` or an error.
+def is_container(path: str) -> bool:
+    """Whether a path is a file of many images, judged by its name."""
+    return not path.lower().endswith(SUFFIXES) and any(ending.search(path) for ending in _ENDINGS)
 
-    Where a container breaks off, the rest of these are errors, and what comes after them is tried. Of files each is
-    read by itself, so that nothing but a fault of the machine ends them, and that is raised.
-    """
-    broken = () if isinstance(source, Files) else CONTAINER_ERRORS
-    done, reason = 0, "the container has fewer images than it promises"
+
+def without_ending(name: str) -> str:
+    """The name of a file without the ending that tells its kind."""
+    return next((ending.sub("", name) for ending in _ENDINGS if ending.search(name)), Path(name).stem)
+
+
+def open_container(path: str, split: str | None = None) -> Source:
+    """The images of a container; one that cannot be opened is `Unreadable`."""
+    reader = next(reader for ending, reader in _ENDINGS.items() if ending.search(path))
     try:
-        for batch in source.batches(start, stop, rule, batch_size, jobs):
-            done += len(batch.paths) + len(batch.errors)
-            yield batch
-    except broken as error:
-        source.close()
-        reason = " ".join(str(error).split()) or type(error).__name__
-    if start + done < stop:
-        errors = [(f"{source.path}/{row:05d}", reason) for row in range(start + done, stop)]
-        yield errors_only(shape, rule, errors)
+        with reading(path):
+            return reader(path, split)
+    except VaeguardError as error:
+        return Unreadable(path, error)
 
 
-def pick(sources: Iterable[Source], names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
-    """Read a few images again, found by their names; those that cannot be read any more are left out."""
-    for source in sources:
-        with contextlib.suppress(*CONTAINER_ERRORS):
-            yield from source.pick(names, rule)
-        source.close()
+def open_paths(paths: Iterable[str], split: str | None = None) -> list[Source]:
+    """Each container, and the files between two of them, as a source."""
+    sources: list[Source] = []
+    for container, group in groupby(paths, is_container):
+        run = list(group)
+        sources += [open_container(path, split) for path in run] if container else [Files(run)]
+    return sources
+
+
+def paths_in(path: str) -> list[str]:
+    """The path of a file; of a folder the IDX file to test on, or else all images, or else all Parquet files."""
+    if not Path(path).is_dir():
+        return paths_of(path)
+    if packed := find_idx(Path(path), "test") or find_idx(Path(path), "train"):
+        return [str(packed)]
+    paths = walk(Path(path), (*SUFFIXES, ".parquet")).paths
+    return [name for name in paths if not name.lower().endswith(".parquet")] or paths
+
+
+def open_folder(path: Path, split: str) -> list[Source]:
+    """The IDX file of a split; or else the images of a folder and their classes; or else its Parquet files.
+
+    Raises
+    ------
+    UsageError
+        There is none of these, or the classes are not clear.
+    """
+    if packed := find_idx(path, split):
+        return [open_container(str(packed), split)]
+    own, other = image_folder(path, split)
+    if own.names:
+        return [Files(own.paths, class_labels(own, other), place=own.path)]
+    tables = walk(path, (".parquet",)).paths
+    halves = {part: [table for table in tables if Path(table).name.startswith(part)] for part in ("train", "test")}
+    if tables:
+        return open_paths(halves[split] if all(halves.values()) else tables, split)
+    raise UsageError(f"no images in folder {own.path!r}; files ending in {', '.join(SUFFIXES)} are read")

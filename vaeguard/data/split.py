@@ -1,4 +1,4 @@
-"""Which images are normal, and what each of them is for: to train on, to shape the score by, to rank it by."""
+"""Which images are normal, and which of them train the model, stop and shape the score, or calibrate it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def split_normal(
     seed: int,
     groups: npt.ArrayLike | None = None,
 ) -> Split:
-    """Split the images of each normal class at random; without labels all images are one class.
+    """Split the images of each normal class at random; images without labels are one class.
 
     `validation` and `calibration` are shares in (0, 1). Every class is in every part. With `groups` (N,) the images of
     equal value stay together, and the shares are met as well as whole groups can.
@@ -75,10 +75,10 @@ def split_normal(
 
 
 def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:
-    """The rows with those of whole groups to validate and to calibrate on last, and how many these are.
+    """The rows, those to validate and then those to calibrate on last, and the numbers of both, in whole groups.
 
-    Groups are dealt in the order of `shuffled`, each where it still fits, the smallest where none does; at least one is
-    left for each other part.
+    Each part takes groups in the order of `shuffled` while they fit, and the smallest group where none fits; at least
+    one group is left for every other part.
     """
     sizes = np.bincount(groups)
     waiting = list(dict.fromkeys(groups.tolist()))
@@ -98,7 +98,7 @@ def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tu
 
 
 def spread_out(count: int, most: int) -> Rows:
-    """At most `most` of `count` positions, evenly over all: neighbours are alike, since rows are sorted by class."""
+    """At most `most` of `count` positions, spread evenly, since rows are sorted by class and neighbours are alike."""
     return np.unique(np.linspace(0, max(count - 1, 0), min(most, count)).astype(np.int64))
 
 

@@ -23,18 +23,26 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     File = str | tuple[str, bytes | UnreadableError]
 
-_SMALL_FILE = 4096  # bytes; below, opening costs more than decoding, and threads only wait for each other's Python
+_SMALL_FILE = 4096
+"""Bytes; opening a smaller file costs more than decoding it, and threads would only wait for each other."""
 PATIENCE = 2.0
-"""Seconds that a thread which was told to stop is waited for."""
+"""Seconds to wait for a thread that was asked to stop."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Consecutive images of a stream, uint8 (n, C, H, W), or vectors, float32 (n, 1, 1, F), one for each of `paths`.
+    """Consecutive images of a stream.
 
-    `errors` are path and reason of what could not be read.
+    Attributes
+    ----------
+    paths : list of str
+        Names of the readable images.
+    images : uint8 (n, C, H, W) or float32 (n, 1, 1, F)
+        Pixels or vectors, one for each of `paths`.
+    errors : list of (path, reason)
+        What could not be read.
     """
 
     paths: list[str]
@@ -47,8 +55,8 @@ def stream_images(
 ) -> Iterator[ImageBatch]:
     """Decode files in threads, a few batches ahead of the reader, and yield them in input order.
 
-    `files` are paths, or names with the bytes of the files or with why there are none. Memory stays constant however
-    many there are; those that cannot be read are in their batch's `errors`.
+    `files` are paths, or pairs of a name and the bytes of the file, or the error instead of the bytes. Memory does not
+    grow with their number. Files that cannot be read are in the `errors` of their batch.
 
     Raises
     ------
@@ -81,8 +89,8 @@ def map_ahead(
 ) -> Generator[_R]:
     """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for.
 
-    Where the work ends early, `stop` tells the threads to end soon. One that sits in a library meanwhile is not waited
-    for longer than `PATIENCE`; without `stop` all are waited for.
+    Where the work ends early, `stop` asks the threads to end soon, and a thread that does not is waited for no longer
+    than `PATIENCE`. Without `stop` the end of every thread is waited for.
     """
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="vaeguard-images")
     rest = iter(items)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaeguard.data.packed import as_image_set
+from vaeguard.data.image_set import as_image_set
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.data.image_set import digests_of
-from vaeguard.data.packed import as_image_set
+from vaeguard.data.image_set import as_image_set, digests_of
 from vaeguard.data.split import split_normal
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels, read_mask

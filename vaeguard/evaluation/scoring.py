@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from vaeguard.data.inputs import find_sources, read
-from vaeguard.data.packed import as_image_set
-from vaeguard.data.pieces import pieces_of
+from vaeguard.data.image_set import as_image_set
+from vaeguard.data.inputs import find_sources
+from vaeguard.data.source import pieces_of, read
 from vaeguard.data.streams import map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
-    from vaeguard.data.pieces import Piece
+    from vaeguard.data.source import Piece, Source
     from vaeguard.data.streams import ImageBatch
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
@@ -65,6 +65,8 @@ class ScoreSummary:
         Images of these whose rows an interrupted job had left.
     note : str or None
         Why nothing can be flagged at this rate, if so.
+    sources : tuple of Source
+        What was read, closed: the report picks the images that it shows from here.
     """
 
     images: int
@@ -75,10 +77,12 @@ class ScoreSummary:
     fpr: float
     resumed: int = 0
     note: str | None = None
+    sources: tuple[Source, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        return {**vars(self), "errors": as_objects(self.errors)}
+        facts = {name: value for name, value in vars(self).items() if name != "sources"}
+        return {**facts, "errors": as_objects(self.errors)}
 
 
 class Drawings(Protocol):
@@ -125,7 +129,7 @@ def score_files(
         Any engine.
     inputs : paths
         Image files, folders of them, globs; `.npy`, `.npz` and IDX files of images; tar archives of image files;
-        Parquet files with a column of them.
+        Parquet files with a column of them; names of data sets, of which the test images are scored.
     output : path
         The table; a previous one of scores is replaced once the new one is whole.
     listed : paths
@@ -187,6 +191,7 @@ def score_files(
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
+        sources=tuple(sources),
     )
 
 

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.data.containers import is_container
 from vaeguard.data.folders import list_images
-from vaeguard.data.inputs import expanded
-from vaeguard.data.pieces import rows_of_a_shard
+from vaeguard.data.inputs import expanded, is_container
+from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.scoring import score_files, table_columns
 from vaeguard.settings.specs import DEFAULT_FPR, check_fpr

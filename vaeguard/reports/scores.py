@@ -6,14 +6,13 @@ import contextlib
 import heapq
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.data.inputs import find_sources, pick
+from vaeguard.data.source import pick
 from vaeguard.engines.run_folder import calibration_images
-from vaeguard.errors import RefusedError, UsageError, as_objects
+from vaeguard.errors import RefusedError, as_objects
 from vaeguard.reports.distributions import histogram
 from vaeguard.reports.gallery import GROUP, Group, Sample, gallery
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
@@ -22,10 +21,12 @@ from vaeguard.storage.files import valid_text
 from vaeguard.storage.tables import table_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
+    from vaeguard.data.source import Source
     from vaeguard.engines.detector import Detector
     from vaeguard.evaluation.scoring import ScoreSummary
     from vaeguard.reports.report_file import Report
@@ -50,15 +51,13 @@ FAMILIAR = 0.6
 def write_score_report(
     summary: ScoreSummary,
     detector: Detector,
-    inputs: str | Path | Iterable[str | Path] = (),
     *,
-    listed: Iterable[str] = (),
     model: str | Path | None = None,
     command: str = "",
 ) -> Report:
     """Write `<table>.report.json` and `<table>.report.html` beside a table of scores, and return the report.
 
-    The table is read once more, in constant memory, and of the images only those that are shown.
+    The table is read once more, in constant memory, and of the images only those that are shown, while they are there.
 
     Parameters
     ----------
@@ -66,8 +65,6 @@ def write_score_report(
         What `score_files` returned.
     detector : Detector
         The one that scored.
-    inputs, listed : paths
-        As given to `score_files`.
     model : path or None
         Where the detector comes from: a run folder has images to compare the batch with.
     command : str
@@ -82,11 +79,6 @@ def write_score_report(
     tally = _Tally(min(P_BINS, (calibration or P_BINS) + 1))
     for chunk in table_chunks(summary.output, ("path", "score", "p_value", "anomaly")):
         tally.add(chunk["path"], chunk["score"], chunk["p_value"], chunk["anomaly"])
-    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    try:
-        sources = find_sources(inputs, listed, vectors=detector.info.vectors)
-    except UsageError:  # moved away since they were scored: nothing of them can be shown
-        sources = []
     errors = summary.errors[:ERRORS_SHOWN]
     report = {
         **heading("scores", summary.output, command=command, device=detector.device),
@@ -101,7 +93,7 @@ def write_score_report(
         "drift": drift(tally.upper_half, summary.images, calibration),
         "errors": {"count": len(summary.errors), "shown": as_objects(errors)},
         "fit": detector.info.record,
-        **_gallery(tally, sources, detector),
+        **_gallery(tally, summary.sources, detector),
     }
     write_report(f"{summary.output}.{JSON_NAME}", report)
     return report
@@ -209,7 +201,7 @@ def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> R
     return histogram(kinds, weights)
 
 
-def _gallery(tally: _Tally, sources: Any, detector: Detector) -> Report:
+def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
     chosen = {
         ("most_anomalous", "Most anomalous"): tally.highest,
         ("borderline", "Closest to the threshold, on both sides"): tally.just_flagged[::-1] + tally.just_passed,

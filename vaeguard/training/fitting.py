@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from vaeguard.data.image_set import ImageSet, digests_of
-from vaeguard.data.packed import as_image_set
+from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
 from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.engines.inspection import concatenate

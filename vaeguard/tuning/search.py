@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.data.packed import as_image_set
+from vaeguard.data.image_set import as_image_set
 from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.errors import UsageError
 from vaeguard.reports.report_file import JSON_NAME, check_place, write_report

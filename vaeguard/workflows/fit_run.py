@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.data.data_sets import is_named, open_images
+from vaeguard.data.data_sets import open_images
 from vaeguard.data.groups import read_groups
 from vaeguard.data.images import ImageRule
+from vaeguard.data.inputs import is_named
 from vaeguard.engines.run_folder import new_folder
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import read_report

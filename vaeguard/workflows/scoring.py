@@ -70,7 +70,7 @@ def score_table(
     seconds = time.monotonic() - started
     report = None
     if with_report:
-        report = write_score_report(summary, detector, inputs, listed=listed, model=model, command=reporter.command)
+        report = write_score_report(summary, detector, model=model, command=reporter.command)
     else:
         remove_report(f"{output}.report.json", "scores")
     reporter.left_out(summary.errors)

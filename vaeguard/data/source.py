@@ -1,0 +1,277 @@
+"""Sources: images in a fixed order, read row by row whatever holds them, and cut into pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import lzma
+import tarfile
+import tokenize
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.data.streams import ImageBatch, stream_images
+from vaeguard.errors import UnreadableError, VaeguardError
+from vaeguard.storage.files import digest_of, size_and_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    import numpy.typing as npt
+
+    from vaeguard.data.images import ImageRule
+    from vaeguard.data.streams import File
+
+    ClassLabels = tuple[npt.NDArray[np.int64], tuple[str, ...]]
+    """Index into the names of classes, one for each image; and these names."""
+
+CONTAINER_ERRORS = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError, MemoryError, TypeError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, tarfile.TarError, lzma.LZMAError, VaeguardError),
+)
+"""Whatever the readers of damaged containers were seen to raise."""
+SHARD_ROWS, SHARD_VALUES = 4096, 2**26
+"""A shard has at most so many images, fewer of large ones: what a kill can cost."""
+
+
+class Source(ABC):
+    """Images in a fixed order.
+
+    Attributes
+    ----------
+    path : str
+        The container that holds the images; of image files the first.
+    count : int
+        Number of images, unreadable ones included.
+    """
+
+    broken_by: tuple[type[BaseException], ...] = CONTAINER_ERRORS
+    """Errors of reading after which the remaining images cannot be read."""
+
+    def __init__(self, path: str, count: int) -> None:
+        self.path, self.count = path, count
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Identity of each image, unreadable ones included: its path, or like `images.npy/00017`."""
+        return tuple(f"{self.path}/{row:05d}" for row in range(self.count))
+
+    def labels(self) -> ClassLabels | None:
+        """The class of each image, unreadable ones included, where classes are known."""
+        return None
+
+    @abstractmethod
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Yield the images `start` to `stop`, decoded by `rule`, in batches; with no rule they are vectors."""
+
+    @abstractmethod
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Yield the images whose names, as a table holds them, are among `names`, in the order of the source."""
+
+    def stamp(self, start: int, stop: int) -> bytes:
+        """Bytes that change when the images `start` to `stop` change, judged by names, sizes and times."""
+        return f"{stamp_of(self.path)} {start} {stop}".encode("utf-8", "surrogateescape")
+
+    def close(self) -> None:  # noqa: B027  (most have nothing open)
+        """Close what `batches` leaves open so that the next call reads on without a new start."""
+
+
+class Unreadable(Source):
+    """A container that cannot be opened: one row among the errors."""
+
+    def __init__(self, path: str, error: VaeguardError) -> None:
+        super().__init__(path, 1)
+        self.error = error
+        self.reason = error.reason if isinstance(error, UnreadableError) else str(error)
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Yield nothing but the error."""
+        del start, stop, batch_size, jobs
+        shape = (rule.channels or 1, *(rule.size or (1, 1))) if rule else (1, 1, 1)
+        yield _errors_only(shape, rule, [(self.path, self.reason)])
+
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Yield nothing."""
+        del names, rule
+        return iter(())
+
+
+class Encoded(Source):
+    """Image files, in a container or each by itself; what is opened stays open from one call of `batches` to the next.
+
+    Attributes
+    ----------
+    place : str
+        What messages call the whole: the container, or the folder of the files.
+    part : str
+        Which part of the container is read, where that is a choice.
+    """
+
+    part = ""
+
+    def __init__(self, path: str, count: int) -> None:
+        super().__init__(path, count)
+        self.place = path
+        self._stack = contextlib.ExitStack()
+        self._next = 0
+        self._rest: Iterator[File] | None = None
+
+    @abstractmethod
+    def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
+        """Yield the files from number `start` on; `stack` closes what is opened."""
+
+    @abstractmethod
+    def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
+        """Yield the files whose names, as a table holds them, are among `names`; of equal names the first."""
+
+    def files(self) -> Iterator[File]:
+        """Yield all files."""
+        with contextlib.ExitStack() as stack:
+            yield from self.open(stack, 0)
+
+    def digests(self, jobs: int | None) -> Iterator[bytes]:
+        """Yield digests of all bytes that the images are decoded from."""
+        del jobs
+        yield f"{self.part}\0{digest_of(Path(self.path))}".encode("utf-8", "surrogateescape")
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Decode the files in threads."""
+        assert rule is not None
+        if self._rest is None or self._next != start:
+            self._stack.close()
+            self._rest = self.open(self._stack, start)
+        self._next = stop
+        return stream_images(islice(self._rest, stop - start), rule, batch_size=batch_size, jobs=jobs)
+
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Read and decode these files only."""
+        assert rule is not None
+        with contextlib.ExitStack() as stack:
+            yield from stream_images(self.open_some(stack, names), rule)
+
+    def close(self) -> None:
+        """Close the container."""
+        self._stack.close()
+        self._rest = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The images `start` to `stop` of a source, which one shard of scores is made of."""
+
+    source: Source
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self.stop - self.start
+
+    def key(self, settings: str) -> str:
+        """Name of the shard that this piece becomes under `settings`."""
+        return hashlib.sha256(settings.encode() + b"\0" + self.source.stamp(self.start, self.stop)).hexdigest()[:40]
+
+
+def rows_of_a_shard(values: int) -> int:
+    """Number of images, of `values` numbers each, that one shard holds."""
+    return max(16, min(SHARD_ROWS, SHARD_VALUES // values))
+
+
+def pieces_of(sources: Iterable[Source], values: int) -> list[Piece]:
+    """Cut sources, whose images have `values` numbers each, into pieces; always the same ones."""
+    rows = rows_of_a_shard(values)
+    return [
+        Piece(source, start, min(start + rows, source.count))
+        for source in sources
+        for start in range(0, source.count, rows)
+    ]
+
+
+def read(
+    source: Source,
+    start: int,
+    stop: int,
+    shape: tuple[int, int, int],
+    *,
+    rule: ImageRule | None,
+    batch_size: int,
+    jobs: int | None,
+) -> Iterator[ImageBatch]:
+    """Yield the images `start` to `stop` of `source`, each an image of `shape` or an error.
+
+    Where a container breaks off, the remaining images up to `stop` are errors, and the next call tries again.
+    """
+    done, reason = 0, "the container has fewer images than it promises"
+    try:
+        for batch in source.batches(start, stop, rule, batch_size, jobs):
+            done += len(batch.paths) + len(batch.errors)
+            yield batch
+    except source.broken_by as error:
+        source.close()
+        reason = _one_line(error)
+    if start + done < stop:
+        errors = [(f"{source.path}/{row:05d}", reason) for row in range(start + done, stop)]
+        yield _errors_only(shape, rule, errors)
+
+
+def pick(sources: Iterable[Source], names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+    """Read a few images again by their names; images that can no longer be read are left out."""
+    for source in sources:
+        with contextlib.suppress(*CONTAINER_ERRORS):
+            yield from source.pick(names, rule)
+        source.close()
+
+
+def row_of(name: str) -> int:
+    """The number of the row that a name ends in."""
+    return int(name.rpartition("/")[2])
+
+
+def stamp_of(path: str) -> str:
+    """Text that changes when a file changes, judged by name, size and time."""
+    return "".join(f"{part}\0" for part in (path, *size_and_time(path)))
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Raise what a reader raises on a damaged container as one error that names it.
+
+    Raises
+    ------
+    UnreadableError
+        The container is damaged.
+    """
+    try:
+        yield
+    except VaeguardError:
+        raise
+    except CONTAINER_ERRORS as error:
+        raise UnreadableError(
+            path, f"it is damaged or cannot be read ({_one_line(error)}); copy the file again"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    """The message of an error in one line, or else its type."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _errors_only(shape: tuple[int, ...], rule: ImageRule | None, errors: list[tuple[str, str]]) -> ImageBatch:
+    """A batch of no images of `shape`, (C, H, W), but these errors."""
+    images = np.empty((0, *shape), np.uint8) if rule else np.empty((0, *shape), np.float32)
+    return ImageBatch([], images, errors)
