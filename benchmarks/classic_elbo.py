@@ -22,7 +22,6 @@ def our_nats(train: vaeguard.ImageSet, test: np.ndarray[Any, Any], epochs: int) 
     # Shares so small that almost all of the 60,000 images are trained on, as in the tutorial.
     training = vaeguard.TrainSpec(epochs=epochs, schedule="constant", validation=0.01, calibration=0.01)
     detector = vaeguard.fit(train, model=chosen.model, training=training)
-    data: Any = detector.info.record["data"]
     plug_in = detector.inspect(test).terms["neg_elbo"].mean()
     encoding = detector.encode(test)
     assert encoding.logvar is not None
@@ -35,7 +34,7 @@ def our_nats(train: vaeguard.ImageSet, test: np.ndarray[Any, Any], epochs: int) 
     rate = 0.5 * (deviation**2 + encoding.mean**2 - 1 - encoding.logvar).sum(1)
     return {
         "loop": "vaeguard fit --preset mlp-400-400-20",
-        "images": data["split"]["training"],
+        "images": detector.info.record.data.split.training,
         "test neg_elbo, one sample": float((cross_entropy + rate).mean()),
         "test neg_elbo, at the posterior mean": float(plug_in),
         "test rate": float(rate.mean()),

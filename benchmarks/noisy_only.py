@@ -26,7 +26,7 @@ from vaeguard.devices import has_bf16
 from vaeguard.restoration.denoiser import read_denoiser, shipped_denoiser
 from vaeguard.restoration.networks.batches import PatchSpec, seen_batches
 from vaeguard.restoration.networks.direct import DirectDenoiser
-from vaeguard.restoration.networks.exporting import read_networks, write_denoiser
+from vaeguard.restoration.networks.exporting import DenoiserNetworks, read_networks, write_denoiser
 from vaeguard.restoration.networks.training import supervised_loss, train_network, unsupervised_loss
 from vaeguard.restoration.networks.training_data import DenoiserSource
 from vaeguard.restoration.noise import grain_of
@@ -63,7 +63,8 @@ def fit_direct(run: Path, images: list[Floats], patch: PatchSpec, spec: vaeguard
     direct, _ = train_network(direct, loss, batches, spec.steps, progress=_say)
     run.mkdir(parents=True, exist_ok=True)
     grain = grain_of(images)
-    write_denoiser(direct, run / "model.onnx", "photo", interval=0, card={"steps": spec.steps}, grain=grain)
+    networks = DenoiserNetworks(direct=direct, kind="photo", interval=0, card={"steps": spec.steps}, grain=grain)
+    write_denoiser(networks, run / "model.onnx")
 
 
 def distilled(run: Path, images: list[Floats], patch: PatchSpec, spec: vaeguard.DenoiserSpec) -> Callable[..., Any]:
@@ -74,8 +75,8 @@ def distilled(run: Path, images: list[Floats], patch: PatchSpec, spec: vaeguard.
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for seen, _, noise in seen_batches(images, spec.seed, patch):
             with torch.no_grad():
-                chance = [torch.randn(shape) for shape in ladder.chance_shapes(len(seen), *seen.shape[2:])]
-                sample = ladder(seen, noise, chance).restored
+                shapes = ladder.latent_shapes(len(seen), *seen.shape[2:])
+                sample = ladder(seen, noise, [torch.randn(shape) for shape in shapes]).restored
             yield sample, seen, noise
 
     direct = DirectDenoiser(spec.width, spec.depth)

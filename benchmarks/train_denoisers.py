@@ -33,7 +33,7 @@ from vaeguard.restoration.networks.batches import page_batches, photo_batches
 from vaeguard.restoration.networks.camera_batches import SHOT, estimator_batches
 from vaeguard.restoration.networks.direct import ColourDenoiser, DirectDenoiser
 from vaeguard.restoration.networks.estimator import NoiseEstimator, estimator_loss
-from vaeguard.restoration.networks.exporting import read_estimator, read_networks, write_denoiser
+from vaeguard.restoration.networks.exporting import DenoiserNetworks, read_estimator, read_networks, write_denoiser
 from vaeguard.restoration.networks.training import (
     LEARNING_RATE,
     fit_spread,
@@ -42,7 +42,7 @@ from vaeguard.restoration.networks.training import (
     train_network,
 )
 from vaeguard.storage.provenance import environment
-from vaeguard.training.checkpoint import NetworkCheckpoint
+from vaeguard.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,7 +200,8 @@ def main() -> None:
     if given.kind == "colour":
         grey, _ = read_networks(WEIGHTS / "photo.onnx")
         colour, interval = ColourDenoiser(grey), shipped.interval
-        write_denoiser(colour, path, given.kind, interval=interval, card=card, estimator=estimator)
+        networks = DenoiserNetworks(direct=colour, kind=given.kind, interval=interval, card=card, estimator=estimator)
+        write_denoiser(networks, path)
         return
     if given.part in ("all", "network"):
         net = _trained(given)
@@ -209,7 +210,8 @@ def main() -> None:
     else:
         net, _ = read_networks(path)
     interval = interval_of(net, _held_out(given))
-    write_denoiser(net, path, given.kind, interval=interval, card=card, estimator=estimator)
+    networks = DenoiserNetworks(direct=net, kind=given.kind, interval=interval, card=card, estimator=estimator)
+    write_denoiser(networks, path)
     print(f"{given.kind}: interval {interval:.3f} -> {WEIGHTS}")
 
 
@@ -288,10 +290,10 @@ def _in_colour(folder: Path, sides: tuple[int, ...] = SIDES) -> list[npt.NDArray
     return [photo for photo in photos if min(photo.shape[:2]) >= SHOT]
 
 
-def _checkpoint(given: argparse.Namespace, part: str, steps: int) -> NetworkCheckpoint:
+def _checkpoint(given: argparse.Namespace, part: str, steps: int) -> Checkpoint:
     given.checkpoints.mkdir(exist_ok=True)
     settings = {"denoiser": {"kind": given.kind, "seed": given.seed, "steps": steps}, "data": {}}
-    return NetworkCheckpoint(given.checkpoints / f"{given.kind}-{part}.safetensors", settings)
+    return Checkpoint(given.checkpoints / f"{given.kind}-{part}.safetensors", settings)
 
 
 def _say(step: int, steps: int, text: str) -> None:

@@ -117,8 +117,7 @@ def our_rate(images: Array, preset: str, threads: int, *, bf16: bool) -> float:
         record = vaeguard.fit(images, model=chosen.model, training=training, run=run).info.record
         with (Path(run) / "history.csv").open() as file:
             seconds = float(list(csv.DictReader(file))[-1]["seconds"])
-    data: Any = record["data"]
-    return float(data["split"]["training"]) / seconds
+    return record.data.split.training / seconds
 
 
 def matmul_rate(batch: int = 128) -> float:

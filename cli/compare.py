@@ -17,9 +17,9 @@ from .output import Result, reporter
     o.json_option,
 )
 def compare(paths: tuple[str, ...], output: str) -> Result:
-    """Put several reports of one kind side by side in one page: fits, evaluations or benchmarks.
+    """Put several evaluations side by side in one page.
 
-    A, B, ... are what `vaeguard report` takes. Evaluations of the same images are told apart by an interval.
+    A, B, ... are their folders. Evaluations of the same images are told apart by an interval.
     """
     done = workflows.compare_to(paths, output, reporter())
     facts = {"output": done.output, **workflows.without_pictures(done.report or {})}

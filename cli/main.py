@@ -35,7 +35,6 @@ SECTIONS = {
         "sample": "Draw new images as the model thinks normal ones are.",
         "interpolate": "Walk through the latent from one image to another.",
         "traverse": "Show what each unit of the latent does.",
-        "manifold": "Show a latent of two units whole.",
         "embed": "Write the latent of every image as a table.",
         "likelihood": "Measure the model as a generative one.",
     },
@@ -45,7 +44,7 @@ SECTIONS = {
     },
     "Measure and report": {
         "report": "Show the report of a run, an evaluation, a benchmark.",
-        "compare": "Put several reports side by side.",
+        "compare": "Put several evaluations side by side.",
         "benchmark": "Measure methods on known data, class by class, and write a report.",
     },
     "Help": {

@@ -82,9 +82,10 @@ def bars_run(once):
 def bars_onnx(once, bars_run):
     """`bars_run` as an ONNX file, its encoder and decoder beside it."""
     import vaeguard
+    from vaeguard.engines.run_folder import calibration_images
 
     def make(folder):
-        images = vaeguard.calibration_images(bars_run)
+        images = calibration_images(bars_run)
         vaeguard.export(vaeguard.load(bars_run, "cpu"), folder / "model.onnx", images=images, parts=True)
 
     return once("bars-onnx", make) / "model.onnx"

@@ -28,8 +28,8 @@ def test_every_command_and_benchmark_exists():
 
 
 def test_presets_and_columns_are_listed():
-    from vaeguard.models.graph import term_names
-    from vaeguard.settings.specs import ModelSpec
+    from vaeguard.models.terms import term_names
+    from vaeguard.settings.model import ModelSpec
 
     for name in (*PRESETS, *term_names(ModelSpec(guided=True)), "score", "p_value", "anomaly"):
         assert f"`{name}`" in README, name

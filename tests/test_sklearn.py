@@ -132,7 +132,7 @@ def test_pickled_and_loaded_it_gives_the_same_bits(detector, tmp_path):
         np.testing.assert_array_equal(other.score_samples(TABLE), detector.score_samples(TABLE))
         assert other.get_params() == detector.get_params()
         np.testing.assert_array_equal(other.p_value(TABLE), detector.p_value(TABLE))
-        assert other.detector_.info.record["model"] == detector.detector_.info.record["model"]
+        assert other.detector_.info.record.model == detector.detector_.info.record.model
     unfitted = pickle.loads(pickle.dumps(VAEDetector(latent=3)))
     assert unfitted.latent == 3
 

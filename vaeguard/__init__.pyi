@@ -1,8 +1,8 @@
 # The public names and their modules: read by type checkers, and by __init__.py, which loads each on first use.
 
+from .benchmarking.protocols import BenchmarkSpec as BenchmarkSpec
 from .benchmarking.report import BenchmarkReport as BenchmarkReport
 from .benchmarking.running import benchmark as benchmark
-from .benchmarking.spec import BenchmarkSpec as BenchmarkSpec
 from .data.data_sets import open_images as open_images
 from .data.image_set import ImageSet as ImageSet
 from .data.image_set import from_array as from_array
@@ -37,12 +37,12 @@ from .restoration.page import restore_page as restore_page
 from .restoration.planning import plan_scans as plan_scans
 from .restoration.undoing import undo_scans as undo_scans
 from .restoration.undoing import undone as undone
+from .settings.model import ModelSpec as ModelSpec
 from .settings.presets import preset as preset
 from .settings.restoration import DenoiseOutputs as DenoiseOutputs
 from .settings.restoration import DenoiserSpec as DenoiserSpec
 from .settings.restoration import RestoreSettings as RestoreSettings
-from .settings.specs import ModelSpec as ModelSpec
-from .settings.specs import TrainSpec as TrainSpec
+from .settings.training import TrainSpec as TrainSpec
 from .training.loop import TrainingWarning as TrainingWarning
 from .tuning.search import Tuning as Tuning
 from .tuning.search import tune as tune

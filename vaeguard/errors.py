@@ -5,6 +5,7 @@
     VaeguardError            1  the work failed
     ├── UsageError           2  a parameter has a value that cannot work
     ├── InputsSkippedError   3  done, but some inputs were left out
+    ├── OutOfMemoryError     1  memory does not suffice even for the least work at a time
     └── RefusedError         4  a model or an input was refused: damaged, unsafe, of the wrong kind
         └── UnreadableError  4  one image cannot be read; batch jobs list it and go on
 
@@ -35,6 +36,10 @@ class InputsSkippedError(VaeguardError):
     """Everything else is done, but some inputs were left out, mostly as they cannot be read; each is listed."""
 
     exit_code = 3
+
+
+class OutOfMemoryError(VaeguardError, MemoryError):
+    """Memory does not suffice even for the least work at a time."""
 
 
 class RefusedError(VaeguardError):

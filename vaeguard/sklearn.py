@@ -31,7 +31,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from vaeguard.data.arrays import as_batch, warn_of_rounding
 from vaeguard.data.image_set import from_batch
 from vaeguard.errors import RefusedError
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -24,6 +24,8 @@ from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS
 from vaeguard.benchmarking.published import published
 from vaeguard.errors import RefusedError, VaeguardError
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"model": vaeguard.ModelSpec(hidden=(8,), latent=2), "training": vaeguard.TrainSpec(epochs=1, threads=1)}
 
 

@@ -20,9 +20,11 @@ from PIL import Image
 
 from vaeguard.settings.overrides import settings_of
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = (
     *("fit", "tune", "score", "watch", "evaluate", "denoise", "undo", "check", "fit-denoiser"),
-    *("reconstruct", "sample", "interpolate", "traverse", "manifold", "embed", "likelihood"),
+    *("reconstruct", "sample", "interpolate", "traverse", "embed", "likelihood"),
     *("export", "verify", "report", "compare", "benchmark", "unpack", "doctor"),
 )
 SECTIONS = ("Find anomalies", "Clean scans", "Look inside a model", "Deploy", "Measure and report", "Help")

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from command import run
 from PIL import Image
-from scipy.special import ndtr
 from sklearn.decomposition import PCA
 
 import vaeguard
-from vaeguard.engines.generation import quantile_grid
+
+pytestmark = pytest.mark.slow
 
 SMALL = ("--set", "model.hidden=32", "--set", "model.pseudo_classes=0")
 
@@ -84,17 +84,6 @@ def test_latents_are_a_table(home):
     assert table["class"].tolist() == [images.class_names[label] for label in images.labels]
 
 
-def test_a_latent_of_two_units_is_a_plane(home):
-    done = run(home, "fit", "--epochs", "5", "--latent", "2", *SMALL, "-o", "plane")
-    assert done.returncode == 0, done.stderr
-    done = run(home, "manifold", "-m", "plane", "-o", "plane.png")
-    assert done.returncode == 0, done.stderr
-    grid = quantile_grid(vaeguard.load(home / "plane").graph, 5)
-    assert grid.shape == (5, 5, 2)
-    np.testing.assert_allclose(ndtr(grid[0, :, 0]), [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-6)
-    np.testing.assert_allclose(grid[:, 0, 1], -grid[0, :, 0], atol=1e-6)  # up is more
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,7 +94,6 @@ def test_a_latent_of_two_units_is_a_plane(home):
         (("interpolate", "digits", "-m", "plain"), "give two images, for a walk, or four"),
         (("interpolate", "digits", "none.png", "-m", "plain"), "digits"),
         (("traverse", "-m", "model.onnx"), "exported file"),
-        (("manifold", "-m", "plain"), "to 2 and fit again"),
         (("embed", "-m", "plain", "-o", "x.txt"), ".csv, .parquet or .jsonl"),
         (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is no table of latents, and would be lost"),
         (("embed", "-m", "plain", "-o", "labels.csv"), "'labels.csv' is no table of latents, and would be lost"),

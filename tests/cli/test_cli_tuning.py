@@ -11,6 +11,8 @@ from command import run, run_apart, start
 
 import vaeguard
 
+pytestmark = pytest.mark.slow
+
 SPEC = "[model]\nhidden = [16]\nlatent = 4\npseudo_classes = 0\n[training]\nepochs = 2\n"
 SEARCH = ("tune", "digits", "--normal-classes", "0-8", "--spec", "small.toml")
 

@@ -8,11 +8,12 @@ import pytest
 from vaeguard_cli.commands import with_options
 from vaeguard_cli.main import vaeguard
 
-from vaeguard.benchmarking.spec import BenchmarkSpec
+from vaeguard.benchmarking.protocols import BenchmarkSpec
 from vaeguard.errors import UsageError
+from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.overrides import layered, parse_setting, read_overrides, read_spec_file, settings_of
 from vaeguard.settings.restoration import DenoiserSpec
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.training import TrainSpec
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SPECS = {"model": ModelSpec, "training": TrainSpec}

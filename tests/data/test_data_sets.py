@@ -568,11 +568,10 @@ def test_tables_that_are_no_vectors_are_refused(table, fact):
 
 def test_a_file_called_like_a_named_set_is_not_taken_for_it(tmp_path):
     np.savez(tmp_path / "digits.npz", images=np.zeros((12, 8, 8), np.uint8), labels=LABELS)
-    records = [{"data": {"name": found.name, "named": found.named}}
-               for found in (open_images(tmp_path / "digits.npz"), open_images("digits"))]  # fmt: skip
+    of_file, of_name = open_images(tmp_path / "digits.npz"), open_images("digits")
     with pytest.raises(UsageError, match="no named set"):
-        data_of_fit(records[0])
-    assert data_of_fit(records[1]) == data_of_fit({"data": {"name": "digits"}}) == "digits"
+        data_of_fit(of_file.name, named=of_file.named)
+    assert data_of_fit(of_name.name, named=of_name.named) == "digits"
 
 
 def test_names_of_a_data_frame_are_classes():

@@ -119,7 +119,7 @@ def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path, bars_run):
         assert record == json.loads(said["vaeguard"])
         weights = [each.name for each in model.graph.initializer]
         assert not [name for name in weights if "calibration" in name or "reference" in name]
-        with pytest.raises(RefusedError, match=f"is only the {part} of a model"):
+        with pytest.raises(RefusedError, match=f"is only the {part} of a model and gives no scores"):
             vaeguard.load(path)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -158,7 +158,7 @@ def test_patches_have_no_parts(tmp_path):
 @pytest.mark.usefixtures("translated_once")
 def test_the_command_writes_three_files_and_refuses_to_score_with_a_part(tmp_path, bars_run):
     shutil.copytree(bars_run, tmp_path / "run")
-    done = run(tmp_path, "export", "-m", "run", "-o", "m.onnx", "--parts", "--json")
+    done = run(tmp_path, "export", "-m", "run", "-o", "m.onnx", "--set", "export.parts=true", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["parts"] == {"encoder": "m-encoder.onnx", "decoder": "m-decoder.onnx"}

@@ -5,7 +5,7 @@ import pytest
 from toy import bars
 
 import vaeguard
-from vaeguard.engines.generation import interpolate_latents, quantile_grid, sample_latents
+from vaeguard.engines.generation import interpolate_latents, sample_latents
 from vaeguard.errors import UsageError
 
 QUICK = vaeguard.TrainSpec(epochs=60, beta=0.01, learning_rate=3e-3, threads=1)
@@ -53,13 +53,6 @@ def test_samples_of_the_prior_are_standard_normal_and_repeatable(plain):
     assert np.array_equal(sample_latents(plain.graph, 5, seed=3), drawn[:5])
     assert not np.array_equal(sample_latents(plain.graph, 5, seed=4), drawn[:5])
     assert plain.sample(7).shape == (7, 1, 8, 8)
-
-
-def test_an_autoencoder_has_no_prior_to_draw_over():
-    model = vaeguard.ModelSpec(**SMALL | {"latent": 2}, autoencoder=True)
-    found = vaeguard.fit(*bars(120), model=model, training=vaeguard.TrainSpec(epochs=1, threads=1))
-    with pytest.raises(UsageError, match="no prior"):
-        quantile_grid(found.graph, 3)
 
 
 def test_samples_of_a_class_lie_around_its_mean(per_class):

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
+from toy import toy_info, toy_record
 
 from vaeguard.data.image_set import ImageSet, digests_of
 from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.evaluating import evaluate, unseen
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 from vaeguard.statistics.metrics import auc_interval, measure, share
 from vaeguard.storage.tables import read_table
 from vaeguard.workflows.evaluation import write_evaluation
@@ -122,11 +124,7 @@ class FakeDetector:
 
     info: DetectorInfo = field(
         default_factory=lambda: DetectorInfo(
-            (1, 4, 4),
-            ("recon_error",),
-            ("cat", "dog", "fox"),
-            ("cat", "dog"),
-            {"calibration": {"images": 9}, "model": {"vectors": False}},
+            toy_record((1, 4, 4), ("cat", "dog"), 9, class_names=("cat", "dog", "fox")), ("recon_error",)
         )
     )
 
@@ -180,7 +178,7 @@ def test_normal_classes_of_the_caller_win(animals: ImageSet) -> None:
 
 def test_classes_of_the_model_that_the_data_lacks_do_not_matter(animals: ImageSet) -> None:
     detector = FakeDetector()
-    detector.info = DetectorInfo((1, 4, 4), ("recon_error",), ("cat", "owl"), ("cat", "owl"), {})
+    detector.info = toy_info((1, 4, 4), classes=("cat", "owl"))
     assert evaluate(detector, animals).normal_classes == ("cat",)
 
 
@@ -214,7 +212,8 @@ def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animal
     (kept, note) = unseen(detector.info, wide)
     assert len(kept) == 500
     assert note == "2 of the 400 normal images are also of the fit, too few to matter: they stay"
-    four = replace(detector, info=replace(detector.info, image_shape=(1, 1, 2)))
+    record = replace(detector.info.record, model=replace(detector.info.record.model, image_shape=(1, 1, 2)))
+    four = replace(detector, info=replace(detector.info, record=record))
     assert evaluate(four, wide).independent
     none = evaluate(fitted_on(255 - images), many, fpr=0.3)
     assert (none.images["normal"], none.note, none.independent) == (70, None, True)
@@ -264,10 +263,10 @@ def test_data_without_labels_and_models_without_classes_are_refused(animals: Ima
     with pytest.raises(UsageError, match="no classes to compare"):
         evaluate(FakeDetector(), replace(animals, labels=None))
     detector = FakeDetector()
-    detector.info = DetectorInfo((1, 4, 4), ("recon_error",), (), (), {})
+    detector.info = toy_info((1, 4, 4))
     with pytest.raises(UsageError, match=r"fitted without classes.*ant, cat, dog"):
         evaluate(detector, animals)
-    detector.info = DetectorInfo((1, 4, 4), ("recon_error",), ("owl",), ("owl",), {})
+    detector.info = toy_info((1, 4, 4), classes=("owl",))
     with pytest.raises(UsageError, match=r"none of the images is normal.*ant, cat, dog"):
         evaluate(detector, animals)
 

@@ -8,7 +8,7 @@ from vaeguard.evaluation.latents import STEPS, TRAVERSED, latent_units
 from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.objective import nearest_kl
 from vaeguard.models.vae import VAE
-from vaeguard.settings.specs import ModelSpec
+from vaeguard.settings.model import ModelSpec
 
 
 def graph_of(shape=(1, 8, 8), **settings) -> InferenceGraph:

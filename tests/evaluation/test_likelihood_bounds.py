@@ -13,7 +13,8 @@ from toy import bars
 
 import vaeguard
 from vaeguard.errors import UsageError
-from vaeguard.evaluation.likelihood_bounds import as_observed, bound_likelihood, pixels_for
+from vaeguard.evaluation.likelihood_bounds import bound_likelihood
+from vaeguard.models.likelihoods import Bernoulli, Gaussian
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 QUICK = vaeguard.TrainSpec(epochs=150, kl_warmup=50, batch_size=32, learning_rate=3e-3, threads=1)
@@ -49,7 +50,7 @@ def integral(graph, image):
 def test_the_importance_weighted_bound_reaches_the_likelihood(model):
     detector, images = fitted(**model), batch(4)
     found = bound_likelihood(detector, images, samples=20_000)
-    observed = as_observed(detector.graph.vae.spec.likelihood, images, np.random.default_rng(0))
+    observed = detector.graph.vae.family.observed(images, np.random.default_rng(0))
     truth = np.array([-integral(detector.graph, torch.from_numpy(observed[row : row + 1])) for row in range(4)])
     assert found.neg_iwae.mean() == pytest.approx(truth.mean(), abs=0.1)
     one, few = (bound_likelihood(detector, batch(20), samples=samples) for samples in (1, 5))
@@ -60,7 +61,7 @@ def test_the_importance_weighted_bound_reaches_the_likelihood(model):
 def test_the_negative_elbo_is_distortion_and_rate():
     detector, images = fitted(), batch(3)
     found = bound_likelihood(detector, images, samples=20_000)
-    observed = as_observed("bernoulli", images, np.random.default_rng(0))
+    observed = Bernoulli.observed(images, np.random.default_rng(0))
     with torch.inference_mode():
         image = torch.from_numpy(observed)
         posterior = detector.graph.vae.posterior(image)
@@ -72,12 +73,12 @@ def test_the_negative_elbo_is_distortion_and_rate():
 
 def test_pixels_become_what_the_likelihood_is_one_of():
     images = np.tile(np.array([0, 64, 255], np.uint8), 40_000).reshape(-1, 1, 1, 3)
-    black_or_white = as_observed("bernoulli", images, np.random.default_rng(0))
-    assert pixels_for("bernoulli") == "binarised"
+    black_or_white = Bernoulli.observed(images, np.random.default_rng(0))
+    assert Bernoulli.pixels == "binarised"
     assert set(np.unique(black_or_white)) == {0.0, 1.0}
     np.testing.assert_allclose(black_or_white.mean((0, 1, 2)), [0, 64 / 255, 1], atol=0.01)
-    dense = as_observed("gaussian", images, np.random.default_rng(0))
-    assert pixels_for("gaussian") == "dequantised"
+    dense = Gaussian.observed(images, np.random.default_rng(0))
+    assert Gaussian.pixels == "dequantised"
     assert np.abs(dense * 256 - images - 0.5).max() <= 0.5
     assert dense.std() > 0
 

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from toy import toy_record
 
 from vaeguard.data import source
 from vaeguard.data.image_set import ImageSet
 from vaeguard.data.streams import ImageBatch
 from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.engines.record import CalibrationRecord
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.scoring import score_files, score_set
 from vaeguard.reports.heatmaps import HeatmapFolder, heatmap_path
@@ -30,15 +32,15 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 99
 
 
-def info(**record: object) -> DetectorInfo:
-    return DetectorInfo((1, 8, 8), ("recon_error", "kl"), (), (), {"model": {"vectors": False}, **record})
+def info(images: int = 0, hottest: float | None = None) -> DetectorInfo:
+    return DetectorInfo(toy_record(calibration=CalibrationRecord(images, hottest)), ("recon_error", "kl"))
 
 
 @dataclass
 class FakeDetector:
     """The mean brightness in [0, 1] is the score, one minus it the p-value."""
 
-    info: DetectorInfo = field(default_factory=lambda: info(calibration={"images": CALIBRATION_IMAGES}))
+    info: DetectorInfo = field(default_factory=lambda: info(CALIBRATION_IMAGES))
     batches: list[int] = field(default_factory=list)
     broken: bool = False
     fingerprint: str = "fake"
@@ -174,9 +176,9 @@ def test_heatmaps_are_drawn_on_the_scale_of_the_fit(tmp_path: Path) -> None:
     images = np.stack([np.full((1, 8, 8), value, np.uint8) for value in (51, 255)])
     batch = ImageBatch(["quiet.png", "loud.png"], images, [])
 
-    def colours(name: str, calibration: dict[str, float]) -> set[tuple[int, ...]]:
+    def colours(name: str, hottest: float | None) -> set[tuple[int, ...]]:
         detector = FakeDetector()
-        detector.info = info(calibration=calibration)
+        detector.info = info(hottest=hottest)
         HeatmapFolder(tmp_path).draw(detector, batch, np.arange(2))
         with Image.open(tmp_path / f"{name}.png") as picture:
             return {tuple(pixel) for pixel in np.asarray(picture.convert("RGB"))[60:100].reshape(-1, 3).tolist()}
@@ -185,10 +187,10 @@ def test_heatmaps_are_drawn_on_the_scale_of_the_fit(tmp_path: Path) -> None:
         return tuple(np.asarray(heat_picture(np.full((1, 1), heat, np.float32)))[0, 0].tolist())
 
     for hottest, drawn in ((1.0, 0.2), (0.5, 0.4)):  # a quiet image's pixels are 51 of 255
-        assert colour(drawn) in colours("quiet.png", {"heatmap_scale": hottest})
-        assert colour(1) not in colours("quiet.png", {"heatmap_scale": hottest})
-        assert colour(1) in colours("loud.png", {"heatmap_scale": hottest})
-    assert colour(1) in colours("quiet.png", {})  # an older model: its own maximum
+        assert colour(drawn) in colours("quiet.png", hottest)
+        assert colour(1) not in colours("quiet.png", hottest)
+        assert colour(1) in colours("loud.png", hottest)
+    assert colour(1) in colours("quiet.png", None)  # its own maximum
 
 
 def test_heatmaps_are_not_drawn_where_they_would_be_images(folder: Path, tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_an_unknown_suffix_is_refused_before_any_work(folder: Path, tmp_path: Pa
 
 @given(images=st.integers(1, 10_000))
 def test_the_note_comes_exactly_where_the_smallest_p_value_is_not_flagged(images: int) -> None:
-    record = info(calibration={"images": images})
+    record = info(images)
     smallest = np.float32(1) / np.float32(images + 1)
     for fpr in (1 / (images + 1), 0.5 / (images + 1), min(1.5 / (images + 1), 0.9)):
         assert (fpr_note(record.calibrated_on, fpr) is None) == flag(np.array([smallest]), fpr).all()
@@ -281,13 +283,12 @@ def test_the_ways_out_of_a_rate_that_flags_nothing_are_the_nearest(images: int, 
     fewest = fewest_calibration(fpr)
     assert can_flag(fewest, fpr)
     assert not can_flag(fewest - 1, fpr)
-    note = fpr_note(info(calibration={"images": 8}).calibrated_on, 0.05) or ""
+    note = fpr_note(info(8).calibrated_on, 0.05) or ""
     assert "it takes 19 of them; raise the false-alarm rate to 0.12, or fit with more images" in note
 
 
 def test_no_note_where_the_calibration_is_unknown() -> None:
     assert fpr_note(info().calibrated_on, 1e-9) is None
-    assert fpr_note(info(calibration=None).calibrated_on, 1e-9) is None
 
 
 def test_the_p_value_at_the_rate_itself_is_flagged() -> None:

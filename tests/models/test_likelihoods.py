@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaeguard.models.likelihoods import MIN_SIGMA, Bernoulli, ContinuousBernoulli, Gaussian, likelihood, raw_channels
-from vaeguard.settings.specs import ModelSpec
+from vaeguard.models.likelihoods import LIKELIHOODS, MIN_SIGMA, Bernoulli, ContinuousBernoulli, Gaussian
+from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS
+from vaeguard.settings.model import ModelSpec
 
 
 def test_bernoulli_log_prob_is_the_classic_cross_entropy():
@@ -39,7 +40,7 @@ def test_continuous_bernoulli_agrees_with_the_one_of_pytorch():
 
 def test_logits_of_a_mean_have_that_mean():
     mean = torch.tensor([1 / 512, 0.01, 0.3, 0.5, 0.7, 0.99, 511 / 512], dtype=torch.float64)
-    torch.testing.assert_close(ContinuousBernoulli(ContinuousBernoulli.logits_of(mean)).mean, mean)
+    torch.testing.assert_close(ContinuousBernoulli(ContinuousBernoulli.start(mean)).mean, mean)
 
 
 def test_continuous_bernoulli_has_finite_gradients_everywhere():
@@ -56,33 +57,37 @@ def test_gaussian_density_integrates_to_one():
 
 def test_classic_sigma_gives_the_squared_error_and_a_constant():
     mean, image = torch.rand(6, 1, 5, 5), torch.rand(6, 1, 5, 5)
-    head = likelihood(ModelSpec(likelihood="gaussian"), torch.logit(mean))
+    head = Gaussian.from_decoder(torch.logit(mean), ModelSpec())
     constant = 0.5 * math.log(math.pi)
     torch.testing.assert_close(-head.log_prob(image), (image - mean).square() + constant)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "continuous-bernoulli", "gaussian", "gaussian-image", "gaussian-pixel"])
+def test_settings_know_every_likelihood():
+    assert list(LIKELIHOODS) == list(LIKELIHOOD_FACTS)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
 def test_samples_have_the_mean_that_the_head_states(name):
     spec = ModelSpec(likelihood=name, sigma=0.3)
     torch.manual_seed(0)
-    raw = torch.randn(1, raw_channels(spec), 4, 4).expand(20000, -1, -1, -1)
-    head = likelihood(spec, raw)
+    raw = torch.randn(1, LIKELIHOODS[name].channels, 4, 4).expand(20000, -1, -1, -1)
+    head = LIKELIHOODS[name].from_decoder(raw, spec)
     sampled = head.sample(torch.Generator().manual_seed(1))
     torch.testing.assert_close(sampled.mean(0), head.mean[0], atol=0.05, rtol=0)
 
 
 def test_learned_sigma_is_shared_per_image_or_free_per_pixel():
     raw = torch.randn(3, 2, 4, 4)
-    per_image = likelihood(ModelSpec(likelihood="gaussian-image"), raw)
-    per_pixel = likelihood(ModelSpec(likelihood="gaussian-pixel"), raw)
+    per_image = LIKELIHOODS["gaussian-image"].from_decoder(raw, ModelSpec())
+    per_pixel = LIKELIHOODS["gaussian-pixel"].from_decoder(raw, ModelSpec())
     assert per_image.sigma.shape == (3, 1, 1, 1)
     assert per_pixel.sigma.shape == (3, 1, 4, 4)
-    low = likelihood(ModelSpec(likelihood="gaussian-pixel"), raw - 100)
+    low = LIKELIHOODS["gaussian-pixel"].from_decoder(raw - 100, ModelSpec())
     assert low.sigma.min() >= MIN_SIGMA
 
 
 @pytest.mark.parametrize("name", ["gaussian", "gaussian-image", "gaussian-pixel"])
 def test_the_mean_of_a_vector_is_unbounded(name):
     spec = ModelSpec(likelihood=name).resolved((1, 1, 6), (), vectors=True)
-    raw = 10 * torch.randn(5, raw_channels(spec), 1, 6)
-    assert torch.equal(likelihood(spec, raw).mean, raw[:, :1])
+    raw = 10 * torch.randn(5, LIKELIHOODS[name].channels, 1, 6)
+    assert torch.equal(LIKELIHOODS[name].from_decoder(raw, spec).mean, raw[:, :1])

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from vaeguard.models.likelihoods import Gaussian
 from vaeguard.models.objective import Losses, distortion, gaussian_kl, losses, nearest_kl, objective
 from vaeguard.models.vae import VAE, Posterior
-from vaeguard.settings.specs import PSEUDO_HEADS, ModelSpec, TrainSpec
+from vaeguard.settings.model import PSEUDO_HEADS, ModelSpec
+from vaeguard.settings.training import TrainSpec
 
 CLASSES = ("a", "b", "c")
 

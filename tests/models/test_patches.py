@@ -12,9 +12,8 @@ import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError
 from vaeguard.data.split import split_normal
 from vaeguard.models import patches
-from vaeguard.models.likelihoods import least_distortion, likelihood
+from vaeguard.models.likelihoods import LIKELIHOODS
 from vaeguard.models.patches import Patches, local_contrast, random_windows, surrounded, undo_contrast
-from vaeguard.settings.specs import LIKELIHOODS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 
@@ -134,9 +133,9 @@ def test_a_random_patch_is_one_of_the_whole_image():
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_no_distortion_is_below_the_least(name):
     spec = ModelSpec(likelihood=name, patch=8)
-    raw = 8 * torch.randn(20, 2 if name.endswith(("image", "pixel")) else 1, 8, 8)
-    found = likelihood(spec, raw)
-    assert -found.log_prob(found.mean).min() >= least_distortion(spec) - 1e-4
+    family = LIKELIHOODS[name]
+    found = family.from_decoder(8 * torch.randn(20, family.channels, 8, 8), spec)
+    assert -found.log_prob(found.mean).min() >= family.least_distortion(spec) - 1e-4
 
 
 def test_a_small_defect_raises_the_score_and_the_heatmap_peaks_on_it(detector):
@@ -172,7 +171,7 @@ def test_save_then_load_gives_the_same_bits(detector, tmp_path):
 
 def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch):
     unbroken = vaeguard.fit(textured(), model=MODEL, training=TRAINING)
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:

@@ -15,10 +15,10 @@ from vaeguard.benchmarking.comparison import comparison_of
 from vaeguard.benchmarking.published import Published
 from vaeguard.errors import UsageError
 from vaeguard.reports.comparison import compare_reports
+from vaeguard.reports.kinds import verdict
 from vaeguard.reports.report_file import heading, write_report
 from vaeguard.reports.terminal import show_report
-from vaeguard.reports.verdicts import verdict
-from vaeguard.statistics.metrics import auc_difference
+from vaeguard.statistics.metrics import Metrics, auc_difference, share_of
 from vaeguard.storage.tables import write_table
 
 
@@ -85,17 +85,19 @@ def test_published_numbers_stand_beside_ours_but_are_never_compared():
 
 
 def evaluation(area: float, half: float, **fit) -> dict:
-    score = {"name": "score", "roc_auc": area, "roc_auc_low": area - half, "roc_auc_high": area + half,
-             "average_precision": area, "fpr_at_95_tpr": 0.1}  # fmt: skip
-    rate = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "images": 10}
+    rate = vars(share_of(5, 10))
+    score = vars(Metrics("score", area, area - half, area + half, area, 0.1, 0.1))
     return {**heading("evaluation", "e"), "metrics": [score], "detection_rate": rate, "false_alarm_rate": rate,
+            "fingerprint": str(area), "threshold": None, "classes": [],
+            "pixels": None, "note": None, "independent": True, "histogram": {"edges": [0, 1], "counts": {}},
+            "expected_false_alarms": None, "simple_measures": None,
             "curves": {"score": {"fpr": [0, 1], "tpr": [0, 1], "recall": [0, 1], "precision": [1, 1]}}, "data": "d",
             "fpr": 0.05, "normal_classes": ["a"], "fit": {"model": {"latent": 8, **fit}, "training": {}}}  # fmt: skip
 
 
 @pytest.mark.parametrize(("half", "words"), [(0.01, "do not overlap"), (0.05, "may be chance")])
 def test_evaluations_side_by_side(half, words, tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.reports.page.page", lambda _: "")
+    monkeypatch.setattr("vaeguard.reports.report_file.page", lambda _: "")
     for name, report in (("x", evaluation(0.9, half, latent=8)), ("y", evaluation(0.95, half, latent=16))):
         write_report(tmp_path / name / "report.json", report)
     found = compare_reports([tmp_path / "x", tmp_path / "y"])
@@ -108,7 +110,7 @@ def test_evaluations_side_by_side(half, words, tmp_path, monkeypatch):
 
 
 def test_evaluations_of_the_same_images_are_compared_image_by_image(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.reports.page.page", lambda _: "")
+    monkeypatch.setattr("vaeguard.reports.report_file.page", lambda _: "")
     rng = np.random.default_rng(0)
     normal = np.arange(400) < 300
     hard = np.where(normal, 0.0, 2.0) + rng.standard_normal(400)
@@ -166,7 +168,7 @@ def test_the_interval_of_a_difference_holds_it(anomalies, normals, areas):
 
 @pytest.mark.parametrize("runs", [2, 3, 5, 9])
 def test_a_terminal_shows_every_value_of_runs_side_by_side(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.reports.page.page", lambda _: "")
+    monkeypatch.setattr("vaeguard.reports.report_file.page", lambda _: "")
     paths = [tmp_path / f"runs-with-a-long-name/digits-conv-20261231-23595{number}" for number in range(runs)]
     for number, path in enumerate(paths):
         write_report(path / "report.json", evaluation(0.9 + number / 1000, 0.01, latent=number))
@@ -183,20 +185,10 @@ def test_a_terminal_shows_every_value_of_runs_side_by_side(runs, tmp_path, monke
 
 
 def test_reports_of_different_kinds_do_not_stand_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.reports.page.page", lambda _: "")
+    monkeypatch.setattr("vaeguard.reports.report_file.page", lambda _: "")
     write_report(tmp_path / "x" / "report.json", evaluation(0.9, 0.01))
     write_report(tmp_path / "y" / "report.json", heading("scores", "s"))
     with pytest.raises(UsageError, match="evaluation, scores cannot stand side by side"):
         compare_reports([tmp_path / "x", tmp_path / "y"])
     with pytest.raises(UsageError, match="scores cannot"):
         compare_reports([tmp_path / "y", tmp_path / "y"])
-
-
-def test_benchmarks_side_by_side_need_not_have_the_same_figures(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.reports.page.page", lambda _: "")
-    for name in ("x", "y"):
-        row = {"data": name, "case": None, "method": "guided", "score": "score", "kind": None, "roc_auc": {"mean": 0.9}}
-        write_report(tmp_path / name / "report.json", {**heading("benchmark", name), "means": [row], "spec": {}})
-    found = compare_reports([tmp_path / "x", tmp_path / "y"])
-    assert [run["values"] for run in found["runs"]] == [[0.9, None], [None, 0.9]]
-    assert verdict(found).headline == "Side by side"

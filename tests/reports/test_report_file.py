@@ -23,9 +23,10 @@ EVIL = "<script>alert(1)</script>\n\"'&<!--\u2028 ]]>"
 
 
 def comparison(title: str = "two") -> dict:
-    run = {"name": EVIL, "path": "a/report.json", "values": [0.5, None]}
-    return {**heading("comparison", title, command="vaeguard report"), "of": "benchmark", "columns": ["a", EVIL],
-            "runs": [run, {**run, "name": "b", "values": [0.25, 1.0]}], "differences": {"seed": [0, EVIL]}}  # fmt: skip
+    run = {"name": EVIL, "path": "a/report.json", "values": [0.5, 0.4, 0.6, None]}
+    return {**heading("comparison", title, command="vaeguard report"), "columns": ["a", "b", "c", EVIL],
+            "runs": [run, {**run, "name": "b", "values": [0.25, 0.2, 0.3, 1.0]}], "best_two": None,
+            "differences": {"seed": [0, EVIL]}}  # fmt: skip
 
 
 def test_what_is_written_is_read_again(tmp_path):

@@ -48,15 +48,16 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     (home / "digits" / "8").rename(home / "digits" / "<b>8 & 'eight'")
     (home / "digits" / "0" / ("broken\n" + EVIL)).write_text("no image")
     run(home, "evaluate", "./digits", "-m", "run", "-o", "evaluation", "--normal-classes", "0,1,2,3,4,5,6,7")
-    run(home, "evaluate", "./digits", "-m", "run", "-o", "generative", "--generative", "--importance-samples", "2")
+    run(home, "likelihood", "./digits", "-m", "run", "-o", "generative", "--samples", "2")
     run(home, "score", "digits", "-m", "run", "-o", "scores.csv")
     run(home, "embed", "./digits", "-m", "run", "-o", "latents.csv", "--plot", "pca")
     run(home, "fit", "--normal-classes", "0-8", "--epochs", "6", "--latent", "8", "-o", "other")
     run(home, "evaluate", "-m", "other", "-o", "other-evaluation")
-    run(home, "report", "--compare", "evaluation", "other-evaluation", "-o", "comparison")
+    run(home, "compare", "evaluation", "other-evaluation", "-o", "comparison")
     (home / "small.toml").write_text("[model]\nhidden = [16]\nlatent = 4\npseudo_classes = 0\n[training]\nepochs = 2\n")
     run(home, "benchmark", "one-class-out", "--data", "digits", "--classes", "8-9", "--seeds", "2", "-o", "benchmark",
-        "--limit", "300", "--spec", "small.toml")  # fmt: skip
+        "--set", "benchmark.limit=300", "--set", "model.hidden=16", "--set", "model.latent=4",
+        "--set", "model.pseudo_classes=0", "--set", "training.epochs=2")  # fmt: skip
     (home / "scans").mkdir()
     generator = np.random.default_rng(0)
     for name in ("a.png", EVIL):
@@ -64,7 +65,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         Image.fromarray(ramp.clip(0, 255).astype(np.uint8)).save(home / "scans" / name)
     run(home, "denoise", "scans", "-o", "clean", "--uncertainty")
     with mock.patch("vaeguard.workflows.fit_denoiser.write_denoiser"):
-        run(home, "fit", "--adapt", "scans", "--steps", "2", "-o", "denoiser")
+        run(home, "fit-denoiser", "--adapt", "scans", "--set", "denoiser.steps=2", "-o", "denoiser")
     run(home, "tune", "./digits", "--normal-classes", "<b>8 & 'eight',7", "--spec", "small.toml", "--trials", "11",
         "-o", "tuning")  # fmt: skip
     names = {"fit": "run/report", "evaluation": "evaluation/report", "generative": "generative/report",
@@ -274,7 +275,7 @@ def test_what_the_library_says_is_what_the_page_says(pages):
     html = pages["evaluation"].read_text()
     from markupsafe import escape
 
-    from vaeguard.reports.verdicts import verdict
+    from vaeguard.reports.kinds import verdict
 
     assert str(escape(verdict(report).sentence)) in html
 

@@ -8,11 +8,12 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from toy import toy_info
 
 from vaeguard.data.images import ImageRule
 from vaeguard.data.inputs import find_sources
 from vaeguard.data.source import pick
-from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.engines.inspection import Inspection
 from vaeguard.evaluation.scoring import score_files
 from vaeguard.reports.gallery import GROUP
 from vaeguard.reports.report_file import read_report
@@ -25,7 +26,7 @@ RULE = ImageRule(size=(6, 6), channels=1)
 class FakeDetector:
     """Three times the mean brightness is the score."""
 
-    info = DetectorInfo((1, 6, 6), ("kl",), (), (), {"model": {"vectors": False}, "calibration": {"images": 99}})
+    info = toy_info((1, 6, 6), ("kl",), images=99)
     fingerprint = "fake"
     device = "cpu"
     parallel = 1

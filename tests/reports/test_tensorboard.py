@@ -86,7 +86,7 @@ def test_restorations_lie_below_their_inputs_and_samples_beside_them(logged):
     picture = np.asarray(decoded(found.Images("reconstructions")[-1]))
     assert picture.shape == (16, 64, 3)
     np.testing.assert_array_equal(picture[:8, :, 0], np.concatenate(images[rows, 0], 1))
-    assert detector.info.record["best_epoch"]["epoch"] == 4
+    assert detector.info.record.epoch == 4
     restored = np.rint(np.concatenate(detector.decode(detector.encode(images[rows]).mean)[:, 0], 1) * 255)
     assert np.abs(picture[8:, :, 0] - restored).max() <= 1
     samples = decoded(found.Images("samples")[-1])
@@ -98,7 +98,7 @@ def test_the_projector_has_latents_classes_and_thumbnails(logged):
     place = folder / "00004" / "latents"
     latents = np.loadtxt(place / "tensors.tsv", delimiter="\t")
     classes = (place / "metadata.tsv").read_text().splitlines()
-    count = detector.info.record["data"]["split"]["validation"]
+    count = detector.info.record.data.split.validation
     assert latents.shape == (count, 4)
     assert len(classes) == count
     assert set(classes) == {"good", "ok", "b?ad"}
@@ -123,13 +123,13 @@ def test_logging_leaves_every_bit_of_the_fit_as_it_is(tmp_path, model):
     one, two = plain.graph.state_dict(), log.graph.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     (folder,) = tmp_path.iterdir()
-    assert folder.name.startswith(f"{plain.info.record['data']['name']}-{model.kind}-")
+    assert folder.name.startswith(f"{plain.info.record.data.name}-{model.kind}-")
     per_class = {"samples/good", "samples/ok", "samples/b?ad"} if model.prior == "per-class" else {"samples"}
     assert set(read(folder).Tags()["images"]) == {"reconstructions"} | per_class
 
 
 def test_a_resumed_fit_goes_on_in_the_same_log(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(after):
         def progress(done, total, text):
@@ -158,7 +158,7 @@ def test_a_resumed_fit_goes_on_in_the_same_log(tmp_path, monkeypatch):
 
 
 def test_a_fit_resumed_with_a_log_for_the_first_time_logs_its_whole_history(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > 0.6 * total:
@@ -200,7 +200,7 @@ def test_tall_images_and_many_of_them_make_a_square_sprite(tmp_path, monkeypatch
 
 
 def test_a_fit_killed_between_checkpoint_and_log_leaves_no_gap(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
     model = ModelSpec(kind="conv", width=2, latent=3, dropout=0.2, pseudo_classes=0)
     settings = {"model": model, "run": tmp_path / "run", "tensorboard": tmp_path / "logs"}
     write = tensorboard_log._log_epoch
@@ -235,7 +235,7 @@ def test_a_full_disk_ends_the_log_and_not_the_fit(tmp_path, monkeypatch, part):
         warnings.simplefilter("always", vaeguard.TrainingWarning)
         vaeguard.fit(images, NAMES[labels], model=SMALL, training=QUICK, run=tmp_path / "run", tensorboard=tmp_path)
     assert len(calls) == sum("No space left" in str(each.message) for each in caught) == 1
-    assert vaeguard.load(tmp_path / "run", "cpu").info.record["best_epoch"]["epoch"] == 4
+    assert vaeguard.load(tmp_path / "run", "cpu").info.record.epoch == 4
 
 
 def test_whatever_goes_wrong_with_the_latents_the_fit_is_written(tmp_path, monkeypatch):

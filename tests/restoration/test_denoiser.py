@@ -8,9 +8,10 @@ from vaeguard import RefusedError
 from vaeguard.engines.sessions import Session
 from vaeguard.restoration import denoiser
 from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
+from vaeguard.restoration.networks import exporting
 from vaeguard.restoration.networks.batches import draw_grain
 from vaeguard.restoration.networks.direct import GRID, DirectDenoiser
-from vaeguard.restoration.networks.exporting import denoiser_bytes, read_networks
+from vaeguard.restoration.networks.exporting import DenoiserNetworks, denoiser_bytes, read_networks, write_denoiser
 from vaeguard.restoration.networks.ladder import LadderVAE
 from vaeguard.restoration.noise import grain_of
 
@@ -26,7 +27,7 @@ def net(seed=0, width=6, depth=4):
 
 
 def opened(content, threads=1):
-    return Denoiser(Session(content, "net", "cpu", threads), "digest")
+    return Denoiser(Session(content, "net", "cpu", threads))
 
 
 def ladder(seed=0):
@@ -37,14 +38,18 @@ def ladder(seed=0):
     return made.eval()
 
 
+def bytes_of(**more):
+    return denoiser_bytes(DenoiserNetworks(direct=net(), kind="photo", interval=2.0, card={}, **more))
+
+
 @pytest.fixture(scope="module")
 def content():
-    return denoiser_bytes(net(), "photo", interval=2.0, card={})
+    return bytes_of()
 
 
 @pytest.fixture(scope="module")
 def both():
-    return denoiser_bytes(net(), "photo", interval=2.0, card={}, ladder=ladder())
+    return bytes_of(ladder=ladder())
 
 
 @pytest.fixture
@@ -60,6 +65,17 @@ def test_the_file_says_what_the_network_says(content, plane):
     found, spread = made.restore(plane[:200, :328], 0.1, spread=True)
     np.testing.assert_allclose(found, restored[0, 0].numpy(), atol=1e-5)
     np.testing.assert_allclose(spread, 2.0 * torch.exp(0.5 * log_variance)[0, 0].numpy(), rtol=1e-4)
+
+
+def test_a_file_appears_only_if_it_says_what_the_network_says(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "denoiser_bytes", lambda _: content)
+    other = DenoiserNetworks(direct=net(seed=1), kind="photo", interval=2.0, card={})
+    with pytest.raises(RefusedError, match=r"restored is off by .*update torch"):
+        write_denoiser(other, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+    parity = write_denoiser(DenoiserNetworks(direct=net(), kind="photo", interval=2.0, card={}), tmp_path / "a.onnx")
+    assert set(parity.errors) == {"restored", "spread"}
+    assert (tmp_path / "a.onnx").read_bytes() == content
 
 
 @pytest.mark.parametrize("tile", [64, 100, 168])
@@ -177,17 +193,17 @@ def test_samples_are_the_same_in_tiles_and_strips(both, plane, tile):
 
 
 def test_the_file_draws_what_the_ladder_draws(both):
-    from vaeguard.restoration.denoiser import _Chance
+    from vaeguard.restoration.denoiser import _LatentNoise
 
     made = opened(both)
     rows = np.random.default_rng(1).random((256, 264), np.float32)
-    chance = _Chance(0, 0, rows.shape, (2, 3, 4)).within(0, 0, *rows.shape)
-    drawn = [torch.from_numpy(values) for values in chance.values()]
+    latent_noise = _LatentNoise(0, 0, rows.shape, (2, 3, 4)).within(0, 0, *rows.shape)
+    drawn = [torch.from_numpy(values) for values in latent_noise.values()]
     with torch.no_grad():
         expected = ladder()(torch.from_numpy(rows)[None, None], torch.full((1, 1, 1, 1), 0.1), drawn).restored
     found, _ = made.restore_rows(rows, 0.1, samples=1)
     np.testing.assert_allclose(found, expected[0, 0].numpy(), atol=1e-5)
-    values = np.concatenate([values.ravel() for values in chance.values()])
+    values = np.concatenate([values.ravel() for values in latent_noise.values()])
     assert abs(values.mean()) < 0.02
     assert values.std() == pytest.approx(1, rel=0.02)
 
@@ -208,6 +224,6 @@ def test_an_adapted_denoiser_measures_noise_by_its_own_grain(content):
     generator = torch.Generator().manual_seed(0)
     grain = 0.1 * draw_grain(torch.Size((1, 1, 300, 300)), 0.8, generator)[0, 0].numpy()
     plane = 0.5 + grain
-    own = opened(denoiser_bytes(net(), "photo", interval=2.0, card={}, grain=grain_of([plane])))
+    own = opened(bytes_of(grain=grain_of([plane])))
     assert own.noise_of(plane) == pytest.approx(0.1, rel=0.1)
     assert opened(content).noise_of(plane) < 0.05

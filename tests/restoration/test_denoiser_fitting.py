@@ -208,11 +208,11 @@ def test_a_run_cleans_scans_and_scores_none(run, folders):
 
 
 def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, monkeypatch):
-    from vaeguard.restoration import denoising
+    from vaeguard.restoration import restorer
 
     bare = shipped_denoiser("photo", "cpu", 1)
     bare.ladder = None
-    monkeypatch.setattr(denoising, "shipped_denoiser", lambda *_: bare)
+    monkeypatch.setattr(restorer, "shipped_denoiser", lambda *_: bare)
     vaeguard.denoise_scans(folders / "noisy", folders / "out")
     before = sorted(folders.rglob("*"))
     with pytest.raises(UsageError, match="has no ladder VAE"):
@@ -223,8 +223,8 @@ def test_samples_without_a_ladder_are_refused_before_anything_is_lost(folders, m
 @pytest.fixture
 def no_export(monkeypatch):
     """The ONNX file takes nine tenths of a small fit's time; that it repeats is seen once."""
-    stand_in = "vaeguard.restoration.networks.fitting.write_denoiser"
-    monkeypatch.setattr(stand_in, lambda _, path, *__, **___: path.write_bytes(b"no network"))
+    stand_in = "vaeguard.workflows.fit_denoiser.write_denoiser"
+    monkeypatch.setattr(stand_in, lambda _, path: path.write_bytes(b"no network"))
 
 
 def assert_same_bits(one, two):
@@ -248,7 +248,7 @@ def test_a_fit_that_was_killed_while_it_was_written_resumes(run, tmp_path, monke
         raise SystemError("killed")
 
     with monkeypatch.context() as patch, pytest.raises(SystemError):
-        patch.setattr("vaeguard.restoration.networks.fitting.write_denoiser", killed)
+        patch.setattr("vaeguard.workflows.fit_denoiser.write_denoiser", killed)
         fit_denoiser(ramps(), folder, SPEC)
     fit_denoiser(ramps(), folder, SPEC, resume=True)
     assert_same_bits(run[0], folder)
@@ -257,7 +257,7 @@ def test_a_fit_that_was_killed_while_it_was_written_resumes(run, tmp_path, monke
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
 def test_what_diverged_is_not_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.restoration.networks.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(vaeguard.VaeguardError, match="lower `learning_rate`"):
         fit_denoiser(ramps(), tmp_path, replace(SPEC, learning_rate=1e30))
     fit_denoiser(ramps(), tmp_path, SPEC)
@@ -269,7 +269,7 @@ def test_what_diverged_is_not_gone_on_with(tmp_path, monkeypatch):
 def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after):
     """In the direct network, and in the ladder VAE."""
     folder = tmp_path / "killed"
-    monkeypatch.setattr("vaeguard.restoration.networks.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         assert total == 75

@@ -20,6 +20,7 @@ from vaeguard.restoration.networks.training import (
     train_network,
     unsupervised_loss,
 )
+from vaeguard.training.loop import DivergedError
 
 pytestmark = pytest.mark.slow
 
@@ -113,5 +114,13 @@ def test_the_bound_of_the_ladder_falls_and_its_mean_is_cleaner(paired):
 def test_a_loss_that_is_not_finite_stops():
     net = DirectDenoiser(8, 2)
     batches = ((clean, noisy * float("nan"), noise) for clean, noisy, noise in photo_batches(photos(), 0, SPEC))
-    with pytest.raises(FloatingPointError, match="after 1 steps"):
+    with pytest.raises(DivergedError, match="after 1 steps"):
         train_network(net, supervised_loss(net, by_noise=True), batches, 10)
+
+
+def test_the_history_has_the_mean_loss_of_each_hundredth():
+    net, values = torch.nn.Linear(1, 1), np.random.default_rng(0).random(257).astype(np.float32)
+    batches = ((torch.full((1, 1), value),) for value in values.tolist())
+    _, losses = train_network(net, lambda value: value.mean() + 0 * net(value).sum(), batches, len(values))
+    parts = np.array_split(values.astype(np.float64), training.HISTORY)
+    np.testing.assert_array_equal(losses, [part.mean() for part in parts])

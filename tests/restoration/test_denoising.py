@@ -784,7 +784,7 @@ def test_what_a_page_says_of_its_region_and_its_removed_marks_is_carried_on(scan
         report = PageReport("document", 1.0, 2.0, 0, 3.0, np.float32(0.25), region=(1, 2, 30, 40), removed=0.5)
         return RestoredPage(pixels ^ 1, report)
 
-    monkeypatch.setattr("vaeguard.restoration.work.restore_page", odd)
+    monkeypatch.setattr("vaeguard.restoration.restorer.restore_page", odd)
     done = denoise_scans("scans/photo.jpg", "out", device="cpu")
     record = json.loads(Path("out/photo.jpg.png.json").read_text())
     assert record["pages"][0]["region"] == [1, 2, 30, 40]

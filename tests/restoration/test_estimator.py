@@ -9,7 +9,7 @@ from vaeguard.engines.sessions import Session
 from vaeguard.restoration.denoiser import Denoiser
 from vaeguard.restoration.networks.direct import ColourDenoiser, DirectDenoiser
 from vaeguard.restoration.networks.estimator import NoiseEstimator, estimator_loss
-from vaeguard.restoration.networks.exporting import denoiser_bytes, read_estimator
+from vaeguard.restoration.networks.exporting import DenoiserNetworks, denoiser_bytes, read_estimator
 from vaeguard.restoration.noise import FLOOR
 
 
@@ -17,8 +17,8 @@ def file_of(planes, estimator=None):
     torch.manual_seed(1)
     grey = DirectDenoiser(6, 2)
     net = grey if planes == 1 else ColourDenoiser(grey)
-    content = denoiser_bytes(net, "photo", interval=2.0, card={}, estimator=estimator)
-    return content, Denoiser(Session(content, "net", "cpu", 1), "digest")
+    content = denoiser_bytes(DenoiserNetworks(direct=net, kind="photo", interval=2.0, card={}, estimator=estimator))
+    return content, Denoiser(Session(content, "net", "cpu", 1))
 
 
 @pytest.fixture(scope="module", params=[1, 3])

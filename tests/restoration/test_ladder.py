@@ -20,13 +20,13 @@ def made(seed=0, spread=0.1):
     return ladder
 
 
-def chance(ladder, image):
-    return [torch.randn(shape) for shape in ladder.chance_shapes(len(image), *image.shape[2:])]
+def latent_noise(ladder, image):
+    return [torch.randn(shape) for shape in ladder.latent_shapes(len(image), *image.shape[2:])]
 
 
 def test_shapes_and_a_rate_that_begins_at_zero():
     ladder, image = made(spread=0), torch.rand(2, 1, 32, 48)
-    found = ladder(image, NOISE, chance(ladder, image))
+    found = ladder(image, NOISE, latent_noise(ladder, image))
     assert found.restored.shape == image.shape
     assert [level.shape for level in found.kl] == [(2, 32 // stride, 48 // stride) for stride in STRIDES]
     torch.testing.assert_close(found.rate(), torch.zeros(2))
@@ -50,10 +50,10 @@ def test_the_rate_is_the_divergence_of_the_gaussians():
     high = torch.full((2, 6, 2, 2), 50.0)
     posterior_high = level.posterior(torch.cat([high, seen], 1)).chunk(2, 1)
     prior_high = level.prior(high).chunk(2, 1)
-    chance = torch.randn(2, 4, 2, 2)
+    noise = torch.randn(2, 4, 2, 2)
     deviation = torch.exp(0.5 * prior_high[1].clamp(-8, 8))
-    drawn = prior_high[0] + deviation * (posterior_high[0] + torch.exp(0.5 * posterior_high[1].clamp(-8, 8)) * chance)
-    told, _ = level(high, seen, chance)
+    drawn = prior_high[0] + deviation * (posterior_high[0] + torch.exp(0.5 * posterior_high[1].clamp(-8, 8)) * noise)
+    told, _ = level(high, seen, noise)
     torch.testing.assert_close(told[:, :4], torch.relu(high[:, :4] + drawn), rtol=1e-4, atol=1e-3)
 
 
@@ -69,9 +69,9 @@ def test_nothing_beyond_the_halo_matters():
         assert places.max() - (side // 2 + 7) <= ladder.halo
 
 
-def test_chance_changes_the_sample_and_zeros_are_the_mean():
+def test_noise_changes_the_sample_and_zeros_are_the_mean():
     ladder, image = made(spread=0.3), torch.rand(2, 1, 16, 16)
-    drawn = chance(ladder, image)
+    drawn = latent_noise(ladder, image)
     mean = ladder(image, NOISE, [None] * 3).restored
     zeros = [torch.zeros_like(each) for each in drawn]
     torch.testing.assert_close(ladder(image, NOISE, zeros).restored, mean)

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from vaeguard.errors import UsageError
+from vaeguard.settings.model import FEWEST_CLUSTERS, IMAGES_PER_CLUSTER, ModelSpec
 from vaeguard.settings.presets import PRESETS, preset
-from vaeguard.settings.specs import FEWEST_CLUSTERS, IMAGES_PER_CLUSTER, ModelSpec, TrainSpec, from_dict, to_dict
+from vaeguard.settings.specs import from_dict, to_dict
+from vaeguard.settings.training import TrainSpec
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -28,12 +28,13 @@ JOB = """
 import os, signal, sys, time
 import numpy as np
 from vaeguard.data import source
+from toy import toy_info
 from vaeguard.storage import jobs
-from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.engines.inspection import Inspection
 from vaeguard.evaluation.scoring import score_files
 
 class Brightness:
-    info = DetectorInfo((1, 8, 8), ("recon_error",), (), (), {"model": {"vectors": False}})
+    info = toy_info()
     fingerprint = "brightness"
     parallel = 1
     inspected = 0
@@ -107,7 +108,8 @@ def _inside(home, monkeypatch):
 
 
 def started(code, **pipes):
-    return subprocess.Popen([sys.executable, "-c", JOB + code], stderr=subprocess.PIPE, **pipes)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", JOB + code], stderr=subprocess.PIPE, env=environment, **pipes)
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from toy import toy_record
+
+from vaeguard.engines.record import CalibrationRecord, ClassRecord
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 from vaeguard.training.advice import advice
 
 
-def record(**best) -> dict:
+def record(**best):
     row = {"epoch": 1, "valid_loss": 100.0, "loss": 100.0, "valid_rate": 20.0, "active_units": 16, **best}
-    return {
-        "model": {"autoencoder": False, "latent": 16, "vectors": False},
-        "training": {"beta": 1.0, "balance": False},
-        "best_epoch": row,
-        "classes": [],
-        "calibration": {"images": 200},
-    }
+    return toy_record(images=200, model=ModelSpec(latent=16), best_epoch=row)
 
 
 def falling(losses: list[float], validation: list[float]) -> list[dict]:
@@ -43,16 +43,14 @@ def test_a_latent_that_says_little_is_said(change, word):
     history = [row | change for row in flat()]
     assert [word in sentence for sentence in advice(record(**change), history)] == [True]
     plain = record(**change)
-    plain["model"]["autoencoder"] = True
-    assert advice(plain, history) == []
+    assert advice(replace(plain, model=replace(plain.model, autoencoder=True)), history) == []
 
 
 def test_over_fitting_and_stopping_too_early_are_told_apart():
     over = falling([100 - n for n in range(20)], [100 - n if n < 8 else 92 + n - 8 for n in range(20)])
     found = advice(record(epoch=8), over)
     assert ["over-fitting" in sentence for sentence in found] == [True]
-    of_rows = record(epoch=8)
-    of_rows["model"]["vectors"] = True
+    of_rows = replace(record(epoch=8), model=toy_record((1, 1, 30), vectors=True).model)
     assert ["training.augment_shift" in sentence for sentence in found + advice(of_rows, over)] == [True, False]
     early = falling([100 - n for n in range(20)], [100 - n for n in range(20)])
     found = advice(record(epoch=20), early)
@@ -60,20 +58,17 @@ def test_over_fitting_and_stopping_too_early_are_told_apart():
 
 
 def test_few_calibration_images_and_few_epochs_are_said():
-    small = record()
-    small["calibration"]["images"] = 30
+    small = replace(record(), calibration=CalibrationRecord(30))
     assert "30 normal images only" in advice(small, flat())[0]
     assert "a trial of only 2 epochs" in advice(record(), flat(2))[0]
 
 
 def test_unbalanced_classes_are_said_unless_they_are_drawn_alike():
-    uneven = record()
-    uneven["classes"] = [{"name": "good", "training": 500}, {"name": "rare", "training": 100}]
+    good, rare = (ClassRecord(name, images, images, 10, 1.0, 1.0, None, 2.0, 10, 0.0)
+                  for name, images in (("good", 500), ("rare", 100)))  # fmt: skip
+    uneven = replace(record(), classes=(good, rare))
     (sentence,) = advice(uneven, flat())
     assert "good has 500 training images and rare has 100" in sentence
     assert "training.balance" in sentence
-    uneven["training"]["balance"] = True
-    assert advice(uneven, flat()) == []
-    uneven["training"]["balance"] = False
-    uneven["classes"][1]["training"] = 101
-    assert advice(uneven, flat()) == []
+    assert advice(replace(uneven, training=TrainSpec(balance=True)), flat()) == []
+    assert advice(replace(uneven, classes=(good, replace(rare, training=101))), flat()) == []

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vaeguard.settings.specs import TrainSpec
+from vaeguard.settings.training import TrainSpec
 from vaeguard.training.augment import add_noise, augment
 
 

@@ -15,7 +15,7 @@ from vaeguard.engines.run_folder import calibration_images
 from vaeguard.models.likelihoods import ContinuousBernoulli
 from vaeguard.models.objective import objective
 from vaeguard.training import fitting
-from vaeguard.training.loop import epochs_for
+from vaeguard.training.vae_task import epochs_for
 
 QUICK = TrainSpec(epochs=6, batch_size=32)
 SMALL = ModelSpec(kind="mlp", hidden=(32,), latent=4)
@@ -80,7 +80,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
     images, labels = bars()
     training = TrainSpec(epochs=6, batch_size=32, augment_shift=1, input_noise=0.1)
     unbroken = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "unbroken")
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:
@@ -100,7 +100,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
 
 def test_resume_refuses_other_settings(tmp_path, monkeypatch):
     images, labels = bars()
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total / 2:
@@ -113,36 +113,10 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
                      resume=True)  # fmt: skip
 
 
-def test_a_checkpoint_from_before_there_was_a_setting_resumes_with_its_default_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
-    written = fitting.write_checkpoint
-
-    def older(path, state, settings):
-        missing = ("binarise", "balance", "autoencoder")
-        former = {
-            group: {name: value for name, value in values.items() if name not in missing}
-            for group, values in settings.items()
-        }
-        written(path, state, former)
-
-    def kill(done, total, text):
-        if done > total / 2:
-            raise SystemError("killed")
-
-    monkeypatch.setattr(fitting, "write_checkpoint", older)
-    images, labels = bars()
-    with pytest.raises(SystemError):
-        vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=kill)
-    with pytest.raises(UsageError, match=r"binarise \(was False, now True\)"):
-        vaeguard.fit(images, labels, model=SMALL, training=replace(QUICK, binarise=True), run=tmp_path, resume=True)
-    resumed = vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, resume=True)
-    assert_same_bits(vaeguard.fit(images, labels, model=SMALL, training=QUICK), resumed)
-
-
 def test_resume_refuses_other_clusters(tmp_path, monkeypatch):
     """As another machine may find them, with the same settings and data."""
     images, labels = bars()
-    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
     model = ModelSpec(kind="mlp", hidden=(8,), latent=2, pseudo_classes=10)
 
     def kill(done, total, text):
@@ -167,7 +141,7 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
         loss = objective(found, spec, beta, pixels, weights)
         return loss * float("nan") if sum(steps) > 2 * 6 + 3 else loss
 
-    monkeypatch.setattr("vaeguard.training.loop.objective", poisoned)
+    monkeypatch.setattr("vaeguard.training.vae_task.objective", poisoned)
     training = TrainSpec(epochs=20, batch_size=32, schedule="constant")
     with pytest.raises(
         VaeguardError, match=r"diverged in epoch 3, step 4 .*`training.learning_rate` to.*epoch 2 are kept"
@@ -220,12 +194,12 @@ def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):
     images, labels = bars(600)
     spec = ModelSpec(kind="mlp", hidden=(16,), latent=3)
     detector = vaeguard.fit(images, labels, model=spec, training=TrainSpec(epochs=2), run=tmp_path / "run")
-    scale = vaeguard.load(tmp_path / "run").info.record["calibration"]["heatmap_scale"]
+    scale = vaeguard.load(tmp_path / "run").info.heatmap_scale
     held_out = calibration_images(tmp_path / "run")
     assert scale == np.quantile(detector.inspect(held_out, pictures=True).heatmap, 0.999)
     rows = np.random.default_rng(0).normal(size=(100, 4))
     of_rows = vaeguard.fit(rows, model=spec, training=TrainSpec(epochs=1))
-    assert "heatmap_scale" not in of_rows.info.record["calibration"]
+    assert "heatmap_scale" not in of_rows.info.record.to_dict()["calibration"]
 
 
 def test_some_images_are_of_all_classes(tmp_path, monkeypatch):
@@ -315,8 +289,8 @@ def test_both_precisions_learn(bf16):
     images, labels = bars(300)
     training = TrainSpec(batch_size=32, epochs=60, bf16=bf16)
     detector = vaeguard.fit(images, labels, normal_classes="0,1", model=SMALL, training=training)
-    assert detector.info.record["best_epoch"]["valid_class_accuracy"] == 1
-    assert detector.info.record["training"]["bf16"] is bf16
+    assert detector.info.record.best_epoch["valid_class_accuracy"] == 1
+    assert detector.info.record.training.bf16 is bf16
 
 
 @pytest.mark.filterwarnings("default::vaeguard.training.loop.TrainingWarning")
@@ -416,7 +390,7 @@ def test_images_are_deformed_by_default_where_there_are_pseudo_classes(model, gi
     images, _ = bars(120)
     spec = replace(SMALL, **model)
     detector = vaeguard.fit(images, model=spec, training=TrainSpec(epochs=1, augment_warp=given))
-    assert detector.info.record["training"]["augment_warp"] == used
+    assert detector.info.record.training.augment_warp == used
 
 
 def test_pseudo_classes_are_learnt(tmp_path):
@@ -425,7 +399,7 @@ def test_pseudo_classes_are_learnt(tmp_path):
     detector = vaeguard.fit(images, model=SMALL, training=training, run=tmp_path)
     with open(tmp_path / "history.csv") as file:
         history = [float(row["pseudo_loss"]) for row in csv.DictReader(file)]
-    assert detector.info.record["model"]["pseudo_classes"] == 240 // 6
+    assert detector.info.record.model.pseudo_classes == 240 // 6
     assert history[0] == pytest.approx(np.log(40), rel=0.1)
     assert history[-1] < np.log(40) - 0.3
 
@@ -513,7 +487,7 @@ def test_vectors_are_standardised_by_the_training_rows_only():
 
 def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, monkeypatch):
     unbroken = vaeguard.fit(table(), model=SMALL, training=QUICK)
-    monkeypatch.setattr("vaeguard.training.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def kill(done, total, text):
         if done > total * 0.6:
@@ -535,7 +509,7 @@ def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, mo
 def test_classes_of_vectors_guide_too():
     rows = np.concatenate([table(150), table(150, seed=1)[:, ::-1]])
     detector = vaeguard.fit(rows, np.repeat(["a", "b"], 150), model=SMALL, training=TrainSpec(epochs=40))
-    assert detector.info.record["best_epoch"]["valid_class_accuracy"] > 0.8
+    assert detector.info.record.best_epoch["valid_class_accuracy"] > 0.8
     assert "class_energy" in detector.info.term_names
 
 
@@ -570,8 +544,8 @@ def test_binarised_pixels_are_black_or_white_and_drawn_anew(monkeypatch):
         seen.append(target)
         return objective_losses(vae, image, target, *others)
 
-    objective_losses = vaeguard.training.loop.losses
-    monkeypatch.setattr("vaeguard.training.loop.losses", losses)
+    objective_losses = vaeguard.training.vae_task.losses
+    monkeypatch.setattr("vaeguard.training.vae_task.losses", losses)
     grey = np.full((40, 1, 8, 8), 51, np.uint8)
     vaeguard.fit(grey, model=SMALL, training=replace(QUICK, epochs=4, binarise=True))
     assert all(set(target.unique().tolist()) == {0.0, 1.0} for target in seen)

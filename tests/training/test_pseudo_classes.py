@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from toy import bars
 
-from vaeguard.settings.specs import PSEUDO_HEADS
+from vaeguard.settings.model import PSEUDO_HEADS
 from vaeguard.training.pseudo_classes import SIDE, _small, pseudo_labels
 
 CLUSTERS = 12

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from toy import bars
 
 import vaeguard
-from vaeguard.reports.verdicts import verdict
+from vaeguard.reports.kinds import verdict
 from vaeguard.settings.presets import PRESETS
 from vaeguard.settings.specs import changed, from_dict
 from vaeguard.statistics.metrics import roc_auc_by_image

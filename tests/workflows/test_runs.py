@@ -3,7 +3,7 @@ import pytest
 
 from vaeguard import UsageError
 from vaeguard.data.image_set import from_array
-from vaeguard.settings.specs import ModelSpec
+from vaeguard.settings.model import ModelSpec
 from vaeguard.workflows.runs import latest_run, new_run, point_latest, prepare_run
 
 

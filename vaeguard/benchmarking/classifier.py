@@ -15,7 +15,7 @@ from vaeguard.data.split import class_targets, normal_numbers, split_normal
 from vaeguard.devices import pick_device
 from vaeguard.models.vae import VAE
 from vaeguard.training.augment import augment
-from vaeguard.training.loop import epochs_for
+from vaeguard.training.vae_task import epochs_for
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.tasks import ImageTask
     from vaeguard.progress import Progress
-    from vaeguard.settings.specs import ModelSpec, TrainSpec
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
 
     Bytes = npt.NDArray[np.uint8]
     Floats = npt.NDArray[np.float32]

@@ -15,8 +15,10 @@ from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.defect_masks import measure_pixels
 from vaeguard.evaluation.evaluating import class_roc_auc, measure_detector, measure_scores
+from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.presets import PRESETS
-from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, from_dict, to_dict, without_places
+from vaeguard.settings.specs import changed, from_dict, to_dict, without_places
+from vaeguard.settings.training import TrainSpec
 from vaeguard.statistics.false_alarms import FPRS, false_alarms
 from vaeguard.storage.provenance import environment
 
@@ -121,15 +123,15 @@ def _measure_fit(task: ImageTask, setup: Setup, progress: Progress) -> Result:
     """Measure the combined score of a detector, its terms, its heatmaps where there are masks, and its false alarms."""
     detector, seconds = _fit(task, setup, progress)
     found = measure_detector(detector, task.test, task.anomalous, task.defects)
-    record: Any = detector.info.record
-    normal, calibration = found.inspection.p_value[~task.anomalous], record["calibration"]["images"]
+    record = detector.info.record
+    normal, calibration = found.inspection.p_value[~task.anomalous], record.calibration.images
     scores = {"score": found.inspection.score, **found.inspection.terms}
     return {
         **_result(task, scores, found.metrics, (seconds, found.seconds)),
         **({} if found.pixels is None else {"pixels": asdict(found.pixels)}),
         "false_alarms": [asdict(false_alarms(normal, calibration, fpr)) for fpr in FPRS],
-        "spec": {"model": record["model"], "training": record["training"]},
-        "fit_split_sha256": record["data"]["split"]["sha256"],
+        "spec": {"model": to_dict(record.model), "training": to_dict(record.training)},
+        "fit_split_sha256": record.data.split.sha256,
         "environment": environment(detector.device),
     }
 

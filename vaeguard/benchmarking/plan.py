@@ -12,14 +12,14 @@ from vaeguard.benchmarking.methods import METHODS, Setup, measured
 from vaeguard.benchmarking.protocols import OURS
 from vaeguard.benchmarking.published import Published, published
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vaeguard.benchmarking.methods import Fits
-    from vaeguard.benchmarking.protocols import Case
-    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.protocols import BenchmarkSpec, Case
     from vaeguard.benchmarking.tasks import Task
 
 FAULT = "fault"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, rows_of, seconds_of
 from vaeguard.benchmarking.comparison import comparison_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
-from vaeguard.settings.specs import PLACES
+from vaeguard.settings.training import PLACES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.aggregate import Row
     from vaeguard.benchmarking.cells import Result
     from vaeguard.benchmarking.plan import BenchmarkPlan
-    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.protocols import BenchmarkSpec
 
 VARIED = ("seed", "classes", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""

@@ -11,7 +11,8 @@ from vaeguard.benchmarking.plan import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import JSON_NAME
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import locked
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from vaeguard.benchmarking.cells import Result
     from vaeguard.benchmarking.plan import BenchmarkPlan
-    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.protocols import BenchmarkSpec
     from vaeguard.progress import Progress
 
 LOCK_NAME = ".benchmark.lock"

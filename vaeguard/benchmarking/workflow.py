@@ -8,7 +8,7 @@ from vaeguard.benchmarking.running import benchmark
 from vaeguard.workflows.outcome import Outcome
 
 if TYPE_CHECKING:
-    from vaeguard.benchmarking.spec import BenchmarkSpec
+    from vaeguard.benchmarking.protocols import BenchmarkSpec
     from vaeguard.workflows.outcome import Reporter
 
 

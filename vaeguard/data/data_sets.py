@@ -32,7 +32,7 @@ from vaeguard.data.streams import chunks, default_jobs, map_ahead
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
@@ -121,17 +121,15 @@ def open_packed(
     return _image_set(str(data), sources, rule)
 
 
-def data_of_fit(record: Mapping[str, Any]) -> str:
-    """The named set that a model was fitted on, as its `record` says.
+def data_of_fit(name: str, *, named: bool) -> str:
+    """The named set that a model was fitted on: `name`, if data of that name are a `named` set.
 
     Raises
     ------
     UsageError
-        It was fitted on something else, which the record cannot give again.
+        It was fitted on something else, which its name cannot give again.
     """
-    data = record.get("data", {})
-    name = str(data.get("name"))
-    if name not in NAMES or not data.get("named", True):  # earlier records do not tell
+    if name not in NAMES or not named:
         raise UsageError(f"`data` is missing, and the model was fitted on {name!r}, which is no named set; give `data`")
     return name
 

@@ -5,14 +5,14 @@ What all engines do alike is here: images are inspected block by block, in less 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from vaeguard.devices import instead
+from vaeguard.engines.engine import Engine
 from vaeguard.engines.inspection import DetectorInfo, Inspection
-from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.record import ModelRecord
 
 BLOCK_VALUES = 256 * 32 * 32
-"""A block of large images has fewer of them, so that it holds about this many values."""
+"""A block holds about this many values, and so fewer images where they are large."""
 
 
-class Detector(ABC):
-    """Inspects images; an engine takes blocks of at most `block` of them, and only has to `run` these.
+class Detector(Engine):
+    """An engine that inspects images; its subclasses `run` blocks of at most `block` images.
 
     Parameters
     ----------
-    record : dict
-        The JSON of the model file.
+    record : ModelRecord
+        What the model file says.
     term_names : tuple of str
         The terms that the graph returns.
     device : str
@@ -40,30 +41,18 @@ class Detector(ABC):
     Attributes
     ----------
     info : DetectorInfo
-        What the model file says of itself.
+        The model and its data, from the record.
     block, least : int
-        How many images `run` takes at most; halved where memory does not suffice, down to `least`.
+        The most images that `run` takes; halved where memory does not suffice, down to `least`.
     parallel : int
-        How many inspections are best run at the same time, from as many threads.
+        The number of threads from which inspections run fastest.
     """
 
-    def __init__(self, record: dict[str, Any], term_names: tuple[str, ...], device: str) -> None:
-        model = record["model"]
-        self.info = DetectorInfo(
-            image_shape=tuple(model["image_shape"]),
-            term_names=term_names,
-            class_names=tuple(record.get("class_names", ())),
-            normal_classes=tuple(record.get("normal_classes", ())),
-            record=record,
-        )
+    def __init__(self, record: ModelRecord, term_names: tuple[str, ...], device: str) -> None:
+        self.info = DetectorInfo(record, term_names)
         self.device = device
         self.block, self.least = 1, 1
         self.parallel = 1
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Text that differs wherever the bits of a result might: engine and device, and last the model's digest."""
 
     @abstractmethod
     def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:
@@ -89,14 +78,14 @@ class Detector(ABC):
         ------
         UsageError
             The array has another shape or type than the model takes.
-        VaeguardError
+        OutOfMemoryError
             Memory does not suffice even for the smallest block.
         """
         images = self.prepared(as_images(images, self.info))
         wanted = ("score", "p_value", *self.info.term_names, *(("restored", "heatmap") if pictures else ()))
         _, height, width = self.info.image_shape
         tails = {"restored": self.info.image_shape, "heatmap": (height, width)}
-        found: dict[str, Floats] = {
+        outputs: dict[str, Floats] = {
             name: np.empty((len(images), *tails.get(name, ())), dtype=np.float32) for name in wanted
         }
         start = 0
@@ -106,28 +95,19 @@ class Detector(ABC):
             try:
                 results = self.run(part, wanted)
             except MemoryError as error:
-                self._shrink(size, error)
+                smaller = self.smaller(size, self.least, f"{size} images of {height}x{width}", error)
+                self.block = min(self.block, smaller)  # another thread may have shrunk it further
                 continue
             for name in wanted:
-                found[name][start : start + len(part)] = results[name]
+                outputs[name][start : start + len(part)] = results[name]
             start += len(part)
         return Inspection(
-            score=found["score"],
-            p_value=found["p_value"],
-            terms={name: found[name] for name in self.info.term_names},
-            restored=found.get("restored"),
-            heatmap=found.get("heatmap"),
+            score=outputs["score"],
+            p_value=outputs["p_value"],
+            terms={name: outputs[name] for name in self.info.term_names},
+            restored=outputs.get("restored"),
+            heatmap=outputs.get("heatmap"),
         )
-
-    def _shrink(self, size: int, error: MemoryError) -> None:
-        """Go on with blocks of half the `size` that did not fit; other threads may have found the same."""
-        if size <= self.least:
-            _, height, width = self.info.image_shape
-            raise VaeguardError(
-                f"not enough memory on {self.device} for {size} images of {height}x{width}; close other programs"
-                f"{instead(self.device)}"
-            ) from error
-        self.block = min(self.block, max(self.least, size // 2))
 
 
 def filled(images: Images, rows: int) -> npt.NDArray[Any]:
@@ -152,13 +132,14 @@ def as_images(images: Images, info: DetectorInfo) -> Images:
     """
     images = cast("Images", np.asarray(images))
     channels, height, width = info.image_shape
-    if images.shape[1:] == ((width,) if info.vectors else (height, width)) and channels == 1:
+    pictures = info.view.pictures
+    if images.shape[1:] == ((height, width) if pictures else (width,)) and channels == 1:
         images = images.reshape(-1, *info.image_shape)
     if images.ndim != 4 or images.shape[1:] != info.image_shape:
         expected = ", ".join(map(str, info.image_shape))
-        what, taken = ("vectors", f"(N, {width})") if info.vectors else ("images", f"(N, {expected})")
+        what, taken = ("images", f"(N, {expected})") if pictures else ("vectors", f"(N, {width})")
         raise UsageError(f"{what} have shape {images.shape}, the model takes {taken}; resize or reshape them")
-    if info.vectors:
+    if not pictures:
         return _as_vectors(images)
     if images.dtype == np.uint8:
         return images

@@ -13,14 +13,13 @@ from vaeguard.engines.detector import as_images
 from vaeguard.engines.generation import decode, encode, sample_latents
 from vaeguard.engines.onnx_detector import IMAGE, as_pixels
 from vaeguard.engines.onnx_writing import sealed, translated
-from vaeguard.engines.parity import BATCHES, RANDOM_IMAGES, relative_error, with_noise
-from vaeguard.engines.sessions import Session
+from vaeguard.engines.parity import BATCHES, RANDOM_IMAGES, session_errors, with_noise
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from torch import Tensor
 
     from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
@@ -34,7 +33,7 @@ def part_paths(path: str | Path) -> dict[str, Path]:
     return {part: path.with_name(f"{path.stem}-{part}{path.suffix}") for part in PARTS}
 
 
-def part_bytes(part: str, graph: InferenceGraph, record: dict[str, Any]) -> bytes:
+def part_bytes(part: str, graph: InferenceGraph, record: ModelRecord) -> bytes:
     """The sealed ONNX file of one of the `PARTS` of `graph`; `record` is that of the whole model.
 
     Raises
@@ -43,15 +42,15 @@ def part_bytes(part: str, graph: InferenceGraph, record: dict[str, Any]) -> byte
         The part cannot be expressed in ONNX.
     """
     spec = graph.vae.spec
-    assert spec.image_shape is not None
+    assert record.onnx is not None
     batch: tuple[dict[int, Any]] = ({0: torch.export.Dim("batch")},)
     if part == "encoder":
-        image = torch.zeros(2, *spec.image_shape, dtype=getattr(torch, record["onnx"]["pixels"]))
+        image = torch.zeros(2, *spec.shape, dtype=getattr(torch, record.onnx.pixels))
         names = ("mean",) if spec.autoencoder else ("mean", "logvar")
         model = translated(_Encoder(graph), {IMAGE: image}, names, batch)
     else:
         model = translated(_Decoder(graph), {LATENT: torch.zeros(2, spec.latent_size)}, ("restored",), batch)
-    return sealed(model, {**record, "part": part})
+    return sealed(model, {**record.to_dict(), "part": part})
 
 
 class _Encoder(nn.Module):
@@ -97,24 +96,16 @@ def part_errors(
     both = as_images(with_noise(images, detector.info), detector.info)
     encoding = encode(detector.graph, both)
     expected = {"mean": encoding.mean} | ({} if encoding.logvar is None else {"logvar": encoding.logvar})
-    name, fed = IMAGE, as_pixels(both, np.dtype(pixels))
+    feeds = {IMAGE: as_pixels(both, np.dtype(pixels))}
     if part == "decoder":
-        name, fed = LATENT, _latents(detector.graph, encoding.mean)
-        expected = {"restored": decode(detector.graph, fed)}
-    session = Session(content, part, "cpu")
-    # No more at once than the model itself takes: large images are many bytes inside.
-    found = [_run(session, list(expected), name, fed, min(size, detector.block)) for size in BATCHES]
-    return {
-        f"{part} {output}": float(np.max([relative_error(values, each[output]) for each in found]))
-        for output, values in expected.items()
-    }
+        latents = _latents(detector.graph, encoding.mean)
+        feeds, expected = {LATENT: latents}, {"restored": decode(detector.graph, latents)}
+    # A batch is no larger than a block of the model, since the activations of large images take much memory.
+    sizes = [min(size, detector.block) for size in BATCHES]
+    errors = session_errors(content, feeds, expected, sizes)
+    return {f"{part} {output}": error for output, error in errors.items()}
 
 
 def _latents(graph: InferenceGraph, means: Floats) -> Floats:
     """`means`, and samples of the prior where there is one."""
     return means if graph.vae.spec.autoencoder else np.concatenate([means, sample_latents(graph, RANDOM_IMAGES)])
-
-
-def _run(session: Session, wanted: list[str], name: str, fed: npt.NDArray[Any], size: int) -> dict[str, Floats]:
-    parts = [session.run(wanted, {name: fed[at : at + size]}) for at in range(0, len(fed), size)]
-    return {output: np.concatenate(each) for output, each in zip(wanted, zip(*parts, strict=True), strict=True)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,19 +14,23 @@ from torch import nn
 from vaeguard.engines.exported_parts import part_bytes, part_errors, part_paths
 from vaeguard.engines.generation import check_whole
 from vaeguard.engines.onnx_detector import IMAGE, OnnxDetector, output_names
-from vaeguard.engines.onnx_writing import OPSET, sealed, translated
+from vaeguard.engines.onnx_writing import OPSET, publish, sealed, translated
 from vaeguard.engines.parity import compare
-from vaeguard.engines.sessions import FORMAT
+from vaeguard.engines.record import OnnxRecord
+from vaeguard.engines.sessions import FORMAT, Session
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import DEFAULT_FPR, check_fpr
-from vaeguard.storage.files import SEAL_MARK, writing
+from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
+from vaeguard.storage.files import SEAL_MARK
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import Images
     from vaeguard.engines.parity import Parity
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
@@ -46,7 +49,7 @@ def export(
     tolerance: float | None = None,
     parts: bool = False,
 ) -> Parity:
-    """Write `detector` as an ONNX file, once that file is found to say what PyTorch says.
+    """Write `detector` as an ONNX file, once the file repeats what PyTorch says.
 
     The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
     `restored` and `heatmap`. The false-alarm rate behind `anomaly` is an optional input `fpr`.
@@ -77,7 +80,7 @@ def export(
     Returns
     -------
     Parity
-        What the comparison found.
+        The result of the comparison.
 
     Raises
     ------
@@ -93,43 +96,51 @@ def export(
     detector = _of_torch(detector)
     if pixels not in ("uint8", "float32"):
         raise UsageError(f"`pixels` is {pixels!r}; it must be 'uint8' or 'float32'")
-    if Path(path).suffix != ".onnx":
-        raise UsageError(f"{str(path)!r} has no suffix .onnx, by which an exported model is known; give it that suffix")
+    path = Path(path)
     targets = part_paths(path) if parts else {}
-    for target in map(Path, (path, *targets.values())):
-        if target.is_dir() or (target.exists() and target.stat().st_size and SEAL_MARK not in target.read_bytes()):
-            raise UsageError(f"{str(target)!r} is no model of vaeguard and would be lost; choose another path")
+    _check_targets(path, *targets.values())
     if targets:
         check_whole(detector.graph)
     graph = _in_half(detector.graph) if fp16 else detector.graph
     settings: dict[str, Any] = {
-        "pixels": "float32" if detector.info.vectors else pixels,
+        "pixels": pixels if detector.info.view.unit else "float32",
         "fp16": fp16,
         "fpr": fpr,
         "opset": OPSET,
     }
-    with contextlib.ExitStack() as files:
-        temporary = files.enter_context(writing(path))
-        temporary.write_bytes(onnx_bytes(graph, detector, settings))
-        written = OnnxDetector(temporary.read_bytes(), str(path), "cpu")
-        parity = verify(written, detector, images, tolerance)
+    files = {path: onnx_bytes(graph, detector, settings)}
+    files |= {target: part_bytes(part, graph, _record(detector, settings)) for part, target in targets.items()}
+
+    def compare_files(written: Mapping[Path, bytes]) -> Parity:
+        parity = verify(OnnxDetector(Session(written[path], str(path), "cpu")), detector, images, tolerance)
         for part, target in targets.items():
-            temporary = files.enter_context(writing(target))
-            temporary.write_bytes(part_bytes(part, graph, _record(detector, settings)))
-            parity = parity.plus(part_errors(part, temporary.read_bytes(), detector, images, settings["pixels"]))
+            parity = parity.plus(part_errors(part, written[target], detector, images, settings["pixels"]))
         parity.check(str(path))
-    return parity
+        return parity
+
+    return publish(files, compare_files)
+
+
+def _check_targets(*paths: Path) -> None:
+    """Refuse to write where something else than a model would be lost, or under a name of another kind."""
+    if paths[0].suffix != ".onnx":
+        raise UsageError(
+            f"{str(paths[0])!r} has no suffix .onnx, by which an exported model is known; give it that suffix"
+        )
+    for path in paths:
+        if path.is_dir() or (path.exists() and path.stat().st_size and SEAL_MARK not in path.read_bytes()):
+            raise UsageError(f"{str(path)!r} is no model of vaeguard and would be lost; choose another path")
 
 
 def verify(
     exported: Detector, detector: Detector, images: Images | None = None, tolerance: float | None = None
 ) -> Parity:
-    """Compare an exported model with the PyTorch one it came from, on `images` (N, C, H, W), if any, and on noise.
+    """Compare an exported model with its PyTorch original on `images` (N, C, H, W), if any, and on noise.
 
     Raises
     ------
     UsageError
-        The two are no export and original of each other.
+        `exported` is no export of `detector`.
     """
     detector = _of_torch(detector)
     if not isinstance(exported, OnnxDetector):
@@ -138,10 +149,11 @@ def verify(
         raise UsageError(
             "the exported model has another shape or other terms than this run; give the run that it came from"
         )
-    if _origin(exported.info.record) != _origin(detector.info.record):
+    if exported.info.record.of_fit != detector.info.record.of_fit:
         raise UsageError("the exported model came from another run than this one; give the run that it came from")
-    half = bool(exported.info.record["onnx"]["fp16"])
-    return compare(detector, exported, images, half=half, tolerance=tolerance)
+    onnx = exported.info.record.onnx
+    assert onnx is not None
+    return compare(detector, exported, images, half=onnx.fp16, tolerance=tolerance)
 
 
 def _of_torch(detector: Detector) -> TorchDetector:
@@ -169,16 +181,11 @@ def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[st
     # An input with an initializer of its name is optional.
     rate.const_value = onnx_ir.tensor(np.float32(settings["fpr"]), name=RATE)
     model.graph.initializers[RATE] = rate
-    return sealed(model, _record(detector, settings))
+    return sealed(model, _record(detector, settings).to_dict())
 
 
-def _record(detector: TorchDetector, settings: dict[str, Any]) -> dict[str, Any]:
-    return {**detector.info.record, "format": FORMAT, "terms": detector.info.term_names, "onnx": settings}
-
-
-def _origin(record: dict[str, Any]) -> str:
-    """The record of a fit without what an export adds."""
-    return json.dumps({name: record[name] for name in record.keys() - {"format", "terms", "onnx"}}, sort_keys=True)
+def _record(detector: TorchDetector, settings: dict[str, Any]) -> ModelRecord:
+    return replace(detector.info.record, format=FORMAT, terms=detector.info.term_names, onnx=OnnxRecord(**settings))
 
 
 class _Exported(nn.Module):

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from vaeguard.data.image_set import as_image_set
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.inspection import Floats, Images
-    from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
 PART = 256
-"""Images or latents are run through the network so many at a time."""
+"""Images or latents in one pass through the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +124,10 @@ def sample_latents(
     generator = np.random.default_rng(seed)
     noise = temperature * generator.standard_normal((count, spec.latent_size)).astype(np.float32)
     if like is not None:
-        found = encode(graph, like)
+        encoding = encode(graph, like)
         rows = generator.integers(0, len(like), count)
-        spread = 0.0 if found.logvar is None else np.exp(0.5 * found.logvar[rows])
-        return (found.mean[rows] + spread * noise).astype(np.float32)
+        spread = 0.0 if encoding.logvar is None else np.exp(0.5 * encoding.logvar[rows])
+        return (encoding.mean[rows] + spread * noise).astype(np.float32)
     if spec.autoencoder:
         raise UsageError("an autoencoder has no prior to sample from; give images as `like` to draw around them")
     means = graph.vae.prior_means
@@ -173,53 +170,6 @@ def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: b
     return curve.astype(np.float32)
 
 
-def quantile_grid(graph: InferenceGraph, side: int) -> Floats:
-    """Latents of two units at the prior's quantiles: float32 (side, side, 2), the highest of the second unit first.
-
-    Raises
-    ------
-    UsageError
-        The latent has another number of units, the prior is one per class, or there is none.
-    """
-    from scipy.special import ndtri
-
-    spec = graph.vae.spec
-    if spec.latent_size != 2:
-        raise UsageError(
-            f"the latent has {spec.latent_size} units, and only one of 2 is a plane; set `model.latent` to 2 and fit"
-            " again"
-        )
-    if spec.autoencoder:
-        raise UsageError(
-            "an autoencoder has no prior whose quantiles the grid could follow; fit again without `model.autoencoder`"
-        )
-    if spec.prior != "standard":
-        raise UsageError(
-            "the grid follows the quantiles of the standard prior; set `model.prior` to 'standard' and fit again"
-        )
-    quantiles = ndtri((np.arange(side) + 0.5) / side).astype(np.float32)
-    return np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1)
-
-
-def embeddings(detector: TorchDetector, images: ImageSet | npt.ArrayLike) -> dict[str, Any]:
-    """The latents of a set as columns of a table: `path`, `class` where known, `mean_0`, ..., `logvar_0`, ...
-
-    Raises
-    ------
-    UsageError
-        As `encode`.
-    """
-    image_set = as_image_set(images)
-    found = encode(detector.graph, image_set.images)
-    columns: dict[str, Any] = {"path": list(image_set.paths)}
-    if image_set.labels is not None:
-        columns["class"] = [image_set.class_names[label] for label in image_set.labels.tolist()]
-    columns |= {f"mean_{unit}": values for unit, values in enumerate(found.mean.T)}
-    if found.logvar is not None:
-        columns |= {f"logvar_{unit}": values for unit, values in enumerate(found.logvar.T)}
-    return columns
-
-
 def check_whole(graph: InferenceGraph) -> None:
     """Refuse a model that has no latent of a whole image.
 
@@ -233,5 +183,5 @@ def check_whole(graph: InferenceGraph) -> None:
 
 
 def _on(graph: InferenceGraph, values: npt.NDArray[np.generic]) -> Tensor:
-    # A copy: a memory map that cannot be written to is nothing that torch takes.
+    # A copy, since torch takes no read-only memory map.
     return torch.from_numpy(np.array(values)).to(next(graph.parameters()).device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.images import ImageRule
+    from vaeguard.engines.record import ModelRecord
+    from vaeguard.settings.views import View
 
     Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     Floats = npt.NDArray[np.float32]
@@ -52,26 +54,37 @@ class DetectorInfo:
 
     Attributes
     ----------
-    image_shape : (C, H, W)
-        The shape that the graph takes.
+    record : ModelRecord
+        All of it: specs, data, calibration, versions.
     term_names : tuple of str
         Names of the terms, in the order of the columns in `scores.csv`.
-    class_names : tuple of str
-        Every class of the training data, as named there.
-    normal_classes : tuple of str
-        The classes that the model was fitted on; empty if the data had none.
-    record : dict
-        The whole JSON of the model file: spec, training settings, data fingerprint, versions.
     fitted_on : uint64 (n,) or None
         `image_set.digests_of` the images that it was trained on and stopped by; None where a file does not say it.
     """
 
-    image_shape: tuple[int, int, int]
+    record: ModelRecord
     term_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    normal_classes: tuple[str, ...]
-    record: dict[str, Any]
     fitted_on: npt.NDArray[np.uint64] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) that the graph takes."""
+        return self.record.model.shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Every class of the training data, as named there."""
+        return self.record.class_names
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]:
+        """The classes that the model was fitted on; empty if the data had none."""
+        return self.record.normal_classes
+
+    @property
+    def view(self) -> View:
+        """What the model sees of its inputs."""
+        return self.record.model.view
 
     @property
     def rule(self) -> ImageRule | None:
@@ -79,24 +92,17 @@ class DetectorInfo:
         from vaeguard.data.images import ImageRule
 
         channels, height, width = self.image_shape
-        return None if self.vectors else ImageRule((height, width), channels)
+        return ImageRule((height, width), channels) if self.view.pictures else None
 
     @property
     def calibrated_on(self) -> int | None:
         """How many held-out normal images rank the score; None for a model that is not calibrated."""
-        images: int | None = (self.record.get("calibration") or {}).get("images")
-        return images
+        return self.record.calibration.images or None
 
     @property
     def heatmap_scale(self) -> float | None:
         """How strange the strangest pixels of normal images are, drawn in the last colour; None if it is not known."""
-        scale: float | None = (self.record.get("calibration") or {}).get("heatmap_scale")
-        return scale
-
-    @property
-    def vectors(self) -> bool:
-        """Whether the model takes float vectors instead of pixels."""
-        return bool(self.record["model"]["vectors"])
+        return self.record.calibration.heatmap_scale
 
 
 def concatenate(parts: Sequence[Inspection]) -> Inspection:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.engines.record import read_record
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, fitted_on
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.settings.specs import ModelSpec, from_dict
 from vaeguard.storage.files import UNSEALED, read_sealed, seal, write_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def save(detector: TorchDetector, path: str | Path) -> Path:
     """
     path = Path(path)
     target = path if path.suffix == ".safetensors" else path / MODEL_NAME
-    write_tensors(target, detector.graph.state_dict(), detector.info.record)
+    write_tensors(target, detector.graph.state_dict(), detector.info.record.to_dict())
     return target
 
 
@@ -57,7 +57,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
 
         detector = read_onnx(path, device, threads)
         beside = Path(path).with_name(MODEL_NAME)
-        if _record_of(beside).get("data") == detector.info.record.get("data"):  # it lies in the run that it came from
+        if _record_of(beside).get("data") == asdict(detector.info.record.data):  # it lies in the run that it came from
             detector.info = replace(detector.info, fitted_on=fitted_on(beside))
         return detector
     return read_model(path, device)
@@ -71,17 +71,14 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
     from vaeguard.models.vae import VAE
 
     target = find_model(path)
-    tensors, record = read_tensors(target)
-    if record.get("kind") != "detector":
-        hint = "clean scans with it" if record.get("kind") == "denoiser" else "give a run folder"
-        raise RefusedError(f"{str(target)!r} holds a {record.get('kind')}, not a model of anomalies; {hint}")
+    tensors, values = read_tensors(target)
+    record = read_record(values, str(target))
     try:
-        spec = from_dict(ModelSpec, record["model"])
         normal_scores = len(tensors["calibration.normal_scores"])
-        centres = 1 if spec.patch else len(tensors["reference.latents.centres"])
-        graph = InferenceGraph(VAE(spec), normal_scores, centres)
+        centres = len(tensors["reference.latents.centres"]) if record.model.view.whole else 1
+        graph = InferenceGraph(VAE(record.model), normal_scores, centres)
         graph.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError, UsageError) as error:
+    except (KeyError, RuntimeError, UsageError) as error:
         raise RefusedError(
             f"model file {str(target)!r} does not fit this vaeguard ({error}); fit the model anew"
         ) from error

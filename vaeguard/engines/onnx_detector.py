@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.devices import cores
 from vaeguard.engines.detector import Detector, block_rows, filled
-from vaeguard.engines.sessions import Session
-from vaeguard.errors import RefusedError, UsageError
-from vaeguard.storage.files import read_sealed
+from vaeguard.engines.record import read_record
+from vaeguard.engines.sessions import open_session
+from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vaeguard.engines.inspection import DetectorInfo, Floats, Images
+    from vaeguard.engines.sessions import Session
 
 IMAGE = "image"
 """Name of the input."""
 ROWS = 16
-"""Batches are filled up to a multiple of this: the last few elements that do not fill a vector register may otherwise
-be rounded differently, and an image's bits would depend on the batch around it."""
+"""Batches are filled up to a multiple of this. Otherwise elements that do not fill a vector register may be rounded
+differently, and an image's bits would depend on the batch around it."""
 BLOCK_ROWS = 256
 
 
@@ -34,48 +34,31 @@ class OnnxDetector(Detector):
 
     Parameters
     ----------
-    content : bytes
-        The `.onnx` file.
-    name : str
-        What messages call it.
-    device : str
-        `auto`, `cpu`, `cuda` or `tensorrt`.
-    threads : int or None
-        Threads of the CPU; None takes all cores that the process may use.
+    session : Session
+        The open file.
 
     Raises
     ------
     RefusedError
-        The file is no model of vaeguard.
-    UsageError
-        `device` cannot be used.
+        The file holds something else.
     """
 
-    def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
-        self._session = Session(content, name, device, threads)
-        record, device = self._session.record, self._session.device
-        if "part" in record:
-            raise RefusedError(
-                f"{name!r} is only the {record['part']} of a model and gives no scores; use the whole model, which was"
-                " exported beside it, or run this part with ONNX Runtime"
-            )
-        if "terms" not in record:
-            raise RefusedError(
-                f"{name!r} cleans scans and gives no scores; clean scans with it, or give a model of anomalies"
-            )
-        super().__init__(record, tuple(record["terms"]), device)
-        self._fingerprint = f"onnx {device} {hashlib.sha256(content).hexdigest()}"
-        self._pixels = np.dtype(record["onnx"]["pixels"])
+    def __init__(self, session: Session) -> None:
+        self._session, device = session, session.device
+        record = read_record(session.record, session.name)
+        assert record.onnx is not None
+        super().__init__(record, record.terms, device)
+        self._pixels = np.dtype(record.onnx.pixels)
         # The many patches of one image are a block already.
-        self.least = 1 if record["model"]["patch"] else ROWS
-        # Whole batches side by side keep cores busier than the halves of one.
-        self.parallel = cores() if threads == 1 and device == "cpu" else 1
+        self.least = ROWS if record.model.view.whole else 1
+        # Several batches at a time keep the cores busier than one batch that is split.
+        self.parallel = cores() if session.threads == 1 and device == "cpu" else 1
         self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
 
     @property
     def fingerprint(self) -> str:
         """Digest of the file, and the device."""
-        return self._fingerprint
+        return self._session.fingerprint
 
     def prepared(self, images: Images) -> Images:
         """Checked images as pixels of the type that the file takes.
@@ -131,4 +114,4 @@ def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None
     UsageError
         It is missing, or `device` cannot be used.
     """
-    return OnnxDetector(read_sealed(path), str(path), device, threads)
+    return OnnxDetector(open_session(path, device, threads))

@@ -1,4 +1,4 @@
-"""From a PyTorch module to the bytes of a sealed `.onnx` file."""
+"""The one way to an `.onnx` file: from a PyTorch module to sealed bytes, to a file that repeats what PyTorch says."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import contextlib
 import json
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from vaeguard.engines.sessions import METADATA
 from vaeguard.errors import VaeguardError
-from vaeguard.storage.files import UNSEALED, seal
+from vaeguard.storage.files import UNSEALED, read_sealed, seal, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
 
+_T = TypeVar("_T")
 OPSET = 20
 
 
@@ -46,7 +48,7 @@ def translated(
                 verbose=False,
             )
     except Exception as error:
-        # Whatever stops the exporter, the user can do one thing only.
+        # The exporter fails with many types of exceptions, and the remedy is always the same.
         raise VaeguardError(
             f"PyTorch cannot express this model in ONNX ({type(error).__name__}); update torch and onnxscript"
         ) from error
@@ -68,7 +70,7 @@ def sealed(model: Any, record: dict[str, Any]) -> bytes:
         raise VaeguardError(f"the exporter wrote opset {model.opset_imports['']} instead of {OPSET}; update onnxscript")
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         for node in graph.all_nodes():
-            # Stack traces with the paths of the machine that exported.
+            # They hold stack traces with the paths of this machine.
             node.metadata_props.clear()
             node.doc_string = None
             for value in node.outputs:
@@ -77,6 +79,30 @@ def sealed(model: Any, record: dict[str, Any]) -> bytes:
     model.metadata_props.clear()
     model.metadata_props.update({METADATA: json.dumps(record), "seal": UNSEALED})
     return seal(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+
+
+def publish(files: Mapping[Path, bytes], compare: Callable[[Mapping[Path, bytes]], _T]) -> _T:
+    """Write sealed files, read them back, and let them take their names once `compare` accepts them.
+
+    Parameters
+    ----------
+    files : mapping of Path to bytes
+        What `sealed` made; the first file takes its name last.
+    compare : callable
+        Takes the files as they were read back, and raises an error if they do not repeat what PyTorch says. Then none
+        of them appears.
+
+    Returns
+    -------
+    What `compare` returns.
+    """
+    with contextlib.ExitStack() as stack:
+        written = {}
+        for path, content in files.items():
+            temporary = stack.enter_context(writing(path))
+            temporary.write_bytes(content)
+            written[path] = read_sealed(temporary)
+        return compare(written)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Whether two engines say the same: every output, the order of the scores, the decisions."""
+"""Whether an exported file repeats what PyTorch says: every output, and of a detector the order and the decisions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.engines.inspection import concatenate
+from vaeguard.engines.sessions import Session
 from vaeguard.errors import RefusedError
 from vaeguard.statistics.false_alarms import FPRS, flag
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    import numpy.typing as npt
+
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Floats, Images, Inspection
 
@@ -24,12 +30,17 @@ On the CPU models of real data show 1e-6; where calibration images are few, the 
 """
 HALF_TOLERANCE = 2e-2
 LOOSE_SHARE = 0.01
-"""So many decisions may differ where the arithmetic is not float32 on the CPU."""
+"""The share of decisions that may differ where the arithmetic is not float32 on the CPU."""
+
+ADVICE = (
+    "a term that hardly differs between images shows only rounding: fit longer, leave it out by `model.without`, or"
+    " raise `tolerance`"
+)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a detector is from its reference on the same images.
+    """How far an exported model is from its reference on the same images.
 
     Attributes
     ----------
@@ -47,19 +58,19 @@ class Parity:
     decisions : int
         Decisions at false-alarm rates of 1, 5 and 10 % that differ.
     same_bits : bool
-        The same image gave the same bits in batches of 1, 7, 64 and 256; asked of float32 on the CPU.
+        The same image gave the same bits in batches of 1, 7, 64 and 256; asked of detectors in float32 on the CPU.
     problems : tuple of str
-        What went beyond what is allowed; empty if all is well.
+        The comparisons that failed; empty if none did.
     """
 
     images: int
     random: int
     tolerance: float
     errors: dict[str, float]
-    swapped: int
-    decisions: int
-    same_bits: bool
-    problems: tuple[str, ...]
+    swapped: int = 0
+    decisions: int = 0
+    same_bits: bool = True
+    problems: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values that JSON can hold."""
@@ -69,19 +80,16 @@ class Parity:
         """The same with the relative `errors` of further outputs."""
         return replace(self, errors=self.errors | errors, problems=(*self.problems, *_far(errors, self.tolerance)))
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, advice: str = ADVICE) -> None:
         """Refuse the model called `name` if there are problems.
 
         Raises
         ------
         RefusedError
-            There are; the message lists them.
+            There are; the message lists them and ends with `advice`.
         """
         if self.problems:
-            raise RefusedError(
-                f"{name!r} does not repeat what PyTorch says: {'; '.join(self.problems)}; a term that hardly differs"
-                " between images shows only rounding: fit longer, leave it out by `model.without`, or raise `tolerance`"
-            )
+            raise RefusedError(f"{name!r} does not repeat what PyTorch says: {'; '.join(self.problems)}; {advice}")
 
 
 def compare(
@@ -108,15 +116,15 @@ def compare(
     both = with_noise(images, reference.info)
     expected = reference.inspect(both, pictures=True)
     by_batch = [_inspect(other, both, size) for size in BATCHES]
-    found = by_batch[-1]
+    inspected = by_batch[-1]
     exact = other.device == "cpu" and not half
     tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[other.device])
-    errors = {name: relative_error(values, outputs(found)[name]) for name, values in outputs(expected).items()}
-    swapped = _swapped(expected.score, found.score, tolerance)
-    decisions = sum(int((flag(expected.p_value, fpr) != flag(found.p_value, fpr)).sum()) for fpr in FPRS)
-    same_bits = all(_same_bits(found, other_batch) for other_batch in by_batch[:-1])
+    errors = {name: relative_error(values, outputs(inspected)[name]) for name, values in outputs(expected).items()}
+    swapped = _swapped(expected.score, inspected.score, tolerance)
+    decisions = sum(int((flag(expected.p_value, fpr) != flag(inspected.p_value, fpr)).sum()) for fpr in FPRS)
+    same_bits = all(_same_bits(inspected, other_batch) for other_batch in by_batch[:-1])
     allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(both))
-    # Of p-values, which come in steps, the decisions tell.
+    # P-values come in steps, so the decisions are compared instead.
     problems = _far({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
     if swapped:
         problems.append(f"{swapped} images changed places in the order of scores")
@@ -125,6 +133,37 @@ def compare(
     if exact and not same_bits:
         problems.append("an image's bits depend on the batch around it")
     return Parity(len(both), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
+
+
+def session_errors(
+    content: bytes,
+    feeds: Mapping[str, npt.NDArray[Any]],
+    expected: Mapping[str, Floats],
+    sizes: Sequence[int] = BATCHES,
+) -> dict[str, float]:
+    """Largest relative error of each output of an exported file, see `Parity.errors`.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    feeds : mapping of ndarray
+        Its inputs, with as many rows each.
+    expected : mapping of float32
+        What PyTorch says, by output.
+    sizes : sequence of int
+        The rows are run in batches of each of these sizes.
+    """
+    session, wanted = Session(content, "the exported file", "cpu"), list(expected)
+    rows = len(next(iter(feeds.values())))
+    errors = dict.fromkeys(wanted, 0.0)
+    for size in sizes:
+        batches = ({name: values[at : at + size] for name, values in feeds.items()} for at in range(0, rows, size))
+        outputs_of_batches = [session.run(wanted, batch) for batch in batches]
+        for name, parts in zip(wanted, zip(*outputs_of_batches, strict=True), strict=True):
+            error = relative_error(expected[name], np.concatenate(parts))
+            errors[name] = float(np.max([errors[name], error]))  # also of what is not a number
+    return errors
 
 
 def with_noise(images: Images | None, info: DetectorInfo) -> Images:
@@ -141,7 +180,7 @@ def random_images(info: DetectorInfo) -> Images:
     """Noise as the model takes it: pixels of any level at several contrasts, or vectors far and near."""
     rng = np.random.default_rng(0)
     shape = (RANDOM_IMAGES, *info.image_shape)
-    if info.vectors:
+    if not info.view.pictures:
         spread = rng.choice([0.1, 1.0, 10.0], (RANDOM_IMAGES, 1, 1, 1))
         return (spread * rng.standard_normal(shape)).astype(np.float32)
     contrast = rng.uniform(0, 1, (RANDOM_IMAGES, 1, 1, 1))
@@ -165,20 +204,20 @@ def _far(errors: dict[str, float], tolerance: float) -> list[str]:
     return [f"{name} is off by {error:.2g}, relative" for name, error in errors.items() if not error <= tolerance]
 
 
-def relative_error(expected: Floats, found: Floats) -> float:
+def relative_error(expected: Floats, actual: Floats) -> float:
     """The largest relative error of an output, see `Parity.errors`; not a number where a value is none."""
-    wide, other = expected.astype(np.float64), found.astype(np.float64)
+    wide, other = expected.astype(np.float64), actual.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.maximum(np.abs(wide), np.abs(wide[np.isfinite(wide)]).mean())
-        relative = np.where(expected == found, 0, np.abs(wide - other) / size)
+        relative = np.where(expected == actual, 0, np.abs(wide - other) / size)
     return float(relative.max())
 
 
-def _swapped(expected: Floats, found: Floats, tolerance: float) -> int:
+def _swapped(expected: Floats, actual: Floats, tolerance: float) -> int:
     order = np.argsort(expected, kind="stable")
-    expected, found = expected[order].astype(np.float64), found[order]
+    expected, actual = expected[order].astype(np.float64), actual[order]
     apart = np.diff(expected) > 2 * tolerance * np.maximum(expected[1:], 1e-6)
-    return int(np.count_nonzero(apart & (np.diff(found) < 0)))
+    return int(np.count_nonzero(apart & (np.diff(actual) < 0)))
 
 
 def _same_bits(one: Inspection, two: Inspection) -> bool:

@@ -1,8 +1,10 @@
-"""ONNX Runtime sessions that say what they do: on the device that was asked for, or an error."""
+"""ONNX Runtime sessions, which run on the device that was asked for or raise an error."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
 import json
 import os
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.devices import check_device, cores, instead, is_out_of_memory
 from vaeguard.engines.onnx_cutting import cut
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.storage.files import read_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +33,7 @@ GPU_OPTIONS: dict[str, dict[str, Any]] = {
         "arena_extend_strategy": "kSameAsRequested",
         "use_tf32": 0,
     },
-    # No cache of engines: it does not tell one model's weights from another's.
+    # A cache of engines would not distinguish the weights of two models.
     "TensorrtExecutionProvider": {"trt_fp16_enable": False},
 }
 
@@ -42,6 +45,10 @@ class Session:
     ----------
     device : str
         Where it really runs: `cpu`, `cuda` or `tensorrt`.
+    name : str
+        What messages call it.
+    threads : int or None
+        Threads of the CPU that were asked for.
     record : dict
         The JSON record of the file.
 
@@ -65,8 +72,8 @@ class Session:
     """
 
     def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
-        self._content, self._name, self._threads = content, name, threads
-        self.device = _settled(device)
+        self._content, self.name, self.threads = content, name, threads
+        self.device = _resolved(device)
         try:
             self._session = _open(content, name, self.device, threads)
         except UsageError:
@@ -76,15 +83,25 @@ class Session:
             self._session = _open(content, name, self.device, threads)
         self.record = _record(self._session, name)
 
-    def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> Session:
-        """A session of what leads from `inputs` to `outputs` only.
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Text that differs wherever the bits of a result might: engine, device and the digest of the file."""
+        return f"onnx {self.device} {hashlib.sha256(self._content).hexdigest()}"
 
-        ONNX Runtime computes every output of a file, also those that nobody asks for.
+    @property
+    def kind(self) -> str:
+        """What the file holds: a `detector`, a `part` of one, or a `denoiser`."""
+        return next((kind for kind in ("part", "denoiser") if kind in self.record), "detector")
+
+    def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> Session:
+        """A session of the nodes between `inputs` and `outputs` only.
+
+        ONNX Runtime computes every output of a file, whichever are asked for.
         """
-        return Session(cut(self._content, inputs, outputs), self._name, self.device, self._threads)
+        return Session(cut(self._content, inputs, outputs), self.name, self.device, self.threads)
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """The outputs called `wanted`; all that the file can say is computed, see `part`.
+        """The outputs called `wanted`; ONNX Runtime computes the others as well, see `part`.
 
         Raises
         ------
@@ -105,7 +122,7 @@ class Session:
             self._session.run_with_iobinding(binding)
             results = binding.copy_outputs_to_cpu()
         except Exception as error:
-            # Which exception it is differs by version and provider; all say so when memory ran out.
+            # The type of the exception differs by version and provider; its text names the lack of memory.
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             raise VaeguardError(
@@ -115,8 +132,21 @@ class Session:
         return results
 
 
-def _settled(device: str) -> str:
-    """`auto` settled to `cuda` where there is an NVIDIA device, told without loading any library."""
+def open_session(path: str | Path, device: str = "auto", threads: int | None = None) -> Session:
+    """Open an `.onnx` file of vaeguard, after checking every bit of it; see `Session`.
+
+    Raises
+    ------
+    RefusedError
+        The file is damaged, or no model of vaeguard.
+    UsageError
+        There is no such file, or `device` cannot be used.
+    """
+    return Session(read_sealed(path), str(path), device, threads)
+
+
+def _resolved(device: str) -> str:
+    """Resolve `auto` to `cuda` where there is an NVIDIA device; looking for it loads no library."""
     check_device(device)
     if device != "auto":
         return device
@@ -143,7 +173,7 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     if wanted:
-        # Why a GPU cannot be used fills a screen; below it is one sentence.
+        # The log of a GPU that cannot be used fills a screen; the error below is one sentence.
         onnxruntime.set_default_logger_severity(4)
     if wanted and hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
@@ -154,7 +184,7 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
             f"`device` is {device!r}, and this onnxruntime has no {missing.pop()}; install onnxruntime-gpu, or set"
             " `device` to 'cpu'"
         )
-    providers = [(each, GPU_OPTIONS[each]) for each in wanted]
+    providers = [(provider, GPU_OPTIONS[provider]) for provider in wanted]
     try:
         # From bytes: a file that refers to data outside itself is refused.
         session = onnxruntime.InferenceSession(
@@ -185,9 +215,9 @@ def _runs_on(session: Any, device: str) -> bool:
 def _record(session: Any, name: str) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-        found = record["format"]
+        number = record["format"]
     except (KeyError, ValueError, TypeError) as error:
         raise RefusedError(f"{name!r} is no model of vaeguard; give an exported model") from error
-    if found != FORMAT:
-        raise RefusedError(f"{name!r} has format {found}, this vaeguard reads {FORMAT}; update it or export anew")
+    if number != FORMAT:
+        raise RefusedError(f"{name!r} has format {number}, this vaeguard reads {FORMAT}; update it or export anew")
     return record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +16,7 @@ from vaeguard.errors import UsageError
 if TYPE_CHECKING:
     from vaeguard.engines.generation import Encoding
     from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.models.graph import InferenceGraph
 
 BLOCK_ROWS = {"mlp": 256, "conv": 64}
@@ -31,19 +32,19 @@ class TorchDetector(Detector):
     ----------
     graph : InferenceGraph
         The fitted graph; it is moved to `device` and set to evaluation.
-    record : dict
-        The JSON of the model file.
+    record : ModelRecord
+        What the model file says.
     device : str
         `cpu` or `cuda`.
     """
 
-    def __init__(self, graph: InferenceGraph, record: dict[str, Any], device: str = "cpu") -> None:
+    def __init__(self, graph: InferenceGraph, record: ModelRecord, device: str = "cpu") -> None:
         super().__init__(record, graph.term_names, device)
         # Convolutions round by the layout of their weights: one layout, whether the model was just fitted or loaded.
         self.graph = graph.eval().to(device).to(memory_format=torch.channels_last)
         spec = graph.vae.spec
         # The many patches of one image are a block already.
-        self.block = 1 if spec.patch else block_rows(self.info.image_shape, BLOCK_ROWS[spec.kind or ""])
+        self.block = block_rows(self.info.image_shape, BLOCK_ROWS[spec.kind or ""]) if spec.view.whole else 1
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaeguard.engines.onnx_detector import IMAGE, OnnxDetector, output_names
+from vaeguard.engines.sessions import Session
 from vaeguard.errors import UsageError
 from vaeguard.storage.files import read_sealed, write_bytes, write_text
 
 NAME = "vaeguard"
 QUEUE_MICROSECONDS = 500
-"""So long a request waits for others to share its batch."""
+"""The longest time that a request waits for others to share its batch."""
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
@@ -35,7 +36,7 @@ def write_triton(model: str | Path, folder: str | Path) -> Path:
         The folder cannot be written.
     """
     content = read_sealed(model)
-    detector = OnnxDetector(content, str(model), "cpu", threads=1)
+    detector = OnnxDetector(Session(content, str(model), "cpu", threads=1))
     home = Path(folder) / NAME
     if home.exists():
         raise UsageError(f"{str(home)!r} exists already; choose another folder, or delete this one")
@@ -47,13 +48,15 @@ def write_triton(model: str | Path, folder: str | Path) -> Path:
 def _config(detector: OnnxDetector) -> str:
     """The text of `config.pbtxt`, in protobuf's text format (Triton's `model_config.proto`)."""
     shape = detector.info.image_shape
-    kind = TYPES[detector.info.record["onnx"]["pixels"]]
+    onnx = detector.info.record.onnx
+    assert onnx is not None
+    kind = TYPES[onnx.pixels]
     pictures = {"restored": shape, "heatmap": shape[1:]}
     outputs = ",\n".join(
         _output(name, "TYPE_BOOL" if name == "anomaly" else "TYPE_FP32", pictures.get(name))
         for name in output_names(detector.info)
     )
-    # Fewer of large images, one where its many patches are a batch already.
+    # The block is smaller for large images, and 1 where the many patches of an image are a batch already.
     most = detector.block
     warm_up = "\n".join(_warm_up(size, kind, shape) for size in (1, most)[: 1 + (most > 1)])
     return f"""\
@@ -72,7 +75,7 @@ dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_MICROSECONDS} }}
 
 
 def _output(name: str, kind: str, shape: tuple[int, ...] | None) -> str:
-    # Triton wants one dimension at least beside the batch; of a number per image it is taken off again.
+    # Triton needs a dimension besides the batch; the reshape removes it from outputs of one number per image.
     dims = f"dims: [ {_dims(shape)} ]" if shape else "dims: [ 1 ] reshape: { shape: [ ] }"
     return f'  {{ name: "{name}" data_type: {kind} {dims} }}'
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from vaeguard.errors import UsageError
 from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels, read_mask
 from vaeguard.evaluation.scoring import score_set
 from vaeguard.settings.classes import resolve_classes
-from vaeguard.settings.specs import DEFAULT_FPR, check_fpr
+from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.metrics import Metrics, Share, measure, share
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.progress import Progress
 
     Bools = npt.NDArray[np.bool_]
@@ -116,7 +117,7 @@ class Evaluation:
         The images that were looked at.
     inspection : Inspection
         What the detector said of them.
-    record : dict
+    record : ModelRecord
         What the model file says of the fit.
     device : str
         Where the detector ran.
@@ -136,7 +137,7 @@ class Evaluation:
     anomalous: Bools
     image_set: ImageSet
     inspection: Inspection
-    record: dict[str, Any]
+    record: ModelRecord
     device: str
     seconds: float
 
@@ -313,9 +314,8 @@ def unseen(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | Non
 
 def _compared(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | None, bool]:
     """As `unseen`, and whether the normal ones left are strangers to the fit, all but a few."""
-    record: Any = info.record
     # Rows of a table may be equal by chance, pictures are not.
-    if info.fitted_on is not None and not image_set.vectors:
+    if info.fitted_on is not None and info.view.pictures:
         fresh = ~np.isin(digests_of(image_set.images), info.fitted_on)
         of_normal = fresh[_normal_rows(info, image_set)]
         # Of the official test parts of some sets a few images are in the training part as well: they stay.
@@ -324,12 +324,14 @@ def _compared(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet, str | 
         if not of_normal.any():
             return image_set, _flatters(image_set), False
         return image_set.select(fresh), _left_out(image_set, int(np.count_nonzero(~fresh))), False
-    if record.get("data", {}).get("fingerprint") != image_set.fingerprint:
+    data, training = info.record.data, info.record.training
+    if data.fingerprint != image_set.fingerprint:
         return image_set, None, True
     normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
-    shares = {name: record["training"][name] for name in ("validation", "calibration", "seed")}
-    split = split_normal(image_set, normal, **shares)
-    if split.digest() != record["data"]["split"]["sha256"]:
+    split = split_normal(
+        image_set, normal, validation=training.validation, calibration=training.calibration, seed=training.seed
+    )
+    if split.digest() != data.split.sha256:
         return image_set, _flatters(image_set), False
     fresh = np.ones(len(image_set.images), dtype=bool)
     fresh[np.concatenate([split.training, split.validation])] = False

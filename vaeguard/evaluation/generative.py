@@ -12,14 +12,15 @@ from vaeguard.data.image_set import as_image_set
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.evaluating import unseen
 from vaeguard.evaluation.latents import LatentUnits, latent_units
-from vaeguard.evaluation.likelihood_bounds import LikelihoodBounds, as_observed, bound_likelihood, check_generative
+from vaeguard.evaluation.likelihood_bounds import LikelihoodBounds, bound_likelihood, check_generative
 from vaeguard.evaluation.sample_quality import SampleJudge, frechet_distance
-from vaeguard.settings.specs import BOUND_IMAGES, IMPORTANCE_SAMPLES
+from vaeguard.settings.evaluation import BOUND_IMAGES, IMPORTANCE_SAMPLES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
 
@@ -90,7 +91,7 @@ class GenerativeEvaluation:
         Whether the images are more than black and white.
     note : str or None
         What to beware of.
-    record : dict
+    record : ModelRecord
         What the model file says of the fit.
     device : str
         Where the model ran.
@@ -111,7 +112,7 @@ class GenerativeEvaluation:
     shown: dict[str, Pixels]
     grey: bool
     note: str | None
-    record: dict[str, Any]
+    record: ModelRecord
     device: str
     seconds: float
 
@@ -207,7 +208,7 @@ def class_information(latents: npt.NDArray[np.floating], labels: npt.NDArray[np.
 
 def _observed(detector: TorchDetector, images: Pixels, seed: int) -> Pixels:
     """Images with pixels like those that the bounds are of, so that everything else speaks of the same kind."""
-    return as_observed(detector.graph.vae.spec.likelihood, images, np.random.default_rng(seed))
+    return detector.graph.vae.family.observed(images, np.random.default_rng(seed))
 
 
 def _normal(image_set: ImageSet, normal_classes: tuple[str, ...]) -> ImageSet:

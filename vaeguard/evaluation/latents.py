@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from vaeguard.engines.generation import encode
 from vaeguard.models.graph import from_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, gaussian_kl
 from vaeguard.models.patches import local_contrast, surrounded
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
     from vaeguard.models.vae import VAE, Posterior
 
@@ -99,3 +102,21 @@ def _traversal(vae: VAE, mean: Tensor, deviation: Tensor, unit: int) -> npt.NDAr
     found = vae.likelihood(latents.to(weights.device, weights.dtype)).mean
     pixels: npt.NDArray[np.uint8] = from_unit(found).cpu().numpy()
     return pixels
+
+
+def latent_table(detector: TorchDetector, image_set: ImageSet) -> dict[str, Any]:
+    """The latents of a set as columns of a table: `path`, `class` where known, `mean_0`, ..., `logvar_0`, ...
+
+    Raises
+    ------
+    UsageError
+        As `generation.encode`.
+    """
+    encoding = encode(detector.graph, image_set.images)
+    columns: dict[str, Any] = {"path": list(image_set.paths)}
+    if image_set.labels is not None:
+        columns["class"] = [image_set.class_names[label] for label in image_set.labels.tolist()]
+    columns |= {f"mean_{unit}": values for unit, values in enumerate(encoding.mean.T)}
+    if encoding.logvar is not None:
+        columns |= {f"logvar_{unit}": values for unit, values in enumerate(encoding.logvar.T)}
+    return columns

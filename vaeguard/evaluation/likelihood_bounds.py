@@ -12,7 +12,7 @@ import torch
 from vaeguard.errors import UsageError
 from vaeguard.models.objective import distortion
 from vaeguard.models.sums import row_sum
-from vaeguard.settings.specs import IMPORTANCE_SAMPLES
+from vaeguard.settings.evaluation import IMPORTANCE_SAMPLES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,7 +41,7 @@ class LikelihoodBounds:
     rate : float64 (N,)
         KL of the posterior from the prior, the mean over the same samples.
     pixels : str
-        What stands for the pixels: `binarised` or `dequantised`, see `as_observed`.
+        What stands for the pixels: `binarised` or `dequantised`, see `Likelihood.observed`.
     values : int
         Pixels times channels of an image.
     """
@@ -57,26 +57,6 @@ class LikelihoodBounds:
         """Of the importance-weighted bound: of binary pixels, or of 8-bit ones where they were dequantised."""
         bits = float(self.neg_iwae.mean()) / (self.values * math.log(2))
         return bits if self.pixels == "binarised" else bits + 8
-
-
-def pixels_for(likelihood: str | None) -> str:
-    """What `as_observed` makes of pixels for this likelihood: `binarised` or `dequantised`."""
-    return "binarised" if likelihood == "bernoulli" else "dequantised"
-
-
-def as_observed(
-    likelihood: str | None, images: npt.NDArray[np.uint8], generator: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Images, uint8 (N, C, H, W), as values that the likelihood is one of, float32 in [0, 1].
-
-    Black and white for a Bernoulli likelihood: every pixel is on with its grey value as probability (Salakhutdinov &
-    Murray, 2008). For a density uniform noise of one grey level is added (Theis et al., "A note on the evaluation of
-    generative models", 2016): a bound of −log p(x) then holds for 8-bit images too.
-    """
-    uniform = generator.random(images.shape, dtype=np.float32)
-    if pixels_for(likelihood) == "binarised":
-        return (uniform < images / np.float32(255)).astype(np.float32)
-    return (images + uniform) / np.float32(256)
 
 
 @torch.inference_mode()
@@ -111,7 +91,7 @@ def bound_likelihood(
     part = max(1, min(PART_ROWS, PART_VALUES // images[0].size))
     neg_elbo, neg_iwae, rate = [], [], []
     for at in range(len(images)):
-        image = torch.from_numpy(as_observed(vae.spec.likelihood, images[at : at + 1], drawn)).to(device)
+        image = torch.from_numpy(vae.family.observed(images[at : at + 1], drawn)).to(device)
         posterior = vae.posterior(image)
         parts = [_sampled(vae, posterior, image, min(part, samples - done), noise) for done in range(0, samples, part)]
         rates, distortions = (torch.cat(each).double() for each in zip(*parts, strict=True))
@@ -120,8 +100,7 @@ def bound_likelihood(
         rate.append(float(rates.mean()))
         if progress:
             progress(at + 1, len(images), "bounds")
-    pixels = pixels_for(vae.spec.likelihood)
-    return LikelihoodBounds(np.array(neg_elbo), np.array(neg_iwae), np.array(rate), pixels, images[0].size)
+    return LikelihoodBounds(np.array(neg_elbo), np.array(neg_iwae), np.array(rate), vae.family.pixels, images[0].size)
 
 
 def check_generative(detector: TorchDetector) -> None:
@@ -137,9 +116,9 @@ def check_generative(detector: TorchDetector) -> None:
     spec = detector.graph.vae.spec
     if spec.autoencoder:
         raise UsageError("an autoencoder has no prior and so no likelihood; fit one without `model.autoencoder`")
-    if spec.patch:
+    if not spec.view.whole:
         raise UsageError("a model of patches has no likelihood of a whole image; fit one without `model.patch`")
-    if spec.vectors:
+    if not spec.view.pictures:
         raise UsageError("likelihoods are measured of images, and this is a model of vectors; use one of images")
 
 

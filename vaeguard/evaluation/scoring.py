@@ -18,7 +18,8 @@ from vaeguard.data.source import pieces_of, read
 from vaeguard.data.streams import map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
-from vaeguard.settings.specs import DEFAULT_FPR, TERMS, check_fpr
+from vaeguard.models.terms import TERMS
+from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.storage.files import check_apart
 from vaeguard.storage.jobs import ahead, finish_shard, job_folder, read_shard
@@ -156,12 +157,13 @@ def score_files(
     started = time.perf_counter()
     check_fpr(fpr)
     check_table_path(output)
-    if heatmaps and detector.info.vectors:
+    pictures = detector.info.view.pictures
+    if heatmaps and not pictures:
         raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
         heatmaps.check(inputs)
-    sources = find_sources(inputs, listed, vectors=detector.info.vectors)
+    sources = find_sources(inputs, listed, vectors=not pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
     values = math.prod(detector.info.image_shape)

@@ -14,7 +14,7 @@ from vaeguard.data.inputs import expanded, is_container
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.scoring import score_files, table_columns
-from vaeguard.settings.specs import DEFAULT_FPR, check_fpr
+from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.storage.files import size_and_time, valid_text, write_text
 from vaeguard.storage.jobs import job_folder
 from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, write_errors

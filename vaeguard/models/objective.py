@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from vaeguard.models.likelihoods import Likelihood
     from vaeguard.models.vae import VAE, Posterior
-    from vaeguard.settings.specs import TrainSpec
+    from vaeguard.settings.training import TrainSpec
 
 
 ACTIVE_VARIANCE = 0.01

@@ -99,7 +99,7 @@ class Patches:
     """
 
     def __init__(self, image_shape: tuple[int, int, int], patch: int) -> None:
-        self.patch, self.stride = patch, patch // STRIDES
+        self.side, self.stride = patch, patch // STRIDES
         _, self.height, self.width = image_shape
         self.grid = tuple(1 - (patch - size) // self.stride for size in (self.height, self.width))
         self.covered = tuple((count - 1) * self.stride + patch for count in self.grid)
@@ -107,14 +107,14 @@ class Patches:
     def cut(self, image: Tensor) -> Tensor:
         """The patches of `image` (N, C, H, W), image by image and row by row, shape (N * P, C, patch, patch)."""
         beyond = (0, self.covered[1] - self.width, 0, self.covered[0] - self.height)
-        columns = F.unfold(F.pad(image, beyond, mode="replicate"), self.patch, stride=self.stride)
-        return columns.transpose(1, 2).reshape(-1, image.shape[1], self.patch, self.patch)
+        columns = F.unfold(F.pad(image, beyond, mode="replicate"), self.side, stride=self.stride)
+        return columns.transpose(1, 2).reshape(-1, image.shape[1], self.side, self.side)
 
     def fold(self, patches: Tensor) -> Tensor:
         """Undo `cut`: (N * P, C, patch, patch) to (N, C, H, W), the mean where patches overlap."""
         values = patches.reshape(-1, self.grid[0] * self.grid[1], patches[0].numel()).transpose(1, 2)
         total, count = (
-            F.fold(each, self.covered, self.patch, stride=self.stride) for each in (values, torch.ones_like(values[:1]))
+            F.fold(each, self.covered, self.side, stride=self.stride) for each in (values, torch.ones_like(values[:1]))
         )
         return (total / count)[:, :, : self.height, : self.width]
 
@@ -128,7 +128,7 @@ class Patches:
         inner = self._inner(values).unsqueeze(1)
         between = [(count - 1) * self.stride + 1 for count in inner.shape[2:]]
         heat = F.interpolate(inner, between, mode="bilinear", align_corners=True)
-        before = self.patch // 2 + MARGIN * self.stride
+        before = self.side // 2 + MARGIN * self.stride
         after = [covered - before - size for covered, size in zip(self.covered, between, strict=True)]
         heat = F.pad(heat, (before, after[1], before, after[0]), mode="replicate")
         return heat[:, 0, : self.height, : self.width]

@@ -155,6 +155,11 @@ class Reference(nn.Module):
         """Squared error (N, C, H, W) against each pixel's own mean among normal images, mean over pixels, (N,)."""
         return row_mean(squared_error / self.difficulty)
 
+    def movement_distance(self, movements: Tensor) -> Tensor:
+        """Squared Mahalanobis distance of `movements` (N, D) from normal ones, per value, shape (N,)."""
+        distance: Tensor = self.movements(movements)
+        return distance
+
     def feature_distance(self, features: Tensor) -> Tensor:
         """Distance of `features` (N, D) from the nearest cluster of normal ones, shape (N,)."""
         distance: Tensor = self.features(features @ self.projection)

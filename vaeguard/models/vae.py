@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vaeguard.models.likelihoods import ContinuousBernoulli, Likelihood, likelihood, raw_channels
-from vaeguard.settings.specs import PSEUDO_HEADS
+from vaeguard.models.likelihoods import LIKELIHOODS, Likelihood
+from vaeguard.settings.model import PSEUDO_HEADS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaeguard.settings.specs import ModelSpec
+    from vaeguard.settings.model import ModelSpec
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky-relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "tanh": nn.Tanh}
 MAX_LOGVAR = 15.0
@@ -43,6 +43,8 @@ class VAE(nn.Module):
 
     Attributes
     ----------
+    family : type of Likelihood
+        The likelihood that `spec` names.
     stages : nn.ModuleList
         The encoder's layers; their outputs are the hidden activations that RaPP compares.
     prior_means : (classes, latent) parameter or None
@@ -56,6 +58,7 @@ class VAE(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.family = LIKELIHOODS[spec.likelihood]
         build = {"mlp": _mlp, "conv": _conv}[spec.kind or ""]
         self.stages, self.decoder, features = build(spec)
         self.posterior_mean = nn.Linear(features, spec.latent_size)
@@ -93,19 +96,15 @@ class VAE(nn.Module):
         return logits.view(logits.shape[0], PSEUDO_HEADS, -1)
 
     @torch.no_grad()
-    def start_at(self, mean: Tensor) -> None:
-        """Let the decoder of a fresh `mlp` with continuous Bernoulli begin at the image `mean` (C, H, W) in (0, 1).
-
-        The logits of such pixels lie hundreds apart. Where the decoder has to learn those of ever black borders first,
-        its hidden units saturate, and no latent unit is ever used: on MNIST 0 of 50 in 15 epochs, all with this start.
-        """
+    def start_at(self, output: Tensor) -> None:
+        """Let the decoder of a fresh `mlp` begin at `output` (channels * C, H, W), the same for every latent."""
         last = self.decoder[-2]
         assert isinstance(last, nn.Linear)
-        last.bias.copy_(ContinuousBernoulli.logits_of(mean).flatten())
+        last.bias.copy_(output.flatten())
 
     def likelihood(self, latent: Tensor) -> Likelihood:
         """p(x | z) for `latent` (N, latent)."""
-        return likelihood(self.spec, _precise(self.decoder(latent)))
+        return self.family.from_decoder(_precise(self.decoder(latent)), self.spec)
 
 
 def _precise(values: Tensor) -> Tensor:
@@ -125,7 +124,7 @@ def _mlp(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Sequential, int]:
     stages[0].insert(0, nn.Flatten())
     back = [spec.latent_size, *reversed(spec.hidden_sizes)]
     mirrored = [_stage(spec, nn.Linear(a, b)) for a, b in pairwise(back)]
-    raw = (raw_channels(spec) * channels, height, width)
+    raw = (LIKELIHOODS[spec.likelihood].channels * channels, height, width)
     decoder = nn.Sequential(*mirrored, nn.Linear(back[-1], math.prod(raw)), nn.Unflatten(1, raw))
     return nn.ModuleList(stages), decoder, sizes[-1]
 
@@ -142,7 +141,7 @@ def _conv(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Sequential, int]:
         nn.Linear(spec.latent_size, math.prod(top)),
         nn.Unflatten(1, top),
         *ups,
-        nn.ConvTranspose2d(widths[1], raw_channels(spec) * channels, 4, 2, 1),
+        nn.ConvTranspose2d(widths[1], LIKELIHOODS[spec.likelihood].channels * channels, 4, 2, 1),
         Crop(height, width),
     )
     return nn.ModuleList(stages), decoder, math.prod(top)

@@ -1,4 +1,4 @@
 """Reports: one `report.json`, one `report.html` that needs nothing else, and the same in a terminal.
 
-Each kind of report has a module that makes its JSON and a template of its name; `page` makes the HTML from the JSON.
+Each kind of report is a module and a template of its name (see `kinds`); `page` makes the HTML from the JSON.
 """

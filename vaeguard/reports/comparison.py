@@ -1,80 +1,126 @@
-"""Several reports of one kind side by side: what differs between them, and what came of it."""
+"""The report of several evaluations side by side: what differs between them, and what came of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.markup import escape
+from rich.table import Table
 
 from vaeguard.errors import RefusedError, UsageError
+from vaeguard.reports import evaluation
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, typed
 from vaeguard.reports.report_file import SCORES_NAME, heading, read_report, report_path
 from vaeguard.storage.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from rich.console import RenderableType
 
     from vaeguard.reports.report_file import Report
 
-    Columns = dict[str, Any]
-
-
 ROUNDING = 1e-6
 """Between a ROC-AUC in a report and the same from its table; more, and they are not of one evaluation."""
+ABREAST = 3
+"""So many runs stand side by side: in 80 columns their names wrap, and no value does."""
+
+
+class Curves(Part):
+    """The curves of the combined score."""
+
+    score: dict[str, list[float]]
+
+
+class Compared(evaluation.Figures):
+    """What is compared of an evaluation; `fit` is what its model file says, which need not be much."""
+
+    data: str
+    fingerprint: str
+    normal_classes: list[str]
+    curves: Curves
+    fit: dict[str, Any]
+
+    def columns(self) -> dict[str, float]:
+        """Return the figures by their names."""
+        score = self.metrics[0]
+        return {
+            "ROC-AUC": score.roc_auc,
+            "lower end": score.roc_auc_low,
+            "upper end": score.roc_auc_high,
+            "average precision": score.average_precision,
+            "FPR at 95 % TPR": score.fpr_at_95_tpr,
+            "caught": self.detection_rate.value,
+            "false alarms": self.false_alarm_rate.value,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Return what may differ between evaluations, one level deep."""
+        settings = {"data": self.data, "fpr": self.fpr, "normal classes": self.normal_classes}
+        for part in ("model", "training", "versions"):
+            settings |= {f"{part}: {name}": value for name, value in self.fit.get(part, {}).items()}
+        data = self.fit.get("data", {})
+        return settings | {"fitted on": data.get("name"), "split": data.get("split", {}).get("sha256")}
+
+    def same_images(self, other: Compared) -> bool:
+        """Whether both may be of the same images; models of another size see the same images otherwise."""
+        shapes = [each.fit.get("model", {}).get("image_shape") for each in (self, other)]
+        return self.fingerprint == other.fingerprint or shapes[0] != shapes[1]
 
 
 def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
-    """The comparison of reports, which are all evaluations, all fits or all benchmarks.
+    """The comparison of reports of evaluations.
 
     Raises
     ------
     UsageError
-        They are fewer than two, a path has none, or they are of different kinds or of one that is not compared.
+        They are fewer than two, a path has none, or one is of another kind.
     RefusedError
         A report is damaged or of another version.
     """
     if len(paths) < 2:
         raise UsageError("a comparison needs at least two reports; name their files or folders")
     reports = [read_report(path) for path in paths]
-    kinds = list(dict.fromkeys(report["kind"] for report in reports))
-    if len(kinds) > 1 or kinds[0] not in _COLUMNS:
-        raise UsageError(
-            f"reports of the kinds {', '.join(kinds)} cannot stand side by side; give evaluations, or fits, or"
-            " benchmarks"
-        )
-    kind = kinds[0]
-    columns = [_COLUMNS[kind](report) for report in reports]
-    names = list(dict.fromkeys(name for each in columns for name in each))
+    kinds = dict.fromkeys(report["kind"] for report in reports)
+    if list(kinds) != ["evaluation"]:
+        raise UsageError(f"reports of the kinds {', '.join(kinds)} cannot stand side by side; give evaluations")
+    evaluations = [cast("Compared", typed(Compared, report)) for report in reports]
+    places = [report_path(path) for path in paths]
     runs = [
-        {
-            "name": str(path),
-            "path": str(report_path(path)),
-            "values": [each.get(name) for name in names],
-            **_drawn(report),
-        }
-        for path, report, each in zip(paths, reports, columns, strict=True)
+        {"name": str(path), "path": str(place), "values": list(each.columns().values()), "curve": each.curves.score}
+        for path, place, each in zip(paths, places, evaluations, strict=True)
     ]
     return {
-        **heading("comparison", f"{len(runs)} {_PLURALS[kind]} side by side", command=command),
-        "of": kind,
-        "columns": names,
+        **heading("comparison", f"{len(runs)} evaluations side by side", command=command),
+        "columns": list(evaluations[0].columns()),
         "runs": runs,
-        "classes": _classes(reports) if kind == "fit" else [],
-        "best_two": _best_two(reports, runs) if kind == "evaluation" else None,
-        "differences": _differences([_settings(report) for report in reports]),
+        "best_two": _best_two(places, evaluations),
+        "differences": _differences([each.settings() for each in evaluations]),
     }
 
 
-def _best_two(reports: Sequence[Report], runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _best_two(places: Sequence[Path], evaluations: Sequence[Compared]) -> dict[str, Any] | None:
     """How far the two highest ROC-AUCs are apart, image by image; None where they are not of the same images."""
     from vaeguard.statistics.metrics import auc_difference
 
-    best, second = sorted(range(len(runs)), key=lambda run: -runs[run]["values"][0])[:2]
-    # Models of another size see the same images otherwise.
-    shapes = [reports[run]["fit"].get("model", {}).get("image_shape") for run in (second, best)]
-    known = [reports[run].get("fingerprint") for run in (second, best)]
-    if shapes[0] == shapes[1] and (None in known or known[0] != known[1]):
+    areas = [each.metrics[0].roc_auc for each in evaluations]
+    best, second = sorted(range(len(areas)), key=lambda run: -areas[run])[:2]
+    scores = _paired_scores(places[second], places[best])
+    if scores is None or not evaluations[best].same_images(evaluations[second]):
         return None
+    difference, low, high = auc_difference(*scores)
+    if abs(difference - (areas[best] - areas[second])) > ROUNDING:  # not of these reports
+        return None
+    interval = {"difference": difference, "low": low, "high": high}
+    return {"best": best, "second": second, "images": len(scores[0]), **interval}
+
+
+def _paired_scores(*places: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]] | None:
+    """Which images are anomalous, and their scores in both evaluations; None where the tables are not of the same."""
     try:
-        tables = [read_table(Path(runs[run]["path"]).with_name(SCORES_NAME)) for run in (second, best)]
+        tables = [read_table(place.with_name(SCORES_NAME)) for place in places]
         one, other = ({name: table[name].to_numpy() for name in ("path", "normal", "score")} for table in tables)
     except (RefusedError, KeyError):  # moved away since, or somebody else's
         return None
@@ -82,88 +128,64 @@ def _best_two(reports: Sequence[Report], runs: Sequence[dict[str, Any]]) -> dict
         return None
     if one["normal"].all() or not one["normal"].any():
         return None
-    difference, low, high = auc_difference(~one["normal"], one["score"], other["score"])
-    if abs(difference - (runs[best]["values"][0] - runs[second]["values"][0])) > ROUNDING:  # not of these reports
-        return None
-    found = {"difference": difference, "low": low, "high": high}
-    return {"best": best, "second": second, "images": len(one["path"]), **found}
-
-
-def _evaluation(report: Report) -> Columns:
-    score = report["metrics"][0]
-    return {
-        "ROC-AUC": score["roc_auc"],
-        "lower end": score["roc_auc_low"],
-        "upper end": score["roc_auc_high"],
-        "average precision": score["average_precision"],
-        "FPR at 95 % TPR": score["fpr_at_95_tpr"],
-        "caught": report["detection_rate"]["value"],
-        "false alarms": report["false_alarm_rate"]["value"],
-    }
-
-
-def _fit(report: Report) -> Columns:
-    best = report["best_epoch"]
-    return {
-        "validation loss": best["valid_loss"],
-        "distortion": best["valid_distortion"],
-        "rate": best["valid_rate"],
-        "active units": best["active_units"],
-        "best epoch": best["epoch"],
-        "seconds": sum(row["seconds"] for row in report["history"]),
-    }
-
-
-def _classes(reports: list[Report]) -> list[dict[str, Any]]:
-    """What became of each normal class in each fit; None where a fit has no such class."""
-    tables = [{row["name"]: row for row in report.get("classes", [])} for report in reports]
-    names = list(dict.fromkeys(name for table in tables for name in table))
-    return [
-        {"name": name}
-        | {
-            what: [table.get(name, {}).get(what) for table in tables]
-            for what in ("distortion", "flagged", "calibration")
-        }
-        for name in names
-    ]
-
-
-def _benchmark(report: Report) -> Columns:
-    rows = [row for row in report["means"] or report["rows"] if row["score"] in ("score", row["method"])]
-    return {
-        f"{row['data']}, {row['case'] or 'mean'}: {row['method']}": row["roc_auc"]["mean"]
-        for row in rows
-        if not row["kind"]
-    }
-
-
-def _drawn(report: Report) -> Columns:
-    """What is drawn of each report."""
-    if report["kind"] == "evaluation":
-        return {"curve": report["curves"]["score"]}
-    return {"history": report["history"]} if report["kind"] == "fit" else {}
-
-
-def _settings(report: Report) -> dict[str, Any]:
-    """What may differ between reports of a kind, one level deep."""
-    if report["kind"] == "benchmark":
-        return {**report["spec"], "command": report["command"]}
-    fit, found = report, {}
-    if report["kind"] == "evaluation":
-        fit = report["fit"]
-        found = {"data": report["data"], "fpr": report["fpr"], "normal classes": report["normal_classes"]}
-    for part in ("model", "training", "versions"):
-        found |= {f"{part}: {name}": value for name, value in fit.get(part, {}).items()}
-    data = fit.get("data", {})
-    return found | {"fitted on": data.get("name"), "split": data.get("split", {}).get("sha256")}
+    return ~one["normal"], one["score"], other["score"]
 
 
 def _differences(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """The settings that are not the same in all reports."""
     names = list(dict.fromkeys(name for each in settings for name in each))
-    found = {name: [each.get(name) for each in settings] for name in names}
-    return {name: values for name, values in found.items() if any(value != values[0] for value in values)}
+    values = {name: [each.get(name) for each in settings] for name in names}
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
 
 
-_PLURALS = {"evaluation": "evaluations", "fit": "fits", "benchmark": "benchmarks"}
-_COLUMNS: dict[str, Callable[[Report], Columns]] = {"evaluation": _evaluation, "fit": _fit, "benchmark": _benchmark}
+class Run(Part):
+    """A report of those compared, with its figures in the order of the columns."""
+
+    name: str
+    values: tuple[float, ...]
+
+
+class BestTwo(Part):
+    """How far the two best are apart on the same images."""
+
+    images: int
+    difference: float
+    low: float
+    high: float
+
+
+class Figures(ReportFigures):
+    """The figures of a comparison that its verdict and its tables take."""
+
+    columns: list[str]
+    runs: tuple[Run, ...]
+    best_two: BestTwo | None
+    differences: dict[str, list[Any]]
+
+    def verdict(self) -> Verdict:
+        """Return which ROC-AUC is the highest, and whether that may be chance."""
+        first, second = sorted(self.runs, key=lambda run: -run.values[0])[:2]
+        (best, low, _), (next_best, _, high) = first.values[:3], second.values[:3]
+        if pair := self.best_two:
+            clear = (
+                f"on the same {pair.images:,} images they differ by {pair.difference:+.3f} (95 % interval"
+                f" {pair.low:+.3f} to {pair.high:+.3f}), {'more than' if pair.low > 0 else 'which may be'} chance"
+            )
+        else:
+            clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
+        other = {"data", "normal classes"} & set(self.differences)
+        notes = ("the reports are of different data or normal classes, so this is no contest",) if other else ()
+        sentence = f"The highest ROC-AUC is {best:.3f}, of {first.name}; the next is {next_best:.3f}: {clear}."
+        return Verdict("Side by side", sentence, notes)
+
+    def lines(self) -> Iterable[RenderableType]:
+        """Yield tables of the figures, a few runs abreast."""
+        for start in range(0, len(self.runs), ABREAST):
+            runs = self.runs[start : start + ABREAST]
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            table.add_column(overflow="fold")
+            for run in runs:
+                table.add_column(escape(run.name), justify="right", overflow="fold")
+            for name, *values in zip(self.columns, *(run.values for run in runs), strict=True):
+                table.add_row(escape(name), *("–" if value is None else f"{value:.3f}" for value in values))
+            yield table

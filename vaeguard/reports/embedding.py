@@ -8,6 +8,7 @@ import numpy as np
 
 from vaeguard.data.split import spread_out
 from vaeguard.reports.gallery import data_uri
+from vaeguard.reports.kinds import ReportFigures, Verdict, percent
 from vaeguard.reports.pictures import picture_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 
@@ -38,7 +39,7 @@ def write_embedding_report(
     image_set : ImageSet
         The images.
     columns : dict
-        The table, as `generation.embeddings` gives it.
+        The table, as `latents.latent_table` gives it.
     projection : str
         How L units become two: `pca`, the two principal components, or `tsne`, neighbours stay neighbours but distances
         mean little (van der Maaten & Hinton, 2008). A latent of two units is shown as it is.
@@ -57,7 +58,7 @@ def write_embedding_report(
     """
     means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
     rows = spread_out(len(means), DRAWN)
-    points, how, explained = in_plane(means[rows], projection)
+    points, method, explained = in_plane(means[rows], projection)
     pictured = spread_out(len(rows), PICTURED)
     classes = [] if image_set.labels is None else list(image_set.class_names)
     report: Report = {
@@ -65,7 +66,7 @@ def write_embedding_report(
         "data": image_set.name,
         "images": len(means),
         "units": means.shape[1],
-        "projection": how,
+        "projection": method,
         "explained": explained,
         "classes": classes,
         "points": {
@@ -105,3 +106,23 @@ def in_plane(means: npt.NDArray[np.floating], projection: str) -> tuple[npt.NDAr
 def _rounded(values: npt.NDArray[Any]) -> list[float]:
     rounded: list[float] = np.round(values.astype(float), 3).tolist()
     return rounded
+
+
+class Figures(ReportFigures):
+    """The figures of an embedding that its verdict takes."""
+
+    images: int
+    units: int
+    projection: str
+    explained: float | None
+
+    def verdict(self) -> Verdict:
+        """Return what is drawn, and how."""
+        how = {
+            "none": "as they are",
+            "tsne": "in a plane by t-SNE",
+            "pca": "in the plane of their two principal components",
+        }
+        share = "" if self.explained is None else f", which holds {percent(self.explained)} of their variance"
+        sentence = f"{self.images:,} latents of {self.units} units, {how[self.projection]}{share}."
+        return Verdict("Where images lie in the latent", sentence)

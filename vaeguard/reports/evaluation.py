@@ -6,16 +6,24 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.markup import escape
 
+from vaeguard.evaluation.defect_masks import PixelMetrics
+from vaeguard.evaluation.evaluating import ClassResult
 from vaeguard.reports.distributions import curves, histogram, thresholds
 from vaeguard.reports.gallery import gallery, group, sample
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.report_file import heading
-from vaeguard.reports.simple_measures import simple_measures
+from vaeguard.reports.simple_measures import SimpleMeasures, simple_measures
+from vaeguard.reports.terminal import SHOWN, Histogram, sparklines, table_of
 from vaeguard.statistics.false_alarms import expected_interval, flag
-from vaeguard.statistics.metrics import share
+from vaeguard.statistics.metrics import Metrics, Share, share
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import numpy.typing as npt
+    from rich.console import RenderableType
 
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import Inspection
@@ -25,6 +33,17 @@ if TYPE_CHECKING:
 
 STATED = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """False-alarm rates at which the realised one is compared."""
+QUALITY = (
+    (0.99, "Tells anomalies almost perfectly", "good"),
+    (0.95, "Tells anomalies well", "good"),
+    (0.85, "Tells many anomalies", "fair"),
+    (0.7, "Tells anomalies poorly", "poor"),
+)
+"""From which ROC-AUC on what may be said."""
+SLACK = 0.1
+"""The lower end of its interval may lie so far below that."""
+EXPLAINED = 0.02
+"""A measure as simple as brightness, this close to the score, says that the score may measure nothing else."""
 
 
 def evaluation_report(evaluation: Evaluation, detector: Detector, command: str = "") -> Report:
@@ -35,6 +54,7 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
     inspection, anomalous = evaluation.inspection, evaluation.anomalous
     scores = {"score": inspection.score, **inspection.terms}
     normal = ", ".join(evaluation.normal_classes)
+    measures = simple_measures(evaluation.image_set.images, inspection.score, anomalous)
     drawn = _gallery(evaluation, detector)
     return {
         **heading(
@@ -46,8 +66,8 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
         "curves": {name: curves(anomalous, values) for name, values in scores.items()},
         "calibration": [_realised(evaluation, stated) for stated in STATED],
         "expected_false_alarms": _expected(evaluation, evaluation.fpr),
-        "simple_measures": simple_measures(evaluation.image_set.images, inspection.score, anomalous),
-        "fit": evaluation.record,
+        "simple_measures": measures and asdict(measures),
+        "fit": evaluation.record.to_dict(),
         **drawn,
     }
 
@@ -60,7 +80,7 @@ def _realised(evaluation: Evaluation, stated: float) -> Report:
 
 def _expected(evaluation: Evaluation, stated: float) -> Report | None:
     """Where the rate lies with 95 % probability for images like those that rank the score, if their number is known."""
-    calibration = evaluation.record.get("calibration", {}).get("images")
+    calibration = evaluation.record.calibration.images
     if not calibration:
         return None
     low, high = expected_interval(evaluation.images["normal"], calibration, stated)
@@ -96,3 +116,115 @@ def _gallery(evaluation: Evaluation, detector: Detector) -> Report:
         "p_value": inspection.p_value,
     }
     return gallery(sample(detector, image_set.images, groups), facts, inspection.terms)
+
+
+class Expected(Part):
+    """Where a false-alarm rate should lie."""
+
+    low: float
+    high: float
+
+
+class Figures(ReportFigures):
+    """The figures of an evaluation that its verdict and its lines take."""
+
+    fpr: float
+    threshold: float | None
+    false_alarm_rate: Share
+    detection_rate: Share
+    metrics: tuple[Metrics, ...]
+    classes: tuple[ClassResult, ...]
+    pixels: PixelMetrics | None
+    note: str | None
+    independent: bool
+    histogram: Histogram
+    expected_false_alarms: Expected | None
+    simple_measures: SimpleMeasures | None
+
+    def verdict(self) -> Verdict:
+        """Return how well the score tells anomalies, and whether its false alarms are as stated."""
+        score, caught, alarms = self.metrics[0], self.detection_rate, self.false_alarm_rate
+        headline, tone = _quality(score)
+        interval = f"interval {percent(alarms.low)} to {percent(alarms.high)}"
+        sentence = (
+            f"ROC-AUC {score.roc_auc:.3f} (95 % interval {score.roc_auc_low:.3f} to {score.roc_auc_high:.3f})."
+            f" At the chosen false-alarm rate of {self.fpr:.3g}, {caught.count:,} of {caught.images:,} anomalous"
+            f" images are caught ({percent(caught.value)}) and {alarms.count:,} of {alarms.images:,} normal ones"
+            f" are flagged ({percent(alarms.value)}, {interval})."
+        )
+        return Verdict(headline, sentence, tuple(self._notes()), tone)
+
+    def _notes(self) -> Iterator[str]:
+        if self.note:
+            yield self.note
+        rate, expected = self.false_alarm_rate.value, self.expected_false_alarms
+        if expected and self.independent and not expected.low <= rate <= expected.high:
+            more = "more" if rate > expected.high else "fewer"
+            # The model knows what it was fitted on better than any other image.
+            cause = (
+                "these normal images differ from those that the score was calibrated on"
+                if more == "more"
+                else "some of these normal images may be those that the model was fitted on, and then every figure here"
+                " flatters, or they differ from those that the score was calibrated on"
+            )
+            yield (
+                f"there are {more} false alarms than stated: {percent(rate)} where {percent(self.fpr)} should"
+                f" give {percent(expected.low)} to {percent(expected.high)}, so {cause}"
+            )
+        if self.simple_measures:
+            yield from self._as_good_as_the_score(self.simple_measures)
+
+    def _as_good_as_the_score(self, measures: SimpleMeasures) -> Iterator[str]:
+        for name, measure in (("brightness", measures.brightness), ("complexity", measures.complexity)):
+            if measure.roc_auc >= self.metrics[0].roc_auc - EXPLAINED:
+                yield (
+                    f"{name} alone reaches a ROC-AUC of {measure.roc_auc:.3f}: this data does not show that the score"
+                    " sees more than that"
+                )
+
+    def lines(self) -> Iterable[RenderableType]:
+        """Yield the histogram, the terms by themselves, the heatmaps and the most difficult classes."""
+        yield from sparklines(self.histogram, self.threshold)
+        terms = sorted(self.metrics[1:], key=lambda term: -term.roc_auc)
+        named = ", ".join(f"{term.name} {term.roc_auc:.3f}" for term in terms)
+        yield f"ROC-AUC of each term by itself: {named}"
+        if pixels := self.pixels:
+            without = f" ({pixels.without} anomalous images have none)" if pixels.without else ""
+            yield (
+                f"heatmaps against {pixels.masks} masks{without}: ROC-AUC of the pixels {pixels.roc_auc:.3f},"
+                f" per-region overlap {pixels.pro:.3f}"
+            )
+        yield self._classes()
+
+    def _classes(self) -> RenderableType:
+        table = table_of("images", "flagged", "ROC-AUC")
+        anomalous = sorted((one for one in self.classes if not one.normal), key=lambda one: one.roc_auc or 0.0)
+        normal = sorted((one for one in self.classes if one.normal), key=lambda one: -one.flagged)
+        for classes, text in ((anomalous, "anomalous, hardest to tell"), (normal, "normal, most often flagged")):
+            for one in classes[:SHOWN]:
+                area = "" if one.roc_auc is None else f"{one.roc_auc:.3f}"
+                table.add_row(f"{escape(one.name[:40])} ({text})", f"{one.images:,}", f"{one.flagged:.1%}", area)
+        return table
+
+
+def _quality(score: Metrics) -> tuple[str, str]:
+    """Headline and tone for the combined score's metrics."""
+    area, low, high = score.roc_auc, score.roc_auc_low, score.roc_auc_high
+    if low <= 0.5 < area and high > 0.6:
+        return "Too few images to tell whether it is better than chance", "poor"
+    if low <= 0.5:
+        return "No better than chance", "poor"
+    sure, sure_tone = _level(area, low)
+    hoped, tone = _level(area, area)
+    if sure != hoped and sure_tone == "poor":
+        unsure = "Tells anomalies" if tone != "poor" else "May tell anomalies"
+        return f"{unsure}, but too few images to say how well", "fair" if tone != "poor" else "poor"
+    return sure, sure_tone
+
+
+def _level(area: float, low: float) -> tuple[str, str]:
+    """What may be said of a ROC-AUC whose interval begins at `low`."""
+    for least, text, tone in QUALITY:
+        if area >= least and low >= least - SLACK:
+            return text, tone
+    return "Tells anomalies hardly or not at all", "poor"

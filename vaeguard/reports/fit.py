@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from rich.markup import escape
 
 from vaeguard.reports.gallery import data_uri
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.pictures import picture_of
 from vaeguard.reports.report_file import heading
+from vaeguard.reports.terminal import SHOWN, sparkline, table_of
 from vaeguard.training.advice import advice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
+    from rich.console import RenderableType
 
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.evaluation.latents import LatentUnits
     from vaeguard.reports.report_file import Report
 
@@ -28,7 +33,7 @@ GAP = 2
 
 
 def fit_report(
-    record: Mapping[str, Any],
+    record: ModelRecord,
     history: Sequence[Mapping[str, float]],
     units: LatentUnits,
     epochs: Mapping[str, Pixels],
@@ -39,7 +44,7 @@ def fit_report(
 
     Parameters
     ----------
-    record : dict
+    record : ModelRecord
         What the model file says of itself.
     history : sequence of dict
         One row per epoch.
@@ -52,17 +57,16 @@ def fit_report(
     diverged : str
         How the training went wrong, if it did.
     """
-    data = record["data"]
-    normal = ", ".join(record["normal_classes"])
-    what = "autoencoder" if record["model"]["autoencoder"] else "VAE"
-    title = f"{data['name']}: {record['model']['kind']} {what}" + (f", normal {normal}" if normal else "")
+    normal = ", ".join(record.normal_classes)
+    what = "autoencoder" if record.model.autoencoder else "VAE"
+    title = f"{record.data.name}: {record.model.kind} {what}" + (f", normal {normal}" if normal else "")
     pictures = {f"epoch-{name}": {"strip": strip(images)} for name, images in epochs.items()}
     if units.traversals is not None:
         drawn = zip(units.traversed.tolist(), units.traversals, strict=True)
         pictures |= {f"unit-{unit}": {"strip": strip(images)} for unit, images in drawn}
     return {
-        **heading("fit", title, command=command, device=record["training"]["device"]),
-        **{key: value for key, value in record.items() if key != "kind"},
+        **heading("fit", title, command=command, device=record.training.device),
+        **{key: value for key, value in record.to_dict().items() if key != "kind"},
         "history": [dict(row) for row in history],
         "advice": [diverged] if diverged else advice(record, history),
         "latents": {
@@ -101,3 +105,94 @@ def strip(images: Pixels) -> str:
     for at, tile in enumerate(tiles):
         whole.paste(tile, (at * (width + GAP), 0))
     return data_uri(whole, max(whole.size))
+
+
+class Model(Part):
+    """The settings of the model that a sentence names."""
+
+    kind: str
+    autoencoder: bool
+    patch: int | None
+    latent: int
+
+
+class Split(Part):
+    """Counts of normal examples."""
+
+    training: int
+    validation: int
+    calibration: int
+
+
+class Data(Part):
+    """What the model was fitted on."""
+
+    split: Split
+
+
+class Epoch(Part):
+    """A row of the history; only guided fits have a class accuracy."""
+
+    epoch: float
+    valid_loss: float
+    valid_distortion: float
+    valid_rate: float
+    active_units: float
+    valid_class_accuracy: float | None = None
+
+
+class NormalClass(Part):
+    """What became of a normal class; one without images among those held out has no figures."""
+
+    name: str
+    training: int
+    draws: int
+    distortion: float | None
+    flagged: float | None
+    calibration: int
+
+
+class Figures(ReportFigures):
+    """The figures of a fit that its verdict and its lines take."""
+
+    model: Model
+    data: Data
+    best_epoch: Epoch
+    history: tuple[Epoch, ...]
+    advice: tuple[str, ...]
+    classes: tuple[NormalClass, ...] = ()
+
+    def verdict(self) -> Verdict:
+        """Return what was fitted and what looks wrong."""
+        best, split, model = self.best_epoch, self.data.split, self.model
+        what = "autoencoder" if model.autoencoder else "VAE"
+        each = "patch" if model.patch else "example"
+        rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
+        accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
+        active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
+        sentence = (
+            f"{what} of kind {model.kind}, fitted on {split.training:,} normal examples; best of {len(self.history)}"
+            f" epochs is {best.epoch:.0f}: distortion {best.valid_distortion:.2f}{rate} nats per {each} on"
+            f" {split.validation:,} held-out ones{active}{accuracy}. The score is"
+            f" calibrated on {split.calibration:,} more."
+        )
+        if self.advice:
+            return Verdict("Worth a second look", sentence, self.advice, "fair")
+        return Verdict("Fitted, nothing looks wrong", sentence, (), "good")
+
+    def lines(self) -> Iterable[RenderableType]:
+        """Yield the loss over the epochs and the classes that are hardest to restore."""
+        losses = [epoch.valid_loss for epoch in self.history]
+        # The first epochs dwarf all others.
+        yield f"validation loss {sparkline(losses[min(2, len(losses) - 1) :])} {min(losses):.2f} at its best"
+        if self.classes:
+            yield self._hardest_classes()
+
+    def _hardest_classes(self) -> RenderableType:
+        table = table_of("training", "draws", "distortion", "flagged")
+        measured = [(one.distortion, one) for one in self.classes if one.distortion is not None]
+        for distortion, one in sorted(measured, key=lambda pair: -pair[0])[:SHOWN]:
+            flagged = "–" if one.flagged is None else f"{round(one.flagged * one.calibration):,} of {one.calibration:,}"
+            counts = f"{one.training:,}", f"{one.draws:,}"
+            table.add_row(f"{escape(one.name[:40])} (hardest to restore)", *counts, f"{distortion:.2f}", flagged)
+        return table

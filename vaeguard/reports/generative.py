@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaeguard.reports.fit import strip, unit_facts
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.report_file import heading
+from vaeguard.reports.terminal import sparkline
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
 
     from vaeguard.evaluation.generative import GenerativeEvaluation
@@ -18,14 +23,6 @@ if TYPE_CHECKING:
 BINS = 40
 CORRELATED = 24
 """Correlations of so many units are drawn, those of the highest rate."""
-OTHER_PIXELS = {
-    "bernoulli": "the model was fitted with the cross-entropy of grey pixels, which is no likelihood; the bounds are of"
-    " pixels drawn black or white, which it never saw; set training.binarise, or for grey pixels model.likelihood to"
-    " continuous-bernoulli, and fit again",
-    "gaussian": "the model was fitted on grey levels without the noise of one level that the bounds are of, so it needs"
-    " more bits than it would with that noise; set model.likelihood to continuous-bernoulli and fit again",
-}
-"""What to beware of where a model was fitted on other pixels than the bounds are of."""
 
 
 def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Report:
@@ -36,9 +33,9 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
     between = np.abs(evaluation.correlation[np.ix_(active, active)])[~np.eye(len(active), dtype=bool)]
     counts, edges = np.histogram(found.neg_iwae, BINS)
     quality = evaluation.quality
-    family = record["model"]["likelihood"].partition("-")[0]
-    binarised = record["training"].get("binarise") or not evaluation.grey
-    other_pixels = OTHER_PIXELS.get(family) if family != "bernoulli" or not binarised else None
+    likelihood = record.model.likelihood_facts
+    binarised = record.training.binarise or not evaluation.grey
+    other_pixels = "" if likelihood.support == "binary" and binarised else likelihood.other_pixels
     facts = unit_facts(units)
     if evaluation.information is not None:
         facts = [fact | {"information": float(evaluation.information[fact["unit"]])} for fact in facts]
@@ -52,11 +49,11 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
         "samples": evaluation.samples,
         "seconds": evaluation.seconds,
         "notes": [*([evaluation.note] if evaluation.note else []), *([other_pixels] if other_pixels else [])],
-        "likelihood": record["model"]["likelihood"],
+        "likelihood": record.model.likelihood,
         "pixels": found.pixels,
-        "neg_elbo": _mean(found.neg_elbo),
-        "neg_iwae": _mean(found.neg_iwae),
-        "rate": _mean(found.rate),
+        "neg_elbo": asdict(_mean(found.neg_elbo)),
+        "neg_iwae": asdict(_mean(found.neg_iwae)),
+        "rate": asdict(_mean(found.rate)),
         "bits_per_dimension": found.bits_per_dimension,
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "latents": {
@@ -73,16 +70,102 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
             "images": quality.images,
             "accuracy": quality.accuracy,
         },
-        "fit": {key: value for key, value in record.items() if key != "kind"},
+        "fit": {key: value for key, value in record.to_dict().items() if key != "kind"},
         "pictures": {name: {"strip": strip(images)} for name, images in evaluation.shown.items()},
     }
 
 
-def _mean(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+def _mean(values: npt.NDArray[np.float64]) -> Mean:
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "standard_error": error}
+    return Mean(float(values.mean()), error)
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[list[float]]:
     rows: list[list[float]] = np.round(values, 3).tolist()
     return rows
+
+
+class Mean(Part):
+    """A mean over images, nats."""
+
+    mean: float
+    standard_error: float | None
+
+
+class Images(Part):
+    """Count of the images that the bounds were measured of."""
+
+    bounds: int
+
+
+class Unit(Part):
+    """A unit of the latent."""
+
+    rate: float
+
+
+class Latents(Part):
+    """All units of the latent, and how many are active."""
+
+    units: tuple[Unit, ...]
+    active: int
+
+
+class Distance(Part):
+    """How far images of an origin lie from real ones."""
+
+    origin: str
+    distance: float
+
+
+class Quality(Part):
+    """How good samples are."""
+
+    distances: tuple[Distance, ...]
+
+
+class Bins(Part):
+    """A histogram of the bound."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class Figures(ReportFigures):
+    """The figures of a generative evaluation that its verdict and its lines take."""
+
+    images: Images
+    samples: int
+    notes: tuple[str, ...]
+    pixels: str
+    neg_elbo: Mean
+    neg_iwae: Mean
+    bits_per_dimension: float
+    histogram: Bins
+    latents: Latents
+    quality: Quality | None
+
+    def verdict(self) -> Verdict:
+        """Return how well the model describes normal images."""
+        error = "" if self.neg_iwae.standard_error is None else f" ± {self.neg_iwae.standard_error:.2f}"
+        of = "binary pixel" if self.pixels == "binarised" else "8-bit pixel and channel"
+        sentence = (
+            f"−log p(x) of {self.images.bounds:,} normal images is at most {self.neg_iwae.mean:.2f}{error} nats by the"
+            f" importance-weighted bound over {self.samples:,} samples, {self.bits_per_dimension:.3f} bits per"
+            f" {of}; the negative ELBO is {self.neg_elbo.mean:.2f}. {self.latents.active} of"
+            f" {len(self.latents.units)} latent units are active."
+        )
+        if self.quality:
+            distances = {row.origin: row.distance for row in self.quality.distances}
+            sentence += (
+                f" Samples of the prior lie {distances['prior']:.1f} from real images, samples around real ones"
+                f" {distances['aggregate']:.1f}, other real images {distances['real']:.1f}."
+            )
+        tone = "fair" if self.notes else "plain"
+        return Verdict("How well the VAE describes normal images", sentence, self.notes, tone)
+
+    def lines(self) -> Iterable[str]:
+        """Yield the histogram of the bound and the rate of each unit."""
+        low, high = self.histogram.edges[0], self.histogram.edges[-1]
+        yield f"nats per image {low:.1f} {sparkline(self.histogram.counts)} {high:.1f}"
+        yield f"rate of each unit {sparkline(unit.rate for unit in self.latents.units)}"

@@ -7,21 +7,20 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.reports.kinds import verdict
 from vaeguard.reports.pictures import printable
-from vaeguard.reports.report_file import without_pictures
-from vaeguard.reports.verdicts import verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import jinja2
     from markupsafe import Markup
-
-    from vaeguard.reports.report_file import Report
 
 MOST_CHARACTERS = 240
 """Of a name that is shown; longer ones are cut in the middle, and whole in the title that a mouse brings up."""
 
 
-def page(report: Report) -> str:
+def page(report: Mapping[str, Any]) -> str:
     """The page of `report` as `report_file.read_report` gives it: HTML that asks nothing of a network.
 
     Raises
@@ -33,7 +32,7 @@ def page(report: Report) -> str:
     html = template.render(
         report=report,
         verdict=verdict(report),
-        data=_script_json(without_pictures(report)),
+        data=_script_json({key: value for key, value in report.items() if key != "pictures"}),
         figure=lambda path, digits=3, *, percent=False: _figure(report, path, digits, percent=percent),
         style=_static("style.css"),
         scripts=[_static(name) for name in ("d3.min.js", "plot.min.js", "charts.js", "page.js")],
@@ -81,7 +80,7 @@ def _script_json(value: Any) -> Markup:
     return Markup(text)  # noqa: S704
 
 
-def _figure(report: Report, path: str, digits: int, *, percent: bool) -> Markup:
+def _figure(report: Mapping[str, Any], path: str, digits: int, *, percent: bool) -> Markup:
     """A number of the report, found by its `path` (keys and positions, dots between), that says where it is from."""
     from markupsafe import Markup
 

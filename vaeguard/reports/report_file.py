@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vaeguard.errors import RefusedError, UsageError
+from vaeguard.reports.kinds import report_kinds
+from vaeguard.reports.page import page
 from vaeguard.storage.files import write_text
 from vaeguard.storage.provenance import environment
 
@@ -14,17 +16,13 @@ Report = dict[str, Any]
 
 FORMAT = 1
 """Raised when a key changes its meaning; what each key means is written in `docs/report-format.md`."""
-KINDS = (
-    *("evaluation", "generative", "fit", "tuning", "benchmark", "scores", "scans", "denoiser", "embedding"),
-    "comparison",
-)
 JSON_NAME = "report.json"
 SCORES_NAME = "scores.csv"
 """The table beside the report of an evaluation."""
 
 
 def heading(kind: str, title: str, *, command: str = "", device: str = "cpu") -> Report:
-    """The keys that every report begins with; `kind` is one of `KINDS`, `command` the command line to repeat it."""
+    """The keys that every report begins with; `kind` is one of `report_kinds`, `command` the command line."""
     return {"format": FORMAT, "kind": kind, "title": title, "command": command, "made": environment(device)}
 
 
@@ -38,8 +36,6 @@ def write_report(path: str | Path, report: Report) -> Path:
     VaeguardError
         They cannot be written.
     """
-    from vaeguard.reports.page import page
-
     path = Path(path)
     check_place(path, report["kind"])
     content = finite(report)
@@ -49,16 +45,16 @@ def write_report(path: str | Path, report: Report) -> Path:
 
 
 def check_place(path: str | Path, kind: str) -> None:
-    """Refuse to write a report of `kind` to `path` over one of another kind, which may be hard to get back.
+    """Refuse to overwrite a report of another kind than `kind` at `path`; it may be hard to make again.
 
     Raises
     ------
     UsageError
-        One is there.
+        A report of another kind is there, or a page without a report.
     """
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["kind"]
+        present = json.loads(path.read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
         page = path.with_suffix(".html")
         if page.exists() and not path.exists():
@@ -66,23 +62,23 @@ def check_place(path: str | Path, kind: str) -> None:
                 f"{str(page)!r} is no page of a report here, and would be lost; choose another place"
             ) from None
         return
-    if found in KINDS and found != kind:
-        article = "" if found in ("scores", "scans") else "an " if found[0] in "ae" else "a "
-        raise UsageError(f"{str(path)!r} is the report of {article}{found}; choose another place")
+    if present in report_kinds() and present != kind:
+        article = "" if present in ("scores", "scans") else "an " if present[0] in "ae" else "a "
+        raise UsageError(f"{str(path)!r} is the report of {article}{present}; choose another place")
 
 
 def remove_report(path: str | Path, kind: str) -> None:
-    """Remove the report of `kind` at `path` (`.json`) and its page, which would tell of what is not there any more.
+    """Remove the report of `kind` at `path` (`.json`) and its page, which describe results that are gone.
 
     Raises
     ------
     UsageError
-        There is one of another kind.
+        The report there is of another kind.
     """
     check_place(path, kind)
-    # The page first: without its report it would pass for a foreign one.
-    for each in (Path(path).with_suffix(".html"), Path(path)):
-        each.unlink(missing_ok=True)
+    # A page without a report is taken for somebody else's, so it goes first.
+    for file in (Path(path).with_suffix(".html"), Path(path)):
+        file.unlink(missing_ok=True)
 
 
 def remake_page(path: str | Path) -> tuple[Report, Path]:
@@ -96,8 +92,6 @@ def remake_page(path: str | Path) -> tuple[Report, Path]:
         It is damaged, no report, or of another version.
     """
     from jinja2 import UndefinedError
-
-    from vaeguard.reports.page import page
 
     place, report = report_path(path), read_report(path)
     try:
@@ -144,11 +138,10 @@ def read_report(path: str | Path) -> Report:
         raise RefusedError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
         raise RefusedError(f"{str(path)!r} is damaged ({error}); write it again") from error
-    found = report.get("format") if isinstance(report, dict) else None
-    if type(found) is not int or found != FORMAT or report.get("kind") not in KINDS:
+    version = report.get("format") if isinstance(report, dict) else None
+    if type(version) is not int or version != FORMAT or report.get("kind") not in report_kinds():
         raise RefusedError(
-            f"{str(path)!r} is no report of this version (format {found}, expected {FORMAT}); write it again"
-            " that wrote it"
+            f"{str(path)!r} is no report of this version (format {version}, expected {FORMAT}); write it again"
         )
     return dict(report)
 

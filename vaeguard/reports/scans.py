@@ -7,22 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.markup import escape
 
 from vaeguard.data.images import read_bytes
 from vaeguard.data.split import spread_out
 from vaeguard.errors import RefusedError, UnreadableError, as_objects
 from vaeguard.reports.gallery import fitting
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.marks import marks_of
 from vaeguard.reports.pictures import heat_picture, picture_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.formats.scans import scan_pages, written_name
-from vaeguard.restoration.reasons import why_look
+from vaeguard.restoration.reasons import CLEAN, left_clause, why_look
 from vaeguard.restoration.records import TABLE, CleanFile
 from vaeguard.storage.files import sweep
 from vaeguard.storage.tables import read_table
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
     from PIL import Image
 
@@ -196,3 +201,55 @@ def _most_changed(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -
 def _picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return picture_of(channels)
+
+
+class Errors(Part):
+    """Files that could not be read."""
+
+    count: int
+
+
+class Figures(ReportFigures):
+    """The figures of a batch of scans that its verdict and its lines take; `table` has rows of `pages.csv`."""
+
+    files: int
+    pages: int
+    notes: tuple[str, ...]
+    actions: dict[str, int]
+    left: tuple[dict[str, Any], ...]
+    look_first: int
+    table: tuple[dict[str, Any], ...]
+    errors: Errors
+
+    def verdict(self) -> Verdict:
+        """Return whether the scans are clean, and how many pages a person should look at."""
+        sentence, notes = self._sentence(), self.notes
+        if not self.pages:
+            return Verdict("Nothing to restore" if self.files else "Nothing could be read", sentence, notes, "poor")
+        if self.look_first:
+            return Verdict(f"{counted(self.look_first, 'page')} worth a look first", sentence, notes, "fair")
+        unjudged = sum(row["pages"] for row in self.left if row["reason"] != CLEAN)
+        if unjudged == self.pages:
+            return Verdict("Every page was left as it was", sentence, notes, "fair")
+        if unjudged:
+            return Verdict(f"Clean, but for {counted(unjudged, 'page')} left unjudged", sentence, notes, "fair")
+        headline = "Clean, and nothing had to be put back" if self._restored else "Every page was clean already"
+        return Verdict(headline, sentence, notes, "fair" if self.errors.count else "good")
+
+    @property
+    def _restored(self) -> int:
+        return self.actions.get("restored", 0)
+
+    def _sentence(self) -> str:
+        of = "" if self._restored == self.pages else f"{self._restored:,} of "
+        clauses = [f"{of}{counted(self.pages, 'page')} in {counted(self.files, 'file')} restored"]
+        if self.left:
+            clauses.append(left_clause(self.left))
+        if self.errors.count:
+            clauses.append(f"{counted(self.errors.count, 'file', 'was were')} left out")
+        return "; ".join(clauses) + "."
+
+    def lines(self) -> Iterable[str]:
+        """Yield the pages to look at."""
+        for row in self.table[: min(10, self.look_first)]:
+            yield f"look at {escape(row['path'])}, page {row['page']}: {escape(why_look(row))}"

@@ -9,19 +9,24 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.markup import escape
 
 from vaeguard.data.source import pick
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import RefusedError, as_objects
 from vaeguard.reports.distributions import histogram
 from vaeguard.reports.gallery import GROUP, Group, Sample, gallery
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
-from vaeguard.statistics.metrics import share_of
+from vaeguard.reports.terminal import SHOWN, Histogram, sparklines
+from vaeguard.statistics.false_alarms import can_flag, expected_interval, fewest_calibration, way_to_flag
+from vaeguard.statistics.metrics import Share, share_of
 from vaeguard.storage.files import valid_text
 from vaeguard.storage.tables import table_chunks
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -90,9 +95,9 @@ def write_score_report(
         "seconds": summary.seconds,
         "histogram": _histogram(tally, detector, model),
         "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},
-        "drift": drift(tally.upper_half, summary.images, calibration),
+        "drift": asdict(drift(tally.upper_half, summary.images, calibration)),
         "errors": {"count": len(summary.errors), "shown": as_objects(errors)},
-        "fit": detector.info.record,
+        "fit": detector.info.record.to_dict(),
         **_gallery(tally, summary.sources, detector),
     }
     write_report(f"{summary.output}.{JSON_NAME}", report)
@@ -148,7 +153,7 @@ def _extreme(
     )
 
 
-def drift(upper_half: int, images: int, calibration: int | None) -> Report:
+def drift(upper_half: int, images: int, calibration: int | None) -> Drift:
     """How much of a batch looks normal, and a warning where the batch as a whole does not.
 
     p-values of normal images are uniform and those of anomalies small, so that twice the share above one half
@@ -162,16 +167,16 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Report:
         How many images rank the score: as they are finitely many, the middle of the p-values is itself uncertain.
     """
     if not images:
-        return {"normal_share": None, "low": None, "high": None, "warning": None}
+        return Drift(None, None, None, None)
     found = share_of(upper_half, images)
     middle = middle_width(calibration)
     low = found.value - math.hypot(found.value - found.low, middle)
     high = found.value + math.hypot(found.high - found.value, middle)
-    share = {"normal_share": min(1.0, 2 * found.value), "low": max(0.0, min(1.0, 2 * low)), "high": min(1.0, 2 * high)}
+    normal_share = min(1.0, 2 * found.value)
     warning = None
     if images >= JUDGED and 2 * high < ORDINARY:
         warning = (
-            f"only about {100 * share['normal_share']:.0f} % of these images look like the normal ones of the fit."
+            f"only about {100 * normal_share:.0f} % of these images look like the normal ones of the fit."
             " Unless so many are anomalous, something else has changed: camera, light, focus, size or the product; look"
             " at the images below, and fit on images like these if they are as they should be"
         )
@@ -180,7 +185,7 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Report:
             "these images are more familiar to the model than normal images that it never saw: if it was fitted on"
             " these very images, the scores flatter"
         )
-    return {**share, "warning": warning}
+    return Drift(normal_share, max(0.0, min(1.0, 2 * low)), min(1.0, 2 * high), warning)
 
 
 def middle_width(calibration: int | None) -> float:
@@ -223,6 +228,118 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
         if each
     )
     rows = np.arange(len(images))
-    sample = Sample(groups, rows, None if detector.info.vectors else images, inspection)
+    sample = Sample(groups, rows, images if detector.info.view.pictures else None, inspection)
     facts: dict[str, Any] = {"path": paths, "score": inspection.score, "p_value": inspection.p_value}
     return gallery(sample, facts, inspection.terms)
+
+
+class Calibration(Part):
+    """How many images rank the score."""
+
+    images: int
+
+
+class Fit(Part):
+    """What the model file says of the fit."""
+
+    calibration: Calibration
+
+
+class Drift(Part):
+    """The share of images that look normal with its interval, and a warning if the batch as a whole differs."""
+
+    normal_share: float | None
+    low: float | None
+    high: float | None
+    warning: str | None
+
+
+class Errors(Part):
+    """Files that could not be read."""
+
+    count: int
+
+
+class Item(Part):
+    """An image of the gallery; an infinite score is None."""
+
+    path: str
+    score: float | None
+
+
+class GalleryGroup(Part):
+    """Images that are shown together."""
+
+    name: str
+    items: tuple[Item, ...]
+
+
+class Figures(ReportFigures):
+    """The figures of a table of scores that its verdict and its lines take."""
+
+    images: int
+    fpr: float
+    threshold: float | None
+    anomalies: Share
+    note: str | None
+    histogram: Histogram
+    drift: Drift
+    errors: Errors
+    gallery: tuple[GalleryGroup, ...]
+    fit: Fit
+
+    def verdict(self) -> Verdict:
+        """Return how many images stand out, and whether more than normal images alone would give."""
+        calibration, fpr = self.fit.calibration.images, self.fpr
+        notes: tuple[str, ...]
+        if not can_flag(calibration, fpr):
+            sentence = (
+                f"The score is calibrated on {counted(calibration, 'normal image')}, so its smallest p-value is"
+                f" {1 / (calibration + 1):.2g}; to flag where p_value <= {fpr:g} takes {fewest_calibration(fpr):,} of"
+                f" them.{self._unread()}"
+            )
+            notes = (f"to have images flagged, {way_to_flag(calibration)}",)  # the sentence says the rest of the note
+            headline, tone = f"Nothing can be flagged at a false-alarm rate of {fpr:g}", "poor"
+        else:
+            low, high = self._flagged_of_normal_images()
+            sentence = (
+                f"{self.anomalies.count:,} of {self.images:,} images are flagged ({percent(self.anomalies.value)},"
+                f" interval {percent(self.anomalies.low)} to {percent(self.anomalies.high)}) where p_value"
+                f" <= {fpr:g}; of normal images alone it would be {f'{low:,} to {high:,}' if self.images else 'none'}."
+                f"{self._unread()}"
+            )
+            notes = (self.note,) if self.note else ()
+            headline, tone = self._headline(high)
+        if not self.images:
+            headline, tone = "Nothing could be read", "poor"
+        elif self.drift.warning:
+            headline, tone, notes = "This batch differs as a whole", "poor", (*notes, self.drift.warning)
+        return Verdict(headline, sentence, notes, tone)
+
+    def _headline(self, most: int) -> tuple[str, str]:
+        """Headline and tone where of normal images alone at `most` so many would be flagged."""
+        unread = "fair" if self.errors.count else "good"
+        if not self.anomalies.count:
+            return "Nothing stands out", unread
+        if self.anomalies.count <= most:
+            return "No more is flagged than normal images give", unread
+        return f"{counted(self.anomalies.count, 'image')} to look at", "fair"
+
+    def _unread(self) -> str:
+        return f" {self.errors.count:,} could not be read." if self.errors.count else ""
+
+    def _flagged_of_normal_images(self) -> tuple[int, int]:
+        """How many of so many normal images would be flagged with 95 % probability, at least and at most."""
+        if not self.images:
+            return 0, 0
+        low, high = expected_interval(self.images, self.fit.calibration.images, self.fpr)
+        return round(low * self.images), round(high * self.images)
+
+    def lines(self) -> Iterable[str]:
+        """Yield the histogram and the most anomalous images."""
+        yield from sparklines(self.histogram, self.threshold)
+        for group in self.gallery:
+            if group.name == "most_anomalous":
+                for item in group.items[:SHOWN]:
+                    score = "inf" if item.score is None else f"{item.score:.2f}"
+                    yield f"  {score:>6}  {escape(item.path)}"

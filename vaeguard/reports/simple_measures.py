@@ -8,21 +8,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.data.split import spread_out
+from vaeguard.reports.kinds import Part
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vaeguard.reports.report_file import Report
-
 MEASURED = 2000
 """At most so many images are measured, spread evenly over the data."""
 DRAWN = 1000
-NAMES = ("brightness", "complexity")
+
+
+class SimpleMeasure(Part):
+    """How well a measure tells anomalies by itself, and how it goes with the score among normal images."""
+
+    roc_auc: float
+    rank_correlation: float | None
+    values: list[float]
+
+
+class SimpleMeasures(Part):
+    """Measures of the images that are drawn, with their scores; more are measured."""
+
+    measured: int
+    drawn: int
+    score: list[float]
+    anomalous: list[bool]
+    brightness: SimpleMeasure
+    complexity: SimpleMeasure
 
 
 def simple_measures(
     images: npt.NDArray[Any], scores: npt.NDArray[np.floating], anomalous: npt.NDArray[np.bool_]
-) -> Report | None:
+) -> SimpleMeasures | None:
     """How the score goes with brightness and complexity among normal images, and what these tell by themselves.
 
     Brightness is the mean of the pixels, 0 to 1; complexity the bits per pixel and channel after lossless compression
@@ -30,29 +47,30 @@ def simple_measures(
     models", ICLR 2020. `roc_auc` is that of the measure alone, in the direction that suits it better, so it is never
     below 0.5. None for vectors, which have neither, and where the images measured are all of one kind.
     """
-    from scipy.stats import spearmanr
-
-    from vaeguard.statistics.metrics import measure
-
     rows = spread_out(len(images), MEASURED)
     score, truth = scores[rows].astype(np.float64), anomalous[rows]
     if images.dtype != np.uint8 or truth.all() or not truth.any():
         return None
     measured = np.array([_measured(np.ascontiguousarray(images[row])) for row in rows])
     drawn = spread_out(len(score), DRAWN)
-    report: Report = {"measured": len(score), "drawn": len(drawn), "score": score[drawn].tolist()}
-    report["anomalous"] = truth[drawn].tolist()
-    for name, values in zip(NAMES, measured.T, strict=True):
-        area = measure(name, truth, values).roc_auc
-        normal = ~truth
-        constant = np.ptp(values[normal]) == 0 or np.ptp(score[normal]) == 0
-        correlation = None if constant else float(spearmanr(values[normal], score[normal]).statistic)
-        report[name] = {
-            "roc_auc": max(area, 1 - area),
-            "rank_correlation": correlation,
-            "values": np.round(values[drawn], 4).tolist(),
-        }
-    return report
+    brightness, complexity = (_simple_measure(values, score, truth, drawn) for values in measured.T)
+    shown = score[drawn].tolist(), truth[drawn].tolist()
+    return SimpleMeasures(len(score), len(drawn), *shown, brightness, complexity)
+
+
+def _simple_measure(
+    values: npt.NDArray[np.float64],
+    score: npt.NDArray[np.float64],
+    anomalous: npt.NDArray[np.bool_],
+    drawn: npt.NDArray[np.int64],
+) -> SimpleMeasure:
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    area, normal = float(roc_auc_score(anomalous, values)), ~anomalous
+    constant = np.ptp(values[normal]) == 0 or np.ptp(score[normal]) == 0
+    correlation = None if constant else float(spearmanr(values[normal], score[normal]).statistic)
+    return SimpleMeasure(max(area, 1 - area), correlation, np.round(values[drawn], 4).tolist())
 
 
 def _measured(pixels: npt.NDArray[np.uint8]) -> tuple[float, float]:

@@ -225,7 +225,7 @@ def _log_latents(
     classes = thumbnails = None
     if image_set.labels is not None:
         classes = [printable(image_set.class_names[label]) for label in image_set.labels[rows].tolist()]
-    if not image_set.vectors:
+    if graph.vae.spec.view.pictures:
         squares = np.stack([_square(picture_of(image)) for image in images])
         thumbnails = torch.from_numpy(squares).permute(0, 3, 1, 2) / 255
     # Where a fit was killed after this, the writer would complain of what it left.

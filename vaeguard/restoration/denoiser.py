@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.devices import instead
-from vaeguard.engines.sessions import Session
+from vaeguard.engines.engine import Engine
+from vaeguard.engines.sessions import open_session
 from vaeguard.errors import RefusedError
 from vaeguard.restoration.noise import CELL, finest_noise, photo_noise, print_noise
 from vaeguard.settings.restoration import ESTIMATES, STRIDES
-from vaeguard.storage.files import read_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
+
+    from vaeguard.engines.sessions import Session
 
     Floats = npt.NDArray[np.float32]
 
@@ -29,10 +29,12 @@ SMALLEST_TILE = 192
 ESTIMATED_SIDE = 1024
 """Of an image so much, at most, has its noise estimated at a time."""
 DIRECT_INPUTS, DIRECT_OUTPUTS = ("image", "noise"), ("restored", "spread")
+SAMPLES = ("sample", "kl")
+"""Outputs of a ladder VAE."""
 SHIPPED = Path(__file__).parents[1] / "weights"
 
 
-class Denoiser:
+class Denoiser(Engine):
     """A denoiser exported to ONNX; it restores grey planes, or red, green and blue together, of any size.
 
     Each pixel depends only on those nearer than the halo, so tiles that overlap by it give the bits of the whole image.
@@ -43,8 +45,11 @@ class Denoiser:
     ----------
     session : Session
         The open file.
-    digest : str
-        Of the file.
+
+    Raises
+    ------
+    RefusedError
+        The file holds something else.
 
     Attributes
     ----------
@@ -64,11 +69,11 @@ class Denoiser:
         So many times the spread that the network states hold nine of ten clean pixels.
     card : dict
         Where the weights come from.
-    fingerprint : str
-        Differs wherever the bits of a result might.
     """
 
-    def __init__(self, session: Session, digest: str) -> None:
+    def __init__(self, session: Session) -> None:
+        if session.kind != "denoiser":
+            raise RefusedError(f"{session.name!r} finds anomalies, and is no denoiser; give a denoiser")
         self._whole = self._direct = session
         self.device = session.device
         settings = session.record["denoiser"]
@@ -80,7 +85,6 @@ class Denoiser:
         self.interval: float = settings["interval"]
         self.card: dict[str, Any] = session.record["card"]
         self.ladder: dict[str, Any] | None = settings.get("ladder")
-        self.fingerprint = f"onnx {self.device} {digest}"
         self._grain: list[float] | None = settings.get("grain")
         self._halo: int = settings["halo"]
         self._noise_map: bool = settings.get("noise_map", False)
@@ -90,6 +94,11 @@ class Denoiser:
         self._estimator = session.part(("image",), ESTIMATES) if self.estimates else None
         if self.ladder or self.estimates:
             self._direct = session.part(DIRECT_INPUTS, DIRECT_OUTPUTS)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the file, and the device."""
+        return self._whole.fingerprint
 
     def halo(self, samples: int = 0) -> int:
         """How many pixels away a pixel may still matter, for so many samples; a multiple of `grid`.
@@ -116,12 +125,12 @@ class Denoiser:
         return print_noise(plane) if self.kind == "document" else photo_noise(plane)
 
     def estimate(self, image: Floats) -> tuple[Floats, Floats]:
-        """Tell the noise of an image, cell by cell of 8x8 pixels.
+        """Estimate the noise of an image in each cell of 8x8 pixels.
 
         Parameters
         ----------
         image : ndarray
-            Shape (planes, H, W), 0 to 1; what is beyond a multiple of 8 is left out.
+            Shape (planes, H, W), 0 to 1; rows and columns beyond a multiple of 8 are left out.
 
         Returns
         -------
@@ -138,15 +147,15 @@ class Denoiser:
         if self._estimator is None:
             raise RefusedError(f"the {self.kind} denoiser has no estimator of noise")
         height, width = (side // CELL for side in image.shape[1:])
-        found = np.empty((2, self.levels, height, width), np.float32)
+        estimates = np.empty((2, self.levels, height, width), np.float32)
         side = ESTIMATED_SIDE // CELL
         for top in range(0, height, side):
             for left in range(0, width, side):
                 bottom, right = min(top + side, height), min(left + side, width)
                 part = image[None, :, CELL * top : CELL * bottom, CELL * left : CELL * right]
-                said = self._estimator.run(ESTIMATES, {"image": np.ascontiguousarray(part)})
-                found[:, :, top:bottom, left:right] = [each[0] for each in said]
-        return found[0], found[1]
+                outputs = self._estimator.run(ESTIMATES, {"image": np.ascontiguousarray(part)})
+                estimates[:, :, top:bottom, left:right] = [output[0] for output in outputs]
+        return estimates[0], estimates[1]
 
     def restore(
         self, image: Floats, noise: float | Floats, *, spread: bool = False, samples: int = 0
@@ -176,8 +185,8 @@ class Denoiser:
 
         Raises
         ------
-        MemoryError
-            It does not suffice for the smallest tile.
+        OutOfMemoryError
+            Memory does not suffice for the smallest tile.
         """
         return self.restore_rows(image, noise, spread=spread, samples=samples)
 
@@ -198,41 +207,46 @@ class Denoiser:
         noise has all of these rows.
         """
         if not samples:
-            told = self._noise_of_tiles(noise, rows)
-            restored, wide = self._tiles(
-                rows, context, self.halo(), lambda tile, top, left: self._direct_tile(tile, told(tile, top, left))
+            noise_of_tile = self._noise_of_tiles(noise, rows)
+            restored, deviations = self._tiles(
+                rows,
+                context,
+                self.halo(),
+                lambda tile, top, left: self._direct_tile(tile, noise_of_tile(tile, top, left)),
             )
-            return restored, np.float32(self.interval) * wide if spread else None
+            return restored, np.float32(self.interval) * deviations if spread else None
         return self._sampled(rows, noise, samples, start, context, spread=spread)
 
     def _sampled(
         self, rows: Floats, noise: float | Floats, samples: int, start: int, context: tuple[int, int], *, spread: bool
     ) -> tuple[Floats, Floats | None]:
-        halo, wide = self.halo(samples), None
+        halo, half_widths = self.halo(samples), None
         if spread:
             above, below = (max(0, side - self.halo()) for side in context)
             needed, near = slice(above, len(rows) - below), noise
             if np.shape(noise)[-2:] not in {(), (1, 1)}:
                 near = np.asarray(noise)[..., above // 2 : -(-needed.stop // 2), :]
             shorter = context[0] - above, context[1] - below
-            wide = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
+            half_widths = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
         assert self.ladder
         session, latent = self._opened_sampler(), self.ladder["latent"]
-        told = self._noise_of_tiles(noise, rows)
+        noise_of_tile = self._noise_of_tiles(noise, rows)
         total = np.zeros((len(rows) - sum(context), rows.shape[1]), np.float32)
         for sample in range(samples):
-            chance = _Chance(sample, start - context[0], rows.shape, latent)
+            latent_noise = _LatentNoise(sample, start - context[0], rows.shape, latent)
 
-            def draw(tile: Floats, top: int, left: int, chance: _Chance = chance) -> tuple[Floats, Floats]:
-                feeds = {**_feeds(tile, told(tile, top, left)), **chance.within(top, left, *tile.shape)}
+            def draw(
+                tile: Floats, top: int, left: int, latent_noise: _LatentNoise = latent_noise
+            ) -> tuple[Floats, Floats]:
+                feeds = {**_feeds(tile, noise_of_tile(tile, top, left)), **latent_noise.within(top, left, *tile.shape)}
                 drawn = session.run(("sample",), feeds)[0][0, 0]
                 return drawn, drawn
 
             total += self._tiles(rows, context, halo, draw)[0]
-        return total / np.float32(samples), wide
+        return total / np.float32(samples), half_widths
 
     def _noise_of_tiles(self, noise: float | Floats, rows: Floats) -> Callable[[Floats, int, int], Floats]:
-        """What tells the noise of a tile that starts at a row and a column, as the network takes it."""
+        """A function that gives the noise of a tile, which starts at a row and a column, as the network takes it."""
         whole = np.asarray(noise, np.float32)
         if not self._noise_map:
             return lambda *_: np.full((1, 1, 1, 1), whole.mean(), np.float32)
@@ -244,19 +258,19 @@ class Denoiser:
             ends = [(0, wanted - side) for wanted, side in zip(sides, whole.shape[1:], strict=True)]
             whole = np.pad(whole, [(0, 0), *ends], mode="edge")
 
-        def told(tile: Floats, top: int, left: int) -> Floats:
+        def noise_of_tile(tile: Floats, top: int, left: int) -> Floats:
             height, width = (side // 2 for side in tile.shape[-2:])
             part = whole
             if whole.shape[1:] != (1, 1):
                 part = whole[:, top // 2 : top // 2 + height, left // 2 : left // 2 + width]
             return np.ascontiguousarray(np.broadcast_to(part, (self.levels, height, width)))[None]
 
-        return told
+        return noise_of_tile
 
     def _opened_sampler(self) -> Session:
         with self._lock:
             if self._sampler is None:
-                inputs = (*DIRECT_INPUTS, *(f"chance_{stride}" for stride in STRIDES))
+                inputs = (*DIRECT_INPUTS, *map(latent_input, STRIDES))
                 self._sampler = self._whole.part(inputs, ("sample",))
             return self._sampler
 
@@ -292,12 +306,15 @@ class Denoiser:
                 right = min(left + step, width)
                 begin, end = self._reach(left, right, halo)
                 try:
-                    found = run(rows[..., first:last, begin:end], first, begin)
+                    outputs = run(rows[..., first:last, begin:end], first, begin)
                 except MemoryError as error:
-                    self._shrink(size, halo, error)
+                    least = max(SMALLEST_TILE, 2 * halo + self.grid)
+                    smaller = self.smaller(size, least, f"a tile of {size}x{size} pixels", error)
+                    # A multiple of the grid; another thread may have shrunk it further.
+                    self._tile = min(self._tile, smaller // self.grid * self.grid)
                     break
                 at = above + top - first
-                for result, values in zip(results, found, strict=True):
+                for result, values in zip(results, outputs, strict=True):
                     part = values[..., at : at + bottom - top, left - begin : right - begin]
                     result[..., top:bottom, left:right] = part
                 left = right
@@ -309,21 +326,13 @@ class Denoiser:
         """Where a tile begins and ends of which `start` to `stop` are taken; slices end at the page by themselves."""
         return max(0, start - halo), -(-(stop + halo) // self.grid) * self.grid
 
-    def _shrink(self, size: int, halo: int, error: MemoryError) -> None:
-        """Go on with tiles of half the `size` that did not fit; other threads may have found the same."""
-        with self._lock:
-            if self._tile < size:
-                return
-            smaller = size // 2 // self.grid * self.grid
-            if smaller < max(SMALLEST_TILE, 2 * halo + self.grid):
-                raise MemoryError(
-                    f"not enough memory on {self.device} for a tile of {size}x{size} pixels; close other programs"
-                    f"{instead(self.device)}"
-                ) from error
-            self._tile = smaller
+
+def latent_input(stride: int) -> str:
+    """The name of the input that holds the noise of the latent of this stride."""
+    return f"chance_{stride}"
 
 
-class _Chance:
+class _LatentNoise:
     """Standard normal noise for the latents of some rows of a page, the same wherever tiles and strips begin."""
 
     def __init__(self, sample: int, first: int, shape: tuple[int, ...], latent: Sequence[int]) -> None:
@@ -340,7 +349,7 @@ class _Chance:
     def within(self, top: int, left: int, height: int, width: int) -> dict[str, Floats]:
         """What the sampler takes for a tile, all in pixels."""
         return {
-            f"chance_{stride}": np.ascontiguousarray(
+            latent_input(stride): np.ascontiguousarray(
                 field[None, :, top // stride : (top + height) // stride, left // stride : (left + width) // stride]
             )
             for stride, field in self.fields.items()
@@ -352,20 +361,17 @@ def _feeds(tile: Floats, noise: Floats) -> dict[str, Floats]:
     return {"image": np.ascontiguousarray(planes)[None], "noise": noise}
 
 
-def read_denoiser(path: str | Path, device: str = "auto", threads: int | None = None) -> Denoiser | None:
-    """Read a denoiser from an `.onnx` file, after checking every bit of it; None if it holds an anomaly model.
+def read_denoiser(path: str | Path, device: str = "auto", threads: int | None = None) -> Denoiser:
+    """Read a denoiser from an `.onnx` file, after checking every bit of it.
 
     Raises
     ------
     RefusedError
-        The file is damaged, or no model of vaeguard.
+        The file is damaged, or no denoiser of vaeguard.
     UsageError
         There is no such file, or `device` cannot be used.
     """
-    session = Session(content := read_sealed(path), str(path), device, threads)
-    if "denoiser" not in session.record:
-        return None
-    return Denoiser(session, hashlib.sha256(content).hexdigest())
+    return Denoiser(open_session(path, device, threads))
 
 
 def shipped_denoiser(kind: str, device: str = "auto", threads: int | None = None) -> Denoiser:
@@ -379,7 +385,6 @@ def shipped_denoiser(kind: str, device: str = "auto", threads: int | None = None
         `device` cannot be used.
     """
     path = SHIPPED / f"{kind}.onnx"
-    found = read_denoiser(path, device, threads) if path.is_file() else None
-    if found is None:
-        raise RefusedError(f"{str(path)!r} is missing or no denoiser; install vaeguard anew")
-    return found
+    if not path.is_file():
+        raise RefusedError(f"{str(path)!r} is missing; install vaeguard anew")
+    return read_denoiser(path, device, threads)

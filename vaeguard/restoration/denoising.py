@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.data.streams import map_ahead
 from vaeguard.devices import cores
-from vaeguard.engines.model_file import load
-from vaeguard.engines.run_folder import MODEL_NAME, ONNX_NAME
-from vaeguard.errors import UsageError, as_objects
-from vaeguard.restoration.denoiser import Denoiser, read_denoiser, shipped_denoiser
+from vaeguard.errors import as_objects
 from vaeguard.restoration.meter import Meter
 from vaeguard.restoration.notes import grown, kept_in, notes_of
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import COLUMNS, MEASURES, TABLE, put_aside
+from vaeguard.restoration.restorer import open_restorer
 from vaeguard.restoration.work import Work
 from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
 from vaeguard.storage.files import size_and_time, sweep_all
@@ -30,17 +27,14 @@ from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
-    from vaeguard.engines.detector import Detector
     from vaeguard.progress import Progress
     from vaeguard.restoration.places import Inputs, Places
     from vaeguard.restoration.work import Restored
 
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
-SHIPPED_KINDS = ("document", "photo", "colour")
-OWN_FOR = {"document": ("document",), "photo": ("photo", "colour"), "colour": ("colour",)}
-"""Which shipped denoisers one of one's own replaces, by its kind."""
 WAITING = 64
 """Files for each worker that may be finished before an earlier, longer one."""
 
@@ -147,7 +141,7 @@ def denoise_scans(
     """
     started = time.perf_counter()
     job = prepare(scans, output, settings, outputs, model, device, jobs, progress)
-    places, work, engines = job.places, job.work, job.work.engines
+    places, work = job.places, job.work
     root, target, names = places.root, places.target, places.names
     rows: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
@@ -192,7 +186,7 @@ def denoise_scans(
         left=tuple(left_pages(rows)),
         look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
-        device=next(iter(engines.values())).device if isinstance(engines, dict) else engines.device,
+        device=work.restorer.device,
         notes=tuple(notes_of(places, rows, gone, edited + stale, kept, bare, aside, larger)),
     )
 
@@ -220,10 +214,10 @@ def prepare(
     settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
     places = find_scans(scans, output)
     workers = min(jobs or min(cores(), MOST_JOBS), len(places.names))
-    engines = _engines(model, device, max(1, cores() // workers))
-    _check_settings(engines, settings, outputs)
+    restorer = open_restorer(model, device, max(1, cores() // workers))
+    restorer.check(settings, outputs)
     meter = Meter({name: size_and_time(str(places.root / name))[0] for name in places.names}, progress)
-    return Job(places, Work(places.root, places.target, settings, outputs, engines, meter), workers)
+    return Job(places, Work(places.root, places.target, settings, outputs, restorer, meter), workers)
 
 
 def _results(work: Work, names: list[str], workers: int) -> Generator[Restored]:
@@ -252,45 +246,3 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         columns[name] = np.array(columns[name], np.float64)
     columns["page"] = np.array(columns["page"], np.int64)
     write_table(path, columns)
-
-
-def _engines(model: str | Path | None, device: str, threads: int) -> dict[str, Denoiser] | Detector:
-    """What restores: a denoiser for each kind of page, or an anomaly model for small images.
-
-    A denoiser of one's own stands for the shipped one of its kind; one for photographs without colours also for those
-    in colour, whose planes it cleans one by one.
-    """
-    own = None
-    if model is not None:
-        path = Path(model)
-        folder = path if path.is_dir() else path.parent if path.name == MODEL_NAME else None
-        exported = folder / ONNX_NAME if folder else path
-        if exported.suffix == ".onnx" and (exported.exists() or not folder):
-            own = read_denoiser(exported, device, threads)
-        if own is None:
-            return load(model, device, threads)
-    replaced = OWN_FOR[own.kind] if own else ()
-    shipped = {kind: shipped_denoiser(kind, device, threads) for kind in SHIPPED_KINDS if kind not in replaced}
-    return shipped | {kind: own for kind in replaced if own}
-
-
-def _check_settings(
-    engines: dict[str, Denoiser] | Detector, settings: RestoreSettings, outputs: DenoiseOutputs
-) -> None:
-    """Refuse, before anything is touched, settings that have no meaning for what restores."""
-    if not isinstance(engines, dict):
-        if engines.info.vectors:
-            raise UsageError("`model` is a model of vectors, and scans are pictures; give a denoiser, or leave it out")
-        plain = RestoreSettings(strength=settings.strength)
-        given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
-        if given := given + ["uncertainty"] * outputs.uncertainty:
-            has, it = ("has", "it") if len(given) == 1 else ("have", "them")
-            names = ", ".join(f"`{name}`" for name in given)
-            raise UsageError(f"{names} {has} no meaning where `model` is a model of anomalies; leave {it} out")
-        return
-    for kind, engine in engines.items():
-        if settings.samples and settings.kind in ("auto", kind) and not engine.ladder:
-            raise UsageError(
-                f"`samples` is {settings.samples}, and the denoiser of kind {kind} has no ladder VAE to draw from; set"
-                " `samples` to 0, or give a denoiser of your own as `model` and its `kind`"
-            )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaeguard.errors import RefusedError
 from vaeguard.restoration.documents import PageView, restore_document
 from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.paper import STRIP
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.engines.detector import Detector
     from vaeguard.restoration.cleaned import Cleaned
     from vaeguard.restoration.denoiser import Denoiser
     from vaeguard.settings.restoration import RestoreSettings
@@ -131,7 +129,7 @@ def _report(kind: str, cleaned: Cleaned, before: Pixels) -> PageReport:
     return PageReport(
         kind=kind,
         noise=float(cleaned.noise),
-        change=_root_mean_square(before, cleaned.pixels),
+        change=root_mean_square(before, cleaned.pixels),
         reverted=float(cleaned.put_back.mean()),
         uncertainty=cleaned.spread,
         lightened=cleaned.lightened,
@@ -139,30 +137,6 @@ def _report(kind: str, cleaned: Cleaned, before: Pixels) -> PageReport:
         region=cleaned.region,
         removed=cleaned.removed,
     )
-
-
-def restore_small(pixels: Pixels, detector: Detector, settings: RestoreSettings) -> RestoredPage:
-    """Restore an image of exactly the size that an anomaly model takes, by the model's output `restored`.
-
-    Raises
-    ------
-    RefusedError
-        The image has another size or number of channels.
-    """
-    image = _channels_last(pixels)
-    channels, height, width = detector.info.image_shape
-    if image.shape != (height, width, channels):
-        size = f"{image.shape[0]}x{image.shape[1]} pixels and {image.shape[2]} channels"
-        raise RefusedError(f"it has {size}, but the model takes {height}x{width} and {channels}")
-    full_scale = np.float32(np.iinfo(pixels.dtype).max)
-    before = image.astype(np.float32) / full_scale
-    # The model was trained on 256 levels. The page keeps its finer levels, since only the correction is added.
-    quantised = np.round(before * 255).astype(np.uint8)
-    inspected = detector.inspect(np.ascontiguousarray(quantised.transpose(2, 0, 1)[None]), pictures=True)
-    assert inspected.restored is not None
-    blended = before + np.float32(settings.strength) * (inspected.restored[0].transpose(1, 2, 0) - before)
-    clean = cast("Pixels", np.round(np.clip(blended, 0, 1) * full_scale).astype(pixels.dtype)).reshape(pixels.shape)
-    return RestoredPage(clean, PageReport("model", 0.0, _root_mean_square(pixels, clean), 0.0, 0.0))
 
 
 def page_kind(pixels: Pixels) -> str:
@@ -180,7 +154,7 @@ def _is_grey(pixels: Pixels) -> bool:
     return all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in (1, 2))
 
 
-def _root_mean_square(before: Pixels, after: Pixels) -> float:
+def root_mean_square(before: Pixels, after: Pixels) -> float:
     """Root mean square of the difference, in levels of 0 to 255."""
     total = 0.0
     for start in range(0, len(before), STRIP):

@@ -17,7 +17,6 @@ from vaeguard.restoration.denoising import prepare
 from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.formats.scans import scan_pages
 from vaeguard.restoration.notes import notes_of
-from vaeguard.restoration.page import restore_page
 from vaeguard.restoration.reasons import action_on
 from vaeguard.settings.restoration import RestoreSettings
 from vaeguard.storage.files import size_and_time
@@ -221,12 +220,12 @@ class _Speeds:
             return self._known[kind, grey]
 
     def _measured(self, kind: str, *, grey: bool) -> float:
-        engines, rng = self._work.engines, np.random.default_rng(0)
-        if not isinstance(engines, dict):
+        restorer, rng = self._work.restorer, np.random.default_rng(0)
+        if not restorer.any_size:
             return math.inf
         shape = SAMPLE if grey else (*SAMPLE, 3)
         sample = rng.normal(200, SAMPLE_NOISE, shape).clip(0, 255).astype(np.uint8)
         settings = RestoreSettings(kind=kind, noise=SAMPLE_NOISE, samples=self._work.settings.samples)
         started = time.perf_counter()
-        restore_page(sample, engines.__getitem__, settings)
+        restorer.restore(sample, settings)
         return math.prod(SAMPLE) / (time.perf_counter() - started)

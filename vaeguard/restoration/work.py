@@ -21,7 +21,7 @@ from vaeguard.restoration.formats.picture import encode_png
 from vaeguard.restoration.formats.scans import digest_of_pixels, page_sizes, rewrite, written_name
 from vaeguard.restoration.nearness import keeps_squares
 from vaeguard.restoration.ocr import words_lost
-from vaeguard.restoration.page import PageReport, RestoredPage, restore_page, restore_small
+from vaeguard.restoration.page import PageReport, RestoredPage
 from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS, action_on
 from vaeguard.restoration.records import MEASURES, CleanFile, beside, others
 from vaeguard.storage.files import digest_of, path_from, writing
@@ -29,10 +29,9 @@ from vaeguard.storage.files import digest_of, path_from, writing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from vaeguard.engines.detector import Detector
-    from vaeguard.restoration.denoiser import Denoiser
     from vaeguard.restoration.formats.scan_page import Page, Pixels, Rewritten
     from vaeguard.restoration.meter import Meter
+    from vaeguard.restoration.restorer import Restorer
     from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
 
 _T = TypeVar("_T")
@@ -109,10 +108,6 @@ class _Done:
         return put_back | ({"pixels_sha256": self.originals} if self.originals else {})
 
 
-class _BegunError(BaseException):
-    """A page is judged, and from here on it would be restored."""
-
-
 class Work:
     """Restores files one by one, in whatever thread asks."""
 
@@ -122,14 +117,13 @@ class Work:
         target: Path,
         settings: RestoreSettings,
         outputs: DenoiseOutputs,
-        engines: dict[str, Denoiser] | Detector,
+        restorer: Restorer,
         meter: Meter,
     ) -> None:
         self.root, self.target, self.settings, self.outputs = root, target, settings, outputs
-        self.engines, self.meter = engines, meter
-        used = engines.values() if isinstance(engines, dict) else (engines,)
-        prints = sorted(each.fingerprint for each in used)
-        self.how = {"format": DENOISE_FORMAT, **asdict(settings), **asdict(outputs), "models": prints}
+        self.restorer, self.meter = restorer, meter
+        models = restorer.fingerprints
+        self.how = {"format": DENOISE_FORMAT, **asdict(settings), **asdict(outputs), "models": models}
 
     def tasks(self, names: list[str]) -> list[tuple[str, str]]:
         """Each name, and the earlier one that would be written to the same file, if there is one."""
@@ -327,29 +321,12 @@ class Work:
         """Whether a page would be restored and as what, or why it would be left: what the run itself decides."""
         if page.pixels.dtype == np.bool_:
             return _BILEVEL
-        if not isinstance(self.engines, dict):
-            return restore_small(page.pixels, self.engines, self.settings).report
-        engines, asked = self.engines, set()
-
-        def engine(kind: str) -> Denoiser:
-            asked.add(kind)
-            return engines[kind]
-
-        def begun(_: float) -> None:
-            raise _BegunError
-
-        try:
-            return restore_page(page.pixels, engine, self.settings, tick=begun).report
-        except _BegunError:
-            return PageReport("document" if "document" in asked else "photo", 0.0, 0.0, 0.0, 0.0)
+        return self.restorer.judge(page.pixels, self.settings)
 
     def _restored_page(self, page: Page, tick: Callable[[float], None]) -> RestoredPage:
         if page.pixels.dtype == np.bool_:
             return RestoredPage(page.pixels, _BILEVEL)
-        if not isinstance(self.engines, dict):
-            return restore_small(page.pixels, self.engines, self.settings)
-        wide, engine = self.outputs.uncertainty, self.engines.__getitem__
-        return restore_page(page.pixels, engine, self.settings, uncertainty=wide, tick=tick)
+        return self.restorer.restore(page.pixels, self.settings, uncertainty=self.outputs.uncertainty, tick=tick)
 
 
 def _row(name: str, page: Page, report: PageReport) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import ModelSpec, TrainSpec
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
-from vaeguard.settings.specs import setting, settle_types
+from vaeguard.settings.checks import settle_types
+from vaeguard.settings.field import setting
 
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from vaeguard.engines.record import ModelRecord
 
 FALLING = 0.01
 """A validation loss that fell by more than this share over the last tenth of the epochs had not arrived."""
@@ -19,22 +21,23 @@ UNBALANCED = 5
 """A normal class with so many times the training images of another outweighs it."""
 
 
-def advice(record: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> list[str]:
+def advice(record: ModelRecord, history: Sequence[Mapping[str, float]]) -> list[str]:
     """What looks wrong with a fit and what to try, the gravest first; empty where nothing does.
 
     Parameters
     ----------
-    record : dict
-        What the model file says: `model`, `training`, `best_epoch`, `classes`, `calibration`.
+    record : ModelRecord
+        What the model file says.
     history : sequence of dict
         One row per epoch, as `history.csv` has it.
     """
-    model, training, best = record["model"], record["training"], history[int(record["best_epoch"]["epoch"]) - 1]
+    model, best = record.model, history[record.epoch - 1]
     found = []
-    if not model["autoencoder"]:
-        found.append(collapse(best, model["latent"], training["beta"]) or _few_active(best, model["latent"]))
+    if not model.autoencoder:
+        latent = model.latent_size
+        found.append(collapse(best, latent, record.training.beta) or _few_active(best, latent))
     found += [
-        _over_fitting(best, history, vectors=model["vectors"]),
+        _over_fitting(best, history, pictures=model.view.pictures),
         _stopped_early(history),
         _unbalanced(record),
         _few_calibration(record),
@@ -63,12 +66,12 @@ def _few_active(best: Mapping[str, float], latent: int) -> str:
     )
 
 
-def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, float]], *, vectors: bool) -> str:
+def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, float]], *, pictures: bool) -> str:
     last = history[-1]
     worse = last["valid_loss"] - best["valid_loss"]
     if last["loss"] >= best["loss"] or worse <= WORSENED * abs(best["valid_loss"]):
         return ""
-    more = "add rows" if vectors else "add images, set training.augment_shift to 2"
+    more = "add images, set training.augment_shift to 2" if pictures else "add rows"
     return (
         f"over-fitting: after epoch {best['epoch']:.0f} the training loss went on falling and the validation loss rose"
         f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; {more} or lower model.latent"
@@ -88,20 +91,20 @@ def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:
     )
 
 
-def _unbalanced(record: Mapping[str, Any]) -> str:
-    by_size = sorted(record["classes"], key=lambda row: int(row["training"]))
-    if not by_size or record["training"]["balance"] or by_size[-1]["training"] < UNBALANCED * by_size[0]["training"]:
+def _unbalanced(record: ModelRecord) -> str:
+    by_size = sorted(record.classes, key=lambda row: row.training)
+    if not by_size or record.training.balance or by_size[-1].training < UNBALANCED * by_size[0].training:
         return ""
     least, most = by_size[0], by_size[-1]
     return (
-        f"unbalanced classes: {most['name']} has {most['training']} training images and {least['name']} has"
-        f" {least['training']}; if both are normal and matter alike, set training.balance, which draws every class"
+        f"unbalanced classes: {most.name} has {most.training} training images and {least.name} has"
+        f" {least.training}; if both are normal and matter alike, set training.balance, which draws every class"
         " equally often; if one of them is a fault, leave it out of the normal classes"
     )
 
 
-def _few_calibration(record: Mapping[str, Any]) -> str:
-    images = record["calibration"]["images"]
+def _few_calibration(record: ModelRecord) -> str:
+    images = record.calibration.images
     if images >= LEAST_CALIBRATION:
         return ""
     return (

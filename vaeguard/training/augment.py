@@ -11,7 +11,7 @@ import torch.nn.functional as F
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaeguard.settings.specs import TrainSpec
+    from vaeguard.settings.training import TrainSpec
 
 
 WARP_DEGREES, WARP_SCALE, WARP_SHEAR, WARP_SHIFT = 10.0, 0.1, 0.1, 0.035

@@ -1,4 +1,4 @@
-"""Every class counts alike, however few its images: in draws, and in means."""
+"""Equal weights for all classes, however few images one has: in draws, and in means."""
 
 from __future__ import annotations
 

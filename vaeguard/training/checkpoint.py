@@ -3,155 +3,129 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vaeguard.engines.model_file import read_tensors, write_tensors
 from vaeguard.errors import UsageError
-from vaeguard.settings.restoration import DenoiserSpec
-from vaeguard.settings.specs import ModelSpec, TrainSpec, to_dict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
+    from torch import Tensor
 
     from vaeguard.training.loop import State
 
-CHECKPOINT_SECONDS = 5.0
-"""Seconds of training that a kill can cost, beside the epoch that it interrupts."""
-FIT, NETWORK = "checkpoint", "checkpoint of a denoiser"
 
-
-def write_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None:
-    """Write all of `state` to `path`; `settings` (specs, data fingerprint) guard against a wrong continuation."""
-    tensors = {f"vae.{name}": value for name, value in state.vae.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in state.best_weights.items()}
-    tensors |= {"order": state.order.get_state(), "noise": state.noise.get_state()}
-    tensors |= {"dropout": _chance(state.noise.device)}  # which draws from torch's own generator
-    tensors |= {f"restored.{epoch}": images for epoch, images in state.restored.items()}
-    tensors |= _of_optimizer(state.optimizer)
-    progress = {"best_loss": state.best_loss, "best_epoch": state.best_epoch, "history": state.history}
-    write_tensors(path, tensors, {"kind": FIT, "settings": settings, **progress})
-
-
-def read_checkpoint(path: Path, state: State, settings: dict[str, Any]) -> None:
-    """Set `state` to what `path` holds.
-
-    Raises
-    ------
-    UsageError
-        The checkpoint is of a run with other settings or other data; the message names them.
-    RefusedError
-        The file is damaged.
-    """
-    tensors, record = _read(path, FIT, settings)
-    state.vae.load_state_dict(_under(tensors, "vae."))
-    device = state.noise.device
-    state.best_weights = {name: value.to(device) for name, value in _under(tensors, "best.").items()}
-    state.order.set_state(tensors["order"])
-    state.noise.set_state(tensors["noise"])
-    _set_chance(device, tensors["dropout"])
-    _set_optimizer(state.optimizer, state.vae, tensors)
-    state.best_loss, state.best_epoch = record["best_loss"], record["best_epoch"]
-    state.history = record["history"]
-    state.restored = {int(epoch): images for epoch, images in _under(tensors, "restored.").items()}
+FORMAT = 2
+"""Raised when a checkpoint comes to hold other things."""
 
 
 @dataclass(frozen=True)
-class NetworkCheckpoint:
-    """Where the training of one network of a denoiser is kept, and the settings that guard its continuation."""
+class Checkpoint:
+    """The file that keeps the state of a training, and the settings that guard its continuation.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies.
+    settings : dict of dict
+        Specs and data fingerprint, by groups; those of a denoiser have a group of that name.
+    """
 
     path: Path
-    settings: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
 
-    def write(self, net: nn.Module, average: nn.Module, optimizer: Optimizer, losses: list[float]) -> None:
-        """Write a training after as many steps as there are `losses`."""
-        tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-        tensors |= {"chance": _chance(_device(net)), **_of_optimizer(optimizer)}
-        write_tensors(self.path, tensors, {"kind": NETWORK, "settings": self.settings, "losses": losses})
+    def write(self, state: State) -> None:
+        """Write all of `state`; the file is whole at any moment."""
+        tensors = {f"net.{name}": value for name, value in state.net.state_dict().items()}
+        tensors |= {f"weights.{name}": value for name, value in state.weights.items()}
+        tensors |= {f"generator.{name}": generator.get_state() for name, generator in state.generators.items()}
+        tensors |= {f"restored.{epoch}": images for epoch, images in state.restored.items()}
+        tensors |= {"rng": _rng_state(state.device)} | _optimizer_tensors(state)
+        progress = {"best_loss": state.best_loss, "best_epoch": state.best_epoch, "history": state.history}
+        write_tensors(self.path, tensors, {"kind": self._kind, "settings": self._guards, **progress})
 
-    def read(self, net: nn.Module, average: nn.Module, optimizer: Optimizer) -> list[float]:
-        """Set a training to what was written, if anything was, and return its losses.
+    def read(self, state: State) -> None:
+        """Set `state` to what was written, if there is a file.
 
         Raises
         ------
         UsageError
-            It is of a training with other settings or other data; the message names them.
+            The checkpoint is of a training with other settings or other data; the message names them.
         RefusedError
             The file is damaged.
         """
         if not self.path.exists():
-            return []
-        tensors, record = _read(self.path, NETWORK, self.settings)
-        net.load_state_dict(_under(tensors, "net."))
-        average.load_state_dict(_under(tensors, "average."))
-        _set_chance(_device(net), tensors["chance"])
-        _set_optimizer(optimizer, net, tensors)
-        losses: list[float] = record["losses"]
-        return losses
+            return
+        tensors, record = read_tensors(self.path)
+        if record.get("kind") != self._kind:
+            raise UsageError(
+                f"cannot resume from {str(self.path)!r}: it is a {record.get('kind')}; fit into another folder"
+            )
+        self._check_settings(record["settings"])
+        state.net.load_state_dict(_under(tensors, "net."))
+        for name, value in _under(tensors, "weights.").items():
+            state.weights[name].copy_(value)
+        for name, generator in state.generators.items():
+            generator.set_state(tensors[f"generator.{name}"])
+        _set_rng_state(state.device, tensors["rng"])
+        _set_optimizer(state, _under(tensors, "optimizer."))
+        state.best_loss, state.best_epoch = record["best_loss"], record["best_epoch"]
+        state.history = record["history"]
+        state.restored = {int(epoch): images for epoch, images in _under(tensors, "restored.").items()}
+
+    @property
+    def _kind(self) -> str:
+        return "checkpoint of a denoiser" if "denoiser" in self.settings else "checkpoint"
+
+    @property
+    def _guards(self) -> dict[str, dict[str, Any]]:
+        return {"checkpoint": {"format": FORMAT}, **self.settings}
+
+    def _check_settings(self, written: dict[str, dict[str, Any]]) -> None:
+        wanted = json.loads(json.dumps(self._guards))  # lists for tuples, as in the file
+        differ = [
+            f"{key} (was {written.get(group, {}).get(key)!r}, now {value!r})"
+            for group, values in wanted.items()
+            for key, value in values.items()
+            if written.get(group, {}).get(key) != value
+        ]
+        if differ:
+            raise UsageError(
+                f"cannot resume from {str(self.path)!r}: {'; '.join(differ)} differ;"
+                " give the settings and data of then, or fit into another folder"
+            )
 
 
-def _device(net: nn.Module) -> torch.device:
-    return next(net.parameters()).device
-
-
-def _chance(device: torch.device) -> Tensor:
-    """The state of torch's own generator of the device."""
+def _rng_state(device: torch.device) -> Tensor:
+    """The state of torch's own generator of the device, from which dropout draws."""
     return torch.cuda.get_rng_state() if device.type == "cuda" else torch.get_rng_state()
 
 
-def _set_chance(device: torch.device, state: Tensor) -> None:
+def _set_rng_state(device: torch.device, rng_state: Tensor) -> None:
     if device.type == "cuda":
-        torch.cuda.set_rng_state(state)
+        torch.cuda.set_rng_state(rng_state)
     else:
-        torch.set_rng_state(state)
+        torch.set_rng_state(rng_state)
 
 
-def _of_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
-    states = optimizer.state_dict()["state"].items()
-    return {f"optimizer.{index}.{name}": value for index, values in states for name, value in values.items()}
+def _optimizer_tensors(state: State) -> dict[str, Tensor]:
+    moments = state.optimizer.state_dict()["state"].items()
+    return {f"optimizer.{index}.{name}": value for index, values in moments for name, value in values.items()}
 
 
-def _set_optimizer(optimizer: Optimizer, net: nn.Module, tensors: dict[str, Tensor]) -> None:
-    state, parameters = optimizer.state_dict(), list(net.parameters())
-    for name, value in _under(tensors, "optimizer.").items():
-        index, key = int(name.split(".")[0]), name.split(".")[1]
+def _set_optimizer(state: State, tensors: dict[str, Tensor]) -> None:
+    whole, parameters = state.optimizer.state_dict(), list(state.net.parameters())
+    for place, value in tensors.items():
+        index, name = int(place.split(".")[0]), place.split(".")[1]
         # The fused optimizer walks through memory: its moments must lie as the parameter does.
         alike = torch.empty_like(parameters[index]).copy_(value) if value.ndim else value
-        state["state"].setdefault(index, {})[key] = alike
-    optimizer.load_state_dict(state)
-
-
-def _read(path: Path, kind: str, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, record = read_tensors(path)
-    if record.get("kind") != kind:
-        raise UsageError(f"cannot resume from {str(path)!r}: it is a {record.get('kind')}; fit into another folder")
-    _check_settings(path, record.get("settings", {}), settings)
-    return tensors, record
+        whole["state"].setdefault(index, {})[name] = alike
+    state.optimizer.load_state_dict(whole)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _check_settings(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    # A setting that is younger than the checkpoint had no say in it, and its default leaves things as they were.
-    known = {"model": to_dict(ModelSpec()), "training": to_dict(TrainSpec()), "denoiser": asdict(DenoiserSpec())}
-    wanted, known = json.loads(json.dumps([wanted, known]))  # lists for tuples, as in the file
-    had = {group: known.get(group, {}) | found.get(group, {}) for group in wanted}
-    differ = [
-        f"{key} (was {had[group].get(key)!r}, now {value!r})"
-        for group, values in wanted.items()
-        for key, value in values.items()
-        if had[group].get(key) != value
-    ]
-    if differ:
-        raise UsageError(
-            f"cannot resume from {str(path)!r}: {'; '.join(differ)} differ;"
-            " give the settings and data of then, or fit into another folder"
-        )

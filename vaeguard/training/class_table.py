@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.settings.specs import DEFAULT_FPR
+from vaeguard.engines.record import ClassRecord
+from vaeguard.settings.evaluation import DEFAULT_FPR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from vaeguard.training.loop import Examples
+    from vaeguard.training.vae_task import Examples
 
 
 def class_table(
@@ -24,7 +25,7 @@ def class_table(
     p_values: npt.NDArray[np.float32],
     *,
     balance: bool,
-) -> list[dict[str, Any]]:
+) -> tuple[ClassRecord, ...]:
     """One row for each normal class: how many images of it there are, and what came of them.
 
     A class without validation or calibration images has None for what is measured on these.
@@ -57,18 +58,20 @@ def class_table(
         # A model of patches sees an image many times.
         images, validated = (len(np.unique(rows)) for rows in (learn.rows[trained], validate.rows[held_out]))
         table.append(
-            {
-                "name": name,
-                "training": images,
-                "draws": round(len(learn) / len(names)) if balance else int(trained.sum()),
-                "validation": validated,
-                **means,
-                "neg_elbo": _mean((losses["distortion"] + losses["rate"])[held_out]),
-                "calibration": int(ranked.sum()),
-                "flagged": _mean(flagged[ranked]),
-            }
+            ClassRecord(
+                name=name,
+                training=images,
+                draws=round(len(learn) / len(names)) if balance else int(trained.sum()),
+                validation=validated,
+                distortion=means["distortion"],
+                rate=means["rate"],
+                class_accuracy=means.get("class_accuracy"),
+                neg_elbo=_mean((losses["distortion"] + losses["rate"])[held_out]),
+                calibration=int(ranked.sum()),
+                flagged=_mean(flagged[ranked]),
+            )
         )
-    return table
+    return tuple(table)
 
 
 def _mean(values: npt.NDArray[Any]) -> float | None:

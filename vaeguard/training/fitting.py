@@ -1,10 +1,9 @@
-"""From normal images to a calibrated detector, with a checkpoint while it takes long."""
+"""From normal images to a calibrated detector."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
-import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -17,17 +16,22 @@ from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
 from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.engines.inspection import concatenate
+from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
-from vaeguard.models.graph import InferenceGraph, between_levels
+from vaeguard.models.graph import InferenceGraph
+from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
-from vaeguard.settings.specs import VECTOR_EPOCHS, ModelSpec, TrainSpec, to_dict
-from vaeguard.training.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.specs import to_dict
+from vaeguard.settings.training import TrainSpec
+from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
-from vaeguard.training.loop import DivergedError, Examples, State, epochs_for, start, train, validation_losses
+from vaeguard.training.loop import DivergedError, State, train
 from vaeguard.training.pseudo_classes import pseudo_labels
+from vaeguard.training.vae_task import Examples, VAETask, epochs_for, validation_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,17 +47,17 @@ if TYPE_CHECKING:
 
 PART_ROWS = 1024
 AVERAGED = 10_000
-"""Training images that tell what the mean one looks like."""
+"""Training images whose mean the decoder starts at."""
 REFERENCE_ROWS = 128
-"""All hidden activations of so many images are held at a time."""
+"""Images whose hidden activations are held in memory at a time."""
 HOT = 0.999
-"""The quantile of the heatmaps of normal images from which on a pixel is drawn as hot as can be."""
+"""The quantile of the heatmaps of normal images that is drawn in the last colour."""
 HEATMAPS, HEATMAP_PIXELS = 256, 2**24
-"""So many calibration images tell it, fewer of large ones."""
-CROPS = (12_800, 2048)
-"""A model of patches sees at least so many random ones per epoch, to train on and to validate on."""
+"""The most calibration images behind that quantile, and the most pixels in them."""
 FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
 """Settings of a training that have no meaning for vectors."""
+CROPS = (12_800, 2048)
+"""The least random patches per epoch, to train on and to validate on."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,14 @@ class FitPlan:
     split: Split
 
     def settings(self) -> dict[str, Any]:
-        """What a checkpoint must agree with."""
+        """The settings with which a checkpoint must agree."""
         data = {"fingerprint": self.image_set.fingerprint, "split": self.split.digest()}
         return {"model": to_dict(self.model), "training": to_dict(self.training), "data": data}
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a fit gives.
+    """The result of a fit.
 
     Attributes
     ----------
@@ -104,7 +108,7 @@ class Fitted:
 
 
 class Monitor(Protocol):
-    """What watches a fit from outside, as a log does.
+    """An observer of a fit, such as a log.
 
     It is called with the graph that is trained, the state of the training, the data, the rows of its validation images
     and the settings, and gives a context in which it is called with the state after every epoch. The context ends when
@@ -162,7 +166,7 @@ def fit_detector(
     resume : bool
         Go on from the checkpoint in `run`, if there is one.
     monitor : Monitor or None
-        Is told of every epoch.
+        Called after every epoch.
     progress : callable or None
         Called with steps done, steps in all, a line of text.
 
@@ -176,35 +180,54 @@ def fit_detector(
     image_set, split = plan.image_set, plan.split
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
         graph = _graph(plan)
-        state = start(graph.vae, plan.training)
         examples = _examples(plan, graph)
+        task = VAETask(graph.vae, plan.training, *examples)
+        state = task.start()
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
-        if run and resume and (run / CHECKPOINT_NAME).exists():
-            read_checkpoint(run / CHECKPOINT_NAME, state, settings)
+        checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
+        if checkpoint and resume:
+            checkpoint.read(state)
         watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
         with watched as after_epoch:
-            diverged = _train(plan, examples, state, run, settings, after_epoch, progress)
+            diverged = _train(task, state, checkpoint, after_epoch, progress)
             if diverged and not (state.history and run):
                 raise diverged
+            del task  # and with it the images in the memory of the device
             detector, scores = _calibrated(plan, graph, state, examples)
-            # One by one: a mapped array stays on the disk.
+            # Rows are read one by one, so that a mapped array stays on the disk.
             seen = (image_set.images[row] for row in np.sort(np.concatenate([split.training, split.validation])))
             detector.info = replace(detector.info, fitted_on=digests_of(seen))
-            if run:  # the run is only finished when its model is written, and goes on from here if that is cut off
-                write_checkpoint(run / CHECKPOINT_NAME, state, settings)
+            if checkpoint:  # a run is finished when its model is written; one that is cut off before goes on from here
+                checkpoint.write(state)
     restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
     return Fitted(detector, image_set, split, state.history, restored, scores, diverged)
 
 
 def _nothing(state: State) -> None:
-    """What is done after an epoch that nobody watches."""
+    """Do nothing after an epoch without a monitor."""
 
 
 def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
-    unfit = next((name for name in FOR_PIXELS if getattr(training, name)), None) if model.vectors else None
+    _check(model, training, names)
+    device = pick_device(training.device)
+    training = replace(
+        training,
+        epochs=epochs_of(model, training, len(split.training)),
+        device=device,
+        # bfloat16 resolves the 256 steps of pixels, but not features and contrasts.
+        bf16=has_bf16(device) and model.view.grey_levels if training.bf16 is None else training.bf16,
+        threads=training.threads or _threads(model),
+        augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
+    )
+    return FitPlan(image_set, normal, model, training, split)
+
+
+def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:
+    """Refuse a training that does not suit the model or the classes."""
+    unfit = None if model.view.unit else next((name for name in FOR_PIXELS if getattr(training, name)), None)
     if unfit:
         raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and the data are vectors; leave it out")
     if model.kind == "conv" and training.batch_size == 1:
@@ -212,7 +235,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
             "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
             " more"
         )
-    if training.binarise and (model.likelihood != "bernoulli" or model.patch):
+    if training.binarise and not (model.view.grey_levels and model.likelihood_facts.support == "binary"):
         raise UsageError(
             "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli' and no"
             " `model.patch`; leave it out"
@@ -221,31 +244,21 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         raise UsageError(
             "`model.autoencoder` leaves no rate to weigh; set `training.free_bits` and `training.kl_warmup` to 0"
         )
-    if training.balance and len(names) < 2:
+    if training.balance and len(classes) < 2:
         raise UsageError(
             "`training.balance` needs at least two labelled normal classes; give class sub-folders, or leave it out"
         )
-    device = pick_device(training.device)
-    training = replace(
-        training,
-        epochs=epochs_of(model, training, len(split.training)),
-        device=device,
-        # Pixels come in 256 steps, as many as bfloat16 tells apart; features and contrasts can be finer.
-        bf16=has_bf16(device) and not (model.vectors or model.patch) if training.bf16 is None else training.bf16,
-        threads=training.threads or _threads(model),
-        augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
-    )
-    return FitPlan(image_set, normal, model, training, split)
 
 
 def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
     """How many epochs a fit on so many training images has at most; of patches an epoch has many of each image."""
-    epochs = epochs_for(training, images * -(-CROPS[0] // images) if model.patch else images)
-    return min(epochs, VECTOR_EPOCHS) if model.vectors and training.epochs is None else epochs
+    view = model.view
+    epochs = epochs_for(training, images if view.whole else images * -(-CROPS[0] // images))
+    return min(epochs, view.epochs) if view.epochs and training.epochs is None else epochs
 
 
 def _threads(model: ModelSpec) -> int:
-    """One thread where a step is so short that threads cost more than they bring, otherwise torch's own choice."""
+    """One thread where steps are so short that more threads slow them down, otherwise torch's own choice."""
     tiny = model.kind == "mlp" and int(np.prod(model.vae_shape)) * model.hidden_sizes[0] < 100_000
     return 1 if tiny else torch.get_num_threads()
 
@@ -257,16 +270,17 @@ def _graph(plan: FitPlan) -> InferenceGraph:
     )
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
-    if plan.model.kind == "mlp" and plan.model.likelihood == "continuous-bernoulli":
+    start = graph.vae.family.start
+    if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
-        some = plan.image_set.images[np.sort(rows)]
-        mean = some.mean(0, dtype=np.float64) / (255 if some.dtype == np.uint8 else 1)
-        graph.vae.start_at(between_levels(torch.from_numpy(mean), 0.5))
+        sample = plan.image_set.images[np.sort(rows)]
+        mean = sample.mean(0, dtype=np.float64) / (255 if sample.dtype == np.uint8 else 1)
+        graph.vae.start_at(start(between_levels(torch.from_numpy(mean), 0.5)))
     return graph
 
 
 def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]:
-    """What is learned from, and what validates it."""
+    """The training and the validation examples."""
     targets = class_targets(plan.image_set, plan.normal)
     images = plan.image_set.images
     if graph.standardise is not None:
@@ -275,41 +289,36 @@ def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
     if plan.model.pseudo_classes:
         pseudo = pseudo_labels(images, rows[0], rows[1], plan.model.pseudo_classes, plan.training.seed)
-    if plan.model.patch:
-        rows = [np.tile(some, -(-crops // len(some))) for some, crops in zip(rows, CROPS, strict=True)]
+    if not plan.model.view.whole:
+        rows = [np.tile(part, -(-crops // len(part))) for part, crops in zip(rows, CROPS, strict=True)]
     learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
     return learn, validate
 
 
 def _digest(examples: Examples) -> str:
-    """Of the pseudo-classes: another machine may number clusters otherwise, and a resumed fit would mix the two."""
+    """The digest of the pseudo-classes, which a resumed fit compares: another machine may number clusters otherwise."""
     return "" if examples.pseudo is None else hashlib.sha256(examples.pseudo.tobytes()).hexdigest()
 
 
 def _train(
-    plan: FitPlan,
-    examples: tuple[Examples, Examples],
+    task: VAETask,
     state: State,
-    run: Path | None,
-    settings: dict[str, Any],
-    log_epoch: Callable[[State], None],
+    checkpoint: Checkpoint | None,
+    after_epoch: Callable[[State], None],
     progress: Progress | None,
 ) -> DivergedError | None:
     """Train with a checkpoint every few seconds; the error if the training diverged."""
-    written = time.monotonic()
 
-    def after_epoch(state: State) -> None:
-        nonlocal written
-        if run and time.monotonic() - written > CHECKPOINT_SECONDS:
-            write_checkpoint(run / CHECKPOINT_NAME, state, settings)
-            write_history(run, state.history)
-            written = time.monotonic()
-        log_epoch(state)
+    def save(state: State) -> None:
+        if checkpoint:
+            checkpoint.write(state)
+            write_history(checkpoint.path.parent, state.history)
 
     try:
-        train(state, *examples, plan.training, after_epoch=after_epoch, progress=progress)
+        train(state, task, save=save, after_epoch=after_epoch, progress=progress)
     except DivergedError as error:
         return error
+    task.warn_of_collapse(state)
     return None
 
 
@@ -317,25 +326,26 @@ def _calibrated(
     plan: FitPlan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
 ) -> tuple[TorchDetector, Floats]:
     """The detector, and the scores of the calibration images in their order."""
-    state.vae.load_state_dict(state.best_weights)
+    graph.vae.load_state_dict(state.weights)
     images, split = plan.image_set.images, plan.split
-    record = _record(plan, state)
-    detector = TorchDetector(graph, record, plan.training.device)
+    detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     _fit_reference(graph, images, split.training, plan.training.seed)
-    # Shaped by one set of normal images, ranked by another, so that the ranks stay exchangeable with new images'.
+    # One set of normal images shapes the terms and another ranks them, so that ranks are exchangeable with new images.
     shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
     scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
     calibration.to(plan.training.device)
-    if not plan.model.vectors:
-        record["calibration"]["heatmap_scale"] = _heatmap_scale(detector, images, split.calibration)
+    scale = _heatmap_scale(detector, images, split.calibration) if plan.model.view.pictures else None
+    classes: tuple[ClassRecord, ...] = ()
     if plan.model.classes:
-        losses = validation_losses(state, examples[1], plan.training)
-        record["classes"] = class_table(
+        losses = validation_losses(graph.vae, examples[1], plan.training)
+        classes = class_table(
             plan.model.classes, examples, losses, split.calibration, p_values, balance=plan.training.balance
         )
+    ranked = CalibrationRecord(len(split.calibration), scale)
+    detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
     return detector, scores
 
 
@@ -351,44 +361,43 @@ def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: np
 
 def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:
     """The terms that make up the score, shape (rows, K)."""
-    # A part at a time: the images may be a memory map larger than memory.
+    # Images are read in parts, since they may be a memory map that is larger than memory.
     parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
-    found = concatenate([detector.inspect(images[part]) for part in parts]).terms
-    return np.stack([found[name] for name in detector.graph.combined_names], 1)
+    terms = concatenate([detector.inspect(images[part]) for part in parts]).terms
+    return np.stack([terms[name] for name in detector.graph.combined_names], 1)
 
 
 def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:
-    """How strange the strangest pixels of normal images are; None where that gives no scale."""
+    """The top of the heatmaps of normal images; None where it gives no scale."""
     height, width = images.shape[2:]
-    some = rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
-    heatmaps = detector.inspect(images[some], pictures=True).heatmap
+    sample = rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
+    heatmaps = detector.inspect(images[sample], pictures=True).heatmap
     assert heatmaps is not None
     scale = float(np.quantile(heatmaps, HOT))
     return scale if 0 < scale < np.inf else None
 
 
-def _record(plan: FitPlan, state: State) -> dict[str, Any]:
+def _record(plan: FitPlan, state: State) -> ModelRecord:
+    """What is known of a fit before its score is calibrated."""
     sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
     packages = ("vaeguard", "torch", "numpy", "safetensors")
-    return {
-        "kind": "detector",
-        "model": to_dict(plan.model),
-        "training": to_dict(plan.training),
-        "class_names": list(plan.image_set.class_names),
-        "normal_classes": list(plan.model.classes),
-        "data": {
-            "name": plan.image_set.name,
-            "named": plan.image_set.named,
-            "fingerprint": plan.image_set.fingerprint,
-            "images": len(plan.image_set.images),
-            "split": {**sizes, "sha256": plan.split.digest()},
-        },
-        "calibration": {"images": len(plan.split.calibration)},
-        "best_epoch": state.history[state.best_epoch],
-        "classes": [],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "hardware": _hardware(plan.training),
-    }
+    return ModelRecord(
+        model=plan.model,
+        training=plan.training,
+        class_names=plan.image_set.class_names,
+        normal_classes=plan.model.classes,
+        data=DataRecord(
+            name=plan.image_set.name,
+            named=plan.image_set.named,
+            fingerprint=plan.image_set.fingerprint,
+            images=len(plan.image_set.images),
+            split=SplitRecord(**sizes, sha256=plan.split.digest()),
+        ),
+        calibration=CalibrationRecord(len(plan.split.calibration)),
+        best_epoch=state.history[state.best_epoch],
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        hardware=_hardware(plan.training),
+    )
 
 
 def _hardware(training: TrainSpec) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.models.clustering import cluster
-from vaeguard.settings.specs import PSEUDO_HEADS
+from vaeguard.settings.model import PSEUDO_HEADS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.devices import pick_device
 from vaeguard.reports.report_file import heading
+from vaeguard.tuning.study import best_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 def tuning_report(
     plan: SearchPlan,
     trials: Sequence[Trial],
-    best: Trial,
     compared: Compared,
     settings: Mapping[str, Mapping[str, Any]],
     importance: Mapping[str, float] | None,
@@ -42,7 +42,7 @@ def tuning_report(
         "kinds": list(plan.kinds),
         "searched": plan.space.scales(),
         "trials": [asdict(trial) for trial in trials],
-        "best": best.number,
+        "best": best_of(trials).number,
         "settings": settings,
         "importance": importance,
         "comparison": None if compared.comparison is None else asdict(compared.comparison),

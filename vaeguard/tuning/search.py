@@ -14,7 +14,9 @@ from vaeguard.data.image_set import as_image_set
 from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.errors import UsageError
 from vaeguard.reports.report_file import JSON_NAME, check_place, write_report
-from vaeguard.settings.specs import ModelSpec, TrainSpec, changed, to_dict, without_places
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.specs import changed, to_dict, without_places
+from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import write_text
 from vaeguard.storage.tables import write_table
 from vaeguard.training.fitting import epochs_of
@@ -24,6 +26,7 @@ from vaeguard.tuning.study import (
     JOURNAL_NAME,
     Trial,
     ask,
+    best_of,
     check_optuna,
     close_killed,
     finished,
@@ -163,13 +166,13 @@ def tune(
         before = len(finished(study))
         _search(plan, study, trials, seconds, show)
         found, shares = finished(study), importance(study)
-        best, made = _best(found), len(found) - before
+        best, made = best_of(found), len(found) - before
         best_model, best_training = plan.space.specs(best.settings, plan.final_epochs)
         settings = {"model": changed(best_model), "training": without_places(changed(best_training))}
         compared = _kept(study, best)
 
         def written(compared: Compared) -> Report:
-            report = tuning_report(plan, found, best, compared, settings, shares, command)
+            report = tuning_report(plan, found, compared, settings, shares, command)
             if home:
                 write_text(home / BEST_NAME, _toml(settings, best, plan))
                 write_table(home / TABLE_NAME, _columns(plan, found))
@@ -278,7 +281,7 @@ def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float |
     done = finished(study)
     before, total = len(done), trials - len(done) + 2 * REFITS
     while len(done) < trials and (not done or _in_time(done, time.monotonic() - started, seconds)):
-        text = f"trial {len(done) + 1} of {trials}" + (f", best {_best(done).objective:.3f}" if done else "")
+        text = f"trial {len(done) + 1} of {trials}" + (f", best {best_of(done).objective:.3f}" if done else "")
         trial = ask(study, plan.space, plan.seed)
         settings = plan.space.settings(trial.params)
         try:
@@ -292,11 +295,6 @@ def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float |
 
 def _in_time(done: Sequence[Trial], elapsed: float, seconds: float | None) -> bool:
     return seconds is None or elapsed + sum(trial.seconds for trial in done) / len(done) <= seconds
-
-
-def _best(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest objective, the earliest of several."""
-    return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
 
 
 def _kept(study: optuna.Study, best: Trial) -> Compared:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.settings.specs import LIKELIHOODS, ModelSpec, TrainSpec
+from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS
+from vaeguard.settings.model import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from optuna.distributions import BaseDistribution
+
+    from vaeguard.settings.training import TrainSpec
 
 DEFAULT_TRIALS = 50
 LATENT = (4, 256)
@@ -78,9 +81,9 @@ def search_space(model: ModelSpec, training: TrainSpec, resolved: ModelSpec, epo
     epochs : int
         How many a trial will have at most.
     """
-    pixels = not (resolved.vectors or resolved.patch)
-    # Features and local contrasts are not between 0 and 1.
-    likelihoods = [name for name in LIKELIHOODS if pixels or name not in {"bernoulli", "continuous-bernoulli"}]
+    # Features and local contrasts have no grey levels.
+    pixels = resolved.view.grey_levels
+    likelihoods = [name for name, facts in LIKELIHOOD_FACTS.items() if pixels or facts.support == "real"]
     rate = [] if resolved.autoencoder or not training.beta else ["beta", "kl_warmup"]
     size = "hidden" if resolved.kind == "mlp" else "width"
     likelihood = [] if training.binarise else ["likelihood"]  # black and white has one likelihood

@@ -13,7 +13,7 @@ from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.storage.files import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import optuna
 
@@ -195,6 +195,11 @@ def finished(study: optuna.Study) -> list[Trial]:
     """The trials that were measured, or whose fit failed, in their order."""
     found = [trial.user_attrs[FOUND] for trial in study.get_trials(deepcopy=False) if FOUND in trial.user_attrs]
     return [Trial(**{**values, "number": number}) for number, values in enumerate(found)]
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The trial with the highest objective, the earliest of several."""
+    return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
 
 
 def ask(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Trial:

@@ -225,7 +225,7 @@ def _roc_auc(normal: Floats, spoilt: Floats) -> float:
 
 
 def _figures(detector: TorchDetector, normal: Inspection) -> dict[str, float]:
-    best = detector.info.record["best_epoch"]
+    best = detector.info.record.best_epoch
     names = {"class_accuracy": "valid_class_accuracy", "active_units": "active_units", "best_epoch": "epoch"}
     found = {name: float(best[key]) for name, key in names.items() if key in best}
     return found | {name: float(values.mean()) for name, values in normal.terms.items() if name in KEPT_TERMS}

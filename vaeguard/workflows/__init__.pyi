@@ -13,7 +13,6 @@ from .denoising import denoise_tree as denoise_tree
 from .denoising import undo_tree as undo_tree
 from .drawing import embed_table as embed_table
 from .drawing import interpolate_to as interpolate_to
-from .drawing import manifold_to as manifold_to
 from .drawing import reconstruct_to as reconstruct_to
 from .drawing import sample_to as sample_to
 from .drawing import traverse_to as traverse_to

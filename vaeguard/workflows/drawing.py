@@ -113,22 +113,6 @@ def interpolate_to(
     return Outcome(output)
 
 
-def manifold_to(output: str, reporter: Reporter, *, model: str | None = None, side: int = 20) -> Outcome:
-    """Draw the decoder over a grid of quantiles of the prior, `side` images on each side.
-
-    Raises
-    ------
-    UsageError
-        The latent is none of two units.
-    """
-    from vaeguard.engines.generation import quantile_grid
-
-    check_picture(output)
-    detector = open_generative(find_model(model, reporter))
-    draw_grid(output, [("", detector.decode(row)) for row in quantile_grid(detector.graph, side)])
-    return Outcome(output, side)
-
-
 def traverse_to(output: str, reporter: Reporter, *, model: str | None = None) -> Outcome:
     """Draw what each unit of the latent does, by falling rate.
 
@@ -164,7 +148,7 @@ def embed_table(
     UsageError
         The table cannot be written there, or the model is an exported one.
     """
-    from vaeguard.engines.generation import embeddings
+    from vaeguard.evaluation.latents import latent_table
     from vaeguard.reports.embedding import write_embedding_report
 
     check_table_path(output)
@@ -173,7 +157,7 @@ def embed_table(
     check_place(f"{output}.report.json", "embedding")
     detector = open_generative(find_model(model, reporter), vectors=True)
     images = open_for(detector, data, reporter, split)
-    columns = embeddings(detector, images)
+    columns = latent_table(detector, images)
     write_table(output, columns)
     remove_report(f"{output}.report.json", "embedding")  # of an earlier table
     page = write_embedding_report(output, images, columns, plot, command=reporter.command) if plot else None

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
-    from vaeguard.settings.specs import ModelSpec, TrainSpec
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
     from vaeguard.training.fitting import Fitted
 
 PICTURED = 12
@@ -107,7 +108,7 @@ def fit(
             with torch_settings(settings.seed, settings.device, settings.threads):
                 write_run(folder, fitted, command)
     if fitted.diverged:
-        best = int(fitted.detector.info.record["best_epoch"]["epoch"])
+        best = fitted.detector.info.record.epoch
         kept = f"the weights of epoch {best} are kept, calibrated, in {str(folder)!r}"
         raise VaeguardError(f"{fitted.diverged}; {kept}") from fitted.diverged
     return fitted.detector
@@ -122,7 +123,7 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
     write_history(run, fitted.history)
     write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration, detector.info.fitted_on))
     save(detector, run)
-    if not image_set.vectors:
+    if detector.info.view.pictures:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
         shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
         inspection, hottest = detector.inspect(shown, pictures=True), detector.info.heatmap_scale
@@ -144,7 +145,7 @@ def _by_epoch(fitted: Fitted) -> dict[str, npt.NDArray[np.uint8]]:
     shown = fitted.image_set.images[rows]
     kept = fitted.detector.inspect(shown, pictures=True).restored
     assert kept is not None
-    best = int(fitted.detector.info.record["best_epoch"]["epoch"])
+    best = fitted.detector.info.record.epoch
     after = {str(epoch): images for epoch, images in fitted.restored.items() if epoch != best}
     return {"input": shown, **after, f"{best} (kept)": kept}
 

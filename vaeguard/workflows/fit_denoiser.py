@@ -11,12 +11,14 @@ from vaeguard.devices import pick_device, torch_settings
 from vaeguard.engines.model_file import write_tensors
 from vaeguard.engines.run_folder import MODEL_NAME, ONNX_NAME, write_history
 from vaeguard.errors import VaeguardError, as_objects
-from vaeguard.reports.report_file import JSON_NAME, heading, write_report
+from vaeguard.reports.denoiser import denoiser_report
+from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.restoration.denoiser import SHIPPED
-from vaeguard.restoration.networks.exporting import read_estimator, write_denoiser
+from vaeguard.restoration.networks.exporting import DenoiserNetworks, read_estimator, write_denoiser
 from vaeguard.restoration.networks.fitting import CHECKPOINTS, train_networks
 from vaeguard.settings.restoration import DenoiserSpec
 from vaeguard.storage.provenance import environment
+from vaeguard.training.loop import DivergedError
 from vaeguard.workflows.runs import writing_run
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def fit_denoiser(
     with writing_run(run, resume=resume, kind="denoiser"), torch_settings(spec.seed, device, spec.threads):
         try:
             trained = train_networks(source, spec, device, run, progress)
-        except FloatingPointError as error:
+        except DivergedError as error:
             _forget(run)  # the same would follow from it
             raise VaeguardError(f"training diverged: {error}; lower `learning_rate`") from error
         before, after = source.judge(trained.direct)
@@ -144,27 +146,27 @@ def _write(
     direct, ladder = trained.direct.cpu(), trained.ladder.cpu()
     shapes = {"width": direct.width, "depth": direct.depth, "ladder_width": ladder.width, "latent": ladder.latent}
     how = {"kind": found.kind, "mode": found.mode, "images": found.images, "spec": asdict(spec) | shapes}
-    report = {**found.to_dict(), **how, **environment(device)}
+    facts = {**found.to_dict(), **how, **environment(device)}
     tensors = {f"direct.{name}": each for name, each in direct.state_dict().items()}
     tensors |= {f"ladder.{name}": each for name, each in ladder.state_dict().items()}
     write_history(run, trained.history)
     # A collection's own grain is measured otherwise.
     estimator = None if grain else read_estimator(SHIPPED / f"{found.kind}.onnx")
     # Nothing in it changes from one fit to the same again, so that finished scans stay finished.
-    write_denoiser(
-        direct,
-        run / ONNX_NAME,
-        found.kind,
+    networks = DenoiserNetworks(
+        direct=direct,
+        kind=found.kind,
         interval=trained.interval,
         card=how,
         ladder=ladder,
         grain=grain,
         estimator=estimator,
     )
-    title = f"{run.name}: denoiser for a {found.kind}"
-    told = {**report, "scan_kind": found.kind, "history": trained.history, "interval": trained.interval}
-    write_report(run / JSON_NAME, {**told, **heading("denoiser", title, command=command, device=device)})
-    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": trained.interval, "denoiser": report})
+    write_denoiser(networks, run / ONNX_NAME)
+    history, interval = trained.history, trained.interval
+    report = denoiser_report(run.name, facts, history, interval, command=command, device=device)
+    write_report(run / JSON_NAME, report)
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": interval, "denoiser": facts})
     _forget(run)
 
 

@@ -15,7 +15,8 @@ from vaeguard.data.inputs import is_named
 from vaeguard.engines.run_folder import new_folder
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import read_report
-from vaeguard.settings.specs import DEFAULT_FPR, ModelSpec
+from vaeguard.settings.evaluation import DEFAULT_FPR
+from vaeguard.settings.model import ModelSpec
 from vaeguard.statistics.false_alarms import fpr_note
 from vaeguard.workflows.opening import open_to_fit
 from vaeguard.workflows.outcome import NAMED, FitRun, Outcome

@@ -66,13 +66,15 @@ def open_for(
     RefusedError
         The model takes something else.
     """
-    data = data_of_fit(detector.info.record) if data is None else data
+    fitted = detector.info.record.data
+    data = data_of_fit(fitted.name, named=fitted.named) if data is None else data
     with reporter.progress("reading") as progress:
         images = open_images(data, split=split, rule=detector.info.rule, progress=progress)
     reporter.say(f"data: {images.name}, {len(images.images)} {images.what}")
     wanted, found = detector.info.image_shape[-1], images.images.shape[-1]
-    if images.vectors != detector.info.vectors or (images.vectors and wanted != found):
-        taken = f"vectors of {wanted}" if detector.info.vectors else "images"
+    pictures = detector.info.view.pictures
+    if images.vectors == pictures or (images.vectors and wanted != found):
+        taken = "images" if pictures else f"vectors of {wanted}"
         held = f"vectors of {found}" if images.vectors else "images"
         raise RefusedError(f"the model takes {taken}, and {data!r} holds {held}; give what it was fitted on")
     _say_what_was_read(images, reporter)
@@ -122,7 +124,7 @@ def check_of_images(detector: Detector, model: str) -> None:
     UsageError
         The model is one.
     """
-    if detector.info.vectors:
+    if not detector.info.view.pictures:
         raise UsageError(f"`model` {model!r} is a model of vectors, of which there are no pictures; use it from Python")
 
 

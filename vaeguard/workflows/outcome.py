@@ -6,7 +6,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.settings.specs import DEFAULT_FPR, PIXELS, setting, settle_types
+from vaeguard.settings.checks import settle_types
+from vaeguard.settings.evaluation import DEFAULT_FPR, PIXELS
+from vaeguard.settings.field import setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

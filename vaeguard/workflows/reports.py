@@ -1,4 +1,4 @@
-"""Pages of reports that are there: one made again, several side by side."""
+"""Pages of reports that are there: one made again, several evaluations side by side."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def remake_report(path: str | None) -> Outcome:
 
 
 def compare_to(paths: Sequence[str], output: str, reporter: Reporter) -> Outcome:
-    """Put reports of one kind side by side in one page in the folder `output`.
+    """Put evaluations side by side in one page in the folder `output`.
 
     Raises
     ------
     UsageError
-        There are fewer than two, they are of several kinds, or another report lies in the folder.
+        There are fewer than two, one is of another kind, or another report lies in the folder.
     """
     place = Path(output) / JSON_NAME
     check_place(place, "comparison")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vaeguard.data.image_set import ImageSet
-    from vaeguard.settings.specs import ModelSpec
+    from vaeguard.settings.model import ModelSpec
 
 
 def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) -> Path:

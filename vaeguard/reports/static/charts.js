@@ -73,23 +73,19 @@ function curveMarks(x, y) {
   ];
 }
 
-function trainingPanel(width, runs, name, label) {
-  const marks = [];
-  runs.forEach((run, i) => {
-    for (const [prefix, dash, what] of [["", "5,3", "training"], ["valid_", null, "validation"]]) {
-      const rows = run.history.filter((row) => row[prefix + name] != null);
-      const colour = runs.length > 1 ? RUNS[i % RUNS.length] : prefix ? ANOMALOUS : NORMAL;
-      if (!rows.length) continue;
-      marks.push(Plot.line(rows, { x: "epoch", y: prefix + name, stroke: colour, strokeWidth: 1.8, strokeDasharray: dash, clip: true, title: () => `${run.name || ""} ${what}` }));
-    }
-  });
-  if (runs.length === 1 && runs[0].best) marks.push(Plot.ruleX([runs[0].best], { stroke: INK, strokeDasharray: "2,3" }));
+function trainingPanel(width, name, label) {
+  const history = report.history, marks = [];
+  for (const [prefix, dash, what, colour] of [["", "5,3", "training", NORMAL], ["valid_", null, "validation", ANOMALOUS]]) {
+    const rows = history.filter((row) => row[prefix + name] != null);
+    if (rows.length) marks.push(Plot.line(rows, { x: "epoch", y: prefix + name, stroke: colour, strokeWidth: 1.8, strokeDasharray: dash, clip: true, title: () => what }));
+  }
+  if (report.best_epoch.epoch) marks.push(Plot.ruleX([report.best_epoch.epoch], { stroke: INK, strokeDasharray: "2,3" }));
   // The first epochs of a loss dwarf all the others.
-  const values = runs.flatMap((run) => run.history.flatMap((row) => [row[name], row["valid_" + name]])).filter((v) => v != null);
-  const late = runs.flatMap((run) => run.history.slice(Math.min(2, run.history.length - 1)).flatMap((row) => [row[name], row["valid_" + name]])).filter((v) => v != null);
-  const clipped = values.length > 20 && name !== "active_units";
+  const valuesOf = (rows) => rows.flatMap((row) => [row[name], row["valid_" + name]]).filter((v) => v != null);
+  const values = valuesOf(history), clipped = values.length > 20 && name !== "active_units";
+  const late = valuesOf(history.slice(Math.min(2, history.length - 1)));
   const domain = name === "active_units" ? [0, d3.max(values)] : d3.extent(clipped ? late : values);
-  return plot(width, { height: 240, x: { label: "epoch →", domain: d3.extent(runs.flatMap((run) => run.history.map((row) => row.epoch))) },
+  return plot(width, { height: 240, x: { label: "epoch →", domain: d3.extent(history.map((row) => row.epoch)) },
     y: { label: `↑ ${label}`, ...grid, domain: domain[0] === domain[1] ? [domain[0] - 1, domain[1] + 1] : domain }, marks });
 }
 
@@ -102,8 +98,6 @@ const SYMBOLS = ["circle", "triangle", "square", "star", "diamond"], LETTERS = [
 const classColour = (number) => d3.schemeTableau10[number % 10];
 const planeAxes = { x: { label: null, ticks: 5 }, y: { label: null, ticks: 5, grid: true } };
 const pointRows = () => report.points.x.map((x, at) => ({ at, x, y: report.points.y[at], class: report.points.class ? report.points.class[at] : null, path: report.points.path[at] }));
-
-const runsOf = () => report.kind === "comparison" ? report.runs : [{ history: report.history, best: report.best_epoch.epoch }];
 
 function simpleMeasure(width, name) {
   const found = report.simple_measures;
@@ -140,10 +134,10 @@ const charts = {
   },
   brightness: (width) => [simpleMeasure(width, "brightness"), legend(KIND_COLOURS)],
   complexity: (width) => [simpleMeasure(width, "complexity"), legend(KIND_COLOURS)],
-  loss: (width) => [trainingPanel(width, runsOf(), "loss", "loss, nats per image")],
-  distortion: (width) => [trainingPanel(width, runsOf(), "distortion", "distortion, nats per image")],
-  rate: (width) => [trainingPanel(width, runsOf(), "rate", "rate (KL), nats per image")],
-  active_units: (width) => [trainingPanel(width, runsOf(), "active_units", "active latent units")],
+  loss: (width) => [trainingPanel(width, "loss", "loss, nats per image")],
+  distortion: (width) => [trainingPanel(width, "distortion", "distortion, nats per image")],
+  rate: (width) => [trainingPanel(width, "rate", "rate (KL), nats per image")],
+  active_units: (width) => [trainingPanel(width, "active_units", "active latent units")],
   direct_loss: (width) => [stepChart(width, "direct_loss", "loss of the direct network")],
   ladder_elbo: (width) => [stepChart(width, "neg_elbo", "negative ELBO of the ladder VAE, nats per pixel")],
   latents: (width) => [plot(width, { height: 220, marginLeft: 52, x: { label: "latent unit, by rate →", axis: null }, y: { label: "↑ rate, nats", ...grid }, marks: [
@@ -198,7 +192,6 @@ const charts = {
   spread: (width, data) => benchmarkSpread(width, data),
   objective: (width) => objectiveByTrial(width),
   setting: (width, name) => objectiveBySetting(width, name),
-  runs_legend: () => [legend(report.runs.map((run, i) => [run.name, RUNS[i % RUNS.length]]))],
 };
 
 // One dot for each seed of the mean over the cases, a tick for each case: the spread that a table hides.

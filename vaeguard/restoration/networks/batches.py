@@ -57,7 +57,7 @@ def photo_batches(
     photos : sequence of ndarray
         uint8, shape (H, W), each at least as large as a patch.
     seed : int
-        For all chance.
+        Of everything random.
     spec : PatchSpec or None
         How patches are drawn.
     noise : float or None
@@ -85,8 +85,8 @@ def photo_batches(
         changed = (clean * contrast + level * (1 - contrast).clamp(min=0)).clamp(0, 1)
         clean = torch.where(torch.from_numpy(rng.random(one) < 0.5), changed, clean)
         if worn:
-            spoilt, noises = zip(*(degrade_photo(photo, rng) for photo in clean[:, 0].numpy()), strict=True)
-            yield clean, torch.from_numpy(np.stack(spoilt))[:, None], torch.tensor(noises).view(one)
+            degraded, noises = zip(*(degrade_photo(photo, rng) for photo in clean[:, 0].numpy()), strict=True)
+            yield clean, torch.from_numpy(np.stack(degraded))[:, None], torch.tensor(noises).view(one)
             continue
         if noise is None:
             deviation = torch.from_numpy(rng.uniform(0, LARGEST_NOISE, one).astype(np.float32))
@@ -108,7 +108,7 @@ def pair_batches(
     pairs : sequence of (noisy, clean, noise)
         float32, both of shape (H, W) and at least as large as a patch; the deviation of the noise, 0 to 1.
     seed : int
-        For all chance.
+        Of everything random.
     spec : PatchSpec or None
         How patches are drawn.
 
@@ -137,7 +137,7 @@ def seen_batches(
     images : sequence of ndarray
         float32, shape (H, W), 0 to 1, each at least as large as a patch.
     seed : int
-        For all chance.
+        Of everything random.
     spec : PatchSpec or None
         How patches are drawn.
     grain : (float, float) or None
@@ -173,7 +173,7 @@ def page_batches(
     render : callable
         Draws a clean page, shape (H, W), 1 paper to 0 ink.
     seed : int
-        For all chance.
+        Of everything random.
     spec : PatchSpec or None
         How patches are drawn.
 
@@ -197,7 +197,7 @@ def page_batches(
             place = slice(row, row + spec.size), slice(column, column + spec.size)
             turn = -1 if rng.random() < 0.5 else 1
             chosen.append((clean[place][::turn], worn[place][::turn], np.float32(noise)))
-        cleans, worns, noises = (torch.from_numpy(np.stack(each).copy()) for each in zip(*chosen, strict=True))
+        cleans, worns, noises = (torch.from_numpy(np.stack(patches).copy()) for patches in zip(*chosen, strict=True))
         yield cleans[:, None], worns[:, None], noises.view(-1, 1, 1, 1)
 
 
@@ -206,9 +206,9 @@ def page_pair(
 ) -> tuple[Floats, Floats, float]:
     """A worn page divided by its paper, the clean one, and the noise level; one in ten is not worn at all."""
     clean, back = render(rng), render(rng)
-    worn, kept = (clean, clean) if rng.random() < 0.1 else degrade_document(clean, rng, other=back)
+    worn, target = (clean, clean) if rng.random() < 0.1 else degrade_document(clean, rng, other=back)
     flat = divided(worn)
-    return flat, kept, print_noise(flat)
+    return flat, target, print_noise(flat)
 
 
 class _Drawer:

@@ -60,9 +60,9 @@ def camera_shot(photo: Levels, rng: Rng, *, grey: bool = False) -> CameraShot:
     clean = _varied(photo.astype(np.float32) / np.float32(255), rng)
     noisy = clean if rng.random() < CLEAN_SHARE else np.clip(clean + _processed(_sensor_noise(clean, rng), rng), 0, 1)
     if grey:
-        clean, noisy = (each.mean(-1, keepdims=True) for each in (clean, noisy))
-    kept = _kept(rng)
-    seen, without = _stored(noisy, kept), _stored(clean, kept)
+        clean, noisy = (photo.mean(-1, keepdims=True) for photo in (clean, noisy))
+    jpeg = _jpeg_settings(rng)
+    seen, without = _stored(noisy, jpeg), _stored(clean, jpeg)
     residual = seen.astype(np.float32) - without.astype(np.float32)
     curve = noise_curve(residual, without.astype(np.float32).mean(-1))
     return CameraShot(_stored(clean, {}), seen, without, curve)
@@ -128,34 +128,34 @@ def _processed(noise: Floats, rng: Rng) -> Floats:
         planes[..., 0] *= 1 + np.float32(rng.uniform(0, 0.6))
         planes[..., 0] -= np.float32(0.3) * ndimage.gaussian_filter(planes[..., 0], 1)
     if rng.random() < 0.5:
-        width, kept = np.exp(rng.uniform(np.log(0.5), np.log(4))), rng.uniform(0.3, 1)
+        width, share = np.exp(rng.uniform(np.log(0.5), np.log(4))), rng.uniform(0.3, 1)
         for number in (1, 2):
-            planes[..., number] = _smoothed(planes[..., number], width, kept)
+            planes[..., number] = _smoothed(planes[..., number], width, share)
     processed: Floats = (planes @ OPPONENT).astype(np.float32)
     return processed
 
 
-def _smoothed(plane: Floats, width: float, kept: float) -> Floats:
-    """`plane` made wider than a pixel, with the share `kept` of its deviation."""
+def _smoothed(plane: Floats, width: float, share: float) -> Floats:
+    """`plane` made wider than a pixel, with the share `share` of its deviation."""
     wide = ndimage.gaussian_filter(plane, width)
-    scaled: Floats = wide * np.float32(kept * plane.std() / max(float(wide.std()), 1e-9))
+    scaled: Floats = wide * np.float32(share * plane.std() / max(float(wide.std()), 1e-9))
     return scaled
 
 
-def _kept(rng: Rng) -> dict[str, int]:
-    """How the camera keeps a photograph: the settings of a JPEG, or none."""
+def _jpeg_settings(rng: Rng) -> dict[str, int]:
+    """The settings of the JPEG that the camera writes; empty if it stores the photograph without loss."""
     if rng.random() < 0.25:
         return {}
     return {"quality": int(rng.integers(70, 99)), "subsampling": int(rng.choice([0, 1, 2], p=[0.35, 0.15, 0.5]))}
 
 
-def _stored(image: Floats, kept: dict[str, int]) -> Levels:
-    """`image` in 256 steps, and through a JPEG if it is kept as one; the channels stay."""
+def _stored(image: Floats, jpeg: dict[str, int]) -> Levels:
+    """`image` in 256 steps, and through a JPEG if there are settings of one; the channels stay."""
     levels = np.clip(np.round(255 * image), 0, 255).astype(np.uint8)
-    if not kept:
+    if not jpeg:
         return levels
     file = io.BytesIO()
-    Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(file, "JPEG", **kept)
+    Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(file, "JPEG", **jpeg)
     return np.asarray(Image.open(file)).reshape(levels.shape)
 
 

@@ -126,8 +126,8 @@ class _Shots:
         shot = self.pool[self.rng.integers(len(self.pool))]
         row, column = (CELL * int(self.rng.integers((SHOT - size) // CELL + 1)) for _ in range(2))
         turn, mirrored = int(self.rng.integers(4)), self.rng.random() < 0.5
-        levels = [each.transpose(2, 0, 1) for each in (shot.clean, shot.noisy, shot.stored)]
+        levels = [plane.transpose(2, 0, 1) for plane in (shot.clean, shot.noisy, shot.stored)]
         planes: list[npt.NDArray[Any]] = [*levels, shot.noise]
-        cut = [each[:, row : row + size, column : column + size] for each in planes]
-        turned = [np.rot90(each, turn, (1, 2)) for each in cut]
-        return [each[..., ::-1] for each in turned] if mirrored else turned
+        cut = [plane[:, row : row + size, column : column + size] for plane in planes]
+        turned = [np.rot90(plane, turn, (1, 2)) for plane in cut]
+        return [plane[..., ::-1] for plane in turned] if mirrored else turned

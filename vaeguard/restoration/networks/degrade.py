@@ -28,7 +28,7 @@ def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> 
     page : ndarray
         Shape (H, W), 1 paper to 0 ink.
     rng : Generator
-        Where all chance comes from.
+        The source of everything random.
     other : ndarray, optional
         What is printed on the back, of the same shape; nothing if None.
 
@@ -56,7 +56,7 @@ def degrade_photo(photo: Floats, rng: Rng) -> tuple[Floats, float]:
     photo : ndarray
         Shape (H, W), within [0, 1].
     rng : Generator
-        Where all chance comes from.
+        The source of everything random.
 
     Returns
     -------

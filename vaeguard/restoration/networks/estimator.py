@@ -31,7 +31,7 @@ HAAR = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]) / 2
 
 
 class NoiseEstimator(nn.Module):
-    """Tells the noise of each cell of an image.
+    """Estimates the noise of each cell of an image.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class NoiseEstimator(nn.Module):
         self.straight = nn.Conv2d(features, 2 * self.levels, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell the noise of `image`.
+        """Estimate the noise of `image`.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class NoiseEstimator(nn.Module):
     def _features(self, image: Tensor) -> Tensor:
         """Of each cell, logarithms of energies, brightness, and the shares that are clipped."""
         planes = image if self.planes == 1 else F.conv2d(image, torch.from_numpy(OPPONENT)[..., None, None])
-        found = [
+        features = [
             F.avg_pool2d(planes, CELL),
             F.avg_pool2d((image < NEARLY_BLACK).float().mean(1, keepdim=True), CELL),
             F.avg_pool2d((image > NEARLY_WHITE).float().mean(1, keepdim=True), CELL),
@@ -93,9 +93,9 @@ class NoiseEstimator(nn.Module):
             apart = planes.flatten(0, 1)[:, None]
             energy = F.avg_pool2d(self._filtered(apart, cast("nn.Conv2d", layer)).square(), side // 2)
             cells = _logarithm(F.avg_pool2d(energy, 2)), F.avg_pool2d(_logarithm(energy), 2)
-            found += [cell.reshape(image.shape[0], -1, *cell.shape[2:]) for cell in cells]
+            features += [cell.reshape(image.shape[0], -1, *cell.shape[2:]) for cell in cells]
             planes = F.avg_pool2d(planes, 2)
-        return torch.cat(found, 1)
+        return torch.cat(features, 1)
 
     def _filtered(self, plane: Tensor, layer: nn.Conv2d) -> Tensor:
         """`plane` in levels through filters of mean 0."""
@@ -132,10 +132,10 @@ def estimator_loss(estimator: NoiseEstimator, image: Tensor, deviation: Tensor) 
     deviation : Tensor
         Of its noise in levels of 0 to 255, shape (N, levels, H / 8, W / 8).
     """
-    wanted = (deviation + FLOOR).log()
-    said, log_precision = estimator(image)
+    target = (deviation + FLOOR).log()
+    log_deviation, log_precision = estimator(image)
     precision = log_precision.exp()
-    nats = 0.5 * (precision * (said - wanted).square() - log_precision).mean()
-    missed = ((precision * (said - wanted)).sum((2, 3)) / precision.sum((2, 3))).square().mean()
+    nats = 0.5 * (precision * (log_deviation - target).square() - log_precision).mean()
+    missed = ((precision * (log_deviation - target)).sum((2, 3)) / precision.sum((2, 3))).square().mean()
     loss: Tensor = nats + 5 * missed
     return loss

@@ -1,8 +1,10 @@
-"""Write a direct denoiser, and the ladder VAE beside it, as one ONNX file for images of any size; read them back."""
+"""A denoiser as one ONNX file for images of any size: its networks are written to it, and read from it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -12,69 +14,127 @@ from onnx import numpy_helper
 from onnx.compose import add_prefix
 from torch import nn
 
-from vaeguard.engines.onnx_writing import sealed, translated
-from vaeguard.engines.sessions import FORMAT, METADATA, Session
+from vaeguard.engines.onnx_writing import publish, sealed, translated
+from vaeguard.engines.parity import TOLERANCE, Parity, session_errors
+from vaeguard.engines.sessions import FORMAT, METADATA
 from vaeguard.errors import RefusedError
+from vaeguard.restoration.denoiser import DIRECT_OUTPUTS, SAMPLES, latent_input
 from vaeguard.restoration.networks.direct import GRID, ColourDenoiser, DirectDenoiser
 from vaeguard.restoration.networks.estimator import NoiseEstimator
 from vaeguard.restoration.networks.ladder import LadderVAE
 from vaeguard.settings.restoration import ESTIMATES, STRIDES
-from vaeguard.storage.files import read_sealed, write_bytes
+from vaeguard.storage.files import read_sealed
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
+    Floats = npt.NDArray[np.float32]
 
 SIDES = (64, 72)
 """Of the images that the export is tried with."""
-PARITY = 1e-4
 
 
-def write_denoiser(
-    direct: DirectDenoiser | ColourDenoiser,
-    path: str | Path,
-    kind: str,
-    *,
-    interval: float,
-    card: dict[str, Any],
-    ladder: LadderVAE | None = None,
-    grain: tuple[float, float] | None = None,
-    estimator: NoiseEstimator | None = None,
-) -> None:
-    """Write an `.onnx` file that `denoise_scans` takes as `model`, once it is found to say what PyTorch says.
+@dataclass(frozen=True, kw_only=True)
+class DenoiserNetworks:
+    """The networks of a denoiser, on the CPU, and what its file says of them.
 
-    The parameters are those of `denoiser_bytes`.
+    Attributes
+    ----------
+    direct : DirectDenoiser or ColourDenoiser
+        One pass from a noisy image to a clean one.
+    kind : str
+        What it was trained for: `photo`, `colour` or `document`.
+    interval : float
+        So many times `spread` on either side hold nine of ten clean pixels, measured on held-out images.
+    card : dict
+        Where the weights come from.
+    ladder : LadderVAE or None
+        Trained on the same images.
+    grain : (float, float) or None
+        What `grain_of` says of the collection that it was adapted to.
+    estimator : NoiseEstimator or None
+        Of the noise of images of so many planes.
+    """
+
+    direct: DirectDenoiser | ColourDenoiser
+    kind: str
+    interval: float
+    card: dict[str, Any]
+    ladder: LadderVAE | None = None
+    grain: tuple[float, float] | None = None
+    estimator: NoiseEstimator | None = None
+
+    @property
+    def grid(self) -> int:
+        """Height and width are multiples of this."""
+        return STRIDES[-1] if self.ladder else GRID
+
+    def settings(self) -> dict[str, Any]:
+        """What the file says of its networks."""
+        direct = self.direct
+        settings: dict[str, Any] = {
+            "kind": self.kind,
+            "halo": direct.halo,
+            "grid": self.grid,
+            "interval": self.interval,
+            **({"grain": list(self.grain)} if self.grain else {}),
+            "direct": {"width": direct.width, "depth": direct.depth},
+            "planes": direct.planes,
+            "noise_map": True,
+        }
+        if self.estimator:
+            settings["estimator"] = {"planes": self.estimator.planes}
+        if self.ladder:
+            ladder = self.ladder
+            settings["ladder"] = {"width": ladder.width, "latent": list(ladder.latent), "halo": ladder.halo}
+        return settings
+
+
+def write_denoiser(networks: DenoiserNetworks, path: str | Path) -> Parity:
+    """Write an `.onnx` file that `denoise_scans` takes as `model`, once it repeats what PyTorch says.
 
     Raises
     ------
     RefusedError
         ONNX Runtime and PyTorch differ; nothing is written.
     """
-    content = denoiser_bytes(
-        direct, kind, interval=interval, card=card, ladder=ladder, grain=grain, estimator=estimator
-    )
+    target, feeds = Path(path), _random_feeds(networks)
+    expected = _outputs_of_torch(networks, feeds)
+
+    def compare(written: Mapping[Path, bytes]) -> Parity:
+        errors = session_errors(written[target], {name: values.numpy() for name, values in feeds.items()}, expected)
+        parity = Parity(1, 1, TOLERANCE["cpu"], {}).plus(errors)
+        parity.check(str(target), "update torch and onnxscript")
+        return parity
+
+    return publish({target: denoiser_bytes(networks)}, compare)
+
+
+def _random_feeds(networks: DenoiserNetworks) -> dict[str, Tensor]:
+    """One random image with all that the file takes beside it."""
+    direct, ladder = networks.direct, networks.ladder
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, direct.planes, *SIDES, generator=generator)
     noise = 0.2 * torch.rand(1, direct.levels, *(side // 2 for side in SIDES), generator=generator)
-    feeds = {"image": image.numpy(), "noise": noise.numpy()}
-    with torch.no_grad():
-        restored, log_variance = direct(image, noise)
-        expected = {"restored": restored, "spread": torch.exp(0.5 * log_variance)}
-        if estimator is not None:
-            expected |= dict(zip(ESTIMATES, estimator(image), strict=True))
-        if ladder is not None:
-            generator = torch.Generator().manual_seed(1)
-            chance = [torch.randn(shape, generator=generator) for shape in ladder.chance_shapes(1, *SIDES)]
-            expected["sample"] = ladder(image, noise, chance).restored
-            feeds |= {f"chance_{stride}": each.numpy() for stride, each in zip(STRIDES, chance, strict=True)}
-    found = Session(content, str(path), "cpu", 1).run(list(expected), feeds)
-    for (name, said), exported in zip(expected.items(), found, strict=True):
-        error = float((said - torch.from_numpy(exported)).abs().max())
-        if not error <= PARITY:  # nor if it is not a number
-            raise RefusedError(f"the exported {name} is {error:.1e} away from PyTorch's; update torch and onnxscript")
-    write_bytes(path, content)
+    shapes = zip(STRIDES, ladder.latent_shapes(1, *SIDES), strict=True) if ladder else ()
+    latent_noise = {latent_input(stride): torch.randn(shape, generator=generator) for stride, shape in shapes}
+    return {"image": image, "noise": noise, **latent_noise}
+
+
+@torch.no_grad()
+def _outputs_of_torch(networks: DenoiserNetworks, feeds: Mapping[str, Tensor]) -> dict[str, Floats]:
+    """What the file is to repeat, by the names of its outputs."""
+    image, noise, *latent_noise = feeds.values()
+    outputs = dict(zip(DIRECT_OUTPUTS, _Direct(networks.direct)(image, noise), strict=True))
+    if networks.estimator:
+        outputs |= zip(ESTIMATES, networks.estimator(image), strict=True)
+    if networks.ladder:
+        outputs |= zip(SAMPLES, _Sampler(networks.ladder)(image, noise, *latent_noise), strict=True)
+    return {name: values.numpy() for name, values in outputs.items()}
 
 
 class _Direct(nn.Module):
@@ -108,21 +168,13 @@ class _Sampler(nn.Module):
         super().__init__()
         self.net = net
 
+    # The order of the nodes in the file depends on the names here, which are those of its inputs.
     def forward(self, image: Tensor, noise: Tensor, *chance: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.net(image, noise, chance)
-        return found.restored, found.rate()
+        output = self.net(image, noise, chance)
+        return output.restored, output.rate()
 
 
-def denoiser_bytes(
-    direct: DirectDenoiser | ColourDenoiser,
-    kind: str,
-    *,
-    interval: float,
-    card: dict[str, Any],
-    ladder: LadderVAE | None = None,
-    grain: tuple[float, float] | None = None,
-    estimator: NoiseEstimator | None = None,
-) -> bytes:
+def denoiser_bytes(networks: DenoiserNetworks) -> bytes:
     """The sealed ONNX file of a direct denoiser and, if there are any, its ladder VAE and its estimator of noise.
 
     Inputs are `image`, float32 (N, planes, H, W) in [0, 1] with H and W multiples of `grid`, and `noise`, its standard
@@ -132,54 +184,34 @@ def denoiser_bytes(
     VAE the inputs `chance_2`, `chance_4` and `chance_8` are standard normal noise for its latents, s standing for the
     number, (N, C, H / s, W / s); further outputs are `sample`, drawn from the posterior by them, (N, 1, H, W), and `kl`
     in nats, (N,).
-
-    Parameters
-    ----------
-    direct : DirectDenoiser or ColourDenoiser
-        On the CPU.
-    kind : str
-        What it was trained for: `photo` or `document`.
-    interval : float
-        So many times `spread` on either side hold nine of ten clean pixels, measured on held-out images.
-    card : dict
-        Where the weights come from.
-    ladder : LadderVAE or None
-        Trained on the same images, on the CPU.
-    grain : (float, float) or None
-        What `grain_of` says of the collection that it was adapted to.
-    estimator : NoiseEstimator or None
-        Of the noise of images of so many planes, on the CPU.
     """
-    grid = STRIDES[-1] if ladder else GRID
+    direct, grid = networks.direct, networks.grid
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
-    image, half = torch.zeros(2, direct.planes, *SIDES), (side // 2 for side in SIDES)
-    inputs = {"image": image, "noise": torch.zeros(2, direct.levels, *half)}
+    inputs = {"image": torch.zeros(2, direct.planes, *SIDES)}
+    inputs |= {"noise": torch.zeros(2, direct.levels, *(side // 2 for side in SIDES))}
     dynamic: tuple[Any, ...] = tuple({0: batch, 2: part * height, 3: part * width} for part in (grid, grid // 2))
-    settings: dict[str, Any] = {"kind": kind, "halo": direct.halo, "grid": grid, "interval": interval}
-    if grain:
-        settings["grain"] = list(grain)
-    settings["direct"] = {"width": direct.width, "depth": direct.depth}
-    settings |= {"planes": direct.planes, "noise_map": True}
-    model = _prefixed("direct.", translated(_Direct(direct), inputs, ("restored", "spread"), dynamic))
-    if estimator is not None:
-        settings["estimator"] = {"planes": estimator.planes}
-        estimates = translated(_Estimator(estimator), {"image": image}, ESTIMATES, dynamic[:1])
-        part = _prefixed("estimator.", estimates).graph
-        model.graph.node.extend(part.node)
-        model.graph.initializer.extend(part.initializer)
-        model.graph.output.extend(part.output)
-    if ladder is not None:
-        shapes = ladder.chance_shapes(2, *SIDES)
-        inputs |= {f"chance_{stride}": torch.zeros(shape) for stride, shape in zip(STRIDES, shapes, strict=True)}
+    model = _prefixed("direct.", translated(_Direct(direct), inputs, DIRECT_OUTPUTS, dynamic))
+    if networks.estimator:
+        image = {"image": inputs["image"]}
+        _add(model, "estimator.", translated(_Estimator(networks.estimator), image, ESTIMATES, dynamic[:1]))
+    if networks.ladder:
+        shapes = networks.ladder.latent_shapes(2, *SIDES)
+        inputs |= {latent_input(stride): torch.zeros(shape) for stride, shape in zip(STRIDES, shapes, strict=True)}
         finer = [grid // stride for stride in STRIDES]
         dynamic = *dynamic, tuple({0: batch, 2: times * height, 3: times * width} for times in finer)
-        settings["ladder"] = {"width": ladder.width, "latent": list(ladder.latent), "halo": ladder.halo}
-        sampler = _prefixed("ladder.", translated(_Sampler(ladder), inputs, ("sample", "kl"), dynamic)).graph
-        model.graph.node.extend(sampler.node)
-        model.graph.initializer.extend(sampler.initializer)
-        model.graph.input.extend(sampler.input[2:])
-        model.graph.output.extend(sampler.output)
-    return sealed(onnx_ir.from_proto(model), {"format": FORMAT, "denoiser": settings, "card": card})
+        _add(model, "ladder.", translated(_Sampler(networks.ladder), inputs, SAMPLES, dynamic))
+    record = {"format": FORMAT, "denoiser": networks.settings(), "card": networks.card}
+    return sealed(onnx_ir.from_proto(model), record)
+
+
+def _add(model: onnx.ModelProto, prefix: str, addition: Any) -> None:
+    """Put another model beside `model`, over the same inputs and its own."""
+    graph = _prefixed(prefix, addition).graph
+    known = {value.name for value in model.graph.input}
+    model.graph.node.extend(graph.node)
+    model.graph.initializer.extend(graph.initializer)
+    model.graph.input.extend(value for value in graph.input if value.name not in known)
+    model.graph.output.extend(graph.output)
 
 
 def _prefixed(prefix: str, model: Any) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ from vaeguard.restoration.networks.training import (
     train_network,
     unsupervised_loss,
 )
-from vaeguard.training.checkpoint import NetworkCheckpoint
+from vaeguard.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def train_networks(
 
     Raises
     ------
-    FloatingPointError
+    DivergedError
         Training diverged.
     UsageError
         A checkpoint is of other settings or data.
@@ -75,32 +75,26 @@ def train_networks(
     ladder = shipped[1] or LadderVAE(spec.ladder_width, spec.latent)
     direct.requires_grad_().to(device)
     ladder.requires_grad_().to(device)
-    rates = [spec.learning_rate or (FINE_TUNING_RATE if net else LEARNING_RATE) for net in shipped]
     bf16 = has_bf16(device)
-    losses: tuple[Loss, Loss]
-    if source.grain:
-        losses = unsupervised_loss(direct, bf16=bf16), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
-    else:
-        supervised = supervised_loss(direct, by_noise=source.kind == "photo", bf16=bf16)
-        losses = supervised, paired_elbo_loss(ladder, bf16=bf16)
-
+    rates = [spec.learning_rate or (FINE_TUNING_RATE if net else LEARNING_RATE) for net in shipped]
+    environment = {"device": device, "threads": torch.get_num_threads(), "bf16": bf16}
+    settings = {"denoiser": asdict(spec) | environment, "data": {"fingerprint": source.fingerprint}}
+    checkpoints = [Checkpoint(run / name, settings) for name in CHECKPOINTS]
+    losses = _losses(source, direct, ladder, bf16=bf16)
     spread_steps = min(SPREAD_STEPS, spec.steps)
 
-    def told(what: str, before: int) -> Progress | None:
+    def stage(name: str, before: int) -> Progress | None:
         total = 2 * spec.steps + spread_steps
-        return progress and (lambda done, _, text: progress(before + done, total, f"{what} {text}".strip()))
+        return progress and (lambda done, _, text: progress(before + done, total, f"{name} {text}".strip()))
 
-    settled = {"device": device, "threads": torch.get_num_threads(), "bf16": bf16}
-    settings = {"denoiser": asdict(spec) | settled, "data": {"fingerprint": source.fingerprint}}
-    kept = [NetworkCheckpoint(run / name, settings) for name in CHECKPOINTS]
     direct, squares = train_network(
         direct,
         losses[0],
         source.learn(0),
         spec.steps,
         rate=rates[0],
-        progress=told("direct network:", 0),
-        checkpoint=kept[0],
+        progress=stage("direct network:", 0),
+        checkpoint=checkpoints[0],
     )
     ladder, nats = train_network(
         ladder,
@@ -108,13 +102,24 @@ def train_networks(
         source.learn(1),
         spec.steps,
         rate=rates[1],
-        progress=told("ladder VAE:", spec.steps),
-        checkpoint=kept[1],
+        progress=stage("ladder VAE:", spec.steps),
+        checkpoint=checkpoints[1],
     )
     truths = source.with_truth(direct, source.learn(2))
-    fit_spread(direct, truths, spread_steps, progress=told("expected errors", 2 * spec.steps))
+    fit_spread(direct, truths, spread_steps, progress=stage("expected errors", 2 * spec.steps))
     interval = interval_of(direct, source.with_truth(direct, source.judged(3)))
-    ends = np.linspace(0, spec.steps, len(squares) + 1)[1:]
+    return TrainedNetworks(direct.eval(), ladder.eval(), _history(spec.steps, squares, nats), interval)
+
+
+def _losses(source: DenoiserSource, direct: DirectDenoiser, ladder: LadderVAE, *, bf16: bool) -> tuple[Loss, Loss]:
+    """The losses of the two networks: against clean images, or without any against the grain."""
+    if source.grain:
+        return unsupervised_loss(direct, bf16=bf16), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
+    by_noise = source.kind == "photo"
+    return supervised_loss(direct, by_noise=by_noise, bf16=bf16), paired_elbo_loss(ladder, bf16=bf16)
+
+
+def _history(steps: int, squares: list[float], nats: list[float]) -> list[dict[str, float]]:
+    ends = np.linspace(0, steps, len(squares) + 1)[1:]
     rows = zip(ends, squares, nats, strict=True)
-    history = [{"step": round(step), "direct_loss": square, "neg_elbo": nat} for step, square, nat in rows]
-    return TrainedNetworks(direct.eval(), ladder.eval(), history, interval)
+    return [{"step": round(step), "direct_loss": square, "neg_elbo": nat} for step, square, nat in rows]

@@ -81,12 +81,12 @@ class LadderVAE(nn.Module):
         reach = sum(stride * count for stride, count in convolutions.items()) + coarsest - 1
         return -(-reach // coarsest) * coarsest
 
-    def chance_shapes(self, count: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    def latent_shapes(self, count: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
         """Shapes of the noise behind the latents of `count` images, finest first."""
         sizes = zip(self.latent, STRIDES, strict=True)
         return [(count, channels, height // stride, width // stride) for channels, stride in sizes]
 
-    def forward(self, image: Tensor, noise: Tensor, chance: Sequence[Tensor | None]) -> LadderOutput:
+    def forward(self, image: Tensor, noise: Tensor, latent_noise: Sequence[Tensor | None]) -> LadderOutput:
         """Encode, draw from the posterior and decode.
 
         Parameters
@@ -95,8 +95,8 @@ class LadderVAE(nn.Module):
             Shape (N, 1, H, W), 0 to 1; H and W multiples of the coarsest stride.
         noise : Tensor
             Standard deviation of its noise, shape (N, 1, 1, 1).
-        chance : sequence of Tensor or None
-            Standard normal noise in the shapes of `chance_shapes`; None, or zeros, for the posterior means.
+        latent_noise : sequence of Tensor or None
+            Standard normal noise in the shapes of `latent_shapes`; None, or zeros, for the posterior means.
         """
         halves = F.pixel_unshuffle(image, 2)
         level = noise.expand(-1, 1, *halves.shape[2:])
@@ -110,7 +110,7 @@ class LadderVAE(nn.Module):
         for number in reversed(range(len(STRIDES))):
             if number < len(STRIDES) - 1:
                 known = F.pixel_shuffle(self.up[number](known), 2)
-            known, kl = self.levels[number](known, seen[number], chance[number])
+            known, kl = self.levels[number](known, seen[number], latent_noise[number])
             kls.insert(0, kl)
         return LadderOutput(F.pixel_shuffle(self.leave(known), 2) + 0.5, tuple(kls))
 
@@ -127,18 +127,18 @@ class _Level(nn.Module):
         nn.init.zeros_(self.posterior.weight)
         nn.init.zeros_(cast("Tensor", self.posterior.bias))
 
-    def forward(self, known: Tensor, seen: Tensor, chance: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, known: Tensor, seen: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """What is known with this latent, shape (N, width, h, w), and its KL in nats, (N, h, w)."""
         mean, log_variance = self.prior(known).float().chunk(2, 1)
         log_variance = log_variance.clamp(-LOG_VARIANCE, LOG_VARIANCE)
-        # The posterior is told as a change of the prior (NVAE: Vahdat and Kautz, 2020): at first it is the prior.
+        # The posterior is a change of the prior (NVAE: Vahdat and Kautz, 2020); at first both are the same.
         shift, log_ratio = self.posterior(torch.cat([known, seen], 1)).float().chunk(2, 1)
         log_ratio = log_ratio.clamp(-LOG_VARIANCE, LOG_VARIANCE)
         deviation = torch.exp(0.5 * log_variance)
         kl = 0.5 * (torch.exp(log_ratio) + shift.square() - 1 - log_ratio).sum(1)
         latent = mean + deviation * shift
-        if chance is not None:
-            latent = latent + deviation * torch.exp(0.5 * log_ratio) * chance
+        if noise is not None:
+            latent = latent + deviation * torch.exp(0.5 * log_ratio) * noise
         return self.refine(F.relu(known + self.tell(latent))), kl
 
 

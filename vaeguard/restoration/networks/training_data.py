@@ -85,12 +85,12 @@ class DenoiserSource:
         batches = self.judged(JUDGING_SEED)
         with torch.no_grad():
             for _ in range(JUDGED_BATCHES):
-                first, second, noise = (each.to(device) for each in next(batches))
+                first, second, noise = (values.to(device) for values in next(batches))
                 if self.grain:
                     sums += [float(second.square().mean()), float(stein_estimate(direct, first, second, noise).mean())]
                 else:
                     restored = direct(second, noise)[0].clamp(0, 1)
-                    sums += [float((each - first).square().mean()) for each in (second, restored)]
+                    sums += [float((image - first).square().mean()) for image in (second, restored)]
         # An estimate from few patches may fall below zero.
         before, after = -10 * np.log10(np.maximum(sums / JUDGED_BATCHES, LEAST_ERROR))
         return float(before), float(after)
@@ -195,8 +195,8 @@ def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
             raise UsageError(f"`{name}` is {str(folder)!r}, which is no folder; give the folder of the images")
     errors: list[tuple[str, str]] = []
     scans = _read(_pairs(noisy, clean, errors), spec.seed, errors)
-    told = [page_kind(_levels(scan.clean)) for scan in scans if scan.clean is not None]
-    kind = max(("photo", "document"), key=told.count)
+    kinds = [page_kind(_levels(scan.clean)) for scan in scans if scan.clean is not None]
+    kind = max(("photo", "document"), key=kinds.count)
     learn, judge, patch = _halves(scans, spec, errors, noisy)
     pairs = [[_pair(scan, kind) for scan in part] for part in (learn, judge)]
     return DenoiserSource(

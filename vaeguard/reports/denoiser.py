@@ -1,0 +1,83 @@
+"""The report of a fit of a denoiser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
+from vaeguard.reports.report_file import heading
+from vaeguard.reports.terminal import sparkline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from vaeguard.reports.report_file import Report
+
+
+def denoiser_report(
+    name: str,
+    facts: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    interval: float,
+    *,
+    command: str = "",
+    device: str = "cpu",
+) -> Report:
+    """The report of the run `name`.
+
+    Parameters
+    ----------
+    name : str
+        The run folder's.
+    facts : dict
+        What the model file says of the denoiser; its `kind` is the kind of scan.
+    history : sequence of dict
+        Means over the steps.
+    interval : float
+        The factor that makes an interval of the expected error.
+    command, device : str
+        The command line, and where the networks were trained.
+    """
+    return {
+        **facts,
+        "scan_kind": facts["kind"],
+        "history": history,
+        "interval": interval,
+        **heading("denoiser", f"{name}: denoiser for a {facts['kind']}", command=command, device=device),
+    }
+
+
+class Step(Part):
+    """A row of the history."""
+
+    direct_loss: float
+
+
+class Figures(ReportFigures):
+    """The figures of a denoiser that its verdict and its line take."""
+
+    scan_kind: str
+    mode: str
+    images: int
+    held_out: int
+    before: float
+    after: float
+    neg_elbo: float
+    history: tuple[Step, ...]
+
+    def verdict(self) -> Verdict:
+        """Return whether the network cleans."""
+        gain = self.after - self.before
+        how = "by Stein's estimate, without clean images" if self.mode == "adapt" else "on images held out"
+        if not self.held_out:
+            how = "on the images it was trained on, as there are too few to hold some out"
+        sentence = (
+            f"A {self.scan_kind} denoiser from {self.images:,} images: {self.before:.2f} dB goes in and"
+            f" {self.after:.2f} dB comes out ({gain:+.2f} dB), {how}."
+            f" The ladder VAE's negative ELBO is {self.neg_elbo:.3f} nats per pixel."
+        )
+        return Verdict("Cleans" if gain > 0 else "Makes it worse", sentence, (), "good" if gain > 0 else "poor")
+
+    def lines(self) -> Iterable[str]:
+        """Yield the loss over the steps."""
+        yield f"loss {sparkline(step.direct_loss for step in self.history)}"

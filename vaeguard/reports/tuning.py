@@ -1,0 +1,118 @@
+"""What the report of a search says; the search builds the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict
+from vaeguard.reports.terminal import sparkline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Trial(Part):
+    """A fit; a failed one has no objective."""
+
+    objective: float | None
+    settings: dict[str, Any]
+
+
+class Comparison(Part):
+    """The best settings against those at the start, on images that no trial touched."""
+
+    images: int
+    fits: int
+    start_objective: float
+    best_objective: float
+    difference: float
+    low: float
+    high: float
+
+    def sentence(self, best: int, trials: int) -> str:
+        """Say what the comparison found of trial `best` of so many `trials`."""
+        return (
+            f"On {self.images:,} normal images that no trial touched, trial {best}, the best of {trials}, tells"
+            f" pseudo-anomalies with a mean ROC-AUC of {self.best_objective:.3f}, the settings at the start with"
+            f" {self.start_objective:.3f}: {self.difference:+.3f} (95 % interval {self.low:+.3f} to {self.high:+.3f};"
+            f" {self.fits} fits of each)."
+        )
+
+    def headline(self) -> tuple[str, str]:
+        """Return headline and tone."""
+        if self.low > 0:
+            return "Better than the start, against pseudo-anomalies", "good"
+        if self.high < 0:
+            return "Worse than the start, against pseudo-anomalies", "poor"
+        return "Not told apart from the start", "fair"
+
+
+class Images(Part):
+    """Count of the images that judged the trials."""
+
+    judging: int
+
+
+class Figures(ReportFigures):
+    """The figures of a search that its verdict and its lines take."""
+
+    images: Images
+    searched: dict[str, str]
+    trials: tuple[Trial, ...]
+    best: int
+    importance: dict[str, float] | None
+    comparison: Comparison | None
+    comparisons: int
+    comparison_error: str
+
+    def verdict(self) -> Verdict:
+        """Return whether the search found better settings."""
+        notes = tuple(self._notes())
+        if self.comparison:
+            headline, tone = self.comparison.headline()
+            return Verdict(headline, self.comparison.sentence(self.best, len(self.trials)), notes, tone)
+        if self.best:
+            reason = self.comparison_error or "the search was cut off before"
+            sentence = (
+                f"Trial {self.best} is the best of {len(self.trials):,}, but it was not compared with the settings at"
+                f" the start on images that no trial touched ({reason}). The same search, run again, tries once more."
+            )
+            return Verdict("Best settings found, but not compared", sentence, notes, "fair")
+        sentence = (
+            f"Of {len(self.trials):,} trials none is better than trial 0, the settings that the search started from:"
+            f" mean ROC-AUC {self.trials[0].objective:.3f} against pseudo-anomalies of {self.images.judging:,} normal"
+            " images."
+        )
+        return Verdict("Nothing beat the start", sentence, notes)
+
+    def _notes(self) -> Iterable[str]:
+        if failed := sum(trial.objective is None for trial in self.trials):
+            yield f"{failed} of {len(self.trials)} trials failed; the table says why"
+        if len(self.trials) == 1:
+            yield (
+                "a single trial is no search; search again in the same folder with more trials, which goes on from this"
+                " one"
+            )
+        yield "pseudo-anomalies only stand in for real ones; where you have some, evaluate both settings on them"
+        if self.comparison and self.comparisons > 1:
+            yield (
+                f"this is comparison {self.comparisons} on the same images, each of another best trial; after looking"
+                " again an interval is too sure"
+            )
+
+    def lines(self) -> Iterable[str]:
+        """Yield the objectives, the best settings and which of them matter."""
+        start, best = self.trials[0], self.trials[self.best]
+        line = sparkline(trial.objective for trial in self.trials)
+        yield f"objective of the trials {line} {start.objective:.3f} at the start, {best.objective:.3f} at its best"
+        values = {name: (best.settings[name], start.settings[name]) for name in self.searched}
+        yield "best settings: " + ", ".join(
+            f"{name} {_setting(now)}" + ("" if now == then else f" (was {_setting(then)})")
+            for name, (now, then) in values.items()
+        )
+        if self.importance:
+            yield "importance: " + ", ".join(f"{name} {share:.0%}" for name, share in self.importance.items())
+
+
+def _setting(value: float | str) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,210 @@
+"""What a model is: a frozen spec whose defaults are the only defaults.
+
+It knows nothing about torch, so the command line can read the defaults without loading it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from vaeguard.errors import UsageError
+from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
+from vaeguard.settings.field import setting
+from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
+from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
+
+MODEL_KINDS = ("mlp", "conv")
+PRIORS = ("standard", "per-class")
+ACTIVATIONS = ("relu", "leaky-relu", "elu", "gelu", "tanh")
+
+PSEUDO_HEADS = 4
+"""How many clusterings the pseudo-classes come from."""
+IMAGES_PER_CLUSTER = 6
+FEWEST_CLUSTERS = 10
+"""Fewer clusters say nothing that the reconstruction does not."""
+
+FEWEST_PATCH_PIXELS = 4
+"""Patches move by a quarter of their side."""
+
+CLASSIC_SIGMA = 0.5**0.5
+"""With this sigma the Gaussian distortion is the summed squared error plus a constant."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The shape of a VAE: everything needed to build it again.
+
+    `kind` None means `conv` for images of at least 16x16, `mlp` for smaller ones, patches and vectors. What is None,
+    `image_shape` (C, H, W), `classes` (names of the normal classes) and `vectors` (standardised features instead of
+    pixels, shape (1, 1, F)) are filled in from the data by `resolved`.
+    """
+
+    kind: str | None = setting(
+        None, "Kind of model.", of=MODEL_KINDS, unset="conv from 16x16 pixels on, else and for patches mlp"
+    )
+    latent: int | None = setting(
+        None, "Size of the latent.", unset=f"{LATENT}; for tables half the features, at most {LATENT}"
+    )
+    hidden: tuple[int, ...] | None = setting(
+        None,
+        "Of an mlp: hidden sizes of the encoder, which the decoder mirrors.",
+        unset=f"{','.join(map(str, PixelView.hidden))}; for tables {','.join(map(str, VectorView.hidden))}",
+    )
+    width: int = setting(16, "Of a conv: channels of the first of four layers, doubled each time.")
+    activation: str = setting("relu", "Activation of the hidden layers.", of=ACTIVATIONS)
+    dropout: float = setting(0.0, "Dropout rate of the hidden layers.")
+    likelihood: str | None = setting(
+        None,
+        f"p(image|latent). {'; '.join(f'{name}: {facts.about}' for name, facts in LIKELIHOOD_FACTS.items())}.",
+        of=tuple(LIKELIHOOD_FACTS),
+        unset=f"{PixelView.likelihood}; for tables {VectorView.likelihood}, for patches {PatchView.likelihood}",
+    )
+    sigma: float = setting(CLASSIC_SIGMA, "Of gaussian: the fixed standard deviation, for pixels from 0 to 1.")
+    prior: str = setting("standard", "One Gaussian, or one per normal class.", of=PRIORS)
+    guided: bool | None = setting(None, "Also learn to tell the normal classes apart.", unset="where there are labels")
+    pseudo_classes: int = setting(
+        1000, "Also learn to tell so many clusters of the images apart, at most a sixth of their number; 0: none."
+    )
+    sampled_elbo: bool = setting(
+        False, "Also give the negative ELBO over sampled latents, and its importance-weighted form."
+    )
+    without: tuple[str, ...] = setting((), "Terms of the score to leave out, such as hidden_error,hidden_distance.")
+    autoencoder: bool = setting(False, "No noise, no rate: the plain autoencoder as baseline.")
+    patch: int = setting(
+        0,
+        "Find small defects: a model of patches of so many pixels a side, applied all over the image; 0: of the whole"
+        " image.",
+    )
+    image_shape: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
+    vectors: bool = False
+
+    def __post_init__(self) -> None:
+        settle_types(self)
+        check_one_of("kind", self.kind, (None, *MODEL_KINDS))
+        check_one_of("activation", self.activation, ACTIVATIONS)
+        check_one_of("likelihood", self.likelihood, (None, *LIKELIHOOD_FACTS))
+        check_one_of("prior", self.prior, PRIORS)
+        check_positive("latent", self.latent)
+        check_positive("width", self.width)
+        check_positive("sigma", self.sigma)
+        check_not_negative("pseudo_classes", self.pseudo_classes)
+        for size in (1,) if self.hidden is None else self.hidden or (0,):
+            check_positive("hidden", size)
+        check_share("dropout", self.dropout)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse settings that contradict each other."""
+        per_class = self.prior == "per-class"
+        if self.patch and self.patch < FEWEST_PATCH_PIXELS:
+            raise UsageError(
+                f"`patch` is {self.patch}; it must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none"
+            )
+        if self.patch and (self.guided or per_class):
+            raise UsageError(
+                "`patch` judges places, which have no class; leave it out, or `guided` and a `prior` per class"
+            )
+        if self.sampled_elbo and per_class:
+            raise UsageError("`sampled_elbo` needs a single prior, and `prior` is 'per-class'; leave one of them out")
+        if self.autoencoder and per_class:
+            raise UsageError(
+                "`autoencoder` means a model without a prior, and `prior` is 'per-class'; leave one of them out"
+            )
+
+    @property
+    def view(self) -> View:
+        """What the model sees of its inputs: all that depends on `patch` and `vectors` is asked there."""
+        return view_of(vectors=self.vectors, patch=self.patch)
+
+    def kind_for(self, height: int, width: int) -> str:
+        """The kind of model for images of this size in pixels."""
+        return self.kind or self.view.kind(height, width)
+
+    def sized(self) -> ModelSpec:
+        """Settle the sizes of latent and hidden layers."""
+        return replace(
+            self,
+            latent=self.view.latent(self.shape[2]) if self.latent is None else self.latent,
+            hidden=self.view.hidden if self.hidden is None else self.hidden,
+        )
+
+    @property
+    def latent_size(self) -> int:
+        """Units of the latent; `resolved` knows them."""
+        return _settled("latent", self.latent)
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Hidden sizes of an `mlp`; `resolved` knows them."""
+        return _settled("hidden", self.hidden)
+
+    @property
+    def likelihood_facts(self) -> LikelihoodFacts:
+        """What is known of the likelihood without torch; `resolved` knows which one it is."""
+        return LIKELIHOOD_FACTS[_settled("likelihood", self.likelihood)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the inputs; `resolved` knows it."""
+        return _settled("image_shape", self.image_shape)
+
+    @property
+    def vae_shape(self) -> tuple[int, int, int]:
+        """What the VAE itself takes, (C, H, W): a patch, or the whole input; `resolved` knows it."""
+        return (self.shape[0], self.patch, self.patch) if self.patch else self.shape
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether every choice is settled."""
+        return None not in (self.kind, self.latent, self.hidden, self.likelihood, self.guided, self.image_shape)
+
+    def resolved(
+        self, image_shape: tuple[int, int, int], classes: tuple[str, ...], *, images: int = 0, vectors: bool = False
+    ) -> ModelSpec:
+        """Return this spec with every open choice settled for `images` of `image_shape` (C, H, W), or for vectors.
+
+        Raises
+        ------
+        UsageError
+            Guiding or a prior per class is asked for, but fewer than two normal classes are labelled; the model is one
+            for images only and the data are vectors; or the images are too small for its patches.
+        """
+        spec = replace(self, image_shape=image_shape, classes=classes, vectors=vectors)
+        view = spec.view
+        view.check(self.kind, self.likelihood, self.patch, image_shape[1:])
+        _check_classes(spec)
+        return replace(
+            spec.sized(),
+            kind=self.kind_for(*image_shape[1:]),
+            likelihood=self.likelihood or view.likelihood,
+            guided=len(classes) > 1 and view.whole if self.guided is None else self.guided,
+            pseudo_classes=self._pseudo_classes_for(images) if view.whole_pictures else 0,
+        )
+
+    def _pseudo_classes_for(self, images: int) -> int:
+        clusters = min(self.pseudo_classes, images // IMAGES_PER_CLUSTER)
+        return clusters if clusters >= FEWEST_CLUSTERS else 0
+
+
+def _check_classes(spec: ModelSpec) -> None:
+    """Refuse what needs labelled normal classes where there are fewer than two."""
+    if len(spec.classes) > 1:
+        return
+    if spec.guided:
+        raise UsageError(
+            "`model.guided` needs at least two labelled normal classes; give class sub-folders, or set it to False"
+        )
+    if spec.prior == "per-class":
+        raise UsageError(
+            "`model.prior` is 'per-class', which needs at least two labelled normal classes; set it to 'standard'"
+        )
+
+
+def _settled(name: str, value: Value | None) -> Value:
+    if value is None:
+        raise ValueError(f"the spec is not resolved: `{name}` is None")
+    return value

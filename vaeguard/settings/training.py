@@ -1,0 +1,77 @@
+"""How a model is trained: a frozen spec whose defaults are the only defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaeguard.devices import DEVICES
+from vaeguard.errors import UsageError
+from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
+from vaeguard.settings.field import setting
+from vaeguard.settings.views import VECTOR_EPOCHS
+
+REDUCTIONS = ("sum", "mean")
+SCHEDULES = ("constant", "cosine")
+PLACES = ("device", "threads")
+"""Settings of a fit that say where it runs, not what it does."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How a model is trained. Losses are in nats; images are in [0, 1]."""
+
+    epochs: int | None = setting(
+        None,
+        "Most epochs.",
+        unset=f"15, but 2,000 to 6,000 steps, and 5 to 400 epochs; for tables at most {VECTOR_EPOCHS}",
+    )
+    batch_size: int = setting(128, "Images per step.")
+    learning_rate: float = setting(1e-3, "Step size of AdamW.")
+    schedule: str = setting("cosine", "Learning rate over the epochs.", of=SCHEDULES)
+    weight_decay: float = setting(0.0, "Weight decay of AdamW.")
+    beta: float = setting(1.0, "Weight of the rate against the distortion.")
+    kl_warmup: int = setting(0, "Epochs over which the rate's weight grows from 0 to beta.")
+    free_bits: float = setting(0.0, "Nats per latent unit that cost nothing.")
+    reduction: str = setting("sum", "sum: nats per image; mean: per pixel and per latent unit.", of=REDUCTIONS)
+    guide_weight: float = setting(20.0, "Nats per nat of cross-entropy of classes and pseudo-classes.")
+    input_noise: float = setting(0.0, "Sigma of noise on the input only: a denoising VAE.")
+    binarise: bool = setting(
+        False, "Learn from pixels that are on with their grey value as probability, drawn anew every epoch."
+    )
+    augment_warp: float | None = setting(None, "Smooth random deformation.", unset="1 with pseudo-classes, otherwise 0")
+    augment_shift: int = setting(0, "Shift by up to so many pixels.")
+    augment_rotate: float = setting(0.0, "Rotate by up to so many degrees.")
+    augment_noise: float = setting(0.0, "Sigma of noise on the image itself.")
+    augment_flip: bool = setting(False, "Mirror left-right at random.")
+    balance: bool = setting(
+        False, "Draw every normal class equally often, with replacement, and weigh all alike in validation."
+    )
+    validation: float = setting(0.1, "Share of the normal images held out for early stopping.")
+    calibration: float = setting(0.1, "Share of the normal images held out for p-values.")
+    patience: int = setting(20, "Stop after so many epochs without a better validation loss.")
+    seed: int = setting(0, "Seed of split, weights, order and noise.")
+    device: str = setting("auto", "Where to train.", of=DEVICES)
+    bf16: bool | None = setting(None, "bfloat16 matrix products.", unset="where the processor has them")
+    threads: int | None = setting(None, "CPU threads.", unset="one per core, or one for tiny models")
+
+    def __post_init__(self) -> None:
+        settle_types(self)
+        check_one_of("schedule", self.schedule, SCHEDULES)
+        check_one_of("reduction", self.reduction, REDUCTIONS)
+        check_one_of("device", self.device, DEVICES)
+        if self.seed >= 2**63:
+            raise UsageError(f"`seed` is {self.seed}; it must be below 2**63")
+        for name in ("epochs", "batch_size", "learning_rate", "patience", "threads"):
+            check_positive(name, getattr(self, name))
+        for name in ("weight_decay", "beta", "kl_warmup", "free_bits", "guide_weight", "input_noise"):
+            check_not_negative(name, getattr(self, name))
+        for name in ("augment_shift", "augment_rotate", "augment_noise", "seed"):
+            check_not_negative(name, getattr(self, name))
+        check_not_negative("augment_warp", self.augment_warp or 0)
+        for name in ("validation", "calibration"):
+            check_share(name, getattr(self, name))
+        if self.validation == 0 or self.calibration == 0 or self.validation + self.calibration > 0.8:
+            raise UsageError(
+                f"`validation` is {self.validation} and `calibration` is {self.calibration}; both must be above 0 and"
+                " together at most 0.8"
+            )

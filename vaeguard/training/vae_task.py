@@ -1,0 +1,334 @@
+"""The training of a VAE on normal images: its batches, its loss and its validation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from vaeguard.data.split import spread_out
+from vaeguard.models.graph import from_unit, to_unit
+from vaeguard.models.objective import ACTIVE_VARIANCE, Losses, losses, objective
+from vaeguard.models.patches import local_contrast, random_windows
+from vaeguard.training.advice import collapse
+from vaeguard.training.augment import add_noise, augment
+from vaeguard.training.balance import balanced_draws, balanced_weights
+from vaeguard.training.loop import DivergedError, State, Task, TrainingWarning, copy_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from vaeguard.models.vae import VAE
+    from vaeguard.settings.training import TrainSpec
+
+EPOCHS, STEPS = 15, (2000, 6000)
+"""The default number of epochs, and the least and most steps that these may have.
+
+On MNIST and Fashion-MNIST the validation losses of normal images still fall well after 2,000 steps."""
+SHOWN = 8
+"""Validation images that are restored after some epochs, to be looked at."""
+VALIDATED = 256
+"""Validation images at a time."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some rows of a batch of images.
+
+    `images` is uint8 (N, C, H, W), possibly a memory map, or float32; `labels` int64 (N,) or None; `rows` the ones that
+    count; `pseudo` int64 (rows, PSEUDO_HEADS) are their pseudo-classes.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64] | None
+    rows: npt.NDArray[np.int64]
+    pseudo: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def epochs_for(spec: TrainSpec, images: int) -> int:
+    """How many epochs `spec` means for so many training images."""
+    if spec.epochs:
+        return spec.epochs
+    steps = max(1, images // spec.batch_size)
+    return int(np.clip(round(np.clip(EPOCHS * steps, *STEPS) / steps), 5, 400))
+
+
+class Batch(NamedTuple):
+    """Float images in [0, 1], (N, C, H, W), with their labels, pseudo-classes and weights, if they have any."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    pseudo: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class Batches:
+    """Batches of examples on the device.
+
+    A model of patches gets one random patch per row, with its surroundings.
+
+    On CUDA the images live in device memory if they take less than half of it; otherwise rows are gathered from the
+    array (or memory map) batch by batch.
+    """
+
+    def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
+        self.examples, self.device = examples, device
+        self.whole, self.side = vae.spec.view.whole, vae.spec.vae_shape[-1]
+        self.channels_last = vae.spec.kind == "conv"
+        self.labels = None
+        if examples.labels is not None:
+            self.labels = torch.from_numpy(examples.labels[examples.rows]).to(device)
+        self.pseudo = None if examples.pseudo is None else torch.from_numpy(examples.pseudo).to(device)
+        self.resident = None
+        size = len(examples) * examples.images[:1].nbytes
+        # A model of patches gathers only their windows, and its rows repeat.
+        if self.whole and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
+            self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
+
+    def __call__(self, order: Tensor, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the examples in `order` by batches of `size`; `generator` draws where their patches lie."""
+        for rows in torch.split(order, size):
+            images = self._gather(rows) if self.whole else self._patches(rows, generator)
+            if self.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            picked = rows.to(self.device)
+            labels, pseudo = (None if classes is None else classes[picked] for classes in (self.labels, self.pseudo))
+            yield Batch(to_unit(images), labels, pseudo)
+
+    def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        windows = random_windows(self.examples.images, self.examples.rows[rows.numpy()], self.side, generator)
+        return windows.to(self.device)
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        if self.resident is not None:
+            return self.resident[rows.to(self.device)]
+        picked = self.examples.images[self.examples.rows[rows.numpy()]]
+        return torch.from_numpy(picked).to(self.device, non_blocking=True)
+
+
+class VAETask(Task):
+    """A VAE and the normal images that it learns; the weights with the best validation loss are kept.
+
+    Parameters
+    ----------
+    vae : VAE
+        Moved to `spec.device`, `cpu` or `cuda`.
+    spec : TrainSpec
+        With every choice settled.
+    training, validation : Examples
+        What is learned from, and what the epochs are judged by.
+    """
+
+    def __init__(self, vae: VAE, spec: TrainSpec, training: Examples, validation: Examples) -> None:
+        self.vae, self.spec = vae.to(spec.device), spec
+        if vae.spec.kind == "conv":
+            # Convolutions run faster with channels last, on CPU and on CUDA.
+            vae.to(memory_format=torch.channels_last)
+        device = torch.device(spec.device)
+        self.training, self.validation = (Batches(examples, vae, device) for examples in (training, validation))
+        self.epochs = epochs_for(spec, len(training))
+        # A last batch of one image has no batch statistics.
+        lonely = len(training) > 1 and len(training) % spec.batch_size == 1
+        self.examples = len(training) - lonely
+        self.epoch_steps = math.ceil(self.examples / spec.batch_size)
+        self.steps = self.epochs * self.epoch_steps
+        self.means = _Means()
+
+    def start(self) -> State:
+        """A fresh state."""
+        spec = self.spec
+        return State(
+            net=self.vae,
+            optimizer=torch.optim.AdamW(
+                self.vae.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+            ),
+            weights=copy_weights(self.vae),
+            generators={
+                "order": torch.Generator().manual_seed(spec.seed),
+                "noise": torch.Generator(spec.device).manual_seed(spec.seed),
+            },
+        )
+
+    def steps_before(self, epoch: int) -> int:
+        """How many steps the epochs before `epoch` have."""
+        return epoch * self.epoch_steps
+
+    def batches(self, state: State) -> Iterator[Batch]:
+        """Each example once, or as many draws in which every class comes equally often."""
+        self.means = _Means()
+        if self.spec.balance:
+            assert self.training.labels is not None
+            order = balanced_draws(self.training.labels.cpu(), state.generators["order"])
+        else:
+            order = torch.randperm(len(self.training.examples), generator=state.generators["order"])
+        return self.training(order[: self.examples], self.spec.batch_size, state.generators["noise"])
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """The learning rate of a step of an epoch."""
+        if self.spec.schedule == "cosine":
+            share = self._position(epoch, step) / self.epochs
+            return self.spec.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        return self.spec.learning_rate
+
+    def loss(self, state: State, batch: Batch, step: int) -> Tensor:
+        """The objective, with the weight that the warm-up gives the rate."""
+        noise = state.generators["noise"]
+        target = _as_seen(self.vae, augment(batch.images, self.spec, noise))
+        beta = self._beta(len(state.history), step)
+        loss, terms = _forward(self.vae, batch._replace(images=target), self.spec, beta, noise)
+        self.means.add(terms, loss.item())
+        return loss
+
+    def divergence(self, epoch: int, step: int, loss: float) -> str:
+        """The error message for a loss that is not finite."""
+        bounded = self.vae.family.bounded or not self.vae.spec.view.unit
+        other = "" if bounded else ", or `model.likelihood` to 'bernoulli'"
+        return (
+            f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {loss}); set `training.learning_rate`"
+            f" to {self.spec.learning_rate / 10:g}{other}"
+        )
+
+    def finish_epoch(self, state: State) -> dict[str, float]:
+        """The row of history: means over training and validation images."""
+        epoch, last = len(state.history), self.epoch_steps - 1
+        row = {"epoch": epoch + 1, "learning_rate": self.learning_rate(epoch, last), "beta": self._beta(epoch, last)}
+        row |= self.means.means() | self._validate()
+        if _is_shown(epoch + 1, self.vae):
+            state.restored[epoch + 1] = self._restored(state)
+        # During the warm-up of the rate losses do not compare, so the latest weights are kept.
+        if row["valid_loss"] < state.best_loss or epoch < self.spec.kl_warmup:
+            state.best_loss, state.best_epoch, state.weights = row["valid_loss"], epoch, copy_weights(self.vae)
+        return row
+
+    def is_finished(self, state: State) -> bool:
+        """Whether `spec.patience` epochs brought nothing."""
+        return len(state.history) - max(state.best_epoch, self.spec.kl_warmup) > self.spec.patience
+
+    def text(self, state: State, loss: float) -> str:
+        """The line of progress after a step."""
+        valid = f", validation {state.history[-1]['valid_loss']:.2f}" if state.history else ""
+        return f"epoch {len(state.history) + 1}/{self.epochs}, loss {loss:.2f}{valid}"
+
+    def warn_of_collapse(self, state: State) -> None:
+        """Warn if the latent of the weights that are kept tells nothing."""
+        if not self.vae.spec.autoencoder:
+            sentence = collapse(state.history[state.best_epoch], self.vae.spec.latent_size, self.spec.beta)
+            if sentence:
+                warnings.warn(sentence, TrainingWarning, stacklevel=3)
+
+    def _position(self, epoch: int, step: int) -> float:
+        return epoch + step / self.epoch_steps
+
+    def _beta(self, epoch: int, step: int) -> float:
+        warmup = self.spec.kl_warmup
+        return self.spec.beta * min(1.0, self._position(epoch, step) / warmup) if warmup else self.spec.beta
+
+    def _validate(self) -> dict[str, float]:
+        means, latents = _Means(), []
+        for loss, terms, weights in _held_out(self.vae, self.validation, self.spec):
+            means.add(terms, loss.item(), weights)
+            latents.append(terms.posterior_mean.float())
+        row = {f"valid_{name}": value for name, value in means.means().items()}
+        if not math.isfinite(row["valid_loss"]):
+            raise DivergedError(
+                "training diverged (the validation loss is not finite); set `training.learning_rate` to a tenth"
+            )
+        row["active_units"] = int((torch.cat(latents).var(0, correction=0) > ACTIVE_VARIANCE).sum())
+        return row
+
+    @torch.no_grad()
+    def _restored(self, state: State) -> Tensor:
+        rows = torch.from_numpy(spread_out(len(self.validation.examples), SHOWN))
+        images = next(self.validation(rows, len(rows), state.generators["noise"])).images
+        return from_unit(self.vae.likelihood(self.vae.posterior(images).mean).mean).cpu()
+
+
+def _as_seen(vae: VAE, images: Tensor) -> Tensor:
+    """Images as they are; of patches with their surroundings the local contrast."""
+    return images if vae.spec.view.whole else local_contrast(images)[0]
+
+
+def _forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: torch.Generator) -> tuple[Tensor, Losses]:
+    """The loss of images as the VAE sees them, and what it is made of."""
+    target = batch.images
+    if spec.binarise:
+        target = torch.bernoulli(target, generator=generator)
+    else:
+        target = vae.family.for_training(target, generator)
+    noise = torch.randn((len(target), vae.spec.latent_size), generator=generator, device=target.device)
+    image = add_noise(target, spec.input_noise, generator)
+    with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
+        terms = losses(vae, image, target, noise, batch.labels, batch.pseudo)
+    return objective(terms, spec, beta, target[0].numel(), batch.weights), terms
+
+
+@torch.no_grad()
+def _held_out(vae: VAE, batches: Batches, spec: TrainSpec) -> Iterator[tuple[Tensor, Losses, Tensor | None]]:
+    """The loss, its terms and the weights of each batch of validation images, with the same noise every time."""
+    vae.eval()
+    generator = torch.Generator(batches.device).manual_seed(spec.seed + 1)
+    rows = torch.arange(len(batches.examples))
+    # Validation weighs classes as the training draws them.
+    weights = balanced_weights(batches.labels) if spec.balance and batches.labels is not None else None
+    by_batch = itertools.repeat(None) if weights is None else torch.split(weights, VALIDATED)
+    for batch, batch_weights in zip(batches(rows, VALIDATED, generator), by_batch, strict=False):
+        seen = batch._replace(images=_as_seen(vae, batch.images), weights=batch_weights)
+        yield *_forward(vae, seen, spec, spec.beta, generator), batch_weights
+
+
+def validation_losses(vae: VAE, validation: Examples, spec: TrainSpec) -> dict[str, npt.NDArray[np.float64]]:
+    """The values behind the means of an epoch: one for each validation example, shape (rows,), by name.
+
+    `distortion` and `rate` are in nats; a guided fit adds `class_accuracy`, 0 or 1. Classes have no weights here.
+    """
+    batches = Batches(validation, vae, next(vae.parameters()).device)
+    parts = [terms for _, terms, _ in _held_out(vae, batches, spec)]
+    values = {"distortion": [terms.distortion for terms in parts], "rate": [terms.kl.sum(1) for terms in parts]}
+    if parts[0].correct is not None:
+        values["class_accuracy"] = [terms.correct for terms in parts if terms.correct is not None]
+    return {name: torch.cat(tensors).double().cpu().numpy() for name, tensors in values.items()}
+
+
+def _is_shown(epoch: int, vae: VAE) -> bool:
+    """Whether reconstructions are kept after `epoch`: 1, 2, 4, 8, ..., unless the model sees vectors or patches."""
+    return vae.spec.view.whole_pictures and epoch & (epoch - 1) == 0
+
+
+class _Means:
+    """Means over an epoch, weighted by batch size, or by the weights of the examples."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float | Tensor] = {}
+        self.count: float | Tensor = 0
+
+    def add(self, terms: Losses, loss: float, weights: Tensor | None = None) -> None:
+        # Sums stay on the device, which saves a transfer at each step.
+        n = len(terms.distortion) if weights is None else weights.sum()
+        self.count = self.count + n
+        by_name = {
+            "distortion": terms.distortion,
+            "rate": terms.kl.sum(1),
+            "class_accuracy": terms.correct,
+            "pseudo_loss": terms.pseudo_loss,
+        }
+        sums: dict[str, float | Tensor] = {"loss": loss * n}
+        for name, values in by_name.items():
+            if values is not None:
+                sums[name] = (values.detach() if weights is None else values.detach() * weights).sum()
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        count = float(self.count)
+        return {name: float(value) / count for name, value in self.sums.items()}
