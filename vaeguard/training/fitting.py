@@ -153,6 +153,7 @@ def fit_detector(
     *,
     resume: bool = False,
     monitor: Monitor | None = None,
+    write: Callable[[Fitted], None] | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """Train a VAE and calibrate its anomaly score.
@@ -167,6 +168,8 @@ def fit_detector(
         Go on from the checkpoint in `run`, if there is one.
     monitor : Monitor or None
         Called after every epoch.
+    write : callable or None
+        Called with the result before `monitor` ends, so that no fault of the monitor costs the fit.
     progress : callable or None
         Called with steps done, steps in all, a line of text.
 
@@ -199,8 +202,11 @@ def fit_detector(
             detector.info = replace(detector.info, fitted_on=digests_of(seen))
             if checkpoint:  # a run is finished when its model is written; one that is cut off before goes on from here
                 checkpoint.write(state)
-    restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
-    return Fitted(detector, image_set, split, state.history, restored, scores, diverged)
+            restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
+            fitted = Fitted(detector, image_set, split, state.history, restored, scores, diverged)
+            if write:
+                write(fitted)
+    return fitted
 
 
 def _nothing(state: State) -> None:
