@@ -1,4 +1,4 @@
-"""Arrays of images and tables of vectors: which shapes and types are taken; `.npy`, `.npz` and IDX as sources."""
+"""Arrays of images and tables of vectors: the accepted shapes and types; `.npy`, `.npz` and IDX as sources."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.int64]
 
 LEAST_STEPS = 32
-"""A column must span this many steps of its type, or rounding hides what it says."""
+"""A column must span this many steps of float32, or rounding hides its differences."""
 NAMED_COLUMNS = 5
 LEAST_SIDE = 8
 """An array (H, W, 3) with at least this height and width is one image in colour, not a stack of thin ones."""
@@ -39,12 +39,12 @@ _LABEL_KEYS = ("labels", "y", "targets", "target", "arr_1")
 
 
 class Array(Source):
-    """Rows of an array, read as they are asked for: a mapped file would count as memory.
+    """Rows of an array, read from the file on demand: a mapped file would count as memory.
 
     Attributes
     ----------
     split : str or None
-        Which part of an archive with several is read; None is the one to test on where there is one.
+        The part of an archive to read; None takes the test part if there is one.
     vectors : bool
         Whether the rows are those of a table.
     """
@@ -65,11 +65,11 @@ class Array(Source):
 
     @abstractmethod
     def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
-        """The rows, to be read a few at a time; `stack` closes what is opened."""
+        """The rows, to be read a few at a time; `stack` closes the files that are opened."""
 
     @abstractmethod
     def whole(self) -> npt.NDArray[Any]:
-        """The array, mapped where the file allows it."""
+        """The array, mapped if the file allows it."""
 
     def pixels(self, rule: ImageRule) -> npt.NDArray[Any]:
         """All images, uint8 (N, C, H, W), or vectors, float32 (N, 1, 1, F).
@@ -119,7 +119,7 @@ class Array(Source):
     def _checked(
         self, names: list[str], rows: npt.NDArray[Any]
     ) -> tuple[list[str], npt.NDArray[Any], list[tuple[str, str]]]:
-        """The rows as images or vectors; where values are refused, only the rows that hold them are errors."""
+        """The rows as images or vectors; only rows with refused values are errors."""
         with contextlib.suppress(RefusedError):
             return names, as_batch(rows, self.path), []
         good, readable, errors = [self._none], [], []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     File = str | tuple[str, bytes | UnreadableError]
 
 _SMALL_FILE = 4096
-"""Bytes; opening a smaller file costs more than decoding it, and threads would only wait for each other."""
+"""Bytes; opening a smaller file costs more than decoding it, and threads would wait for each other."""
 PATIENCE = 2.0
 """Seconds to wait for a thread that was asked to stop."""
 _T = TypeVar("_T")
@@ -42,7 +42,7 @@ class ImageBatch:
     images : uint8 (n, C, H, W) or float32 (n, 1, 1, F)
         Pixels or vectors, one for each of `paths`.
     errors : list of (path, reason)
-        What could not be read.
+        The images that could not be read.
     """
 
     paths: list[str]
@@ -72,7 +72,7 @@ def stream_images(
 
 
 def default_jobs(files: Sequence[File]) -> int:
-    """Return the number of threads to decode files like these: one if they are tiny, else one a core, at most 16."""
+    """Return the number of threads to decode such files: one if they are tiny, else one a core, at most 16."""
     sizes = sorted(filter(None, map(_size, files)))
     if sizes and sizes[len(sizes) // 2] < _SMALL_FILE:
         return 1
@@ -87,10 +87,10 @@ def map_ahead(
     ahead: int,
     stop: Callable[[], None] | None = None,
 ) -> Generator[_R]:
-    """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for.
+    """Map in `jobs` threads: results come in input order, and at most `ahead` items are taken before they are needed.
 
-    Where the work ends early, `stop` asks the threads to end soon, and a thread that does not is waited for no longer
-    than `PATIENCE`. Without `stop` the end of every thread is waited for.
+    If the caller ends early, `stop` asks the threads to end soon, and threads are waited for no longer than `PATIENCE`.
+    Without `stop`, all threads are waited for.
     """
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="vaeguard-images")
     rest = iter(items)
@@ -103,7 +103,7 @@ def map_ahead(
             waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
             yield result
     finally:
-        if stop and waiting:  # it ends early
+        if stop and waiting:  # the caller ends early
             stop()
             pool.shutdown(wait=False, cancel_futures=True)
             wait([future for future in waiting if not future.cancelled()], PATIENCE)
@@ -112,7 +112,7 @@ def map_ahead(
 
 
 def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
-    # A batch is decoded in parts, so that all threads work on the batch that is needed first.
+    # Batches are decoded in parts, so that all threads work on the batch that is needed next.
     part_size = max(1, min(32, -(-batch_size // jobs)))
     parts_per_batch = -(-batch_size // part_size)
     parts = (
