@@ -31,19 +31,8 @@ _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
 """Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
 _KNOWN_CHUNKS = (
-    b"cHRM",
-    b"gAMA",
-    b"iCCP",
-    b"sBIT",
-    b"sRGB",
-    b"bKGD",
-    b"hIST",
-    b"tRNS",
-    b"sPLT",
-    b"tIME",
-    b"cICP",
-    b"mDCV",
-    b"cLLI",
+    *(b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"bKGD", b"hIST"),
+    *(b"tRNS", b"sPLT", b"tIME", b"cICP", b"mDCV", b"cLLI"),
 )
 """Chunks that PNG allows a program to copy only if it knows their meaning."""
 _PHOTOSHOP = b"Photoshop 3.0\0"
