@@ -331,11 +331,11 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         ({"name": "ood", "limit": 1}, "`limit`"),
         ({"name": "defects", "size": (8,)}, "`size`"),
         ({"name": "defects", "size": (8, 0)}, "`size`"),
-        ({"name": "ood", "fits": "guided"}, "'fits' must be tuple of str, not 'guided'"),
-        ({"name": "ood", "seeds": 1.5}, "'seeds' must be int or None, not 1.5"),
-        ({"name": "one-class", "classes": 9}, "'classes' must be str or None"),
-        ({"name": "ood", "baselines": "no"}, "'baselines' must be bool"),
-        ({"name": "ood", "data_dir": 3}, "'data_dir' must be"),
+        ({"name": "ood", "fits": "guided"}, "`fits` is 'guided'; it must be of type tuple of str"),
+        ({"name": "ood", "seeds": 1.5}, "`seeds` is 1.5; it must be of type int or None"),
+        ({"name": "one-class", "classes": 9}, "`classes` is 9; it must be of type str or None"),
+        ({"name": "ood", "baselines": "no"}, "`baselines` is 'no'; it must be of type bool"),
+        ({"name": "ood", "data_dir": 3}, "`data_dir` is 3; it must be"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, fact):
