@@ -43,12 +43,12 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """How a cell is measured.
+    """The measurement of a cell.
 
     Attributes
     ----------
     cell : Cell
-        What is measured.
+        The cell.
     settings : dict
         Everything that the result depends on, as JSON can hold it: specs, the hashes of data and split.
     measure : callable

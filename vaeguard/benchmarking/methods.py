@@ -43,7 +43,7 @@ Fits = dict[ModelSpec, tuple[Any, "Detector", float]]
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """How our own method is fitted: `training` has the seed; `fits` keeps the fits that the next task may share."""
+    """The settings of our own method: `training` has the seed; `fits` keeps the fits that the next task may share."""
 
     model: ModelSpec
     training: TrainSpec

@@ -59,14 +59,14 @@ class Benchmark:
     Attributes
     ----------
     about, protocol : str
-        What it measures, in one line; how the examples are made.
+        A summary in one line, and the making of the examples.
     cases : callable
         Makes the cases of one item of the data from a `BenchmarkSpec` and the item's name. Raises UsageError if the
         data does not suit, and VaeguardError if it is not there.
     fits : tuple of str
-        How our own method can be fitted, keys of `methods.METHODS`.
+        The ways to fit our own method, keys of `methods.METHODS`.
     default_fits : tuple of str
-        Which of them are measured by default; empty means all.
+        The fits that are measured by default; empty means all.
     data : str
         The default data, items separated by commas.
     known_data_only : bool
@@ -99,7 +99,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """What a benchmark run measures.
+    """The settings of a benchmark.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class BenchmarkSpec:
     size : (H, W) or None
         `defects`: images are scaled to this height and width in pixels; None takes each set's own.
     data_dir : path or None
-        Where named data lies; None takes $VAEGUARD_DATA, else `data`.
+        The folder of named data; None takes $VAEGUARD_DATA, else `data`.
     download : bool
         Fetch named image sets that are missing.
 
@@ -176,12 +176,12 @@ class BenchmarkSpec:
 
     @property
     def repetitions(self) -> int:
-        """How many seeds."""
+        """The number of seeds."""
         return self.seeds or self.benchmark.seeds
 
     @property
     def fit_names(self) -> tuple[str, ...]:
-        """How our own method is fitted."""
+        """The ways to fit our own method."""
         return self.fits or self.benchmark.default_fits or self.benchmark.fits
 
 

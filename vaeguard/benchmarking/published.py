@@ -16,7 +16,7 @@ class Published:
     benchmark, data : str
         The benchmark of ours and its data that the result is shown with.
     method, protocol, source : str
-        What was measured, how, and where the result is printed.
+        The method, the protocol of its measurement, and the publication.
     verified : bool
         Whether the number was read at the source; otherwise it was quoted from memory.
     mean : float or None

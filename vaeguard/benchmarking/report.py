@@ -38,12 +38,12 @@ ALARMS_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkReport:
-    """What a benchmark found.
+    """The result of a benchmark.
 
     Attributes
     ----------
     spec : BenchmarkSpec
-        What was to be measured.
+        The settings of the benchmark.
     plan : BenchmarkPlan
         The planned cells, the data that is missing, and the published results.
     cells : list of dict
@@ -51,7 +51,7 @@ class BenchmarkReport:
     failures : dict of str
         Why each failed cell failed, by the cell's name.
     command : str
-        The command line, or how the library was called.
+        The command line.
     """
 
     spec: BenchmarkSpec

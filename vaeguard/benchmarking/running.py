@@ -45,11 +45,11 @@ def benchmark(
     Parameters
     ----------
     spec : BenchmarkSpec
-        What to measure.
+        The settings of the benchmark.
     output : path
         The report's folder.
     model, training : specs
-        How our own method is fitted, the same for every case; `training.seed` is replaced by each seed in turn.
+        The settings of our own method, the same for every case; `training.seed` is replaced by each seed in turn.
     command : str
         The command line, which the report names.
     progress : callable, optional

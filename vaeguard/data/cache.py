@@ -69,7 +69,7 @@ class Decoded:
 def cache_folder() -> Path:
     """Return the folder of the cache: $VAEGUARD_CACHE, else $XDG_CACHE_HOME/vaeguard, else ~/.cache/vaeguard.
 
-    Where that folder cannot be written to, it is a folder of this user among the temporary files. Nothing is created.
+    If that folder cannot be written to, it is a folder of this user among the temporary files. Nothing is created.
     """
     chosen = os.environ.get("VAEGUARD_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)

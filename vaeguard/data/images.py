@@ -69,7 +69,8 @@ _REFUSED_MODES = {
     "F": "its pixels are floating-point numbers, whose black and white are not defined; convert it to 8 or 16 bit",
 }
 _ORIENTATION = 0x0112
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_PHOTOMETRIC = 262
+_WHITE_IS_ZERO = 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -29,7 +29,7 @@ def advice(record: ModelRecord, history: Sequence[Mapping[str, float]]) -> list[
     Parameters
     ----------
     record : ModelRecord
-        What the model file says.
+        The record of the model file.
     history : sequence of dict
         One row per epoch, as `history.csv` has it.
     """

@@ -1,4 +1,4 @@
-"""How well a fit knows each of its normal classes."""
+"""The figures of a fit for each of its normal classes."""
 
 from __future__ import annotations
 

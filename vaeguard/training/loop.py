@@ -183,5 +183,5 @@ def _train_epoch(state: State, task: Task, progress: Progress | None) -> None:
 
 
 def copy_weights(net: nn.Module) -> dict[str, Tensor]:
-    """The weights of `net` as they are now."""
+    """A copy of the present weights of `net`."""
     return {name: value.detach().clone() for name, value in net.state_dict().items()}

@@ -39,7 +39,8 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 """The start of a segment of a JPEG that contains IPTC captions."""
 _PROFILE = b"Raw profile type 8bim"
 """The start of a chunk of a PNG that contains IPTC captions."""
-_EXIF, _GPS = 0x8769, 0x8825
+_EXIF = 0x8769
+_GPS = 0x8825
 
 
 def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:

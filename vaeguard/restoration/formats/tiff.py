@@ -40,7 +40,9 @@ _JPEG = (6, 7)
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 """Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
 _ASCII = 2
-_NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
+_NO_UNIT = 1
+_INCH = 2
+_CENTIMETRE = 3
 
 
 def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:

@@ -36,16 +36,16 @@ def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> 
     -------
     worn : ndarray
         Shape (H, W), within [0, 1].
-    kept : ndarray
+    target : ndarray
         The target of cleaning: the page with its faded ink, on paper without stains.
     """
-    ink, kept = fade(1 - page, rng)
+    ink, faded = fade(1 - page, rng)
     if other is not None and rng.random() < 0.4:
         back = ndimage.gaussian_filter(1 - other[:, ::-1], rng.uniform(0.8, 3))
         ink = np.maximum(ink, back * np.float32(rng.uniform(0.05, 0.45)) * clouds(page.shape, rng, 100))
     paper = worn_paper(page.shape, rng)
     worn = paper * (1 - ink)
-    return scan(worn, rng), 1 - kept
+    return scan(worn, rng), 1 - faded
 
 
 def degrade_photo(photo: Floats, rng: Rng) -> tuple[Floats, float]:

@@ -173,7 +173,7 @@ def train_network(
     for step in range(done if done < steps else 0):
         next(batches)  # skips the batches before the checkpoint
         if progress:
-            progress(step + 1, steps, "drawing again what was learned from")
+            progress(step + 1, steps, "skipping the batches before the checkpoint")
     train(state, task, save=checkpoint.write if checkpoint else None, progress=progress)
     if checkpoint:
         checkpoint.write(state)

@@ -217,7 +217,7 @@ def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
 
 
 def _pairs(noisy: Path, clean: Path, errors: list[tuple[str, str]]) -> list[tuple[str, str | None]]:
-    """Each noisy file with the clean file of its name, whatever the suffix; without just one, it goes to `errors`."""
+    """Each noisy file with the clean file of its name, whatever the suffix; without exactly one, it is an error."""
     by_name: dict[Path, list[str]] = {}
     for path in list_images([clean], SCAN_SUFFIXES):
         by_name.setdefault(Path(path).relative_to(clean).with_suffix(""), []).append(path)
