@@ -23,8 +23,8 @@ SCREENS: dict[str, tuple[int, int, Literal["light", "dark"]]] = {
     "desk-light": (1280, 1120, "light"),
     "desk-dark": (1280, 1120, "dark"),
     "phone-light": (390, 844, "light"),
-    "phone-dark": (390, 844, "dark"),
 }
+PICTURES = (("evaluation", "desk-light"), ("benchmark", "desk-dark"), ("scans", "phone-light"))
 SCANS = 6
 
 
@@ -41,7 +41,6 @@ def pages(home: Path) -> dict[str, Path]:
     done = vaeguard.denoise_scans(home / "scans", home / "clean", outputs=vaeguard.DenoiseOutputs(uncertainty=True))
     write_scan_report(done, command="vaeguard denoise scans/ --uncertainty")
     return {
-        "fit": home / "run" / "report.html",
         "evaluation": home / "evaluation" / "report.html",
         "scans": home / "clean" / "report.html",
         "benchmark": RESULTS / "one-class-out-mnist" / "report.html",
@@ -58,18 +57,19 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
-        for kind, page_file in pages(Path(folder)).items():
-            for screen, (width, height, theme) in SCREENS.items():
-                context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-                page = context.new_page()
-                page.goto(page_file.resolve().as_uri())
-                if kind == "scans":
-                    page.evaluate("document.querySelector('.compare').scrollIntoView()")
-                target = DOCS / f"report-{kind}-{screen}.png"
-                page.screenshot(path=target)
-                context.close()
-                with Image.open(target) as picture:
-                    picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
+        files = pages(Path(folder))
+        for kind, screen in PICTURES:
+            width, height, theme = SCREENS[screen]
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+            page = context.new_page()
+            page.goto(files[kind].resolve().as_uri())
+            if kind == "scans":
+                page.evaluate("document.querySelector('.compare').scrollIntoView()")
+            target = DOCS / f"report-{kind}-{screen}.png"
+            page.screenshot(path=target)
+            context.close()
+            with Image.open(target) as picture:
+                picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
         browser.close()
 
 

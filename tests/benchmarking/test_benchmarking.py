@@ -335,7 +335,7 @@ def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
         ({"name": "ood", "seeds": 1.5}, "`seeds` is 1.5; it must be of type int or None"),
         ({"name": "one-class", "classes": 9}, "`classes` is 9; it must be of type str or None"),
         ({"name": "ood", "baselines": "no"}, "`baselines` is 'no'; it must be of type bool"),
-        ({"name": "ood", "data_dir": 3}, "`data_dir` is 3; it must be"),
+        ({"name": "ood", "data_dir": 3}, "`data_dir` is 3; it must be of type str or Path or None"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, fact):

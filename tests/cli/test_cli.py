@@ -322,7 +322,7 @@ def test_a_file_without_permission_is_listed(home):
         (("evaluate", "flat"), 2, ["flat"]),
         (("benchmark", "one-class", "--set", "benchmark.fits=guided"), 2, ["--set benchmark.fits", "unlabelled"]),
         (("benchmark", "ood", "--data", "mnist:notmnist"), 1, ["notmnist", "$VAEGUARD_DATA"]),
-        (("benchmark", "tables", "--set", "model.latent=3", "-o", "t"), 2, ["takes no settings"]),
+        (("benchmark", "tables", "--set", "model.latent=3", "-o", "t"), 2, ["do not apply to benchmark tables"]),
         (("unpack", "./digits"), 2, ["./digits", "folder", "named set"]),
         (("nonsense",), 2, ["nonsense"]),
         (("scor", "digits"), 2, ["scor", "Did you mean 'score'?"]),

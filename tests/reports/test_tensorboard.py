@@ -281,12 +281,19 @@ def test_a_missing_library_is_said_with_its_install_command_before_the_work(tmp_
 
 def test_the_command_logs_and_prints_json_alone(tmp_path):
     done = run(
-        tmp_path, "fit", "--epochs", "2", "--pseudo-classes", "0", "-o", "one", "--tensorboard", "logs", "--json"
+        tmp_path,
+        "fit",
+        "--epochs",
+        "2",
+        "--set",
+        "model.pseudo_classes=0",
+        "-o",
+        "one",
+        "--set",
+        "run.tensorboard=logs",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"] == "one"
     assert "tensorboard --logdir logs" in done.stderr
     assert [event.step for event in read(tmp_path / "logs" / "one").Scalars("loss/valid")] == [1, 2]
-    done = run(tmp_path, "fit", "--adapt", "scans", "--tensorboard", "logs")
-    assert done.returncode == 2
-    assert "--tensorboard has no meaning for --model ladder" in done.stderr

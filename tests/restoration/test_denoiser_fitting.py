@@ -201,7 +201,7 @@ def test_a_run_cleans_scans_and_scores_none(run, folders):
     assert again.errors == ()
     one, two = (np.asarray(Image.open(folders / name / "deep" / "0.tif")) for name in ("out", "sampled"))
     assert not np.array_equal(one, two)
-    with pytest.raises(RefusedError, match="not a model of anomalies; clean scans with it"):
+    with pytest.raises(RefusedError, match="holds a denoiser, which cleans scans and gives no scores"):
         vaeguard.load(folder)
     other = vaeguard.denoise_scans(folders / "noisy", folders / "other", model=folder / "model.safetensors")
     assert other.errors == ()

@@ -308,9 +308,9 @@ def test_folders_that_cannot_work(scans):
 
 
 def test_two_jobs_at_once_are_refused(scans):
-    from vaeguard.storage.jobs import job_folder
+    from vaeguard.storage.store import open_job
 
-    with job_folder("scans-clean/pages.csv"), pytest.raises(VaeguardError, match="another job"):
+    with open_job("scans-clean/pages.csv"), pytest.raises(VaeguardError, match="another job"):
         denoise_scans("scans")
 
 
@@ -409,7 +409,7 @@ def test_only_temporary_files_of_its_own_are_swept(scans):
             Path(f"out/.report{mark}00000000.html")]  # fmt: skip
     for path in kept + left:
         path.write_bytes(b"x")
-    denoise_scans("scans", "out", device="cpu")
+    write_scan_report(denoise_scans("scans", "out", device="cpu"))
     assert [path.exists() for path in kept + left] == [True] * 3 + [False] * 5
 
 
@@ -582,7 +582,7 @@ def test_names_of_outputs(tmp_path, monkeypatch):
 
 
 def test_words_that_would_be_lost_keep_a_page(scans, monkeypatch):
-    monkeypatch.setattr("vaeguard.restoration.work.words_lost", lambda before, after, dpi, language: True)
+    monkeypatch.setattr("vaeguard.restoration.pipeline.words_lost", lambda before, after, dpi, language: True)
     done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
     assert {row["action"] for row in done.look_first} == {"reverted"}
     np.testing.assert_array_equal(
@@ -596,7 +596,7 @@ def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, mon
             raise VaeguardError("tesseract failed (out of words); leave out `ocr`")
         return False
 
-    monkeypatch.setattr("vaeguard.restoration.work.words_lost", fails)
+    monkeypatch.setattr("vaeguard.restoration.pipeline.words_lost", fails)
     before = np.asarray(Image.open("scans/photo.jpg"))
     for resumed in (0, 8):
         done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
@@ -613,7 +613,7 @@ def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, mon
     def missing(*_):
         raise UsageError("`ocr` needs the program tesseract")
 
-    monkeypatch.setattr("vaeguard.restoration.work.words_lost", missing)
+    monkeypatch.setattr("vaeguard.restoration.pipeline.words_lost", missing)
     with pytest.raises(UsageError, match="needs the program"):
         denoise_scans("scans", "other", outputs=DenoiseOutputs(ocr=True), device="cpu")
 
@@ -762,7 +762,9 @@ def test_dark_areas_that_may_have_been_pictures_are_to_be_looked_at(scans):
 def test_every_page_that_is_left_says_why(scans, monkeypatch):
     put("scans/even.png", np.full((90, 80), 90, np.uint8))
     Image.new("1", (50, 60)).save("scans/fax.png")
-    monkeypatch.setattr("vaeguard.restoration.work.words_lost", lambda before, after, dpi, language: before.ndim == 3)
+    monkeypatch.setattr(
+        "vaeguard.restoration.pipeline.words_lost", lambda before, after, dpi, language: before.ndim == 3
+    )
     done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
     table = read_table("scans-clean/pages.csv")
     assert list(table.columns) == list(COLUMNS)

@@ -160,7 +160,7 @@ def test_divergence_from_the_start_keeps_nothing_and_says_what_to_try(tmp_path):
 
 
 def test_a_fit_that_is_killed_while_it_writes_goes_on(tmp_path, monkeypatch):
-    def killed(folder, *_):
+    def killed(folder, *_, **__):
         (folder / "history.csv").write_text("epoch\n")
         raise KeyboardInterrupt
 

@@ -19,9 +19,12 @@ from vaeguard.settings.specs import changed, from_dict
 from vaeguard.statistics.metrics import roc_auc_by_image
 from vaeguard.storage.tables import read_table
 from vaeguard.training.loop import DivergedError
+from vaeguard.tuning import plan as plan_module
 from vaeguard.tuning import search
 from vaeguard.tuning import search_space as search_space_module
 from vaeguard.tuning import trials as tuning_trials
+from vaeguard.tuning.plan import make_plan
+from vaeguard.tuning.report import Outcome
 from vaeguard.tuning.search_space import search_space
 from vaeguard.tuning.study import JOURNAL_NAME, Trial, ask, finished, open_study, tell
 
@@ -173,7 +176,7 @@ def test_images_of_other_classes_are_not_looked_at():
 def test_images_of_the_comparison_touch_no_trial():
     images, labels = bars()
     image_set = vaeguard.from_array(images, labels)
-    plan = search._plan(image_set, None, None, MODEL, TRAINING)
+    plan = make_plan(image_set, None, None, MODEL, TRAINING)
     parts = (plan.fitted, plan.judging, plan.compared)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(images)))
     ruined = images.copy()
@@ -298,19 +301,6 @@ def test_a_search_goes_on_elsewhere(searched, tmp_path):
     assert not {"device", "threads"} & set(tomllib.loads((folder / "best.toml").read_text())["training"])
 
 
-def test_a_search_from_before_a_setting_was_added_goes_on(searched, tmp_path):
-    found, done = searched
-    folder = tmp_path / "tuning"
-    folder.mkdir()
-    lines = [json.loads(line) for line in (done / JOURNAL_NAME).read_text().splitlines()]
-    (kept,) = [line["user_attr"]["fingerprint"] for line in lines if "fingerprint" in line.get("user_attr", {})]
-    del kept["training settings"]["balance"]
-    (folder / JOURNAL_NAME).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert results(tune(*bars(), trials=4, folder=folder)) == results(found)
-    with pytest.raises(vaeguard.UsageError, match="of which training settings differ"):
-        tune(*bars(), trials=4, folder=folder, training=vaeguard.TrainSpec(epochs=2, balance=True))
-
-
 def test_a_damaged_journal_is_refused(searched, tmp_path):
     _, done = searched
     folder = tmp_path / "tuning"
@@ -393,7 +383,7 @@ def test_interrupting_a_trial_says_nothing_against_it(searched, tmp_path, monkey
 
 def test_the_sampler_learns_of_failures():
     space = space_of(MODEL)
-    with open_study(None, {}, {}) as study:
+    with open_study(None, {}) as study:
         trial = ask(study, space, 0)
         tell(study, trial, Trial(0, space.settings(trial.params), None, error="out of memory"))
         assert [(each.state.name, each.value) for each in study.get_trials()] == [("COMPLETE", 0.5)]
@@ -421,17 +411,17 @@ def test_too_few_images_are_refused_before_anything_is_made(tmp_path):
 
 
 def test_what_is_enough_for_a_search_is_enough_for_its_fits():
-    images, _ = bars(search.LEAST_NORMAL)
-    for size in range(search.LEAST_PER_CLASS, search.LEAST_NORMAL + 1):
+    images, _ = bars(plan_module.LEAST_NORMAL)
+    for size in range(plan_module.LEAST_PER_CLASS, plan_module.LEAST_NORMAL + 1):
         labels = np.arange(len(images)) // size
-        if (np.bincount(labels) >= search.LEAST_PER_CLASS).all():
-            search._plan(vaeguard.from_array(images, labels), None, None, MODEL, TRAINING)
+        if (np.bincount(labels) >= plan_module.LEAST_PER_CLASS).all():
+            make_plan(vaeguard.from_array(images, labels), None, None, MODEL, TRAINING)
 
 
 def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):
     images, labels = bars(1800)
     training = vaeguard.TrainSpec(kl_warmup=2)
-    plan = search._plan(vaeguard.from_array(images, labels), None, None, MODEL, training)
+    plan = make_plan(vaeguard.from_array(images, labels), None, None, MODEL, training)
     assert plan.space.epochs == 333  # 864 images are 6 steps of an epoch
     assert plan.final_epochs == 182  # 1440 images are 11
     assert plan.space.ranges["kl_warmup"].high == 83
@@ -441,7 +431,8 @@ def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):
     assert best.kl_warmup == 33
     assert plan.space.specs(plan.space.base, plan.final_epochs) == (MODEL, training)
     trial = Trial(3, chosen, 0.8)
-    text = search._toml({"model": changed(model), "training": changed(best)}, trial, plan)
+    settings = {"model": changed(model), "training": changed(best)}
+    text = Outcome(plan, (trial,), settings, None).toml()
     assert "33 of 182" in text
     assert "60 of 333" in text
     assert tomllib.loads(text)["training"] == {"kl_warmup": 33}
@@ -461,7 +452,7 @@ def test_no_trial_begins_that_cannot_end_in_time(searched):
 def test_groups_stay_together():
     images, labels = bars()
     groups = np.arange(len(images)) // 6 * 3 + labels
-    plan = search._plan(vaeguard.from_array(images, labels), groups, None, MODEL, TRAINING)
+    plan = make_plan(vaeguard.from_array(images, labels), groups, None, MODEL, TRAINING)
     parts = [set(groups[rows]) for rows in (plan.fitted, plan.judging, plan.compared)]
     assert sum(map(len, parts)) == len(set(groups))
     assert (plan.groups == groups[plan.fitted]).all()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain, islice
-from typing import TYPE_CHECKING, TypeVar
+from itertools import chain, islice, repeat, takewhile
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -153,6 +154,13 @@ def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
             images[len(batch.paths)] = image
             batch.paths.append(name)
     return ImageBatch(batch.paths, images[: len(batch.paths)], batch.errors)
+
+
+def ahead(items: Iterator[_T], length: int) -> Generator[_T]:
+    """Take `items` in a thread of its own, at most `length` of them before they are asked for."""
+    end = object()
+    with closing(map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length)) as taken:
+        yield from takewhile(lambda item: item is not end, cast("Iterator[_T]", taken))
 
 
 def _size(file: File) -> int:

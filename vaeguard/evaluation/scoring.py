@@ -15,14 +15,14 @@ import numpy as np
 from vaeguard.data.image_set import as_image_set
 from vaeguard.data.inputs import find_sources
 from vaeguard.data.source import pieces_of, read
-from vaeguard.data.streams import map_ahead
+from vaeguard.data.streams import ahead, map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
 from vaeguard.models.terms import TERMS
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.storage.files import check_apart
-from vaeguard.storage.jobs import ahead, finish_shard, job_folder, read_shard
+from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import check_replaced, check_table_path, open_table, write_errors
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
     from vaeguard.progress import Progress
-    from vaeguard.storage.jobs import Shard
+    from vaeguard.storage.store import Store
 
 DEFAULT_BATCH_SIZE, BATCH_VALUES = 256, 2**21
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
 SHARD_FORMAT = 3
 """Raised when the same settings come to mean other rows."""
+SHARD_FACTS = ("images", "anomalies", "errors")
+"""What the manifest of a shard says."""
 
 
 @dataclass(frozen=True)
@@ -158,30 +160,27 @@ def score_files(
     check_fpr(fpr)
     check_table_path(output)
     pictures = detector.info.view.pictures
-    if heatmaps and not pictures:
-        raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
+        if not pictures:
+            raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
         heatmaps.check(inputs)
     sources = find_sources(inputs, listed, vectors=not pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
     values = math.prod(detector.info.image_shape)
-    pieces = pieces_of(sources, values)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
-    with job_folder(output, keep=bool(heatmaps)) as folder:
+    with open_job(output, SHARD_FACTS, keep=bool(heatmaps)) as store:
         if heatmaps:
-            heatmaps.begin(folder)
-        work = _Work(detector, folder, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
+            heatmaps.begin(store.folder)
+        work = _Work(detector, store, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
         try:
-            shards = work.run(pieces, progress)
+            shards = work.run(pieces_of(sources, values), progress)
         finally:
             for source in sources:
                 source.close()
-        with open_table(output, table_columns(detector.info)) as table:
-            for shard in shards:
-                table.append_table(shard.table, shard.images)
         errors = tuple(error for shard in shards for error in shard.errors)
+        _join(shards, output, table_columns(detector.info))
         write_errors(f"{output}.errors.csv", errors)
         Path(f"{output}.watch.json").unlink(missing_ok=True)  # of a watch whose table is gone
     return ScoreSummary(
@@ -197,6 +196,13 @@ def score_files(
     )
 
 
+def _join(shards: Sequence[_Shard], output: str | Path, columns: Sequence[str]) -> None:
+    """Write the table of all shards."""
+    with open_table(output, columns) as table:
+        for shard in shards:
+            table.append_table(shard.table, shard.images)
+
+
 def _check_replaced(output: Path) -> None:
     if output.exists() and Path(f"{output}.watch.json").exists():
         raise UsageError(f"{str(output)!r} is the table of a watch; go on with that watch, or choose another table")
@@ -205,12 +211,22 @@ def _check_replaced(output: Path) -> None:
     check_replaced(output, "a batch of scores", lambda columns: columns[: len(begin)] == begin, known)
 
 
+@dataclass(frozen=True)
+class _Shard:
+    """A finished shard: its table, and what the manifest says of it."""
+
+    table: Path
+    images: int
+    anomalies: int
+    errors: list[tuple[str, str]]
+
+
 @dataclass
 class _Work:
     """Makes the shards of a job, or finds them where an interrupted one left them."""
 
     detector: Detector
-    folder: Path
+    store: Store
     suffix: str
     fpr: float
     jobs: int | None
@@ -218,29 +234,39 @@ class _Work:
     heatmaps: Drawings | None
     resumed: int = 0
 
-    def run(self, pieces: Sequence[Piece], progress: Progress | None) -> list[Shard]:
+    def run(self, pieces: Sequence[Piece], progress: Progress | None) -> list[_Shard]:
         """The shards of `pieces`, in order."""
         columns = table_columns(self.detector.info)
         settings = json.dumps(
             [SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns, str(self.heatmaps and self.heatmaps.path)]
         )
         keys = [piece.key(settings) for piece in pieces]
-        found = [read_shard(self.folder, key, self.suffix) for key in keys]
-        if self.heatmaps and not self.heatmaps.path.is_dir():  # what was drawn is gone, and drawn again
-            found = [None if shard and shard.anomalies else shard for shard in found]
-        missing = [(piece, key) for piece, key, shard in zip(pieces, keys, found, strict=True) if shard is None]
+        shards = {key: shard for key in keys if (shard := self._finished(key))}
+        missing = [(piece, key) for piece, key in zip(pieces, keys, strict=True) if key not in shards]
         total = sum(piece.count for piece in pieces)
         done = total - sum(piece.count for piece, _ in missing)
-        self.resumed = sum(shard.images for shard in found if shard)
-        fresh: dict[str, Shard] = {}
+        self.resumed = sum(shards[key].images for key in keys if key in shards)
         # A thread reads ahead over the borders of shards, so that the engine never waits at one.
         parallel = self.detector.parallel
         batches = ahead(self._batches(missing), parallel + 1)
         inspected = map_ahead(self._inspected, batches, jobs=parallel, ahead=parallel + 1)
         for piece, key in missing:
-            fresh[key] = self._shard(piece, key, inspected, partial(_report, progress, done, total))
+            shards[key] = self._shard(piece, key, inspected, partial(_report, progress, done, total))
             done += piece.count
-        return [shard or fresh[key] for key, shard in zip(keys, found, strict=True)]
+        return [shards[key] for key in keys]
+
+    def _finished(self, key: str) -> _Shard | None:
+        """The shard `key` that an earlier run finished, if there is one."""
+        manifest = self.store.get(key)
+        if manifest is None:
+            return None
+        shard = _Shard(self._table(key), manifest["images"], manifest["anomalies"], [*map(tuple, manifest["errors"])])
+        # Where the folder of heatmaps is gone, they are drawn again.
+        drawn = self.heatmaps is None or self.heatmaps.path.is_dir() or not shard.anomalies
+        return shard if drawn else None
+
+    def _table(self, key: str) -> Path:
+        return self.store.folder / f"{key}{self.suffix}"
 
     def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
         for piece, _ in pieces:
@@ -263,22 +289,24 @@ class _Work:
         key: str,
         inspected: Iterator[tuple[ImageBatch, Inspection]],
         report: Callable[[int], None],
-    ) -> Shard:
+    ) -> _Shard:
         errors: list[tuple[str, str]] = []
         anomalies = 0
-        path = self.folder / f"{key}{self.suffix}"
-        with open_table(path, table_columns(self.detector.info)) as table:
-            while table.rows + len(errors) < piece.count:
-                batch, inspection = next(inspected)
-                errors += batch.errors
-                columns = score_columns(batch.paths, inspection, self.fpr)
-                anomalies += int(np.count_nonzero(columns["anomaly"]))
-                if self.heatmaps:
-                    self.heatmaps.draw(self.detector, batch, np.flatnonzero(columns["anomaly"]))
-                table.write(columns)
-                report(table.rows + len(errors))
-            images = table.rows
-        return finish_shard(self.folder, key, path, images, anomalies, errors)
+        path = self._table(key)
+        with self.store.put(key) as part:
+            with open_table(part.file(path.name), table_columns(self.detector.info)) as table:
+                while table.rows + len(errors) < piece.count:
+                    batch, inspection = next(inspected)
+                    errors += batch.errors
+                    columns = score_columns(batch.paths, inspection, self.fpr)
+                    anomalies += int(np.count_nonzero(columns["anomaly"]))
+                    if self.heatmaps:
+                        self.heatmaps.draw(self.detector, batch, np.flatnonzero(columns["anomaly"]))
+                    table.write(columns)
+                    report(table.rows + len(errors))
+            facts = {"images": table.rows, "anomalies": anomalies, "errors": errors}
+            part.finish({"written": part.digests(), **facts})
+        return _Shard(path, table.rows, anomalies, errors)
 
 
 def score_set(

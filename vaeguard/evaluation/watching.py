@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.scoring import score_files, table_columns
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
-from vaeguard.storage.files import size_and_time, valid_text, write_text
-from vaeguard.storage.jobs import job_folder
+from vaeguard.storage.files import size_and_time, valid_text
+from vaeguard.storage.store import Store, open_job
 from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, write_errors
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ def watch_files(
     output = Path(output)
     # What an interruption loses is one round, so a round is no longer than a shard.
     most = rows_of_a_shard(math.prod(detector.info.image_shape))
-    with job_folder(output) as folder:
+    with open_job(output) as store:
         settings = _settings(detector, options)
         rows, seen, errors = _before(output, settings, table_columns(detector.info))
         known: dict[str, Stamp] = {}
         """How files were when they were read, or when they were first met again."""
         ahead_of_time: dict[str, Stamp] = {}
-        part = folder / f"part{output.suffix}"
-        while rounds is None or rounds > 0:
+        part = store.folder / f"part{output.suffix}"
+        for _ in count() if rounds is None else range(rounds):
             settled = _settled(inputs, ahead_of_time)
             known = {path: stamp for path, stamp in settled.items() if valid_text(path) in seen} | known
             fresh = [path for path, stamp in settled.items() if known.get(path) != stamp][:most]
@@ -98,7 +98,8 @@ def watch_files(
                 known |= {path: settled[path] for path in fresh}
                 summary = score_files(detector, (), part, listed=fresh, **options)
                 if summary.images:
-                    write_text(_beside(output), settings)
+                    with Store(output.parent).put(_name(output)) as manifest:
+                        manifest.finish(settings)
                     _append(output, rows, part, summary.images, detector)
                 rows += summary.images
                 seen.update(map(valid_text, fresh))
@@ -108,27 +109,25 @@ def watch_files(
                 write_errors(f"{output}.errors.csv", list(errors.items()))
                 if report:
                     report(replace(summary, output=str(output)))
-            if rounds is not None:
-                rounds -= 1
             time.sleep(POLL_SECONDS)
 
 
-def _settings(detector: Detector, options: dict[str, Any]) -> str:
+def _settings(detector: Detector, options: dict[str, Any]) -> dict[str, Any]:
     # The model alone: a watch may go on on another device, or with another number of threads.
-    return json.dumps({"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)})
+    return {"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)}
 
 
-def _beside(output: Path) -> Path:
-    """Where it stands what the table of a watch was made with."""
-    return Path(f"{output}.watch.json")
+def _name(output: Path) -> str:
+    """The part whose manifest says what the table of a watch was made with."""
+    return f"{output.name}.watch"
 
 
-def _before(output: Path, settings: str, columns: Sequence[str]) -> tuple[int, set[str], dict[str, str]]:
+def _before(output: Path, settings: dict[str, Any], columns: Sequence[str]) -> tuple[int, set[str], dict[str, str]]:
     """Rows of an earlier watch's table, the images that it read, and those that it could not read, with the reasons."""
     listed = Path(f"{output}.errors.csv")
     if not output.exists():
         return 0, set(), {}
-    if not _beside(output).exists() or _beside(output).read_text(encoding="utf-8") != settings:
+    if Store(output.parent).get(_name(output)) != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )

@@ -20,7 +20,7 @@ from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.formats.scans import scan_pages, written_name
 from vaeguard.restoration.reasons import CLEAN, left_clause, why_look
-from vaeguard.restoration.records import TABLE, CleanFile
+from vaeguard.restoration.records import TABLE, clean_store
 from vaeguard.storage.files import sweep
 from vaeguard.storage.tables import read_table
 from vaeguard.wording import counted
@@ -99,7 +99,8 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         },
         "pictures": pictures,
     }
-    sweep(target / JSON_NAME)  # removes half-written files of a killed run
+    for path in (target / JSON_NAME, (target / JSON_NAME).with_suffix(".html")):
+        sweep(path)  # removes half-written files of a killed run
     write_report(target / JSON_NAME, report)
     return report
 
@@ -127,7 +128,7 @@ def _pictures(
         clean = target / written_name(path, jpeg=jpeg)
         with contextlib.suppress(UnreadableError, RefusedError, OSError):
             sizes = _of_file(root / path, clean, keys, drawn)
-            record = CleanFile(clean).record
+            record = clean_store(target).part(clean.relative_to(target)).record
             marks |= {keys[number]: marks_of(record, number, size) for number, size in sizes.items()}
     # If not all pictures fit, the last in the order of the report are left out.
     return fitting({key: drawn[key] for key in sorted(drawn, key=lambda key: int(key[5:]))}, SIDES, BUDGET), marks

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
 from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
-from vaeguard.restoration.records import TABLE, others
+from vaeguard.restoration.records import TABLE, clean_store
 from vaeguard.storage.tables import read_table
 from vaeguard.wording import counted
 
@@ -38,24 +38,22 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     UsageError
         There are no clean scans.
     """
-    files = list(others(Path(clean), frozenset())) if Path(clean).is_dir() else []
+    files = list(clean_store(Path(clean)).parts())
     if not files:
         raise UsageError(f"{str(clean)!r} holds no clean scans; give a folder of clean scans")
     whole = 0
     errors: list[tuple[str, str]] = []
-    told: set[Path] = set()
+    known: set[Path] = set()
     for done, file in enumerate(files, 1):
         missing, changed = file.missing, file.changed
         errors += [(str(path), "it is gone") for path in missing]
         errors += [(str(path), "it was changed since it was written") for path in changed]
-        whole += len(file.record["written"]) - len(missing) - len(changed)
-        told.update(file.place.with_name(name) for name in file.record["written"])
+        whole += len(file.files) - len(missing) - len(changed)
+        known.update(file.files)
         if progress:
             progress(done, len(files), counted(done, "file"))
-    others_there = {path for path in Path(clean).rglob("*") if path.suffix.lower() in SCAN_SUFFIXES} - told
-    errors += [
-        (str(path), "no record tells of it; it is no clean file, or its record is damaged") for path in others_there
-    ]
+    unknown = {path for path in Path(clean).rglob("*") if path.suffix.lower() in SCAN_SUFFIXES} - known
+    errors += [(str(path), "no record tells of it; it is no clean file, or its record is damaged") for path in unknown]
     table = Path(clean) / TABLE
     listed = set(read_table(table)["path"]) if table.exists() else set()
     lost = listed - {str(file.record.get("source")) for file in files}

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vaeguard.data.streams import map_ahead
 from vaeguard.devices import cores
 from vaeguard.errors import as_objects
-from vaeguard.restoration.meter import Meter
-from vaeguard.restoration.notes import grown, kept_in, notes_of
+from vaeguard.restoration.notes import Notes
+from vaeguard.restoration.pipeline import open_pipeline
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
-from vaeguard.restoration.records import COLUMNS, MEASURES, TABLE, put_aside
-from vaeguard.restoration.restorer import open_restorer
+from vaeguard.restoration.records import TABLE, put_aside, write_rows
 from vaeguard.restoration.work import Work
-from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
-from vaeguard.storage.files import size_and_time, sweep_all
-from vaeguard.storage.jobs import job_folder
-from vaeguard.storage.tables import read_table, write_errors, write_table
+from vaeguard.storage.store import open_job
+from vaeguard.storage.tables import read_table, write_errors
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-    from pathlib import Path
-
     from vaeguard.progress import Progress
     from vaeguard.restoration.places import Inputs, Places
-    from vaeguard.restoration.work import Restored
+    from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
 
 MOST_JOBS = 4
 """Files in work at a time, unless asked for otherwise."""
@@ -140,96 +132,80 @@ def denoise_scans(
         Another job is writing there.
     """
     started = time.perf_counter()
-    job = prepare(scans, output, settings, outputs, model, device, jobs, progress)
-    places, work = job.places, job.work
-    root, target, names = places.root, places.target, places.names
-    rows: list[dict[str, Any]] = []
-    errors: list[tuple[str, str]] = []
-    pixels = resumed = 0
-    edited: list[str] = []
-    kept: list[str] = []
-    bare: list[str] = []
-    larger: list[str] = []
-    with job_folder(target / TABLE, keep=True), contextlib.ExitStack() as closed:
-        # What killed runs left, also of earlier settings.
-        sweep_all(target, [*names, *work.places(names), TABLE])
-        results = closed.enter_context(contextlib.closing(_results(work, names, job.workers)))
-        for result in results:
-            rows += result.pages
-            errors += [(str(root / result.name), result.error)] if result.error else []
-            pixels += result.pixels
-            resumed += result.resumed
-            edited += [repr(str(target / work.places([result.name])[0]))] if result.edited else []
-            kept += kept_in(result)
-            larger += grown(result)
-            bare += [] if result.pages or result.error else [repr(result.name)]
-            work.meter.say(f"{counted(len(rows), 'page')}, {pixels / 1e6:,.1f} MP")
-        gone, stale = work.settle(names, whole=places.whole)
+    places = find_scans(scans, output)
+    workers = count_workers(places, jobs)
+    pipeline = open_pipeline(model, device, workers, settings, outputs)
+    work = Work(places, pipeline, workers, progress)
+    with open_job(places.target / TABLE, keep=True):
+        work.sweep()
+        done = _restored(work)
+        before = list(work.finished_before())
         # Some files may be made anew in the tree of a folder: the tables go on to tell of the others.
-        before = [] if places.whole else list(work.finished_before(names))
-        rows += [row for record in before for row in record["pages"]]
-        rows.sort(key=worth_a_look)
-        aside = put_aside(target / TABLE)
-        _write_rows(target / TABLE, rows)
-        listed = target / f"{TABLE}.errors.csv"
-        others = [] if places.whole else _other_errors(listed, {str(root / name) for name in names})
-        write_errors(listed, errors + others)
-    resumed += len(before)
+        rows = sorted(done.rows + [row for record in before for row in record["pages"]], key=worth_a_look)
+        _write_tables(work, rows, done)
     return DenoiseSummary(
-        root=str(root),
-        output=str(target),
-        files=len(names) - len(errors) + len(before),
+        root=str(places.root),
+        output=str(places.target),
+        files=len(places.names) - len(done.errors) + len(before),
         pages=len(rows),
-        megapixels=round(pixels / 1e6, 2),
-        resumed=resumed,
-        errors=tuple(errors),
+        megapixels=round(done.pixels / 1e6, 2),
+        resumed=done.resumed + len(before),
+        errors=tuple(done.errors),
         left=tuple(left_pages(rows)),
         look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
-        device=work.restorer.device,
-        notes=tuple(notes_of(places, rows, gone, edited + stale, kept, bare, aside, larger)),
+        device=pipeline.restorer.device,
+        notes=tuple(done.notes.sentences(places, rows)),
     )
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run that could begin: where, with what, and how many files at a time."""
+@dataclass
+class _Done:
+    """What a run has done so far."""
 
-    places: Places
-    work: Work
-    workers: int
-
-
-def prepare(
-    scans: Inputs,
-    output: str | Path | None,
-    settings: RestoreSettings | None,
-    outputs: DenoiseOutputs | None,
-    model: str | Path | None,
-    device: str,
-    jobs: int | None,
-    progress: Progress | None,
-) -> Job:
-    """Find the scans and load what restores them; the arguments are those of `denoise_scans`."""
-    settings, outputs = settings or RestoreSettings(), outputs or DenoiseOutputs()
-    places = find_scans(scans, output)
-    workers = min(jobs or min(cores(), MOST_JOBS), len(places.names))
-    restorer = open_restorer(model, device, max(1, cores() // workers))
-    restorer.check(settings, outputs)
-    meter = Meter({name: size_and_time(str(places.root / name))[0] for name in places.names}, progress)
-    return Job(places, Work(places.root, places.target, settings, outputs, restorer, meter), workers)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    pixels: int = 0
+    resumed: int = 0
+    notes: Notes = field(default_factory=Notes)
 
 
-def _results(work: Work, names: list[str], workers: int) -> Generator[Restored]:
-    """What became of each scan; where that ends early, no worker leaves a part of a file."""
-    results = map_ahead(work.file, work.tasks(names), jobs=workers, ahead=WAITING * workers, stop=work.meter.stop)
-    try:
-        yield from results
-    except BaseException:
-        results.close()
-        # Of a worker that still sits in a library and ends with the process.
-        sweep_all(work.target, [*names, *work.places(names)])
-        raise
+def _restored(work: Work) -> _Done:
+    """Restore every scan, and settle what earlier runs wrote; where that ends early, no part of a file is left."""
+    done = _Done()
+    with contextlib.closing(work.each(work.restore, WAITING)) as results:
+        try:
+            for name, result in zip(work.clean, results, strict=True):
+                if isinstance(result, str):
+                    done.errors.append((str(work.places.root / name), result))
+                else:
+                    done.rows += result.pages
+                    done.pixels += result.pixels
+                    done.resumed += result.resumed
+                    done.notes.add(result)
+                work.meter.say(f"{counted(len(done.rows), 'page')}, {done.pixels / 1e6:,.1f} MP")
+        except BaseException:
+            results.close()
+            work.sweep()  # of a worker that still sits in a library and ends with the process
+            raise
+    done.notes.gone, stale = work.settle()
+    done.notes.edited += stale
+    return done
+
+
+def _write_tables(work: Work, rows: list[dict[str, Any]], done: _Done) -> None:
+    """Write `pages.csv` and the list of what could not be restored."""
+    table = work.places.target / TABLE
+    done.notes.aside = put_aside(table)
+    write_rows(table, rows)
+    listed = Path(f"{table}.errors.csv")
+    others = [] if work.places.whole else _other_errors(listed, {str(work.places.root / name) for name in work.clean})
+    write_errors(listed, done.errors + others)
+
+
+def count_workers(places: Places, jobs: int | None) -> int:
+    """How many scans are in work at a time; `jobs` is as for `denoise_scans`."""
+    return min(jobs or min(cores(), MOST_JOBS), len(places.names))
 
 
 def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
@@ -238,11 +214,3 @@ def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
         return []
     table = read_table(listed)
     return [(path, why) for path, why in zip(table["path"], table["error"], strict=True) if path not in paths]
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
-    for name in MEASURES:
-        columns[name] = np.array(columns[name], np.float64)
-    columns["page"] = np.array(columns["page"], np.int64)
-    write_table(path, columns)

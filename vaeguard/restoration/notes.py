@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.restoration.reasons import FEWER_WORDS
@@ -10,7 +11,7 @@ from vaeguard.restoration.records import TABLE
 from vaeguard.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vaeguard.restoration.places import Places
@@ -20,22 +21,76 @@ MUCH_LARGER = 1.3
 """A clean PDF is named if it is more than so many times as large as the scan."""
 
 
-def notes_of(
-    places: Places,
-    rows: Sequence[dict[str, Any]] = (),
-    gone: Sequence[str] = (),
-    edited: Sequence[str] = (),
-    kept: Sequence[str] = (),
-    bare: Sequence[str] = (),
-    aside: Path | None = None,
-    larger: Sequence[str] = (),
-) -> Iterator[str]:
-    """What a person should know of a run, a sentence each."""
-    yield from _pdf_notes(kept, bare, larger)
+@dataclass
+class Notes:
+    """The files of which a person should know; each list names them as a sentence does.
+
+    Attributes
+    ----------
+    gone, edited : list of str
+        Clean files without a scan, and those that somebody changed.
+    left, bare, larger : list of str
+        PDFs of which some pictures stay, those without a picture to restore, and those that grew much.
+    aside : Path or None
+        What an edited table was renamed to.
+    """
+
+    gone: list[str] = field(default_factory=list)
+    edited: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    bare: list[str] = field(default_factory=list)
+    larger: list[str] = field(default_factory=list)
+    aside: Path | None = None
+
+    def add(self, result: Restored) -> None:
+        """Note what there is to say of a file."""
+        name, (size, written) = repr(result.name), result.bytes
+        if result.edited:
+            self.edited.append(repr(str(result.place)))
+        if not result.pages:
+            self.bare.append(name)
+        if result.left:
+            kinds = sorted(Counter(kind for _, kind in result.left).items())
+            self.left.append(f"{name} ({', '.join(f'{count} {kind}' for kind, count in kinds)})")
+        if result.name.lower().endswith(".pdf") and written > MUCH_LARGER * size:
+            self.larger.append(f"{name} ({size / 1000:,.0f} KB to {written / 1000:,.0f} KB)")
+
+    def sentences(self, places: Places, rows: Sequence[Mapping[str, Any]] = ()) -> Iterator[str]:
+        """What a person should know of a run with these `rows` of `pages.csv`, a sentence each."""
+        yield from self._of_pdfs()
+        yield from _of_failures(rows)
+        yield from _of_places(places)
+        if self.gone:
+            files = counted(len(self.gone), "clean file", "has have")
+            yield f"{files} no scan any more: {some(self.gone)}; delete what is not wanted"
+        if self.edited:
+            files, stay = counted(len(self.edited), "clean file", "was were"), _plural(self.edited, "stays", "stay")
+            yield f"{files} changed by hand and {stay}: {some(self.edited)}; move away what is to be made again"
+        if self.aside:
+            yield f"{TABLE} had been edited, and was kept as {str(self.aside)!r}"
+
+    def _of_pdfs(self) -> Iterator[str]:
+        if self.left:
+            yield f"{counted(len(self.left), 'PDF', 'has have')} pictures that stay as they are: {some(self.left)}"
+        if self.larger:
+            pdfs = counted(len(self.larger), "PDF")
+            yield f"{pdfs} grew to more than {MUCH_LARGER} times the size: {some(self.larger)}"
+        if self.bare:
+            has = _plural(self.bare, "it has", "they have")
+            pdfs = counted(len(self.bare), "PDF", "is are")
+            yield f"{pdfs} copied, since {has} no picture that is restored: {some(self.bare)}"
+
+
+def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Pages that tesseract could not read."""
     failed = [row for row in rows if row["action"] == "reverted" and row["reason"] != FEWER_WORDS]
     if unread := [f"page {row['page']} of {row['path']!r} ({row['reason']})" for row in failed]:
         pages = counted(len(unread), "page", "was were")
         yield f"{pages} left as before: {some(unread)}; to try again, move the clean files away"
+
+
+def _of_places(places: Places) -> Iterator[str]:
+    """Files that are no scans, and folders that are clean already."""
     if places.others:
         count = sum(number for _, number in places.others)
         kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in places.others]
@@ -44,37 +99,7 @@ def notes_of(
     if skipped := places.skipped:
         folders = counted(len(skipped), "folder", "was were")
         yield f"{folders} left out for holding clean scans already: {some(skipped)}"
-    if gone:
-        files = counted(len(gone), "clean file", "has have")
-        yield f"{files} no scan any more: {some(gone)}; delete what is not wanted"
-    if edited:
-        files, stay = counted(len(edited), "clean file", "was were"), "stays" if len(edited) == 1 else "stay"
-        yield f"{files} changed by hand and {stay}: {some(edited)}; move away what is to be made again"
-    if aside:
-        yield f"{TABLE} had been edited, and was kept as {str(aside)!r}"
 
 
-def kept_in(result: Restored) -> list[str]:
-    """A PDF with pictures that stay as they are, and how many of each kind."""
-    kinds = Counter(kind for _, kind in result.kept)
-    said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return [f"{result.name!r} ({said})"] if said else []
-
-
-def grown(result: Restored) -> list[str]:
-    """A PDF that grew much, with the sizes before and after."""
-    if not result.name.lower().endswith(".pdf") or result.written <= MUCH_LARGER * result.size:
-        return []
-    before, after = (f"{size / 1000:,.0f} KB" for size in (result.size, result.written))
-    return [f"{result.name!r} ({before} to {after})"]
-
-
-def _pdf_notes(kept: Sequence[str], bare: Sequence[str], larger: Sequence[str]) -> Iterator[str]:
-    """What a person should know of PDFs."""
-    if kept:
-        yield f"{counted(len(kept), 'PDF', 'has have')} pictures that stay as they are: {some(kept)}"
-    if larger:
-        yield f"{counted(len(larger), 'PDF')} grew to more than {MUCH_LARGER} times the size: {some(larger)}"
-    if bare:
-        has = "it has" if len(bare) == 1 else "they have"
-        yield f"{counted(len(bare), 'PDF', 'is are')} copied, since {has} no picture that is restored: {some(bare)}"
+def _plural(items: Sequence[str], one: str, many: str) -> str:
+    return one if len(items) == 1 else many

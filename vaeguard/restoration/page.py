@@ -64,6 +64,11 @@ class PageReport:
     region: tuple[int, int, int, int] | None = None
     removed: float = 0.0
 
+    @property
+    def action(self) -> str:
+        """What was done to the page, as `pages.csv` says it: `untouched` or `restored`."""
+        return "untouched" if self.reason or self.kind == "untouched" else "restored"
+
 
 @dataclass(frozen=True)
 class RestoredPage:

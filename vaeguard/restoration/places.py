@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.data.folders import list_images
 from vaeguard.errors import UsageError
 from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
-from vaeguard.restoration.records import TABLE, columns_of, others
+from vaeguard.restoration.records import TABLE, clean_store, columns_of
 from vaeguard.storage.files import digest_of, is_same
 
 if TYPE_CHECKING:
@@ -65,56 +65,74 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
         There are none, or the target is where the scans are, or holds other things.
     """
     inputs, target = _inputs(scans), Path(output) if output else default_output(scans)
+    _check_folder(target)
+    paths, root = list_images(inputs, SCAN_SUFFIXES), _root(inputs)
+    folders = [path.resolve() for path in inputs if path.is_dir()]
+    _check_apart(target, root, folders)
+    _check_ours(target)
+    names, skipped = _names_apart(root, target, paths)
+    if not names:
+        first = str(inputs[0])
+        raise UsageError(f"{first!r} holds nothing but clean scans; give the folder of the scans themselves")
+    left, _ = _names_apart(root, target, set(list_images(inputs, ("",))).difference(paths))
+    counts = Counter(Path(name).suffix.lower() for name in sorted(left))
+    whole = len(inputs) == len(folders) == 1
+    earlier = _earlier_root(target, root)
+    if earlier and not is_same(earlier, root):
+        below = _below(earlier, root, target)
+        names, root, whole = [str(below / name) for name in names], earlier, False
+    return Places(root, target, names, skipped, counts.most_common(), whole)
+
+
+def _check_folder(target: Path) -> None:
+    """Refuse a target that is a file."""
     if target.is_file() or (target.suffix.lower() in SCAN_SUFFIXES and not target.exists()):
         raise UsageError(
             f"{str(target)!r} is a file, or named like one, and clean scans go into a folder; choose a folder"
         )
-    paths = list_images(inputs, SCAN_SUFFIXES)
-    root, clean = _root(inputs), target.resolve()
-    folders = [path.resolve() for path in inputs if path.is_dir()]
+
+
+def _check_apart(target: Path, root: Path, folders: Sequence[Path]) -> None:
+    """Refuse a target that is where the scans are."""
+    clean = target.resolve()
     nested = any(clean == folder or clean in folder.parents or folder in clean.parents for folder in folders)
     if clean == root.resolve() or nested:
         raise UsageError(
             f"{str(target)!r} is the folder of the scans, or lies inside or around it, and scans are never touched;"
             " choose a folder apart from it"
         )
-    _check_ours(target)
 
-    def apart(some: Iterable[str]) -> tuple[list[str], list[str]]:
-        # A link among the scans may lead to the target.
-        inside = [str(Path(path).relative_to(root)) for path in some if clean not in Path(path).resolve().parents]
-        return _without_outputs(root, inside)
 
-    names, skipped = apart(paths)
-    if not names:
-        first = str(inputs[0])
-        raise UsageError(f"{first!r} holds nothing but clean scans; give the folder of the scans themselves")
-    left, _ = apart(set(list_images(inputs, ("",))).difference(paths))
-    counts = Counter(Path(name).suffix.lower() for name in sorted(left))
-    whole = len(inputs) == len(folders) == 1
-    earlier = _earlier_root(target, root)
-    if earlier and not is_same(earlier, root):
-        # Below it, each scan has its place in the tree already; elsewhere its name may be that of another one.
-        if earlier not in root.resolve().parents:
-            there = "choose another folder, or give all scans at once"
-            away = "which is not there now; make it available, or choose another folder"
-            raise UsageError(
-                f"{str(target)!r} holds the clean scans of {str(earlier)!r}"
-                + (f"; {there}" if earlier.is_dir() else f", {away}")
-            )
-        below = root.resolve().relative_to(earlier)
-        names, root, whole = [str(below / name) for name in names], earlier, False
-    return Places(root, target, names, skipped, counts.most_common(), whole)
+def _names_apart(root: Path, target: Path, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The names of those of `paths` that are in no clean tree, and the clean trees among them."""
+    clean = target.resolve()
+    # A link among the scans may lead to the target.
+    inside = [str(Path(path).relative_to(root)) for path in paths if clean not in Path(path).resolve().parents]
+    return _without_outputs(root, inside)
+
+
+def _below(earlier: Path, root: Path, target: Path) -> Path:
+    """Where `root` lies below `earlier`, the folder whose scans are clean in `target`.
+
+    There each scan has its place in the tree already. Elsewhere its name may be that of another scan, so that is
+    refused.
+    """
+    if earlier in root.resolve().parents:
+        return root.resolve().relative_to(earlier)
+    there = "; choose another folder, or give all scans at once"
+    away = ", which is not there now; make it available, or choose another folder"
+    holds = f"{str(target)!r} holds the clean scans of {str(earlier)!r}"
+    raise UsageError(holds + (there if earlier.is_dir() else away))
 
 
 def _earlier_root(target: Path, root: Path) -> Path | None:
     """The folder whose scans are clean in `target`, if that is known; `root` if this is it under another name."""
-    record = next(others(target, frozenset()), None)
-    if record is None or not isinstance(found := record.record.get("root"), str):
+    first = next(clean_store(target).parts(), None)
+    if first is None or not isinstance(name := first.record.get("root"), str):
         return None
-    earlier = (target / found).resolve()
+    earlier = (target / name).resolve()
     # A folder that is gone may have been renamed, or lie on a disk that is not there now.
-    moved = not earlier.is_dir() and _has_digest(root / str(record.record.get("source")), record.record)
+    moved = not earlier.is_dir() and _has_digest(root / str(first.record.get("source")), first.record)
     return root if moved else earlier
 
 
@@ -134,7 +152,7 @@ def _inputs(scans: Inputs) -> list[Path]:
     UsageError
         Nothing is given.
     """
-    given = [Path(scans)] if isinstance(scans, str | Path) else [Path(each) for each in scans]
+    given = [Path(scans)] if isinstance(scans, str | Path) else [Path(path) for path in scans]
     if not given:
         raise UsageError("no scans are given; name a folder, or files")
     alike = len({path.is_absolute() for path in given}) == 1 and not any(".." in path.parts for path in given)

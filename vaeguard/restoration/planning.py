@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.data.streams import map_ahead
 from vaeguard.errors import as_objects
-from vaeguard.restoration.denoising import prepare
+from vaeguard.restoration.denoising import count_workers
 from vaeguard.restoration.formats.scan_page import colours_of
 from vaeguard.restoration.formats.scans import scan_pages
-from vaeguard.restoration.notes import notes_of
-from vaeguard.restoration.reasons import action_on
+from vaeguard.restoration.notes import Notes
+from vaeguard.restoration.pipeline import open_pipeline
+from vaeguard.restoration.places import find_scans
+from vaeguard.restoration.work import Work
 from vaeguard.settings.restoration import RestoreSettings
 from vaeguard.storage.files import size_and_time
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
     from vaeguard.progress import Progress
     from vaeguard.restoration.formats.scan_page import Page
+    from vaeguard.restoration.pipeline import Pipeline
     from vaeguard.restoration.places import Inputs
-    from vaeguard.restoration.work import Scan, Work
+    from vaeguard.restoration.work import Scan
     from vaeguard.settings.restoration import DenoiseOutputs
 
 AHEAD = 8
@@ -140,55 +142,43 @@ def plan_scans(
     UsageError
         As `denoise_scans`.
     """
-    job = prepare(scans, output, settings, outputs, model, device, jobs, progress)
-    places, work = job.places, job.work
-    planned: list[PlannedScan] = []
-    errors: list[tuple[str, str]] = []
-    judge = partial(_judged_file, work, _Speeds(work))
-    tasks = work.tasks(places.names)
-    found = map_ahead(judge, tasks, jobs=job.workers, ahead=AHEAD * job.workers, stop=work.meter.stop)
-    for name, scan in zip(places.names, found, strict=True):
-        if isinstance(scan, str):
-            errors.append((str(places.root / name), scan))
-        else:
-            planned.append(scan)
-    if not places.whole:
-        others = work.finished_before(places.names)
-        planned += [_finished(record, size_and_time(str(places.root / record["source"]))[0]) for record in others]
+    places = find_scans(scans, output)
+    workers = count_workers(places, jobs)
+    pipeline = open_pipeline(model, device, workers, settings, outputs)
+    work = Work(places, pipeline, workers, progress)
+    results = zip(places.names, work.each(partial(_judged, pipeline, _Speeds(pipeline)), AHEAD), strict=True)
+    found = dict(results)
+    errors = [(str(places.root / name), result) for name, result in found.items() if isinstance(result, str)]
+    planned = [result for result in found.values() if not isinstance(result, str)]
+    planned += [
+        _finished(record, size_and_time(str(places.root / record["source"]))[0]) for record in work.finished_before()
+    ]
     new = [scan for scan in planned if not scan.finished]
     return ScanPlan(
         files=len(new),
         pages=sum(len(scan.pages) for scan in new),
         megapixels=round(sum(page.width * page.height for scan in new for page in scan.pages) / 1e6, 2),
         errors=tuple(errors),
-        notes=tuple(notes_of(places, bare=[repr(scan.path) for scan in new if not scan.pages])),
+        notes=tuple(Notes(bare=[repr(scan.path) for scan in new if not scan.pages]).sentences(places)),
         finished=len(planned) - len(new),
-        seconds=sum(scan.seconds for scan in new) / job.workers,
+        seconds=sum(scan.seconds for scan in new) / workers,
         scans=tuple(sorted(planned, key=lambda scan: scan.path)),
     )
 
 
-def _judged_file(work: Work, speeds: _Speeds, task: tuple[str, str]) -> PlannedScan | str:
-    """What would become of a file, or why it would be left out."""
-    work.meter.check()
-    found = work.tried(task, lambda scan: _judged_scan(work, speeds, scan))
-    work.meter.tick(task[0], 1.0)
-    return found
-
-
-def _judged_scan(work: Work, speeds: _Speeds, scan: Scan) -> PlannedScan:
+def _judged(pipeline: Pipeline, speeds: _Speeds, scan: Scan) -> PlannedScan:
+    """What would become of a scan."""
     if scan.finished:
         return _finished(scan.earlier.record, len(scan.content))
     pages: list[PlannedPage] = []
     seconds, started = 0.0, time.perf_counter()
     for page in scan_pages(scan.content, scan.name):
         read = time.perf_counter() - started
-        report = work.judge(page)
+        report = pipeline.judge(page)
         height, width = page.pixels.shape[:2]
-        action = action_on(report)
-        pages.append(PlannedPage(page.number, width, height, report.kind, action, report.reason))
+        pages.append(PlannedPage(page.number, width, height, report.kind, report.action, report.reason))
         seconds += time.perf_counter() - started + WRITING * read
-        if action == "restored":
+        if report.action == "restored":
             seconds += height * width / speeds.of(report.kind, page)
         started = time.perf_counter()
     return PlannedScan(scan.name, len(scan.content), tuple(pages), seconds)
@@ -205,8 +195,8 @@ def _finished(record: Mapping[str, Any], size: int) -> PlannedScan:
 class _Speeds:
     """How many pixels a worker restores in a second, measured once for each kind of page, grey and in colour."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
         self._known: dict[tuple[str, bool], float] = {}
         self._lock = threading.Lock()
 
@@ -220,12 +210,12 @@ class _Speeds:
             return self._known[kind, grey]
 
     def _measured(self, kind: str, *, grey: bool) -> float:
-        restorer, rng = self._work.restorer, np.random.default_rng(0)
+        restorer, rng = self._pipeline.restorer, np.random.default_rng(0)
         if not restorer.any_size:
             return math.inf
         shape = SAMPLE if grey else (*SAMPLE, 3)
         sample = rng.normal(200, SAMPLE_NOISE, shape).clip(0, 255).astype(np.uint8)
-        settings = RestoreSettings(kind=kind, noise=SAMPLE_NOISE, samples=self._work.settings.samples)
+        settings = RestoreSettings(kind=kind, noise=SAMPLE_NOISE, samples=self._pipeline.settings.samples)
         started = time.perf_counter()
         restorer.restore(sample, settings)
         return math.prod(SAMPLE) / (time.perf_counter() - started)

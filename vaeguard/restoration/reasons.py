@@ -14,8 +14,6 @@ from vaeguard.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from vaeguard.restoration.page import PageReport
-
 CLEAN = "nothing to restore was found"
 """The only reason by which a page counts as judged clean."""
 BILEVEL = "it has only two levels"
@@ -29,11 +27,6 @@ SURE = (CLEAN, BILEVEL, NO_STRENGTH)
 MUCH_LIGHTENED, MUCH_REMOVED = 0.03, 0.03
 """If a larger share of a page was made as bright as paper or cleared of marks, that may have been a picture or ink."""
 _PLURAL = {"it is ": "they are ", "it has ": "they have ", "it was ": "they were ", "its ": "their "}
-
-
-def action_on(report: PageReport) -> str:
-    """What was done to a page, as `pages.csv` says it: `untouched` or `restored`."""
-    return "untouched" if report.reason or report.kind == "untouched" else "restored"
 
 
 def why_look(row: Mapping[str, Any]) -> str:

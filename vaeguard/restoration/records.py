@@ -1,19 +1,19 @@
-"""What `denoise` wrote for each scan, as the record beside it says, and whether somebody changed it since."""
+"""What `denoise` keeps of its work: the table of all pages, and a record beside each clean file."""
 
 from __future__ import annotations
 
-import json
 import re
-from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.storage.files import digest_of
+import numpy as np
+
+from vaeguard.storage.store import Store
+from vaeguard.storage.tables import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 TABLE = "pages.csv"
@@ -44,97 +44,14 @@ def put_aside(table: Path) -> Path | None:
     return aside
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """The file that lies beside a clean one, such as `page.png.json`."""
-    return path.with_name(f"{path.name}.{suffix}")
+def clean_store(target: Path) -> Store:
+    """The clean files below `target`, each with the record beside it."""
+    return Store(target, ("written", "pages", "settings"))
 
 
-class CleanFile:
-    """The file that is written for a scan, and what lies beside it.
-
-    Files only ever appear whole, and their record before any of them and until all are gone: what differs from its
-    record, or lies there without one, is somebody's, and may hold hours of work.
-
-    Attributes
-    ----------
-    place : Path
-        Where it is written.
-    record : dict
-        What an earlier run said of it; empty if there is none.
-    """
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.record = _record_of(place)
-
-    @cached_property
-    def changed(self) -> list[Path]:
-        """The files that are there, and not as they were written; without a record nobody can tell."""
-        if not self.record:
-            return [self.place] if self.place.exists() else []
-        return [path for path, found, written in self._digests if found not in (written, None)]
-
-    @property
-    def retouched(self) -> bool:
-        """Whether the clean file itself is there, readable, and not as it was written."""
-        return any(path == self.place and found not in (written, None, "") for path, found, written in self._digests)
-
-    @property
-    def missing(self) -> list[Path]:
-        """The files of the record that are gone."""
-        return [path for path, found, _ in self._digests if found is None]
-
-    @property
-    def whole(self) -> bool:
-        """Whether an earlier run wrote it, and all of it is there as it was written."""
-        return bool(self.record) and all(found == written for _, found, written in self._digests)
-
-    def said(self) -> str:
-        """What there is to say where somebody changed a file."""
-        what = (
-            "was changed since it was written"
-            if self.record
-            else "lies there, and no record beside it tells whose it is"
-        )
-        return f"{str(self.changed[0])!r} {what}"
-
-    def remove(self) -> bool:
-        """Remove what was written, the record last; False, and nothing is removed, if somebody changed a part."""
-        if self.changed:
-            return False
-        for path in (*(path for path, _, _ in self._digests), beside(self.place, "json")):
-            path.unlink(missing_ok=True)
-        return True
-
-    @cached_property
-    def _digests(self) -> list[tuple[Path, str | None, str]]:
-        """Each file of the record with its digest, None if it is gone, and the one that it was written with."""
-        written = self.record.get("written", {})
-        paths = [self.place.with_name(Path(name).name) for name in written]
-        return [(path, _digest(path), digest) for path, digest in zip(paths, written.values(), strict=True)]
-
-
-def others(target: Path, places: AbstractSet[str]) -> Iterator[CleanFile]:
-    """The clean files below `target`, in sorted order, that are none of `places`, which are relative to it."""
-    for path in sorted(target.rglob("*.json")):
-        place = path.with_suffix("")
-        if str(place.relative_to(target)) not in places and (found := CleanFile(place)).record:
-            yield found
-
-
-def _record_of(place: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(beside(place, "json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    known = isinstance(record, dict) and {"written", "pages", "settings"} <= set(record)
-    return record if known and isinstance(record["written"], dict) else {}
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return digest_of(path)
-    except FileNotFoundError:
-        return None
-    except OSError:  # nobody can tell whether it was changed, so it counts as changed
-        return ""
+def write_rows(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `pages.csv`."""
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
+    columns |= {name: np.array(columns[name], np.float64) for name in MEASURES}
+    columns["page"] = np.array(columns["page"], np.int64)
+    write_table(table, columns)

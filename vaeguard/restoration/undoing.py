@@ -10,14 +10,15 @@ import numpy as np
 from vaeguard.data.images import read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.restoration.formats.scans import digest_of_pixels, rewrite, scan_pages
-from vaeguard.restoration.records import CleanFile, beside, others
+from vaeguard.restoration.records import clean_store
 from vaeguard.storage.files import sweep_all, writing
-from vaeguard.storage.jobs import job_folder
+from vaeguard.storage.store import beside, open_job
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
     from vaeguard.restoration.formats.scan_page import Page, Pixels
+    from vaeguard.storage.store import Part
 
 
 def undone(clean: Pixels, residual: Pixels) -> Pixels:
@@ -56,25 +57,20 @@ def undo_scans(
         Another process is writing there.
     """
     source, target = Path(clean), Path(output) if output else default_originals(clean)
-    files = list(others(source, frozenset())) if source.is_dir() else []
+    files = list(clean_store(source).parts())
     if not files:
         raise UsageError(f"{str(source)!r} holds no clean scans; give a folder of clean scans")
-    place, originals = source.resolve(), target.resolve()
-    if originals == place or originals in place.parents or place in originals.parents:
-        raise UsageError(f"{str(target)!r} is not apart from the clean scans; choose another folder")
-    interrupted = Path(f"{target}.job").exists()
-    if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
+    _check_target(source, target)
     errors: list[tuple[str, str]] = []
-    with job_folder(target, keep=True):
-        sweep_all(target, [str(file.place.relative_to(source)) for file in files])
+    with open_job(target, keep=True):
+        sweep_all(target, [str(file.path.relative_to(source)) for file in files])
         for done, file in enumerate(files, 1):
             try:
-                _undo(file, target / file.place.relative_to(source))
+                _undo(file, target / file.path.relative_to(source))
             except UnreadableError as error:
-                errors.append((str(file.place), error.reason))
+                errors.append((str(file.path), error.reason))
             except RefusedError as error:
-                errors.append((str(file.place), str(error)))
+                errors.append((str(file.path), str(error)))
             if progress:
                 progress(done, len(files), counted(done, "file"))
     return len(files) - len(errors), errors
@@ -86,25 +82,34 @@ def default_originals(clean: str | Path) -> Path:
     return path.with_name(f"{path.name}-originals")
 
 
-def _undo(file: CleanFile, target: Path) -> None:
+def _check_target(source: Path, target: Path) -> None:
+    """Refuse to write originals among the clean scans, or among other files."""
+    place, originals = source.resolve(), target.resolve()
+    if originals == place or originals in place.parents or place in originals.parents:
+        raise UsageError(f"{str(target)!r} is not apart from the clean scans; choose another folder")
+    interrupted = Path(f"{target}.job").exists()
+    if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
+
+
+def _undo(file: Part, target: Path) -> None:
     if file.changed:
-        raise RefusedError(f"{file.said()}; the original cannot be had back from it")
+        raise RefusedError(f"{file.change()}; the original cannot be had back from it")
 
     def original(page: Page) -> Pixels:
         if page.pixels.dtype == np.bool_:
             return page.pixels
-        path = beside(file.place, f"page-{page.number}.residual.png")
+        path = beside(file.path, f"page-{page.number}.residual.png")
         if path.name not in file.record["written"]:
             raise RefusedError(
                 "it was written without its residual, so the original cannot be had back; keep the clean file"
             )
         residual = next(scan_pages(read_bytes(path, any_size=True), str(path))).pixels
         pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
-        told = file.record.get("pixels_sha256", {}).get(str(page.number))
-        if told not in (None, digest_of_pixels(pixels)):
+        if file.record.get("pixels_sha256", {}).get(str(page.number)) != digest_of_pixels(pixels):
             raise RefusedError(f"page {page.number} would not be as it was; report this, and keep the clean file")
         return pixels
 
     with writing(target) as temporary:
         # Without loss a file may have become larger than what is read of others.
-        rewrite(read_bytes(file.place, any_size=True), str(file.place), temporary, original, lossless=True)
+        rewrite(read_bytes(file.path, any_size=True), str(file.path), temporary, original, lossless=True)

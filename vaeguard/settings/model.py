@@ -128,7 +128,9 @@ class ModelSpec:
         """Settle the sizes of latent and hidden layers."""
         return replace(
             self,
-            latent=self.view.latent(self.shape[2]) if self.latent is None else self.latent,
+            latent=self.view.latent(self.image_shape[2] if self.image_shape else 0)
+            if self.latent is None
+            else self.latent,
             hidden=self.view.hidden if self.hidden is None else self.hidden,
         )
 

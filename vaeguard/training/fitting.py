@@ -172,6 +172,7 @@ def fit_detector(
     *,
     resume: bool = False,
     monitor: Monitor | None = None,
+    write: Callable[[Fitted], None] | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """Train a VAE and calibrate its anomaly score.
@@ -186,6 +187,8 @@ def fit_detector(
         Go on from the checkpoint in `run`, if there is one.
     monitor : Monitor or None
         An observer of the fit.
+    write : callable or None
+        Called with the result before `monitor` ends, so that no fault of the monitor costs the fit.
     progress : callable or None
         Called with steps done, steps in all, a line of text.
 
@@ -213,13 +216,16 @@ def fit_detector(
                 raise diverged
             del task  # frees the images in the memory of the device
             detector, scores = _calibrated(plan, graph, state, examples)
+            rows = np.sort(np.concatenate([split.training, split.validation]))
             # Rows are read one by one, so that a mapped array stays on the disk.
-            fitted = (image_set.images[row] for row in np.sort(np.concatenate([split.training, split.validation])))
-            detector.info = replace(detector.info, fitted_on=digests_of(fitted))
+            detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[row] for row in rows))
             if checkpoint:  # a run that is killed before its model is written resumes from this checkpoint
                 checkpoint.write(state)
-    restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
-    return Fitted(detector, image_set, split, state.history, restored, scores, diverged)
+            restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
+            fitted = Fitted(detector, image_set, split, state.history, restored, scores, diverged)
+            if write:
+                write(fitted)
+    return fitted
 
 
 def _nothing(state: State) -> None:

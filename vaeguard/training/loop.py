@@ -175,7 +175,9 @@ def _train_epoch(state: State, task: Task, progress: Progress | None) -> None:
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         if task.gradient_norm:
-            torch.nn.utils.clip_grad_norm_(state.net.parameters(), task.gradient_norm)
+            # Only what is trained counts: other parameters may still hold gradients of an earlier training.
+            trained = (parameter for group in state.optimizer.param_groups for parameter in group["params"])
+            torch.nn.utils.clip_grad_norm_(trained, task.gradient_norm)
         state.optimizer.step()
         task.finish_step(state, step)
         if progress:

@@ -78,12 +78,11 @@ def check_optuna() -> None:
 
 
 @contextlib.contextmanager
-def open_study(
-    folder: Path | None, fingerprint: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
-) -> Iterator[optuna.Study]:
+def open_study(folder: Path | None, fingerprint: Mapping[str, Any]) -> Iterator[optuna.Study]:
     """The study in `folder`, for this process alone, or one in memory; a new one gets the `fingerprint`.
 
-    A study may be older than a setting: what its fingerprint lacks is taken from the `defaults` of the same name.
+    Optuna's heartbeats, by which it fails the trials of killed processes, need a database, and some seconds to tell
+    that a process died. The lock tells that at once, so a search goes on without a wait, with the same history.
 
     Raises
     ------
@@ -101,7 +100,7 @@ def open_study(
         return
     with locked(folder, ".study.lock", f"another search is writing {str(folder)!r}"):
         study = _read_study(folder / JOURNAL_NAME)
-        _check_fingerprint(study, fingerprint, defaults, folder)
+        _check_fingerprint(study, fingerprint, folder)
         _clear(study)
         yield study
 
@@ -127,14 +126,11 @@ def _read_study(journal: Path) -> optuna.Study:
         ) from error
 
 
-def _check_fingerprint(
-    study: optuna.Study, fingerprint: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]], folder: Path
-) -> None:
+def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any], folder: Path) -> None:
     known = study.user_attrs.get(FINGERPRINT)
     if known is None:
         study.set_user_attr(FINGERPRINT, dict(fingerprint))
         return
-    known = known | {name: {**values, **known.get(name, {})} for name, values in defaults.items()}
     other = [name for name, value in fingerprint.items() if known.get(name) != value]
     if other:
         raise UsageError(f"{str(folder)!r} holds a search of which {' and '.join(other)} differ; choose another folder")

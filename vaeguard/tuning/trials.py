@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,21 +13,18 @@ from vaeguard.devices import is_out_of_memory
 from vaeguard.errors import VaeguardError
 from vaeguard.statistics.metrics import CONFIDENCE, measure, roc_auc_by_image
 from vaeguard.training.loop import DivergedError, TrainingWarning
-from vaeguard.tuning.pseudo_anomalies import make_pseudo_anomalies, pseudo_anomaly_kinds
+from vaeguard.tuning.pseudo_anomalies import make_pseudo_anomalies
 from vaeguard.tuning.study import CHANCE, Trial
 from vaeguard.workflows.fit import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
-    from vaeguard.data.image_set import ImageSet
-    from vaeguard.data.split import Rows
     from vaeguard.engines.inspection import Floats, Images, Inspection
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
-    from vaeguard.tuning.search_space import SearchSpace, Settings
+    from vaeguard.tuning.plan import SearchPlan
+    from vaeguard.tuning.search_space import Settings
 
 REFITS = 3
 """At the end both settings are fitted so many times, with seeds that no trial had."""
@@ -35,47 +32,6 @@ FAILURES = (VaeguardError, RuntimeError, MemoryError)
 """What a fit may fail with; a `RuntimeError` only where memory ran out."""
 KEPT_TERMS = ("neg_elbo", "recon_error")
 """Their means over the normal images stand beside the objective."""
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """What is searched, and on what.
-
-    Attributes
-    ----------
-    image_set : ImageSet
-        The data.
-    fitted, judging, compared : array of int
-        Row numbers of the normal images that trials are fitted on, that judge them, and of the comparison at the end.
-    fitted_set : ImageSet
-        The fitted images, which each trial divides once more.
-    normal_classes, groups
-        As for `fit`; the groups are those of the fitted images.
-    space : SearchSpace
-        The settings.
-    final_epochs : int
-        How many epochs a fit on all normal images has at most.
-    """
-
-    image_set: ImageSet
-    fitted: Rows
-    judging: Rows
-    compared: Rows
-    fitted_set: ImageSet
-    normal_classes: str | int | Sequence[str | int] | None
-    groups: npt.NDArray[Any] | None
-    space: SearchSpace
-    final_epochs: int
-
-    @property
-    def seed(self) -> int:
-        """Seed of the split, of the pseudo-anomalies and of every trial's fit."""
-        return self.space.training.seed
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of pseudo-anomaly."""
-        return pseudo_anomaly_kinds(self.image_set.images)
 
 
 @dataclass(frozen=True)
@@ -130,7 +86,9 @@ def measured(plan: SearchPlan, settings: Settings, number: int, progress: Progre
         detector = _fitted(plan, settings, plan.seed, progress)
         images = plan.image_set.images[plan.judging]
         normal = detector.inspect(images)
-        areas = {kind: _roc_auc(normal.score, scores) for kind, scores in _spoilt(plan, detector, images).items()}
+        areas = {
+            kind: _roc_auc(normal.score, scores) for kind, scores in _anomalous_scores(plan, detector, images).items()
+        }
     except FAILURES as error:
         if number == 0:
             raise
@@ -197,7 +155,7 @@ def _shares(plan: SearchPlan, settings: Settings, seed: int, progress: Progress)
     except DivergedError:
         return np.full((len(plan.kinds), len(images)), CHANCE)
     normal = detector.inspect(images).score
-    return np.array([roc_auc_by_image(normal, scores) for scores in _spoilt(plan, detector, images).values()])
+    return np.array([roc_auc_by_image(normal, scores) for scores in _anomalous_scores(plan, detector, images).values()])
 
 
 def _fitted(plan: SearchPlan, settings: Settings, seed: int, progress: Progress) -> TorchDetector:
@@ -214,14 +172,14 @@ def _fitted(plan: SearchPlan, settings: Settings, seed: int, progress: Progress)
         )
 
 
-def _spoilt(plan: SearchPlan, detector: TorchDetector, images: Images) -> dict[str, Floats]:
+def _anomalous_scores(plan: SearchPlan, detector: TorchDetector, images: Images) -> dict[str, Floats]:
     """Scores of the pseudo-anomalies made of `images`, which are the same in every trial."""
     return {kind: detector.inspect(make_pseudo_anomalies(images, kind, plan.seed)).score for kind in plan.kinds}
 
 
-def _roc_auc(normal: Floats, spoilt: Floats) -> float:
-    anomalous = np.arange(len(normal) + len(spoilt)) >= len(normal)
-    return measure("score", anomalous, np.concatenate([normal, spoilt])).roc_auc
+def _roc_auc(normal: Floats, scores: Floats) -> float:
+    anomalous = np.arange(len(normal) + len(scores)) >= len(normal)
+    return measure("score", anomalous, np.concatenate([normal, scores])).roc_auc
 
 
 def _figures(detector: TorchDetector, normal: Inspection) -> dict[str, float]:

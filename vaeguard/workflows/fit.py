@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.data.split import spread_out
-from vaeguard.devices import torch_settings
 from vaeguard.engines.model_file import save
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, IMAGES_NAME, write_history
 from vaeguard.errors import VaeguardError
@@ -102,11 +101,8 @@ def fit(
         if tensorboard:
             name = f"{plan.image_set.name}-{plan.model.kind}"
             monitor = partial(tensorboard_log, prepare_log(Path(tensorboard), folder, name, resume=resume))
-        fitted = fit_detector(plan, folder, resume=resume, monitor=monitor, progress=progress)
-        if folder:
-            settings = plan.training
-            with torch_settings(settings.seed, settings.device, settings.threads):
-                write_run(folder, fitted, command)
+        write = partial(write_run, folder, command=command) if folder else None
+        fitted = fit_detector(plan, folder, resume=resume, monitor=monitor, write=write, progress=progress)
     if fitted.diverged:
         best = fitted.detector.info.record.epoch
         kept = f"the weights of epoch {best} are kept, calibrated, in {str(folder)!r}"

@@ -20,8 +20,9 @@ from vaeguard.data import source
 from vaeguard.data.arrays import Npy
 from vaeguard.data.folders import Files
 from vaeguard.data.source import SHARD_ROWS, pieces_of
+from vaeguard.data.streams import ahead
 from vaeguard.evaluation.scoring import score_files
-from vaeguard.storage.jobs import ahead, job_folder
+from vaeguard.storage.store import Store, open_job
 from vaeguard.storage.tables import read_table
 
 JOB = """
@@ -29,7 +30,6 @@ import os, signal, sys, time
 import numpy as np
 from vaeguard.data import source
 from toy import toy_info
-from vaeguard.storage import jobs
 from vaeguard.engines.inspection import Inspection
 from vaeguard.evaluation.scoring import score_files
 
@@ -126,8 +126,8 @@ def crashed(home):
 
 
 def finished(name):
-    """The manifests of the shards that the job on the table `name` has finished; half-written ones have a dot."""
-    return list(Path(f"{name}.job").glob("[!.]*.json"))
+    """The shards that the job on the table `name` has finished: their manifests lie there before their tables."""
+    return [part for part in Store(Path(f"{name}.job")).parts() if part.whole]
 
 
 def assert_as_unbroken(name):
@@ -270,15 +270,65 @@ def test_a_container_that_changes_has_other_keys(tmp_path):
 
 
 def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
-    with job_folder(tmp_path / "s.csv") as folder:
-        assert folder.is_dir()
+    with open_job(tmp_path / "s.csv") as store:
+        assert store.folder.is_dir()
         (tmp_path / ".s-vaeguard-abcdefgh.csv").write_text("left by a killed process")
-    assert not folder.exists()
-    with pytest.raises(KeyError), job_folder(tmp_path / "s.csv") as folder:
+    assert not store.folder.exists()
+    with pytest.raises(KeyError), open_job(tmp_path / "s.csv") as store:
         assert not (tmp_path / ".s-vaeguard-abcdefgh.csv").exists()
-        (folder / "1.json").write_text(json.dumps({}))
+        (store.folder / "1.json").write_text(json.dumps({}))
         raise KeyError
-    assert (folder / "1.json").exists()
+    assert (store.folder / "1.json").exists()
+
+
+def put_pair(store, name, one=b"1", two=b"2", **facts):
+    with store.put(name) as part:
+        part.file(Path(name).name).write_bytes(one)
+        part.file("two.bin").write_bytes(two)
+        part.finish({"written": part.digests(), **facts})
+
+
+def test_a_part_is_finished_until_a_file_of_it_differs(tmp_path):
+    store = Store(tmp_path, ("written", "rows"))
+    assert store.get("deep/one.bin") is None
+    put_pair(store, "deep/one.bin", rows=3)
+    assert store.get("deep/one.bin")["rows"] == 3
+    assert [part.path for part in store.parts()] == [tmp_path / "deep/one.bin"]
+    assert not [*store.parts(without={"deep/one.bin"})]
+    assert Store(tmp_path, ("written", "columns")).get("deep/one.bin") is None  # some other kind of manifest
+    (tmp_path / "deep/two.bin").write_bytes(b"changed")
+    part = store.part("deep/one.bin")
+    assert (part.whole, part.retouched, part.missing) == (False, False, [])
+    assert part.changed == [tmp_path / "deep/two.bin"]
+    assert not part.remove()
+    (tmp_path / "deep/two.bin").unlink()
+    part = store.part("deep/one.bin")
+    assert (part.whole, part.changed, part.missing) == (False, [], [tmp_path / "deep/two.bin"])
+    assert part.remove()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_part_that_fails_leaves_the_one_before(tmp_path):
+    store = Store(tmp_path)
+    put_pair(store, "one.bin", rows=3)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyError), store.put("one.bin") as part:
+        part.file("one.bin").write_bytes(b"other")
+        raise KeyError
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_manifest_is_there_before_the_files(tmp_path, monkeypatch):
+    names, replace = [], Path.replace
+
+    def noted(path, target):
+        names.append(Path(target).name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    put_pair(Store(tmp_path), "one.bin")
+    assert names[0] == "one.bin.json"
+    assert set(names[1:]) == {"one.bin", "two.bin"}
 
 
 def test_ahead_is_bounded_ordered_and_hands_errors_on():
@@ -301,4 +351,4 @@ def test_ahead_is_bounded_ordered_and_hands_errors_on():
     some = ahead(iter(range(100)), 2)
     assert next(some) == 0
     some.close()
-    assert not [thread for thread in threading.enumerate() if "ahead" in thread.name and thread not in others]
+    assert not [thread for thread in threading.enumerate() if "vaeguard" in thread.name and thread not in others]

@@ -1,0 +1,97 @@
+"""The documentation names only what is there, and every public name."""
+
+import ast
+import inspect
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import vaeguard
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FOR_DEVELOPERS = ("docs/architecture.md", "CONTRIBUTING.md")
+PAGES = (*FOR_DEVELOPERS, "CHANGELOG.md", "docs/api.md")
+ROOMS = (CHECKOUT / "docs/architecture.md").read_text(encoding="utf-8").split("## The rooms")[1].split("\n## ")[0]
+API = dict(re.findall(r"^\| `(\w+)(.*?)` \|", (CHECKOUT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def text_of(page):
+    return (CHECKOUT / page).read_text(encoding="utf-8")
+
+
+@cache
+def names_in(path):
+    """The top-level names of a module, and those in its classes with a dot."""
+    return set(_names(ast.parse(text_of(path)).body)) if (CHECKOUT / path).exists() else set()
+
+
+def _names(body):
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}.{name}" for name in _names(node.body))
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def layers():
+    contracts = tomllib.loads(text_of("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    return [[room.strip() for room in layer.split("|")] for layer in contracts[0]["layers"]]
+
+
+@pytest.mark.parametrize("page", FOR_DEVELOPERS)
+def test_every_file_that_is_named_exists(page):
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*|[\w.-]+\.(?:toml|md|txt))(?::[\w.]+)?`", text_of(page))
+    assert [path for path in named if not (CHECKOUT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", FOR_DEVELOPERS)
+def test_every_function_that_is_named_exists(page):
+    named = re.findall(r"`([\w/]+\.py):([\w.]+)`", text_of(page))
+    assert [f"{path}:{name}" for path, name in named if name not in names_in(path)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text_of(page)):
+        assert (CHECKOUT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_changes_tell_of_every_command_and_of_no_other():
+    commands = {path.stem for path in (CHECKOUT / "cli").glob("*.py") if "@command(" in path.read_text("utf-8")}
+    named = re.findall(r"`vaeguard ([a-z-]+)", text_of("CHANGELOG.md"))
+    assert {name.replace("-", "_") for name in named} == commands
+
+
+def test_a_walk_names_functions():
+    for walk in text_of("docs/architecture.md").split("\n## Walk: ")[1:]:
+        assert len(re.findall(r"`[\w/]+\.py:[\w.]+`", walk.split("\n## ")[0])) > 10
+
+
+def test_the_picture_of_the_house_is_the_rule_that_imports_are_checked_by():
+    (picture,) = re.findall(r"```text\n(.*?)```", text_of("docs/architecture.md"), re.DOTALL)
+    floors = [re.findall(r"[a-z]+", line) for line in picture.splitlines()]
+    assert [floor for floor in floors if floor] == [["cli", "benchmarks"], *layers()]
+
+
+def test_every_room_has_its_line():
+    described = re.findall(
+        r"`(?:vaeguard/)?(\w+)(?:/|\.py)`", "".join(re.findall(r"^\| (.*?) \|", ROOMS, re.MULTILINE))
+    )
+    assert described == ["cli", "benchmarks", *(room for layer in layers() for room in layer)]
+
+
+def test_every_public_name_is_described_and_no_other():
+    assert sorted(API) == sorted(vaeguard.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in vaeguard.__all__ if name[0].islower()])
+def test_signatures_of_functions_are_those_of_the_library(name):
+    signature = inspect.signature(getattr(vaeguard, name))
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    plain = signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    assert API[name] == str(plain)

@@ -1,0 +1,94 @@
+"""What happens to a single page: by which restorer, with which settings, and whether tesseract still reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaeguard.devices import cores
+from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.restoration.ocr import words_lost
+from vaeguard.restoration.page import PageReport, RestoredPage
+from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS
+from vaeguard.restoration.restorer import open_restorer
+from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from vaeguard.restoration.formats.scan_page import Page, Pixels
+    from vaeguard.restoration.restorer import Restorer
+
+_BILEVEL = PageReport("untouched", 0.0, 0.0, 0.0, 0.0, reason=BILEVEL)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Restores pages, in whatever thread asks.
+
+    Attributes
+    ----------
+    restorer : Restorer
+        What restores them.
+    settings : RestoreSettings
+        How pages are restored.
+    outputs : DenoiseOutputs
+        What is written beside them.
+    """
+
+    restorer: Restorer
+    settings: RestoreSettings
+    outputs: DenoiseOutputs
+
+    def restore(self, page: Page, tick: Callable[[float], None]) -> RestoredPage:
+        """Restore a page; `tick` is called as by `restore_page`."""
+        if page.pixels.dtype == np.bool_:
+            return RestoredPage(page.pixels, _BILEVEL)
+        return self.restorer.restore(page.pixels, self.settings, uncertainty=self.outputs.uncertainty, tick=tick)
+
+    def judge(self, page: Page) -> PageReport:
+        """Whether a page would be restored and as what, or why it would be left, as `restore` decides it."""
+        return _BILEVEL if page.pixels.dtype == np.bool_ else self.restorer.judge(page.pixels, self.settings)
+
+    def harm(self, page: Page, clean: Pixels) -> str:
+        """Why a page must stay as it was by what tesseract reads, or nothing.
+
+        Where tesseract fails on a page, nobody knows, so the page stays.
+
+        Raises
+        ------
+        UsageError
+            Tesseract is missing.
+        """
+        if not self.outputs.ocr or clean is page.pixels:
+            return ""
+        before, after = page.upright(page.pixels), page.upright(clean)
+        try:
+            return FEWER_WORDS if words_lost(before, after, page.dpi, self.outputs.ocr_language) else ""
+        except UsageError:
+            raise
+        except VaeguardError as error:
+            return str(error)
+
+
+def open_pipeline(
+    model: str | Path | None,
+    device: str,
+    workers: int,
+    settings: RestoreSettings | None,
+    outputs: DenoiseOutputs | None,
+) -> Pipeline:
+    """What restores the pages of `workers` scans at a time; the other arguments are those of `denoise_scans`.
+
+    Raises
+    ------
+    UsageError
+        A setting has no meaning for the model.
+    """
+    restorer = open_restorer(model, device, max(1, cores() // workers))
+    pipeline = Pipeline(restorer, settings or RestoreSettings(), outputs or DenoiseOutputs())
+    restorer.check(pipeline.settings, pipeline.outputs)
+    return pipeline

@@ -1,0 +1,209 @@
+"""Finished parts of a job, each with a manifest: the one way in which work that was killed is resumed.
+
+A part is called by a name below the folder of its store. It consists of any number of files, and of its manifest
+`<name>.json`: the SHA-256 of each file (`written`), and the facts that a later run needs. What the part depends on is
+either digested into its name or one of the facts.
+
+Files only appear whole, the manifest before any of them and until all are gone. So a part is finished if every file is
+as the manifest says; a file that differs from the manifest, or has none, is somebody's and may hold hours of work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.storage.files import digest_of, locked, sweep, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+
+@dataclass(frozen=True)
+class Store:
+    """The parts below `folder`; files of others may lie there too.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the parts lie.
+    facts : collection of str
+        What each manifest holds, by which it is told from other JSON files.
+    """
+
+    folder: Path
+    facts: Collection[str] = ()
+
+    def part(self, name: str | Path) -> Part:
+        """The part `name` as it is on disk now, which may be nothing."""
+        return Part(self.folder / name, _manifest(beside(self.folder / name, "json"), self.facts))
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """The manifest of the part `name` if the part is finished, otherwise None."""
+        part = self.part(name)
+        return part.record if part.whole else None
+
+    @contextlib.contextmanager
+    def put(self, name: str | Path) -> Iterator[Draft]:
+        """Write the part `name`: all of it takes its final names at the end, the manifest first; on an error, nothing.
+
+        Raises
+        ------
+        VaeguardError
+            The folder cannot be written, or the disk is full.
+        """
+        with contextlib.ExitStack() as files:
+            yield Draft(self.folder / name, files)
+
+    def parts(self, without: Collection[str] = ()) -> Iterator[Part]:
+        """All parts, in sorted order, but those whose names are in `without`."""
+        for path in sorted(self.folder.rglob("*.json")):
+            name = path.with_suffix("").relative_to(self.folder)
+            if str(name) not in without and (part := self.part(name)).record:
+                yield part
+
+
+@dataclass
+class Draft:
+    """A part while it is written."""
+
+    path: Path
+    _files: contextlib.ExitStack
+    _temporary: dict[str, Path] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        """Where to write the file that will be called `name` and lie beside the manifest."""
+        self._temporary[name] = self._files.enter_context(writing(self.path.with_name(name)))
+        return self._temporary[name]
+
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file: what the manifest calls `written`."""
+        return {name: digest_of(path) for name, path in self._temporary.items()}
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest, when every file is written."""
+        # Of the files of a stack, the last that was opened takes its name first.
+        temporary = self._files.enter_context(writing(beside(self.path, "json")))
+        temporary.write_text(json.dumps(manifest, indent=1), "utf-8")
+
+
+@dataclass
+class Part:
+    """What is on disk of a part.
+
+    Attributes
+    ----------
+    path : Path
+        Its name below the folder of the store; often its main file.
+    record : dict
+        The manifest; empty if there is none.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+    @cached_property
+    def changed(self) -> list[Path]:
+        """The files that are there, and not as they were written; without a manifest nobody can tell."""
+        if not self.record:
+            return [self.path] if self.path.exists() else []
+        return [path for path, digest, written in self._digests if digest not in (written, None)]
+
+    @property
+    def retouched(self) -> bool:
+        """Whether the main file is there, readable, and not as it was written."""
+        return any(path == self.path and digest not in (written, None, "") for path, digest, written in self._digests)
+
+    @property
+    def missing(self) -> list[Path]:
+        """The files of the manifest that are gone."""
+        return [path for path, digest, _ in self._digests if digest is None]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the part is finished, and every file is as it was written."""
+        return bool(self.record) and all(digest == written for _, digest, written in self._digests)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the manifest."""
+        return [self.path.with_name(Path(name).name) for name in self.record.get("written", {})]
+
+    def change(self) -> str:
+        """What there is to say of the first file that somebody changed."""
+        what = (
+            "was changed since it was written"
+            if self.record
+            else "lies there, and no record beside it tells whose it is"
+        )
+        return f"{str(self.changed[0])!r} {what}"
+
+    def remove(self) -> bool:
+        """Remove what was written, the manifest last; False, and nothing is removed, if somebody changed a file."""
+        if self.changed:
+            return False
+        for path in (*self.files, beside(self.path, "json")):
+            path.unlink(missing_ok=True)
+        return True
+
+    @cached_property
+    def _digests(self) -> list[tuple[Path, str | None, str]]:
+        """Each file of the manifest with its digest, None if the file is gone, and with the digest of the manifest."""
+        return [
+            (path, _digest(path), written)
+            for path, written in zip(self.files, self.record.get("written", {}).values(), strict=True)
+        ]
+
+
+@contextlib.contextmanager
+def open_job(output: str | Path, facts: Collection[str] = (), *, keep: bool = False) -> Iterator[Store]:
+    """The store of the job that writes `output`, in the folder `<output>.job`, for this process alone.
+
+    The folder goes when the job is done. If the job fails, the folder stays where it holds parts, or with `keep`.
+
+    Raises
+    ------
+    VaeguardError
+        Another job is writing `output`, or the folder cannot be written.
+    """
+    folder = Path(f"{output}.job")
+    with locked(folder, "lock", f"another job is writing {str(output)!r}"):
+        done = False
+        try:
+            sweep(output)
+            sweep(f"{output}.errors.csv")
+            for left in folder.glob(".*"):
+                left.unlink(missing_ok=True)
+            yield Store(folder, facts)
+            done = True
+        finally:
+            if done or not (keep or any(folder.glob("[!.]*.json"))):  # nothing that a next try could use
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file that lies beside another one, such as `page.png.json`."""
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def _manifest(path: Path, facts: Collection[str]) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(record, dict) and record.keys() >= set(facts) and isinstance(record.get("written", {}), dict)
+    return record if ours else {}
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return digest_of(path)
+    except FileNotFoundError:
+        return None
+    except OSError:  # nobody can tell whether it was changed, so it counts as changed
+        return ""
