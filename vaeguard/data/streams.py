@@ -157,7 +157,7 @@ def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
 
 
 def ahead(items: Iterator[_T], length: int) -> Generator[_T]:
-    """Take `items` in a thread of its own, at most `length` of them before they are asked for."""
+    """Iterate over `items` in a thread, at most `length` items ahead of the reader."""
     end = object()
     with closing(map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length)) as taken:
         yield from takewhile(lambda item: item is not end, cast("Iterator[_T]", taken))

@@ -175,7 +175,7 @@ def _train_epoch(state: State, task: Task, progress: Progress | None) -> None:
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         if task.gradient_norm:
-            # Only what is trained counts: other parameters may still hold gradients of an earlier training.
+            # Parameters that are not trained may hold gradients of an earlier training, which must not count.
             trained = (parameter for group in state.optimizer.param_groups for parameter in group["params"])
             torch.nn.utils.clip_grad_norm_(trained, task.gradient_norm)
         state.optimizer.step()
