@@ -42,8 +42,8 @@ def benchmark(name: str, output: str | None, **given: Any) -> Result:
     content = done.report or {}
     for text in content["skipped"]:
         say(f"note: {text}")
-    for cell, why in done.found.failures.items():
-        say(f"failed: {cell}: {why}")
+    for cell, reason in done.found.failures.items():
+        say(f"failed: {cell}: {reason}")
     failure: VaeguardError | None = None
     if done.found.failures:
         failed = len(done.found.failures)

@@ -1,4 +1,4 @@
-"""What all commands do: read their specs, speak of options where the library speaks of parameters, print the result."""
+"""The base of all commands: it reads their specs, names options in place of parameters, and prints their results."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ PARAMETERS = {
     "detector": "model",
     "like": "aggregate",
 }
-"""Parameters of the library, and what a command that has none of the name calls them."""
+"""Parameters of the library, and their names in commands that have no parameter of the same name."""
 ELSEWHERE = {
     "data_dir": "$VAEGUARD_DATA",
     "download": "--download (of fit and unpack)",
     "fit_denoiser": "`vaeguard fit-denoiser`",
 }
-"""What serves where a command has no such option."""
+"""The text for parameters that are options of other commands only, or variables."""
 
 
 class SpecCommand(click.Command):
-    """A command whose settings `specs` are reached by its options and by `--set`."""
+    """A command with settings, `specs`, which its options and `--set` change."""
 
     def __init__(self, *arguments: Any, specs: Mapping[str, type], **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
         self.specs = specs
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and complain of options."""
-        with self._speaking_of_options():
+        """Parse, with options named in errors."""
+        with self._errors_with_options():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run, and complain of options."""
-        with self._speaking_of_options():
+        """Run, with options named in errors."""
+        with self._errors_with_options():
             return super().invoke(ctx)
 
     @contextlib.contextmanager
-    def _speaking_of_options(self) -> Iterator[None]:
+    def _errors_with_options(self) -> Iterator[None]:
         try:
             yield
         except VaeguardError as error:
@@ -61,28 +61,28 @@ class SpecCommand(click.Command):
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the options, and then the other settings, unless these are for --help-all alone."""
+        """List the options, and then the settings without an option, unless only --help-all lists these."""
         super().format_options(ctx, formatter)
         brief = any(param.name == "help_all" for param in self.params) and not ctx.meta.get("help_all")
-        rows = [(f"{name}=...", _help_of(item)) for name, item in self._settings_alone()]
+        rows = [(f"{name}=...", _help_of(item)) for name, item in self._settings_without_option()]
         if rows and not brief:
             with formatter.section("Settings, each given by --set NAME=VALUE"):
                 formatter.write_dl(rows)
 
-    def _settings_alone(self) -> Iterator[tuple[str, Any]]:
-        given = {param.name for param in self.params}
+    def _settings_without_option(self) -> Iterator[tuple[str, Any]]:
+        options = {param.name for param in self.params}
         for section, spec in self.specs.items():
-            yield from ((f"{section}.{name}", item) for name, item in settings_of(spec).items() if name not in given)
+            yield from ((f"{section}.{name}", item) for name, item in settings_of(spec).items() if name not in options)
 
 
 def with_options(text: str, command: click.Command | None) -> str:
-    """A text of the library with the options of `command` in place of the parameters, which stand in backticks."""
-    said = re.sub(r"`([a-z_]+(?:\.[a-z_]+)?)(?:=([^`]*))?`", functools.partial(_option_for, command), text)
-    return said.replace("set --set ", "set ")
+    """A text of the library with the options of `command` in place of parameters, which are in backticks."""
+    translated = re.sub(r"`([a-z_]+(?:\.[a-z_]+)?)(?:=([^`]*))?`", functools.partial(_option_for, command), text)
+    return translated.replace("set --set ", "set ")
 
 
-def _option_for(command: click.Command | None, found: re.Match[str]) -> str:
-    name, value = found[1], found[2]
+def _option_for(command: click.Command | None, match: re.Match[str]) -> str:
+    name, value = match[1], match[2]
     params = {param.name: param for param in command.params} if command else {}
     bare = name.rpartition(".")[2]
     param = params.get(bare) or params.get(PARAMETERS.get(bare, bare))
@@ -93,7 +93,7 @@ def _option_for(command: click.Command | None, found: re.Match[str]) -> str:
     for section, spec in getattr(command, "specs", {}).items():
         if bare in settings_of(spec) and name in (bare, f"{section}.{bare}"):
             return f"--set {section}.{bare}" + (f"={_plain(value)}" if value else "")
-    return ELSEWHERE.get(name, str(found[0]))
+    return ELSEWHERE.get(name, str(match[0]))
 
 
 def _typed(option: click.Option, value: str | None) -> str:
@@ -103,7 +103,7 @@ def _typed(option: click.Option, value: str | None) -> str:
 
 
 def _plain(value: str) -> str:
-    """A value as one types it: without the quotes, and in small letters, of Python."""
+    """A value as users type it: without Python's quotes and capitals."""
     return value.lower() if value in ("True", "False", "None") else value.strip("'\"")
 
 
@@ -115,7 +115,7 @@ def _help_of(item: Any) -> str:
 
 
 def command(*options: Decorator, specs: Mapping[str, type] | None = None, **attributes: Any) -> Callable[[Any], Any]:
-    """Make a function a command with these arguments and options, which are listed in this order."""
+    """Turn a function into a command with these arguments and options, in this order."""
 
     def decorate(body: Function) -> click.Command:
         @functools.wraps(body)
@@ -136,18 +136,18 @@ def command(*options: Decorator, specs: Mapping[str, type] | None = None, **attr
 
 
 def settled(values: dict[str, Any], **bases: Any) -> list[Any]:
-    """The specs of the running command: of `--preset`, over it `--spec`, `--set`, and the options in `values`.
+    """The specs of the running command, from `--preset`, `--spec`, `--set` and the options in `values`, later ones win.
 
-    `bases` are specs to begin with; what belongs to no spec stays in `values`.
+    `bases` are specs to start from. Values that belong to no spec stay in `values`.
     """
     specs: Mapping[str, type] = click.get_current_context().command.specs  # type: ignore[attr-defined]
     if name := values.pop("preset", None):
-        chosen = preset(name)
-        say(f"preset {name}: {chosen.about}")
-        bases = {"model": chosen.model, "training": chosen.training}
+        settings = preset(name)
+        say(f"preset {name}: {settings.about}")
+        bases = {"model": settings.model, "training": settings.training}
     options: dict[str, dict[str, Any]] = {}
     for section, spec in specs.items():
         typed = {name: values.pop(name) for name in settings_of(spec) if name in values}
         options[section] = {name: value for name, value in typed.items() if value is not None}
-    begun = {section: bases[section] if section in bases else spec() for section, spec in specs.items()}
-    return layered(begun, values.pop("spec", None), values.pop("set", ()), options)
+    starts = {section: bases[section] if section in bases else spec() for section, spec in specs.items()}
+    return layered(starts, values.pop("spec", None), values.pop("set", ()), options)

@@ -66,15 +66,15 @@ def _planned(done: Outcome) -> Result:
         say(note)
     finished = f"; {workflows.counted(plan.finished, 'file', 'is are')} done already" if plan.finished else ""
     left = sum(not scan.finished and page.action != "restored" for scan in plan.scans for page in scan.pages)
-    of = f"{plan.pages - left:,} of " if left else ""
+    restored = f"{plan.pages - left:,} of " if left else ""
     pages, files = workflows.counted(plan.pages, "page"), workflows.counted(plan.files, "file")
-    size = f"{of}{pages} in {files}, {plan.megapixels} MP, in about {_duration(plan.seconds)}"
+    size = f"{restored}{pages} in {files}, {plan.megapixels} MP, in about {_duration(plan.seconds)}"
     total = f"would restore {size} -> {done.output}{finished}"
     return Result(plan.to_dict(), [*map(_planned_file, plan.scans), total], errors=done.errors)
 
 
 def _planned_file(scan: PlannedScan) -> str:
-    """A line on what would be done to a file."""
+    """A line on the planned work on a file."""
     alike = Counter((page.width, page.height, page.kind, page.reason) for page in scan.pages)
     pages = [
         f"{workflows.counted(count, 'page')} of {width} x {height} pixels, {kind}"
@@ -100,7 +100,7 @@ def _cleaned(done: Outcome) -> Result:
     lines = []
     if done.report:
         lines.append(f"before and after -> {done.output}/report.html")
-    else:  # the report says these, too
+    else:  # a report contains these, too
         lines += [workflows.left_clause(summary.left)] if summary.left else []
         for note in summary.notes:
             say(note)

@@ -29,9 +29,9 @@ def embed(data: str | None, output: str, **options: Any) -> Result:
     Without DATA it is the named set that the model was fitted on.
     """
     done = workflows.embed_table(data, output, reporter(), **options)
-    found = done.found
-    units = sum(column.startswith("mean_") for column in found["columns"])
-    lines = [f"{found['images']} latents of {units} units -> {output}"]
-    if found["report"]:
-        lines.append(f"where they lie -> {found['report']}")
-    return Result({"output": output, **found, "errors": workflows.as_objects(done.errors)}, lines, errors=done.errors)
+    table = done.found
+    units = sum(column.startswith("mean_") for column in table["columns"])
+    lines = [f"{table['images']} latents of {units} units -> {output}"]
+    if table["report"]:
+        lines.append(f"where they lie -> {table['report']}")
+    return Result({"output": output, **table, "errors": workflows.as_objects(done.errors)}, lines, errors=done.errors)

@@ -38,6 +38,5 @@ def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
         **workflows.without_pictures(done.report or {}),
         "errors": workflows.as_objects(done.errors),
     }
-    facts["errors"] = workflows.as_objects(done.errors)
     lines = [f"every figure, curve and picture -> {done.output}/report.html"]
     return Result(facts, lines, done.report, errors=done.errors)

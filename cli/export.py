@@ -30,9 +30,9 @@ def export(output: str, model: str | None, triton: str | None, **given: Any) -> 
     files of their own, too, and no file appears before all three agree.
     """
     (settings,) = settled(given)
-    found = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).found
-    lines = [f"exported -> {', '.join((output, *(found['parts'] or {}).values()))}"]
+    export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).found
+    lines = [f"exported -> {', '.join((output, *(export['parts'] or {}).values()))}"]
     if triton:
         lines.append(f"model repository -> {triton}; start it with `tritonserver --model-repository={triton}`")
-    facts = {"output": output, **found, "parity": found["parity"].to_dict()}
-    return Result(facts, lines, table=parity_table(found["parity"]))
+    facts = {"output": output, **export, "parity": export["parity"].to_dict()}
+    return Result(facts, lines, table=parity_table(export["parity"]))

@@ -57,7 +57,6 @@ def fit(
         **done.found.info.record.to_dict(),
         "errors": workflows.as_objects(done.errors),
     }
-    facts["errors"] = workflows.as_objects(done.errors)
     lines = [
         f"fitted in {done.seconds:.1f} s; how it went -> {done.output}/report.html",
         f"next: vaeguard score IMAGES -m {shlex.quote(done.output)}",

@@ -36,6 +36,5 @@ def likelihood(data: str | None, output: str | None, **options: Any) -> Result:
         **workflows.without_pictures(done.report or {}),
         "errors": workflows.as_objects(done.errors),
     }
-    facts["errors"] = workflows.as_objects(done.errors)
     lines = [f"every figure, curve and picture -> {done.output}/report.html"]
     return Result(facts, lines, done.report, errors=done.errors)

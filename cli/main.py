@@ -1,4 +1,4 @@
-"""The command `vaeguard`: finds the subcommand, turns errors into one sentence and an exit code."""
+"""The command `vaeguard`: runs the subcommand, and turns errors into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -52,10 +52,8 @@ SECTIONS = {
         "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
     },
 }
-"""The commands by who needs them."""
+"""The summaries of all commands, by section of the help."""
 COMMANDS = [name for section in SECTIONS.values() for name in section]
-
-
 EXAMPLES = """\b
 vaeguard fit --normal-classes 0-8     learns the embedded digits 0 to 8
 vaeguard score images/                scores a folder with the latest model
@@ -66,7 +64,7 @@ class LazyGroup(click.Group):
     """A group that imports a command only when it runs, so that --help is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Names in the order in which one meets them."""
+        """The names in the order of the help."""
         return COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -80,14 +78,14 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names; a slip of the pen gets a hint."""
+        """The command that the first argument names; the error for a misspelt name has a hint."""
         close = difflib.get_close_matches(args[0], COMMANDS, 1)
         if args[0] not in COMMANDS and close and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands by their summaries, importing none."""
+        """List the commands with their summaries, without importing them."""
         for title, summaries in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl(list(summaries.items()))
@@ -105,47 +103,47 @@ def main() -> None:
     """Run the command line; exit codes are those of `vaeguard.errors`, 130 when interrupted."""
     # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _print_anything()
+    _escape_unencodable()
     try:
         with warnings_on_stderr():
             code = vaeguard.main(standalone_mode=False)
     except VaeguardError as error:
-        code = _complain(str(error), error.exit_code)
+        code = _print_error(str(error), error.exit_code)
     except click.UsageError as error:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        code = _complain(error.format_message(), error.exit_code)
+        code = _print_error(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        code = _complain("interrupted", 130)
+        code = _print_error("interrupted", 130)
         _leave_threads(code)
     except MemoryError:
-        code = _complain("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
+        code = _print_error("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
     except OSError as error:
-        code = _complain(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        code = _print_error(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise
-        code = _complain(f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1)
+        code = _print_error(f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _print_anything() -> None:
-    """Let letters that a terminal or a pipe cannot encode be spelt in another way, instead of ending the work."""
+def _escape_unencodable() -> None:
+    """Print characters that a terminal or a pipe cannot encode as escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _leave_threads(code: int) -> None:
-    """End now if a worker still sits in a call of a library: Python would wait for it, and its files need no end."""
+    """Exit at once if a worker thread is still in a library call: Python would wait for it, with nothing to save."""
     if any(thread.name.startswith("vaeguard-") for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
 
 
-def _complain(message: str, code: int) -> int:
-    # A file name may hold a newline; the message stays one line.
+def _print_error(message: str, code: int) -> int:
+    # A file name may contain a newline, but the message must be one line.
     click.echo("error: " + " ".join(message.split()), err=True)
     return code

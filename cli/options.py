@@ -1,4 +1,4 @@
-"""Options that several commands share, and options of the fields of specs."""
+"""Options that several commands share, and options for fields of specs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 class FieldType(click.ParamType[Any]):
-    """The text of a field of a spec, read as the library reads it."""
+    """A field of a spec, whose text is parsed by the library."""
 
     def __init__(self, spec: type, field: str) -> None:
         self.spec, self.field = spec, field
@@ -41,7 +41,7 @@ class FieldType(click.ParamType[Any]):
 
 
 def default_of(item: Any) -> str:
-    """How the help names the default of a field of a spec."""
+    """The text in the help for the default of a field of a spec."""
     shown = item.metadata["unset"]
     if not shown and item.default is not False and item.default not in (None, "", ()):
         plain = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else item.default
@@ -50,18 +50,18 @@ def default_of(item: Any) -> str:
 
 
 def field_option(spec: type, field: str, *names: str, **attributes: Any) -> Decorator:
-    """An option for a field of a spec, whose help and default it shows; not given, it is None."""
+    """An option for a field of a spec, with the help and the default of the field; an absent option is None."""
     item = settings_of(spec)[field]
     kind = click.Choice(item.metadata["of"]) if item.metadata["of"] else FieldType(spec, field)
-    how: dict[str, Any] = {"is_flag": True} if item.type == "bool" else {"type": kind}
+    form: dict[str, Any] = {"is_flag": True} if item.type == "bool" else {"type": kind}
     text = item.metadata["help"] + default_of(item)
-    return click.option(*(names or (f"--{field}",)), field, **{"default": None, "help": text, **how, **attributes})
+    return click.option(*(names or (f"--{field}",)), field, **{"default": None, "help": text, **form, **attributes})
 
 
 def output_option(
     default: str, what: str = "Picture to write.", *, shown: str = "", metavar: str = "FILE"
 ) -> Decorator:
-    """`-o`, by default `default`; or what that is, in words, is `shown`."""
+    """The option `-o`; its default is `default`, or is described by `shown` if the command derives it."""
     text = what + (f"  [default: {shown}]" if shown else "")
     return click.option(
         "-o", "--output", default=None if shown else default, show_default=not shown, metavar=metavar, help=text

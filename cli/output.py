@@ -1,4 +1,4 @@
-"""What commands print, on stdout and on stderr."""
+"""The output of commands, on stdout and on stderr."""
 
 from __future__ import annotations
 
@@ -26,10 +26,26 @@ if TYPE_CHECKING:
 
 @dataclass
 class Result:
-    """What a command found, to be printed.
+    """The result of a command.
 
-    `facts` are for --json; the `first` line, a `table`, a `report` and then the other `lines` for people.
-    `errors` are inputs that were left out, listed in `listed`. With a `failure` the command ends, once all is printed.
+    Attributes
+    ----------
+    facts : dict
+        The JSON object of --json.
+    lines : list of str
+        The last lines for people.
+    report : dict or None
+        A report, printed before `lines`.
+    table : Table or None
+        A table, printed before `report`.
+    errors : sequence of (path, reason)
+        Inputs that were left out.
+    listed : str
+        The place where the errors are listed, as the end of a message.
+    failure : Exception or None
+        An error with which the command ends after printing.
+    first : str
+        The first line for people.
     """
 
     facts: dict[str, Any]
@@ -43,7 +59,7 @@ class Result:
 
 
 def show(result: Result, *, as_json: bool) -> None:
-    """Print a result, and end with the exit code for inputs that were left out, if there are any."""
+    """Print a result; raise its failure, or an error if inputs were left out."""
     from rich.console import Console
 
     from vaeguard import InputsSkippedError
@@ -56,7 +72,7 @@ def show(result: Result, *, as_json: bool) -> None:
         if result.table:
             Console().print(result.table)
         if result.report:
-            # Names stay as they are, and nothing is wrapped that a program may read.
+            # Names must not become emoji, and lines that a program may read must not be wrapped.
             workflows.show_report(result.report, Console(emoji=False, soft_wrap=not sys.stdout.isatty()))
         for line in result.lines:
             click.echo(line)
@@ -68,7 +84,7 @@ def show(result: Result, *, as_json: bool) -> None:
 
 
 def say(message: str) -> None:
-    """Tell the user on stderr."""
+    """Print a message on stderr, with options in place of parameters."""
     from .commands import with_options
 
     context = click.get_current_context(silent=True)
@@ -77,7 +93,7 @@ def say(message: str) -> None:
 
 @contextlib.contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Show what the library warns of as lines on stderr."""
+    """Print the warnings of the library as lines on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         shown = warnings.showwarning
@@ -114,16 +130,16 @@ def progress_bar(what: str) -> Iterator[Callable[..., None]]:
 
 
 def _lines(what: str) -> Callable[..., None]:
-    said = time.monotonic()
+    printed = time.monotonic()
     first: tuple[float, int] | None = None
 
     def update(done: int, total: int, text: str = "") -> None:
-        nonlocal said, first
+        nonlocal printed, first
         now = time.monotonic()
-        # From the first step on: before it lie imports, and what an earlier run has done.
+        # The time left follows from the steps after the first, since imports and an earlier run come before it.
         started, before = first = first or (now, done)
-        if now - said >= 10 and done:
-            said = now
+        if now - printed >= 10 and done:
+            printed = now
             left = f" ({(now - started) * (total - done) / (done - before):.0f} s left)" if done > before else ""
             say(f"{what} {done}/{total} {text}".strip() + left)
 
@@ -131,12 +147,12 @@ def _lines(what: str) -> Callable[..., None]:
 
 
 def reporter() -> Reporter:
-    """Whom workflows tell: the terminal."""
+    """The reporter of workflows on the terminal."""
     return workflows.Reporter(say, progress_bar, shlex.join(["vaeguard", *sys.argv[1:]]))
 
 
 def parity_table(parity: Parity) -> Table:
-    """How far an exported model is from PyTorch."""
+    """A table of the differences between an exported model and PyTorch."""
     from rich.table import Table
 
     title = f"{parity.images} images, {parity.random} of them noise"

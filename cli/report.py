@@ -29,8 +29,7 @@ def report(path: str | None, *, opened: bool | None) -> Result:
     """
     done = workflows.remake_report(path)
     address = Path(done.output).resolve().as_uri()
-    wanted = sys.stdout.isatty() if opened is None else opened
-    if wanted and not webbrowser.open(address):
+    if (sys.stdout.isatty() if opened is None else opened) and not webbrowser.open(address):
         say(f"note: no browser was found; open {address}")
     facts: dict[str, Any] = {"output": done.output, **workflows.without_pictures(done.report or {})}
     return Result(facts, [f"report -> {done.output}"], done.report)

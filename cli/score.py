@@ -46,7 +46,7 @@ def score(images: tuple[str, ...], output: str, **options: Any) -> Result:
     lines = [f"what stands out -> {output}.report.html"] if report else []
     if options["heatmaps"] and summary.anomalies:
         lines.append(f"flagged images, each with its heatmap -> {options['heatmaps']}")
-    if summary.note and not report:  # the report says it
+    if summary.note and not report:  # a report contains the note
         say(f"note: {summary.note}")
     facts = {**summary.to_dict(), **({"drift": report["drift"]} if report else {})}
     return Result(facts, lines, report, errors=done.errors, listed=f"see {output}.errors.csv", first=first)

@@ -15,11 +15,11 @@ def traverse(model: str | None, output: str) -> Result:
 
     Units come by falling rate, up to ten of them; those that say nothing are marked as inactive.
     """
-    found = workflows.traverse_to(output, reporter(), model=model).found
-    units = found["units"]
+    traversal = workflows.traverse_to(output, reporter(), model=model).found
+    units = traversal["units"]
     facts = [
         {"unit": unit, "rate": float(units.rate[unit]), "active": bool(units.active[unit])}
         for unit in units.traversed.tolist()
     ]
     line = f"{len(facts)} of {len(units.rate)} units, {int(units.active.sum())} active -> {output}"
-    return Result({"output": output, "steps": list(found["steps"]), "units": facts}, [line])
+    return Result({"output": output, "steps": list(traversal["steps"]), "units": facts}, [line])

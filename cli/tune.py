@@ -23,8 +23,8 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """`1h30m` to 5400 seconds."""
-        found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", str(value).strip().lower(), re.ASCII)
-        hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", str(value).strip().lower(), re.ASCII)
+        hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
         total = 3600 * hours + 60 * minutes + seconds
         if not total:
             self.fail(f"{value!r} is no time such as 90s, 20m or 1h30m, above 0", param, ctx)
@@ -77,14 +77,14 @@ def tune(
     )  # fmt: skip
     if len(done.found.trials) < trials:
         say(f"note: {len(done.found.trials)} of {trials} trials fit into --time; the same command goes on")
-    reading = {
+    data_options = {
         "--normal-classes": normal_classes,
         "--groups": groups,
         "--size": given["size"] and "x".join(map(str, given["size"])),
         "--channels": given["channels"] and str(given["channels"]),
     }
-    chosen = [part for name, value in reading.items() if value for part in (name, value)]
-    best = shlex.join(["vaeguard", "fit", given["data"], *chosen, "--spec", f"{done.output}/best.toml"])
+    options = [part for name, value in data_options.items() if value for part in (name, value)]
+    best = shlex.join(["vaeguard", "fit", given["data"], *options, "--spec", f"{done.output}/best.toml"])
     lines = [f"next: {best}", f"every trial and chart -> {done.output}/report.html"]
     facts = {
         "output": done.output,

@@ -1,4 +1,4 @@
-"""From cells to what a report says: means over seeds, means of the classes, best term, false alarms, seconds."""
+"""The figures of a report from its cells: means over seeds, means of the classes, best term, false alarms, seconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIXEL_FIGURES = {"roc_auc": "pixel ROC-AUC", "pro": "PRO to 0.3"}
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1) of repetitions; no deviation for a single one."""
+    """Mean and standard deviation (n - 1) of repetitions; the deviation of a single one is None."""
 
     mean: float
     std: float | None
@@ -36,13 +36,13 @@ class Row:
     Attributes
     ----------
     data, case, method, score : str
-        What it is; `case` is `None` for the mean over the cases.
+        Names; `case` is `None` for the mean over the cases.
     kind : str or None
-        The kind of anomaly, where it is measured by itself.
+        The kind of anomaly, where each kind is measured by itself.
     roc_auc : Spread
-        Over the seeds.
+        ROC-AUC over the seeds.
     average_precision : Spread or None
-        Over the seeds; None for a kind.
+        Average precision over the seeds; None for a kind and for pixels.
     """
 
     data: str
@@ -56,8 +56,8 @@ class Row:
 
 def spread(values: Iterable[float]) -> Spread:
     """Mean and standard deviation of at least one value."""
-    found = tuple(values)
-    return Spread(float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None, found)
+    sample = tuple(values)
+    return Spread(float(np.mean(sample)), float(np.std(sample, ddof=1)) if len(sample) > 1 else None, sample)
 
 
 def rows_of(cells: list[Result]) -> list[Row]:
@@ -77,7 +77,7 @@ def rows_of(cells: list[Result]) -> list[Row]:
 
 
 def means_of(cells: list[Result], planned: Mapping[str, AbstractSet[str]]) -> list[Row]:
-    """Mean over the cases of each method's scores, for the seeds of which every case that is `planned` is there."""
+    """The mean of each method's scores over the cases, from the seeds for which every `planned` case is finished."""
     means = []
     for (data, method), group in _grouped(cells, "data", "method").items():
         cases = planned[data]
@@ -98,21 +98,21 @@ def _row(key: tuple[str, str | None, str], score: str, repetitions: list[list[Re
 
 
 def best_terms(rows: list[Row]) -> list[dict[str, Any]]:
-    """For each of our fits and each case (None: the mean): the combined score against the term that turned out best."""
+    """For each of our fits and each case (None: the mean), the combined score against the best single term."""
     groups: dict[tuple[str, str, str | None], dict[str, float]] = {}
     for row in rows:
         if row.method in OURS and is_of_examples(row):
             groups.setdefault((row.data, row.method, row.case), {})[row.score] = row.roc_auc.mean
-    found = []
+    comparisons = []
     for (data, method, case), areas in groups.items():
         combined = areas.pop("score")
         if areas:
             term = max(areas, key=areas.__getitem__)
-            found.append(
+            comparisons.append(
                 {"data": data, "method": method, "case": case, "term": term, "combined": combined,
                  "best": areas[term], "difference": combined - areas[term]}
             )  # fmt: skip
-    return found
+    return comparisons
 
 
 def alarms_of(cells: list[Result]) -> list[dict[str, Any]]:
@@ -121,17 +121,18 @@ def alarms_of(cells: list[Result]) -> list[dict[str, Any]]:
     `low` and `high` are the Clopper-Pearson interval of the mean rate on one test part: the seeds share it.
     `stated_inside` and `as_expected` count the cells; see `vaeguard.statistics.false_alarms`.
     """
-    found = []
+    rows = []
     for (data, case, method), group in _grouped(cells, "data", "case", "method").items():
         measured = [cell["false_alarms"] for cell in group if "false_alarms" in cell]
         for at_one_rate in zip(*measured, strict=True):
-            alarms = [FalseAlarms(**each) for each in at_one_rate]
-            found.append({"data": data, "case": case, "method": method, **_alarms(alarms)})
-    return found
+            alarms = [FalseAlarms(**fields) for fields in at_one_rate]
+            rows.append({"data": data, "case": case, "method": method, **_alarms(alarms)})
+    return rows
 
 
 def _alarms(alarms: list[FalseAlarms]) -> dict[str, Any]:
-    first, realised = alarms[0], spread(each.value for each in alarms)
+    """The false alarms of all seeds at one stated rate."""
+    first, realised = alarms[0], spread(alarm.value for alarm in alarms)
     typical = from_count(round(realised.mean * first.images), first.images, first.calibration, first.fpr)
     return {
         "fpr": first.fpr,
@@ -139,30 +140,30 @@ def _alarms(alarms: list[FalseAlarms]) -> dict[str, Any]:
         "images": first.images,
         **{name: getattr(typical, name) for name in ("low", "high", "expected_low", "expected_high")},
         "cells": len(alarms),
-        **{name: sum(getattr(each, name) for each in alarms) for name in ("stated_inside", "as_expected")},
+        **{name: sum(getattr(alarm, name) for alarm in alarms) for name in ("stated_inside", "as_expected")},
     }
 
 
 def seconds_of(cells: list[Result]) -> list[dict[str, Any]]:
-    """Mean seconds that each method takes to fit and to score, and how many examples that was."""
-    found = []
+    """Mean seconds that each method takes to fit and to score, with the mean numbers of examples."""
+    rows = []
     for (data, method), group in _grouped(cells, "data", "method").items():
         seconds = {name: float(np.mean([cell["seconds"][name] for cell in group])) for name in ("fit", "score")}
         train, normal, anomalous = (
             np.mean([cell["images"][name] for cell in group]) for name in ("train", "normal", "anomalous")
         )
         counts = {"train": round(float(train)), "test": round(float(normal + anomalous))}
-        found.append({"data": data, "method": method, "seconds": seconds, **counts})
-    return found
+        rows.append({"data": data, "method": method, "seconds": seconds, **counts})
+    return rows
 
 
 def is_of_examples(row: Row) -> bool:
-    """Whether the figure is one of whole images or rows, not of pixels, and not of one kind of anomaly."""
+    """Whether the figure is for whole images or table rows, not for pixels or for one kind of anomaly."""
     return row.kind is None and row.average_precision is not None
 
 
 def _grouped(cells: list[Result], *names: str) -> dict[Any, list[Result]]:
-    """Cells with equal values of `names` together, in the order of their first one; a single name gives bare keys."""
+    """Cells grouped by their values of `names`, in order of first appearance; a single name gives bare keys."""
     groups: dict[Any, list[Result]] = {}
     for cell in cells:
         key = tuple(cell[name] for name in names)

@@ -1,7 +1,7 @@
-"""Simple methods on the same split: what a variational autoencoder has to beat to earn its place.
+"""Simple methods on the same split, which a variational autoencoder has to beat to earn its place.
 
-Each is fitted on the normal training examples (n, d), the ones that our own fit holds out included, and returns a
-function that scores test examples, higher = stranger. The settings are the same for all data.
+Each is fitted on all normal training examples (n, d), also on those that our own fit holds out, and returns a function
+that scores test examples, higher = more anomalous. The settings are the same for all data.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def isolation_forest(train: Vectors, seed: int) -> Scorer:
 
 
 def one_class_svm(train: Vectors, seed: int) -> Scorer:
-    """One-class SVM (Schölkopf et al., 2001) on a random part of the training examples: its cost is quadratic."""
+    """One-class SVM (Schölkopf et al., 2001) on a random part of the training examples, as the cost is quadratic."""
     from sklearn.svm import OneClassSVM
 
     reduce = _reducer(train)
@@ -70,7 +70,7 @@ def one_class_svm(train: Vectors, seed: int) -> Scorer:
 
 
 def brightness(_train: Vectors, _: int) -> Scorer:
-    """Mean pixel: brighter = stranger, whatever the data."""
+    """Mean pixel: brighter = more anomalous, whatever the data."""
     return lambda examples: examples.mean(1)
 
 

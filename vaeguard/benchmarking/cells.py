@@ -1,4 +1,4 @@
-"""Cells: the smallest pieces of a benchmark, each measured once, and the one file that keeps them."""
+"""Cells, the smallest pieces of a benchmark: each is measured once and kept in one file with the others."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 CELLS_NAME = "cells.jsonl"
-"""File of the finished cells, beside the report."""
+"""The file of the finished cells, beside the report."""
 METHOD = 3
-"""Raised whenever the same settings come to mean something else, so that no report mixes the old with the new."""
+"""A version, raised whenever the same settings come to mean something else: no report mixes old and new results."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: which benchmark, which data, which case of it, by which method, with which seed.
+    """One measurement: the benchmark, the data, a case of the data, the method and the seed.
 
-    `case` is the class, pair, table or defect set that takes its turn.
+    `case` is the class, pair, table or defect set that is measured.
     """
 
     benchmark: str
@@ -43,18 +43,18 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """How a cell is measured.
+    """The measurement of a cell.
 
     Attributes
     ----------
     cell : Cell
-        What is measured.
+        The cell.
     settings : dict
         Everything that the result depends on, as JSON can hold it: specs, the hashes of data and split.
     measure : callable
-        Does the work and returns what it found, as JSON can hold it.
+        Measures the cell and returns the result, as JSON can hold it.
     cost : int
-        Rough time it takes, in hundredths of a fit; only the time left is estimated from it.
+        The rough time that the job takes, in hundredths of a fit; progress is estimated from it.
     """
 
     cell: Cell
@@ -71,8 +71,8 @@ class Job:
 class CellFile:
     """The finished cells of a report: one line of JSON a cell, in the order in which they were measured.
 
-    The file is written anew after each cell, so that it is whole at any moment and a killed run loses one cell at most.
-    Nobody else may be writing it. A line that is damaged is left out, so that its cell is measured again.
+    The file is written anew after each cell, so it is whole at any moment and a killed run loses one cell at most.
+    Only one process may write the file. A damaged line is left out, and its cell is measured again.
 
     Attributes
     ----------
@@ -84,9 +84,9 @@ class CellFile:
         self.path = folder / CELLS_NAME
         sweep(self.path)
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
-        found = {line: cell for line in lines if (cell := _cell_of(line))}
-        self.cells: dict[str, Result] = {cell["digest"]: cell for cell in found.values()}
-        self._text = "".join(f"{line}\n" for line in found)
+        by_line = {line: cell for line in lines if (cell := _cell_of(line))}
+        self.cells: dict[str, Result] = {cell["digest"]: cell for cell in by_line.values()}
+        self._text = "".join(f"{line}\n" for line in by_line)
 
     def measure(self, job: Job, progress: Progress) -> Result:
         """Measure a cell and keep it.
@@ -105,11 +105,12 @@ class CellFile:
 
 
 def name_of(cell: Result) -> str:
-    """The name of a cell that was read, as `str` gives that of a `Cell`."""
+    """The name of a cell that was read, equal to the `str` of its `Cell`."""
     return str(Cell(**{field.name: cell[field.name] for field in fields(Cell)}))
 
 
 def _cell_of(line: str) -> Result | None:
+    """The cell that a line of the file holds; None for a damaged line."""
     try:
         cell = json.loads(line)
         return cell if cell["digest"] and name_of(cell) else None

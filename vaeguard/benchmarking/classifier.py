@@ -1,4 +1,4 @@
-"""A plain classifier of the normal classes with the VAE's own encoder: what labels alone bring, without a VAE."""
+"""A plain classifier of the normal classes with the VAE's encoder, which shows what labels alone bring."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Classifier:
             _train(self, task, normal, training, progress)
 
     def scores(self, images: Bytes) -> dict[str, Floats]:
-        """Scores (N,) of uint8 images (N, C, H, W), higher = stranger.
+        """Scores (N,) of uint8 images (N, C, H, W), higher = more anomalous.
 
         `max_softmax` is −log of the largest class probability (Hendrycks and Gimpel, 2017), `max_logit` minus the
         largest logit (Hendrycks et al., 2022).

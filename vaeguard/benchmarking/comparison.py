@@ -1,4 +1,4 @@
-"""Ours, simple methods and published numbers in one table for each data set, and where intervals separate them."""
+"""Our fits, simple methods and published results in one table for each data set, with the separated ones marked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaeguard.benchmarking.protocols import OURS
 from vaeguard.statistics.metrics import CONFIDENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from vaeguard.benchmarking.aggregate import Row, Spread
     from vaeguard.benchmarking.cells import Result
@@ -22,27 +22,21 @@ if TYPE_CHECKING:
 
 
 def comparison_of(
-    rows: list[Row], means: list[Row], cells: list[Result], published: Iterable[Published]
+    rows: list[Row], means: list[Row], cells: list[Result], published: Sequence[Published]
 ) -> list[Table]:
-    """For each data set `data`, `cases` and `methods`: name, part, protocol, mean, one entry of `cells` for each case.
+    """A table for each data set: `data`, `cases` and `methods`.
 
-    `part` is `ours`, `simple` (on the same split) or `published`. An entry is None where there is no number. Its `low`
-    and `high` are the outermost ends of the 95 % intervals over the seeds; it is `separated`
-    where its `low` lies above the `high` of all others measured here (each comparison by itself).
+    A method has a name, a part, a protocol, a mean, and in `cells` one entry for each case. `part` is `ours`, `simple`
+    (on the same split) or `published`. An entry is None where there is no number. Its `low` and `high` are the
+    outermost ends of the 95 % intervals over the seeds; it is `separated` where its `low` lies above the `high` of all
+    others measured here (each comparison by itself).
     """
     tables = []
     for data in dict.fromkeys(row.data for row in rows):
-        # Of ours the combined score stands for the fit, of the others each score that they have.
-        here = [row for row in rows if row.data == data and is_of_examples(row)]
-        here = [row for row in here if row.method not in OURS or row.score == "score"]
-        cases = list(dict.fromkeys(row.case for row in here))
-        keys = sorted(dict.fromkeys((row.method, row.score) for row in here), key=lambda key: key[0] not in OURS)
+        compared = [row for row in rows if row.data == data and _is_compared(row)]
         averages = {(row.method, row.score): row.roc_auc for row in means if row.data == data}
-        of_data = [cell for cell in cells if cell["data"] == data]
-        methods = [
-            _measured([row for row in here if (row.method, row.score) == key], averages.get(key), cases, of_data)
-            for key in keys
-        ]
+        cases = list(dict.fromkeys(row.case for row in compared))
+        methods = _measured_methods(compared, averages, cases, [cell for cell in cells if cell["data"] == data])
         _mark(methods, len(cases))
         others = [_published(row, cases) for row in published if row.data == data]
         methods += [row for row in others if row["mean"] is not None or any(row["cells"])]
@@ -50,14 +44,31 @@ def comparison_of(
     return tables
 
 
+def _is_compared(row: Row) -> bool:
+    """Whether a row belongs into the table: our fits have their combined score there, other methods every score."""
+    return is_of_examples(row) and (row.method not in OURS or row.score == "score")
+
+
+def _measured_methods(
+    rows: list[Row], means: dict[tuple[str, str], Spread], cases: list[str | None], cells: list[Result]
+) -> list[Table]:
+    """Every method with every score of the rows, our own methods first."""
+    by_method: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        by_method.setdefault((row.method, row.score), []).append(row)
+    keys = sorted(by_method, key=lambda key: key[0] not in OURS)
+    return [_measured(by_method[key], means.get(key), cases, cells) for key in keys]
+
+
 def _measured(rows: list[Row], mean: Spread | None, cases: list[str | None], cells: list[Result]) -> Table:
-    """A method with one score, of which there is a row for each case that is measured."""
+    """A method with one score, from its row for each measured case."""
     method, score = rows[0].method, rows[0].score
     entries: dict[str | None, Table] = {}
     for row in rows:
         of_case = [cell for cell in cells if (cell["case"], cell["method"]) == (row.case, method)]
         metrics = [cell["scores"][score] for cell in of_case if score in cell["scores"]]
-        low, high = min(each["roc_auc_low"] for each in metrics), max(each["roc_auc_high"] for each in metrics)
+        low = min(metric["roc_auc_low"] for metric in metrics)
+        high = max(metric["roc_auc_high"] for metric in metrics)
         entries[row.case] = {"case": row.case, **_entry(row.roc_auc, low, high)}
     return {
         "name": method if score in ("score", method) else f"{method}, {score}",
@@ -68,34 +79,35 @@ def _measured(rows: list[Row], mean: Spread | None, cases: list[str | None], cel
     }
 
 
-def _entry(found: Spread, low: float, high: float) -> Table:
-    return {**asdict(found), "low": low, "high": high, "separated": False}
+def _entry(spread: Spread, low: float, high: float) -> Table:
+    return {**asdict(spread), "low": low, "high": high, "separated": False}
 
 
-def _mean_entry(found: Spread, entries: list[Table]) -> Table:
-    """The mean over the cases; its interval is the wider one of what the seeds say and what the cases say.
+def _mean_entry(spread: Spread, entries: list[Table]) -> Table:
+    """The mean over the cases, with the wider one of two intervals.
 
-    The seeds: the t-interval. The cases: the half-widths of their intervals, added in quadrature, as if their test
-    images were independent.
+    One is the t-interval over the seeds. The other adds the half-widths of the cases' intervals in quadrature, as if
+    the test images of the cases were independent.
     """
     from scipy.stats import t
 
     halves = [(entry["high"] - entry["low"]) / 2 for entry in entries]
     half = float(np.sqrt(np.square(halves).sum())) / len(halves)
-    if found.std is not None:
-        count = len(found.values)
-        half = max(half, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * found.std / float(np.sqrt(count)))
-    return _entry(found, found.mean - half, found.mean + half)
+    if spread.std is not None:
+        count = len(spread.values)
+        half = max(half, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread.std / float(np.sqrt(count)))
+    return _entry(spread, spread.mean - half, spread.mean + half)
 
 
 def _mark(methods: list[Table], cases: int) -> None:
-    """Say of the best entry of each column whether the intervals separate it from all others."""
-    for entries in [[row["mean"] for row in methods], *([row["cells"][at] for row in methods] for at in range(cases))]:
-        there = [entry for entry in entries if entry]
-        if len(there) < 2:
+    """Mark the best entry of each column if its interval lies above those of all others."""
+    columns = [[row["mean"] for row in methods], *([row["cells"][at] for row in methods] for at in range(cases))]
+    for column in columns:
+        entries = [entry for entry in column if entry]
+        if len(entries) < 2:
             continue
-        best = max(there, key=lambda entry: float(entry["mean"]))
-        best["separated"] = all(best["low"] > entry["high"] for entry in there if entry is not best)
+        best = max(entries, key=lambda entry: float(entry["mean"]))
+        best["separated"] = all(best["low"] > entry["high"] for entry in entries if entry is not best)
 
 
 def _published(row: Published, cases: list[str | None]) -> Table:

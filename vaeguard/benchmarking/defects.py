@@ -1,7 +1,7 @@
-"""Surfaces with pixel masks of their defects: how they are read, and how they are split so that nothing leaks.
+"""Surfaces with pixel masks of their defects: reading them, and splitting them so that no surface is on both sides.
 
-Both sets hold the same surface more than once, so images are never split one by one: magnetic tiles were photographed
-under several exposures and are split by group, circuit boards come as pairs of template and defective board and are
+Both sets hold the same surface more than once, so images are never split one by one. Magnetic tiles were photographed
+under several exposures and are split by group; circuit boards come as pairs of template and defective board and are
 split by pair.
 """
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     Size = tuple[int, int]
 
 FIT_SHARE = 0.5
-"""Share of the defect-free images whose groups are fitted on."""
+"""The share of the defect-free images to fit on, in whole groups."""
 
 PCB_FOLDER = "deeppcb-77000/group77000"
 
 
 @dataclass(frozen=True, eq=False)
 class DefectSet:
-    """Every image of a set with the truth about it.
+    """Every image of a set with its mask, its kind of defect and its group.
 
     Attributes
     ----------
@@ -48,11 +48,11 @@ class DefectSet:
     images : uint8 (N, 1, H, W)
         Grey images, scaled.
     masks : bool (N, H, W)
-        Where each is defective, scaled by the nearest pixel.
+        The defective pixels of each image, scaled by the nearest pixel.
     kinds : tuple of str
-        Kind of defect of each image, `""` for none.
+        The kind of defect of each image, `""` for none.
     groups : tuple of str
-        Images of the same surface have the same group.
+        The group of each image; images of the same surface have the same group.
     """
 
     name: str
@@ -110,29 +110,29 @@ def open_deeppcb(data_dir: str | Path | None, size: Size) -> DefectSet:
 DEFECT_SETS = {"magnetic-tile": open_magnetic_tile, "deeppcb-77000": open_deeppcb}
 
 
-def split_by_group(found: DefectSet, seed: int, limit: int | None = None) -> ImageTask:
+def split_by_group(surfaces: DefectSet, seed: int, limit: int | None = None) -> ImageTask:
     """Fit on the defect-free images of half of the groups, chosen at random; test on all images of the other groups."""
-    normal = np.array([kind == "" for kind in found.kinds])
-    fitted = np.isin(found.groups, _fitted_groups(found, normal, seed))
+    normal = np.array([kind == "" for kind in surfaces.kinds])
+    fitted = np.isin(surfaces.groups, _fitted_groups(surfaces, normal, seed))
     train, test = np.flatnonzero(fitted & normal), np.flatnonzero(~fitted)
-    kinds = np.array(found.kinds)
+    kinds = np.array(surfaces.kinds)
     train = train[limited_rows(kinds[train], limit)]
     test = test[limited_rows(kinds[test], limit)]
-    image_set = replace(from_array(found.images[train]), name=found.name)
+    image_set = replace(from_array(surfaces.images[train]), name=surfaces.name)
     tested = tuple(kinds[test].tolist())
     return ImageTask(
         image_set,
         None,
-        found.images[test],
+        surfaces.images[test],
         ~normal[test],
         kinds=tested if len(set(tested)) > 2 else (),
-        masks=found.masks[test],
-        groups=tuple(found.groups[row] for row in train),
+        masks=surfaces.masks[test],
+        groups=tuple(surfaces.groups[row] for row in train),
     )
 
 
-def _fitted_groups(found: DefectSet, normal: Bools, seed: int) -> list[str]:
-    groups = np.array(found.groups)
+def _fitted_groups(surfaces: DefectSet, normal: Bools, seed: int) -> list[str]:
+    groups = np.array(surfaces.groups)
     names = np.random.default_rng(seed).permutation(np.unique(groups[normal]))
     sizes = np.array([np.count_nonzero((groups == name) & normal) for name in names])
     before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -146,7 +146,7 @@ def _read_groups(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"image", "class", "group"} <= rows[0].keys():
-        raise RefusedError(f"{str(path)!r} has not the columns image, class, group; get it again")
+        raise RefusedError(f"{str(path)!r} lacks one of the columns image, class, group; get it again")
     return rows
 
 

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 Result = dict[str, Any]
 Fits = dict[ModelSpec, tuple[Any, "Detector", float]]
-"""The last fit of each model: what it was fitted on and how, the detector, the seconds that it took."""
+"""The last fit of each model: its data and settings, the detector, and the seconds that the fit took."""
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """How our own method is fitted: `training` has the seed; `fits` keeps what the next task may share."""
+    """The settings of our own method: `training` has the seed; `fits` keeps the fits that the next task may share."""
 
     model: ModelSpec
     training: TrainSpec
@@ -57,13 +57,13 @@ class Method:
     Attributes
     ----------
     settings : callable
-        What the result depends on besides the task, as JSON can hold it. Raises UsageError if it cannot be measured.
+        What the result depends on besides the task, as JSON can hold it. Raises UsageError if the task is unsuitable.
     measure : callable
-        Fits and measures, and returns what it found, as JSON can hold it.
+        Fits and measures, and returns the result, as JSON can hold it.
     random : bool
-        Whether it depends on the seed.
+        Whether the result depends on the seed.
     cost : int
-        Rough time it takes, in hundredths of a fit.
+        The rough time that the method takes, in hundredths of a fit.
     """
 
     settings: Callable[[Any, Setup], Result]
@@ -73,7 +73,7 @@ class Method:
 
 
 def measured(name: str, task: Task, setup: Setup, progress: Progress) -> Result:
-    """What the method `name`, a key of `METHODS`, finds on a task, and what it warned of."""
+    """The result of the method `name`, a key of `METHODS`, on a task, with its warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = METHODS[name].measure(task, setup, progress)
@@ -81,7 +81,7 @@ def measured(name: str, task: Task, setup: Setup, progress: Progress) -> Result:
 
 
 def _fit_method(adapt: Callable[[Setup], Setup]) -> Method:
-    """Our detector, fitted with the settings that `adapt` makes of those given."""
+    """Our detector, fitted with the settings as changed by `adapt`."""
     return Method(
         settings=lambda task, setup: _fit_settings(task, adapt(setup)),
         measure=lambda task, setup, progress: _measure_fit(task, adapt(setup), progress),
@@ -93,10 +93,10 @@ def _guided(setup: Setup, *, guided: bool) -> Setup:
 
 
 def _for_patches(setup: Setup) -> Setup:
-    """The settings that find small defects, with those that differ from the library's defaults kept."""
-    chosen = PRESETS["patches"]
-    model = from_dict(ModelSpec, to_dict(chosen.model) | changed(setup.model))
-    training = from_dict(TrainSpec, to_dict(chosen.training) | changed(setup.training))
+    """The preset for small defects; settings that were given override it."""
+    preset = PRESETS["patches"]
+    model = from_dict(ModelSpec, to_dict(preset.model) | changed(setup.model))
+    training = from_dict(TrainSpec, to_dict(preset.training) | changed(setup.training))
     return _guided(replace(setup, model=model, training=training), guided=False)
 
 
@@ -107,7 +107,7 @@ def _fit_settings(task: ImageTask, setup: Setup) -> Result:
     try:
         split = split_normal(task.train, normal, **shares, seed=training.seed, groups=task.groups or None)
     except UsageError as error:
-        # The fact that was found, with advice that a benchmark can follow.
+        # The advice of the split is for a fit; a benchmark has other parameters.
         raise UsageError(
             f"{str(error).partition(';')[0]}; a fit needs at least {MIN_NORMAL} normal images and {MIN_PER_CLASS} of"
             " every normal class, so add images or raise `limit`"
@@ -122,13 +122,13 @@ def _fit_settings(task: ImageTask, setup: Setup) -> Result:
 def _measure_fit(task: ImageTask, setup: Setup, progress: Progress) -> Result:
     """Measure the combined score of a detector, its terms, its heatmaps where there are masks, and its false alarms."""
     detector, seconds = _fit(task, setup, progress)
-    found = measure_detector(detector, task.test, task.anomalous, task.defects)
-    record = detector.info.record
-    normal, calibration = found.inspection.p_value[~task.anomalous], record.calibration.images
-    scores = {"score": found.inspection.score, **found.inspection.terms}
+    measurement = measure_detector(detector, task.test, task.anomalous, task.defects)
+    inspection, record = measurement.inspection, detector.info.record
+    normal, calibration = inspection.p_value[~task.anomalous], record.calibration.images
+    scores = {"score": inspection.score, **inspection.terms}
     return {
-        **_result(task, scores, found.metrics, (seconds, found.seconds)),
-        **({} if found.pixels is None else {"pixels": asdict(found.pixels)}),
+        **_result(task, scores, measurement.metrics, (seconds, measurement.seconds)),
+        **({} if measurement.pixels is None else {"pixels": asdict(measurement.pixels)}),
         "false_alarms": [asdict(false_alarms(normal, calibration, fpr)) for fpr in FPRS],
         "spec": {"model": to_dict(record.model), "training": to_dict(record.training)},
         "fit_split_sha256": record.data.split.sha256,
@@ -137,7 +137,7 @@ def _measure_fit(task: ImageTask, setup: Setup, progress: Progress) -> Result:
 
 
 def _fit(task: ImageTask, setup: Setup, progress: Progress) -> tuple[Detector, float]:
-    """The detector and the seconds that its fit took; the one of the task before if that has the same training part."""
+    """The detector and the seconds that its fit took; the last fit is reused for the same training part."""
     from vaeguard.workflows.fit import fit
 
     key = task.train.fingerprint, task.normal_classes, setup.training
@@ -195,7 +195,7 @@ def _estimator_settings(_task: TableTask, _setup: Setup) -> Result:
 
 
 def _baseline(baseline: baselines.Fit, *, random: bool = False, **settings: Any) -> Method:
-    """A method of `baselines`; `settings` say what it does, so that a cell of other settings is another cell."""
+    """A method of `baselines`; `settings` describe the method, so that changed settings make another cell."""
 
     def fit(task: Task, setup: Setup, _: Progress) -> tuple[Score, str]:
         train, test = task.vectors()
@@ -208,19 +208,19 @@ def _baseline(baseline: baselines.Fit, *, random: bool = False, **settings: Any)
 def _result(
     task: Task, scores: Mapping[str, Scores], metrics: tuple[Metrics, ...], seconds: tuple[float, float]
 ) -> Result:
-    """What every method says of its scores (N,), with the seconds that it took to fit and to score."""
+    """The part of a result that every method has: its metrics, and the seconds to fit and to score."""
     truth = task.anomalous
     return {
         "images": {"train": task.n_normal, "normal": int((~truth).sum()), "anomalous": int(truth.sum())},
         "split_sha256": task.sha256,
-        "scores": {each.name: asdict(each) for each in metrics},
+        "scores": {metric.name: asdict(metric) for metric in metrics},
         **_by_kind(task, scores),
         "seconds": dict(zip(("fit", "score"), seconds, strict=True)),
     }
 
 
 def _by_pixel(task: Task, scores: Mapping[str, Scores]) -> Result:
-    """How well scores (N, features) point at defects; the features are pixels."""
+    """How well scores of single pixels, (N, C*H*W), locate defects."""
     if not isinstance(task, ImageTask) or not task.defects:
         return {}
     for values in scores.values():
@@ -235,11 +235,11 @@ def _by_kind(task: Task, scores: Mapping[str, Scores]) -> Result:
     if not isinstance(task, ImageTask) or not task.kinds:
         return {}
     kinds, truth = np.array(task.kinds), task.anomalous
-    found = {
+    areas = {
         kind: {name: class_roc_auc(kinds == kind, truth, values) for name, values in scores.items()}
         for kind in np.unique(kinds[truth]).tolist()
     }
-    return {"kinds": found}
+    return {"kinds": areas}
 
 
 METHODS = {

@@ -51,7 +51,7 @@ def read_table(name: str, data_dir: str | Path | None) -> Table:
 def split_table(name: str, table: Table, seed: int, limit: int | None = None) -> TableTask:
     """Split 60 to 40 at random, anomalies in both parts, and standardise by the training part.
 
-    The very splits of PyOD's benchmark program, run number `seed` of it.
+    The split is the one of run number `seed` of PyOD's benchmark program.
     """
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler

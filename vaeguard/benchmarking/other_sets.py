@@ -77,12 +77,12 @@ def _drawings(archive: Path) -> list[npt.NDArray[np.uint8]]:
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [item for item in packed.infolist() if item.filename.endswith(".png")]
-            found = [_drawing(packed, member) for member in members]
+            drawings = [_drawing(packed, member) for member in members]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
         raise RefusedError(f"{str(archive)!r} is damaged or of the wrong kind ({error}); get it again") from error
-    if not found:
+    if not drawings:
         raise RefusedError(f"{str(archive)!r} holds no .png drawings; get Omniglot's images_background_small1.zip")
-    return found
+    return drawings
 
 
 def _drawing(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""From a spec to everything that is to be measured: opens the data and lays out the cells."""
+"""The plan of a benchmark: opens the data of a spec and lays out the cells to measure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.tasks import Task
 
 FAULT = "fault"
-"""In the place of its settings: why a cell cannot be measured."""
+"""The only key of the settings of a cell that cannot be measured; the value says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class BenchmarkPlan:
     Attributes
     ----------
     jobs : tuple of Job
-        In the order in which they run: seed by seed, so that a part of the run covers all classes alike.
+        The jobs in running order: seed by seed, so that a part of the run covers all classes alike.
     skipped : tuple of str
-        Data that is not there, a sentence each.
+        One sentence on each data set that is missing.
     published : tuple of Published
-        What others published on this data.
+        The results of others on this data.
     """
 
     jobs: tuple[Job, ...]
@@ -51,7 +51,7 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
     Raises
     ------
     UsageError
-        The data does not suit the benchmark, or none of the fits is possible; where only some are not, their jobs fail.
+        The data does not suit the benchmark, or no fit is possible. If only some fits are impossible, their jobs fail.
     VaeguardError
         None of the data is there.
     """
@@ -69,7 +69,7 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
 
 
 def _cases(spec: BenchmarkSpec) -> tuple[list[Case], list[str]]:
-    """The cases, and a sentence on each item of the data that is not there."""
+    """The cases, and a sentence on each missing item of the data."""
     cases: list[Case] = []
     skipped: list[str] = []
     known = spec.benchmark.data.split(",")
@@ -90,7 +90,7 @@ def _cases(spec: BenchmarkSpec) -> tuple[list[Case], list[str]]:
 
 
 def _over(row: Published, cases: list[str], spec: BenchmarkSpec) -> Published:
-    """A published result with the mean of the cases that are measured here, where it says them."""
+    """A published result with its mean over the cases that are measured here; None where it lacks one of them."""
     if row.mean is not None and (set(cases) == set(row.cases) or (not row.cases and spec.classes is None)):
         return row
     known = [row.cases[case] for case in cases if case in row.cases]
@@ -115,7 +115,7 @@ def _methods(spec: BenchmarkSpec, case: Case, seed: int) -> Iterator[str]:
     yield from spec.fit_names
     for name in spec.benchmark.baselines if spec.baselines else ():
         repeated = seed == 0 or case.split_by_seed or METHODS[name].random
-        # What labels bring by themselves belongs beside the fit that has them.
+        # The classifier shows what labels alone bring, so it belongs beside the fit that has labels.
         if repeated and (name != "classifier" or "guided" in spec.fit_names):
             yield name
 
@@ -130,7 +130,7 @@ def _job(cell: Cell, task: Task, setup: Setup) -> Job:
 
 
 def _failing(cell: Cell, fault: str) -> Job:
-    """A job in the place of one that cannot be laid out: it fails when its turn comes, and the others go on."""
+    """A job in the place of one that cannot be laid out: this job fails when it runs, and the others go on."""
 
     def fail(_: object) -> NoReturn:
         raise VaeguardError(fault)

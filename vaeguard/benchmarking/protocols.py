@@ -1,11 +1,11 @@
-"""The benchmarks: which cases each has, and how their training and test examples are made.
+"""The benchmarks: the cases of each, and how their training and test examples are made.
 
-Common to all: the official training part, normal examples only (tables excepted, as their protocol has it), the whole
-official test part, and the same settings for every class of a data set. `report.SETTINGS_NOTE` and the protocol of the
-defects say which anomalies were in view when the settings were chosen.
+All benchmarks fit on normal examples of the official training part (tables excepted, as their protocol has it), test on
+the whole official test part, and use the same settings for every class of a data set. `report.SETTINGS_NOTE` and the
+protocol of the defects say which anomalies were in view when the settings were chosen.
 
-A new benchmark is an entry of `BENCHMARKS` with the function that makes its cases. Whatever is slow to import is
-imported there, since the command line reads the names.
+A new benchmark is an entry of `BENCHMARKS` with the function that makes its cases. That function imports what is slow
+to import, since the command line reads the names from here.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ if TYPE_CHECKING:
 
 BASELINES = ("pca", "knn", "isolation_forest", "one_class_svm")
 DEFECT_SIZES = {"magnetic-tile": (168, 144), "deeppcb-77000": (320, 320)}
-"""Half of the median tile, whose sizes differ, and half of a board: what tells a defect then lies within 16 pixels."""
+"""Height and width in pixels: half of the median tile, since tiles differ in size, and half of a board.
+
+At these sizes, what tells a defect lies within 16 pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What takes its turn: a class, a pair, a table or a defect set.
+    """A class, a pair, a table or a defect set, which is measured by itself.
 
     Attributes
     ----------
     data, name : str
-        The data set and the case of it.
+        The data set and the name of the case.
     task : callable
         Makes the task from the seed.
     split_by_seed : bool
-        Whether each seed has other examples, so that methods without randomness are repeated too.
+        Whether each seed splits the examples anew, so that methods without randomness are repeated too.
     """
 
     data: str
@@ -57,14 +59,14 @@ class Benchmark:
     Attributes
     ----------
     about, protocol : str
-        What it measures, in one line; how the examples are made.
+        A summary in one line, and the making of the examples.
     cases : callable
         Makes the cases of one item of the data from a `BenchmarkSpec` and the item's name. Raises UsageError if the
         data does not suit, and VaeguardError if it is not there.
     fits : tuple of str
-        How our own method can be fitted, keys of `methods.METHODS`.
+        The ways to fit our own method, keys of `methods.METHODS`.
     default_fits : tuple of str
-        Which of them are measured by default; empty means all.
+        The fits that are measured by default; empty means all.
     data : str
         The default data, items separated by commas.
     known_data_only : bool
@@ -74,11 +76,11 @@ class Benchmark:
     baselines : tuple of str
         Simple methods, keys of `methods.METHODS`.
     parameters : tuple of str
-        Those of `BenchmarkSpec` that not every benchmark has.
+        The optional parameters of `BenchmarkSpec` that apply to this benchmark.
     fixed_settings : bool
-        Whether our own method has its own settings here, so that `model` and `training` do not apply.
+        Whether our own method has fixed settings here, so that `model` and `training` do not apply.
     alarms_note : str
-        What to know of the false alarms besides.
+        A remark on the false alarms of this benchmark.
     """
 
     about: str
@@ -97,7 +99,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """What a benchmark run measures.
+    """The settings of a benchmark.
 
     Attributes
     ----------
@@ -116,11 +118,11 @@ class BenchmarkSpec:
     baselines : bool
         Also measure simple methods on the same split.
     limit : int or None
-        At most so many training and so many test examples: for trying out, and reported as a trial.
+        At most this many training and this many test examples; the report is then marked as a trial.
     size : (H, W) or None
         `defects`: images are scaled to this height and width in pixels; None takes each set's own.
     data_dir : path or None
-        Where named data lies; None takes $VAEGUARD_DATA, else `data`.
+        The folder of named data; None takes $VAEGUARD_DATA, else `data`.
     download : bool
         Fetch named image sets that are missing.
 
@@ -174,17 +176,17 @@ class BenchmarkSpec:
 
     @property
     def repetitions(self) -> int:
-        """How many seeds."""
+        """The number of seeds."""
         return self.seeds or self.benchmark.seeds
 
     @property
     def fit_names(self) -> tuple[str, ...]:
-        """How our own method is fitted."""
+        """The ways to fit our own method."""
         return self.fits or self.benchmark.default_fits or self.benchmark.fits
 
 
 def _classes(spec: BenchmarkSpec, name: str, *, out: bool) -> list[Case]:
-    """One case for each class that takes its turn: anomalous where `out`, otherwise normal."""
+    """One case for each class in turn, which is the anomalous one where `out` is set, else the normal one."""
     import numpy as np
 
     from vaeguard.benchmarking.tasks import ImageTask
@@ -203,7 +205,7 @@ def _classes(spec: BenchmarkSpec, name: str, *, out: bool) -> list[Case]:
 
     def case(turn: str) -> Case:
         normal = tuple(other for other in present if (other != turn) == out)
-        # Made when its turn comes, so that a class without test images takes no other along, and once for all seeds.
+        # The task is made when its turn comes, so that a class without test images fails alone, and once for all seeds.
         task = cache(partial(ImageTask, train, normal, test.images, ~np.isin(tested, normal)))
         return Case(train.name, turn, lambda _: task())
 
@@ -216,8 +218,7 @@ def _chosen(text: str, class_names: tuple[str, ...]) -> list[str]:
     try:
         return [class_names[k] for k in parse_classes(text, class_names)]
     except UsageError as error:
-        message = str(error).replace("--normal-classes", "`classes`").replace("`normal_classes`", "`classes`")
-        raise UsageError(message) from error
+        raise UsageError(str(error).replace("`normal_classes`", "`classes`")) from error
 
 
 def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
@@ -231,13 +232,13 @@ def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
     if not colon:
         raise UsageError(f"`data` has {pair!r}, which is no pair; write it as normal:anomalous, such as mnist:notmnist")
     train, test = (_open(spec, normal, split) for split in ("train", "test"))
-    strange = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
-    strange = _limited(strange, spec.limit)
-    if test.images.shape[1:] != strange.images.shape[1:]:
-        shapes = f"{test.images.shape[1:]} and {strange.images.shape[1:]}"
+    anomalies = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
+    anomalies = _limited(anomalies, spec.limit)
+    if test.images.shape[1:] != anomalies.images.shape[1:]:
+        shapes = f"{test.images.shape[1:]} and {anomalies.images.shape[1:]}"
         raise UsageError(f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose another")
-    anomalous = np.arange(len(test) + len(strange)) >= len(test)
-    task = ImageTask(train, None, np.concatenate([test.images, strange.images]), anomalous)
+    anomalous = np.arange(len(test) + len(anomalies)) >= len(test)
+    task = ImageTask(train, None, np.concatenate([test.images, anomalies.images]), anomalous)
     return [Case("image sets", pair, lambda _: task)]
 
 
@@ -332,4 +333,4 @@ BENCHMARKS = {
     ),
 }
 OURS = tuple(dict.fromkeys(name for benchmark in BENCHMARKS.values() for name in benchmark.fits))
-"""Methods that are fits of our own."""
+"""The methods of our own."""

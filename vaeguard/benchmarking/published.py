@@ -1,4 +1,4 @@
-"""Numbers that others published, each with its protocol and source: to be read beside ours, never as the same test."""
+"""Published results of others, each with its protocol and source: for orientation beside ours, not the same test."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Published:
     Attributes
     ----------
     benchmark, data : str
-        Which of our benchmarks it belongs beside.
+        The benchmark of ours and its data that the result is shown with.
     method, protocol, source : str
-        What was measured, how, and where it is printed.
+        The method, the protocol of its measurement, and the publication.
     verified : bool
         Whether the number was read at the source; otherwise it was quoted from memory.
     mean : float or None
-        Mean of the classes.
+        The mean of the classes.
     cases : dict
-        By class, pair or table.
+        The result of each class, pair or table.
     """
 
     benchmark: str
@@ -36,7 +36,7 @@ class Published:
 
 
 def published(benchmark: str, data: str) -> list[Published]:
-    """What others published for a benchmark on some data, in the order of `published.toml`."""
+    """The results of others for a benchmark on some data, in the order of `published.toml`."""
     text = files("vaeguard.benchmarking").joinpath("published.toml").read_text(encoding="utf-8")
     rows = (Published(**row) for row in tomllib.loads(text)["result"])
     return [row for row in rows if row.benchmark == benchmark and row.data == data]

@@ -38,20 +38,20 @@ ALARMS_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkReport:
-    """What a benchmark found.
+    """The result of a benchmark.
 
     Attributes
     ----------
     spec : BenchmarkSpec
-        What was to be measured.
+        The settings of the benchmark.
     plan : BenchmarkPlan
-        The cells that there are to be, what is missing, and what others published.
+        The planned cells, the data that is missing, and the published results.
     cells : list of dict
         The finished cells, in the order of the plan.
     failures : dict of str
-        Why a cell failed, by the cell's name.
+        Why each failed cell failed, by the cell's name.
     command : str
-        The command line, or how the library was called.
+        The command line.
     """
 
     spec: BenchmarkSpec
@@ -62,7 +62,7 @@ class BenchmarkReport:
 
     @property
     def trial(self) -> bool:
-        """Whether only a part of the data was used, so that the numbers are none to quote."""
+        """Whether only a part of the data was used, so that the numbers must not be quoted."""
         return self.spec.limit is not None
 
     @cached_property
@@ -122,27 +122,27 @@ class BenchmarkReport:
         return {f"{cell['data']}, {cell['case']}, seed {cell['seed']}": cell["split_sha256"] for cell in self.cells}
 
     def _fits(self) -> dict[str, Any]:
-        """The settings of the fits of each kind, every open choice settled; hardware may settle them differently."""
-        found: dict[str, list[Any]] = {}
+        """The settings of the fits by data and method, every open choice settled; hardware may change a choice."""
+        by_method: dict[str, list[Any]] = {}
         for cell in self.cells:
             if "spec" in cell:
-                each = {
+                spec = {
                     part: {name: value for name, value in settings.items() if name not in VARIED}
                     for part, settings in cell["spec"].items()
                 }
-                known = found.setdefault(f"{cell['data']}, {cell['method']}", [])
-                if each not in known:
-                    known.append(each)
+                known = by_method.setdefault(f"{cell['data']}, {cell['method']}", [])
+                if spec not in known:
+                    known.append(spec)
         return {
             name + (f" ({number})" if number > 1 else ""): spec
-            for name, specs in found.items()
+            for name, specs in by_method.items()
             for number, spec in enumerate(specs, 1)
         }
 
     def _environments(self) -> list[dict[str, Any]]:
-        """Every combination of hardware and versions that cells were measured with, and the dates."""
-        found: list[dict[str, Any]] = []
+        """Every combination of hardware, versions and date that cells were measured with."""
+        environments: list[dict[str, Any]] = []
         for cell in self.cells:
-            if cell["environment"] not in found:
-                found.append(cell["environment"])
-        return found
+            if cell["environment"] not in environments:
+                environments.append(cell["environment"])
+        return environments

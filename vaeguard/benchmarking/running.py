@@ -1,4 +1,4 @@
-"""Run a benchmark: cell by cell, each kept as soon as it is finished, so that a run can be stopped and goes on."""
+"""Run a benchmark cell by cell; each cell is kept as soon as it is finished, so a stopped run can be continued."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measure every cell of a benchmark and write `report.json` and `.html` into the folder `output`.
 
-    Each finished cell is kept in `output/cells.jsonl`. The same call again measures only what is not there yet: a cell
-    is kept where settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in the report, and
+    Each finished cell is kept in `output/cells.jsonl`. The same call again measures only the missing cells: a cell is
+    reused if settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in the report, and
     the others go on. The report is written at the end, also when the run is interrupted. More classes, pairs, tables,
-    seeds or fits extend it; a run that would leave out a cell of before is refused.
+    seeds or fits extend the report; a run that would drop an earlier cell is refused.
 
     Parameters
     ----------
     spec : BenchmarkSpec
-        What to measure.
+        The settings of the benchmark.
     output : path
         The report's folder.
     model, training : specs
-        How our own method is fitted, the same for every case; `training.seed` is replaced by each seed in turn.
+        The settings of our own method, the same for every case; `training.seed` is replaced by each seed in turn.
     command : str
-        The command line, to be named in the report.
+        The command line, which the report names.
     progress : callable, optional
         Called with the work done, the work in all (in hundredths of a fit), a line of text.
 
@@ -62,10 +62,10 @@ def benchmark(
     Raises
     ------
     UsageError
-        The data does not suit the benchmark, or `output` holds the report of another one, or one with cells that this
-        one would not have: fewer are asked for, they were measured with other settings, or they are gone.
+        The data does not suit the benchmark, `output` holds the report of another benchmark, or the new report would
+        lose cells: fewer are asked for, they were measured with other settings, or their file is gone.
     VaeguardError
-        None of the data is there, the folder cannot be written, or another process is writing it.
+        None of the data is there, the folder cannot be written, or another process is writing to it.
     """
     folder = Path(output)
     _check_report(folder, spec)
@@ -83,7 +83,7 @@ def benchmark(
 
 
 def _measure(plan: BenchmarkPlan, file: CellFile, failures: dict[str, str], progress: Progress) -> None:
-    """Measure what is not there yet, and note why a cell failed."""
+    """Measure the missing cells, and note in `failures` why a cell failed."""
     todo = [job for job in plan.jobs if job.digest() not in file.cells]
     total, done = sum(job.cost for job in todo), 0
     for number, job in enumerate(todo, 1):
@@ -91,15 +91,15 @@ def _measure(plan: BenchmarkPlan, file: CellFile, failures: dict[str, str], prog
         progress(done, total, place)
         try:
             file.measure(job, _within(progress, (done, job.cost, total), place))
-        except Exception as error:  # noqa: BLE001 -- whatever went wrong in one cell, hours of others must go on
-            fact = str(error) if isinstance(error, VaeguardError) else f"{type(error).__name__}: {error}"
-            failures[str(job.cell)] = fact
+        except Exception as error:  # noqa: BLE001 -- one failed cell must not stop hours of other cells
+            known = isinstance(error, VaeguardError)
+            failures[str(job.cell)] = str(error) if known else f"{type(error).__name__}: {error}"
         done += job.cost
         progress(done, total, place)
 
 
 def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progress:
-    """The progress of a cell as a part of the whole; `span` is what was done before, the cell's cost, and the total."""
+    """The progress of a cell as a part of the whole; `span` is the cost before the cell, the cell's, and the total."""
     before, cost, total = span
 
     def report(done: int, of: int, text: str) -> None:
@@ -109,7 +109,7 @@ def _within(progress: Progress, span: tuple[int, int, int], place: str) -> Progr
 
 
 def _check_report(folder: Path, spec: BenchmarkSpec) -> None:
-    """Refuse a folder whose report is of another benchmark, or of cells that are gone: it would be lost."""
+    """Refuse a folder with a report that would be lost: that of another benchmark, or one whose cells are gone."""
     try:
         report: Any = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -127,19 +127,19 @@ def _check_report(folder: Path, spec: BenchmarkSpec) -> None:
         )
 
 
-def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, kept: Mapping[str, Result]) -> None:
-    """Refuse to replace a report by one that lacks some of its cells: they took hours."""
+def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[str, Result]) -> None:
+    """Refuse to replace a report by one that lacks some of its cells, which may have taken hours."""
     planned = {job.digest(): str(job.cell) for job in plan.jobs}
-    lost = sorted(name_of(cell) for digest, cell in kept.items() if digest not in planned)
+    lost = sorted(name_of(cell) for digest, cell in finished.items() if digest not in planned)
     if not lost:
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
-    why = f"{lost[0]!r} is not among what is to be measured{missing}"
-    instead = "give at least the `data`, `classes`, `seeds`, `fits` and `baselines` of before"
+    reason = f"{lost[0]!r} is not among what is to be measured{missing}"
+    advice = "give at least the `data`, `classes`, `seeds`, `fits` and `baselines` of before"
     if changed := sorted(set(lost) & set(planned.values())):
-        why = f"{changed[0]!r} was measured with other settings or by another version"
-        instead = "give the settings of before"
+        reason = f"{changed[0]!r} was measured with other settings or by another version"
+        advice = "give the settings of before"
     raise UsageError(
-        f"{str(folder)!r} holds {len(kept)} cells, and {len(lost)} of them would be lost because {why}; choose another"
-        f" `output`, or {instead}"
+        f"{str(folder)!r} holds {len(finished)} cells, and {len(lost)} of them would be lost because {reason}; choose"
+        f" another `output`, or {advice}"
     )

@@ -1,4 +1,4 @@
-"""Tasks: what a method is fitted on, and what it then has to tell apart."""
+"""Tasks: the examples that a method is fitted on, and the examples that it has to tell apart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ImageTask:
     Attributes
     ----------
     train : ImageSet
-        The training part; only the images of the normal classes may be looked at.
+        The training part; a method may use only the images of the normal classes.
     normal_classes : tuple of str or None
         Names of the normal classes; None if all of `train` is normal.
     test : uint8 (N, C, H, W)
@@ -40,11 +40,11 @@ class ImageTask:
     anomalous : bool (N,)
         The truth.
     kinds : tuple of str
-        Kind of each anomalous test image, `""` for normal ones; empty if there is one kind only.
+        The kind of each anomalous test image, `""` for normal ones; empty if there is one kind only.
     masks : bool (N, H, W) or None
-        Where each test image is defective.
+        The defective pixels of each test image.
     groups : tuple of str
-        Group of each training image, of which none may be on two sides of a split; empty if each is by itself.
+        The group of each training image; a split keeps groups whole. Empty if each image is a group by itself.
     """
 
     train: ImageSet
@@ -82,7 +82,7 @@ class ImageTask:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 (hex) over the data and which of it is for what."""
+        """SHA-256 (hex) over the data and its split."""
         masks = "" if self.masks is None else digest_array(self.masks.view(np.uint8))
         truth = self.anomalous.tobytes() + "|".join(self.kinds).encode()
         parts = (
@@ -118,7 +118,7 @@ class TableTask:
 
     @property
     def n_normal(self) -> int:
-        """Count of training rows, whatever they are: the protocol does not tell."""
+        """Count of all training rows: the protocol does not say which of them are normal."""
         return len(self.train)
 
     def vectors(self) -> tuple[Vectors, Vectors]:
@@ -127,7 +127,7 @@ class TableTask:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 (hex) over the rows and which of them are for what."""
+        """SHA-256 (hex) over the rows and their split."""
         parts = (self.train.astype("<f8").tobytes(), self.test.astype("<f8").tobytes(), self.anomalous.tobytes())
         return hashlib.sha256(b"|".join(parts)).hexdigest()
 
@@ -142,7 +142,7 @@ def _unit_vectors(images: Bytes) -> Vectors:
 
 
 def check_both_kinds(anomalous: Bools, name: str) -> None:
-    """Refuse test examples that are all of one kind.
+    """Refuse test examples that are all normal or all anomalous.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def missing(name: str, *places: Path) -> VaeguardError:
 
 
 def limited_rows(groups: npt.ArrayLike, limit: int | None) -> Rows:
-    """Rows of about `limit` examples, evenly over their order and of every group at least one; None means all.
+    """Rows of about `limit` examples, spread evenly, with at least one of every group; None means all.
 
     `groups` (N,) has equal values for examples of the same class.
     """

@@ -1,4 +1,4 @@
-"""A benchmark with its report, in one call that tells how to go on when it is interrupted."""
+"""A benchmark with its report in one call, which says how to continue after an interruption."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def benchmark_into(folder: str, reporter: Reporter, spec: BenchmarkSpec, **fit_s
         reporter.progress("benchmarking") as progress,
         reporter.going_on(f"finished cells are in {folder}"),
     ):
-        found = benchmark(spec, folder, command=reporter.command, progress=progress, **fit_settings)
-    return Outcome(folder, found, found.to_dict())
+        report = benchmark(spec, folder, command=reporter.command, progress=progress, **fit_settings)
+    return Outcome(folder, report, report.to_dict())

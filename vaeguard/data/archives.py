@@ -26,17 +26,15 @@ IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "content", "jpg", "png")
 """Columns of a Parquet file that may hold image files; the first present one is read."""
 LABEL_COLUMNS = ("label", "class", "labels", "target")
 """Columns of a Parquet file that may hold labels; the first present one is read."""
-
-
 _OTHER = {"train": "test", "test": "train"}
 
 
 class Tar(Encoded):
     """The image files in a tar archive, compressed or not, in the archive's order.
 
-    For a split, the archive is read as the folder that was packed: from the first folder on in which members differ,
-    each sub-folder is a class, and `train` and `test` are the parts. Where all members lie in one folder, that folder
-    is their class.
+    For a split, the archive is read like the folder that was packed. That is the deepest folder that holds all members;
+    its sub-folders are the classes, or `train` and `test`. If all members lie directly in one folder, that folder is
+    their class.
     """
 
     def __init__(self, path: str, split: str | None = None) -> None:
@@ -81,7 +79,7 @@ class Tar(Encoded):
 
 
 def _packed_folder(members: Sequence[str]) -> str:
-    """The folder that all members lie in, with a slash after it; where there are none in it, the one above."""
+    """The folder that holds all members, with a slash after it; the folder above if it has no sub-folders."""
     common = os.path.commonprefix([min(members), max(members)]).rpartition("/")[0]  # noqa: RUF071  (cut at a slash)
     folder = f"{common}/" if common else ""
     if common in ("", ".") or any("/" in member[len(folder) :] for member in members):
@@ -95,7 +93,7 @@ def _below(path: str, part: str, members: Sequence[str]) -> Folder:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | UnreadableError:
-    if not member.isfile():  # what it leads to may lie anywhere in the archive, or outside
+    if not member.isfile():  # the target of a link may lie anywhere in the archive, or outside
         return UnreadableError(
             member.name, "it is a link in the archive; pack the file itself (tar -h --hard-dereference)"
         )
@@ -106,11 +104,11 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Unrea
 def _members(archive: tarfile.TarFile, part: str = "") -> Iterator[tarfile.TarInfo]:
     """The image files of the archive whose names begin with `part`."""
     while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # or all of them would be kept
+        archive.members = []  # type: ignore[attr-defined]  # keeps memory constant
         is_file = member.isfile() or member.islnk() or member.issym()
         if is_file and is_image(member.name.rpartition("/")[2]) and member.name.startswith(part):
             yield member
-    # To Python a broken header is the end of an archive; its end is a block of zeros.
+    # Python takes a broken header for the end of an archive, but a whole archive ends with a block of zeros.
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
@@ -155,7 +153,7 @@ class Parquet(Encoded):
         """Read the cells."""
         import pyarrow.parquet as pq
 
-        # With a buffer a column is read bit by bit, not a whole row group at once.
+        # With a buffer, a column is read in small parts, not a whole row group at once.
         file = stack.enter_context(pq.ParquetFile(self.path, buffer_size=2**20))
         group = first = 0
         while first + file.metadata.row_group(group).num_rows <= start:
@@ -171,7 +169,7 @@ class Parquet(Encoded):
                 yield f"{self.path}/{number:05d}", (value.get("bytes") if isinstance(value, dict) else value) or b""
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
-        """Read from the row group of each."""
+        """Read the row group of each cell."""
         before = f"{valid_text(self.path)}/"
         for row in sorted(row_of(name) for name in names if name.startswith(before)):
             yield next(self.open(stack, row))
@@ -189,4 +187,4 @@ READERS: dict[str, Callable[[str, str | None], Source]] = {
     r"\.(tar(\.(gz|bz2|xz))?|tgz|txz)": Tar,
     r"\.parquet": Parquet,
 }
-"""What reads a file, by the ending of its name (a regular expression)."""
+"""The source of a file by the ending of its name (a regular expression)."""

@@ -1,4 +1,4 @@
-"""Arrays of images and tables of vectors: which shapes and types are taken; `.npy`, `.npz` and IDX as sources."""
+"""Arrays of images and tables of vectors: the accepted shapes and types; `.npy`, `.npz` and IDX as sources."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Labels = npt.NDArray[np.int64]
 
 LEAST_STEPS = 32
-"""A column must span this many steps of its type, or rounding hides what it says."""
+"""A column must span this many steps of float32, or rounding hides its differences."""
 NAMED_COLUMNS = 5
 LEAST_SIDE = 8
 """An array (H, W, 3) with at least this height and width is one image in colour, not a stack of thin ones."""
@@ -39,12 +39,12 @@ _LABEL_KEYS = ("labels", "y", "targets", "target", "arr_1")
 
 
 class Array(Source):
-    """Rows of an array, read as they are asked for: a mapped file would count as memory.
+    """Rows of an array, read from the file on demand: a mapped file would count as memory.
 
     Attributes
     ----------
     split : str or None
-        Which part of an archive with several is read; None is the one to test on where there is one.
+        The part of an archive to read; None takes the test part if there is one.
     vectors : bool
         Whether the rows are those of a table.
     """
@@ -65,11 +65,11 @@ class Array(Source):
 
     @abstractmethod
     def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
-        """The rows, to be read a few at a time; `stack` closes what is opened."""
+        """The rows, to be read a few at a time; `stack` closes the files that are opened."""
 
     @abstractmethod
     def whole(self) -> npt.NDArray[Any]:
-        """The array, mapped where the file allows it."""
+        """The array, mapped if the file allows it."""
 
     def pixels(self, rule: ImageRule) -> npt.NDArray[Any]:
         """All images, uint8 (N, C, H, W), or vectors, float32 (N, 1, 1, F).
@@ -119,7 +119,7 @@ class Array(Source):
     def _checked(
         self, names: list[str], rows: npt.NDArray[Any]
     ) -> tuple[list[str], npt.NDArray[Any], list[tuple[str, str]]]:
-        """The rows as images or vectors; where values are refused, only the rows that hold them are errors."""
+        """The rows as images or vectors; only rows with refused values are errors."""
         with contextlib.suppress(RefusedError):
             return names, as_batch(rows, self.path), []
         good, readable, errors = [self._none], [], []
@@ -211,7 +211,7 @@ READERS: dict[str, Callable[[str, str | None], Source]] = {
     r"\.npz": Npz,
     r"[-.]idx\d(-ubyte)?(\.gz)?": Idx,
 }
-"""What reads a file, by the ending of its name (a regular expression)."""
+"""The source of a file by the ending of its name (a regular expression)."""
 
 
 class Rows:
@@ -227,7 +227,7 @@ class Rows:
     def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
         start, stop, _ = rows.indices(len(self))
         target = self._offset + start * self._size
-        # A compressed file is read up to there; by itself it would take 16 MB at a time.
+        # A compressed file is skipped in small steps; its own seek would read 16 MB at a time.
         while isinstance(self._file, zipfile.ZipExtFile) and (gap := target - self._file.tell()) > 0:
             self._file.read(min(gap, 2**20))
         self._file.seek(target)
@@ -242,7 +242,7 @@ def _numpy_rows(file: IO[bytes], path: Path) -> Rows | npt.NDArray[Any]:
     if dtype.hasobject or not shape:
         raise RefusedError(f"{str(path)!r} holds Python objects or a single number; save plain arrays of numbers")
     if fortran:
-        # Each image is scattered over the whole file, so that it cannot be read in parts.
+        # Each image is scattered over the whole file, so the file cannot be read in parts.
         array: npt.NDArray[Any] = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
         return array
     return Rows(file, file.tell(), shape, dtype)
@@ -262,7 +262,7 @@ def _key(arrays: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def number_classes(values: npt.NDArray[Any], all_values: npt.NDArray[Any]) -> ClassLabels:
-    """Turn label values into indices; small whole numbers keep theirs, so that train and test agree.
+    """Turn label values into indices; small whole numbers are their own indices, so that train and test agree.
 
     Raises
     ------
@@ -283,12 +283,12 @@ def number_classes(values: npt.NDArray[Any], all_values: npt.NDArray[Any]) -> Cl
 
 
 def check_labels(name: str, classes: ClassLabels, count: int) -> ClassLabels:
-    """Refuse labels that are not one for each of `count` images.
+    """Refuse labels unless there is one for each of `count` images.
 
     Raises
     ------
     RefusedError
-        There are fewer or more.
+        There are fewer or more labels.
     """
     if len(classes[0]) != count:
         raise RefusedError(f"{name!r} has {len(classes[0])} labels for {count} images; give one for each")
@@ -296,7 +296,7 @@ def check_labels(name: str, classes: ClassLabels, count: int) -> ClassLabels:
 
 
 def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Names that are Python objects, as in a data frame, as an array of text."""
+    """Convert an array of Python strings, as in a data frame, to an array of text; other arrays stay the same."""
     names = values.dtype == object and all(isinstance(value, str) for value in values)
     return values.astype(str) if names else values
 
@@ -307,14 +307,14 @@ def as_batch(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[Any]:
     Raises
     ------
     RefusedError
-        Shape, type or range is another one; the message calls the array `name`.
+        The shape, type or range is not supported; the message calls the array `name`.
     """
     batch = _arranged(array, name)
     return _to_float32(batch, name) if array.ndim == 2 else _to_uint8(batch, name)
 
 
 def _arranged(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """The array seen as (N, C, H, W), or (N, 1, 1, F) for a table, if its shape and type are taken."""
+    """The array as (N, C, H, W), or (N, 1, 1, F) for a table; refuses other shapes and types."""
     if not array.size:
         raise RefusedError(f"{name!r} is empty, of shape {array.shape}; give at least one image or row")
     if array.ndim == 2:
@@ -371,7 +371,7 @@ def _to_uint8(images: npt.NDArray[Any], name: str) -> Bytes:
 
 
 def to_rule(images: Bytes, rule: ImageRule) -> Bytes:
-    """Bring uint8 images (N, C, H, W) to the shape of `rule`; those that have it stay as they are."""
+    """Bring uint8 images (N, C, H, W) to the shape of `rule`; images of this shape are returned unchanged."""
     channels, *size = images.shape[1:]
     wanted = (rule.channels or channels, *(rule.size or size))
     if wanted == images.shape[1:]:
@@ -383,9 +383,9 @@ def to_rule(images: Bytes, rule: ImageRule) -> Bytes:
 
 
 def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
-    """Warn of the columns of a table (N, F) whose differences are lost when vectors become float32.
+    """Warn of the columns of a table (N, F) whose differences are lost in float32.
 
-    A time in seconds since 1970 is such a column: numbers so large lie 128 apart there.
+    A time in seconds since 1970 is such a column, since float32 numbers of that size lie 128 apart.
     """
     if table.dtype != np.float64 or table.size == 0:
         return
@@ -393,7 +393,7 @@ def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
     furthest = np.maximum(-low, high)
     with np.errstate(over="ignore", invalid="ignore"):
         resolved = (high - low) >= LEAST_STEPS * np.spacing(furthest.astype(np.float32))
-    constant = (high - low) <= LEAST_STEPS * np.spacing(furthest)  # but for rounding
+    constant = (high - low) <= LEAST_STEPS * np.spacing(furthest)  # apart from rounding
     lost = np.flatnonzero(~(resolved | constant))
     if lost.size:
         columns = ", ".join(map(str, lost[:NAMED_COLUMNS])) + (" and more" if lost.size > NAMED_COLUMNS else "")

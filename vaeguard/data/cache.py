@@ -1,8 +1,8 @@
-"""Image files decoded once into a memory-mapped array file, found again by the content of the files.
+"""A cache of decoded image files: one memory-mapped array file, whose name depends on the content of the files.
 
 An entry is `vaeguard-<key>.npy`, uint8 (N, C, H, W), and `vaeguard-<key>.json`, which lists the images that could not
-be read and carries its own digest. The key is the SHA-256 over contents and rule, so nothing ever goes stale.
-The time of an entry's files is that of its last use; entries unused for thirty days go when a new one is built.
+be read and carries its own digest. The key is the SHA-256 over contents and rule, so no entry ever goes stale.
+Each use of an entry sets the time of its files; entries unused for thirty days are removed when a new one is built.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class Decoded:
     Attributes
     ----------
     images : uint8 (N, C, H, W)
-        A read-only map of the readable ones.
+        A read-only map of the readable images.
     errors : dict of int to str
-        Numbers of the unreadable ones among all images, and the reasons.
+        The number of each unreadable image among all images, and the reason.
     size : (H, W) or None
         The size that all files have, if the rule left the size open.
     key : str
-        Name of the entry.
+        The name of the entry.
     """
 
     images: Bytes
@@ -69,7 +69,7 @@ class Decoded:
 def cache_folder() -> Path:
     """Return the folder of the cache: $VAEGUARD_CACHE, else $XDG_CACHE_HOME/vaeguard, else ~/.cache/vaeguard.
 
-    Where that folder cannot be written to, it is a folder of this user among the temporary files. Nothing is created.
+    If that folder cannot be written to, it is a folder of this user among the temporary files. Nothing is created.
     """
     chosen = os.environ.get("VAEGUARD_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)
@@ -90,11 +90,11 @@ def decode_files(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Decoded:
-    """Decode the images of `sources`, or map the array of an earlier time with the same content.
+    """Decode the images of `sources`, or map the cached array with the same content.
 
-    `rule` is what the caller asked for; `resolve` fills in its open size and channels, gives the size that all files
-    have, and is only called when something has to be decoded. `place` is what messages call the sources. `progress`
-    counts through the files once to recognise them, and once more to decode them.
+    `rule` is the rule of the caller. `resolve` fills in its open size and channels, returns the size that all files
+    have, and is only called when the images have to be decoded. Messages call the sources `place`. `progress` counts
+    through the files once to recognise them, and once more to decode them.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def digest_array(images: Bytes, *details: object) -> str:
 
 
 def take(images: Bytes, indices: npt.NDArray[np.int64]) -> Bytes:
-    """Return `images[indices]`; of a mapped array a large part goes to a nameless file, not into memory."""
+    """Return `images[indices]`; a large part of a mapped array goes to a nameless file, not into memory."""
     if len(indices) and indices[0] >= 0 and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
         return images[indices[0] : indices[0] + len(indices)]
     if not isinstance(images, np.memmap) or images[:1].nbytes * len(indices) < 8 * _BATCH_BYTES:
@@ -175,7 +175,7 @@ def _build(
 
 
 def _unreadable_rows(batch: ImageBatch, names: Iterator[str], start: int) -> list[tuple[int, str]]:
-    """Numbers of the unreadable images of a batch, and the reasons; `names` continues with the names of the batch.
+    """The numbers of the unreadable images of a batch, and the reasons; `names` goes on with the names of the batch.
 
     A batch lists readable and unreadable images apart, each kind in order.
     """
@@ -213,7 +213,7 @@ def _load(entry: Path, key: str, expected: int) -> Decoded | None:
     if not (fits and whole and len(images) + len(errors) == expected):
         return None
     for path in (_array(entry), _record(entry)):
-        with contextlib.suppress(OSError):  # a cache may be there for reading only
+        with contextlib.suppress(OSError):  # the cache may be read-only
             os.utime(path)
     return Decoded(images, errors, size, key)
 
@@ -231,7 +231,7 @@ def _text_digest(text: str) -> str:
 
 
 def _private(folder: Path) -> Path:
-    """Create the folder; one among the temporary files must belong to this user, or others could plant pixels in it."""
+    """Create the folder; among the temporary files it must belong to this user, or others could plant pixels in it."""
     with _disk_space():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         shared = folder.parent == Path(tempfile.gettempdir()) and hasattr(os, "getuid")
@@ -268,8 +268,8 @@ def _nothing_readable(place: str, first: str, errors: list[tuple[int, str]]) -> 
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process left half written, and entries that nobody has used for long."""
-    entry = f"vaeguard-{'[0-9a-f]' * 64}.*"  # nothing else that somebody may keep there
+    """Remove half-written files of killed processes, and entries that nobody has used for long."""
+    entry = f"vaeguard-{'[0-9a-f]' * 64}.*"  # spares any other file in the folder
     for pattern, seconds in ((".vaeguard-*", _STALE_SECONDS), (entry, _UNUSED_SECONDS)):
         for path in folder.glob(pattern):
             with contextlib.suppress(OSError):  # another process may sweep too

@@ -1,4 +1,4 @@
-"""Data sets: whatever a source reads becomes one `ImageSet`."""
+"""Data sets: the images of all sources become one `ImageSet`."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def open_images(
     """Open a data set: its name, a folder, an image file, a glob of these, an array, a tar archive, a Parquet file.
 
     `split` chooses the part of a named set, of a folder or tar archive with `train` and `test` in it, of an `.npz` with
-    both, and of a folder of Parquet files whose names begin so. Named sets win over folders of the same name; write
-    `./mnist` for the folder. Image files are decoded once into the cache, by `jobs` threads (None: as many as the
-    machine has use for); `progress(done, total)` counts them. `rule` says to which size and channels images are brought
-    (None: they stay, and have to fit together). Named sets lie in `data_dir` (None: `$VAEGUARD_DATA`, else `data/`), or
+    both, and of a folder of Parquet files whose names begin with these. Named sets win over folders of the same name;
+    write `./mnist` for the folder. Image files are decoded once into the cache, by `jobs` threads (None: as many as the
+    machine has use for); `progress(done, total, text)` counts them. `rule` sets the size and channels of the images
+    (None: unchanged, and all have to agree). Named sets lie in `data_dir` (None: `$VAEGUARD_DATA`, else `data/`), or
     are fetched into it with `download`.
 
     Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
@@ -74,11 +74,11 @@ def open_images(
     Raises
     ------
     UsageError
-        There is no such data, or its images do not fit together.
+        There is no such data, or its images have different sizes.
     VaeguardError
-        A named set is not there, a download failed, or no image can be read.
+        A named set is missing, a download failed, or no image can be read.
     RefusedError
-        A container is damaged or holds something else than images.
+        A container is damaged or does not hold images.
     """
     if split not in ("train", "test"):
         raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
@@ -97,12 +97,12 @@ def open_packed(
     data_dir: str | Path | None = None,
     download: bool = False,
 ) -> ImageSet:
-    """Open a set that is not image files on disk, as `open_images` does, but with images in their own size.
+    """Open a set in one file or array, as `open_images` does, but with images in their original size.
 
     Raises
     ------
     UsageError
-        It is image files, or as `open_images`.
+        The set is a folder of image files; otherwise as `open_images`.
     VaeguardError, RefusedError
         As `open_images`.
     """
@@ -122,12 +122,12 @@ def open_packed(
 
 
 def data_of_fit(name: str, *, named: bool) -> str:
-    """The named set that a model was fitted on: `name`, if data of that name are a `named` set.
+    """The named set that a model was fitted on: `name`, if the fit says that its data were a `named` set.
 
     Raises
     ------
     UsageError
-        It was fitted on something else, which its name cannot give again.
+        The model was fitted on other data, which cannot be opened by name.
     """
     if name not in NAMES or not named:
         raise UsageError(f"`data` is missing, and the model was fitted on {name!r}, which is no named set; give `data`")
@@ -135,7 +135,7 @@ def data_of_fit(name: str, *, named: bool) -> str:
 
 
 def sources_of(data: str | Path, split: str) -> list[Source]:
-    """Find the images of a data set that is no named one.
+    """Find the images of a data set that is not a named set.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def sources_of(data: str | Path, split: str) -> list[Source]:
 def _image_set(
     data: str, sources: list[Source], rule: ImageRule, jobs: int | None = None, progress: Progress | None = None
 ) -> ImageSet:
-    """Read all images of sources, which are arrays, or else image files."""
+    """Read all images of the sources, which are either all arrays or all image files."""
     broken = [source for source in sources if isinstance(source, Unreadable)]
     sources = [source for source in sources if not isinstance(source, Unreadable)]
     if not sources:
@@ -177,7 +177,7 @@ def _image_set(
 def _read(
     data: str, sources: list[Source], rule: ImageRule, jobs: int | None, progress: Progress | None
 ) -> tuple[npt.NDArray[Any], dict[int, str], str | None]:
-    """The readable images, the numbers of the others with the reasons, and what else to know."""
+    """The readable images, the reason for each unreadable one by its number, and a note on the reading."""
     arrays = [source for source in sources if isinstance(source, Array)]
     encoded = [source for source in sources if isinstance(source, Encoded)]
     if arrays and encoded:
@@ -192,7 +192,7 @@ def _read(
 
 
 def _name_of(data: str, source: Source) -> str:
-    """The name of a folder or file without its ending; the folder's for an IDX file or a glob."""
+    """The name of a folder, or of a file without its ending; for an IDX file or a glob, the name of its folder."""
     path = Path(data)
     if path.is_dir():
         return path.resolve().name or data
@@ -209,7 +209,7 @@ def _joined(data: str, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def _joined_labels(parts: Sequence[ClassLabels | None]) -> ClassLabels | None:
-    """Number the classes of all parts alike; None unless all of them have labels."""
+    """Give a class the same number in all parts; None unless all parts have labels."""
     known = [part for part in parts if part]
     if len(known) < len(parts):
         return None
@@ -224,7 +224,7 @@ def _joined_labels(parts: Sequence[ClassLabels | None]) -> ClassLabels | None:
 def _common_rule(
     sources: Sequence[Encoded], rule: ImageRule, place: str, jobs: int | None
 ) -> tuple[ImageRule, Size | None]:
-    """Fill in the size and channels that the rule leaves open, from the headers of all files; and the files' size."""
+    """Fill in the open size and channels of the rule from the headers of all files; also return the files' size."""
     if rule.size and rule.channels:
         return rule, None
     files = chain.from_iterable(source.files() for source in sources)
@@ -233,7 +233,7 @@ def _common_rule(
     parts = map_ahead(lambda part: [*map(_header, part)], chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
     headers = [header for part in parts for header in part if header]
     if not headers:
-        return ImageRule(rule.size or (1, 1), rule.channels or 1), None  # every file will be an error
+        return ImageRule(rule.size or (1, 1), rule.channels or 1), None  # no file can be read, so any size will do
     channels = rule.channels or max(channels for _, channels in headers)
     if rule.size:
         return ImageRule(rule.size, channels), None
@@ -262,12 +262,12 @@ def _common_size(place: str, sizes: Counter[Size]) -> Size:
 
 
 def _shrunk(place: str, size: Size | None, decoded: tuple[int, ...]) -> str | None:
-    """Say that images were scaled down though nobody asked for it, or None."""
+    """A note that images were scaled down though nobody asked for it; None if they were not."""
     if size is None or size == decoded:
         return None
-    own, now = ("x".join(map(str, sides)) for sides in (size, decoded))
+    original, scaled = ("x".join(map(str, sides)) for sides in (size, decoded))
     return (
-        f"the images in {place!r} have {own} pixels (height x width) and were scaled down to {now}; set"
+        f"the images in {place!r} have {original} pixels (height x width) and were scaled down to {scaled}; set"
         " `size` for another size, and for small defects use the preset patches as well"
     )
 

@@ -1,4 +1,4 @@
-"""Image files: which files of a folder count, which classes its sub-folders are, and files as a source."""
+"""Image files: finding them in folders, the classes of sub-folders, and files as a source."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from vaeguard.data.streams import File
 
 _RUN = {"model.safetensors", "report.json"}
-"""Files of a folder that `fit` wrote."""
+"""The files by which a run folder is recognised."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, perhaps in an archive, and the names of the image files below it, relative to it."""
+    """A folder, perhaps in an archive, and the paths of the image files below it, relative to the folder."""
 
     path: str
     names: Sequence[str]
@@ -46,7 +46,7 @@ class Folder:
 class Files(Encoded):
     """Image files, one path each."""
 
-    broken_by = ()  # each file is read by itself, so that only a fault of the machine ends the reading
+    broken_by = ()  # each file is read by itself, so a broken file does not end the reading
 
     def __init__(self, paths: Sequence[str], labels: ClassLabels | None = None, place: str | None = None) -> None:
         super().__init__(paths[0], len(paths))
@@ -73,7 +73,7 @@ class Files(Encoded):
         return (path for path in self.paths if valid_text(path) in names)
 
     def digests(self, jobs: int | None) -> Iterator[bytes]:
-        """Read each file, or why it cannot be read."""
+        """Yield the digest of each file, or of the reason why the file cannot be read."""
         jobs = jobs or default_jobs(self.paths[:32])
         parts = map_ahead(lambda part: [*map(_digest, part)], chunks(self.paths, 64), jobs=jobs, ahead=2 * jobs)
         return chain.from_iterable(parts)
@@ -96,8 +96,8 @@ def _digest(path: str) -> bytes:
 def list_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Return the sorted paths of all images in files and folders (searched recursively), each path once.
 
-    A named file is listed whatever its suffix. In folders only those with one of `suffixes` count, and hidden files
-    do not; a folder that may not be opened is listed itself, so that it is reported and not skipped.
+    A named file is listed whatever its suffix. In folders, only files with one of `suffixes` count, and hidden files do
+    not. A folder that may not be opened is listed itself, so that it is reported and not skipped.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def list_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIX
 
 def sorted_once(paths: Iterable[str]) -> list[str]:
     """Paths in order, each once."""
-    return [path for path, _ in groupby(sorted(paths))]  # of millions a set would take more memory
+    return [path for path, _ in groupby(sorted(paths))]  # a set of millions of paths would take more memory
 
 
 def paths_of(given: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
@@ -121,7 +121,7 @@ def paths_of(given: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
     Raises
     ------
     UsageError
-        There is neither.
+        There is no such file or folder.
     """
     if not os.path.lexists(given):
         raise UsageError(f"there is no file or folder {str(given)!r}; check the path")
@@ -129,13 +129,13 @@ def paths_of(given: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
 
 
 def no_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES) -> UsageError:
-    """The error of inputs without an image."""
+    """The error for inputs without an image."""
     places = ", ".join(repr(str(given)) for given in inputs) or "no inputs"
     return UsageError(f"no images in {places}; files ending in {', '.join(suffixes)} are read")
 
 
 def image_folder(path: Path, split: str) -> tuple[Folder, Folder | None]:
-    """A folder of images, or its half `split` where it has `train` and `test`; and the other half."""
+    """A folder of images and None; or, if it has sub-folders `train` and `test`, that of `split` and the other."""
     halves = {part: path / part for part in ("train", "test")}
     if not all(half.is_dir() for half in halves.values()):
         return walk(path), None
@@ -143,7 +143,7 @@ def image_folder(path: Path, split: str) -> tuple[Folder, Folder | None]:
 
 
 def class_labels(own: Folder, other: Folder | None = None) -> ClassLabels | None:
-    """Number the sub-folders of a folder, over both halves alike where it is one of two; None for a flat folder.
+    """Number the sub-folders of a folder as classes, the same in both halves of a split; None for a flat folder.
 
     Raises
     ------
@@ -152,7 +152,6 @@ def class_labels(own: Folder, other: Folder | None = None) -> ClassLabels | None
     """
     classes = _classes(own)
     if other:
-        # Both halves number their classes alike, also where training has only the normal one.
         others = _classes(other)
         if bool(classes) != bool(others) and own.names:
             flat, sorted_ = (own, other) if others else (other, own)
@@ -189,8 +188,8 @@ def _top(name: str) -> str:
 def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
     """List the images below a folder, sorted, and sub-folders that cannot be opened.
 
-    Links to folders are followed; each folder is seen once, so that loops end, and under its own name where it has one.
-    Run folders of our own are left out.
+    Links to folders are followed. Each folder is visited once, so that loops end; real paths come before links. Run
+    folders are left out, since their pictures are no data.
     """
     names: list[str] = []
     closed: list[OSError] = []
@@ -204,7 +203,7 @@ def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
                 folders.clear()
                 continue
             seen.add(identity)
-            if _RUN.issubset(files) and place != str(folder):  # its pictures are none of the data
+            if _RUN.issubset(files) and place != str(folder):
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -224,6 +223,6 @@ def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
 def _identity(folder: str) -> tuple[int, int]:
     try:
         status = os.stat(folder)  # noqa: PTH116
-    except OSError:  # it vanished meanwhile
+    except OSError:  # the folder has vanished meanwhile
         return (-1, -1)
     return (status.st_dev, status.st_ino)

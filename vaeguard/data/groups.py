@@ -1,4 +1,4 @@
-"""Which images show the same thing, from a table beside them."""
+"""Groups of images that show the same thing, read from a table."""
 
 from __future__ import annotations
 

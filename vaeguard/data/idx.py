@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST: recognised, read, and found with the labels beside them."""
+"""IDX files, the format of MNIST: finding them, and reading images with the labels beside them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}
-_GZIP_MOST = 1040  # deflate cannot shrink more than this; a header that promises more is damaged
+_GZIP_MOST = 1040
+"""The largest compression ratio of deflate; a header that promises more data is damaged."""
 
 
 def read_idx(path: Path) -> npt.NDArray[Any]:
-    """Read an IDX file, compressed by gzip or not, after checking that its length is what its header says.
+    """Read an IDX file, compressed by gzip or not, and check that its length agrees with its header.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def read_idx_pair(path: Path) -> Pair:
 
 
 def idx_files(prefix: str = "", test: str = "t10k") -> dict[str, tuple[str, ...]]:
-    """Names of the files of images and labels, by split."""
+    """The names of the files of images and labels, by split."""
     return {
         split: (f"{prefix}{part}-images-idx3-ubyte", f"{prefix}{part}-labels-idx1-ubyte")
         for split, part in (("train", "train"), ("test", test))
@@ -106,13 +107,13 @@ def find_idx(folder: Path, split: str) -> Path | None:
 
 
 def packed_or_plain(plain: Path) -> Path:
-    """The file, or the one with `.gz` after its name where only that is there."""
+    """The path `plain`, or the same with `.gz` after it if only that file exists."""
     packed = plain.with_name(plain.name + ".gz")
     return packed if packed.is_file() and not plain.is_file() else plain
 
 
 def damaged(path: Path, fact: str) -> RefusedError:
-    """The error of a file of a data set that is not as its format says."""
+    """The error for a file of a data set that breaks the rules of its format."""
     return RefusedError(f"{str(path)!r} is damaged or of the wrong kind ({fact}); get it again")
 
 

@@ -1,4 +1,4 @@
-"""Images of one shape with what is known of them: the form in which all of a source is handed on."""
+"""Image sets: images of one shape with their names and labels, the form in which data is passed on."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one shape, or vectors of one length, with what is known of them.
+    """Images of one shape, or vectors of one length, with their names and labels.
 
     Attributes
     ----------
     name : str
-        The data set's name, or the folder's or file's.
+        The name of the data set, folder or file.
     images : uint8 (N, C, H, W) or float32 (N, 1, 1, F)
         Pixels, which may be a read-only memory map; or vectors of F finite features in any units.
     labels : int64 (N,) or None
@@ -49,9 +49,9 @@ class ImageSet:
     errors : tuple of (path, reason)
         Inputs that could not be read; they are not among the images.
     note : str or None
-        What else to know of how the images were read, in one sentence.
+        A remark on how the images were read, in one sentence.
     named : bool
-        Whether `name` is that of a known data set, and the images are its own.
+        Whether `name` is the name of a known data set and the images are those of that set.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ImageSet:
 
     @property
     def what(self) -> str:
-        """What it holds, for messages: `images` or `vectors`."""
+        """The word for the content in messages: `images` or `vectors`."""
         return "vectors" if self.vectors else "images"
 
     def select(self, indices: npt.ArrayLike) -> ImageSet:
@@ -128,13 +128,13 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
 def _class_folders(class_names: Sequence[str]) -> list[str]:
     """The name of each class's folder: no path, and not hidden."""
     names = [name.replace("/", "-").lstrip(".") or "class" for name in class_names]
-    of: dict[str, str] = {}
+    classes: dict[str, str] = {}
     for folder, name in zip(names, class_names, strict=True):
-        if folder in of:
+        if folder in classes:
             raise UsageError(
-                f"the classes {of[folder]!r} and {name!r} would both be the folder {folder!r}; rename one of them"
+                f"the classes {classes[folder]!r} and {name!r} would both be the folder {folder!r}; rename one of them"
             )
-        of[folder] = name
+        classes[folder] = name
     return names
 
 
@@ -147,7 +147,7 @@ def _write_all(image_set: ImageSet, names: Sequence[str], folder: Path) -> None:
 
 
 def digests_of(images: Iterable[Pixels]) -> npt.NDArray[np.uint64]:
-    """64 bits of BLAKE2b over the pixels of each image, shape (N,): equal for equal images, and hardly ever else."""
+    """64 bits of BLAKE2b over the pixels of each image, shape (N,): equal for equal images, hardly ever otherwise."""
     digests = (hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in images)
     return np.frombuffer(b"".join(digests), np.uint64)
 
@@ -166,9 +166,9 @@ def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Im
     Raises
     ------
     RefusedError
-        The shape or type is another one, a vector holds NaN or infinity, or the labels do not fit.
+        The shape or type is not supported, a vector holds NaN or infinity, or the labels do not fit.
     UsageError
-        It is a name, which `vaeguard.open_images` opens.
+        `images` is a name, which `vaeguard.open_images` opens.
     """
     if isinstance(images, (str, os.PathLike)):
         raise UsageError(f"{str(images)!r} is a name, not an array; open it with vaeguard.open_images")
@@ -180,14 +180,14 @@ def from_array(images: npt.ArrayLike, labels: npt.ArrayLike | None = None) -> Im
 
 
 def as_image_set(images: ImageSet | npt.ArrayLike, labels: npt.ArrayLike | None = None) -> ImageSet:
-    """An image set as it is; an array as `from_array` wraps it.
+    """Return an image set unchanged, and wrap an array by `from_array`.
 
     Raises
     ------
     RefusedError
         As `from_array`.
     UsageError
-        As `from_array`, or an image set comes with labels besides its own.
+        As `from_array`, or labels are given for an image set, which holds its own.
     """
     if not isinstance(images, ImageSet):
         return from_array(images, labels)
@@ -201,14 +201,14 @@ def as_image_set(images: ImageSet | npt.ArrayLike, labels: npt.ArrayLike | None 
 def new_image_set(
     name: str, images: Pixels, classes: ClassLabels | None, paths: Sequence[str], **facts: Any
 ) -> ImageSet:
-    """Take the fingerprint of images and their classes."""
+    """Make an image set with the fingerprint of its images and classes."""
     labels, class_names = classes or (None, ())
-    # Of pixels, labels and order, not of the files: the same set is known again whatever holds it.
+    # The fingerprint covers pixels, labels and order, not files: a set is recognised in any container.
     return ImageSet(name, images, labels, class_names, paths, fingerprint_of(images, labels, class_names), **facts)
 
 
 def from_batch(batch: npt.NDArray[Any], labels: npt.ArrayLike | None = None) -> ImageSet:
-    """Wrap what `as_batch` returned, and its labels (N,).
+    """Wrap a batch that `as_batch` returned, and its labels (N,).
 
     Raises
     ------

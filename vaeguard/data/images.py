@@ -3,9 +3,9 @@
 Formats
     PNG, JPEG, TIFF, BMP and WEBP, recognised by their first bytes; one picture a file.
 Depth
-    8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535). Of 16-bit colour the upper 8 bits are
-    taken. A TIFF whose zero is white is turned, so that white is the largest value everywhere. 32-bit and
-    floating-point pixels are refused.
+    8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535); the upper 8 bits of 16-bit colour. A TIFF
+    whose zero is white is inverted, so that white is the largest value everywhere. 32-bit and floating-point pixels are
+    refused.
 Colour
     RGB to grey by the ITU-R 601 luma, grey to RGB by repeating; palettes are expanded; transparent pixels are laid
     over white, unless four channels (RGBA) are asked for. The EXIF orientation is applied. CMYK is refused.
@@ -40,8 +40,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20
 
-# The readers are called directly, not through Image.open: its bomb check warns through process-wide state, which
-# threads cannot turn into an error, and the allow-list is then the table itself.
+# The readers are called directly, not through Image.open, whose check for decompression bombs warns through
+# process-wide state, which threads cannot turn into an error. The table is also the list of allowed formats.
 _READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
     ("PNG", b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     ("JPEG", b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
@@ -55,21 +55,11 @@ _READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
 _NOT_READ = ((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"))
 _PNG_END = b"IEND\xaeB`\x82"
 
-# Everything that Pillow's readers were seen to raise on damaged bytes, warnings that were turned into errors included.
 _DECODE_ERRORS = (
-    *(
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        AttributeError,
-        RuntimeError,
-    ),
-    *(struct.error, zlib.error, Image.DecompressionBombError, Warning),
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError),
+    *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
+"""The errors that Pillow's readers were seen to raise on damaged bytes; Warning is for warnings turned into errors."""
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _REFUSED_MODES = {
@@ -79,7 +69,8 @@ _REFUSED_MODES = {
     "F": "its pixels are floating-point numbers, whose black and white are not defined; convert it to 8 or 16 bit",
 }
 _ORIENTATION = 0x0112
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_PHOTOMETRIC = 262
+_WHITE_IS_ZERO = 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,7 +92,8 @@ class ImageRule:
     size : (H, W) or None
         Height and width in pixels; None keeps each image's own.
     channels : int or None
-        1 grey, 3 RGB, 4 RGBA; None as the file: 1 for grey, 3 for colour. 2 only for arrays that have 2 already.
+        1 grey, 3 RGB, 4 RGBA; None takes the file's own, 1 for grey and 3 for colour. 2 is only for arrays that have 2
+        channels already.
     """
 
     size: tuple[int, int] | None = None
@@ -120,7 +112,7 @@ def decode_image(path: str | Path, rule: ImageRule) -> Bytes:
     Raises
     ------
     UnreadableError
-        The file is missing, damaged, too large, of another format, or its pixels are of a kind that is not read.
+        The file is missing, damaged or too large, or its format or kind of pixels is not supported.
     """
     return decode_bytes(read_bytes(path), rule, str(path))
 
@@ -144,7 +136,7 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
 
 
 def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
-    """Open the bytes of an image file with Pillow, as it lies in the file: not turned, not converted.
+    """Open the bytes of an image file with Pillow, neither turned nor converted.
 
     Raises
     ------
@@ -164,18 +156,17 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
 
 
 def read_header(path: str | Path, content: bytes | None = None) -> tuple[tuple[int, int], int]:
-    """Return ((H, W), channels) that `decode_image` would give with an empty rule, from the header alone.
+    """Return ((H, W), channels) of the image that `decode_image` returns with an empty rule, from the header alone.
 
-    `content` is that of the file, where it has been read already.
+    `content` is the content of the file, if it has been read already.
 
     Raises
     ------
     UnreadableError
-        As `decode_image`, but damage after the header goes unseen.
+        As `decode_image`, but damage after the header is not noticed.
     """
     try:
-        # A descriptor, not a path.
-        with open(_open_regular(path)[0], "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123
+        with open(_open_regular(path)[0], "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123  (a descriptor)
             start = file.read(16)
             file.seek(0)
             image = _open(file, start, str(path))
@@ -208,12 +199,12 @@ def read_bytes(path: str | Path, *, any_size: bool = False) -> bytes:
 
 
 def shape_array(image: Bytes, rule: ImageRule) -> Bytes:
-    """Bring one uint8 (C, H, W) array to `rule` exactly as a file with the same pixels; four channels are RGBA.
+    """Bring one uint8 (C, H, W) array to `rule` exactly like a file with the same pixels; four channels are RGBA.
 
     Raises
     ------
     UsageError
-        The array has two channels, whose meaning is not known, and would have to change.
+        The array has two channels, whose meaning is unknown.
     """
     check_file_rule(rule)
     if image.shape[0] not in (1, 3, 4):
@@ -238,13 +229,13 @@ def shaped(image: Image.Image, rule: ImageRule) -> Image.Image:
 
 
 def check_file_rule(rule: ImageRule) -> None:
-    """Refuse what no file can be: an image of two channels."""
+    """Refuse a rule of two channels, since no file is read with two."""
     if rule.channels == 2:
         raise UsageError("image files are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, not 2")
 
 
 def _open_regular(path: str | Path, *, any_size: bool = False) -> tuple[int, int]:
-    """Open without waiting, which a FIFO would do; return the descriptor and the size in bytes."""
+    """Open a file without waiting, as opening a FIFO would; return the descriptor and the size in bytes."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         handle = os.open(path, flags)
@@ -255,14 +246,15 @@ def _open_regular(path: str | Path, *, any_size: bool = False) -> tuple[int, int
     except ValueError as error:
         raise UnreadableError(str(path), "its name holds a NUL character") from error
     status = os.fstat(handle)
-    reason = _why_not(status, any_size=any_size)
+    reason = _reason_to_refuse(status, any_size=any_size)
     if reason:
         os.close(handle)
         raise UnreadableError(str(path), reason)
     return handle, status.st_size
 
 
-def _why_not(status: os.stat_result, *, any_size: bool) -> str:
+def _reason_to_refuse(status: os.stat_result, *, any_size: bool) -> str:
+    """The reason why a file is not read; empty if there is none."""
     if stat.S_ISDIR(status.st_mode):
         return "it is a folder"
     if not stat.S_ISREG(status.st_mode):
@@ -275,7 +267,7 @@ def _why_not(status: os.stat_result, *, any_size: bool) -> str:
 
 
 def format_of(start: bytes) -> str | None:
-    """The format of a file by its first bytes, if images of it are read or it is PDF; else None."""
+    """The format of a file by its first bytes, if it is PDF or an image format that is read; else None."""
     known = (*((name, magic) for name, magic, _ in _READERS), ("PDF", b"%PDF"))
     for name, magic in known:
         if start.startswith(magic) and (name != "WEBP" or start[8:12] == b"WEBP"):
@@ -284,7 +276,7 @@ def format_of(start: bytes) -> str | None:
 
 
 def _open(file: io.BytesIO | io.BufferedReader, start: bytes, name: str) -> ImageFile:
-    """Read the header by the reader that the first bytes ask for, and refuse what should not be decoded."""
+    """Read the header with the reader for the first bytes, and refuse images that should not be decoded."""
     for format_name, magic, reader in _READERS:
         if start.startswith(magic) and (format_name != "WEBP" or start[8:12] == b"WEBP"):
             image = reader(file)
@@ -318,7 +310,7 @@ def _check(image: ImageFile, name: str) -> None:
 
 
 def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
-    # Pillow does not miss the end mark of a PNG, so a file that lost its last bytes would pass.
+    # Pillow accepts a PNG without its end mark, so a file that lost its last bytes would pass.
     if image.format == "PNG" and content.rfind(_PNG_END) < 0:
         raise UnreadableError(name, "the PNG data is cut short (its end mark is missing); copy the file again")
 
@@ -333,7 +325,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except _DECODE_ERRORS:  # broken EXIF says nothing about the pixels
+    except _DECODE_ERRORS:  # the pixels may be fine although the EXIF is broken
         return 1
     return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
 
@@ -344,7 +336,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _white_largest(upright: Image.Image, image: ImageFile) -> Image.Image:
-    """Turn a 16-bit TIFF whose zero is white, which Pillow does for 8 bits only; `image` is as it was opened."""
+    """Invert a 16-bit TIFF whose zero is white, as Pillow inverts 8 bits only; `image` is as it was opened."""
     if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16")):
         return upright
     if image.tag_v2.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:

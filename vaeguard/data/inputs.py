@@ -1,4 +1,4 @@
-"""What every command reads: files, folders, globs, containers and named sets become sources."""
+"""The inputs of all commands: files, folders, globs, containers and named sets become sources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vaeguard.data.source import Source
 
 READERS = {**arrays.READERS, **archives.READERS}
-"""What reads a container, by the ending of its name (a regular expression)."""
+"""The source of a container by the ending of its name (a regular expression)."""
 _ENDINGS = {re.compile(f"({ending})$", re.IGNORECASE): reader for ending, reader in READERS.items()}
 
 
@@ -39,14 +39,14 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
         Image files, folders, globs (``*``, ``**``), `.npy`, `.npz`, IDX, tar and Parquet files. The name of a set means
         its test images, if there is no such path.
     listed : paths
-        More files, which may be missing: they are then unreadable, one by one.
+        More files; each missing one is listed as unreadable.
     vectors : bool
-        The model takes vectors, which only `.npy` and `.npz` hold.
+        Whether the model takes vectors, which only `.npy` and `.npz` hold.
 
     Raises
     ------
     UsageError
-        An input does not exist, holds no image, or is none that the model takes.
+        An input does not exist, holds no image, or is not of the kind that the model takes.
     """
     inputs = list(inputs)
     named = sorted({name for name in inputs if is_named(name) and not os.path.lexists(name)})
@@ -64,14 +64,14 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
 
 
 def _check_kind(source: Source, *, vectors: bool) -> None:
-    """Refuse images for a model of vectors, and the reverse."""
+    """Refuse images for a model of vectors, and vectors for a model of images."""
     if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
         wanted, held = ("vectors", "images") if vectors else ("images", "vectors")
         raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {held}; give what it was fitted on")
 
 
 def is_named(data: str | Path) -> bool:
-    """Whether `data` is the name of a set, which wins over a folder of the same name; a `Path` never is."""
+    """Whether `data` is the name of a set, which wins over a folder of the same name; a `Path` is always a path."""
     return isinstance(data, str) and data in NAMES
 
 
@@ -89,7 +89,7 @@ def read_list(path: str) -> list[str]:
         raise UsageError(
             f"the list of files {path!r} cannot be read ({error.strerror}); give a file with one path a line"
         ) from error
-    content = content.removeprefix(codecs.BOM_UTF8)  # Windows writes it
+    content = content.removeprefix(codecs.BOM_UTF8)  # editors on Windows write this mark
     separator = b"\0" if b"\0" in content else b"\n"
     paths = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator) if line.strip()]
     if not paths:
@@ -119,12 +119,12 @@ def is_container(path: str) -> bool:
 
 
 def without_ending(name: str) -> str:
-    """The name of a file without the ending that tells its kind."""
+    """The name of a file without the ending that states its format."""
     return next((ending.sub("", name) for ending in _ENDINGS if ending.search(name)), Path(name).stem)
 
 
 def open_container(path: str, split: str | None = None) -> Source:
-    """The images of a container; one that cannot be opened is `Unreadable`."""
+    """The images of a container; a container that cannot be opened is `Unreadable`."""
     reader = next(reader for ending, reader in _ENDINGS.items() if ending.search(path))
     try:
         with reading(path):
@@ -134,7 +134,7 @@ def open_container(path: str, split: str | None = None) -> Source:
 
 
 def open_paths(paths: Iterable[str], split: str | None = None) -> list[Source]:
-    """Each container, and the files between two of them, as a source."""
+    """Sources of the paths: each container is one source, and each run of files between containers is one."""
     sources: list[Source] = []
     for container, group in groupby(paths, is_container):
         run = list(group)
@@ -143,7 +143,7 @@ def open_paths(paths: Iterable[str], split: str | None = None) -> list[Source]:
 
 
 def paths_in(path: str) -> list[str]:
-    """The path of a file; of a folder the IDX file to test on, or else all images, or else all Parquet files."""
+    """The path of a file; for a folder, its IDX file to test on, or else all images, or else all Parquet files."""
     if not Path(path).is_dir():
         return paths_of(path)
     if packed := find_idx(Path(path), "test") or find_idx(Path(path), "train"):
@@ -158,7 +158,7 @@ def open_folder(path: Path, split: str) -> list[Source]:
     Raises
     ------
     UsageError
-        There is none of these, or the classes are not clear.
+        The folder has none of these, or the classes are ambiguous.
     """
     if packed := find_idx(path, split):
         return [open_container(str(packed), split)]

@@ -1,4 +1,4 @@
-"""The data sets known by name, the layouts in which they are found on disk, and how each is read and fetched."""
+"""The data sets known by name: their layouts on disk, reading and fetching."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A known data set: its classes, where it lies below the data folder, and how it is read and downloaded.
+    """A known data set: its classes, its folders and files, and the ways to read and download it.
 
     Attributes
     ----------
     class_names : tuple of str
-        Names of the classes, in the order of the labels.
+        The names of the classes, in the order of the labels.
     folders : tuple of str
-        Folders below the data folder that may hold it, torchvision's layout among them.
+        The folders below the data folder that may hold the set, torchvision's layout among them.
     files : dict of tuple of str
-        Names of the files that each split needs, by split; an IDX file may have `.gz` after it.
+        The names of the files that each split needs, by split; an IDX file may have `.gz` after its name.
     read : callable
         Takes the folder and the split, returns uint8 images (N, H, W) or (N, C, H, W) and labels.
     torchvision : str
-        The class of `torchvision.datasets` that downloads it; empty if none can do so safely.
+        The class of `torchvision.datasets` that downloads the set; empty if none can do so safely.
     """
 
     class_names: tuple[str, ...]
@@ -122,7 +122,7 @@ NAMED_SETS = {
     ),
     "svhn": NamedSet(_DIGITS, ("svhn", "SVHN", "."), _SVHN_FILES, read_svhn, "SVHN"),
 }
-"""Every set that is read from the data folder, by name; `digits` comes with scikit-learn and needs no files."""
+"""The sets that are read from the data folder, by name; `digits` comes with scikit-learn and needs no files."""
 
 NAMES = ("digits", *NAMED_SETS)
 
@@ -136,16 +136,16 @@ class NamedSource(Array):
         super().__init__(f"{name}/{split}", split)
 
     def open(self, stack: contextlib.ExitStack, path: Path) -> npt.NDArray[Any]:
-        """Give the array."""
+        """Return the array."""
         del stack, path
         return self._array
 
     def whole(self) -> npt.NDArray[Any]:
-        """Give the array."""
+        """Return the array."""
         return self._array
 
     def labels(self) -> ClassLabels:
-        """Give the labels that the set has."""
+        """Return the labels of the set."""
         return self._labels, self._class_names
 
     def stamp(self, start: int, stop: int) -> bytes:
@@ -154,7 +154,7 @@ class NamedSource(Array):
 
 
 def find_sets(data_dir: str | Path | None = None) -> list[str]:
-    """Return the names of the sets of which at least one split lies in the data folder."""
+    """Return the names of the sets with at least one split in the data folder."""
     folder = data_folder(data_dir)
     return [name for name in NAMED_SETS if any(_find(name, split, folder) for split in ("train", "test"))]
 
@@ -170,9 +170,9 @@ def read_named(name: str, split: str, data_dir: str | Path | None, *, download: 
     Raises
     ------
     VaeguardError
-        The set is not there, or cannot be downloaded.
+        The set is missing, or cannot be downloaded.
     RefusedError
-        Its files are damaged.
+        The files are damaged.
     """
     if name == "digits":
         return _read_digits(split)
@@ -189,7 +189,7 @@ def read_named(name: str, split: str, data_dir: str | Path | None, *, download: 
         raise VaeguardError(f"cannot read {name!r} in {str(place)!r}: {error.strerror}; check its files") from error
     classes = len(NAMED_SETS[name].class_names)
     if labels is None or labels.size != len(images) or labels.min() < 0 or labels.max() >= classes:
-        raise damaged(place, f"it has not one label from 0 to {classes - 1} for each image")
+        raise damaged(place, f"it lacks a label from 0 to {classes - 1} for each image")
     return images, labels
 
 

@@ -1,4 +1,4 @@
-"""Sources: images in a fixed order, read row by row whatever holds them, and cut into pieces."""
+"""Sources: images in a fixed order, read in the same way from any container, and cut into pieces."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ if TYPE_CHECKING:
     from vaeguard.data.streams import File
 
     ClassLabels = tuple[npt.NDArray[np.int64], tuple[str, ...]]
-    """Index into the names of classes, one for each image; and these names."""
+    """The class of each image as an index into the names of the classes, and these names."""
 
 CONTAINER_ERRORS = (
     *(OSError, ValueError, EOFError, KeyError, SyntaxError, NotImplementedError, RuntimeError, MemoryError, TypeError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, tarfile.TarError, lzma.LZMAError, VaeguardError),
 )
-"""Whatever the readers of damaged containers were seen to raise."""
-SHARD_ROWS, SHARD_VALUES = 4096, 2**26
-"""A shard has at most so many images, fewer of large ones: what a kill can cost."""
+"""The errors that the readers of damaged containers were seen to raise."""
+SHARD_ROWS = 4096
+"""The most images in a shard: a kill costs at most one shard of work."""
+SHARD_VALUES = 2**26
+"""The most pixels, over all channels, in a shard of large images."""
 
 
 class Source(ABC):
@@ -48,20 +50,20 @@ class Source(ABC):
     Attributes
     ----------
     path : str
-        The container that holds the images; of image files the first.
+        The container that holds the images; for image files, the first file.
     count : int
-        Number of images, unreadable ones included.
+        The number of images, unreadable ones included.
     """
 
     broken_by: tuple[type[BaseException], ...] = CONTAINER_ERRORS
-    """Errors of reading after which the remaining images cannot be read."""
+    """The errors of reading after which the remaining images cannot be read."""
 
     def __init__(self, path: str, count: int) -> None:
         self.path, self.count = path, count
 
     @property
     def names(self) -> Sequence[str]:
-        """Identity of each image, unreadable ones included: its path, or like `images.npy/00017`."""
+        """The identity of each image, unreadable ones included: its path, or a name such as `images.npy/00017`."""
         return tuple(f"{self.path}/{row:05d}" for row in range(self.count))
 
     def labels(self) -> ClassLabels | None:
@@ -82,8 +84,8 @@ class Source(ABC):
         """Bytes that change when the images `start` to `stop` change, judged by names, sizes and times."""
         return f"{stamp_of(self.path)} {start} {stop}".encode("utf-8", "surrogateescape")
 
-    def close(self) -> None:  # noqa: B027  (most have nothing open)
-        """Close what `batches` leaves open so that the next call reads on without a new start."""
+    def close(self) -> None:  # noqa: B027  (most sources have nothing open)
+        """Close the files that `batches` leaves open for the next call."""
 
 
 class Unreadable(Source):
@@ -109,14 +111,14 @@ class Unreadable(Source):
 
 
 class Encoded(Source):
-    """Image files, in a container or each by itself; what is opened stays open from one call of `batches` to the next.
+    """Image files, in a container or each by itself; the container stays open from one call of `batches` to the next.
 
     Attributes
     ----------
     place : str
-        What messages call the whole: the container, or the folder of the files.
+        The container, or the folder of the files, for messages.
     part : str
-        Which part of the container is read, where that is a choice.
+        The part of the container that is read, where there are several.
     """
 
     part = ""
@@ -130,11 +132,11 @@ class Encoded(Source):
 
     @abstractmethod
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
-        """Yield the files from number `start` on; `stack` closes what is opened."""
+        """Yield the files from number `start` on; `stack` closes the container."""
 
     @abstractmethod
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
-        """Yield the files whose names, as a table holds them, are among `names`; of equal names the first."""
+        """Yield the files whose names, as a table holds them, are among `names`; the first of files of equal names."""
 
     def files(self) -> Iterator[File]:
         """Yield all files."""
@@ -142,7 +144,7 @@ class Encoded(Source):
             yield from self.open(stack, 0)
 
     def digests(self, jobs: int | None) -> Iterator[bytes]:
-        """Yield digests of all bytes that the images are decoded from."""
+        """Yield digests that cover all bytes of the images."""
         del jobs
         yield f"{self.part}\0{digest_of(Path(self.path))}".encode("utf-8", "surrogateescape")
 
@@ -171,7 +173,7 @@ class Encoded(Source):
 
 @dataclass(frozen=True)
 class Piece:
-    """The images `start` to `stop` of a source, which one shard of scores is made of."""
+    """The images `start` to `stop` of a source, whose scores make up one shard."""
 
     source: Source
     start: int
@@ -183,7 +185,7 @@ class Piece:
         return self.stop - self.start
 
     def key(self, settings: str) -> str:
-        """Name of the shard that this piece becomes under `settings`."""
+        """The name of the shard with the scores of this piece under `settings`."""
         return hashlib.sha256(settings.encode() + b"\0" + self.source.stamp(self.start, self.stop)).hexdigest()[:40]
 
 
@@ -193,7 +195,7 @@ def rows_of_a_shard(values: int) -> int:
 
 
 def pieces_of(sources: Iterable[Source], values: int) -> list[Piece]:
-    """Cut sources, whose images have `values` numbers each, into pieces; always the same ones."""
+    """Cut sources, whose images have `values` numbers each, into pieces, which are the same on every call."""
     rows = rows_of_a_shard(values)
     return [
         Piece(source, start, min(start + rows, source.count))
@@ -214,7 +216,7 @@ def read(
 ) -> Iterator[ImageBatch]:
     """Yield the images `start` to `stop` of `source`, each an image of `shape` or an error.
 
-    Where a container breaks off, the remaining images up to `stop` are errors, and the next call tries again.
+    If a container breaks off, the remaining images up to `stop` are errors, and the next call tries again.
     """
     done, reason = 0, "the container has fewer images than it promises"
     try:
@@ -249,7 +251,7 @@ def stamp_of(path: str) -> str:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Raise what a reader raises on a damaged container as one error that names it.
+    """Turn the errors of a reader on a damaged container into one error that names the container.
 
     Raises
     ------
@@ -272,6 +274,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _errors_only(shape: tuple[int, ...], rule: ImageRule | None, errors: list[tuple[str, str]]) -> ImageBatch:
-    """A batch of no images of `shape`, (C, H, W), but these errors."""
+    """A batch without images of `shape`, (C, H, W), and with these errors."""
     images = np.empty((0, *shape), np.uint8) if rule else np.empty((0, *shape), np.float32)
     return ImageBatch([], images, errors)

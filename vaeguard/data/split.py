@@ -1,4 +1,4 @@
-"""Which images are normal, and which of them train the model, stop and shape the score, or calibrate it."""
+"""The split of the normal images: to train on, to stop training and shape the score, and to calibrate the score."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ MIN_PER_CLASS = 3
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the normal images: to train on, to stop and shape the score by, to rank the score by."""
+    """Row numbers of the normal images in three parts.
+
+    Attributes
+    ----------
+    training : int64
+        Images to train on.
+    validation : int64
+        Images that stop the training and shape the score.
+    calibration : int64
+        Images that rank the score.
+    """
 
     training: Rows
     validation: Rows
@@ -49,14 +59,14 @@ def split_normal(
 ) -> Split:
     """Split the images of each normal class at random; images without labels are one class.
 
-    `validation` and `calibration` are shares in (0, 1). Every class is in every part. With `groups` (N,) the images of
-    equal value stay together, and the shares are met as well as whole groups can.
+    `validation` and `calibration` are shares in (0, 1). Every class is in every part. With `groups` (N,), images of
+    equal value stay together, and the shares are met as well as whole groups allow.
 
     Raises
     ------
     UsageError
-        A class has fewer than 3 images, or there are fewer than 20 normal images; or fewer than 3 groups of a class,
-        or a group with images of two normal classes.
+        There are fewer than 20 normal images, a class has fewer than 3 images or groups, or a group has images of two
+        normal classes.
     """
     class_rows = _class_rows(image_set, normal)
     generator = np.random.default_rng(seed)
@@ -69,16 +79,16 @@ def split_normal(
             calibrate, validate = (calibrate - beyond, validate) if calibrate > beyond else (1, len(rows) - 2)
         if members is not None:
             shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
-        for part, some in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
-            part.append(some)
+        for part, rows_of_part in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
+            part.append(rows_of_part)
     return Split(*(np.sort(np.concatenate(part)) for part in parts))
 
 
 def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:
-    """The rows, those to validate and then those to calibrate on last, and the numbers of both, in whole groups.
+    """The rows ordered by part (training, validation, calibration), and the sizes of the last two parts.
 
-    Each part takes groups in the order of `shuffled` while they fit, and the smallest group where none fits; at least
-    one group is left for every other part.
+    Each part takes whole groups in the order of `shuffled` while they fit, and the smallest group if none fits; at
+    least one group is left for every other part.
     """
     sizes = np.bincount(groups)
     waiting = list(dict.fromkeys(groups.tolist()))
@@ -98,12 +108,12 @@ def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tu
 
 
 def spread_out(count: int, most: int) -> Rows:
-    """At most `most` of `count` positions, spread evenly, since rows are sorted by class and neighbours are alike."""
+    """At most `most` of `count` positions, spread evenly, since rows are often sorted by class."""
     return np.unique(np.linspace(0, max(count - 1, 0), min(most, count)).astype(np.int64))
 
 
 def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[Rows]) -> Rows:
-    """Number of each image's group, after checking that whole groups can be split."""
+    """The number of each image's group; checks that whole groups can be split."""
     names = np.asarray(groups)
     if names.shape != (len(image_set),):
         raise UsageError(f"groups have shape {names.shape}, but there are {len(image_set)} images; give one for each")
@@ -121,12 +131,12 @@ def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[
 
 
 def normal_numbers(image_set: ImageSet, normal_classes: str | int | Sequence[str | int] | None) -> tuple[int, ...]:
-    """Numbers of the normal classes; by default all that have images, and none for images without labels.
+    """Numbers of the normal classes; by default all classes that have images, and none for images without labels.
 
     Raises
     ------
     UsageError
-        An unknown class, or classes for images that have none.
+        A class is unknown, or classes are given for images without labels.
     """
     if image_set.labels is None:
         if normal_classes is not None:

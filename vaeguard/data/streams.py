@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     File = str | tuple[str, bytes | UnreadableError]
 
 _SMALL_FILE = 4096
-"""Bytes; opening a smaller file costs more than decoding it, and threads would only wait for each other."""
+"""Bytes; opening a smaller file costs more than decoding it, and threads would wait for each other."""
 PATIENCE = 2.0
 """Seconds to wait for a thread that was asked to stop."""
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ class ImageBatch:
     images : uint8 (n, C, H, W) or float32 (n, 1, 1, F)
         Pixels or vectors, one for each of `paths`.
     errors : list of (path, reason)
-        What could not be read.
+        The images that could not be read.
     """
 
     paths: list[str]
@@ -73,7 +73,7 @@ def stream_images(
 
 
 def default_jobs(files: Sequence[File]) -> int:
-    """Return the number of threads to decode files like these: one if they are tiny, else one a core, at most 16."""
+    """Return the number of threads to decode such files: one if they are tiny, else one a core, at most 16."""
     sizes = sorted(filter(None, map(_size, files)))
     if sizes and sizes[len(sizes) // 2] < _SMALL_FILE:
         return 1
@@ -88,10 +88,10 @@ def map_ahead(
     ahead: int,
     stop: Callable[[], None] | None = None,
 ) -> Generator[_R]:
-    """Like `map` in `jobs` threads: results in input order, at most `ahead` items taken before they are asked for.
+    """Map in `jobs` threads: results come in input order, and at most `ahead` items are taken before they are needed.
 
-    Where the work ends early, `stop` asks the threads to end soon, and a thread that does not is waited for no longer
-    than `PATIENCE`. Without `stop` the end of every thread is waited for.
+    If the caller ends early, `stop` asks the threads to end soon, and threads are waited for no longer than `PATIENCE`.
+    Without `stop`, all threads are waited for.
     """
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="vaeguard-images")
     rest = iter(items)
@@ -104,7 +104,7 @@ def map_ahead(
             waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
             yield result
     finally:
-        if stop and waiting:  # it ends early
+        if stop and waiting:  # the caller ends early
             stop()
             pool.shutdown(wait=False, cancel_futures=True)
             wait([future for future in waiting if not future.cancelled()], PATIENCE)
@@ -113,7 +113,7 @@ def map_ahead(
 
 
 def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
-    # A batch is decoded in parts, so that all threads work on the batch that is needed first.
+    # Batches are decoded in parts, so that all threads work on the batch that is needed next.
     part_size = max(1, min(32, -(-batch_size // jobs)))
     parts_per_batch = -(-batch_size // part_size)
     parts = (
@@ -157,7 +157,7 @@ def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
 
 
 def ahead(items: Iterator[_T], length: int) -> Generator[_T]:
-    """Take `items` in a thread of its own, at most `length` of them before they are asked for."""
+    """Iterate over `items` in a thread, at most `length` items ahead of the reader."""
     end = object()
     with closing(map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length)) as taken:
         yield from takewhile(lambda item: item is not end, cast("Iterator[_T]", taken))

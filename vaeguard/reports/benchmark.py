@@ -1,4 +1,4 @@
-"""What the report of a benchmark says; the benchmark builds the report."""
+"""The verdict and the terminal lines of a benchmark's report; the benchmark builds the report."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SENTENCES = 4
-"""So many data sets of a benchmark are spoken of."""
+"""The most data sets that a verdict names."""
 PARTS = {"simple": "best other method on the same split", "published": "best published, by its own protocol"}
 LABELLED = ("guided", "classifier")
-"""Methods that know the classes of the normal examples; what others published, and all else measured here, do not."""
+"""The methods that know the classes of the normal examples; no other method knows them, measured or published."""
 
 
 class Mean(Part):
@@ -64,7 +64,7 @@ class Method(Part):
 
     @property
     def overall(self) -> Mean | None:
-        """The mean over the cases, or that of the only case; None where there is no number."""
+        """The mean over the cases, or the figure of the only case; None if there is no number."""
         return self.mean or (self.cells[0] if len(self.cells) == 1 else None)
 
     @property
@@ -80,7 +80,7 @@ class MethodTable(Part):
     methods: tuple[Method, ...]
 
     def sentence(self) -> str:
-        """Say how each of our fits does beside the best of the methods that know no more than it."""
+        """Compare each of our fits with the best method that knows no more than the fit."""
         ours = [(row, row.overall) for row in self.methods if row.part == "ours"]
         sentences = [self._beside_others(row, overall) for row, overall in ours if overall]
         return " ".join(sentences) or f"{self.data}: no method of ours is measured on every case yet."
@@ -93,14 +93,14 @@ class MethodTable(Part):
             rows = [row for row in self.methods if row.part == part and (ours.has_labels or not row.has_labels)]
             areas = [(row.overall.mean, row.name) for row in rows if row.overall]
             if areas:
-                area, name = max(areas, key=lambda each: each[0])
+                area, name = max(areas, key=lambda pair: pair[0])
                 others.append(f"{what} {area:.3f}, {name}")
         beside = f" ({'; '.join(others)})" if others else ""
         return f"{self.data}, {ours.name}: ROC-AUC {overall}{beside}."
 
 
 class Cells(Part):
-    """How many of the cells there are."""
+    """The numbers of planned and of finished cells."""
 
     planned: int
     finished: int
@@ -123,7 +123,7 @@ class Figures(ReportFigures):
     comparison: tuple[MethodTable, ...]
 
     def verdict(self) -> Verdict:
-        """Return how our fits do beside other methods."""
+        """Return a comparison of our fits with other methods."""
         notes = (f"a trial on at most {self.spec.limit} examples: these numbers are no result",) if self.trial else ()
         sentence = " ".join(table.sentence() for table in self.comparison[:SENTENCES])
         return Verdict(f"{self.cells.finished:,} of {self.cells.planned:,} cells measured", sentence, notes)

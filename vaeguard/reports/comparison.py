@@ -1,4 +1,4 @@
-"""The report of several evaluations side by side: what differs between them, and what came of it."""
+"""The report of several evaluations side by side: their figures, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from vaeguard.reports.report_file import Report
 
 ROUNDING = 1e-6
-"""Between a ROC-AUC in a report and the same from its table; more, and they are not of one evaluation."""
+"""The largest difference between the ROC-AUC of a report and that of its table, if both are of one evaluation."""
 ABREAST = 3
-"""So many runs stand side by side: in 80 columns their names wrap, and no value does."""
+"""The most runs in one table: in 80 columns their names wrap, but no value does."""
 
 
 class Curves(Part):
@@ -35,7 +35,7 @@ class Curves(Part):
 
 
 class Compared(evaluation.Figures):
-    """What is compared of an evaluation; `fit` is what its model file says, which need not be much."""
+    """The figures and settings of an evaluation that are compared; `fit` is the record of its model file."""
 
     data: str
     fingerprint: str
@@ -57,7 +57,7 @@ class Compared(evaluation.Figures):
         }
 
     def settings(self) -> dict[str, Any]:
-        """Return what may differ between evaluations, one level deep."""
+        """Return the settings that may differ between evaluations, one level deep."""
         settings = {"data": self.data, "fpr": self.fpr, "normal classes": self.normal_classes}
         for part in ("model", "training", "versions"):
             settings |= {f"{part}: {name}": value for name, value in self.fit.get(part, {}).items()}
@@ -65,8 +65,8 @@ class Compared(evaluation.Figures):
         return settings | {"fitted on": data.get("name"), "split": data.get("split", {}).get("sha256")}
 
     def same_images(self, other: Compared) -> bool:
-        """Whether both may be of the same images; models of another size see the same images otherwise."""
-        shapes = [each.fit.get("model", {}).get("image_shape") for each in (self, other)]
+        """Whether both may be of the same images; fingerprints cannot be compared if the models' image sizes differ."""
+        shapes = [compared.fit.get("model", {}).get("image_shape") for compared in (self, other)]
         return self.fingerprint == other.fingerprint or shapes[0] != shapes[1]
 
 
@@ -76,7 +76,7 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
     Raises
     ------
     UsageError
-        They are fewer than two, a path has none, or one is of another kind.
+        There are fewer than two paths, a path has no report, or a report is of another kind.
     RefusedError
         A report is damaged or of another version.
     """
@@ -89,40 +89,45 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
     evaluations = [cast("Compared", typed(Compared, report)) for report in reports]
     places = [report_path(path) for path in paths]
     runs = [
-        {"name": str(path), "path": str(place), "values": list(each.columns().values()), "curve": each.curves.score}
-        for path, place, each in zip(paths, places, evaluations, strict=True)
+        {
+            "name": str(path),
+            "path": str(place),
+            "values": list(evaluation.columns().values()),
+            "curve": evaluation.curves.score,
+        }
+        for path, place, evaluation in zip(paths, places, evaluations, strict=True)
     ]
     return {
         **heading("comparison", f"{len(runs)} evaluations side by side", command=command),
         "columns": list(evaluations[0].columns()),
         "runs": runs,
         "best_two": _best_two(places, evaluations),
-        "differences": _differences([each.settings() for each in evaluations]),
+        "differences": _differences([evaluation.settings() for evaluation in evaluations]),
     }
 
 
 def _best_two(places: Sequence[Path], evaluations: Sequence[Compared]) -> dict[str, Any] | None:
-    """How far the two highest ROC-AUCs are apart, image by image; None where they are not of the same images."""
+    """The difference of the two highest ROC-AUCs on the same images; None if the images differ."""
     from vaeguard.statistics.metrics import auc_difference
 
-    areas = [each.metrics[0].roc_auc for each in evaluations]
+    areas = [evaluation.metrics[0].roc_auc for evaluation in evaluations]
     best, second = sorted(range(len(areas)), key=lambda run: -areas[run])[:2]
     scores = _paired_scores(places[second], places[best])
     if scores is None or not evaluations[best].same_images(evaluations[second]):
         return None
     difference, low, high = auc_difference(*scores)
-    if abs(difference - (areas[best] - areas[second])) > ROUNDING:  # not of these reports
+    if abs(difference - (areas[best] - areas[second])) > ROUNDING:  # the tables belong to other reports
         return None
     interval = {"difference": difference, "low": low, "high": high}
     return {"best": best, "second": second, "images": len(scores[0]), **interval}
 
 
 def _paired_scores(*places: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]] | None:
-    """Which images are anomalous, and their scores in both evaluations; None where the tables are not of the same."""
+    """The truth of each image, and its scores in both evaluations; None if the tables are of different images."""
     try:
         tables = [read_table(place.with_name(SCORES_NAME)) for place in places]
         one, other = ({name: table[name].to_numpy() for name in ("path", "normal", "score")} for table in tables)
-    except (RefusedError, KeyError):  # moved away since, or somebody else's
+    except (RefusedError, KeyError):  # the table was moved away, or is another program's
         return None
     if any(len(one[name]) != len(other[name]) or (one[name] != other[name]).any() for name in ("path", "normal")):
         return None
@@ -133,20 +138,20 @@ def _paired_scores(*places: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any], n
 
 def _differences(settings: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """The settings that are not the same in all reports."""
-    names = list(dict.fromkeys(name for each in settings for name in each))
-    values = {name: [each.get(name) for each in settings] for name in names}
+    names = list(dict.fromkeys(name for of_one in settings for name in of_one))
+    values = {name: [of_one.get(name) for of_one in settings] for name in names}
     return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
 
 
 class Run(Part):
-    """A report of those compared, with its figures in the order of the columns."""
+    """One of the compared reports, with its figures in the order of the columns."""
 
     name: str
     values: tuple[float, ...]
 
 
 class BestTwo(Part):
-    """How far the two best are apart on the same images."""
+    """The difference of the two best evaluations on the same images."""
 
     images: int
     difference: float
@@ -163,7 +168,7 @@ class Figures(ReportFigures):
     differences: dict[str, list[Any]]
 
     def verdict(self) -> Verdict:
-        """Return which ROC-AUC is the highest, and whether that may be chance."""
+        """Return the highest ROC-AUC, and whether its lead may be chance."""
         first, second = sorted(self.runs, key=lambda run: -run.values[0])[:2]
         (best, low, _), (next_best, _, high) = first.values[:3], second.values[:3]
         if pair := self.best_two:

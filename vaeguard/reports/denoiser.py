@@ -28,15 +28,15 @@ def denoiser_report(
     Parameters
     ----------
     name : str
-        The run folder's.
+        The name of the run folder.
     facts : dict
-        What the model file says of the denoiser; its `kind` is the kind of scan.
+        The record of the denoiser in its model file; `kind` is the kind of scan.
     history : sequence of dict
         Means over the steps.
     interval : float
-        The factor that makes an interval of the expected error.
+        The factor from the expected error to half of a 90 % interval.
     command, device : str
-        The command line, and where the networks were trained.
+        The command line, and the device of the training.
     """
     return {
         **facts,
@@ -68,12 +68,12 @@ class Figures(ReportFigures):
     def verdict(self) -> Verdict:
         """Return whether the network cleans."""
         gain = self.after - self.before
-        how = "by Stein's estimate, without clean images" if self.mode == "adapt" else "on images held out"
+        basis = "by Stein's estimate, without clean images" if self.mode == "adapt" else "on images held out"
         if not self.held_out:
-            how = "on the images it was trained on, as there are too few to hold some out"
+            basis = "on the images it was trained on, as there are too few to hold some out"
         sentence = (
             f"A {self.scan_kind} denoiser from {self.images:,} images: {self.before:.2f} dB goes in and"
-            f" {self.after:.2f} dB comes out ({gain:+.2f} dB), {how}."
+            f" {self.after:.2f} dB comes out ({gain:+.2f} dB), {basis}."
             f" The ladder VAE's negative ELBO is {self.neg_elbo:.3f} nats per pixel."
         )
         return Verdict("Cleans" if gain > 0 else "Makes it worse", sentence, (), "good" if gain > 0 else "poor")

@@ -1,4 +1,4 @@
-"""How scores are spread: bins, counts above each threshold, and curves, thinned so that every page stays small."""
+"""Distributions of scores: bins, counts above each threshold, and curves, thinned so that every page stays small."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     Scores = npt.NDArray[np.floating]
 
 BINS = 60
-WIDE, LINEAR = 15.0, 2.0
-"""Scores beyond the first are drawn on an axis that is logarithmic well above the second."""
+WIDE = 15.0
+"""The largest score on a linear axis; if there are larger ones, the axis is logarithmic."""
+LINEAR = 2.0
+"""The score well above which such an axis is logarithmic; well below, it is linear."""
 POINTS = 400
-"""Of a curve, or of a table of thresholds."""
+"""The most points of a curve, or about the most of a table of thresholds."""
 EXACT = 200
-"""So many of the highest thresholds are all kept: that is where one chooses."""
+"""The number of highest thresholds that are never thinned, since users choose among these."""
 
 
 def histogram(kinds: dict[str, Scores], weights: dict[str, npt.NDArray[np.int64]] | None = None) -> dict[str, Any]:
-    """Counts of each kind of score in common bins, and whether the axis is `linear` or `symlog`; infinities count last.
+    """Counts of each kind of score in common bins, and whether the axis is `linear` or `symlog`.
 
-    The bins are equally wide as drawn: far anomalies must not press the others together. `weights` says how often a
-    score counts, where it is not once.
+    Infinite scores are in the last bin. All bins are equally wide as drawn, so that far anomalies leave room for the
+    others. `weights` says how often each score counts; by default once.
     """
     together = np.concatenate(list(kinds.values())).astype(np.float64)
     limits = together[np.isfinite(together)]
@@ -44,18 +46,18 @@ def histogram(kinds: dict[str, Scores], weights: dict[str, npt.NDArray[np.int64]
 
 
 def thresholds(scores: Scores, anomalous: Bools, p_value: Scores, chosen: float | None) -> dict[str, Any]:
-    """For rising thresholds how many normal and anomalous images reach them; `chosen` is among them.
+    """For each of some rising thresholds, `chosen` among them, how many normal and anomalous images reach it.
 
-    `fpr` is the highest p-value that still reaches the threshold: the false-alarm rate that sets it. The last threshold
-    lies above every finite score, and its `fpr` is 0.
+    `fpr` is the highest p-value that still reaches the threshold, which is the false-alarm rate that sets it. The last
+    threshold lies above every finite score, and its `fpr` is 0.
     """
     order = np.argsort(-scores.astype(np.float64), kind="stable")
     falling = scores[order]
     last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
-    kept = set(last[:EXACT].tolist()) | set(last[np.linspace(0, len(last) - 1, POINTS).astype(int)].tolist())
+    ends = set(last[:EXACT].tolist()) | set(last[np.linspace(0, len(last) - 1, POINTS).astype(int)].tolist())
     if chosen is not None:
-        kept |= set(last[falling[last] == np.float32(chosen)].tolist())
-    rows = np.array([row for row in sorted(kept, reverse=True) if np.isfinite(falling[row])], np.int64)
+        ends |= set(last[falling[last] == np.float32(chosen)].tolist())
+    rows = np.array([row for row in sorted(ends, reverse=True) if np.isfinite(falling[row])], np.int64)
     finite = falling[np.isfinite(falling)]
     beyond = np.nextafter(finite[0], np.float32(np.inf)) if len(finite) else np.float32(0)
     above = order[: len(falling) - len(finite)]  # infinite scores reach every threshold
@@ -76,7 +78,7 @@ def curves(anomalous: Bools, scores: Scores) -> dict[str, list[float]]:
     false_positive_rate, true_positive_rate, _ = roc_curve(anomalous, ranks)
     precision, recall, _ = precision_recall_curve(anomalous, ranks)
     roc = _thinned(false_positive_rate, true_positive_rate)
-    # By rising recall; without the point at recall 0, which no threshold gives.
+    # Recall rises from here on; the point at recall 0, which no threshold gives, is left out.
     recall, precision = recall[-2::-1], precision[-2::-1]
     pr = _thinned(recall, precision)
     return {"fpr": roc[0], "tpr": roc[1], "recall": pr[0], "precision": pr[1]}
@@ -86,7 +88,7 @@ def _thinned(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[list[float], lis
     """At most `POINTS` of a curve, evenly along its length, with its ends."""
     if len(x) > POINTS:
         along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-        kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], POINTS)).clip(0, len(x) - 1))
-        kept = np.unique(np.concatenate([[0], kept, [len(x) - 1]]))
-        x, y = x[kept], y[kept]
+        rows = np.searchsorted(along, np.linspace(0, along[-1], POINTS)).clip(0, len(x) - 1)
+        rows = np.unique(np.concatenate([[0], rows, [len(x) - 1]]))
+        x, y = x[rows], y[rows]
     return np.round(x, 5).tolist(), np.round(y, 5).tolist()

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from vaeguard.reports.report_file import Report
 
 DRAWN = 5000
-"""More points hide each other."""
+"""The most points that are drawn, as more would hide each other."""
 PICTURED = 150
+"""The most points with a picture."""
 SIDE = 32
+"""The longest side of a picture, in pixels."""
 
 
 def write_embedding_report(
@@ -39,22 +41,22 @@ def write_embedding_report(
     image_set : ImageSet
         The images.
     columns : dict
-        The table, as `latents.latent_table` gives it.
+        The table, as `latents.latent_table` returns it.
     projection : str
-        How L units become two: `pca`, the two principal components, or `tsne`, neighbours stay neighbours but distances
-        mean little (van der Maaten & Hinton, 2008). A latent of two units is shown as it is.
+        The projection of the latent to a plane: `pca`, the two principal components, or `tsne`, where neighbours stay
+        neighbours but distances mean little (van der Maaten & Hinton, 2008). A latent of two units is not projected.
     command : str
-        The command line, to be named in the report.
+        The command line, which the report names.
 
     Returns
     -------
     Path
-        Of the page.
+        The page.
 
     Raises
     ------
     VaeguardError
-        It cannot be written.
+        The report cannot be written.
     """
     means = np.stack([values for name, values in columns.items() if name.startswith("mean_")], 1)
     rows = spread_out(len(means), DRAWN)
@@ -84,9 +86,10 @@ def write_embedding_report(
 
 
 def in_plane(means: npt.NDArray[np.floating], projection: str) -> tuple[npt.NDArray[Any], str, float | None]:
-    """Two coordinates for each of N latents, (N, 2); how; and the share of the variance that principal components keep.
+    """Two coordinates for each of N latents, (N, 2), the projection, and the share of variance that the plane keeps.
 
-    The sign of a component is chosen so that its largest weight is positive, and the seed of t-SNE is fixed.
+    The share is None unless the plane is that of principal components. The sign of a component is chosen so that its
+    largest weight is positive, and the seed of t-SNE is fixed.
     """
     from sklearn.decomposition import PCA
 
@@ -99,8 +102,8 @@ def in_plane(means: npt.NDArray[np.floating], projection: str) -> tuple[npt.NDAr
 
         nearest = min(30.0, (len(means) - 1) / 3)
         return TSNE(perplexity=nearest, init="pca", random_state=0).fit_transform(means), "tsne", None
-    found = PCA(2, random_state=0).fit(means)
-    return found.transform(means), "pca", float(found.explained_variance_ratio_.sum())
+    pca = PCA(2, random_state=0).fit(means)
+    return pca.transform(means), "pca", float(pca.explained_variance_ratio_.sum())
 
 
 def _rounded(values: npt.NDArray[Any]) -> list[float]:
@@ -117,12 +120,12 @@ class Figures(ReportFigures):
     explained: float | None
 
     def verdict(self) -> Verdict:
-        """Return what is drawn, and how."""
-        how = {
+        """Return the number of latents, and their projection."""
+        projections = {
             "none": "as they are",
             "tsne": "in a plane by t-SNE",
             "pca": "in the plane of their two principal components",
         }
         share = "" if self.explained is None else f", which holds {percent(self.explained)} of their variance"
-        sentence = f"{self.images:,} latents of {self.units} units, {how[self.projection]}{share}."
+        sentence = f"{self.images:,} latents of {self.units} units, {projections[self.projection]}{share}."
         return Verdict("Where images lie in the latent", sentence)

@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from vaeguard.reports.report_file import Report
 
 STATED = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-"""False-alarm rates at which the realised one is compared."""
+"""The stated false-alarm rates that are compared with the realised ones."""
 QUALITY = (
     (0.99, "Tells anomalies almost perfectly", "good"),
     (0.95, "Tells anomalies well", "good"),
     (0.85, "Tells many anomalies", "fair"),
     (0.7, "Tells anomalies poorly", "poor"),
 )
-"""From which ROC-AUC on what may be said."""
+"""The least ROC-AUC for each headline, with the tone of the headline."""
 SLACK = 0.1
-"""The lower end of its interval may lie so far below that."""
+"""How far the lower end of the interval may lie below the least ROC-AUC of a headline."""
 EXPLAINED = 0.02
-"""A measure as simple as brightness, this close to the score, says that the score may measure nothing else."""
+"""If the ROC-AUC of a measure as simple as brightness comes this close, the score may measure nothing else."""
 
 
 def evaluation_report(evaluation: Evaluation, detector: Detector, command: str = "") -> Report:
-    """The report of an evaluation; some of its images are inspected again, with pictures.
+    """The report of an evaluation, for which some images are inspected again, with pictures.
 
-    The keys are those of `Evaluation.to_dict` and those of `docs/report-format.md`.
+    The keys are those of `Evaluation.to_dict` and of `docs/report-format.md`.
     """
     inspection, anomalous = evaluation.inspection, evaluation.anomalous
     scores = {"score": inspection.score, **inspection.terms}
@@ -73,13 +73,13 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
 
 
 def _realised(evaluation: Evaluation, stated: float) -> Report:
-    """The false-alarm rate that came of a stated one, and what it should be."""
+    """The realised false-alarm rate at a stated one, and the interval in which it should lie."""
     flagged = flag(evaluation.inspection.p_value[~evaluation.anomalous], stated)
     return {"stated": stated, **asdict(share(flagged)), "expected": _expected(evaluation, stated)}
 
 
 def _expected(evaluation: Evaluation, stated: float) -> Report | None:
-    """Where the rate lies with 95 % probability for images like those that rank the score, if their number is known."""
+    """The 95 % interval of the rate for images like the calibration images; None if their number is unknown."""
     calibration = evaluation.record.calibration.images
     if not calibration:
         return None
@@ -90,7 +90,7 @@ def _expected(evaluation: Evaluation, stated: float) -> Report | None:
 def groups_to_look_at(
     inspection: Inspection, anomalous: npt.NDArray[np.bool_], fpr: float, threshold: float | None
 ) -> tuple[Group, ...]:
-    """The images that tell most: the strangest, the worst mistakes of both kinds, and the closest calls."""
+    """The images to look at: the most anomalous, the worst mistakes of both kinds, and those nearest the threshold."""
     score, flagged = inspection.score, flag(inspection.p_value, fpr)
     everything = np.ones(len(score), bool)
     groups = [
@@ -119,7 +119,7 @@ def _gallery(evaluation: Evaluation, detector: Detector) -> Report:
 
 
 class Expected(Part):
-    """Where a false-alarm rate should lie."""
+    """The interval in which a false-alarm rate should lie."""
 
     low: float
     high: float
@@ -142,7 +142,7 @@ class Figures(ReportFigures):
     simple_measures: SimpleMeasures | None
 
     def verdict(self) -> Verdict:
-        """Return how well the score tells anomalies, and whether its false alarms are as stated."""
+        """Return how well the score tells anomalies, and whether the false alarms are as stated."""
         score, caught, alarms = self.metrics[0], self.detection_rate, self.false_alarm_rate
         headline, tone = _quality(score)
         interval = f"interval {percent(alarms.low)} to {percent(alarms.high)}"
@@ -160,7 +160,7 @@ class Figures(ReportFigures):
         rate, expected = self.false_alarm_rate.value, self.expected_false_alarms
         if expected and self.independent and not expected.low <= rate <= expected.high:
             more = "more" if rate > expected.high else "fewer"
-            # The model knows what it was fitted on better than any other image.
+            # Images that the model was fitted on look more normal to the model than any others.
             cause = (
                 "these normal images differ from those that the score was calibrated on"
                 if more == "more"
@@ -198,32 +198,32 @@ class Figures(ReportFigures):
 
     def _classes(self) -> RenderableType:
         table = table_of("images", "flagged", "ROC-AUC")
-        anomalous = sorted((one for one in self.classes if not one.normal), key=lambda one: one.roc_auc or 0.0)
-        normal = sorted((one for one in self.classes if one.normal), key=lambda one: -one.flagged)
-        for classes, text in ((anomalous, "anomalous, hardest to tell"), (normal, "normal, most often flagged")):
-            for one in classes[:SHOWN]:
-                area = "" if one.roc_auc is None else f"{one.roc_auc:.3f}"
-                table.add_row(f"{escape(one.name[:40])} ({text})", f"{one.images:,}", f"{one.flagged:.1%}", area)
+        anomalous = sorted((row for row in self.classes if not row.normal), key=lambda row: row.roc_auc or 0.0)
+        normal = sorted((row for row in self.classes if row.normal), key=lambda row: -row.flagged)
+        for rows, text in ((anomalous, "anomalous, hardest to tell"), (normal, "normal, most often flagged")):
+            for row in rows[:SHOWN]:
+                area = "" if row.roc_auc is None else f"{row.roc_auc:.3f}"
+                table.add_row(f"{escape(row.name[:40])} ({text})", f"{row.images:,}", f"{row.flagged:.1%}", area)
         return table
 
 
 def _quality(score: Metrics) -> tuple[str, str]:
-    """Headline and tone for the combined score's metrics."""
+    """Headline and tone for the metrics of the combined score."""
     area, low, high = score.roc_auc, score.roc_auc_low, score.roc_auc_high
     if low <= 0.5 < area and high > 0.6:
         return "Too few images to tell whether it is better than chance", "poor"
     if low <= 0.5:
         return "No better than chance", "poor"
-    sure, sure_tone = _level(area, low)
-    hoped, tone = _level(area, area)
-    if sure != hoped and sure_tone == "poor":
-        unsure = "Tells anomalies" if tone != "poor" else "May tell anomalies"
-        return f"{unsure}, but too few images to say how well", "fair" if tone != "poor" else "poor"
-    return sure, sure_tone
+    headline, tone = _level(area, low)
+    best_headline, best_tone = _level(area, area)
+    if headline != best_headline and tone == "poor":
+        unsure = "Tells anomalies" if best_tone != "poor" else "May tell anomalies"
+        return f"{unsure}, but too few images to say how well", "fair" if best_tone != "poor" else "poor"
+    return headline, tone
 
 
 def _level(area: float, low: float) -> tuple[str, str]:
-    """What may be said of a ROC-AUC whose interval begins at `low`."""
+    """Headline and tone for a ROC-AUC whose interval begins at `low`."""
     for least, text, tone in QUALITY:
         if area >= least and low >= least - SLACK:
             return text, tone

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[Any]
 
 SIDE = 64
-"""Longest side of one image in a strip, in pixels."""
+"""The longest side of one image in a strip, in pixels."""
 GAP = 2
 
 
@@ -45,17 +45,17 @@ def fit_report(
     Parameters
     ----------
     record : ModelRecord
-        What the model file says of itself.
+        The record of the model file.
     history : sequence of dict
         One row per epoch.
     units : LatentUnits
-        What the units of the latent do.
+        The measurements of the units of the latent.
     epochs : dict of uint8 (n, C, H, W)
-        The same images as they are and as restored after some epochs, by the name of the row; empty for vectors.
+        The same images as input and as restored after some epochs, by the name of the row; empty for vectors.
     command : str
         The command line.
     diverged : str
-        How the training went wrong, if it did.
+        The message of the error if the training diverged.
     """
     normal = ", ".join(record.normal_classes)
     what = "autoencoder" if record.model.autoencoder else "VAE"
@@ -79,9 +79,9 @@ def fit_report(
 
 
 def unit_facts(units: LatentUnits) -> list[dict[str, Any]]:
-    """Each unit of the latent with its rate, nats, variance and whether it is active; the highest rate first.
+    """Each unit of the latent with its rate in nats, its variance and whether it is active; the highest rate first.
 
-    An autoencoder has no rate: there the greatest variance comes first.
+    An autoencoder has no rate, so its greatest variance comes first.
     """
     order = np.argsort(-(units.rate if units.rate.any() else units.variance), kind="stable")
     return [
@@ -125,7 +125,7 @@ class Split(Part):
 
 
 class Data(Part):
-    """What the model was fitted on."""
+    """The data of the fit."""
 
     split: Split
 
@@ -142,7 +142,7 @@ class Epoch(Part):
 
 
 class NormalClass(Part):
-    """What became of a normal class; one without images among those held out has no figures."""
+    """The figures of a normal class; a figure is None if no held-out image is of the class."""
 
     name: str
     training: int
@@ -163,16 +163,16 @@ class Figures(ReportFigures):
     classes: tuple[NormalClass, ...] = ()
 
     def verdict(self) -> Verdict:
-        """Return what was fitted and what looks wrong."""
+        """Return a summary of the fit and what looks wrong."""
         best, split, model = self.best_epoch, self.data.split, self.model
         what = "autoencoder" if model.autoencoder else "VAE"
-        each = "patch" if model.patch else "example"
+        example = "patch" if model.patch else "example"
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
         sentence = (
             f"{what} of kind {model.kind}, fitted on {split.training:,} normal examples; best of {len(self.history)}"
-            f" epochs is {best.epoch:.0f}: distortion {best.valid_distortion:.2f}{rate} nats per {each} on"
+            f" epochs is {best.epoch:.0f}: distortion {best.valid_distortion:.2f}{rate} nats per {example} on"
             f" {split.validation:,} held-out ones{active}{accuracy}. The score is"
             f" calibrated on {split.calibration:,} more."
         )
@@ -183,16 +183,16 @@ class Figures(ReportFigures):
     def lines(self) -> Iterable[RenderableType]:
         """Yield the loss over the epochs and the classes that are hardest to restore."""
         losses = [epoch.valid_loss for epoch in self.history]
-        # The first epochs dwarf all others.
+        # The losses of the first epochs would dwarf all others.
         yield f"validation loss {sparkline(losses[min(2, len(losses) - 1) :])} {min(losses):.2f} at its best"
         if self.classes:
             yield self._hardest_classes()
 
     def _hardest_classes(self) -> RenderableType:
         table = table_of("training", "draws", "distortion", "flagged")
-        measured = [(one.distortion, one) for one in self.classes if one.distortion is not None]
-        for distortion, one in sorted(measured, key=lambda pair: -pair[0])[:SHOWN]:
-            flagged = "–" if one.flagged is None else f"{round(one.flagged * one.calibration):,} of {one.calibration:,}"
-            counts = f"{one.training:,}", f"{one.draws:,}"
-            table.add_row(f"{escape(one.name[:40])} (hardest to restore)", *counts, f"{distortion:.2f}", flagged)
+        measured = [(row.distortion, row) for row in self.classes if row.distortion is not None]
+        for distortion, row in sorted(measured, key=lambda pair: -pair[0])[:SHOWN]:
+            flagged = "–" if row.flagged is None else f"{round(row.flagged * row.calibration):,} of {row.calibration:,}"
+            counts = f"{row.training:,}", f"{row.draws:,}"
+            table.add_row(f"{escape(row.name[:40])} (hardest to restore)", *counts, f"{distortion:.2f}", flagged)
         return table

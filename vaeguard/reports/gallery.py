@@ -1,4 +1,4 @@
-"""Pictures in a report: input, restoration and heatmap of chosen images, small enough to travel inside it."""
+"""Pictures inside a report: input, restoration and heatmap of chosen images, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from vaeguard.reports.report_file import Report
 
 GROUP = 8
-"""So many images are shown of each kind."""
+"""The most images of a group."""
 SIDES = (256, 160, 96)
-"""Longest sides of pictures to try, in pixels, until they fit into the budget."""
+"""The longest sides of pictures, in pixels, that are tried in turn until all fit into the budget."""
 BUDGET = 1_500_000
-"""Bytes for all pictures of a gallery, as text; the rest of a page stays below as much again."""
+"""The most bytes of all pictures of a gallery, as text; the rest of a page takes no more than that again."""
 LOSSLESS = 64
-"""Smaller pictures keep every pixel: they are shown enlarged."""
+"""The longest side, in pixels, of pictures that are stored without loss, since pages enlarge them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Images that belong together: `rows` of the data, of `found` that there are."""
+    """Images that belong together: `rows` of the data, the first of the `found` images of this kind."""
 
     name: str
     title: str
@@ -43,20 +43,20 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Chosen images and what the detector says of them, with pictures; vectors have none.
+    """Chosen images with their inspection; vectors have no pictures.
 
     Attributes
     ----------
     groups : tuple of Group
-        Which images were chosen, and why.
+        The chosen images, by the reason.
     rows : int64 (n,)
-        All of them, sorted, each once.
+        The rows of all chosen images, sorted, each once.
     images : uint8 (n, C, H, W) or None
-        Their pixels.
+        The pixels of these images.
     inspection : Inspection or None
-        Theirs, with pictures.
+        The inspection of these images, with pictures.
     hottest : float or None
-        How strange the strangest pixels of normal images are; None where the model does not say it.
+        The value of the heatmap that is drawn in the last colour; None if the model does not state it.
     """
 
     groups: tuple[Group, ...]
@@ -67,16 +67,16 @@ class Sample:
 
 
 def group(name: str, title: str, candidates: npt.NDArray[np.bool_], strangeness: npt.NDArray[np.floating]) -> Group:
-    """The candidates (a mask) of the highest `strangeness`, that first; equal ones in the order of the data."""
+    """The candidates (a mask) of the highest `strangeness`, highest first; ties are in the order of the data."""
     rows = np.flatnonzero(candidates)
     order = np.argsort(-strangeness[rows].astype(np.float64), kind="stable")[:GROUP]
     return Group(name, title, rows[order].astype(np.int64), len(rows))
 
 
 def sample(detector: Detector, images: npt.NDArray[Any], groups: Sequence[Group]) -> Sample:
-    """Look again, with pictures, at the images of `groups`."""
-    shown = tuple(each for each in groups if len(each.rows))
-    rows = np.unique(np.concatenate([each.rows for each in shown])) if shown else np.zeros(0, np.int64)
+    """Inspect the images of `groups` again, with pictures."""
+    shown = tuple(group for group in groups if len(group.rows))
+    rows = np.unique(np.concatenate([group.rows for group in shown])) if shown else np.zeros(0, np.int64)
     if images.dtype != np.uint8 or not len(rows):
         return Sample(shown, rows, None, None)
     pixels = np.ascontiguousarray(images[rows])
@@ -86,19 +86,19 @@ def sample(detector: Detector, images: npt.NDArray[Any], groups: Sequence[Group]
 def gallery(sample: Sample, facts: Mapping[str, Sequence[Any]], terms: Mapping[str, Any]) -> Report:
     """The keys `gallery` and `pictures` of a report.
 
-    `facts` has a value for each image of the data, as `path` and `score`; `terms` likewise, shown as a list.
+    `facts` and `terms` have a value for each image of the data, such as `path` and `score`; terms are shown as a list.
     """
     groups = []
-    for each in sample.groups:
+    for group in sample.groups:
         items = [
             {
                 **{name: _plain(values[row]) for name, values in facts.items()},
                 "terms": {name: float(values[row]) for name, values in terms.items()},
                 "pictures": f"row-{row}" if sample.images is not None else None,
             }
-            for row in each.rows.tolist()
+            for row in group.rows.tolist()
         ]
-        groups.append({"name": each.name, "title": each.title, "found": each.found, "items": items})
+        groups.append({"name": group.name, "title": group.title, "found": group.found, "items": items})
     return {"gallery": groups, "pictures": _pictures(sample)}
 
 
@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
 
 
 def _pictures(sample: Sample) -> dict[str, dict[str, str]]:
-    """For each image the data URIs of its input, restoration and heatmap."""
+    """The data URIs of input, restoration and heatmap of each image."""
     if sample.images is None or sample.inspection is None or sample.inspection.restored is None:
         return {}
     heat = sample.inspection.heatmap
@@ -128,15 +128,18 @@ def _pictures(sample: Sample) -> dict[str, dict[str, str]]:
 def fitting(
     drawn: Mapping[str, Mapping[str, Image.Image]], sides: Sequence[int] = SIDES, budget: int = BUDGET
 ) -> dict[str, dict[str, str]]:
-    """Pictures as data URIs, as large as `sides` (pixels) and `budget` (bytes) allow; the last are left out."""
-    found: dict[str, dict[str, str]] = {}
+    """Pictures as data URIs, as large as `sides` (pixels) and `budget` (bytes) allow; the last may be dropped."""
+    uris: dict[str, dict[str, str]] = {}
     for side in sides:
-        found = {key: {name: data_uri(one, side) for name, one in each.items()} for key, each in drawn.items()}
-        if _bytes(found.values()) <= budget:
-            return found
-    while _bytes(found.values()) > budget:
-        found.popitem()
-    return found
+        uris = {
+            key: {name: data_uri(picture, side) for name, picture in pictures.items()}
+            for key, pictures in drawn.items()
+        }
+        if _bytes(uris.values()) <= budget:
+            return uris
+    while _bytes(uris.values()) > budget:
+        uris.popitem()
+    return uris
 
 
 def data_uri(picture: Image.Image, longest: int) -> str:
@@ -153,4 +156,4 @@ def data_uri(picture: Image.Image, longest: int) -> str:
 
 
 def _bytes(pictures: Iterable[Mapping[str, str]]) -> int:
-    return sum(len(uri) for each in pictures for uri in each.values())
+    return sum(len(uri) for uris in pictures for uri in uris.values())

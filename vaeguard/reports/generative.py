@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 BINS = 40
 CORRELATED = 24
-"""Correlations of so many units are drawn, those of the highest rate."""
+"""The most units whose correlations are drawn; these have the highest rate."""
 
 
 def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Report:
-    """The report of what `evaluate_generative` found; `command` is the command line."""
-    found, units, record = evaluation.bounds, evaluation.units, evaluation.record
+    """The report of a generative evaluation; `command` is the command line."""
+    bounds, units, record = evaluation.bounds, evaluation.units, evaluation.record
     first = np.argsort(-units.rate, kind="stable")[:CORRELATED]
     active = np.flatnonzero(units.active)
     between = np.abs(evaluation.correlation[np.ix_(active, active)])[~np.eye(len(active), dtype=bool)]
-    counts, edges = np.histogram(found.neg_iwae, BINS)
+    counts, edges = np.histogram(bounds.neg_iwae, BINS)
     quality = evaluation.quality
     likelihood = record.model.likelihood_facts
     binarised = record.training.binarise or not evaluation.grey
@@ -45,16 +45,16 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
         ),
         "data": evaluation.data,
         "normal_classes": list(evaluation.classes),
-        "images": {"normal": evaluation.images, "bounds": len(found.neg_elbo)},
+        "images": {"normal": evaluation.images, "bounds": len(bounds.neg_elbo)},
         "samples": evaluation.samples,
         "seconds": evaluation.seconds,
         "notes": [*([evaluation.note] if evaluation.note else []), *([other_pixels] if other_pixels else [])],
         "likelihood": record.model.likelihood,
-        "pixels": found.pixels,
-        "neg_elbo": asdict(_mean(found.neg_elbo)),
-        "neg_iwae": asdict(_mean(found.neg_iwae)),
-        "rate": asdict(_mean(found.rate)),
-        "bits_per_dimension": found.bits_per_dimension,
+        "pixels": bounds.pixels,
+        "neg_elbo": asdict(_mean(bounds.neg_elbo)),
+        "neg_iwae": asdict(_mean(bounds.neg_iwae)),
+        "rate": asdict(_mean(bounds.rate)),
+        "bits_per_dimension": bounds.bits_per_dimension,
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "latents": {
             "units": facts,
@@ -86,14 +86,14 @@ def _rounded(values: npt.NDArray[np.float64]) -> list[list[float]]:
 
 
 class Mean(Part):
-    """A mean over images, nats."""
+    """A mean over images, in nats."""
 
     mean: float
     standard_error: float | None
 
 
 class Images(Part):
-    """Count of the images that the bounds were measured of."""
+    """The number of images whose bounds were measured."""
 
     bounds: int
 
@@ -112,14 +112,14 @@ class Latents(Part):
 
 
 class Distance(Part):
-    """How far images of an origin lie from real ones."""
+    """The distance of the images of an origin from real images."""
 
     origin: str
     distance: float
 
 
 class Quality(Part):
-    """How good samples are."""
+    """The quality of samples."""
 
     distances: tuple[Distance, ...]
 
@@ -148,11 +148,11 @@ class Figures(ReportFigures):
     def verdict(self) -> Verdict:
         """Return how well the model describes normal images."""
         error = "" if self.neg_iwae.standard_error is None else f" ± {self.neg_iwae.standard_error:.2f}"
-        of = "binary pixel" if self.pixels == "binarised" else "8-bit pixel and channel"
+        dimension = "binary pixel" if self.pixels == "binarised" else "8-bit pixel and channel"
         sentence = (
             f"−log p(x) of {self.images.bounds:,} normal images is at most {self.neg_iwae.mean:.2f}{error} nats by the"
             f" importance-weighted bound over {self.samples:,} samples, {self.bits_per_dimension:.3f} bits per"
-            f" {of}; the negative ELBO is {self.neg_elbo.mean:.2f}. {self.latents.active} of"
+            f" {dimension}; the negative ELBO is {self.neg_elbo.mean:.2f}. {self.latents.active} of"
             f" {len(self.latents.units)} latent units are active."
         )
         if self.quality:

@@ -23,26 +23,27 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
 
 PLACE_NAME = "heatmaps.txt"
-"""In the folder of a job: where it draws."""
+"""The file in the folder of a job that names its folder of heatmaps."""
 LONGEST_NAME = 200
+"""The most bytes of a file's name, so that `.png` can be added."""
 
 
 @dataclass(frozen=True)
 class HeatmapFolder:
-    """A folder in which `score_files` has each flagged image drawn, under its path, with `.png`.
+    """A folder for the pictures of flagged images, which `score_files` draws under their paths, with `.png` added.
 
-    All are drawn on the scale that the fit found for normal images, where the model has it; otherwise each on its own.
+    All heatmaps share the scale that the fit found for normal images, if the model has one; otherwise each has its own.
     """
 
     path: Path
 
     def check(self, inputs: Iterable[str | Path]) -> None:
-        """Refuse a folder where images are looked for: the next time its pictures would be images themselves.
+        """Refuse a folder among the inputs, since the next run would take its pictures for images.
 
         Raises
         ------
         UsageError
-            It lies in one of the folders of `inputs`, or where a glob finds it.
+            The folder lies in one of the folders of `inputs`, or a glob finds it.
         """
         place = self.path.resolve()
         for given in map(str, inputs):
@@ -54,11 +55,11 @@ class HeatmapFolder:
                 )
 
     def begin(self, job: Path) -> None:
-        """Note in the folder of a job where it draws: pictures are drawn before their shard is finished."""
+        """Name the folder in the folder of the job, for a run that resumes the job after an interruption."""
         write_text(job / PLACE_NAME, str(self.path.resolve()))
 
     def draw(self, detector: Detector, batch: ImageBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Draw these images of the batch, which are inspected again: few are, and pictures take memory."""
+        """Draw the images `rows` of the batch, which are inspected again, since pictures of all would take memory."""
         if not len(rows):
             return
         images, names = batch.images[rows], [batch.paths[row] for row in rows]
@@ -70,19 +71,19 @@ class HeatmapFolder:
 
 
 def _is_found(folder: str | Path, pattern: str) -> bool:
-    """Whether the glob `pattern`, in which nothing stands for several folders, finds `folder` or what it lies in."""
-    # Both as they are written: links in a pattern cannot be resolved.
+    """Whether the glob `pattern`, without `**`, finds `folder` or a folder above it."""
+    # Links in a pattern cannot be resolved, so both paths are compared as they are written.
     parts, wanted = (Path(os.path.abspath(path)).parts for path in (folder, pattern))  # noqa: PTH100
     return len(wanted) <= len(parts) and all(map(fnmatch.fnmatch, parts, wanted))
 
 
 def heatmap_path(folder: Path, name: str) -> Path:
-    """Where below `folder` the image that a table calls `name` is drawn, never outside of it."""
+    """The path of the picture for the image that a table calls `name`, always below `folder`."""
     anchor = Path(name).anchor
-    # Absolute names have a folder of their own, or `/x/a.png` would take the place of `x/a.png`.
+    # Absolute names have a folder of their own, so that `/x/a.png` and `x/a.png` are different files.
     parts = ["_" if part == ".." else "_root" if part == anchor else part for part in Path(name).parts]
     *above, last = parts
-    if len(last.encode("utf-8", "surrogateescape")) > LONGEST_NAME:  # no file may be called so with .png after it
+    if len(last.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         last = hashlib.sha256(last.encode("utf-8", "surrogateescape")).hexdigest()
     return folder.joinpath(*above, f"{last}.png")
 

@@ -1,7 +1,7 @@
-"""What a report of each kind says: a verdict, and some lines for a terminal.
+"""The kinds of reports, each with a verdict and some lines for a terminal.
 
 A kind is a module and a template of its name. The class `Figures` of the module names the keys of the report that
-`verdict` and `lines` take. The module also builds the report, except those of searches and benchmarks, whose rooms lie
+`verdict` and `lines` take. The module also builds the report, except for searches and benchmarks, whose packages lie
 above this one.
 """
 
@@ -25,7 +25,7 @@ SHARED_TEMPLATES = {"base", "parts"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to know first: a `headline`, one `sentence` with the figures, `notes` to beware of, and the `tone`.
+    """The main result: a `headline`, one `sentence` with the figures, `notes` of caution, and the `tone`.
 
     `tone` is `good`, `fair`, `poor` or `plain`.
     """
@@ -49,10 +49,10 @@ class ReportFigures(Part, ABC):
 
     @abstractmethod
     def verdict(self) -> Verdict:
-        """Return what to know first."""
+        """Return the main result."""
 
     def lines(self) -> Iterable[RenderableType]:
-        """Yield what a terminal shows below the verdict."""
+        """Yield the lines that a terminal shows below the verdict."""
         return ()
 
 
@@ -69,21 +69,22 @@ def read_figures(report: Mapping[str, Any]) -> ReportFigures:
     Raises
     ------
     KeyError, TypeError
-        The report is not what its kind promises.
+        The report lacks a key of its kind.
     """
     kind = import_module(f"vaeguard.reports.{report['kind']}").Figures
     return cast("ReportFigures", typed(kind, report))
 
 
 def verdict(report: Mapping[str, Any]) -> Verdict:
-    """What to know first of a report of any kind; errors are those of `read_figures`."""
+    """The main result of a report of any kind; errors are those of `read_figures`."""
     return read_figures(report).verdict()
 
 
 def typed(hint: Any, value: Any) -> Any:
-    """A value from JSON as its type hint says: a dataclass, a tuple of these, either of them or None, or as it is.
+    """Convert a value from JSON to its type hint: a dataclass, a tuple of these, or either of them or None.
 
-    Keys that a dataclass does not name are left out; a missing one has its default.
+    A value of any other hint stays as it is. Keys that a dataclass does not name are left out; a missing key takes its
+    default.
     """
     if isinstance(hint, UnionType):
         return None if value is None else typed(get_args(hint)[0], value)
@@ -103,5 +104,5 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def percent(share: float) -> str:
-    """A share as a sentence has it."""
+    """A share as text for a sentence."""
     return f"{100 * share:.1f} %"

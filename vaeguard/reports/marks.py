@@ -1,4 +1,4 @@
-"""What was put back and what was left alone on a page, as rectangles to draw over its picture."""
+"""The parts of a page that were put back or left alone, as rectangles to draw over the page's picture."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     Rectangle = tuple[int, int, int, int]
 
 MOST = 2000
-"""If a page has more rectangles, its squares are joined to larger ones: nobody could tell so many apart."""
+"""The most rectangles on a page, since nobody could tell more apart; squares are joined to larger ones until then."""
 
 
 def marks_of(record: Mapping[str, Any], number: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Where page `number`, of height and width `size`, was put back or left alone, as the record beside it says.
+    """The parts of page `number`, of height and width `size`, that its record lists as put back or left alone.
 
     Returns
     -------
@@ -36,16 +36,16 @@ def marks_of(record: Mapping[str, Any], number: int, size: tuple[int, int]) -> d
 
 
 def _few_rectangles(squares: npt.NDArray[np.bool_], side: int) -> list[Rectangle]:
-    found = list(rectangles_of(squares))
-    while len(found) > MOST:
-        padded = np.pad(squares, [(0, each % 2) for each in squares.shape])
+    rectangles = list(rectangles_of(squares))
+    while len(rectangles) > MOST:
+        padded = np.pad(squares, [(0, length % 2) for length in squares.shape])
         squares = np.logical_or.reduce(padded.reshape(len(padded) // 2, 2, -1, 2), axis=(1, 3))
-        found, side = list(rectangles_of(squares)), 2 * side
-    return [(top * side, left * side, bottom * side, right * side) for top, left, bottom, right in found]
+        rectangles, side = list(rectangles_of(squares)), 2 * side
+    return [(top * side, left * side, bottom * side, right * side) for top, left, bottom, right in rectangles]
 
 
 def rectangles_of(squares: npt.NDArray[np.bool_]) -> Iterator[Rectangle]:
-    """Rectangles that cover the true squares, each once: runs of a row, joined where the next row has the same run."""
+    """Rectangles that cover each true square once: runs of a row, joined with equal runs in the rows below."""
     begun: dict[tuple[int, int], int] = {}
     for number, row in enumerate([*squares, np.zeros(squares.shape[1], np.bool_)]):
         edges = np.flatnonzero(np.diff(np.pad(row, 1).astype(np.int8))).tolist()

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 MOST_CHARACTERS = 240
-"""Of a name that is shown; longer ones are cut in the middle, and whole in the title that a mouse brings up."""
+"""The most characters of a name that is shown; longer names are cut in the middle, and whole in their title."""
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """The page of `report` as `report_file.read_report` gives it: HTML that asks nothing of a network.
+    """The page of `report`, as `report_file.read_report` returns it: HTML that needs no network.
 
     Raises
     ------
     KeyError, TypeError, jinja2.UndefinedError
-        The report is not what its kind promises.
+        The report lacks a key of its kind.
     """
     template = _templates().get_template(f"{report['kind']}.html")
     html = template.render(
@@ -37,7 +37,7 @@ def page(report: Mapping[str, Any]) -> str:
         style=_static("style.css"),
         scripts=[_static(name) for name in ("d3.min.js", "plot.min.js", "charts.js", "page.js")],
     )
-    # Names of files need not be valid text.
+    # File names may contain bytes that are no valid text.
     return html.encode("utf-8", "replace").decode()
 
 
@@ -64,14 +64,14 @@ def _templates() -> jinja2.Environment:
 
 
 def _static(name: str) -> Markup:
-    """One of our own files, to stand in the page as it is."""
+    """One of the package's own files, which the page contains unescaped."""
     from markupsafe import Markup
 
     return Markup((files("vaeguard.reports") / "static" / name).read_text(encoding="utf-8"))  # noqa: S704
 
 
 def _script_json(value: Any) -> Markup:
-    """JSON that can stand inside a script element: no name in it can end the element."""
+    """JSON for the inside of a script element, escaped so that no name can end the element."""
     from markupsafe import Markup
 
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
@@ -81,7 +81,7 @@ def _script_json(value: Any) -> Markup:
 
 
 def _figure(report: Mapping[str, Any], path: str, digits: int, *, percent: bool) -> Markup:
-    """A number of the report, found by its `path` (keys and positions, dots between), that says where it is from."""
+    """The number at a `path` of the report (keys and positions, with dots between), marked with this path."""
     from markupsafe import Markup
 
     value: Any = report
@@ -112,7 +112,7 @@ def _setting(value: Any) -> str:
 
 
 def _short(text: str) -> str:
-    """The same, cut in the middle where it is long."""
+    """The text, cut in the middle if it is long."""
     shown = printable(text)
     half = MOST_CHARACTERS // 2
     return shown if len(shown) <= MOST_CHARACTERS else f"{shown[:half]}…{shown[-half:]}"

@@ -1,4 +1,4 @@
-"""Images as pictures: each beside its restoration and heatmap, as one PNG file or to stand in a report."""
+"""Images as pictures: each beside its restoration and heatmap, in a PNG file or a report."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ HEATMAP_COLOURS = (
     *((0, 0, 3), (22, 11, 57), (65, 9, 103), (106, 23, 110), (146, 37, 104), (187, 55, 84)),
     *((220, 80, 57), (243, 118, 25), (251, 165, 10), (245, 214, 70), (252, 254, 164)),
 )
-"""From 0 to 1 in equal steps: the map "inferno" of van der Walt and Smith (CC0), readable with colour-blind eyes."""
+"""Colours from 0 to 1 in equal steps: the map "inferno" of van der Walt and Smith (CC0), safe for colour-blind eyes."""
 TILE = 112
-"""Images below this many pixels are enlarged by whole factors until they reach it."""
+"""The least pixels of an image's longest side; smaller images are enlarged by whole factors."""
 MAX_TILE = 288
-"""Larger images are reduced to this many pixels."""
+"""The most pixels of an image's longest side; larger images are reduced."""
 SHEET_WIDTH = 1200
 PAD = 12
 GRID_GAP = 3
 FONT_SIZE = 15
-INK, PALE_INK, PAPER = "#1a1a1a", "#595959", "#ffffff"
+INK = "#1a1a1a"
+PALE_INK = "#595959"
+PAPER = "#ffffff"
 
 
 def pick_examples(scores: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.intp]:
     """Return the positions of up to `n` images, a third each of the lowest, the middle and the highest scores.
 
-    They come in rising order of score, and none twice.
+    The positions are in rising order of score, and distinct.
     """
     order = np.argsort(scores, kind="stable")
     if n >= len(order):
@@ -68,13 +70,13 @@ def draw_reconstructions(
     images : uint8 (N, C, H, W), or floats in [0, 1]
         The inputs.
     inspection : Inspection
-        Of these images, with pictures.
+        The inspection of these images, with pictures.
     indices : sequence of int
         The images to draw, see `pick_examples`.
     paths : sequence of str
-        Names of the N images.
+        The names of the N images.
     hottest : float or None
-        Strangeness of a pixel from which on it is drawn in the last colour; None takes the greatest in the picture.
+        The value of the heatmap that is drawn in the last colour; None takes the greatest value in the picture.
 
     Raises
     ------
@@ -100,14 +102,14 @@ def draw_reconstructions(
 
 
 def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[Any]]]) -> None:
-    """Draw rows of images, each with a label before it (may be empty), as one PNG file.
+    """Draw rows of images, each behind a label that may be empty, as one PNG file.
 
     Parameters
     ----------
     path : path
         The PNG file.
     rows : sequence of (str, uint8 or float (n, C, H, W))
-        Labels, and images, floats in [0, 1]; the rows may be of different lengths.
+        Labels and images; floats lie in [0, 1], and rows may have different lengths.
 
     Raises
     ------
@@ -161,7 +163,7 @@ def heat_picture(heat: npt.NDArray[np.float32]) -> Image.Image:
 
 
 def _enlarge(picture: Image.Image) -> Image.Image:
-    """Bring a picture to a readable size: pixels stay sharp squares when enlarged."""
+    """Bring a picture to a readable size; enlarged pixels stay sharp squares."""
     longest = max(picture.size)
     if longest > MAX_TILE:
         width, height = (max(1, side * MAX_TILE // longest) for side in picture.size)
@@ -171,7 +173,7 @@ def _enlarge(picture: Image.Image) -> Image.Image:
 
 
 def printable(text: str) -> str:
-    """Text on one line, with what cannot be printed as a question mark."""
+    """Text on one line, with a question mark for each character that cannot be printed."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -198,7 +200,7 @@ def _cell(tiles: list[Image.Image], name: str, caption: str, font: ImageFont.Ima
 
 
 def _sheet(cells: list[Image.Image]) -> tuple[Image.Image, int]:
-    """Lay cells out in rows below a heading; also return where the foot begins, in pixels from the top."""
+    """Lay cells out in rows below a heading; also return the top of the foot, in pixels from the top of the sheet."""
     width = max(cell.width for cell in cells) + 2 * PAD
     height = max(cell.height for cell in cells) + PAD
     columns = max(1, min(len(cells), SHEET_WIDTH // width))

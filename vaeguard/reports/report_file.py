@@ -15,7 +15,7 @@ from vaeguard.storage.provenance import environment
 Report = dict[str, Any]
 
 FORMAT = 1
-"""Raised when a key changes its meaning; what each key means is written in `docs/report-format.md`."""
+"""The version of the format, raised when a key changes its meaning; `docs/report-format.md` explains all keys."""
 JSON_NAME = "report.json"
 SCORES_NAME = "scores.csv"
 """The table beside the report of an evaluation."""
@@ -27,14 +27,14 @@ def heading(kind: str, title: str, *, command: str = "", device: str = "cpu") ->
 
 
 def write_report(path: str | Path, report: Report) -> Path:
-    """Write `report` to `path` (`.json`) and the page made of it beside that; return the path of the page.
+    """Write `report` to `path` (`.json`) and its page beside it; return the path of the page.
 
     Raises
     ------
     UsageError
-        A report of another kind is there.
+        `path` holds a report of another kind.
     VaeguardError
-        They cannot be written.
+        The files cannot be written.
     """
     path = Path(path)
     check_place(path, report["kind"])
@@ -45,12 +45,12 @@ def write_report(path: str | Path, report: Report) -> Path:
 
 
 def check_place(path: str | Path, kind: str) -> None:
-    """Refuse to overwrite a report of another kind than `kind` at `path`; it may be hard to make again.
+    """Refuse to overwrite a report of another kind than `kind` at `path`, which may be hard to make again.
 
     Raises
     ------
     UsageError
-        A report of another kind is there, or a page without a report.
+        `path` holds a report of another kind, or there is a page without a report.
     """
     path = Path(path)
     try:
@@ -76,20 +76,20 @@ def remove_report(path: str | Path, kind: str) -> None:
         The report there is of another kind.
     """
     check_place(path, kind)
-    # A page without a report is taken for somebody else's, so it goes first.
+    # A page without a report counts as a file of the user, so the page is removed first.
     for file in (Path(path).with_suffix(".html"), Path(path)):
         file.unlink(missing_ok=True)
 
 
 def remake_page(path: str | Path) -> tuple[Report, Path]:
-    """Read the report at `path`, write its page anew, and return both.
+    """Read the report at `path`, write its page anew, and return the report and the path of the page.
 
     Raises
     ------
     UsageError
-        There is none.
+        There is no report.
     RefusedError
-        It is damaged, no report, or of another version.
+        The file is damaged, no report, or of another version.
     """
     from jinja2 import UndefinedError
 
@@ -103,12 +103,12 @@ def remake_page(path: str | Path) -> tuple[Report, Path]:
 
 
 def report_path(path: str | Path) -> Path:
-    """The `report.json` that `path` means: itself, the one in a folder, or that of a table of scores.
+    """The `report.json` that `path` means: the file itself, the one in a folder, or the one of a table of scores.
 
     Raises
     ------
     UsageError
-        There is none.
+        There is no report.
     """
     path = Path(path)
     candidates = (path / JSON_NAME, path, Path(f"{path}.{JSON_NAME}"))
@@ -127,9 +127,9 @@ def read_report(path: str | Path) -> Report:
     Raises
     ------
     UsageError
-        There is none.
+        There is no report.
     RefusedError
-        It is damaged, no report, or of another version.
+        The file is damaged, no report, or of another version.
     """
     path = report_path(path)
     try:
@@ -147,12 +147,12 @@ def read_report(path: str | Path) -> Report:
 
 
 def without_pictures(report: Report) -> Report:
-    """The report as one prints it: without its pictures, which are most of its bytes."""
+    """The report without its pictures, which are most of its bytes."""
     return {key: value for key, value in report.items() if key != "pictures"}
 
 
 def finite(value: Any) -> Any:
-    """`value` with every number that is not finite as None, as JSON has no others."""
+    """`value` with None for every number that is not finite, since JSON has no such numbers."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

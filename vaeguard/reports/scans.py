@@ -1,4 +1,4 @@
-"""The report of a batch of scans: before and after, what was changed, and which pages deserve a look."""
+"""The report of a batch of scans: before and after, the changes, and the pages that deserve a look."""
 
 from __future__ import annotations
 
@@ -34,17 +34,22 @@ if TYPE_CHECKING:
     from vaeguard.reports.report_file import Report
     from vaeguard.restoration.denoising import DenoiseSummary
 
-WORST, OTHERS = 8, 4
-"""So many pages are drawn: those worth a look first, and some of the rest, evenly spread."""
+WORST = 8
+"""The number of drawn pages from the top of the table, which deserve a look first."""
+OTHERS = 4
+"""The number of drawn pages from the rest of the table, evenly spread."""
 ROWS = 500
-"""Of the table of pages that a page shows."""
+"""The most rows of the table of pages in the report."""
 SIDES = (900, 640, 420)
 BUDGET = 2_000_000
 DETAIL = 300
-"""Side of the square in which most was changed, shown pixel by pixel."""
-BLOCK, STRIP = 4, 512
+"""The side of the square that changed most, in pixels; the report shows it pixel by pixel."""
+BLOCK = 4
+"""The side of the blocks over which changes are summed, in pixels."""
+STRIP = 512
+"""The rows of a page that are compared at a time."""
 AMPLIFIED = 4
-"""So much stronger the residual is drawn than it is."""
+"""The factor by which the residual is amplified in its picture."""
 ERRORS_SHOWN = 50
 
 
@@ -56,9 +61,9 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
     Parameters
     ----------
     summary : DenoiseSummary
-        What `denoise_scans` returned.
+        The summary that `denoise_scans` returned.
     jpeg : int or None
-        As in the `DenoiseOutputs` that they were written with.
+        The setting in the `DenoiseOutputs` of the scans.
     command : str
         The command line.
 
@@ -94,21 +99,21 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         },
         "pictures": pictures,
     }
-    for left in (target / JSON_NAME, (target / JSON_NAME).with_suffix(".html")):  # by a run that was killed
-        sweep(left)
+    for path in (target / JSON_NAME, (target / JSON_NAME).with_suffix(".html")):
+        sweep(path)  # removes half-written files of a killed run
     write_report(target / JSON_NAME, report)
     return report
 
 
 def _shown(pages: int) -> list[int]:
-    """Which rows of the table are drawn; it begins with those worth a look first."""
+    """The rows of the table that are drawn; the table begins with those that deserve a look first."""
     rest = range(min(WORST, pages), pages)
     picked = spread_out(len(rest), OTHERS)
     return [*range(min(WORST, pages)), *(rest[at] for at in picked.tolist())]
 
 
 def _keyed(shown: list[Report]) -> list[tuple[str, Report]]:
-    """The rows that are drawn, and what their pictures are called."""
+    """The rows that are drawn, with the keys of their pictures."""
     return [(f"page-{number}", row) for number, row in enumerate(shown)]
 
 
@@ -125,14 +130,14 @@ def _pictures(
             sizes = _of_file(root / path, clean, keys, drawn)
             record = clean_store(target).part(clean.relative_to(target)).record
             marks |= {keys[number]: marks_of(record, number, size) for number, size in sizes.items()}
-    # In the order of the report: where not all fit, the last are left out.
+    # If not all pictures fit, the last in the order of the report are left out.
     return fitting({key: drawn[key] for key in sorted(drawn, key=lambda key: int(key[5:]))}, SIDES, BUDGET), marks
 
 
 def _of_file(
     before: Path, after: Path, keys: dict[int, str], drawn: dict[str, dict[str, Image.Image]]
 ) -> dict[int, tuple[int, int]]:
-    """Add pictures of the pages of a file that `keys` names to `drawn`, by these names; returns the pages' sizes.
+    """Add pictures of the pages whose numbers are in `keys` to `drawn`, and return the sizes of these pages.
 
     One page is in memory at a time.
     """
@@ -149,7 +154,7 @@ def _of_file(
 
 
 def _drawn(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], uncertainty: Path) -> dict[str, Image.Image]:
-    """Pictures of one page: before, after, and the square that changed most, if anything did."""
+    """Pictures of one page: before, after, and the square that changed most, if anything changed."""
     pictures = {"before": _picture(before), "after": _picture(after)}
     for picture in pictures.values():
         picture.thumbnail((SIDES[0], SIDES[0]))
@@ -177,9 +182,9 @@ def _eight_bits(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _most_changed(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> tuple[slice, slice] | None:
-    """The square of `DETAIL` pixels with about the greatest sum of changes, or None where nothing changed.
+    """The square of `DETAIL` pixels with about the greatest sum of changes, or None if nothing changed.
 
-    Changes are summed over blocks of `BLOCK` pixels, a strip at a time: a page has tens of millions of pixels.
+    Changes are summed over blocks of `BLOCK` pixels, a strip at a time, as a page may have tens of millions of pixels.
     """
     height, width = before.shape[:2]
     strips = []
@@ -242,8 +247,8 @@ class Figures(ReportFigures):
         return self.actions.get("restored", 0)
 
     def _sentence(self) -> str:
-        of = "" if self._restored == self.pages else f"{self._restored:,} of "
-        clauses = [f"{of}{counted(self.pages, 'page')} in {counted(self.files, 'file')} restored"]
+        restored = "" if self._restored == self.pages else f"{self._restored:,} of "
+        clauses = [f"{restored}{counted(self.pages, 'page')} in {counted(self.files, 'file')} restored"]
         if self.left:
             clauses.append(left_clause(self.left))
         if self.errors.count:

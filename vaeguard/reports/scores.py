@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.floating]
 
 P_BINS = 20
-"""Fewer where the p-values can take fewer values."""
+"""The most bins of p-values; there are fewer if p-values can take fewer values."""
 ROUNDED = 1e-5
-"""Of a bin: more than float32 rounds, less than what parts two p-values."""
+"""A share of a bin that is larger than rounding in float32 and smaller than the distance of two p-values."""
 FINE = np.sinh(np.linspace(0, np.arcsinh(1e4), 8001))
-"""Edges between which scores are counted while a table of any length goes by."""
+"""The edges between which scores are counted, so that a table of any length is read in constant memory."""
 ERRORS_SHOWN = 50
 JUDGED = 30
-"""Fewer images tell nothing of drift."""
+"""The least images from which drift is judged."""
 ORDINARY = 0.8
-"""At least this share of a batch should look normal, or it is said to differ as a whole."""
+"""The least share of a batch that should look normal; with less, the batch differs as a whole."""
 FAMILIAR = 0.6
-"""More p-values above a half than this are more than normal images that the model never saw can have."""
+"""The largest share of p-values above one half that normal images can have, unless the model was fitted on them."""
 
 
 def write_score_report(
@@ -62,16 +62,17 @@ def write_score_report(
 ) -> Report:
     """Write `<table>.report.json` and `<table>.report.html` beside a table of scores, and return the report.
 
-    The table is read once more, in constant memory, and of the images only those that are shown, while they are there.
+    The table is read once more, in constant memory. Of the images, only those that are shown are read, if they still
+    exist.
 
     Parameters
     ----------
     summary : ScoreSummary
-        What `score_files` returned.
+        The summary that `score_files` returned.
     detector : Detector
-        The one that scored.
+        The detector of the scores.
     model : path or None
-        Where the detector comes from: a run folder has images to compare the batch with.
+        The origin of the detector: a run folder has calibration images to compare the batch with.
     command : str
         The command line.
 
@@ -105,7 +106,7 @@ def write_score_report(
 
 
 class _Tally:
-    """What a report needs of a table, row by row: counts, and the names of the images that tell most."""
+    """The facts of a table that a report needs, gathered row by row: counts, and the names of images to look at."""
 
     def __init__(self, p_bins: int) -> None:
         self.fine = np.zeros(len(FINE), np.int64)
@@ -134,27 +135,27 @@ class _Tally:
 
 
 def count_p_values(p_value: Floats, bins: int) -> npt.NDArray[np.int64]:
-    """How many lie in each of so many parts of (0, 1].
+    """The number of p-values in each of `bins` equal parts of (0, 1].
 
-    A p-value is k of n + 1; one on an edge belongs below it, also where it is rounded.
+    A p-value is k / (n + 1). A value on an edge belongs to the part below, even if rounding has moved it above.
     """
     numbers = np.ceil(p_value * bins - ROUNDED).astype(np.int64).clip(1, bins) - 1
     return np.bincount(numbers, minlength=bins)
 
 
 def _extreme(
-    kept: list[tuple[float, str]], paths: list[str], key: Floats, among: npt.NDArray[np.bool_], count: int
+    highest: list[tuple[float, str]], paths: list[str], key: Floats, among: npt.NDArray[np.bool_], count: int
 ) -> list[tuple[float, str]]:
-    """The `count` highest keys of those kept so far and the rows `among` the new ones, with their names."""
+    """The `count` highest keys, with their names, of the `highest` so far and the new rows in the mask `among`."""
     rows = np.flatnonzero(among)
     rows = rows[np.argsort(-key[rows], kind="stable")[:count]]
     return heapq.nlargest(
-        count, kept + [(float(key[row]), paths[row]) for row in rows.tolist()], key=lambda each: each[0]
+        count, highest + [(float(key[row]), paths[row]) for row in rows.tolist()], key=lambda pair: pair[0]
     )
 
 
 def drift(upper_half: int, images: int, calibration: int | None) -> Drift:
-    """How much of a batch looks normal, and a warning where the batch as a whole does not.
+    """The share of a batch that looks normal, and a warning if the batch as a whole differs.
 
     p-values of normal images are uniform and those of anomalies small, so that twice the share above one half
     estimates the share of normal images (Storey, "A direct approach to false discovery rates", 2002).
@@ -162,17 +163,17 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Drift:
     Parameters
     ----------
     upper_half, images : int
-        Images with a p-value above one half, and all.
+        The number of images with a p-value above one half, and the number of all images.
     calibration : int or None
-        How many images rank the score: as they are finitely many, the middle of the p-values is itself uncertain.
+        The number of images that rank the score; the fewer they are, the less certain is the middle p-value.
     """
     if not images:
         return Drift(None, None, None, None)
-    found = share_of(upper_half, images)
+    upper = share_of(upper_half, images)
     middle = middle_width(calibration)
-    low = found.value - math.hypot(found.value - found.low, middle)
-    high = found.value + math.hypot(found.high - found.value, middle)
-    normal_share = min(1.0, 2 * found.value)
+    low = upper.value - math.hypot(upper.value - upper.low, middle)
+    high = upper.value + math.hypot(upper.high - upper.value, middle)
+    normal_share = min(1.0, 2 * upper.value)
     warning = None
     if images >= JUDGED and 2 * high < ORDINARY:
         warning = (
@@ -189,17 +190,17 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Drift:
 
 
 def middle_width(calibration: int | None) -> float:
-    """Half of the 95 % interval of where the middle p-value lies, from so many images (Beta, as a normal)."""
+    """Half of the 95 % interval of the middle p-value of `calibration` images (a Beta, taken as a normal)."""
     return 0.0 if calibration is None else 1.96 * 0.5 / math.sqrt(calibration + 2)
 
 
 def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> Report:
-    """Of the batch, to the fineness that it was counted in, and of the calibration images of a run."""
+    """The histogram of the batch, from its counts, and of the calibration images of a run."""
     counted = np.flatnonzero(tally.fine)
     middles = np.append((FINE[1:] + FINE[:-1]) / 2, FINE[-1])
     kinds, weights = {"batch": middles[counted]}, {"batch": tally.fine[counted]}
     images = None
-    with contextlib.suppress(RefusedError):  # it is only to compare with
+    with contextlib.suppress(RefusedError):  # the report does without images to compare with
         images = calibration_images(model) if model else None
     if images is not None and images.shape[1:] == detector.info.image_shape:
         kinds = {"calibration": detector.inspect(images).score, **kinds}
@@ -212,7 +213,7 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
         ("borderline", "Closest to the threshold, on both sides"): tally.just_flagged[::-1] + tally.just_passed,
         ("most_normal", "Most normal"): tally.lowest,
     }
-    wanted = {name for each in chosen.values() for _, name in each}
+    wanted = {name for pairs in chosen.values() for _, name in pairs}
     batches = list(pick(sources, wanted, detector.info.rule))
     paths = [valid_text(path) for batch in batches for path in batch.paths]
     if not paths:
@@ -222,10 +223,10 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
     place = {path: row for row, path in enumerate(paths)}
     groups = tuple(
         Group(
-            name, title, np.array([place[path] for _, path in each if path in place], np.int64), int(tally.fine.sum())
+            name, title, np.array([place[path] for _, path in pairs if path in place], np.int64), int(tally.fine.sum())
         )
-        for (name, title), each in chosen.items()
-        if each
+        for (name, title), pairs in chosen.items()
+        if pairs
     )
     rows = np.arange(len(images))
     sample = Sample(groups, rows, images if detector.info.view.pictures else None, inspection)
@@ -234,13 +235,13 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
 
 
 class Calibration(Part):
-    """How many images rank the score."""
+    """The number of images that rank the score."""
 
     images: int
 
 
 class Fit(Part):
-    """What the model file says of the fit."""
+    """The record of the fit in the model file."""
 
     calibration: Calibration
 
@@ -298,7 +299,7 @@ class Figures(ReportFigures):
                 f" {1 / (calibration + 1):.2g}; to flag where p_value <= {fpr:g} takes {fewest_calibration(fpr):,} of"
                 f" them.{self._unread()}"
             )
-            notes = (f"to have images flagged, {way_to_flag(calibration)}",)  # the sentence says the rest of the note
+            notes = (f"to have images flagged, {way_to_flag(calibration)}",)
             headline, tone = f"Nothing can be flagged at a false-alarm rate of {fpr:g}", "poor"
         else:
             low, high = self._flagged_of_normal_images()
@@ -317,7 +318,7 @@ class Figures(ReportFigures):
         return Verdict(headline, sentence, notes, tone)
 
     def _headline(self, most: int) -> tuple[str, str]:
-        """Headline and tone where of normal images alone at `most` so many would be flagged."""
+        """Headline and tone if `most` is the largest number of normal images that would be flagged."""
         unread = "fair" if self.errors.count else "good"
         if not self.anomalies.count:
             return "Nothing stands out", unread
@@ -329,7 +330,7 @@ class Figures(ReportFigures):
         return f" {self.errors.count:,} could not be read." if self.errors.count else ""
 
     def _flagged_of_normal_images(self) -> tuple[int, int]:
-        """How many of so many normal images would be flagged with 95 % probability, at least and at most."""
+        """The 95 % interval of the number of flagged images if all images are normal."""
         if not self.images:
             return 0, 0
         low, high = expected_interval(self.images, self.fit.calibration.images, self.fpr)

@@ -1,4 +1,4 @@
-"""Brightness and complexity of images: what a score may be measuring without anybody wanting it."""
+"""Brightness and complexity of images, which a score may measure by mistake."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MEASURED = 2000
-"""At most so many images are measured, spread evenly over the data."""
+"""The most images that are measured, spread evenly over the data."""
 DRAWN = 1000
+"""The most images that are drawn."""
 
 
 class SimpleMeasure(Part):
-    """How well a measure tells anomalies by itself, and how it goes with the score among normal images."""
+    """The ROC-AUC of a measure by itself, and its correlation with the score among normal images."""
 
     roc_auc: float
     rank_correlation: float | None
@@ -27,7 +28,7 @@ class SimpleMeasure(Part):
 
 
 class SimpleMeasures(Part):
-    """Measures of the images that are drawn, with their scores; more are measured."""
+    """The measures and scores of the images that are drawn; `measured` images in all are measured."""
 
     measured: int
     drawn: int
@@ -40,12 +41,12 @@ class SimpleMeasures(Part):
 def simple_measures(
     images: npt.NDArray[Any], scores: npt.NDArray[np.floating], anomalous: npt.NDArray[np.bool_]
 ) -> SimpleMeasures | None:
-    """How the score goes with brightness and complexity among normal images, and what these tell by themselves.
+    """The correlation of the score with brightness and complexity, and how well these tell anomalies by themselves.
 
     Brightness is the mean of the pixels, 0 to 1; complexity the bits per pixel and channel after lossless compression
     by zlib, as in Serrà et al., "Input complexity and out-of-distribution detection with likelihood-based generative
-    models", ICLR 2020. `roc_auc` is that of the measure alone, in the direction that suits it better, so it is never
-    below 0.5. None for vectors, which have neither, and where the images measured are all of one kind.
+    models", ICLR 2020. `roc_auc` is that of the measure alone, in its better direction, so it is never below 0.5. The
+    result is None for vectors, and if the measured images are all normal or all anomalous.
     """
     rows = spread_out(len(images), MEASURED)
     score, truth = scores[rows].astype(np.float64), anomalous[rows]

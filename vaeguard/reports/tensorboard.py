@@ -37,13 +37,15 @@ COLUMNS = 8
 """Images in a row of a picture."""
 SAMPLES = 2 * COLUMNS
 TILE = 128
-"""Larger images are reduced to this many pixels: an epoch has many, and a fit has many epochs."""
-EVERY, SELDOM = 50, 10
-"""Pictures are logged after each of the first epochs, and later after every tenth: most of the change is early."""
+"""The most pixels of an image's longest side; larger images are reduced, since a log holds many."""
+EVERY = 50
+"""The number of first epochs, with most of the change, whose pictures are all logged."""
+SELDOM = 10
+"""The interval in epochs between pictures after these."""
 CLASSES = 10
-"""So many classes at most, each with a prior of its own, show samples."""
+"""The most classes, each with a prior of its own, whose samples are logged."""
 EMBEDDED = 1024
-"""So many latents at most go to the embedding projector."""
+"""The most latents for the embedding projector."""
 THUMBNAIL = 48
 EVENTS = "events.out.tfevents.*"
 
@@ -51,7 +53,8 @@ EVENTS = "events.out.tfevents.*"
 def prepare_log(directory: Path, run: Path | None, name: str, *, resume: bool) -> Path:
     """Make sure, before any work, that the fit can be logged, and return the folder for it in `directory`.
 
-    It has the name of the folder `run`, so that fits compare; without one it begins with `name`.
+    The folder has the name of the folder `run`, so that TensorBoard compares fits by name; without a `run`, its name
+    begins with `name`.
 
     Raises
     ------
@@ -87,26 +90,26 @@ def tensorboard_log(
     held_out: npt.NDArray[np.int64],
     settings: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Callable[[State], None]]:
-    """Log a fit into `folder`: call what this gives after each epoch.
+    """Log a fit into `folder`; the context is a function to call after each epoch.
 
-    At the end, if nothing went wrong, the latents of held-out images are added for the embedding projector, by the
-    weights that the graph then has. Nothing here draws from a generator of the training. A log that cannot be written
-    any more ends with a `TrainingWarning`, and the fit goes on without it.
+    At the end, if nothing went wrong, the latents of held-out images are added for the embedding projector, from the
+    final weights of the graph. Nothing here draws from a generator of the training. If the log can no longer be
+    written, it ends with a `TrainingWarning`, and the fit goes on without it.
 
     Parameters
     ----------
     folder : Path
-        From `prepare_log`. A log that is there already goes on with the last epoch in the history of `state`.
+        From `prepare_log`. An existing log goes on with the last epoch in the history of `state`.
     graph : InferenceGraph
-        Around the VAE that is trained.
+        The graph of the VAE in training.
     state : State
-        Before the first epoch, or as a checkpoint has it.
+        The state before the first epoch, or that of a checkpoint.
     image_set : ImageSet
         The data.
     held_out : int64 (n,)
-        Validation images, to show.
+        The rows of the validation images, some of which are shown.
     settings : dict of dict
-        Shown as one table each.
+        The settings of the fit, a table for each group.
 
     Raises
     ------
@@ -118,14 +121,14 @@ def tensorboard_log(
     shown = held_out[spread_out(len(held_out), COLUMNS)]
     done, fresh, stopped = state.history, not any(folder.glob(EVENTS)), False
     try:
-        # What an interrupted fit logged after its last checkpoint will come again. It may have been killed between the
-        # checkpoint and the log of the same epoch, so that one comes again too.
+        # An interrupted fit repeats the epochs after its last checkpoint, so their entries are removed. The entry of
+        # the checkpoint's own epoch is removed and written again, since the fit may have been killed before writing it.
         writer: Any = SummaryWriter(str(folder), purge_step=len(done))
     except OSError as error:
         raise VaeguardError(f"cannot write into {str(folder)!r}: {error.strerror or error}") from error
 
     def attempt(log: Callable[..., None], *arguments: Any) -> None:
-        """Call `log`, unless that failed before: a full disk must not cost the fit."""
+        """Call `log`, unless logging failed before: a full disk must not end the fit."""
         nonlocal stopped
         if stopped:
             return
@@ -228,14 +231,14 @@ def _log_latents(
     if graph.vae.spec.view.pictures:
         squares = np.stack([_square(picture_of(image)) for image in images])
         thumbnails = torch.from_numpy(squares).permute(0, 3, 1, 2) / 255
-    # Where a fit was killed after this, the writer would complain of what it left.
+    # The writer would complain of the files of a fit that was killed after it had written them.
     shutil.rmtree(Path(writer.get_logdir()) / f"{epoch:05d}", ignore_errors=True)
     writer.add_embedding(encode(graph, images).mean, classes, thumbnails, epoch, "latents")
 
 
 def _square(picture: Image.Image) -> Pixels:
-    """The picture in the middle of a square of `THUMBNAIL` pixels a side, which is what the projector takes."""
+    """The picture in the middle of a square of `THUMBNAIL` pixels a side, as the projector takes squares only."""
     from PIL import Image, ImageOps
 
-    way = Image.Resampling.NEAREST if max(picture.size) < THUMBNAIL else Image.Resampling.LANCZOS
-    return np.asarray(ImageOps.pad(picture, (THUMBNAIL, THUMBNAIL), way, "#808080"))
+    filter_ = Image.Resampling.NEAREST if max(picture.size) < THUMBNAIL else Image.Resampling.LANCZOS
+    return np.asarray(ImageOps.pad(picture, (THUMBNAIL, THUMBNAIL), filter_, "#808080"))

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 BARS = " ▁▂▃▄▅▆▇█"
 PLAIN_BARS = str.maketrans(BARS, " .:-=+*#%")
 COLUMNS = 60
-"""Bins of a histogram that are drawn, one letter each."""
+"""The most bins of a histogram in a line, one letter each."""
 TONES = {"good": "green", "fair": "yellow", "poor": "red", "plain": ""}
 SHOWN = 3
-"""So many terms, classes or runs are named."""
+"""The most classes or images of a kind that are named."""
 
 
 class Histogram(Part):
@@ -32,7 +32,7 @@ class Histogram(Part):
 
 
 def show_report(report: Mapping[str, Any], console: Console) -> None:
-    """Print what `report` says, in about ten lines."""
+    """Print a summary of `report`, in about ten lines."""
     figures = read_figures(report)
     verdict = figures.verdict()
     tone = TONES[verdict.tone]
@@ -62,7 +62,7 @@ def table_of(*headings: str) -> Table:
 
 
 def sparklines(histogram: Histogram, threshold: float | None) -> Iterable[str]:
-    """One line for each kind of a histogram, all on the same axis, and a line that shows where the threshold is."""
+    """One line for each kind of a histogram, all on the same axis, and a line that marks the threshold."""
     edges = histogram.edges
     width = max(map(len, histogram.counts))
     for kind, counts in histogram.counts.items():

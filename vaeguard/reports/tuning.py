@@ -1,4 +1,4 @@
-"""What the report of a search says; the search builds the report."""
+"""The verdict and the terminal lines of a search's report; the search builds the report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Comparison(Part):
     high: float
 
     def sentence(self, best: int, trials: int) -> str:
-        """Say what the comparison found of trial `best` of so many `trials`."""
+        """Describe the result of the comparison; `best` is the number of the best trial, of `trials` in all."""
         return (
             f"On {self.images:,} normal images that no trial touched, trial {best}, the best of {trials}, tells"
             f" pseudo-anomalies with a mean ROC-AUC of {self.best_objective:.3f}, the settings at the start with"
@@ -48,7 +48,7 @@ class Comparison(Part):
 
 
 class Images(Part):
-    """Count of the images that judged the trials."""
+    """The number of images that judged the trials."""
 
     judging: int
 
@@ -101,14 +101,14 @@ class Figures(ReportFigures):
             )
 
     def lines(self) -> Iterable[str]:
-        """Yield the objectives, the best settings and which of them matter."""
+        """Yield the objectives, the best settings and their importance."""
         start, best = self.trials[0], self.trials[self.best]
         line = sparkline(trial.objective for trial in self.trials)
         yield f"objective of the trials {line} {start.objective:.3f} at the start, {best.objective:.3f} at its best"
         values = {name: (best.settings[name], start.settings[name]) for name in self.searched}
         yield "best settings: " + ", ".join(
-            f"{name} {_setting(now)}" + ("" if now == then else f" (was {_setting(then)})")
-            for name, (now, then) in values.items()
+            f"{name} {_setting(after)}" + ("" if after == before else f" (was {_setting(before)})")
+            for name, (after, before) in values.items()
         )
         if self.importance:
             yield "importance: " + ", ".join(f"{name} {share:.0%}" for name, share in self.importance.items())

@@ -1,4 +1,4 @@
-"""The denoiser that ONNX Runtime runs, tile by tile: strips of an image in, clean strips out, without torch."""
+"""A denoiser in ONNX Runtime, without torch: strips of an image in, clean strips out, tile by tile."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 TILE = 1024
-"""Side of a tile with its halo, in pixels; memory grows with its square."""
+"""The side of a tile with its halo, in pixels; memory grows with its square."""
 SMALLEST_TILE = 192
 ESTIMATED_SIDE = 1024
-"""Of an image so much, at most, has its noise estimated at a time."""
-DIRECT_INPUTS, DIRECT_OUTPUTS = ("image", "noise"), ("restored", "spread")
+"""The side of the largest part of an image whose noise is estimated at a time, in pixels."""
+DIRECT_INPUTS = ("image", "noise")
+DIRECT_OUTPUTS = ("restored", "spread")
 SAMPLES = ("sample", "kl")
-"""Outputs of a ladder VAE."""
+"""The outputs of a ladder VAE."""
 SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 class Denoiser(Engine):
     """A denoiser exported to ONNX; it restores grey planes, or red, green and blue together, of any size.
 
-    Each pixel depends only on those nearer than the halo, so tiles that overlap by it give the bits of the whole image.
-    Beyond the borders of the image there is nothing, as around the patches of the training: continued as in a mirror,
-    small images would take up to twice the time, and come out no better.
+    Each pixel depends only on pixels nearer than the halo, so tiles that overlap by the halo give the bits of the whole
+    image. The image is not continued beyond its borders, like the patches of the training: with mirrored borders, small
+    images would take up to twice the time and come out no better.
 
     Parameters
     ----------
@@ -49,26 +50,27 @@ class Denoiser(Engine):
     Raises
     ------
     RefusedError
-        The file holds something else.
+        The file is not a denoiser.
 
     Attributes
     ----------
     kind : str
-        What it was trained for: `photo`, `colour` or `document`.
+        The kind of page that the denoiser was trained for: `photo`, `colour` or `document`.
     planes : int
         1 for grey planes, 3 for red, green and blue.
     levels : int
-        How many deviations tell the noise: 1, in colour 2, of brightness and of differences of colours.
+        The number of deviations that describe the noise: 1 in grey; 2 in colour, for brightness and for differences of
+        colours.
     estimates : bool
-        Whether it can tell the noise of an image, see `estimate`.
+        Whether the denoiser can estimate the noise of an image, see `estimate`.
     grid : int
         Tiles start at multiples of this.
     ladder : dict or None
-        The shape of the ladder VAE in the file, if there is one to draw samples from.
+        The shape of the ladder VAE in the file; None if there is none to draw samples from.
     interval : float
-        So many times the spread that the network states hold nine of ten clean pixels.
+        The factor from the spread that the network states to half of an interval with nine of ten clean pixels.
     card : dict
-        Where the weights come from.
+        The origin of the weights.
     """
 
     def __init__(self, session: Session) -> None:
@@ -97,16 +99,18 @@ class Denoiser(Engine):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the file, and the device."""
+        """A digest of the file, with the device."""
         return self._whole.fingerprint
 
     def halo(self, samples: int = 0) -> int:
-        """How many pixels away a pixel may still matter, for so many samples; a multiple of `grid`.
+        """The largest distance in pixels at which a pixel may matter, as a multiple of `grid`.
+
+        `samples` is the number of samples, as for `restore`.
 
         Raises
         ------
         RefusedError
-            There is no ladder VAE in the file to draw samples from.
+            The file has no ladder VAE to draw samples from.
         """
         if not samples:
             return -(-self._halo // self.grid) * self.grid
@@ -118,7 +122,7 @@ class Denoiser(Engine):
     def noise_of(self, plane: Floats) -> float:
         """The deviation of the noise of a plane of this denoiser's kind, shape (H, W), in the plane's unit.
 
-        A denoiser that was adapted to a collection knows how wide its grain is, and measures by that.
+        A denoiser that was adapted to a collection knows the width of its grain, and measures by this width.
         """
         if self._grain:
             return self._grain[1] * finest_noise(plane)
@@ -135,14 +139,15 @@ class Denoiser(Engine):
         Returns
         -------
         log_deviation : ndarray
-            Logarithm of the noise's deviation in levels of 0 to 255 and half a level, shape (levels, H // 8, W // 8).
+            The logarithm of the deviation of the noise plus half a level, in levels of 0 to 255, shape
+            (levels, H // 8, W // 8).
         log_precision : ndarray
-            Logarithm of how sure that is, 1 over the expected squared error, in the same shape.
+            The logarithm of the precision of `log_deviation`, 1 over its expected squared error, in the same shape.
 
         Raises
         ------
         RefusedError
-            There is no estimator in the file.
+            The file has no estimator.
         """
         if self._estimator is None:
             raise RefusedError(f"the {self.kind} denoiser has no estimator of noise")
@@ -167,26 +172,26 @@ class Denoiser(Engine):
         image : ndarray
             Shape (H, W), or (3, H, W) in colour; mostly 0 to 1.
         noise : float or ndarray
-            Standard deviation of its noise in the same unit; or a map at half the resolution, of odd sides rounded up:
-            shape (H / 2, W / 2), in colour (2, H / 2, W / 2) for brightness and differences of colours.
+            The standard deviation of the noise in the same unit; or a map at half the resolution, with odd sides
+            rounded up: shape (H / 2, W / 2), in colour (2, H / 2, W / 2) for brightness and differences of colours.
         spread : bool
-            Also return how sure that is.
+            Also return the uncertainty of each pixel.
         samples : int
-            Take the mean of so many samples of the posterior, instead of one direct pass; `spread` stays that of the
-            direct pass.
+            The number of samples of the posterior whose mean is taken, instead of one direct pass; `spread` stays that
+            of the direct pass.
 
         Returns
         -------
         restored : ndarray
             In the shape of `image`.
         spread : ndarray or None
-            Half of the interval that holds the clean value of a pixel, in colour of the mean of its planes, in nine of
-            ten cases: shape (H, W).
+            Half of the interval that holds the clean value of a pixel in nine of ten cases, in colour that of the mean
+            of its planes: shape (H, W).
 
         Raises
         ------
         OutOfMemoryError
-            Memory does not suffice for the smallest tile.
+            Even the smallest tile does not fit into memory.
         """
         return self.restore_rows(image, noise, spread=spread, samples=samples)
 
@@ -200,11 +205,11 @@ class Denoiser(Engine):
         start: int = 0,
         context: tuple[int, int] = (0, 0),
     ) -> tuple[Floats, Floats | None]:
-        """Restore rows of a page to the bits that they have in the whole.
+        """Restore rows of a page to the same bits as in the whole page.
 
-        Row `start` of the page, a multiple of `grid`, is the first to be restored. `context` says how many rows before
-        it and after the last one are there for those between: `halo(samples)`, or fewer where the page ends. A map of
-        noise has all of these rows.
+        Row `start` of the page, a multiple of `grid`, is the first to be restored. `context` is the number of rows
+        before and after the restored ones that are given as context: `halo(samples)`, or fewer at the ends of the page.
+        A map of noise covers all rows, context included.
         """
         if not samples:
             noise_of_tile = self._noise_of_tiles(noise, rows)
@@ -246,7 +251,7 @@ class Denoiser(Engine):
         return total / np.float32(samples), half_widths
 
     def _noise_of_tiles(self, noise: float | Floats, rows: Floats) -> Callable[[Floats, int, int], Floats]:
-        """A function that gives the noise of a tile, which starts at a row and a column, as the network takes it."""
+        """A function that returns the noise of a tile, which starts at a row and a column, as the network takes it."""
         whole = np.asarray(noise, np.float32)
         if not self._noise_map:
             return lambda *_: np.full((1, 1, 1, 1), whole.mean(), np.float32)
@@ -285,10 +290,10 @@ class Denoiser(Engine):
         halo: int,
         run: Callable[[Floats, int, int], tuple[Floats, Floats]],
     ) -> tuple[Floats, Floats]:
-        """The two results of `run` for the rows without context, tile by tile; it takes a tile and where it starts.
+        """The two results of `run` for the rows without context, tile by tile.
 
-        A tile reaches a halo further than what is taken of it, but not beyond the page: there the network pads as it
-        did around the patches that it was trained on.
+        `run` takes a tile, and the row and column where it starts. A tile has a halo around the part that is used, but
+        ends at the borders of the page, where the network pads as it did around its training patches.
         """
         above = context[0]
         height, width = rows.shape[-2] - sum(context), rows.shape[-1]
@@ -310,7 +315,7 @@ class Denoiser(Engine):
                 except MemoryError as error:
                     least = max(SMALLEST_TILE, 2 * halo + self.grid)
                     smaller = self.smaller(size, least, f"a tile of {size}x{size} pixels", error)
-                    # A multiple of the grid; another thread may have shrunk it further.
+                    # Another thread may have shrunk the tile further.
                     self._tile = min(self._tile, smaller // self.grid * self.grid)
                     break
                 at = above + top - first
@@ -323,7 +328,7 @@ class Denoiser(Engine):
         return results[0], results[1]
 
     def _reach(self, start: int, stop: int, halo: int) -> tuple[int, int]:
-        """Where a tile begins and ends of which `start` to `stop` are taken; slices end at the page by themselves."""
+        """The begin and end of a tile whose part `start` to `stop` is used; the end may lie beyond the page."""
         return max(0, start - halo), -(-(stop + halo) // self.grid) * self.grid
 
 
@@ -333,7 +338,7 @@ def latent_input(stride: int) -> str:
 
 
 class _LatentNoise:
-    """Standard normal noise for the latents of some rows of a page, the same wherever tiles and strips begin."""
+    """Standard normal noise for the latents of some rows of a page, which does not depend on tiles and strips."""
 
     def __init__(self, sample: int, first: int, shape: tuple[int, ...], latent: Sequence[int]) -> None:
         height, width = (-(-side // STRIDES[-1]) * STRIDES[-1] for side in shape)
@@ -347,7 +352,7 @@ class _LatentNoise:
             self.fields[stride] = np.stack(drawn).transpose(2, 0, 1)
 
     def within(self, top: int, left: int, height: int, width: int) -> dict[str, Floats]:
-        """What the sampler takes for a tile, all in pixels."""
+        """The inputs of the sampler for a tile, whose place and size are in pixels."""
         return {
             latent_input(stride): np.ascontiguousarray(
                 field[None, :, top // stride : (top + height) // stride, left // stride : (left + width) // stride]
@@ -362,12 +367,12 @@ def _feeds(tile: Floats, noise: Floats) -> dict[str, Floats]:
 
 
 def read_denoiser(path: str | Path, device: str = "auto", threads: int | None = None) -> Denoiser:
-    """Read a denoiser from an `.onnx` file, after checking every bit of it.
+    """Read a denoiser from an `.onnx` file, after checking the digest of the file.
 
     Raises
     ------
     RefusedError
-        The file is damaged, or no denoiser of vaeguard.
+        The file is damaged, or not a denoiser of vaeguard.
     UsageError
         There is no such file, or `device` cannot be used.
     """

@@ -1,4 +1,4 @@
-"""What restores pages: the denoisers for all kinds of pages, or a model of anomalies for images of its own size."""
+"""Restorers of pages: the denoisers for all kinds of pages, or a model of anomalies for images of its own size."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 SHIPPED_KINDS = ("document", "photo", "colour")
 OWN_FOR = {"document": ("document",), "photo": ("photo", "colour"), "colour": ("colour",)}
-"""Which shipped denoisers one of one's own replaces, by its kind."""
+"""The shipped denoisers that a user's denoiser replaces, by its kind."""
 
 
 class Restorer(Protocol):
-    """What restores pages.
+    """A restorer of pages.
 
     Attributes
     ----------
     device : str
-        Where it runs.
+        The device that the restorer runs on.
     fingerprints : list of str
-        One for each model; they differ wherever the bits of a page might.
+        One for each model; models that may give different bits have different fingerprints.
     any_size : bool
-        Whether it restores pages of any size.
+        Whether the restorer takes pages of any size.
     """
 
     device: str
@@ -45,7 +45,7 @@ class Restorer(Protocol):
     any_size: bool
 
     def check(self, settings: RestoreSettings, outputs: DenoiseOutputs) -> None:
-        """Refuse settings that have no meaning here, with a UsageError."""
+        """Refuse settings that do not apply to this restorer, with a UsageError."""
 
     def restore(
         self,
@@ -58,7 +58,7 @@ class Restorer(Protocol):
         """Restore a page; the parameters are those of `restore_page`."""
 
     def judge(self, pixels: Pixels, settings: RestoreSettings) -> PageReport:
-        """Whether `restore` would restore a page and as what, or why it would leave the page."""
+        """The kind as which `restore` would restore a page, or the reason why it would leave the page."""
 
 
 class DenoiserSet:
@@ -67,7 +67,7 @@ class DenoiserSet:
     Parameters
     ----------
     denoisers : mapping of str to Denoiser
-        By `document`, `photo` and `colour`.
+        The denoisers by `document`, `photo` and `colour`.
     """
 
     any_size = True
@@ -98,11 +98,11 @@ class DenoiserSet:
         return restore_page(pixels, self._denoisers.__getitem__, settings, uncertainty=uncertainty, tick=tick)
 
     def judge(self, pixels: Pixels, settings: RestoreSettings) -> PageReport:
-        """Judge a page as `restore` does, up to where the work would begin."""
-        asked = set()
+        """Judge a page as `restore` does, and stop before the work begins."""
+        requested = set()
 
         def denoiser(kind: str) -> Denoiser:
-            asked.add(kind)
+            requested.add(kind)
             return self._denoisers[kind]
 
         def begin(_: float) -> None:
@@ -111,15 +111,15 @@ class DenoiserSet:
         try:
             return restore_page(pixels, denoiser, settings, tick=begin).report
         except _BegunError:
-            return PageReport("document" if "document" in asked else "photo", 0.0, 0.0, 0.0, 0.0)
+            return PageReport("document" if "document" in requested else "photo", 0.0, 0.0, 0.0, 0.0)
 
 
 class _BegunError(BaseException):
-    """A page is judged, and from here on it would be restored."""
+    """The page would be restored, and the work would begin now."""
 
 
 class DetectorRestorer:
-    """A model of anomalies, whose `restored` is the clean image, for images of exactly its size."""
+    """A model of anomalies for images of exactly its size; its `restored` is the clean image."""
 
     any_size = False
 
@@ -160,7 +160,7 @@ class DetectorRestorer:
             raise RefusedError(f"it has {shape}, the model takes {height}x{width} and {channels}")
         full = np.float32(np.iinfo(pixels.dtype).max)
         before = plain.astype(np.float32) / full
-        # The model was trained on 256 steps; the finer steps of the page stay, since only the correction is added.
+        # The model takes 256 levels. Finer levels of the page survive, since only the correction is added.
         seen = np.round(before * 255).astype(np.uint8)
         inspected = self._detector.inspect(np.ascontiguousarray(seen.transpose(2, 0, 1)[None]), pictures=True)
         assert inspected.restored is not None
@@ -174,10 +174,10 @@ class DetectorRestorer:
 
 
 def open_restorer(model: str | Path | None, device: str, threads: int) -> Restorer:
-    """What restores pages with `model`: a denoiser of one's own or a model of anomalies; None takes what ships.
+    """The restorer for `model`, which is a user's denoiser or a model of anomalies; None means the shipped denoisers.
 
-    A denoiser of one's own stands for the shipped one of its kind; one for photographs without colours also for those
-    in colour, whose planes it cleans one by one.
+    A user's denoiser replaces the shipped one of its kind. One for grey photographs also replaces the one for colour
+    photographs, whose planes it cleans one by one.
     """
     own = _own_denoiser(Path(model), device, threads) if model is not None else None
     if model is not None and own is None:
@@ -188,7 +188,7 @@ def open_restorer(model: str | Path | None, device: str, threads: int) -> Restor
 
 
 def _own_denoiser(path: Path, device: str, threads: int) -> Denoiser | None:
-    """The denoiser of a file or a run folder, if that holds one."""
+    """The denoiser in a file or a run folder; None if it is something else."""
     folder = path if path.is_dir() else path.parent if path.name == MODEL_NAME else None
     exported = folder / ONNX_NAME if folder else path
     if exported.suffix != ".onnx" or (folder and not exported.exists()):

@@ -1,4 +1,4 @@
-"""What a look at the training history tells an experienced eye, as sentences that say what to try."""
+"""Advice on a fit from its training history: sentences that say what looks wrong and what to try."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ FALLING = 0.01
 WORSENED = 0.02
 """A validation loss that ended higher than its best by more than this share, while training went on falling."""
 FEW_ACTIVE = 0.25
+"""The share of active latent units below which the latent is too large."""
 COLLAPSED_RATE = 0.1
+"""The rate in nats below which the latent says nothing."""
 TRIAL_EPOCHS = 5
 LEAST_CALIBRATION = 100
 UNBALANCED = 5
-"""A normal class with so many times the training images of another outweighs it."""
+"""The ratio of the training images of two normal classes from which the larger class outweighs the smaller one."""
 
 
 def advice(record: ModelRecord, history: Sequence[Mapping[str, float]]) -> list[str]:
-    """What looks wrong with a fit and what to try, the gravest first; empty where nothing does.
+    """Sentences on what looks wrong with a fit and what to try, the gravest first; empty if nothing looks wrong.
 
     Parameters
     ----------
     record : ModelRecord
-        What the model file says.
+        The record of the model file.
     history : sequence of dict
         One row per epoch, as `history.csv` has it.
     """
     model, best = record.model, history[record.epoch - 1]
-    found = []
-    if not model.autoencoder:
-        latent = model.latent_size
-        found.append(collapse(best, latent, record.training.beta) or _few_active(best, latent))
-    found += [
+    sentences = [
         _over_fitting(best, history, pictures=model.view.pictures),
         _stopped_early(history),
         _unbalanced(record),
         _few_calibration(record),
     ]
-    return [sentence for sentence in found if sentence]
+    if not model.autoencoder:
+        latent = model.latent_size
+        sentences.insert(0, collapse(best, latent, record.training.beta) or _few_active(best, latent))
+    return [sentence for sentence in sentences if sentence]
 
 
 def collapse(best: Mapping[str, float], latent: int, beta: float) -> str:
-    """Whether the latent says nothing, in the epoch whose row is `best`."""
+    """A sentence if the latent says nothing in the epoch whose row of history is `best`, else an empty string."""
     if best["valid_rate"] >= COLLAPSED_RATE and best["active_units"]:
         return ""
     return (

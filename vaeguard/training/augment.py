@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from vaeguard.settings.training import TrainSpec
 
 
-WARP_DEGREES, WARP_SCALE, WARP_SHEAR, WARP_SHIFT = 10.0, 0.1, 0.1, 0.035
-WARP_BEND, WARP_KNOTS = 0.05, 4
-"""A warp of strength 1: rotation in degrees; scale, shear, shift and bend as shares of the image's size."""
+WARP_DEGREES = 10.0
+"""The largest rotation of a warp of strength 1, in degrees."""
+WARP_SCALE = 0.1
+WARP_SHEAR = 0.1
+WARP_SHIFT = 0.035
+"""The largest shift of a warp of strength 1, as a share of the image's size."""
+WARP_BEND = 0.05
+"""The largest displacement by the smooth bend of a warp of strength 1, as a share of the image's size."""
+WARP_KNOTS = 4
+"""Random displacements along each side of the image, between which the bend is interpolated."""
 
 
 def augment(image: Tensor, spec: TrainSpec, generator: torch.Generator) -> Tensor:
@@ -43,7 +50,7 @@ def _move(image: Tensor, pixels: int, degrees: float, generator: torch.Generator
     n, _, height, width = image.shape
     uniform = 2 * torch.rand(3, n, generator=generator, device=image.device) - 1
     angle = uniform[0] * math.radians(degrees)
-    # Whole pixels: a pure shift then repeats the pixels instead of blurring them.
+    # Shifts by whole pixels do not blur the image.
     x, y = (torch.round(uniform[i] * (pixels + 0.49)).clamp(-pixels, pixels) for i in (1, 2))
     cos, sin = angle.cos(), angle.sin()
     rows = [

@@ -1,4 +1,4 @@
-"""Equal weights for all classes, however few images one has: in draws, and in means."""
+"""Equal weights for all classes, whatever their numbers of images: in draws, and in means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """As many places in `labels`, int64 (N,), as there are, with replacement, each class with the same chance.
+    """Draw N positions in `labels`, int64 (N,), with replacement; each class has the same probability.
 
     Random oversampling; He & Garcia, "Learning from imbalanced data" (2009), section 3.1.1.
     """
@@ -25,6 +25,6 @@ def balanced_draws(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def balanced_weights(labels: Tensor) -> Tensor:
-    """Weights of examples, float32 (N,) of mean 1: those of each class in `labels`, int64 (N,), have the same sum."""
+    """Weights of examples, float32 (N,) of mean 1; each class in `labels`, int64 (N,), has the same sum."""
     sizes = torch.bincount(labels)
     return (len(labels) / (sizes.count_nonzero() * sizes))[labels]

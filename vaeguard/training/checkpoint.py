@@ -1,4 +1,4 @@
-"""Checkpoints: a killed training goes on where it stopped and ends with the same bits."""
+"""Checkpoints: a killed training can be resumed and ends with the same bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = 2
-"""Raised when a checkpoint comes to hold other things."""
+"""The version of the format, raised when the content of a checkpoint changes."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Checkpoint:
     Parameters
     ----------
     path : Path
-        Where it lies.
+        The file.
     settings : dict of dict
-        Specs and data fingerprint, by groups; those of a denoiser have a group of that name.
+        Specs and data fingerprint, by groups; the settings of a denoiser have a group `denoiser`.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class Checkpoint:
         write_tensors(self.path, tensors, {"kind": self._kind, "settings": self._guards, **progress})
 
     def read(self, state: State) -> None:
-        """Set `state` to what was written, if there is a file.
+        """Set `state` to the content of the file, if there is a file.
 
         Raises
         ------
@@ -121,7 +121,7 @@ def _set_optimizer(state: State, tensors: dict[str, Tensor]) -> None:
     whole, parameters = state.optimizer.state_dict(), list(state.net.parameters())
     for place, value in tensors.items():
         index, name = int(place.split(".")[0]), place.split(".")[1]
-        # The fused optimizer walks through memory: its moments must lie as the parameter does.
+        # The fused optimizer needs moments with the memory layout of their parameter.
         alike = torch.empty_like(parameters[index]).copy_(value) if value.ndim else value
         whole["state"].setdefault(index, {})[name] = alike
     state.optimizer.load_state_dict(whole)

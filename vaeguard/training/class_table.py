@@ -1,4 +1,4 @@
-"""How well a fit knows each of its normal classes."""
+"""The figures of a fit for each of its normal classes."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def class_table(
     *,
     balance: bool,
 ) -> tuple[ClassRecord, ...]:
-    """One row for each normal class: how many images of it there are, and what came of them.
+    """One row for each normal class: its numbers of images, its validation losses, and its share of false alarms.
 
-    A class without validation or calibration images has None for what is measured on these.
+    A figure is None if the class has no images to measure it on.
 
     Parameters
     ----------
     names : sequence of str
         The normal classes.
     examples : (Examples, Examples)
-        What was learned from, and what validated it; labelled.
+        The training and the validation examples, labelled.
     losses : dict of float64 (rows,)
-        Of the validation examples, as `training.validation_losses` gives them.
+        The losses of the validation examples, as `vae_task.validation_losses` returns them.
     calibration : int64 (n,)
-        The images that rank the score.
+        The rows of the calibration images.
     p_values : float32 (n,)
-        Theirs, among themselves: each counts itself, so that the smallest is 2 / (n + 1). What is told is whether it
-        would be flagged by the n - 1 others.
+        The p-values of the calibration images among themselves. Each image counts itself, so that the smallest value is
+        2 / (n + 1); the table says whether an image would be flagged by the n - 1 others.
     balance : bool
         Whether the classes were drawn equally often.
     """

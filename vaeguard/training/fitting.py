@@ -47,17 +47,21 @@ if TYPE_CHECKING:
 
 PART_ROWS = 1024
 AVERAGED = 10_000
-"""Training images whose mean the decoder starts at."""
+"""The most training images in the mean image at which the decoder starts."""
 REFERENCE_ROWS = 128
 """Images whose hidden activations are held in memory at a time."""
 HOT = 0.999
 """The quantile of the heatmaps of normal images that is drawn in the last colour."""
-HEATMAPS, HEATMAP_PIXELS = 256, 2**24
-"""The most calibration images behind that quantile, and the most pixels in them."""
+HEATMAPS = 256
+"""The most heatmaps of calibration images from which the quantile `HOT` is taken."""
+HEATMAP_PIXELS = 2**24
+"""The most pixels in these heatmaps."""
 FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
 """Settings of a training that have no meaning for vectors."""
-CROPS = (12_800, 2048)
-"""The least random patches per epoch, to train on and to validate on."""
+TRAINING_CROPS = 12_800
+"""The least random patches to train on per epoch."""
+VALIDATION_CROPS = 2048
+"""The least random patches to validate on per epoch."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +87,19 @@ class Fitted:
     Attributes
     ----------
     detector : TorchDetector
-        Calibrated.
+        The calibrated detector.
     image_set : ImageSet
         The data.
     split : Split
-        Its parts.
+        The parts of the data.
     history : sequence of dict
         One row per epoch.
     restored : dict of uint8 (n, C, H, W)
         The first validation images as restored after some epochs.
     scores : float32 (rows,)
-        Of the calibration images.
+        The scores of the calibration images.
     diverged : DivergedError or None
-        How the training went wrong, if it did; the detector is that of the best epoch before.
+        The error if the training diverged; the detector is then that of the best epoch before.
     """
 
     detector: TorchDetector
@@ -108,17 +112,32 @@ class Fitted:
 
 
 class Monitor(Protocol):
-    """An observer of a fit, such as a log.
-
-    It is called with the graph that is trained, the state of the training, the data, the rows of its validation images
-    and the settings, and gives a context in which it is called with the state after every epoch. The context ends when
-    the graph has its final weights.
-    """
+    """An observer of a fit, such as a log."""
 
     def __call__(
         self, graph: InferenceGraph, state: State, image_set: ImageSet, held_out: Rows, settings: dict[str, Any]
     ) -> AbstractContextManager[Callable[[State], None]]:
-        """Begin."""
+        """Begin to observe.
+
+        Parameters
+        ----------
+        graph : InferenceGraph
+            The graph in training.
+        state : State
+            The state of the training.
+        image_set : ImageSet
+            The data.
+        held_out : int64
+            The rows of the validation images.
+        settings : dict
+            The settings of the fit.
+
+        Returns
+        -------
+        context manager of a callable
+            The callable is called with the state after every epoch. The context ends when the graph has its final
+            weights.
+        """
 
 
 def plan_fit(
@@ -167,7 +186,7 @@ def fit_detector(
     resume : bool
         Go on from the checkpoint in `run`, if there is one.
     monitor : Monitor or None
-        Called after every epoch.
+        An observer of the fit.
     write : callable or None
         Called with the result before `monitor` ends, so that no fault of the monitor costs the fit.
     progress : callable or None
@@ -176,7 +195,7 @@ def fit_detector(
     Raises
     ------
     DivergedError
-        Training diverged before an epoch was finished, or there is no `run` to keep what came before.
+        Training diverged before an epoch was finished, or there is no `run` to keep the epochs before.
     UsageError, RefusedError
         The checkpoint is of other settings or data, or damaged.
     """
@@ -195,12 +214,12 @@ def fit_detector(
             diverged = _train(task, state, checkpoint, after_epoch, progress)
             if diverged and not (state.history and run):
                 raise diverged
-            del task  # and with it the images in the memory of the device
+            del task  # frees the images in the memory of the device
             detector, scores = _calibrated(plan, graph, state, examples)
+            rows = np.sort(np.concatenate([split.training, split.validation]))
             # Rows are read one by one, so that a mapped array stays on the disk.
-            seen = (image_set.images[row] for row in np.sort(np.concatenate([split.training, split.validation])))
-            detector.info = replace(detector.info, fitted_on=digests_of(seen))
-            if checkpoint:  # a run is finished when its model is written; one that is cut off before goes on from here
+            detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[row] for row in rows))
+            if checkpoint:  # a run that is killed before its model is written resumes from this checkpoint
                 checkpoint.write(state)
             restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
             fitted = Fitted(detector, image_set, split, state.history, restored, scores, diverged)
@@ -233,19 +252,13 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
 
 def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:
     """Refuse a training that does not suit the model or the classes."""
-    unfit = None if model.view.unit else next((name for name in FOR_PIXELS if getattr(training, name)), None)
-    if unfit:
-        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and the data are vectors; leave it out")
+    _check_for_vectors(model, training)
     if model.kind == "conv" and training.batch_size == 1:
         raise UsageError(
             "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
             " more"
         )
-    if training.binarise and not (model.view.grey_levels and model.likelihood_facts.support == "binary"):
-        raise UsageError(
-            "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli' and no"
-            " `model.patch`; leave it out"
-        )
+    _check_binarise(model, training)
     if model.autoencoder and (training.free_bits or training.kl_warmup):
         raise UsageError(
             "`model.autoencoder` leaves no rate to weigh; set `training.free_bits` and `training.kl_warmup` to 0"
@@ -256,10 +269,24 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
         )
 
 
+def _check_for_vectors(model: ModelSpec, training: TrainSpec) -> None:
+    unfit = None if model.view.unit else next((name for name in FOR_PIXELS if getattr(training, name)), None)
+    if unfit:
+        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and the data are vectors; leave it out")
+
+
+def _check_binarise(model: ModelSpec, training: TrainSpec) -> None:
+    if training.binarise and not (model.view.grey_levels and model.likelihood_facts.support == "binary"):
+        raise UsageError(
+            "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli' and no"
+            " `model.patch`; leave it out"
+        )
+
+
 def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
-    """How many epochs a fit on so many training images has at most; of patches an epoch has many of each image."""
+    """The most epochs of a fit on `images` training images; an epoch of patches has many patches of each image."""
     view = model.view
-    epochs = epochs_for(training, images if view.whole else images * -(-CROPS[0] // images))
+    epochs = epochs_for(training, images if view.whole else images * -(-TRAINING_CROPS // images))
     return min(epochs, view.epochs) if view.epochs and training.epochs is None else epochs
 
 
@@ -296,13 +323,14 @@ def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]
     if plan.model.pseudo_classes:
         pseudo = pseudo_labels(images, rows[0], rows[1], plan.model.pseudo_classes, plan.training.seed)
     if not plan.model.view.whole:
-        rows = [np.tile(part, -(-crops // len(part))) for part, crops in zip(rows, CROPS, strict=True)]
+        least = (TRAINING_CROPS, VALIDATION_CROPS)
+        rows = [np.tile(part, -(-crops // len(part))) for part, crops in zip(rows, least, strict=True)]
     learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
     return learn, validate
 
 
 def _digest(examples: Examples) -> str:
-    """The digest of the pseudo-classes, which a resumed fit compares: another machine may number clusters otherwise."""
+    """The digest of the pseudo-classes: a resumed fit compares it, since another machine may find other clusters."""
     return "" if examples.pseudo is None else hashlib.sha256(examples.pseudo.tobytes()).hexdigest()
 
 
@@ -313,7 +341,7 @@ def _train(
     after_epoch: Callable[[State], None],
     progress: Progress | None,
 ) -> DivergedError | None:
-    """Train with a checkpoint every few seconds; the error if the training diverged."""
+    """Train with a checkpoint every few seconds; return the error if the training diverged."""
 
     def save(state: State) -> None:
         if checkpoint:
@@ -336,7 +364,7 @@ def _calibrated(
     images, split = plan.image_set.images, plan.split
     detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     _fit_reference(graph, images, split.training, plan.training.seed)
-    # One set of normal images shapes the terms and another ranks them, so that ranks are exchangeable with new images.
+    # The terms are shaped by other normal images than the ranks, so that ranks are exchangeable with new images.
     shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
@@ -374,7 +402,7 @@ def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[
 
 
 def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:
-    """The top of the heatmaps of normal images; None where it gives no scale."""
+    """The quantile `HOT` of the heatmaps of normal images; None if it is 0 or not finite."""
     height, width = images.shape[2:]
     sample = rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
     heatmaps = detector.inspect(images[sample], pictures=True).heatmap
@@ -384,7 +412,7 @@ def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:
-    """What is known of a fit before its score is calibrated."""
+    """The record of a fit before its score is calibrated."""
     sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
     packages = ("vaeguard", "torch", "numpy", "safetensors")
     return ModelRecord(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
 
 CHECKPOINT_SECONDS = 5.0
-"""Seconds of training that a kill can cost, besides the epoch that it interrupts."""
+"""The least seconds between two checkpoints: a kill costs about so much training, and the epoch that it cuts off."""
 
 
 class DivergedError(VaeguardError):
@@ -40,11 +40,11 @@ class State:
     net : Module
         The network in training.
     optimizer : Optimizer
-        Of its parameters.
+        The optimizer of the network's parameters.
     weights : dict of Tensor
         The result of the training: the best weights so far, or the running average of all.
     generators : dict of Generator
-        The random states besides torch's own.
+        The random generators besides torch's own.
     history : list of dict
         One row per epoch.
     best_loss, best_epoch : float, int
@@ -64,17 +64,17 @@ class State:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.net.parameters()).device
 
 
 class Task(ABC):
-    """What is trained and on what: all that differs between two trainings. Epochs and steps are counted from 0.
+    """All that differs between two trainings: network, data, schedule and loss. Epochs and steps are counted from 0.
 
     Attributes
     ----------
     epochs, steps : int
-        How many the training has at most.
+        The most epochs and steps of the training.
     gradient_norm : float or None
         Longer gradients are cut to this length.
     """
@@ -85,7 +85,7 @@ class Task(ABC):
 
     @abstractmethod
     def steps_before(self, epoch: int) -> int:
-        """How many steps the epochs before `epoch` have."""
+        """The number of steps in all epochs before `epoch`."""
 
     @abstractmethod
     def batches(self, state: State) -> Iterable[Any]:
@@ -105,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def finish_epoch(self, state: State) -> dict[str, float]:
-        """The row of history of the epoch that ends; the weights are kept here, if they are worth it."""
+        """The row of history of the epoch that ends; also updates `state.weights` where the epoch is better."""
 
     def finish_step(self, state: State, step: int) -> None:  # noqa: B027 -- most tasks have nothing to do here
         """Act on the weights after a step of the next epoch."""
@@ -136,9 +136,9 @@ def train(
     state : State
         Fresh, or read from a checkpoint.
     task : Task
-        What is trained.
+        The network, data, schedule and loss.
     save : callable or None
-        Writes a checkpoint; called after an epoch, every few seconds.
+        Writes a checkpoint; called after an epoch if the last checkpoint is some seconds old.
     after_epoch : callable or None
         Called after every epoch.
     progress : callable or None
@@ -147,7 +147,7 @@ def train(
     Raises
     ------
     DivergedError
-        The loss is not finite; `state.weights` still holds what was kept before.
+        The loss is not finite; `state.weights` still holds the result of the epochs before.
     """
     written = time.monotonic()
     while len(state.history) < task.epochs and not task.is_finished(state):
@@ -175,7 +175,7 @@ def _train_epoch(state: State, task: Task, progress: Progress | None) -> None:
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         if task.gradient_norm:
-            # Only what is trained counts: other parameters may still hold gradients of an earlier training.
+            # Parameters that are not trained may hold gradients of an earlier training, which must not count.
             trained = (parameter for group in state.optimizer.param_groups for parameter in group["params"])
             torch.nn.utils.clip_grad_norm_(trained, task.gradient_norm)
         state.optimizer.step()
@@ -185,5 +185,5 @@ def _train_epoch(state: State, task: Task, progress: Progress | None) -> None:
 
 
 def copy_weights(net: nn.Module) -> dict[str, Tensor]:
-    """The weights of `net` as they are now."""
+    """A copy of the present weights of `net`."""
     return {name: value.detach().clone() for name, value in net.state_dict().items()}

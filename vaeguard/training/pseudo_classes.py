@@ -1,8 +1,8 @@
 """Pseudo-classes: clusters of the normal images that stand in for labels.
 
 Telling a thousand clusters apart teaches the encoder what distinguishes one normal image from the next, which
-reconstruction alone does not (Caron et al., DeepCluster, ECCV 2018). Several clusterings from different starts average
-out where the borders happen to fall.
+reconstruction alone does not (Caron et al., DeepCluster, ECCV 2018). The borders between clusters are arbitrary, and
+several clusterings from different starts average over them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COMPONENTS = 50
 SIDE = 32
-"""Larger images are averaged down to at most this many pixels a side: clusters need the whole, not the detail."""
+"""The most pixels a side to which images are averaged down: clusters depend on the whole image, not on detail."""
 SAMPLE = 10_000
 PART_ROWS = 1024
 
@@ -44,7 +44,7 @@ def pseudo_labels(
     clusters : int
         Clusters of each clustering.
     seed : int
-        Seed of sample, starts and batches.
+        The seed of the sample, the starts and the batches.
 
     Returns
     -------
@@ -85,5 +85,5 @@ def _small(images: npt.NDArray[Any], rows: Rows) -> Floats:
 
 
 def _parts(rows: Rows) -> list[Rows]:
-    """A few images at a time: they may be large, and a memory map larger than memory."""
+    """A few rows at a time: images may be large, and a memory map may be larger than memory."""
     return np.array_split(rows, max(1, -(-len(rows) // PART_ROWS)))

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from vaeguard.models.vae import VAE
     from vaeguard.settings.training import TrainSpec
 
-EPOCHS, STEPS = 15, (2000, 6000)
-"""The default number of epochs, and the least and most steps that these may have.
+EPOCHS = 15
+"""The default number of epochs."""
+STEPS = (2000, 6000)
+"""The least and the most steps of a fit with the default number of epochs.
 
 On MNIST and Fashion-MNIST the validation losses of normal images still fall well after 2,000 steps."""
 SHOWN = 8
-"""Validation images that are restored after some epochs, to be looked at."""
+"""Validation images whose reconstructions are shown for some epochs."""
 VALIDATED = 256
 """Validation images at a time."""
 
@@ -43,8 +45,16 @@ VALIDATED = 256
 class Examples:
     """Some rows of a batch of images.
 
-    `images` is uint8 (N, C, H, W), possibly a memory map, or float32; `labels` int64 (N,) or None; `rows` the ones that
-    count; `pseudo` int64 (rows, PSEUDO_HEADS) are their pseudo-classes.
+    Attributes
+    ----------
+    images : uint8 or float32 (N, C, H, W)
+        All images, possibly a memory map.
+    labels : int64 (N,) or None
+        The labels of all images.
+    rows : int64 (n,)
+        The rows of the examples.
+    pseudo : int64 (n, PSEUDO_HEADS) or None
+        The pseudo-classes of the examples.
     """
 
     images: npt.NDArray[np.uint8]
@@ -57,7 +67,7 @@ class Examples:
 
 
 def epochs_for(spec: TrainSpec, images: int) -> int:
-    """How many epochs `spec` means for so many training images."""
+    """The number of epochs that `spec` means for `images` training images."""
     if spec.epochs:
         return spec.epochs
     steps = max(1, images // spec.batch_size)
@@ -65,7 +75,7 @@ def epochs_for(spec: TrainSpec, images: int) -> int:
 
 
 class Batch(NamedTuple):
-    """Float images in [0, 1], (N, C, H, W), with their labels, pseudo-classes and weights, if they have any."""
+    """Float images in [0, 1], (N, C, H, W), with the labels, pseudo-classes and weights that they may have."""
 
     images: Tensor
     labels: Tensor | None = None
@@ -92,12 +102,12 @@ class Batches:
         self.pseudo = None if examples.pseudo is None else torch.from_numpy(examples.pseudo).to(device)
         self.resident = None
         size = len(examples) * examples.images[:1].nbytes
-        # A model of patches gathers only their windows, and its rows repeat.
+        # A model of patches reads small windows of images, and its rows repeat, so the size above would mislead.
         if self.whole and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
     def __call__(self, order: Tensor, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield the examples in `order` by batches of `size`; `generator` draws where their patches lie."""
+        """Yield the examples in `order` by batches of `size`; `generator` draws the positions of patches."""
         for rows in torch.split(order, size):
             images = self._gather(rows) if self.whole else self._patches(rows, generator)
             if self.channels_last:
@@ -123,11 +133,11 @@ class VAETask(Task):
     Parameters
     ----------
     vae : VAE
-        Moved to `spec.device`, `cpu` or `cuda`.
+        The model; moved to `spec.device`, `cpu` or `cuda`.
     spec : TrainSpec
-        With every choice settled.
+        The settings, with every choice settled.
     training, validation : Examples
-        What is learned from, and what the epochs are judged by.
+        The examples to learn from, and the examples that choose the best epoch.
     """
 
     def __init__(self, vae: VAE, spec: TrainSpec, training: Examples, validation: Examples) -> None:
@@ -138,9 +148,9 @@ class VAETask(Task):
         device = torch.device(spec.device)
         self.training, self.validation = (Batches(examples, vae, device) for examples in (training, validation))
         self.epochs = epochs_for(spec, len(training))
-        # A last batch of one image has no batch statistics.
-        lonely = len(training) > 1 and len(training) % spec.batch_size == 1
-        self.examples = len(training) - lonely
+        # A last batch of one image would have no batch statistics, so that image is left out.
+        single = len(training) > 1 and len(training) % spec.batch_size == 1
+        self.examples = len(training) - single
         self.epoch_steps = math.ceil(self.examples / spec.batch_size)
         self.steps = self.epochs * self.epoch_steps
         self.means = _Means()
@@ -161,7 +171,7 @@ class VAETask(Task):
         )
 
     def steps_before(self, epoch: int) -> int:
-        """How many steps the epochs before `epoch` have."""
+        """The number of steps in all epochs before `epoch`."""
         return epoch * self.epoch_steps
 
     def batches(self, state: State) -> Iterator[Batch]:
@@ -206,13 +216,13 @@ class VAETask(Task):
         row |= self.means.means() | self._validate()
         if _is_shown(epoch + 1, self.vae):
             state.restored[epoch + 1] = self._restored(state)
-        # During the warm-up of the rate losses do not compare, so the latest weights are kept.
+        # During the warm-up of the rate, losses of different epochs cannot be compared, so the latest weights are kept.
         if row["valid_loss"] < state.best_loss or epoch < self.spec.kl_warmup:
             state.best_loss, state.best_epoch, state.weights = row["valid_loss"], epoch, copy_weights(self.vae)
         return row
 
     def is_finished(self, state: State) -> bool:
-        """Whether `spec.patience` epochs brought nothing."""
+        """Whether the last `spec.patience` epochs brought no better weights."""
         return len(state.history) - max(state.best_epoch, self.spec.kl_warmup) > self.spec.patience
 
     def text(self, state: State, loss: float) -> str:
@@ -221,7 +231,7 @@ class VAETask(Task):
         return f"epoch {len(state.history) + 1}/{self.epochs}, loss {loss:.2f}{valid}"
 
     def warn_of_collapse(self, state: State) -> None:
-        """Warn if the latent of the weights that are kept tells nothing."""
+        """Warn if the latent of the best weights says nothing."""
         if not self.vae.spec.autoencoder:
             sentence = collapse(state.history[state.best_epoch], self.vae.spec.latent_size, self.spec.beta)
             if sentence:
@@ -255,12 +265,12 @@ class VAETask(Task):
 
 
 def _as_seen(vae: VAE, images: Tensor) -> Tensor:
-    """Images as they are; of patches with their surroundings the local contrast."""
+    """The images as the VAE sees them: whole images unchanged, patches by their local contrast."""
     return images if vae.spec.view.whole else local_contrast(images)[0]
 
 
 def _forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: torch.Generator) -> tuple[Tensor, Losses]:
-    """The loss of images as the VAE sees them, and what it is made of."""
+    """The loss of images as the VAE sees them, and its terms."""
     target = batch.images
     if spec.binarise:
         target = torch.bernoulli(target, generator=generator)
@@ -279,7 +289,7 @@ def _held_out(vae: VAE, batches: Batches, spec: TrainSpec) -> Iterator[tuple[Ten
     vae.eval()
     generator = torch.Generator(batches.device).manual_seed(spec.seed + 1)
     rows = torch.arange(len(batches.examples))
-    # Validation weighs classes as the training draws them.
+    # Validation weighs classes in the proportion in which training draws them.
     weights = balanced_weights(batches.labels) if spec.balance and batches.labels is not None else None
     by_batch = itertools.repeat(None) if weights is None else torch.split(weights, VALIDATED)
     for batch, batch_weights in zip(batches(rows, VALIDATED, generator), by_batch, strict=False):
@@ -288,7 +298,7 @@ def _held_out(vae: VAE, batches: Batches, spec: TrainSpec) -> Iterator[tuple[Ten
 
 
 def validation_losses(vae: VAE, validation: Examples, spec: TrainSpec) -> dict[str, npt.NDArray[np.float64]]:
-    """The values behind the means of an epoch: one for each validation example, shape (rows,), by name.
+    """The values whose means are in the history: one for each validation example, shape (rows,), by name.
 
     `distortion` and `rate` are in nats; a guided fit adds `class_accuracy`, 0 or 1. Classes have no weights here.
     """
@@ -301,7 +311,7 @@ def validation_losses(vae: VAE, validation: Examples, spec: TrainSpec) -> dict[s
 
 
 def _is_shown(epoch: int, vae: VAE) -> bool:
-    """Whether reconstructions are kept after `epoch`: 1, 2, 4, 8, ..., unless the model sees vectors or patches."""
+    """Whether reconstructions are kept after `epoch`: 1, 2, 4, 8, ..., but never for vectors or patches."""
     return vae.spec.view.whole_pictures and epoch & (epoch - 1) == 0
 
 
@@ -313,7 +323,7 @@ class _Means:
         self.count: float | Tensor = 0
 
     def add(self, terms: Losses, loss: float, weights: Tensor | None = None) -> None:
-        # Sums stay on the device, which saves a transfer at each step.
+        # Sums stay on the device, so that no step waits for a transfer.
         n = len(terms.distortion) if weights is None else weights.sum()
         self.count = self.count + n
         by_name = {

@@ -204,27 +204,32 @@ def _fits(pixels: Pixels, picture: Any) -> bool:
 def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
     """The distinct grey or RGB pictures of 8 bits, in the order of the pages."""
     uses = Counter(picture.objgen for page in pdf.pages for picture in _pictures(page).values())
-    earlier = set()
+    earlier: set[tuple[int, int]] = set()
     for number, page in enumerate(pdf.pages, 1):
-        unit = float(page.get(Name.UserUnit, 1)) / POINTS_PER_INCH
-        turn = int(page.get(Name.Rotate, 0))
-        page_width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
-        places = places_of(page)
         new = {key: picture for key, picture in _pictures(page).items() if picture.objgen not in earlier}
         pictures = {key: picture for key, picture in new.items() if not _unfit_kind(picture)}
         earlier |= {picture.objgen for picture in pictures.values()}
-        used_once = {
-            key: places[key]
-            for key, picture in pictures.items()
-            if key in places and places[key].upright and uses[picture.objgen] == 1
-        }
-        for keys in [*stacked(used_once, pictures), *([key] for key in pictures if key not in used_once)]:
-            strips = [pictures[key] for key in keys]
-            if math.prod(_size(strips)) > MAX_PIXELS:
+        used_once = [key for key, picture in pictures.items() if uses[picture.objgen] == 1]
+        for drawn in _drawn_on(page, number, pictures, used_once):
+            if math.prod(_size(drawn.strips)) > MAX_PIXELS:
                 raise UnreadableError(name, f"a picture in it has more than {MAX_PIXELS // 10**6} million pixels")
-            if _is_large(strips):
-                place = places.get(keys[0], Place(page_width, 0, 0, page_width, 0, 0))
-                yield _DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
+            if _is_large(drawn.strips):
+                yield drawn
+
+
+def _drawn_on(
+    page: pikepdf.Page, number: int, pictures: dict[str, Any], used_once: list[str]
+) -> Iterator[_DrawnPicture]:
+    """The pictures on a page; upright strips that lie below each other are joined, if nothing else uses them."""
+    unit = float(page.get(Name.UserUnit, 1)) / POINTS_PER_INCH
+    turn = int(page.get(Name.Rotate, 0))
+    page_width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
+    places = places_of(page)
+    upright = {key: places[key] for key in used_once if key in places and places[key].upright}
+    for keys in [*stacked(upright, pictures), *([key] for key in pictures if key not in upright)]:
+        place = places.get(keys[0], Place(page_width, 0, 0, page_width, 0, 0))
+        strips = [pictures[key] for key in keys]
+        yield _DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
 
 
 def _pictures(page: pikepdf.Page) -> dict[str, Any]:

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     Check = Callable[[Page, Pixels], bool]
 
 FINER = (1, 1.4, 2, 4)
-"""The divisors of the original's quantisation at which a lossy codec is tried in turn. A divisor of 1.4 makes a page a
-fifth larger."""
+"""The divisors of the original's quantisation that a lossy codec tries in turn.
+
+A divisor of 1.4 makes a page a fifth larger."""
 LARGEST_DIFFERENCE = 6.0
-"""The largest root mean square, in levels, by which a lossy codec may change a picture. At quality 75, pages of small
-print change by 3 to 6 levels."""
+"""The largest root mean square, in levels, by which a lossy codec may change a picture.
+
+At quality 75, pages of small print change by 3 to 6 levels."""
 LEVEL = 6
 """The level of lossless compression; higher levels take twice the time for a few percent."""
 _ADOBE = b"\xff\xee"

@@ -31,26 +31,16 @@ _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
 """Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
 _KNOWN_CHUNKS = (
-    b"cHRM",
-    b"gAMA",
-    b"iCCP",
-    b"sBIT",
-    b"sRGB",
-    b"bKGD",
-    b"hIST",
-    b"tRNS",
-    b"sPLT",
-    b"tIME",
-    b"cICP",
-    b"mDCV",
-    b"cLLI",
+    *(b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"bKGD", b"hIST"),
+    *(b"tRNS", b"sPLT", b"tIME", b"cICP", b"mDCV", b"cLLI"),
 )
 """Chunks that PNG allows a program to copy only if it knows their meaning."""
 _PHOTOSHOP = b"Photoshop 3.0\0"
 """The start of a segment of a JPEG that contains IPTC captions."""
 _PROFILE = b"Raw profile type 8bim"
 """The start of a chunk of a PNG that contains IPTC captions."""
-_EXIF, _GPS = 0x8769, 0x8825
+_EXIF = 0x8769
+_GPS = 0x8825
 
 
 def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:

@@ -29,13 +29,20 @@ _LAYOUT_TAGS = {
     *(324, 325, 330, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
 """Tags that describe the layout of the pixels in the file, which the writer sets."""
-_EXIF, _GPS, _SUB_DIRECTORIES = 34665, 34853, 330
-_XMP, _ICC, _RESOLUTION_UNIT = 700, 34675, 296
+_EXIF = 34665
+_GPS = 34853
+_SUB_DIRECTORIES = 330
+_XMP = 700
+_ICC = 34675
+_RESOLUTION_UNIT = 296
 _JPEG = (6, 7)
+"""The compressions that are JPEG."""
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 """Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
 _ASCII = 2
-_NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
+_NO_UNIT = 1
+_INCH = 2
+_CENTIMETRE = 3
 
 
 def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:
@@ -177,14 +184,18 @@ def _text(page: Any, tag: Any) -> bytes:
     return text
 
 
-def _write(writer: Any, pixels: Any, page: Any) -> None:
-    colour = pixels.ndim == 3 and pixels.shape[2] >= 3
-    white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    tags = [
+def _extra_tags(page: Any) -> list[tuple[Any, ...]]:
+    """The tags of a page that do not follow from its pixels, as tifffile takes them."""
+    return [
         (tag.code, tag.dtype, tag.count, _text(page, tag) if tag.dtype == _ASCII else tag.value, False)
         for tag in page.tags
         if tag.code not in (*_LAYOUT_TAGS, _EXIF, _GPS)
     ]
+
+
+def _write(writer: Any, pixels: Any, page: Any) -> None:
+    colour = pixels.ndim == 3 and pixels.shape[2] >= 3
+    white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     compression = _LOSSLESS.get(int(page.compression), "zlib")
     resolution = _resolution_tags(page)
     has_resolution = all(numerator for numerator, _ in resolution)
@@ -199,7 +210,7 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         subfiletype=int(page.subfiletype),
         resolution=resolution if has_resolution else None,
         resolutionunit=_NO_UNIT if not has_resolution else page.tags.valueof(_RESOLUTION_UNIT, default=_INCH),
-        extratags=tags,
+        extratags=_extra_tags(page),
         metadata=None,
         software=False,
     )

@@ -1,6 +1,6 @@
-"""Batches to train denoisers on: clean patches, worn ones, and how strong the noise is.
+"""Batches to train denoisers on: clean patches, worn ones, and the strength of the noise.
 
-Made up from clean photographs or pages, or cut from pairs of noisy and clean scans.
+Worn patches are made from clean photographs or pages, or cut from pairs of noisy and clean scans.
 """
 
 from __future__ import annotations
@@ -27,14 +27,29 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor, Tensor]
 
 LARGEST_NOISE = 55 / 255
-WIDE_GRAIN_SHARE, WIDE_GRAIN = 0.2, (0.35, 0.9)
+WIDE_GRAIN_SHARE = 0.2
+"""The share of patches whose grain is wider than a pixel."""
+WIDE_GRAIN = (0.35, 0.9)
+"""The range of the width of such grain, in pixels."""
 DULL = 8
-"""Patches that deviate by fewer levels of 0 to 255 have little to learn from."""
+"""The deviation, in levels of 0 to 255, below which a patch has little detail to learn from."""
 
 
 @dataclass(frozen=True)
 class PatchSpec:
-    """How training patches are drawn: side in pixels, patches a step, steps for which a page is used."""
+    """The drawing of training patches.
+
+    Attributes
+    ----------
+    size : int
+        Side of a patch in pixels.
+    batch : int
+        Patches in a batch.
+    steps_per_page : int
+        Batches after which one page of the pool is replaced.
+    pages : int
+        Pages in the pool.
+    """
 
     size: int = 96
     batch: int = 8
@@ -57,18 +72,18 @@ def photo_batches(
     photos : sequence of ndarray
         uint8, shape (H, W), each at least as large as a patch.
     seed : int
-        Of everything random.
+        The seed of everything random.
     spec : PatchSpec or None
-        How patches are drawn.
+        The drawing of patches.
     noise : float or None
-        Only white noise of this deviation, 0 to 1, instead.
+        The deviation, 0 to 1, of white noise that is added instead.
     worn : bool
-        All that `degrade_photo` does to a photograph instead.
+        Wear the patches by `degrade_photo` instead.
 
     Yields
     ------
     clean, noisy : Tensor
-        Shape (N, 1, size, size), 0 to 1; the noisy one goes beyond.
+        Shape (N, 1, size, size), 0 to 1; noisy values may lie beyond.
     noise : Tensor
         Standard deviation, shape (N, 1, 1, 1).
     """
@@ -106,11 +121,11 @@ def pair_batches(
     Parameters
     ----------
     pairs : sequence of (noisy, clean, noise)
-        float32, both of shape (H, W) and at least as large as a patch; the deviation of the noise, 0 to 1.
+        Two images, float32, of shape (H, W) and at least as large as a patch; and the deviation of the noise, 0 to 1.
     seed : int
-        Of everything random.
+        The seed of everything random.
     spec : PatchSpec or None
-        How patches are drawn.
+        The drawing of patches.
 
     Yields
     ------
@@ -130,27 +145,27 @@ def pair_batches(
 def seen_batches(
     images: Sequence[Floats], seed: int, spec: PatchSpec | None = None, *, grain: tuple[float, float] | None = None
 ) -> Iterator[Batch]:
-    """Patches of noisy images without clean ones, and fresh grain as theirs.
+    """Patches of noisy images without clean ones, and fresh grain of the same kind.
 
     Parameters
     ----------
     images : sequence of ndarray
         float32, shape (H, W), 0 to 1, each at least as large as a patch.
     seed : int
-        Of everything random.
+        The seed of everything random.
     spec : PatchSpec or None
-        How patches are drawn.
+        The drawing of patches.
     grain : (float, float) or None
-        What `grain_of` says of the collection; None asks it of these images.
+        The result of `grain_of` for the collection; None measures these images.
 
     Yields
     ------
     seen : Tensor
         Shape (N, 1, size, size).
     grain : Tensor
-        Drawn with the width and the deviation that the images' own grain has, in the same shape.
+        Fresh grain with the width and the deviation of the images' own grain, in the same shape.
     noise : Tensor
-        Its deviation, shape (N, 1, 1, 1).
+        The deviation of the grain, shape (N, 1, 1, 1).
     """
     spec = spec or PatchSpec()
     generator = torch.Generator().manual_seed(seed)
@@ -166,16 +181,16 @@ def seen_batches(
 def page_batches(
     render: Callable[[np.random.Generator], Floats], seed: int, spec: PatchSpec | None = None
 ) -> Iterator[Batch]:
-    """Patches of worn pages, divided by their paper, and of the clean pages below.
+    """Patches of worn pages, divided by their paper, and of the same pages clean.
 
     Parameters
     ----------
     render : callable
         Draws a clean page, shape (H, W), 1 paper to 0 ink.
     seed : int
-        Of everything random.
+        The seed of everything random.
     spec : PatchSpec or None
-        How patches are drawn.
+        The drawing of patches.
 
     Yields
     ------
@@ -204,7 +219,7 @@ def page_batches(
 def page_pair(
     render: Callable[[np.random.Generator], Floats], rng: np.random.Generator
 ) -> tuple[Floats, Floats, float]:
-    """A worn page divided by its paper, the clean one, and the noise level; one in ten is not worn at all."""
+    """A worn page divided by its paper, the clean page, and the noise level; one page in ten is not worn."""
     clean, back = render(rng), render(rng)
     worn, target = (clean, clean) if rng.random() < 0.1 else degrade_document(clean, rng, other=back)
     flat = divided(worn)
@@ -212,7 +227,7 @@ def page_pair(
 
 
 class _Drawer:
-    """Cuts the same patches out of one or several lists of images, turned and mirrored at random.
+    """Cuts the same patches from one or several lists of images, and turns and mirrors them at random.
 
     Large images are drawn more often, in proportion to their side, and patches with some detail are preferred.
     """
@@ -223,7 +238,7 @@ class _Drawer:
         self.weights = weights / weights.sum()
 
     def patches(self) -> tuple[list[Tensor], list[int]]:
-        """A batch of patches of each list, float32 (N, 1, size, size), and the number of the image of each."""
+        """A batch of patches from each list, float32 (N, 1, size, size), and the number of the image of each patch."""
         chosen, cut = [], []
         for _ in range(self.spec.batch):
             number, patches = self._patch()

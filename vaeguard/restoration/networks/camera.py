@@ -1,7 +1,7 @@
-"""What a camera does to a photograph: noise of light and sensor, colours from neighbours, smoothing, JPEG.
+"""A simulated camera for training on clean photographs: noise of light and sensor, demosaicing, smoothing, JPEG.
 
-For training on clean photographs only. The steps are those of a camera's own processing, as in CBDNet (Guo et al.,
-2019) and "Unprocessing images" (Brooks et al., 2019).
+The steps are those of a camera's own processing, as in CBDNet (Guo et al., 2019) and "Unprocessing images" (Brooks et
+al., 2019).
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     Rng = np.random.Generator
 
 STRENGTHS = (0.6, 40.0)
-"""Deviation of the noise at middle grey, in levels of 0 to 255, drawn evenly by its logarithm."""
+"""The range of the deviation of the noise at middle grey, in levels of 0 to 255, drawn evenly by its logarithm."""
 MIDDLE = 0.2140
 """Middle grey in linear light."""
 CLEAN_SHARE = 0.2
+"""The share of photographs without noise."""
 BANDS = 4
-"""Bands of brightness, each with a deviation of its own."""
+"""The number of bands of brightness, each with a deviation of its own."""
 _GREEN = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
 _RED_OR_BLUE = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
 
@@ -45,8 +46,8 @@ class CameraShot:
     stored : ndarray
         The clean photograph as the camera would have stored it, by JPEG or without loss.
     noise : ndarray
-        Deviation of the noise in brightness and in colour, as a curve over brightness, in levels of 0 to 255; float32,
-        shape (2, H, W), or (1, H, W) for a grey photograph.
+        The deviation of the noise in brightness and in colour at each pixel, by a curve over brightness, in levels of 0
+        to 255; float32, shape (2, H, W), or (1, H, W) for a grey photograph.
     """
 
     clean: Levels
@@ -56,16 +57,16 @@ class CameraShot:
 
 
 def camera_shot(photo: Levels, rng: Rng, *, grey: bool = False) -> CameraShot:
-    """Take a clean photograph, uint8 (H, W, 3), once more with a camera that has noise; `grey` gives one plane."""
+    """Take a clean photograph, uint8 (H, W, 3), again with a noisy camera; `grey` returns one plane."""
     clean = _varied(photo.astype(np.float32) / np.float32(255), rng)
     noisy = clean if rng.random() < CLEAN_SHARE else np.clip(clean + _processed(_sensor_noise(clean, rng), rng), 0, 1)
     if grey:
         clean, noisy = (photo.mean(-1, keepdims=True) for photo in (clean, noisy))
     jpeg = _jpeg_settings(rng)
-    seen, without = _stored(noisy, jpeg), _stored(clean, jpeg)
-    residual = seen.astype(np.float32) - without.astype(np.float32)
-    curve = noise_curve(residual, without.astype(np.float32).mean(-1))
-    return CameraShot(_stored(clean, {}), seen, without, curve)
+    noisy_levels, stored = _stored(noisy, jpeg), _stored(clean, jpeg)
+    residual = noisy_levels.astype(np.float32) - stored.astype(np.float32)
+    curve = noise_curve(residual, stored.astype(np.float32).mean(-1))
+    return CameraShot(_stored(clean, {}), noisy_levels, stored, curve)
 
 
 def noise_curve(residual: Floats, brightness: Floats) -> Floats:
@@ -91,7 +92,7 @@ def _varied(clean: Floats, rng: Rng) -> Floats:
 
 
 def _sensor_noise(clean: Floats, rng: Rng) -> Floats:
-    """Noise of light and of reading out, in linear light, seen in the end as a difference of displayed values."""
+    """Shot noise and read noise, drawn in linear light and returned as a difference of displayed values."""
     strength = np.exp(rng.uniform(*np.log(STRENGTHS))) / 255
     of_light = rng.uniform(0.2, 1)
     gains = np.array([rng.uniform(1, 2.4), 1, rng.uniform(1, 2.6)], np.float32)
@@ -108,7 +109,7 @@ def _sensor_noise(clean: Floats, rng: Rng) -> Floats:
 
 
 def _demosaiced(noise: Floats) -> Floats:
-    """Noise at the places of a Bayer sensor, brought to all pixels as its colours are."""
+    """Noise of the cells of a Bayer sensor, interpolated to all pixels like its colours."""
     rows, columns = np.indices(noise.shape[:2])
     places = (rows % 2 == 0) & (columns % 2 == 0), (rows + columns) % 2 == 1, (rows % 2 == 1) & (columns % 2 == 1)
     kernels = _RED_OR_BLUE, _GREEN, _RED_OR_BLUE
@@ -120,7 +121,7 @@ def _demosaiced(noise: Floats) -> Floats:
 
 
 def _processed(noise: Floats, rng: Rng) -> Floats:
-    """What smoothing and sharpening in the camera make of noise: brightness a little, colours a lot."""
+    """Noise after smoothing and sharpening in the camera, which change brightness a little and colours a lot."""
     planes = noise @ OPPONENT.T
     if rng.random() < 0.35:
         planes[..., 0] = _smoothed(planes[..., 0], rng.uniform(0.3, 0.9), rng.uniform(0.5, 1))
@@ -136,7 +137,7 @@ def _processed(noise: Floats, rng: Rng) -> Floats:
 
 
 def _smoothed(plane: Floats, width: float, share: float) -> Floats:
-    """`plane` made wider than a pixel, with the share `share` of its deviation."""
+    """`plane` blurred by `width` pixels, and scaled to the share `share` of its deviation."""
     wide = ndimage.gaussian_filter(plane, width)
     scaled: Floats = wide * np.float32(share * plane.std() / max(float(wide.std()), 1e-9))
     return scaled
@@ -150,7 +151,7 @@ def _jpeg_settings(rng: Rng) -> dict[str, int]:
 
 
 def _stored(image: Floats, jpeg: dict[str, int]) -> Levels:
-    """`image` in 256 steps, and through a JPEG if there are settings of one; the channels stay."""
+    """`image` in 256 levels, after JPEG compression unless `jpeg` is empty; the channels stay."""
     levels = np.clip(np.round(255 * image), 0, 255).astype(np.uint8)
     if not jpeg:
         return levels
@@ -160,12 +161,12 @@ def _stored(image: Floats, jpeg: dict[str, int]) -> Levels:
 
 
 def _linear(displayed: Floats) -> Floats:
-    """Linear light of values as sRGB displays them."""
+    """Linear light from values of sRGB."""
     powered = ((displayed + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
     return np.where(displayed <= 0.04045, displayed / np.float32(12.92), powered)
 
 
 def _displayed(linear: Floats) -> Floats:
-    """Values as sRGB displays them, of linear light."""
+    """Values of sRGB from linear light."""
     powered = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
     return np.where(linear <= 0.0031308, np.float32(12.92) * linear, powered)

@@ -1,4 +1,4 @@
-"""Batches to train the estimator of noise on: what cameras make of clean photographs."""
+"""Batches to train the estimator of noise on: clean photographs taken again by simulated cameras."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ if TYPE_CHECKING:
     Levels = npt.NDArray[np.uint8]
 
 SHOT = 192
-"""Side of the part of a photograph that is taken with a camera at a time, in pixels."""
+"""The side of the part of a photograph that one shot takes, in pixels."""
 SHOTS = PatchSpec(size=96, batch=8, steps_per_page=3, pages=240)
-PLAIN_SHARE, CLIPPED_SHARE, STORED_SHARE = 0.45, 0.6, 0.5
-"""Share of patches with plain Gaussian noise; of these, shares clipped and rounded, and made from stored pictures."""
+PLAIN_SHARE = 0.45
+"""The share of patches with plain Gaussian noise."""
+CLIPPED_SHARE = 0.6
+"""The share of the patches with plain noise that are clipped and rounded."""
+STORED_SHARE = 0.5
+"""The share of the patches with plain noise that are made from stored pictures."""
 ESTIMATED = (0.4, 60.0)
-"""Levels of 0 to 255 between which plain noise for the estimator is drawn, evenly by its logarithm."""
+"""The range of the deviation of plain noise, in levels of 0 to 255, drawn evenly by its logarithm."""
 
 
 def estimator_batches(
     photos: Sequence[Levels], seed: int, spec: PatchSpec = SHOTS, *, grey: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Patches of photographs, with and without noise of many kinds, and how strong it is.
+    """Patches of photographs, with and without noise of many kinds, and the deviation of the noise.
 
     Parameters
     ----------
     photos : sequence of ndarray
         uint8, shape (H, W, 3), both sides at least 192.
     seed : int
-        For everything random.
+        The seed of everything random.
     spec : PatchSpec
-        How patches are drawn.
+        The drawing of patches.
     grey : bool
         Draw patches of one plane.
 
@@ -75,7 +79,7 @@ class _Patches:
 
 
 class _Shots:
-    """A pool of shots that is renewed step by step, patches of them, and the random states."""
+    """A pool of shots that is renewed step by step, and the random generators that draw patches from it."""
 
     def __init__(self, photos: Sequence[Levels], seed: int, spec: PatchSpec, *, grey: bool) -> None:
         self.photos, self.spec, self.grey = photos, spec, grey
@@ -87,7 +91,7 @@ class _Shots:
         self.step = 0
 
     def patches(self) -> _Patches:
-        """A batch, turned and mirrored at random."""
+        """A batch of patches, turned and mirrored at random."""
         self.step += 1
         if self.step % self.spec.steps_per_page == 0:
             self.pool[self.rng.integers(len(self.pool))] = self._shot()
@@ -96,15 +100,15 @@ class _Shots:
         return _Patches(*(torch.from_numpy(stack).float() for stack in stacks))
 
     def chosen(self, share: float) -> Tensor:
-        """Which of a batch, each with the probability `share`: shape (N, 1, 1, 1)."""
+        """A mask that chooses each patch of a batch with the probability `share`: shape (N, 1, 1, 1)."""
         return self.uniform() < share
 
     def uniform(self) -> Tensor:
-        """0 to 1 for each of a batch: shape (N, 1, 1, 1)."""
+        """A random number from 0 to 1 for each patch of a batch: shape (N, 1, 1, 1)."""
         return torch.rand(self.spec.batch, 1, 1, 1, generator=self.generator)
 
     def with_grain(self, base: Tensor, deviation: Tensor) -> Tensor:
-        """`base` with Gaussian noise, some of it wider than a pixel, much of it clipped and rounded."""
+        """`base` with Gaussian noise; some noise is wider than a pixel, and many patches are clipped and rounded."""
         if self.rng.random() < WIDE_GRAIN_SHARE:
             grain = draw_grain(base.shape, self.rng.uniform(*WIDE_GRAIN), self.generator)
         else:

@@ -1,7 +1,7 @@
-"""What time and scanners do to pages and photographs, made up at random: clean images in, worn ones out.
+"""Random wear of clean pages and photographs, as time and scanners cause it, for training on clean images.
 
-For training on clean images only. Everything is drawn from one generator, so the same seed gives the same wear. The
-ideas are common in the field (ocrodeg, Augraphy, BSRGAN); each here is a few array operations.
+Everything random is drawn from one generator, so the same seed gives the same wear. The ideas are common in the field
+(ocrodeg, Augraphy, BSRGAN); each is a few array operations here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> tuple[Floats, Floats]:
-    """Wear a clean page: faded ink, stained, folded, unevenly lit paper, the back showing through, grain, a scanner.
+    """Wear a clean page by faded ink, stained, folded and unevenly lit paper, print from the back, and a scanner.
 
     Parameters
     ----------
@@ -30,26 +30,26 @@ def degrade_document(page: Floats, rng: Rng, *, other: Floats | None = None) -> 
     rng : Generator
         The source of everything random.
     other : ndarray, optional
-        What is printed on the back, of the same shape; nothing if None.
+        The page on the back, of the same shape; None for an empty back.
 
     Returns
     -------
     worn : ndarray
         Shape (H, W), within [0, 1].
-    kept : ndarray
-        The page with its ink as strong as it still is, on paper without a stain: what cleaning is to give.
+    target : ndarray
+        The target of cleaning: the page with its faded ink, on paper without stains.
     """
-    ink, kept = fade(1 - page, rng)
+    ink, faded = fade(1 - page, rng)
     if other is not None and rng.random() < 0.4:
         back = ndimage.gaussian_filter(1 - other[:, ::-1], rng.uniform(0.8, 3))
         ink = np.maximum(ink, back * np.float32(rng.uniform(0.05, 0.45)) * clouds(page.shape, rng, 100))
     paper = worn_paper(page.shape, rng)
     worn = paper * (1 - ink)
-    return scan(worn, rng), 1 - kept
+    return scan(worn, rng), 1 - faded
 
 
 def degrade_photo(photo: Floats, rng: Rng) -> tuple[Floats, float]:
-    """Wear a clean photograph: scaled, dusty, grainy, kept as JPEG.
+    """Wear a clean photograph by scaling, dust, grain and JPEG compression.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def degrade_photo(photo: Floats, rng: Rng) -> tuple[Floats, float]:
     worn : ndarray
         Shape (H, W), within [0, 1].
     noise : float
-        Standard deviation of what grain and JPEG have added.
+        The standard deviation of the change by grain and JPEG.
     """
     if rng.random() < 0.3:
         photo = _resampled(photo, rng.uniform(0.7, 0.95))
@@ -77,7 +77,7 @@ def degrade_photo(photo: Floats, rng: Rng) -> tuple[Floats, float]:
 
 
 def worn_paper(shape: tuple[int, int], rng: Rng) -> Floats:
-    """Paper with texture, uneven light, stains, folds and wrinkles: shape `shape`, mostly 0.4 to 1."""
+    """Paper of shape `shape` with texture, uneven light, stains, folds and wrinkles, mostly 0.4 to 1."""
     paper = np.full(shape, rng.uniform(0.7, 1.0), np.float32)
     if rng.random() < 0.7:
         paper *= 1 - np.float32(rng.uniform(0, 0.4)) * clouds(shape, rng, rng.uniform(80, 400))
@@ -104,7 +104,7 @@ def fade(ink: Floats, rng: Rng) -> tuple[Floats, Floats]:
 
 
 def stain(shape: tuple[int, int], rng: Rng) -> Floats:
-    """How much one stain darkens: a ragged blob or ring, darker along its edge; 0 to about 0.6."""
+    """The darkening by one stain, a ragged blob or ring that is darker along its edge; 0 to about 0.6."""
     height, width = shape
     y, x = np.ogrid[:height, :width]
     centre = rng.uniform(-0.1, 1.1, 2) * shape
@@ -124,7 +124,7 @@ def stain(shape: tuple[int, int], rng: Rng) -> Floats:
 
 
 def fold(shape: tuple[int, int], rng: Rng) -> Floats:
-    """How much one crease brightens (above 0) and darkens (below 0), at most about 0.3."""
+    """The brightening (above 0) and darkening (below 0) by one crease, at most about 0.3."""
     height, width = shape
     angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05) if rng.random() < 0.5 else rng.uniform(0, np.pi)
     y, x = np.ogrid[:height, :width]
@@ -146,7 +146,7 @@ def wrinkles(shape: tuple[int, int], rng: Rng) -> Floats:
 
 
 def scan(page: Floats, rng: Rng) -> Floats:
-    """What a scanner makes of a page: blur, dust, resampling, noise of many kinds, rounding, JPEG."""
+    """A page as scanned: with blur, dust, resampling, noise of many kinds, rounding and JPEG compression."""
     if rng.random() < 0.6:
         page = ndimage.gaussian_filter(page, rng.uniform(0.2, 0.9))
     if rng.random() < 0.3:
@@ -159,7 +159,7 @@ def scan(page: Floats, rng: Rng) -> Floats:
 
 
 def grain(image: Floats, rng: Rng) -> Floats:
-    """Noise for `image`: Poisson-Gaussian, often wider than a pixel; standard deviation up to 0.1."""
+    """Poisson-Gaussian noise for `image`, often wider than a pixel, with a standard deviation up to 0.1."""
     level = rng.uniform(0, 0.1) * rng.random()
     noise = rng.standard_normal(image.shape, np.float32)
     if rng.random() < 0.5:
@@ -171,7 +171,7 @@ def grain(image: Floats, rng: Rng) -> Floats:
 
 
 def dust(image: Floats, rng: Rng) -> Floats:
-    """Specks of a pixel or a few, dark or bright, on `image`."""
+    """`image` with dark or bright specks of one or a few pixels."""
     specks = (rng.random(image.shape, np.float32) < 10 ** rng.uniform(-5, -3)).astype(np.float32)
     specks = np.clip(ndimage.gaussian_filter(specks, rng.uniform(0.3, 1.5)) * 8, 0, 1)
     level = np.float32(rng.choice([rng.uniform(0, 0.5), 1.0]))

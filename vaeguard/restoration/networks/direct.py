@@ -1,8 +1,8 @@
-"""The direct denoiser: one pass from a noisy image to a clean one, and to how far off it may be.
+"""The direct denoiser: one pass from a noisy image to a clean one and its expected error.
 
-A residual network on two scales without normalisation layers, so that a pixel depends on a fixed neighbourhood only and
-an image restored in tiles comes out as if it had been restored whole. The noise level is an input, as in FFDNet (Zhang
-et al., 2018), so that one set of weights serves many strengths.
+It is a residual network on two scales. Without normalisation layers, a pixel depends on a fixed neighbourhood only, so
+that tiles give the same result as the whole image. The noise level is an input, as in FFDNet (Zhang et al., 2018), so
+that one set of weights serves many strengths.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GRID = 4
-"""Height and width are multiples of this, and so are the corners of tiles."""
+"""Height, width and the corners of tiles are multiples of this."""
 LOG_VARIANCE_RANGE = (-14.0, 4.0)
 
 
 def noise_levels(planes: int) -> int:
-    """How many deviations tell the noise of so many planes: of grey one, in colour brightness and colours apart."""
+    """The number of deviations that describe the noise: one in grey, two (brightness and colours) in colour."""
     return 1 if planes == 1 else 2
 
 
 class Residual(nn.Module):
-    """Two convolutions that add to what they are given; at first they add nothing."""
+    """Two convolutions that are added to their input; at first they add nothing."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class DirectDenoiser(nn.Module):
     Parameters
     ----------
     width : int
-        Channels at half the resolution; there are twice as many at a quarter of it.
+        Channels at half the resolution; a quarter of the resolution has twice as many.
     depth : int
         Convolutions at a quarter of the resolution, in pairs with a residual connection.
     """
@@ -74,28 +74,29 @@ class DirectDenoiser(nn.Module):
 
     @property
     def halo(self) -> int:
-        """How many pixels away a pixel may still matter, a multiple of `GRID`."""
+        """The largest distance in pixels at which a pixel may matter, as a multiple of `GRID`."""
         fine_layers, coarse_layers = 4, self.depth
         reach = 2 * fine_layers + 4 * coarse_layers + GRID - 1
         return -(-reach // GRID) * GRID
 
     def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Restore `image` and say how sure that is.
+        """Restore `image` and estimate the error.
 
         Parameters
         ----------
         image : Tensor
             Shape (N, 1, H, W), 0 to 1; H and W multiples of `GRID`.
         noise : Tensor
-            Standard deviation of its noise, shape (N, 1, H / 2, W / 2), or (N, 1, 1, 1) if it is the same everywhere.
+            The standard deviation of the noise, shape (N, 1, H / 2, W / 2), or (N, 1, 1, 1) if it is the same
+            everywhere.
 
         Returns
         -------
         restored : Tensor
             Shape (N, 1, H, W).
         log_variance : Tensor
-            Logarithm of the expected squared error of each pixel, in the same shape; no gradient of it reaches the
-            layers that `restored` comes from.
+            The logarithm of the expected squared error of each pixel, in the same shape; its gradients do not reach the
+            layers behind `restored`.
         """
         halves = F.pixel_unshuffle(image, 2)
         level = noise.expand(-1, 1, halves.shape[2], halves.shape[3])
@@ -112,7 +113,7 @@ class DirectDenoiser(nn.Module):
 
 
 class ColourDenoiser(nn.Module):
-    """A grey denoiser for red, green and blue: it cleans their mean, and two differences of them.
+    """A denoiser of red, green and blue by a grey one, which cleans their mean and two of their differences.
 
     Parameters
     ----------
@@ -128,22 +129,22 @@ class ColourDenoiser(nn.Module):
         self.width, self.depth, self.halo = grey.width, grey.depth, grey.halo
 
     def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Restore `image` and say how sure that is.
+        """Restore `image` and estimate the error.
 
         Parameters
         ----------
         image : Tensor
             Shape (N, 3, H, W), 0 to 1; H and W multiples of `GRID`.
         noise : Tensor
-            Standard deviation of its noise in brightness and in differences of colours (see `noise.OPPONENT`), shape
-            (N, 2, H / 2, W / 2).
+            The standard deviation of the noise in brightness and in differences of colours (see `noise.OPPONENT`),
+            shape (N, 2, H / 2, W / 2).
 
         Returns
         -------
         restored : Tensor
             Shape (N, 3, H, W).
         log_variance : Tensor
-            Logarithm of the expected squared error of each pixel's mean over the colours, shape (N, 1, H, W).
+            The logarithm of the expected squared error of each pixel's mean over the colours, shape (N, 1, H, W).
         """
         turned = F.conv2d(image, torch.from_numpy(DIFFERENCES)[..., None, None], torch.tensor([0, 0.5, 0.5]))
         cleaned = [

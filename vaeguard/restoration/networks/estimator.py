@@ -1,8 +1,8 @@
-"""The estimator of noise: how strong the noise is at each place of a photograph, and how sure that is.
+"""The estimator of noise: the strength of the noise in each cell of a photograph, and the precision of the estimate.
 
-Texture, compression and clipped pixels look like noise, or hide it, to any rule about quiet blocks. A small network
-that has seen many photographs with and without noise tells where there is evidence, and what it says. It is given the
-energies of filtered images at three scales, so that the strength of noise is there as a number from the beginning.
+Texture, compression and clipped pixels mislead any rule about quiet blocks, as they look like noise or hide it. A small
+network, trained on many photographs with and without noise, learns which cells give evidence. Its inputs are energies
+of filtered images at three scales, from which the strength of noise follows easily.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 LOG_PRECISION_RANGE = (-4.0, 6.0)
 FILTERS = (5, 5, 4)
-"""Numbers of filters at full, half and quarter resolution."""
+"""The numbers of filters at full, half and quarter resolution."""
 FILTER_SIDE = 5
 LEAST_ENERGY = 0.1
-"""In squared levels of 0 to 255, added to energies before their logarithm."""
+"""The constant added to energies before their logarithm, in squared levels of 0 to 255."""
 WIDTH = 48
-NEARLY_BLACK, NEARLY_WHITE = 1.5 / 255, 253.5 / 255
+NEARLY_BLACK = 1.5 / 255
+NEARLY_WHITE = 253.5 / 255
 HAAR = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]) / 2
 
 
@@ -68,10 +69,10 @@ class NoiseEstimator(nn.Module):
         Returns
         -------
         log_deviation : Tensor
-            Logarithm of the deviation plus `FLOOR`, in levels of 0 to 255, shape (N, 1 or 2, H / 8, W / 8); in colour,
-            that of brightness and that of differences of colours.
+            The logarithm of the deviation plus `FLOOR`, in levels of 0 to 255, shape (N, 1 or 2, H / 8, W / 8); in
+            colour, for brightness and for differences of colours.
         log_precision : Tensor
-            Logarithm of how sure that is, 1 over the expected squared error, in the same shape.
+            The logarithm of the precision, 1 over the expected squared error of `log_deviation`, in the same shape.
         """
         features = self._features(image)
         inner = F.relu(self.enter(features))
@@ -81,7 +82,7 @@ class NoiseEstimator(nn.Module):
         return log_deviation, log_precision.clamp(*LOG_PRECISION_RANGE)
 
     def _features(self, image: Tensor) -> Tensor:
-        """Of each cell, logarithms of energies, brightness, and the shares that are clipped."""
+        """The features of each cell: logarithms of energies, brightness, and the shares of clipped pixels."""
         planes = image if self.planes == 1 else F.conv2d(image, torch.from_numpy(OPPONENT)[..., None, None])
         features = [
             F.avg_pool2d(planes, CELL),
@@ -98,12 +99,12 @@ class NoiseEstimator(nn.Module):
         return torch.cat(features, 1)
 
     def _filtered(self, plane: Tensor, layer: nn.Conv2d) -> Tensor:
-        """`plane` in levels through filters of mean 0."""
+        """`plane`, in levels of 0 to 255, after filters of mean 0."""
         weight = _balanced(layer.weight) if self.training else layer.weight
         return F.conv2d(255 * plane, weight, padding=layer.padding)
 
     def train(self, mode: bool = True) -> NoiseEstimator:
-        """Switch to training, or to use and export, for which the filters themselves get mean 0."""
+        """Switch between training and evaluation; evaluation and export need filters whose own mean is 0."""
         if not mode:
             with torch.no_grad():
                 for layer in self.filters:
@@ -126,11 +127,11 @@ def estimator_loss(estimator: NoiseEstimator, image: Tensor, deviation: Tensor) 
     Parameters
     ----------
     estimator : NoiseEstimator
-        What is trained.
+        The network in training.
     image : Tensor
         Shape (N, planes, H, W).
     deviation : Tensor
-        Of its noise in levels of 0 to 255, shape (N, levels, H / 8, W / 8).
+        The deviation of the noise in levels of 0 to 255, shape (N, levels, H / 8, W / 8).
     """
     target = (deviation + FLOOR).log()
     log_deviation, log_precision = estimator(image)

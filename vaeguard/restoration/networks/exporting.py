@@ -1,4 +1,4 @@
-"""A denoiser as one ONNX file for images of any size: its networks are written to it, and read from it."""
+"""Writing and reading the networks of a denoiser as one ONNX file for images of any size."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 SIDES = (64, 72)
-"""Of the images that the export is tried with."""
+"""The height and width of the images with which an export is tested."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserNetworks:
-    """The networks of a denoiser, on the CPU, and what its file says of them.
+    """The networks of a denoiser, on the CPU, and the facts about them in the file.
 
     Attributes
     ----------
     direct : DirectDenoiser or ColourDenoiser
-        One pass from a noisy image to a clean one.
+        The direct denoiser.
     kind : str
-        What it was trained for: `photo`, `colour` or `document`.
+        The kind of page that the networks were trained for: `photo`, `colour` or `document`.
     interval : float
-        So many times `spread` on either side hold nine of ten clean pixels, measured on held-out images.
+        The factor from `spread` to half of an interval with nine of ten clean pixels, measured on held-out images.
     card : dict
-        Where the weights come from.
+        The origin of the weights.
     ladder : LadderVAE or None
-        Trained on the same images.
+        A ladder VAE, trained on the same images.
     grain : (float, float) or None
-        What `grain_of` says of the collection that it was adapted to.
+        The result of `grain_of` for the collection that the networks were adapted to.
     estimator : NoiseEstimator or None
-        Of the noise of images of so many planes.
+        An estimator of noise for as many planes as the direct denoiser has.
     """
 
     direct: DirectDenoiser | ColourDenoiser
@@ -74,7 +74,7 @@ class DenoiserNetworks:
         return STRIDES[-1] if self.ladder else GRID
 
     def settings(self) -> dict[str, Any]:
-        """What the file says of its networks."""
+        """The facts about the networks in the file."""
         direct = self.direct
         settings: dict[str, Any] = {
             "kind": self.kind,
@@ -95,7 +95,7 @@ class DenoiserNetworks:
 
 
 def write_denoiser(networks: DenoiserNetworks, path: str | Path) -> Parity:
-    """Write an `.onnx` file that `denoise_scans` takes as `model`, once it repeats what PyTorch says.
+    """Write an `.onnx` file that `denoise_scans` takes as `model`, after comparing its outputs with PyTorch.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def write_denoiser(networks: DenoiserNetworks, path: str | Path) -> Parity:
 
 
 def _random_feeds(networks: DenoiserNetworks) -> dict[str, Tensor]:
-    """One random image with all that the file takes beside it."""
+    """One random image with the other inputs of the file."""
     direct, ladder = networks.direct, networks.ladder
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, direct.planes, *SIDES, generator=generator)
@@ -127,7 +127,7 @@ def _random_feeds(networks: DenoiserNetworks) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _outputs_of_torch(networks: DenoiserNetworks, feeds: Mapping[str, Tensor]) -> dict[str, Floats]:
-    """What the file is to repeat, by the names of its outputs."""
+    """The expected outputs of the file, by name."""
     image, noise, *latent_noise = feeds.values()
     outputs = dict(zip(DIRECT_OUTPUTS, _Direct(networks.direct)(image, noise), strict=True))
     if networks.estimator:
@@ -168,7 +168,7 @@ class _Sampler(nn.Module):
         super().__init__()
         self.net = net
 
-    # The order of the nodes in the file depends on the names here, which are those of its inputs.
+    # The names of the parameters are those of the inputs in the file, and determine the order of its nodes.
     def forward(self, image: Tensor, noise: Tensor, *chance: Tensor) -> tuple[Tensor, Tensor]:
         output = self.net(image, noise, chance)
         return output.restored, output.rate()
@@ -177,13 +177,14 @@ class _Sampler(nn.Module):
 def denoiser_bytes(networks: DenoiserNetworks) -> bytes:
     """The sealed ONNX file of a direct denoiser and, if there are any, its ladder VAE and its estimator of noise.
 
-    Inputs are `image`, float32 (N, planes, H, W) in [0, 1] with H and W multiples of `grid`, and `noise`, its standard
-    deviation, (N, 1, H / 2, W / 2), in colour (N, 2, H / 2, W / 2); outputs are `restored`, (N, planes, H, W), and
-    `spread`, the expected error of the planes' mean, (N, 1, H, W). With an estimator `log_deviation` and
-    `log_precision` say how strong the noise of `image` is, as `NoiseEstimator` does. With a ladder
-    VAE the inputs `chance_2`, `chance_4` and `chance_8` are standard normal noise for its latents, s standing for the
-    number, (N, C, H / s, W / s); further outputs are `sample`, drawn from the posterior by them, (N, 1, H, W), and `kl`
-    in nats, (N,).
+    Inputs are `image`, float32 (N, planes, H, W) in [0, 1] with H and W multiples of `grid`, and the standard deviation
+    `noise` of its noise, (N, 1, H / 2, W / 2), in colour (N, 2, H / 2, W / 2). Outputs are `restored`,
+    (N, planes, H, W), and `spread`, the expected error of the mean of the planes, (N, 1, H, W).
+
+    With an estimator, further outputs are `log_deviation` and `log_precision`, those of `NoiseEstimator`. With a ladder
+    VAE, further inputs are `chance_2`, `chance_4` and `chance_8`, standard normal noise for its latents,
+    (N, C, H / s, W / s) for the number s in the name; further outputs are `sample`, a sample of the posterior from this
+    noise, (N, 1, H, W), and `kl` in nats, (N,).
     """
     direct, grid = networks.direct, networks.grid
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
@@ -205,7 +206,7 @@ def denoiser_bytes(networks: DenoiserNetworks) -> bytes:
 
 
 def _add(model: onnx.ModelProto, prefix: str, addition: Any) -> None:
-    """Put another model beside `model`, over the same inputs and its own."""
+    """Add another model to `model`; the two share inputs of the same name."""
     graph = _prefixed(prefix, addition).graph
     known = {value.name for value in model.graph.input}
     model.graph.node.extend(graph.node)
@@ -215,20 +216,20 @@ def _add(model: onnx.ModelProto, prefix: str, addition: Any) -> None:
 
 
 def _prefixed(prefix: str, model: Any) -> onnx.ModelProto:
-    """`model` with a prefix to all names inside, so that another can stand beside it."""
+    """`model` with a prefix to all inner names, so that it can be joined with another model."""
     proto = onnx_ir.to_proto(model)
     return add_prefix(proto, prefix, rename_inputs=False, rename_outputs=False)
 
 
 def read_networks(path: str | Path) -> tuple[DirectDenoiser, LadderVAE | None]:
-    """The direct denoiser, which is grey, and the ladder VAE, if there is one, of a file of `write_denoiser`.
+    """The grey direct denoiser and the ladder VAE, if there is one, in a file of `write_denoiser`.
 
     Raises
     ------
     UsageError
         There is no such file.
     RefusedError
-        It is damaged, or no denoiser.
+        The file is damaged, or not a denoiser.
     """
     model, record = _opened(path)
     settings = record["denoiser"]
@@ -241,14 +242,14 @@ def read_networks(path: str | Path) -> tuple[DirectDenoiser, LadderVAE | None]:
 
 
 def read_estimator(path: str | Path) -> NoiseEstimator | None:
-    """The estimator of noise of a file of `write_denoiser`, if it holds one.
+    """The estimator of noise in a file of `write_denoiser`, if there is one.
 
     Raises
     ------
     UsageError
         There is no such file.
     RefusedError
-        It is damaged, or no denoiser.
+        The file is damaged, or not a denoiser.
     """
     model, record = _opened(path)
     if "estimator" not in record["denoiser"]:
@@ -268,10 +269,10 @@ def _opened(path: str | Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
 
 
 def _fill(net: nn.Module, name: str, model: onnx.ModelProto, path: str | Path) -> None:
-    """Give `net` the weights that the file has below `name`."""
+    """Set the weights of `net` to those in the file whose names begin with `name`."""
     weights = {entry.name: entry for entry in model.graph.initializer}
     for part, parameter in net.state_dict().items():
         entry = weights.get(f"{name}.{part}")
-        if entry is None:  # the exporter keeps one of several that are equal
+        if entry is None:  # the exporter keeps only one of several equal weights
             raise RefusedError(f"{str(path)!r} has no weights {name}.{part}; train from scratch")
         parameter.copy_(torch.from_numpy(numpy_helper.to_array(entry).copy()))

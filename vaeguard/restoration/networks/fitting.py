@@ -36,13 +36,14 @@ if TYPE_CHECKING:
     from vaeguard.settings.restoration import DenoiserSpec
 
 FINE_TUNING_RATE = 3e-4
+"""The default learning rate if training starts from shipped weights."""
 CHECKPOINTS = (CHECKPOINT_NAME, "checkpoint-ladder.safetensors")
-"""Of the direct network, and of the ladder VAE that is trained after it."""
+"""The checkpoints of the direct network, and of the ladder VAE that is trained after it."""
 
 
 @dataclass(frozen=True)
 class TrainedNetworks:
-    """The networks of a denoiser, one row per epoch of their history, and the interval of their stated errors."""
+    """The networks of a denoiser, one row per epoch of their history, and the interval of their expected errors."""
 
     direct: DirectDenoiser
     ladder: LadderVAE
@@ -50,18 +51,13 @@ class TrainedNetworks:
     interval: float
 
 
-def _networks(kind: str, spec: DenoiserSpec) -> tuple[DirectDenoiser | None, LadderVAE | None]:
-    """The networks that ship, to start from."""
-    return (None, None) if spec.from_scratch else read_networks(SHIPPED / f"{kind}.onnx")
-
-
 def train_networks(
     source: DenoiserSource, spec: DenoiserSpec, device: str, run: Path, progress: Progress | None
 ) -> TrainedNetworks:
     """Train the networks of a denoiser on `device`, with checkpoints in the folder `run`.
 
-    Both start from the weights that ship, where there are any and nothing else is asked for. A training that was
-    interrupted goes on to the same bits.
+    Both networks start from shipped weights, if there are any, unless `spec.from_scratch` is set. An interrupted
+    training can be resumed and ends with the same bits.
 
     Raises
     ------
@@ -70,7 +66,7 @@ def train_networks(
     UsageError
         A checkpoint is of other settings or data.
     """
-    shipped = _networks(source.kind, spec)
+    shipped = (None, None) if spec.from_scratch else read_networks(SHIPPED / f"{source.kind}.onnx")
     direct = shipped[0] or DirectDenoiser(spec.width, spec.depth)
     ladder = shipped[1] or LadderVAE(spec.ladder_width, spec.latent)
     direct.requires_grad_().to(device)
@@ -112,7 +108,7 @@ def train_networks(
 
 
 def _losses(source: DenoiserSource, direct: DirectDenoiser, ladder: LadderVAE, *, bf16: bool) -> tuple[Loss, Loss]:
-    """The losses of the two networks: against clean images, or without any against the grain."""
+    """The losses of the two networks: against clean images, or for images with grain alone."""
     if source.grain:
         return unsupervised_loss(direct, bf16=bf16), seen_elbo_loss(ladder, source.grain[0], bf16=bf16)
     by_noise = source.kind == "photo"

@@ -1,8 +1,8 @@
-"""The ladder VAE: spatial latents on several scales, for restoring images of any size.
+"""The ladder VAE: a hierarchical VAE with spatial latents on several scales, which restores images of any size.
 
-A hierarchical VAE as in ladder VAEs (Sønderby et al., 2016) and HDN (Prakash et al., 2022): each latent is a map, its
-prior follows from the coarser ones, its posterior also from the image. Without normalisation layers a pixel depends on
-a fixed neighbourhood only, so that tiles come out as the whole image would.
+It follows ladder VAEs (Sønderby et al., 2016) and HDN (Prakash et al., 2022). Each latent is a map. Its prior depends
+on the coarser latents, and its posterior also on the image. Without normalisation layers, a pixel depends on a fixed
+neighbourhood only, so that tiles give the same result as the whole image.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOG_VARIANCE = 8.0
-"""Logarithms of variances stay within this on either side."""
+"""The largest absolute logarithm of a variance."""
 FAINTEST = 0.1
-"""Of wide grain: no frequency counts as fainter, since none is known to be."""
+"""The least amplitude of a frequency of wide grain, since smaller ones cannot be measured."""
 
 
 @dataclass(frozen=True)
 class LadderOutput:
-    """What a ladder VAE says of a batch.
+    """The output of a ladder VAE for a batch.
 
     Attributes
     ----------
     restored : Tensor
         The decoder's mean, shape (N, 1, H, W).
     kl : tuple of Tensor
-        KL(posterior ‖ prior) of each place, in nats, finest first: shapes (N, H / s, W / s) with s of `STRIDES`.
+        KL(posterior ‖ prior) at each position, in nats, finest first: shapes (N, H / s, W / s) with s of `STRIDES`.
     """
 
     restored: Tensor
@@ -74,15 +74,15 @@ class LadderVAE(nn.Module):
 
     @property
     def halo(self) -> int:
-        """How many pixels away a pixel may still matter, a multiple of the coarsest stride."""
-        convolutions = dict.fromkeys(STRIDES, 2 + 3)  # looking, then posterior and refinement
-        convolutions[STRIDES[0]] += 2  # the first and the last
+        """The largest distance in pixels at which a pixel may matter, as a multiple of the coarsest stride."""
+        convolutions = dict.fromkeys(STRIDES, 2 + 3)  # those of `look`, then those of posterior and refinement
+        convolutions[STRIDES[0]] += 2  # those of `enter` and `leave`
         coarsest = STRIDES[-1]
         reach = sum(stride * count for stride, count in convolutions.items()) + coarsest - 1
         return -(-reach // coarsest) * coarsest
 
     def latent_shapes(self, count: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """Shapes of the noise behind the latents of `count` images, finest first."""
+        """The shapes of the noise for the latents of `count` images, finest first."""
         sizes = zip(self.latent, STRIDES, strict=True)
         return [(count, channels, height // stride, width // stride) for channels, stride in sizes]
 
@@ -94,7 +94,7 @@ class LadderVAE(nn.Module):
         image : Tensor
             Shape (N, 1, H, W), 0 to 1; H and W multiples of the coarsest stride.
         noise : Tensor
-            Standard deviation of its noise, shape (N, 1, 1, 1).
+            The standard deviation of the noise, shape (N, 1, 1, 1).
         latent_noise : sequence of Tensor or None
             Standard normal noise in the shapes of `latent_shapes`; None, or zeros, for the posterior means.
         """
@@ -116,7 +116,7 @@ class LadderVAE(nn.Module):
 
 
 class _Level(nn.Module):
-    """One latent map: its prior from the coarser ones, its posterior from these and the image."""
+    """One latent map: the prior depends on the coarser maps, and the posterior on these and the image."""
 
     def __init__(self, width: int, latent: int) -> None:
         super().__init__()
@@ -128,10 +128,10 @@ class _Level(nn.Module):
         nn.init.zeros_(cast("Tensor", self.posterior.bias))
 
     def forward(self, known: Tensor, seen: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is known with this latent, shape (N, width, h, w), and its KL in nats, (N, h, w)."""
+        """The features after this latent, shape (N, width, h, w), and the KL of the latent in nats, (N, h, w)."""
         mean, log_variance = self.prior(known).float().chunk(2, 1)
         log_variance = log_variance.clamp(-LOG_VARIANCE, LOG_VARIANCE)
-        # The posterior is a change of the prior (NVAE: Vahdat and Kautz, 2020); at first both are the same.
+        # The posterior is relative to the prior (NVAE: Vahdat and Kautz, 2020); at first both are the same.
         shift, log_ratio = self.posterior(torch.cat([known, seen], 1)).float().chunk(2, 1)
         log_ratio = log_ratio.clamp(-LOG_VARIANCE, LOG_VARIANCE)
         deviation = torch.exp(0.5 * log_variance)
@@ -143,16 +143,16 @@ class _Level(nn.Module):
 
 
 def pixel_distortion(restored: Tensor, seen: Tensor, deviation: Tensor, grain_width: float = 0) -> Tensor:
-    """-log p(seen | latent) in nats per pixel, for Gaussian grain around what is restored.
+    """-log p(seen | latent) in nats per pixel, for Gaussian grain around the restored image.
 
     Parameters
     ----------
     restored, seen : Tensor
         Shape (N, 1, H, W).
     deviation : Tensor
-        Of the grain, shape (N, 1, 1, 1), above 0.
+        The deviation of the grain, shape (N, 1, 1, 1), above 0.
     grain_width : float
-        In pixels; grain that is wider than a pixel is whitened first.
+        The width of the grain in pixels; grain that is wider than a pixel is whitened first.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def pixel_distortion(restored: Tensor, seen: Tensor, deviation: Tensor, grain_wi
 
 
 def _amplitude(width: float, height: int, breadth: int) -> Tensor:
-    """How strong grain of `width` is at each frequency of an image that goes round, against white noise."""
+    """The amplitude of grain of `width` at each frequency of a periodic image, relative to white noise."""
     kernel = torch.from_numpy(grain_kernel(width))
     rows, columns = torch.fft.fft(kernel, height).abs(), torch.fft.fft(kernel, breadth).abs()
     amplitude: Tensor = (rows[:, None] * columns).clamp(min=FAINTEST)

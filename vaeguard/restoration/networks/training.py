@@ -1,4 +1,4 @@
-"""Train a direct denoiser or a ladder VAE on batches of patches, with or without clean ones."""
+"""Training a direct denoiser or a ladder VAE on batches of patches, with or without clean ones."""
 
 from __future__ import annotations
 
@@ -30,39 +30,47 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound=nn.Module)
 
-LEARNING_RATE, LAST_RATE_SHARE, WARM_UP = 1e-3, 0.002, 500
-SPREAD_RATE, SPREAD_STEPS = 1e-2, 1500
+LEARNING_RATE = 1e-3
+LAST_RATE_SHARE = 0.002
+"""The learning rate of the last step, as a share of the largest."""
+WARM_UP = 500
+"""The most steps until the learning rate is at its largest."""
+SPREAD_RATE = 1e-2
+"""The learning rate at the start of fitting expected errors."""
+SPREAD_STEPS = 1500
+"""The default number of steps for fitting expected errors."""
 AVERAGE = 0.999
 """The decay of the running average of the weights, which is the result of a training."""
 COVERAGE = 0.9
+"""The share of clean pixels in the interval of expected errors."""
 RECORRUPTION = (0.3, 1.0)
 """The range of the share of the grain that is added once more."""
 PROBE = 0.1
-"""How far the divergence of a denoiser is probed, as a share of the grain."""
+"""The step from which the divergence of a denoiser is estimated, as a share of the grain."""
 LEAST_DEVIATION = 4 / 255
-"""The least deviation of a ladder's likelihood, since no image is known better."""
+"""The least deviation of the likelihood of a ladder VAE, since no image is known more precisely."""
 FREE_NATS = (0.06, 0.04, 0.03)
-"""Rates per pixel that cost nothing, on each scale of a ladder VAE, finest first."""
+"""The rates per pixel that cost nothing, on each scale of a ladder VAE, finest first."""
 HISTORY = 100
-"""Rows of a training's history."""
+"""The most rows in the history of a training."""
 
 
 @dataclass
 class NetworkTask(Task):
-    """A network and endless batches, of which an epoch is a hundredth of the training; a running average is kept.
+    """The training of a network on endless batches; an epoch is a hundredth of all steps.
 
     Parameters
     ----------
     loss_of : callable
         The loss of a batch.
     stream : iterator
-        Tuples of tensors, as `loss_of` takes them.
+        Batches: tuples of tensors, as `loss_of` takes them.
     steps : int
-        Of training.
+        The number of steps.
     rate : callable
-        The learning rate of a step of all, counted from 0.
+        The learning rate of a step, counted from 0 over all epochs.
     averaged : bool
-        Whether a running average is kept, instead of the weights at the end.
+        Whether the result is a running average of the weights, instead of the weights at the end.
     """
 
     loss_of: Loss
@@ -77,7 +85,7 @@ class NetworkTask(Task):
         self._losses: list[float] = []
 
     def steps_before(self, epoch: int) -> int:
-        """How many steps the epochs before `epoch` have; the first ones have one more if they are not alike."""
+        """The number of steps in all epochs before `epoch`; the first epochs may have one step more than the others."""
         return epoch * (self.steps // self.epochs) + min(epoch, self.steps % self.epochs)
 
     def batches(self, state: State) -> Iterator[tuple[Tensor, ...]]:
@@ -101,7 +109,7 @@ class NetworkTask(Task):
         return f"the loss is {loss} after {self.steps_before(epoch) + step + 1} steps"
 
     def finish_step(self, state: State, step: int) -> None:
-        """Move the running average."""
+        """Update the running average."""
         if not self.averaged:
             return
         done = self.steps_before(len(state.history)) + step + 1
@@ -128,26 +136,26 @@ def train_network(
     Parameters
     ----------
     net : Module
-        Trained in place, on the device where it is.
+        The network; trained in place, on its device.
     loss_of : callable
         The loss of a batch, such as `supervised_loss(net)`.
     batches : iterator
         Tuples of tensors, as `loss_of` takes them.
     steps : int
-        Of training.
+        The number of steps.
     rate : float
         The largest learning rate.
     progress : callable or None
-        Called with steps done, steps in all, the loss.
+        Called with steps done, steps in all, a line of text.
     checkpoint : Checkpoint or None
-        Written every few seconds and at the end; where there is one already, training goes on from it to the same bits.
+        Written every few seconds and at the end; training resumes from an existing one and ends with the same bits.
 
     Returns
     -------
     net : Module
-        With the average as its weights, not to be trained further.
+        The network with the average as its weights, which need no gradients any more.
     losses : list of float
-        Means over each hundredth of the training.
+        The mean loss of each hundredth of the training.
 
     Raises
     ------
@@ -163,9 +171,9 @@ def train_network(
         checkpoint.read(state)
     done = task.steps_before(len(state.history))
     for step in range(done if done < steps else 0):
-        next(batches)  # those of then, so that what follows is the same
+        next(batches)  # skips the batches before the checkpoint
         if progress:
-            progress(step + 1, steps, "drawing again what was learned from")
+            progress(step + 1, steps, "skipping the batches before the checkpoint")
     train(state, task, save=checkpoint.write if checkpoint else None, progress=progress)
     if checkpoint:
         checkpoint.write(state)
@@ -174,7 +182,7 @@ def train_network(
 
 
 def _cosine(largest: float, steps: int, done: int) -> float:
-    """The learning rate after so many steps that are done: a warm-up, then half a cosine."""
+    """The learning rate after `done` steps: a warm-up, then half a cosine."""
     step = done + 1
     share = 0.5 * (1 + math.cos(math.pi * step / steps)) * (1 - LAST_RATE_SHARE) + LAST_RATE_SHARE
     return largest * min(1, step / min(WARM_UP, steps // 10 + 1)) * share
@@ -186,9 +194,9 @@ def supervised_loss(net: DirectDenoiser, *, by_noise: bool, bf16: bool = False) 
     Parameters
     ----------
     net : DirectDenoiser
-        What is trained.
+        The network in training.
     by_noise : bool
-        Weigh errors by the strength of the noise, so that weak noise is learned as well as strong.
+        Weigh errors by the strength of the noise, so that weak noise is learned as well as strong noise.
     bf16 : bool
         Multiply in bfloat16.
     """
@@ -206,15 +214,15 @@ def supervised_loss(net: DirectDenoiser, *, by_noise: bool, bf16: bool = False) 
 def unsupervised_loss(net: DirectDenoiser, *, bf16: bool = False) -> Loss:
     """Squared error against another noisy image, for batches of (seen, grain, noise) without clean images.
 
-    Recorrupted-to-recorrupted (Pang et al., 2021): what is seen with more of such grain, a share s of it, goes in, and
-    what is seen less 1/s of the same grain is to come out. The noise of the two is independent, so that the best that
-    can be learned is the clean image, for grain of any width. The network is given the strength of the noise that goes
-    in, and learns many strengths down to nearly that of the images.
+    This is recorrupted-to-recorrupted (Pang et al., 2021). The input is the seen image plus a share s of fresh grain,
+    and the target is the seen image minus 1/s of the same grain. The noise of input and target is independent, so the
+    optimal output is the clean image, for grain of any width. The network takes the strength of the noise in its input,
+    and learns many strengths, down to nearly that of the images.
 
     Parameters
     ----------
     net : DirectDenoiser
-        What is trained.
+        The network in training.
     bf16 : bool
         Multiply in bfloat16.
     """
@@ -224,7 +232,7 @@ def unsupervised_loss(net: DirectDenoiser, *, bf16: bool = False) -> Loss:
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=bf16):
             restored, _ = net(seen + share * grain, noise * (1 + share.square()).sqrt())
         errors = (restored.float() - (seen - grain / share)).square().mean((1, 2, 3))
-        # By the noise of the target, of which there is the more the less goes in.
+        # Weights fall with the noise of the target, which is stronger the smaller the share is.
         weights = (share.square() / (1 + share.square()) / (noise + 0.02)).flatten()
         weighed: Tensor = weights * errors
         return 10 * weighed.mean()
@@ -235,8 +243,8 @@ def unsupervised_loss(net: DirectDenoiser, *, bf16: bool = False) -> Loss:
 def stein_estimate(net: DirectDenoiser, seen: Tensor, grain: Tensor, noise: Tensor) -> Tensor:
     """Mean squared error of each restored image, estimated without the clean one, shape (N,).
 
-    The divergence is probed with grain like that of the images, which for grain of any width gives the term that its
-    covariance asks for (Stein, 1981; Monte Carlo form: Ramani et al., 2008). In float32, since differences are small.
+    The divergence is probed with fresh grain of the same kind, which gives the right term for grain of any covariance
+    (Stein, 1981; Monte Carlo form: Ramani et al., 2008). float32 is needed, since differences are small.
     """
     restored, _ = net(torch.cat([seen, seen + PROBE * grain]), torch.cat([noise, noise]))
     first, second = restored.chunk(2)
@@ -249,38 +257,38 @@ def stein_estimate(net: DirectDenoiser, seen: Tensor, grain: Tensor, noise: Tens
 def paired_elbo_loss(ladder: LadderVAE, *, bf16: bool = False) -> Loss:
     """Negative ELBO in nats per pixel, for batches of (clean, noisy, noise).
 
-    The bound is that of a second noisy view of the clean image, in expectation over its noise: the latents come from
-    one view and explain another, which is a bound as well, with less variance.
+    The bound is for a second noisy view of the clean image, in expectation over its noise. The latents come from one
+    view and explain another, which gives a bound as well, with less variance.
 
     Parameters
     ----------
     ladder : LadderVAE
-        What is trained.
+        The network in training.
     bf16 : bool
         Multiply in bfloat16.
     """
 
     def loss(clean: Tensor, noisy: Tensor, noise: Tensor) -> Tensor:
         nats = _neg_elbo(_draw(ladder, noisy, noise, bf16=bf16), clean, noise)
-        # What the second view's own noise costs on average, whatever is restored.
-        of_its_noise = 0.5 * noise.square() / (noise.square() + LEAST_DEVIATION**2)
-        return (nats + of_its_noise.flatten()).mean()
+        # The noise of the second view has this expected cost, whatever image is restored.
+        cost_of_noise = 0.5 * noise.square() / (noise.square() + LEAST_DEVIATION**2)
+        return (nats + cost_of_noise.flatten()).mean()
 
     return loss
 
 
 def seen_elbo_loss(ladder: LadderVAE, grain_width: float, *, bf16: bool = False) -> Loss:
-    """Negative ELBO in nats per pixel, for batches of (seen, grain, noise): what is seen is itself to be explained.
+    """Negative ELBO of the seen image in nats per pixel, for batches of (seen, grain, noise).
 
-    The likelihood is that of the grain, so that latents pay for what they tell of it and leave it out, as in DivNoising
-    (Prakash et al., 2021).
+    The likelihood is that of the grain, as in DivNoising (Prakash et al., 2021): information about grain in the latents
+    costs more than it saves, so the latents leave grain out.
 
     Parameters
     ----------
     ladder : LadderVAE
-        What is trained.
+        The network in training.
     grain_width : float
-        Of the images' grain, in pixels.
+        The width of the images' grain, in pixels.
     bf16 : bool
         Multiply in bfloat16.
     """
@@ -293,7 +301,7 @@ def seen_elbo_loss(ladder: LadderVAE, grain_width: float, *, bf16: bool = False)
 
 
 def _draw(ladder: LadderVAE, seen: Tensor, noise: Tensor, *, bf16: bool) -> LadderOutput:
-    """What the ladder VAE makes of a batch by a sample of the posterior."""
+    """The output of the ladder VAE for a batch, from a sample of the posterior."""
     shapes = ladder.latent_shapes(len(seen), *seen.shape[2:])
     latent_noise = [torch.randn(shape, device=seen.device) for shape in shapes]
     with torch.autocast(seen.device.type, torch.bfloat16, enabled=bf16):
@@ -302,11 +310,11 @@ def _draw(ladder: LadderVAE, seen: Tensor, noise: Tensor, *, bf16: bool) -> Ladd
 
 
 def _neg_elbo(output: LadderOutput, target: Tensor, deviation: Tensor, grain_width: float = 0) -> Tensor:
-    """Nats per pixel of each image, for grain of a deviation around what is restored."""
+    """Nats per pixel of each image, for grain of `deviation` around the restored image."""
     deviation = (deviation.square() + LEAST_DEVIATION**2).sqrt()
     nats = pixel_distortion(output.restored.float(), target, deviation, grain_width).mean((1, 2, 3))
     rates = [level.sum((1, 2)) / target[0].numel() for level in output.kl]
-    # Without some rate that costs nothing, one scale takes all and the others die (free bits: Kingma et al., 2016).
+    # Without free bits (Kingma et al., 2016), one scale would take all information and the others would collapse.
     cost = [rate + (free - rate.mean()).clamp(min=0) for rate, free in zip(rates, FREE_NATS, strict=True)]
     per_pixel: Tensor = nats + torch.stack(cost).sum(0)
     return per_pixel
@@ -315,11 +323,11 @@ def _neg_elbo(output: LadderOutput, target: Tensor, deviation: Tensor, grain_wid
 def fit_spread(
     net: DirectDenoiser, batches: Iterator[Batch], steps: int = SPREAD_STEPS, *, progress: Progress | None = None
 ) -> None:
-    """Fit the expected error of each pixel by the Gaussian negative log-likelihood; what it restores stays."""
+    """Fit the expected error of each pixel by the Gaussian negative log-likelihood; restored images do not change."""
     net.requires_grad_(requires_grad=False)
     first = 0 if net.spread.weight.any() else 1
     device = next(net.parameters()).device
-    if first:  # a fresh one begins at the mean error, not at 1
+    if first:  # fresh weights begin at the mean error, not at 1
         error, _ = _error_and_variance(net, *(values.to(device) for values in next(batches)))
         torch.nn.init.constant_(cast("Tensor", net.spread.bias), float(error.mean().log()))
     net.spread.requires_grad_(requires_grad=True)
@@ -340,13 +348,13 @@ def fit_spread(
 
 
 def _error_and_variance(net: DirectDenoiser, clean: Tensor, noisy: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The squared error of each pixel, and the logarithm of what the network expects it to be."""
+    """The squared error of each pixel, and the logarithm of its expectation by the network."""
     restored, log_variance = net(noisy, noise)
     return (restored.detach().clamp(0, 1) - clean).square(), log_variance
 
 
 def interval_of(net: DirectDenoiser, batches: Iterator[Batch], count: int = 50) -> float:
-    """So many times the spread on either side hold nine of ten clean pixels, measured on `count` held-out batches."""
+    """The factor from the spread to half of an interval with nine of ten clean pixels, on `count` held-out batches."""
     device = next(net.parameters()).device
     ratios = []
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a denoiser is trained on: pairs of scans, clean images that are degraded, or noisy scans alone."""
+"""The training data of a denoiser: pairs of scans, clean images that are degraded, or noisy scans alone."""
 
 from __future__ import annotations
 
@@ -35,15 +35,21 @@ if TYPE_CHECKING:
     Levels = npt.NDArray[np.uint8]
 
 MOST_PIXELS = 64_000_000
-"""Of a collection, so many pixels are held in memory; larger collections are sampled."""
+"""The most pixels of a collection in memory; larger collections are sampled."""
 LARGEST_PAGE = 4_000_000
-"""Of a larger page, a part of so many pixels is taken."""
+"""The most pixels of a page; a part of about so many pixels is cut from larger pages."""
 HELD_OUT = 0.1
+"""The share of the images that judge the result."""
 JUDGED_BATCHES = 40
 JUDGING_SEED = 1000
 LEAST_ERROR = 1e-6
-MOST_FIT, SMALLEST_PATCH = 0.9, 16
+"""The least squared error, since an estimate from few patches may be negative."""
+MOST_FIT = 0.9
+"""The share of the images that must be at least as large as a patch."""
+SMALLEST_PATCH = 16
+"""The least side of a patch, in pixels."""
 PAGE_SIDE = 640
+"""The side of the parts that are cut from clean pages, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,15 @@ class DenoiserSource:
     mode : str
         `pairs`, `degrade` or `adapt`; the batches of `adapt` have no clean images.
     images, held_out : int
-        To learn from, and to judge by.
+        The numbers of images to learn from, and to judge by.
     errors : list of (path, reason)
         Files that could not be used.
     learn, judged : callable
-        Endless batches, from a seed.
+        Functions that return endless batches for a seed.
     grain : (float, float) or None
-        Of `adapt`, where no batch holds clean images: what `grain_of` says of the collection.
+        The result of `grain_of` for the collection, for `adapt` alone, whose batches have no clean images.
     fingerprint : str
-        SHA-256 (hex) of the images: a fit that was killed goes on with the same ones only.
+        SHA-256 (hex) of the images: a killed fit can be resumed with the same images only.
     """
 
     kind: str
@@ -79,7 +85,7 @@ class DenoiserSource:
     fingerprint: str = ""
 
     def judge(self, direct: DirectDenoiser) -> tuple[float, float]:
-        """PSNR in dB of what goes in and of what comes out; without clean images by Stein's estimate."""
+        """The PSNR in dB of the noisy and of the restored images; without clean images by Stein's estimate."""
         device = next(direct.parameters()).device
         sums = np.zeros(2)
         batches = self.judged(JUDGING_SEED)
@@ -91,12 +97,11 @@ class DenoiserSource:
                 else:
                     restored = direct(second, noise)[0].clamp(0, 1)
                     sums += [float((image - first).square().mean()) for image in (second, restored)]
-        # An estimate from few patches may fall below zero.
         before, after = -10 * np.log10(np.maximum(sums / JUDGED_BATCHES, LEAST_ERROR))
         return float(before), float(after)
 
     def with_truth(self, direct: DirectDenoiser, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches of (clean, noisy, noise); where nothing is clean, what is restored is, and gets fresh grain."""
+        """Batches of (clean, noisy, noise); without clean images, restored ones count as clean and get fresh grain."""
         device = next(direct.parameters()).device
         for first, second, noise in batches:
             if self.grain:
@@ -109,7 +114,7 @@ class DenoiserSource:
 
 @dataclass(frozen=True)
 class _Scan:
-    """One grey page, 0 to 1, and beside it, of a pair, the clean one."""
+    """One grey page, 0 to 1, with the clean page if the page is one of a pair."""
 
     path: str
     plane: Floats
@@ -124,27 +129,27 @@ def denoiser_source(
     adapt: str | Path | None = None,
     spec: DenoiserSpec | None = None,
 ) -> DenoiserSource:
-    """Find what to train a denoiser on. What is given says how.
+    """Open the training data of a denoiser, in one of three ways.
 
-    `noisy` and `clean` are pairs; `clean` with `degrade` makes noisy images up; `adapt` needs no clean images at all,
-    and learns the grain of the scans that are to be cleaned.
+    `noisy` and `clean` are pairs. `clean` with `degrade` makes noisy images from clean ones. `adapt` needs no clean
+    images, and learns the grain of the scans that are to be cleaned.
 
     Parameters
     ----------
     noisy, adapt : path or None
         Folders of scans, searched recursively.
     clean : path, sequence of ndarray, or None
-        A folder of scans, where there is `noisy` with the same names; or grey images, uint8 of shape (H, W).
+        A folder of scans, with the names of those in `noisy` if that is given; or grey images, uint8 of shape (H, W).
     degrade : str or None
         `photo` (noise of all strengths), `gaussian:25` (noise of a deviation of 25 levels of 255), or `document`
         (pages of print: stains, folds, fading and more).
     spec : DenoiserSpec or None
-        Patches and seed.
+        The settings of patches, and the seed.
 
     Raises
     ------
     UsageError
-        The sources do not go together, or hold nothing to train on.
+        The parameters do not go together, or there is nothing to train on.
     """
     spec = spec or DenoiserSpec()
     if adapt is not None:
@@ -212,14 +217,14 @@ def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
 
 
 def _pairs(noisy: Path, clean: Path, errors: list[tuple[str, str]]) -> list[tuple[str, str | None]]:
-    """Each noisy file with the clean one of its name, whatever its suffix; what has none, or several, is an error."""
-    found: dict[Path, list[str]] = {}
+    """Each noisy file with the clean file of its name, whatever the suffix; without exactly one, it is an error."""
+    by_name: dict[Path, list[str]] = {}
     for path in list_images([clean], SCAN_SUFFIXES):
-        found.setdefault(Path(path).relative_to(clean).with_suffix(""), []).append(path)
+        by_name.setdefault(Path(path).relative_to(clean).with_suffix(""), []).append(path)
     names: list[tuple[str, str | None]] = []
     for path in list_images([noisy], SCAN_SUFFIXES):
         inside = Path(path).relative_to(noisy)
-        others = found.get(inside.with_suffix(""), [])
+        others = by_name.get(inside.with_suffix(""), [])
         exact = str(clean / inside)
         if len(others) == 1 or exact in others:
             names.append((path, exact if exact in others else others[0]))
@@ -232,7 +237,7 @@ def _pairs(noisy: Path, clean: Path, errors: list[tuple[str, str]]) -> list[tupl
 
 
 def _pair(scan: _Scan, kind: str) -> tuple[Floats, Floats, float]:
-    """A pair as the denoiser sees it, a document divided by its paper, and how strong its noise is."""
+    """A pair as the denoiser sees it, documents divided by their paper, and the deviation of the noise."""
     assert scan.clean is not None
     if kind == "photo":
         return scan.plane, scan.clean, photo_noise(scan.plane)
@@ -255,11 +260,11 @@ def _degraded(clean: str | Path | Sequence[Levels], degrade: str, spec: Denoiser
         where = "the images"
     learn, judge, patch = _halves(scans, spec, errors, where)
 
-    def batches(some: list[_Scan]) -> Callable[[int], Iterator[Batch]]:
+    def batches(part: list[_Scan]) -> Callable[[int], Iterator[Batch]]:
         if kind == "document":
-            cutter = _Cutter(some)
+            cutter = _Cutter(part)
             return lambda seed: page_batches(cutter, spec.seed + seed, patch)
-        levels = [_levels(scan.plane) for scan in some]
+        levels = [_levels(scan.plane) for scan in part]
         return lambda seed: photo_batches(levels, spec.seed + seed, patch, noise=noise, worn=kind == "photo")
 
     return DenoiserSource(
@@ -302,9 +307,9 @@ class _Cutter:
 def _halves(
     scans: list[_Scan], spec: DenoiserSpec, errors: list[tuple[str, str]], where: str | Path
 ) -> tuple[list[_Scan], list[_Scan], PatchSpec]:
-    """Scans to learn from, those to judge by, and how patches are drawn; the scans are in random order already.
+    """Scans to learn from, scans to judge by, and the drawing of patches; `scans` are in random order already.
 
-    Patches are as large as nine of ten scans allow; what is smaller is listed among the errors.
+    Patches are as large as nine of ten scans allow; smaller scans are listed among the errors.
     """
     sides = [min(scan.plane.shape) for scan in scans]
     size = min(spec.patch_size, int(np.quantile(sides, 1 - MOST_FIT, method="lower")) // 8 * 8 if sides else 0)
@@ -319,8 +324,8 @@ def _halves(
         for scan, side in zip(scans, sides, strict=True)
         if side < size
     ]
-    apart = min(len(large) - 1, max(1, round(HELD_OUT * len(large)))) if len(large) > 1 else 0
-    return large[apart:], large[:apart], PatchSpec(size=size, batch=spec.batch_size)
+    held_out = min(len(large) - 1, max(1, round(HELD_OUT * len(large)))) if len(large) > 1 else 0
+    return large[held_out:], large[:held_out], PatchSpec(size=size, batch=spec.batch_size)
 
 
 def _fingerprint(*parts: Sequence[_Scan]) -> str:
@@ -333,9 +338,9 @@ def _fingerprint(*parts: Sequence[_Scan]) -> str:
 
 
 def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple[str, str]]) -> list[_Scan]:
-    """Grey pages of scans, each with the clean file of its pair, if any: in random order, as many as memory may hold.
+    """Grey pages of scans, each with the clean page if there are pairs, in random order, up to `MOST_PIXELS` pixels.
 
-    What cannot be read goes to `errors`, and with it all pages of a pair that does not agree.
+    Unreadable scans, and whole pairs whose pages do not agree, go to `errors`.
     """
     rng = np.random.default_rng(seed)
     scans: list[_Scan] = []
@@ -344,7 +349,7 @@ def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple
         path, clean = names[number]
         try:
             pages = _pages(path, clean, rng)
-            # Where one page of a pair is missing, those before it may be matched wrongly as well.
+            # If one page of a pair is missing, the pages before it may be matched wrongly as well.
             for scan in list(pages) if clean else pages:
                 scans.append(scan)
                 pixels += scan.plane.size * (1 if clean is None else 2)
@@ -356,7 +361,7 @@ def _read(names: Sequence[tuple[str, str | None]], seed: int, errors: list[tuple
 
 
 def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_Scan]:
-    """The pages of a scan, large ones cut, with those of the clean file.
+    """The pages of a scan with those of the clean file; a part is cut from large pages.
 
     Raises
     ------
@@ -372,12 +377,12 @@ def _pages(path: str, clean: str | None, rng: np.random.Generator) -> Iterator[_
 
 
 def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[Floats, Floats | None]]:
-    """The pages of a scan, each with the one of the clean file, if there is such a file.
+    """The pages of a scan, each with that of the clean file, if there is one.
 
     Raises
     ------
     UnreadableError
-        A file cannot be read, or one of them has more pages.
+        A file cannot be read, or the files have different numbers of pages.
     """
     if clean is None:
         yield from ((page, None) for page in _grey_pages(path))
@@ -390,21 +395,21 @@ def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[Floats, Floats
 
 
 def _grey_pages(path: str) -> Iterator[Floats]:
-    """The pages of a scan that have grain, as the mean of their colours, 0 to 1.
+    """The pages of a scan that have shades, as the mean of their colours, 0 to 1.
 
     Raises
     ------
     UnreadableError
-        It cannot be read, or has no such page.
+        The scan cannot be read, or has no such page.
     """
-    some = False
+    any_page = False
     for page in scan_pages(read_bytes(path), path):
         if page.pixels.dtype == np.bool_:
             continue
-        some = True
+        any_page = True
         full = np.float32(np.iinfo(page.pixels.dtype).max)
         yield colours_of(page.pixels).mean(axis=2, dtype=np.float32) / full
-    if not some:
+    if not any_page:
         raise UnreadableError(path, "it has no page with shades of grey or colours; leave it out")
 
 
