@@ -16,7 +16,7 @@ from .output import Result, reporter
 @command(
     o.data_argument,
     o.model_option,
-    o.normal_classes_option,
+    o.normal_classes_option("those of the fit"),
     o.output_option("", "Folder for the report.", shown="evaluation-[<folder>-]<data> in the run", metavar="DIR"),
     o.fpr_option,
     click.option("--masks", metavar="DIR", help="Masks of the defects, <class>/<name>.png or ..._mask.png: also measure"

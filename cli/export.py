@@ -11,7 +11,7 @@ from vaeguard.workflows import ExportSettings
 
 from . import options as o
 from .commands import command, settled
-from .output import Result, parity_table, reporter
+from .output import Result, parity_line, parity_table, reporter
 
 
 @command(
@@ -31,7 +31,7 @@ def export(output: str, model: str | None, triton: str | None, **given: Any) -> 
     """
     (settings,) = settled(given)
     export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).found
-    lines = [f"exported -> {', '.join((output, *(export['parts'] or {}).values()))}"]
+    lines = [parity_line(export["parity"]), f"exported -> {', '.join((output, *(export['parts'] or {}).values()))}"]
     if triton:
         lines.append(f"model repository -> {triton}; start it with `tritonserver --model-repository={triton}`")
     facts = {"output": output, **export, "parity": export["parity"].to_dict()}

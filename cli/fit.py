@@ -17,7 +17,7 @@ from .output import Result, reporter
 
 @command(
     click.argument("data", default="digits"),
-    o.normal_classes_option,
+    o.normal_classes_option(),
     o.groups_option,
     o.output_option("", "Run folder.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
     o.preset_option,

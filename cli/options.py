@@ -103,9 +103,17 @@ split_option = click.option(
 report_option = click.option(
     "--report/--no-report", default=True, show_default=True, help="Also write report.html with the results."
 )
-normal_classes_option = click.option(
-    "--normal-classes", metavar="LIST", help="Classes that are normal: 0-8, or 0,2,5-7, or good,ok.  [default: all]"
-)
+
+
+def normal_classes_option(default: str = "all") -> Decorator:
+    """The option for the normal classes; `default` says which these are otherwise."""
+    return click.option(
+        "--normal-classes",
+        metavar="LIST",
+        help=f"Classes that are normal: 0-8, or 0,2,5-7, or good,ok.  [default: {default}]",
+    )
+
+
 groups_option = click.option(
     "--groups", metavar="TABLE",
     help="CSV file with the columns path and group: images of one group stay on one side of the split.",

@@ -151,15 +151,18 @@ def reporter() -> Reporter:
     return workflows.Reporter(say, progress_bar, shlex.join(["vaeguard", *sys.argv[1:]]))
 
 
+def parity_line(parity: Parity) -> str:
+    """What an exported model may differ by from PyTorch, and what else differs."""
+    bits = "are the same in any batch" if parity.same_bits else "depend on the batch"
+    changed = f"{parity.swapped} changed places, {parity.decisions} decisions differ, bits {bits}"
+    return f"allowed {parity.tolerance:g}; {changed}"
+
+
 def parity_table(parity: Parity) -> Table:
     """A table of the differences between an exported model and PyTorch."""
     from rich.table import Table
 
-    title = f"{parity.images} images, {parity.random} of them noise"
-    bits = "are the same in any batch" if parity.same_bits else "depend on the batch"
-    changed = f"{parity.swapped} changed places, {parity.decisions} decisions differ, bits {bits}"
-    caption = f"allowed {parity.tolerance:g}; {changed}"
-    table = Table("output", "largest relative error", title=title, caption=caption)
+    table = Table("output", "largest relative error", title=f"{parity.images} images, {parity.random} of them noise")
     for name, error in parity.errors.items():
         table.add_row(name, f"{error:.1e}")
     return table

@@ -13,7 +13,7 @@ from vaeguard import workflows
 
 from . import options as o
 from .commands import command
-from .output import Result, say
+from .output import Result, reporter, say
 
 
 @command(
@@ -27,7 +27,7 @@ def report(path: str | None, *, opened: bool | None) -> Result:
     PATH is a run, a search, an evaluation, a benchmark, a folder of clean scans, a table that score wrote, or a
     report.json itself; by default the latest run. The page is one file that needs no network.
     """
-    done = workflows.remake_report(path)
+    done = workflows.remake_report(path, reporter())
     address = Path(done.output).resolve().as_uri()
     if (sys.stdout.isatty() if opened is None else opened) and not webbrowser.open(address):
         say(f"note: no browser was found; open {address}")

@@ -33,7 +33,7 @@ class Duration(click.ParamType[float]):
 
 @command(
     click.argument("data", default="digits"),
-    o.normal_classes_option,
+    o.normal_classes_option(),
     click.option(
         "--trials",
         type=click.IntRange(1),

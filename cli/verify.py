@@ -10,7 +10,7 @@ from vaeguard import RefusedError, workflows
 
 from . import options as o
 from .commands import command
-from .output import Result, parity_table, reporter
+from .output import Result, parity_line, parity_table, reporter
 
 
 @command(
@@ -36,5 +36,5 @@ def verify(exported: str, **options: Any) -> Result:
         parity.check(exported)
     except RefusedError as error:
         failure = error
-    lines = [] if failure else [f"{exported} says what PyTorch says"]
+    lines = [parity_line(parity), *([] if failure else [f"{exported} says what PyTorch says"])]
     return Result({"model": exported, **parity.to_dict()}, lines, table=parity_table(parity), failure=failure)

@@ -51,6 +51,15 @@ SETTINGS = {
     "--samples": "restore.samples={}",
     "--jpeg": "outputs.jpeg={}",
     "--lossless": "outputs.lossless=true",
+    "--ocr-language": "outputs.ocr_language={}",
+    "--jobs": "run.jobs={}",
+    "--parts": "export.parts=true",
+    "--fp16": "export.fp16=true",
+    "--pixels": "export.pixels={}",
+    "--fpr": "export.fpr={}",
+    "--limit": "benchmark.limit={}",
+    "--fit": "benchmark.fits={}",
+    "--no-baselines": "benchmark.baselines=false",
 }
 """Options and the settings that they set, where a checkout reaches these by `--set` alone."""
 
@@ -168,7 +177,8 @@ CASES = (
          "score digits -m run/model.safetensors -o flagged.csv --no-report --heatmaps maps",
          "score digits -m model.onnx -o onnx.csv", "score digits -m model.onnx -o onnx.jsonl --json --heatmaps drawn",
          "score digits/9 digits/*/*0.png -m run -o some.csv",
-         Step(("score --files-from - -m run -o listed.csv",), stdin="digits/9/missing.png\ndigits/9\n"),
+         Step(("score - -m run -o listed.csv", "score --files-from - -m run -o listed.csv"),
+              stdin="digits/9/missing.png\ndigits/9\n"),
          run=RUN, digits=DIGITS, model_onnx="export/model.onnx"),
     case("score-packed", *(f"score {data} -m run -o {data}.csv --no-report" for data in
                            ("parts.tar", "parts.parquet", "parts.npy", "parts.npz", "idx")),
@@ -200,12 +210,11 @@ CASES = (
          " --masks masks --json", "evaluate parts -m run --masks nowhere",
          run="fit-conv/run", patches="fit-patches/run", parts=PARTS, masks="corpus/masks"),
     case("likelihood", *(
-             (f"likelihood {more}", f"evaluate --generative {more}") for more in
-             ("-m run --importance-samples 3 --bound-images 5 -o report",
-              "-m run --importance-samples 2 --bound-images 4 -o again --json",
-              "./digits -m classes --importance-samples 2 --bound-images 4 -o drawn",
-              "-m model.onnx", "-m run --normal-classes 3", "-m run --fpr 0.1")),
-         "evaluate -m run --bound-images 5",
+             (f"likelihood {data} --samples {samples} --images {images} {more}",
+              f"evaluate --generative {data} --importance-samples {samples} --bound-images {images} {more}")
+             for data, samples, images, more in (("-m run", 3, 5, "-o report"), ("-m run", 2, 4, "-o again --json"),
+                                                 ("./digits -m classes", 2, 4, "-o drawn"))),
+         ("likelihood -m model.onnx", "evaluate --generative -m model.onnx"),
          run=RUN, digits=DIGITS, classes="fit-settings/run", model_onnx="export/model.onnx"),
     # Exported models
     case("export", "export -m run -o model.onnx", "verify model.onnx -m run", "verify model.onnx -m run --json",
@@ -268,8 +277,8 @@ CASES = (
     case("denoiser-adapt", both(ADAPT, "--steps 1 -o own --json"), both(ADAPT, "-o own"), grain="corpus/grain"),
     case("denoiser-pairs", both(PAIRS, "--steps 1 -o own"),
          noisy="corpus/noisy", clean="corpus/clean"),
-    case("denoiser-degrade", both(("fit-denoiser clean", "fit clean"), "--degrade gaussian:25 --steps 1 --from-scratch"
-                                  " --seed 1 -o own"), clean="corpus/clean"),
+    case("denoiser-degrade", both(("fit-denoiser clean", "fit clean"),
+                                  "--degrade gaussian:25 --steps 1 --from-scratch -o own"), clean="corpus/clean"),
     case("denoiser-wrong", *(both(("fit-denoiser", "fit"), more) for more in
                              ("--noisy noisy", "--adapt nowhere", "--adapt grain --steps 0", "--adapt grain --resume",
                               "digits --degrade photo", "noisy --degrade rain",
@@ -280,10 +289,14 @@ CASES = (
          "tune digits --normal-classes 0-8 --spec small.toml --trials 2 -o search --json",
          "tune digits --normal-classes 0-7 --spec small.toml --trials 2 -o search", "tune digits --time soon",
          "tune digits --trials 0", "tune nosuch", small_toml="corpus/small.toml"),
-    case("benchmark", "benchmark one-class --data digits --classes 9 --seeds 1 --limit 300 --spec small.toml -o report",
-         "benchmark one-class --data digits --classes 9 --seeds 1 --limit 300 --spec small.toml -o report --json",
-         "benchmark one-class-out --data digits --classes 1 --seeds 1 --limit 200 --spec small.toml --no-baselines"
-         " --fit unlabelled", "benchmark one-class --fit guided", "benchmark tables -o t", "benchmark nosuch",
+    case("benchmark", *(
+             ((f"benchmark {more} --set model.hidden=16 --set model.latent=4 --set model.pseudo_classes=0"
+              " --set training.epochs=2"),
+              f"benchmark {more} --spec small.toml") for more in
+             ("one-class --data digits --classes 9 --seeds 1 --limit 300 -o report",
+              "one-class --data digits --classes 9 --seeds 1 --limit 300 -o report --json",
+              "one-class-out --data digits --classes 1 --seeds 1 --limit 200 --no-baselines --fit unlabelled")),
+         "benchmark one-class --fit guided", "benchmark tables -o t", "benchmark nosuch",
          "benchmark ood --data mnist:nosuch", small_toml="corpus/small.toml"),
     case("report", "report run --no-open", "report run --no-open --json", "report evaluation/report.json --no-open",
          "report scores.csv --no-open", "report clean --no-open", "report search --no-open",

@@ -102,7 +102,7 @@ def find_model(path: str | Path) -> Path:
     target = path / MODEL_NAME if path.is_dir() else path
     if not target.is_file():
         unfinished = path.is_dir() and (path / CHECKPOINT_NAME).exists()
-        hint = "finish the interrupted fit by setting `resume`" if unfinished else "fit one"
+        hint = "finish the interrupted fit" if unfinished else "fit one"
         raise UsageError(f"there is no model at {str(target)!r}; {hint}, or name another run folder")
     if target.suffix != ".safetensors":
         raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vaeguard.workflows.outcome import Reporter
 
 
-def remake_report(path: str | None) -> Outcome:
+def remake_report(path: str | None, reporter: Reporter) -> Outcome:
     """Make the page of a report again; None is the report of the latest run.
 
     Raises
@@ -24,7 +24,10 @@ def remake_report(path: str | None) -> Outcome:
     UsageError, RefusedError
         As by `read_report`.
     """
-    report, page = remake_page(path or latest_run())
+    if path is None:
+        path = str(latest_run())
+        reporter.say(f"report: {path} -> {Path(path).resolve().name}")
+    report, page = remake_page(path)
     return Outcome(str(page), report=report)
 
 
