@@ -134,7 +134,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return (scores > self.threshold_).astype(np.int64)
 
     def _inspect(self, X: Any) -> Inspection:  # noqa: N803
-        return self.detector_.inspect(self._batch(X, reset=False))
+        batch = self._batch(X, reset=False)  # checks first that there is a detector
+        return self.detector_.inspect(batch)
 
     def _batch(self, X: Any, *, reset: bool) -> npt.NDArray[Any]:  # noqa: N803
         """Check `X` and bring it to the form that the detector takes, (n, C, H, W); `reset` is true in a fit."""

@@ -104,5 +104,5 @@ def test_a_missing_model_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match=r"no model at .*m\.onnx.*; export one"):
         vaeguard.load(tmp_path / "m.onnx")
     (tmp_path / "checkpoint.safetensors").touch()
-    with pytest.raises(UsageError, match="`resume`"):
+    with pytest.raises(UsageError, match="finish the interrupted fit"):
         vaeguard.load(tmp_path)
