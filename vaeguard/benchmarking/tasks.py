@@ -159,7 +159,7 @@ def check_both_kinds(anomalous: Bools, name: str) -> None:
 def missing(name: str, *places: Path) -> VaeguardError:
     """The error that data is in none of `places`."""
     shown = ", ".join(str(place) for place in places)
-    return VaeguardError(f"data {name!r} is not there (looked for {shown}); give the `data_dir` where it lies")
+    return VaeguardError(f"data {name!r} is not there (looked for {shown}); set `data_dir` to its folder")
 
 
 def limited_rows(groups: npt.ArrayLike, limit: int | None) -> Rows:
