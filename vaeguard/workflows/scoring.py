@@ -51,7 +51,6 @@ def score_table(
         As by `score_files`; or the folder of heatmaps holds other files.
     """
     from vaeguard.evaluation.scoring import score_files
-    from vaeguard.reports.scores import write_score_report
 
     with_report = options.pop("report", True)
     heatmaps = options.get("heatmaps")
@@ -70,6 +69,8 @@ def score_table(
     seconds = time.monotonic() - started
     report = None
     if with_report:
+        from vaeguard.reports.scores import write_score_report
+
         report = write_score_report(summary, detector, model=model, command=reporter.command)
     else:
         remove_report(f"{output}.report.json", "scores")
