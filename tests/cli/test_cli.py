@@ -360,7 +360,7 @@ def test_a_fit_that_cannot_read_leaves_no_folder(tmp_path):
             ("Defect_Free", "dent", "ok"),
             "dent too; if only Defect_Free, ok should be, give --normal-classes Defect_Free,ok",
         ),
-        (("cat", "dog"), "normal classes: all 2 (cat, dog); with --normal-classes only those that it names"),
+        (("cat", "dog"), "normal classes: all 2 (cat, dog); --normal-classes chooses among them"),
     ],
 )
 def test_a_fit_on_all_classes_warns_where_one_of_them_is_called_normal(names, said, tmp_path):

@@ -112,7 +112,7 @@ def no_empty_run(run: Path | None, reporter: Reporter) -> Iterator[None]:
     except BaseException as error:
         if run:
             if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
-                reporter.say(f"go on with the same command and `resume`, `run` {run}")
+                reporter.say(f"the same command with `resume` and `run={run}` goes on")
             with contextlib.suppress(OSError):
                 run.rmdir()  # fails unless the folder is empty
         raise
@@ -136,7 +136,7 @@ def _all_normal(classes: list[str]) -> str:
             f"warning: all {len(classes)} classes are taken as normal, {_listed(others)} too; if only"
             f" {_listed(usual)} should be, give `normal_classes` {shlex.quote(','.join(usual))}"
         )
-    return f"normal classes: all {len(classes)} ({_listed(classes)}); with `normal_classes` only those that it names"
+    return f"normal classes: all {len(classes)} ({_listed(classes)}); `normal_classes` chooses among them"
 
 
 def _listed(names: list[str]) -> str:
