@@ -307,7 +307,7 @@ def test_a_file_without_permission_is_listed(home):
         (("fit", "--normal-classes", "0-12"), 2, ["12", "0"]),
         (("fit", "--normal-classes", ""), 2, ["--normal-classes"]),
         (("fit", "--set", "training.learning_rate=-1"), 2, ["--set training.learning_rate"]),
-        (("fit", "--set", "training.dropout=0.1"), 2, ["training.dropout", "did you mean 'model.dropout'?"]),
+        (("fit", "--set", "training.dropout=2"), 2, ["--set model.dropout is 2.0"]),
         (("fit", "--set", "model.image_shape=1,8,8"), 2, ["unknown setting 'model.image_shape'"]),
         (("fit", "--set", "model.guided"), 2, ["--set", "'model.guided'", "name=value"]),
         (("fit", "--set", "model.guided=perhaps"), 2, ["--set model.guided is 'perhaps'", "true or false"]),

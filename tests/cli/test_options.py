@@ -14,6 +14,7 @@ from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.overrides import layered, parse_setting, read_overrides, read_spec_file, settings_of
 from vaeguard.settings.restoration import DenoiserSpec
 from vaeguard.settings.training import TrainSpec
+from vaeguard.workflows.outcome import DenoiseRun, FitRun
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SPECS = {"model": ModelSpec, "training": TrainSpec}
@@ -78,12 +79,24 @@ def test_texts_are_read_by_the_type_of_their_field():
     assert parse_setting(BenchmarkSpec, "size", "48,64") == (48, 64)
 
 
+@pytest.mark.parametrize("name", ["model.dropout", "training.dropout", "dropout"])
+def test_a_field_that_one_section_has_needs_no_section(name):
+    assert read_overrides([f"{name}=0.1"], SPECS) == {"model": {"dropout": 0.1}, "training": {}}
+
+
+@pytest.mark.parametrize("name", ["jobs", "other.jobs"])
+def test_a_field_that_several_sections_have_needs_its_section(name):
+    specs = {"first": FitRun, "second": DenoiseRun}
+    with pytest.raises(UsageError, match=re.escape(f"unknown setting {name!r}; did you mean 'first.jobs'")):
+        read_overrides([f"{name}=2"], specs)
+    assert read_overrides(["second.jobs=2"], specs) == {"first": {}, "second": {"jobs": 2}}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("model.latnet=3", "'model.latnet'; did you mean 'model.latent'"),
-        ("training.dropout=0.1", "'training.dropout'; did you mean 'model.dropout'"),
-        ("dropout=0.1", "'dropout'; did you mean 'model.dropout'"),
+        ("latnet=3", "'latnet'; did you mean 'model.latent'"),
         ("model.vectors=true", "unknown setting 'model.vectors'"),
         ("model.latent", "name=value"),
         ("model.latent=many", "`latent` is 'many'; it must be a whole number"),

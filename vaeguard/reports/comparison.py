@@ -83,9 +83,9 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
     if len(paths) < 2:
         raise UsageError("a comparison needs at least two reports; name their files or folders")
     reports = [read_report(path) for path in paths]
-    kinds = dict.fromkeys(report["kind"] for report in reports)
-    if list(kinds) != ["evaluation"]:
-        raise UsageError(f"reports of the kinds {', '.join(kinds)} cannot stand side by side; give evaluations")
+    for path, report in zip(paths, reports, strict=True):
+        if report["kind"] != "evaluation":
+            raise UsageError(f"{str(path)!r} is a report of the kind {report['kind']}; give reports of evaluations")
     evaluations = [cast("Compared", typed(Compared, report)) for report in reports]
     places = [report_path(path) for path in paths]
     runs = [

@@ -55,6 +55,8 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 def read_overrides(texts: Iterable[str], specs: Mapping[str, type]) -> dict[str, dict[str, Any]]:
     """Read settings such as `training.beta=2` into a dict of settings for each section, the name before the dot.
 
+    The section decides only between fields of the same name: `beta=2` means the same, and so does `model.beta=2`.
+
     Raises
     ------
     UsageError
@@ -65,8 +67,12 @@ def read_overrides(texts: Iterable[str], specs: Mapping[str, type]) -> dict[str,
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UsageError(f"`set` is {text!r}; write it as name=value, such as {_names(specs)[0]}=...")
-        _check_known(name, specs, "`set`")
-        section, _, field = name.partition(".")
+        field = name.rpartition(".")[2]
+        sections = [section for section, spec in specs.items() if field in settings_of(spec)]
+        if len(sections) != 1:
+            _check_known(name, specs, "`set`")
+            sections = [name.partition(".")[0]]
+        section = sections[0]
         overrides[section][field] = parse_setting(specs[section], field, value)
     return overrides
 
@@ -104,10 +110,9 @@ def _check_known(name: str, specs: Mapping[str, type], place: str) -> None:
     known = _names(specs)
     if name in known:
         return
-    # The same name in another table is a better suggestion than a similar name in the same table.
-    same = [other for other in known if other.partition(".")[2] == name.rpartition(".")[2]]
-    near = same or difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    by_field = {other.partition(".")[2]: other for other in reversed(known)}
+    near = difflib.get_close_matches(name.rpartition(".")[2], by_field, n=1)
+    hint = f"did you mean {by_field[near[0]]!r}?" if near else f"known are {', '.join(known)}"
     raise UsageError(f"{place} has an unknown setting {name!r}; {hint}")
 
 
