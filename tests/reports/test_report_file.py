@@ -64,6 +64,14 @@ def test_script_json_is_json():
     assert json.loads(_script_json({"a": EVIL})) == {"a": EVIL}
 
 
+@pytest.mark.parametrize("kind", [[], {"a": 1}, None, 7, "page", "../x"])
+def test_an_odd_kind_is_refused_and_protects_nothing(tmp_path, kind):
+    (tmp_path / "report.json").write_text(json.dumps({"format": FORMAT, "kind": kind}))
+    with pytest.raises(RefusedError, match="no report of this version"):
+        read_report(tmp_path)
+    check_place(tmp_path / "report.json", "fit")
+
+
 def test_numbers_that_json_has_not_are_null(tmp_path):
     assert finite({"a": [1.0, float("nan")], "b": (float("inf"),)}) == {"a": [1.0, None], "b": [None]}
     write_report(tmp_path / "report.json", comparison() | {"odd": float("inf")})

@@ -57,10 +57,11 @@ class ReportFigures(Part, ABC):
 
 
 @cache
-def report_kinds() -> frozenset[str]:
+def report_kinds() -> tuple[str, ...]:
     """The names of all kinds of report, which are those of the templates of pages."""
     templates = (files("vaeguard.reports") / "templates").iterdir()
-    return frozenset(template.name.removesuffix(".html") for template in templates) - SHARED_TEMPLATES
+    # A tuple, since a damaged report may ask for a kind that is no text and has no hash.
+    return tuple(sorted({template.name.removesuffix(".html") for template in templates} - SHARED_TEMPLATES))
 
 
 def read_figures(report: Mapping[str, Any]) -> ReportFigures:
