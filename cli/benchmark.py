@@ -42,11 +42,11 @@ def benchmark(name: str, output: str | None, **given: Any) -> Result:
     content = done.report or {}
     for text in content["skipped"]:
         say(f"note: {text}")
-    for cell, reason in done.found.failures.items():
+    for cell, reason in done.result.failures.items():
         say(f"failed: {cell}: {reason}")
     failure: VaeguardError | None = None
-    if done.found.failures:
-        failed = len(done.found.failures)
+    if done.result.failures:
+        failed = len(done.result.failures)
         failure = VaeguardError(f"{failed} cells failed, listed above; the same command tries them again")
     elif content["skipped"]:
         failure = InputsSkippedError(f"done, but {len(content['skipped'])} of the data are not there, listed above")

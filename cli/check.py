@@ -20,11 +20,11 @@ def check(clean: str) -> Result:
     done = workflows.check_tree(clean, reporter())
     for path, reason in done.errors:
         say(f"{path!r}: {reason}")
-    files, failed = workflows.counted(done.found, "file"), workflows.counted(len(done.errors), "file")
+    files, failed = workflows.counted(done.result, "file"), workflows.counted(len(done.errors), "file")
     failure = None
     if done.errors:
         were = "is not as it was" if len(done.errors) == 1 else "are not as they were"
         failure = RefusedError(f"{failed} {were} written, the first {done.errors[0][0]!r}; take them from a copy")
-    line = f"{files} in {clean} {'is as it was' if done.found == 1 else 'are as they were'} written"
-    facts = {"output": clean, "files": done.found, "errors": workflows.as_objects(done.errors)}
+    line = f"{files} in {clean} {'is as it was' if done.result == 1 else 'are as they were'} written"
+    facts = {"output": clean, "files": done.result, "errors": workflows.as_objects(done.errors)}
     return Result(facts, [line], failure=failure)

@@ -61,7 +61,7 @@ def denoise(scans: tuple[str, ...], output: str | None, *, dry_run: bool, **give
 
 
 def _planned(done: Outcome) -> Result:
-    plan: ScanPlan = done.found
+    plan: ScanPlan = done.result
     for note in plan.notes:
         say(note)
     finished = f"; {workflows.counted(plan.finished, 'file', 'is are')} done already" if plan.finished else ""
@@ -92,7 +92,7 @@ def _duration(seconds: float) -> str:
 
 
 def _cleaned(done: Outcome) -> Result:
-    summary: DenoiseSummary = done.found
+    summary: DenoiseSummary = done.result
     rate = f", {summary.megapixels / summary.seconds:.2f} MP/s" if summary.megapixels else ""
     resumed = f", {summary.resumed} of them done before" if summary.resumed else ""
     pages, files = workflows.counted(summary.pages, "page"), workflows.counted(summary.files, "file")

@@ -29,7 +29,7 @@ def embed(data: str | None, output: str, **options: Any) -> Result:
     Without DATA it is the named set that the model was fitted on.
     """
     done = workflows.embed_table(data, output, reporter(), **options)
-    table = done.found
+    table = done.result
     units = sum(column.startswith("mean_") for column in table["columns"])
     lines = [f"{table['images']} latents of {units} units -> {output}"]
     if table["report"]:

@@ -30,7 +30,7 @@ def export(output: str, model: str | None, triton: str | None, **given: Any) -> 
     files of their own, too, and no file appears before all three agree.
     """
     (settings,) = settled(given)
-    export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).found
+    export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).result
     lines = [parity_line(export["parity"]), f"exported -> {', '.join((output, *(export['parts'] or {}).values()))}"]
     if triton:
         lines.append(f"model repository -> {triton}; start it with `tritonserver --model-repository={triton}`")

@@ -54,7 +54,7 @@ def fit(
     facts = {
         "run": done.output,
         "seconds": done.seconds,
-        **done.found.info.record.to_dict(),
+        **done.result.info.record.to_dict(),
         "errors": workflows.as_objects(done.errors),
     }
     lines = [

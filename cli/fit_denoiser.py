@@ -45,4 +45,4 @@ def fit_denoiser(data: str | None, output: str | None, *, resume: bool, **given:
         f"fitted in {done.seconds:.1f} s; how it went -> {done.output}/report.html",
         f"next: vaeguard denoise SCANS -m {shlex.quote(done.output)}",
     ]
-    return Result(done.found.to_dict(), lines, done.report, errors=done.errors)
+    return Result(done.result.to_dict(), lines, done.report, errors=done.errors)

@@ -27,7 +27,7 @@ def reconstruct(data: str | None, output: str, **options: Any) -> Result:
     Without DATA it is the named set that the model was fitted on.
     """
     done = workflows.reconstruct_to(data, output, reporter(), **options)
-    paths, total = done.found["images"], done.found["of"]
+    paths, total = done.result["images"], done.result["of"]
     line = f"{len(paths)} of {total} images, by {options['by']}, lowest to highest -> {output}"
     facts = {"output": output, "images": paths, "errors": workflows.as_objects(done.errors)}
     return Result(facts, [line], errors=done.errors)

@@ -37,7 +37,7 @@ def score(images: tuple[str, ...], output: str, **options: Any) -> Result:
     if not images:
         raise UsageError("`images` is missing; name image files, folders, a glob, or - for standard input")
     done = workflows.score_table(images, output, reporter(), **options)
-    summary, report = done.found, done.report
+    summary, report = done.result, done.report
     resumed = f", {summary.resumed} of them before an interruption" if summary.resumed else ""
     first = (
         f"{summary.images} images scored in {done.seconds:.1f} s{resumed}, {summary.anomalies} "

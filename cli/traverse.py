@@ -15,7 +15,7 @@ def traverse(model: str | None, output: str) -> Result:
 
     Units come by falling rate, up to ten of them; those that say nothing are marked as inactive.
     """
-    traversal = workflows.traverse_to(output, reporter(), model=model).found
+    traversal = workflows.traverse_to(output, reporter(), model=model).result
     units = traversal["units"]
     facts = [
         {"unit": unit, "rate": float(units.rate[unit]), "active": bool(units.active[unit])}

@@ -75,8 +75,8 @@ def tune(
         workflows.Data(**given), output, reporter(), groups=groups, normal_classes=normal_classes, model=model,
         training=training, trials=trials, seconds=seconds,
     )  # fmt: skip
-    if len(done.found.trials) < trials:
-        say(f"note: {len(done.found.trials)} of {trials} trials fit into --time; the same command goes on")
+    if len(done.result.trials) < trials:
+        say(f"note: {len(done.result.trials)} of {trials} trials fit into --time; the same command goes on")
     data_options = {
         "--normal-classes": normal_classes,
         "--groups": groups,

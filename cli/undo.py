@@ -22,5 +22,7 @@ def undo(clean: str, output: str | None) -> Result:
     CLEAN is a folder that `vaeguard denoise --residual` wrote. The originals get the names of the clean files.
     """
     done = workflows.undo_tree(clean, output, reporter())
-    facts = {"output": done.output, "files": done.found, "errors": workflows.as_objects(done.errors)}
-    return Result(facts, [f"originals of {workflows.counted(done.found, 'file')} -> {done.output}"], errors=done.errors)
+    facts = {"output": done.output, "files": done.result, "errors": workflows.as_objects(done.errors)}
+    return Result(
+        facts, [f"originals of {workflows.counted(done.result, 'file')} -> {done.output}"], errors=done.errors
+    )

@@ -26,4 +26,4 @@ def unpack(data: str, split: Any, output: str | None, *, download: bool) -> Resu
     DATA is a named set, an IDX file or a folder of them, an .npz, an .npy, a tar archive or a Parquet file.
     """
     done = workflows.unpack_to(data, output, split, download=download)
-    return Result({"output": done.output, "images": done.found}, [f"{done.found} images -> {done.output}"])
+    return Result({"output": done.output, "images": done.result}, [f"{done.result} images -> {done.output}"])

@@ -67,7 +67,7 @@ class Outcome:
     ----------
     output : str
         The file or folder that was written.
-    found : Any
+    result : Any
         The result of the library function.
     report : dict
         The report, if there is one.
@@ -78,7 +78,7 @@ class Outcome:
     """
 
     output: str
-    found: Any = None
+    result: Any = None
     report: dict[str, Any] | None = None
     errors: Sequence[tuple[str, str]] = ()
     seconds: float = 0.0
