@@ -1,4 +1,4 @@
-"""Restores scans one by one, in any thread, and writes each with its record and pictures, unless it is finished."""
+"""Restores scans one by one, in any thread, and writes the clean file, its record and its pictures."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vaeguard.tuning.search_space import Settings
 
 REFITS = 3
-"""Number of fits of each settings in the comparison, with seeds that no trial had."""
+"""Number of fits with each of the two settings in the comparison, with seeds that no trial had."""
 FAILURES = (VaeguardError, RuntimeError, MemoryError)
 """The exceptions of a failed fit; a `RuntimeError` is one only if memory ran out."""
 RECORDED_TERMS = ("neg_elbo", "recon_error")
