@@ -81,7 +81,7 @@ def test_the_best_settings_are_fitted_as_it_says(home, killed):
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (("--normal-classes", "0-7", "-o", "killed"), "of which data, normal classes or seed differ", 2),
+        (("--normal-classes", "0-7", "-o", "killed"), "a search that differs in data, normal classes or seed", 2),
         (("--groups", "none.csv", "-o", "killed"), "table of groups 'none.csv'", 2),
         (("--time", "soon"), "'soon' is no time such as 90s, 20m or 1h30m", 2),
         (("--time", "0m"), "'0m' is no time", 2),

@@ -280,10 +280,13 @@ def test_another_search_is_refused(searched, tmp_path):
     _, folder = searched
     images, labels = bars()
     others = (
-        ("of which data, normal classes or seed differ", {"images": images[::-1].copy()}),
-        ("of which data, normal classes or seed differ", {"normal_classes": "0,1"}),
-        ("of which model settings differ", {"model": vaeguard.ModelSpec(hidden=(16,), latent=5, pseudo_classes=0)}),
-        ("of which training settings differ", {"training": vaeguard.TrainSpec(epochs=3)}),
+        ("a search that differs in data, normal classes or seed;", {"images": images[::-1].copy()}),
+        ("a search that differs in data, normal classes or seed;", {"normal_classes": "0,1"}),
+        (
+            "a search that differs in model settings;",
+            {"model": vaeguard.ModelSpec(hidden=(16,), latent=5, pseudo_classes=0)},
+        ),
+        ("a search that differs in training settings;", {"training": vaeguard.TrainSpec(epochs=3)}),
     )
     before = (folder / JOURNAL_NAME).read_bytes()
     for message, change in others:
@@ -322,7 +325,7 @@ def test_two_at_once_and_other_reports_are_refused(searched):
 
 def test_files_of_no_search_are_kept(tmp_path):
     (tmp_path / "best.toml").write_text("mine")
-    with pytest.raises(vaeguard.UsageError, match=r"best\.toml' is of no search and would be lost"):
+    with pytest.raises(vaeguard.UsageError, match=r"best\.toml' does not belong to a search and would be lost"):
         tune(*bars(), folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["best.toml"]
 

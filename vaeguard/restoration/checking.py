@@ -1,4 +1,4 @@
-"""Whether a clean tree is still, bit for bit, what was written."""
+"""The check that a clean tree has not changed since it was written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple[int, list[tuple[str, str]]]:
     """Compare every file of a clean tree with the SHA-256 in the record beside it; nothing is written.
 
-    Pictures and documents without a record are told as well, and scans in `pages.csv` of which there is none: a record
-    may be damaged, or gone with all that it told of.
+    The check also reports pictures and documents without a record, since the record may be damaged; and scans of
+    `pages.csv` without a record, since their clean files may be gone with the record.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     Returns
     -------
     (int, list of (path, reason))
-        How many files are as they were written, those beside clean ones included, and what is not.
+        The number of unchanged files, including the pictures beside clean files, and the files that are not right.
 
     Raises
     ------
@@ -41,21 +41,21 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     files = list(clean_store(Path(clean)).parts())
     if not files:
         raise UsageError(f"{str(clean)!r} holds no clean scans; give a folder of clean scans")
-    whole = 0
+    intact = 0
     errors: list[tuple[str, str]] = []
     known: set[Path] = set()
     for done, file in enumerate(files, 1):
         missing, changed = file.missing, file.changed
         errors += [(str(path), "it is gone") for path in missing]
         errors += [(str(path), "it was changed since it was written") for path in changed]
-        whole += len(file.files) - len(missing) - len(changed)
+        intact += len(file.files) - len(missing) - len(changed)
         known.update(file.files)
         if progress:
             progress(done, len(files), counted(done, "file"))
     unknown = {path for path in Path(clean).rglob("*") if path.suffix.lower() in SCAN_SUFFIXES} - known
-    errors += [(str(path), "no record tells of it; it is no clean file, or its record is damaged") for path in unknown]
+    errors += [(str(path), "it has no record; it is not a clean file, or its record is damaged") for path in unknown]
     table = Path(clean) / TABLE
     listed = set(read_table(table)["path"]) if table.exists() else set()
     lost = listed - {str(file.record.get("source")) for file in files}
-    errors += [(str(table), f"it lists {source!r}, of which no record is there") for source in lost]
-    return whole, sorted(errors)
+    errors += [(str(table), f"it lists {source!r}, which has no record") for source in lost]
+    return intact, sorted(errors)

@@ -1,4 +1,4 @@
-"""`denoise`: a folder tree of scans in, the same tree out, clean, with what was done to each page beside it."""
+"""`denoise`: clean a folder tree of scans into a tree of the same shape, with a record of each page."""
 
 from __future__ import annotations
 
@@ -26,40 +26,41 @@ if TYPE_CHECKING:
     from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
 
 MOST_JOBS = 4
-"""Files in work at a time, unless asked for otherwise."""
+"""Default for the most files that are processed at a time."""
 WAITING = 64
-"""Files for each worker that may be finished before an earlier, longer one."""
+"""Files per worker that may be finished while an earlier, longer file is still in progress."""
 
 
 @dataclass(frozen=True)
 class DenoiseSummary:
-    """What one run of `denoise_scans` did.
+    """The result of one run of `denoise_scans`.
 
     Attributes
     ----------
     root : str
-        The folder of the scans, from which the paths in `pages.csv` start.
+        The folder of the scans, to which the paths in `pages.csv` are relative.
     output : str
         The folder of clean scans.
     files, pages : int
-        Scans in it, and pages in these.
+        Clean scans in the folder, and their pages.
     megapixels : float
-        Looked at in this run.
+        Megapixels that this run processed.
     resumed : int
-        Files that an earlier run had finished.
+        Files that an earlier run finished.
     errors : tuple of (path, reason)
         Scans that could not be restored; also in `pages.csv.errors.csv`.
     left : tuple of dict
-        Why pages were left as they were: each `reason` with its number of `pages`.
+        The reasons for which pages were left as they were, each `reason` with its number of `pages`.
     look_first : tuple of dict
-        The pages of which something was put back, or much was lightened or removed, or that were left in doubt, what
-        concerns most of a page first; at most ten. `pages.csv` goes on from there.
+        At most ten pages that a person should look at: pages where something was put back, pages where much was
+        lightened or removed, and pages that were left because of a doubt. The page with the largest share comes first.
+        `pages.csv` lists all pages in this order.
     seconds : float
         Wall time.
     device : str
-        Where the denoisers ran.
+        The device on which the denoisers ran.
     notes : tuple of str
-        What else a person should know, a sentence each.
+        Whatever else a person should know, one sentence each.
     """
 
     root: str
@@ -96,40 +97,40 @@ def denoise_scans(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> DenoiseSummary:
-    """Restore every scan below a folder into a tree of the same shape.
+    """Restore every scan below a folder into a clean tree of the same shape.
 
-    Each file gets `<file>.json` beside it: digests of what went in and came out, the settings, and what was done to
-    each page. `pages.csv` lists all pages, those most worth a human look first. A run that was interrupted at whatever
-    moment goes on where it stopped when it is started again, and the tree has the same bytes.
+    A record, `<file>.json`, lies beside each clean file. It holds digests of the scan and of the clean file, the
+    settings, and what was done to each page. `pages.csv` lists all pages, starting with those that a person should look
+    at. A run may be interrupted at any moment; the same call resumes it, and the tree gets the same bytes.
 
     Parameters
     ----------
     scans : path or sequence of paths
-        A folder, searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF, or one such file; or several of either,
-        whose tree begins at the folder that holds them all.
+        A folder, which is searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF files, or one such file. Several
+        folders and files may be given; their tree begins at the folder that holds them all.
     output : path or None
-        The folder to write; None is `<scans>-clean`. It is never a folder of scans that is given, nor inside or around
+        The folder to write; None is `<scans>-clean`. It must not be a given folder of scans, nor lie inside or around
         one.
     settings : RestoreSettings or None
-        How pages are restored.
+        The settings for restoring a page.
     outputs : DenoiseOutputs or None
-        What is written beside them.
+        What is written besides the clean pages.
     model : path or None
-        A denoiser of one's own, or an anomaly model for images of just its size, which gives its `restored`; None
-        takes the denoisers that ship.
+        A custom denoiser; or an anomaly model, whose `restored` images replace pages of exactly its size; None takes
+        the denoisers that ship with vaeguard.
     device : str
         `auto`, `cpu`, `cuda` or `tensorrt`.
     jobs : int or None
-        Files in work at a time; None takes one for each core, at most 4.
+        The number of files that are processed at a time; None is one per core, at most 4.
     progress : callable or None
-        Called with bytes of scans done, bytes in all, a line of text; also within a page, by one worker at a time.
+        Called with bytes of scans done, bytes in all, a line of text; also during a page, by one worker at a time.
 
     Raises
     ------
     UsageError
-        The folders cannot work, or there is nothing to restore.
+        The folders cannot be used, or there is nothing to restore.
     VaeguardError
-        Another job is writing there.
+        Another job is writing to the same folder.
     """
     started = time.perf_counter()
     places = find_scans(scans, output)
@@ -138,30 +139,30 @@ def denoise_scans(
     work = Work(places, pipeline, workers, progress)
     with open_job(places.target / TABLE, keep=True):
         work.sweep()
-        done = _restored(work)
-        before = list(work.finished_before())
-        # Some files may be made anew in the tree of a folder: the tables go on to tell of the others.
-        rows = sorted(done.rows + [row for record in before for row in record["pages"]], key=worth_a_look)
-        _write_tables(work, rows, done)
+        run = _restore_all(work)
+        earlier = list(work.finished_before())
+        # If only some files of a tree are restored, the table still lists the pages of the others.
+        rows = sorted(run.rows + [row for record in earlier for row in record["pages"]], key=worth_a_look)
+        _write_tables(work, rows, run)
     return DenoiseSummary(
         root=str(places.root),
         output=str(places.target),
-        files=len(places.names) - len(done.errors) + len(before),
+        files=len(places.names) - len(run.errors) + len(earlier),
         pages=len(rows),
-        megapixels=round(done.pixels / 1e6, 2),
-        resumed=done.resumed + len(before),
-        errors=tuple(done.errors),
+        megapixels=round(run.pixels / 1e6, 2),
+        resumed=run.resumed + len(earlier),
+        errors=tuple(run.errors),
         left=tuple(left_pages(rows)),
         look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
         device=pipeline.restorer.device,
-        notes=tuple(done.notes.sentences(places, rows)),
+        notes=tuple(run.notes.sentences(places, rows)),
     )
 
 
 @dataclass
-class _Done:
-    """What a run has done so far."""
+class _Run:
+    """The results of a run so far."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
@@ -170,47 +171,47 @@ class _Done:
     notes: Notes = field(default_factory=Notes)
 
 
-def _restored(work: Work) -> _Done:
-    """Restore every scan, and settle what earlier runs wrote; where that ends early, no part of a file is left."""
-    done = _Done()
-    with contextlib.closing(work.each(work.restore, WAITING)) as results:
+def _restore_all(work: Work) -> _Run:
+    """Restore every scan, and remove outdated files of earlier runs; if that fails, no unfinished file is left."""
+    run = _Run()
+    with contextlib.closing(work.map(work.restore, WAITING)) as results:
         try:
             for name, result in zip(work.clean, results, strict=True):
                 if isinstance(result, str):
-                    done.errors.append((str(work.places.root / name), result))
+                    run.errors.append((str(work.places.root / name), result))
                 else:
-                    done.rows += result.pages
-                    done.pixels += result.pixels
-                    done.resumed += result.resumed
-                    done.notes.add(result)
-                work.meter.say(f"{counted(len(done.rows), 'page')}, {done.pixels / 1e6:,.1f} MP")
+                    run.rows += result.pages
+                    run.pixels += result.pixels
+                    run.resumed += result.resumed
+                    run.notes.add(result)
+                work.meter.say(f"{counted(len(run.rows), 'page')}, {run.pixels / 1e6:,.1f} MP")
         except BaseException:
             results.close()
-            work.sweep()  # of a worker that still sits in a library and ends with the process
+            work.sweep()  # for a worker inside a library call, which ends only with the process
             raise
-    done.notes.gone, stale = work.settle()
-    done.notes.edited += stale
-    return done
+    run.notes.gone, stale = work.settle()
+    run.notes.edited += stale
+    return run
 
 
-def _write_tables(work: Work, rows: list[dict[str, Any]], done: _Done) -> None:
-    """Write `pages.csv` and the list of what could not be restored."""
+def _write_tables(work: Work, rows: list[dict[str, Any]], run: _Run) -> None:
+    """Write `pages.csv` and the list of scans that could not be restored."""
     table = work.places.target / TABLE
-    done.notes.aside = put_aside(table)
+    run.notes.aside = put_aside(table)
     write_rows(table, rows)
     listed = Path(f"{table}.errors.csv")
     others = [] if work.places.whole else _other_errors(listed, {str(work.places.root / name) for name in work.clean})
-    write_errors(listed, done.errors + others)
+    write_errors(listed, run.errors + others)
 
 
 def count_workers(places: Places, jobs: int | None) -> int:
-    """How many scans are in work at a time; `jobs` is as for `denoise_scans`."""
+    """The number of scans that are processed at a time; `jobs` is as for `denoise_scans`."""
     return min(jobs or min(cores(), MOST_JOBS), len(places.names))
 
 
 def _other_errors(listed: Path, paths: set[str]) -> list[tuple[str, str]]:
-    """What an earlier run listed of other scans than those at `paths`."""
+    """The errors that an earlier run listed, except those of the scans at `paths`."""
     if not listed.exists():
         return []
     table = read_table(listed)
-    return [(path, why) for path, why in zip(table["path"], table["error"], strict=True) if path not in paths]
+    return [(path, reason) for path, reason in zip(table["path"], table["error"], strict=True) if path not in paths]

@@ -1,4 +1,4 @@
-"""What a person should know of a run of `denoise`, a sentence each."""
+"""What a person should know about a run of `denoise`, one sentence each."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from vaeguard.restoration.work import Restored
 
 MUCH_LARGER = 1.3
-"""A clean PDF is named if it is more than so many times as large as the scan."""
+"""A note names a clean PDF if its size, in units of the size of the scan, exceeds this factor."""
 
 
 @dataclass
 class Notes:
-    """The files of which a person should know; each list names them as a sentence does.
+    """The files that a person should know about, named as in a sentence.
 
     Attributes
     ----------
     gone, edited : list of str
-        Clean files without a scan, and those that somebody changed.
+        Clean files whose scans are gone, and clean files that somebody changed.
     left, bare, larger : list of str
-        PDFs of which some pictures stay, those without a picture to restore, and those that grew much.
+        PDFs with pictures that are left as they are, PDFs without a picture to restore, and PDFs that grew much.
     aside : Path or None
-        What an edited table was renamed to.
+        The new name of an edited table.
     """
 
     gone: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Notes:
     aside: Path | None = None
 
     def add(self, result: Restored) -> None:
-        """Note what there is to say of a file."""
+        """Note whatever a person should know about a file."""
         name, (size, written) = repr(result.name), result.bytes
         if result.edited:
             self.edited.append(repr(str(result.place)))
@@ -56,7 +56,7 @@ class Notes:
             self.larger.append(f"{name} ({size / 1000:,.0f} KB to {written / 1000:,.0f} KB)")
 
     def sentences(self, places: Places, rows: Sequence[Mapping[str, Any]] = ()) -> Iterator[str]:
-        """What a person should know of a run with these `rows` of `pages.csv`, a sentence each."""
+        """What a person should know about a run with these `rows` of `pages.csv`, one sentence each."""
         yield from self._of_pdfs()
         yield from _of_failures(rows)
         yield from _of_places(places)
@@ -90,7 +90,7 @@ def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _of_places(places: Places) -> Iterator[str]:
-    """Files that are no scans, and folders that are clean already."""
+    """Files that are not scans, and folders that already hold clean scans."""
     if places.others:
         count = sum(number for _, number in places.others)
         kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in places.others]

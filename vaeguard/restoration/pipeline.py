@@ -1,4 +1,4 @@
-"""What happens to a single page: by which restorer, with which settings, and whether tesseract still reads it."""
+"""The treatment of a single page: its restorer, its settings, and the check that tesseract still reads it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _BILEVEL = PageReport("untouched", 0.0, 0.0, 0.0, 0.0, reason=BILEVEL)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Restores pages, in whatever thread asks.
+    """Restores pages, in any thread.
 
     Attributes
     ----------
     restorer : Restorer
-        What restores them.
+        The restorer of the pages.
     settings : RestoreSettings
-        How pages are restored.
+        The settings for restoring a page.
     outputs : DenoiseOutputs
-        What is written beside them.
+        What is written besides the clean pages.
     """
 
     restorer: Restorer
@@ -44,19 +44,19 @@ class Pipeline:
     outputs: DenoiseOutputs
 
     def restore(self, page: Page, tick: Callable[[float], None]) -> RestoredPage:
-        """Restore a page; `tick` is called as by `restore_page`."""
+        """Restore a page; `tick` is called as `restore_page` calls it."""
         if page.pixels.dtype == np.bool_:
             return RestoredPage(page.pixels, _BILEVEL)
         return self.restorer.restore(page.pixels, self.settings, uncertainty=self.outputs.uncertainty, tick=tick)
 
     def judge(self, page: Page) -> PageReport:
-        """Whether a page would be restored and as what, or why it would be left, as `restore` decides it."""
+        """The decision of `restore` about a page: its kind, and whether and why it would be left as it is."""
         return _BILEVEL if page.pixels.dtype == np.bool_ else self.restorer.judge(page.pixels, self.settings)
 
     def harm(self, page: Page, clean: Pixels) -> str:
-        """Why a page must stay as it was by what tesseract reads, or nothing.
+        """Why a page must stay as it was, judged by the words that tesseract reads; empty if it may change.
 
-        Where tesseract fails on a page, nobody knows, so the page stays.
+        If tesseract fails on a page, its words cannot be compared, so the page stays as it was.
 
         Raises
         ------
@@ -81,7 +81,7 @@ def open_pipeline(
     settings: RestoreSettings | None,
     outputs: DenoiseOutputs | None,
 ) -> Pipeline:
-    """What restores the pages of `workers` scans at a time; the other arguments are those of `denoise_scans`.
+    """The pipeline for `workers` scans at a time; the other arguments are those of `denoise_scans`.
 
     Raises
     ------

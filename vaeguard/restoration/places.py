@@ -1,4 +1,4 @@
-"""Which scans there are, and where their clean files go."""
+"""Finding the scans, and the places of their clean files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Places:
-    """Where scans are read and clean ones written.
+    """The folders that scans are read from and clean scans are written to.
 
     Attributes
     ----------
     root : Path
-        The folder that names start from.
+        The folder to which the names are relative.
     target : Path
         The folder of clean scans.
     names : list of str
@@ -35,9 +35,9 @@ class Places:
     skipped : list of str
         Clean trees among the scans.
     others : list of (str, int)
-        How many files in the folders are no scans, by suffix, most first.
+        The number of files in the folders that are not scans, by suffix, most frequent first.
     whole : bool
-        Whether one folder was given, so that the names are all that there are.
+        Whether one folder was given, so that the names are all of its scans.
     """
 
     root: Path
@@ -49,7 +49,7 @@ class Places:
 
 
 def default_output(scans: Inputs) -> Path:
-    """`scans-clean` beside `scans`, or beside the folder that holds all of several scans."""
+    """`scans-clean` beside `scans`; for several inputs, beside the folder that holds them all."""
     inputs = _inputs(scans)
     path = inputs[0] if len(inputs) == 1 else _root(inputs)
     path = path.resolve() if str(path) in (".", "..") else path
@@ -57,12 +57,12 @@ def default_output(scans: Inputs) -> Path:
 
 
 def find_scans(scans: Inputs, output: str | Path | None) -> Places:
-    """Find the scans, and check where the clean ones go.
+    """Find the scans, and check the folder of the clean scans.
 
     Raises
     ------
     UsageError
-        There are none, or the target is where the scans are, or holds other things.
+        There are no scans, or the target lies inside or around the folder of the scans, or holds other files.
     """
     inputs, target = _inputs(scans), Path(output) if output else default_output(scans)
     _check_folder(target)
@@ -70,16 +70,16 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
     folders = [path.resolve() for path in inputs if path.is_dir()]
     _check_apart(target, root, folders)
     _check_ours(target)
-    names, skipped = _names_apart(root, target, paths)
+    names, skipped = _names_outside(root, target, paths)
     if not names:
         first = str(inputs[0])
         raise UsageError(f"{first!r} holds nothing but clean scans; give the folder of the scans themselves")
-    left, _ = _names_apart(root, target, set(list_images(inputs, ("",))).difference(paths))
+    left, _ = _names_outside(root, target, set(list_images(inputs, ("",))).difference(paths))
     counts = Counter(Path(name).suffix.lower() for name in sorted(left))
     whole = len(inputs) == len(folders) == 1
     earlier = _earlier_root(target, root)
     if earlier and not is_same(earlier, root):
-        below = _below(earlier, root, target)
+        below = _path_below(earlier, root, target)
         names, root, whole = [str(below / name) for name in names], earlier, False
     return Places(root, target, names, skipped, counts.most_common(), whole)
 
@@ -93,7 +93,7 @@ def _check_folder(target: Path) -> None:
 
 
 def _check_apart(target: Path, root: Path, folders: Sequence[Path]) -> None:
-    """Refuse a target that is where the scans are."""
+    """Refuse a target that is a folder of scans, or lies inside or around one."""
     clean = target.resolve()
     nested = any(clean == folder or clean in folder.parents or folder in clean.parents for folder in folders)
     if clean == root.resolve() or nested:
@@ -103,41 +103,41 @@ def _check_apart(target: Path, root: Path, folders: Sequence[Path]) -> None:
         )
 
 
-def _names_apart(root: Path, target: Path, paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The names of those of `paths` that are in no clean tree, and the clean trees among them."""
+def _names_outside(root: Path, target: Path, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The names of the `paths` outside all clean trees, and the clean trees that hold the others."""
     clean = target.resolve()
     # A link among the scans may lead to the target.
-    inside = [str(Path(path).relative_to(root)) for path in paths if clean not in Path(path).resolve().parents]
-    return _without_outputs(root, inside)
+    names = [str(Path(path).relative_to(root)) for path in paths if clean not in Path(path).resolve().parents]
+    return _without_outputs(root, names)
 
 
-def _below(earlier: Path, root: Path, target: Path) -> Path:
-    """Where `root` lies below `earlier`, the folder whose scans are clean in `target`.
+def _path_below(earlier: Path, root: Path, target: Path) -> Path:
+    """The path of `root` below `earlier`, the folder whose clean scans `target` holds.
 
-    There each scan has its place in the tree already. Elsewhere its name may be that of another scan, so that is
-    refused.
+    Below `earlier` each scan already has its place in the tree. Anywhere else a scan may have the name of another one,
+    so a `root` anywhere else is refused.
     """
     if earlier in root.resolve().parents:
         return root.resolve().relative_to(earlier)
-    there = "; choose another folder, or give all scans at once"
-    away = ", which is not there now; make it available, or choose another folder"
+    advice = "; choose another folder, or give all scans at once"
+    missing = ", which is not there now; make it available, or choose another folder"
     holds = f"{str(target)!r} holds the clean scans of {str(earlier)!r}"
-    raise UsageError(holds + (there if earlier.is_dir() else away))
+    raise UsageError(holds + (advice if earlier.is_dir() else missing))
 
 
 def _earlier_root(target: Path, root: Path) -> Path | None:
-    """The folder whose scans are clean in `target`, if that is known; `root` if this is it under another name."""
+    """The folder whose clean scans `target` holds, if known; `root` if that folder was renamed to `root`."""
     first = next(clean_store(target).parts(), None)
     if first is None or not isinstance(name := first.record.get("root"), str):
         return None
     earlier = (target / name).resolve()
-    # A folder that is gone may have been renamed, or lie on a disk that is not there now.
+    # A missing folder may have been renamed, or may lie on a disk that is not connected.
     moved = not earlier.is_dir() and _has_digest(root / str(first.record.get("source")), first.record)
     return root if moved else earlier
 
 
 def _has_digest(scan: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a scan is there and is the one that a record tells of."""
+    """Whether a scan exists and is the scan of the record."""
     try:
         return digest_of(scan) == record.get("source_sha256")
     except OSError:
@@ -145,51 +145,51 @@ def _has_digest(scan: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _inputs(scans: Inputs) -> list[Path]:
-    """What is given; several paths such that they can share a beginning.
+    """The inputs as a list of paths; several paths are made absolute unless they can be compared as they are.
 
     Raises
     ------
     UsageError
-        Nothing is given.
+        No scans are given.
     """
     given = [Path(scans)] if isinstance(scans, str | Path) else [Path(path) for path in scans]
     if not given:
         raise UsageError("no scans are given; name a folder, or files")
     alike = len({path.is_absolute() for path in given}) == 1 and not any(".." in path.parts for path in given)
-    return given if alike or len(given) == 1 else [Path(os.path.abspath(path)) for path in given]  # noqa: PTH100  (it takes out the ..)
+    return given if alike or len(given) == 1 else [Path(os.path.abspath(path)) for path in given]  # noqa: PTH100  (`abspath` removes `..`)
 
 
 def _root(inputs: list[Path]) -> Path:
-    """One folder itself, otherwise the folder that holds all that is given."""
+    """A single folder itself; otherwise the folder that holds all inputs."""
     if len(inputs) == 1:
         return inputs[0] if inputs[0].is_dir() else inputs[0].parent
     return Path(os.path.commonpath([path.parent for path in inputs]))
 
 
 def _without_outputs(folder: Path, names: list[str]) -> tuple[list[str], list[str]]:
-    """The names that are in no clean tree below `folder`, and these trees: what is clean is no scan."""
+    """The names outside the clean trees below `folder`, and these trees, since a clean file is not a scan."""
     known = {Path(): False}
     skipped: list[str] = []
 
-    def in_output(place: Path) -> bool:
-        if place not in known:
-            known[place] = in_output(place.parent) or _is_output(folder / place)
-            if known[place] and not known[place.parent]:
-                skipped.append(repr(str(folder / place)))
-        return known[place]
+    def in_output(directory: Path) -> bool:
+        if directory not in known:
+            known[directory] = in_output(directory.parent) or _is_output(folder / directory)
+            if known[directory] and not known[directory.parent]:
+                skipped.append(repr(str(folder / directory)))
+        return known[directory]
 
     return [name for name in names if not in_output(Path(name).parent)], skipped
 
 
 def _check_ours(target: Path) -> None:
-    """Refuse to write into a folder that holds other things."""
+    """Refuse to write into a folder that holds other files."""
     if target.is_dir() and any(target.iterdir()) and not _is_output(target):
         raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
 
 
 def _is_output(folder: Path) -> bool:
-    """Whether clean scans are written there, or have been."""
+    """Whether clean scans have been, or are being, written into `folder`."""
     if (folder / f"{TABLE}.job").exists():
         return True
-    # Somebody may have added a column, or saved the table with a spreadsheet.
+    # Somebody may have added a column, or saved the table in a spreadsheet.
     return {"path", "page", "kind", "action"} <= set(columns_of(folder / TABLE))

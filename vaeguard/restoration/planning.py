@@ -1,4 +1,4 @@
-"""What `denoise` would do, from the pages themselves: they are judged as in a run, and nothing is written."""
+"""A dry run of `denoise`: the pages are read and judged as in a run, and nothing is written."""
 
 from __future__ import annotations
 
@@ -34,25 +34,27 @@ if TYPE_CHECKING:
     from vaeguard.settings.restoration import DenoiseOutputs
 
 AHEAD = 8
-"""Files for each worker that may be judged before an earlier one."""
-SAMPLE, SAMPLE_NOISE = (512, 768), 10.0
-"""Height and width of a made-up page by which the speed is measured, and the noise that it is cleaned of."""
+"""Files per worker that may be judged while an earlier file is still in progress."""
+SAMPLE = (512, 768)
+"""Height and width of the synthetic page on which the speed is measured."""
+SAMPLE_NOISE = 10.0
+"""Standard deviation of the noise on that page, in grey levels."""
 WRITING = 3
-"""Writing a clean scan, reading it again and comparing take so many times as long as reading the scan."""
+"""Time to write a clean scan, read it again and compare it, in units of the time to read the scan."""
 
 
 @dataclass(frozen=True)
 class PlannedPage:
-    """What would be done to a page.
+    """The plan for a page.
 
     Attributes
     ----------
     page : int
-        From 1.
+        Number of the page, from 1.
     width, height : int
-        In pixels.
+        Size in pixels.
     kind, action, reason : str
-        As in `pages.csv`; what tesseract will read is not known.
+        As in `pages.csv`; the plan cannot know what tesseract will read.
     """
 
     page: int
@@ -65,20 +67,20 @@ class PlannedPage:
 
 @dataclass(frozen=True)
 class PlannedScan:
-    """What would be done to a file.
+    """The plan for a file.
 
     Attributes
     ----------
     path : str
         As in `pages.csv`.
     bytes : int
-        Its size.
+        Size of the file.
     pages : tuple of PlannedPage
-        Its pages; of a PDF the pictures that are restored.
+        The pages; for a PDF, the pictures that would be restored.
     seconds : float
-        About how long one worker would take.
+        Estimated time of one worker.
     finished : bool
-        Whether an earlier run has restored it in the same way.
+        Whether an earlier run restored the file in the same way.
     """
 
     path: str
@@ -95,19 +97,19 @@ class ScanPlan:
     Attributes
     ----------
     files, pages : int
-        Scans to restore, and pages in these.
+        Scans to restore, and their pages.
     megapixels : float
-        In these pages.
+        Megapixels of these pages.
     errors : tuple of (path, reason)
-        Files that it would leave out.
+        Files that the run would leave out.
     notes : tuple of str
-        What else a person should know, a sentence each.
+        Whatever else a person should know, one sentence each.
     finished : int
-        Scans that an earlier run has restored in the same way.
+        Scans that an earlier run restored in the same way.
     seconds : float
-        About how long the run would take.
+        Estimated time of the run.
     scans : tuple of PlannedScan
-        Each file that the tree would hold in the end.
+        Every file that the tree would hold in the end.
     """
 
     files: int
@@ -135,23 +137,24 @@ def plan_scans(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> ScanPlan:
-    """Tell what `denoise_scans` would do with the same arguments; reads every page, and writes nothing.
+    """Plan what `denoise_scans` would do with the same arguments; read every page, and write nothing.
 
     Raises
     ------
     UsageError
-        As `denoise_scans`.
+        As for `denoise_scans`.
     """
     places = find_scans(scans, output)
     workers = count_workers(places, jobs)
     pipeline = open_pipeline(model, device, workers, settings, outputs)
     work = Work(places, pipeline, workers, progress)
-    results = zip(places.names, work.each(partial(_judged, pipeline, _Speeds(pipeline)), AHEAD), strict=True)
-    found = dict(results)
-    errors = [(str(places.root / name), result) for name, result in found.items() if isinstance(result, str)]
-    planned = [result for result in found.values() if not isinstance(result, str)]
+    plans = work.map(partial(_plan_scan, pipeline, _Speeds(pipeline)), AHEAD)
+    results = dict(zip(places.names, plans, strict=True))
+    errors = [(str(places.root / name), result) for name, result in results.items() if isinstance(result, str)]
+    planned = [result for result in results.values() if not isinstance(result, str)]
     planned += [
-        _finished(record, size_and_time(str(places.root / record["source"]))[0]) for record in work.finished_before()
+        _finished_scan(record, size_and_time(str(places.root / record["source"]))[0])
+        for record in work.finished_before()
     ]
     new = [scan for scan in planned if not scan.finished]
     return ScanPlan(
@@ -166,25 +169,25 @@ def plan_scans(
     )
 
 
-def _judged(pipeline: Pipeline, speeds: _Speeds, scan: Scan) -> PlannedScan:
-    """What would become of a scan."""
+def _plan_scan(pipeline: Pipeline, speeds: _Speeds, scan: Scan) -> PlannedScan:
+    """The plan for a scan."""
     if scan.finished:
-        return _finished(scan.earlier.record, len(scan.content))
+        return _finished_scan(scan.earlier.record, len(scan.content))
     pages: list[PlannedPage] = []
     seconds, started = 0.0, time.perf_counter()
     for page in scan_pages(scan.content, scan.name):
-        read = time.perf_counter() - started
+        reading = time.perf_counter() - started
         report = pipeline.judge(page)
         height, width = page.pixels.shape[:2]
         pages.append(PlannedPage(page.number, width, height, report.kind, report.action, report.reason))
-        seconds += time.perf_counter() - started + WRITING * read
+        seconds += time.perf_counter() - started + WRITING * reading
         if report.action == "restored":
             seconds += height * width / speeds.of(report.kind, page)
         started = time.perf_counter()
     return PlannedScan(scan.name, len(scan.content), tuple(pages), seconds)
 
 
-def _finished(record: Mapping[str, Any], size: int) -> PlannedScan:
+def _finished_scan(record: Mapping[str, Any], size: int) -> PlannedScan:
     pages = [
         PlannedPage(row["page"], row["size"][1], row["size"][0], row["kind"], row["action"], row["reason"])
         for row in record["pages"]
@@ -193,11 +196,11 @@ def _finished(record: Mapping[str, Any], size: int) -> PlannedScan:
 
 
 class _Speeds:
-    """How many pixels a worker restores in a second, measured once for each kind of page, grey and in colour."""
+    """Pixels that a worker restores in a second, measured once for each kind of page, grey and in colour."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._known: dict[tuple[str, bool], float] = {}
+        self._speeds: dict[tuple[str, bool], float] = {}
         self._lock = threading.Lock()
 
     def of(self, kind: str, page: Page) -> float:
@@ -205,11 +208,11 @@ class _Speeds:
         colours = colours_of(page.pixels)
         grey = all(np.array_equal(colours[..., 0], colours[..., other]) for other in range(1, colours.shape[2]))
         with self._lock:
-            if (kind, grey) not in self._known:
-                self._known[kind, grey] = self._measured(kind, grey=grey)
-            return self._known[kind, grey]
+            if (kind, grey) not in self._speeds:
+                self._speeds[kind, grey] = self._measure(kind, grey=grey)
+            return self._speeds[kind, grey]
 
-    def _measured(self, kind: str, *, grey: bool) -> float:
+    def _measure(self, kind: str, *, grey: bool) -> float:
         restorer, rng = self._pipeline.restorer, np.random.default_rng(0)
         if not restorer.any_size:
             return math.inf

@@ -1,4 +1,4 @@
-"""What `denoise` keeps of its work: the table of all pages, and a record beside each clean file."""
+"""The records of `denoise`: the table of all pages, and a JSON file beside each clean file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ COLUMNS = (
     "reason",
 )
 MEASURES = tuple(name for name in COLUMNS if name not in ("path", "page", "kind", "action", "reason"))
-"""The columns of floating-point numbers, called as in `PageReport`."""
+"""The columns of floating-point numbers; `PageReport` has the same names."""
 
 
 def columns_of(table: Path) -> list[str]:
-    """The names of the columns of a table, also as a spreadsheet saves it; none if there is no table."""
+    """The column names of a table, even if a spreadsheet saved it; none if there is no table."""
     try:
         with table.open(encoding="utf-8-sig") as file:
             return [name.strip(' "') for name in re.split("[,;\t]", file.readline().strip())]
@@ -35,7 +35,7 @@ def columns_of(table: Path) -> list[str]:
 
 
 def put_aside(table: Path) -> Path | None:
-    """Rename a table that has other columns than it was written with, since somebody works with it; its new name."""
+    """Rename a table whose columns somebody changed, so that it is not overwritten; return its new name."""
     if columns_of(table) in ([], list(COLUMNS)):
         return None
     names = (f"{table.stem}-edited-{number}" for number in count(1))
@@ -45,7 +45,7 @@ def put_aside(table: Path) -> Path | None:
 
 
 def clean_store(target: Path) -> Store:
-    """The clean files below `target`, each with the record beside it."""
+    """The store of the clean files below `target`, each with its record."""
     return Store(target, ("written", "pages", "settings"))
 
 

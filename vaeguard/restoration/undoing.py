@@ -1,4 +1,4 @@
-"""The originals, from clean scans and the residuals that were written with them."""
+"""Recovering the originals from clean scans and their residuals."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ if TYPE_CHECKING:
 
 
 def undone(clean: Pixels, residual: Pixels) -> Pixels:
-    """The original pixels of a page, from the clean ones and the residual that was written with them."""
-    return clean + residual  # of unsigned integers, which wrap around
+    """The original pixels of a page, from the clean pixels and the residual that was written with them."""
+    return clean + residual  # unsigned integers wrap around
 
 
 def undo_scans(
     clean: str | Path, output: str | Path | None = None, *, progress: Progress | None = None
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Write the originals of clean scans into a tree of the same shape: their pixels bit for bit.
+    """Write the originals of clean scans, with the same pixels bit for bit, into a tree of the same shape.
 
-    After an interruption the same call begins anew, over what it had written.
-
-    Everything else is as in the clean files, their names and formats too: a JPEG comes back as the PNG of its pixels.
+    Names, formats and everything but the pixels are those of the clean files: a scan that was a JPEG is written as the
+    PNG of its pixels. After an interruption the same call starts again and overwrites its earlier files.
 
     Parameters
     ----------
@@ -47,14 +46,14 @@ def undo_scans(
     Returns
     -------
     (int, list of (path, reason))
-        How many were written, and the clean files of which the original cannot be had back.
+        The number of originals, and the clean files whose originals cannot be recovered.
 
     Raises
     ------
     UsageError
-        The folders cannot work, or there are no clean scans.
+        The folders cannot be used, or there are no clean scans.
     VaeguardError
-        Another process is writing there.
+        Another process is writing to the same folder.
     """
     source, target = Path(clean), Path(output) if output else default_originals(clean)
     files = list(clean_store(source).parts())
@@ -94,7 +93,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _undo(file: Part, target: Path) -> None:
     if file.changed:
-        raise RefusedError(f"{file.change()}; the original cannot be had back from it")
+        raise RefusedError(f"{file.change()}; the original cannot be recovered from it")
 
     def original(page: Page) -> Pixels:
         if page.pixels.dtype == np.bool_:
@@ -102,14 +101,16 @@ def _undo(file: Part, target: Path) -> None:
         path = beside(file.path, f"page-{page.number}.residual.png")
         if path.name not in file.record["written"]:
             raise RefusedError(
-                "it was written without its residual, so the original cannot be had back; keep the clean file"
+                "it was written without its residual, so the original cannot be recovered; keep the clean file"
             )
         residual = next(scan_pages(read_bytes(path, any_size=True), str(path))).pixels
         pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
         if file.record.get("pixels_sha256", {}).get(str(page.number)) != digest_of_pixels(pixels):
-            raise RefusedError(f"page {page.number} would not be as it was; report this, and keep the clean file")
+            raise RefusedError(
+                f"page {page.number} would differ from the original; report this, and keep the clean file"
+            )
         return pixels
 
     with writing(target) as temporary:
-        # Without loss a file may have become larger than what is read of others.
+        # A lossless clean file may be larger than the limit for scans.
         rewrite(read_bytes(file.path, any_size=True), str(file.path), temporary, original, lossless=True)

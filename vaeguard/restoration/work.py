@@ -1,4 +1,4 @@
-"""One scan at a time: restored and written with its record and pictures, or found finished, whatever thread asks."""
+"""Restores scans one by one, in any thread, and writes the clean file, its record and its pictures."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 LONGEST_NAME = 255
-"""Bytes of a file's name, on most file systems."""
+"""The most bytes in a file name on most file systems."""
 MOVE = "move it away to have it made again"
+"""The advice of messages about a clean file that somebody changed."""
 DENOISE_FORMAT = 7
-"""Raised when the same settings come to give other pixels, or a record says other things."""
+"""Version of the clean files, raised when the same settings give other pixels or records hold other facts."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan as it was read, its SHA-256, and what an earlier run wrote for it.
+    """A scan as it was read, its SHA-256, and the output of an earlier run for this scan.
 
-    `finished` tells whether that run has restored it in the same way, whatever somebody made of the clean file since.
+    `finished` is whether that run restored the scan in the same way, even if somebody changed the clean file since.
     """
 
     name: str
@@ -59,21 +60,22 @@ class Scan:
 
 @dataclass(frozen=True)
 class Restored:
-    """What became of one file."""
+    """The result for one file."""
 
     name: str
     place: Path
     """The clean file."""
     pages: list[dict[str, Any]]
     left: Sequence[tuple[int, str]] = ()
-    """Pictures of a PDF that stay as they are: page and kind."""
+    """Pictures of a PDF that are left as they are: page and kind."""
     bytes: tuple[int, int] = (0, 0)
     """Sizes of the scan and of the clean file."""
     pixels: int = 0
-    """Pixels that were looked at in this run."""
+    """Pixels that this run processed."""
     resumed: bool = False
+    """Whether an earlier run had finished the file."""
     edited: bool = False
-    """Whether somebody changed what an earlier run wrote in the same way; it stays."""
+    """Whether somebody changed the clean file of an earlier, identical run; the changed file is kept."""
 
 
 @dataclass
@@ -83,13 +85,13 @@ class _Pages:
     Attributes
     ----------
     total, pixels : int
-        Pixels of all pages, and of those that are done.
+        Pixels of all pages, and of the finished pages.
     rows : list of dict
-        Of `pages.csv`.
+        Rows of `pages.csv`.
     squares : dict
-        By page, the squares that were put back.
+        The squares that were put back, by page.
     originals : dict
-        By page, the digest of the pixels as they were.
+        The digest of the original pixels, by page.
     """
 
     name: str
@@ -100,20 +102,20 @@ class _Pages:
     originals: dict[int, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """What the record says of single pages, where there is anything to say."""
+        """The facts of single pages that the record holds besides the rows."""
         put_back = {"put_back": {"square": SQUARE, "pages": self.squares}} if self.squares else {}
         return put_back | ({"pixels_sha256": self.originals} if self.originals else {})
 
 
 class Work:
-    """Takes the scans of a run one by one, in `workers` threads.
+    """Processes the scans of a run one by one, in `workers` threads.
 
     Attributes
     ----------
     clean : dict
-        The name of each scan, and that of its clean file below the target.
+        From the name of each scan to the name of its clean file below the target.
     key : dict
-        What the clean files depend on, beside the scans.
+        Everything that the clean files depend on, besides the scans.
     """
 
     def __init__(self, places: Places, pipeline: Pipeline, workers: int, progress: Progress | None) -> None:
@@ -125,29 +127,29 @@ class Work:
         settings = {**asdict(pipeline.settings), **asdict(outputs)}
         self.key = {"format": DENOISE_FORMAT, **settings, "models": pipeline.restorer.fingerprints}
 
-    def each(self, do: Callable[[Scan], _T], ahead: int) -> Generator[_T | str]:
-        """What `do` makes of each scan, or why the scan is left out, in the order of the names.
+    def map(self, process: Callable[[Scan], _T], ahead: int) -> Generator[_T | str]:
+        """The result of `process` for each scan, or the reason why the scan is left out, in the order of the names.
 
-        For each worker at most `ahead` scans are taken before an earlier, longer one is done.
+        At most `ahead` scans per worker are started while an earlier, longer scan is still in progress.
         """
         first: dict[str, str] = {}
         tasks = [(name, first.setdefault(place, name)) for name, place in self.clean.items()]
-        step, ahead = partial(self._tried, do), ahead * self.workers
+        step, ahead = partial(self._attempt, process), ahead * self.workers
         return map_ahead(step, tasks, jobs=self.workers, ahead=ahead, stop=self.meter.stop)
 
     def sweep(self) -> None:
-        """Remove what killed runs, also with other settings, left half written."""
+        """Remove the unfinished files of killed runs, including runs with other settings."""
         sweep_all(self.places.target, [*self.clean, *self.clean.values(), TABLE])
 
     def restore(self, scan: Scan) -> Restored:
-        """Restore a scan and write the clean file, or find it finished.
+        """Restore a scan and write the clean file, unless an earlier run finished it.
 
         Raises
         ------
         UnreadableError
-            The scan cannot be read, or somebody changed the clean file meanwhile.
+            The scan cannot be read, or somebody changed the clean file in the meantime.
         StoppedError
-            The run was interrupted; nothing of the file is written.
+            The run was interrupted; no part of the clean file is written.
         """
         record, place = scan.earlier.record, scan.earlier.path
         if scan.finished:
@@ -159,7 +161,7 @@ class Work:
         pages = _Pages(scan.name, sum(height * width for height, width in page_sizes(scan.content, scan.name)))
         with self.store.put(self.clean[scan.name]) as part:
             temporary = part.file(place.name)
-            result = self._rewritten(scan, temporary, partial(self._page, pages, part))
+            result = self._rewrite(scan, temporary, partial(self._clean_page, pages, part))
             sizes = len(scan.content), temporary.stat().st_size
             record = {
                 "root": path_from(self.places.target, self.places.root),
@@ -174,62 +176,62 @@ class Work:
                 "codecs": result.codecs,
                 **pages.facts(),
             }
-            self.meter.check()  # the last time: from here on files take their names
+            self.meter.check()  # the last chance to stop: from here on, files are renamed to their final names
             part.finish(record)
-            # Only now: what was written before is worth more than nothing. It may have been changed while this worked.
-            if not (now := self.store.part(self.clean[scan.name])).remove():
-                raise UnreadableError(scan.name, f"{now.change()}; {MOVE}")
+            # The earlier clean file stays until the new one is complete. Somebody may have changed it in the meantime.
+            if not (current := self.store.part(self.clean[scan.name])).remove():
+                raise UnreadableError(scan.name, f"{current.change()}; {MOVE}")
         return Restored(scan.name, place, pages.rows, result.left, sizes, pages.pixels)
 
     def settle(self) -> tuple[list[str], list[str]]:
-        """Remove what earlier settings wrote for these scans under other names.
+        """Remove the clean files that other settings wrote for these scans under other names.
 
-        Returns the clean files without a scan, if the names are all scans that there are; and those under other names
-        that somebody changed. Both stay.
+        Returns the clean files whose scans are gone, which are known only if the run covers a whole folder; and the
+        clean files under other names that somebody changed. Both are kept.
         """
         gone, stale = [], []
         for other in self.store.parts(without=set(self.clean.values())):
             source = str(other.record.get("source"))
             if source in self.clean:
-                # As long as the scan is under no other name, the earlier one is the only one.
-                now = self.store.part(self.clean[source])
-                if now.record and now.path.exists() and not other.remove():
+                # Until the clean file exists under its new name, the one under the old name is the only copy.
+                current = self.store.part(self.clean[source])
+                if current.record and current.path.exists() and not other.remove():
                     stale.append(repr(str(other.path)))
-            # A folder that is closed is listed itself.
-            elif other.path.exists() and self.places.whole and self.clean.keys().isdisjoint(_above(source)):
+            # A folder that cannot be read is listed like a scan, and its scans may still exist.
+            elif other.path.exists() and self.places.whole and self.clean.keys().isdisjoint(_parents(source)):
                 gone.append(repr(str(other.path)))
         return gone, stale
 
     def finished_before(self) -> Iterator[dict[str, Any]]:
-        """The records of what earlier runs wrote for other scans than these, where scans are named one by one."""
+        """The records of the other scans that earlier runs finished, if this run does not cover a whole folder."""
         for other in () if self.places.whole else self.store.parts(without=set(self.clean.values())):
             same_format = other.record["settings"].get("format") == DENOISE_FORMAT
             if same_format and other.record.get("source") not in self.clean and other.path.exists():
                 yield other.record
 
-    def _tried(self, do: Callable[[Scan], _T], task: tuple[str, str]) -> _T | str:
-        """What `do` makes of a scan, or why it is left out."""
+    def _attempt(self, process: Callable[[Scan], _T], task: tuple[str, str]) -> _T | str:
+        """The result of `process` for a scan, or the reason why the scan is left out."""
         name, owner = task
         self.meter.check()
-        refusal = self._left_out(name, owner)
-        result: _T | str = refusal or self._guarded(do, name)
+        refusal = self._refusal(name, owner)
+        result: _T | str = refusal or self._run_guarded(process, name)
         self.meter.tick(name, 1.0)
         return result
 
-    def _guarded(self, do: Callable[[Scan], _T], name: str) -> _T | str:
+    def _run_guarded(self, process: Callable[[Scan], _T], name: str) -> _T | str:
         earlier = self.store.part(self.clean[name])
         try:
             scan = self._read(name, earlier)
-            return do(scan) if scan.finished or not earlier.changed else f"{earlier.change()}; {MOVE}"
+            return process(scan) if scan.finished or not earlier.changed else f"{earlier.change()}; {MOVE}"
         except UnreadableError as error:
             reason = error.reason
         except RefusedError as error:
             reason = str(error)
         except MemoryError as error:
             reason = str(error) or "there is not enough memory for it; set `jobs` to 1"
-        except VaeguardError:  # a full disk, a missing program: so it would be with every other file
+        except VaeguardError:  # a full disk or a missing program, which would stop every other file as well
             raise
-        except Exception as error:  # noqa: BLE001 -- whatever is odd about one file, hours of others must go on
+        except Exception as error:  # noqa: BLE001 -- one strange file must not end a run of hours
             reason = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
         # If the scan is broken, the clean file may be the last copy, so it is kept.
         return reason + ("; the clean file that is there stays" if earlier.path.exists() else "")
@@ -240,8 +242,8 @@ class Work:
         same = record.get("source_sha256") == digest and record.get("settings") == self.key
         return Scan(name, content, digest, earlier, same and (earlier.whole or earlier.retouched))
 
-    def _left_out(self, name: str, owner: str) -> str:
-        """Why nothing can be written for a scan, `owner` being the first that is written to the same file."""
+    def _refusal(self, name: str, owner: str) -> str:
+        """Why the clean file of a scan cannot be written; `owner` is the first scan with the same clean file."""
         if owner != name:
             return f"it would be written to the same file as {owner!r}; rename one of them"
         pictures = self.pipeline.outputs.residual or self.pipeline.outputs.uncertainty
@@ -250,25 +252,27 @@ class Work:
         over = len(os.fsencode(longest.name)) - LONGEST_NAME
         return f"its name is {over} bytes too long for what is written beside it; shorten it" if over > 0 else ""
 
-    def _rewritten(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
-        """Write the clean file; no page of a PDF in a codec that spoils a part of it, unless its quality is given."""
+    def _rewrite(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
+        """Write the clean file; without a given JPEG quality, no codec may damage a part of a PDF page."""
         jpeg, lossless = self.pipeline.outputs.jpeg, self.pipeline.outputs.exact
         latest: list[Pixels] = []
 
-        def remembered(page: Page) -> Pixels:
+        def restore_and_remember(page: Page) -> Pixels:
             latest.clear()
             latest.append(restore(page))
             return latest[0]
 
         check = None if jpeg else lambda _, decoded: keeps_squares(latest[0], decoded)
-        return rewrite(scan.content, scan.name, temporary, remembered, jpeg=jpeg, lossless=lossless, check=check)
+        return rewrite(
+            scan.content, scan.name, temporary, restore_and_remember, jpeg=jpeg, lossless=lossless, check=check
+        )
 
-    def _page(self, pages: _Pages, part: Draft, page: Page) -> Pixels:
-        """The clean pixels of the next page of a file; what there is to say of it is noted in `pages`."""
+    def _clean_page(self, pages: _Pages, part: Draft, page: Page) -> Pixels:
+        """The clean pixels of the next page of a file; the facts of the page are added to `pages`."""
         area = page.pixels.shape[0] * page.pixels.shape[1]
-        before, total = pages.pixels, max(pages.total, 1)
+        finished, total = pages.pixels, max(pages.total, 1)
         restored = self.pipeline.restore(
-            page, lambda share: self.meter.tick(pages.name, min(1.0, (before + share * area) / total))
+            page, lambda share: self.meter.tick(pages.name, min(1.0, (finished + share * area) / total))
         )
         clean, row = restored.pixels, _row(pages.name, page, restored.report)
         if harm := self.pipeline.harm(page, clean):
@@ -286,8 +290,8 @@ class Work:
         return clean
 
 
-def _above(source: str) -> Iterator[str]:
-    """The folders that a scan lies in."""
+def _parents(source: str) -> Iterator[str]:
+    """The folders that hold a scan."""
     return map(str, PurePath(source).parents)
 
 
@@ -296,7 +300,7 @@ def _write_picture(part: Draft, page: Page, kind: str, values: Pixels) -> None:
 
 
 def _row(name: str, page: Page, report: PageReport) -> dict[str, Any]:
-    """What `pages.csv` and the record say of a page."""
+    """The row of a page in `pages.csv` and in the record."""
     region = {"region": list(report.region)} if report.region else {}
     return {
         "path": name,

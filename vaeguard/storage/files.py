@@ -1,4 +1,4 @@
-"""Whole files only: atomic writing, locks, and a seal that makes a single flipped bit visible."""
+"""Atomic writing of files, locks, and a seal that reveals a single flipped bit."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 SEAL_MARK = b"vaeguard-sha256:"
 UNSEALED = (SEAL_MARK + b"0" * 64).decode()
-"""Put this text once into a file's own metadata; `seal` then fills in the digest."""
+"""The text to put once into a file's own metadata; `seal` replaces it with the digest."""
 
 LONGEST_STEM = 32
+"""The most characters of a file's stem that its temporary name repeats."""
 TEMPORARY = "-vaeguard-"
-"""In the names of files that are not whole yet, so that what killed processes left is no file of anybody else."""
+"""A mark in the names of unfinished files: it tells what a killed process left from everybody else's files."""
 PAGE_MARK = ".page-"
-"""After it stands which picture of a scan a file is."""
+"""The text before the page number in the name of a picture that belongs to a scan."""
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it takes the final name, otherwise it vanishes.
+    """Yield a temporary path beside `path`; the file there is renamed to `path` on success and removed on failure.
 
-    A reader sees the old file or the whole new one, never a part, also after a power cut (fsync, then rename).
+    A reader sees the old file or the complete new one, never a part, even after a power cut (fsync, then rename).
 
     Raises
     ------
@@ -40,10 +41,10 @@ def writing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays last, since writers choose the format by it.
+        # Writers choose the format by the suffix, so the suffix stays last.
         temporary = path.with_name(f".{_short(path.stem)}{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
-        # With the permissions of any new file, unlike those of `tempfile`: the mask of a process cannot be asked
-        # for without a moment in which no thread has one.
+        # `tempfile` would restrict the permissions, and they cannot be widened safely afterwards: reading the umask
+        # means clearing it for a moment, for all threads. `touch` gives the permissions of any new file.
         temporary.touch(exist_ok=False)
     except OSError as error:
         raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from error
@@ -62,14 +63,14 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
-    """Hold the lock `name` in `folder`, which is made; the system frees the lock of a process that died.
+    """Hold the lock `name` in `folder`, creating the folder; the system frees the lock of a process that died.
 
-    The file of the lock goes with it, so that it keeps no folder from being empty.
+    The lock file is removed at the end, so that an empty folder stays empty.
 
     Raises
     ------
     VaeguardError
-        Another process holds it, which `busy` says in words, or the folder cannot be written.
+        Another process holds the lock (the message then begins with `busy`), or the folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
@@ -84,52 +85,52 @@ def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes nothing that is open
+        with contextlib.suppress(OSError):  # Windows does not remove an open file
             (folder / name).unlink()
         lock.release()
 
 
 def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
-    """Refuse to write `output` over one of the `inputs`.
+    """Refuse to overwrite one of the `inputs` with `output`.
 
     Raises
     ------
     UsageError
-        It is one of them, perhaps under another name.
+        The output is one of the inputs, perhaps under another name.
     """
     if Path(output).exists() and any(is_same(output, path) for path in inputs):
         raise UsageError(f"{str(output)!r} is one of the inputs and would be lost; choose another output")
 
 
 def is_same(path: str | Path, other: str | Path) -> bool:
-    """Whether both are there, and one file."""
+    """Whether both paths lead to the same existing file."""
     try:
         return Path(path).samefile(other)
-    except (OSError, ValueError):  # one of them is not there, or no name of a file
+    except (OSError, ValueError):  # a path does not exist, or is not a valid file name
         return False
 
 
 def sweep(path: str | Path) -> None:
-    """Remove what killed processes left of `path` under temporary names; nobody else may be writing it."""
+    """Remove the temporary files that killed processes left of `path`; no other process may be writing `path`."""
     path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(_short(path.stem))}{TEMPORARY}????????{glob.escape(path.suffix)}"):
-        left.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(_short(path.stem))}{TEMPORARY}????????{glob.escape(path.suffix)}"):
+        leftover.unlink(missing_ok=True)
 
 
 def sweep_all(folder: Path, names: Iterable[str]) -> None:
-    """As `sweep`, of all files below `folder` whose names begin with one of `names`, paths relative to it.
+    """Sweep all files below `folder` whose paths, relative to `folder`, begin with one of `names`.
 
-    Nothing else is touched, however it is called.
+    Every other file stays, whatever its name.
     """
-    ours = {(path.parent, _short(begin)) for path in map(Path, names) for begin in (path.stem, path.name)}
-    for left in folder.rglob(f".*{TEMPORARY}????????.*"):
-        begin = left.stem[1:].rpartition(TEMPORARY)[0]
-        if (left.relative_to(folder).parent, begin.partition(PAGE_MARK)[0]) in ours:
-            left.unlink(missing_ok=True)
+    ours = {(path.parent, _short(stem)) for path in map(Path, names) for stem in (path.stem, path.name)}
+    for leftover in folder.rglob(f".*{TEMPORARY}????????.*"):
+        beginning = leftover.stem[1:].rpartition(TEMPORARY)[0]
+        if (leftover.relative_to(folder).parent, beginning.partition(PAGE_MARK)[0]) in ours:
+            leftover.unlink(missing_ok=True)
 
 
 def _short(stem: str) -> str:
-    """What temporary names take of a name: of a long one its digest tells it from others that begin alike."""
+    """The part of a stem that a temporary name repeats; a digest sets long stems with the same beginning apart."""
     name = stem if len(stem) <= LONGEST_STEM else stem.partition(PAGE_MARK)[0]
     if len(name) <= LONGEST_STEM:
         return name
@@ -138,7 +139,7 @@ def _short(stem: str) -> str:
 
 
 def path_from(folder: Path, path: Path) -> str:
-    """How `path` is found from `folder`, so that both can move together."""
+    """The path from `folder` to `path`, which stays right if both move together."""
     try:
         return os.path.relpath(path.resolve(), folder.resolve())
     except ValueError:  # on another drive
@@ -146,9 +147,9 @@ def path_from(folder: Path, path: Path) -> str:
 
 
 def size_and_time(path: str) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds; two zeros for what is not there."""
+    """Size in bytes and time of the last change in nanoseconds; two zeros for a missing file."""
     try:
-        status = os.stat(path)  # noqa: PTH116  (names need not be valid paths)
+        status = os.stat(path)  # noqa: PTH116  (a name need not be a valid path)
     except (OSError, ValueError):
         return 0, 0
     return status.st_size, status.st_mtime_ns
@@ -172,12 +173,12 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def seal(content: bytes) -> bytes:
-    """Return `content` with the digest of itself in place of the one `UNSEALED` text.
+    """Return `content` with its own digest in place of the text `UNSEALED`.
 
-    The digest is taken with its own 64 characters as zeros, so that the file alone can be checked.
+    The digest is computed with its own 64 characters set to zeros, so that the file can be checked by itself.
     """
     if content.count(SEAL_MARK) != 1:
-        raise ValueError("the content must hold the text UNSEALED, once")
+        raise ValueError("the content must hold the text `UNSEALED` exactly once")
     start = content.index(UNSEALED.encode()) + len(SEAL_MARK)
     return content[:start] + hashlib.sha256(content).hexdigest().encode() + content[start + 64 :]
 
@@ -190,7 +191,7 @@ def read_sealed(path: str | Path) -> bytes:
     UsageError
         There is no such file.
     RefusedError
-        The file is not from vaeguard, or not one bit as it was written.
+        The file is not from vaeguard, or has changed since it was written.
     """
     try:
         content = Path(path).read_bytes()
@@ -202,9 +203,9 @@ def read_sealed(path: str | Path) -> bytes:
     start = content.find(SEAL_MARK) + len(SEAL_MARK)
     if start < len(SEAL_MARK):
         raise RefusedError(f"{str(path)!r} is no model file of vaeguard (it has no seal); give one that vaeguard wrote")
-    found = content[start : start + 64]
+    actual = content[start : start + 64]
     expected = hashlib.sha256(content[:start] + b"0" * 64 + content[start + 64 :]).hexdigest().encode()
-    if found != expected:
+    if actual != expected:
         raise RefusedError(
             f"model file {str(path)!r} is damaged (SHA-256 differs); copy it again or fit the model anew"
         )
@@ -212,19 +213,19 @@ def read_sealed(path: str | Path) -> bytes:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a new name last through a power cut, where the system can: Windows and some network shares cannot."""
+    """Make a new name survive a power cut; Windows and some network shares cannot, so their errors are ignored."""
     with contextlib.suppress(OSError):
         _sync(path)
 
 
 def valid_text(text: str) -> str:
-    """Text as a table holds it: bytes of names that are no UTF-8 are escaped."""
+    """`text` as a table stores it: bytes of file names that are not UTF-8 are escaped."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

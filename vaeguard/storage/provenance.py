@@ -1,4 +1,4 @@
-"""Where and with what something was measured."""
+"""The hardware and software on which a figure was measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("vaeguard", "torch", "onnxruntime", "onnxruntime-gpu", "numpy", "sci
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Hardware, versions and date, as JSON can hold them; `device` is `cpu`, `cuda` or `tensorrt`."""
+    """Hardware, versions and date as plain values for JSON; `device` is `cpu`, `cuda` or `tensorrt`."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": _gpu() if device in ("cuda", "tensorrt") else f"{_processor()}, {os.cpu_count()} cores",
@@ -29,7 +29,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of those of `packages` that are installed."""
+    """The version of each of the `packages` that is installed."""
     versions = {}
     for name in packages:
         with contextlib.suppress(PackageNotFoundError):
@@ -38,15 +38,15 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _gpu() -> str:
-    """Name of the GPU, by torch if it is there already, else by NVIDIA's tool: torch takes seconds to load."""
+    """The name of the GPU, from torch if torch is loaded, otherwise from `nvidia-smi`: loading torch takes seconds."""
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         return str(sys.modules["torch"].cuda.get_device_name())
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return "an NVIDIA GPU"
-    return done.stdout.splitlines()[0].strip() if done.stdout.strip() else "an NVIDIA GPU"
+    return result.stdout.splitlines()[0].strip() if result.stdout.strip() else "an NVIDIA GPU"
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Tables as files: `.csv`, `.parquet` or `.jsonl` by suffix, written batch by batch and whole or not at all."""
+"""Tables as files: `.csv`, `.parquet` or `.jsonl` by suffix, written in batches, completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     Column = npt.NDArray[Any] | list[str]
 
 TEXT_COLUMNS = ("path", "error", "class", "reason")
-"""Columns that stay text when read, also where every value looks like a number."""
+"""Columns that are read as text even if every value looks like a number."""
 TRUTH_COLUMNS = ("anomaly", "normal")
-"""Columns of truth values: 0 and 1 in CSV."""
+"""Columns of truth values, which are 0 and 1 in CSV."""
 ROW_GROUP = 65_536
-"""Rows that a Parquet table collects before it writes them: small row groups make large, slow files."""
+"""Rows that a Parquet table collects before writing them: small row groups make files large and slow."""
 
-# A spreadsheet runs a cell that begins so; quotes in front are counted, so that reading can undo the escape.
+# A spreadsheet would run a cell with such a beginning as a formula. Leading quotes belong to the pattern, so that
+# a cell that had one before it was escaped can be restored.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
 
 
 class Table:
-    """An open table; `write` appends rows. Made by `open_table`."""
+    """An open table, made by `open_table`; `write` appends rows."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
@@ -45,25 +46,25 @@ class Table:
         self.rows = 0
 
     def write(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> None:
-        """Append one row for each position of the equally long `columns`: numbers, truth values, or text.
+        """Append one row for each position in `columns`, which are equally long and hold numbers, truth values or text.
 
         Raises
         ------
         UsageError
-            The names are not those of the table, the lengths differ, or a column holds something else.
+            The names differ from those of the table, the lengths differ, or a column holds something else.
         """
         if set(columns) != set(self.columns):
             raise UsageError(f"table has columns {', '.join(self.columns)}, but was given {', '.join(columns)}")
-        ready = {name: _column(name, columns[name]) for name in self.columns}
-        lengths = {name: len(column) for name, column in ready.items()}
+        converted = {name: _column(name, columns[name]) for name in self.columns}
+        lengths = {name: len(column) for name, column in converted.items()}
         if len(set(lengths.values())) > 1:
             raise UsageError(f"columns of one table must be equally long, but their lengths are {lengths}")
         if rows := lengths[self.columns[0]]:
-            self._append(ready)
+            self._append(converted)
             self.rows += rows
 
     def append_table(self, path: Path, rows: int) -> None:
-        """Append all `rows` of a table of the same kind and columns, as they are."""
+        """Append all `rows` of another table, which has the same file format and columns, without change."""
         self._copy(path)
         self.rows += rows
 
@@ -74,7 +75,7 @@ class Table:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Write what is still held back and close the file."""
+        """Write the buffered rows and close the file."""
         raise NotImplementedError
 
 
@@ -121,38 +122,38 @@ class _JsonLinesTable(Table):
 class _ParquetTable(Table):
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         super().__init__(path, columns)
-        self._held: list[Any] = []
-        self._held_rows = 0
+        self._buffered: list[Any] = []
+        self._buffered_rows = 0
         self._writer: Any = None
 
     def _append(self, columns: dict[str, Column]) -> None:
         import pyarrow as pa
 
-        self._held.append(pa.table(columns))
-        self._held_rows += self._held[-1].num_rows
-        if self._held_rows >= ROW_GROUP:
+        self._buffered.append(pa.table(columns))
+        self._buffered_rows += self._buffered[-1].num_rows
+        if self._buffered_rows >= ROW_GROUP:
             self._flush()
 
     def _copy(self, path: Path) -> None:
         import pyarrow.parquet as pq
 
-        self._held.append(pq.read_table(path))
-        self._held_rows += self._held[-1].num_rows
-        if self._held_rows >= ROW_GROUP:
+        self._buffered.append(pq.read_table(path))
+        self._buffered_rows += self._buffered[-1].num_rows
+        if self._buffered_rows >= ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = pa.concat_tables(self._held) if self._held else _empty_arrow_table(self.columns)
+        rows = pa.concat_tables(self._buffered) if self._buffered else _empty_arrow_table(self.columns)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.path, rows.schema)
         self._writer.write_table(rows)
-        self._held, self._held_rows = [], 0
+        self._buffered, self._buffered_rows = [], 0
 
     def close(self) -> None:
-        if self._held or self._writer is None:
+        if self._buffered or self._writer is None:
             self._flush()
         self._writer.close()
 
@@ -162,13 +163,13 @@ _TABLES: dict[str, type[Table]] = {".csv": _CsvTable, ".parquet": _ParquetTable,
 
 @contextlib.contextmanager
 def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Table]:
-    r"""Open a table for writing; it appears under `path` once the block ends without an exception.
+    r"""Open a table for writing; the table appears at `path` when the block ends without an exception.
 
-    - Numbers are printed with the fewest digits that give back the same bits; memory stays constant.
+    - Numbers are printed with the fewest digits that reproduce their bits. Memory use is constant.
     - CSV: text that a spreadsheet would run as a formula (it begins with ``= + - @``, tab or carriage return) gets a
-      leading ``'``; `read_table` takes it off again. Truth values are 0 and 1.
-    - JSON lines: not-a-number is ``null``, infinities are ``1e999`` and ``-1e999``, which parsers read as such.
-    - File names that are not UTF-8 are written with their odd bytes as ``\udc..``.
+      leading ``'``, which `read_table` removes. Truth values are 0 and 1.
+    - JSON lines: not-a-number is ``null``. Infinities are ``1e999`` and ``-1e999``, which parsers read as infinite.
+    - Bytes of file names that are not UTF-8 are written as ``\udc..``.
 
     Raises
     ------
@@ -182,13 +183,13 @@ def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Table]:
     >>> with open_table("scores.csv", ["path", "score"]) as table:  # doctest: +SKIP
     ...     table.write({"path": ["a.png"], "score": np.array([0.5], "float32")})
     """
-    kind = _TABLES[_suffix(path)]
-    with writing(path) as temporary, contextlib.closing(kind(temporary, columns)) as table:
+    table_class = _TABLES[_suffix(path)]
+    with writing(path) as temporary, contextlib.closing(table_class(temporary, columns)) as table:
         yield table
 
 
 def write_errors(path: str | Path, errors: Sequence[tuple[str, str]]) -> None:
-    """Write the table of what could not be read, path and reason; none where there is nothing to say."""
+    """Write a table of the inputs that could not be read, path and reason; without errors, remove an earlier one."""
     if errors:
         write_table(path, {"path": [path for path, _ in errors], "error": [reason for _, reason in errors]})
     else:
@@ -196,7 +197,7 @@ def write_errors(path: str | Path, errors: Sequence[tuple[str, str]]) -> None:
 
 
 def write_table(path: str | Path, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> None:
-    """Write a table that is in memory; see `open_table`."""
+    """Write a table from memory in one call; see `open_table`."""
     with open_table(path, list(columns)) as table:
         table.write(columns)
 
@@ -204,15 +205,15 @@ def write_table(path: str | Path, columns: Mapping[str, Sequence[str] | npt.NDAr
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table that vaeguard wrote: text as str, truth values as bool, numbers as int64, float32 or float64.
 
-    Text formats do not say how wide a number was: theirs come as float64, and ``astype("float32")`` gives back the
-    bits that were written.
+    Text formats do not record the width of a number. Their numbers are read as float64, and ``astype("float32")``
+    restores the bits that were written.
 
     Raises
     ------
     UsageError
         The suffix is none of the three.
     RefusedError
-        The file is missing or not such a table.
+        The file is missing, damaged, or not a table of vaeguard.
     """
     import pandas as pd
     import pyarrow as pa
@@ -227,7 +228,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def table_chunks(path: str | Path, columns: Sequence[str], rows: int = 65_536) -> Iterator[dict[str, Any]]:
-    """Some columns of a table that vaeguard wrote, at most `rows` rows at a time: text as lists, numbers as arrays."""
+    """Some columns of a table that vaeguard wrote, in chunks of up to `rows` rows: text as lists, numbers as arrays."""
     suffix = _suffix(path)
     if suffix == ".parquet":
         import pyarrow.parquet as pq
@@ -255,7 +256,7 @@ def _chunk_column(name: str, cells: list[Any], suffix: str) -> Any:
 
 
 def columns_of(path: str | Path) -> list[str]:
-    """Names of the columns of a table, whoever wrote it; none where it is empty or no table."""
+    """The column names of any table, also of one that vaeguard did not write; none if the file is empty or no table."""
     path, suffix = Path(path), _suffix(path)
     try:
         if suffix == ".parquet":
@@ -264,22 +265,22 @@ def columns_of(path: str | Path) -> list[str]:
             return list(pq.read_schema(path).names)
         with path.open(encoding="utf-8", newline="") as file:
             return next(csv.reader(file), []) if suffix == ".csv" else list(json.loads(file.readline()))
-    except (OSError, ValueError, TypeError, csv.Error):  # Arrow's errors are of these
+    except (OSError, ValueError, TypeError, csv.Error):  # Arrow's exceptions are among these types
         return []
 
 
 def check_replaced(
     path: str | Path, kind: str, is_kind: Callable[[list[str]], object], is_ours: Callable[[str], object]
 ) -> None:
-    """Refuse to replace what is no table of `kind`, or one with work of somebody else in it.
+    """Refuse to replace a file that is no table of `kind`, or a table to which somebody added a column.
 
-    `is_kind` tells of the columns of a table, `is_ours` of each one, whoever else added some. An empty file may be
-    replaced.
+    `is_kind` tells from the column names whether the table is of that kind; `is_ours` tells whether vaeguard wrote
+    the column of a name. An empty file may be replaced.
 
     Raises
     ------
     UsageError
-        Something else is there.
+        The file must not be replaced, or `path` is a folder.
     """
     path = Path(path)
     if path.is_dir():
@@ -296,7 +297,7 @@ def check_replaced(
 
 
 def check_table_path(path: str | Path) -> None:
-    """Refuse a path whose suffix is no table's, before any work is done.
+    """Refuse a path without the suffix of a table, before any work is done.
 
     Raises
     ------
@@ -329,7 +330,7 @@ def _cells(column: Column, *, text: Callable[[str], str], truth: tuple[str, str]
         return list(map(text, column))
     if column.dtype.kind == "b":
         return [truth[value] for value in column.tolist()]
-    cells: list[str] = column.astype("U").tolist()  # numpy prints the shortest digits that round-trip
+    cells: list[str] = column.astype("U").tolist()  # numpy prints the fewest digits that round-trip
     return cells
 
 
@@ -379,10 +380,10 @@ def _parsed(name: str, cells: list[str]) -> Any:
     if name in TRUTH_COLUMNS:
         return np.array(cells, dtype=np.int64).astype(bool)
     if name not in TEXT_COLUMNS:
-        kinds = (np.int64, np.float64) if cells else (np.float64,)
-        for kind in kinds:
+        dtypes = (np.int64, np.float64) if cells else (np.float64,)
+        for dtype in dtypes:
             with contextlib.suppress(ValueError, OverflowError):
-                return np.array(cells, dtype="U").astype(kind)
+                return np.array(cells, dtype="U").astype(dtype)
     return pd.Series(list(map(_from_csv_text, cells)), dtype="str")
 
 

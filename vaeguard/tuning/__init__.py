@@ -1,1 +1,1 @@
-"""Tuning: a search for better settings that looks at normal images alone."""
+"""Tuning: a search for better settings that uses normal images only."""

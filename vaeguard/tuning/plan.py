@@ -1,4 +1,4 @@
-"""What a search looks at: how the normal images are divided, and which settings are searched."""
+"""The plan of a search: the parts of the normal images, and the settings to search."""
 
 from __future__ import annotations
 
@@ -26,31 +26,37 @@ if TYPE_CHECKING:
     from vaeguard.tuning.search_space import SearchSpace
 
 METHOD = 1
-"""Raised when the objective is measured otherwise, so that trials do not compare."""
-HELD_OUT, MOST_IMAGES, MOST_BYTES = 0.2, 2000, 2**28
-"""Share of the normal images that judges the trials, and of those for the end; at most so many of each."""
-LEAST_NORMAL, LEAST_PER_CLASS = 2 * MIN_NORMAL, MIN_PER_CLASS + 2
-"""Of so many at least half, and of so few in a class all but two, are left to fit on, which is what `fit` needs."""
+"""Version of the objective, raised when trials measured before and after a change cannot be compared."""
+HELD_OUT = 0.2
+"""Share of the normal images in each of two parts: the images that judge the trials, and those of the comparison."""
+MOST_IMAGES = 2000
+"""The most images in each of these two parts."""
+MOST_BYTES = 2**28
+"""The most bytes of pixels in each of these two parts."""
+LEAST_NORMAL = 2 * MIN_NORMAL
+"""The fewest normal images of a search: it leaves at least half of them to a fit, which needs `MIN_NORMAL`."""
+LEAST_PER_CLASS = MIN_PER_CLASS + 2
+"""The fewest images of a normal class: a search leaves all but two of so few to a fit, which needs `MIN_PER_CLASS`."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What is searched, and on what.
+    """The settings that are searched, and the images on which they are judged.
 
     Attributes
     ----------
     image_set : ImageSet
         The data.
     fitted, judging, compared : array of int
-        Row numbers of the normal images that trials are fitted on, that judge them, and of the comparison at the end.
+        Row numbers of the normal images for fitting the trials, for judging the trials, and for the final comparison.
     fitted_set : ImageSet
-        The fitted images, which each trial divides once more.
+        The images for fitting, which each trial divides once more.
     normal_classes, groups
-        As for `fit`; the groups are those of the fitted images.
+        As for `fit`; the groups are those of the images for fitting.
     space : SearchSpace
-        The settings.
+        The settings that are searched.
     final_epochs : int
-        How many epochs a fit on all normal images has at most.
+        The most epochs of a fit on all normal images.
     """
 
     image_set: ImageSet
@@ -81,21 +87,21 @@ def make_plan(
     model: ModelSpec,
     training: TrainSpec,
 ) -> SearchPlan:
-    """Divide the normal images and lay out what is searched; the arguments are those of `tune`."""
+    """Divide the normal images and choose the settings to search; the arguments are those of `tune`."""
     normal = normal_numbers(image_set, normal_classes)
     count = _count_normal(image_set, normal)
-    most = min(MOST_IMAGES, MOST_BYTES // image_set.images[:1].nbytes)
-    share = min(HELD_OUT, most / max(1, count))
+    most_images = min(MOST_IMAGES, MOST_BYTES // image_set.images[:1].nbytes)
+    share = min(HELD_OUT, most_images / max(1, count))
     split = split_normal(image_set, normal, validation=share, calibration=share, seed=training.seed, groups=groups)
     fitted_set = image_set.select(split.training)
-    members = None if groups is None else np.asarray(groups)[split.training]
+    fitted_groups = None if groups is None else np.asarray(groups)[split.training]
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     resolved = model.resolved((channels, height, width), names, vectors=image_set.vectors)
-    # Both divide their images once more: a trial those that it is fitted on, a fit with the best settings all of them.
+    # A fit divides its images once more. A trial gets one part of the normal images; the last fit gets all of them.
     epochs, final_epochs = (
-        _epochs(each, normal, resolved, training, its_groups)
-        for each, its_groups in ((fitted_set, members), (image_set, groups))
+        _epochs(images, normal, resolved, training, image_groups)
+        for images, image_groups in ((fitted_set, fitted_groups), (image_set, groups))
     )
     space = search_space(model, training, resolved, epochs)
     return SearchPlan(
@@ -105,14 +111,14 @@ def make_plan(
         compared=split.calibration,
         fitted_set=fitted_set,
         normal_classes=normal_classes,
-        groups=members,
+        groups=fitted_groups,
         space=space,
         final_epochs=final_epochs,
     )
 
 
 def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
-    """How many normal images there are, after checking that a part of them is enough for a fit."""
+    """The number of normal images, after a check that the part for fitting is large enough."""
     if image_set.labels is None:
         count = len(image_set)
     else:
@@ -126,7 +132,7 @@ def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
                 )
     if count < LEAST_NORMAL:
         raise UsageError(
-            f"{image_set.name!r} has {count} normal images, and a search, which holds two parts of them out, needs at"
+            f"{image_set.name!r} has {count} normal images, and a search, which holds out two parts of them, needs at"
             f" least {LEAST_NORMAL}, better hundreds; give more, or fit without a search"
         )
     return count
@@ -139,18 +145,18 @@ def _epochs(
     training: TrainSpec,
     groups: npt.ArrayLike | None,
 ) -> int:
-    """How many epochs a fit on the normal images of a set has at most."""
+    """The most epochs of a fit on the normal images of a set."""
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
     return epochs_of(model, training, len(split.training))
 
 
 def fingerprint_of(plan: SearchPlan) -> dict[str, Any]:
-    """What a search that goes on must agree with; the keys are the words of the refusal."""
+    """What must be the same for a search to be resumed; a refusal names the keys whose values differ."""
     from optuna.distributions import distribution_to_json
 
     split = Split(plan.fitted, plan.judging, plan.compared)
-    ranges = {name: distribution_to_json(each) for name, each in plan.space.ranges.items()}
+    ranges = {name: distribution_to_json(distribution) for name, distribution in plan.space.ranges.items()}
     return {
         "data, normal classes or seed": [plan.image_set.fingerprint, split.digest()],
         "model settings": to_dict(plan.space.model),

@@ -1,7 +1,7 @@
-"""Pseudo-anomalies: normal images spoilt on purpose, to compare settings where no anomaly is known.
+"""Pseudo-anomalies: normal images corrupted on purpose, to compare settings where no anomaly is known.
 
-They need no other data and are close to normal images, so that a detector has to look; they are no model of any real
-anomaly, and are never trained on. Patches are those of CutPaste (Li et al., CVPR 2021).
+Pseudo-anomalies need no other data, and they are hard to detect, since they resemble normal images. They do not model
+any real anomaly, and no detector is trained on them. The patches are those of CutPaste (Li et al., CVPR 2021).
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Values = npt.NDArray[Any]
-    Spoil = Callable[[Values, Values, np.random.Generator], Values]
+    Corruption = Callable[[Values, Values, np.random.Generator], Values]
 
 PART_VALUES = 2**22
-"""So many pixels are spoilt at a time."""
+"""Number of values that are corrupted at a time."""
 LEAST_CHANGE = 1.0
-"""Mean change of an image in grey levels; what changed less (nothing pasted over nothing) is spoilt again."""
+"""Least mean change of an image in grey levels; an image that changed less is corrupted again."""
 TRIES = 10
+"""The most attempts to change an image enough."""
 
-PATCH_AREA, BLOCK_AREA = (0.02, 0.15), (0.1, 0.3)
-"""Share of the image that a pasted patch (as in CutPaste), and a blurred or noisy block covers."""
+PATCH_AREA = (0.02, 0.15)
+"""Least and greatest share of the image that a pasted patch covers, as in CutPaste."""
+BLOCK_AREA = (0.1, 0.3)
+"""Least and greatest share of the image that a blurred or noisy block covers."""
 LONGEST = 3.3
-"""The longer side of a patch or block in units of the shorter one, at most."""
+"""Greatest aspect ratio of a patch or block."""
 SLIP = 0.25
-"""Farthest that one half of an image slips, as a share of the width."""
+"""Greatest shift of one half of an image, as a share of the width."""
 BEND = 0.06
 """Standard deviation of the displacement of a warped image, in units of its shorter side."""
 NOISE = 40.0
 """Standard deviation of the noise in a noisy block, in grey levels."""
 SWAPPED = 0.25
-"""Share of the features of a vector that come from another one."""
+"""Share of the features of a vector that come from another vector."""
 
 
 def make_pseudo_anomalies(images: Values, kind: str, seed: int) -> Values:
-    """Spoil each of N images in its own way; the same seed gives the same.
+    """Corrupt each of N images in its own way; the same seed gives the same pseudo-anomalies.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def make_pseudo_anomalies(images: Values, kind: str, seed: int) -> Values:
     kind : str
         One of `pseudo_anomaly_kinds(images)`.
     seed : int
-        Seed of places, shapes and partners.
+        Seed of the positions, the shapes, and the second image of each pair.
 
     Returns
     -------
@@ -59,7 +62,7 @@ def make_pseudo_anomalies(images: Values, kind: str, seed: int) -> Values:
     Raises
     ------
     UsageError
-        There is a single image, or no such kind.
+        There is only one image, or the kind is unknown.
     """
     kinds = _kinds(images)
     if kind not in kinds:
@@ -67,43 +70,43 @@ def make_pseudo_anomalies(images: Values, kind: str, seed: int) -> Values:
     if len(images) < 2:
         raise UsageError("pseudo-anomalies mix two images, and there is only one; give more")
     generator = np.random.default_rng(seed)
-    spoilt = np.array(images)
-    waiting = np.arange(len(images))
+    corrupted = np.array(images)
+    pending = np.arange(len(images))
     for _ in range(TRIES):
-        for rows in np.array_split(waiting, -(-len(waiting) * images[0].size // PART_VALUES)):
+        for rows in np.array_split(pending, -(-len(pending) * images[0].size // PART_VALUES)):
             partners = (rows + generator.integers(1, len(images), len(rows))) % len(images)
-            spoilt[rows] = _as(images.dtype, kinds[kind](images[rows], images[partners], generator))
-        waiting = waiting[~_changed(images, spoilt, waiting)]
-        if not len(waiting):
+            corrupted[rows] = _to_dtype(images.dtype, kinds[kind](images[rows], images[partners], generator))
+        pending = pending[~_changed(images, corrupted, pending)]
+        if not len(pending):
             break
-    return spoilt
+    return corrupted
 
 
 def pseudo_anomaly_kinds(images: Values) -> tuple[str, ...]:
-    """Names of the kinds of pseudo-anomaly that there are of such images, or of vectors."""
+    """Names of the kinds of pseudo-anomaly for such images, or for vectors."""
     return tuple(_kinds(images))
 
 
-def _kinds(images: Values) -> dict[str, Spoil]:
+def _kinds(images: Values) -> dict[str, Corruption]:
     return IMAGE_KINDS if images.dtype == np.uint8 else VECTOR_KINDS
 
 
-def _as(dtype: np.dtype[Any], values: Values) -> Values:
+def _to_dtype(dtype: np.dtype[Any], values: Values) -> Values:
     return np.rint(values).clip(0, 255).astype(dtype) if dtype == np.uint8 else values.astype(dtype)
 
 
-def _changed(images: Values, spoilt: Values, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _changed(images: Values, corrupted: Values, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     least = LEAST_CHANGE if images.dtype == np.uint8 else np.finfo(np.float32).tiny
-    return np.array([np.abs(images[row].astype(float) - spoilt[row]).mean() >= least for row in rows], bool)
+    return np.array([np.abs(images[row].astype(float) - corrupted[row]).mean() >= least for row in rows], bool)
 
 
 def _patch(images: Values, others: Values, generator: np.random.Generator) -> Values:
-    """A rectangle from another place of another image."""
+    """A rectangle from another position in another image."""
     n, _, height, width = images.shape
     rows = (np.arange(height) + generator.integers(0, height, (n, 1))) % height
     columns = (np.arange(width) + generator.integers(0, width, (n, 1))) % width
-    moved = others[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
-    return np.where(_rectangles(images, PATCH_AREA, generator), moved, images)
+    shifted = others[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+    return np.where(_rectangles(images, PATCH_AREA, generator), shifted, images)
 
 
 def _halves(images: Values, others: Values, _: np.random.Generator) -> Values:
@@ -117,27 +120,27 @@ def _blend(images: Values, others: Values, _: np.random.Generator) -> Values:
 
 
 def _slip(images: Values, _: Values, generator: np.random.Generator) -> Values:
-    """The upper half slipped sideways against the lower."""
+    """The upper half shifted sideways against the lower half."""
     height, width = images.shape[2:]
-    farthest, shape = max(1, round(SLIP * width)), (len(images), 1)
-    pixels = generator.integers(1, farthest + 1, shape) * generator.choice((-1, 1), shape)
+    most_pixels, shape = max(1, round(SLIP * width)), (len(images), 1)
+    pixels = generator.integers(1, most_pixels + 1, shape) * generator.choice((-1, 1), shape)
     columns = (np.arange(width) + pixels).clip(0, width - 1)
-    slipped = np.take_along_axis(images, columns[:, None, None, :], axis=3)
-    return np.where(np.arange(height)[:, None] < height // 2, slipped, images)
+    shifted = np.take_along_axis(images, columns[:, None, None, :], axis=3)
+    return np.where(np.arange(height)[:, None] < height // 2, shifted, images)
 
 
 def _warp(images: Values, _: Values, generator: np.random.Generator) -> Values:
-    """A smooth bend, stronger than that of the augmentation."""
+    """A smooth deformation, stronger than that of the augmentation."""
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     n, channels, height, width = images.shape
     side = min(height, width)
     field = gaussian_filter(generator.standard_normal((2, n, 1, height, width)), (0, 0, 0, side / 6, side / 6))
     field *= BEND * side / field.std(axis=(3, 4), keepdims=True)
-    places = np.indices((n, channels, height, width), np.float32, sparse=True)
-    bent = (places[2] + field[0], places[3] + field[1])
-    whole = np.stack([np.broadcast_to(axis, images.shape) for axis in (*places[:2], *bent)])
-    return np.asarray(map_coordinates(images.astype(np.float32), whole, order=1, mode="nearest"))
+    indices = np.indices((n, channels, height, width), np.float32, sparse=True)
+    warped = (indices[2] + field[0], indices[3] + field[1])
+    coordinates = np.stack([np.broadcast_to(axis, images.shape) for axis in (*indices[:2], *warped)])
+    return np.asarray(map_coordinates(images.astype(np.float32), coordinates, order=1, mode="nearest"))
 
 
 def _blur(images: Values, _: Values, generator: np.random.Generator) -> Values:
@@ -156,26 +159,26 @@ def _noise(images: Values, _: Values, generator: np.random.Generator) -> Values:
 
 
 def _swap(vectors: Values, others: Values, generator: np.random.Generator) -> Values:
-    """Some features from another vector: each is usual by itself, all of them together are not."""
+    """Some features from another vector: each value is usual by itself, but not together with the others."""
     return np.where(generator.random(vectors.shape) < SWAPPED, others, vectors)
 
 
 def _rectangles(images: Values, area: tuple[float, float], generator: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """One rectangle in each image, its share of the `area` and its aspect ratio drawn at random: (N, 1, H, W)."""
+    """One rectangle in each image, as a mask (N, 1, H, W); its area, within `area`, and its aspect ratio are random."""
     n, _, height, width = images.shape
     share = generator.uniform(*area, n)
     aspect = np.exp(generator.uniform(-np.log(LONGEST), np.log(LONGEST), n))
     inside = []
-    for side, part in ((height, np.sqrt(share * aspect)), (width, np.sqrt(share / aspect))):
-        length = np.rint(part * side).clip(1, side)
+    for side, fraction in ((height, np.sqrt(share * aspect)), (width, np.sqrt(share / aspect))):
+        length = np.rint(fraction * side).clip(1, side)
         start = np.floor(generator.uniform(0, side - length + 1))
-        place = np.arange(side)
-        inside.append((place >= start[:, None]) & (place < (start + length)[:, None]))
+        position = np.arange(side)
+        inside.append((position >= start[:, None]) & (position < (start + length)[:, None]))
     rectangles: npt.NDArray[np.bool_] = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return rectangles
 
 
-IMAGE_KINDS: dict[str, Spoil] = {
+IMAGE_KINDS: dict[str, Corruption] = {
     "patch": _patch,
     "halves": _halves,
     "blend": _blend,
@@ -184,4 +187,4 @@ IMAGE_KINDS: dict[str, Spoil] = {
     "blur": _blur,
     "noise": _noise,
 }
-VECTOR_KINDS: dict[str, Spoil] = {"swap": _swap}
+VECTOR_KINDS: dict[str, Corruption] = {"swap": _swap}

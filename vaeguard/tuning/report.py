@@ -1,4 +1,4 @@
-"""What a search writes: its report, a table of the trials, and the best settings as TOML."""
+"""The files that a search writes: its report, a table of the trials, and the best settings as TOML."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ BEST_NAME, TABLE_NAME = "best.toml", "trials.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the trials of a search came to.
+    """The result of the trials of a search.
 
     Attributes
     ----------
     plan : SearchPlan
-        What was searched.
+        The plan of the search.
     trials : tuple of Trial
-        All that are finished.
+        All finished trials.
     settings : mapping
-        The settings of the best that are not the defaults, for `model` and for `training`.
+        The best settings that differ from the defaults, for `model` and for `training`.
     importance : mapping or None
-        The share of each setting in the objective.
+        The share of each setting in the variation of the objective.
     """
 
     plan: SearchPlan
@@ -53,7 +53,7 @@ class Outcome:
         return best_of(self.trials)
 
     def write(self, folder: Path | None, compared: Compared, command: str) -> Report:
-        """Write all into `folder`, if there is one, and return the report."""
+        """Write all files into `folder` unless it is None, and return the report."""
         report = self._report(compared, command)
         if folder:
             write_text(folder / BEST_NAME, self.toml())
@@ -62,7 +62,7 @@ class Outcome:
         return report
 
     def toml(self) -> str:
-        """The settings that are not the defaults, as TOML, in which values are written as in JSON."""
+        """The settings that differ from the defaults, as TOML; TOML writes their values as JSON does."""
         name = json.dumps(self.plan.image_set.name)
         lines = [
             f"# The best settings of a search on {name}: those of trial {self.best.number}.",
@@ -80,7 +80,7 @@ class Outcome:
         return "\n".join(lines) + "\n"
 
     def _columns(self) -> dict[str, Any]:
-        """One row per trial; what a trial has not is not a number."""
+        """One row per trial; a figure that a trial lacks is not-a-number."""
         kinds, trials = self.plan.kinds, self.trials
         figures = dict.fromkeys(name for trial in trials for name in trial.figures)
         rows = [
@@ -123,7 +123,7 @@ class Outcome:
 
 
 def _column(values: list[Any]) -> Any:
-    """Numbers as an array, with a gap as not a number; texts as they are."""
+    """Numbers as an array, with not-a-number for None; text without change."""
     if None in values:
         return np.array(values, float)
     return values if isinstance(values[0], str) else np.array(values)

@@ -1,4 +1,4 @@
-"""`tune`: search settings on normal images alone, and say on others of them whether the best are really better."""
+"""`tune`: search settings on normal images, and test on other normal images whether the best settings are better."""
 
 from __future__ import annotations
 
@@ -52,26 +52,26 @@ if TYPE_CHECKING:
     from vaeguard.tuning.plan import SearchPlan
 
 COMPARED = "compared"
-"""User attribute of the study: the last comparison at the end, of which trial, and how many were made."""
+"""User attribute of the study: the last comparison, the number of its trial, and the number of comparisons."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What a search found.
+    """The result of a search.
 
     Attributes
     ----------
     trials : tuple of Trial
-        All that are finished; the first has the settings that the search started from.
+        All finished trials; the first has the settings at the start of the search.
     best : Trial
-        The one with the highest objective.
+        The trial with the highest objective.
     model, training : specs
-        The settings of the best, to be given to `fit`; of all normal images, which may mean fewer epochs than a trial
-        had, so that `kl_warmup` is the same share of them.
+        The settings of the best trial, for a `fit` on all normal images. Such a fit may have fewer epochs than a trial,
+        so `kl_warmup` is scaled to keep its share of the epochs.
     comparison : Comparison or None
-        Whether they are really better; None where nothing beat the first trial, or a fit of the comparison failed.
+        Whether the best settings are really better; None if no trial beat the first, or a fit of the comparison failed.
     report : dict
-        All of it, as `docs/report-format.md` says.
+        The report that `docs/report-format.md` describes.
     """
 
     trials: tuple[Trial, ...]
@@ -96,30 +96,30 @@ def tune(
     command: str = "",
     progress: Progress | None = None,
 ) -> Tuning:
-    """Search the settings of a fit by normal images alone.
+    """Search the settings of a fit on normal images only.
 
-    The normal images are divided once. Trials are fitted on the first part. Their objective is the ROC-AUC of telling
-    the second part from pseudo-anomalies made of it, mean over their kinds; unlike an ELBO it compares across
-    likelihoods. The third part is touched only at the end, to compare the best settings with those that the search
-    started from, which are the first trial. Settings are drawn by a tree-structured Parzen estimator (Bergstra et al.,
-    NeurIPS 2011).
+    The normal images are divided once. The trials are fitted on the first part. Their objective is the ROC-AUC of the
+    second part against pseudo-anomalies made from it, averaged over the kinds; unlike the ELBO, it can be compared
+    across likelihoods. The third part is used only at the end, to compare the best settings with those of the first
+    trial, from which the search started. A tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) draws the
+    settings.
 
     Parameters
     ----------
     images, labels, groups, normal_classes
-        As for `fit`. Images of other classes are not looked at.
+        As for `fit`. Images of other classes are not used.
     model, training : specs
-        Where the search starts; what it does not search stays so.
+        The settings at the start; those that are not searched stay the same.
     trials : int
-        How many, those that `folder` holds already included.
+        The number of trials, including those that `folder` already holds.
     seconds : float, optional
-        Start no trial that would probably end later than that. The first one is always made, and the comparison at the
-        end, which takes as long as six trials, is not counted.
+        Start no trial that would probably end after this time. The first trial is always made, and the final
+        comparison, which takes as long as six trials, does not count.
     folder : path, optional
-        Where to keep the trials and write `best.toml`, `trials.csv` and the report. A search that was interrupted, or
-        had fewer trials, goes on there.
+        The folder for the trials, `best.toml`, `trials.csv` and the report. An interrupted search, or one with fewer
+        trials, is resumed from this folder.
     command : str
-        The command line, to be named in the report.
+        The command line that the report names.
     progress : callable, optional
         Called with fits done, fits in all, a line of text.
 
@@ -130,23 +130,24 @@ def tune(
     Raises
     ------
     UsageError
-        As `fit` for the settings at the start; fewer than 40 normal images, or than 5 of a class; or the folder holds
-        another search.
+        `fit` refuses the settings at the start, there are fewer than 40 normal images or fewer than 5 of a normal
+        class, or the folder holds another search.
     RefusedError
         The journal of the trials is damaged.
     VaeguardError
-        Optuna is missing, the first trial fails, another process is at it, or the folder cannot be written.
+        Optuna is missing, the first trial fails, another search is writing to the folder, or the folder cannot be
+        written to.
     """
     check_optuna()
     if trials < 1:
         raise UsageError(f"`trials` is {trials}; it must be at least 1")
-    home = Path(folder) if folder else None
-    if home:
-        _check_folder(home)
+    directory = Path(folder) if folder else None
+    if directory:
+        _check_folder(directory)
     image_set = as_image_set(images, labels)
     plan = make_plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
     show = progress or (lambda *_: None)
-    with open_study(home, fingerprint_of(plan)) as study:
+    with open_study(directory, fingerprint_of(plan)) as study:
         before = len(finished(study))
         _search(plan, study, trials, seconds, show)
         measured_trials = tuple(finished(study))
@@ -155,24 +156,26 @@ def tune(
         settings = {"model": changed(best_model), "training": without_places(changed(best_training))}
         outcome = Outcome(plan, measured_trials, settings, importance(study))
         compared = _compared_before(study, best)
-        report = outcome.write(home, compared, command)
+        report = outcome.write(directory, compared, command)
         if best.number and not compared.comparison:
-            # The outcome is written by now, whatever happens to the fits that are still to come.
+            # The outcome is already written, so it survives if the fits of the comparison are interrupted.
             compared = _compare(plan, study, best, lambda done, of, text: show(made + done, made + of, text))
-            report = outcome.write(home, compared, command)
+            report = outcome.write(directory, compared, command)
     return Tuning(measured_trials, best, best_model, best_training, compared.comparison, report)
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder with files of something else than a search."""
+    """Refuse a folder whose files do not belong to a search."""
     check_place(folder / JSON_NAME, "tuning")
     foreign = [name for name in (BEST_NAME, TABLE_NAME) if (folder / name).exists()]
     if foreign and not (folder / JOURNAL_NAME).exists():
-        raise UsageError(f"{str(folder / foreign[0])!r} is of no search and would be lost; choose another folder")
+        raise UsageError(
+            f"{str(folder / foreign[0])!r} does not belong to a search and would be lost; choose another folder"
+        )
 
 
 def _search(plan: SearchPlan, study: optuna.Study, trials: int, seconds: float | None, progress: Progress) -> None:
-    """Make trials until there are as many as wanted, or until the next would probably not end in time."""
+    """Make trials until there are enough, or until the next trial would probably end too late."""
     started = time.monotonic()
     close_killed(study, plan.space)
     done = finished(study)
@@ -195,7 +198,7 @@ def _in_time(done: Sequence[Trial], elapsed: float, seconds: float | None) -> bo
 
 
 def _compared_before(study: optuna.Study, best: Trial) -> Compared:
-    """What the study keeps of comparisons, so that one is made once for each best trial."""
+    """The earlier comparison of the `best` trial in the study, so that each best trial is compared only once."""
     last = study.user_attrs.get(COMPARED)
     if last is None:
         return Compared(None, 0)
@@ -204,11 +207,11 @@ def _compared_before(study: optuna.Study, best: Trial) -> Compared:
 
 
 def _compare(plan: SearchPlan, study: optuna.Study, best: Trial, progress: Progress) -> Compared:
-    """Compare the best settings with those at the start; if that fails, the next start of the search tries again."""
-    before = _compared_before(study, best).times
+    """Compare the best settings with those at the start; after a failure, the next run of the search tries again."""
+    times = _compared_before(study, best).times
     try:
         comparison = compare(plan, best.settings, progress)
     except FAILURES as error:
-        return Compared(None, before, why_failed(error))
-    study.set_user_attr(COMPARED, {"trial": best.number, "comparison": asdict(comparison), "times": before + 1})
-    return Compared(comparison, before + 1)
+        return Compared(None, times, why_failed(error))
+    study.set_user_attr(COMPARED, {"trial": best.number, "comparison": asdict(comparison), "times": times + 1})
+    return Compared(comparison, times + 1)

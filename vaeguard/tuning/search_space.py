@@ -1,4 +1,4 @@
-"""Which settings `tune` searches, and between which values."""
+"""The settings that `tune` searches, and their ranges."""
 
 from __future__ import annotations
 
@@ -17,25 +17,34 @@ if TYPE_CHECKING:
 
 DEFAULT_TRIALS = 50
 LATENT = (4, 256)
-"""Sizes of the latent, tried evenly on a logarithmic scale, as all ranges that begin above 0."""
+"""Sizes of the latent. Like every range that begins above 0, this one is drawn on a logarithmic scale."""
 HIDDEN = ("128", "400", "400,400", "800,400", "400,200,100")
 WIDTH = (8, 64)
 BETA = (0.1, 10.0)
 LEARNING_RATE = (1e-4, 1e-2)
 WARMUP = 0.25
-"""Longest warm-up of the rate, as a share of the epochs."""
+"""Longest warm-up of the KL term, as a share of the epochs."""
 DIGITS = 3
-"""Numbers are rounded to so many significant digits: more would only look exact."""
+"""Significant digits to which drawn numbers are rounded; more digits would suggest an exactness that is not there."""
 
 Settings = dict[str, Any]
-"""Values of the searched settings by name; `hidden` as the command line takes it, `400,400`."""
+"""Values of the searched settings by name; `hidden` is text such as `400,400`, as on the command line."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is searched around a model and its training: `base` are their own values, `ranges` those of the search.
+    """The settings that are searched for a model and its training.
 
-    A trial has at most so many `epochs`.
+    Attributes
+    ----------
+    model, training : specs
+        The settings at the start of the search.
+    base : dict
+        The values of the searched settings at the start.
+    ranges : dict
+        The values between which the search chooses.
+    epochs : int
+        The most epochs of a trial.
     """
 
     model: ModelSpec
@@ -45,13 +54,13 @@ class SearchSpace:
     epochs: int
 
     def settings(self, params: Mapping[str, Any]) -> Settings:
-        """What the sampler's `params` mean: rounded, unless they are those of `base`."""
+        """The settings for the sampler's `params`: rounded, except for values that equal those of `base`."""
         return {name: value if value == self.base[name] else _rounded(value) for name, value in params.items()}
 
     def specs(self, settings: Settings, epochs: int | None = None) -> tuple[ModelSpec, TrainSpec]:
-        """Model and training with `settings` in place of their own; what does not differ stays as it was given.
+        """The model and training specs with `settings`; a setting with its value in `base` stays as it was given.
 
-        For a fit of so many other `epochs` the warm-up, which was tried in those of a trial, keeps its share of them.
+        If a fit has another number of `epochs` than a trial, the warm-up is scaled to keep its share of them.
         """
         changed = {name: value for name, value in settings.items() if value != self.base[name]}
         if epochs and "kl_warmup" in changed:
@@ -64,29 +73,29 @@ class SearchSpace:
         return model, replace(self.training, **training)
 
     def scales(self) -> dict[str, str]:
-        """How values of each setting are to be drawn: on a `log` or `linear` scale, or as a `category`."""
-        logarithmic = {name: getattr(each, "log", None) for name, each in self.ranges.items()}
-        return {name: {True: "log", False: "linear", None: "category"}[each] for name, each in logarithmic.items()}
+        """The scale on which a figure shows each setting: `log`, `linear` or `category`."""
+        logarithmic = {name: getattr(values, "log", None) for name, values in self.ranges.items()}
+        return {name: {True: "log", False: "linear", None: "category"}[log] for name, log in logarithmic.items()}
 
 
 def search_space(model: ModelSpec, training: TrainSpec, resolved: ModelSpec, epochs: int) -> SearchSpace:
-    """The settings that make sense for a kind of model; each range is widened where the given value lies outside.
+    """The settings that apply to a kind of model; a range is widened if the given value lies outside.
 
     Parameters
     ----------
     model, training : specs
-        As they were given.
+        The specs as they were given.
     resolved : ModelSpec
-        The same model with every open choice settled.
+        The same model with every automatic setting resolved.
     epochs : int
-        How many a trial will have at most.
+        The most epochs of a trial.
     """
     # Features and local contrasts have no grey levels.
     pixels = resolved.view.grey_levels
     likelihoods = [name for name, facts in LIKELIHOOD_FACTS.items() if pixels or facts.support == "real"]
     rate = [] if resolved.autoencoder or not training.beta else ["beta", "kl_warmup"]
     size = "hidden" if resolved.kind == "mlp" else "width"
-    likelihood = [] if training.binarise else ["likelihood"]  # black and white has one likelihood
+    likelihood = [] if training.binarise else ["likelihood"]  # binarised images have only one likelihood
     names = ["latent", size, *likelihood, *rate, "learning_rate"]
     base = {**vars(resolved), **vars(training), "hidden": ",".join(map(str, resolved.hidden_sizes))}
     ranges = {
@@ -108,7 +117,7 @@ def search_space(model: ModelSpec, training: TrainSpec, resolved: ModelSpec, epo
 
 
 def _distribution(values: Sequence[Any], given: Any) -> BaseDistribution:
-    """One of the names in `values`, or a number from the first to the second; `given` is always possible."""
+    """A choice among the names in `values`, or a number between the two `values`; `given` is always included."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(given, str):

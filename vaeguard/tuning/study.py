@@ -1,4 +1,4 @@
-"""The trials of a search, kept by Optuna in a journal: plain lines of JSON, of which a kill can cost one."""
+"""The trials of a search in an Optuna journal: plain lines of JSON, of which a killed process loses one at most."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from vaeguard.tuning.search_space import SearchSpace
 
 STUDY_NAME, JOURNAL_NAME = "tuning", "study.journal"
-FINGERPRINT, FOUND, STOPPED = "fingerprint", "found", "stopped"
-"""User attributes of the study, of its finished trials, and of those that were interrupted from the keyboard."""
+FINGERPRINT = "fingerprint"
+"""User attribute of the study: what must be the same for the search to be resumed."""
+RESULT = "found"
+"""User attribute of a finished trial: its result."""
+STOPPED = "stopped"
+"""User attribute of a trial that an exception in this process, such as Ctrl-C, interrupted."""
 CHANCE = 0.5
-"""ROC-AUC by chance: the sampler, which would not learn from a failure, is told this of a trial that failed."""
-CUTS = 2
-"""A trial that was killed so often is taken to be what the machine cannot bear, and has failed."""
-IMPORTANT_FROM = 10
-"""From so many measured trials on it is said which setting mattered."""
+"""ROC-AUC at chance level, which the sampler gets for a failed trial: it would learn nothing from a failure."""
+MOST_KILLS = 2
+"""A trial that was killed this often counts as failed, since the machine can probably not run it."""
+LEAST_MEASURED = 10
+"""Fewest measured trials from which the importance of the settings is estimated."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,20 @@ class Trial:
     Attributes
     ----------
     number : int
-        In the order in which they finished; 0 are the settings that the search started from.
+        In the order in which the trials finished; trial 0 has the settings at the start of the search.
     settings : dict
         The searched settings by name.
     objective : float or None
-        Mean of `roc_auc`; None where the fit failed.
+        Mean of `roc_auc`; None if the fit failed.
     roc_auc : dict of float
-        For each kind of pseudo-anomaly, of telling it from the normal images that it was made of.
+        ROC-AUC of each kind of pseudo-anomaly against the normal images from which it was made.
     figures : dict of float
-        What else is worth knowing: means of `neg_elbo` (nats; comparable only under one likelihood) and `recon_error`
-        over the normal images that judge, and of the best epoch its number, `class_accuracy` and `active_units`.
+        The means of `neg_elbo` (nats; comparable only under one likelihood) and of `recon_error` over the normal images
+        that judge the trials; and the number, `class_accuracy` and `active_units` of the best epoch.
     seconds : float
-        That it took.
+        Wall time of the trial.
     error : str
-        Why it failed, if it did.
+        Why the trial failed; empty if it did not.
     """
 
     number: int
@@ -63,12 +67,12 @@ class Trial:
 
 
 def check_optuna() -> None:
-    """Make sure that Optuna is there, and silent.
+    """Check that Optuna is installed, and silence its log.
 
     Raises
     ------
     VaeguardError
-        It is not.
+        Optuna is not installed.
     """
     try:
         import optuna
@@ -79,19 +83,19 @@ def check_optuna() -> None:
 
 @contextlib.contextmanager
 def open_study(folder: Path | None, fingerprint: Mapping[str, Any]) -> Iterator[optuna.Study]:
-    """The study in `folder`, for this process alone, or one in memory; a new one gets the `fingerprint`.
+    """The study in `folder`, locked for this process, or one in memory; a new study gets the `fingerprint`.
 
-    Optuna's heartbeats, by which it fails the trials of killed processes, need a database, and some seconds to tell
-    that a process died. The lock tells that at once, so a search goes on without a wait, with the same history.
+    Optuna's heartbeats, which close the trials of killed processes, need a database and take seconds to notice that a
+    process died. The lock shows that at once, so a search is resumed without a wait and with the same history.
 
     Raises
     ------
     UsageError
-        The folder holds a search whose fingerprint is another.
+        The folder holds a search with another fingerprint.
     RefusedError
-        Its journal is damaged.
+        The journal is damaged.
     VaeguardError
-        Another process is at it, or the folder cannot be written.
+        Another search is writing to the folder, or the folder cannot be written to.
     """
     import optuna
 
@@ -110,7 +114,7 @@ def _read_study(journal: Path) -> optuna.Study:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    # What a killed process left: a lock of its own, and a last line that is not whole, which the next would run into.
+    # A killed process leaves Optuna's own lock, and an incomplete last line, to which the next line would be appended.
     Path(f"{journal}.lock").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError), journal.open("rb+") as file:
         content = file.read()
@@ -131,18 +135,20 @@ def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any], fold
     if known is None:
         study.set_user_attr(FINGERPRINT, dict(fingerprint))
         return
-    other = [name for name, value in fingerprint.items() if known.get(name) != value]
-    if other:
-        raise UsageError(f"{str(folder)!r} holds a search of which {' and '.join(other)} differ; choose another folder")
+    differing = [name for name, value in fingerprint.items() if known.get(name) != value]
+    if differing:
+        raise UsageError(
+            f"{str(folder)!r} holds a search that differs in {' and '.join(differing)}; choose another folder"
+        )
 
 
 def _clear(study: optuna.Study) -> None:
-    """Close the trials that a kill cut off; what was not measured is drawn again, as the history is the same."""
+    """Close the trials of a killed process; a trial that was not measured is drawn again, from the same history."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if FOUND in trial.user_attrs:
-            _close(study, trial.number, trial.user_attrs[FOUND]["objective"])
+        if RESULT in trial.user_attrs:
+            _close(study, trial.number, trial.user_attrs[RESULT]["objective"])
         else:
             study.tell(trial.number, state=TrialState.FAIL)
 
@@ -152,7 +158,7 @@ def _close(study: optuna.Study, number: int, objective: float | None) -> None:
 
 
 def stop(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Close a trial that was interrupted from within this process, which says nothing against its settings."""
+    """Close a trial that an exception in this process interrupted; its settings are not to blame."""
     from optuna.trial import TrialState
 
     trial.set_user_attr(STOPPED, True)
@@ -160,48 +166,48 @@ def stop(study: optuna.Study, trial: optuna.Trial) -> None:
 
 
 def close_killed(study: optuna.Study, space: SearchSpace) -> None:
-    """Close the next trial as failed if it was killed every time: it would be drawn again and again.
+    """Close the next trial as failed if every attempt was killed, since it would be drawn again and again.
 
-    The first trial is not closed, since all others are compared with it.
+    The first trial is never closed, since the best settings are compared with it.
     """
     import optuna
 
     trials, done = study.get_trials(deepcopy=False), len(finished(study))
-    last = max((number for number, trial in enumerate(trials) if FOUND in trial.user_attrs), default=len(trials))
+    last = max((number for number, trial in enumerate(trials) if RESULT in trial.user_attrs), default=len(trials))
     killed = [
         trial
         for trial in trials[last + 1 :]
         if trial.state == optuna.trial.TrialState.FAIL
         and STOPPED not in trial.user_attrs
-        and trial.params.keys() == space.ranges.keys()  # otherwise it was killed while it was drawn
+        and trial.params.keys() == space.ranges.keys()  # otherwise the process was killed while it drew the settings
     ]
-    if len(killed) < CUTS:
+    if len(killed) < MOST_KILLS:
         return
     params = killed[-1].params
-    error = f"the process was killed {len(killed)} times during this trial, perhaps for want of memory"
-    found = Trial(done, space.settings(params), None, error=error)
+    error = f"the process was killed {len(killed)} times during this trial, perhaps because memory ran out"
+    failed = Trial(done, space.settings(params), None, error=error)
     study.add_trial(
         optuna.trial.create_trial(
-            params=params, distributions=space.ranges, value=CHANCE, user_attrs={FOUND: asdict(found)}
+            params=params, distributions=space.ranges, value=CHANCE, user_attrs={RESULT: asdict(failed)}
         )
     )
 
 
 def finished(study: optuna.Study) -> list[Trial]:
-    """The trials that were measured, or whose fit failed, in their order."""
-    found = [trial.user_attrs[FOUND] for trial in study.get_trials(deepcopy=False) if FOUND in trial.user_attrs]
-    return [Trial(**{**values, "number": number}) for number, values in enumerate(found)]
+    """The trials that were measured or failed, in order."""
+    results = [trial.user_attrs[RESULT] for trial in study.get_trials(deepcopy=False) if RESULT in trial.user_attrs]
+    return [Trial(**{**values, "number": number}) for number, values in enumerate(results)]
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest objective, the earliest of several."""
+    """The trial with the highest objective; the earliest of equal ones."""
     return max(trials, key=lambda trial: -1.0 if trial.objective is None else trial.objective)
 
 
 def ask(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Trial:
-    """Start the next trial: the first has the settings of `space.base`, later ones follow from those before.
+    """Start the next trial: the first has the settings of `space.base`, and the sampler draws those of later trials.
 
-    The same history and `seed` give the same settings, whether the process was killed in between or not.
+    The same history and `seed` give the same settings, even if the process was killed in between.
     """
     import optuna
 
@@ -212,16 +218,16 @@ def ask(study: optuna.Study, space: SearchSpace, seed: int) -> optuna.Trial:
     return study.ask(space.ranges)
 
 
-def tell(study: optuna.Study, trial: optuna.Trial, found: Trial) -> None:
-    """Keep what a trial came to."""
-    trial.set_user_attr(FOUND, asdict(found))
-    _close(study, trial.number, found.objective)
+def tell(study: optuna.Study, trial: optuna.Trial, result: Trial) -> None:
+    """Record the result of a trial, and close it."""
+    trial.set_user_attr(RESULT, asdict(result))
+    _close(study, trial.number, result.objective)
 
 
 def importance(study: optuna.Study) -> dict[str, float] | None:
-    """How much each setting moved the objective, shares that add up to 1, the greatest first; None for few trials.
+    """The share of each setting in the variation of the objective, greatest first; None for too few trials.
 
-    By functional ANOVA (Hutter et al., ICML 2014).
+    The shares add up to 1. Their source is functional ANOVA (Hutter et al., ICML 2014).
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
@@ -229,9 +235,9 @@ def importance(study: optuna.Study) -> dict[str, float] | None:
     trials = [
         trial
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        if trial.user_attrs.get(FOUND, {}).get("objective") is not None
+        if trial.user_attrs.get(RESULT, {}).get("objective") is not None
     ]
-    if len(trials) < IMPORTANT_FROM or len({trial.value for trial in trials}) == 1:
+    if len(trials) < LEAST_MEASURED or len({trial.value for trial in trials}) == 1:
         return None
     measured = optuna.create_study(direction="maximize")
     measured.add_trials(trials)

@@ -1,4 +1,4 @@
-"""What a search measures: a trial on pseudo-anomalies; at the end two settings on images that no trial touched."""
+"""The fits of a search: trials, and the comparison of two settings on images that no trial used."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from vaeguard.tuning.search_space import Settings
 
 REFITS = 3
-"""At the end both settings are fitted so many times, with seeds that no trial had."""
+"""Number of fits with each of the two settings in the comparison, with seeds that no trial had."""
 FAILURES = (VaeguardError, RuntimeError, MemoryError)
-"""What a fit may fail with; a `RuntimeError` only where memory ran out."""
-KEPT_TERMS = ("neg_elbo", "recon_error")
-"""Their means over the normal images stand beside the objective."""
+"""The exceptions of a failed fit; a `RuntimeError` is one only if memory ran out."""
+RECORDED_TERMS = ("neg_elbo", "recon_error")
+"""The terms whose means over the normal images are recorded beside the objective."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best settings and those that the search started from, on normal images that no trial touched.
+    """The best settings against those at the start of the search, on normal images that no trial used.
 
     Attributes
     ----------
     start, best : dict of float
-        ROC-AUC of telling each kind of pseudo-anomaly, mean over the fits.
+        ROC-AUC of each kind of pseudo-anomaly, averaged over the fits.
     start_objective, best_objective : float
-        Their means.
+        The means of `start` and `best`.
     difference, low, high : float
-        By how much the best settings are better, and its 95% interval over images and seeds.
+        The gain of the best settings, and its 95% confidence interval over images and seeds.
     images, fits : int
-        So many normal images; so many fits with each of the two settings.
+        The number of normal images, and the number of fits with each of the two settings.
     """
 
     start: dict[str, float]
@@ -63,9 +63,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of comparing: the `comparison`, if there is one, how many `times` there was one, and the last error.
+    """The `comparison`, if there is one, the number of `times` that a comparison was made, and the last error.
 
-    All are made on the same images, so each after the first is less strict than its interval says.
+    All comparisons use the same images, so each one after the first is less strict than its interval suggests.
     """
 
     comparison: Comparison | None
@@ -74,12 +74,12 @@ class Compared:
 
 
 def measured(plan: SearchPlan, settings: Settings, number: int, progress: Progress) -> Trial:
-    """Fit `settings` and measure them; a fit that fails makes a trial without objective.
+    """Fit a detector with `settings` and measure it; a failed fit gives a trial without an objective.
 
     Raises
     ------
     VaeguardError
-        The first trial fails: nothing could be compared with it.
+        The first trial fails, so that the others would have nothing to be compared with.
     """
     started = time.monotonic()
     try:
@@ -98,22 +98,23 @@ def measured(plan: SearchPlan, settings: Settings, number: int, progress: Progre
 
 
 def why_failed(error: Exception) -> str:
-    """What to say of a fit that failed; an error that is no failure of a fit is raised again."""
+    """The message of a failed fit; an error that is not the failure of a fit is raised again."""
     if isinstance(error, VaeguardError | MemoryError) or is_out_of_memory(error):
         return str(error) or "out of memory"
     raise error
 
 
 def compare(plan: SearchPlan, best: Settings, progress: Progress) -> Comparison:
-    """Fit the `best` settings and those of the start with fresh seeds, so that the luck of a trial does not count.
+    """Fit the `best` settings and those at the start with new seeds, so that a lucky trial gains nothing.
 
-    The variance of the difference is that over images, each with its pseudo-anomalies, plus that over seeds; its
-    interval is Student's, with the degrees of freedom of Welch and Satterthwaite. A fit that diverges counts as chance.
+    The variance of the difference is the sum of the variance over images, each with its pseudo-anomalies, and the
+    variance over seeds. The interval is Student's, with the degrees of freedom of Welch and Satterthwaite. A fit that
+    diverges counts as chance.
 
     Raises
     ------
     VaeguardError, MemoryError, RuntimeError
-        A fit failed otherwise, which may say more of the machine than of the settings.
+        A fit failed for another reason, perhaps because of the machine and not of the settings.
     """
     from scipy.stats import t
 
@@ -122,33 +123,33 @@ def compare(plan: SearchPlan, best: Settings, progress: Progress) -> Comparison:
         for settings in (plan.space.base, best):
             fitting = within(progress, len(shares), 2 * REFITS, "comparing the best settings with the first")
             shares.append(_shares(plan, settings, plan.seed + 1 + number, fitting))
-    start, found = np.array(shares).reshape(REFITS, 2, len(plan.kinds), -1).swapaxes(0, 1)
-    gain = (found - start).mean(1)  # (fits, images)
+    start_shares, best_shares = np.array(shares).reshape(REFITS, 2, len(plan.kinds), -1).swapaxes(0, 1)
+    gain = (best_shares - start_shares).mean(1)  # (fits, images)
     fits, images = gain.shape
-    parts = np.array([gain.mean(0).var(ddof=1) / images, gain.mean(1).var(ddof=1) / fits])
-    freedom = parts.sum() ** 2 / (parts**2 / (images - 1, fits - 1)).sum() if parts.any() else 1
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(parts.sum()))
+    variances = np.array([gain.mean(0).var(ddof=1) / images, gain.mean(1).var(ddof=1) / fits])
+    freedom = variances.sum() ** 2 / (variances**2 / (images - 1, fits - 1)).sum() if variances.any() else 1
+    half_width = float(t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variances.sum()))
     difference = float(gain.mean())
     return Comparison(
-        start=dict(zip(plan.kinds, start.mean((0, 2)).tolist(), strict=True)),
-        best=dict(zip(plan.kinds, found.mean((0, 2)).tolist(), strict=True)),
-        start_objective=float(start.mean()),
-        best_objective=float(found.mean()),
+        start=dict(zip(plan.kinds, start_shares.mean((0, 2)).tolist(), strict=True)),
+        best=dict(zip(plan.kinds, best_shares.mean((0, 2)).tolist(), strict=True)),
+        start_objective=float(start_shares.mean()),
+        best_objective=float(best_shares.mean()),
         difference=difference,
-        low=difference - half,
-        high=difference + half,
+        low=difference - half_width,
+        high=difference + half_width,
         images=images,
         fits=fits,
     )
 
 
 def within(progress: Progress, done: int, total: int, text: str) -> Progress:
-    """The progress of one fit, after `done` of `total`: its own line of text behind `text`."""
-    return lambda _, __, more: progress(done, total, f"{text}; {more}")
+    """The progress of one fit, after `done` of `total` fits: `text` comes before its own line of text."""
+    return lambda _, __, fit_text: progress(done, total, f"{text}; {fit_text}")
 
 
 def _shares(plan: SearchPlan, settings: Settings, seed: int, progress: Progress) -> npt.NDArray[np.float64]:
-    """What each image of the comparison adds to the ROC-AUC of each kind, shape (kinds, images)."""
+    """The contribution of each image of the comparison to the ROC-AUC of each kind, shape (kinds, images)."""
     images = plan.image_set.images[plan.compared]
     try:
         detector = _fitted(plan, settings, seed, progress)
@@ -161,7 +162,7 @@ def _shares(plan: SearchPlan, settings: Settings, seed: int, progress: Progress)
 def _fitted(plan: SearchPlan, settings: Settings, seed: int, progress: Progress) -> TorchDetector:
     model, training = plan.space.specs(settings)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrainingWarning)  # the figures of the trial show what came of it
+        warnings.simplefilter("ignore", TrainingWarning)  # the figures of the trial show the same
         return fit(
             plan.fitted_set,
             groups=plan.groups,
@@ -173,7 +174,7 @@ def _fitted(plan: SearchPlan, settings: Settings, seed: int, progress: Progress)
 
 
 def _anomalous_scores(plan: SearchPlan, detector: TorchDetector, images: Images) -> dict[str, Floats]:
-    """Scores of the pseudo-anomalies made of `images`, which are the same in every trial."""
+    """Scores of the pseudo-anomalies of `images`; every trial has the same pseudo-anomalies."""
     return {kind: detector.inspect(make_pseudo_anomalies(images, kind, plan.seed)).score for kind in plan.kinds}
 
 
@@ -185,5 +186,5 @@ def _roc_auc(normal: Floats, scores: Floats) -> float:
 def _figures(detector: TorchDetector, normal: Inspection) -> dict[str, float]:
     best = detector.info.record.best_epoch
     names = {"class_accuracy": "valid_class_accuracy", "active_units": "active_units", "best_epoch": "epoch"}
-    found = {name: float(best[key]) for name, key in names.items() if key in best}
-    return found | {name: float(values.mean()) for name, values in normal.terms.items() if name in KEPT_TERMS}
+    figures = {name: float(best[key]) for name, key in names.items() if key in best}
+    return figures | {name: float(values.mean()) for name, values in normal.terms.items() if name in RECORDED_TERMS}

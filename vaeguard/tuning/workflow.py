@@ -1,4 +1,4 @@
-"""From data to a search of settings with its report, in one call."""
+"""A search of settings with its report, from opening the data, in one call."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 def tune_into(
     data: Data, folder: str | None, reporter: Reporter, *, groups: str | None = None, **tune_settings: Any
 ) -> Outcome:
-    """Search the settings of a fit on `data`, as `vaeguard.tune`, into `folder`; None is `tuning/<data>`.
+    """Search the settings of a fit on `data` with `vaeguard.tune`, and write into `folder`; None is `tuning/<data>`.
 
     Raises
     ------
     UsageError, VaeguardError
-        As by `vaeguard.tune`.
+        As for `vaeguard.tune`.
     """
     check_optuna()
     if folder:
         check_place(Path(folder) / JSON_NAME, "tuning")
     images = open_to_fit(data, reporter)
-    grouped = read_groups(groups, images.paths) if groups else None
-    place = Path(folder) if folder else Path("tuning") / images.name
-    reporter.say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {place}")
-    with reporter.progress("tuning") as progress, reporter.going_on(f"finished trials are in {place}"):
-        found = tune(images, groups=grouped, folder=place, command=reporter.command, progress=progress, **tune_settings)
-    return Outcome(str(place), found, found.report, images.errors)
+    image_groups = read_groups(groups, images.paths) if groups else None
+    target = Path(folder) if folder else Path("tuning") / images.name
+    reporter.say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {target}")
+    with reporter.progress("tuning") as progress, reporter.going_on(f"finished trials are in {target}"):
+        result = tune(
+            images, groups=image_groups, folder=target, command=reporter.command, progress=progress, **tune_settings
+        )
+    return Outcome(str(target), result, result.report, images.errors)
