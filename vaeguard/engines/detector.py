@@ -82,7 +82,7 @@ class Detector(Engine):
             Memory does not suffice even for the smallest block.
         """
         images = self.prepared(as_images(images, self.info))
-        wanted = ("score", "p_value", *self.info.term_names, *(("restored", "heatmap") if pictures else ()))
+        wanted = ("score", "p_value", *self.info.term_names, *(self.info.pictures if pictures else ()))
         _, height, width = self.info.image_shape
         tails = {"restored": self.info.image_shape, "heatmap": (height, width)}
         outputs: dict[str, Floats] = {

@@ -33,7 +33,7 @@ class Inspection:
     terms : dict of float32 (N,)
         The separate terms of the score by name: `recon_error`, `kl`, `neg_elbo`, ...
     restored : float32 (N, C, H, W) or None
-        The decoder's mean image in [0, 1], or vectors in their own units; None without pictures.
+        The decoder's mean image in [0, 1], or vectors in their own units; None without pictures, and for features.
     heatmap : float32 (N, H, W) or None
         Per-pixel strangeness, 0 and up; None without pictures.
     """
@@ -83,8 +83,13 @@ class DetectorInfo:
 
     @property
     def view(self) -> View:
-        """How the model sees its inputs: whole images, patches or vectors."""
+        """How the model sees its inputs: whole images, patches, features or vectors."""
         return self.record.model.view
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The names of the pictures among the results; the places of a feature model cannot be restored."""
+        return ("restored", "heatmap") if self.view.restores else ("heatmap",)
 
     @property
     def rule(self) -> ImageRule | None:

@@ -101,7 +101,7 @@ def as_pixels(images: Images, pixels: np.dtype[Any]) -> Images:
 
 def output_names(info: DetectorInfo) -> tuple[str, ...]:
     """Names of the outputs of an exported model, in order."""
-    return ("score", "p_value", "anomaly", *info.term_names, "restored", "heatmap")
+    return ("score", "p_value", "anomaly", *info.term_names, *info.pictures)
 
 
 def read_onnx(path: str | Path, device: str = "auto", threads: int | None = None) -> OnnxDetector:

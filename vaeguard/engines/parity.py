@@ -192,10 +192,9 @@ def random_images(info: DetectorInfo) -> Images:
 
 def outputs(inspection: Inspection) -> dict[str, Floats]:
     """All results of an inspection with pictures, by name."""
-    assert inspection.restored is not None
-    assert inspection.heatmap is not None
+    pictures = {"restored": inspection.restored, "heatmap": inspection.heatmap}
     named = {"score": inspection.score, "p_value": inspection.p_value, **inspection.terms}
-    return {**named, "restored": inspection.restored, "heatmap": inspection.heatmap}
+    return {**named, **{name: picture for name, picture in pictures.items() if picture is not None}}
 
 
 def _inspect(detector: Detector, images: Images, size: int) -> Inspection:

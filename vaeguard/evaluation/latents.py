@@ -11,7 +11,6 @@ import torch
 from vaeguard.engines.generation import encode
 from vaeguard.models.graph import from_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, gaussian_kl
-from vaeguard.models.patches import local_contrast, surrounded
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 TRAVERSED = 10
 """So many units, those of the highest rate, are traversed."""
 PART = 64
-"""So many images are encoded at a time; a model of patches encodes one image, which has thousands of patches."""
+"""So many images are encoded at a time; a model of places encodes one image, which has thousands."""
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 """Positions along a unit, in standard deviations of its posterior means from their mean."""
 
@@ -43,7 +42,7 @@ class LatentUnits:
     traversed : int64 (K,)
         The units of the highest rate, highest first; for an autoencoder, which has no rate, those that vary most.
     traversals : uint8 (K, len(STEPS), C, H, W) or None
-        The decoder's mean images for the mean latent with one unit moved along `STEPS`; None for vectors and patches.
+        The decoder's mean images for the mean latent with one unit moved along `STEPS`; None unless whole images are decoded.
     """
 
     rate: npt.NDArray[np.float64]
@@ -59,11 +58,11 @@ class LatentUnits:
 
 @torch.no_grad()
 def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> LatentUnits:
-    """Measure the latent on `images`, (N, C, H, W) as the graph takes them; a model of patches counts every patch."""
+    """Measure the latent on `images`, (N, C, H, W) as the graph takes them; a model of places counts every place."""
     vae = graph.vae.eval()
     sums = torch.zeros(3, vae.spec.latent_size, dtype=torch.float64)  # of the rate, the mean and the squared mean
     count = 0
-    part = 1 if graph.patches is not None else PART
+    part = 1 if graph.places is not None else PART
     for at in range(0, len(images), part):
         posterior = vae.posterior(_vae_input(graph, images[at : at + part]))
         mean = posterior.mean.double()
@@ -74,15 +73,15 @@ def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDAr
     variance = (square - mean.square()).clamp(min=0)
     traversed = np.argsort(-(variance if vae.spec.autoencoder else rate).numpy(), kind="stable")[:TRAVERSED]
     pictures = None
-    if graph.standardise is None and graph.patches is None:
+    if vae.spec.view.whole_pictures:
         pictures = np.stack([_traversal(vae, mean, variance.sqrt(), unit) for unit in traversed.tolist()])
     return LatentUnits(rate.numpy(), variance.numpy(), traversed.astype(np.int64), pictures)
 
 
 def _vae_input(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor:
-    """The VAE's input for `images`: pixels, standardised vectors, or the patches of all images."""
+    """The VAE's input for `images`: pixels, standardised vectors, or the patches or cells of all images."""
     pixels = graph.prepared(torch.from_numpy(images).to(next(graph.parameters()).device))
-    return pixels if graph.patches is None else graph.patches.cut(local_contrast(surrounded(pixels))[0])
+    return pixels if graph.places is None else graph.places.see(pixels)[0]
 
 
 def _unit_kl(vae: VAE, posterior: Posterior) -> Tensor:

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from vaeguard.models.calibration import Calibration
+from vaeguard.models.backbones import backbone
+from vaeguard.models.cells import Cells
 from vaeguard.models.inference import Inference
-from vaeguard.models.patches import Patches, local_contrast, surrounded, undo_contrast
+from vaeguard.models.patches import Patches
 from vaeguard.models.reference import Reference
 from vaeguard.models.standardise import Standardise
 from vaeguard.models.terms import TERMS, term_names, term_weights
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.models.vae import VAE, Posterior
+    from vaeguard.settings.model import ModelSpec
 
 NOISE_SAMPLES = 8
 """Latents per image of the sampled bounds."""
@@ -31,9 +34,10 @@ class InferenceGraph(nn.Module):
 
     The terms, each (N,), higher = stranger, are those of `terms.TERMS`, except those in `spec.without`.
 
-    With `spec.patch`, the VAE sees the local contrast of every patch. A term is the mean of its five largest values
-    over the patches, and the heatmap is the negative ELBO of a patch, in nats per pixel above the least possible. Terms
-    that compare with statistics of whole images do not exist.
+    With `spec.patch`, the VAE sees the local contrast of every patch; with `spec.features`, the whitened features of
+    every place, of which nothing is restored. A term is the mean of its five largest values over the places, and the
+    heatmap is the negative ELBO of a place, in nats per value above the least possible. Terms that compare with
+    statistics of whole images do not exist.
 
     Terms and heatmap of vectors are in standardised units; `restored` is in the units of the input.
     """
@@ -44,8 +48,8 @@ class InferenceGraph(nn.Module):
         super().__init__()
         self.vae = vae
         spec, view = vae.spec, vae.spec.view
-        self.standardise = None if view.unit else Standardise(spec.shape)
-        self.patches = None if view.whole else Patches(spec.shape, spec.patch)
+        self.standardise = None if view.pictures else Standardise(spec.shape)
+        self.places = _places(spec)
         self.reference = Reference(spec.shape, _sizes(vae), centres) if view.whole else None
         if spec.sampled_elbo:
             generator = torch.Generator().manual_seed(NOISE_SEED)
@@ -58,15 +62,16 @@ class InferenceGraph(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W), or float32 vectors (N, 1, 1, F)."""
         image = self.prepared(image)
-        if self.patches is None:
+        if self.places is None:
             inference = self.infer(image)
-            terms, restored, heatmap = self._terms(inference), inference.restored, inference.error.mean(1)
+            terms, pictures = self._terms(inference), {"restored": inference.restored}
+            pictures["heatmap"] = inference.error.mean(1)
         else:
-            terms, restored, heatmap = self._inspect_patches(image, self.patches)
+            terms, pictures = self._inspect_places(image, self.places)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
         if self.standardise is not None:
-            restored = self.standardise.restore(restored)
-        return {"score": score, "p_value": p_value, **terms, "restored": restored, "heatmap": heatmap}
+            pictures["restored"] = self.standardise.restore(pictures["restored"])
+        return {"score": score, "p_value": p_value, **terms, **pictures}
 
     def prepared(self, image: Tensor) -> Tensor:
         """The input of the VAE: pixels in [0, 1], or standardised vectors; float32 (N, C, H, W)."""
@@ -81,13 +86,16 @@ class InferenceGraph(nn.Module):
         mean = self.vae.likelihood(latent).mean
         return mean if self.standardise is None else self.standardise.restore(mean)
 
-    def _inspect_patches(self, image: Tensor, patches: Patches) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Terms, restoration and heatmap of `image`, (N, C, H, W) in [0, 1], from all its patches."""
-        contrast, mean = local_contrast(surrounded(image))
-        inference = self.infer(patches.cut(contrast))
-        terms = {name: patches.strongest(values) for name, values in self._terms(inference).items()}
+    def _inspect_places(
+        self, image: Tensor, places: Patches | Cells
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Terms and pictures of `image`, (N, C, H, W) in [0, 1], from all its patches or cells."""
+        seen, undo = places.see(image)
+        inference = self.infer(seen)
+        terms = {name: places.strongest(values) for name, values in self._terms(inference).items()}
         heat = inference.neg_elbo / inference.image[0].numel() - self.vae.family.least_distortion(self.vae.spec)
-        return terms, undo_contrast(patches.fold(inference.restored), mean), patches.heatmap(heat.clamp(min=0))
+        restored = {"restored": undo(inference.restored)} if undo else {}
+        return terms, {**restored, "heatmap": places.heatmap(heat.clamp(min=0))}
 
     def infer(self, image: Tensor) -> Inference:
         """One pass of the VAE over its input `image` (N, C, H, W)."""
@@ -109,6 +117,13 @@ class InferenceGraph(nn.Module):
             means.append(inference.posterior.mean)
         squared_error = torch.stack(errors).sum(0) / sum(map(len, means))
         self.reference.fit(squared_error, torch.cat(features), torch.cat(movements), torch.cat(means), seed)
+
+
+def _places(spec: ModelSpec) -> Patches | Cells | None:
+    """What cuts an image into the places that the VAE sees; None if it sees whole inputs."""
+    if spec.features:
+        return Cells(spec.shape, backbone(spec.features))
+    return Patches(spec.shape, spec.patch) if spec.patch else None
 
 
 @torch.no_grad()

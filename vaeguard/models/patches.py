@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from vaeguard.models.sums import row_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
     from numpy import int64, uint8
     from torch import Tensor
@@ -103,6 +105,11 @@ class Patches:
         _, self.height, self.width = image_shape
         self.grid = tuple(1 - (patch - size) // self.stride for size in (self.height, self.width))
         self.covered = tuple((count - 1) * self.stride + patch for count in self.grid)
+
+    def see(self, image: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The contrast of all patches of `image` (N, C, H, W) in [0, 1], and what makes an image of patches again."""
+        contrast, mean = local_contrast(surrounded(image))
+        return self.cut(contrast), lambda patches: undo_contrast(self.fold(patches), mean)
 
     def cut(self, image: Tensor) -> Tensor:
         """The patches of `image` (N, C, H, W), image by image and row by row, shape (N * P, C, patch, patch)."""

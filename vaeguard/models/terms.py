@@ -2,7 +2,7 @@
 
 Leading terms have weights, and their mean surprise orders the images; the others count only above `calibration.ALARM`.
 For images, half of the weight is on the position among normal images, and half, in a guided model, on the class. For
-vectors, error, rate and activations lead. For patches, the negative ELBO leads. The weights were chosen once: for
+vectors, error, rate and activations lead. For patches and for features, the negative ELBO leads. The weights were chosen once: for
 images with letters of notMNIST held out one at a time, for vectors on 20 tables of ADBench, and for patches on magnetic
 tiles and circuit boards.
 
@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from vaeguard.errors import UsageError
-from vaeguard.settings.views import PatchView, PixelView, VectorView, View
+from vaeguard.settings.views import FeatureView, PatchView, PixelView, VectorView, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +93,7 @@ class _NegElbo(Term):
     """Distortion at the posterior mean + rate, nats per image."""
 
     of_rate = True
-    weights: ClassVar[Weights] = {PatchView: 1.0}
+    weights: ClassVar[Weights] = {PatchView: 1.0, FeatureView: 1.0}
 
     def __call__(self, inference: Inference) -> Tensor:
         return inference.neg_elbo

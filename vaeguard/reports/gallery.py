@@ -108,16 +108,15 @@ def _plain(value: Any) -> Any:
 
 def _pictures(sample: Sample) -> dict[str, dict[str, str]]:
     """The data URIs of input, restoration and heatmap of each image."""
-    if sample.images is None or sample.inspection is None or sample.inspection.restored is None:
+    if sample.images is None or sample.inspection is None or sample.inspection.heatmap is None:
         return {}
     heat = sample.inspection.heatmap
-    assert heat is not None
     top = sample.hottest or float(heat.max()) or 1.0
     restored = sample.inspection.restored
     drawn = {
         f"row-{row}": {
             "input": picture_of(sample.images[at]),
-            "restored": picture_of(restored[at]),
+            **({} if restored is None else {"restored": picture_of(restored[at])}),
             "heatmap": heat_picture(heat[at] / top),
         }
         for at, row in enumerate(sample.rows.tolist())

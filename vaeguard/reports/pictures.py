@@ -59,7 +59,7 @@ def draw_reconstructions(
     paths: Sequence[str],
     hottest: float | None = None,
 ) -> None:
-    """Draw input, restored image and heatmap side by side for each of `indices`, with its score and p-value.
+    """Draw input, restored image (if there is one) and heatmap side by side for each of `indices`, with its score and p-value.
 
     All heatmaps of the picture share one scale, shown at its foot, so that a quiet image looks quiet.
 
@@ -83,21 +83,22 @@ def draw_reconstructions(
     UsageError
         The inspection has no pictures, or there is no image to draw.
     """
-    if inspection.restored is None or inspection.heatmap is None or not len(indices):
+    if inspection.heatmap is None or not len(indices):
         raise UsageError("reconstructions need at least one image, inspected with pictures=True")
     font = ImageFont.load_default(FONT_SIZE)
     top = hottest or float(inspection.heatmap[np.asarray(indices)].max()) or 1.0
     cells = []
     for index in indices:
-        restored = picture_of(inspection.restored[index])
-        drawn = (picture_of(images[index]), restored, heat_picture(inspection.heatmap[index] / top))
+        restored = [] if inspection.restored is None else [picture_of(inspection.restored[index])]
+        drawn = (picture_of(images[index]), *restored, heat_picture(inspection.heatmap[index] / top))
         tiles = [_enlarge(picture) for picture in drawn]
         caption = f"score {inspection.score[index]:.2f}   p {inspection.p_value[index]:.3g}"
         cells.append(_cell(tiles, _short_name(paths[index]), caption, font))
     sheet, foot = _sheet(cells)
     _draw_scale(sheet, foot, f"{top:.3g} and above" if hottest else f"{top:.3g}", font)
     draw = ImageDraw.Draw(sheet)
-    draw.text((PAD, PAD), "each image: input, restored, heatmap", fill=INK, font=font)
+    shown = "input, heatmap" if inspection.restored is None else "input, restored, heatmap"
+    draw.text((PAD, PAD), f"each image: {shown}", fill=INK, font=font)
     _save_image(sheet, path)
 
 

@@ -38,8 +38,8 @@ Value = TypeVar("Value")
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `resolved` fills in from the data every setting that is None, and `image_shape` (C, H, W), `classes` (names of the
-    normal classes) and `vectors` (standardised features instead of pixels, shape (1, 1, F)). A `kind` of None becomes
+    `resolved` fills in from the data every setting that is None, and `image_shape` (C, H, W), `feature_count` (features
+    of a place, with `features`), `classes` (names of the normal classes) and `vectors` (standardised features instead of pixels, shape (1, 1, F)). A `kind` of None becomes
     `conv` for images of at least 16x16 pixels, and `mlp` for smaller images, patches and vectors.
     """
 
@@ -79,6 +79,10 @@ class ModelSpec:
         "Find small defects: a model of patches of so many pixels a side, applied all over the image; 0: of the whole"
         " image.",
     )
+    features: str | None = setting(
+        None, "Learn the features of a frozen network, applied all over the image: efficientnet-lite0.", unset="pixels"
+    )
+    feature_count: int = 0
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     vectors: bool = False
@@ -105,6 +109,12 @@ class ModelSpec:
             raise UsageError(
                 f"`patch` is {self.patch}; it must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none"
             )
+        if self.features and self.patch:
+            raise UsageError("`features` and `patch` are two ways to see an image; leave one of them out")
+        if self.features and (self.guided or per_class):
+            raise UsageError(
+                "`features` judges places, which have no class; leave it out, or `guided` and a `prior` per class"
+            )
         if self.patch and (self.guided or per_class):
             raise UsageError(
                 "`patch` judges places, which have no class; leave it out, or `guided` and a `prior` per class"
@@ -118,8 +128,8 @@ class ModelSpec:
 
     @property
     def view(self) -> View:
-        """How the model sees its inputs; everything that depends on `patch` and `vectors` is there."""
-        return view_of(vectors=self.vectors, patch=self.patch)
+        """How the model sees its inputs; everything that depends on `patch`, `features` and `vectors` is there."""
+        return view_of(vectors=self.vectors, patch=self.patch, features=self.features)
 
     def kind_for(self, height: int, width: int) -> str:
         """The kind of model for images of this size in pixels."""
@@ -157,7 +167,9 @@ class ModelSpec:
 
     @property
     def vae_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of the VAE's input, a patch or the whole input, of a resolved spec."""
+        """Shape (C, H, W) of the VAE's input, a patch, a place's features or the whole input, of a resolved spec."""
+        if self.features:
+            return (1, 1, self.feature_count)
         return (self.shape[0], self.patch, self.patch) if self.patch else self.shape
 
     @property
@@ -166,7 +178,13 @@ class ModelSpec:
         return None not in (self.kind, self.latent, self.hidden, self.likelihood, self.guided, self.image_shape)
 
     def resolved(
-        self, image_shape: tuple[int, int, int], classes: tuple[str, ...], *, images: int = 0, vectors: bool = False
+        self,
+        image_shape: tuple[int, int, int],
+        classes: tuple[str, ...],
+        *,
+        images: int = 0,
+        vectors: bool = False,
+        feature_count: int = 0,
     ) -> ModelSpec:
         """Return this spec with every open choice settled for `images` of `image_shape` (C, H, W), or for vectors.
 
@@ -176,7 +194,9 @@ class ModelSpec:
             A guided model or a prior per class has fewer than two labelled normal classes; a setting for images meets
             vectors; or the images are too small for the patches.
         """
-        spec = replace(self, image_shape=image_shape, classes=classes, vectors=vectors)
+        spec = replace(
+            self, image_shape=image_shape, classes=classes, vectors=vectors, feature_count=feature_count
+        )
         view = spec.view
         view.check(self.kind, self.likelihood, self.patch, image_shape[1:])
         _check_classes(spec)

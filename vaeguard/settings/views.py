@@ -9,6 +9,10 @@ from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS
 
 LATENT = 64
 HIDDEN = (400, 400)
+FEATURE_HIDDEN = (256, 128)
+FEATURE_LATENT = 32
+FEATURE_SIDE = 32
+"""The features of smaller images describe the image's border more than the image."""
 VECTOR_HIDDEN = (64, 32)
 """Tables are small, so large networks would cost time without a benefit."""
 VECTOR_EPOCHS = 30
@@ -28,6 +32,10 @@ class View:
         Whether the VAE reads values from 0 to 1.
     grey_levels : bool
         Whether these values have 256 levels, as many as bfloat16 distinguishes.
+    windows : bool
+        Whether training draws random windows of images.
+    restores : bool
+        Whether the decoder's mean is an input that one can look at.
     likelihood, hidden : str, tuple of int
         Default likelihood and hidden sizes.
     epochs : int or None
@@ -38,6 +46,8 @@ class View:
     whole: ClassVar[bool] = True
     unit: ClassVar[bool] = True
     grey_levels: ClassVar[bool] = False
+    windows: ClassVar[bool] = False
+    restores: ClassVar[bool] = True
     likelihood: ClassVar[str]
     hidden: ClassVar[tuple[int, ...]] = HIDDEN
     epochs: ClassVar[int | None] = None
@@ -76,6 +86,7 @@ class PatchView(View):
     """The local contrast of overlapping patches that cover an image."""
 
     whole: ClassVar[bool] = False
+    windows: ClassVar[bool] = True
     likelihood: ClassVar[str] = "gaussian-pixel"
 
     def kind(self, height: int, width: int) -> str:  # noqa: ARG002
@@ -94,6 +105,39 @@ class PatchView(View):
             raise UsageError(
                 f"`model.patch` is {patch}, which needs images of at least {2 * patch} pixels a side, not"
                 f" {height}x{width}; use larger images or smaller patches"
+            )
+
+
+class FeatureView(View):
+    """The whitened features of small places, from a frozen network that covers an image."""
+
+    whole: ClassVar[bool] = False
+    unit: ClassVar[bool] = False
+    restores: ClassVar[bool] = False
+    likelihood: ClassVar[str] = "gaussian"
+    hidden: ClassVar[tuple[int, ...]] = FEATURE_HIDDEN
+
+    def kind(self, height: int, width: int) -> str:  # noqa: ARG002
+        """An `mlp`, since a place is a vector."""
+        return "mlp"
+
+    def latent(self, width: int) -> int:  # noqa: ARG002
+        """The latent of a place."""
+        return FEATURE_LATENT
+
+    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
+        """Refuse convolutions, likelihoods of grey levels, and images that are too small."""
+        if kind == "conv":
+            raise UsageError("`model.kind` is 'conv', and the features of a place have no neighbours; set it to 'mlp'")
+        if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
+            raise UsageError(
+                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and features are unbounded;"
+                f" set it to {self.likelihood!r}"
+            )
+        if min(size) < FEATURE_SIDE:
+            raise UsageError(
+                f"`model.features` needs images of at least {FEATURE_SIDE} pixels a side, not {size[0]}x{size[1]}; use"
+                " larger images, or leave it out"
             )
 
 
@@ -127,8 +171,10 @@ class VectorView(View):
             )
 
 
-def view_of(*, vectors: bool, patch: int) -> View:
-    """The view of a model of `vectors`, of patches of `patch` pixels a side, or of whole images (0)."""
+def view_of(*, vectors: bool, patch: int, features: str | None = None) -> View:
+    """The view of a model of `vectors`, of a network's `features`, of patches of `patch` pixels a side, or of images."""
     if vectors:
         return VectorView()
+    if features:
+        return FeatureView()
     return PatchView() if patch else PixelView()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def class_table(
     names: Sequence[str],
+    targets: npt.NDArray[np.int64],
     examples: tuple[Examples, Examples],
     losses: Mapping[str, npt.NDArray[np.float64]],
     calibration: npt.NDArray[np.int64],
@@ -34,8 +35,10 @@ def class_table(
     ----------
     names : sequence of str
         The normal classes.
+    targets : int64 (N,)
+        The class of each image of the data set.
     examples : (Examples, Examples)
-        The training and the validation examples, labelled.
+        The training and the validation examples.
     losses : dict of float64 (rows,)
         The losses of the validation examples, as `vae_task.validation_losses` returns them.
     calibration : int64 (n,)
@@ -49,14 +52,14 @@ def class_table(
     learn, validate = examples
     among_others = (p_values.astype(np.float64) * (len(p_values) + 1) - 1) / len(p_values)
     flagged = np.round(among_others, 9) <= DEFAULT_FPR
-    targets = learn.labels
-    assert targets is not None
     table = []
     for number, name in enumerate(names):
-        trained, held_out, ranked = (targets[rows] == number for rows in (learn.rows, validate.rows, calibration))
+        trained, held_out, ranked = (
+            targets[rows] == number for rows in (learn.sources, validate.sources, calibration)
+        )
         means = {loss: _mean(values[held_out]) for loss, values in losses.items()}
-        # A model of patches sees an image many times.
-        images, validated = (len(np.unique(rows)) for rows in (learn.rows[trained], validate.rows[held_out]))
+        # A model of patches or features sees an image many times.
+        images, validated = (len(np.unique(rows)) for rows in (learn.sources[trained], validate.sources[held_out]))
         table.append(
             ClassRecord(
                 name=name,

@@ -20,7 +20,9 @@ from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, 
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
-from vaeguard.models.graph import InferenceGraph
+from vaeguard.models.backbones import backbone
+from vaeguard.models.cells import Cells
+from vaeguard.models.graph import InferenceGraph, to_unit
 from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from torch import Tensor
 
     from vaeguard.engines.inspection import Floats
     from vaeguard.progress import Progress
@@ -60,6 +63,10 @@ FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise"
 """Settings of a training that have no meaning for vectors."""
 TRAINING_CROPS = 12_800
 """The least random patches to train on per epoch."""
+TRAINING_CELLS = 100_000
+"""The least cells to train on, if the images have as many."""
+VALIDATION_CELLS = 10_000
+"""The least cells to validate on, if the images have as many."""
 VALIDATION_CROPS = 2048
 """The least random patches to validate on per epoch."""
 
@@ -235,7 +242,13 @@ def _nothing(state: State) -> None:
 def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
-    model = model.resolved((channels, height, width), names, images=len(split.training), vectors=image_set.vectors)
+    model = model.resolved(
+        (channels, height, width),
+        names,
+        images=len(split.training),
+        vectors=image_set.vectors,
+        feature_count=sum(backbone(model.features).channels) if model.features else 0,
+    )
     _check(model, training, names)
     device = pick_device(training.device)
     training = replace(
@@ -286,7 +299,7 @@ def _check_binarise(model: ModelSpec, training: TrainSpec) -> None:
 def epochs_of(model: ModelSpec, training: TrainSpec, images: int) -> int:
     """The most epochs of a fit on `images` training images; an epoch of patches has many patches of each image."""
     view = model.view
-    epochs = epochs_for(training, images if view.whole else images * -(-TRAINING_CROPS // images))
+    epochs = epochs_for(training, images * -(-TRAINING_CROPS // images) if view.windows else images)
     return min(epochs, view.epochs) if view.epochs and training.epochs is None else epochs
 
 
@@ -303,6 +316,8 @@ def _graph(plan: FitPlan) -> InferenceGraph:
     )
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
+    if isinstance(graph.places, Cells):
+        graph.places.backbone.read_pretrained()
     start = graph.vae.family.start
     if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
@@ -316,22 +331,55 @@ def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]
     """The training and the validation examples."""
     targets = class_targets(plan.image_set, plan.normal)
     images = plan.image_set.images
+    if isinstance(graph.places, Cells):
+        return _cell_examples(plan, graph.places)
     if graph.standardise is not None:
         images = graph.standardise(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
     if plan.model.pseudo_classes:
         pseudo = pseudo_labels(images, rows[0], rows[1], plan.model.pseudo_classes, plan.training.seed)
-    if not plan.model.view.whole:
+    if plan.model.view.windows:
         least = (TRAINING_CROPS, VALIDATION_CROPS)
         rows = [np.tile(part, -(-crops // len(part))) for part, crops in zip(rows, least, strict=True)]
     learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
     return learn, validate
 
 
+def _cell_examples(plan: FitPlan, cells: Cells) -> tuple[Examples, Examples]:
+    """Cells drawn at random from the training and the validation images, whitened by those of the training images."""
+    draw = torch.Generator().manual_seed(plan.training.seed)
+    cells.eval().to(plan.training.device)
+    parts = [
+        (rows, _drawn(cells, plan.image_set.images, rows, -(-most // len(rows)), draw))
+        for rows, most in ((plan.split.training, TRAINING_CELLS), (plan.split.validation, VALIDATION_CELLS))
+    ]
+    cells.whiten.fit(parts[0][1])
+    examples = []
+    for rows, drawn in parts:
+        with torch.no_grad():
+            values = cells.whiten(drawn).cpu().numpy()[:, None, None, :]
+        origins = np.repeat(rows, len(drawn) // len(rows))
+        examples.append(Examples(values, None, np.arange(len(values)), origins=origins))
+    return examples[0], examples[1]
+
+
+@torch.no_grad()
+def _drawn(
+    cells: Cells, images: npt.NDArray[Any], rows: npt.NDArray[np.int64], each: int, draw: torch.Generator
+) -> Tensor:
+    """The features of `each` cells, or of all if there are fewer, of every image, (n, F)."""
+    parts = []
+    for row in rows:
+        features = cells.features(to_unit(torch.from_numpy(images[row : row + 1]).to(cells.mean.device))).flatten(0, 2)
+        parts.append(features[torch.randperm(len(features), generator=draw)[:each].to(features.device)])
+    return torch.cat(parts)
+
+
 def _digest(examples: Examples) -> str:
-    """The digest of the pseudo-classes: a resumed fit compares it, since another machine may find other clusters."""
-    return "" if examples.pseudo is None else hashlib.sha256(examples.pseudo.tobytes()).hexdigest()
+    """The digest of what another machine may compute in another way, and a resumed fit compares."""
+    computed = examples.images if examples.origins is not None else examples.pseudo
+    return "" if computed is None else hashlib.sha256(np.ascontiguousarray(computed)).hexdigest()
 
 
 def _train(
@@ -375,8 +423,10 @@ def _calibrated(
     classes: tuple[ClassRecord, ...] = ()
     if plan.model.classes:
         losses = validation_losses(graph.vae, examples[1], plan.training)
+        targets = class_targets(plan.image_set, plan.normal)
+        assert targets is not None
         classes = class_table(
-            plan.model.classes, examples, losses, split.calibration, p_values, balance=plan.training.balance
+            plan.model.classes, targets, examples, losses, split.calibration, p_values, balance=plan.training.balance
         )
     ranked = CalibrationRecord(len(split.calibration), scale)
     detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))

@@ -55,15 +55,23 @@ class Examples:
         The rows of the examples.
     pseudo : int64 (n, PSEUDO_HEADS) or None
         The pseudo-classes of the examples.
+    origins : int64 (n,) or None
+        The row of the data set from which each example comes, if `rows` are not these.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64] | None
     rows: npt.NDArray[np.int64]
     pseudo: npt.NDArray[np.int64] | None = None
+    origins: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def sources(self) -> npt.NDArray[np.int64]:
+        """The row of the data set from which each example comes."""
+        return self.rows if self.origins is None else self.origins
 
 
 def epochs_for(spec: TrainSpec, images: int) -> int:
@@ -94,7 +102,7 @@ class Batches:
 
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
         self.examples, self.device = examples, device
-        self.whole, self.side = vae.spec.view.whole, vae.spec.vae_shape[-1]
+        self.windows, self.side = vae.spec.view.windows, vae.spec.vae_shape[-1]
         self.channels_last = vae.spec.kind == "conv"
         self.labels = None
         if examples.labels is not None:
@@ -103,13 +111,13 @@ class Batches:
         self.resident = None
         size = len(examples) * examples.images[:1].nbytes
         # A model of patches reads small windows of images, and its rows repeat, so the size above would mislead.
-        if self.whole and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
+        if not self.windows and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
     def __call__(self, order: Tensor, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the examples in `order` by batches of `size`; `generator` draws the positions of patches."""
         for rows in torch.split(order, size):
-            images = self._gather(rows) if self.whole else self._patches(rows, generator)
+            images = self._patches(rows, generator) if self.windows else self._gather(rows)
             if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             picked = rows.to(self.device)
@@ -265,8 +273,8 @@ class VAETask(Task):
 
 
 def _as_seen(vae: VAE, images: Tensor) -> Tensor:
-    """The images as the VAE sees them: whole images unchanged, patches by their local contrast."""
-    return images if vae.spec.view.whole else local_contrast(images)[0]
+    """The examples as the VAE sees them: patches by their local contrast, all others unchanged."""
+    return local_contrast(images)[0] if vae.spec.view.windows else images
 
 
 def _forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: torch.Generator) -> tuple[Tensor, Losses]:

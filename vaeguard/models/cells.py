@@ -1,0 +1,119 @@
+"""Cells: the features of small places of an image, whitened, as a VAE sees them.
+
+The maps of a backbone are brought to one grid and stacked, so every place has one vector. Directions in which normal
+features hardly vary carry the defects, and whitening gives them the same weight as all others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vaeguard.models.sums import row_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+STRIDE = 8
+"""A cell is so many pixels from the next."""
+STRONGEST = 5
+"""An image's value is the mean over so many of its largest values of cells."""
+FLOOR = 0.01
+"""The least variance of a direction, as a share of the mean variance, so that rounding is not amplified."""
+
+
+class Whiten(nn.Module):
+    """From features to values with mean 0, variance 1 and no correlation among normal cells (ZCA)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(features))
+        self.register_buffer("matrix", torch.eye(features))
+
+    offset: Tensor
+    matrix: Tensor
+
+    def fit(self, cells: Tensor) -> None:
+        """Fit to the features of normal cells, (n, F)."""
+        values = cells.double()
+        mean = values.mean(0)
+        covariance = (values - mean).T @ (values - mean) / len(values)
+        variances, directions = torch.linalg.eigh(covariance)
+        scale = (variances + FLOOR * variances.mean()).rsqrt()
+        self.offset.copy_(mean)
+        self.matrix.copy_(directions * scale @ directions.T)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(..., F) to whitened (..., F)."""
+        return (cells - self.offset) @ self.matrix
+
+
+class Cells(nn.Module):
+    """The cells of images of one shape.
+
+    Parameters
+    ----------
+    image_shape : (C, H, W)
+        Shape of an image.
+    backbone : nn.Module
+        The frozen network.
+
+    Attributes
+    ----------
+    grid : (int, int)
+        Number of rows and columns of cells.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.whiten = Whiten(sum(backbone.channels))
+        _, self.height, self.width = image_shape
+        self.grid = (-(-self.height // STRIDE), -(-self.width // STRIDE))
+        for name in ("mean", "deviation"):
+            self.register_buffer(name, torch.tensor(getattr(backbone, name)).view(3, 1, 1), persistent=False)
+
+    mean: Tensor
+    deviation: Tensor
+
+    def features(self, image: Tensor) -> Tensor:
+        """The features of the cells of `image` (N, C, H, W) in [0, 1], (N, rows, columns, F)."""
+        colour = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
+        maps = self.backbone((colour - self.mean) / self.deviation)
+        scaled = [
+            values
+            if values.shape[2:] == self.grid
+            else F.interpolate(values, self.grid, mode="bilinear", align_corners=False, antialias=False)
+            for values in maps
+        ]
+        return torch.cat(scaled, 1).permute(0, 2, 3, 1)
+
+    def see(self, image: Tensor) -> tuple[Tensor, None]:
+        """The whitened cells of `image` (N, C, H, W) in [0, 1], image by image and row by row, (N * P, 1, 1, F).
+
+        Features cannot be turned into an image again.
+        """
+        cells: Tensor = self.whiten(self.features(image))
+        return cells.reshape(-1, 1, 1, cells.shape[-1]), None
+
+    def strongest(self, values: Tensor) -> Tensor:
+        """One value per image, (N,): the mean of the five largest values of its cells, (N * P,)."""
+        cells = values.view(-1, self.grid[0] * self.grid[1])
+        return row_mean(cells.topk(min(STRONGEST, cells.shape[1]), dim=1).values)
+
+    def heatmap(self, values: Tensor) -> Tensor:
+        """Values of cells, (N * P,), smoothed, at their centres and bilinear in between, shape (N, H, W).
+
+        A value is averaged with its neighbours by the weights 1, 2, 1 of each direction: a cell sees more of the image
+        than it covers, so single values are placed too sharply.
+        """
+        covered = [count * STRIDE for count in self.grid]
+        heat = F.pad(values.view(-1, 1, *self.grid), (1, 1, 1, 1), mode="replicate")
+        heat = F.avg_pool2d(F.avg_pool2d(heat, 2, 1), 2, 1)
+        heat = F.interpolate(heat, covered, mode="bilinear", align_corners=False)
+        return heat[:, 0, : self.height, : self.width]
