@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
 import os
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vaeguard import ImageRule, RefusedError, UsageError, open_images
+from vaeguard import ImageRule, RefusedError, UsageError, VaeguardError, open_images
 from vaeguard.data.arrays import Npy
 from vaeguard.data.folders import Files
 from vaeguard.data.inputs import find_sources, read_list
@@ -352,11 +353,12 @@ def test_a_fault_of_the_machine_is_no_error_of_good_files(tmp_path, monkeypatch)
     (tmp_path / "a.png").write_bytes(png(IMAGES[0]))
     (source,) = find_sources([tmp_path])
 
-    def short_of_memory(path, rule):
-        raise MemoryError("Unable to allocate")
+    def short_of_memory(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr("vaeguard.data.streams.decode_image", short_of_memory)
-    with pytest.raises(MemoryError, match="Unable"):
+    monkeypatch.setattr("vaeguard.data.workers._idle", {})
+    monkeypatch.setattr("subprocess.Popen", short_of_memory)
+    with pytest.raises(VaeguardError, match="cannot start a process that decodes images .Cannot allocate memory"):
         list(read(source, 0, source.count, (1, 6, 5), rule=RULE, batch_size=7, jobs=1))
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
+    from vaeguard.data.decoding import File
     from vaeguard.data.source import ClassLabels, Source
-    from vaeguard.data.streams import File
 
 IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "content", "jpg", "png")
 """Columns of a Parquet file that may hold image files; the first present one is read."""

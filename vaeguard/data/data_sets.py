@@ -14,9 +14,10 @@ import numpy as np
 
 from vaeguard.data.arrays import Array, Idx
 from vaeguard.data.cache import decode_files
+from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.folders import Files, sorted_once
 from vaeguard.data.image_set import new_image_set
-from vaeguard.data.images import SUFFIXES, ImageRule, read_header
+from vaeguard.data.images import SUFFIXES, ImageRule
 from vaeguard.data.inputs import (
     expanded,
     is_container,
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.data.decoding import File
     from vaeguard.data.image_set import ImageSet
     from vaeguard.data.source import ClassLabels, Source
-    from vaeguard.data.streams import File
     from vaeguard.progress import Progress
 
     Size = tuple[int, int]
@@ -230,8 +231,8 @@ def _common_rule(
     files = chain.from_iterable(source.files() for source in sources)
     first = list(islice(files, 32))
     jobs = jobs or default_jobs(first)
-    parts = map_ahead(lambda part: [*map(_header, part)], chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
-    headers = [header for part in parts for header in part if header]
+    parts = map_ahead(_headers, chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
+    headers = [header for part in parts for header in part]
     if not headers:
         return ImageRule(rule.size or (1, 1), rule.channels or 1), None  # no file can be read, so any size will do
     channels = rule.channels or max(channels for _, channels in headers)
@@ -242,12 +243,10 @@ def _common_rule(
     return ImageRule((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), channels), size
 
 
-def _header(file: File) -> tuple[Size, int] | None:
-    name, content = (file, None) if isinstance(file, str) else file
-    try:
-        return None if isinstance(content, UnreadableError) else read_header(name, content)
-    except UnreadableError:
-        return None
+def _headers(files: list[File]) -> list[tuple[Size, int]]:
+    """The sizes and channels of the files that can be read."""
+    answers = (answer for _, answer, _ in read_each(HEADER, files) if not isinstance(answer, UnreadableError))
+    return [((answer["size"][0], answer["size"][1]), answer["channels"]) for answer in answers]
 
 
 def _common_size(place: str, sizes: Counter[Size]) -> Size:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
+    from vaeguard.data.decoding import File
     from vaeguard.data.source import ClassLabels
-    from vaeguard.data.streams import File
 
 _RUN = {"model.safetensors", "report.json"}
 """The files by which a run folder is recognised."""

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
+from vaeguard.data.limits import MAX_BYTES, MAX_PIXELS, too_much_memory
 from vaeguard.errors import UnreadableError, UsageError
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 512 * 2**20
 
 # The readers are called directly, not through Image.open, whose check for decompression bombs warns through
 # process-wide state, which threads cannot turn into an error. The table is also the list of allowed formats.
@@ -132,7 +131,7 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     except MemoryError as error:
-        raise UnreadableError(name, "there is not enough memory to decode it") from error
+        raise UnreadableError(name, too_much_memory()) from error
 
 
 def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
@@ -151,7 +150,7 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     except MemoryError as error:
-        raise UnreadableError(name, "there is not enough memory to decode it") from error
+        raise UnreadableError(name, too_much_memory()) from error
     return image
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.data.decoding import File
     from vaeguard.data.images import ImageRule
-    from vaeguard.data.streams import File
 
     ClassLabels = tuple[npt.NDArray[np.int64], tuple[str, ...]]
     """The class of each image as an index into the names of the classes, and these names."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from vaeguard.data.images import ImageRule, check_file_rule, decode_bytes, decode_image
+from vaeguard.data.decoding import PIXELS, read_each
+from vaeguard.data.images import ImageRule, check_file_rule
 from vaeguard.devices import cores
 from vaeguard.errors import UnreadableError, UsageError
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.data.decoding import File
+
     Bytes = npt.NDArray[np.uint8]
-    File = str | tuple[str, bytes | UnreadableError]
 
 _SMALL_FILE = 4096
 """Bytes; opening a smaller file costs more than decoding it, and threads would wait for each other."""
@@ -142,16 +144,14 @@ def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
     assert rule.channels is not None
     images = np.empty((len(files), rule.channels, *rule.size), np.uint8)
     batch = ImageBatch([], images)
-    for file in files:
-        name, content = (file, None) if isinstance(file, str) else file
-        try:
-            if isinstance(content, UnreadableError):
-                raise content
-            image = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
-        except UnreadableError as error:
-            batch.errors.append((name, error.reason))
+
+    def place(shape: tuple[int, ...]) -> Bytes:
+        return images[len(batch.paths) : len(batch.paths) + shape[0]]
+
+    for name, answer, _ in read_each(PIXELS, files, rule, place):
+        if isinstance(answer, UnreadableError):
+            batch.errors.append((name, answer.reason))
         else:
-            images[len(batch.paths)] = image
             batch.paths.append(name)
     return ImageBatch(batch.paths, images[: len(batch.paths)], batch.errors)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pikepdf
 from pikepdf import Name
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.pdf_codecs import decoded, replace, source_of
 from vaeguard.restoration.formats.pdf_places import Place, places_of, stacked
