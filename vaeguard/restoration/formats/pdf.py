@@ -1,4 +1,4 @@
-"""Rewrite scanned PDF files: replace their pictures, and keep everything else."""
+"""The format of scanned PDF files: their pictures are replaced, and everything else is kept."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pikepdf
 from pikepdf import Name
+from pikepdf.exceptions import PdfParsingError
 
 from vaeguard.data.images import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.pdf_codecs import decoded, replace, source_of
 from vaeguard.restoration.formats.pdf_places import Place, places_of, stacked
-from vaeguard.restoration.formats.scan_page import Page, Rewritten, reading
+from vaeguard.restoration.formats.scan_format import Rewritten
+from vaeguard.restoration.formats.scan_page import Page, digest_of_pixels, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from vaeguard.restoration.formats.pdf_codecs import Coding
-    from vaeguard.restoration.formats.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_format import Coding, Restore
+    from vaeguard.restoration.formats.scan_page import PageFacts, Pixels
 
 LEAST_SIDE = 64
 """Pictures with fewer pixels on a side are ornaments."""
@@ -35,20 +37,13 @@ _DEPTH_IN_DATA = ("/DCTDecode", "/JPXDecode")
 """Codecs whose data states the depth, which is nearly always 8 bits."""
 
 
-def rewrite_pdf(
-    content: bytes,
-    name: str,
-    target: Path,
-    restore: Callable[[Page], Pixels],
-    coding: Coding,
-    record: Callable[[Pixels], None],
-) -> Rewritten:
-    """Replace the grey or RGB pictures of 8 bits in a PDF, as in `scans.rewrite`.
+def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: Coding) -> Rewritten:
+    """Replace the grey or RGB pictures of 8 bits.
 
-    The streams of other pictures, and of pictures that do not change, stay byte for byte. `record` takes the pixels of
-    each page as decoded from the written pictures.
+    The streams of other pictures, and of pictures that do not change, stay byte for byte.
     """
     result = Rewritten()
+    digests: list[str] = []
     with _opened(content, name) as pdf:
         with reading(name):
             left = _reasons_to_leave(pdf)
@@ -56,11 +51,12 @@ def rewrite_pdf(
             for picture in strips:
                 left.pop(picture.objgen, None)
             pixels = restore(page)
-            if pixels is not page.pixels and not np.array_equal(pixels, page.pixels):
+            if pixels is not page.pixels:
                 pixels, result.codecs[page.number] = _replaced(page, strips, pixels, coding)
-            record(pixels)
+            digests.append(digest_of_pixels(pixels))
         result.left = [*left.values(), *_inline_pictures(pdf)]
-        pages = len(pdf.pages)
+        result.digests = digests
+        number_of_pages = len(pdf.pages)
         # In a file with packed objects, unpacked streams are packed as well; all other streams are copied as they are.
         pdf.save(
             target,
@@ -71,7 +67,7 @@ def rewrite_pdf(
             linearize=pdf.is_linearized,
         )
     with pikepdf.open(target) as written:
-        if len(written.pages) != pages:
+        if len(written.pages) != number_of_pages:
             raise RefusedError(f"pages of {name!r} would be lost; report this")
     return result
 
@@ -114,20 +110,25 @@ def _inline_pictures(pdf: pikepdf.Pdf) -> Iterator[tuple[int, str]]:
         try:
             steps = pikepdf.parse_content_stream(page, "BI ID EI")
             sizes = [(step.iimage.height, step.iimage.width) for step in steps if hasattr(step, "iimage")]
-        except (pikepdf.PdfError, pikepdf.PdfParsingError, AttributeError, LookupError, TypeError, ValueError):
+        except (pikepdf.PdfError, PdfParsingError, AttributeError, LookupError, TypeError, ValueError):
             continue
         for size in sizes:
             yield number, "inline" if min(size) >= LEAST_SIDE else "small"
 
 
-def pdf_pages(content: bytes, name: str) -> Iterator[Page]:
+def pages(content: bytes, name: str) -> Iterator[Page]:
     """Read the pictures that are restored."""
     with _opened(content, name) as pdf:
         for page, _ in _pages(pdf, name):
             yield page
 
 
-def pdf_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+def facts(_content: bytes, _name: str) -> list[PageFacts]:
+    """No facts, since everything but the pictures is copied unread."""
+    return []
+
+
+def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Read the height and width of each picture that is restored."""
     with _opened(content, name) as pdf, reading(name):
         return [_size(picture.strips) for picture in _drawn_pictures(pdf, name)]
@@ -180,8 +181,8 @@ def _pages(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, list[Any]]]:
     with reading(name):
         drawn = list(_drawn_pictures(pdf, name))
     # Scanners write one picture a page; then the numbers of the pages are used.
-    pages = [picture.number for picture in drawn]
-    numbers = pages if len(set(pages)) == len(pages) else range(1, len(pages) + 1)
+    own = [picture.number for picture in drawn]
+    numbers = own if len(set(own)) == len(own) else range(1, len(own) + 1)
     for number, picture in zip(numbers, drawn, strict=True):
         with reading(name):
             strips = [decoded(strip) for strip in picture.strips]

@@ -15,20 +15,9 @@ from PIL import Image, JpegImagePlugin
 from vaeguard.restoration.formats.picture import png_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from vaeguard.restoration.formats.scan_format import Coding
+    from vaeguard.restoration.formats.scan_page import Pixels
 
-    from vaeguard.restoration.formats.scan_page import Page, Pixels
-
-    Check = Callable[[Page, Pixels], bool]
-
-FINER = (1, 1.4, 2, 4)
-"""The divisors of the original's quantisation that a lossy codec tries in turn.
-
-A divisor of 1.4 makes a page a fifth larger."""
-LARGEST_DIFFERENCE = 6.0
-"""The largest root mean square, in levels, by which a lossy codec may change a picture.
-
-At quality 75, pages of small print change by 3 to 6 levels."""
 LEVEL = 6
 """The level of lossless compression; higher levels take twice the time for a few percent."""
 _ADOBE = b"\xff\xee"
@@ -39,36 +28,6 @@ _CODING_STYLE = b"\xff\x52"
 """The mark of a JPEG 2000's coding style."""
 _TRANSFORM = 13
 """The offset of the kind of wavelet from that mark."""
-
-
-@dataclass(frozen=True)
-class Coding:
-    """The coding of clean pictures.
-
-    Attributes
-    ----------
-    jpeg : int or None
-        Quality of pictures that were JPEGs, 1 to 100; None for that of the original.
-    lossless : bool
-        Write every picture without loss.
-    check : callable or None
-        Takes a page, and its pixels as decoded from the written picture, right after the page was restored. If it
-        returns False, the next quality is tried.
-    """
-
-    jpeg: int | None = None
-    lossless: bool = False
-    check: Check | None = None
-
-    @property
-    def steps(self) -> tuple[float, ...]:
-        """The divisors of the quantisation that are tried in turn; 0 means no loss."""
-        return (0,) if self.lossless else (1, 0) if self.jpeg else (*FINER, 0)
-
-    def accepts(self, page: Page, restored: Pixels, decoded: Pixels) -> bool:
-        """Whether the `decoded` pixels are near the restored ones and pass the check."""
-        near = self.jpeg or difference(restored, decoded) <= LARGEST_DIFFERENCE
-        return bool(near) and (self.check is None or self.check(page, decoded))
 
 
 @dataclass(frozen=True)
@@ -88,12 +47,6 @@ class Source:
     codec: str
     data: bytes = b""
     rgb: bool = False
-
-
-def difference(one: Pixels, other: Pixels) -> float:
-    """The root mean square difference between two pictures of 8 bits, in levels."""
-    differences = one.astype(np.int16) - other
-    return float(np.sqrt(np.mean(np.square(differences, dtype=np.float32))))
 
 
 def source_of(picture: Any) -> Source:
