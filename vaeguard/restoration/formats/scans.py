@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaeguard.data.images import SUFFIXES, format_of
+from vaeguard.data.images import SUFFIXES, SUFFIXES_OF, format_of
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.picture import picture_facts, picture_pages, picture_sizes, rewrite_picture
 from vaeguard.restoration.formats.scan_page import Rewritten
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_page import Page, PageFacts, Pixels
 
 SCAN_SUFFIXES = (*SUFFIXES, ".pdf")
-TIFF_SUFFIXES = (".tif", ".tiff")
-JPEG_SUFFIXES = (".jpg", ".jpeg")
+TIFF_SUFFIXES = SUFFIXES_OF["TIFF"]
+JPEG_SUFFIXES = SUFFIXES_OF["JPEG"]
 
 
 def written_name(name: str, *, jpeg: int | None) -> str:
@@ -36,14 +36,7 @@ def written_name(name: str, *, jpeg: int | None) -> str:
     return str(path.with_name(path.name + ".png")) if path.suffix.lower() in JPEG_SUFFIXES and not jpeg else name
 
 
-_FORMATS = {
-    **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
-    **dict.fromkeys(TIFF_SUFFIXES, "TIFF"),
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".pdf": "PDF",
-    ".webp": "WEBP",
-}
+_FORMATS = {suffix: kind for kind, suffixes in SUFFIXES_OF.items() for suffix in suffixes} | {".pdf": "PDF"}
 
 
 def _check_name(content: bytes, name: str) -> None:
