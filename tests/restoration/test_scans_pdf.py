@@ -142,7 +142,7 @@ def test_a_clean_picture_keeps_its_codec_and_does_not_grow(kind, channels, tmp_p
     if codec != "Flate":
         result, after = written(content, tmp_path, lossless=True)
         (page,) = scan_pages(after, "out.pdf")
-        assert result.codecs == {1: "Flate"}
+        assert result.codecs == {1: "Flate" if kind == "jpeg" else "JPEG 2000 without loss"}
         assert np.array_equal(page.pixels, restored[0])
 
 

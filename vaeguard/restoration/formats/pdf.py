@@ -15,7 +15,7 @@ from pikepdf.exceptions import PdfParsingError
 
 from vaeguard.data.images import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
-from vaeguard.restoration.formats.pdf_codecs import decoded, replace, source_of
+from vaeguard.restoration.formats.pdf_codecs import CHANNELS, channels_of, decoded, replace, source_of, unfit_coding
 from vaeguard.restoration.formats.pdf_places import Place, places_of, stacked
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import Page, digest_of_pixels, reading
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 LEAST_SIDE = 64
 """Pictures with fewer pixels on a side are ornaments."""
 POINTS_PER_INCH = 72
-_COLOUR_SPACES = ("/DeviceGray", "/DeviceRGB", "/CalGray", "/CalRGB", "/ICCBased")
 _OTHER_COLOUR_SPACES = {"/DeviceCMYK": "CMYK", "/ICCBased": "CMYK", "/Indexed": "indexed", "/Lab": "CIELAB"}
+_NOT_RGB = (b"XYZ ", b"Luv ", b"YCbr", b"Yxy ", b"HSV ", b"HLS ", b"CMY ")
+"""The colours of profiles of three values that are not RGB."""
 _BILEVEL = ("/CCITTFaxDecode", "/JBIG2Decode")
 _DEPTH_IN_DATA = ("/DCTDecode", "/JPXDecode")
 """Codecs whose data states the depth, which is nearly always 8 bits."""
@@ -198,8 +199,8 @@ def _joined(strips: list[Any]) -> Pixels:
 
 
 def _fits(pixels: Pixels, picture: Any) -> bool:
-    _, channels = _colour_space(picture)
-    return pixels.dtype == np.uint8 and pixels.shape == (*_size([picture]), *([3] if channels == 3 else []))
+    channels = [3] if channels_of(picture) == 3 else []
+    return pixels.dtype == np.uint8 and pixels.shape == (*_size([picture]), *channels)
 
 
 def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
@@ -253,36 +254,48 @@ def _pictures(page: pikepdf.Page) -> dict[str, Any]:
 
 def _unfit_kind(picture: Any) -> str:
     """The kind of a picture that must stay as it is, in a few words; empty if the picture can be restored."""
-    if "/ImageMask" in picture and bool(picture.ImageMask):
-        return "a mask"
-    bits = int(picture.get(Name.BitsPerComponent, 8 if _codec(picture) in _DEPTH_IN_DATA else 0))
-    if _codec(picture) in _BILEVEL or bits == 1:
-        return "bilevel"
-    return _unfit_colours(picture) or (f"of {bits} bits" if bits != 8 else "")
+    try:
+        if "/ImageMask" in picture and bool(picture.ImageMask):
+            return "a mask"
+        bits = int(picture.get(Name.BitsPerComponent, 8 if _codec(picture) in _DEPTH_IN_DATA else 0))
+        if _codec(picture) in _BILEVEL or bits == 1:
+            return "bilevel"
+        return unfit_coding(picture) or _unfit_colours(picture) or (f"of {bits} bits" if bits != 8 else "")
+    except (pikepdf.PdfError, AttributeError, LookupError, TypeError, ValueError):
+        return "with unclear entries"
 
 
 def _unfit_colours(picture: Any) -> str:
     """The kind of a picture whose values are not plainly grey or RGB; empty for others."""
-    kind, channels = _colour_space(picture)
-    decode = [float(value) for value in picture.get(Name.Decode, [])]
-    if not kind:
+    space, channels = picture.get(Name.ColorSpace), channels_of(picture)
+    if space is None and not channels:
         return "without a colour space"
-    if kind not in _COLOUR_SPACES or channels not in (1, 3):
+    kind = str(space[0] if isinstance(space, pikepdf.Array) else space)
+    if channels not in (1, 3):
         return _OTHER_COLOUR_SPACES.get(kind, "of other colours")
-    if decode != [0.0, 1.0] * (len(decode) // 2):
-        return "inverted by /Decode"
+    other = _unfit_profile(space[1]) if kind == "/ICCBased" else ""
+    return other or _unfit_values(picture, channels)
+
+
+def _unfit_values(picture: Any, channels: int) -> str:
+    """The kind of a picture whose values are more than its colours; empty for others."""
     if isinstance(picture.get(Name.Mask), pikepdf.Array):
         return "masked by colour"
     if int(picture.get(Name.SMaskInData, 0)) > 0 or (Name.SMask in picture and Name.Matte in picture.SMask):
         return "mixed with its opacity"
-    return ""
+    decode = [float(value) for value in picture.get(Name.Decode, [])]
+    plain, inverted = [0.0, 1.0] * channels, [1.0, 0.0] * channels
+    return "" if decode in ([], plain) else "inverted by /Decode" if decode == inverted else "with a /Decode of its own"
 
 
-def _colour_space(picture: Any) -> tuple[str, int]:
-    """The kind of a picture's colour space, empty if it has none, and its channels if it is grey or RGB."""
-    space = picture.get(Name.ColorSpace)
-    kind = "" if space is None else str(space[0] if isinstance(space, pikepdf.Array) and len(space) else space)
-    return kind, int(space[1].N) if kind == "/ICCBased" else 3 if kind.endswith("RGB") else 1
+def _unfit_profile(profile: Any) -> str:
+    """The kind of colours that a profile describes; empty if it describes grey or RGB, or nothing that can be read."""
+    alternate = profile.get(Name.Alternate)
+    kind = str(alternate[0] if isinstance(alternate, pikepdf.Array) else alternate)
+    if alternate is not None and CHANNELS.get(kind) != int(profile.N):
+        return _OTHER_COLOUR_SPACES.get(kind, "of other colours")
+    colours = bytes(profile.read_bytes())[16:20]
+    return {b"Lab ": "CIELAB"}.get(colours, "of other colours" if colours in _NOT_RGB and int(profile.N) == 3 else "")
 
 
 def _is_large(strips: list[Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from vaeguard.data.images import format_of
+from vaeguard.data.images import SUFFIXES_OF, format_of
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scan_format import Coding
 from vaeguard.restoration.formats.scan_page import digest_of_pixels
@@ -37,11 +37,12 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind("PNG", (".png",), "picture"),
-    Kind("JPEG", (".jpg", ".jpeg"), "picture", lossless_suffix=".png"),
-    Kind("TIFF", (".tif", ".tiff"), "tiff"),
-    Kind("BMP", (".bmp",), "picture"),
-    Kind("WEBP", (".webp",), "picture"),
+    Kind("PNG", SUFFIXES_OF["PNG"], "picture"),
+    Kind("JPEG", SUFFIXES_OF["JPEG"], "picture", lossless_suffix=".png"),
+    Kind("TIFF", SUFFIXES_OF["TIFF"], "tiff"),
+    Kind("BMP", SUFFIXES_OF["BMP"], "picture"),
+    Kind("WEBP", SUFFIXES_OF["WEBP"], "picture"),
+    Kind("JPEG2000", SUFFIXES_OF["JPEG2000"], "jpeg2000"),
     Kind("PDF", (".pdf",), "pdf"),
 )
 _BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.suffixes}
