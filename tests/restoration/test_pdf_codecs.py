@@ -11,7 +11,8 @@ import pytest
 from pikepdf import Array, Dictionary, Name
 from PIL import Image, JpegImagePlugin
 
-from vaeguard.restoration.formats.pdf_codecs import Coding, Source, decoded, difference, replace, source_of
+from vaeguard.restoration.formats.pdf_codecs import Source, decoded, replace, source_of
+from vaeguard.restoration.formats.scan_format import Coding, difference
 from vaeguard.restoration.formats.scan_page import Page
 
 AS_IT_CAME = Coding()

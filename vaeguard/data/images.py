@@ -1,7 +1,7 @@
 """From image files to uint8 arrays: one rule each for colour, depth and size, the same in training and scoring.
 
 Formats
-    PNG, JPEG, TIFF, BMP and WEBP, recognised by their first bytes; one picture a file.
+    PNG, JPEG, JPEG 2000, TIFF, BMP and WEBP, recognised by their first bytes; one picture a file.
 Depth
     8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535); the upper 8 bits of 16-bit colour. A TIFF
     whose zero is white is inverted, so that white is the largest value everywhere. 32-bit and floating-point pixels are
@@ -24,7 +24,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from vaeguard.data.limits import MAX_BYTES, MAX_PIXELS, too_much_memory
 from vaeguard.errors import UnreadableError, UsageError
@@ -37,7 +45,16 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIXES_OF = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
+"""The suffixes of each format that is read."""
+SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
 
 # The readers are called directly, not through Image.open, whose check for decompression bombs warns through
 # process-wide state, which threads cannot turn into an error. The table is also the list of allowed formats.
@@ -50,9 +67,12 @@ _READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
     ("TIFF", b"MM\0+", TiffImagePlugin.TiffImageFile),
     ("BMP", b"BM", BmpImagePlugin.BmpImageFile),
     ("WEBP", b"RIFF", WebPImagePlugin.WebPImageFile),
+    ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    ("JPEG2000", b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
 )
 _NOT_READ = ((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"))
-_PNG_END = b"IEND\xaeB`\x82"
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG2000": b"\xff\xd9"}
+"""The end marks of formats that Pillow also accepts without them, so that a file that lost its end would pass."""
 
 _DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError),
@@ -285,7 +305,7 @@ def _open(file: io.BytesIO | io.BufferedReader, start: bytes, name: str) -> Imag
         if start[offset:].startswith(magic):
             raise UnreadableError(name, f"it is {kind}, which is not read; convert it to PNG")
     raise UnreadableError(
-        name, "it is not an image that is read (PNG, JPEG, TIFF, BMP or WEBP)" if start else "it is empty"
+        name, "it is not an image that is read (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)" if start else "it is empty"
     )
 
 
@@ -309,9 +329,8 @@ def _check(image: ImageFile, name: str) -> None:
 
 
 def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
-    # Pillow accepts a PNG without its end mark, so a file that lost its last bytes would pass.
-    if image.format == "PNG" and content.rfind(_PNG_END) < 0:
-        raise UnreadableError(name, "the PNG data is cut short (its end mark is missing); copy the file again")
+    if (end := _ENDS.get(str(image.format))) and content.rfind(end) < 0:
+        raise UnreadableError(name, f"the {image.format} data is cut short (its end mark is missing); copy it again")
 
 
 def _damaged(name: str, error: BaseException) -> UnreadableError:

@@ -17,7 +17,8 @@ from vaeguard.data.streams import map_ahead
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 from vaeguard.restoration.cleaned import SQUARE
 from vaeguard.restoration.formats.picture import encode_png
-from vaeguard.restoration.formats.scans import digest_of_pixels, page_sizes, rewrite, written_name
+from vaeguard.restoration.formats.scan_page import digest_of_pixels
+from vaeguard.restoration.formats.scans import page_sizes, rewrite, written_name
 from vaeguard.restoration.meter import Meter
 from vaeguard.restoration.nearness import keeps_squares
 from vaeguard.restoration.records import MEASURES, TABLE, clean_store
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vaeguard.progress import Progress
-    from vaeguard.restoration.formats.scan_page import Page, Pixels, Rewritten
+    from vaeguard.restoration.formats.scan_format import Rewritten
+    from vaeguard.restoration.formats.scan_page import Page, Pixels
     from vaeguard.restoration.page import PageReport
     from vaeguard.restoration.pipeline import Pipeline
     from vaeguard.restoration.places import Places

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pikepdf
 from pikepdf import Name
+from pikepdf.exceptions import PdfParsingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def places_of(page: pikepdf.Page) -> dict[str, Place]:
                 matrix = pikepdf.Matrix(*map(float, operands)) @ matrix
             elif operator == "Do":
                 drawn.setdefault(str(operands[0]), []).append(matrix)
-    except (pikepdf.PdfError, pikepdf.PdfParsingError, TypeError, ValueError):
+    except (pikepdf.PdfError, PdfParsingError, TypeError, ValueError):
         return {}  # viewers draw the rest of a damaged page, and its pictures can be restored one by one
     return {key: Place(*matrices[0].shorthand) for key, matrices in drawn.items() if len(matrices) == 1}
 

@@ -1,4 +1,4 @@
-"""Scans of one page: PNG, JPEG, WEBP and BMP, with their metadata."""
+"""The formats of scans of one page, PNG, JPEG, WEBP and BMP, with their metadata."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from PIL.ImageFile import ImageFile
 
 from vaeguard.data.images import open_picture
 from vaeguard.errors import UnreadableError
-from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
+from vaeguard.restoration.formats.scan_format import Rewritten
+from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from vaeguard.restoration.formats.scan_format import Coding, Restore
     from vaeguard.restoration.formats.scan_page import Pixels
 
 PNG_LEVEL = 3
@@ -57,28 +59,28 @@ def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:
     return plain[:after_header] + extra + plain[after_header:]
 
 
-def picture_pages(content: bytes, name: str) -> Iterator[Page]:
-    """As `scans.scan_pages`, for a scan of one page."""
+def pages(content: bytes, name: str) -> Iterator[Page]:
+    """Read the only page."""
     with reading(name):
         page, _, _ = _picture_page(content, name)
     yield page
 
 
-def picture_facts(content: bytes, name: str) -> list[PageFacts]:
-    """As `scans.facts_of`, for a scan of one page."""
+def facts(content: bytes, name: str) -> list[PageFacts]:
+    """Read the metadata of the only page."""
     with reading(name):
-        facts = _facts(open_picture(content, name))
+        stated = _facts(open_picture(content, name))
         if content.startswith(_PNG_START):
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
             transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
             channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
             depth = max(8, bits) if colour == 3 or bits > 1 else 1
-            facts = replace(facts, bits=depth, channels=channels, iptc=_profile_in(content))
-    return [facts]
+            stated = replace(stated, bits=depth, channels=channels, iptc=_profile_in(content))
+    return [stated]
 
 
-def picture_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
-    """As `scans.page_sizes`, for a scan of one page."""
+def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+    """Read the height and width of the only page."""
     image = open_picture(content, name, load=False)
     return [(image.height, image.width)]
 
@@ -108,16 +110,14 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     return Page(1, pixels, _dpi(image), int(image.getexif().get(ORIENTATION, 1))), image, chunks
 
 
-def rewrite_picture(
-    content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], jpeg: int | None
-) -> None:
-    """As `scans.rewrite`."""
+def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: Coding) -> Rewritten:
+    """Rewrite the only page; a JPEG becomes a PNG unless a quality is given, and one bit is copied."""
     with reading(name):
         page, image, chunks = _picture_page(content, name)
     restored = restore(page)
     if page.pixels.dtype == np.bool_:
         target.write_bytes(content)
-    elif image.format == "PNG" or (image.format == "JPEG" and not jpeg):
+    elif image.format == "PNG" or (image.format == "JPEG" and not coding.jpeg):
         expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
         dropped = (*_PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
         metadata = [
@@ -127,7 +127,11 @@ def rewrite_picture(
         ]
         target.write_bytes(encode_png(restored, metadata))
     else:
-        target.write_bytes(_saved(restored, image, content, jpeg))
+        written = _saved(restored, image, content, coding.jpeg)
+        target.write_bytes(written)
+        if image.format == "JPEG":
+            return Rewritten(digests=[digest_of_pixels(page.pixels) for page in pages(written, name)])
+    return Rewritten()
 
 
 def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:

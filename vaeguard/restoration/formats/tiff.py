@@ -1,4 +1,4 @@
-"""Rewrite TIFF files of one or many pages, and keep their tags."""
+"""The format of TIFF files of one or many pages, which keep their tags."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
+from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vaeguard.restoration.formats.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_format import Coding, Restore
 
 _LAYOUT_TAGS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),
@@ -45,8 +46,8 @@ _INCH = 2
 _CENTIMETRE = 3
 
 
-def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:
-    """Rewrite every page of a TIFF, as in `scans.rewrite`."""
+def rewrite(content: bytes, name: str, target: Path, restore: Restore, _coding: Coding) -> Rewritten:
+    """Rewrite every page; each keeps its compression if that loses nothing, and becomes deflate otherwise."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
         inner = _inner_tags(content, _all_pages(tiff))
@@ -57,9 +58,10 @@ def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Pag
                 _write(writer, restored, original)
     with _refusing_lost_tags(name):
         _append_inner(target, inner)
+    return Rewritten()
 
 
-def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
+def pages(content: bytes, name: str) -> Iterator[Page]:
     """Read the pages, with white as the largest value."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
@@ -68,34 +70,34 @@ def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
             yield page
 
 
-def tiff_facts(content: bytes, name: str) -> list[PageFacts]:
+def facts(content: bytes, name: str) -> list[PageFacts]:
     """Read the metadata of each page."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _all_pages(tiff)
-        return [_facts(page, inner) for page, inner in zip(pages, _inner_tags(content, pages), strict=True)]
+        originals = _all_pages(tiff)
+        return [_facts(page, inner) for page, inner in zip(originals, _inner_tags(content, originals), strict=True)]
 
 
-def tiff_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Read the height and width of each page; refuse pages that cannot be restored."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _all_pages(tiff)
-        for page in pages:
+        originals = _all_pages(tiff)
+        for page in originals:
             _check_kind(page, name)
-        return [(page.imagelength, page.imagewidth) for page in pages]
+        return [(page.imagelength, page.imagewidth) for page in originals]
 
 
 def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
     """All pages; the chain of pages is checked, since tifffile silently returns the pages before a break."""
-    pages = list(tiff.pages)
-    if not pages:
+    originals = list(tiff.pages)
+    if not originals:
         raise ValueError("it has no page")
-    layout, handle, last = tiff.tiff, tiff.filehandle, pages[-1].offset
+    layout, handle, last = tiff.tiff, tiff.filehandle, originals[-1].offset
     handle.seek(last)
     (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
     handle.seek(last + layout.tagnosize + count * layout.tagsize)
     if any(handle.read(layout.offsetsize)):
-        raise ValueError(f"its chain of pages breaks off after {len(pages)}")
-    return pages
+        raise ValueError(f"its chain of pages breaks off after {len(originals)}")
+    return originals
 
 
 def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
@@ -243,13 +245,13 @@ def _dpi(page: Any) -> float | None:
     return resolution[0] if resolution and 10 < resolution[0] < 100_000 else None
 
 
-def _inner_tags(content: bytes, pages: list[Any]) -> list[dict[int, dict[int, Any]]]:
+def _inner_tags(content: bytes, originals: list[Any]) -> list[dict[int, dict[int, Any]]]:
     """The tags of the directories for EXIF and GPS, page by page."""
-    if not any(pointer in page.tags for page in pages for pointer in (_EXIF, _GPS)):
-        return [{} for _ in pages]
+    if not any(pointer in page.tags for page in originals for pointer in (_EXIF, _GPS)):
+        return [{} for _ in originals]
     inner: list[dict[int, dict[int, Any]]] = []
     with Image.open(io.BytesIO(content)) as image:
-        for number in range(len(pages)):
+        for number in range(len(originals)):
             image.seek(number)
             exif = image.getexif()
             inner.append({pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))})
