@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Size = tuple[int, int]
 
-_VERSION = 3  # raise when the rules of images.py change what the same file decodes to
+_VERSION = 4  # raise when the rules of images.py change what the same file decodes to
 _STALE_SECONDS = 86_400
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20

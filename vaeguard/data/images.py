@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 import zlib
@@ -30,14 +31,15 @@ from PIL import (
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from vaeguard.data.limits import MAX_BYTES, MAX_PIXELS, too_much_memory
+from vaeguard.data.tiffs import CMYK, FLOATS, INTEGERS, LAB, open_tiff
 from vaeguard.errors import UnreadableError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -58,13 +60,13 @@ SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffi
 
 # The readers are called directly, not through Image.open, whose check for decompression bombs warns through
 # process-wide state, which threads cannot turn into an error. The table is also the list of allowed formats.
-_READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
+_READERS: tuple[tuple[str, bytes, Callable[[io.BytesIO | io.BufferedReader], ImageFile]], ...] = (
     ("PNG", b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     ("JPEG", b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    ("TIFF", b"II*\0", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"MM\0*", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"II+\0", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"MM\0+", TiffImagePlugin.TiffImageFile),
+    ("TIFF", b"II*\0", open_tiff),
+    ("TIFF", b"MM\0*", open_tiff),
+    ("TIFF", b"II+\0", open_tiff),
+    ("TIFF", b"MM\0+", open_tiff),
     ("BMP", b"BM", BmpImagePlugin.BmpImageFile),
     ("WEBP", b"RIFF", WebPImagePlugin.WebPImageFile),
     ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
@@ -79,17 +81,12 @@ _DECODE_ERRORS = (
     *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
 """The errors that Pillow's readers were seen to raise on damaged bytes; Warning is for warnings turned into errors."""
+_UNSUPPORTED = re.compile("unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)
+"""Words with which decoders refuse what they do not know; Pillow has no error of its own for it."""
 
 _GREY_MODES = ("1", "L", "LA", "La")
-_REFUSED_MODES = {
-    "CMYK": "it is CMYK, and its colours depend on a print profile; convert it to RGB",
-    "LAB": "its colours are CIELAB; convert it to RGB",
-    "I": "its pixels are 32-bit or signed integers, whose black and white are not defined; convert it to 8 or 16 bit",
-    "F": "its pixels are floating-point numbers, whose black and white are not defined; convert it to 8 or 16 bit",
-}
+_REFUSED_MODES = {"CMYK": CMYK, "LAB": LAB, "I": INTEGERS, "F": FLOATS}
 _ORIENTATION = 0x0112
-_PHOTOMETRIC = 262
-_WHITE_IS_ZERO = 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -147,7 +144,7 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
     check_file_rule(rule)
     image = open_picture(content, name)
     try:
-        return _pixels(shaped(_white_largest(_upright(image), image), rule))
+        return _pixels(shaped(_upright(image), rule))
     except _DECODE_ERRORS as error:
         raise _damaged(name, error) from error
     except MemoryError as error:
@@ -320,12 +317,8 @@ def _check(image: ImageFile, name: str) -> None:
     if frames > 1:
         kind = "pages; split it into one file a page" if image.format == "TIFF" else "frames; save one frame as PNG"
         raise UnreadableError(name, f"it has {frames} {kind}")
-    if image.mode in _REFUSED_MODES:
-        raise UnreadableError(name, _REFUSED_MODES[image.mode])
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16"):
-        bits = image.tag_v2.get(258, (16,))
-        if tuple(bits) != (16,):
-            raise UnreadableError(name, f"its pixels have {bits[0]} bits; convert it to 8 or 16 bit")
+    if reason := getattr(image, "refusal", "") or _REFUSED_MODES.get(image.mode):
+        raise UnreadableError(name, reason)
 
 
 def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
@@ -335,6 +328,12 @@ def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
 
 def _damaged(name: str, error: BaseException) -> UnreadableError:
     detail = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, NotImplementedError):
+        return UnreadableError(name, f"its kind of pixels is not read ({detail}); convert it to PNG")
+    if _UNSUPPORTED.search(detail):
+        return UnreadableError(
+            name, f"it is of a kind that is not read, or damaged ({detail}); convert it to PNG, or copy it again"
+        )
     return UnreadableError(name, f"its image data is damaged or cut short ({detail}); copy the file again")
 
 
@@ -351,15 +350,6 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     orientation = _orientation(image)
     return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
-
-
-def _white_largest(upright: Image.Image, image: ImageFile) -> Image.Image:
-    """Invert a 16-bit TIFF whose zero is white, as Pillow inverts 8 bits only; `image` is as it was opened."""
-    if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16")):
-        return upright
-    if image.tag_v2.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:
-        return upright
-    return Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
 
 
 def _coloured(image: Image.Image, channels: int | None) -> Image.Image:
