@@ -81,17 +81,22 @@ def _named(function: str) -> Callable[..., Any]:
 
 
 def as_message(error: Exception) -> dict[str, Any]:
-    """An error as plain values, from which `workers.error_of` makes the error again."""
-    if isinstance(error, UnreadableError):
-        return {"error": "UnreadableError", "arguments": [error.path, error.reason]}
-    if isinstance(error, RefusedError):
-        return {"error": "RefusedError", "arguments": [str(error)]}
-    if isinstance(error, MemoryError):
-        return {"error": "UnreadableError", "arguments": ["", too_much_memory()]}
+    """An error as plain values, from which `workers` makes an error again."""
+    if isinstance(error, RefusedError) and not isinstance(error, UnreadableError):
+        return {"error": "", "refusal": str(error)}
     if isinstance(error, OSError) and error.errno:
-        name = None if error.filename is None else str(error.filename)
-        return {"error": "OSError", "arguments": [error.errno, error.strerror, name]}
-    return {"error": "RuntimeError", "arguments": [f"{type(error).__name__}: {error}"]}
+        place = None if error.filename is None else str(error.filename)
+        return {"error": "", "system": [error.errno, error.strerror, place]}
+    return {"error": _reason(error)}
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, from any error of reading it."""
+    if isinstance(error, UnreadableError):
+        return error.reason
+    if isinstance(error, MemoryError):
+        return too_much_memory()
+    return f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
 
 
 def read_files(
@@ -119,7 +124,7 @@ def read_files(
         try:
             answer, *array = read(name, held, wanted)
         except Exception as error:  # noqa: BLE001 -- one strange file must not end a run of hours
-            answer, array = _reason(error), []
+            answer, array = {"reason": _reason(error)}, []
         answers.append(answer)
         arrays += array
         if singly or sum(map(_size, arrays)) > BUFFER or time.monotonic() - sent > TOGETHER_SECONDS:
@@ -127,14 +132,6 @@ def read_files(
             answers, arrays, sent = [], [], time.monotonic()
     if answers:
         caller.send({"answers": answers}, *arrays)
-
-
-def _reason(error: Exception) -> dict[str, Any]:
-    """Any error of reading a file as the reason why the file cannot be read."""
-    if isinstance(error, MemoryError):
-        return {"reason": too_much_memory()}
-    fault = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
-    return {"reason": error.reason if isinstance(error, UnreadableError) else fault}
 
 
 def _contents(files: list[str], sizes: list[int] | None, content: Values | None) -> Iterator[tuple[str, bytes | None]]:

@@ -103,7 +103,7 @@ def _call(worker: Worker, what: str, files: list[File], rule: ImageRule | None, 
     else:
         here = os.getcwd()  # noqa: PTH109  (the process may have another one)
         arguments["files"] = [os.path.join(here, _name(file)) for file in files]  # noqa: PTH118
-    worker.call(_FUNCTION, {**arguments, "singly": singly}, *contents)
+    worker.call(_name(files[0]), _FUNCTION, {**arguments, "singly": singly}, *contents)
 
 
 def _requests(files: Iterable[File]) -> Iterator[list[File]]:

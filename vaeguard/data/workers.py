@@ -20,7 +20,7 @@ from vaeguard.data.limits import MAX_MEMORY, check_limits, too_long
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from vaeguard.data.channel import Place, Values
 
@@ -28,16 +28,22 @@ _MAIN = "import sys; sys.path[:] = sys.argv[1:]; from vaeguard.data.decoder impo
 _FOR_ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-class DiedError(RefusedError):
+class DiedError(UnreadableError):
     """A process for decoding ended in the middle of a file; `late` is whether the file took too much time."""
 
-    def __init__(self, reason: str, *, late: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.late = reason, late
+    def __init__(self, path: str, reason: str, *, late: bool = False) -> None:
+        super().__init__(path, reason)
+        self.late = late
 
 
 class Worker:
-    """A process that decodes."""
+    """A process that decodes.
+
+    Attributes
+    ----------
+    busy : bool
+        Whether a function runs in it.
+    """
 
     def __init__(self) -> None:
         check_limits()
@@ -57,15 +63,27 @@ class Worker:
         except OSError as error:
             raise VaeguardError(f"cannot start a process that decodes images ({error.strerror or error})") from error
         self._channel = Channel(cast("BinaryIO", self._process.stdout), cast("BinaryIO", self._process.stdin))
-        self._ready = False
+        self._ready = self.busy = False
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def call(self, function: str, arguments: dict[str, Any], *content: Values) -> None:
-        """Have a function called: its module and name, separated by a colon, and its arguments."""
+    def call(self, name: str, function: str, arguments: dict[str, Any], *content: Values) -> None:
+        """Have a function called for the file `name`.
+
+        `function` is its module and name, separated by a colon. It is called with the other end of the channel, the
+        content and the arguments.
+
+        Raises
+        ------
+        DiedError
+            The process has ended.
+        VaeguardError
+            The process could not begin.
+        """
+        self._name, self.busy = name, True
         if not self._ready:
             try:
                 self._channel.receive(0)
@@ -103,20 +121,21 @@ class Worker:
         except (EOFError, OSError) as error:
             raise self._died() from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DiedError(f"its decoder gave no sensible answer ({error})") from error
+            raise DiedError(self._name, f"its decoder gave no sensible answer ({error})") from error
+        self.busy = not ("result" in header or "error" in header)
         if "error" in header:
-            raise error_of(header)
+            raise _error_of(header, self._name)
         return header, values
 
     def _died(self) -> DiedError:
         code = self._process.wait()
         if -code == getattr(signal, "SIGALRM", None) or (sys.platform == "win32" and code == 1):
-            return DiedError(too_long(), late=True)
+            return DiedError(self._name, too_long(), late=True)
         if -code == getattr(signal, "SIGKILL", None):
             how = "was killed, which happens where memory runs out; try it alone or on a larger machine"
         else:
             how = f"crashed ({_name_of(code)}); leave the file out, or save it again with another program"
-        return DiedError(f"the process that decoded it {how}")
+        return DiedError(self._name, f"the process that decoded it {how}")
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
@@ -133,15 +152,13 @@ def _name_of(code: int) -> str:
         return f"code {code}"
 
 
-def error_of(header: dict[str, Any]) -> Exception:
+def _error_of(header: dict[str, Any], name: str) -> Exception:
     """The error that `decoder.as_message` made a message of."""
-    kind, arguments = header["error"], header["arguments"]
-    known: dict[str, Callable[..., Exception]] = {
-        "UnreadableError": UnreadableError,
-        "RefusedError": RefusedError,
-        "OSError": OSError,
-    }
-    return known.get(kind, RuntimeError)(*arguments)
+    if "refusal" in header:
+        return RefusedError(header["refusal"])
+    if "system" in header:
+        return OSError(*header["system"])
+    return UnreadableError(name, str(header["error"]))
 
 
 _idle: dict[int, deque[Worker]] = {}
@@ -150,15 +167,16 @@ _idle: dict[int, deque[Worker]] = {}
 
 @contextlib.contextmanager
 def borrowed() -> Iterator[Worker]:
-    """A process for one caller; if anything is raised, the process is ended, since its state is unknown."""
+    """A process for one caller; it is ended if the caller leaves while a function still runs in it."""
     idle = _idle.setdefault(os.getpid(), deque())
     worker = _alive(idle) or Worker()
     try:
         yield worker
-    except BaseException:
-        worker.end()
-        raise
-    idle.append(worker)
+    finally:
+        if worker.busy:
+            worker.end()
+        else:
+            idle.append(worker)
 
 
 def _alive(idle: deque[Worker]) -> Worker | None:
