@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Place = Callable[[tuple[int, ...]], Values]
 
 _LENGTHS = struct.Struct("<IQ")
-_TYPES = {name: np.dtype(name) for name in ("bool", "uint8", "uint16", "int32", "float32")}
+_TYPES = {name: np.dtype(name) for name in ("bool", "uint8", "uint16", "int32", "int64", "float32")}
 BUFFER = 2**16
 """Bytes that a pipe takes at a time."""
 MAX_HEADER = 64 * 2**20
@@ -88,6 +88,6 @@ class Channel:
         self._writer.close()
 
 
-def as_array(content: bytes) -> Values:
+def as_array(content: bytes | memoryview) -> Values:
     """Bytes as an array to send."""
     return np.frombuffer(content, np.uint8)

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections import Counter
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ from vaeguard.data.inputs import (
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Encoded, Unreadable, reading
-from vaeguard.data.streams import chunks, default_jobs, map_ahead
+from vaeguard.data.streams import default_jobs, first_of, map_ahead, parts_of, size_of_part
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.data.decoding import File
     from vaeguard.data.image_set import ImageSet
     from vaeguard.data.source import ClassLabels, Source
+    from vaeguard.data.streams import Part
     from vaeguard.progress import Progress
 
     Size = tuple[int, int]
@@ -228,10 +228,9 @@ def _common_rule(
     """Fill in the open size and channels of the rule from the headers of all files; also return the files' size."""
     if rule.size and rule.channels:
         return rule, None
-    files = chain.from_iterable(source.files() for source in sources)
-    first = list(islice(files, 32))
+    first, files = first_of(chain.from_iterable(source.files() for source in sources))
     jobs = jobs or default_jobs(first)
-    parts = map_ahead(_headers, chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
+    parts = map_ahead(_headers, parts_of(files, 64), jobs=jobs, ahead=2 * jobs, size_of=size_of_part)
     headers = [header for part in parts for header in part]
     if not headers:
         return ImageRule(rule.size or (1, 1), rule.channels or 1), None  # no file can be read, so any size will do
@@ -243,9 +242,9 @@ def _common_rule(
     return ImageRule((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), channels), size
 
 
-def _headers(files: list[File]) -> list[tuple[Size, int]]:
-    """The sizes and channels of the files that can be read."""
-    answers = (answer for _, answer, _ in read_each(HEADER, files) if not isinstance(answer, UnreadableError))
+def _headers(part: Part) -> list[tuple[Size, int]]:
+    """The sizes and channels of those files of a part that can be read."""
+    answers = (answer for _, answer, _ in read_each(HEADER, part.files) if not isinstance(answer, UnreadableError))
     return [((answer["size"][0], answer["size"][1]), answer["channels"]) for answer in answers]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.channel import as_array
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from vaeguard.data.images import ImageRule
     from vaeguard.data.workers import Worker
 
-    File = str | tuple[str, bytes | UnreadableError]
+    File = str | tuple[str, bytes | memoryview | UnreadableError]
     Answer = tuple[str, dict[str, Any] | UnreadableError, Values | None]
 
 TRIES = 2
@@ -49,10 +48,10 @@ def read_each(
         Takes the shape of the arrays of the next files, joined, and returns where they go; None makes a new array.
     """
     for group in _requests(files):
-        if isinstance(group[0], str) or isinstance(group[0][1], bytes):
-            yield from _read_group(what, group, rule, place)
-        else:
+        if isinstance(group[0], tuple) and isinstance(group[0][1], UnreadableError):
             yield from ((_name(file), file[1], None) for file in group)  # type: ignore[misc]
+        else:
+            yield from _read_group(what, group, rule, place)
 
 
 def read_one(what: str, file: File, rule: ImageRule | None = None) -> Any:
@@ -97,7 +96,7 @@ def _read_group(what: str, group: list[File], rule: ImageRule | None, place: Pla
 
 def _call(worker: Worker, what: str, files: list[File], rule: ImageRule | None, *, singly: bool) -> None:
     arguments: dict[str, Any] = {"what": what, "sizes": None, "rule": rule and vars(rule)}
-    contents = [as_array(file[1]) for file in files if not isinstance(file, str) and isinstance(file[1], bytes)]
+    contents = [as_array(file[1]) for file in files if isinstance(file, tuple)]  # type: ignore[arg-type]
     if contents:
         arguments |= {"files": [_name(file) for file in files], "sizes": [len(content) for content in contents]}
     else:
@@ -108,17 +107,25 @@ def _call(worker: Worker, what: str, files: list[File], rule: ImageRule | None, 
 
 def _requests(files: Iterable[File]) -> Iterator[list[File]]:
     """Groups of files of one kind: paths, contents that fit into one message, or errors."""
-    for kind, same in groupby(files, lambda file: str if isinstance(file, str) else type(file[1])):
-        group: list[File] = []
-        size = 0
-        for file in same:
-            length = len(file[1]) if kind is bytes else 0  # type: ignore[arg-type]
-            if group and size + length > MOST_SENT:
-                yield group
-                group, size = [], 0
-            group.append(file)
-            size += length
+    group: list[File] = []
+    size = 0
+    for file in files:
+        if group and (_kind(file) != _kind(group[0]) or size + length_of(file) > MOST_SENT):
+            yield group
+            group, size = [], 0
+        group.append(file)
+        size += length_of(file)
+    if group:
         yield group
+
+
+def length_of(file: File) -> int:
+    """The bytes that a file takes in memory: none if it is a path."""
+    return 0 if isinstance(file, str) or isinstance(file[1], UnreadableError) else len(file[1])
+
+
+def _kind(file: File) -> int:
+    return 0 if isinstance(file, str) else 1 if isinstance(file[1], UnreadableError) else 2
 
 
 def _name(file: File) -> str:

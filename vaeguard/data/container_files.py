@@ -1,0 +1,223 @@
+"""Tar archives and Parquet files as the processes for decoding read them: each function serves `archives`.
+
+A container can break its reader or swell to gigabytes like a single image, by its headers as well as by its parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.data.arrays import number_classes
+from vaeguard.data.channel import BUFFER, as_array
+from vaeguard.data.decoder import TOGETHER_SECONDS
+from vaeguard.data.folders import is_image
+from vaeguard.data.limits import MAX_BYTES
+from vaeguard.data.source import CONTAINER_ERRORS, DAMAGED, one_line
+from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from vaeguard.data.channel import Values
+    from vaeguard.data.decoder import Caller
+
+IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "content", "jpg", "png")
+"""Columns of a Parquet file that may hold image files; the first present one is read."""
+LABEL_COLUMNS = ("label", "class", "labels", "target")
+"""Columns of a Parquet file that may hold labels; the first present one is read."""
+ROWS = 64
+"""Rows of a Parquet file that are read at a time, if they are small."""
+NAMES = 4096
+"""Names in a message."""
+
+
+@contextlib.contextmanager
+def _reading(path: str, reason: str = "{}") -> Iterator[None]:
+    """Turn the errors of a reader on a damaged container into a `reason`, which takes its message.
+
+    Raises
+    ------
+    UnreadableError
+        The container is damaged.
+    """
+    try:
+        yield
+    except (VaeguardError, MemoryError):
+        raise
+    except CONTAINER_ERRORS as error:
+        raise UnreadableError(path, reason.format(one_line(error))) from error
+
+
+def tar_members(caller: Caller, content: None, *, path: str) -> None:
+    """Send the names of the image files in an archive."""
+    del content
+    names: list[str] = []
+    with _reading(path, DAMAGED), tarfile.open(path) as archive:
+        for member in _members(archive):
+            names.append(member.name)
+            if len(names) == NAMES:
+                caller.send({"names": names})
+                names = []
+    caller.send({"names": names})
+
+
+def tar_files(
+    caller: Caller, content: None, *, path: str, part: str, start: int = 0, names: Sequence[str] | None = None
+) -> None:
+    """Send the image files of an archive whose names begin with `part`, from number `start` on, or those of `names`."""
+    del content
+    with _reading(path), tarfile.open(path) as archive:
+        members = islice(_members(archive, part), start, None)
+        chosen = members if names is None else _first_of_each(members, set(names))
+        _send_files(caller, ((member.name, *_content(archive, member)) for member in chosen))
+
+
+def _first_of_each(members: Iterable[tarfile.TarInfo], missing: set[str]) -> Iterator[tarfile.TarInfo]:
+    """The first of the members of each name; none is looked for once all are found."""
+    if not missing:
+        return
+    for member in members:
+        if member.name in missing:
+            missing.discard(member.name)
+            yield member
+            if not missing:
+                return
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[bytes, str]:
+    """The bytes of a member, or why they are not read."""
+    if not member.isfile():  # the target of a link may lie anywhere in the archive, or outside
+        return b"", "it is a link in the archive; pack the file itself (tar -h --hard-dereference)"
+    if member.size > MAX_BYTES:
+        return b"", _too_large(member.size)
+    file = archive.extractfile(member)
+    return file.read() if file else b"", ""
+
+
+def _too_large(size: int) -> str:
+    return f"it has {size / 2**20:.0f} MB, more than the {MAX_BYTES // 2**20} MB that are read; shrink it"
+
+
+def _members(archive: tarfile.TarFile, part: str = "") -> Iterator[tarfile.TarInfo]:
+    """The image files of the archive whose names begin with `part`."""
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # keeps memory constant
+        is_file = member.isfile() or member.islnk() or member.issym()
+        if is_file and is_image(member.name.rpartition("/")[2]) and member.name.startswith(part):
+            yield member
+    # Python takes a broken header for the end of an archive, but a whole archive ends with a block of zeros.
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it breaks off after {archive.offset} bytes")
+
+
+def parquet_facts(caller: Caller, content: None, *, path: str, name: str) -> dict[str, Any]:
+    """The number of rows, the column of image files, and the column of labels if there is one.
+
+    Raises
+    ------
+    RefusedError
+        The file is damaged, or has no such column or no row.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    del caller, content
+    with _reading(path, DAMAGED):
+        try:
+            with pq.ParquetFile(path) as file:
+                schema, count = file.schema_arrow, file.metadata.num_rows
+        except pa.ArrowException as error:
+            raise RefusedError(f"{name!r} is damaged or no Parquet file ({error})") from error
+    held = {field.name: _field_of_bytes(field.type) for field in schema}
+    column = next(filter(held.get, IMAGE_COLUMNS), None)
+    if column is None or not count:
+        raise RefusedError(
+            f"{name!r} has no column of image files (its columns: {', '.join(held)}); name it {IMAGE_COLUMNS[0]!r}"
+        )
+    return {"count": count, "column": column, "label": next(filter(held.__contains__, LABEL_COLUMNS), None)}
+
+
+def parquet_labels(caller: Caller, content: None, *, path: str, column: str) -> list[str]:
+    """Send the class of each row, and return the names of the classes."""
+    import pyarrow.parquet as pq
+
+    del content
+    with _reading(path, DAMAGED):
+        values = pq.read_table(path, columns=[column], use_threads=False).column(0).to_numpy(zero_copy_only=False)
+        labels, names = number_classes(values, values)
+    caller.send({}, labels)
+    return list(names)
+
+
+def parquet_files(
+    caller: Caller, content: None, *, path: str, column: str, start: int = 0, rows: Sequence[int] | None = None
+) -> None:
+    """Send the image files of a column from row `start` on, or those of `rows`, in order."""
+    del content
+    with _reading(path):
+        if rows is None:
+            _send_files(caller, _cells(path, column, start))
+        else:
+            _send_files(caller, (next(_cells(path, column, row)) for row in rows))
+
+
+def _cells(path: str, column: str, start: int) -> Iterator[tuple[str, Values, str]]:
+    import pyarrow.parquet as pq
+
+    # With a buffer, a column is read in small parts, not a whole row group at once.
+    with pq.ParquetFile(path, buffer_size=2**20) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if first + count > start:
+                rows = ROWS if file.metadata.row_group(group).total_byte_size < count * BUFFER * ROWS else 1
+                batches = file.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False)
+                cells = (cell for batch in batches for cell in batch.column(0))
+                yield from (_cell(number, cell) for number, cell in enumerate(cells, first) if number >= start)
+            first += count
+
+
+def _cell(number: int, cell: Any) -> tuple[str, Values, str]:
+    scalar = cell["bytes"] if hasattr(cell, "keys") and cell.is_valid else cell
+    held = scalar.as_buffer() if scalar.is_valid else None
+    name = f"{number:05d}"
+    if held is not None and held.size > MAX_BYTES:
+        return name, as_array(b""), _too_large(held.size)
+    return name, as_array(b"" if held is None else held), ""
+
+
+def _field_of_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _field_of_bytes(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]]) -> None:
+    """Send files, each its name, its bytes and why it is not read; small ones together."""
+    names: list[str] = []
+    reasons: list[str] = []
+    contents: list[Values] = []
+    sent = time.monotonic()
+
+    def send() -> None:
+        caller.send({"names": names, "reasons": reasons, "sizes": list(map(len, contents))}, *contents)
+
+    for name, held, reason in files:
+        names.append(name)
+        reasons.append(reason)
+        contents.append(np.frombuffer(held, np.uint8))
+        if sum(map(len, contents)) > BUFFER or time.monotonic() - sent > TOGETHER_SECONDS:
+            send()
+            names, reasons, contents, sent = [], [], [], time.monotonic()
+    if names:
+        send()
