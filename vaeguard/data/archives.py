@@ -130,6 +130,8 @@ def _files(path: str, function: str, start: int, **arguments: Any) -> Generator[
                 for file in _unpacked(path, answer, values):
                     yield file
                     done += 1
+                    del file
+                del values
         except DiedError as error:
             if error.late or tried == done or "names" in arguments or "rows" in arguments:
                 raise

@@ -58,12 +58,7 @@ class Channel:
         ValueError
             The message breaks the rules.
         """
-        length, size = _LENGTHS.unpack(self._read(_LENGTHS.size))
-        if length > MAX_HEADER or size > most:
-            raise ValueError(f"a message of {length} and {size} bytes")
-        header = json.loads(self._read(length))
-        if not isinstance(header, dict):
-            raise TypeError("a message without a header")
+        header, size = self._header(most)
         if "dtype" not in header:
             return header, None
         dtype, shape = _TYPES[header.pop("dtype")], tuple(map(int, header.pop("shape")))
@@ -75,6 +70,21 @@ class Channel:
         if size and self._reader.readinto(values.data.cast("B")) < size:  # type: ignore[attr-defined]
             raise EOFError
         return header, values
+
+    def receive_bytes(self, most: int) -> tuple[dict[str, Any], bytes]:
+        """As `receive`, but return the bytes of an array."""
+        header, size = self._header(most)
+        return header, self._read(size)
+
+    def _header(self, most: int) -> tuple[dict[str, Any], int]:
+        """The header of the next message, and the number of bytes that follow."""
+        length, size = _LENGTHS.unpack(self._read(_LENGTHS.size))
+        if length > MAX_HEADER or size > most:
+            raise ValueError(f"a message of {length} and {size} bytes")
+        header = json.loads(self._read(length))
+        if not isinstance(header, dict):
+            raise TypeError("a message without a header")
+        return header, size
 
     def _read(self, length: int) -> bytes:
         content = self._reader.read(length)

@@ -54,7 +54,7 @@ def _reading(path: str, reason: str = "{}") -> Iterator[None]:
         raise UnreadableError(path, reason.format(one_line(error))) from error
 
 
-def tar_members(caller: Caller, content: None, *, path: str) -> None:
+def tar_members(caller: Caller, content: bytes, *, path: str) -> None:
     """Send the names of the image files in an archive."""
     del content
     names: list[str] = []
@@ -68,7 +68,7 @@ def tar_members(caller: Caller, content: None, *, path: str) -> None:
 
 
 def tar_files(
-    caller: Caller, content: None, *, path: str, part: str, start: int = 0, names: Sequence[str] | None = None
+    caller: Caller, content: bytes, *, path: str, part: str, start: int = 0, names: Sequence[str] | None = None
 ) -> None:
     """Send the image files of an archive whose names begin with `part`, from number `start` on, or those of `names`."""
     del content
@@ -118,7 +118,7 @@ def _members(archive: tarfile.TarFile, part: str = "") -> Iterator[tarfile.TarIn
         raise tarfile.ReadError(f"it breaks off after {archive.offset} bytes")
 
 
-def parquet_facts(caller: Caller, content: None, *, path: str, name: str) -> dict[str, Any]:
+def parquet_facts(caller: Caller, content: bytes, *, path: str, name: str) -> dict[str, Any]:
     """The number of rows, the column of image files, and the column of labels if there is one.
 
     Raises
@@ -145,7 +145,7 @@ def parquet_facts(caller: Caller, content: None, *, path: str, name: str) -> dic
     return {"count": count, "column": column, "label": next(filter(held.__contains__, LABEL_COLUMNS), None)}
 
 
-def parquet_labels(caller: Caller, content: None, *, path: str, column: str) -> list[str]:
+def parquet_labels(caller: Caller, content: bytes, *, path: str, column: str) -> list[str]:
     """Send the class of each row, and return the names of the classes."""
     import pyarrow.parquet as pq
 
@@ -158,7 +158,7 @@ def parquet_labels(caller: Caller, content: None, *, path: str, column: str) -> 
 
 
 def parquet_files(
-    caller: Caller, content: None, *, path: str, column: str, start: int = 0, rows: Sequence[int] | None = None
+    caller: Caller, content: bytes, *, path: str, column: str, start: int = 0, rows: Sequence[int] | None = None
 ) -> None:
     """Send the image files of a column from row `start` on, or those of `rows`, in order."""
     del content
@@ -180,9 +180,19 @@ def _cells(path: str, column: str, start: int) -> Iterator[tuple[str, Values, st
             if first + count > start:
                 rows = ROWS if file.metadata.row_group(group).total_byte_size < count * BUFFER * ROWS else 1
                 batches = file.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False)
-                cells = (cell for batch in batches for cell in batch.column(0))
-                yield from (_cell(number, cell) for number, cell in enumerate(cells, first) if number >= start)
+                yield from _cells_of(batches, first, start)
             first += count
+
+
+def _cells_of(batches: Iterator[Any], number: int, start: int) -> Iterator[tuple[str, Values, str]]:
+    for batch in batches:
+        column = batch.column(0)
+        del batch
+        for row in range(len(column)):
+            if number >= start:
+                yield _cell(number, column[row])
+            number += 1
+        del column
 
 
 def _cell(number: int, cell: Any) -> tuple[str, Values, str]:
@@ -216,6 +226,7 @@ def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]]
         names.append(name)
         reasons.append(reason)
         contents.append(np.frombuffer(held, np.uint8))
+        del held
         if sum(map(len, contents)) > BUFFER or time.monotonic() - sent > TOGETHER_SECONDS:
             send()
             names, reasons, contents, sent = [], [], [], time.monotonic()

@@ -63,7 +63,7 @@ def main() -> None:
     channel.send({"ready": True})
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            call, content = channel.receive(MAX_MEMORY)
+            call, content = channel.receive_bytes(MAX_MEMORY)
             clock.restart()
             try:
                 caller.send({"result": _named(call["function"])(caller, content, **call["arguments"])})
@@ -101,7 +101,7 @@ def _reason(error: Exception) -> str:
 
 def read_files(
     caller: Caller,
-    content: Values | None,
+    content: bytes,
     *,
     what: str,
     files: list[str],
@@ -134,13 +134,13 @@ def read_files(
         caller.send({"answers": answers}, *arrays)
 
 
-def _contents(files: list[str], sizes: list[int] | None, content: Values | None) -> Iterator[tuple[str, bytes | None]]:
+def _contents(files: list[str], sizes: list[int] | None, content: bytes) -> Iterator[tuple[str, bytes | None]]:
     start = 0
     for number, name in enumerate(files):
-        if sizes is None or content is None:
+        if sizes is None:
             yield name, None
         else:
-            yield name, content[start : start + sizes[number]].tobytes()
+            yield name, content[start : start + sizes[number]]  # the same bytes if the file is alone
             start += sizes[number]
 
 

@@ -186,6 +186,7 @@ def parts_of(files: Iterable[File], part_size: int, batch_size: int = 0) -> Iter
     try:
         for number, file in enumerate(files, 1):
             part.append(file)
+            del file
             is_last = bool(batch_size) and number % batch_size == 0
             if is_last or len(part) == part_size or sum(map(length_of, part)) > MOST_SENT:
                 yield Part(part, is_last)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from vaeguard.data.channel import Place, Values
 
 _MAIN = "import sys; sys.path[:] = sys.argv[1:]; from vaeguard.data.decoder import main; main()"
-_FOR_ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_LEAN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""One thread, and memory that is given back."""
 
 
 class DiedError(UnreadableError):
@@ -57,7 +58,7 @@ class Worker:
                 bufsize=BUFFER,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=os.environ | _FOR_ONE_CORE,
+                env=os.environ | _LEAN,
                 **apart,
             )
         except OSError as error:

@@ -96,7 +96,7 @@ def _page(header: dict[str, Any], pixels: Values | None) -> Page:
 
 
 def serve_rewrite(
-    caller: Caller, content: Values, *, name: str, target: str, jpeg: int | None, lossless: bool, near: bool
+    caller: Caller, content: bytes, *, name: str, target: str, jpeg: int | None, lossless: bool, near: bool
 ) -> tuple[Any, Any]:
     """Rewrite a scan with the pixels that the caller returns for each page."""
     latest: list[Pixels] = []
@@ -108,7 +108,7 @@ def serve_rewrite(
         return latest[0]
 
     result = scans.rewrite(
-        content.tobytes(),
+        content,
         name,
         Path(target),
         restore,
@@ -125,18 +125,18 @@ def _check(latest: list[Pixels]) -> Check:
     return lambda _, decoded: keeps_squares(latest[0], decoded)
 
 
-def serve_pages(caller: Caller, content: Values, *, name: str) -> None:
+def serve_pages(caller: Caller, content: bytes, *, name: str) -> None:
     """Send the pages of a scan, each after the caller has asked for it."""
-    for page in scans.scan_pages(content.tobytes(), name):
+    for page in scans.scan_pages(content, name):
         _send_page(caller, page)
         if not caller.receive()[0]["more"]:
             break
 
 
-def serve_sizes(caller: Caller, content: Values, *, name: str) -> list[tuple[int, int]]:
+def serve_sizes(caller: Caller, content: bytes, *, name: str) -> list[tuple[int, int]]:
     """The sizes of the pages of a scan."""
     del caller
-    return scans.page_sizes(content.tobytes(), name)
+    return scans.page_sizes(content, name)
 
 
 def _send_page(caller: Caller, page: Page) -> None:
