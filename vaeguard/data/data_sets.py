@@ -230,6 +230,7 @@ def _common_rule(
         return rule, None
     first, files = first_of(chain.from_iterable(source.files() for source in sources))
     jobs = jobs or default_jobs(first)
+    del first  # it may be large
     parts = map_ahead(_headers, parts_of(files, 64), jobs=jobs, ahead=2 * jobs, size_of=size_of_part)
     headers = [header for part in parts for header in part]
     if not headers:

@@ -72,6 +72,7 @@ def main() -> None:
             except Exception as error:  # noqa: BLE001 -- the caller gets every error
                 caller.send(as_message(error))
             clock.stop()
+            del content  # before the next call brings more
 
 
 def _named(function: str) -> Callable[..., Any]:

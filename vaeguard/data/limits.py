@@ -9,6 +9,7 @@ import faulthandler
 import math
 import os
 import signal
+import zlib
 
 from vaeguard.errors import UsageError
 
@@ -61,6 +62,25 @@ def too_much_memory() -> str:
 def too_long() -> str:
     """The reason why an image that takes too much time is not read."""
     return f"reading it takes more than {MAX_SECONDS:g} s; for such a page set ${_SECONDS} to more seconds"
+
+
+def inflated(packed: bytes) -> bytes:
+    """What zlib unpacks, if that is an eighth of the memory for an image at most.
+
+    Raises
+    ------
+    MemoryError
+        There is more.
+    zlib.error
+        The data is damaged or cut short.
+    """
+    stream = zlib.decompressobj()
+    unpacked = stream.decompress(packed, MAX_MEMORY // 8)
+    if stream.unconsumed_tail:
+        raise MemoryError
+    if not stream.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return unpacked
 
 
 class Clock:

@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat, takewhile
+from itertools import islice, repeat, takewhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -83,7 +83,13 @@ def first_of(files: Iterable[File]) -> tuple[list[File], Iterator[File]]:
     first: list[File] = []
     while len(first) < SAMPLED and sum(map(length_of, first)) < MOST_SENT and (file := next(rest, None)):
         first.append(file)
-    return first, chain(first, rest)
+    return first, _rejoined(deque(first), rest)
+
+
+def _rejoined(first: deque[File], rest: Iterator[File]) -> Iterator[File]:
+    while first:
+        yield first.popleft()  # and no longer in memory
+    yield from rest
 
 
 def default_jobs(files: Sequence[File]) -> int:

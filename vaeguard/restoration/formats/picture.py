@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from vaeguard.data.images import open_picture
+from vaeguard.data.limits import inflated
 from vaeguard.errors import UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
@@ -229,7 +230,7 @@ def _profile_in(content: bytes) -> bytes:
     for kind, data in png_chunks(content):
         if kind == b"zTXt" and data.startswith(_PROFILE + b"\0\0"):
             try:
-                return bytes.fromhex(zlib.decompress(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
+                return bytes.fromhex(inflated(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
             except (ValueError, LookupError, zlib.error):
                 return data  # another program wrote it; the chunk is kept as it is
     return b""
