@@ -12,7 +12,7 @@ import pikepdf
 from pikepdf import Name
 from PIL import Image, JpegImagePlugin
 
-from vaeguard.restoration.formats.picture import png_chunks
+from vaeguard.data.encodings import png_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
