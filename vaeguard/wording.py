@@ -22,3 +22,10 @@ def some(items: Sequence[str]) -> str:
     """The first of many items, and how many more there are."""
     more = f" and {len(items) - NAMED:,} more" if len(items) > NAMED else ""
     return ", ".join(items[:NAMED]) + more
+
+
+def of_suffixes(counts: Sequence[tuple[str, int]], one: str, many: str) -> str:
+    """Files that stay behind, counted by suffix, for one file and for many such as `are no scans and stay`."""
+    count = sum(number for _, number in counts)
+    kinds = [f"{number:,} {suffix or 'without a suffix'}" for suffix, number in counts]
+    return f"{counted(count, 'file')} {one if count == 1 else many} behind: {some(kinds)}"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vaeguard.data.arrays import Array, Idx
+from vaeguard.data.beside import left_out
 from vaeguard.data.cache import decode_files
 from vaeguard.data.encodings import deep_pixels
-from vaeguard.data.folders import Files, sorted_once
+from vaeguard.data.folders import Files, no_images, sorted_once
 from vaeguard.data.image_set import new_image_set
 from vaeguard.data.images import DECODE_ERRORS, SUFFIXES, ImageRule, open_picture, read_bytes, read_header
 from vaeguard.data.inputs import (
@@ -25,7 +26,7 @@ from vaeguard.data.inputs import (
     is_named,
     open_folder,
     open_paths,
-    paths_in,
+    read_folder,
     without_ending,
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
@@ -158,7 +159,12 @@ def sources_of(data: str | Path, split: str) -> list[Source]:
         raise _no_such_data(str(data))
     if len(paths) == 1 and not is_container(paths[0]) and not paths[0].lower().endswith(SUFFIXES):
         raise _no_data_set(path)
-    return open_paths(sorted_once(chain.from_iterable(map(paths_in, paths))), split)
+    folders = [*map(read_folder, paths)]
+    sources = open_paths(sorted_once(chain.from_iterable(folder.paths for folder in folders)), split)
+    if not sources:
+        raise no_images(paths, left_out=left_out(folders))
+    sources[0].left_out = left_out(folders)
+    return sources
 
 
 def _image_set(
@@ -186,6 +192,7 @@ def _image_set(
         paths,
         errors=tuple(errors),
         note=note,
+        left_out="; ".join(filter(None, (source.left_out for source in sources))) or None,
         pixel_range=rule.pixel_range,
     )
 

@@ -84,8 +84,8 @@ def open_for(
 
 def _say_notes(images: ImageSet, reporter: Reporter) -> None:
     reporter.left_out(images.errors)
-    if images.note:
-        reporter.say(f"note: {images.note}")
+    for note in filter(None, (images.left_out, images.note)):
+        reporter.say(f"note: {note}")
 
 
 def find_model(model: str | None, reporter: Reporter) -> str:
