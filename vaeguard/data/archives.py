@@ -7,7 +7,7 @@ import tarfile
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.data.arrays import number_classes
+from vaeguard.data.arrays import NAMED_COLUMNS, number_classes
 from vaeguard.data.folders import Folder, class_labels, is_image
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.source import Encoded, row_of
@@ -16,7 +16,7 @@ from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from vaeguard.data.source import ClassLabels, Source
@@ -128,15 +128,14 @@ class Parquet(Encoded):
         del split  # a file is one part
         try:
             with pq.ParquetFile(path) as file:
-                schema, count = file.schema_arrow, file.metadata.num_rows
+                held, count = {field.name: field.type for field in file.schema_arrow}, file.metadata.num_rows
         except pa.ArrowException as error:
             raise RefusedError(f"{path!r} is damaged or no Parquet file ({error})") from error
-        held = {field.name: _field_of_bytes(field.type) for field in schema}
-        column = next((name for name in IMAGE_COLUMNS if held.get(name)), None)
-        if column is None or not count:
-            raise RefusedError(
-                f"{path!r} has no column of image files (its columns: {', '.join(held)}); name it {IMAGE_COLUMNS[0]!r}"
-            )
+        column = next((name for name in IMAGE_COLUMNS if name in held and _holds_bytes(held[name])), None)
+        if column is None:
+            raise RefusedError(f"{path!r} {_no_images(held)}")
+        if not count:
+            raise RefusedError(f"{path!r} has no rows; give a file with at least one image")
         self.part, self._label = column, next((name for name in LABEL_COLUMNS if name in held), None)
         super().__init__(path, count)
 
@@ -165,8 +164,7 @@ class Parquet(Encoded):
         )
         for number, cell in enumerate(cells, first):
             if number >= start:
-                value = cell.as_py()
-                yield f"{self.path}/{number:05d}", (value.get("bytes") if isinstance(value, dict) else value) or b""
+                yield f"{self.path}/{number:05d}", _content_of(cell.as_py(), f"{self.path}/{number:05d}")
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Read the row group of each cell."""
@@ -175,12 +173,37 @@ class Parquet(Encoded):
             yield next(self.open(stack, row))
 
 
-def _field_of_bytes(kind: Any) -> bool:
+def _content_of(cell: Any, name: str) -> bytes | UnreadableError:
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if content is None and isinstance(cell, dict) and cell.get("path"):
+        return UnreadableError(name, f"only its path {cell['path']!r} is in the table; write its bytes there")
+    return bytes(content or b"")
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Whether a column of this type holds the bytes of files."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _field_of_bytes(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return bool(pa.types.is_uint8(kind.value_type))
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(is_kind(kind) for is_kind in binary)
+
+
+def _no_images(held: Mapping[str, Any]) -> str:
+    """Why no column of these types is read, as the end of a sentence."""
+    named = next((name for name in IMAGE_COLUMNS if name in held), None)
+    if named:
+        return f"holds {held[named]} in its column {named!r}, which is not read; write the bytes of image files there"
+    others = [name for name, kind in held.items() if _holds_bytes(kind)]
+    columns = ", ".join(map(repr, [*held][:NAMED_COLUMNS])) + (" and more" if len(held) > NAMED_COLUMNS else "")
+    if others:
+        return f"has no column of images by a known name (its columns: {columns}); name it {IMAGE_COLUMNS[0]!r}"
+    return f"has no column of the bytes of image files (its columns: {columns}); write them as {IMAGE_COLUMNS[0]!r}"
 
 
 READERS: dict[str, Callable[[str, str | None], Source]] = {
