@@ -190,7 +190,9 @@ def test_arrays_and_tables_that_hold_no_images_are_errors(tmp_path):
     pq.write_table(pa.table({"image": [1]}), tmp_path / "d.parquet")
     found = find_sources(sorted(tmp_path.iterdir()))
     assert all(isinstance(source, Unreadable) for source in found)
-    for source, reason in zip(found, ("int64", "no array of images", "object", "holds int64 in its column"), strict=True):
+    for source, reason in zip(
+        found, ("int64", "no array of images", "object", "holds int64 in its column"), strict=True
+    ):
         assert reason in source.reason.lower() or reason in source.reason
 
 

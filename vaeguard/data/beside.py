@@ -54,9 +54,7 @@ def left_out(folders: Iterable[Folder]) -> str | None:
     clauses = []
     if others:
         clauses.append(
-            of_suffixes(
-                others.most_common(), "is no image that is read and stays", "are no images that are read and stay"
-            )
+            of_suffixes([*others.items()], "is no image that is read and stays", "are no images that are read and stay")
         )
     if masks:
         are = "is the mask of an image beside it and stays" if len(masks) == 1 else "are masks of images and stay"
