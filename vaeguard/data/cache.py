@@ -102,7 +102,7 @@ def decode_files(
         None of the images can be read, or the cache cannot be written.
     """
     total = sum(source.count for source in sources)
-    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels)).encode())
+    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, rule.pixel_range)).encode())
     for number, digest in enumerate(chain.from_iterable(source.digests(jobs) for source in sources)):
         key.update(hashlib.sha256(digest).digest())
         _report(progress, number + 1, total)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.data.arrays import number_classes
+from vaeguard.data.arrays import NAMED_COLUMNS, number_classes
 from vaeguard.data.channel import BUFFER, as_array
 from vaeguard.data.decoder import TOGETHER_SECONDS
 from vaeguard.data.folders import is_image
@@ -22,7 +22,7 @@ from vaeguard.data.source import CONTAINER_ERRORS, DAMAGED, one_line
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vaeguard.data.channel import Values
     from vaeguard.data.decoder import Caller
@@ -136,12 +136,12 @@ def parquet_facts(caller: Caller, content: bytes, *, path: str, name: str) -> di
                 schema, count = file.schema_arrow, file.metadata.num_rows
         except pa.ArrowException as error:
             raise RefusedError(f"{name!r} is damaged or no Parquet file ({error})") from error
-    held = {field.name: _field_of_bytes(field.type) for field in schema}
-    column = next(filter(held.get, IMAGE_COLUMNS), None)
-    if column is None or not count:
-        raise RefusedError(
-            f"{name!r} has no column of image files (its columns: {', '.join(held)}); name it {IMAGE_COLUMNS[0]!r}"
-        )
+    held = {field.name: field.type for field in schema}
+    column = next((name for name in IMAGE_COLUMNS if name in held and _holds_bytes(held[name])), None)
+    if column is None:
+        raise RefusedError(f"{name!r} {_no_images(held)}")
+    if not count:
+        raise RefusedError(f"{name!r} has no rows; give a file with at least one image")
     return {"count": count, "column": column, "label": next(filter(held.__contains__, LABEL_COLUMNS), None)}
 
 
@@ -196,20 +196,49 @@ def _cells_of(batches: Iterator[Any], number: int, start: int) -> Iterator[tuple
 
 
 def _cell(number: int, cell: Any) -> tuple[str, Values, str]:
-    scalar = cell["bytes"] if hasattr(cell, "keys") and cell.is_valid else cell
-    held = scalar.as_buffer() if scalar.is_valid else None
-    name = f"{number:05d}"
-    if held is not None and held.size > MAX_BYTES:
-        return name, as_array(b""), _too_large(held.size)
-    return name, as_array(b"" if held is None else held), ""
+    """The name and the content of a cell, and why it is not read."""
+    name, nothing = f"{number:05d}", as_array(b"")
+    if _is_struct(cell):
+        if cell.is_valid and not cell["bytes"].is_valid and "path" in cell and cell["path"].is_valid:
+            return name, nothing, f"only its path {cell['path'].as_py()!r} is in the table; write its bytes there"
+        cell = cell["bytes"] if cell.is_valid else cell
+    cell = getattr(cell, "value", cell)  # of a dictionary
+    if not cell.is_valid:
+        return name, nothing, ""
+    held = as_array(cell.as_buffer() if hasattr(cell, "as_buffer") else bytes(cell.as_py()))
+    return (name, nothing, _too_large(len(held))) if len(held) > MAX_BYTES else (name, held, "")
 
 
-def _field_of_bytes(kind: Any) -> bool:
+def _is_struct(cell: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(cell.type))
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Whether a column of this type holds the bytes of files."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _field_of_bytes(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return bool(pa.types.is_uint8(kind.value_type))
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(is_kind(kind) for is_kind in binary)
+
+
+def _no_images(held: Mapping[str, Any]) -> str:
+    """Why no column of these types is read, as the end of a sentence."""
+    named = next((name for name in IMAGE_COLUMNS if name in held), None)
+    if named:
+        return f"holds {held[named]} in its column {named!r}, which is not read; write the bytes of image files there"
+    others = [name for name, kind in held.items() if _holds_bytes(kind)]
+    columns = ", ".join(map(repr, [*held][:NAMED_COLUMNS])) + (" and more" if len(held) > NAMED_COLUMNS else "")
+    if others:
+        return f"has no column of images by a known name (its columns: {columns}); name it {IMAGE_COLUMNS[0]!r}"
+    return f"has no column of the bytes of image files (its columns: {columns}); write them as {IMAGE_COLUMNS[0]!r}"
 
 
 def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]]) -> None:

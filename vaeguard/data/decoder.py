@@ -91,6 +91,12 @@ def as_message(error: Exception) -> dict[str, Any]:
     return {"error": _reason(error)}
 
 
+def _rule(**fields: Any) -> ImageRule:
+    """A rule whose tuples have become lists on the way."""
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return ImageRule(**given)
+
+
 def _reason(error: Exception) -> str:
     """Why a file cannot be read, from any error of reading it."""
     if isinstance(error, UnreadableError):
@@ -115,7 +121,7 @@ def read_files(
     `files` are paths; with `sizes`, they are names, and the files make up `content`. Quick answers are sent together,
     unless `singly` is set, and a file that is not quick then ends the process early: the caller asks again, singly.
     """
-    read, wanted = _named(what), rule and ImageRule(**{**rule, "size": rule["size"] and tuple(rule["size"])})
+    read, wanted = _named(what), rule and _rule(**rule)
     answers: list[dict[str, Any]] = []
     arrays: list[Values] = []
     sent = time.monotonic()

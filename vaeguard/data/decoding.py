@@ -54,8 +54,8 @@ def read_each(
             yield from _read_group(what, group, rule, place)
 
 
-def read_one(what: str, file: File, rule: ImageRule | None = None) -> Any:
-    """The array that `read_each` yields for one file.
+def read_one(what: str, file: File, rule: ImageRule | None = None) -> tuple[dict[str, Any], Any]:
+    """What `read_each` yields for one file: plain values and its array.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def read_one(what: str, file: File, rule: ImageRule | None = None) -> Any:
     ((_, answer, values),) = read_each(what, [file], rule)
     if isinstance(answer, UnreadableError):
         raise answer
-    return values
+    return answer, values
 
 
 def _read_group(what: str, group: list[File], rule: ImageRule | None, place: Place | None) -> Iterator[Answer]:

@@ -55,8 +55,11 @@ class Source(ABC):
         The container that holds the images; for image files, the first file.
     count : int
         The number of images, unreadable ones included.
+    left_out : str or None
+        One sentence on files beside the images that are not read.
     """
 
+    left_out: str | None = None
     broken_by: tuple[type[BaseException], ...] = CONTAINER_ERRORS
     """The errors of reading after which the remaining images cannot be read."""
 

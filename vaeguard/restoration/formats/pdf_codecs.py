@@ -13,9 +13,9 @@ import pikepdf
 from pikepdf import Name
 from PIL import Image, JpegImagePlugin
 
+from vaeguard.data.encodings import png_chunks
 from vaeguard.restoration.formats.jpeg import frame_of
 from vaeguard.restoration.formats.jpeg2000 import GREY, SRGB, codestream_of, encoded, header_of, with_codestream
-from vaeguard.restoration.formats.picture import png_chunks
 
 if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_format import Coding

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from vaeguard.data.encodings import PNG_START, png_chunks
 from vaeguard.data.images import open_picture
 from vaeguard.data.limits import inflated
 from vaeguard.errors import UnreadableError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 PNG_LEVEL = 3
 """The level of compression; higher levels take twice the time for a few percent."""
 METRES_PER_INCH = 0.0254
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
 """Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
@@ -53,7 +53,7 @@ def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=PNG_LEVEL))
-    after_header = len(_PNG_START) + 25
+    after_header = len(PNG_START) + 25
     extra = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
@@ -71,7 +71,7 @@ def facts(content: bytes, name: str) -> list[PageFacts]:
     """Read the metadata of the only page."""
     with reading(name):
         stated = _facts(open_picture(content, name))
-        if content.startswith(_PNG_START):
+        if content.startswith(PNG_START):
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
             transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
             channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
@@ -90,7 +90,7 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     """The page, the opened file, and the metadata of a PNG or JPEG as chunks of a PNG."""
     import imagecodecs
 
-    png = content.startswith(_PNG_START)
+    png = content.startswith(PNG_START)
     image = open_picture(content, name, load=not png)
     chunks = list(png_chunks(content)) if png else _chunks_from(image) if image.format == "JPEG" else []
     if any(kind == b"acTL" for kind, _ in chunks):
@@ -174,15 +174,6 @@ def _with_segments(plain: bytes, image: ImageFile) -> bytes:
     while plain[end : end + 2] in (b"\xff\xe0", b"\xff\xe1", b"\xff\xe2"):
         end += 2 + int.from_bytes(plain[end + 2 : end + 4])
     return plain[:end] + b"".join(code + (len(data) + 2).to_bytes(2) + data for code, data in segments) + plain[end:]
-
-
-def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kind and data of each chunk of a PNG."""
-    start = len(_PNG_START)
-    while start + 12 <= len(content):
-        length, kind = struct.unpack(">I4s", content[start : start + 8])
-        yield kind, content[start + 8 : start + 8 + length]
-        start += 12 + length
 
 
 def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
