@@ -222,16 +222,28 @@ def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
 def _drawn_on(
     page: pikepdf.Page, number: int, pictures: dict[str, Any], used_once: list[str]
 ) -> Iterator[_DrawnPicture]:
-    """The pictures on a page; upright strips that lie below each other are joined, if nothing else uses them."""
-    unit = float(page.get(Name.UserUnit, 1)) / POINTS_PER_INCH
-    turn = int(page.get(Name.Rotate, 0))
+    """The pictures on a page; strips that lie below each other are joined, if nothing else uses them."""
+    unit = _number(page, Name.UserUnit, 1) / POINTS_PER_INCH
+    turn = int(_number(page, Name.Rotate, 0))
     page_width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
     places = places_of(page)
-    upright = {key: places[key] for key in used_once if key in places and places[key].upright}
-    for keys in [*stacked(upright, pictures), *([key] for key in pictures if key not in upright)]:
-        place = places.get(keys[0], Place(page_width, 0, 0, page_width, 0, 0))
+    stacks: list[list[str]] = []
+    for quarters in range(4):  # a page, and so its strips, may be turned by its content
+        turned = {key: places[key].turned(quarters) for key in used_once if key in places}
+        stacks += stacked({key: place for key, place in turned.items() if place.upright}, pictures)
+    joined = {key for keys in stacks for key in keys}
+    for keys in [*stacks, *([key] for key in pictures if key not in joined)]:
+        place = places.get(keys[0]) or Place(page_width, 0, 0, page_width, 0, 0)
         strips = [pictures[key] for key in keys]
         yield _DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
+
+
+def _number(page: pikepdf.Page, key: Name, default: float) -> float:
+    """An entry of a page, or `default` if it is no number."""
+    try:
+        return float(page.get(key, default))
+    except (TypeError, ValueError):
+        return default
 
 
 def _pictures(page: pikepdf.Page) -> dict[str, Any]:
