@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from vaeguard import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
-from vaeguard.restoration.formats.tiff import _append_inner
+from vaeguard.restoration.formats.tiff import _amend, _resolution_entries
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
@@ -188,16 +188,19 @@ def test_texts_of_a_tiff_in_any_encoding(tmp_path):
         assert check(content.replace(b"four", text), "a.tif", tmp_path).read_bytes().count(text) == 1
 
 
-def test_exif_and_gps_of_a_tiff(tmp_path):
+@pytest.mark.parametrize(("byteorder", "bigtiff"), [("<", False), (">", False), ("<", True)])
+def test_exif_and_gps_of_a_tiff(byteorder, bigtiff, tmp_path):
     path = tmp_path / "e.tif"
-    with tifffile.TiffWriter(path) as writer:
+    with tifffile.TiffWriter(path, byteorder=byteorder, bigtiff=bigtiff) as writer:
         for _ in range(3):
             writer.write(pixels(3), photometric="rgb", metadata=None)
     values = {
         34665: {0x9003: "2020:01:01 00:00:00", 0x829A: (1, 125), 0x927C: b"made by"},
         34853: {1: "N", 2: (1.0, 2.0, 3.5)},
     }
-    _append_inner(path, [{}, values, {}])
+    with tifffile.TiffFile(path) as written:
+        same = [_resolution_entries(page) for page in written.pages]
+    _amend(path, same, [{}, values, {}])
     target = check(path.read_bytes(), "a.tif", tmp_path, pages=3)
     with Image.open(target) as image:
         assert not image.getexif().get_ifd(34665)
@@ -688,3 +691,54 @@ def test_a_fractional_resolution_does_not_count_as_lost(dpi, tmp_path):
     content = picture("JPEG", pixels(), exif=made, quality=95)
     rewrite(content, "a.jpg", tmp_path / "a.png", inverted)
     assert facts_of((tmp_path / "a.png").read_bytes(), "a.png")[0].dpi[0] == pytest.approx(dpi, abs=1)
+
+
+ODD = {
+    "zero": ((5, 0, 1), (5, 0, 1), (3, 2)),
+    "no number": ((5, 0, 0), (5, 7, 0), (3, 3)),
+    "absurd": ((5, 2**32 - 1, 1), (5, 1, 2**32 - 1), (3, 2)),
+    "unequal": ((5, 204, 1), (5, 98, 1), (3, 2)),
+    "unknown unit": ((5, 300, 1), (5, 300, 1), (3, 9)),
+    "whole numbers": ((3, 300), (3, 300), (3, 2)),
+    "absent": (None, None, None),
+    "without a unit": ((5, 300, 1), (5, 300, 1), None),
+}
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("case", ODD)
+def test_a_tiff_keeps_any_resolution(case, byteorder, tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels(3), photometric="rgb", byteorder=byteorder, resolution=(7, 9), resolutionunit=2)
+    content = bytearray(file.getvalue())
+    stated = dict(zip((282, 283, 296), ODD[case], strict=True))
+    (at,) = struct.unpack(byteorder + "I", content[4:8])
+    (count,) = struct.unpack(byteorder + "H", content[at : at + 2])
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        code, _, _, place = struct.unpack(byteorder + "HHII", content[entry : entry + 12])
+        if code in stated and stated[code] is None:
+            content[entry : entry + 2] = struct.pack(byteorder + "H", 65000 + code - 282)  # another tag
+        elif code in stated and stated[code][0] == 5:
+            content[place : place + 8] = struct.pack(byteorder + "II", *stated[code][1:])
+        elif code in stated:
+            content[entry + 2 : entry + 12] = struct.pack(byteorder + "HIHH", stated[code][0], 1, stated[code][1], 0)
+    target = tmp_path / "a.tif"
+    rewrite(bytes(content), "a.tif", target, inverted)
+    with tifffile.TiffFile(io.BytesIO(content)) as before, tifffile.TiffFile(target) as after:
+        old, new = (
+            {tag.code: (tag.dtype, tag.value) for tag in tiff.pages[0].tags if tag.code in stated}
+            for tiff in (before, after)
+        )
+    assert old == new
+    assert len(new) == sum(entry is not None for entry in ODD[case])
+
+
+def test_a_jpeg_without_density_that_stays_a_jpeg_gets_none(tmp_path):
+    made = Image.Exif()
+    made[282] = made[283] = 72.5
+    made[296] = 2
+    content = picture("JPEG", pixels(), exif=made, quality=95)
+    content = content[:2] + content[20:]  # without the segment of JFIF
+    rewrite(content, "a.jpg", tmp_path / "a.jpg", inverted, jpeg=95)
+    (before,), (after,) = scan_pages(content, "a.jpg"), scan_pages((tmp_path / "a.jpg").read_bytes(), "a.jpg")
+    assert before.dpi == after.dpi == 72.5

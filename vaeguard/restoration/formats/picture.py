@@ -136,7 +136,7 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
 
 def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:
     """Encode a JPEG, WEBP or BMP with the metadata of the opened file."""
-    metadata = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi") if image.info.get(key)}
+    metadata = {key: image.info[key] for key in ("exif", "icc_profile", "xmp") if image.info.get(key)}
     quality: dict[str, Any] = {}
     if image.format == "JPEG":
         quality = {"quality": jpeg, "subsampling": 0}
@@ -151,7 +151,7 @@ def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None)
 
 
 def _with_density(plain: bytes, image: ImageFile) -> bytes:
-    """Copy the density of `image` into a JPEG, since Pillow writes plausible densities per inch only."""
+    """Copy the density of `image` into a JPEG, since Pillow would write plausible densities per inch only."""
     if "jfif_density" not in image.info or plain[6:10] != b"JFIF":
         return plain
     return plain[:13] + struct.pack(">BHH", image.info["jfif_unit"], *image.info["jfif_density"]) + plain[18:]

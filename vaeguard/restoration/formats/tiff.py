@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from vaeguard.restoration.formats.scan_format import Coding, Restore
 
+    _Entry = tuple[int, int, bytes]
+    """The kind of value, the number of values, and their bytes, in a directory of a TIFF."""
+
 _LAYOUT_TAGS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),
     *(324, 325, 330, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
@@ -36,6 +39,7 @@ _SUB_DIRECTORIES = 330
 _XMP = 700
 _ICC = 34675
 _RESOLUTION_UNIT = 296
+_RESOLUTION = (282, 283, _RESOLUTION_UNIT)
 _JPEG = (6, 7)
 """The compressions that are JPEG."""
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
@@ -50,14 +54,16 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, _coding: 
     """Rewrite every page; each keeps its compression if that loses nothing, and becomes deflate otherwise."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
-        inner = _inner_tags(content, _all_pages(tiff))
+        originals = _all_pages(tiff)
+        inner = _inner_tags(content, originals)
     with tiff, tifffile.TiffWriter(target, byteorder=tiff.byteorder, bigtiff=tiff.is_bigtiff) as writer:
         for page, original in _pages(tiff, name):
             restored = _with_white_as_maximum(restore(page), original)
             with _refusing_lost_tags(name):
                 _write(writer, restored, original)
-    with _refusing_lost_tags(name):
-        _append_inner(target, inner)
+        writer.close()
+        with _refusing_lost_tags(name):
+            _amend(target, [_resolution_entries(page) for page in originals], inner)
     return Rewritten()
 
 
@@ -199,7 +205,7 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
     colour = pixels.ndim == 3 and pixels.shape[2] >= 3
     white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     compression = _LOSSLESS.get(int(page.compression), "zlib")
-    resolution = _resolution_tags(page)
+    resolution, unit = _resolution_tags(page), page.tags.valueof(_RESOLUTION_UNIT, default=_INCH)
     has_resolution = all(numerator for numerator, _ in resolution)
     writer.write(
         pixels,
@@ -211,7 +217,7 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         rowsperstrip=max(1, 2**18 // max(1, pixels[0].nbytes)),
         subfiletype=int(page.subfiletype),
         resolution=resolution if has_resolution else None,
-        resolutionunit=_NO_UNIT if not has_resolution else page.tags.valueof(_RESOLUTION_UNIT, default=_INCH),
+        resolutionunit=unit if has_resolution and unit in (_INCH, _CENTIMETRE) else _NO_UNIT,
         extratags=_extra_tags(page),
         metadata=None,
         software=False,
@@ -258,36 +264,55 @@ def _inner_tags(content: bytes, originals: list[Any]) -> list[dict[int, dict[int
     return inner
 
 
-def _append_inner(target: Path, inner: list[dict[int, dict[int, Any]]]) -> None:
-    """Append the directories for EXIF and GPS, and new directories of the pages that point to them.
+def _resolution_entries(page: Any) -> dict[int, _Entry]:
+    """The entries that state the resolution, as they are in the file."""
+    entries = {}
+    for tag in (page.tags.get(code) for code in _RESOLUTION):
+        if tag is not None:
+            page.parent.filehandle.seek(tag.valueoffset)
+            entries[tag.code] = int(tag.dtype), tag.count, page.parent.filehandle.read(tag.valuebytecount)
+    return entries
 
-    tifffile itself cannot write such pointers.
-    """
-    if not any(inner):
-        return
+
+def _amend(target: Path, resolutions: list[dict[int, _Entry]], inner: list[dict[int, dict[int, Any]]]) -> None:
+    """Append what tifffile cannot write, with new directories of the pages: EXIF, GPS, and odd resolutions or none."""
+    with tifffile.TiffFile(target) as written:
+        layout, starts = written.tiff, [page.offset for page in written.pages]
+        changed = [_resolution_entries(page) != old for page, old in zip(written.pages, resolutions, strict=True)]
     with target.open("r+b") as file:
-        header = file.read(8)
-        order = "<" if header.startswith(b"II") else ">"
-        if struct.unpack(order + "H", header[2:4]) != (42,):
-            raise ValueError("EXIF in a BigTIFF cannot be kept")
-        pointer = 4
-        for directories in inner:
-            file.seek(pointer)
-            (start,) = struct.unpack(order + "I", file.read(4))
+        header, pointer = (file.read(16), 8) if layout.is_bigtiff else (file.read(8), 4)
+        for start, differs, resolution, directories in zip(starts, changed, resolutions, inner, strict=True):
             file.seek(start)
-            (count,) = struct.unpack(order + "H", file.read(2))
-            entries = [file.read(12) for _ in range(count)]
-            following = file.read(4)
-            if directories:
+            (count,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+            entries = [file.read(layout.tagsize) for _ in range(count)]
+            following = file.read(layout.offsetsize)
+            place = start
+            if differs or directories:
+                new = dict(resolution)
+                if directories and layout.is_bigtiff and layout.byteorder == ">":
+                    raise ValueError("EXIF in a BigTIFF of this byte order")  # which Pillow cannot write
                 for code, values in directories.items():
                     position = _append(file, _directory(header, values))
-                    entries.append(struct.pack(order + "HHII", code, 4, 1, position))
-                entries.sort(key=lambda entry: struct.unpack(order + "H", entry[:2]))
-                own = struct.pack(order + "H", len(entries)) + b"".join(entries) + following
-                start = _append(file, lambda _, own=own: own)  # type: ignore[misc]
+                    new[code] = 4, 1, struct.pack(layout.byteorder + "I", position)
+                by_code = {struct.unpack(layout.byteorder + "H", entry[:2])[0]: entry for entry in entries}
+                by_code = {code: entry for code, entry in by_code.items() if code not in _RESOLUTION}
+                by_code |= {code: _packed(file, layout, code, entry) for code, entry in new.items()}
+                own = struct.pack(layout.tagnoformat, len(by_code)) + b"".join(
+                    by_code[code] for code in sorted(by_code)
+                )
+                place = _append(file, lambda _, own=own, following=following: own + following)  # type: ignore[misc]
                 file.seek(pointer)
-                file.write(struct.pack(order + "I", start))
-            pointer = start + 2 + 12 * len(entries)
+                file.write(struct.pack(layout.offsetformat, place))
+                count = len(by_code)
+            pointer = place + layout.tagnosize + layout.tagsize * count
+
+
+def _packed(file: BinaryIO, layout: Any, code: int, entry: _Entry) -> bytes:
+    """The bytes of an entry in a directory; a long value is appended to the file."""
+    kind, count, value = entry
+    if len(value) > layout.offsetsize:
+        value = struct.pack(layout.offsetformat, _append(file, lambda _: entry[2]))
+    return struct.pack(layout.tagformat1, code, kind) + struct.pack(layout.tagformat2, count, value)
 
 
 def _directory(header: bytes, values: dict[int, Any]) -> Callable[[int], bytes]:
