@@ -1,8 +1,10 @@
 """Scans of every format are rewritten without losing metadata."""
 
 import contextlib
+import hashlib
 import io
 import struct
+from xml.etree import ElementTree as ET
 
 import imagecodecs
 import numpy as np
@@ -12,6 +14,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from vaeguard import RefusedError, UnreadableError
+from vaeguard.restoration.formats.jpeg import segment, segments
 from vaeguard.restoration.formats.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
 from vaeguard.restoration.formats.tiff import _amend, _resolution_entries
 
@@ -129,6 +132,76 @@ def test_captions_and_all_comments_of_a_jpeg_are_kept(jpeg, tmp_path):
         else:
             assert after.info["Comment"] == "Grüße"
             assert b"Comment\0first" in target.read_bytes()
+
+
+RDF = "xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'"
+DC = "xmlns:dc='http://purl.org/dc/elements/1.1/'"
+NOTE = "xmlns:xmpNote='http://ns.adobe.com/xmp/note/'"
+
+
+def long_xmp(main, extension, *, leave_out=None):
+    """A JPEG with XMP in one segment and its extension in others, in reverse order."""
+    digest = hashlib.md5(extension).hexdigest().upper()
+    plain = picture("JPEG", pixels(3, height=90, width=90), quality=95, xmp=main.replace("DIGEST", digest).encode())
+    parts = [extension[at : at + 60000] for at in range(0, len(extension), 60000)]
+    more = [
+        b"http://ns.adobe.com/xmp/extension/\0"
+        + digest.encode() + struct.pack(">II", len(extension), number * 60000) + part
+        for number, part in reversed([*enumerate(parts)]) if number != leave_out
+    ]  # fmt: skip
+    return plain[:20] + b"".join(segment(0xE1, data) for data in more) + plain[20:]
+
+
+LONG_XMP = {
+    "descriptions": (
+        (
+            f"<?xpacket begin=''?><x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF {RDF}><rdf:Description {NOTE} "
+            "xmpNote:HasExtendedXMP='DIGEST'/></rdf:RDF></x:xmpmeta><?xpacket end='w'?>"
+        ),
+        (
+            f"<x:xmpmeta xmlns:x='adobe:ns:meta/' {DC}><rdf:RDF {RDF}><rdf:Description><dc:source>{'k' * 90000}"
+            "</dc:source></rdf:Description></rdf:RDF></x:xmpmeta>"
+        ),
+    ),
+    "an element names the digest": (
+        (
+            f"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF {RDF}><rdf:Description {NOTE}>"
+            "<xmpNote:HasExtendedXMP>DIGEST</xmpNote:HasExtendedXMP></rdf:Description></rdf:RDF></x:xmpmeta>"
+        ),
+        f"<rdf:RDF {RDF} {DC}><rdf:Description dc:source='{'k' * 90000}'/></rdf:RDF>",
+    ),
+    "not quite XMP": (
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/' xmpNote:HasExtendedXMP='DIGEST'/>",
+        f"<x:xmpmeta xmlns:x='adobe:ns:meta/'>{'k' * 90000}</x:xmpmeta>",
+    ),
+}
+
+
+@pytest.mark.parametrize("jpeg", [None, 95])
+@pytest.mark.parametrize("case", LONG_XMP)
+def test_long_xmp_of_a_jpeg_is_joined_in_a_png_and_kept_in_a_jpeg(case, jpeg, tmp_path):
+    main, extension = LONG_XMP[case]
+    content = long_xmp(main, extension.encode())
+    target = check(content, "a.jpg", tmp_path, jpeg=jpeg)
+    (before,), (after,) = facts_of(content, "a.jpg"), facts_of(target.read_bytes(), target.name)
+    assert before == after
+    assert b"k" * 90000 in after.xmp
+    assert b"HasExtendedXMP" not in after.xmp
+    if case != "not quite XMP":
+        assert "{http://purl.org/dc/elements/1.1/}source" in str(
+            [(element.tag, element.attrib) for element in ET.fromstring(after.xmp).iter()]
+        )
+    if jpeg:
+        old, new = (
+            {data for marker, data in segments(file) if marker == 0xE1} for file in (content, target.read_bytes())
+        )
+        assert old == new
+
+
+def test_a_jpeg_whose_xmp_is_incomplete_is_refused(tmp_path):
+    main, extension = LONG_XMP["descriptions"]
+    with pytest.raises(UnreadableError, match="a part of its XMP is missing"):
+        check(long_xmp(main, extension.encode(), leave_out=1), "a.jpg", tmp_path)
 
 
 def test_a_jpeg_stays_a_jpeg_if_asked_for(tmp_path):

@@ -70,7 +70,9 @@ class Header:
             return _COLOURS.get(self.colours, "of other colours")
         if self.sampled or len(self.bits) > 4 or (self.colours and (self.colours == SRGB) != (len(self.bits) > 2)):
             return "of other colours"
-        return "" if self.bits in ((8,) * len(self.bits), (16,) * len(self.bits)) else f"of {abs(self.bits[0])} bits"
+        if min(self.bits, default=0) < 0:
+            return "signed"
+        return "" if self.bits in ((8,) * len(self.bits), (16,) * len(self.bits)) else f"of {self.bits[0]} bits"
 
 
 def boxes(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
 
 from vaeguard.data.images import open_picture
 from vaeguard.errors import UnreadableError
+from vaeguard.restoration.formats.jpeg import comments_of, iptc_of, with_segments, xmp_of
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from PIL.ImageFile import ImageFile
 
     from vaeguard.restoration.formats.scan_format import Coding, Restore
     from vaeguard.restoration.formats.scan_page import Pixels
@@ -37,8 +39,6 @@ _KNOWN_CHUNKS = (
     *(b"tRNS", b"sPLT", b"tIME", b"cICP", b"mDCV", b"cLLI"),
 )
 """Chunks that PNG allows a program to copy only if it knows their meaning."""
-_PHOTOSHOP = b"Photoshop 3.0\0"
-"""The start of a segment of a JPEG that contains IPTC captions."""
 _PROFILE = b"Raw profile type 8bim"
 """The start of a chunk of a PNG that contains IPTC captions."""
 _EXIF = 0x8769
@@ -69,7 +69,10 @@ def pages(content: bytes, name: str) -> Iterator[Page]:
 def facts(content: bytes, name: str) -> list[PageFacts]:
     """Read the metadata of the only page."""
     with reading(name):
-        stated = _facts(open_picture(content, name))
+        image = open_picture(content, name)
+        stated = _facts(image)
+        if image.format == "JPEG":
+            stated = replace(stated, xmp=xmp_of(content), iptc=iptc_of(content))
         if content.startswith(_PNG_START):
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
             transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
@@ -91,7 +94,7 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
 
     png = content.startswith(_PNG_START)
     image = open_picture(content, name, load=not png)
-    chunks = list(png_chunks(content)) if png else _chunks_from(image) if image.format == "JPEG" else []
+    chunks = list(png_chunks(content)) if png else _chunks_from(image, content) if image.format == "JPEG" else []
     if any(kind == b"acTL" for kind, _ in chunks):
         raise UnreadableError(name, "it is animated; save one frame as PNG")
     pixels: Any
@@ -100,7 +103,9 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
         pixels = np.asarray(image).astype(np.bool_)
     elif png:
         try:
-            pixels = imagecodecs.png_decode(content)
+            # Without the metadata, about which the decoder would print warnings that name no file.
+            parts = (chunk for kind, chunk in _whole_chunks(content) if kind in (*_PIXEL_CHUNKS, b"tRNS"))
+            pixels = imagecodecs.png_decode(_PNG_START + b"".join(parts))
         except imagecodecs.PngError as error:
             raise UnreadableError(name, f"its image data is damaged ({error}); copy the file again") from error
     elif image.mode in ("L", "RGB", "RGBA"):
@@ -146,15 +151,8 @@ def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None)
     Image.fromarray(restored).save(file, format=image.format, **{**metadata, **quality})
     plain = file.getvalue()
     if image.format == "JPEG":
-        return _with_segments(_with_density(plain, image), image)
+        return with_segments(plain, content)
     return _with_pixels_per_metre(plain, content) if image.format == "BMP" else plain
-
-
-def _with_density(plain: bytes, image: ImageFile) -> bytes:
-    """Copy the density of `image` into a JPEG, since Pillow would write plausible densities per inch only."""
-    if "jfif_density" not in image.info or plain[6:10] != b"JFIF":
-        return plain
-    return plain[:13] + struct.pack(">BHH", image.info["jfif_unit"], *image.info["jfif_density"]) + plain[18:]
 
 
 def _with_pixels_per_metre(plain: bytes, content: bytes) -> bytes:
@@ -163,28 +161,22 @@ def _with_pixels_per_metre(plain: bytes, content: bytes) -> bytes:
     return plain[:38] + (content[38:46] if has_resolution else bytes(8)) + plain[46:]
 
 
-def _with_segments(plain: bytes, image: ImageFile) -> bytes:
-    """Insert the captions and comments of `image` into a JPEG, behind its first segments."""
-    codes = {"APP13": b"\xff\xed", "COM": b"\xff\xfe"}
-    segments = [(codes[marker], data) for marker, data in getattr(image, "applist", []) if marker in codes]
-    if image.format != "JPEG" or not segments:
-        return plain
-    end = 2
-    while plain[end : end + 2] in (b"\xff\xe0", b"\xff\xe1", b"\xff\xe2"):
-        end += 2 + int.from_bytes(plain[end + 2 : end + 4])
-    return plain[:end] + b"".join(code + (len(data) + 2).to_bytes(2) + data for code, data in segments) + plain[end:]
-
-
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The kind and data of each chunk of a PNG."""
+    for kind, chunk in _whole_chunks(content):
+        yield kind, chunk[8:-4]
+
+
+def _whole_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The kind of each chunk of a PNG, and the chunk with its length, kind and checksum."""
     start = len(_PNG_START)
     while start + 12 <= len(content):
         length, kind = struct.unpack(">I4s", content[start : start + 8])
-        yield kind, content[start + 8 : start + 8 + length]
+        yield kind, content[start : start + 12 + length]
         start += 12 + length
 
 
-def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
+def _chunks_from(image: ImageFile, content: bytes) -> list[tuple[bytes, bytes]]:
     """The metadata of a JPEG as chunks of a PNG."""
     info = image.info
     chunks = []
@@ -194,12 +186,12 @@ def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
         chunks.append((b"pHYs", struct.pack(">IIB", *resolution)))
     if exif := info.get("exif"):
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    if xmp := info.get("xmp"):
+    if xmp := xmp_of(content):
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
-    if profile := _iptc(image):
+    if profile := iptc_of(content):
         text = b"\n8bim\n%8d\n%s\n" % (len(profile), profile.hex().encode())
         chunks.append((b"zTXt", _PROFILE + b"\0\0" + zlib.compress(text)))
-    for comment in (data for marker, data in getattr(image, "applist", []) if marker == "COM"):
+    for comment in comments_of(content):
         # A tEXt is Latin-1, an iTXt UTF-8.
         as_utf8 = not comment.isascii() and _is_utf8(comment)
         chunks.append((b"iTXt", b"Comment\0\0\0\0\0" + comment) if as_utf8 else (b"tEXt", b"Comment\0" + comment))
@@ -216,12 +208,6 @@ def _as_physical(image: ImageFile) -> tuple[int, int, int] | None:
     if len(per_metre) != 2 or not all(0 < value < 2**31 for value in per_metre):
         return None
     return per_metre[0], per_metre[1], 1
-
-
-def _iptc(image: ImageFile) -> bytes:
-    """The Photoshop resources of a JPEG, one of which contains the caption and keywords of IPTC."""
-    segments = [data for marker, data in getattr(image, "applist", []) if marker == "APP13"]
-    return b"".join(data.removeprefix(_PHOTOSHOP) for data in segments if data.startswith(_PHOTOSHOP))
 
 
 def _profile_in(content: bytes) -> bytes:
@@ -258,7 +244,6 @@ def _facts(image: ImageFile) -> PageFacts:
         icc=image.info.get("icc_profile"),
         exif=tuple(sorted(tags, key=str)),
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
-        iptc=_iptc(image) if isinstance(image, ImageFile) else b"",
     )
 
 

@@ -44,6 +44,8 @@ _JPEG = (6, 7)
 """The compressions that are JPEG."""
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 """Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
+_JPEG_2000 = (33003, 33004, 33005, 34712)
+"""Kinds of JPEG 2000, which stay JPEG 2000, without loss."""
 _ASCII = 2
 _NO_UNIT = 1
 _INCH = 2
@@ -204,7 +206,8 @@ def _extra_tags(page: Any) -> list[tuple[Any, ...]]:
 def _write(writer: Any, pixels: Any, page: Any) -> None:
     colour = pixels.ndim == 3 and pixels.shape[2] >= 3
     white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    compression = _LOSSLESS.get(int(page.compression), "zlib")
+    jpeg2000 = page.compression in _JPEG_2000 and pixels.dtype != np.bool_
+    compression = "jpeg2000" if jpeg2000 else _LOSSLESS.get(int(page.compression), "zlib")
     resolution, unit = _resolution_tags(page), page.tags.valueof(_RESOLUTION_UNIT, default=_INCH)
     has_resolution = all(numerator for numerator, _ in resolution)
     writer.write(
@@ -213,8 +216,9 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         planarconfig="contig" if colour else None,
         extrasamples=[int(value) for value in page.extrasamples] or None,
         compression=compression,
+        compressionargs={"level": 0, "reversible": True} if jpeg2000 else None,
         predictor=bool(page.predictor == 2 and compression in ("lzw", "zlib") and pixels.dtype != np.bool_),
-        rowsperstrip=max(1, 2**18 // max(1, pixels[0].nbytes)),
+        rowsperstrip=max(1, (2**24 if jpeg2000 else 2**18) // max(1, pixels[0].nbytes)),
         subfiletype=int(page.subfiletype),
         resolution=resolution if has_resolution else None,
         resolutionunit=unit if has_resolution and unit in (_INCH, _CENTIMETRE) else _NO_UNIT,
