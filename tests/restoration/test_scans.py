@@ -815,3 +815,13 @@ def test_a_jpeg_without_density_that_stays_a_jpeg_gets_none(tmp_path):
     rewrite(content, "a.jpg", tmp_path / "a.jpg", inverted, jpeg=95)
     (before,), (after,) = scan_pages(content, "a.jpg"), scan_pages((tmp_path / "a.jpg").read_bytes(), "a.jpg")
     assert before.dpi == after.dpi == 72.5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000", "PDF"])
+def test_a_file_without_a_suffix_is_known_by_its_first_bytes(kind, tmp_path):
+    content = picture(kind, pixels(3, height=90, width=80))
+    (before,) = scan_pages(content, "scan")
+    assert written_name("scan", jpeg=None) == "scan"
+    rewrite(content, "scan", tmp_path / "scan", inverted, lossless=True)
+    (after,) = scan_pages((tmp_path / "scan").read_bytes(), "scan")
+    assert np.array_equal(after.pixels, inverted(before))
