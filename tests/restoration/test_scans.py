@@ -564,12 +564,14 @@ def test_a_protected_pdf_is_refused(tmp_path):
                 rewrite((tmp_path / "p.pdf").read_bytes(), "p.pdf", tmp_path / "out.pdf", inverted)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "pdf", "webp"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "pdf", "webp", "jp2"])
 def test_damaged_bytes_are_read_or_refused(kind, tmp_path):
     if kind == "pdf":
         content = pdf(pixels(3, height=90, width=80))
     else:
-        content = picture({"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind.upper()), pixels(3), **BESIDE)
+        content = picture(
+            {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(kind, kind.upper()), pixels(3), **BESIDE
+        )
     rng = np.random.default_rng(0)
     for number in range(100):
         damaged = bytearray(content)
