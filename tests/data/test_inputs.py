@@ -459,7 +459,7 @@ def test_unreadable_images_of_a_container_are_listed_and_leave_no_holes(tmp_path
         np.testing.assert_array_equal(archive.images[:, 0], IMAGES[[0, 2, 4]])
         assert table.errors[0] == (
             f"{tmp_path}/a.parquet/00001",
-            "it is not an image that is read (PNG, JPEG, TIFF, BMP or WEBP)",
+            "it is not an image that is read (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)",
         )
         assert [path for path, _ in table.errors] == [f"{tmp_path}/a.parquet/{row:05d}" for row in (1, 3)]
         assert [table.class_names[label] for label in table.labels] == ["a", "c", "b"]

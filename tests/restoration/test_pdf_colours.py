@@ -150,7 +150,7 @@ LEFT = {
     "no levels": (raw(flate(RGB), Decode=Name.x), "with unclear entries"),
     "abbreviated": (dct(AS_RGB, DP=transform(0)), "with unclear entries"),
     "no whole number": (dct(AS_RGB, DecodeParms=Dictionary(ColorTransform=0.5)), "with unclear entries"),
-    "lossless JPEG": (dct(imagecodecs.ljpeg_encode(GREY), space=Name.DeviceGray), "a lossless or hierarchical JPEG"),
+    "lossless JPEG": (dct(imagecodecs.ljpeg_encode(GREY), space=Name.DeviceGray), "lossless JPEG"),
     "JPEG 2000 of 16 bits": (jpx(jp2(RGB.astype(np.uint16) * 257)), "of 16 bits"),
     "JPEG 2000 of YCbCr": (jpx(jp2(RGB, colorspace="SYCC")), "YCbCr"),
     "JPEG 2000 with opacity": (jpx(jp2(np.dstack([RGB, GREY]))), "mixed with its opacity"),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Size = tuple[int, int]
 
-_VERSION = 3  # raise when the rules of images.py change what the same file decodes to
+_VERSION = 4  # raise when the rules of images.py change what the same file decodes to
 _STALE_SECONDS = 86_400
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
@@ -102,7 +102,7 @@ def decode_files(
         None of the images can be read, or the cache cannot be written.
     """
     total = sum(source.count for source in sources)
-    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels)).encode())
+    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, rule.pixel_range)).encode())
     for number, digest in enumerate(chain.from_iterable(source.digests(jobs) for source in sources)):
         key.update(hashlib.sha256(digest).digest())
         _report(progress, number + 1, total)

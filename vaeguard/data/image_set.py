@@ -52,6 +52,8 @@ class ImageSet:
         A remark on how the images were read, in one sentence.
     named : bool
         Whether `name` is the name of a known data set and the images are those of that set.
+    pixel_range : (black, white) or None
+        The range of pixels with which files of 16 bits were read.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ImageSet:
     errors: tuple[tuple[str, str], ...] = ()
     note: str | None = None
     named: bool = False
+    pixel_range: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

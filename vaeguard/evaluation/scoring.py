@@ -43,7 +43,7 @@ DEFAULT_BATCH_SIZE = 256
 BATCH_VALUES = 2**21
 """The most values in a batch, so that a batch of large images has fewer of them."""
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
-SHARD_FORMAT = 3
+SHARD_FORMAT = 4
 """Raised when the same settings give other rows than before."""
 SHARD_FACTS = ("images", "anomalies", "errors")
 """Keys of the manifest of a shard."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.detector import Detector
+    from vaeguard.settings.model import ModelSpec
     from vaeguard.workflows.outcome import Reporter
 
 
@@ -37,15 +38,15 @@ class Data:
     download: bool = False
 
 
-def open_to_fit(data: Data, reporter: Reporter, jobs: int | None = None) -> ImageSet:
-    """Open the training part of `data`.
+def open_to_fit(data: Data, model: ModelSpec | None, reporter: Reporter, jobs: int | None = None) -> ImageSet:
+    """Open the training part of `data` for a fit of `model`.
 
     Raises
     ------
     UsageError
         As `open_images`.
     """
-    rule = ImageRule(data.size, data.channels)
+    rule = ImageRule(data.size, data.channels, model.pixel_range if model else None)
     with reporter.progress("reading") as progress:
         images = open_images(
             data.data, rule=rule, data_dir=data.data_dir, download=data.download, jobs=jobs, progress=progress

@@ -21,35 +21,26 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 """The start of a segment that contains IPTC captions."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """The markers of a frame; the others in this range define tables."""
-_READ = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
-"""The frames that are read: sequential and progressive ones, with Huffman or arithmetic coding."""
-_JPEG_LS = 0xF7
 _PIXELS = 0xDA
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a JPEG says of its pixels.
+    """What a JPEG says of its colours.
 
     Attributes
     ----------
-    bits : int
-        Bits of a sample.
     components : bytes
         The identifiers of the components.
     jfif : bool
         Whether the JPEG follows JFIF, whose three components are luminance and colour differences.
     adobe : int or None
         The colour transform that Adobe's segment states, 0 for none; None without such a segment.
-    other : str
-        The name of a kind of JPEG that is not read; empty for those that are.
     """
 
-    bits: int
     components: bytes
     jfif: bool = False
     adobe: int | None = None
-    other: str = ""
 
     @property
     def reads_as_rgb(self) -> bool:
@@ -79,19 +70,16 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def frame_of(content: bytes) -> Frame | None:
-    """What a JPEG says of its pixels; None if it is damaged and says nothing."""
+    """What a JPEG says of its colours; None if it is damaged and says nothing."""
     known = list(segments(content))
-    frames = [(marker, data) for marker, data in known if (marker in _FRAMES or marker == _JPEG_LS) and len(data) >= 6]
-    if not frames:
+    frame = next((data for marker, data in known if marker in _FRAMES and len(data) >= 6), None)
+    if frame is None:
         return None
-    marker, data = frames[0]
     adobe = [data[11] for marker, data in known if marker == APP14 and data.startswith(b"Adobe") and len(data) >= 12]
     return Frame(
-        bits=data[0],
-        components=data[6 : 6 + 3 * data[5] : 3],
+        components=frame[6 : 6 + 3 * frame[5] : 3],
         jfif=any(marker == APP0 and data.startswith(b"JFIF\0") for marker, data in known),
         adobe=adobe[0] if adobe else None,
-        other="" if marker in _READ else "a JPEG-LS" if marker == _JPEG_LS else "a lossless or hierarchical JPEG",
     )
 
 

@@ -13,9 +13,9 @@ import pikepdf
 from pikepdf import Name
 from PIL import Image, JpegImagePlugin
 
+from vaeguard.data.encodings import kind_of_jpeg, png_chunks
 from vaeguard.restoration.formats.jpeg import frame_of
 from vaeguard.restoration.formats.jpeg2000 import GREY, SRGB, codestream_of, encoded, header_of, with_codestream
-from vaeguard.restoration.formats.picture import png_chunks
 
 if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_format import Coding
@@ -109,8 +109,8 @@ def decoded(picture: Any) -> Pixels:
 def unfit_coding(picture: Any) -> str:
     """The kind of a picture whose data are not decoded, in a few words; empty for others."""
     source = source_of(picture)
-    if source.codec == "/DCTDecode" and (frame := frame_of(source.data)):
-        return frame.other or (f"of {frame.bits} bits" if frame.bits != 8 else "")
+    if source.codec == "/DCTDecode":
+        return kind_of_jpeg(source.data)
     if source.codec == "/JPXDecode":
         header = header_of(source.data)
         opacity = "mixed with its opacity" if len(header.bits) in (2, 4) else ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from vaeguard.data.encodings import MOST_TEXT, PNG_START, png_chunks
 from vaeguard.data.images import open_picture
 from vaeguard.errors import UnreadableError
 from vaeguard.restoration.formats.jpeg import comments_of, iptc_of, with_segments, xmp_of
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 PNG_LEVEL = 3
 """The level of compression; higher levels take twice the time for a few percent."""
 METRES_PER_INCH = 0.0254
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
 """Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
@@ -41,6 +41,8 @@ _KNOWN_CHUNKS = (
 """Chunks that PNG allows a program to copy only if it knows their meaning."""
 _PROFILE = b"Raw profile type 8bim"
 """The start of a chunk of a PNG that contains IPTC captions."""
+_XMP = b"XML:com.adobe.xmp\0"
+"""The start of a chunk of a PNG that contains XMP."""
 _EXIF = 0x8769
 _GPS = 0x8825
 
@@ -52,7 +54,7 @@ def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=PNG_LEVEL))
-    after_header = len(_PNG_START) + 25
+    after_header = len(PNG_START) + 25
     extra = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
@@ -73,12 +75,12 @@ def facts(content: bytes, name: str) -> list[PageFacts]:
         stated = _facts(image)
         if image.format == "JPEG":
             stated = replace(stated, xmp=xmp_of(content), iptc=iptc_of(content))
-        if content.startswith(_PNG_START):
+        if content.startswith(PNG_START):
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
             transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
             channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
             depth = max(8, bits) if colour == 3 or bits > 1 else 1
-            stated = replace(stated, bits=depth, channels=channels, iptc=_profile_in(content))
+            stated = replace(stated, bits=depth, channels=channels, xmp=_xmp_in(content), iptc=_profile_in(content))
     return [stated]
 
 
@@ -92,7 +94,7 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     """The page, the opened file, and the metadata of a PNG or JPEG as chunks of a PNG."""
     import imagecodecs
 
-    png = content.startswith(_PNG_START)
+    png = content.startswith(PNG_START)
     image = open_picture(content, name, load=not png)
     chunks = list(png_chunks(content)) if png else _chunks_from(image, content) if image.format == "JPEG" else []
     if any(kind == b"acTL" for kind, _ in chunks):
@@ -104,8 +106,7 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     elif png:
         try:
             # Without the metadata, about which the decoder would print warnings that name no file.
-            parts = (chunk for kind, chunk in _whole_chunks(content) if kind in (*_PIXEL_CHUNKS, b"tRNS"))
-            pixels = imagecodecs.png_decode(_PNG_START + b"".join(parts))
+            pixels = imagecodecs.png_decode(_without_metadata(content))
         except imagecodecs.PngError as error:
             raise UnreadableError(name, f"its image data is damaged ({error}); copy the file again") from error
     elif image.mode in ("L", "RGB", "RGBA"):
@@ -161,19 +162,14 @@ def _with_pixels_per_metre(plain: bytes, content: bytes) -> bytes:
     return plain[:38] + (content[38:46] if has_resolution else bytes(8)) + plain[46:]
 
 
-def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kind and data of each chunk of a PNG."""
-    for kind, chunk in _whole_chunks(content):
-        yield kind, chunk[8:-4]
-
-
-def _whole_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kind of each chunk of a PNG, and the chunk with its length, kind and checksum."""
-    start = len(_PNG_START)
-    while start + 12 <= len(content):
-        length, kind = struct.unpack(">I4s", content[start : start + 8])
-        yield kind, content[start : start + 12 + length]
-        start += 12 + length
+def _without_metadata(content: bytes) -> bytes:
+    """A PNG with the chunks of its pixels alone."""
+    start, kept = len(PNG_START), [PNG_START]
+    for kind, data in png_chunks(content):
+        end = start + 12 + len(data)
+        kept += [content[start:end]] if kind in (*_PIXEL_CHUNKS, b"tRNS") else []
+        start = end
+    return b"".join(kept)
 
 
 def _chunks_from(image: ImageFile, content: bytes) -> list[tuple[bytes, bytes]]:
@@ -187,7 +183,7 @@ def _chunks_from(image: ImageFile, content: bytes) -> list[tuple[bytes, bytes]]:
     if exif := info.get("exif"):
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     if xmp := xmp_of(content):
-        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
+        chunks.append((b"iTXt", _XMP + bytes(4) + xmp))
     if profile := iptc_of(content):
         text = b"\n8bim\n%8d\n%s\n" % (len(profile), profile.hex().encode())
         chunks.append((b"zTXt", _PROFILE + b"\0\0" + zlib.compress(text)))
@@ -221,6 +217,15 @@ def _profile_in(content: bytes) -> bytes:
     return b""
 
 
+def _xmp_in(content: bytes) -> bytes | None:
+    """The XMP of a PNG, which Pillow does not read if it is long."""
+    for kind, data in png_chunks(content):
+        if kind == b"iTXt" and data.startswith(_XMP):
+            packed, text = data[len(_XMP)], data[len(_XMP) + 2 :].split(b"\0", 2)[-1]
+            return zlib.decompressobj().decompress(text, MOST_TEXT) if packed else text
+    return None
+
+
 def _is_utf8(text: bytes) -> bool:
     try:
         text.decode()
@@ -235,7 +240,6 @@ def _facts(image: ImageFile) -> PageFacts:
     tags: list[tuple[Any, str]] = [(key, str(value)) for key, value in exif.items() if key not in (_EXIF, _GPS)]
     for pointer in (_EXIF, _GPS):
         tags += [((pointer, key), str(value)) for key, value in exif.get_ifd(pointer).items()]
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     return PageFacts(
         size=(image.height, image.width),
         channels=len(image.getbands()) if image.mode != "P" else 3 + image.has_transparency_data,
@@ -243,7 +247,7 @@ def _facts(image: ImageFile) -> PageFacts:
         dpi=dpi and (round(dpi[0]), round(dpi[1])),
         icc=image.info.get("icc_profile"),
         exif=tuple(sorted(tags, key=str)),
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        xmp=image.info.get("xmp"),
     )
 
 
