@@ -808,6 +808,47 @@ def test_a_tiff_keeps_any_resolution(case, byteorder, tmp_path):
     assert len(new) == sum(entry is not None for entry in ODD[case])
 
 
+def with_entry(content, code, value):
+    """A little-endian TIFF with another value of an entry, or of the first of the values that it points to."""
+    made = bytearray(content)
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        tag = tiff.pages[0].tags[code]
+        place, size = tag.valueoffset, tag.valuebytecount // tag.count
+    made[place : place + size] = value.to_bytes(size, "little")
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "message"),
+    [
+        (262, 9, "its colours are CIELAB; convert"),
+        (262, 32803, "are neither grey nor RGB; convert"),
+        (259, 32809, "its compression .THUNDERSCAN. is not read; convert"),
+        (279, 0, "damaged or cut short .a part of its pixels is missing"),
+        (273, 0, "damaged or cut short .a part of its pixels is missing"),
+    ],
+)
+def test_a_tiff_of_another_kind_is_refused_by_name(code, value, message, tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels(3), photometric="rgb", rowsperstrip=8)
+    with pytest.raises(UnreadableError, match=message):
+        rewrite(with_entry(file.getvalue(), code, value), "a.tif", tmp_path / "a.tif", inverted)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_the_palette_of_a_tiff_becomes_colour(bits, tmp_path):
+    indices = np.arange(64, dtype=np.uint8).reshape(8, 8) & (2**bits - 1)
+    packed = np.packbits(np.unpackbits(indices[..., None], axis=2)[..., 8 - bits :].reshape(8, -1), axis=1)
+    colours = np.random.default_rng(0).integers(0, 256, (3, 2**bits)).astype(np.uint16) * 257
+    file = io.BytesIO()
+    entry = (320, 3, colours.size, colours.ravel().tolist(), True)
+    tifffile.imwrite(file, packed, photometric="minisblack", extratags=[entry], metadata=None)
+    content = with_entry(with_entry(with_entry(file.getvalue(), 262, 3), 258, bits), 256, 8)
+    target = check(content, "a.tif", tmp_path)
+    (page,) = scan_pages(target.read_bytes(), "a.tif")
+    assert np.array_equal(page.pixels, 255 - (colours >> 8).T[indices])
+
+
 def test_a_jpeg_without_density_that_stays_a_jpeg_gets_none(tmp_path):
     made = Image.Exif()
     made[282] = made[283] = 72.5

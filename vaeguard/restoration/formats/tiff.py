@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.tiffs import check_whole, refusal_of
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
@@ -40,8 +41,6 @@ _XMP = 700
 _ICC = 34675
 _RESOLUTION_UNIT = 296
 _RESOLUTION = (282, 283, _RESOLUTION_UNIT)
-_JPEG = (6, 7)
-"""The compressions that are JPEG."""
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 """Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
 _JPEG_2000 = (33003, 33004, 33005, 34712)
@@ -127,7 +126,7 @@ def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
     return PageFacts(
         size=(page.imagelength, page.imagewidth),
         channels=_channels(page),
-        bits=page.bitspersample,
+        bits=8 if _is_palette(page) else page.bitspersample,
         dpi=(round(resolution[0]), round(resolution[1])) if resolution else None,
         icc=page.tags.valueof(_ICC),
         exif=tuple(sorted(tags, key=str)),
@@ -136,37 +135,40 @@ def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
 
 
 def _channels(page: Any) -> int:
-    return 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else int(page.samplesperpixel)
+    return 3 if _is_palette(page) else int(page.samplesperpixel)
+
+
+def _is_palette(page: Any) -> bool:
+    return bool(page.photometric == tifffile.PHOTOMETRIC.PALETTE)
 
 
 def _check_kind(page: Any, name: str) -> None:
     """Refuse a page of a kind that is not restored, by its tags alone."""
-    if page.bitspersample not in (1, 8, 16) or page.dtype is None or page.dtype.kind not in "ub":
-        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits or are no integers; convert it")
-    if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
-        raise UnreadableError(name, "its colours are CMYK or CIELAB; convert it to RGB")
-    if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
-        raise UnreadableError(name, "its colours are YCbCr; convert it to RGB")
+    if reason := refusal_of(page):
+        raise UnreadableError(name, reason)
+    if page.bitspersample not in (1, 8, 16) and not _is_palette(page):
+        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits; convert it to 8 or 16 bit")
     if _SUB_DIRECTORIES in page.tags:
         raise UnreadableError(name, "it has smaller or other pictures inside its pages (SubIFDs); save it without them")
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels")
-    if page.bitspersample > 1 and (_channels(page) > 4 or page.imagedepth > 1):
+    if _channels(page) > 4:
         raise UnreadableError(name, f"a page has {_channels(page)} channels; give pages of 1 to 4")
 
 
 def _read(page: Any, name: str) -> Any:
     """The pixels of a page as grey or RGB, with or without opacity; bool for one bit."""
     _check_kind(page, name)
+    check_whole(page)
     pixels = page.asarray()
+    if _is_palette(page):
+        return np.ascontiguousarray(
+            (page.colormap[:, pixels.astype(np.uint8)] >> 8).astype(np.uint8).transpose(1, 2, 0)
+        )
     if page.bitspersample == 1:
         return pixels.astype(np.bool_)
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        pixels = (page.colormap[:, pixels] >> 8).astype(np.uint8).transpose(1, 2, 0)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
-        raise UnreadableError(name, f"a page has the shape {pixels.shape}; give pages of 1 to 4 channels")
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
