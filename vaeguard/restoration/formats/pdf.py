@@ -15,7 +15,15 @@ from pikepdf.exceptions import PdfParsingError
 
 from vaeguard.data.images import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
-from vaeguard.restoration.formats.pdf_codecs import CHANNELS, channels_of, decoded, replace, source_of, unfit_coding
+from vaeguard.restoration.formats.pdf_codecs import (
+    CHANNELS,
+    channels_of,
+    codec_of,
+    decoded,
+    replace,
+    source_of,
+    unfit_coding,
+)
 from vaeguard.restoration.formats.pdf_places import Place, places_of, stacked
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import Page, digest_of_pixels, reading
@@ -238,10 +246,10 @@ def _drawn_on(
         yield _DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
 
 
-def _number(page: pikepdf.Page, key: Name, default: float) -> float:
-    """An entry of a page, or `default` if it is no number."""
+def _number(item: Any, key: Name, default: float) -> float:
+    """An entry of a page or picture, or `default` if it is no number."""
     try:
-        return float(page.get(key, default))
+        return float(item.get(key, default))
     except (TypeError, ValueError):
         return default
 
@@ -269,8 +277,8 @@ def _unfit_kind(picture: Any) -> str:
     try:
         if "/ImageMask" in picture and bool(picture.ImageMask):
             return "a mask"
-        bits = int(picture.get(Name.BitsPerComponent, 8 if _codec(picture) in _DEPTH_IN_DATA else 0))
-        if _codec(picture) in _BILEVEL or bits == 1:
+        bits = int(picture.get(Name.BitsPerComponent, 8 if codec_of(picture) in _DEPTH_IN_DATA else 0))
+        if codec_of(picture) in _BILEVEL or bits == 1:
             return "bilevel"
         return unfit_coding(picture) or _unfit_colours(picture) or (f"of {bits} bits" if bits != 8 else "")
     except (pikepdf.PdfError, AttributeError, LookupError, TypeError, ValueError):
@@ -316,12 +324,4 @@ def _is_large(strips: list[Any]) -> bool:
 
 def _size(strips: list[Any]) -> tuple[int, int]:
     """The height and width of joined strips."""
-    return sum(int(strip.get(Name.Height, 0)) for strip in strips), int(strips[0].get(Name.Width, 0))
-
-
-def _codec(picture: Any) -> str:
-    """The last filter of a picture, which encodes the pixels; earlier filters pack the stream."""
-    filters = picture.get(Name.Filter)
-    if isinstance(filters, pikepdf.Array):
-        return str(filters[-1]) if len(filters) else ""
-    return str(filters)
+    return sum(int(_number(strip, Name.Height, 0)) for strip in strips), int(_number(strips[0], Name.Width, 0))
