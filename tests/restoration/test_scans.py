@@ -198,6 +198,44 @@ def test_long_xmp_of_a_jpeg_is_joined_in_a_png_and_kept_in_a_jpeg(case, jpeg, tm
         assert old == new
 
 
+def with_segments(*more):
+    plain = picture("JPEG", pixels(3, height=90, width=90), quality=95)
+    return plain[:20] + b"".join(segment(marker, data) for marker, data in more) + plain[20:]
+
+
+def parts_of(profile, *, leave_out=None):
+    cut = [profile[at : at + 60000] for at in range(0, len(profile), 60000)]
+    numbered = [b"ICC_PROFILE\0" + bytes([number, len(cut)]) + part for number, part in enumerate(cut, 1)]
+    return [(0xE2, data) for number, data in enumerate(numbered) if number != leave_out]
+
+
+@pytest.mark.parametrize("jpeg", [None, 95])
+def test_long_exif_and_a_long_profile_are_kept(jpeg, tmp_path):
+    made = exif()
+    made.get_ifd(0x8769)[0x927C] = bytes(range(256)) * 400
+    data, profile = made.tobytes().removeprefix(b"Exif\0\0"), np.random.default_rng(0).bytes(1_200_000)
+    cut = [(0xE1, b"Exif\0\0" + part) for part in (data[:60000], data[60000:])]
+    content = with_segments(*cut, *parts_of(profile))
+    target = check(content, "a.jpg", tmp_path, jpeg=jpeg)
+    (before,), (after,) = facts_of(content, "a.jpg"), facts_of(target.read_bytes(), target.name)
+    assert before == after
+    assert after.icc == profile
+    assert len(after.exif) == 5
+
+
+@pytest.mark.parametrize("jpeg", [None, 95])
+@pytest.mark.parametrize("data", [b"garbage", b"", b"II*\0\x08\0\0\0\xff\xff"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_is_copied(data, jpeg, tmp_path):
+    target = check(with_segments((0xE1, b"Exif\0\0" + data)), "a.jpg", tmp_path, jpeg=jpeg)
+    assert data in target.read_bytes()
+
+
+def test_a_jpeg_whose_profile_is_incomplete_is_refused(tmp_path):
+    with pytest.raises(UnreadableError, match="a part of its colour profile is missing"):
+        check(with_segments(*parts_of(bytes(150_000), leave_out=1)), "a.jpg", tmp_path)
+
+
 def test_a_jpeg_whose_xmp_is_incomplete_is_refused(tmp_path):
     main, extension = LONG_XMP["descriptions"]
     with pytest.raises(UnreadableError, match="a part of its XMP is missing"):

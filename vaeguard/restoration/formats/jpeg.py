@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 APP0, APP1, APP2, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
+_EXIF = b"Exif\0\0"
+_ICC = b"ICC_PROFILE\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 """The start of a segment that holds a part of the XMP that is too long for one segment."""
@@ -118,6 +120,16 @@ def xmp_of(content: bytes) -> bytes | None:
     return main
 
 
+def has_profile(content: bytes) -> bool:
+    """Whether a JPEG has a part of a colour profile."""
+    return any(marker == APP2 and data.startswith(_ICC) for marker, data in segments(content))
+
+
+def has_split_exif(content: bytes) -> bool:
+    """Whether the EXIF of a JPEG is too long for one segment, so that Pillow cannot write it."""
+    return sum(marker == APP1 and data.startswith(_EXIF) for marker, data in segments(content)) > 1
+
+
 def with_segments(plain: bytes, original: bytes) -> bytes:
     """Copy density, captions, comments and the extension of the XMP into a JPEG, behind its first segments."""
     end = 2
@@ -127,9 +139,10 @@ def with_segments(plain: bytes, original: bytes) -> bytes:
     density = next((data[7:12] for marker, data in known if marker == APP0 and data.startswith(b"JFIF\0")), None)
     if density and plain[6:10] == b"JFIF":  # Pillow would write plausible densities per inch only
         plain = plain[:13] + density + plain[18:]
+    starts = (_MORE_XMP, _EXIF) if has_split_exif(original) else (_MORE_XMP,)
     copied = [
         segment(marker, data)
         for marker, data in known
-        if marker in (APP13, COMMENT) or (marker == APP1 and data.startswith(_MORE_XMP))
+        if marker in (APP13, COMMENT) or (marker == APP1 and data.startswith(starts))
     ]
     return plain[:end] + b"".join(copied) + plain[end:]

@@ -15,7 +15,7 @@ from PIL import Image
 from vaeguard.data.encodings import MOST_TEXT, PNG_START, png_chunks
 from vaeguard.data.images import open_picture
 from vaeguard.errors import UnreadableError
-from vaeguard.restoration.formats.jpeg import comments_of, iptc_of, with_segments, xmp_of
+from vaeguard.restoration.formats.jpeg import comments_of, has_profile, has_split_exif, iptc_of, with_segments, xmp_of
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
 
@@ -80,7 +80,8 @@ def facts(content: bytes, name: str) -> list[PageFacts]:
             transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
             channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
             depth = max(8, bits) if colour == 3 or bits > 1 else 1
-            stated = replace(stated, bits=depth, channels=channels, xmp=_xmp_in(content), iptc=_profile_in(content))
+            icc, xmp = _text_in(content, b"iCCP", b""), _text_in(content, b"iTXt", _XMP)
+            stated = replace(stated, bits=depth, channels=channels, icc=icc, xmp=xmp, iptc=_profile_in(content))
     return [stated]
 
 
@@ -99,6 +100,8 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     chunks = list(png_chunks(content)) if png else _chunks_from(image, content) if image.format == "JPEG" else []
     if any(kind == b"acTL" for kind, _ in chunks):
         raise UnreadableError(name, "it is animated; save one frame as PNG")
+    if image.format == "JPEG" and not image.info.get("icc_profile") and has_profile(content):
+        raise ValueError("a part of its colour profile is missing")
     pixels: Any
     # A palette of two colours counts as one bit.
     if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):
@@ -113,7 +116,8 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
         pixels = np.asarray(image)
     else:
         pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    return Page(1, pixels, _dpi(image), int(image.getexif().get(ORIENTATION, 1))), image, chunks
+    dpi, turn = _both_dpi(image), _exif_of(image).get(ORIENTATION, 1)
+    return Page(1, pixels, dpi[0] if dpi else None, turn if isinstance(turn, int) else 1), image, chunks
 
 
 def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: Coding) -> Rewritten:
@@ -143,6 +147,8 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
 def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:
     """Encode a JPEG, WEBP or BMP with the metadata of the opened file."""
     metadata = {key: image.info[key] for key in ("exif", "icc_profile", "xmp") if image.info.get(key)}
+    if image.format == "JPEG" and has_split_exif(content):
+        del metadata["exif"]  # its segments are copied
     quality: dict[str, Any] = {}
     if image.format == "JPEG":
         quality = {"quality": jpeg, "subsampling": 0}
@@ -217,12 +223,15 @@ def _profile_in(content: bytes) -> bytes:
     return b""
 
 
-def _xmp_in(content: bytes) -> bytes | None:
-    """The XMP of a PNG, which Pillow does not read if it is long."""
-    for kind, data in png_chunks(content):
-        if kind == b"iTXt" and data.startswith(_XMP):
-            packed, text = data[len(_XMP)], data[len(_XMP) + 2 :].split(b"\0", 2)[-1]
+def _text_in(content: bytes, kind: bytes, keyword: bytes) -> bytes | None:
+    """The XMP or the colour profile of a PNG, which Pillow does not read if it is long."""
+    for data in (data for own, data in png_chunks(content) if own == kind and data.startswith(keyword)):
+        _, _, rest = data.partition(b"\0")
+        packed, text = (True, rest[1:]) if kind == b"iCCP" else (rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1])
+        try:
             return zlib.decompressobj().decompress(text, MOST_TEXT) if packed else text
+        except zlib.error:
+            return text
     return None
 
 
@@ -236,19 +245,27 @@ def _is_utf8(text: bytes) -> bool:
 
 def _facts(image: ImageFile) -> PageFacts:
     dpi = _both_dpi(image)
-    exif = image.getexif()
-    tags: list[tuple[Any, str]] = [(key, str(value)) for key, value in exif.items() if key not in (_EXIF, _GPS)]
-    for pointer in (_EXIF, _GPS):
-        tags += [((pointer, key), str(value)) for key, value in exif.get_ifd(pointer).items()]
     return PageFacts(
         size=(image.height, image.width),
         channels=len(image.getbands()) if image.mode != "P" else 3 + image.has_transparency_data,
         bits=16 if image.mode.startswith("I") else 1 if image.mode == "1" else 8,
         dpi=dpi and (round(dpi[0]), round(dpi[1])),
         icc=image.info.get("icc_profile"),
-        exif=tuple(sorted(tags, key=str)),
+        exif=tuple(sorted(((key, str(value)) for key, value in _exif_of(image).items()), key=str)),
         xmp=image.info.get("xmp"),
     )
+
+
+def _exif_of(image: Image.Image) -> dict[Any, Any]:
+    """The tags of EXIF, those of inner directories with the number of the directory; none if the EXIF is broken."""
+    try:
+        exif = image.getexif()
+        tags: dict[Any, Any] = {key: value for key, value in exif.items() if key not in (_EXIF, _GPS)}
+        for pointer in (_EXIF, _GPS):
+            tags |= {(pointer, key): value for key, value in exif.get_ifd(pointer).items()}
+    except Exception:  # noqa: BLE001 -- the pixels may be fine, and the bytes of the EXIF are copied unread
+        return {}
+    return tags
 
 
 def _both_dpi(image: Image.Image) -> tuple[float, float] | None:
@@ -256,8 +273,3 @@ def _both_dpi(image: Image.Image) -> tuple[float, float] | None:
     if not dpi or not all(1 < float(value) < 100_000 for value in dpi):
         return None
     return float(dpi[0]), float(dpi[1])
-
-
-def _dpi(image: Image.Image) -> float | None:
-    dpi = _both_dpi(image)
-    return dpi[0] if dpi else None
