@@ -602,7 +602,7 @@ def test_a_protected_pdf_is_refused(tmp_path):
                 rewrite((tmp_path / "p.pdf").read_bytes(), "p.pdf", tmp_path / "out.pdf", inverted)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "pdf", "webp", "jp2"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "pdf", "webp", "bmp", "jp2"])
 def test_damaged_bytes_are_read_or_refused(kind, tmp_path):
     if kind == "pdf":
         content = pdf(pixels(3, height=90, width=80))
@@ -759,6 +759,33 @@ def test_a_bmp_whose_header_has_no_resolution_gets_none(tmp_path):
     target = tmp_path / "a.bmp"
     rewrite(header + colours.tobytes(), "a.bmp", target, inverted)
     assert struct.unpack("<ii", target.read_bytes()[38:46]) == (0, 0)
+
+
+def bmp_of_version_5(image, *, top_down=False, profile=b""):
+    """A BMP of 32 bits, or of 24 without opacity, whose header tells opacity and colours."""
+    height, width, channels = image.shape
+    size, stride = 124, -(-width * channels // 4) * 4
+    rows = np.zeros((height, stride), np.uint8)
+    rows[:, : width * channels] = image[:: 1 if top_down else -1][..., [2, 1, 0, 3][:channels]].reshape(height, -1)
+    sides = width, -height if top_down else height
+    kind = (8 * channels, 3 if channels == 4 else 0)
+    header = struct.pack("<IiiHHIIiiII", size, *sides, 1, *kind, rows.size, 2835, 2835, 0, 0)
+    header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + (b"DEBM" if profile else b"BGRs") + bytes(52)
+    header += struct.pack("<3I", size + rows.size, len(profile), 0)
+    place = 14 + len(header)
+    return (
+        b"BM" + struct.pack("<IHHI", place + rows.size + len(profile), 0, 0, place) + header + rows.tobytes() + profile
+    )
+
+
+@pytest.mark.parametrize("top_down", [False, True])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_bmp_keeps_its_opacity_and_profile(channels, top_down, tmp_path):
+    content = bmp_of_version_5(pixels(channels, width=31), top_down=top_down, profile=b"profile")
+    target = check(content, "a.bmp", tmp_path)
+    assert facts_of(target.read_bytes(), "a.bmp") == facts_of(content, "a.bmp")
+    assert facts_of(content, "a.bmp")[0].icc == b"profile"
+    assert len(target.read_bytes()) == len(content)
 
 
 def jpeg_of(unit, across, down):

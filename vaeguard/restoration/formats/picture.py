@@ -14,7 +14,8 @@ from PIL import Image
 
 from vaeguard.data.encodings import MOST_TEXT, PNG_START, png_chunks
 from vaeguard.data.images import open_picture
-from vaeguard.errors import UnreadableError
+from vaeguard.errors import RefusedError, UnreadableError
+from vaeguard.restoration.formats.bmp import profile_of, with_pixels
 from vaeguard.restoration.formats.jpeg import comments_of, has_profile, has_split_exif, iptc_of, with_segments, xmp_of
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
@@ -75,6 +76,8 @@ def facts(content: bytes, name: str) -> list[PageFacts]:
         stated = _facts(image)
         if image.format == "JPEG":
             stated = replace(stated, xmp=xmp_of(content), iptc=iptc_of(content))
+        if image.format == "BMP":
+            stated = replace(stated, icc=profile_of(content))
         if content.startswith(PNG_START):
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
             transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
@@ -137,7 +140,10 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
         ]
         target.write_bytes(encode_png(restored, metadata))
     else:
-        written = _saved(restored, image, content, coding.jpeg)
+        try:
+            written = _saved(restored, image, content, coding.jpeg)
+        except (OSError, ValueError, TypeError, struct.error) as error:
+            raise RefusedError(f"{name!r} cannot be written as {image.format} ({error}); convert it to PNG") from error
         target.write_bytes(written)
         if image.format == "JPEG":
             return Rewritten(digests=[digest_of_pixels(page.pixels) for page in pages(written, name)])
@@ -155,17 +161,13 @@ def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None)
     elif image.format == "WEBP":
         quality = {"lossless": True, "exact": True}
     file = io.BytesIO()
-    Image.fromarray(restored).save(file, format=image.format, **{**metadata, **quality})
+    # Pillow would drop the opacity of a BMP, which is kept apart.
+    shown = restored[..., :3] if image.format == "BMP" and restored.ndim == 3 else restored
+    Image.fromarray(shown).save(file, format=image.format, **{**metadata, **quality})
     plain = file.getvalue()
     if image.format == "JPEG":
         return with_segments(plain, content)
-    return _with_pixels_per_metre(plain, content) if image.format == "BMP" else plain
-
-
-def _with_pixels_per_metre(plain: bytes, content: bytes) -> bytes:
-    """Copy the resolution of the BMP `content`, which may be none, into a BMP, since Pillow would write 96 dpi."""
-    has_resolution = int.from_bytes(content[14:18], "little") >= 40
-    return plain[:38] + (content[38:46] if has_resolution else bytes(8)) + plain[46:]
+    return with_pixels(content, restored, plain) if image.format == "BMP" else plain
 
 
 def _without_metadata(content: bytes) -> bytes:
