@@ -306,7 +306,7 @@ def test_exif_and_gps_of_a_tiff(byteorder, bigtiff, tmp_path):
         for _ in range(3):
             writer.write(pixels(3), photometric="rgb", metadata=None)
     values = {
-        34665: {0x9003: "2020:01:01 00:00:00", 0x829A: (1, 125), 0x927C: b"made by"},
+        34665: {0x9003: "2020:01:01 00:00:00", 0x829A: (1, 125), 0x927C: b"made by", 0xA005: {1: "R98"}},
         34853: {1: "N", 2: (1.0, 2.0, 3.5)},
     }
     with tifffile.TiffFile(path) as written:
@@ -318,6 +318,7 @@ def test_exif_and_gps_of_a_tiff(byteorder, bigtiff, tmp_path):
         image.seek(1)
         assert image.getexif().get_ifd(34665)[0x9003] == "2020:01:01 00:00:00"
         assert image.getexif().get_ifd(34853)[2] == (1.0, 2.0, 3.5)
+        assert image.getexif().get_ifd(0xA005) == {1: "R98"}
 
 
 def test_tiff_in_planes_and_tiles_and_as_a_palette(tmp_path):

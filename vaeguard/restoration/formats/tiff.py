@@ -36,6 +36,7 @@ _LAYOUT_TAGS = {
 """Tags that describe the layout of the pixels in the file, which the writer sets."""
 _EXIF = 34665
 _GPS = 34853
+_INTEROPERABILITY = 40965
 _SUB_DIRECTORIES = 330
 _XMP = 700
 _ICC = 34675
@@ -266,7 +267,12 @@ def _inner_tags(content: bytes, originals: list[Any]) -> list[dict[int, dict[int
         for number in range(len(originals)):
             image.seek(number)
             exif = image.getexif()
-            inner.append({pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))})
+            directories = {pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))}
+            if _INTEROPERABILITY in directories.get(
+                _EXIF, {}
+            ):  # a directory within EXIF, which Pillow reads as a place
+                directories[_EXIF][_INTEROPERABILITY] = dict(exif.get_ifd(_INTEROPERABILITY))
+            inner.append(directories)
     return inner
 
 
