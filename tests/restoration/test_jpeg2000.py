@@ -137,6 +137,16 @@ PALETTE = (b"pclr", struct.pack(">HB", 1, 3) + b"\7\7\7" + bytes(3))
         (encoded(pixels(1, np.uint16) >> 4, bitspersample=12), "its pixels are of 12 bits; convert it"),
         (of_bits(0x87), "its pixels are signed; convert it"),
         (with_boxes(encoded(pixels(1)), [PALETTE]), "its pixels are indexed; convert it"),
+        (
+            with_boxes(encoded(pixels(4)), [(b"colr", b"\2\0\0" + ICC.replace(b"RGB ", b"CMYK"))], drop=b"colr"),
+            "are CMYK",
+        ),
+        (with_boxes(encoded(pixels()), [(b"colr", b"\2\0\0" + ICC.replace(b"RGB ", b"HSV "))], drop=b"colr"), "other"),
+        (
+            with_boxes(encoded(pixels()), [(b"cdef", struct.pack(">10H", 3, 0, 0, 3, 1, 0, 2, 2, 0, 1))]),
+            "other colours",
+        ),
+        (with_boxes(encoded(pixels(4)), [(b"cdef", struct.pack(">4H", 1, 0, 1, 0) + bytes(18))]), "other colours"),
         (encoded(pixels())[:-500], "longer than the file"),
         (codestream_of(encoded(pixels()))[:-500], "damaged or cut short"),
         (encoded(pixels())[:30], "damaged or cut short"),
