@@ -43,7 +43,7 @@ LONGEST_NAME = 255
 """The most bytes in a file name on most file systems."""
 MOVE = "move it away to have it made again"
 """The advice of messages about a clean file that somebody changed."""
-DENOISE_FORMAT = 7
+DENOISE_FORMAT = 8
 """Version of the clean files, raised when the same settings give other pixels or records hold other facts."""
 
 

@@ -27,6 +27,8 @@ METRES_PER_INCH = 0.0254
 SRGB, GREY = 16, 17
 """The numbers of the colour spaces that are restored."""
 _COLOURS = {12: "CMYK", 14: "CIELAB", 18: "YCbCr", 24: "YCbCr"}
+_PROFILES = {b"RGB ": SRGB, b"GRAY": GREY, b"CMYK": 12, b"Lab ": 14}
+"""The colour spaces of profiles."""
 _START = b"\xff\x4f\xff\x51"
 """The first two markers of a stream of pixels."""
 _TILE, _COMMENT = 0xFF90, 0xFF64
@@ -49,7 +51,7 @@ class Header:
     palette : bool
         Whether the values are indices of a palette.
     colours : int or None
-        The number of the colour space; None if a profile or nothing states it.
+        The number of the colour space, which may be that of the profile, or 0 for any other; None if nothing states it.
     icc : bytes or None
         The profile.
     """
@@ -68,9 +70,12 @@ class Header:
             return "indexed"
         if self.colours not in (None, SRGB, GREY):
             return _COLOURS.get(self.colours, "of other colours")
-        if self.sampled or len(self.bits) > 4 or (self.colours and (self.colours == SRGB) != (len(self.bits) > 2)):
+        in_colour = None if self.colours is None else self.colours == SRGB
+        if self.sampled or len(self.bits) > 4 or in_colour not in (None, len(self.bits) > 2):
             return "of other colours"
-        return "" if self.bits in ((8,) * len(self.bits), (16,) * len(self.bits)) else f"of {abs(self.bits[0])} bits"
+        if min(self.bits, default=0) < 0:
+            return "signed"
+        return "" if self.bits in ((8,) * len(self.bits), (16,) * len(self.bits)) else f"of {self.bits[0]} bits"
 
 
 def boxes(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -128,15 +133,23 @@ def header_of(content: bytes) -> Header:
     inner = {} if content.startswith(_START) else _inner_boxes(content)
     colours, icc = None, None
     if colour := inner.get(b"colr"):
-        colours = int.from_bytes(colour[3:7]) if colour[0] == 1 else None
         icc = colour[3:] if colour[0] in (2, 3) else None
+        colours = _PROFILES.get(icc[16:20], 0) if icc else int.from_bytes(colour[3:7]) if colour[0] == 1 else 0
     return Header(
         size=(lower - upper, right - left),
         bits=tuple((depth & 127) + 1 if depth < 128 else -((depth & 127) + 1) for depth, _, _ in components),
         sampled=any((across, down) != (1, 1) for _, across, down in components),
         palette=b"pclr" in inner,
-        colours=colours,
+        colours=colours if _is_in_order(inner.get(b"cdef", b"")) else 0,
         icc=icc,
+    )
+
+
+def _is_in_order(definitions: bytes) -> bool:
+    """Whether the channels are those of the colour space in its order, and perhaps opacity behind them."""
+    entries = [struct.unpack(">3H", definitions[at : at + 6]) for at in range(2, len(definitions) - 5, 6)]
+    return all(kind or meaning in (0, channel + 1) for channel, kind, meaning in entries) and not any(
+        kind and channel + 1 < len(entries) for channel, kind, _ in entries
     )
 
 

@@ -15,7 +15,15 @@ from pikepdf.exceptions import PdfParsingError
 
 from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
-from vaeguard.restoration.formats.pdf_codecs import CHANNELS, channels_of, decoded, replace, source_of, unfit_coding
+from vaeguard.restoration.formats.pdf_codecs import (
+    CHANNELS,
+    channels_of,
+    codec_of,
+    decoded,
+    replace,
+    source_of,
+    unfit_coding,
+)
 from vaeguard.restoration.formats.pdf_places import Place, places_of, stacked
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import Page, digest_of_pixels, reading
@@ -222,16 +230,28 @@ def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
 def _drawn_on(
     page: pikepdf.Page, number: int, pictures: dict[str, Any], used_once: list[str]
 ) -> Iterator[_DrawnPicture]:
-    """The pictures on a page; upright strips that lie below each other are joined, if nothing else uses them."""
-    unit = float(page.get(Name.UserUnit, 1)) / POINTS_PER_INCH
-    turn = int(page.get(Name.Rotate, 0))
+    """The pictures on a page; strips that lie below each other are joined, if nothing else uses them."""
+    unit = _number(page, Name.UserUnit, 1) / POINTS_PER_INCH
+    turn = int(_number(page, Name.Rotate, 0))
     page_width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
     places = places_of(page)
-    upright = {key: places[key] for key in used_once if key in places and places[key].upright}
-    for keys in [*stacked(upright, pictures), *([key] for key in pictures if key not in upright)]:
-        place = places.get(keys[0], Place(page_width, 0, 0, page_width, 0, 0))
+    stacks: list[list[str]] = []
+    for quarters in range(4):  # a page, and so its strips, may be turned by its content
+        turned = {key: places[key].turned(quarters) for key in used_once if key in places}
+        stacks += stacked({key: place for key, place in turned.items() if place.upright}, pictures)
+    joined = {key for keys in stacks for key in keys}
+    for keys in [*stacks, *([key] for key in pictures if key not in joined)]:
+        place = places.get(keys[0]) or Place(page_width, 0, 0, page_width, 0, 0)
         strips = [pictures[key] for key in keys]
         yield _DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
+
+
+def _number(item: Any, key: Name, default: float) -> float:
+    """An entry of a page or picture, or `default` if it is no number."""
+    try:
+        return float(item.get(key, default))
+    except (TypeError, ValueError):
+        return default
 
 
 def _pictures(page: pikepdf.Page) -> dict[str, Any]:
@@ -257,8 +277,8 @@ def _unfit_kind(picture: Any) -> str:
     try:
         if "/ImageMask" in picture and bool(picture.ImageMask):
             return "a mask"
-        bits = int(picture.get(Name.BitsPerComponent, 8 if _codec(picture) in _DEPTH_IN_DATA else 0))
-        if _codec(picture) in _BILEVEL or bits == 1:
+        bits = int(picture.get(Name.BitsPerComponent, 8 if codec_of(picture) in _DEPTH_IN_DATA else 0))
+        if codec_of(picture) in _BILEVEL or bits == 1:
             return "bilevel"
         return unfit_coding(picture) or _unfit_colours(picture) or (f"of {bits} bits" if bits != 8 else "")
     except (pikepdf.PdfError, AttributeError, LookupError, TypeError, ValueError):
@@ -304,12 +324,4 @@ def _is_large(strips: list[Any]) -> bool:
 
 def _size(strips: list[Any]) -> tuple[int, int]:
     """The height and width of joined strips."""
-    return sum(int(strip.get(Name.Height, 0)) for strip in strips), int(strips[0].get(Name.Width, 0))
-
-
-def _codec(picture: Any) -> str:
-    """The last filter of a picture, which encodes the pixels; earlier filters pack the stream."""
-    filters = picture.get(Name.Filter)
-    if isinstance(filters, pikepdf.Array):
-        return str(filters[-1]) if len(filters) else ""
-    return str(filters)
+    return sum(int(_number(strip, Name.Height, 0)) for strip in strips), int(_number(strips[0], Name.Width, 0))

@@ -13,7 +13,7 @@ import pikepdf
 from pikepdf import Name
 from PIL import Image, JpegImagePlugin
 
-from vaeguard.data.encodings import png_chunks
+from vaeguard.data.encodings import kind_of_jpeg, png_chunks
 from vaeguard.restoration.formats.jpeg import frame_of
 from vaeguard.restoration.formats.jpeg2000 import GREY, SRGB, codestream_of, encoded, header_of, with_codestream
 
@@ -25,6 +25,12 @@ LEVEL = 6
 """The level of lossless compression; higher levels take twice the time for a few percent."""
 CHANNELS = {"/DeviceGray": 1, "/CalGray": 1, "/DeviceRGB": 3, "/CalRGB": 3}
 """The colour spaces whose pictures are restored, besides those of a profile."""
+_ABBREVIATIONS = {"/DCT": "/DCTDecode", "/CCF": "/CCITTFaxDecode"}
+_LOSSLESS = (
+    *("", "/FlateDecode", "/LZWDecode", "/RunLengthDecode", "/ASCIIHexDecode", "/ASCII85Decode"),
+    *("/Fl", "/LZW", "/RL", "/AHx", "/A85", "/Crypt"),
+)
+"""The filters that lose nothing."""
 _CODING_STYLE = b"\xff\x52"
 """The mark of a JPEG 2000's coding style."""
 _TRANSFORM = 13
@@ -50,6 +56,12 @@ class Source:
     colours: str | None = None
 
 
+def codec_of(picture: Any) -> str:
+    """The last filter of a picture, which encodes the pixels; earlier filters pack the stream."""
+    filters = _listed(picture.get(Name.Filter))
+    return _ABBREVIATIONS.get(str(filters[-1]), str(filters[-1])) if filters else ""
+
+
 def source_of(picture: Any) -> Source:
     """Read the coding of a picture in a PDF.
 
@@ -59,7 +71,7 @@ def source_of(picture: Any) -> Source:
         Viewers do not agree on what the entries of the picture mean.
     """
     filters, parameters = _listed(picture.get(Name.Filter)), _listed(picture.get(Name.DecodeParms))
-    codec = str(filters[-1]) if filters else ""
+    codec = codec_of(picture)
     # Viewers ignore parameters that are no list beside a list of filters, and the reverse; other readers do not.
     matching = _is_list(picture, Name.Filter) == _is_list(picture, Name.DecodeParms)
     if Name.DP in picture or (parameters and not matching and filters != [Name.DCTDecode]):
@@ -67,6 +79,8 @@ def source_of(picture: Any) -> Source:
     if codec not in ("/DCTDecode", "/JPXDecode"):
         return Source(codec)
     data = _unwrapped(picture, filters, parameters)
+    if codec == "/DCTDecode":  # viewers skip what stands before the JPEG
+        data = data[max(0, data.find(b"\xff\xd8")) :]
     own = parameters[-1] if parameters and matching else None
     transform = own.get("/ColorTransform") if isinstance(own, pikepdf.Dictionary) else None
     return Source(codec, data, _stated_colours(data, transform) if codec == "/DCTDecode" else None)
@@ -109,20 +123,23 @@ def decoded(picture: Any) -> Pixels:
 def unfit_coding(picture: Any) -> str:
     """The kind of a picture whose data are not decoded, in a few words; empty for others."""
     source = source_of(picture)
-    if source.codec == "/DCTDecode" and (frame := frame_of(source.data)):
-        return frame.other or (f"of {frame.bits} bits" if frame.bits != 8 else "")
+    if source.codec == "/DCTDecode":
+        return kind_of_jpeg(source.data)
     if source.codec == "/JPXDecode":
-        header = header_of(source.data)
+        try:
+            header = header_of(source.data)
+        except ValueError:  # a damaged one, which cannot be decoded either
+            return ""
         opacity = "mixed with its opacity" if len(header.bits) in (2, 4) else ""
         return header.other_kind or opacity or (f"of {header.bits[0]} bits" if header.bits[0] != 8 else "")
-    return ""
+    return "" if source.codec in _LOSSLESS else "of an unknown codec"
 
 
 def channels_of(picture: Any) -> int:
     """The number of channels that the colour space of a picture has; 0 if it has none or is not restored."""
     space = picture.get(Name.ColorSpace)
     if space is None:
-        colours = header_of(source_of(picture).data).colours if picture.get(Name.Filter) == Name.JPXDecode else None
+        colours = header_of(source_of(picture).data).colours if codec_of(picture) == "/JPXDecode" else None
         return {SRGB: 3, GREY: 1}.get(colours or 0, 0)
     kind = str(space[0] if isinstance(space, pikepdf.Array) else space)
     return int(space[1].N) if kind == "/ICCBased" else CHANNELS.get(kind, 0)

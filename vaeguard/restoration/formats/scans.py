@@ -48,22 +48,22 @@ KINDS = (
 )
 _BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.suffixes}
 SCAN_SUFFIXES = tuple(_BY_SUFFIX)
-_ANY_OTHER = KINDS[0]
-"""The kind of files with other suffixes, which a user has named; pictures are recognised by their first bytes."""
+_BY_NAME = {kind.name: kind for kind in KINDS}
 
 
 def written_name(name: str, *, jpeg: int | None) -> str:
     """The name of the clean file for the scan `name`; that of a JPEG ends in `.png`, unless `jpeg` is a quality."""
-    return name if jpeg else name + _kind_of(name).lossless_suffix
+    kind = _BY_SUFFIX.get(Path(name).suffix.lower())
+    return name + kind.lossless_suffix if kind and not jpeg else name
 
 
-def _kind_of(name: str) -> Kind:
-    return _BY_SUFFIX.get(Path(name).suffix.lower(), _ANY_OTHER)
+def _format_of(content: bytes, name: str) -> ScanFormat:
+    """The format of a file, by its name or, if the name says nothing, by its first bytes.
 
-
-def _format_of(name: str) -> ScanFormat:
-    """The format of a file by its name; its module is imported only now, since most formats need large libraries."""
-    return cast("ScanFormat", import_module(f"vaeguard.restoration.formats.{_kind_of(name).module}"))
+    The module of a format is imported only now, since most formats need large libraries.
+    """
+    kind = _BY_SUFFIX.get(Path(name).suffix.lower()) or _BY_NAME.get(format_of(content[:16]) or "", KINDS[0])
+    return cast("ScanFormat", import_module(f"vaeguard.restoration.formats.{kind.module}"))
 
 
 def _check_name(content: bytes, name: str) -> None:
@@ -133,7 +133,7 @@ def rewrite(
         digests.append(digest_of_pixels(restored))
         return restored
 
-    result = _format_of(name).rewrite(content, name, target, restored_page, Coding(jpeg, lossless, check))
+    result = _format_of(content, name).rewrite(content, name, target, restored_page, Coding(jpeg, lossless, check))
     if not changed and Path(name).suffix == target.suffix:
         target.write_bytes(content)
         return result
@@ -151,7 +151,7 @@ def scan_pages(content: bytes, name: str) -> Iterator[Page]:
         The scan is damaged, or its kind is not restored.
     """
     _check_name(content, name)
-    for page in _format_of(name).pages(content, name):
+    for page in _format_of(content, name).pages(content, name):
         clock.restart()
         yield page
 
@@ -164,7 +164,7 @@ def facts_of(content: bytes, name: str) -> list[PageFacts]:
     UnreadableError
         The file is damaged.
     """
-    return _format_of(name).facts(content, name)
+    return _format_of(content, name).facts(content, name)
 
 
 def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
@@ -176,7 +176,7 @@ def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
         The scan is damaged.
     """
     _check_name(content, name)
-    return _format_of(name).sizes(content, name)
+    return _format_of(content, name).sizes(content, name)
 
 
 def _check_facts(content: bytes, target: Path, name: str) -> None:
