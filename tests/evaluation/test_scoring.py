@@ -320,3 +320,14 @@ def test_torch_is_not_imported() -> None:
     code = f"import sys, {', '.join(f'vaeguard.{name}' for name in modules)}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "sklearn", "pandas", "matplotlib", "pyarrow", "scipy"} & set(ran.stdout.split())
+
+
+@pytest.mark.slow
+def test_an_image_that_ends_its_decoder_is_one_error_row(folder: Path, tmp_path: Path, faulty: str) -> None:
+    path = folder / "b.png"
+    path.write_bytes(path.read_bytes() + b"fault")
+    summary = score_files(FakeDetector(), [folder], tmp_path / "scores.csv")
+    assert summary.images == 4
+    ((name, reason),) = summary.errors
+    assert name == str(path)
+    assert faulty in reason

@@ -857,3 +857,15 @@ def test_an_interruption_ends_within_a_page_and_leaves_no_part_of_a_file(tmp_pat
     assert [path.name for path in Path("cut").rglob("*")] == ["pages.csv.job"]
     denoise_scans("scans", "cut", outputs=outputs, device="cpu")
     assert tree("cut") == tree("whole")
+
+
+@pytest.mark.slow
+def test_a_scan_that_ends_its_decoder_is_left_out(scans, faulty):
+    path = scans / "box-0/0.png"
+    path.write_bytes(path.read_bytes() + b"fault")
+    done = denoise_scans("scans", device="cpu")
+    assert done.files == 7
+    ((name, reason),) = done.errors
+    assert name == "scans/box-0/0.png"
+    assert faulty in reason
+    assert not Path("scans-clean/box-0/0.png").exists()
