@@ -189,8 +189,10 @@ def size_of_part(part: Part) -> int:
 def parts_of(files: Iterable[File], part_size: int, batch_size: int = 0) -> Iterator[Part]:
     """Split files into parts of at most `part_size` files, which do not reach across the end of a batch."""
     part: list[File] = []
+    number = 0
     try:
-        for number, file in enumerate(files, 1):
+        for file in files:  # enumerate would keep a large file in memory until the next one has come
+            number += 1
             part.append(file)
             del file
             is_last = bool(batch_size) and number % batch_size == 0
