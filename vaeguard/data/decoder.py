@@ -55,7 +55,8 @@ class Caller:
 def main() -> None:
     """Answer calls until the input ends."""
     channel = Channel(*_own_pipes())
-    _limit_memory()
+    limit_memory()
+    _go_first()
     warnings.simplefilter("ignore")
     logging.disable()
     caller = Caller(channel)
@@ -179,14 +180,30 @@ def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return pipes
 
 
-def _limit_memory() -> None:
-    """Limit what this process allocates; some of the memory for an image is left to the caller."""
+def limit_memory(held: int = 0) -> None:
+    """Limit what this process allocates for the next page, on top of what it has; some is left to the caller.
+
+    `held` are bytes that it has for this page already.
+    """
     if sys.platform == "win32":
         return
     import resource
 
-    for kind, most in ((resource.RLIMIT_DATA, MAX_MEMORY - MAX_MEMORY // 8), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # the limit is lower already
-            resource.setrlimit(kind, (most, most))
-    with contextlib.suppress(OSError):  # Linux: where memory runs out all the same, this process goes first
+    allowed = _allocated() - held + MAX_MEMORY - MAX_MEMORY // 8
+    for kind, most in ((resource.RLIMIT_DATA, allowed), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):  # the system allows less
+            resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
+def _allocated() -> int:
+    """The bytes that this process has allocated, as Linux counts them; 0 on other systems."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, LookupError):
+        return 0
+
+
+def _go_first() -> None:
+    """Where memory runs out all the same, Linux ends this process before others."""
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
