@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import logging
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vaeguard.data.channel import BUFFER, Channel
 from vaeguard.data.images import ImageRule, decode_bytes, decode_image, read_header
-from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, clock, too_much_memory
+from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, clock, limit_memory, too_much_memory
 from vaeguard.errors import RefusedError, UnreadableError
 
 if TYPE_CHECKING:
@@ -55,16 +54,17 @@ class Caller:
 def main() -> None:
     """Answer calls until the input ends."""
     channel = Channel(*_own_pipes())
-    limit_memory()
+    clock.on = True
     _go_first()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     warnings.simplefilter("ignore")
     logging.disable()
     caller = Caller(channel)
-    clock.on = True
     channel.send({"ready": True})
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             call, content = channel.receive_bytes(MAX_MEMORY)
+            limit_memory(held=len(content))
             clock.restart()
             try:
                 caller.send({"result": _named(call["function"])(caller, content, **call["arguments"])})
@@ -180,27 +180,11 @@ def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return pipes
 
 
-def limit_memory(held: int = 0) -> None:
-    """Limit what this process allocates for the next page, on top of what it has; some is left to the caller.
-
-    `held` are bytes that it has for this page already.
-    """
-    if sys.platform == "win32":
-        return
-    import resource
-
-    allowed = _allocated() - held + MAX_MEMORY - MAX_MEMORY // 8
-    for kind, most in ((resource.RLIMIT_DATA, allowed), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # the system allows less
-            resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
-
-
-def _allocated() -> int:
-    """The bytes that this process has allocated, as Linux counts them; 0 on other systems."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, LookupError):
-        return 0
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, even while it decodes."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
 
 
 def _go_first() -> None:

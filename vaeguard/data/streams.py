@@ -158,7 +158,14 @@ def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) 
     part_size = max(1, min(32, -(-batch_size // jobs)))
     parts = parts_of(files, part_size, batch_size)
     ahead = 2 * max(-(-batch_size // part_size), jobs)
-    decoded = map_ahead(lambda part: _decode_part(part, rule), parts, jobs=jobs, ahead=ahead, size_of=size_of_part)
+    decoded = map_ahead(
+        lambda part: _decode_part(part, rule),
+        parts,
+        jobs=jobs,
+        ahead=ahead,
+        stop=lambda: None,  # a file that hangs keeps its thread until it is given up
+        size_of=size_of_part,
+    )
     group: list[ImageBatch] = []
     try:
         for part, is_last in decoded:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.channel import as_array
-from vaeguard.data.decoder import limit_memory
+from vaeguard.data.limits import limit_memory
 from vaeguard.data.workers import borrowed
 from vaeguard.restoration.formats import scans
 from vaeguard.restoration.formats.scan_format import Rewritten
