@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
+import threading
 import time
 import warnings
 from pathlib import Path

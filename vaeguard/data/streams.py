@@ -249,7 +249,9 @@ def _decode_part(part: Part, rule: ImageRule) -> tuple[ImageBatch, bool]:
 def ahead(items: Iterator[_T], length: int) -> Generator[_T]:
     """Iterate over `items` in a thread, at most `length` items ahead of the reader."""
     end = object()
-    with closing(map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length)) as taken:
+    # The thread ends by itself; it may be waiting for a file that hangs.
+    taking = map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length, stop=lambda: None)
+    with closing(taking) as taken:
         yield from takewhile(lambda item: item is not end, cast("Iterator[_T]", taken))
 
 
