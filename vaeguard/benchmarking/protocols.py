@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import settle_types
 from vaeguard.settings.field import setting
+from vaeguard.wording import brief_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +145,8 @@ class BenchmarkSpec:
     size: tuple[int, int] | None = setting(None, "defects: scale images to this height and width.", unset="each set's")
     data_dir: str | Path | None = None
     download: bool = setting(False, "Fetch named image sets that are missing.")
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)

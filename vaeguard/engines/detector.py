@@ -54,6 +54,9 @@ class Detector(Engine):
         self.block, self.least = 1, 1
         self.parallel = 1
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.info!r}, device={self.device!r})"
+
     @abstractmethod
     def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:
         """The results named in `wanted` for 1 to `block` images; raises MemoryError if memory does not suffice."""

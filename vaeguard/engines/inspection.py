@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vaeguard.wording import brief
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,6 +49,9 @@ class Inspection:
     def __len__(self) -> int:
         return len(self.score)
 
+    def __repr__(self) -> str:
+        return brief(self, score=self.score, terms=[*self.terms], pictures=self.heatmap is not None)
+
 
 @dataclass(frozen=True)
 class DetectorInfo:
@@ -65,6 +70,16 @@ class DetectorInfo:
     record: ModelRecord
     term_names: tuple[str, ...]
     fitted_on: npt.NDArray[np.uint64] | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return brief(
+            self,
+            kind=self.record.model.kind,
+            image_shape=self.image_shape,
+            data=self.record.data.name,
+            normal_classes=self.normal_classes,
+            calibrated_on=self.calibrated_on,
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

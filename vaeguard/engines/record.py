@@ -10,6 +10,7 @@ from vaeguard.settings.checks import settle_types
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.specs import Spec, from_dict, to_dict
 from vaeguard.settings.training import TrainSpec
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,6 +129,8 @@ class ModelRecord(_Checked):
     format: int | None = None
     terms: tuple[str, ...] = ()
     onnx: OnnxRecord | None = None
+
+    __repr__ = brief
 
     @property
     def epoch(self) -> int:

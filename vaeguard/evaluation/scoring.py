@@ -25,6 +25,7 @@ from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.storage.files import check_apart
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import check_replaced, check_table_path, open_table, write_errors
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,6 +85,8 @@ class ScoreSummary:
     resumed: int = 0
     note: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""

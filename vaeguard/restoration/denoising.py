@@ -18,7 +18,7 @@ from vaeguard.restoration.records import TABLE, put_aside, write_rows
 from vaeguard.restoration.work import Work
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table, write_errors
-from vaeguard.wording import counted
+from vaeguard.wording import brief, counted
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
@@ -75,6 +75,8 @@ class DenoiseSummary:
     seconds: float
     device: str
     notes: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""

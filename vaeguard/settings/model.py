@@ -13,6 +13,7 @@ from vaeguard.settings.checks import check_not_negative, check_one_of, check_pos
 from vaeguard.settings.field import setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
 from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
+from vaeguard.wording import brief_settings
 
 MODEL_KINDS = ("mlp", "conv")
 PRIORS = ("standard", "per-class")
@@ -82,6 +83,8 @@ class ModelSpec:
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     vectors: bool = False
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)

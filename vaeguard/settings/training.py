@@ -9,6 +9,7 @@ from vaeguard.errors import UsageError
 from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
 from vaeguard.settings.field import setting
 from vaeguard.settings.views import VECTOR_EPOCHS
+from vaeguard.wording import brief_settings
 
 REDUCTIONS = ("sum", "mean")
 SCHEDULES = ("constant", "cosine")
@@ -53,6 +54,8 @@ class TrainSpec:
     device: str = setting("auto", "Where to train.", of=DEVICES)
     bf16: bool | None = setting(None, "bfloat16 matrix products.", unset="where the processor has them")
     threads: int | None = setting(None, "CPU threads.", unset="one per core, or one for tiny models")
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)

@@ -39,6 +39,7 @@ from vaeguard.tuning.trials import (
     why_failed,
     within,
 )
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,9 @@ class Tuning:
     training: TrainSpec
     comparison: Comparison | None
     report: Report
+
+    def __repr__(self) -> str:
+        return brief(self, trials=len(self.trials), best=self.best.number, objective=self.best.objective)
 
 
 def tune(

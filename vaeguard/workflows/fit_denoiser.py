@@ -19,6 +19,7 @@ from vaeguard.restoration.networks.fitting import CHECKPOINTS, train_networks
 from vaeguard.settings.restoration import DenoiserSpec
 from vaeguard.storage.provenance import environment
 from vaeguard.training.loop import DivergedError
+from vaeguard.wording import brief
 from vaeguard.workflows.runs import writing_run
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class FittedDenoiser:
     neg_elbo: float
     errors: tuple[tuple[str, str], ...]
     seconds: float
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
