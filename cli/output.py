@@ -6,7 +6,6 @@ import contextlib
 import json
 import shlex
 import sys
-import time
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaeguard import workflows
+from vaeguard.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.table import Table
 
@@ -106,44 +106,6 @@ def warnings_on_stderr() -> Iterator[None]:
 
         warnings.showwarning = show_warning
         yield
-
-
-@contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[..., None]]:
-    """A bar with the time left on a terminal; otherwise a line every ten seconds. Both on stderr."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(what)
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def update(done: int, total: int, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, description=f"{what} {text}".strip())
-
-        yield update
-
-
-def _lines(what: str) -> Callable[..., None]:
-    printed = time.monotonic()
-    first: tuple[float, int] | None = None
-
-    def update(done: int, total: int, text: str = "") -> None:
-        nonlocal printed, first
-        now = time.monotonic()
-        # The time left follows from the steps after the first, since imports and an earlier run come before it.
-        started, before = first = first or (now, done)
-        if now - printed >= 10 and done:
-            printed = now
-            left = f" ({(now - started) * (total - done) / (done - before):.0f} s left)" if done > before else ""
-            say(f"{what} {done}/{total} {text}".strip() + left)
-
-    return update
 
 
 def reporter() -> Reporter:

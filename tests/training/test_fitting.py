@@ -186,8 +186,19 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
 
 @pytest.mark.parametrize(("name", "wanted"), [("model", "ModelSpec"), ("training", "TrainSpec")])
 def test_settings_that_are_no_spec_are_refused_before_any_work(name, wanted):
-    with pytest.raises(UsageError, match=rf"^`{name}` is a dict; give a vaeguard\.{wanted}$"):
+    with pytest.raises(UsageError, match=rf"^`{name}` is a dict; give a vaeguard\.{wanted}, or single settings"):
         vaeguard.fit(bars()[0], **{name: {"latent": 3}})
+
+
+def test_a_setting_is_a_keyword_as_well_as_a_field():
+    images, labels = bars()
+    fields = vaeguard.fit(images, labels, model=replace(SMALL, latent=2), training=replace(QUICK, epochs=2))
+    words = vaeguard.fit(images, labels, model=SMALL, training=QUICK, latent=2, epochs=2)
+    assert words.info.record.model == fields.info.record.model
+    assert words.info.record.training == fields.info.record.training
+    for wrong, message in (({"epoch": 2}, "did you mean 'epochs'"), ({"epochs": "2"}, "^`epochs` is '2'")):
+        with pytest.raises(UsageError, match=message):
+            vaeguard.fit(images, labels, **wrong)
 
 
 def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):

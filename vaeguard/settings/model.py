@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
-from vaeguard.settings.field import setting
+from vaeguard.settings.field import documented, setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
 from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
 from vaeguard.wording import brief_settings
@@ -35,6 +35,7 @@ CLASSIC_SIGMA = 0.5**0.5
 Value = TypeVar("Value")
 
 
+@documented
 @dataclass(frozen=True)
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.

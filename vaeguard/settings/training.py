@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
-from vaeguard.settings.field import setting
+from vaeguard.settings.field import documented, setting
 from vaeguard.settings.views import VECTOR_EPOCHS
 from vaeguard.wording import brief_settings
 
@@ -17,9 +17,16 @@ PLACES = ("device", "threads")
 """The settings that say where a fit runs, not what it computes."""
 
 
+@documented
 @dataclass(frozen=True)
 class TrainSpec:
-    """How a model is trained: losses are in nats, and images in [0, 1]."""
+    """How a model is trained: losses are in nats, and images in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        A value cannot work.
+    """
 
     epochs: int | None = setting(
         None,

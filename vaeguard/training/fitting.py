@@ -24,9 +24,7 @@ from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
-from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.specs import to_dict
-from vaeguard.settings.training import TrainSpec
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
 from vaeguard.training.loop import DivergedError, State, train
@@ -42,6 +40,8 @@ if TYPE_CHECKING:
 
     from vaeguard.engines.inspection import Floats
     from vaeguard.progress import Progress
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
 
     Rows = npt.NDArray[np.int64]
 
@@ -145,8 +145,8 @@ def plan_fit(
     labels: npt.ArrayLike | None,
     groups: npt.ArrayLike | None,
     normal_classes: str | int | Sequence[str | int] | None,
-    model: ModelSpec | None,
-    training: TrainSpec | None,
+    model: ModelSpec,
+    training: TrainSpec,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
 
@@ -155,10 +155,6 @@ def plan_fit(
     UsageError
         Too few normal images or groups, an unknown class, or a spec that does not suit the data.
     """
-    model, training = model or ModelSpec(), training or TrainSpec()
-    for name, spec, kind in (("model", model, ModelSpec), ("training", training, TrainSpec)):
-        if not isinstance(spec, kind):
-            raise UsageError(f"`{name}` is a {type(spec).__name__}; give a vaeguard.{kind.__name__}")
     image_set = as_image_set(images, labels)
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}

@@ -18,6 +18,7 @@ from vaeguard.reports.fit import fit_report
 from vaeguard.reports.pictures import draw_reconstructions, pick_examples
 from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.reports.tensorboard import prepare_log, tensorboard_log
+from vaeguard.settings.specs import fit_specs
 from vaeguard.storage.files import write_bytes
 from vaeguard.training.fitting import fit_detector, plan_fit
 from vaeguard.workflows.runs import writing_run
@@ -57,8 +58,13 @@ def fit(
     tensorboard: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
+    **settings: Any,
 ) -> TorchDetector:
     """Fit a VAE on normal images or vectors, and calibrate its anomaly score on others.
+
+    >>> from vaeguard.progress import progress_bar
+    >>> with progress_bar("fitting") as bar:  # doctest: +SKIP
+    ...     detector = vaeguard.fit(images, normal_classes="0-8", epochs=10, latent=16, progress=bar)
 
     Parameters
     ----------
@@ -71,7 +77,7 @@ def fit(
         no group. P-values are valid only if the calibration images are independent of the training images.
     normal_classes : str, int or sequence of these, optional
         `"0-8"`, `"good,ok"` or names; images of other classes are ignored. None takes all classes.
-    model, training : specs
+    model, training : ModelSpec, TrainSpec
         Settings of the model and of the training.
     run : path, optional
         Run folder for model, history, report and pictures.
@@ -83,7 +89,11 @@ def fit(
     command : str
         The command line, for the report.
     progress : callable, optional
-        Called with the number of steps done, the number of all steps, and a line of text.
+        Called with the number of steps done, the number of all steps, and a line of text; `progress.progress_bar` shows
+        them.
+    **settings
+        Single settings by name, such as `epochs=10` or `likelihood="gaussian"`, in place of those in `model` and
+        `training`. `help(vaeguard.ModelSpec)` and `help(vaeguard.TrainSpec)` list them.
 
     Returns
     -------
@@ -92,12 +102,12 @@ def fit(
     Raises
     ------
     UsageError
-        There are too few normal images or groups, a class is unknown, a spec does not suit the data, or the run folder
-        or log is in use.
+        There are too few normal images or groups, a class or setting is unknown, a setting does not suit the data, or
+        the run folder or log is in use.
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
-    plan = plan_fit(images, labels, groups, normal_classes, model, training)
+    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings))
     folder = Path(run) if run else None
     with writing_run(folder, resume=resume):
         monitor = None
