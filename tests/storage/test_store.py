@@ -154,9 +154,9 @@ def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix, crashed):
         assert summary.images == 48
         assert_as_unbroken(name)
         left = {path.name for path in Path().iterdir() if "killed" in path.name}
-        assert left == {name, f"{name}.errors.csv"}
-        Path(name).unlink()
-        Path(f"{name}.errors.csv").unlink()
+        assert left == {name, f".{name}.json", f"{name}.errors.csv"}
+        for path in left:
+            Path(path).unlink()
     assert step > 30
 
 

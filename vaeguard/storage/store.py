@@ -175,8 +175,8 @@ def open_job(output: str | Path, facts: Collection[str] = (), *, keep: bool = Fa
     with locked(folder, "lock", f"another job is writing {str(output)!r}"):
         done = False
         try:
-            sweep(output)
-            sweep(f"{output}.errors.csv")
+            for path in (output, f"{output}.errors.csv", beside(hidden_part(output), "json")):
+                sweep(path)
             for left in folder.glob(".*"):
                 left.unlink(missing_ok=True)
             yield Store(folder, facts)
@@ -184,6 +184,11 @@ def open_job(output: str | Path, facts: Collection[str] = (), *, keep: bool = Fa
         finally:
             if done or not (keep or any(folder.glob("[!.]*.json"))):  # nothing that a next try could use
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def hidden_part(output: str | Path) -> Path:
+    """The part of a finished job: its manifest, hidden beside `output`, tells a later job what `output` was made of."""
+    return Path(output).with_name(f".{Path(output).name}")
 
 
 def beside(path: Path, suffix: str) -> Path:
