@@ -114,8 +114,12 @@ def main() -> None:
         code = error.exit_code
     except click.ClickException as error:
         code = _print_error(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        code = _print_error("interrupted", 130)
+    except (click.Abort, KeyboardInterrupt) as error:
+        code = 130
+        if told := str(error.__cause__ or ""):  # by a workflow that says how to go on
+            click.echo(told, err=True)
+        else:
+            _print_error("interrupted", code)
         _leave_threads(code)
     except MemoryError:
         code = _print_error("not enough memory; close other programs, or try smaller images or fewer at a time", 1)

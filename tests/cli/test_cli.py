@@ -472,9 +472,13 @@ def test_a_watch_scores_what_is_there_until_it_is_interrupted(home):
     while process.poll() is None and not (home / "watched.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    shown, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "note: nothing at 'nowhere' yet" in error
+    *flagged, total = shown.splitlines()
+    assert len(flagged) > 1
+    assert all(re.fullmatch(r"anomalous: digits/9/\d+\.png \(p_value 0\.0\d+\)", line) for line in flagged)
+    assert error.splitlines()[-1] == f"{total.replace(', ', ' scored, ')}; the same command goes on"
     with (home / "watched.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(os.listdir(home / "digits/9"))
 

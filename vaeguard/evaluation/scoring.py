@@ -73,6 +73,8 @@ class ScoreSummary:
         Number of images whose rows an earlier or interrupted job had finished.
     note : str or None
         Why nothing can be flagged at this rate; None if something can.
+    flagged : tuple of (path, p-value)
+        Of a round of `watch_files`: the images that are flagged.
     sources : tuple of Source
         The sources that were read, closed; the report takes its images from them.
     """
@@ -85,13 +87,14 @@ class ScoreSummary:
     fpr: float
     resumed: int = 0
     note: str | None = None
+    flagged: tuple[tuple[str, float], ...] = field(default=(), repr=False)
     sources: tuple[Source, ...] = field(default=(), repr=False)
 
     __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        facts = {name: value for name, value in vars(self).items() if name != "sources"}
+        facts = {name: value for name, value in vars(self).items() if name not in ("flagged", "sources")}
         return {**facts, "errors": as_objects(self.errors)}
 
 

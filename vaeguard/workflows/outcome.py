@@ -44,12 +44,11 @@ class Reporter:
 
     @contextlib.contextmanager
     def going_on(self, where: str) -> Iterator[None]:
-        """On an interruption, say `where` the finished parts are and how the work is resumed."""
+        """Let an interruption say `where` the finished parts are and how the work is resumed."""
         try:
             yield
         except KeyboardInterrupt:
-            self.say(f"{where}; the same command goes on")
-            raise
+            raise KeyboardInterrupt(f"interrupted; {where}; the same command goes on") from None
 
     def left_out(self, errors: Sequence[tuple[str, str]]) -> None:
         """Name the inputs that were left out, at most ten of them, mostly because they cannot be read."""
