@@ -2,6 +2,7 @@ import csv
 import json
 import os
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -96,6 +97,29 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
     resumed = vaeguard.fit(images, labels, model=model, training=training, run=tmp_path / "run", resume=True)
     assert_same_bits(unbroken, resumed)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_a_stopped_fit_can_be_finished_as_it_is(tmp_path, monkeypatch):
+    (images, labels), run = bars(), tmp_path / "run"
+    fit = partial(vaeguard.fit, images, labels, model=SMALL, training=QUICK, run=run)
+    for wrong in ({}, {"resume": True}):
+        with pytest.raises(UsageError, match="^`finish` "):
+            fit(finish=True, **wrong)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
+
+    def interrupt(done, total, text):
+        if text.startswith("epoch 3/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(progress=interrupt)
+    detector = fit(resume=True, finish=True)
+    record = detector.info.record
+    assert (record.finished_epochs, record.training.epochs) == (2, 6)
+    assert len((run / "history.csv").read_text().splitlines()) == 1 + 2
+    assert "ended after 2 of 6 epochs" in " ".join(vaeguard.read_report(run)["advice"])
+    np.testing.assert_array_equal(vaeguard.load(run).inspect(images).p_value, detector.inspect(images).p_value)
+    assert not (run / "checkpoint.safetensors").exists()
 
 
 def test_resume_refuses_other_settings(tmp_path, monkeypatch):

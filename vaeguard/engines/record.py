@@ -102,6 +102,8 @@ class ModelRecord(_Checked):
         The images that rank the score.
     best_epoch : dict
         The row of the history whose weights the model has.
+    finished_epochs : int
+        How many epochs the training had; fewer than `training.epochs` if it ended early.
     classes : tuple of ClassRecord
         One record for each normal class.
     versions : dict of str
@@ -123,6 +125,7 @@ class ModelRecord(_Checked):
     data: DataRecord
     calibration: CalibrationRecord
     best_epoch: dict[str, int | float]
+    finished_epochs: int
     versions: dict[str, str]
     hardware: str
     classes: tuple[ClassRecord, ...] = ()
@@ -153,6 +156,7 @@ class ModelRecord(_Checked):
             "data": asdict(self.data),
             "calibration": _without(asdict(self.calibration), "heatmap_scale", keep=self.model.view.pictures),
             "best_epoch": dict(self.best_epoch),
+            "finished_epochs": self.finished_epochs,
             "classes": [_without(asdict(row), "class_accuracy", keep=bool(self.model.guided)) for row in self.classes],
             "versions": dict(self.versions),
             "hardware": self.hardware,
@@ -186,6 +190,7 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
             data=DataRecord(**{**data, "split": SplitRecord(**data["split"])}),
             calibration=CalibrationRecord(**values["calibration"]),
             best_epoch=values["best_epoch"],
+            finished_epochs=values["finished_epochs"],
             classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),
             versions=values["versions"],
             hardware=values["hardware"],

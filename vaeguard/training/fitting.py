@@ -73,6 +73,8 @@ class FitPlan:
     model: ModelSpec
     training: TrainSpec
     split: Split
+    finish: bool = False
+    """Whether a resumed fit ends with the epochs that it has."""
 
     def settings(self) -> dict[str, Any]:
         """The settings with which a checkpoint must agree."""
@@ -205,6 +207,10 @@ def fit_detector(
         checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
         if checkpoint and resume:
             checkpoint.read(state)
+        if plan.finish:
+            if not state.history:
+                raise UsageError(f"`finish` needs a finished epoch, and {str(run)!r} has no checkpoint; leave it out")
+            task.epochs = len(state.history)
         watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
         with watched as after_epoch:
             diverged = _train(task, state, checkpoint, after_epoch, progress)
@@ -425,6 +431,7 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
         ),
         calibration=CalibrationRecord(len(plan.split.calibration)),
         best_epoch=state.history[state.best_epoch],
+        finished_epochs=len(state.history),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         hardware=_hardware(plan.training),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from vaeguard.data.split import spread_out
 from vaeguard.engines.model_file import save
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, IMAGES_NAME, write_history
-from vaeguard.errors import VaeguardError
+from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.latents import latent_units
 from vaeguard.reports.fit import fit_report
 from vaeguard.reports.pictures import draw_reconstructions, pick_examples
@@ -55,6 +56,7 @@ def fit(
     training: TrainSpec | None = None,
     run: str | Path | None = None,
     resume: bool = False,
+    finish: bool = False,
     tensorboard: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
@@ -83,6 +85,9 @@ def fit(
         Run folder for model, history, report and pictures.
     resume : bool
         Continue from the checkpoint in `run`, if there is one.
+    finish : bool
+        Train no more: make a calibrated model of the epochs that the checkpoint in `run` has. The record tells how many
+        of the planned epochs these are. Needs `resume`.
     tensorboard : path, optional
         Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
         restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
@@ -109,6 +114,9 @@ def fit(
     """
     plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings))
     folder = Path(run) if run else None
+    if finish and not (folder and resume):
+        raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
+    plan = replace(plan, finish=finish)
     with writing_run(folder, resume=resume):
         monitor = None
         if tensorboard:

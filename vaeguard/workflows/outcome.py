@@ -89,6 +89,7 @@ class FitRun:
 
     tensorboard: str | None = setting(None, "Log the fit for TensorBoard into DIR/<name of the run folder>.")
     jobs: int | None = setting(None, "Threads that decode images.", unset="by the machine")
+    finish: bool = setting(False, "With --resume: train no more, and make a model of the epochs that are done.")
 
     def __post_init__(self) -> None:
         settle_types(self)
