@@ -115,11 +115,7 @@ def main() -> None:
     except click.ClickException as error:
         code = _print_error(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        code = 130
-        if told := str(error.__cause__ or ""):  # by a workflow that says how to go on
-            click.echo(told, err=True)
-        else:
-            _print_error("interrupted", code)
+        code = _print_interruption(error)
         _leave_threads(code)
     except MemoryError:
         code = _print_error("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
@@ -145,6 +141,14 @@ def _leave_threads(code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
+
+
+def _print_interruption(error: BaseException) -> int:
+    code, told = 130, str(error.__cause__ or "")
+    if told:  # by a workflow that says how to go on
+        click.echo(told, err=True)
+        return code
+    return _print_error("interrupted", code)
 
 
 def _print_error(message: str, code: int) -> int:

@@ -227,11 +227,7 @@ def _common_rule(
     """Fill in the open size and channels of the rule from the headers of all files; also return the files' size."""
     if rule.size and rule.channels:
         return rule, None
-    files = chain.from_iterable(source.files() for source in sources)
-    first = list(islice(files, 32))
-    jobs = jobs or default_jobs(first)
-    parts = map_ahead(lambda part: [*map(_header, part)], chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
-    headers = [header for part in parts for header in part if header]
+    headers = _headers(sources, jobs)
     if not headers:
         return ImageRule(rule.size or (1, 1), rule.channels or 1), None  # no file can be read, so any size will do
     channels = rule.channels or max(channels for _, channels in headers)
@@ -240,6 +236,15 @@ def _common_rule(
     size = _common_size(place, Counter(size for size, _ in headers))
     scale = min(1.0, LONGEST_SIDE / max(size))
     return ImageRule((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), channels), size
+
+
+def _headers(sources: Sequence[Encoded], jobs: int | None) -> list[tuple[Size, int]]:
+    """The size and the channels of each file that can be read."""
+    files = chain.from_iterable(source.files() for source in sources)
+    first = list(islice(files, 32))
+    jobs = jobs or default_jobs(first)
+    parts = map_ahead(lambda part: [*map(_header, part)], chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
+    return [header for part in parts for header in part if header]
 
 
 def _header(file: File) -> tuple[Size, int] | None:

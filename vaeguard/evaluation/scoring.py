@@ -282,7 +282,7 @@ class _Work:
         if part.record.get("key") != key or not part.whole:
             return None
         # What could not be read may have become readable without a trace, such as a file whose rights were mended.
-        unreadable = {valid_text(path) for path, _ in part.record["errors"]}
+        unreadable = {valid_text(path) for path, _ in _Shard.of(self.output, part.record).errors}
         readable = any(batch.paths for batch in pick(sources, unreadable, self.detector.info.rule))
         return None if readable else part.record
 

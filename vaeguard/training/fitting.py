@@ -206,11 +206,7 @@ def fit_detector(
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
         checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
         if checkpoint and resume:
-            checkpoint.read(state)
-        if plan.finish:
-            if not state.history:
-                raise UsageError(f"`finish` needs a finished epoch, and {str(run)!r} has no checkpoint; leave it out")
-            task.epochs = len(state.history)
+            _go_on(plan, task, state, checkpoint)
         watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
         with watched as after_epoch:
             diverged = _train(task, state, checkpoint, after_epoch, progress)
@@ -228,6 +224,15 @@ def fit_detector(
             if write:
                 write(fitted)
     return fitted
+
+
+def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint) -> None:
+    """Read the checkpoint, if there is one; a fit that is to finish has no more epochs than the checkpoint."""
+    checkpoint.read(state)
+    if plan.finish:
+        if not state.history:
+            raise UsageError(f"`finish` needs a finished epoch, and there is no {str(checkpoint.path)!r}; leave it out")
+        task.epochs = len(state.history)
 
 
 def _nothing(state: State) -> None:
