@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.data.tiffs import check_whole, refusal_of
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
