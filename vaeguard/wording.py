@@ -13,6 +13,8 @@ NAMED = 3
 """A sentence names at most so many items of a list."""
 FEW, WIDE = 12, 100
 """A repr shows collections of at most so many items, in at most so many characters."""
+SUFFIXES_NAMED = 8
+"""A sentence counts files by at most so many suffixes."""
 
 
 def counted(count: int, noun: str, verbs: str = "") -> str:
@@ -51,3 +53,13 @@ def _short(value: object) -> str:
         return f"<{len(value):,} items>"
     text = repr(value)
     return text if len(text) <= WIDE else f"{text[: WIDE - 1]}…"
+
+
+def of_suffixes(counts: Sequence[tuple[str, int]], one: str, many: str) -> str:
+    """Files that stay behind, counted by suffix; `one` and `many` are verbs, such as `are no scans and stay`."""
+    count = sum(number for _, number in counts)
+    by_count = sorted(counts, key=lambda kind: (-kind[1], kind[0]))
+    kinds = [f"{number:,} {suffix or 'without a suffix'}" for suffix, number in by_count[:SUFFIXES_NAMED]]
+    rest = sum(number for _, number in by_count[SUFFIXES_NAMED:])
+    others = [f"{rest:,} others"] if rest else []
+    return f"{counted(count, 'file')} {one if count == 1 else many} behind: {', '.join([*kinds, *others])}"

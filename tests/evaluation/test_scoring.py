@@ -102,8 +102,8 @@ def test_unreadable_inputs_are_listed_and_the_list_goes_when_they_do(folder: Pat
     assert not (tmp_path / "s.csv.errors.csv").exists()
 
 
-def refuse(name: str, rule: object) -> None:
-    raise UnreadableError(name, "nobody may read it")
+def refuse(kind: str, files: list[str], *others: object) -> list[tuple[str, UnreadableError, None]]:
+    return [(name, UnreadableError(name, "nobody may read it"), None) for name in files]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -149,7 +149,7 @@ def test_a_table_is_made_anew_where_anything_that_it_depends_on_has_changed(fold
 
 def test_what_can_be_read_again_is_scored(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("vaeguard.data.streams.decode_image", refuse)
+        broken.setattr("vaeguard.data.streams.read_each", refuse)
         assert len(score_files(FakeDetector(), [folder], tmp_path / "s.csv").errors) == 5
     assert score_files(FakeDetector(), [folder], tmp_path / "s.csv").images == 5
 

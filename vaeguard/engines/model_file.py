@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.torch_detector import TorchDetector
 
-FORMAT = 3
+FORMAT = 4
 
 
 def save(detector: TorchDetector, path: str | Path) -> Path:

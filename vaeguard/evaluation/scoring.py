@@ -75,6 +75,8 @@ class ScoreSummary:
         Why nothing can be flagged at this rate; None if something can.
     flagged : tuple of (path, p-value)
         Of a round of `watch_files`: the images that are flagged.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
         The sources that were read, closed; the report takes its images from them.
     """
@@ -88,6 +90,7 @@ class ScoreSummary:
     resumed: int = 0
     note: str | None = None
     flagged: tuple[tuple[str, float], ...] = field(default=(), repr=False)
+    left_out: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
 
     __repr__ = brief
@@ -198,6 +201,7 @@ def score_files(
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
+        left_out=sources[0].left_out,
         sources=tuple(sources),
     )
 
