@@ -138,7 +138,7 @@ def _escape_unencodable() -> None:
 def _leave_threads(code: int) -> None:
     """Exit at once if a worker thread is still in a library call: Python would wait for it, with nothing to save."""
     if any(thread.name.startswith("vaeguard-") for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
             stream.flush()
         os._exit(code)
 

@@ -73,7 +73,7 @@ def show(result: Result, *, as_json: bool) -> None:
             Console().print(result.table)
         if result.report:
             # Names must not become emoji, and lines that a program may read must not be wrapped.
-            workflows.show_report(result.report, Console(emoji=False, soft_wrap=not sys.stdout.isatty()))
+            workflows.show_report(result.report, Console(emoji=False, soft_wrap=not on_terminal()))
         for line in result.lines:
             click.echo(line)
     if result.failure:
@@ -81,6 +81,11 @@ def show(result: Result, *, as_json: bool) -> None:
     if result.errors:
         files = workflows.counted(len(result.errors), "file", "was were")
         raise InputsSkippedError(f"done, but {files} left out; {result.listed}")
+
+
+def on_terminal() -> bool:
+    """Whether people read the output; Python has no stdout at all where it was closed."""
+    return bool(sys.stdout and sys.stdout.isatty())
 
 
 def say(message: str) -> None:

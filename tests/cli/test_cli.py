@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -680,3 +681,11 @@ def test_groups_keep_images_of_one_thing_on_one_side(tmp_path):
     assert len(images) == 2 * len(held_out)  # both of each pair
     table.write_text("path,group\nnowhere.png,1\n")
     assert_complains(run(tmp_path, *command, "other"), 2, "'nowhere.png' in the table of groups")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no shell that closes a stream")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_may_be_closed(closed, home):
+    for words in ("score digits/9 -m runs/quick -o closed.csv", "report runs/quick"):
+        line = f"{shlex.quote(COMMAND)} {words} {closed}"
+        subprocess.run(["sh", "-c", line], cwd=home, stdin=subprocess.DEVNULL, check=True)
