@@ -22,7 +22,7 @@ import vaeguard
 from vaeguard import DenoiseOutputs, RestoreSettings, UsageError, VaeguardError, denoise_scans, plan_scans, undone
 from vaeguard.errors import UnreadableError
 from vaeguard.reports.scans import write_scan_report
-from vaeguard.restoration.formats.scans import rewrite, scan_pages
+from vaeguard.restoration.formats.isolated import rewrite, scan_pages
 from vaeguard.restoration.page import STRIP, PageReport, RestoredPage
 from vaeguard.restoration.places import default_output
 from vaeguard.restoration.reasons import (

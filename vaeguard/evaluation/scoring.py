@@ -71,6 +71,8 @@ class ScoreSummary:
         Number of images whose rows an interrupted job had finished.
     note : str or None
         Why nothing can be flagged at this rate; None if something can.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
         The sources that were read, closed; the report takes its images from them.
     """
@@ -83,6 +85,7 @@ class ScoreSummary:
     fpr: float
     resumed: int = 0
     note: str | None = None
+    left_out: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, object]:
@@ -192,6 +195,7 @@ def score_files(
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
+        left_out=sources[0].left_out,
         sources=tuple(sources),
     )
 

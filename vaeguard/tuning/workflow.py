@@ -38,4 +38,4 @@ def tune_into(
         result = tune(
             images, groups=image_groups, folder=target, command=reporter.command, progress=progress, **tune_settings
         )
-    return Outcome(str(target), result, result.report, images.errors)
+    return Outcome(str(target), result, result.report, images.errors, left_out=images.left_out)

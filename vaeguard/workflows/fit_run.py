@@ -87,7 +87,7 @@ def fit_run(
         reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
     if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
-    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds)
+    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds, images.left_out)
 
 
 def _named_run(run: str | None, *, resume: bool) -> Path | None:

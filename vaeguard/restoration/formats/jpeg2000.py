@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading

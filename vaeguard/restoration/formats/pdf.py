@@ -13,7 +13,7 @@ import pikepdf
 from pikepdf import Name
 from pikepdf.exceptions import PdfParsingError
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.pdf_codecs import (
     CHANNELS,

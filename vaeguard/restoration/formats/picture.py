@@ -14,6 +14,7 @@ from PIL import Image
 
 from vaeguard.data.encodings import MOST_TEXT, PNG_START, png_chunks
 from vaeguard.data.images import open_picture
+from vaeguard.data.limits import inflated
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.bmp import profile_of, with_pixels
 from vaeguard.restoration.formats.jpeg import comments_of, has_profile, has_split_exif, iptc_of, with_segments, xmp_of
@@ -219,7 +220,7 @@ def _profile_in(content: bytes) -> bytes:
     for kind, data in png_chunks(content):
         if kind == b"zTXt" and data.startswith(_PROFILE + b"\0\0"):
             try:
-                return bytes.fromhex(zlib.decompress(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
+                return bytes.fromhex(inflated(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
             except (ValueError, LookupError, zlib.error):
                 return data  # another program wrote it; the chunk is kept as it is
     return b""

@@ -95,6 +95,8 @@ def reading(name: str) -> Iterator[None]:
     except (VaeguardError, MemoryError):
         raise
     except Exception as error:
+        if "bad_alloc" in str(error):  # as C++ says it
+            raise MemoryError from error
         # The exceptions of the four reading libraries share no base class but Exception.
         # Addresses of objects are removed, so that the same file always gives the same message.
         text = re.sub(r"(stream )?<[^<>]* at 0x[0-9a-f]+>:? ?", "", str(error))

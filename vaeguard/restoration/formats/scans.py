@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from vaeguard.data.images import SUFFIXES_OF, format_of
+from vaeguard.data.limits import clock
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scan_format import Coding
 from vaeguard.restoration.formats.scan_page import digest_of_pixels
@@ -150,7 +151,9 @@ def scan_pages(content: bytes, name: str) -> Iterator[Page]:
         The scan is damaged, or its kind is not restored.
     """
     _check_name(content, name)
-    yield from _format_of(content, name).pages(content, name)
+    for page in _format_of(content, name).pages(content, name):
+        clock.restart()
+        yield page
 
 
 def facts_of(content: bytes, name: str) -> list[PageFacts]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.data.tiffs import check_whole, refusal_of
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
