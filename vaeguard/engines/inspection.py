@@ -71,6 +71,10 @@ class DetectorInfo:
         """The shape (C, H, W) that the graph takes."""
         return self.record.model.shape
 
+    def tail_of(self, name: str) -> tuple[int, ...]:
+        """The shape of the result `name` for one image."""
+        return {"restored": self.image_shape, "heatmap": self.image_shape[1:]}.get(name, ())
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of all classes of the training data."""
