@@ -108,10 +108,8 @@ def _check_tensors(tensors: Mapping[str, Tensor], record: ModelRecord, name: str
     try:
         with torch.device("meta"):  # shapes without values
             expected = _graph_of(tensors, record).state_dict()
-        if different := sorted(expected.keys() ^ tensors.keys()):
-            raise ValueError(f"it lacks or adds {different[0]}")
-        for key, like in expected.items():
-            _check_tensor(key, tensors[key], like)
+        for key in sorted(expected.keys() | tensors.keys()):
+            _check_tensor(key, tensors.get(key), expected.get(key))
     except Exception as error:  # a graph of impossible settings fails in many ways
         reason = str(error).partition("\n")[0]
         raise RefusedError(
@@ -119,9 +117,11 @@ def _check_tensors(tensors: Mapping[str, Tensor], record: ModelRecord, name: str
         ) from error
 
 
-def _check_tensor(name: str, tensor: Tensor, like: Tensor) -> None:
+def _check_tensor(name: str, tensor: Tensor | None, like: Tensor | None) -> None:
     import torch
 
+    if tensor is None or like is None:
+        raise ValueError(f"{name} is {'missing' if tensor is None else 'unknown'}")
     # The caller may compute in float64, but files hold float32.
     dtype = torch.float32 if like.is_floating_point() else like.dtype
     if tensor.shape != like.shape or tensor.dtype != dtype:

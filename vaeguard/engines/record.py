@@ -98,9 +98,8 @@ class ClassRecord(_Checked):
         for value in (self.class_accuracy, self.flagged):
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"a share of the class {self.name!r} is {value}; it must lie between 0 and 1")
-        if bool(self.validation) != (self.distortion is not None) or bool(self.calibration) != (
-            self.flagged is not None
-        ):
+        means = (self.validation, self.distortion), (self.calibration, self.flagged)
+        if any((mean is None) != (images == 0) for images, mean in means):
             raise UsageError(f"means of the class {self.name!r} do not fit its numbers of images")
 
 
@@ -213,9 +212,7 @@ def parse_record(text: str | bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        raise RefusedError(
-            f"{name!r} is no model of vaeguard (it has no record); give a run folder or an exported model"
-        )
+        raise RefusedError(f"{name!r} is no model of vaeguard (it has no record); give one that vaeguard wrote")
     return values
 
 
@@ -298,7 +295,8 @@ def _check_kind(values: Mapping[str, Any], name: str) -> None:
     if kind != DETECTOR:
         raise RefusedError(f"{name!r} holds a {kind}, not a model of anomalies; give a run folder")
     if "part" in values:
+        part = str(values["part"])[:20]
         raise RefusedError(
-            f"{name!r} is only the {values['part']!s:.20} of a model and gives no scores; use the whole model, which was"
-            " exported beside it, or run this part with ONNX Runtime"
+            f"{name!r} is only the {part} of a model and gives no scores; use the whole model, which was exported"
+            " beside it, or run this part with ONNX Runtime"
         )

@@ -78,10 +78,10 @@ def _stored_array(path: Path, name: str, dimensions: int, types: tuple[str, ...]
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: npt.NDArray[Any] = archive[name]
-        if array.ndim != dimensions or array.dtype not in types:
-            raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RefusedError(f"{str(path)!r} is damaged; delete it") from error
+    if array.ndim != dimensions or array.dtype not in types:
+        raise RefusedError(f"{str(path)!r} is damaged; delete it")
     return array

@@ -41,8 +41,8 @@ class LadderRecord:
 class DenoiserRecord:
     """What the file of a denoiser says of its networks; see `Denoiser`.
 
-    `grain` is the width of a collection's grain and the deviation of its noise relative to the finest noise. `noise_map`
-    says whether the network takes a map of noise instead of one number.
+    `grain` is the width of a collection's grain and the deviation of its noise relative to the finest noise.
+    `noise_map` says whether the network takes a map of noise instead of one number.
     """
 
     kind: str
@@ -80,9 +80,7 @@ def read_denoiser_record(values: Mapping[str, Any], name: str) -> DenoiserRecord
         The file lacks a value, or has a value of another type or size.
     """
     try:
-        settings, card = values["denoiser"], values["card"]
-        if not isinstance(card, dict):
-            raise TypeError("`card` is no object")
+        settings, _ = values["denoiser"], {**values["card"]}
         known = {field.name: settings[field.name] for field in fields(DenoiserRecord) if field.name in settings}
         ladder = LadderRecord(**settings["ladder"]) if "ladder" in settings else None
         return DenoiserRecord(**{**known, "ladder": ladder, "estimates": "estimator" in settings})
