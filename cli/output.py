@@ -73,7 +73,9 @@ def show(result: Result, *, as_json: bool) -> None:
             Console().print(result.table)
         if result.report:
             # Names must not become emoji, and lines that a program may read must not be wrapped.
-            workflows.show_report(result.report, Console(emoji=False, soft_wrap=not sys.stdout.isatty()))
+            workflows.show_report(
+                result.report, Console(emoji=False, soft_wrap=not (sys.stdout and sys.stdout.isatty()))
+            )
         for line in result.lines:
             click.echo(line)
     if result.failure:

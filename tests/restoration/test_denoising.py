@@ -36,6 +36,7 @@ from vaeguard.restoration.reasons import (
     worth_a_look,
 )
 from vaeguard.restoration.records import COLUMNS
+from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table
 
 
@@ -857,3 +858,18 @@ def test_an_interruption_ends_within_a_page_and_leaves_no_part_of_a_file(tmp_pat
     assert [path.name for path in Path("cut").rglob("*")] == ["pages.csv.job"]
     denoise_scans("scans", "cut", outputs=outputs, device="cpu")
     assert tree("cut") == tree("whole")
+
+
+@pytest.mark.parametrize("link", ["clean", "clean/deep"])
+def test_nothing_is_written_through_a_link(tmp_path, link):
+    (tmp_path / "scans" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(np.full((64, 64), 200, np.uint8)).save(tmp_path / "scans" / "deep" / "a.png")
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    if link != "clean":
+        with open_job(tmp_path / "clean" / "pages.csv", keep=True):
+            (tmp_path / "clean" / "pages.csv").write_text("path,page,kind,action\n")
+    with pytest.raises(UsageError, match=f"{link}' is a link"):
+        denoise_scans(tmp_path / "scans", tmp_path / "clean")
+    assert not [*(tmp_path / "elsewhere").iterdir()]
