@@ -334,5 +334,5 @@ def test_files_of_somebody_else_beside_a_table_stay(tmp_path, bars_onnx, name):
     with contextlib.suppress(UsageError):
         score_files(detector, tmp_path / "images", tmp_path / "s.csv")
     with contextlib.suppress(UsageError):
-        watch_files(detector, tmp_path / "images", tmp_path / "s.csv", rounds=1)
+        watch_files(detector, [tmp_path / "images"], tmp_path / "s.csv", rounds=1)
     assert (tmp_path / name).read_text() == '{"mine": 1}'

@@ -282,7 +282,7 @@ def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
     with open_job(tmp_path / "s.csv", files=("more.csv",)) as store:
         (store.folder / "more.csv").write_text("of the job")
         (store.folder / "notes.txt").write_text("somebody else's")
-    assert {path.name for path in store.folder.iterdir()} == {"notes.txt", ".vaeguard-job.json"}
+    assert {path.name for path in store.folder.iterdir()} == {"notes.txt", ".vaeguard-job"}
     with open_job(tmp_path / "s.csv"):
         (store.folder / "notes.txt").unlink()
     assert not store.folder.exists()
@@ -296,7 +296,7 @@ def _hold(folder, name):
 FOREIGN = {
     "a folder": lambda folder: _hold(folder, "notes.txt"),
     "a hidden file": lambda folder: _hold(folder, ".profile"),
-    "another mark": lambda folder: _hold(folder, ".vaeguard-job.json"),
+    "another mark": lambda folder: _hold(folder, ".vaeguard-job"),
     "a file": lambda folder: folder.write_text("mine"),
     "a link": lambda folder: folder.symlink_to(folder.parent / "home"),
     "a dangling link": lambda folder: folder.symlink_to("nowhere"),

@@ -176,7 +176,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"vaeguard": json.dumps({"format": FORMAT, **record}), "seal": UNSEALED}
-    write_bytes(path, seal(to_bytes(plain, metadata=header)))
+    write_bytes(path, seal(_in_order(to_bytes(plain, metadata=header))))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The file with its metadata in order: safetensors shuffles them, and the same model is to have the same bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

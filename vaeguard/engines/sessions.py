@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import io
@@ -75,15 +76,30 @@ class Session:
     def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
         self._content, self.name, self.threads = content, name, threads
         self.device = _resolved(device)
+        self._process = os.getpid()
         check_graph(content, name)
         try:
-            self._session = _open(content, name, self.device, threads)
+            self._opened = _open(content, name, self.device, threads)
         except UsageError:
             if device != "auto":
                 raise
             self.device = "cpu"
-            self._session = _open(content, name, self.device, threads)
-        self.record = _record(self._session, name)
+            self._opened = _open(content, name, self.device, threads)
+        self.record = _record(self._opened, name)
+
+    def __reduce__(self) -> tuple[type[Session], tuple[bytes, str, str, int | None]]:
+        """A copy, also in another process, is opened anew."""
+        return Session, (self._content, self.name, self.device, self.threads)
+
+    @property
+    def _session(self) -> Any:
+        """The session of ONNX Runtime; a forked process opens its own, as it has no thread of the first."""
+        if self._process != os.getpid():
+            # The end of the first one would wait for its threads for ever, so it never ends.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
+            self._opened = _open(self._content, self.name, self.device, self.threads)
+            self._process = os.getpid()
+        return self._opened
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -148,16 +164,17 @@ class Session:
         return results
 
     def _computed(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        session = self._session
         try:
             if self.device == "cpu":
-                results: list[npt.NDArray[Any]] = self._session.run(wanted, feeds)
+                results: list[npt.NDArray[Any]] = session.run(wanted, feeds)
                 return results
-            binding = self._session.io_binding()
+            binding = session.io_binding()
             for name, values in feeds.items():
                 binding.bind_cpu_input(name, values)
             for name in wanted:
                 binding.bind_output(name)
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
             results = binding.copy_outputs_to_cpu()
         except Exception as error:
             # The type of the exception differs by version and provider; its text names the lack of memory.

@@ -186,7 +186,8 @@ def score_files(
         _join(shards, output, table_columns(detector.info))
         write_errors(f"{output}.errors.csv", errors)
         # A watch whose table is gone left its settings.
-        watch_of(Path(output)).remove()
+        if (watch := watch_of(Path(output))).record:
+            watch.remove()
     return ScoreSummary(
         images=sum(shard.images for shard in shards),
         anomalies=sum(shard.anomalies for shard in shards),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ LONGEST_STEM = 32
 """The most characters of a file's stem that its temporary name repeats."""
 TEMPORARY = "-vaeguard-"
 """A mark in the names of unfinished files: it tells what a killed process left from everybody else's files."""
+_TEMPORARY_NAME = re.compile(rf"\.(.*){TEMPORARY}([0-9a-f]{{12}})(\.[^.]*)?", re.DOTALL)
 DAY = 24 * 60 * 60
 _OPEN: set[Path] = set()
 """The temporary files that this process writes now."""
@@ -43,7 +45,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
+        temporary = temporary_beside(path)
         # `tempfile` would restrict the permissions, and they cannot be widened safely afterwards: reading the umask
         # means clearing it for a moment, for all threads. `open` gives the permissions of any new file.
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -61,9 +63,10 @@ def writing(path: str | Path) -> Iterator[Path]:
             f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
-        _OPEN.discard(temporary)
-        with contextlib.suppress(OSError):
+        try:
+            temporary.unlink(missing_ok=True)
+        finally:  # even if an interruption falls into the removal
+            _OPEN.discard(temporary)
             os.close(descriptor)
 
 
@@ -142,11 +145,12 @@ def drop_open(folder: Path) -> None:
 
 def is_temporary(path: Path) -> bool:
     """Whether a file is a temporary one of vaeguard: its token says so, and nobody else's name has such a token."""
-    stem, _, token = path.stem[1:].rpartition(TEMPORARY)
-    return path.name.startswith(".") and token == _token(stem, token[:8]) and path.is_file() and not path.is_symlink()
+    match = _TEMPORARY_NAME.fullmatch(path.name)
+    return match is not None and match[2] == _token(match[1], match[2][:8]) and path.is_file() and not path.is_symlink()
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
+    """A new name for the temporary file of `path`."""
     stem = _short(path.stem)
     # Writers choose the format by the suffix, so the suffix stays last.
     return path.with_name(f".{stem}{TEMPORARY}{_token(stem, secrets.token_hex(4))}{path.suffix}")

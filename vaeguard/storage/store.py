@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MANIFEST_FACTS = ("written",)
 """What every manifest of a part in a job's folder holds."""
-MARK_NAME = ".vaeguard-job.json"
+MARK_NAME = ".vaeguard-job"
 LOCK_NAME = "lock"
 
 
