@@ -199,7 +199,7 @@ def main() -> None:
             card["estimator"] = shipped_denoiser(given.kind, "cpu", 1).card["estimator"]
     if given.kind == "colour":
         grey, _ = read_networks(WEIGHTS / "photo.onnx")
-        colour, interval = ColourDenoiser(grey), shipped.record.interval
+        colour, interval = ColourDenoiser(grey), shipped.interval
         networks = DenoiserNetworks(direct=colour, kind=given.kind, interval=interval, card=card, estimator=estimator)
         write_denoiser(networks, path)
         return

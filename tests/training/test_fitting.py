@@ -590,3 +590,13 @@ def test_the_continuous_bernoulli_begins_at_the_mean_image():
     bias = vaeguard.fit(images, model=model, training=training).graph.vae.decoder[-2].bias.detach()
     grey = ContinuousBernoulli(bias).mean.numpy().reshape(images.shape[1:])
     assert np.abs(grey - (images.mean(0) + 0.5) / 256).mean() < 0.02  # of the training images, here of all
+
+
+def test_images_of_another_range_of_pixels_are_refused():
+    images = vaeguard.from_array(np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8))
+    deep = replace(images, pixel_range=(0, 4095))
+    assert fitting.plan_fit(deep, None, None, None, None, None).model.pixel_range == (0, 4095)
+    with pytest.raises(
+        UsageError, match=r"`model\.pixel_range` is \(0, 1023\), and the images were read with \(0, 4095\)"
+    ):
+        fitting.plan_fit(deep, None, None, None, ModelSpec(pixel_range=(0, 1023)), None)

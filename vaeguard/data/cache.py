@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Size = tuple[int, int]
 
-_VERSION = 3  # raise when the rules of images.py change what the same file decodes to
+_VERSION = 4  # raise when the rules of images.py change what the same file decodes to
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
 
@@ -102,7 +102,7 @@ def decode_files(
         None of the images can be read, or the cache cannot be written.
     """
     total = sum(source.count for source in sources)
-    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels)).encode())
+    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, rule.pixel_range)).encode())
     for number, digest in enumerate(chain.from_iterable(source.digests(jobs) for source in sources)):
         key.update(hashlib.sha256(digest).digest())
         _report(progress, number + 1, total)
@@ -133,11 +133,18 @@ def take(images: Bytes, indices: npt.NDArray[np.int64]) -> Bytes:
     if not isinstance(images, np.memmap) or images[:1].nbytes * len(indices) < 8 * _BATCH_BYTES:
         return np.asarray(images[indices])
     rows = max(1, _BATCH_BYTES // images[:1].nbytes)
-    with _disk_space(), tempfile.TemporaryFile(dir=_private(cache_folder())) as file:
+    with nameless_file() as file:
         for start in range(0, len(indices), rows):
             file.write(np.ascontiguousarray(images[indices[start : start + rows]]).data)
         file.flush()
         return np.memmap(file, np.uint8, "r", shape=(len(indices), *images.shape[1:]))
+
+
+@contextlib.contextmanager
+def nameless_file() -> Iterator[IO[bytes]]:
+    """A file in the folder of the cache that is gone once nothing maps it."""
+    with _disk_space(), tempfile.TemporaryFile(dir=_private(cache_folder())) as file:
+        yield file
 
 
 def _build(

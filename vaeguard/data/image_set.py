@@ -52,6 +52,10 @@ class ImageSet:
         A remark on how the images were read, in one sentence.
     named : bool
         Whether `name` is the name of a known data set and the images are those of that set.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
+    pixel_range : (black, white) or None
+        The range of pixels with which files of 16 bits were read.
     """
 
     name: str
@@ -63,6 +67,8 @@ class ImageSet:
     errors: tuple[tuple[str, str], ...] = ()
     note: str | None = None
     named: bool = False
+    left_out: str | None = None
+    pixel_range: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

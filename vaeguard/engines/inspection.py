@@ -96,7 +96,7 @@ class DetectorInfo:
         from vaeguard.data.images import ImageRule
 
         channels, height, width = self.image_shape
-        return ImageRule((height, width), channels) if self.view.pictures else None
+        return ImageRule((height, width), channels, self.record.model.pixel_range) if self.view.pictures else None
 
     @property
     def calibrated_on(self) -> int | None:

@@ -31,7 +31,9 @@ LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
+    """A part of a record, whose values have the types of their annotations."""
+
     def __post_init__(self) -> None:
         settle_types(self)
         for name, value in vars(self).items():
@@ -42,7 +44,7 @@ class _Checked:
 
 
 @dataclass(frozen=True)
-class SplitRecord(_Checked):
+class SplitRecord(Checked):
     """Numbers of images for training, early stopping and calibration, and a digest of the split."""
 
     training: int
@@ -52,7 +54,7 @@ class SplitRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class DataRecord(_Checked):
+class DataRecord(Checked):
     """The data of a fit: see `ImageSet`."""
 
     name: str
@@ -63,7 +65,7 @@ class DataRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class CalibrationRecord(_Checked):
+class CalibrationRecord(Checked):
     """The number of images that rank the score, and the strangeness of their strangest pixels, if known."""
 
     images: int
@@ -75,7 +77,7 @@ class CalibrationRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class ClassRecord(_Checked):
+class ClassRecord(Checked):
     """How well a fit describes one of its normal classes.
 
     It holds numbers of images, means over the validation images of the class (None if there are none), and the share of
@@ -104,7 +106,7 @@ class ClassRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class OnnxRecord(_Checked):
+class OnnxRecord(Checked):
     """How a model was exported: type of pixels, precision, false-alarm rate and opset."""
 
     pixels: str
@@ -119,7 +121,7 @@ class OnnxRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class ModelRecord(_Checked):
+class ModelRecord(Checked):
     """The record of a model file.
 
     Attributes

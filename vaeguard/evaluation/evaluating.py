@@ -166,6 +166,7 @@ class Evaluation:
             "classes": [asdict(row) for row in self.classes],
             "pixels": None if self.pixels is None else asdict(self.pixels),
             "note": self.note,
+            "left_out": self.image_set.left_out,
             "independent": self.independent,
             "seconds": self.seconds,
         }

@@ -43,7 +43,7 @@ DEFAULT_BATCH_SIZE = 256
 BATCH_VALUES = 2**21
 """The most values in a batch, so that a batch of large images has fewer of them."""
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
-SHARD_FORMAT = 3
+SHARD_FORMAT = 4
 """Raised when the same settings give other rows than before."""
 SHARD_FACTS = ("images", "anomalies", "errors")
 """Keys of the manifest of a shard."""
@@ -73,6 +73,8 @@ class ScoreSummary:
         Number of images whose rows an interrupted job had finished.
     note : str or None
         Why nothing can be flagged at this rate; None if something can.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
         The sources that were read, closed; the report takes its images from them.
     """
@@ -85,6 +87,7 @@ class ScoreSummary:
     fpr: float
     resumed: int = 0
     note: str | None = None
+    left_out: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, object]:
@@ -197,6 +200,7 @@ def score_files(
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
+        left_out=sources[0].left_out,
         sources=tuple(sources),
     )
 

@@ -93,6 +93,7 @@ def write_score_report(
         "threshold": tally.threshold,
         "anomalies": asdict(share_of(summary.anomalies, summary.images)),
         "note": summary.note,
+        "left_out": summary.left_out,
         "seconds": summary.seconds,
         "histogram": _histogram(tally, detector, model),
         "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},

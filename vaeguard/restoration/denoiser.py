@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.engines.sessions import Session
-    from vaeguard.restoration.denoiser_record import DenoiserRecord
+    from vaeguard.restoration.denoiser_record import DenoiserRecord, LadderRecord
 
     Floats = npt.NDArray[np.float32]
 
@@ -65,26 +65,30 @@ class Denoiser(Engine):
         colours.
     grid : int
         Tiles start at multiples of this.
-    record : DenoiserRecord
-        Everything that the file says of its networks.
+    ladder : LadderRecord or None
+        The shape of the ladder VAE in the file; None if there is none to draw samples from.
+    interval : float
+        The factor from the spread that the network states to half of an interval with nine of ten clean pixels.
     card : dict
         The origin of the weights.
     """
 
     def __init__(self, session: Session) -> None:
-        if session.kind != "denoiser":
-            raise RefusedError(f"{session.name!r} finds anomalies, and is no denoiser; give a denoiser")
+        record = read_denoiser_record(session.record, session.name)
         self._whole = self._direct = session
         self.device = session.device
-        self.record = record = read_denoiser_record(session.record, session.name)
-        self.kind, self.planes, self.levels, self.grid = record.kind, record.planes, record.levels, record.grid
-        self.card: dict[str, Any] = session.record["card"]
+        self.kind, self.planes, self.grid, self.interval = record.kind, record.planes, record.grid, record.interval
+        self.levels = 1 if self.planes == 1 else 2
+        self.estimates = record.estimator is not None
+        self.card: dict[str, Any] = record.card
+        self.ladder: LadderRecord | None = record.ladder
+        self._grain, self._halo, self._noise_map = record.grain, record.halo, record.noise_map
         self._tile = TILE
         self._lock = threading.Lock()
         self._sampler: Session | None = None
         _check_values(session, record)
-        self._estimator = session.part(("image",), ESTIMATES) if record.estimates else None
-        if record.ladder or record.estimates:
+        self._estimator = session.part(("image",), ESTIMATES) if self.estimates else None
+        if self.ladder or self.estimates:
             self._direct = session.part(DIRECT_INPUTS, DIRECT_OUTPUTS)
 
     @property
@@ -103,10 +107,10 @@ class Denoiser(Engine):
             The file has no ladder VAE to draw samples from.
         """
         if not samples:
-            return -(-self.record.halo // self.grid) * self.grid
-        if not self.record.ladder:
+            return -(-self._halo // self.grid) * self.grid
+        if not self.ladder:
             raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw from; set `samples` to 0")
-        reach: int = max(self.record.ladder.halo, self.record.halo)
+        reach = max(self.ladder.halo, self._halo)
         return -(-reach // self.grid) * self.grid
 
     def noise_of(self, plane: Floats) -> float:
@@ -114,8 +118,8 @@ class Denoiser(Engine):
 
         A denoiser that was adapted to a collection knows the width of its grain, and measures by this width.
         """
-        if self.record.grain:
-            return self.record.grain[1] * finest_noise(plane)
+        if self._grain:
+            return self._grain[1] * finest_noise(plane)
         return print_noise(plane) if self.kind == "document" else photo_noise(plane)
 
     def estimate(self, image: Floats) -> tuple[Floats, Floats]:
@@ -210,7 +214,7 @@ class Denoiser(Engine):
                 self.halo(),
                 lambda tile, top, left: self._direct_tile(tile, noise_of_tile(tile, top, left)),
             )
-            return restored, np.float32(self.record.interval) * deviations if spread else None
+            return restored, np.float32(self.interval) * deviations if spread else None
         return self._sampled(rows, noise, samples, start, context, spread=spread)
 
     def _sampled(
@@ -224,8 +228,8 @@ class Denoiser(Engine):
                 near = np.asarray(noise)[..., above // 2 : -(-needed.stop // 2), :]
             shorter = context[0] - above, context[1] - below
             half_widths = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
-        assert self.record.ladder
-        session, latent = self._opened_sampler(), self.record.ladder.latent
+        assert self.ladder
+        session, latent = self._opened_sampler(), self.ladder.latent
         noise_of_tile = self._noise_of_tiles(noise, rows)
         total = np.zeros((len(rows) - sum(context), rows.shape[1]), np.float32)
         for sample in range(samples):
@@ -244,7 +248,7 @@ class Denoiser(Engine):
     def _noise_of_tiles(self, noise: float | Floats, rows: Floats) -> Callable[[Floats, int, int], Floats]:
         """A function that returns the noise of a tile, which starts at a row and a column, as the network takes it."""
         whole = np.asarray(noise, np.float32)
-        if not self.record.noise_map:
+        if not self._noise_map:
             return lambda *_: np.full((1, 1, 1, 1), whole.mean(), np.float32)
         if whole.ndim == 0:
             whole = np.broadcast_to(whole, (self.levels, 1, 1))
@@ -328,7 +332,7 @@ class Denoiser(Engine):
 def _check_values(session: Session, record: DenoiserRecord) -> None:
     """Refuse a file whose inputs and outputs are not those of its record."""
     channels, outputs = {"image": record.planes, "noise": record.levels}, [*DIRECT_OUTPUTS]
-    if record.estimates:
+    if record.estimator:
         outputs += ESTIMATES
     if record.ladder:
         channels |= {latent_input(stride): size for stride, size in zip(STRIDES, record.ladder.latent, strict=True)}

@@ -1,13 +1,14 @@
-"""The record of a denoiser's file: typed, and read only here."""
+"""The record of a denoiser's model file: typed, and read and written only here."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.engines.record import DENOISER, Checked
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, settle_types
+from vaeguard.settings.checks import check_one_of, check_positive
 from vaeguard.settings.restoration import STRIDES
 
 if TYPE_CHECKING:
@@ -17,46 +18,80 @@ KINDS = ("photo", "colour", "document")
 GRIDS = (1, 2, 4, 8)
 LARGEST_HALO = 240
 """A tile of 1024 pixels holds two halos of this size and as many pixels again."""
-LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
-class LadderRecord:
-    """The shape of a ladder VAE: channels of its layers and of its latents, and the reach of a pixel."""
+class DirectRecord(Checked):
+    """The width and depth of the direct denoiser."""
+
+    width: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class EstimatorRecord(Checked):
+    """The planes whose noise the estimator estimates: 1 for grey, 3 for red, green and blue."""
+
+    planes: int
+
+
+@dataclass(frozen=True)
+class LadderRecord(Checked):
+    """The width of the ladder VAE, its channels of latents by scale, and its halo in pixels."""
 
     width: int
     latent: tuple[int, ...]
     halo: int
 
     def __post_init__(self) -> None:
-        settle_types(self)
-        for value in (self.width, *self.latent):
-            check_positive("latent", value)
+        super().__post_init__()
+        for size in (self.width, *self.latent):
+            check_positive("latent", size)
         if len(self.latent) != len(STRIDES):
             raise UsageError(f"`latent` has {len(self.latent)} sizes; it must have {len(STRIDES)}")
         _check_halo(self.halo)
 
 
 @dataclass(frozen=True)
-class DenoiserRecord:
-    """What the file of a denoiser says of its networks; see `Denoiser`.
+class DenoiserRecord(Checked):
+    """The record of a denoiser.
 
-    `grain` is the width of a collection's grain and the deviation of its noise relative to the finest noise.
-    `noise_map` says whether the network takes a map of noise instead of one number.
+    Attributes
+    ----------
+    kind : str
+        The kind of page that the networks were trained for: `photo`, `colour` or `document`.
+    halo : int
+        The largest distance in pixels at which a pixel matters to the direct denoiser.
+    grid : int
+        Height and width are multiples of this.
+    interval : float
+        The factor from the spread that the network states to half of an interval with nine of ten clean pixels.
+    direct, estimator, ladder : records
+        The shapes of the networks in the file; None for those that are not in it.
+    card : dict
+        The origin of the weights.
+    planes : int
+        1 for grey planes, 3 for red, green and blue.
+    noise_map : bool
+        Whether the noise is a map, or one number for the image.
+    grain : tuple of float or None
+        The result of `grain_of` for the collection that the networks were adapted to.
     """
 
     kind: str
     halo: int
     grid: int
     interval: float
-    grain: tuple[float, ...] | None = None
+    direct: DirectRecord
+    card: dict[str, object]
     planes: int = 1
     noise_map: bool = False
-    estimates: bool = False
+    grain: tuple[float, ...] | None = None
+    estimator: EstimatorRecord | None = None
     ladder: LadderRecord | None = None
 
     def __post_init__(self) -> None:
-        settle_types(self)
+        super().__post_init__()
         check_one_of("kind", self.kind, KINDS)
         check_one_of("grid", self.grid, GRIDS)
         check_one_of("planes", self.planes, (1, 3))
@@ -70,6 +105,12 @@ class DenoiserRecord:
         """The number of deviations that describe the noise."""
         return 1 if self.planes == 1 else 2
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as values that JSON can hold, in the order of the file."""
+        values = asdict(self)
+        order = ("kind", "halo", "grid", "interval", "grain", "direct", "planes", "noise_map", "estimator", "ladder")
+        return {DENOISER: {key: values[key] for key in order if values[key] is not None}, "card": values["card"]}
+
 
 def read_denoiser_record(values: Mapping[str, Any], name: str) -> DenoiserRecord:
     """The record of a denoiser from the JSON of its file; `name` names the file in messages.
@@ -77,20 +118,21 @@ def read_denoiser_record(values: Mapping[str, Any], name: str) -> DenoiserRecord
     Raises
     ------
     RefusedError
-        The file lacks a value, or has a value of another type or size.
+        The file is not a denoiser, lacks a value, or has a value of another type.
     """
+    if DENOISER not in values:
+        raise RefusedError(f"{name!r} finds anomalies, and is no denoiser; give a denoiser")
+    parts = {"direct": DirectRecord, "estimator": EstimatorRecord, "ladder": LadderRecord}
     try:
-        settings, _ = values["denoiser"], {**values["card"]}
-        known = {field.name: settings[field.name] for field in fields(DenoiserRecord) if field.name in settings}
-        ladder = LadderRecord(**settings["ladder"]) if "ladder" in settings else None
-        return DenoiserRecord(**{**known, "ladder": ladder, "estimates": "estimator" in settings})
+        own = dict(values[DENOISER])
+        own |= {key: part(**own[key]) for key, part in parts.items() if key in own}
+        return DenoiserRecord(**own, card=values["card"])
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
-            f"the denoiser {name!r} does not fit this vaeguard ({error!s:.{LONGEST_REASON}}); fit it anew"
+            f"the denoiser {name!r} does not fit this vaeguard ({error!s:.200}); make the denoiser anew"
         ) from error
 
 
 def _check_halo(halo: int) -> None:
-    check_not_negative("halo", halo)
     if halo > LARGEST_HALO:
         raise UsageError(f"`halo` is {halo}; it must be at most {LARGEST_HALO}")

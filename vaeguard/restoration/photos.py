@@ -206,7 +206,7 @@ class _Photo:
         bands = [self._images(start, stop) for start, stop in self._bands()]
         curves = []
         for images in zip(*bands, strict=True):
-            if self.denoiser.record.estimates:
+            if self.denoiser.estimates:
                 brightness = [_cell_means(band[0]) for band in bands]
                 curves.append(fitted_curve([self._cell_estimates(image) for image in images], brightness))
             else:

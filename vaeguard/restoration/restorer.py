@@ -80,7 +80,7 @@ class DenoiserSet:
     def check(self, settings: RestoreSettings, outputs: DenoiseOutputs) -> None:  # noqa: ARG002
         """Refuse samples from denoisers that draw none."""
         for kind, denoiser in self._denoisers.items():
-            if settings.samples and settings.kind in ("auto", kind) and not denoiser.record.ladder:
+            if settings.samples and settings.kind in ("auto", kind) and not denoiser.ladder:
                 raise UsageError(
                     f"`samples` is {settings.samples}, and the denoiser of kind {kind} has no ladder VAE to draw from;"
                     " set `samples` to 0, or give a denoiser of your own as `model` and its `kind`"

@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from vaeguard.errors import UsageError
-from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
+from vaeguard.settings.checks import (
+    check_not_negative,
+    check_one_of,
+    check_pixel_range,
+    check_positive,
+    check_share,
+    settle_types,
+)
 from vaeguard.settings.field import setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
 from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
@@ -79,6 +86,11 @@ class ModelSpec:
         "Find small defects: a model of patches of so many pixels a side, applied all over the image; 0: of the whole"
         " image.",
     )
+    pixel_range: tuple[int, ...] | None = setting(
+        None,
+        "The values of files of 16 bits that are black and white, such as 0,4095 for a camera of 12 bits.",
+        unset="0,65535",
+    )
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     vectors: bool = False
@@ -96,6 +108,7 @@ class ModelSpec:
         for size in (1,) if self.hidden is None else self.hidden or (0,):
             check_positive("hidden", size)
         check_share("dropout", self.dropout)
+        check_pixel_range(self.pixel_range)
         self._check_together()
 
     def _check_together(self) -> None:

@@ -160,10 +160,21 @@ def plan_fit(
         if not isinstance(spec, kind):
             raise UsageError(f"`{name}` is a {type(spec).__name__}; give a vaeguard.{kind.__name__}")
     image_set = as_image_set(images, labels)
+    model = replace(model, pixel_range=_pixel_range(model, image_set))
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
     return _plan(image_set, normal, split, model, training)
+
+
+def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
+    """The range of pixels with which the images were read, since later ones are to be read alike."""
+    if model.pixel_range not in (None, image_set.pixel_range):
+        raise UsageError(
+            f"`model.pixel_range` is {model.pixel_range}, and the images were read with {image_set.pixel_range}; open"
+            " them with an ImageRule of this range"
+        )
+    return image_set.pixel_range
 
 
 def fit_detector(

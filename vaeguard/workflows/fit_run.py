@@ -67,7 +67,7 @@ def fit_run(
     with no_empty_run(folder, reporter):
         if folder:
             prepare_run(folder, resume=resume)
-        images = open_to_fit(data, reporter, settings.jobs)
+        images = open_to_fit(data, fit_settings.get("model"), reporter, settings.jobs)
         image_groups = read_groups(groups, images.paths) if groups else None
     folder = folder or new_run(images, fit_settings.get("model") or ModelSpec())
     _say_start(folder, reporter, resume=resume)
@@ -87,7 +87,7 @@ def fit_run(
         reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
     if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
-    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds)
+    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds, images.left_out)
 
 
 def _named_run(run: str | None, *, resume: bool) -> Path | None:

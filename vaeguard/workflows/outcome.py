@@ -75,6 +75,8 @@ class Outcome:
         Inputs that were left out.
     seconds : float
         How long the library function took.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
     """
 
     output: str
@@ -82,6 +84,7 @@ class Outcome:
     report: dict[str, Any] | None = None
     errors: Sequence[tuple[str, str]] = ()
     seconds: float = 0.0
+    left_out: str | None = None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ def score_table(
     with reporter.progress("scoring") as progress:
         summary = score_files(detector, inputs, output, listed=listed, progress=progress, **options)
     seconds = time.monotonic() - started
+    if summary.left_out:
+        reporter.say(f"note: {summary.left_out}")
     report = None
     if with_report:
         from vaeguard.reports.scores import write_score_report
@@ -140,7 +142,7 @@ def evaluate_to(
     with reporter.progress("scoring") as progress:
         evaluation = evaluate(detector, images, progress=progress, **options)
     report = write_evaluation(evaluation, detector, folder, command=reporter.command)
-    return Outcome(str(folder), evaluation, report, images.errors)
+    return Outcome(str(folder), evaluation, report, images.errors, left_out=images.left_out)
 
 
 def likelihood_to(
@@ -164,7 +166,7 @@ def likelihood_to(
     with reporter.progress("measuring") as progress:
         evaluation = evaluate_generative(detector, images, progress=progress, **options)
     report = write_generative(evaluation, folder, command=reporter.command)
-    return Outcome(str(folder), evaluation, report, images.errors)
+    return Outcome(str(folder), evaluation, report, images.errors, left_out=images.left_out)
 
 
 def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:
