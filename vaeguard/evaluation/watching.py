@@ -13,10 +13,10 @@ from vaeguard.data.folders import list_images
 from vaeguard.data.inputs import expanded, is_container
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
-from vaeguard.evaluation.scoring import score_files, table_columns
+from vaeguard.evaluation.scoring import score_files, table_columns, watch_of
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.storage.files import size_and_time, valid_text
-from vaeguard.storage.store import Store, open_job
+from vaeguard.storage.store import Store, beside, open_job
 from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, write_errors
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def watch_files(
     output = Path(output)
     # An interruption loses one round, so a round is no longer than a shard.
     most = rows_of_a_shard(math.prod(detector.info.image_shape))
-    with open_job(output) as store:
+    with open_job(output, files=(name := f"part{output.suffix}", f"{name}.errors.csv")) as store:
         settings = _settings(detector, options)
         rows, seen, errors = _earlier_rows(output, settings, table_columns(detector.info))
         known: dict[str, Stamp] = {}
         """Stamps of files when they were read, or when this watch first saw a file of an earlier one."""
         future: dict[str, Stamp] = {}
-        part = store.folder / f"part{output.suffix}"
+        part = store.folder / name
         for _ in count() if rounds is None else range(rounds):
             settled = _settled(inputs, future)
             known = {path: stamp for path, stamp in settled.items() if valid_text(path) in seen} | known
@@ -97,7 +97,7 @@ def watch_files(
                 known |= {path: settled[path] for path in fresh}
                 summary = score_files(detector, (), part, listed=fresh, **options)
                 if summary.images:
-                    with Store(output.parent).put(_settings_part(output)) as manifest:
+                    with Store(output.parent).put(watch_of(output).path.name) as manifest:
                         manifest.finish(settings)
                     _append(output, rows, part, summary.images, detector)
                 rows += summary.images
@@ -116,19 +116,17 @@ def _settings(detector: Detector, options: dict[str, Any]) -> dict[str, Any]:
     return {"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)}
 
 
-def _settings_part(output: Path) -> str:
-    """The part of the store whose manifest names the model and rate of the watch of `output`."""
-    return f"{output.name}.watch"
-
-
 def _earlier_rows(
     output: Path, settings: dict[str, Any], columns: Sequence[str]
 ) -> tuple[int, set[str], dict[str, str]]:
     """The number of rows of an earlier watch, the images that it read, and the reasons for those it could not read."""
     listed = Path(f"{output}.errors.csv")
+    settings_of_watch = watch_of(output)
     if not output.exists():
+        if not settings_of_watch.record and (path := beside(settings_of_watch.path, "json")).exists():
+            raise UsageError(f"{str(path)!r} does not belong to a watch, and would be lost; choose another table")
         return 0, set(), {}
-    if Store(output.parent).get(_settings_part(output)) != settings:
+    if settings_of_watch.record != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )
