@@ -26,6 +26,8 @@ _MARKED = re.compile(
     r"|(masks?|gt|labels?|seg)[ _.-](?P<rest>.+)",
     re.IGNORECASE,
 )
+_WORDS = re.compile("mask|gt|truth|label|seg|annotation", re.IGNORECASE)
+"""One of these is in every stem that `_MARKED` matches, and is searched for faster."""
 FEW = 32
 """A mask has at most so many colours, or at least `MOST` of its pixels have one of the `FEWEST` commonest."""
 FEWEST = 8
@@ -72,7 +74,7 @@ def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
         by_stem[os.path.splitext(name)[0]].append(name)  # noqa: PTH122  (a million of them)
     candidates = []
     for stem, alike in by_stem.items():
-        folder, base = os.path.split(stem)
+        folder, base = os.path.split(stem) if _WORDS.search(stem) else ("", "")
         if match := _MARKED.fullmatch(base):
             images = by_stem.get(os.path.join(folder, match["stem"] or match["rest"]), ())  # noqa: PTH118
             candidates += [(name, image, True) for image in images[:1] for name in alike]

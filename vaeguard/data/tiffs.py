@@ -30,6 +30,8 @@ _UNCOMPRESSED, _JPEG = 1, (6, 7, 34892, 33007)
 _PROVEN_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 """None, CCITT, LZW, JPEG, deflate and PackBits. Whether Pillow knows the others depends on how it was built."""
 _PROVEN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "YCbCr")
+_LARGEST_TILE = 2**26
+"""Pixels; a larger tile would take memory out of proportion."""
 _OPACITY = (1, 2)
 """The kinds of extra samples that say how opaque a pixel is: colours multiplied by it, and colours as they are."""
 _TURNS = {
@@ -199,6 +201,8 @@ def _check_whole(page: Any) -> None:
     """Refuse a page of which a part is missing, which tifffile would fill with zeros."""
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     end = page.parent.filehandle.size
+    if page.is_tiled and page.tilewidth * page.tilelength * page.tiledepth > _LARGEST_TILE:
+        raise ValueError(f"its tiles have {page.tilewidth} x {page.tilelength} pixels")
     if len(parts) < math.prod(page.chunked) or not all(0 < size <= end - offset for offset, size in parts):
         raise ValueError("a part of its pixels is missing")
 
