@@ -50,7 +50,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its warnings 
 
 def open_tiff(file: IO[bytes]) -> ImageFile:
     """Open a TIFF, by Pillow where Pillow is known to give the right pixels."""
-    with contextlib.suppress(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
+    with contextlib.suppress(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         image = TiffImageFile(file)
         if _is_proven(image):
             return image
