@@ -94,7 +94,7 @@ class TiffPage(ImageFile):
         pages: Any = tifffile.TiffFile(self.fp, name="image.tif").pages
         self.n_frames = len(pages)
         self._page = pages[0]
-        self.refusal = _refusal(self._page)
+        self.refusal = refusal_of(self._page)
         turn = self._page.tags.valueof(_ORIENTATION, default=1)
         self._turn = _TURNS.get(turn) if isinstance(turn, int) else None
         width, height = self._page.imagewidth, self._page.imagelength
@@ -113,7 +113,7 @@ class TiffPage(ImageFile):
     def pixels(self) -> npt.NDArray[Any]:
         """The pixels, uint8 or uint16 (H, W, C): grey, RGB or index of the palette, and opacity if the file has it."""
         page = self._page
-        _check_whole(page)
+        check_whole(page)
         planes = _decoded(page)  # planes, depth, rows, columns, samples
         values = np.moveaxis(planes, 0, -2)[0].reshape(page.imagelength, page.imagewidth, -1)
         values = values[..., : _colours(page) + _has_opacity(page)].astype(values.dtype.newbyteorder("="))
@@ -154,7 +154,7 @@ def _has_opacity(page: Any) -> bool:
     return bool(page.photometric == _RGB and page.samplesperpixel == 4)
 
 
-def _refusal(page: Any) -> str:
+def refusal_of(page: Any) -> str:
     """Why pixels of this kind are not read; empty if they are."""
     kind = "" if page.dtype is None else page.dtype.kind
     colours, samples, bits = _colours(page), page.samplesperpixel, page.bitspersample
@@ -197,13 +197,13 @@ def _is_known(compression: int) -> bool:
         return False
 
 
-def _check_whole(page: Any) -> None:
+def check_whole(page: Any) -> None:
     """Refuse a page of which a part is missing, which tifffile would fill with zeros."""
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     end = page.parent.filehandle.size
     if page.is_tiled and page.tilewidth * page.tilelength * page.tiledepth > _LARGEST_TILE:
         raise ValueError(f"its tiles have {page.tilewidth} x {page.tilelength} pixels")
-    if len(parts) < math.prod(page.chunked) or not all(0 < size <= end - offset for offset, size in parts):
+    if len(parts) < math.prod(page.chunked) or not all(offset and 0 < size <= end - offset for offset, size in parts):
         raise ValueError("a part of its pixels is missing")
 
 
