@@ -30,6 +30,8 @@ _WORDS = re.compile("mask|gt|truth|label|seg|annotation", re.IGNORECASE)
 """One of these is in every stem that `_MARKED` matches, and is searched for faster."""
 FEW = 32
 """A mask has at most so many colours, or at least `MOST` of its pixels have one of the `FEWEST` commonest."""
+PIXELS_A_COLOUR = 16
+"""A picture has few colours only if it has so many pixels for each, since tiny pictures never have many."""
 FEWEST = 8
 MOST = 0.9
 
@@ -92,11 +94,12 @@ def _has_few_colours(path: str, *, exactly: bool = True) -> bool:
     """Whether a picture has few colours; unless `exactly`, a few of them may also be frequent enough."""
     try:
         picture = open_picture(read_bytes(path), path)
+        most = min(FEW, picture.width * picture.height // PIXELS_A_COLOUR)
         if picture.mode.startswith("I"):
             kinds, counts = np.unique(np.asarray(picture), return_counts=True)
-            few = len(kinds) <= FEW
+            few = len(kinds) <= most
         else:
-            few = picture.getcolors(FEW) is not None
+            few = picture.getcolors(most) is not None
             counts = np.array(picture.convert("L").histogram())
     except (UnreadableError, MemoryError, *DECODE_ERRORS):
         return False
