@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
 import os
@@ -354,11 +355,12 @@ def test_a_fault_of_the_machine_is_no_error_of_good_files(tmp_path, monkeypatch)
     (tmp_path / "a.png").write_bytes(png(IMAGES[0]))
     (source,) = find_sources([tmp_path])
 
-    def short_of_memory(path, rule):
-        raise MemoryError("Unable to allocate")
+    def short_of_memory(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr("vaeguard.data.streams.decode_image", short_of_memory)
-    with pytest.raises(MemoryError, match="Unable"):
+    monkeypatch.setattr("vaeguard.data.workers._idle", {})
+    monkeypatch.setattr("subprocess.Popen", short_of_memory)
+    with pytest.raises(VaeguardError, match="cannot start a process that decodes images .Cannot allocate memory"):
         list(read(source, 0, source.count, (1, 6, 5), rule=RULE, batch_size=7, jobs=1))
 
 

@@ -22,7 +22,7 @@ import vaeguard
 from vaeguard import DenoiseOutputs, RestoreSettings, UsageError, VaeguardError, denoise_scans, plan_scans, undone
 from vaeguard.errors import UnreadableError
 from vaeguard.reports.scans import write_scan_report
-from vaeguard.restoration.formats.scans import rewrite, scan_pages
+from vaeguard.restoration.formats.isolated import rewrite, scan_pages
 from vaeguard.restoration.page import STRIP, PageReport, RestoredPage
 from vaeguard.restoration.places import default_output
 from vaeguard.restoration.reasons import (
@@ -414,11 +414,11 @@ def test_only_temporary_files_of_its_own_are_swept(scans):
 
 
 def test_files_of_other_kinds_are_counted(scans):
-    Path("scans/box-0/plan.GIF").write_bytes(b"a picture of a kind that is not read")
-    Path("scans/box-0/plate.gif").write_bytes(b"another")
+    Path("scans/box-0/plan.JXL").write_bytes(b"a picture of a kind that is not read")
+    Path("scans/box-0/plate.jxl").write_bytes(b"another")
     Path("scans/README").write_text("what is in the boxes")
     Path("scans/.hidden").write_text("nothing")
-    note = "4 files are no scans and stay behind: 2 .gif, 1 without a suffix, 1 .txt"
+    note = "4 files are no scans and stay behind: 2 .jxl, 1 without a suffix, 1 .txt"
     assert plan_scans("scans").notes == (note,)
 
 

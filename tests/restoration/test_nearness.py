@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vaeguard import DenoiseOutputs, RestoreSettings, denoise_scans
-from vaeguard.restoration.formats.pdf_codecs import LARGEST_DIFFERENCE, difference
+from vaeguard.restoration.formats.scan_format import LARGEST_DIFFERENCE, difference
 from vaeguard.restoration.nearness import LARGEST_IN_A_SQUARE, keeps_squares
 
 JUST_LESS, JUST_MORE = LARGEST_IN_A_SQUARE - 1, LARGEST_IN_A_SQUARE + 1

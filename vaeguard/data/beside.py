@@ -6,11 +6,12 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.data.images import DECODE_ERRORS, open_picture, read_bytes
+from vaeguard.data.decoding import read_one
+from vaeguard.data.images import open_picture, read_bytes
 from vaeguard.errors import UnreadableError
 from vaeguard.wording import counted, of_suffixes, some
 
@@ -93,14 +94,21 @@ def _is_mask(folder: Folder, name: str, image: str, *, marked: bool) -> bool:
 def _has_few_colours(path: str, *, exactly: bool = True) -> bool:
     """Whether a picture has few colours; unless `exactly`, a few of them may also be frequent enough."""
     try:
-        picture = open_picture(read_bytes(path), path)
-        most = min(FEW, picture.width * picture.height // PIXELS_A_COLOUR)
-        if picture.mode.startswith("I"):
-            kinds, counts = np.unique(np.asarray(picture), return_counts=True)
-            few = len(kinds) <= most
-        else:
-            few = picture.getcolors(most) is not None
-            counts = np.array(picture.convert("L").histogram())
-    except (UnreadableError, MemoryError, *DECODE_ERRORS):
+        colours, _ = read_one("vaeguard.data.beside:colours", path)
+    except UnreadableError:
         return False
-    return few or (not exactly and bool(np.sort(counts)[-FEWEST:].sum() >= MOST * counts.sum()))
+    return bool(colours["few"] or (not exactly and colours["frequent"]))
+
+
+def colours(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:
+    """Whether a picture has few colours, and whether a few of them are frequent, as a process for decoding counts."""
+    del rule
+    picture = open_picture(read_bytes(name) if content is None else content, name)
+    most = min(FEW, picture.width * picture.height // PIXELS_A_COLOUR)
+    if picture.mode.startswith("I"):
+        kinds, counts = np.unique(np.asarray(picture), return_counts=True)
+        few = len(kinds) <= most
+    else:
+        few = picture.getcolors(most) is not None
+        counts = np.array(picture.convert("L").histogram())
+    return ({"few": few, "frequent": bool(np.sort(counts)[-FEWEST:].sum() >= MOST * counts.sum())},)

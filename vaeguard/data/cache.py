@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -133,11 +133,18 @@ def take(images: Bytes, indices: npt.NDArray[np.int64]) -> Bytes:
     if not isinstance(images, np.memmap) or images[:1].nbytes * len(indices) < 8 * _BATCH_BYTES:
         return np.asarray(images[indices])
     rows = max(1, _BATCH_BYTES // images[:1].nbytes)
-    with _disk_space(), tempfile.TemporaryFile(dir=_private(cache_folder())) as file:
+    with nameless_file() as file:
         for start in range(0, len(indices), rows):
             file.write(np.ascontiguousarray(images[indices[start : start + rows]]).data)
         file.flush()
         return np.memmap(file, np.uint8, "r", shape=(len(indices), *images.shape[1:]))
+
+
+@contextlib.contextmanager
+def nameless_file() -> Iterator[IO[bytes]]:
+    """A file in the folder of the cache that is gone once nothing maps it."""
+    with _disk_space(), tempfile.TemporaryFile(dir=_private(cache_folder())) as file:
+        yield file
 
 
 def _build(

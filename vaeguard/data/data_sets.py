@@ -16,10 +16,11 @@ import numpy as np
 from vaeguard.data.arrays import Array, Idx
 from vaeguard.data.beside import left_out
 from vaeguard.data.cache import decode_files
+from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.encodings import deep_pixels
 from vaeguard.data.folders import Files, no_images, sorted_once
 from vaeguard.data.image_set import new_image_set
-from vaeguard.data.images import DECODE_ERRORS, SUFFIXES, ImageRule, open_picture, read_bytes, read_header
+from vaeguard.data.images import SUFFIXES, ImageRule, open_picture, read_bytes
 from vaeguard.data.inputs import (
     expanded,
     is_container,
@@ -31,7 +32,7 @@ from vaeguard.data.inputs import (
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Encoded, Unreadable, reading
-from vaeguard.data.streams import chunks, default_jobs, map_ahead
+from vaeguard.data.streams import default_jobs, first_of, map_ahead, parts_of, size_of_part
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.data.source import ClassLabels, Source
-    from vaeguard.data.streams import File
+    from vaeguard.data.streams import Part
     from vaeguard.progress import Progress
 
     Size = tuple[int, int]
@@ -254,11 +255,11 @@ def _common_rule(
     """Fill in the open size and channels of the rule from the headers of all files; also return the files' size."""
     if rule.size and rule.channels:
         return rule, None
-    files = chain.from_iterable(source.files() for source in sources)
-    first = list(islice(files, 32))
+    first, files = first_of(chain.from_iterable(source.files() for source in sources))
     jobs = jobs or default_jobs(first)
-    parts = map_ahead(lambda part: [*map(_header, part)], chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
-    headers = [header for part in parts for header in part if header]
+    del first  # it may be large
+    parts = map_ahead(_headers, parts_of(files, 64), jobs=jobs, ahead=2 * jobs, size_of=size_of_part)
+    headers = [header for part in parts for header in part]
     if not headers:
         return replace(
             rule, size=rule.size or (1, 1), channels=rule.channels or 1
@@ -272,12 +273,10 @@ def _common_rule(
     return replace(rule, size=scaled, channels=channels), size
 
 
-def _header(file: File) -> tuple[Size, int] | None:
-    name, content = (file, None) if isinstance(file, str) else file
-    try:
-        return None if isinstance(content, UnreadableError) else read_header(name, content)
-    except UnreadableError:
-        return None
+def _headers(part: Part) -> list[tuple[Size, int]]:
+    """The sizes and channels of those files of a part that can be read."""
+    answers = (answer for _, answer, _ in read_each(HEADER, part.files) if not isinstance(answer, UnreadableError))
+    return [((answer["size"][0], answer["size"][1]), answer["channels"]) for answer in answers]
 
 
 def _common_size(place: str, sizes: Counter[Size]) -> Size:
@@ -308,7 +307,8 @@ def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -
     if levels > 2 ** CAMERA_BITS[-1] // 257 + 1:
         return None
     files = chain.from_iterable(source.files() for source in sources)
-    ranges = list(filter(None, map(_deep_range, islice(files, SAMPLED))))
+    answers = read_each("vaeguard.data.data_sets:deep_range", islice(files, SAMPLED))
+    ranges = [found["range"] for _, found, _ in answers if not isinstance(found, UnreadableError) and found["range"]]
     if not ranges:
         return None
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -324,20 +324,15 @@ def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -
     )
 
 
-def _deep_range(file: File) -> tuple[int, int] | None:
-    """The least and the largest colour of a file of 16 bits; None for other files."""
-    name, content = (file, None) if isinstance(file, str) else file
-    try:
-        if isinstance(content, UnreadableError):
-            return None
-        content = read_bytes(name) if content is None else content
-        values = deep_pixels(content, open_picture(content, name))
-    except (UnreadableError, *DECODE_ERRORS):
-        return None
+def deep_range(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:
+    """The least and the largest colour of a file of 16 bits, as a process for decoding finds them."""
+    del rule
+    content = read_bytes(name) if content is None else content
+    values = deep_pixels(content, open_picture(content, name))
     if values is None:
-        return None
+        return ({"range": None},)
     colours = values[..., : values.shape[2] - (values.shape[2] in (2, 4))]
-    return int(colours.min()), int(colours.max())
+    return ({"range": [int(colours.min()), int(colours.max())]},)
 
 
 def _no_such_data(data: str) -> UsageError:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from vaeguard.data.decoding import File
     from vaeguard.data.source import ClassLabels
-    from vaeguard.data.streams import File
 
 _NAMED = (
     ".gif .heic .heif .avif .jxl .jxr .wdp .hdp .psd .psb .xcf .kra .qoi .ico .dng .raw .arw .cr2 .cr3 .crw "

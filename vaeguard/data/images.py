@@ -42,6 +42,7 @@ from vaeguard.data.encodings import (
     kind_of_jpeg,
     without_long_texts,
 )
+from vaeguard.data.limits import MAX_BYTES, MAX_PIXELS, too_much_memory
 from vaeguard.data.tiffs import CMYK, FLOATS, INTEGERS, LAB, as_picture, open_tiff
 from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.settings.checks import check_pixel_range
@@ -65,8 +66,6 @@ SUFFIXES_OF = {
 }
 """The suffixes of each format that is read."""
 SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 512 * 2**20
 
 # The readers are called directly, not through Image.open, whose check for decompression bombs warns through
 # process-wide state, which threads cannot turn into an error. The table is also the list of allowed formats.
@@ -167,7 +166,7 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
     except DECODE_ERRORS as error:
         raise _damaged(name, error, content) from error
     except MemoryError as error:
-        raise UnreadableError(name, "there is not enough memory to decode it") from error
+        raise UnreadableError(name, too_much_memory()) from error
 
 
 def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
@@ -189,7 +188,7 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
             return open_picture(lean, name, load=load)
         raise _damaged(name, error, content) from error
     except MemoryError as error:
-        raise UnreadableError(name, "there is not enough memory to decode it") from error
+        raise UnreadableError(name, too_much_memory()) from error
     return image
 
 

@@ -19,13 +19,15 @@ DETECTOR, DENOISER = "detector", "denoiser"
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
+    """A part of a record, whose values have the types of their annotations."""
+
     def __post_init__(self) -> None:
         settle_types(self)
 
 
 @dataclass(frozen=True)
-class SplitRecord(_Checked):
+class SplitRecord(Checked):
     """Numbers of images for training, early stopping and calibration, and a digest of the split."""
 
     training: int
@@ -35,7 +37,7 @@ class SplitRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class DataRecord(_Checked):
+class DataRecord(Checked):
     """The data of a fit: see `ImageSet`."""
 
     name: str
@@ -46,7 +48,7 @@ class DataRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class CalibrationRecord(_Checked):
+class CalibrationRecord(Checked):
     """The number of images that rank the score, and the strangeness of their strangest pixels, if known."""
 
     images: int
@@ -54,7 +56,7 @@ class CalibrationRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class ClassRecord(_Checked):
+class ClassRecord(Checked):
     """How well a fit describes one of its normal classes.
 
     It holds numbers of images, means over the validation images of the class (None if there are none), and the share of
@@ -74,7 +76,7 @@ class ClassRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class OnnxRecord(_Checked):
+class OnnxRecord(Checked):
     """How a model was exported: type of pixels, precision, false-alarm rate and opset."""
 
     pixels: str
@@ -84,7 +86,7 @@ class OnnxRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class ModelRecord(_Checked):
+class ModelRecord(Checked):
     """The record of a model file.
 
     Attributes

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from vaeguard.data.beside import MASK_MARKS
+from vaeguard.data.decoding import read_one
 from vaeguard.data.images import SUFFIXES, open_picture, read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.statistics.metrics import per_region_overlap, pixel_roc_auc
@@ -152,15 +153,22 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
         The file is missing or damaged.
     """
     try:
-        picture = open_picture(read_bytes(path), str(path))
+        _, marked = read_one("vaeguard.evaluation.defect_masks:marked", str(path))
     except UnreadableError as error:
         raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}; get it again") from error
+    return scaled_mask(marked, size)
+
+
+def marked(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any], Bools]:
+    """The pixels of a mask that are not background (H, W), as a process for decoding finds them."""
+    del rule
+    picture = open_picture(read_bytes(name) if content is None else content, name)
     if picture.mode == "P":
-        return scaled_mask(_marked_in_palette(picture), size)
+        return {}, _marked_in_palette(picture)
     values = _values(picture)
     difference = np.abs(values - _background(values)).max(-1)
     soft = picture.format == "JPEG" or _has_soft_edges(difference)
-    return scaled_mask(difference > (difference.max() // 2 if soft else 0), size)
+    return {}, difference > (difference.max() // 2 if soft else 0)
 
 
 def _marked_in_palette(picture: Image.Image) -> Bools:

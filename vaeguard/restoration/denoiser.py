@@ -11,6 +11,7 @@ import numpy as np
 from vaeguard.engines.engine import Engine
 from vaeguard.engines.sessions import open_session
 from vaeguard.errors import RefusedError
+from vaeguard.restoration.denoiser_record import read_denoiser_record
 from vaeguard.restoration.noise import CELL, finest_noise, photo_noise, print_noise
 from vaeguard.settings.restoration import ESTIMATES, STRIDES
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.engines.sessions import Session
+    from vaeguard.restoration.denoiser_record import LadderRecord
 
     Floats = npt.NDArray[np.float32]
 
@@ -65,7 +67,7 @@ class Denoiser(Engine):
         Whether the denoiser can estimate the noise of an image, see `estimate`.
     grid : int
         Tiles start at multiples of this.
-    ladder : dict or None
+    ladder : LadderRecord or None
         The shape of the ladder VAE in the file; None if there is none to draw samples from.
     interval : float
         The factor from the spread that the network states to half of an interval with nine of ten clean pixels.
@@ -74,22 +76,15 @@ class Denoiser(Engine):
     """
 
     def __init__(self, session: Session) -> None:
-        if session.kind != "denoiser":
-            raise RefusedError(f"{session.name!r} finds anomalies, and is no denoiser; give a denoiser")
+        record = read_denoiser_record(session.record, session.name)
         self._whole = self._direct = session
         self.device = session.device
-        settings = session.record["denoiser"]
-        self.kind: str = settings["kind"]
-        self.planes: int = settings.get("planes", 1)
+        self.kind, self.planes, self.grid, self.interval = record.kind, record.planes, record.grid, record.interval
         self.levels = 1 if self.planes == 1 else 2
-        self.estimates = "estimator" in settings
-        self.grid: int = settings["grid"]
-        self.interval: float = settings["interval"]
-        self.card: dict[str, Any] = session.record["card"]
-        self.ladder: dict[str, Any] | None = settings.get("ladder")
-        self._grain: list[float] | None = settings.get("grain")
-        self._halo: int = settings["halo"]
-        self._noise_map: bool = settings.get("noise_map", False)
+        self.estimates = record.estimator is not None
+        self.card: dict[str, Any] = record.card
+        self.ladder: LadderRecord | None = record.ladder
+        self._grain, self._halo, self._noise_map = record.grain, record.halo, record.noise_map
         self._tile = TILE
         self._lock = threading.Lock()
         self._sampler: Session | None = None
@@ -116,7 +111,7 @@ class Denoiser(Engine):
             return -(-self._halo // self.grid) * self.grid
         if not self.ladder:
             raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw from; set `samples` to 0")
-        reach: int = max(self.ladder["halo"], self._halo)
+        reach = max(self.ladder.halo, self._halo)
         return -(-reach // self.grid) * self.grid
 
     def noise_of(self, plane: Floats) -> float:
@@ -234,7 +229,7 @@ class Denoiser(Engine):
             shorter = context[0] - above, context[1] - below
             half_widths = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
         assert self.ladder
-        session, latent = self._opened_sampler(), self.ladder["latent"]
+        session, latent = self._opened_sampler(), self.ladder.latent
         noise_of_tile = self._noise_of_tiles(noise, rows)
         total = np.zeros((len(rows) - sum(context), rows.shape[1]), np.float32)
         for sample in range(samples):

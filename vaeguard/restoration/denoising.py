@@ -106,8 +106,8 @@ def denoise_scans(
     Parameters
     ----------
     scans : path or sequence of paths
-        A folder, which is searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF files, or one such file. Several
-        folders and files may be given; their tree begins at the folder that holds them all.
+        A folder, which is searched recursively for JPEG, PNG, TIFF, JPEG 2000, BMP, WEBP and PDF files, or one such
+        file. Several folders and files may be given; their tree begins at the folder that holds them all.
     output : path or None
         The folder to write; None is `<scans>-clean`. It must not be a given folder of scans, nor lie inside or around
         one.

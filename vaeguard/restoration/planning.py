@@ -13,8 +13,8 @@ import numpy as np
 
 from vaeguard.errors import as_objects
 from vaeguard.restoration.denoising import count_workers
+from vaeguard.restoration.formats.isolated import scan_pages
 from vaeguard.restoration.formats.scan_page import colours_of
-from vaeguard.restoration.formats.scans import scan_pages
 from vaeguard.restoration.notes import Notes
 from vaeguard.restoration.pipeline import open_pipeline
 from vaeguard.restoration.places import find_scans

@@ -9,7 +9,8 @@ import numpy as np
 
 from vaeguard.data.images import read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
-from vaeguard.restoration.formats.scans import digest_of_pixels, rewrite, scan_pages
+from vaeguard.restoration.formats.isolated import rewrite, scan_pages
+from vaeguard.restoration.formats.scan_page import digest_of_pixels
 from vaeguard.restoration.records import clean_store
 from vaeguard.storage.files import sweep_all, writing
 from vaeguard.storage.store import beside, open_job

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vaeguard.data.data_sets import data_of_fit, open_images, open_packed
+from vaeguard.data.decoding import PIXELS, read_one
 from vaeguard.data.image_set import write_images
-from vaeguard.data.images import ImageRule, decode_image
+from vaeguard.data.images import ImageRule
 from vaeguard.engines.model_file import load
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.storage.files import check_apart
@@ -155,7 +156,7 @@ def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
     rule = detector.info.rule
     assert rule is not None
     try:
-        return np.stack([decode_image(path, rule) for path in paths])
+        return np.concatenate([read_one(PIXELS, path, rule)[1] for path in paths])
     except UnreadableError as error:
         if os.path.exists(error.path):  # noqa: PTH110  (names need not be valid paths)
             raise

@@ -1,4 +1,4 @@
-"""Rewrite TIFF files of one or many pages, and keep their tags."""
+"""The format of TIFF files of one or many pages, which keep their tags."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
+from vaeguard.data.tiffs import check_whole, refusal_of
 from vaeguard.errors import RefusedError, UnreadableError
+from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from vaeguard.restoration.formats.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_format import Coding, Restore
+
+    _Entry = tuple[int, int, bytes]
+    """The kind of value, the number of values, and their bytes, in a directory of a TIFF."""
 
 _LAYOUT_TAGS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),
@@ -31,35 +36,40 @@ _LAYOUT_TAGS = {
 """Tags that describe the layout of the pixels in the file, which the writer sets."""
 _EXIF = 34665
 _GPS = 34853
+_INTEROPERABILITY = 40965
 _SUB_DIRECTORIES = 330
 _XMP = 700
 _ICC = 34675
 _RESOLUTION_UNIT = 296
-_JPEG = (6, 7)
-"""The compressions that are JPEG."""
+_RESOLUTION = (282, 283, _RESOLUTION_UNIT)
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 """Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
+_JPEG_2000 = (33003, 33004, 33005, 34712)
+"""Kinds of JPEG 2000, which stay JPEG 2000, without loss."""
 _ASCII = 2
 _NO_UNIT = 1
 _INCH = 2
 _CENTIMETRE = 3
 
 
-def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:
-    """Rewrite every page of a TIFF, as in `scans.rewrite`."""
+def rewrite(content: bytes, name: str, target: Path, restore: Restore, _coding: Coding) -> Rewritten:
+    """Rewrite every page; each keeps its compression if that loses nothing, and becomes deflate otherwise."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
-        inner = _inner_tags(content, _all_pages(tiff))
+        originals = _all_pages(tiff)
+        inner = _inner_tags(content, originals)
     with tiff, tifffile.TiffWriter(target, byteorder=tiff.byteorder, bigtiff=tiff.is_bigtiff) as writer:
         for page, original in _pages(tiff, name):
             restored = _with_white_as_maximum(restore(page), original)
             with _refusing_lost_tags(name):
                 _write(writer, restored, original)
-    with _refusing_lost_tags(name):
-        _append_inner(target, inner)
+        writer.close()
+        with _refusing_lost_tags(name):
+            _amend(target, [_resolution_entries(page) for page in originals], inner)
+    return Rewritten()
 
 
-def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
+def pages(content: bytes, name: str) -> Iterator[Page]:
     """Read the pages, with white as the largest value."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
@@ -68,34 +78,34 @@ def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
             yield page
 
 
-def tiff_facts(content: bytes, name: str) -> list[PageFacts]:
+def facts(content: bytes, name: str) -> list[PageFacts]:
     """Read the metadata of each page."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _all_pages(tiff)
-        return [_facts(page, inner) for page, inner in zip(pages, _inner_tags(content, pages), strict=True)]
+        originals = _all_pages(tiff)
+        return [_facts(page, inner) for page, inner in zip(originals, _inner_tags(content, originals), strict=True)]
 
 
-def tiff_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Read the height and width of each page; refuse pages that cannot be restored."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _all_pages(tiff)
-        for page in pages:
+        originals = _all_pages(tiff)
+        for page in originals:
             _check_kind(page, name)
-        return [(page.imagelength, page.imagewidth) for page in pages]
+        return [(page.imagelength, page.imagewidth) for page in originals]
 
 
 def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
     """All pages; the chain of pages is checked, since tifffile silently returns the pages before a break."""
-    pages = list(tiff.pages)
-    if not pages:
+    originals = list(tiff.pages)
+    if not originals:
         raise ValueError("it has no page")
-    layout, handle, last = tiff.tiff, tiff.filehandle, pages[-1].offset
+    layout, handle, last = tiff.tiff, tiff.filehandle, originals[-1].offset
     handle.seek(last)
     (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
     handle.seek(last + layout.tagnosize + count * layout.tagsize)
     if any(handle.read(layout.offsetsize)):
-        raise ValueError(f"its chain of pages breaks off after {len(pages)}")
-    return pages
+        raise ValueError(f"its chain of pages breaks off after {len(originals)}")
+    return originals
 
 
 def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
@@ -117,7 +127,7 @@ def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
     return PageFacts(
         size=(page.imagelength, page.imagewidth),
         channels=_channels(page),
-        bits=page.bitspersample,
+        bits=8 if _is_palette(page) else page.bitspersample,
         dpi=(round(resolution[0]), round(resolution[1])) if resolution else None,
         icc=page.tags.valueof(_ICC),
         exif=tuple(sorted(tags, key=str)),
@@ -126,37 +136,40 @@ def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
 
 
 def _channels(page: Any) -> int:
-    return 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else int(page.samplesperpixel)
+    return 3 if _is_palette(page) else int(page.samplesperpixel)
+
+
+def _is_palette(page: Any) -> bool:
+    return bool(page.photometric == tifffile.PHOTOMETRIC.PALETTE)
 
 
 def _check_kind(page: Any, name: str) -> None:
     """Refuse a page of a kind that is not restored, by its tags alone."""
-    if page.bitspersample not in (1, 8, 16) or page.dtype is None or page.dtype.kind not in "ub":
-        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits or are no integers; convert it")
-    if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
-        raise UnreadableError(name, "its colours are CMYK or CIELAB; convert it to RGB")
-    if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
-        raise UnreadableError(name, "its colours are YCbCr; convert it to RGB")
+    if reason := refusal_of(page):
+        raise UnreadableError(name, reason)
+    if page.bitspersample not in (1, 8, 16) and not _is_palette(page):
+        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits; convert it to 8 or 16 bit")
     if _SUB_DIRECTORIES in page.tags:
         raise UnreadableError(name, "it has smaller or other pictures inside its pages (SubIFDs); save it without them")
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels")
-    if page.bitspersample > 1 and (_channels(page) > 4 or page.imagedepth > 1):
+    if _channels(page) > 4:
         raise UnreadableError(name, f"a page has {_channels(page)} channels; give pages of 1 to 4")
 
 
 def _read(page: Any, name: str) -> Any:
     """The pixels of a page as grey or RGB, with or without opacity; bool for one bit."""
     _check_kind(page, name)
+    check_whole(page)
     pixels = page.asarray()
+    if _is_palette(page):
+        return np.ascontiguousarray(
+            (page.colormap[:, pixels.astype(np.uint8)] >> 8).astype(np.uint8).transpose(1, 2, 0)
+        )
     if page.bitspersample == 1:
         return pixels.astype(np.bool_)
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        pixels = (page.colormap[:, pixels] >> 8).astype(np.uint8).transpose(1, 2, 0)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
-        raise UnreadableError(name, f"a page has the shape {pixels.shape}; give pages of 1 to 4 channels")
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
@@ -196,8 +209,9 @@ def _extra_tags(page: Any) -> list[tuple[Any, ...]]:
 def _write(writer: Any, pixels: Any, page: Any) -> None:
     colour = pixels.ndim == 3 and pixels.shape[2] >= 3
     white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    compression = _LOSSLESS.get(int(page.compression), "zlib")
-    resolution = _resolution_tags(page)
+    jpeg2000 = page.compression in _JPEG_2000 and pixels.dtype != np.bool_
+    compression = "jpeg2000" if jpeg2000 else _LOSSLESS.get(int(page.compression), "zlib")
+    resolution, unit = _resolution_tags(page), page.tags.valueof(_RESOLUTION_UNIT, default=_INCH)
     has_resolution = all(numerator for numerator, _ in resolution)
     writer.write(
         pixels,
@@ -205,11 +219,12 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         planarconfig="contig" if colour else None,
         extrasamples=[int(value) for value in page.extrasamples] or None,
         compression=compression,
+        compressionargs={"level": 0, "reversible": True} if jpeg2000 else None,
         predictor=bool(page.predictor == 2 and compression in ("lzw", "zlib") and pixels.dtype != np.bool_),
-        rowsperstrip=max(1, 2**18 // max(1, pixels[0].nbytes)),
+        rowsperstrip=max(1, (2**24 if jpeg2000 else 2**18) // max(1, pixels[0].nbytes)),
         subfiletype=int(page.subfiletype),
         resolution=resolution if has_resolution else None,
-        resolutionunit=_NO_UNIT if not has_resolution else page.tags.valueof(_RESOLUTION_UNIT, default=_INCH),
+        resolutionunit=unit if has_resolution and unit in (_INCH, _CENTIMETRE) else _NO_UNIT,
         extratags=_extra_tags(page),
         metadata=None,
         software=False,
@@ -243,49 +258,73 @@ def _dpi(page: Any) -> float | None:
     return resolution[0] if resolution and 10 < resolution[0] < 100_000 else None
 
 
-def _inner_tags(content: bytes, pages: list[Any]) -> list[dict[int, dict[int, Any]]]:
+def _inner_tags(content: bytes, originals: list[Any]) -> list[dict[int, dict[int, Any]]]:
     """The tags of the directories for EXIF and GPS, page by page."""
-    if not any(pointer in page.tags for page in pages for pointer in (_EXIF, _GPS)):
-        return [{} for _ in pages]
+    if not any(pointer in page.tags for page in originals for pointer in (_EXIF, _GPS)):
+        return [{} for _ in originals]
     inner: list[dict[int, dict[int, Any]]] = []
     with Image.open(io.BytesIO(content)) as image:
-        for number in range(len(pages)):
+        for number in range(len(originals)):
             image.seek(number)
             exif = image.getexif()
-            inner.append({pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))})
+            directories = {pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))}
+            if _INTEROPERABILITY in directories.get(
+                _EXIF, {}
+            ):  # a directory within EXIF, which Pillow reads as a place
+                directories[_EXIF][_INTEROPERABILITY] = dict(exif.get_ifd(_INTEROPERABILITY))
+            inner.append(directories)
     return inner
 
 
-def _append_inner(target: Path, inner: list[dict[int, dict[int, Any]]]) -> None:
-    """Append the directories for EXIF and GPS, and new directories of the pages that point to them.
+def _resolution_entries(page: Any) -> dict[int, _Entry]:
+    """The entries that state the resolution, as they are in the file."""
+    entries = {}
+    for tag in (page.tags.get(code) for code in _RESOLUTION):
+        if tag is not None:
+            page.parent.filehandle.seek(tag.valueoffset)
+            entries[tag.code] = int(tag.dtype), tag.count, page.parent.filehandle.read(tag.valuebytecount)
+    return entries
 
-    tifffile itself cannot write such pointers.
-    """
-    if not any(inner):
-        return
+
+def _amend(target: Path, resolutions: list[dict[int, _Entry]], inner: list[dict[int, dict[int, Any]]]) -> None:
+    """Append what tifffile cannot write, with new directories of the pages: EXIF, GPS, and odd resolutions or none."""
+    with tifffile.TiffFile(target) as written:
+        layout, starts = written.tiff, [page.offset for page in written.pages]
+        changed = [_resolution_entries(page) != old for page, old in zip(written.pages, resolutions, strict=True)]
     with target.open("r+b") as file:
-        header = file.read(8)
-        order = "<" if header.startswith(b"II") else ">"
-        if struct.unpack(order + "H", header[2:4]) != (42,):
-            raise ValueError("EXIF in a BigTIFF cannot be kept")
-        pointer = 4
-        for directories in inner:
-            file.seek(pointer)
-            (start,) = struct.unpack(order + "I", file.read(4))
+        header, pointer = (file.read(16), 8) if layout.is_bigtiff else (file.read(8), 4)
+        for start, differs, resolution, directories in zip(starts, changed, resolutions, inner, strict=True):
             file.seek(start)
-            (count,) = struct.unpack(order + "H", file.read(2))
-            entries = [file.read(12) for _ in range(count)]
-            following = file.read(4)
-            if directories:
+            (count,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+            entries = [file.read(layout.tagsize) for _ in range(count)]
+            following = file.read(layout.offsetsize)
+            place = start
+            if differs or directories:
+                new = dict(resolution)
+                if directories and layout.is_bigtiff and layout.byteorder == ">":
+                    raise ValueError("EXIF in a BigTIFF of this byte order")  # which Pillow cannot write
                 for code, values in directories.items():
                     position = _append(file, _directory(header, values))
-                    entries.append(struct.pack(order + "HHII", code, 4, 1, position))
-                entries.sort(key=lambda entry: struct.unpack(order + "H", entry[:2]))
-                own = struct.pack(order + "H", len(entries)) + b"".join(entries) + following
-                start = _append(file, lambda _, own=own: own)  # type: ignore[misc]
+                    new[code] = 4, 1, struct.pack(layout.byteorder + "I", position)
+                by_code = {struct.unpack(layout.byteorder + "H", entry[:2])[0]: entry for entry in entries}
+                by_code = {code: entry for code, entry in by_code.items() if code not in _RESOLUTION}
+                by_code |= {code: _packed(file, layout, code, entry) for code, entry in new.items()}
+                own = struct.pack(layout.tagnoformat, len(by_code)) + b"".join(
+                    by_code[code] for code in sorted(by_code)
+                )
+                place = _append(file, lambda _, own=own, following=following: own + following)  # type: ignore[misc]
                 file.seek(pointer)
-                file.write(struct.pack(order + "I", start))
-            pointer = start + 2 + 12 * len(entries)
+                file.write(struct.pack(layout.offsetformat, place))
+                count = len(by_code)
+            pointer = place + layout.tagnosize + layout.tagsize * count
+
+
+def _packed(file: BinaryIO, layout: Any, code: int, entry: _Entry) -> bytes:
+    """The bytes of an entry in a directory; a long value is appended to the file."""
+    kind, count, value = entry
+    if len(value) > layout.offsetsize:
+        value = struct.pack(layout.offsetformat, _append(file, lambda _: entry[2]))
+    return struct.pack(layout.tagformat1, code, kind) + struct.pack(layout.tagformat2, count, value)
 
 
 def _directory(header: bytes, values: dict[int, Any]) -> Callable[[int], bytes]:

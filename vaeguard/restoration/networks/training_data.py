@@ -14,8 +14,9 @@ import torch
 from vaeguard.data.folders import list_images
 from vaeguard.data.images import read_bytes
 from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.restoration.formats.isolated import scan_pages
 from vaeguard.restoration.formats.scan_page import colours_of
-from vaeguard.restoration.formats.scans import SCAN_SUFFIXES, scan_pages
+from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.networks.batches import PatchSpec, page_batches, pair_batches, photo_batches, seen_batches
 from vaeguard.restoration.networks.training import stein_estimate
 from vaeguard.restoration.noise import grain_of, photo_noise, print_noise
