@@ -196,6 +196,19 @@ def test_other_kinds_are_refused_by_name(pixels, options, reason):
     assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kinds", [(0, 1, 1), (1, 0), (0,)])
+def test_smaller_copies_and_masks_are_no_pages(kinds):
+    """In a TIFF of several resolutions, the whole picture is read."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as tiff:
+        for number, kind in enumerate(kinds):
+            page = RGB8 if kind == 0 else RGB8[:: number + 2, :: number + 2]
+            tiff.write(page, photometric="rgb", subfiletype=kind)
+    content = file.getvalue()
+    np.testing.assert_array_equal(decode_bytes(content, ImageRule()), RGB8.transpose(2, 0, 1))
+    assert read_header("a.tif", content) == (RGB8.shape[:2], 3)
+
+
 def test_an_unknown_compression_is_refused_by_its_number():
     content = bytearray(written(GREY8))
     place = content.find(bytes([3, 1, 3, 0, 1, 0, 0, 0]))  # tag 259 of type 3, once

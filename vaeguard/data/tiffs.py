@@ -52,7 +52,7 @@ def open_tiff(file: IO[bytes]) -> ImageFile:
     """Open a TIFF, by Pillow where Pillow is known to give the right pixels."""
     with contextlib.suppress(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         image = TiffImageFile(file)
-        if _is_proven(image):
+        if image.n_frames == 1 and _is_proven(image):
             return image
     file.seek(0)
     return TiffPage(file)
@@ -74,14 +74,14 @@ def _is_proven(image: TiffImageFile) -> bool:
 
 
 class TiffPage(ImageFile):
-    """The first page of a TIFF, read by tifffile, upright and with white as the largest value.
+    """The first page of a TIFF that is no smaller copy, read by tifffile, upright and with white as the largest value.
 
     Attributes
     ----------
     refusal : str
         Why pixels of this kind are not read; empty if they are.
     n_frames : int
-        Number of pages.
+        Number of pages, smaller copies and masks apart.
     """
 
     format = "TIFF"
@@ -91,9 +91,10 @@ class TiffPage(ImageFile):
         import tifffile
 
         assert self.fp is not None
-        pages: Any = tifffile.TiffFile(self.fp, name="image.tif").pages
-        self.n_frames = len(pages)
-        self._page = pages[0]
+        pages: list[Any] = [*tifffile.TiffFile(self.fp, name="image.tif").pages]
+        whole = [page for page in pages if not (page.is_reduced or page.is_mask)] or pages
+        self.n_frames = len(whole)
+        self._page = whole[0]
         self.refusal = refusal_of(self._page)
         turn = self._page.tags.valueof(_ORIENTATION, default=1)
         self._turn = _TURNS.get(turn) if isinstance(turn, int) else None
