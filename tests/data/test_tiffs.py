@@ -184,6 +184,11 @@ def test_numbers_without_black_and_white_are_refused_by_name(reason, order, comp
         (np.dstack([RGB8, GREY8]).transpose(2, 0, 1), {"photometric": "separated"}, "CMYK"),
         (RGB8, {"photometric": "minisblack", "planarconfig": "contig"}, "3 channels, which are neither"),
         (GREY8[..., 0], {"photometric": "cfa"}, "CFA"),
+        (
+            GREY8[..., 0].astype(np.uint16),
+            {"photometric": "palette", "colormap": np.zeros((3, 2**16), np.uint16)},
+            "palette is of 16 bits; convert it to RGB",
+        ),
         (GREY8[..., 0].astype(np.uint16), {"photometric": "minisblack", "compression": "jpeg"}, "12 bits"),
         (np.stack([RGB8] * 3), {"photometric": "rgb", "volumetric": True, "tile": (16, 16, 16)}, "volume"),
     ],

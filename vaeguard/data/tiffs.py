@@ -159,11 +159,13 @@ def refusal_of(page: Any) -> str:
     """Why pixels of this kind are not read; empty if they are."""
     kind = "" if page.dtype is None else page.dtype.kind
     colours, samples, bits = _colours(page), page.samplesperpixel, page.bitspersample
+    palette = page.photometric == _PALETTE
     reasons = {
         CMYK: page.photometric == _SEPARATED,
         LAB: page.photometric in _LABS,
         FLOATS: kind == "f",
         INTEGERS: kind == "i" or bits == 32,
+        f"its palette is of {bits} bits; convert it to RGB": palette and bits not in _depths(page),
         f"its pixels have {bits} bits; convert it to 8 or 16 bit": bits not in _depths(page),
         f"its pixels ({_name(page.photometric)}) are neither grey nor RGB; convert it": not colours,
         "its colours are YCbCr without JPEG; convert it to RGB": page.photometric == _YCBCR
