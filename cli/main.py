@@ -103,6 +103,7 @@ def main() -> None:
     """Run the command line; exit codes are those of `vaeguard.errors`, 130 when interrupted."""
     # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_closed()
     _escape_unencodable()
     try:
         with warnings_on_stderr():
@@ -126,6 +127,13 @@ def main() -> None:
             raise
         code = _print_error(f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_closed() -> None:
+    """Lead streams that the caller closed nowhere; otherwise the next file that is opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
 def _escape_unencodable() -> None:

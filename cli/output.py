@@ -18,10 +18,15 @@ from vaeguard.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.console import Console
     from rich.table import Table
 
     from vaeguard import Parity
     from vaeguard.workflows import Reporter
+
+
+NARROWEST = 80
+"""Columns that a table needs."""
 
 
 @dataclass
@@ -60,8 +65,6 @@ class Result:
 
 def show(result: Result, *, as_json: bool) -> None:
     """Print a result; raise its failure, or an error if inputs were left out."""
-    from rich.console import Console
-
     from vaeguard import InputsSkippedError
 
     if as_json:
@@ -70,10 +73,10 @@ def show(result: Result, *, as_json: bool) -> None:
         if result.first:
             click.echo(result.first)
         if result.table:
-            Console().print(result.table)
+            _console().print(result.table)
         if result.report:
             # Names must not become emoji, and lines that a program may read must not be wrapped.
-            workflows.show_report(result.report, Console(emoji=False, soft_wrap=not on_terminal()))
+            workflows.show_report(result.report, _console(emoji=False, soft_wrap=not on_terminal()))
         for line in result.lines:
             click.echo(line)
     if result.failure:
@@ -86,6 +89,13 @@ def show(result: Result, *, as_json: bool) -> None:
 def on_terminal() -> bool:
     """Whether people read the output; Python has no stdout at all where it was closed."""
     return bool(sys.stdout and sys.stdout.isatty())
+
+
+def _console(**settings: Any) -> Console:
+    """A console for tables; a narrow terminal breaks their lines, which is better than names cut short."""
+    from rich.console import Console
+
+    return Console(width=max(Console().width, NARROWEST), **settings)
 
 
 def say(message: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from toy import toy_record
 
+import vaeguard
 from vaeguard.data import source
 from vaeguard.data.image_set import ImageSet
 from vaeguard.data.streams import ImageBatch
@@ -21,6 +23,7 @@ from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.engines.record import CalibrationRecord
 from vaeguard.errors import UnreadableError, UsageError, VaeguardError
 from vaeguard.evaluation.scoring import score_files, score_set
+from vaeguard.evaluation.watching import watch_files
 from vaeguard.reports.heatmaps import HeatmapFolder, heatmap_path
 from vaeguard.reports.pictures import heat_picture
 from vaeguard.statistics.false_alarms import can_flag, fewest_calibration, flag, fpr_note, lowest_fpr
@@ -372,3 +375,16 @@ def test_torch_is_not_imported() -> None:
     code = f"import sys, {', '.join(f'vaeguard.{name}' for name in modules)}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "sklearn", "pandas", "matplotlib", "pyarrow", "scipy"} & set(ran.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["s.csv.errors.csv", "s.csv.watch.json"])
+def test_files_of_somebody_else_beside_a_table_stay(tmp_path, bars_onnx, name):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / name).write_text('{"mine": 1}')
+    detector = vaeguard.load(bars_onnx, "cpu")
+    with contextlib.suppress(UsageError):
+        score_files(detector, tmp_path / "images", tmp_path / "s.csv")
+    with contextlib.suppress(UsageError):
+        watch_files(detector, [tmp_path / "images"], tmp_path / "s.csv", rounds=1)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'

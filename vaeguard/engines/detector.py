@@ -87,9 +87,8 @@ class Detector(Engine):
         images = self.prepared(as_images(images, self.info))
         wanted = ("score", "p_value", *self.info.term_names, *(("restored", "heatmap") if pictures else ()))
         _, height, width = self.info.image_shape
-        tails = {"restored": self.info.image_shape, "heatmap": (height, width)}
         outputs: dict[str, Floats] = {
-            name: np.empty((len(images), *tails.get(name, ())), dtype=np.float32) for name in wanted
+            name: np.empty((len(images), *self.info.tail_of(name)), dtype=np.float32) for name in wanted
         }
         start = 0
         while start < len(images):

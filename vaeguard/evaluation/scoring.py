@@ -26,7 +26,14 @@ from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.storage.files import check_apart, digest_of, valid_text
 from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import Store, hidden_part, open_job
-from vaeguard.storage.tables import check_replaced, check_table_path, open_table, table_chunks, write_errors
+from vaeguard.storage.tables import (
+    check_errors,
+    check_replaced,
+    check_table_path,
+    open_table,
+    table_chunks,
+    write_errors,
+)
 from vaeguard.wording import brief
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
     from vaeguard.progress import Progress
+    from vaeguard.storage.store import Part
 
 DEFAULT_BATCH_SIZE = 256
 BATCH_VALUES = 2**21
@@ -49,6 +57,8 @@ SHARD_FORMAT = 4
 """Raised when the same settings give other rows than before."""
 SHARD_FACTS = ("fpr", "images", "anomalies", "errors")
 """Keys of the manifest of a shard, and of a table, which is the shard of all images."""
+WATCH_FACTS = ("model", "fpr")
+"""Keys of the settings of a watch, which lie beside its table in `<output>.watch.json`."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +190,11 @@ def score_files(
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
+    check_errors(f"{output}.errors.csv")
     values = math.prod(detector.info.image_shape)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
-    with open_job(output, SHARD_FACTS, keep=bool(heatmaps)) as store:
+    flagged = f"flagged{Path(output).suffix}"  # by another rate than in the finished table
+    with open_job(output, SHARD_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
         if heatmaps:
             heatmaps.begin(store.folder)
         work = _Work(detector, store, Path(output), fpr, jobs, batch_size, heatmaps)
@@ -191,7 +203,9 @@ def score_files(
                 stack.callback(source.close)
             whole = work.run(sources, progress)
         write_errors(f"{output}.errors.csv", whole.errors)
-        Path(f"{output}.watch.json").unlink(missing_ok=True)  # left by a watch whose table is gone
+        # A watch whose table is gone left its settings.
+        if (watch := watch_of(Path(output))).record:
+            watch.remove()
     return ScoreSummary(
         images=whole.images,
         anomalies=whole.anomalies,
@@ -212,8 +226,13 @@ def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], info: Dete
     heatmaps.check(inputs)
 
 
+def watch_of(output: Path) -> Part:
+    """The settings of the watch that writes `output`, if there is one."""
+    return Store(output.parent, WATCH_FACTS).part(f"{output.name}.watch")
+
+
 def _check_replaced(output: Path) -> None:
-    if output.exists() and Path(f"{output}.watch.json").exists():
+    if output.exists() and watch_of(output).record:
         raise UsageError(f"{str(output)!r} is the table of a watch; go on with that watch, or choose another table")
     first = list(FIRST_COLUMNS)
     known = {*first, *TERMS}.__contains__

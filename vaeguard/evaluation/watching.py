@@ -15,10 +15,10 @@ from vaeguard.data.folders import list_images
 from vaeguard.data.inputs import expanded, is_container
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
-from vaeguard.evaluation.scoring import ScoreSummary, score_files, table_columns
+from vaeguard.evaluation.scoring import ScoreSummary, score_files, table_columns, watch_of
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.storage.files import size_and_time, valid_text
-from vaeguard.storage.store import Store, open_job
+from vaeguard.storage.store import Store, beside, hidden_part, open_job
 from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, table_chunks, write_errors
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def watch_files(
     check_fpr(options.get("fpr", DEFAULT_FPR))
     if options.get("heatmaps"):
         options["heatmaps"].check(inputs)
-    with open_job(output) as store:
-        watch = _Watch(detector, Path(output), store.folder / f"part{Path(output).suffix}", options)
+    name = f"part{Path(output).suffix}"
+    with open_job(output, files=(name, f"{name}.errors.csv")) as store:
+        watch = _Watch(detector, Path(output), store.folder / name, options)
         for _ in count() if rounds is None else range(rounds):
             summary = watch.round(inputs)
             if report and (summary.images or summary.errors):
@@ -120,9 +121,10 @@ class _Watch:
     def _scored(self, fresh: Sequence[str]) -> ScoreSummary:
         """Add the rows of these files to the table."""
         summary = score_files(self.detector, (), self.part, listed=fresh, **self.options)
+        beside(hidden_part(self.part), "json").unlink(missing_ok=True)  # the table of a round is nothing to go on with
         flagged: list[tuple[str, float]] = []
         if summary.images:
-            with Store(self.output.parent).put(_settings_part(self.output)) as manifest:
+            with Store(self.output.parent).put(watch_of(self.output).path.name) as manifest:
                 manifest.finish(self.settings)
             _append(self.output, self.rows, self.part, summary.images, self.detector)
             for chunk in table_chunks(self.part, ("path", "p_value", "anomaly")):
@@ -181,19 +183,17 @@ def _settings(detector: Detector, options: dict[str, Any]) -> dict[str, Any]:
     return {"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)}
 
 
-def _settings_part(output: Path) -> str:
-    """The part of the store whose manifest names the model and rate of the watch of `output`."""
-    return f"{output.name}.watch"
-
-
 def _earlier_rows(
     output: Path, settings: dict[str, Any], columns: Sequence[str]
 ) -> tuple[int, set[str], dict[str, str]]:
     """The number of rows of an earlier watch, the images that it read, and the reasons for those it could not read."""
     listed = Path(f"{output}.errors.csv")
+    settings_of_watch = watch_of(output)
     if not output.exists():
+        if not settings_of_watch.record and (path := beside(settings_of_watch.path, "json")).exists():
+            raise UsageError(f"{str(path)!r} does not belong to a watch, and would be lost; choose another table")
         return 0, set(), {}
-    if Store(output.parent).get(_settings_part(output)) != settings:
+    if settings_of_watch.record != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )

@@ -69,8 +69,6 @@ class TrainSpec:
         check_one_of("schedule", self.schedule, SCHEDULES)
         check_one_of("reduction", self.reduction, REDUCTIONS)
         check_one_of("device", self.device, DEVICES)
-        if self.seed >= 2**63:
-            raise UsageError(f"`seed` is {self.seed}; it must be below 2**63")
         for name in ("epochs", "batch_size", "learning_rate", "patience", "threads"):
             check_positive(name, getattr(self, name))
         for name in ("weight_decay", "beta", "kl_warmup", "free_bits", "guide_weight", "input_noise"):

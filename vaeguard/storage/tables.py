@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TEXT_COLUMNS = ("path", "error", "class", "reason")
 """Columns that are read as text even if every value looks like a number."""
+ERROR_COLUMNS = ("path", "error")
 TRUTH_COLUMNS = ("anomaly", "normal")
 """Columns of truth values, which are 0 and 1 in CSV."""
 ROW_GROUP = 65_536
@@ -198,9 +199,23 @@ def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Table]:
 def write_errors(path: str | Path, errors: Sequence[tuple[str, str]]) -> None:
     """Write a table of the inputs that could not be read, path and reason; without errors, remove an earlier one."""
     if errors:
+        check_errors(path)
         write_table(path, {"path": [path for path, _ in errors], "error": [reason for _, reason in errors]})
     else:
+        check_errors(path)
         Path(path).unlink(missing_ok=True)
+
+
+def check_errors(path: str | Path) -> None:
+    """Refuse the place of a list of errors that holds something else.
+
+    Raises
+    ------
+    UsageError
+        The file is no list of errors, or `path` is a folder.
+    """
+    known = {*ERROR_COLUMNS}.__contains__
+    check_replaced(path, "unreadable inputs", lambda columns: columns == [*ERROR_COLUMNS], known)
 
 
 def write_table(path: str | Path, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> None:

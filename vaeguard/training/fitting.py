@@ -446,7 +446,8 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
             split=SplitRecord(**sizes, sha256=plan.split.digest()),
         ),
         calibration=CalibrationRecord(len(plan.split.calibration)),
-        best_epoch=state.history[state.best_epoch],
+        # The same fit gives the same file, however long it took.
+        best_epoch={name: value for name, value in state.history[state.best_epoch].items() if name != "seconds"},
         finished_epochs=len(state.history),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         hardware=_hardware(plan.training),

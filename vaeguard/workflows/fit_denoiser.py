@@ -155,7 +155,7 @@ def _write(
     write_history(run, trained.history)
     # The estimator does not know the grain of a particular collection.
     estimator = None if grain else read_estimator(SHIPPED / f"{fitted.kind}.onnx")
-    # The card depends on nothing but the fit: a repeated fit gives the same file, and finished scans stay finished.
+    # The card depends on nothing but the fit: a repeated fit gives the same files, and finished scans stay finished.
     networks = DenoiserNetworks(
         direct=direct,
         kind=fitted.kind,
@@ -169,7 +169,7 @@ def _write(
     history, interval = trained.history, trained.interval
     report = denoiser_report(run.name, facts, history, interval, command=command, device=device)
     write_report(run / JSON_NAME, report)
-    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": interval, "denoiser": facts})
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": interval, "denoiser": card})
     _remove_checkpoints(run)
 
 
