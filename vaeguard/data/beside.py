@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from vaeguard.data.folders import Folder
 
-MASK_MARKS = ("-mask", ".mask", "_gt", "-gt", "_GT", "_label", "_labels", "_seg", "_ground_truth")
-"""Usual ends of the stems of masks, apart from `_mask`."""
 _MARKED = re.compile(
     r"(?P<stem>.+?)[ _.-](masks?|gt|ground[ _-]?truth|labels?|seg|segmentation|annotations?)([ _-]?\d+)?"
     r"|(masks?|gt|labels?|seg)[ _.-](?P<rest>.+)",
@@ -70,6 +68,13 @@ def left_out(folders: Iterable[Folder]) -> str | None:
     return "; ".join(clauses) or None
 
 
+def unmarked(stem: str) -> str | None:
+    """The path of an image without its suffix, if `stem` is that of its mask by a mark such as `_mask`; else None."""
+    folder, base = os.path.split(stem) if _WORDS.search(stem) else ("", "")
+    match = _MARKED.fullmatch(base)
+    return os.path.join(folder, match["stem"] or match["rest"]) if match else None  # noqa: PTH118
+
+
 def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
     """Files that are called like masks: each with the image beside it, and whether its name has a mark."""
     by_stem = defaultdict(list)
@@ -77,10 +82,8 @@ def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
         by_stem[os.path.splitext(name)[0]].append(name)  # noqa: PTH122  (a million of them)
     candidates = []
     for stem, alike in by_stem.items():
-        folder, base = os.path.split(stem) if _WORDS.search(stem) else ("", "")
-        if match := _MARKED.fullmatch(base):
-            images = by_stem.get(os.path.join(folder, match["stem"] or match["rest"]), ())  # noqa: PTH118
-            candidates += [(name, image, True) for image in images[:1] for name in alike]
+        images = by_stem.get(unmarked(stem) or "", ())
+        candidates += [(name, image, True) for image in images[:1] for name in alike]
         if len(alike) > 1:
             candidates += [(name, image, False) for name in alike for image in alike if image != name]
     return candidates
