@@ -280,7 +280,11 @@ def test_broken_metadata_is_not_told_without_the_name_of_its_file(home):
     (home / "metadata").mkdir()
     broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
     Image.new("L", (8, 8)).save(home / "metadata" / "a.jpg", exif=broken)
-    assert run(home, "score", "metadata", "-m", "runs/quick", "-o", "metadata.csv").stderr == ""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
+    noise.save(home / "metadata" / "b.tif", compression="tiff_lzw")
+    os.truncate(home / "metadata" / "b.tif", 2000)
+    scored = run_apart(home, "score", "metadata", "-m", "runs/quick", "-o", "metadata.csv")
+    assert [line.partition(":")[0] for line in scored.stderr.splitlines()] == ["left out", "error"]
 
 
 def test_a_range_of_pixels_goes_with_the_model(tmp_path):

@@ -77,6 +77,7 @@ def test_masks_beside_images_are_told_and_not_read(place, name, mask):
         (["7_mask.png"], [Image.fromarray(MASK)]),  # no image beside it
         (["7.png", "7.bmp"], [Image.fromarray(MASK)] * 2),  # both have few colours
         (["mask.png"], [Image.fromarray(MASK)]),
+        (["1.png"], [Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) // 4)]),  # tiny
         (["other/1.png"], [Image.fromarray(MASK)]),
     ],
 )

@@ -290,8 +290,8 @@ def test_a_gpu_gets_one_shape_only_and_half_of_it_where_memory_runs_out(exported
     detector = vaeguard.load(exported, "cpu")
     images = bars(300, seed=5)[0]
     expected = detector.inspect(images)
-    device = Device(detector._session._session)
-    detector._session._session = device
+    device = Device(detector._session._opened)
+    detector._session._opened = device
     detector._session.device = detector.device = "cuda"
     found = detector.inspect(images)
     np.testing.assert_allclose(found.score, expected.score, rtol=1e-5)

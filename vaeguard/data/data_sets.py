@@ -261,9 +261,8 @@ def _common_rule(
     parts = map_ahead(_headers, parts_of(files, 64), jobs=jobs, ahead=2 * jobs, size_of=size_of_part)
     headers = [header for part in parts for header in part]
     if not headers:
-        return replace(
-            rule, size=rule.size or (1, 1), channels=rule.channels or 1
-        ), None  # no file can be read, so any size will do
+        # No file can be read, so any size will do.
+        return replace(rule, size=rule.size or (1, 1), channels=rule.channels or 1), None
     channels = rule.channels or max(channels for _, channels in headers)
     if rule.size:
         return replace(rule, channels=channels), None
