@@ -694,6 +694,7 @@ def test_a_palette_of_two_colours_passes_through(tmp_path):
     [
         ("a.tif", "JPEG", "it is a JPEG, but its name is that of a TIFF; rename it"),
         ("a.png", "TIFF", "it is a TIFF, but its name"),
+        ("a.png", "JPEG2000", "it is a JPEG 2000, but its name is that of a PNG; rename it"),
     ],
 )
 def test_a_file_with_the_name_of_another_format_is_refused(name, kind, message, tmp_path):

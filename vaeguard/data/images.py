@@ -62,7 +62,7 @@ SUFFIXES_OF = {
     "TIFF": (".tif", ".tiff"),
     "BMP": (".bmp",),
     "WEBP": (".webp",),
-    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "JPEG 2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 }
 """The suffixes of each format that is read."""
 SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
@@ -78,8 +78,8 @@ _READERS: tuple[tuple[str, bytes, Callable[[io.BytesIO | io.BufferedReader], Ima
     ("TIFF", b"MM\0+", open_tiff),
     ("BMP", b"BM", BmpImagePlugin.BmpImageFile),
     ("WEBP", b"RIFF", WebPImagePlugin.WebPImageFile),
-    ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
-    ("JPEG2000", b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    ("JPEG 2000", b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
 )
 _NOT_READ = (
     *((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"), (0, b"8BPS", "a PSD")),
