@@ -73,7 +73,7 @@ def inputs(folder: Path) -> None:
 
 def digests(folder: Path, pattern: str) -> dict[str, str]:
     """The digest of each file that must be equal."""
-    found = sorted(folder.glob(pattern))
+    found = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 

@@ -133,6 +133,7 @@ def _open_closed() -> None:
     """Lead streams that the caller closed nowhere; otherwise the next file that is opened would take their place."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
+            os.set_inheritable(number, True)  # the processes that decode need them as well
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 

@@ -21,6 +21,7 @@ from vaeguard.data.folders import Files
 from vaeguard.data.source import SHARD_ROWS, pieces_of
 from vaeguard.data.streams import ahead
 from vaeguard.evaluation.scoring import score_files
+from vaeguard.storage.files import temporary_beside
 from vaeguard.storage.store import Store, is_job, open_job
 from vaeguard.storage.tables import read_table
 
@@ -286,6 +287,18 @@ def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
     with open_job(tmp_path / "s.csv"):
         (store.folder / "notes.txt").unlink()
     assert not store.folder.exists()
+
+
+@pytest.mark.parametrize("names", [(), ("lock",), ("lock", "mark")])
+def test_a_job_killed_before_its_mark_is_no_hindrance(tmp_path, names):
+    folder = tmp_path / "s.csv.job"
+    folder.mkdir()
+    for name in names:
+        (temporary_beside(folder / ".vaeguard-job") if name == "mark" else folder / name).touch()
+    assert is_job(folder) == bool(names)
+    with open_job(tmp_path / "s.csv") as store:
+        assert is_job(store.folder)
+    assert not folder.exists()
 
 
 def _hold(folder, name):

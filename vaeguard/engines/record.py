@@ -241,9 +241,14 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
         raise RefusedError(f"the model file {name!r} does not say {error}; fit the model anew") from error
     except (TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
-            f"the model file {name!r} does not fit this vaeguard ({error!s:.{LONGEST_REASON}}); fit the model anew"
+            f"the model file {name!r} does not fit this vaeguard ({reason_of(error)}); fit the model anew"
         ) from error
     return record
+
+
+def reason_of(error: Exception) -> str:
+    """A short reason; the values of a record are no parameters of a caller, so they are not marked as such."""
+    return str(error).replace("`", "'")[:LONGEST_REASON]
 
 
 def _typed_record(values: Mapping[str, Any]) -> ModelRecord:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.engines.record import DENOISER, Checked
+from vaeguard.engines.record import DENOISER, Checked, reason_of
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.settings.checks import check_one_of, check_positive
 from vaeguard.settings.restoration import STRIDES
@@ -129,7 +129,7 @@ def read_denoiser_record(values: Mapping[str, Any], name: str) -> DenoiserRecord
         return DenoiserRecord(**own, card=values["card"])
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
-            f"the denoiser {name!r} does not fit this vaeguard ({error!s:.200}); make the denoiser anew"
+            f"the denoiser {name!r} does not fit this vaeguard ({reason_of(error)}); make the denoiser anew"
         ) from error
 
 

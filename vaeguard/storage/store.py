@@ -213,12 +213,19 @@ def job_folder(output: str | Path) -> Path:
 
 
 def is_job(folder: Path) -> bool:
-    """Whether a folder is that of a job: `open_job` left its mark there."""
+    """Whether a folder is that of a job: `open_job` left its mark there, or was killed before it could."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
     try:
         mark = json.loads((folder / MARK_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return not folder.is_symlink() and isinstance(mark, dict) and mark.get("vaeguard") == "job"
+        return any(folder.iterdir()) and not _others_in(folder)
+    return isinstance(mark, dict) and mark.get("vaeguard") == "job"
+
+
+def _others_in(folder: Path) -> list[str]:
+    """Names in the folder of a job besides those that a job makes before its mark."""
+    return [path.name for path in folder.iterdir() if path.name != LOCK_NAME and not is_temporary(path)]
 
 
 def _check_ours(folder: Path) -> None:
@@ -228,8 +235,8 @@ def _check_ours(folder: Path) -> None:
     if folder.is_symlink() or not folder.is_dir():
         held = "is a link" if folder.is_symlink() else "is a file"
     else:
-        other = next((path.name for path in folder.iterdir() if path.name != LOCK_NAME and not is_temporary(path)), "")
-        held = f"holds other files, such as {other!r}" if other else ""
+        others = _others_in(folder)
+        held = f"holds other files, such as {others[0]!r}" if others else ""
     if held:
         raise UsageError(
             f"{str(folder)!r} {held}, and the unfinished parts of a job go into a folder of this name; rename it, or"
