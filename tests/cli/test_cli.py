@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -280,7 +281,11 @@ def test_broken_metadata_is_not_told_without_the_name_of_its_file(home):
     (home / "metadata").mkdir()
     broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
     Image.new("L", (8, 8)).save(home / "metadata" / "a.jpg", exif=broken)
-    assert run(home, "score", "metadata", "-m", "runs/quick", "-o", "metadata.csv").stderr == ""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
+    noise.save(home / "metadata" / "b.tif", compression="tiff_lzw")
+    os.truncate(home / "metadata" / "b.tif", 2000)
+    scored = run_apart(home, "score", "metadata", "-m", "runs/quick", "-o", "metadata.csv")
+    assert [line.partition(":")[0] for line in scored.stderr.splitlines()] == ["left out", "error"]
 
 
 def test_a_range_of_pixels_goes_with_the_model(tmp_path):
@@ -515,9 +520,13 @@ def test_a_watch_scores_what_is_there_until_it_is_interrupted(home):
     while process.poll() is None and not (home / "watched.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    shown, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "note: nothing at 'nowhere' yet" in error
+    *flagged, total = shown.splitlines()
+    assert len(flagged) > 1
+    assert all(re.fullmatch(r"anomalous: digits/9/\d+\.png \(p_value 0\.0\d+\)", line) for line in flagged)
+    assert error.splitlines()[-1] == f"{total.replace(', ', ' scored, ')}; the same command goes on"
     with (home / "watched.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(os.listdir(home / "digits/9"))
 
@@ -676,3 +685,11 @@ def test_groups_keep_images_of_one_thing_on_one_side(tmp_path):
     assert len(images) == 2 * len(held_out)  # both of each pair
     table.write_text("path,group\nnowhere.png,1\n")
     assert_complains(run(tmp_path, *command, "other"), 2, "'nowhere.png' in the table of groups")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no shell that closes a stream")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_may_be_closed(closed, home):
+    for words in ("score digits/9 -m runs/quick -o closed.csv", "report runs/quick"):
+        line = f"{shlex.quote(COMMAND)} {words} {closed}"
+        subprocess.run(["sh", "-c", line], cwd=home, stdin=subprocess.DEVNULL, check=True)

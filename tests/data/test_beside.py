@@ -70,6 +70,23 @@ def test_masks_beside_images_are_told_and_not_read(place, name, mask):
 
 
 @pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/1.png", "masks/1.png"),
+        ("test/crack/1.png", "ground_truth/crack/1_mask.png"),
+        ("a/x/1.png", "GT/x/1.bmp"),
+    ],
+)
+def test_masks_in_a_folder_of_masks_are_not_read(tmp_path, image, mask):
+    for name, picture in ((image, photograph()), (mask, Image.fromarray(MASK))):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / name)
+    assert names_read(tmp_path) == [image]
+    photograph().save(tmp_path / mask)  # of many colours
+    assert names_read(tmp_path) == sorted([image, mask])
+
+
+@pytest.mark.parametrize(
     ("names", "pictures"),
     [
         (["1_mask.png"], [photograph()]),  # many colours
@@ -77,6 +94,7 @@ def test_masks_beside_images_are_told_and_not_read(place, name, mask):
         (["7_mask.png"], [Image.fromarray(MASK)]),  # no image beside it
         (["7.png", "7.bmp"], [Image.fromarray(MASK)] * 2),  # both have few colours
         (["mask.png"], [Image.fromarray(MASK)]),
+        (["1.png"], [Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) // 4)]),  # tiny
         (["other/1.png"], [Image.fromarray(MASK)]),
     ],
 )

@@ -86,7 +86,12 @@ DEEP = np.random.default_rng(0).integers(0, 65536, (9, 8, 4)).astype(np.uint16)
 
 def tiff(pixels, **options):
     file = io.BytesIO()
-    tifffile.imwrite(file, pixels, photometric="rgb" if pixels.ndim > 2 else "minisblack", **options)
+    tifffile.imwrite(
+        file,
+        pixels,
+        photometric="rgb" if pixels.shape[2:] > (2,) or options.get("planarconfig") else "minisblack",
+        **options,
+    )
     return file.getvalue()
 
 
@@ -101,6 +106,18 @@ RANGED = {
     "jpeg 2000 grey": (imagecodecs.jpeg2k_encode(DEEP[..., 0].copy(), level=0, reversible=True), DEEP[..., :1]),
     "jpeg 2000 colour": (imagecodecs.jpeg2k_encode(DEEP[..., :3].copy(), level=0, reversible=True), DEEP[..., :3]),
 }
+
+
+def test_grey_with_opacity_of_16_bits_is_grey(tmp_path):
+    grey, opacity = DEEP[..., 0] >> 8, DEEP[..., 1] >> 8
+    right = np.floor(grey * (opacity / 255) + 255 - opacity + 0.5)[None]
+    contents = imagecodecs.png_encode(DEEP[..., :2].copy()), tiff(DEEP[..., :2], extrasamples=["unassalpha"])
+    for content in contents:
+        np.testing.assert_array_equal(decode_bytes(content, ImageRule()), right)
+        np.testing.assert_array_equal(decode_bytes(content, ImageRule(channels=3)), np.repeat(right, 3, 0))
+        assert read_header("a", content) == (grey.shape, 1)
+    ranged = [decode_bytes(content, ImageRule(pixel_range=(0, 30000))) for content in contents]
+    np.testing.assert_array_equal(*ranged)
 
 
 @pytest.mark.parametrize("black_white", [(0, 4095), (20000, 30001), (0, 65535)])

@@ -184,6 +184,11 @@ def test_numbers_without_black_and_white_are_refused_by_name(reason, order, comp
         (np.dstack([RGB8, GREY8]).transpose(2, 0, 1), {"photometric": "separated"}, "CMYK"),
         (RGB8, {"photometric": "minisblack", "planarconfig": "contig"}, "3 channels, which are neither"),
         (GREY8[..., 0], {"photometric": "cfa"}, "CFA"),
+        (
+            GREY8[..., 0].astype(np.uint16),
+            {"photometric": "palette", "colormap": np.zeros((3, 2**16), np.uint16)},
+            "palette is of 16 bits; convert it to RGB",
+        ),
         (GREY8[..., 0].astype(np.uint16), {"photometric": "minisblack", "compression": "jpeg"}, "12 bits"),
         (np.stack([RGB8] * 3), {"photometric": "rgb", "volumetric": True, "tile": (16, 16, 16)}, "volume"),
     ],
@@ -194,6 +199,19 @@ def test_other_kinds_are_refused_by_name(pixels, options, reason):
     with pytest.raises(UnreadableError, match=reason) as caught:
         decode_bytes(file.getvalue(), ImageRule())
     assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kinds", [(0, 1, 1), (1, 0), (0,)])
+def test_smaller_copies_and_masks_are_no_pages(kinds):
+    """In a TIFF of several resolutions, the whole picture is read."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as tiff:
+        for number, kind in enumerate(kinds):
+            page = RGB8 if kind == 0 else RGB8[:: number + 2, :: number + 2]
+            tiff.write(page, photometric="rgb", subfiletype=kind)
+    content = file.getvalue()
+    np.testing.assert_array_equal(decode_bytes(content, ImageRule()), RGB8.transpose(2, 0, 1))
+    assert read_header("a.tif", content) == (RGB8.shape[:2], 3)
 
 
 def test_an_unknown_compression_is_refused_by_its_number():

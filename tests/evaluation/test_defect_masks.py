@@ -12,7 +12,7 @@ from test_evaluation import FakeDetector
 from vaeguard import RefusedError, UsageError
 from vaeguard.data.image_set import ImageSet
 from vaeguard.engines.inspection import Inspection
-from vaeguard.evaluation.defect_masks import find_masks, mask_path, read_mask, scaled_mask
+from vaeguard.evaluation.defect_masks import find_masks, mask_of, masks_below, read_mask, scaled_mask
 from vaeguard.evaluation.evaluating import evaluate
 
 
@@ -62,9 +62,9 @@ def test_the_longest_path_that_fits_is_taken_and_never_the_image_itself(tmp_path
     (tmp_path / "parts" / "crack").mkdir(parents=True)
     image = tmp_path / "parts" / "crack" / "1.png"
     image.write_bytes(b"")
-    assert mask_path(tmp_path / "parts", str(image)) is None
+    assert mask_of(str(image), masks_below(tmp_path / "parts")) is None
     (tmp_path / "1.png").write_bytes(b"")
-    assert mask_path(tmp_path, str(image)) == tmp_path / "1.png"
+    assert mask_of(str(image), masks_below(tmp_path)) == tmp_path / "1.png"
 
 
 def test_a_mask_that_would_be_of_two_images_is_refused(parts, tmp_path):
@@ -150,10 +150,12 @@ def test_soft_edges_are_cut_at_half(tmp_path, suffix, colour):
     assert np.count_nonzero(marked != mask.any(-1)) <= 24  # a quarter of the edge
 
 
-@pytest.mark.parametrize("ending", ["_mask.jpg", "-mask.png", "_gt.bmp", "_GT.png", "_label.tif", ".mask.png"])
+@pytest.mark.parametrize(
+    "ending", ["_mask.jpg", "-mask.png", "_gt.bmp", "_GT.png", "_label.tif", ".mask.png", "_label.PNG", ".TIF"]
+)
 def test_masks_are_found_by_their_usual_names(tmp_path, ending):
     (tmp_path / f"7{ending}").write_bytes(b"")
-    assert mask_path(tmp_path, "parts/crack/7.png") == tmp_path / f"7{ending}"
+    assert mask_of("parts/crack/7.png", masks_below(tmp_path)) == tmp_path / f"7{ending}"
 
 
 @pytest.mark.parametrize("size", [(16, 16), (7, 5), (1, 1), (64, 3), (3, 200), (64, 100)])

@@ -25,11 +25,11 @@ def test_a_record_is_read_as_it_was_written(record):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": None}, "`kind` is None"),
-        ({"halo": "wide"}, "`halo` is 'wide'"),
+        ({"kind": None}, "'kind' is None"),
+        ({"halo": "wide"}, "'halo' is 'wide'"),
         ({"direct": {"width": 40}}, "depth"),
         ({"direct": 7}, "a.onnx"),
-        ({"ladder": {"width": 6, "latent": ["2"], "halo": 9}}, "`latent` is"),
+        ({"ladder": {"width": 6, "latent": ["2"], "halo": 9}}, "'latent' is"),
         ({"colour": 1}, "colour"),
     ],
 )

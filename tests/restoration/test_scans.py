@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 from vaeguard import RefusedError, UnreadableError
 from vaeguard.restoration.formats.jpeg import segment, segments
 from vaeguard.restoration.formats.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
-from vaeguard.restoration.formats.tiff import _amend, _resolution_entries
+from vaeguard.restoration.formats.tiff_directories import amend, resolution_of
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
@@ -310,8 +310,8 @@ def test_exif_and_gps_of_a_tiff(byteorder, bigtiff, tmp_path):
         34853: {1: "N", 2: (1.0, 2.0, 3.5)},
     }
     with tifffile.TiffFile(path) as written:
-        same = [_resolution_entries(page) for page in written.pages]
-    _amend(path, same, [{}, values, {}])
+        same = [resolution_of(page) for page in written.pages]
+    amend(path, same, [{}, values, {}])
     target = check(path.read_bytes(), "a.tif", tmp_path, pages=3)
     with Image.open(target) as image:
         assert not image.getexif().get_ifd(34665)
@@ -694,6 +694,7 @@ def test_a_palette_of_two_colours_passes_through(tmp_path):
     [
         ("a.tif", "JPEG", "it is a JPEG, but its name is that of a TIFF; rename it"),
         ("a.png", "TIFF", "it is a TIFF, but its name"),
+        ("a.png", "JPEG2000", "it is a JPEG 2000, but its name is that of a PNG; rename it"),
     ],
 )
 def test_a_file_with_the_name_of_another_format_is_refused(name, kind, message, tmp_path):

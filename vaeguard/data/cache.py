@@ -25,7 +25,7 @@ from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS
 from vaeguard.data.source import read
 from vaeguard.data.workers import KILLED
 from vaeguard.errors import VaeguardError
-from vaeguard.storage.files import write_text, writing
+from vaeguard.storage.files import sweep, write_text, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _VERSION = 4  # raise when the rules of images.py change what the same file decodes to
 _LIMITS = [MAX_MEMORY, MAX_SECONDS]
-_STALE_SECONDS = 86_400
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
 
@@ -78,7 +77,8 @@ def cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)
     folder = Path(chosen) if chosen else Path(home) / "vaeguard"
     existing = next((parent for parent in (folder, *folder.parents) if parent.exists()), Path())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+    homeless = not chosen and home.startswith("~")  # a user without a home, as in many containers
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK) and not homeless:
         return folder
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir()) / f"vaeguard-cache-{user}"
@@ -281,12 +281,11 @@ def _nothing_readable(place: str, first: str, errors: list[tuple[int, str]]) -> 
 
 def _sweep(folder: Path) -> None:
     """Remove half-written files of killed processes, and entries that nobody has used for long."""
-    entry = f"vaeguard-{'[0-9a-f]' * 64}.*"  # spares any other file in the folder
-    for pattern, seconds in ((".vaeguard-*", _STALE_SECONDS), (entry, _UNUSED_SECONDS)):
-        for path in folder.glob(pattern):
-            with contextlib.suppress(OSError):  # another process may sweep too
-                if time.time() - path.stat().st_mtime > seconds:
-                    path.unlink()
+    sweep(folder)
+    for path in folder.glob(f"vaeguard-{'[0-9a-f]' * 64}.*"):  # spares any other file in the folder
+        with contextlib.suppress(OSError):  # another process may sweep too
+            if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+                path.unlink()
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

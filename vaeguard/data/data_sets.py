@@ -255,15 +255,9 @@ def _common_rule(
     """Fill in the open size and channels of the rule from the headers of all files; also return the files' size."""
     if rule.size and rule.channels:
         return rule, None
-    first, files = first_of(chain.from_iterable(source.files() for source in sources))
-    jobs = jobs or default_jobs(first)
-    del first  # it may be large
-    parts = map_ahead(_headers, parts_of(files, 64), jobs=jobs, ahead=2 * jobs, size_of=size_of_part)
-    headers = [header for part in parts for header in part]
-    if not headers:
-        return replace(
-            rule, size=rule.size or (1, 1), channels=rule.channels or 1
-        ), None  # no file can be read, so any size will do
+    headers = _all_headers(sources, jobs)
+    if not headers:  # no file can be read, so any size will do
+        return replace(rule, size=rule.size or (1, 1), channels=rule.channels or 1), None
     channels = rule.channels or max(channels for _, channels in headers)
     if rule.size:
         return replace(rule, channels=channels), None
@@ -271,6 +265,14 @@ def _common_rule(
     scale = min(1.0, LONGEST_SIDE / max(size))
     scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     return replace(rule, size=scaled, channels=channels), size
+
+
+def _all_headers(sources: Sequence[Encoded], jobs: int | None) -> list[tuple[Size, int]]:
+    first, files = first_of(chain.from_iterable(source.files() for source in sources))
+    jobs = jobs or default_jobs(first)
+    del first  # it may be large
+    parts = map_ahead(_headers, parts_of(files, 64), jobs=jobs, ahead=2 * jobs, size_of=size_of_part)
+    return [header for part in parts for header in part]
 
 
 def _headers(part: Part) -> list[tuple[Size, int]]:

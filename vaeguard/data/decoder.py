@@ -170,14 +170,14 @@ def _size(array: Values) -> int:
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Standard input and output, which no library can read from or print to any more."""
+    """Standard input and output, which no library can read from or print to any more.
+
+    Standard error leads nowhere either, since libtiff writes there what it finds, without the name of the file.
+    """
     pipes = os.fdopen(os.dup(0), "rb", BUFFER), os.fdopen(os.dup(1), "wb", BUFFER)
     nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:  # the process was started without standard error
-        os.dup2(nothing, 1)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
     return pipes
 
 

@@ -37,6 +37,11 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         start += 12 + length
 
 
+def is_deep_grey_with_opacity(start: bytes) -> bool:
+    """Whether a file that begins so is a PNG of grey and opacity in 16 bits, which Pillow opens as RGBA."""
+    return start.startswith(PNG_START) and start[24:26] == b"\x10\x04"
+
+
 def without_long_texts(content: bytes) -> bytes:
     """A PNG without the texts and profiles that Pillow refuses; `content` itself if there are none."""
     if not content.startswith(PNG_START):

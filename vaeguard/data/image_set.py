@@ -16,6 +16,7 @@ from vaeguard.data.arrays import as_batch, check_labels, number_classes, warn_of
 from vaeguard.data.cache import digest_array, take
 from vaeguard.data.images import write_png
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,6 +73,9 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        return brief(self, name=self.name, images=self.images, class_names=self.class_names, errors=len(self.errors))
 
     @property
     def vectors(self) -> bool:

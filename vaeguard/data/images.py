@@ -35,7 +35,13 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from vaeguard.data.encodings import PNG_START, deep_pixels, kind_of_jpeg, without_long_texts
+from vaeguard.data.encodings import (
+    PNG_START,
+    deep_pixels,
+    is_deep_grey_with_opacity,
+    kind_of_jpeg,
+    without_long_texts,
+)
 from vaeguard.data.limits import MAX_BYTES, MAX_PIXELS, too_much_memory
 from vaeguard.data.tiffs import CMYK, FLOATS, INTEGERS, LAB, as_picture, open_tiff
 from vaeguard.errors import UnreadableError, UsageError
@@ -56,7 +62,7 @@ SUFFIXES_OF = {
     "TIFF": (".tif", ".tiff"),
     "BMP": (".bmp",),
     "WEBP": (".webp",),
-    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "JPEG 2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 }
 """The suffixes of each format that is read."""
 SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
@@ -72,8 +78,8 @@ _READERS: tuple[tuple[str, bytes, Callable[[io.BytesIO | io.BufferedReader], Ima
     ("TIFF", b"MM\0+", open_tiff),
     ("BMP", b"BM", BmpImagePlugin.BmpImageFile),
     ("WEBP", b"RIFF", WebPImagePlugin.WebPImageFile),
-    ("JPEG2000", b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
-    ("JPEG2000", b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    ("JPEG 2000", b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
 )
 _NOT_READ = (
     *((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"), (0, b"8BPS", "a PSD")),
@@ -198,10 +204,10 @@ def read_header(path: str | Path, content: bytes | None = None) -> tuple[tuple[i
     """
     try:
         with open(_open_regular(path)[0], "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123  (a descriptor)
-            start = file.read(16)
+            start = file.read(32)
             file.seek(0)
             image = _open(file, start, str(path))
-            grey = image.mode in _GREY_MODES or image.mode.startswith("I;16")
+            grey = image.mode in _GREY_MODES or image.mode.startswith("I;16") or is_deep_grey_with_opacity(start)
             width, height = image.size
             turned = image.format != "TIFF" and _orientation(image) >= 5  # Pillow turns the size of a TIFF itself
     except DECODE_ERRORS as error:
@@ -373,10 +379,10 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _ranged(image: Image.Image, content: bytes, rule: ImageRule) -> Image.Image:
-    """The opened file `image`, or, if it has 16 bits and the rule has a range of pixels, its pixels in 8 bits."""
+    """The opened file `image` as grey if it is; if it has 16 bits and the rule has a range of pixels, in 8 bits."""
     values = deep_pixels(content, image) if rule.pixel_range else None
     if values is None or rule.pixel_range is None:
-        return image
+        return image.convert("LA") if is_deep_grey_with_opacity(content) else image
     black, white = rule.pixel_range
     colours = values.shape[2] - (values.shape[2] in (2, 4))
     steps = np.clip(values[..., :colours].astype(np.int64), black, white) - black

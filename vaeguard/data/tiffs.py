@@ -30,6 +30,8 @@ _UNCOMPRESSED, _JPEG = 1, (6, 7, 34892, 33007)
 _PROVEN_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 """None, CCITT, LZW, JPEG, deflate and PackBits. Whether Pillow knows the others depends on how it was built."""
 _PROVEN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "YCbCr")
+_LARGEST_TILE = 2**26
+"""Pixels; a larger tile would take memory out of proportion."""
 _OPACITY = (1, 2)
 """The kinds of extra samples that say how opaque a pixel is: colours multiplied by it, and colours as they are."""
 _TURNS = {
@@ -48,9 +50,9 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its warnings 
 
 def open_tiff(file: IO[bytes]) -> ImageFile:
     """Open a TIFF, by Pillow where Pillow is known to give the right pixels."""
-    with contextlib.suppress(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
+    with contextlib.suppress(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         image = TiffImageFile(file)
-        if _is_proven(image):
+        if image.n_frames == 1 and _is_proven(image):
             return image
     file.seek(0)
     return TiffPage(file)
@@ -72,14 +74,14 @@ def _is_proven(image: TiffImageFile) -> bool:
 
 
 class TiffPage(ImageFile):
-    """The first page of a TIFF, read by tifffile, upright and with white as the largest value.
+    """The first page of a TIFF that is no smaller copy, read by tifffile, upright and with white as the largest value.
 
     Attributes
     ----------
     refusal : str
         Why pixels of this kind are not read; empty if they are.
     n_frames : int
-        Number of pages.
+        Number of pages, smaller copies and masks apart.
     """
 
     format = "TIFF"
@@ -89,9 +91,10 @@ class TiffPage(ImageFile):
         import tifffile
 
         assert self.fp is not None
-        pages: Any = tifffile.TiffFile(self.fp, name="image.tif").pages
-        self.n_frames = len(pages)
-        self._page = pages[0]
+        pages: list[Any] = [*tifffile.TiffFile(self.fp, name="image.tif").pages]
+        whole = [page for page in pages if not (page.is_reduced or page.is_mask)] or pages
+        self.n_frames = len(whole)
+        self._page = whole[0]
         self.refusal = refusal_of(self._page)
         turn = self._page.tags.valueof(_ORIENTATION, default=1)
         self._turn = _TURNS.get(turn) if isinstance(turn, int) else None
@@ -156,11 +159,13 @@ def refusal_of(page: Any) -> str:
     """Why pixels of this kind are not read; empty if they are."""
     kind = "" if page.dtype is None else page.dtype.kind
     colours, samples, bits = _colours(page), page.samplesperpixel, page.bitspersample
+    palette = page.photometric == _PALETTE
     reasons = {
         CMYK: page.photometric == _SEPARATED,
         LAB: page.photometric in _LABS,
         FLOATS: kind == "f",
         INTEGERS: kind == "i" or bits == 32,
+        f"its palette is of {bits} bits; convert it to RGB": palette and bits not in _depths(page),
         f"its pixels have {bits} bits; convert it to 8 or 16 bit": bits not in _depths(page),
         f"its pixels ({_name(page.photometric)}) are neither grey nor RGB; convert it": not colours,
         "its colours are YCbCr without JPEG; convert it to RGB": page.photometric == _YCBCR
@@ -199,6 +204,8 @@ def check_whole(page: Any) -> None:
     """Refuse a page of which a part is missing, which tifffile would fill with zeros."""
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     end = page.parent.filehandle.size
+    if page.is_tiled and page.tilewidth * page.tilelength * page.tiledepth > _LARGEST_TILE:
+        raise ValueError(f"its tiles have {page.tilewidth} x {page.tilelength} pixels")
     if len(parts) < math.prod(page.chunked) or not all(offset and 0 < size <= end - offset for offset, size in parts):
         raise ValueError("a part of its pixels is missing")
 

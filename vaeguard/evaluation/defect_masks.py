@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vaeguard.data.beside import MASK_MARKS
+from vaeguard.data.beside import unmarked
 from vaeguard.data.decoding import read_one
-from vaeguard.data.images import SUFFIXES, open_picture, read_bytes
+from vaeguard.data.folders import walk
+from vaeguard.data.images import open_picture, read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.statistics.metrics import per_region_overlap, pixel_roc_auc
 from vaeguard.storage.files import is_same
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 LEAST_PAINTED = 32
 """Painted masks are at least so bright; the values of darker ones number kinds of defects."""
-ENDINGS = tuple(f"{mark}{suffix}" for suffix in SUFFIXES for mark in ("_mask", "", *MASK_MARKS))
-"""What follows the stem of an image in the name of its mask, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     Parameters
     ----------
     folder : path
-        The mask of `parts/crack/7.png` is `crack/7.png` or `crack/7_mask.png` below it (also with the other suffixes of
-        images, and with the other marks of `beside.MASK_MARKS`).
+        The mask of `parts/crack/7.png` is `crack/7_mask.png` or `crack/7.png` below it (also with the other suffixes of
+        images, and with the other marks of masks, such as `_gt`).
     image_set : ImageSet
         Images with paths.
     anomalous : bool (N,)
@@ -77,7 +76,8 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     if image_set.vectors:
         raise UsageError("`masks` mark pixels, and the data are vectors; leave `masks` out")
     rows = np.flatnonzero(anomalous).tolist()
-    masks = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
+    below = masks_below(folder)
+    masks = {row: path for row in rows if (path := mask_of(image_set.paths[row], below))}
     owners: dict[Path, int] = {}
     for row, path in masks.items():
         if (other := owners.setdefault(path, row)) != row:
@@ -127,17 +127,25 @@ def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: 
     )
 
 
-def mask_path(folder: str | Path, image: str) -> Path | None:
-    """The mask of `image`: the file below `folder` that repeats the most of the last parts of the image's path."""
+def masks_below(folder: str | Path) -> dict[str, list[Path]]:
+    """All pictures below `folder`, by the paths of the images that they may be masks of; the likeliest first.
+
+    The paths are relative, without suffix and in small letters.
+    """
+    by_image: dict[str, list[tuple[int, str]]] = {}
+    for name in walk(Path(folder)).names:
+        stem = Path(name).with_suffix("").as_posix()
+        by_image.setdefault(stem.lower(), []).append((1, name))
+        if image := unmarked(stem):
+            by_image.setdefault(Path(image).as_posix().lower(), []).append((0 if stem == f"{image}_mask" else 2, name))
+    return {image: [Path(folder, name) for _, name in sorted(found)] for image, found in by_image.items()}
+
+
+def mask_of(image: str, below: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The mask of `image` among `masks_below` a folder: one that repeats the most of the last parts of its path."""
     parts = Path(image).with_suffix("").parts
-    for start in range(len(parts)):
-        if Path(*parts[start:]).is_absolute():
-            continue
-        stem = str(Path(folder, *parts[start:]))
-        for ending in ENDINGS:
-            if (path := Path(stem + ending)).is_file() and not is_same(path, image):
-                return path
-    return None
+    found = (path for start in range(len(parts)) for path in below.get("/".join(parts[start:]).lower(), ()))
+    return next((path for path in found if not is_same(path, image)), None)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Bools:

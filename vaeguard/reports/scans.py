@@ -100,8 +100,7 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         },
         "pictures": pictures,
     }
-    for path in (target / JSON_NAME, (target / JSON_NAME).with_suffix(".html")):
-        sweep(path)  # removes half-written files of a killed run
+    sweep(target)  # removes half-written files of a killed run
     write_report(target / JSON_NAME, report)
     return report
 

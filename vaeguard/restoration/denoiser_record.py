@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.engines.record import DENOISER, Checked
+from vaeguard.engines.record import DENOISER, Checked, reason_of
 from vaeguard.errors import RefusedError, UsageError
+from vaeguard.settings.checks import check_one_of, check_positive
+from vaeguard.settings.restoration import STRIDES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+KINDS = ("photo", "colour", "document")
+GRIDS = (1, 2, 4, 8)
+LARGEST_HALO = 240
+"""A tile of 1024 pixels holds two halos of this size and as many pixels again."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,14 @@ class LadderRecord(Checked):
     width: int
     latent: tuple[int, ...]
     halo: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for size in (self.width, *self.latent):
+            check_positive("latent", size)
+        if len(self.latent) != len(STRIDES):
+            raise UsageError(f"`latent` has {len(self.latent)} sizes; it must have {len(STRIDES)}")
+        _check_halo(self.halo)
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,21 @@ class DenoiserRecord(Checked):
     estimator: EstimatorRecord | None = None
     ladder: LadderRecord | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of("kind", self.kind, KINDS)
+        check_one_of("grid", self.grid, GRIDS)
+        check_one_of("planes", self.planes, (1, 3))
+        check_positive("interval", self.interval)
+        _check_halo(self.halo)
+        if self.grain is not None and not (len(self.grain) == 2 and all(map(math.isfinite, self.grain))):
+            raise UsageError(f"`grain` is {self.grain}; it must be two finite numbers")
+
+    @property
+    def levels(self) -> int:
+        """The number of deviations that describe the noise."""
+        return 1 if self.planes == 1 else 2
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as values that JSON can hold, in the order of the file."""
         values = asdict(self)
@@ -96,7 +127,12 @@ def read_denoiser_record(values: Mapping[str, Any], name: str) -> DenoiserRecord
         own = dict(values[DENOISER])
         own |= {key: part(**own[key]) for key, part in parts.items() if key in own}
         return DenoiserRecord(**own, card=values["card"])
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
-            f"the denoiser {name!r} does not fit this vaeguard ({error}); make the denoiser anew"
+            f"the denoiser {name!r} does not fit this vaeguard ({reason_of(error)}); make the denoiser anew"
         ) from error
+
+
+def _check_halo(halo: int) -> None:
+    if halo > LARGEST_HALO:
+        raise UsageError(f"`halo` is {halo}; it must be at most {LARGEST_HALO}")

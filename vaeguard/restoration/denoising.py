@@ -17,9 +17,10 @@ from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import TABLE, put_aside, write_rows
 from vaeguard.restoration.work import Work
+from vaeguard.storage.files import drop_open
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table, write_errors
-from vaeguard.wording import counted
+from vaeguard.wording import brief, counted
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
@@ -76,6 +77,8 @@ class DenoiseSummary:
     seconds: float
     device: str
     notes: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
@@ -189,7 +192,7 @@ def _restore_all(work: Work) -> _Run:
                 work.meter.say(f"{counted(len(run.rows), 'page')}, {run.pixels / 1e6:,.1f} MP")
         except BaseException:
             results.close()
-            work.sweep()  # for a worker inside a library call, which ends only with the process
+            drop_open(work.places.target)  # for a worker inside a library call, which ends only with the process
             raise
     run.notes.gone, stale = work.settle()
     run.notes.edited += stale

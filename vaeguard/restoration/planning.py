@@ -21,6 +21,7 @@ from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.work import Work
 from vaeguard.settings.restoration import RestoreSettings
 from vaeguard.storage.files import size_and_time
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,6 +121,8 @@ class ScanPlan:
     finished: int
     seconds: float
     scans: tuple[PlannedScan, ...]
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return the plan as plain values that JSON can hold."""

@@ -22,7 +22,7 @@ from vaeguard.restoration.formats.picture import encode_png
 from vaeguard.restoration.formats.scan_page import digest_of_pixels
 from vaeguard.restoration.formats.scans import written_name
 from vaeguard.restoration.meter import Meter
-from vaeguard.restoration.records import MEASURES, TABLE, clean_store
+from vaeguard.restoration.records import MEASURES, clean_store
 from vaeguard.storage.files import path_from, size_and_time, sweep_all
 from vaeguard.storage.store import beside
 
@@ -142,7 +142,7 @@ class Work:
 
     def sweep(self) -> None:
         """Remove the unfinished files of killed runs, including runs with other settings."""
-        sweep_all(self.places.target, [*self.clean, *self.clean.values(), TABLE])
+        sweep_all(self.places.target)
 
     def restore(self, scan: Scan) -> Restored:
         """Restore a scan and write the clean file, unless an earlier run finished it.

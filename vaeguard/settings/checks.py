@@ -27,6 +27,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     """The value in the type of an annotation such as `int | None` or `tuple[int, ...]`; an int serves as float."""
     plain = tuple(map(_plain, value)) if isinstance(value, list | tuple) else _plain(value)
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    for item in plain if isinstance(plain, tuple) else (plain,):
+        check_fits(name, item)
     if any(_is_of(plain, kind) for kind in allowed):
         return plain
     if float in allowed and type(plain) is int:
@@ -54,6 +56,12 @@ def _spelled(hint: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
+
+
+def check_fits(name: str, value: object) -> None:
+    """Refuse a whole number of more than 63 bits, which no array and no file can hold."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UsageError(f"`{name}` is too large; it must be below 2**63")
 
 
 def check_one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

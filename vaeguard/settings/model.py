@@ -17,9 +17,10 @@ from vaeguard.settings.checks import (
     check_share,
     settle_types,
 )
-from vaeguard.settings.field import setting
+from vaeguard.settings.field import documented, setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
 from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
+from vaeguard.wording import brief_settings
 
 MODEL_KINDS = ("mlp", "conv")
 PRIORS = ("standard", "per-class")
@@ -41,6 +42,7 @@ CLASSIC_SIGMA = 0.5**0.5
 Value = TypeVar("Value")
 
 
+@documented
 @dataclass(frozen=True)
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
@@ -94,6 +96,8 @@ class ModelSpec:
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     vectors: bool = False
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)

@@ -14,6 +14,7 @@ from vaeguard.errors import UsageError
 from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
 from vaeguard.reports.report_file import check_place, remove_report
 from vaeguard.storage.files import check_apart
+from vaeguard.wording import counted
 from vaeguard.workflows.opening import find_model, open_for, open_generative
 from vaeguard.workflows.outcome import Outcome
 
@@ -105,12 +106,19 @@ def watch_table(
     if heatmaps := options.get("heatmaps"):
         options["heatmaps"] = HeatmapFolder(Path(heatmaps))
     report_round: Callable[[ScoreSummary], None] = options.pop("report")
+    images = anomalies = 0
 
     def report(summary: ScoreSummary) -> None:
+        nonlocal images, anomalies
+        images, anomalies = images + summary.images, anomalies + summary.anomalies
         report_round(summary)
         reporter.left_out(summary.errors)
 
-    watch_files(detector, folders, output, report=report, **options)
+    try:
+        watch_files(detector, folders, output, report=report, **options)
+    except KeyboardInterrupt:
+        scored = f"{counted(images, 'new image')} scored, {anomalies:,} anomalous -> {output}"
+        raise KeyboardInterrupt(f"{scored}; the same command goes on") from None
 
 
 def evaluate_to(

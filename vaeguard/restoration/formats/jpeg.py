@@ -1,4 +1,4 @@
-"""The segments of a JPEG before its pixels: what kind of JPEG it is, and the metadata that it holds."""
+"""The segments of a JPEG before its pixels: what it says of its colours, and its metadata."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ class Frame:
     @property
     def reads_as_rgb(self) -> bool:
         """Whether a reader of JPEG files takes three components for red, green and blue."""
-        if self.jfif or self.adobe is not None:
-            return not self.jfif and self.adobe == 0
-        return self.components == b"RGB"
+        return not self.jfif and (self.components == b"RGB" if self.adobe is None else self.adobe == 0)
 
 
 def segments(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -43,7 +43,7 @@ KINDS = (
     Kind("TIFF", SUFFIXES_OF["TIFF"], "tiff"),
     Kind("BMP", SUFFIXES_OF["BMP"], "picture"),
     Kind("WEBP", SUFFIXES_OF["WEBP"], "picture"),
-    Kind("JPEG2000", SUFFIXES_OF["JPEG2000"], "jpeg2000"),
+    Kind("JPEG 2000", SUFFIXES_OF["JPEG 2000"], "jpeg2000"),
     Kind("PDF", (".pdf",), "pdf"),
 )
 _BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.suffixes}

@@ -7,41 +7,33 @@ import io
 import math
 import struct
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
-from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.data.tiffs import check_whole, refusal_of
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
+from vaeguard.restoration.formats.tiff_directories import EXIF, GPS, amend, inner_tags, resolution_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vaeguard.restoration.formats.scan_format import Coding, Restore
-
-    _Entry = tuple[int, int, bytes]
-    """The kind of value, the number of values, and their bytes, in a directory of a TIFF."""
 
 _LAYOUT_TAGS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),
     *(324, 325, 330, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
 """Tags that describe the layout of the pixels in the file, which the writer sets."""
-_EXIF = 34665
-_GPS = 34853
-_INTEROPERABILITY = 40965
 _SUB_DIRECTORIES = 330
 _XMP = 700
 _ICC = 34675
 _RESOLUTION_UNIT = 296
-_RESOLUTION = (282, 283, _RESOLUTION_UNIT)
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 """Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
 _JPEG_2000 = (33003, 33004, 33005, 34712)
@@ -57,7 +49,7 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, _coding: 
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
         originals = _all_pages(tiff)
-        inner = _inner_tags(content, originals)
+        inner = inner_tags(content, originals)
     with tiff, tifffile.TiffWriter(target, byteorder=tiff.byteorder, bigtiff=tiff.is_bigtiff) as writer:
         for page, original in _pages(tiff, name):
             restored = _with_white_as_maximum(restore(page), original)
@@ -65,7 +57,7 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, _coding: 
                 _write(writer, restored, original)
         writer.close()
         with _refusing_lost_tags(name):
-            _amend(target, [_resolution_entries(page) for page in originals], inner)
+            amend(target, [resolution_of(page) for page in originals], inner)
     return Rewritten()
 
 
@@ -82,7 +74,7 @@ def facts(content: bytes, name: str) -> list[PageFacts]:
     """Read the metadata of each page."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
         originals = _all_pages(tiff)
-        return [_facts(page, inner) for page, inner in zip(originals, _inner_tags(content, originals), strict=True)]
+        return [_facts(page, inner) for page, inner in zip(originals, inner_tags(content, originals), strict=True)]
 
 
 def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
@@ -120,7 +112,7 @@ def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
 
 
 def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
-    tags = [(tag.code, str(tag.value)) for tag in page.tags if tag.code not in (*_LAYOUT_TAGS, _EXIF, _GPS, _XMP, _ICC)]
+    tags = [(tag.code, str(tag.value)) for tag in page.tags if tag.code not in (*_LAYOUT_TAGS, EXIF, GPS, _XMP, _ICC)]
     for pointer, values in inner.items():
         tags += [((pointer, code), str(value)) for code, value in values.items()]
     resolution = _resolution(page)
@@ -202,7 +194,7 @@ def _extra_tags(page: Any) -> list[tuple[Any, ...]]:
     return [
         (tag.code, tag.dtype, tag.count, _text(page, tag) if tag.dtype == _ASCII else tag.value, False)
         for tag in page.tags
-        if tag.code not in (*_LAYOUT_TAGS, _EXIF, _GPS)
+        if tag.code not in (*_LAYOUT_TAGS, EXIF, GPS)
     ]
 
 
@@ -256,88 +248,3 @@ def _ratio(value: Any) -> tuple[int, int]:
 def _dpi(page: Any) -> float | None:
     resolution = _resolution(page)
     return resolution[0] if resolution and 10 < resolution[0] < 100_000 else None
-
-
-def _inner_tags(content: bytes, originals: list[Any]) -> list[dict[int, dict[int, Any]]]:
-    """The tags of the directories for EXIF and GPS, page by page."""
-    if not any(pointer in page.tags for page in originals for pointer in (_EXIF, _GPS)):
-        return [{} for _ in originals]
-    inner: list[dict[int, dict[int, Any]]] = []
-    with Image.open(io.BytesIO(content)) as image:
-        for number in range(len(originals)):
-            image.seek(number)
-            exif = image.getexif()
-            directories = {pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))}
-            if _INTEROPERABILITY in directories.get(
-                _EXIF, {}
-            ):  # a directory within EXIF, which Pillow reads as a place
-                directories[_EXIF][_INTEROPERABILITY] = dict(exif.get_ifd(_INTEROPERABILITY))
-            inner.append(directories)
-    return inner
-
-
-def _resolution_entries(page: Any) -> dict[int, _Entry]:
-    """The entries that state the resolution, as they are in the file."""
-    entries = {}
-    for tag in (page.tags.get(code) for code in _RESOLUTION):
-        if tag is not None:
-            page.parent.filehandle.seek(tag.valueoffset)
-            entries[tag.code] = int(tag.dtype), tag.count, page.parent.filehandle.read(tag.valuebytecount)
-    return entries
-
-
-def _amend(target: Path, resolutions: list[dict[int, _Entry]], inner: list[dict[int, dict[int, Any]]]) -> None:
-    """Append what tifffile cannot write, with new directories of the pages: EXIF, GPS, and odd resolutions or none."""
-    with tifffile.TiffFile(target) as written:
-        layout, starts = written.tiff, [page.offset for page in written.pages]
-        changed = [_resolution_entries(page) != old for page, old in zip(written.pages, resolutions, strict=True)]
-    with target.open("r+b") as file:
-        header, pointer = (file.read(16), 8) if layout.is_bigtiff else (file.read(8), 4)
-        for start, differs, resolution, directories in zip(starts, changed, resolutions, inner, strict=True):
-            file.seek(start)
-            (count,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
-            entries = [file.read(layout.tagsize) for _ in range(count)]
-            following = file.read(layout.offsetsize)
-            place = start
-            if differs or directories:
-                new = dict(resolution)
-                if directories and layout.is_bigtiff and layout.byteorder == ">":
-                    raise ValueError("EXIF in a BigTIFF of this byte order")  # which Pillow cannot write
-                for code, values in directories.items():
-                    position = _append(file, _directory(header, values))
-                    new[code] = 4, 1, struct.pack(layout.byteorder + "I", position)
-                by_code = {struct.unpack(layout.byteorder + "H", entry[:2])[0]: entry for entry in entries}
-                by_code = {code: entry for code, entry in by_code.items() if code not in _RESOLUTION}
-                by_code |= {code: _packed(file, layout, code, entry) for code, entry in new.items()}
-                own = struct.pack(layout.tagnoformat, len(by_code)) + b"".join(
-                    by_code[code] for code in sorted(by_code)
-                )
-                place = _append(file, lambda _, own=own, following=following: own + following)  # type: ignore[misc]
-                file.seek(pointer)
-                file.write(struct.pack(layout.offsetformat, place))
-                count = len(by_code)
-            pointer = place + layout.tagnosize + layout.tagsize * count
-
-
-def _packed(file: BinaryIO, layout: Any, code: int, entry: _Entry) -> bytes:
-    """The bytes of an entry in a directory; a long value is appended to the file."""
-    kind, count, value = entry
-    if len(value) > layout.offsetsize:
-        value = struct.pack(layout.offsetformat, _append(file, lambda _: entry[2]))
-    return struct.pack(layout.tagformat1, code, kind) + struct.pack(layout.tagformat2, count, value)
-
-
-def _directory(header: bytes, values: dict[int, Any]) -> Callable[[int], bytes]:
-    """A function that returns the bytes of a directory for its position in the file."""
-    directory = ImageFileDirectory_v2(header)
-    for code, value in values.items():
-        directory[code] = value
-    return lambda position: bytes(directory.tobytes(position))
-
-
-def _append(file: BinaryIO, content: Callable[[int], bytes]) -> int:
-    """Write at the end of the file, at an even position, and return the position."""
-    end = file.seek(0, 2)
-    position = end + end % 2
-    file.write(b"\0" * (position - end) + content(position))
-    return position

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from vaeguard.restoration.noise import grain_of, photo_noise, print_noise
 from vaeguard.restoration.page import page_kind
 from vaeguard.restoration.paper import divided
 from vaeguard.settings.restoration import DEGRADATIONS, DenoiserSpec
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,10 +81,12 @@ class DenoiserSource:
     images: int
     held_out: int
     errors: list[tuple[str, str]]
-    learn: Callable[[int], Iterator[Batch]]
-    judged: Callable[[int], Iterator[Batch]]
+    learn: Callable[[int], Iterator[Batch]] = field(repr=False)
+    judged: Callable[[int], Iterator[Batch]] = field(repr=False)
     grain: tuple[float, float] | None = None
     fingerprint: str = ""
+
+    __repr__ = brief
 
     def judge(self, direct: DirectDenoiser) -> tuple[float, float]:
         """The PSNR in dB of the noisy and of the restored images; without clean images by Stein's estimate."""
