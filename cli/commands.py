@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaeguard import VaeguardError, preset
+from vaeguard.settings.field import help_of
 from vaeguard.settings.overrides import layered, settings_of
 
 from .output import say, show
@@ -64,7 +65,7 @@ class SpecCommand(click.Command):
         """List the options, and then the settings without an option, unless only --help-all lists these."""
         super().format_options(ctx, formatter)
         brief = any(param.name == "help_all" for param in self.params) and not ctx.meta.get("help_all")
-        rows = [(f"{name}=...", _help_of(item)) for name, item in self._settings_without_option()]
+        rows = [(f"{name}=...", help_of(item)) for name, item in self._settings_without_option()]
         if rows and not brief:
             with formatter.section("Settings, each given by --set NAME=VALUE"):
                 formatter.write_dl(rows)
@@ -105,13 +106,6 @@ def _typed(option: click.Option, value: str | None) -> str:
 def _plain(value: str) -> str:
     """A value as users type it: without Python's quotes and capitals."""
     return value.lower() if value in ("True", "False", "None") else value.strip("'\"")
-
-
-def _help_of(item: Any) -> str:
-    from .options import default_of
-
-    choices = f" One of {', '.join(item.metadata['of'])}." if item.metadata["of"] else ""
-    return f"{item.metadata['help']}{choices}{default_of(item)}"
 
 
 def command(*options: Decorator, specs: Mapping[str, type] | None = None, **attributes: Any) -> Callable[[Any], Any]:

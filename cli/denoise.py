@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 def denoise(scans: tuple[str, ...], output: str | None, *, dry_run: bool, **given: Any) -> Result:
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
-    SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), BMP, WEBP and PDF, or such a file, or several of
-    either. The tree is written anew elsewhere; scans are never touched. Sizes, bit depth, resolution, profiles and
-    EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those worth a look
-    first, and report.html shows these before and after.
+    SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF, or such a file, or
+    several of either. The tree is written anew elsewhere; scans are never touched. Sizes, bit depth, resolution,
+    profiles and EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those
+    worth a look first, and report.html shows these before and after.
 
     Ctrl-C ends a job within seconds, and it goes on where it stopped when the same command is given again.
 

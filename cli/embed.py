@@ -34,4 +34,8 @@ def embed(data: str | None, output: str, **options: Any) -> Result:
     lines = [f"{table['images']} latents of {units} units -> {output}"]
     if table["report"]:
         lines.append(f"where they lie -> {table['report']}")
-    return Result({"output": output, **table, "errors": workflows.as_objects(done.errors)}, lines, errors=done.errors)
+    return Result(
+        {"output": output, **table, "left_out": done.left_out, "errors": workflows.as_objects(done.errors)},
+        lines,
+        errors=done.errors,
+    )

@@ -36,6 +36,7 @@ def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
     facts = {
         "output": done.output,
         **workflows.without_pictures(done.report or {}),
+        "left_out": done.left_out,
         "errors": workflows.as_objects(done.errors),
     }
     lines = [f"every figure, curve and picture -> {done.output}/report.html"]

@@ -55,6 +55,7 @@ def fit(
         "run": done.output,
         "seconds": done.seconds,
         **done.result.info.record.to_dict(),
+        "left_out": done.left_out,
         "errors": workflows.as_objects(done.errors),
     }
     lines = [

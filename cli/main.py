@@ -103,6 +103,7 @@ def main() -> None:
     """Run the command line; exit codes are those of `vaeguard.errors`, 130 when interrupted."""
     # Threads that spin while they wait make training ten times slower as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_closed()
     _escape_unencodable()
     try:
         with warnings_on_stderr():
@@ -114,8 +115,8 @@ def main() -> None:
         code = error.exit_code
     except click.ClickException as error:
         code = _print_error(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        code = _print_error("interrupted", 130)
+    except (click.Abort, KeyboardInterrupt) as error:
+        code = _print_interruption(error)
         _leave_threads(code)
     except MemoryError:
         code = _print_error("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
@@ -128,6 +129,14 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _open_closed() -> None:
+    """Lead streams that the caller closed nowhere; otherwise the next file that is opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
+            os.set_inheritable(number, True)  # the processes that decode need them as well
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
+
+
 def _escape_unencodable() -> None:
     """Print characters that a terminal or a pipe cannot encode as escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
@@ -138,9 +147,17 @@ def _escape_unencodable() -> None:
 def _leave_threads(code: int) -> None:
     """Exit at once if a worker thread is still in a library call: Python would wait for it, with nothing to save."""
     if any(thread.name.startswith("vaeguard-") for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
             stream.flush()
         os._exit(code)
+
+
+def _print_interruption(error: BaseException) -> int:
+    code, told = 130, str(error.__cause__ or "")
+    if told:  # by a workflow that says how to go on
+        click.echo(told, err=True)
+        return code
+    return _print_error("interrupted", code)
 
 
 def _print_error(message: str, code: int) -> int:

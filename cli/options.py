@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaeguard.settings.field import default_of
 from vaeguard.settings.overrides import parse_setting, settings_of
 from vaeguard.workflows import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, PRESETS
 
@@ -38,15 +39,6 @@ class FieldType(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         """The value of the field."""
         return parse_setting(self.spec, self.field, value) if isinstance(value, str) else value
-
-
-def default_of(item: Any) -> str:
-    """The text in the help for the default of a field of a spec."""
-    shown = item.metadata["unset"]
-    if not shown and item.default is not False and item.default not in (None, "", ()):
-        plain = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else item.default
-        shown = f"{plain:.4g}" if isinstance(plain, float) else str(plain).lower() if plain is True else str(plain)
-    return f"  [default: {shown}]" if shown else ""
 
 
 def field_option(spec: type, field: str, *names: str, **attributes: Any) -> Decorator:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shlex
 import sys
-import time
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaeguard import workflows
+from vaeguard.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from rich.console import Console
     from rich.table import Table
 
     from vaeguard import Parity
     from vaeguard.workflows import Reporter
+
+
+NARROWEST = 80
+"""Columns that a table needs."""
 
 
 @dataclass
@@ -60,8 +65,6 @@ class Result:
 
 def show(result: Result, *, as_json: bool) -> None:
     """Print a result; raise its failure, or an error if inputs were left out."""
-    from rich.console import Console
-
     from vaeguard import InputsSkippedError
 
     if as_json:
@@ -70,10 +73,10 @@ def show(result: Result, *, as_json: bool) -> None:
         if result.first:
             click.echo(result.first)
         if result.table:
-            Console().print(result.table)
+            _console().print(result.table)
         if result.report:
             # Names must not become emoji, and lines that a program may read must not be wrapped.
-            workflows.show_report(result.report, Console(emoji=False, soft_wrap=not sys.stdout.isatty()))
+            workflows.show_report(result.report, _console(emoji=False, soft_wrap=not on_terminal()))
         for line in result.lines:
             click.echo(line)
     if result.failure:
@@ -81,6 +84,18 @@ def show(result: Result, *, as_json: bool) -> None:
     if result.errors:
         files = workflows.counted(len(result.errors), "file", "was were")
         raise InputsSkippedError(f"done, but {files} left out; {result.listed}")
+
+
+def on_terminal() -> bool:
+    """Whether people read the output; Python has no stdout at all where it was closed."""
+    return bool(sys.stdout and sys.stdout.isatty())
+
+
+def _console(**settings: Any) -> Console:
+    """A console for tables; a narrow terminal breaks their lines, which is better than names cut short."""
+    from rich.console import Console
+
+    return Console(width=max(Console().width, NARROWEST), **settings)
 
 
 def say(message: str) -> None:
@@ -96,6 +111,7 @@ def warnings_on_stderr() -> Iterator[None]:
     """Print the warnings of the library as lines on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of broken metadata, without the name of the file
         shown = warnings.showwarning
 
         def show_warning(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
@@ -106,44 +122,6 @@ def warnings_on_stderr() -> Iterator[None]:
 
         warnings.showwarning = show_warning
         yield
-
-
-@contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[..., None]]:
-    """A bar with the time left on a terminal; otherwise a line every ten seconds. Both on stderr."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(what)
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def update(done: int, total: int, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, description=f"{what} {text}".strip())
-
-        yield update
-
-
-def _lines(what: str) -> Callable[..., None]:
-    printed = time.monotonic()
-    first: tuple[float, int] | None = None
-
-    def update(done: int, total: int, text: str = "") -> None:
-        nonlocal printed, first
-        now = time.monotonic()
-        # The time left follows from the steps after the first, since imports and an earlier run come before it.
-        started, before = first = first or (now, done)
-        if now - printed >= 10 and done:
-            printed = now
-            left = f" ({(now - started) * (total - done) / (done - before):.0f} s left)" if done > before else ""
-            say(f"{what} {done}/{total} {text}".strip() + left)
-
-    return update
 
 
 def reporter() -> Reporter:

@@ -29,5 +29,5 @@ def reconstruct(data: str | None, output: str, **options: Any) -> Result:
     done = workflows.reconstruct_to(data, output, reporter(), **options)
     paths, total = done.result["images"], done.result["of"]
     line = f"{len(paths)} of {total} images, by {options['by']}, lowest to highest -> {output}"
-    facts = {"output": output, "images": paths, "errors": workflows.as_objects(done.errors)}
+    facts = {"output": output, "images": paths, "left_out": done.left_out, "errors": workflows.as_objects(done.errors)}
     return Result(facts, [line], errors=done.errors)

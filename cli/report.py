@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from vaeguard import workflows
 
 from . import options as o
 from .commands import command
-from .output import Result, reporter, say
+from .output import Result, on_terminal, reporter, say
 
 
 @command(
@@ -29,7 +28,7 @@ def report(path: str | None, *, opened: bool | None) -> Result:
     """
     done = workflows.remake_report(path, reporter())
     address = Path(done.output).resolve().as_uri()
-    if (sys.stdout.isatty() if opened is None else opened) and not webbrowser.open(address):
+    if (on_terminal() if opened is None else opened) and not webbrowser.open(address):
         say(f"note: no browser was found; open {address}")
     facts: dict[str, Any] = {"output": done.output, **workflows.without_pictures(done.report or {})}
     return Result(facts, [f"report -> {done.output}"], done.report)

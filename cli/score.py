@@ -32,13 +32,14 @@ def score(images: tuple[str, ...], output: str, **options: Any) -> Result:
     cannot be read is listed in <output>.errors.csv; what stands out, and whether the batch as a whole differs from
     normal, is shown in <output>.report.html.
 
-    A job that was interrupted goes on where it stopped when the same command is given again.
+    A job that was interrupted goes on where it stopped when the same command is given again. A finished table is only
+    flagged anew by another --fpr, as long as images, model and versions are the same.
     """
     if not images:
         raise UsageError("`images` is missing; name image files, folders, a glob, or - for standard input")
     done = workflows.score_table(images, output, reporter(), **options)
     summary, report = done.result, done.report
-    resumed = f", {summary.resumed} of them before an interruption" if summary.resumed else ""
+    resumed = f", {summary.resumed} of them scored before" if summary.resumed else ""
     first = (
         f"{summary.images} images scored in {done.seconds:.1f} s{resumed}, {summary.anomalies} "
         f"anomalous (p_value <= {summary.fpr:g}) -> {summary.output}"

@@ -89,6 +89,7 @@ def tune(
     facts = {
         "output": done.output,
         **workflows.without_pictures(done.report or {}),
+        "left_out": done.left_out,
         "errors": workflows.as_objects(done.errors),
     }
     return Result(facts, lines, done.report, errors=done.errors)

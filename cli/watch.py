@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaeguard import workflows
+from vaeguard.workflows import counted
 
 from . import options as o
 from .commands import command
@@ -27,10 +28,15 @@ if TYPE_CHECKING:
 def watch(folders: tuple[str, ...], output: str, **options: Any) -> None:
     """Score images as they appear in folders, until interrupted.
 
-    FOLDER may also be a glob. Images that are overwritten are scored again, in a new row.
+    FOLDER may also be a glob. What is flagged is named at once, with its p-value. Images that are overwritten are
+    scored again, in a new row. A file that cannot be read is listed when it has not changed for a minute. Ctrl-C ends
+    the watch, and the same command goes on with its table.
     """
     workflows.watch_table(folders, output, reporter(), report=_print_round, **options)
 
 
 def _print_round(summary: ScoreSummary) -> None:
-    click.echo(f"{summary.images} new images, {summary.anomalies} anomalous -> {summary.output}")
+    for path, p_value in summary.flagged:
+        click.echo(f"anomalous: {path} (p_value {p_value:.4g})")
+    if summary.images:
+        click.echo(f"{counted(summary.images, 'new image')}, {summary.anomalies:,} anomalous -> {summary.output}")

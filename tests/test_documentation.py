@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 import vaeguard
+from vaeguard.settings.field import help_of
+from vaeguard.settings.overrides import settings_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOR_DEVELOPERS = ("docs/architecture.md", "CONTRIBUTING.md")
 PAGES = (*FOR_DEVELOPERS, "CHANGELOG.md", "docs/api.md")
 ROOMS = (CHECKOUT / "docs/architecture.md").read_text(encoding="utf-8").split("## The rooms")[1].split("\n## ")[0]
-API = dict(re.findall(r"^\| `(\w+)(.*?)` \|", (CHECKOUT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE))
+PUBLIC, SETTINGS = (CHECKOUT / "docs/api.md").read_text(encoding="utf-8").split("## Settings of a fit")
+API = dict(re.findall(r"^\| `(\w+)(.*?)` \|", PUBLIC + SETTINGS.partition("\n## ")[2], re.MULTILINE))
 
 
 def text_of(page):
@@ -87,6 +90,15 @@ def test_every_room_has_its_line():
 
 def test_every_public_name_is_described_and_no_other():
     assert sorted(API) == sorted(vaeguard.__all__)
+
+
+@pytest.mark.parametrize("spec", [vaeguard.ModelSpec, vaeguard.TrainSpec])
+def test_every_setting_of_a_fit_is_described(spec):
+    page, shown = SETTINGS, " ".join(spec.__doc__.split())
+    for name, item in settings_of(spec).items():
+        text = " ".join(help_of(item).split())
+        assert f"| `{name}` | {text.replace('|', chr(92) + '|')} |" in page
+        assert f"{name} : {item.type} {text}" in shown
 
 
 @pytest.mark.parametrize("name", [name for name in vaeguard.__all__ if name[0].islower()])

@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import has_fit_parameter
 from toy import bars
 
 import vaeguard
@@ -266,3 +267,12 @@ def test_nothing_is_scored_before_the_fit():
 def test_vaeguard_alone_does_not_import_scikit_learn():
     code = "import sys, vaeguard, vaeguard.settings.specs; assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", [VAEDetector, PyODDetector])
+def test_weights_are_refused_in_words(kind):
+    assert not has_fit_parameter(kind(), "sample_weight")
+    for fit in (kind().fit, make_pipeline(kind()).fit):
+        name = "sample_weight" if fit.__self__.__class__ is kind else f"{kind.__name__.lower()}__sample_weight"
+        with pytest.raises(TypeError, match="does not take sample_weight; every row counts alike"):
+            fit(np.zeros((200, 3)), **{name: np.ones(200)})

@@ -30,6 +30,7 @@ def toy_record(shape=(1, 8, 8), classes=(), images=0, model=None, vectors=False,
         data=DataRecord("toy", False, "0", 10, SplitRecord(8, 1, 1, "0")),
         calibration=CalibrationRecord(images),
         best_epoch={"epoch": 1},
+        finished_epochs=1,
         versions={},
         hardware="none",
     )

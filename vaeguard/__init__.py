@@ -4,9 +4,15 @@
 >>> detector = vaeguard.fit(vaeguard.open_images("digits"), normal_classes="0-8")  # doctest: +SKIP
 >>> detector.inspect(batch).score  # doctest: +SKIP
 
-Names load what they need on first use, so that `import vaeguard` costs next to nothing; `__init__.pyi` lists them.
+Names load what they need on first use, so that `import vaeguard` costs next to nothing; `__init__.pyi` lists them. The
+import sets `ORT_DISABLE_TELEMETRY=1` in the environment, unless it is set, so that ONNX Runtime sends nothing.
 """
 
+import os
+
 import lazy_loader
+
+# ONNX Runtime reads it when it is imported, and would otherwise send its use to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

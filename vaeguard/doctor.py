@@ -128,6 +128,7 @@ def examine(data_dir: str | Path | None = None) -> Examination:
             check_torch(torch),
             check_torchvision(_probe(TORCHVISION_PROBE)),
             check_onnxruntime(_probe(ONNX_PROBE), gpu=isinstance(torch, dict) and bool(torch["devices"])),
+            check_telemetry(),
             check_processor(),
             check_cache(),
             check_data(data_dir),
@@ -231,6 +232,15 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
         )
         return Check("ONNX Runtime", "warn", found, advice)
     return Check("ONNX Runtime", "ok", found)
+
+
+def check_telemetry() -> Check:
+    """Tell whether ONNX Runtime may send its use to its maker, which vaeguard prevents unless the user allows it."""
+    value = os.environ.get("ORT_DISABLE_TELEMETRY", "")
+    found = f"ORT_DISABLE_TELEMETRY={value}"
+    if value == "1":
+        return Check("telemetry", "ok", f"{found}: ONNX Runtime sends nothing")
+    return Check("telemetry", "warn", f"{found}: ONNX Runtime may send its use", "unset it, or set it to 1")
 
 
 def check_processor() -> Check:

@@ -81,7 +81,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
     image_shape_: tuple[int, ...] | None
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any = None, **others: Any) -> Self:  # noqa: N803
         """Fit the model on `X`, and set the threshold so that a share `contamination` of the rows is above it.
 
         Parameters
@@ -97,11 +97,19 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
         Raises
         ------
+        TypeError
+            There are `others`, such as `sample_weight`: every row counts alike.
         ValueError
             `X`, `y` or a parameter cannot work.
         VaeguardError
             Training diverged.
         """
+        if others:
+            # A parameter in the signature would tell scikit-learn that weights are supported.
+            raise TypeError(
+                f"{type(self).__name__}.fit does not take {', '.join(others)}; every row counts alike, so leave it out,"
+                " and leave out or repeat rows instead"
+            )
         if not isinstance(self.contamination, int | float | np.floating) or not 0 < self.contamination <= 0.5:
             raise ValueError(f"`contamination` is {self.contamination!r}; it must be a share above 0 and at most 0.5")
         if self.guided and y is None:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -262,6 +263,51 @@ def test_unreadable_files_are_listed_and_the_rest_is_scored(home):
     assert "GIF" in reasons["moving.gif"]
 
 
+def test_what_is_not_read_is_told_by_every_command(home):
+    for label in "89":
+        (home / "beside" / label).mkdir(parents=True)
+        for path in sorted((home / "digits" / label).iterdir())[:4]:
+            shutil.copy(path, home / "beside" / label)
+    (home / "beside" / "9" / "a.gif").write_bytes(b"GIF89a")
+    note = "1 file is no image that is read and stays behind: 1 .gif"
+    for command in ("score", "evaluate", "embed", "reconstruct"):
+        result = run(home, command, "beside", "--json")
+        assert result.returncode == 0, result.stderr
+        assert f"note: {note}" in result.stderr, command
+        assert json.loads(result.stdout)["left_out"] == note, command
+
+
+def test_broken_metadata_is_not_told_without_the_name_of_its_file(home):
+    (home / "metadata").mkdir()
+    broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    Image.new("L", (8, 8)).save(home / "metadata" / "a.jpg", exif=broken)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
+    noise.save(home / "metadata" / "b.tif", compression="tiff_lzw")
+    os.truncate(home / "metadata" / "b.tif", 2000)
+    scored = run_apart(home, "score", "metadata", "-m", "runs/quick", "-o", "metadata.csv")
+    assert [line.partition(":")[0] for line in scored.stderr.splitlines()] == ["left out", "error"]
+
+
+def test_a_range_of_pixels_goes_with_the_model(tmp_path):
+    (tmp_path / "dark").mkdir()
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 4096, (8, 8)).astype(np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "dark" / f"{number:02}.png")
+    fitted = run(tmp_path, "fit", "dark", "--epochs", "1", "-o", "run", "--set", "model.pixel_range=0,4095", "--json")
+    assert json.loads(fitted.stdout)["model"]["pixel_range"] == [0, 4095]
+    assert "grey levels" not in fitted.stderr
+    assert run(tmp_path, "export", "-m", "run", "-o", "model.onnx").returncode == 0
+    tables = []
+    for model in ("run", "model.onnx"):
+        assert run(tmp_path, "score", "dark", "-m", model, "-o", f"{model}.csv").returncode == 0
+        with (tmp_path / f"{model}.csv").open() as file:
+            tables.append([float(row["recon_error"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(*tables, rtol=1e-4)
+    plain = run(tmp_path, "fit", "dark", "--epochs", "1", "-o", "plain")
+    assert "fit with --set model.pixel_range=0,4095" in plain.stderr
+    assert np.mean(tables[0]) > 0.01  # random pixels over the whole range
+
+
 def test_fit_goes_on_without_the_unreadable_files(home):
     folder = home / "parts"
     folder.mkdir()
@@ -382,11 +428,13 @@ def test_a_fit_says_that_images_were_shrunk(tmp_path):
         image = Image.fromarray(np.random.default_rng(number).integers(0, 255, (160, 8), dtype=np.uint8))
         (tmp_path / "parts").mkdir(exist_ok=True)
         image.save(tmp_path / "parts" / f"{number}.png")
+    Image.fromarray(np.eye(9, dtype=bool)).save(tmp_path / "parts" / "3_mask.png")
     settings = ("--model", "mlp", "--set", "model.hidden=8", "--epochs", "1", "--json")
     fitted = run(tmp_path, "fit", "parts", *settings, "-o", "run")
     assert "160x8" in fitted.stderr
     assert "--size" in fitted.stderr
-    assert isinstance(json.loads(fitted.stdout), dict)
+    assert json.loads(fitted.stdout)["left_out"].endswith("stays behind: 'parts/3_mask.png'")
+    assert "note: 1 file is the mask of an image" in fitted.stderr
     assert "160x8" not in run(tmp_path, "fit", "parts", "--size", "128x6", *settings, "-o", "other").stderr
 
 
@@ -472,9 +520,13 @@ def test_a_watch_scores_what_is_there_until_it_is_interrupted(home):
     while process.poll() is None and not (home / "watched.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    shown, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "note: nothing at 'nowhere' yet" in error
+    *flagged, total = shown.splitlines()
+    assert len(flagged) > 1
+    assert all(re.fullmatch(r"anomalous: digits/9/\d+\.png \(p_value 0\.0\d+\)", line) for line in flagged)
+    assert error.splitlines()[-1] == f"{total.replace(', ', ' scored, ')}; the same command goes on"
     with (home / "watched.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(os.listdir(home / "digits/9"))
 
@@ -633,3 +685,11 @@ def test_groups_keep_images_of_one_thing_on_one_side(tmp_path):
     assert len(images) == 2 * len(held_out)  # both of each pair
     table.write_text("path,group\nnowhere.png,1\n")
     assert_complains(run(tmp_path, *command, "other"), 2, "'nowhere.png' in the table of groups")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no shell that closes a stream")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_may_be_closed(closed, home):
+    for words in ("score digits/9 -m runs/quick -o closed.csv", "report runs/quick"):
+        line = f"{shlex.quote(COMMAND)} {words} {closed}"
+        subprocess.run(["sh", "-c", line], cwd=home, stdin=subprocess.DEVNULL, check=True)

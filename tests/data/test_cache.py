@@ -12,6 +12,7 @@ from vaeguard.data.cache import cache_folder, decode_files, digest_array, take
 from vaeguard.data.folders import Files
 from vaeguard.data.images import ImageRule, write_png
 from vaeguard.errors import VaeguardError
+from vaeguard.storage.files import temporary_beside
 
 RULE = ImageRule((6, 6), 1)
 
@@ -122,15 +123,14 @@ def test_a_flipped_bit_in_the_record_is_noticed(folder, own, monkeypatch):
 
 def test_only_whole_entries_appear_and_old_remains_are_swept(folder, own, monkeypatch):
     own.mkdir()
-    old, young = own / ".vaeguard-old.npy", own / ".vaeguard-young.npy"
-    for path in (old, young, own / "other.npy"):
+    left, mine = temporary_beside(own / "vaeguard-1.npy"), own / ".vaeguard-mine.npy"
+    for path in (left, mine, own / "other.npy"):
         path.write_bytes(b"x")
         os.utime(path, (0, 0))
-    os.utime(young, (time.time(), time.time()))
     monkeypatch.setattr(cache, "read", forbidden)
     with pytest.raises(AssertionError):
         open_folder(folder)
-    assert sorted(path.name for path in own.iterdir()) == [young.name, "other.npy"]
+    assert sorted(path.name for path in own.iterdir()) == [mine.name, "other.npy"]
 
 
 def test_entries_that_were_not_used_for_thirty_days_go_when_one_is_built(folder, own):

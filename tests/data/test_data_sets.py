@@ -381,7 +381,7 @@ def test_different_sizes_ask_for_one(tmp_path):
 
 
 def test_folders_that_cannot_be_a_data_set(tmp_path):
-    with pytest.raises(UsageError, match=r"no images in folder .*\.png, \.jpg"):
+    with pytest.raises(UsageError, match=r"no images in .*\.png, \.jpg"):
         open_images(tmp_path)
     png(tmp_path / "a" / "1.png")
     png(tmp_path / "2.png")

@@ -72,11 +72,15 @@ CASES = {
     "grey + alpha": (Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]), over_white(GREY, ALPHA)),
     "rgb + alpha": (Image.fromarray(np.dstack([RGB, ALPHA])), over_white(RGB, ALPHA)),
 }
-LOSSLESS = [("PNG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {}), ("WEBP", {"lossless": True})]
+LOSSLESS = [
+    *(("PNG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {}), ("WEBP", {"lossless": True})),
+    *(("JPEG2000", {}), ("JPEG2000", {"no_jp2": True})),
+]
 STORES = {
     "PNG": set(CASES),
     "TIFF": set(CASES),
     "BMP": {"grey", "1 bit", "rgb"},
+    "JPEG2000": set(CASES) - {"1 bit"},
     "WEBP": {"rgb"},  # WEBP turns grey into colour, and may change colours under full transparency
 }
 
@@ -261,6 +265,8 @@ CONTENTS = {
     "TIFF LZW": encoded(Image.fromarray(RGB), "TIFF", compression="tiff_lzw"),
     "BMP": encoded(Image.fromarray(RGB), "BMP"),
     "WEBP": encoded(Image.fromarray(RGB), "WEBP"),
+    "JPEG2000": encoded(Image.fromarray(RGB), "JPEG2000"),
+    "JPEG2000 stream": encoded(Image.fromarray(RGB), "JPEG2000", no_jp2=True),
 }
 
 

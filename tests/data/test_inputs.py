@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
 import os
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vaeguard import ImageRule, RefusedError, UsageError, open_images
+from vaeguard import ImageRule, RefusedError, UsageError, VaeguardError, open_images
 from vaeguard.data.arrays import Npy
 from vaeguard.data.folders import Files
 from vaeguard.data.inputs import find_sources, read_list
@@ -190,7 +191,9 @@ def test_arrays_and_tables_that_hold_no_images_are_errors(tmp_path):
     pq.write_table(pa.table({"image": [1]}), tmp_path / "d.parquet")
     found = find_sources(sorted(tmp_path.iterdir()))
     assert all(isinstance(source, Unreadable) for source in found)
-    for source, reason in zip(found, ("int64", "no array of images", "object", "no column"), strict=True):
+    for source, reason in zip(
+        found, ("int64", "no array of images", "object", "holds int64 in its column"), strict=True
+    ):
         assert reason in source.reason.lower() or reason in source.reason
 
 
@@ -352,11 +355,12 @@ def test_a_fault_of_the_machine_is_no_error_of_good_files(tmp_path, monkeypatch)
     (tmp_path / "a.png").write_bytes(png(IMAGES[0]))
     (source,) = find_sources([tmp_path])
 
-    def short_of_memory(path, rule):
-        raise MemoryError("Unable to allocate")
+    def short_of_memory(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr("vaeguard.data.streams.decode_image", short_of_memory)
-    with pytest.raises(MemoryError, match="Unable"):
+    monkeypatch.setattr("vaeguard.data.workers._idle", {})
+    monkeypatch.setattr("subprocess.Popen", short_of_memory)
+    with pytest.raises(VaeguardError, match="cannot start a process that decodes images .Cannot allocate memory"):
         list(read(source, 0, source.count, (1, 6, 5), rule=RULE, batch_size=7, jobs=1))
 
 
@@ -459,7 +463,7 @@ def test_unreadable_images_of_a_container_are_listed_and_leave_no_holes(tmp_path
         np.testing.assert_array_equal(archive.images[:, 0], IMAGES[[0, 2, 4]])
         assert table.errors[0] == (
             f"{tmp_path}/a.parquet/00001",
-            "it is not an image that is read (PNG, JPEG, TIFF, BMP or WEBP)",
+            "it is not an image that is read (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)",
         )
         assert [path for path, _ in table.errors] == [f"{tmp_path}/a.parquet/{row:05d}" for row in (1, 3)]
         assert [table.class_names[label] for label in table.labels] == ["a", "c", "b"]
@@ -527,3 +531,53 @@ def test_a_broken_container_is_refused_to_fit_with_the_reason_that_it_has_to_sco
         open_images(tmp_path / name)
     assert broken.reason in str(refused.value)
     assert name in str(refused.value)
+
+
+def table_of(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def as_bytes(kind):
+    """Four small PNG files in a column of this type."""
+    files = []
+    for number in range(4):
+        file = io.BytesIO()
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(file, "PNG")
+        files.append(file.getvalue())
+    if kind == "dictionary":
+        return pa.array(files, pa.binary()).dictionary_encode()
+    if kind == "struct of a dictionary":
+        return pa.StructArray.from_arrays([as_bytes("dictionary")], ["bytes"])
+    lists = {"list": pa.list_(pa.uint8()), "large list": pa.large_list(pa.uint8())}
+    return pa.array([list(file) for file in files], lists[kind]) if kind in lists else pa.array(files, kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["dictionary", "struct of a dictionary", "list", "large list", pa.binary(), pa.large_binary(), pa.binary_view()],
+)
+def test_bytes_are_read_in_any_type_of_column(tmp_path, kind):
+    images = open_images(table_of(tmp_path / "a.parquet", image=as_bytes(kind)))
+    assert images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"image": pa.array([], pa.binary())}, "has no rows"),
+        ({"image": pa.array(["iVBORw0KGgo="])}, "holds string in its column 'image', which is not read"),
+        ({"image": pa.array([[[1]]])}, "holds list.* in its column 'image', which is not read"),
+        ({"photo": pa.array([b"x"])}, "no column of images by a known name .*'photo'.*; name it 'image'"),
+        ({"pixel": pa.array([1])}, "no column of the bytes of image files"),
+    ],
+)
+def test_a_table_without_images_is_refused_with_what_it_holds(tmp_path, columns, reason):
+    with pytest.raises(RefusedError, match=reason):
+        open_images(table_of(tmp_path / "a.parquet", **columns))
+
+
+def test_a_table_of_paths_alone_is_told(tmp_path):
+    cells = pa.array([{"bytes": None, "path": "1.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    with pytest.raises(VaeguardError, match=r"only its path '1\.png' is in the table"):
+        open_images(table_of(tmp_path / "a.parquet", image=cells))

@@ -18,7 +18,7 @@ from vaeguard.engines import exporting, onnx_detector, sessions
 from vaeguard.engines.parity import compare, outputs, random_images
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.engines.triton import write_triton
-from vaeguard.storage.files import UNSEALED, seal
+from vaeguard.storage.files import UNSEALED, seal, temporary_beside
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 
@@ -153,12 +153,12 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
     tensor.external_data.add(key="location", value="outside.bin")
     (tmp_path / "outside.bin").write_bytes(b"\0" * 10_000)
     sealed_again(other, tmp_path / "external.onnx")
-    with pytest.raises(RefusedError, match="cannot open"):
+    with pytest.raises(RefusedError, match="no model that vaeguard exported"):
         vaeguard.load(tmp_path / "external.onnx")
     foreign = onnx.load(exported)
     foreign.graph.node[0].domain, foreign.graph.node[0].op_type = "other", "Unknown"
     sealed_again(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(RefusedError, match="cannot open"):
+    with pytest.raises(RefusedError, match="no model that vaeguard exported"):
         vaeguard.load(tmp_path / "foreign.onnx")
     nobody = onnx.load(exported)
     del nobody.metadata_props[:]
@@ -290,8 +290,8 @@ def test_a_gpu_gets_one_shape_only_and_half_of_it_where_memory_runs_out(exported
     detector = vaeguard.load(exported, "cpu")
     images = bars(300, seed=5)[0]
     expected = detector.inspect(images)
-    device = Device(detector._session._session)
-    detector._session._session = device
+    device = Device(detector._session._opened)
+    detector._session._opened = device
     detector._session.device = detector.device = "cuda"
     found = detector.inspect(images)
     np.testing.assert_allclose(found.score, expected.score, rtol=1e-5)
@@ -369,3 +369,13 @@ def test_the_triton_repository_says_what_the_file_takes_and_gives(exported, tmp_
         assert f'batch_size: {size} inputs {{ key: "image" value: {{ data_type: TYPE_UINT8 dims: [ 1, 8, 8 ]' in config
     with pytest.raises(UsageError, match="exists already"):
         write_triton(exported, tmp_path / "models")
+
+
+@pytest.mark.usefixtures("translated_once")
+def test_an_export_sweeps_what_a_killed_one_left(run, tmp_path):
+    temporary_beside(tmp_path / "other.onnx").write_bytes(b"half")
+    vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "m.onnx", images=calibration_images(run))
+    first = (tmp_path / "m.onnx").read_bytes()
+    vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "m.onnx", images=calibration_images(run))
+    assert (tmp_path / "m.onnx").read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]

@@ -106,3 +106,9 @@ def test_a_missing_model_says_what_to_do(tmp_path):
     (tmp_path / "checkpoint.safetensors").touch()
     with pytest.raises(UsageError, match="finish the interrupted fit"):
         vaeguard.load(tmp_path)
+
+
+def test_the_same_fit_gives_the_same_bytes(tmp_path):
+    detectors = [fitted(), *3 * [fitted()]]  # the order of a header was left to chance
+    paths = [vaeguard.save(detector, tmp_path / f"{number}.safetensors") for number, detector in enumerate(detectors)]
+    assert len({path.read_bytes() for path in paths}) == 1

@@ -8,7 +8,7 @@ from vaeguard.engines.record import CalibrationRecord, ClassRecord, OnnxRecord, 
 from vaeguard.errors import RefusedError
 from vaeguard.settings.model import ModelSpec
 
-CLASS = ClassRecord("a", 5, 5, 1, 2.0, 1.0, 0.5, 3.0, 1, None)
+CLASS = ClassRecord("a", 5, 5, 1, 2.0, 1.0, 0.5, 3.0, 0, None)
 RECORDS = {
     "plain": toy_record(images=9),
     "guided": toy_record(classes=("a", "b"), calibration=CalibrationRecord(9, 0.5), model=ModelSpec()),
@@ -16,7 +16,9 @@ RECORDS = {
     "exported": toy_record(terms=("kl",), onnx=OnnxRecord("uint8", False, 0.05, 20)),
 }
 RECORDS = {name: replace(record, format=3) for name, record in RECORDS.items()}
-RECORDS["guided"] = replace(RECORDS["guided"], classes=(CLASS,), best_epoch={"epoch": 2, "loss": 1.5})
+RECORDS["guided"] = replace(
+    RECORDS["guided"], classes=(CLASS, replace(CLASS, name="b")), best_epoch={"epoch": 2, "loss": 1.5}
+)
 
 
 def written(record):

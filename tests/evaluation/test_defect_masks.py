@@ -12,7 +12,7 @@ from test_evaluation import FakeDetector
 from vaeguard import RefusedError, UsageError
 from vaeguard.data.image_set import ImageSet
 from vaeguard.engines.inspection import Inspection
-from vaeguard.evaluation.defect_masks import find_masks, mask_path, read_mask, scaled_mask
+from vaeguard.evaluation.defect_masks import find_masks, mask_of, masks_below, read_mask, scaled_mask
 from vaeguard.evaluation.evaluating import evaluate
 
 
@@ -62,9 +62,9 @@ def test_the_longest_path_that_fits_is_taken_and_never_the_image_itself(tmp_path
     (tmp_path / "parts" / "crack").mkdir(parents=True)
     image = tmp_path / "parts" / "crack" / "1.png"
     image.write_bytes(b"")
-    assert mask_path(tmp_path / "parts", str(image)) is None
+    assert mask_of(str(image), masks_below(tmp_path / "parts")) is None
     (tmp_path / "1.png").write_bytes(b"")
-    assert mask_path(tmp_path, str(image)) == tmp_path / "1.png"
+    assert mask_of(str(image), masks_below(tmp_path)) == tmp_path / "1.png"
 
 
 def test_a_mask_that_would_be_of_two_images_is_refused(parts, tmp_path):
@@ -83,6 +83,79 @@ def test_all_kinds_of_defects_in_a_mask_count(tmp_path):
     assert read_mask(tmp_path / "kinds.png", (2, 2)).tolist() == [[False, True], [True, True]]
     Image.fromarray(kinds * 36).save(tmp_path / "grey.png")
     assert read_mask(tmp_path / "grey.png", (2, 2)).tolist() == [[False, False], [False, True]]
+
+
+DEFECTS = np.zeros((40, 40), np.uint8)
+DEFECTS[4:12, 4:12], DEFECTS[20:30, 20:30], DEFECTS[35, 2:30] = 2, 4, 3
+COLOURS = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]], np.uint8)
+
+
+def in_palette(index, colours, **facts):
+    picture = Image.fromarray(index)
+    picture.putpalette(colours.tobytes())
+    picture.info.update(facts)
+    return picture
+
+
+def over(background):
+    colours = COLOURS.copy()
+    colours[0] = background
+    return colours
+
+
+PICTURES = {
+    "labels": Image.fromarray(DEFECTS),
+    "bright labels": Image.fromarray(DEFECTS * 60),
+    "many labels": Image.fromarray(np.where(DEFECTS, DEFECTS * 40 + np.arange(40, dtype=np.uint8)[:, None] // 2, 0)),
+    "labels of 16 bits": Image.fromarray(DEFECTS.astype(np.uint16) * 9000),
+    "all or nothing in 16 bits": Image.fromarray((DEFECTS > 0).astype(np.uint16) * 65535),
+    "bits": Image.fromarray(DEFECTS > 0),
+    "palette of VOC": in_palette(DEFECTS, COLOURS),
+    "palette of a dark colour": in_palette(DEFECTS, COLOURS // 127),
+    "palette without black": in_palette(DEFECTS, over((200, 200, 200))),
+    "palette that begins with a defect": Image.fromarray(COLOURS[DEFECTS]).quantize(8),
+    "colours": Image.fromarray(COLOURS[DEFECTS]),
+    "colours on white": Image.fromarray(over((255, 255, 255))[DEFECTS]),
+    "colours on nothing": Image.fromarray(np.dstack([over((9, 9, 9))[DEFECTS], (DEFECTS > 0) * np.uint8(255)])),
+    "black on nothing": Image.fromarray(np.dstack([COLOURS[DEFECTS] * 0, (DEFECTS > 0) * np.uint8(255)])),
+    "colours on opaque black": Image.fromarray(np.dstack([COLOURS[DEFECTS], np.full((40, 40), 255, np.uint8)])),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(PICTURES))
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_every_pixel_but_the_background_is_a_defect(tmp_path, kind, suffix):
+    PICTURES[kind].save(tmp_path / f"m.{suffix}")
+    np.testing.assert_array_equal(read_mask(tmp_path / f"m.{suffix}", (40, 40)), DEFECTS > 0)
+
+
+def test_a_mask_of_one_value_is_all_or_nothing(tmp_path):
+    for number, value in enumerate((0, 1, 255)):
+        plain = Image.fromarray(np.full((4, 4), value, np.uint8))
+        for picture in (plain, plain.convert("RGB"), in_palette(np.full((4, 4), min(value, 4), np.uint8), COLOURS)):
+            picture.save(tmp_path / f"{number}.png")
+            assert read_mask(tmp_path / f"{number}.png", (4, 4)).all() == (value > 0)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "jp2"])
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0)])
+def test_soft_edges_are_cut_at_half(tmp_path, suffix, colour):
+    mask = np.zeros((64, 64, 3), np.uint8)
+    mask[16:40, 8:32] = colour
+    soft = Image.fromarray(mask)
+    if suffix != "jpg":
+        soft = soft.resize((61, 61), Image.Resampling.BICUBIC).resize((64, 64), Image.Resampling.BICUBIC)
+    soft.save(tmp_path / f"m.{suffix}")
+    marked = read_mask(tmp_path / f"m.{suffix}", (64, 64))
+    assert np.count_nonzero(marked != mask.any(-1)) <= 24  # a quarter of the edge
+
+
+@pytest.mark.parametrize(
+    "ending", ["_mask.jpg", "-mask.png", "_gt.bmp", "_GT.png", "_label.tif", ".mask.png", "_label.PNG", ".TIF"]
+)
+def test_masks_are_found_by_their_usual_names(tmp_path, ending):
+    (tmp_path / f"7{ending}").write_bytes(b"")
+    assert mask_of("parts/crack/7.png", masks_below(tmp_path)) == tmp_path / f"7{ending}"
 
 
 @pytest.mark.parametrize("size", [(16, 16), (7, 5), (1, 1), (64, 3), (3, 200), (64, 100)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from toy import toy_record
 
+import vaeguard
 from vaeguard.data import source
 from vaeguard.data.image_set import ImageSet
 from vaeguard.data.streams import ImageBatch
 from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.engines.record import CalibrationRecord
-from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.errors import UnreadableError, UsageError, VaeguardError
 from vaeguard.evaluation.scoring import score_files, score_set
+from vaeguard.evaluation.watching import watch_files
 from vaeguard.reports.heatmaps import HeatmapFolder, heatmap_path
 from vaeguard.reports.pictures import heat_picture
 from vaeguard.statistics.false_alarms import can_flag, fewest_calibration, flag, fpr_note, lowest_fpr
@@ -102,6 +105,58 @@ def test_unreadable_inputs_are_listed_and_the_list_goes_when_they_do(folder: Pat
     assert not (tmp_path / "s.csv.errors.csv").exists()
 
 
+def refuse(kind: str, files: list[str], *others: object) -> list[tuple[str, UnreadableError, None]]:
+    return [(name, UnreadableError(name, "nobody may read it"), None) for name in files]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_another_rate_flags_a_finished_table_anew_without_reading_its_images(
+    suffix: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    monkeypatch.setattr("vaeguard.storage.tables.ROW_GROUP", 2)
+    outcomes = []
+    for place, rates in (("again", (0.1, 0.5)), ("fresh", (0.5,))):
+        for rate in rates:
+            detector, heatmaps = FakeDetector(), HeatmapFolder(tmp_path / place / f"heatmaps-{rate}")
+            table = tmp_path / place / f"s{suffix}"
+            summary = score_files(detector, [folder], table, fpr=rate, batch_size=2, heatmaps=heatmaps)
+        assert score_files(FakeDetector(), [folder], table, fpr=rate).resumed == 5
+        outcomes.append(
+            (summary.images, summary.anomalies, summary.errors, table.read_bytes(), contents(heatmaps.path))
+        )
+        assert sum(detector.batches) == (summary.anomalies if place == "again" else 5 + summary.anomalies)
+    assert outcomes[0] == outcomes[1]
+    assert not list((tmp_path / "again").glob("*.job"))
+
+
+def test_a_table_is_made_anew_where_anything_that_it_depends_on_has_changed(folder: Path, tmp_path: Path) -> None:
+    def scored(fingerprint: str = "fake") -> int:
+        detector = FakeDetector(fingerprint=fingerprint)
+        score_files(detector, [folder], tmp_path / "s.csv", fpr=0.5)
+        return sum(detector.batches)
+
+    assert (scored(), scored(), scored("other"), scored()) == (5, 0, 5, 5)
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder / "more.png")
+    assert scored() == 6
+    with Image.open(folder / "a.png") as image:
+        image.copy().save(folder / "a.png")
+    assert scored() == 6
+    (tmp_path / "s.csv").write_text((tmp_path / "s.csv").read_text().replace("more.png", "less.png"))
+    assert (scored(), scored()) == (6, 0)
+
+
+def test_what_can_be_read_again_is_scored(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("vaeguard.data.streams.read_each", refuse)
+        assert len(score_files(FakeDetector(), [folder], tmp_path / "s.csv").errors) == 5
+    assert score_files(FakeDetector(), [folder], tmp_path / "s.csv").images == 5
+
+
 def test_where_nothing_can_be_read_the_table_has_only_its_header(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     detector = FakeDetector()
@@ -114,9 +169,9 @@ def test_a_failure_leaves_the_old_table(folder: Path, tmp_path: Path) -> None:
     score_files(FakeDetector(), [folder], tmp_path / "s.csv")
     before = (tmp_path / "s.csv").read_bytes()
     with pytest.raises(VaeguardError, match=r"no number as the score of '.*z\.png'"):
-        score_files(FakeDetector(broken=True), [folder], tmp_path / "s.csv")
+        score_files(FakeDetector(broken=True, fingerprint="broken"), [folder], tmp_path / "s.csv")
     assert (tmp_path / "s.csv").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "s.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".s.csv.json", "images", "s.csv"]
 
 
 def test_no_table_is_written_over_the_images_that_it_tells_of(tmp_path: Path) -> None:
@@ -320,3 +375,27 @@ def test_torch_is_not_imported() -> None:
     code = f"import sys, {', '.join(f'vaeguard.{name}' for name in modules)}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "sklearn", "pandas", "matplotlib", "pyarrow", "scipy"} & set(ran.stdout.split())
+
+
+@pytest.mark.slow
+def test_an_image_that_ends_its_decoder_is_one_error_row(folder: Path, tmp_path: Path, faulty: str) -> None:
+    path = folder / "b.png"
+    path.write_bytes(path.read_bytes() + b"fault")
+    summary = score_files(FakeDetector(), [folder], tmp_path / "scores.csv")
+    assert summary.images == 4
+    ((name, reason),) = summary.errors
+    assert name == str(path)
+    assert faulty in reason
+
+
+@pytest.mark.parametrize("name", ["s.csv.errors.csv", "s.csv.watch.json"])
+def test_files_of_somebody_else_beside_a_table_stay(tmp_path, bars_onnx, name):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / name).write_text('{"mine": 1}')
+    detector = vaeguard.load(bars_onnx, "cpu")
+    with contextlib.suppress(UsageError):
+        score_files(detector, tmp_path / "images", tmp_path / "s.csv")
+    with contextlib.suppress(UsageError):
+        watch_files(detector, [tmp_path / "images"], tmp_path / "s.csv", rounds=1)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'

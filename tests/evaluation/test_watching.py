@@ -24,6 +24,7 @@ from vaeguard.storage.tables import read_table, write_table
 def _quick(monkeypatch):
     monkeypatch.setattr(watching, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(watching, "SETTLED_SECONDS", 8.0)  # so that a fresh file stays fresh on a slow machine
+    monkeypatch.setattr(watching, "DAMAGED_SECONDS", 3600.0)
 
 
 def put(folder, name, age=10):
@@ -196,3 +197,39 @@ def test_odd_names_and_containers_are_not_scored_again(tmp_path):
     for _ in range(3):
         watch_files(FakeDetector(), [folder, folder / "a.npy"], tmp_path / "s.jsonl", rounds=1)
     assert len(read_table(tmp_path / "s.jsonl")) == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_that_grows_slowly_is_listed_once(whole, tmp_path, monkeypatch):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    put(folder, "slow.png")
+    content = (folder / "slow.png").read_bytes()
+    (folder / "slow.png").unlink()
+    sizes = [*range(10, len(content), 20), *([len(content)] * whole)]
+    told = []
+
+    def grow(seconds):
+        assert not Path(f"{table}.errors.csv").exists()
+        if sizes:
+            (folder / "slow.png").write_bytes(content[: sizes.pop(0)])
+            stamp = time.time() - 30 + len(content) / 1000 - len(sizes)
+            os.utime(folder / "slow.png", (stamp, stamp))
+        elif not whole:  # a minute later, in which nothing more came
+            monkeypatch.setattr(time, "sleep", lambda _: None)
+            monkeypatch.setattr(watching, "DAMAGED_SECONDS", 0.0)
+
+    monkeypatch.setattr(time, "sleep", grow)
+    watch_files(FakeDetector(), [folder], table, rounds=len(sizes) + 5, report=told.append)
+    assert [(summary.images, len(summary.errors)) for summary in told] == [(1, 0) if whole else (0, 1)]
+    assert Path(f"{table}.errors.csv").exists() != whole
+
+
+def test_a_round_names_what_it_flags(tmp_path):
+    folder, told = tmp_path / "in", []
+    folder.mkdir()
+    put(folder, "grey.png")
+    Image.new("L", (8, 8), 255).save(folder / "white.png")
+    os.utime(folder / "white.png", (1, 1))
+    watch_files(FakeDetector(), [folder], tmp_path / "s.csv", rounds=2, report=told.append)
+    assert [summary.flagged for summary in told] == [((str(folder / "white.png"), 0.0),)]

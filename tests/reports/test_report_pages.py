@@ -29,6 +29,7 @@ KINDS = (
     "tuning",
 )
 LARGEST = 3_000_000
+FAULTS_OF_LAYOUT = Path(__file__).with_name("layout.js").read_text(encoding="utf-8")
 
 
 def run(home: Path, *arguments: str) -> None:
@@ -124,6 +125,12 @@ def test_every_page_opens_small_and_complete(kind, opened, pages):
         text = page.inner_text("body")
         for word in ("undefined", "NaN", "None", "[object"):
             assert word not in text.replace("None of", ""), word
+
+
+@pytest.mark.parametrize("width", [1440, 1280, 390])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_cut_broken_or_covered(kind, width, opened):
+    assert opened(kind, width=width).evaluate(FAULTS_OF_LAYOUT) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

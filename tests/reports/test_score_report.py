@@ -111,6 +111,15 @@ def test_the_report_says_what_the_table_says(suffix, inputs, tmp_path):
     assert all(item["pictures"] in report["pictures"] for items in groups.values() for item in items)
 
 
+@pytest.mark.parametrize("count", [5, 12, 41])
+def test_no_picture_is_shown_again_where_nothing_is_flagged(count, tmp_path):
+    np.save(tmp_path / "i.npy", np.stack([np.full((6, 6), 40 + value, np.uint8) for value in range(count)]))
+    report = write_score_report(score_files(FakeDetector(), tmp_path / "i.npy", tmp_path / "s.csv"), FakeDetector())
+    shown = [item["path"] for group in report["gallery"] for item in group["items"]]
+    assert report["anomalies"]["count"] == 0
+    assert len(shown) == len(set(shown)) == min(count, 2 * GROUP)
+
+
 def test_chunks_are_the_table(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6), dtype=np.uint8)
     np.save(tmp_path / "i.npy", images)

@@ -111,11 +111,11 @@ def test_where_memory_runs_out_tiles_shrink(content, plane, monkeypatch):
     run = made._direct.run
     shapes = []
 
-    def with_little(wanted, feeds):
+    def with_little(wanted, feeds, expected):
         shapes.append(feeds["image"].shape[2:])
         if max(shapes[-1]) > room:
             raise MemoryError
-        return run(wanted, feeds)
+        return run(wanted, feeds, expected)
 
     monkeypatch.setattr(made._direct, "run", with_little)
     room = 260

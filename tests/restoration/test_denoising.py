@@ -22,7 +22,7 @@ import vaeguard
 from vaeguard import DenoiseOutputs, RestoreSettings, UsageError, VaeguardError, denoise_scans, plan_scans, undone
 from vaeguard.errors import UnreadableError
 from vaeguard.reports.scans import write_scan_report
-from vaeguard.restoration.formats.scans import rewrite, scan_pages
+from vaeguard.restoration.formats.isolated import rewrite, scan_pages
 from vaeguard.restoration.page import STRIP, PageReport, RestoredPage
 from vaeguard.restoration.places import default_output
 from vaeguard.restoration.reasons import (
@@ -36,6 +36,8 @@ from vaeguard.restoration.reasons import (
     worth_a_look,
 )
 from vaeguard.restoration.records import COLUMNS
+from vaeguard.storage.files import temporary_beside
+from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table
 
 
@@ -308,8 +310,6 @@ def test_folders_that_cannot_work(scans):
 
 
 def test_two_jobs_at_once_are_refused(scans):
-    from vaeguard.storage.store import open_job
-
     with open_job("scans-clean/pages.csv"), pytest.raises(VaeguardError, match="another job"):
         denoise_scans("scans")
 
@@ -404,9 +404,8 @@ def test_only_temporary_files_of_its_own_are_swept(scans):
         Path(f"out/box-0/.notes{mark}20240101.txt"),
         Path("out/.photo-20240101.jpg"),
     ]
-    left = [Path(f"out/.photo.jpg{mark}0123abcd.png"), Path(f"out/box-0/.two.tif{mark}deadbeef.json"),
-            Path(f"out/.photo{mark}0123abcd.jpg"), Path(f"out/box-0/.two.tif.page-2.residual{mark}00000000.png"),
-            Path(f"out/.report{mark}00000000.html")]  # fmt: skip
+    names = ("photo.jpg.png", "box-0/two.tif.json", "photo.jpg", "box-0/two.tif.page-2.residual.png", "report.html")
+    left = [temporary_beside(Path("out", name)) for name in names]
     for path in kept + left:
         path.write_bytes(b"x")
     write_scan_report(denoise_scans("scans", "out", device="cpu"))
@@ -414,11 +413,11 @@ def test_only_temporary_files_of_its_own_are_swept(scans):
 
 
 def test_files_of_other_kinds_are_counted(scans):
-    Path("scans/box-0/plan.JP2").write_bytes(b"a picture of a kind that is not read")
-    Path("scans/box-0/plate.jp2").write_bytes(b"another")
+    Path("scans/box-0/plan.JXL").write_bytes(b"a picture of a kind that is not read")
+    Path("scans/box-0/plate.jxl").write_bytes(b"another")
     Path("scans/README").write_text("what is in the boxes")
     Path("scans/.hidden").write_text("nothing")
-    note = "4 files are no scans and stay behind: 2 .jp2, 1 without a suffix, 1 .txt"
+    note = "4 files are no scans and stay behind: 2 .jxl, 1 without a suffix, 1 .txt"
     assert plan_scans("scans").notes == (note,)
 
 
@@ -531,7 +530,9 @@ def test_clean_scans_among_the_scans_are_no_scans(scans):
     outputs = DenoiseOutputs(residual=True)
     for name in ("box-0/0.png", "box-0/2.png"):
         denoise_scans(f"scans/{name}", outputs=outputs, device="cpu")
-    Path("scans/box-1/begun/pages.csv.job").mkdir(parents=True)
+    Path("scans/box-1/begun").mkdir(parents=True)
+    with pytest.raises(KeyError), open_job("scans/box-1/begun/pages.csv", keep=True):
+        raise KeyError
     put("scans/box-1/begun/deep/1.png", np.full((40, 40), 90, np.uint8))
     done = denoise_scans("scans", device="cpu")
     assert (done.files, done.pages) == (8, 9)
@@ -854,6 +855,34 @@ def test_an_interruption_ends_within_a_page_and_leaves_no_part_of_a_file(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         denoise_scans("scans", "cut", outputs=outputs, jobs=jobs, progress=interrupt, device="cpu")
     assert len(calls) <= 2 * jobs
-    assert [path.name for path in Path("cut").rglob("*")] == ["pages.csv.job"]
+    assert {str(path.relative_to("cut")) for path in Path("cut").rglob("*")} == {
+        "pages.csv.job",
+        "pages.csv.job/.vaeguard-job",
+    }
     denoise_scans("scans", "cut", outputs=outputs, device="cpu")
     assert tree("cut") == tree("whole")
+
+
+@pytest.mark.slow
+def test_a_scan_that_ends_its_decoder_is_left_out(scans, faulty):
+    path = scans / "box-0/0.png"
+    path.write_bytes(path.read_bytes() + b"fault")
+    done = denoise_scans("scans", device="cpu")
+    assert done.files == 7
+    assert faulty in dict(done.errors)["scans/box-0/0.png"]
+    assert not Path("scans-clean/box-0/0.png").exists()
+
+
+@pytest.mark.parametrize("link", ["clean", "clean/deep"])
+def test_nothing_is_written_through_a_link(tmp_path, link):
+    (tmp_path / "scans" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(np.full((64, 64), 200, np.uint8)).save(tmp_path / "scans" / "deep" / "a.png")
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    if link != "clean":
+        with open_job(tmp_path / "clean" / "pages.csv", keep=True):
+            (tmp_path / "clean" / "pages.csv").write_text("path,page,kind,action\n")
+    with pytest.raises(UsageError, match=f"{link}' is a link"):
+        denoise_scans(tmp_path / "scans", tmp_path / "clean")
+    assert not [*(tmp_path / "elsewhere").iterdir()]

@@ -54,3 +54,12 @@ def test_a_missing_or_failing_tesseract_gives_one_sentence(tmp_path, monkeypatch
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(VaeguardError, match="out of words"):
         read_text(page())
+
+
+@pytest.mark.parametrize(("dpi", "given"), [(None, 150), (300, 300), (71.6, 72), (0.5, 150), (1e30, 150)])
+def test_an_odd_resolution_is_not_told_to_tesseract(dpi, given, tmp_path, monkeypatch):
+    fake = tmp_path / "tesseract"
+    fake.write_text('#!/bin/sh\ncat > /dev/null\necho "$@"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert f"--dpi {given} " in read_text(page(), dpi)

@@ -11,7 +11,9 @@ import pytest
 from pikepdf import Array, Dictionary, Name
 from PIL import Image, JpegImagePlugin
 
-from vaeguard.restoration.formats.pdf_codecs import Coding, Source, decoded, difference, replace, source_of
+from vaeguard.restoration.formats.jpeg2000 import boxes
+from vaeguard.restoration.formats.pdf_codecs import Source, decoded, replace, source_of
+from vaeguard.restoration.formats.scan_format import Coding, difference
 from vaeguard.restoration.formats.scan_page import Page
 
 AS_IT_CAME = Coding()
@@ -103,6 +105,18 @@ def test_a_jpeg_2000_keeps_its_size_and_wavelet(channels, reversible, scene):
     assert len(after) <= 1.05 * len(before) + 100
     assert (after[after.index(b"\xff\x52") + 13] == 1) == reversible
     assert difference(decoded(picture), smooth) < 3
+
+
+@pytest.mark.parametrize("finer", [1, 0])
+def test_the_boxes_of_a_jpeg_2000_are_kept(finer, scene):
+    data = bytes(imagecodecs.jpeg2k_encode(scene, level=40, codecformat="jp2"))
+    more = b"\0\0\0\x0cxml <a/>" + b"\0\0\0\x18uuid" + bytes(16)
+    _document, picture = stream(data + more, scene.shape, Filter=Name.JPXDecode)
+    replace(picture, scene, source_of(picture), AS_IT_CAME, finer)
+    files = data + more, bytes(picture.read_raw_bytes())
+    before, after = ([box for box in boxes(file) if box[0] != b"jp2c"] for file in files)
+    assert before == after
+    assert finer or np.array_equal(decoded(picture), scene)
 
 
 def test_low_strips_stay_jpeg_2000(scene):

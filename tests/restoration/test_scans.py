@@ -1,8 +1,10 @@
 """Scans of every format are rewritten without losing metadata."""
 
 import contextlib
+import hashlib
 import io
 import struct
+from xml.etree import ElementTree as ET
 
 import imagecodecs
 import numpy as np
@@ -12,8 +14,9 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from vaeguard import RefusedError, UnreadableError
+from vaeguard.restoration.formats.jpeg import segment, segments
 from vaeguard.restoration.formats.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
-from vaeguard.restoration.formats.tiff import _append_inner
+from vaeguard.restoration.formats.tiff_directories import amend, resolution_of
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
@@ -131,6 +134,114 @@ def test_captions_and_all_comments_of_a_jpeg_are_kept(jpeg, tmp_path):
             assert b"Comment\0first" in target.read_bytes()
 
 
+RDF = "xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'"
+DC = "xmlns:dc='http://purl.org/dc/elements/1.1/'"
+NOTE = "xmlns:xmpNote='http://ns.adobe.com/xmp/note/'"
+
+
+def long_xmp(main, extension, *, leave_out=None):
+    """A JPEG with XMP in one segment and its extension in others, in reverse order."""
+    digest = hashlib.md5(extension).hexdigest().upper()
+    plain = picture("JPEG", pixels(3, height=90, width=90), quality=95, xmp=main.replace("DIGEST", digest).encode())
+    parts = [extension[at : at + 60000] for at in range(0, len(extension), 60000)]
+    more = [
+        b"http://ns.adobe.com/xmp/extension/\0"
+        + digest.encode() + struct.pack(">II", len(extension), number * 60000) + part
+        for number, part in reversed([*enumerate(parts)]) if number != leave_out
+    ]  # fmt: skip
+    return plain[:20] + b"".join(segment(0xE1, data) for data in more) + plain[20:]
+
+
+LONG_XMP = {
+    "descriptions": (
+        (
+            f"<?xpacket begin=''?><x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF {RDF}><rdf:Description {NOTE} "
+            "xmpNote:HasExtendedXMP='DIGEST'/></rdf:RDF></x:xmpmeta><?xpacket end='w'?>"
+        ),
+        (
+            f"<x:xmpmeta xmlns:x='adobe:ns:meta/' {DC}><rdf:RDF {RDF}><rdf:Description><dc:source>{'k' * 90000}"
+            "</dc:source></rdf:Description></rdf:RDF></x:xmpmeta>"
+        ),
+    ),
+    "an element names the digest": (
+        (
+            f"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF {RDF}><rdf:Description {NOTE}>"
+            "<xmpNote:HasExtendedXMP>DIGEST</xmpNote:HasExtendedXMP></rdf:Description></rdf:RDF></x:xmpmeta>"
+        ),
+        f"<rdf:RDF {RDF} {DC}><rdf:Description dc:source='{'k' * 90000}'/></rdf:RDF>",
+    ),
+    "not quite XMP": (
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/' xmpNote:HasExtendedXMP='DIGEST'/>",
+        f"<x:xmpmeta xmlns:x='adobe:ns:meta/'>{'k' * 90000}</x:xmpmeta>",
+    ),
+}
+
+
+@pytest.mark.parametrize("jpeg", [None, 95])
+@pytest.mark.parametrize("case", LONG_XMP)
+def test_long_xmp_of_a_jpeg_is_joined_in_a_png_and_kept_in_a_jpeg(case, jpeg, tmp_path):
+    main, extension = LONG_XMP[case]
+    content = long_xmp(main, extension.encode())
+    target = check(content, "a.jpg", tmp_path, jpeg=jpeg)
+    (before,), (after,) = facts_of(content, "a.jpg"), facts_of(target.read_bytes(), target.name)
+    assert before == after
+    assert b"k" * 90000 in after.xmp
+    assert b"HasExtendedXMP" not in after.xmp
+    if case != "not quite XMP":
+        assert "{http://purl.org/dc/elements/1.1/}source" in str(
+            [(element.tag, element.attrib) for element in ET.fromstring(after.xmp).iter()]
+        )
+    if jpeg:
+        old, new = (
+            {data for marker, data in segments(file) if marker == 0xE1} for file in (content, target.read_bytes())
+        )
+        assert old == new
+
+
+def with_segments(*more):
+    plain = picture("JPEG", pixels(3, height=90, width=90), quality=95)
+    return plain[:20] + b"".join(segment(marker, data) for marker, data in more) + plain[20:]
+
+
+def parts_of(profile, *, leave_out=None):
+    cut = [profile[at : at + 60000] for at in range(0, len(profile), 60000)]
+    numbered = [b"ICC_PROFILE\0" + bytes([number, len(cut)]) + part for number, part in enumerate(cut, 1)]
+    return [(0xE2, data) for number, data in enumerate(numbered) if number != leave_out]
+
+
+@pytest.mark.parametrize("jpeg", [None, 95])
+def test_long_exif_and_a_long_profile_are_kept(jpeg, tmp_path):
+    made = exif()
+    made.get_ifd(0x8769)[0x927C] = bytes(range(256)) * 400
+    data, profile = made.tobytes().removeprefix(b"Exif\0\0"), np.random.default_rng(0).bytes(1_200_000)
+    cut = [(0xE1, b"Exif\0\0" + part) for part in (data[:60000], data[60000:])]
+    content = with_segments(*cut, *parts_of(profile))
+    target = check(content, "a.jpg", tmp_path, jpeg=jpeg)
+    (before,), (after,) = facts_of(content, "a.jpg"), facts_of(target.read_bytes(), target.name)
+    assert before == after
+    assert after.icc == profile
+    assert len(after.exif) == 5
+
+
+@pytest.mark.parametrize("jpeg", [None, 95])
+@pytest.mark.parametrize("data", [b"garbage", b"", b"II*\0\x08\0\0\0\xff\xff"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_is_copied(data, jpeg, tmp_path):
+    target = check(with_segments((0xE1, b"Exif\0\0" + data)), "a.jpg", tmp_path, jpeg=jpeg)
+    assert data in target.read_bytes()
+
+
+def test_a_jpeg_whose_profile_is_incomplete_is_refused(tmp_path):
+    with pytest.raises(UnreadableError, match="a part of its colour profile is missing"):
+        check(with_segments(*parts_of(bytes(150_000), leave_out=1)), "a.jpg", tmp_path)
+
+
+def test_a_jpeg_whose_xmp_is_incomplete_is_refused(tmp_path):
+    main, extension = LONG_XMP["descriptions"]
+    with pytest.raises(UnreadableError, match="a part of its XMP is missing"):
+        check(long_xmp(main, extension.encode(), leave_out=1), "a.jpg", tmp_path)
+
+
 def test_a_jpeg_stays_a_jpeg_if_asked_for(tmp_path):
     target = check(picture("JPEG", pixels(3), xmp=XMP, **BESIDE), "a.jpg", tmp_path, jpeg=95)
     assert target.name == "a.jpg"
@@ -188,22 +299,26 @@ def test_texts_of_a_tiff_in_any_encoding(tmp_path):
         assert check(content.replace(b"four", text), "a.tif", tmp_path).read_bytes().count(text) == 1
 
 
-def test_exif_and_gps_of_a_tiff(tmp_path):
+@pytest.mark.parametrize(("byteorder", "bigtiff"), [("<", False), (">", False), ("<", True)])
+def test_exif_and_gps_of_a_tiff(byteorder, bigtiff, tmp_path):
     path = tmp_path / "e.tif"
-    with tifffile.TiffWriter(path) as writer:
+    with tifffile.TiffWriter(path, byteorder=byteorder, bigtiff=bigtiff) as writer:
         for _ in range(3):
             writer.write(pixels(3), photometric="rgb", metadata=None)
     values = {
-        34665: {0x9003: "2020:01:01 00:00:00", 0x829A: (1, 125), 0x927C: b"made by"},
+        34665: {0x9003: "2020:01:01 00:00:00", 0x829A: (1, 125), 0x927C: b"made by", 0xA005: {1: "R98"}},
         34853: {1: "N", 2: (1.0, 2.0, 3.5)},
     }
-    _append_inner(path, [{}, values, {}])
+    with tifffile.TiffFile(path) as written:
+        same = [resolution_of(page) for page in written.pages]
+    amend(path, same, [{}, values, {}])
     target = check(path.read_bytes(), "a.tif", tmp_path, pages=3)
     with Image.open(target) as image:
         assert not image.getexif().get_ifd(34665)
         image.seek(1)
         assert image.getexif().get_ifd(34665)[0x9003] == "2020:01:01 00:00:00"
         assert image.getexif().get_ifd(34853)[2] == (1.0, 2.0, 3.5)
+        assert image.getexif().get_ifd(0xA005) == {1: "R98"}
 
 
 def test_tiff_in_planes_and_tiles_and_as_a_palette(tmp_path):
@@ -488,12 +603,14 @@ def test_a_protected_pdf_is_refused(tmp_path):
                 rewrite((tmp_path / "p.pdf").read_bytes(), "p.pdf", tmp_path / "out.pdf", inverted)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "pdf", "webp"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "pdf", "webp", "bmp", "jp2"])
 def test_damaged_bytes_are_read_or_refused(kind, tmp_path):
     if kind == "pdf":
         content = pdf(pixels(3, height=90, width=80))
     else:
-        content = picture({"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind.upper()), pixels(3), **BESIDE)
+        content = picture(
+            {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(kind, kind.upper()), pixels(3), **BESIDE
+        )
     rng = np.random.default_rng(0)
     for number in range(100):
         damaged = bytearray(content)
@@ -577,6 +694,7 @@ def test_a_palette_of_two_colours_passes_through(tmp_path):
     [
         ("a.tif", "JPEG", "it is a JPEG, but its name is that of a TIFF; rename it"),
         ("a.png", "TIFF", "it is a TIFF, but its name"),
+        ("a.png", "JPEG2000", "it is a JPEG 2000, but its name is that of a PNG; rename it"),
     ],
 )
 def test_a_file_with_the_name_of_another_format_is_refused(name, kind, message, tmp_path):
@@ -645,6 +763,33 @@ def test_a_bmp_whose_header_has_no_resolution_gets_none(tmp_path):
     assert struct.unpack("<ii", target.read_bytes()[38:46]) == (0, 0)
 
 
+def bmp_of_version_5(image, *, top_down=False, profile=b""):
+    """A BMP of 32 bits, or of 24 without opacity, whose header tells opacity and colours."""
+    height, width, channels = image.shape
+    size, stride = 124, -(-width * channels // 4) * 4
+    rows = np.zeros((height, stride), np.uint8)
+    rows[:, : width * channels] = image[:: 1 if top_down else -1][..., [2, 1, 0, 3][:channels]].reshape(height, -1)
+    sides = width, -height if top_down else height
+    kind = (8 * channels, 3 if channels == 4 else 0)
+    header = struct.pack("<IiiHHIIiiII", size, *sides, 1, *kind, rows.size, 2835, 2835, 0, 0)
+    header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + (b"DEBM" if profile else b"BGRs") + bytes(52)
+    header += struct.pack("<3I", size + rows.size, len(profile), 0)
+    place = 14 + len(header)
+    return (
+        b"BM" + struct.pack("<IHHI", place + rows.size + len(profile), 0, 0, place) + header + rows.tobytes() + profile
+    )
+
+
+@pytest.mark.parametrize("top_down", [False, True])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_bmp_keeps_its_opacity_and_profile(channels, top_down, tmp_path):
+    content = bmp_of_version_5(pixels(channels, width=31), top_down=top_down, profile=b"profile")
+    target = check(content, "a.bmp", tmp_path)
+    assert facts_of(target.read_bytes(), "a.bmp") == facts_of(content, "a.bmp")
+    assert facts_of(content, "a.bmp")[0].icc == b"profile"
+    assert len(target.read_bytes()) == len(content)
+
+
 def jpeg_of(unit, across, down):
     content = bytearray(picture("JPEG", pixels(), quality=95))
     content[13:18] = struct.pack(">BHH", unit, across, down)
@@ -688,3 +833,105 @@ def test_a_fractional_resolution_does_not_count_as_lost(dpi, tmp_path):
     content = picture("JPEG", pixels(), exif=made, quality=95)
     rewrite(content, "a.jpg", tmp_path / "a.png", inverted)
     assert facts_of((tmp_path / "a.png").read_bytes(), "a.png")[0].dpi[0] == pytest.approx(dpi, abs=1)
+
+
+ODD = {
+    "zero": ((5, 0, 1), (5, 0, 1), (3, 2)),
+    "no number": ((5, 0, 0), (5, 7, 0), (3, 3)),
+    "absurd": ((5, 2**32 - 1, 1), (5, 1, 2**32 - 1), (3, 2)),
+    "unequal": ((5, 204, 1), (5, 98, 1), (3, 2)),
+    "unknown unit": ((5, 300, 1), (5, 300, 1), (3, 9)),
+    "whole numbers": ((3, 300), (3, 300), (3, 2)),
+    "absent": (None, None, None),
+    "without a unit": ((5, 300, 1), (5, 300, 1), None),
+}
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("case", ODD)
+def test_a_tiff_keeps_any_resolution(case, byteorder, tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels(3), photometric="rgb", byteorder=byteorder, resolution=(7, 9), resolutionunit=2)
+    content = bytearray(file.getvalue())
+    stated = dict(zip((282, 283, 296), ODD[case], strict=True))
+    (at,) = struct.unpack(byteorder + "I", content[4:8])
+    (count,) = struct.unpack(byteorder + "H", content[at : at + 2])
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        code, _, _, place = struct.unpack(byteorder + "HHII", content[entry : entry + 12])
+        if code in stated and stated[code] is None:
+            content[entry : entry + 2] = struct.pack(byteorder + "H", 65000 + code - 282)  # another tag
+        elif code in stated and stated[code][0] == 5:
+            content[place : place + 8] = struct.pack(byteorder + "II", *stated[code][1:])
+        elif code in stated:
+            content[entry + 2 : entry + 12] = struct.pack(byteorder + "HIHH", stated[code][0], 1, stated[code][1], 0)
+    target = tmp_path / "a.tif"
+    rewrite(bytes(content), "a.tif", target, inverted)
+    with tifffile.TiffFile(io.BytesIO(content)) as before, tifffile.TiffFile(target) as after:
+        old, new = (
+            {tag.code: (tag.dtype, tag.value) for tag in tiff.pages[0].tags if tag.code in stated}
+            for tiff in (before, after)
+        )
+    assert old == new
+    assert len(new) == sum(entry is not None for entry in ODD[case])
+
+
+def with_entry(content, code, value):
+    """A little-endian TIFF with another value of an entry, or of the first of the values that it points to."""
+    made = bytearray(content)
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        tag = tiff.pages[0].tags[code]
+        place, size = tag.valueoffset, tag.valuebytecount // tag.count
+    made[place : place + size] = value.to_bytes(size, "little")
+    return bytes(made)
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "message"),
+    [
+        (262, 9, "its colours are CIELAB; convert"),
+        (262, 32803, "are neither grey nor RGB; convert"),
+        (259, 32809, "its compression .THUNDERSCAN. is not read; convert"),
+        (279, 0, "damaged or cut short .a part of its pixels is missing"),
+        (273, 0, "damaged or cut short .a part of its pixels is missing"),
+    ],
+)
+def test_a_tiff_of_another_kind_is_refused_by_name(code, value, message, tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels(3), photometric="rgb", rowsperstrip=8)
+    with pytest.raises(UnreadableError, match=message):
+        rewrite(with_entry(file.getvalue(), code, value), "a.tif", tmp_path / "a.tif", inverted)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_the_palette_of_a_tiff_becomes_colour(bits, tmp_path):
+    indices = np.arange(64, dtype=np.uint8).reshape(8, 8) & (2**bits - 1)
+    packed = np.packbits(np.unpackbits(indices[..., None], axis=2)[..., 8 - bits :].reshape(8, -1), axis=1)
+    colours = np.random.default_rng(0).integers(0, 256, (3, 2**bits)).astype(np.uint16) * 257
+    file = io.BytesIO()
+    entry = (320, 3, colours.size, colours.ravel().tolist(), True)
+    tifffile.imwrite(file, packed, photometric="minisblack", extratags=[entry], metadata=None)
+    content = with_entry(with_entry(with_entry(file.getvalue(), 262, 3), 258, bits), 256, 8)
+    target = check(content, "a.tif", tmp_path)
+    (page,) = scan_pages(target.read_bytes(), "a.tif")
+    assert np.array_equal(page.pixels, 255 - (colours >> 8).T[indices])
+
+
+def test_a_jpeg_without_density_that_stays_a_jpeg_gets_none(tmp_path):
+    made = Image.Exif()
+    made[282] = made[283] = 72.5
+    made[296] = 2
+    content = picture("JPEG", pixels(), exif=made, quality=95)
+    content = content[:2] + content[20:]  # without the segment of JFIF
+    rewrite(content, "a.jpg", tmp_path / "a.jpg", inverted, jpeg=95)
+    (before,), (after,) = scan_pages(content, "a.jpg"), scan_pages((tmp_path / "a.jpg").read_bytes(), "a.jpg")
+    assert before.dpi == after.dpi == 72.5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000", "PDF"])
+def test_a_file_without_a_suffix_is_known_by_its_first_bytes(kind, tmp_path):
+    content = picture(kind, pixels(3, height=90, width=80))
+    (before,) = scan_pages(content, "scan")
+    assert written_name("scan", jpeg=None) == "scan"
+    rewrite(content, "scan", tmp_path / "scan", inverted, lossless=True)
+    (after,) = scan_pages((tmp_path / "scan").read_bytes(), "scan")
+    assert np.array_equal(after.pixels, inverted(before))

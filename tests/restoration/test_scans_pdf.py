@@ -15,8 +15,10 @@ from PIL import Image
 from scipy import ndimage
 
 from vaeguard import DenoiseOutputs, UsageError, denoise_scans, undo_scans
-from vaeguard.restoration.formats.pdf_codecs import LARGEST_DIFFERENCE, decoded, difference
-from vaeguard.restoration.formats.scans import digest_of_pixels, rewrite, scan_pages
+from vaeguard.restoration.formats.pdf_codecs import decoded
+from vaeguard.restoration.formats.scan_format import LARGEST_DIFFERENCE, difference
+from vaeguard.restoration.formats.scan_page import digest_of_pixels
+from vaeguard.restoration.formats.scans import rewrite, scan_pages
 
 HEIGHT, WIDTH = 150, 110
 
@@ -140,7 +142,7 @@ def test_a_clean_picture_keeps_its_codec_and_does_not_grow(kind, channels, tmp_p
     if codec != "Flate":
         result, after = written(content, tmp_path, lossless=True)
         (page,) = scan_pages(after, "out.pdf")
-        assert result.codecs == {1: "Flate"}
+        assert result.codecs == {1: "Flate" if kind == "jpeg" else "JPEG 2000 without loss"}
         assert np.array_equal(page.pixels, restored[0])
 
 
@@ -286,6 +288,61 @@ def test_pages_are_turned_as_viewers_draw_them(matrix, turn):
     (page,) = scan_pages(saved(made), "a.pdf")
     assert np.array_equal(page.upright(page.pixels), drawn_by_a_viewer(pixels, matrix, turn))
     assert page.dpi == pytest.approx(72)
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize("way", ["rotate", "matrix", "form", "form's matrix"])
+def test_every_way_to_turn_a_page_gives_the_same_page(way, unit):
+    pixels = sheet(height=80, width=120)
+    made = document([encoded("flate", pixels)], size=(60 / unit, 40 / unit))
+    page = made.pages[0]
+    page.UserUnit = unit
+    long, short = 60 / unit, 40 / unit
+    turned, lying = f"0 {-long} {short} 0 0 {long} cm", f"{long} 0 0 {short} 0 0 cm"
+    if way == "rotate":
+        page.Rotate = 90
+    elif way == "matrix":
+        page.Contents = made.make_stream(f"q {turned} /Im0 Do Q".encode())
+    else:
+        by_form = way == "form's matrix"
+        own = Array([0, -1, 1, 0, 0, long] if by_form else [1, 0, 0, 1, 0, 0])
+        drawn = f"{lying if by_form else turned} /Im0 Do".encode()
+        form = pikepdf.Stream(made, drawn, Type=Name.XObject, Subtype=Name.Form, BBox=[0, 0, 99, 99], Matrix=own)
+        form.Resources = Dictionary(XObject=Dictionary(Im0=page.Resources.XObject.Im0))
+        page.Resources = Dictionary(XObject=Dictionary(Fm0=made.make_indirect(form)))
+        page.Contents = made.make_stream(b"/Fm0 Do")
+    (read,) = scan_pages(saved(made), "a.pdf")
+    assert (read.dpi, read.orientation) == (pytest.approx(144), 6)
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_strips_of_a_page_that_its_content_turns_are_joined(quarters):
+    image = sheet(height=192, width=80)
+    made = document([encoded("flate", image[:96])], size=(200, 200))
+    data, entries = encoded("flate", image[96:])
+    lower = pikepdf.Stream(made, data, Type=Name.XObject, Subtype=Name.Image, **entries)
+    made.pages[0].Resources.XObject.Im1 = made.make_indirect(lower)
+    matrix = [b"1 0 0 1 0 0", b"0 1 -1 0 200 0", b"-1 0 0 -1 200 200", b"0 -1 1 0 0 200"][quarters]
+    content = matrix + b" cm q 80 0 0 96 0 96 cm /Im0 Do Q q 80 0 0 96 0 0 cm /Im1 Do Q"
+    made.pages[0].Contents = made.make_stream(content)
+    (read,) = scan_pages(saved(made), "a.pdf")
+    assert np.array_equal(read.pixels, image)
+    assert read.orientation == [1, 8, 3, 6][quarters]
+
+
+@pytest.mark.parametrize("entry", [{"Rotate": Name.x}, {"UserUnit": Name.x}])
+def test_a_page_with_an_odd_entry_is_read(entry):
+    made = document([encoded("flate", sheet())])
+    made.pages[0].obj.update({f"/{key}": value for key, value in entry.items()})
+    (read,) = scan_pages(saved(made), "a.pdf")
+    assert (read.dpi, read.orientation) == (pytest.approx(144), 1)
+
+
+def test_the_pictures_of_a_page_with_an_odd_content_are_restored(tmp_path):
+    made = document([encoded("flate", sheet())])
+    made.pages[0].Contents = made.make_stream(b"q 200 0 0 200 zz cm /Im0 Do Q")
+    result, _ = written(saved(made), tmp_path)
+    assert (result.codecs, result.left) == ({1: "Flate"}, [])
 
 
 @pytest.mark.parametrize("degrees", [-2, 3, 88, 181])

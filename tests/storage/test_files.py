@@ -1,13 +1,16 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.storage.files import UNSEALED, read_sealed, seal, sweep, sweep_all, write_text, writing
+from vaeguard.storage.files import UNSEALED, locked, read_sealed, seal, sweep, sweep_all, write_text, writing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -84,28 +87,50 @@ def test_a_missing_file_is_a_wrong_name(tmp_path):
         read_sealed(tmp_path / "none")
 
 
-def test_what_a_killed_process_left_is_swept_and_nothing_of_others(tmp_path):
-    one, other = (tmp_path / f"scores-of-the-camera-in-the-north-{number}.csv" for number in (1, 2))
-    with writing(one) as temporary:
-        temporary.write_text("half")
-        sweep(other)
-        assert temporary.exists(), "another file whose name begins alike is still being written"
-        backup = one.with_name(f".{one.stem}-20251128{one.suffix}")
-        backup.write_text("somebody else's")
-        sweep(one)
-        assert backup.exists()
-        backup.unlink()
-        assert not temporary.exists()
-        temporary.write_text("whole")
-    assert os.listdir(tmp_path) == [one.name]
+WRITER = """
+import sys, time
+from pathlib import Path
+from vaeguard.storage.files import writing
+with writing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    time.sleep(600)
+"""
 
 
-def test_pictures_of_a_scan_with_a_long_name_are_swept_with_it(tmp_path):
-    scan = "a letter from the archive of 1904.png"
-    with writing(tmp_path / f"{scan}.page-1.residual.png") as temporary:
-        temporary.write_text("half")
-        sweep_all(tmp_path, ["another letter from the archive of 1904.png"])
-        assert temporary.exists()
-        sweep_all(tmp_path, [scan])
-        assert not temporary.exists()
-        temporary.write_text("whole")
+@pytest.mark.parametrize("name", ["scores.csv", "a letter from the archive of the year 1904.png.page-1.residual.png"])
+def test_what_a_killed_process_left_is_swept_and_nothing_that_lives(tmp_path, name):
+    command = [sys.executable, "-c", WRITER, tmp_path / "deep" / name]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    temporary = Path(writer.stdout.readline().strip())
+    foreign = [temporary.with_name(other) for other in (".scores-vaeguard-abcdefgh.csv", f"{temporary.name}.csv")]
+    foreign += [temporary.with_name(".scores-vaeguard-0123456789ab.csv")]
+    for path in foreign:
+        path.write_text("somebody else's")
+    with writing(tmp_path / "deep" / "own.csv") as own:
+        sweep(tmp_path / "deep")
+        assert temporary.exists(), "its process lives"
+        assert own.exists(), "this process lives"
+        writer.kill()
+        writer.communicate()
+        sweep_all(tmp_path)
+        assert own.exists()
+    assert not temporary.exists()
+    assert {path.name for path in temporary.parent.iterdir()} == {path.name for path in foreign} | {"own.csv"}
+
+
+def test_a_link_in_place_of_a_temporary_file_stays(tmp_path):
+    with writing(tmp_path / "a.csv") as temporary:
+        name = temporary
+    (tmp_path / "other").write_text("somebody else's")
+    name.symlink_to(tmp_path / "other")
+    sweep(tmp_path)
+    assert name.is_symlink()
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), lambda path: path.symlink_to("x"), Path.mkdir])
+def test_a_lock_of_somebody_else_stays(tmp_path, make):
+    make(tmp_path / "lock")
+    with pytest.raises(UsageError, match="is no lock of vaeguard"), locked(tmp_path, "lock", "busy"):
+        pass
+    assert os.path.lexists(tmp_path / "lock")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,14 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaeguard import VaeguardError
+from vaeguard import UsageError, VaeguardError
 from vaeguard.data import source
 from vaeguard.data.arrays import Npy
 from vaeguard.data.folders import Files
 from vaeguard.data.source import SHARD_ROWS, pieces_of
 from vaeguard.data.streams import ahead
 from vaeguard.evaluation.scoring import score_files
-from vaeguard.storage.store import Store, open_job
+from vaeguard.storage.files import temporary_beside
+from vaeguard.storage.store import Store, is_job, open_job
 from vaeguard.storage.tables import read_table
 
 JOB = """
@@ -154,9 +154,9 @@ def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix, crashed):
         assert summary.images == 48
         assert_as_unbroken(name)
         left = {path.name for path in Path().iterdir() if "killed" in path.name}
-        assert left == {name, f"{name}.errors.csv"}
-        Path(name).unlink()
-        Path(f"{name}.errors.csv").unlink()
+        assert left == {name, f".{name}.json", f"{name}.errors.csv"}
+        for path in left:
+            Path(path).unlink()
     assert step > 30
 
 
@@ -271,14 +271,60 @@ def test_a_container_that_changes_has_other_keys(tmp_path):
 
 def test_the_folder_goes_with_the_job_and_stays_with_its_shards(tmp_path):
     with open_job(tmp_path / "s.csv") as store:
-        assert store.folder.is_dir()
-        (tmp_path / ".s-vaeguard-abcdefgh.csv").write_text("left by a killed process")
+        assert is_job(store.folder)
+    assert not store.folder.exists()
+    with pytest.raises(KeyError), open_job(tmp_path / "s.csv"):
+        raise KeyError
     assert not store.folder.exists()
     with pytest.raises(KeyError), open_job(tmp_path / "s.csv") as store:
-        assert not (tmp_path / ".s-vaeguard-abcdefgh.csv").exists()
-        (store.folder / "1.json").write_text(json.dumps({}))
+        put_pair(store, "1")
         raise KeyError
-    assert (store.folder / "1.json").exists()
+    assert store.get("1")
+    with open_job(tmp_path / "s.csv", files=("more.csv",)) as store:
+        (store.folder / "more.csv").write_text("of the job")
+        (store.folder / "notes.txt").write_text("somebody else's")
+    assert {path.name for path in store.folder.iterdir()} == {"notes.txt", ".vaeguard-job"}
+    with open_job(tmp_path / "s.csv"):
+        (store.folder / "notes.txt").unlink()
+    assert not store.folder.exists()
+
+
+@pytest.mark.parametrize("names", [(), ("lock",), ("lock", "mark")])
+def test_a_job_killed_before_its_mark_is_no_hindrance(tmp_path, names):
+    folder = tmp_path / "s.csv.job"
+    folder.mkdir()
+    for name in names:
+        (temporary_beside(folder / ".vaeguard-job") if name == "mark" else folder / name).touch()
+    assert is_job(folder) == bool(names)
+    with open_job(tmp_path / "s.csv") as store:
+        assert is_job(store.folder)
+    assert not folder.exists()
+
+
+def _hold(folder, name):
+    folder.mkdir()
+    (folder / name).write_text("mine")
+
+
+FOREIGN = {
+    "a folder": lambda folder: _hold(folder, "notes.txt"),
+    "a hidden file": lambda folder: _hold(folder, ".profile"),
+    "another mark": lambda folder: _hold(folder, ".vaeguard-job"),
+    "a file": lambda folder: folder.write_text("mine"),
+    "a link": lambda folder: folder.symlink_to(folder.parent / "home"),
+    "a dangling link": lambda folder: folder.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_folder_of_somebody_else_is_refused_and_stays(tmp_path, kind):
+    _hold(tmp_path / "home", ".profile")
+    FOREIGN[kind](tmp_path / "s.csv.job")
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    refused = pytest.raises(UsageError, match=r"s\.csv\.job.*rename it, or choose another output")
+    with refused, open_job(tmp_path / "s.csv"):
+        pass
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def put_pair(store, name, one=b"1", two=b"2", **facts):

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -98,6 +99,29 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, err
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
+def test_a_stopped_fit_can_be_finished_as_it_is(tmp_path, monkeypatch):
+    (images, labels), run = bars(), tmp_path / "run"
+    fit = partial(vaeguard.fit, images, labels, model=SMALL, training=QUICK, run=run)
+    for wrong in ({}, {"resume": True}):
+        with pytest.raises(UsageError, match="^`finish` "):
+            fit(finish=True, **wrong)
+    monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
+
+    def interrupt(done, total, text):
+        if text.startswith("epoch 3/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(progress=interrupt)
+    detector = fit(resume=True, finish=True)
+    record = detector.info.record
+    assert (record.finished_epochs, record.training.epochs) == (2, 6)
+    assert len((run / "history.csv").read_text().splitlines()) == 1 + 2
+    assert "ended after 2 of 6 epochs" in " ".join(vaeguard.read_report(run)["advice"])
+    np.testing.assert_array_equal(vaeguard.load(run).inspect(images).p_value, detector.inspect(images).p_value)
+    assert not (run / "checkpoint.safetensors").exists()
+
+
 def test_resume_refuses_other_settings(tmp_path, monkeypatch):
     images, labels = bars()
     monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
@@ -186,8 +210,19 @@ def test_a_finished_run_is_never_overwritten(tmp_path):
 
 @pytest.mark.parametrize(("name", "wanted"), [("model", "ModelSpec"), ("training", "TrainSpec")])
 def test_settings_that_are_no_spec_are_refused_before_any_work(name, wanted):
-    with pytest.raises(UsageError, match=rf"^`{name}` is a dict; give a vaeguard\.{wanted}$"):
+    with pytest.raises(UsageError, match=rf"^`{name}` is a dict; give a vaeguard\.{wanted}, or single settings"):
         vaeguard.fit(bars()[0], **{name: {"latent": 3}})
+
+
+def test_a_setting_is_a_keyword_as_well_as_a_field():
+    images, labels = bars()
+    fields = vaeguard.fit(images, labels, model=replace(SMALL, latent=2), training=replace(QUICK, epochs=2))
+    words = vaeguard.fit(images, labels, model=SMALL, training=QUICK, latent=2, epochs=2)
+    assert words.info.record.model == fields.info.record.model
+    assert words.info.record.training == fields.info.record.training
+    for wrong, message in (({"epoch": 2}, "did you mean 'epochs'"), ({"epochs": "2"}, "^`epochs` is '2'")):
+        with pytest.raises(UsageError, match=message):
+            vaeguard.fit(images, labels, **wrong)
 
 
 def test_heatmaps_of_normal_images_set_the_scale_of_all(tmp_path):
@@ -590,3 +625,13 @@ def test_the_continuous_bernoulli_begins_at_the_mean_image():
     bias = vaeguard.fit(images, model=model, training=training).graph.vae.decoder[-2].bias.detach()
     grey = ContinuousBernoulli(bias).mean.numpy().reshape(images.shape[1:])
     assert np.abs(grey - (images.mean(0) + 0.5) / 256).mean() < 0.02  # of the training images, here of all
+
+
+def test_images_of_another_range_of_pixels_are_refused():
+    images = vaeguard.from_array(np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8))
+    deep = replace(images, pixel_range=(0, 4095))
+    assert fitting.plan_fit(deep, None, None, None, ModelSpec(), TrainSpec()).model.pixel_range == (0, 4095)
+    with pytest.raises(
+        UsageError, match=r"`model\.pixel_range` is \(0, 1023\), and the images were read with \(0, 4095\)"
+    ):
+        fitting.plan_fit(deep, None, None, None, ModelSpec(pixel_range=(0, 1023)), TrainSpec())

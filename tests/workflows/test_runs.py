@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from vaeguard import UsageError
+from vaeguard import UsageError, VaeguardError
 from vaeguard.data.image_set import from_array
 from vaeguard.settings.model import ModelSpec
 from vaeguard.workflows.runs import latest_run, new_run, point_latest, prepare_run
@@ -45,3 +47,13 @@ def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):
         point_latest(run, tmp_path / "runs")
         assert latest_run(tmp_path / "runs").resolve() == run
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"a", "latest"}
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_what_is_called_latest_and_is_no_link_stays(tmp_path, make):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    make(tmp_path / "runs" / "latest")
+    with pytest.raises(VaeguardError, match="latest' is no link and stays as it is"):
+        point_latest(tmp_path / "runs" / "a", tmp_path / "runs")
+    assert not (tmp_path / "runs" / "latest").is_symlink()
+    assert len([*(tmp_path / "runs").iterdir()]) == 2

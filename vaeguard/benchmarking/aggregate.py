@@ -11,7 +11,7 @@ from vaeguard.benchmarking.protocols import OURS
 from vaeguard.statistics.false_alarms import FalseAlarms, from_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from vaeguard.benchmarking.cells import Result
@@ -62,18 +62,24 @@ def spread(values: Iterable[float]) -> Spread:
 
 def rows_of(cells: list[Result]) -> list[Row]:
     """One row for each case, method and score, in the order of the cells; kinds of anomalies after their case."""
-    rows = []
-    for (data, case, method), group in _grouped(cells, "data", "case", "method").items():
-        rows += [_row((data, case, method), score, [[cell] for cell in group]) for score in group[0]["scores"]]
-        # A small test part may lack a kind.
-        for kind in sorted({kind for cell in group for kind in cell.get("kinds", {})}):
-            areas = [cell["kinds"][kind] for cell in group if kind in cell["kinds"]]
-            rows += [
-                Row(data, case, method, score, spread(area[score] for area in areas), kind=kind) for score in areas[0]
-            ]
-        for name, shown in PIXEL_FIGURES.items() if "pixels" in group[0] else ():
-            rows.append(Row(data, case, method, shown, spread(cell["pixels"][name] for cell in group)))
+    rows: list[Row] = []
+    for key, group in _grouped(cells, "data", "case", "method").items():
+        rows += [_row(key, score, [[cell] for cell in group]) for score in group[0]["scores"]]
+        rows += [*_rows_of_kinds(key, group), *_rows_of_pixels(key, group)]
     return rows
+
+
+def _rows_of_kinds(key: tuple[str, str, str], group: list[Result]) -> Iterator[Row]:
+    """The rows of each kind of anomaly; a small test part may lack a kind."""
+    for kind in sorted({kind for cell in group for kind in cell.get("kinds", {})}):
+        areas = [cell["kinds"][kind] for cell in group if kind in cell["kinds"]]
+        yield from (Row(*key, score, spread(area[score] for area in areas), kind=kind) for score in areas[0])
+
+
+def _rows_of_pixels(key: tuple[str, str, str], group: list[Result]) -> Iterator[Row]:
+    """The rows of heatmaps against masks, if there are any."""
+    for name, shown in PIXEL_FIGURES.items() if "pixels" in group[0] else ():
+        yield Row(*key, shown, spread(cell["pixels"][name] for cell in group))
 
 
 def means_of(cells: list[Result], planned: Mapping[str, AbstractSet[str]]) -> list[Row]:

@@ -82,7 +82,7 @@ class CellFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CELLS_NAME
-        sweep(self.path)
+        sweep(folder)
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
         by_line = {line: cell for line in lines if (cell := _cell_of(line))}
         self.cells: dict[str, Result] = {cell["digest"]: cell for cell in by_line.values()}

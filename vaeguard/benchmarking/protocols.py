@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import settle_types
 from vaeguard.settings.field import setting
+from vaeguard.wording import brief_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,21 +146,30 @@ class BenchmarkSpec:
     data_dir: str | Path | None = None
     download: bool = setting(False, "Fetch named image sets that are missing.")
 
+    __repr__ = brief_settings
+
     def __post_init__(self) -> None:
         settle_types(self)
         if self.name not in BENCHMARKS:
             raise UsageError(f"`name` is {self.name!r}, which is no benchmark; choose {', '.join(BENCHMARKS)}")
+        self._check_applies()
+        self._check_numbers()
+
+    def _check_applies(self) -> None:
+        """Refuse settings that the benchmark does not have."""
         for fit in self.fits:
             if fit not in self.benchmark.fits:
                 known = ", ".join(self.benchmark.fits)
                 raise UsageError(f"`fits` has {fit!r}, which benchmark {self.name} does not; choose among {known}")
+        for parameter in ("classes", "size"):
+            if getattr(self, parameter) is not None and parameter not in self.benchmark.parameters:
+                raise UsageError(f"`{parameter}` does not apply to benchmark {self.name}; leave it out")
+
+    def _check_numbers(self) -> None:
         for parameter, least in (("seeds", 1), ("limit", 2)):
             value = getattr(self, parameter)
             if value is not None and value < least:
                 raise UsageError(f"`{parameter}` is {value}; it must be at least {least}")
-        for parameter in ("classes", "size"):
-            if getattr(self, parameter) is not None and parameter not in self.benchmark.parameters:
-                raise UsageError(f"`{parameter}` does not apply to benchmark {self.name}; leave it out")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise UsageError(f"`size` is {self.size}; it must be a height and a width in pixels, both above 0")
 

@@ -10,6 +10,7 @@ from vaeguard.benchmarking.aggregate import alarms_of, best_terms, means_of, row
 from vaeguard.benchmarking.comparison import comparison_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.settings.training import PLACES
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +60,10 @@ class BenchmarkReport:
     cells: list[Result]
     failures: dict[str, str]
     command: str = ""
+
+    def __repr__(self) -> str:
+        planned = len(self.plan.jobs)
+        return brief(self, name=self.spec.name, planned=planned, finished=len(self.cells), failed=len(self.failures))
 
     @property
     def trial(self) -> bool:

@@ -11,8 +11,7 @@ from vaeguard.benchmarking.plan import make_plan
 from vaeguard.benchmarking.report import BenchmarkReport
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import JSON_NAME
-from vaeguard.settings.model import ModelSpec
-from vaeguard.settings.training import TrainSpec
+from vaeguard.settings.specs import fit_specs
 from vaeguard.storage.files import locked
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from vaeguard.benchmarking.plan import BenchmarkPlan
     from vaeguard.benchmarking.protocols import BenchmarkSpec
     from vaeguard.progress import Progress
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
 
 LOCK_NAME = ".benchmark.lock"
 
@@ -34,6 +35,7 @@ def benchmark(
     training: TrainSpec | None = None,
     command: str = "",
     progress: Progress | None = None,
+    **settings: Any,
 ) -> BenchmarkReport:
     """Measure every cell of a benchmark and write `report.json` and `.html` into the folder `output`.
 
@@ -54,6 +56,8 @@ def benchmark(
         The command line, which the report names.
     progress : callable, optional
         Called with the work done, the work in all (in hundredths of a fit), a line of text.
+    **settings
+        Single settings by name in place of those in `model` and `training`, as for `fit`.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def benchmark(
     """
     folder = Path(output)
     _check_report(folder, spec)
-    plan = make_plan(spec, model or ModelSpec(), training or TrainSpec())
+    plan = make_plan(spec, *fit_specs(model, training, settings))
     with locked(folder, LOCK_NAME, f"another process is measuring into {str(folder)!r}"):
         file, failures = CellFile(folder), dict[str, str]()
         _check_nothing_is_lost(folder, plan, file.cells)

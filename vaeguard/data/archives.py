@@ -1,31 +1,28 @@
-"""Tar archives and Parquet files of image files."""
+"""Tar archives and Parquet files of image files, which other processes open."""
 
 from __future__ import annotations
 
 import os
-import tarfile
-from itertools import islice
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.data.arrays import number_classes
-from vaeguard.data.folders import Folder, class_labels, is_image
+from vaeguard.data.folders import Folder, class_labels
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.source import Encoded, row_of
+from vaeguard.data.workers import DiedError, borrowed
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
+    from vaeguard.data.channel import Values
+    from vaeguard.data.decoding import File
     from vaeguard.data.source import ClassLabels, Source
-    from vaeguard.data.streams import File
 
-IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "content", "jpg", "png")
-"""Columns of a Parquet file that may hold image files; the first present one is read."""
-LABEL_COLUMNS = ("label", "class", "labels", "target")
-"""Columns of a Parquet file that may hold labels; the first present one is read."""
+_THERE = "vaeguard.data.container_files"
 _OTHER = {"train": "test", "test": "train"}
 
 
@@ -38,8 +35,7 @@ class Tar(Encoded):
     """
 
     def __init__(self, path: str, split: str | None = None) -> None:
-        with tarfile.open(path) as archive:
-            members = [member.name for member in _members(archive)]
+        members = [name for answer, _ in _asked(path, "tar_members") for name in answer.get("names", ())]
         if not members:
             raise RefusedError(f"{path!r} holds no image file ({', '.join(SUFFIXES)})")
         self._other: Folder | None = None
@@ -62,20 +58,13 @@ class Tar(Encoded):
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the members."""
-        archive = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
-        members = islice(_members(archive, self.part), start, None)
-        return ((f"{self.path}/{member.name}", _content(archive, member)) for member in members)
+        return stack.enter_context(closing(_files(self.path, "tar_files", start, part=self.part)))
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Go through the headers, and read the contents of these members only."""
-        missing = {name for name in names if name.startswith(f"{valid_text(self.path)}/")}
-        archive = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115  (the stack closes it)
-        members = _members(archive, self.part)
-        while missing and (member := next(members, None)):
-            name = f"{self.path}/{member.name}"
-            if valid_text(name) in missing:
-                missing.discard(valid_text(name))
-                yield name, _content(archive, member)
+        before = f"{self.path}/"
+        wanted = [name for name in self._members if valid_text(before + name) in names]
+        return stack.enter_context(closing(_files(self.path, "tar_files", 0, part=self.part, names=wanted)))
 
 
 def _packed_folder(members: Sequence[str]) -> str:
@@ -92,29 +81,6 @@ def _below(path: str, part: str, members: Sequence[str]) -> Folder:
     return Folder(f"{path}/{part}".rstrip("/"), names)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | UnreadableError:
-    if not member.isfile():  # the target of a link may lie anywhere in the archive, or outside
-        return UnreadableError(
-            member.name, "it is a link in the archive; pack the file itself (tar -h --hard-dereference)"
-        )
-    file = archive.extractfile(member)
-    return file.read() if file else b""
-
-
-def _members(archive: tarfile.TarFile, part: str = "") -> Iterator[tarfile.TarInfo]:
-    """The image files of the archive whose names begin with `part`."""
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # keeps memory constant
-        is_file = member.isfile() or member.islnk() or member.issym()
-        if is_file and is_image(member.name.rpartition("/")[2]) and member.name.startswith(part):
-            yield member
-    # Python takes a broken header for the end of an archive, but a whole archive ends with a block of zeros.
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"it breaks off after {archive.offset} bytes")
-
-
 class Parquet(Encoded):
     """A column of image files in a Parquet file: bytes, or the field `bytes` of a struct as Hugging Face writes it.
 
@@ -122,65 +88,66 @@ class Parquet(Encoded):
     """
 
     def __init__(self, path: str, split: str | None = None) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         del split  # a file is one part
-        try:
-            with pq.ParquetFile(path) as file:
-                schema, count = file.schema_arrow, file.metadata.num_rows
-        except pa.ArrowException as error:
-            raise RefusedError(f"{path!r} is damaged or no Parquet file ({error})") from error
-        held = {field.name: _field_of_bytes(field.type) for field in schema}
-        column = next((name for name in IMAGE_COLUMNS if held.get(name)), None)
-        if column is None or not count:
-            raise RefusedError(
-                f"{path!r} has no column of image files (its columns: {', '.join(held)}); name it {IMAGE_COLUMNS[0]!r}"
-            )
-        self.part, self._label = column, next((name for name in LABEL_COLUMNS if name in held), None)
-        super().__init__(path, count)
+        ((answer, _),) = _asked(path, "parquet_facts", name=path)
+        facts = answer["result"]
+        self.part, self._label = str(facts["column"]), facts["label"]
+        super().__init__(path, int(facts["count"]))
 
     def labels(self) -> ClassLabels | None:
         """Read the column of labels."""
-        import pyarrow.parquet as pq
-
         if self._label is None:
             return None
-        values = pq.read_table(self.path, columns=[self._label]).column(0).to_numpy(zero_copy_only=False)
-        return number_classes(values, values)
+        (_, labels), (answer, _) = _asked(self.path, "parquet_labels", column=self._label)
+        assert labels is not None
+        return labels, tuple(map(str, answer["result"]))
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the cells."""
-        import pyarrow.parquet as pq
-
-        # With a buffer, a column is read in small parts, not a whole row group at once.
-        file = stack.enter_context(pq.ParquetFile(self.path, buffer_size=2**20))
-        group = first = 0
-        while first + file.metadata.row_group(group).num_rows <= start:
-            first += file.metadata.row_group(group).num_rows
-            group += 1
-        groups = list(range(group, file.num_row_groups))
-        cells = (
-            cell for batch in file.iter_batches(64, row_groups=groups, columns=[self.part]) for cell in batch.column(0)
-        )
-        for number, cell in enumerate(cells, first):
-            if number >= start:
-                value = cell.as_py()
-                yield f"{self.path}/{number:05d}", (value.get("bytes") if isinstance(value, dict) else value) or b""
+        return stack.enter_context(closing(_files(self.path, "parquet_files", start, column=self.part)))
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Read the row group of each cell."""
         before = f"{valid_text(self.path)}/"
-        for row in sorted(row_of(name) for name in names if name.startswith(before)):
-            yield next(self.open(stack, row))
+        rows = sorted(row_of(name) for name in names if name.startswith(before))
+        return stack.enter_context(closing(_files(self.path, "parquet_files", 0, column=self.part, rows=rows)))
 
 
-def _field_of_bytes(kind: Any) -> bool:
-    import pyarrow as pa
+def _asked(path: str, function: str, **arguments: Any) -> Iterator[tuple[dict[str, Any], Values | None]]:
+    """The answers of a function of `container_files`, the last of which is its result."""
+    with borrowed() as worker:
+        worker.call(path, f"{_THERE}:{function}", {"path": os.path.join(os.getcwd(), path), **arguments})  # noqa: PTH109, PTH118
+        while worker.busy:
+            yield worker.receive()
 
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _field_of_bytes(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+def _files(path: str, function: str, start: int, **arguments: Any) -> Generator[File]:
+    """The files of a container from number `start` on; if the process ends, another one tries once to go on."""
+    done, tried = start, -1
+    while True:
+        try:
+            for answer, values in _asked(path, function, start=done, singly=tried >= 0, **arguments):
+                for file in _unpacked(path, answer, values):
+                    yield file
+                    done += 1
+                    del file
+                del values
+        except DiedError as error:
+            if error.late or tried == done or "names" in arguments or "rows" in arguments:
+                raise
+            tried = done
+        else:
+            return
+
+
+def _unpacked(path: str, answer: dict[str, Any], values: Values | None) -> Iterator[File]:
+    """The files of one answer, whose bytes are not copied."""
+    begin = 0
+    for name, size, reason in zip(*(answer.get(key, ()) for key in ("names", "sizes", "reasons")), strict=True):
+        assert values is not None
+        full = f"{path}/{name}"
+        yield full, UnreadableError(full, reason) if reason else values[begin : begin + size].data
+        begin += size
 
 
 READERS: dict[str, Callable[[str, str | None], Source]] = {

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import math
+import shutil
 import warnings
 import zipfile
 from abc import abstractmethod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vaeguard.data.cache import nameless_file
+from vaeguard.data.decoding import MOST_SENT
 from vaeguard.data.idx import read_idx_images, read_idx_pair
 from vaeguard.data.images import ImageRule, shape_array
+from vaeguard.data.limits import MAX_BYTES, MAX_MEMORY
 from vaeguard.data.source import Source, row_of
 from vaeguard.data.streams import ImageBatch
 from vaeguard.errors import RefusedError
@@ -28,7 +34,12 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
+    Order = Literal["C", "F"]
 
+MAX_HEADER = 2**16
+"""Bytes of the header of an array."""
+MOST_MISSING = 100
+"""A header that promises so many times the bytes that follow is wrong; otherwise each missing row is an error."""
 LEAST_STEPS = 32
 """A column must span this many steps of float32, or rounding hides its differences."""
 NAMED_COLUMNS = 5
@@ -97,8 +108,10 @@ class Array(Source):
         del jobs
         if self._rows is None:
             self._rows = self.open(self._stack, Path(self.path))
-        for at in range(start, stop, batch_size):
-            end = min(at + batch_size, stop)
+        row_bytes = self._rows.dtype.itemsize * math.prod(self._rows.shape[1:])
+        step = max(1, min(batch_size, MOST_SENT // max(1, row_bytes)))
+        for at in range(start, stop, step):
+            end = min(at + step, stop)
             rows = self._rows[at:end]
             if len(rows) < end - at:
                 raise _cut_short(self.path)
@@ -138,7 +151,7 @@ class Npy(Array):
 
     def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
         """Read the header."""
-        return _numpy_rows(stack.enter_context(path.open("rb")), path)
+        return _numpy_rows(stack.enter_context(path.open("rb")), path, path.stat().st_size)
 
     def whole(self) -> npt.NDArray[Any]:
         """Map the file."""
@@ -151,25 +164,28 @@ class Npz(Array):
     def open(self, stack: contextlib.ExitStack, path: Path) -> Rows | npt.NDArray[Any]:
         """Read the header of the array."""
         archive = stack.enter_context(zipfile.ZipFile(path))
-        self._key = self._key_of_images(path, [name.removesuffix(".npy") for name in archive.namelist()])
-        return _numpy_rows(stack.enter_context(archive.open(f"{self._key}.npy")), path)
+        self._key = self._key_of_images(path, _arrays_in(archive))
+        member = archive.getinfo(f"{self._key}.npy")
+        return _numpy_rows(stack.enter_context(archive.open(member)), path, member.file_size)
 
     def whole(self) -> npt.NDArray[Any]:
         """Read the array into memory."""
-        with np.load(self.path, allow_pickle=False) as archive:
-            array: npt.NDArray[Any] = archive[self._key]
-            return array
+        with zipfile.ZipFile(self.path) as archive:
+            return _member(archive, self._key, self.path)
 
     def labels(self) -> ClassLabels | None:
         """Number the classes over the labels of both splits, so that both number them alike."""
         split = self.split or "test"
-        with np.load(self.path, allow_pickle=False) as archive:
-            keys = {part: _split_key(archive.files, part, ("y", "labels", "targets")) for part in ("train", "test")}
-            key = keys[split] or _key(archive.files, _LABEL_KEYS)
+        with zipfile.ZipFile(self.path) as archive:
+            names = _arrays_in(archive)
+            keys = {part: _split_key(names, part, ("y", "labels", "targets")) for part in ("train", "test")}
+            key = keys[split] or _key(names, _LABEL_KEYS)
             if key is None:
                 return None
-            values = np.ravel(archive[key])
-            both = [np.ravel(archive[key]) for key in keys.values() if key] if keys[split] else [values]
+            values = np.ravel(_member(archive, key, self.path))
+            both = [values]
+            if keys[split]:
+                both = [np.ravel(_member(archive, key, self.path)) for key in keys.values() if key]
         return check_labels(self.path, number_classes(values, np.concatenate(both)), self.count)
 
     def _key_of_images(self, path: Path, names: Sequence[str]) -> str:
@@ -235,17 +251,69 @@ class Rows:
         return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
 
 
-def _numpy_rows(file: IO[bytes], path: Path) -> Rows | npt.NDArray[Any]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject or not shape:
-        raise RefusedError(f"{str(path)!r} holds Python objects or a single number; save plain arrays of numbers")
-    if fortran:
-        # Each image is scattered over the whole file, so the file cannot be read in parts.
-        array: npt.NDArray[Any] = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
+def _arrays_in(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the arrays in an `.npz` archive."""
+    return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def _numpy_rows(file: IO[bytes], path: Path, size: int) -> Rows | npt.NDArray[Any]:
+    """The rows of an array in the format of NumPy, of `size` bytes with its header."""
+    shape, fortran, dtype = _numpy_header(file, str(path), size)
+    if not shape:
+        raise RefusedError(f"{str(path)!r} holds a single number; save plain arrays of numbers")
+    if dtype.itemsize * math.prod(shape[1:]) > MAX_BYTES:
+        raise RefusedError(
+            f"{str(path)!r} holds images of shape {shape[1:]} and type {dtype}, each of which has more than the "
+            f"{MAX_BYTES // 2**20} MB that are read; shrink them"
+        )
+    if not fortran:
+        return Rows(file, file.tell(), shape, dtype)
+    # Each image is scattered over the whole file, so the file cannot be read in parts.
+    return _in_memory(file, shape, dtype, "F")
+
+
+def _numpy_header(file: IO[bytes], path: str, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, the order and the type of an array in a file of `size` bytes; a large header is not read."""
+    width = 2 if np.lib.format.read_magic(file) == (1, 0) else 4
+    packed = file.read(width)
+    length = int.from_bytes(packed, "little")
+    if length > MAX_HEADER:
+        raise ValueError(f"its header has {length} bytes")
+    read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(io.BytesIO(packed + file.read(length)))
+    if dtype.hasobject:
+        raise RefusedError(f"{path!r} holds Python objects; save plain arrays of numbers")
+    expected, present = dtype.itemsize * math.prod(shape), size - file.tell()
+    if min(shape, default=0) < 0 or expected > MOST_MISSING * max(present, 0):
+        raise RefusedError(
+            f"{path!r} is damaged or cut short: its header promises {expected} bytes, but {present} follow; "
+            "copy it again"
+        )
+    return shape, fortran, dtype
+
+
+def _in_memory(
+    file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]
+) -> npt.NDArray[Any]:
+    """The array that follows in a file; a large one is unpacked to a nameless file, and mapped."""
+    size = dtype.itemsize * math.prod(shape)
+    array: npt.NDArray[Any]
+    if size <= MAX_MEMORY // 4:
+        array = np.frombuffer(file.read(size), dtype).reshape(shape, order=order)
         return array
-    return Rows(file, file.tell(), shape, dtype)
+    with nameless_file() as unpacked:
+        shutil.copyfileobj(file, unpacked, 2**20)
+        unpacked.flush()
+        array = np.memmap(unpacked, dtype, "r", shape=shape, order=order)
+    return array
+
+
+def _member(archive: zipfile.ZipFile, key: str, path: str) -> npt.NDArray[Any]:
+    """An array of an `.npz` archive."""
+    member = archive.getinfo(f"{key}.npy")
+    with archive.open(member) as file:
+        shape, fortran, dtype = _numpy_header(file, path, member.file_size)
+        return _in_memory(file, shape, dtype, "F" if fortran else "C")
 
 
 def _cut_short(path: str) -> RefusedError:

@@ -17,13 +17,15 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS
 from vaeguard.data.source import read
+from vaeguard.data.workers import KILLED
 from vaeguard.errors import VaeguardError
-from vaeguard.storage.files import write_text, writing
+from vaeguard.storage.files import sweep, write_text, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Size = tuple[int, int]
 
-_VERSION = 3  # raise when the rules of images.py change what the same file decodes to
-_STALE_SECONDS = 86_400
+_VERSION = 4  # raise when the rules of images.py change what the same file decodes to
+_LIMITS = [MAX_MEMORY, MAX_SECONDS]
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
 
@@ -75,7 +77,8 @@ def cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)
     folder = Path(chosen) if chosen else Path(home) / "vaeguard"
     existing = next((parent for parent in (folder, *folder.parents) if parent.exists()), Path())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+    homeless = not chosen and home.startswith("~")  # a user without a home, as in many containers
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK) and not homeless:
         return folder
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir()) / f"vaeguard-cache-{user}"
@@ -102,13 +105,13 @@ def decode_files(
         None of the images can be read, or the cache cannot be written.
     """
     total = sum(source.count for source in sources)
-    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels)).encode())
+    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, rule.pixel_range)).encode())
     for number, digest in enumerate(chain.from_iterable(source.digests(jobs) for source in sources)):
         key.update(hashlib.sha256(digest).digest())
         _report(progress, number + 1, total)
     entry = _private(cache_folder()) / f"vaeguard-{key.hexdigest()}"
     decoded = _load(entry, key.hexdigest(), total)
-    if decoded is None:
+    if decoded is None or KILLED in decoded.errors.values():
         _sweep(entry.parent)
         _build(entry, sources, resolve(), place, jobs, progress)
         decoded = _load(entry, key.hexdigest(), total)
@@ -133,11 +136,18 @@ def take(images: Bytes, indices: npt.NDArray[np.int64]) -> Bytes:
     if not isinstance(images, np.memmap) or images[:1].nbytes * len(indices) < 8 * _BATCH_BYTES:
         return np.asarray(images[indices])
     rows = max(1, _BATCH_BYTES // images[:1].nbytes)
-    with _disk_space(), tempfile.TemporaryFile(dir=_private(cache_folder())) as file:
+    with nameless_file() as file:
         for start in range(0, len(indices), rows):
             file.write(np.ascontiguousarray(images[indices[start : start + rows]]).data)
         file.flush()
         return np.memmap(file, np.uint8, "r", shape=(len(indices), *images.shape[1:]))
+
+
+@contextlib.contextmanager
+def nameless_file() -> Iterator[IO[bytes]]:
+    """A file in the folder of the cache that is gone once nothing maps it."""
+    with _disk_space(), tempfile.TemporaryFile(dir=_private(cache_folder())) as file:
+        yield file
 
 
 def _build(
@@ -170,7 +180,7 @@ def _build(
             raise _nothing_readable(place, sources[0].names[0], errors)
         _write_header(file, (count, *shape))
     with _disk_space():
-        body = json.dumps({"shape": [count, *shape], "errors": errors, "size": size})
+        body = json.dumps({"shape": [count, *shape], "errors": errors, "size": size, "limits": _LIMITS})
         write_text(_record(entry), json.dumps({"digest": _text_digest(body), "body": body}))
 
 
@@ -211,6 +221,8 @@ def _load(entry: Path, key: str, expected: int) -> Decoded | None:
         return None
     fits = images.dtype == np.uint8 and list(images.shape) == content["shape"]
     if not (fits and whole and len(images) + len(errors) == expected):
+        return None
+    if errors and content.get("limits") != _LIMITS:  # other limits may allow to read these files
         return None
     for path in (_array(entry), _record(entry)):
         with contextlib.suppress(OSError):  # the cache may be read-only
@@ -269,12 +281,11 @@ def _nothing_readable(place: str, first: str, errors: list[tuple[int, str]]) -> 
 
 def _sweep(folder: Path) -> None:
     """Remove half-written files of killed processes, and entries that nobody has used for long."""
-    entry = f"vaeguard-{'[0-9a-f]' * 64}.*"  # spares any other file in the folder
-    for pattern, seconds in ((".vaeguard-*", _STALE_SECONDS), (entry, _UNUSED_SECONDS)):
-        for path in folder.glob(pattern):
-            with contextlib.suppress(OSError):  # another process may sweep too
-                if time.time() - path.stat().st_mtime > seconds:
-                    path.unlink()
+    sweep(folder)
+    for path in folder.glob(f"vaeguard-{'[0-9a-f]' * 64}.*"):  # spares any other file in the folder
+        with contextlib.suppress(OSError):  # another process may sweep too
+            if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+                path.unlink()
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -13,22 +14,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vaeguard.data.arrays import Array, Idx
+from vaeguard.data.beside import left_out
 from vaeguard.data.cache import decode_files
-from vaeguard.data.folders import Files, sorted_once
+from vaeguard.data.decoding import HEADER, read_each
+from vaeguard.data.encodings import deep_pixels
+from vaeguard.data.folders import Files, no_images, sorted_once
 from vaeguard.data.image_set import new_image_set
-from vaeguard.data.images import SUFFIXES, ImageRule, read_header
+from vaeguard.data.images import SUFFIXES, ImageRule, open_picture, read_bytes
 from vaeguard.data.inputs import (
     expanded,
     is_container,
     is_named,
     open_folder,
     open_paths,
-    paths_in,
+    read_folder,
     without_ending,
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Encoded, Unreadable, reading
-from vaeguard.data.streams import chunks, default_jobs, map_ahead
+from vaeguard.data.streams import default_jobs, first_of, map_ahead, parts_of, size_of_part
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
@@ -38,13 +42,18 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.data.source import ClassLabels, Source
-    from vaeguard.data.streams import File
+    from vaeguard.data.streams import Part
     from vaeguard.progress import Progress
 
     Size = tuple[int, int]
 
 SHEETS = (".csv", ".tsv", ".xlsx")
 """Endings of tables that are not read."""
+NARROW = 2**12
+"""16-bit values that span less than this have at most 17 of the 256 grey levels."""
+SAMPLED = 32
+"""The files whose range of pixels is looked at."""
+CAMERA_BITS = (10, 12, 14)
 LONGEST_SIDE = 128
 """Image files are scaled down to this longest side, in pixels, unless a size is asked for."""
 
@@ -87,7 +96,8 @@ def open_images(
         return _image_set(str(data), sources_of(data, split), rule, jobs, progress)
     source = NamedSource(str(data), split, data_dir, download=download)
     note = f"this is the named set {data}; for the folder of that name give './{data}'" if Path(data).is_dir() else None
-    return new_image_set(str(data), source.pixels(rule), source.labels(), source.names, note=note, named=True)
+    facts = {"note": note, "named": True, "pixel_range": rule.pixel_range}
+    return new_image_set(str(data), source.pixels(rule), source.labels(), source.names, **facts)
 
 
 def open_packed(
@@ -150,7 +160,12 @@ def sources_of(data: str | Path, split: str) -> list[Source]:
         raise _no_such_data(str(data))
     if len(paths) == 1 and not is_container(paths[0]) and not paths[0].lower().endswith(SUFFIXES):
         raise _no_data_set(path)
-    return open_paths(sorted_once(chain.from_iterable(map(paths_in, paths))), split)
+    folders = [*map(read_folder, paths)]
+    sources = open_paths(sorted_once(chain.from_iterable(folder.paths for folder in folders)), split)
+    if not sources:
+        raise no_images(paths, left_out=left_out(folders))
+    sources[0].left_out = left_out(folders)
+    return sources
 
 
 def _image_set(
@@ -171,7 +186,16 @@ def _image_set(
     errors = [(source.path, source.reason) for source in broken]
     errors += [(names[row], reason) for row, reason in unreadable.items()]
     paths = tuple(name for row, name in enumerate(names) if row not in unreadable)
-    return new_image_set(_name_of(data, sources[0]), images, classes, paths, errors=tuple(errors), note=note)
+    return new_image_set(
+        _name_of(data, sources[0]),
+        images,
+        classes,
+        paths,
+        errors=tuple(errors),
+        note=note,
+        left_out="; ".join(filter(None, (source.left_out for source in sources))) or None,
+        pixel_range=rule.pixel_range,
+    )
 
 
 def _read(
@@ -188,7 +212,11 @@ def _read(
     place = encoded[0].place if len(encoded) == 1 else data
     resolve = partial(_common_rule, encoded, rule, place, jobs)
     decoded = decode_files(encoded, rule, resolve, place, jobs=jobs, progress=progress)
-    return decoded.images, decoded.errors, _shrunk(place, decoded.size, decoded.images.shape[2:])
+    notes = (
+        _shrunk(place, decoded.size, decoded.images.shape[2:]),
+        None if rule.pixel_range else _narrow(place, encoded, decoded.images),
+    )
+    return decoded.images, decoded.errors, "; ".join(filter(None, notes)) or None
 
 
 def _name_of(data: str, source: Source) -> str:
@@ -227,27 +255,30 @@ def _common_rule(
     """Fill in the open size and channels of the rule from the headers of all files; also return the files' size."""
     if rule.size and rule.channels:
         return rule, None
-    files = chain.from_iterable(source.files() for source in sources)
-    first = list(islice(files, 32))
-    jobs = jobs or default_jobs(first)
-    parts = map_ahead(lambda part: [*map(_header, part)], chunks(chain(first, files), 64), jobs=jobs, ahead=2 * jobs)
-    headers = [header for part in parts for header in part if header]
-    if not headers:
-        return ImageRule(rule.size or (1, 1), rule.channels or 1), None  # no file can be read, so any size will do
+    headers = _all_headers(sources, jobs)
+    if not headers:  # no file can be read, so any size will do
+        return replace(rule, size=rule.size or (1, 1), channels=rule.channels or 1), None
     channels = rule.channels or max(channels for _, channels in headers)
     if rule.size:
-        return ImageRule(rule.size, channels), None
+        return replace(rule, channels=channels), None
     size = _common_size(place, Counter(size for size, _ in headers))
     scale = min(1.0, LONGEST_SIDE / max(size))
-    return ImageRule((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), channels), size
+    scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    return replace(rule, size=scaled, channels=channels), size
 
 
-def _header(file: File) -> tuple[Size, int] | None:
-    name, content = (file, None) if isinstance(file, str) else file
-    try:
-        return None if isinstance(content, UnreadableError) else read_header(name, content)
-    except UnreadableError:
-        return None
+def _all_headers(sources: Sequence[Encoded], jobs: int | None) -> list[tuple[Size, int]]:
+    first, files = first_of(chain.from_iterable(source.files() for source in sources))
+    jobs = jobs or default_jobs(first)
+    del first  # it may be large
+    parts = map_ahead(_headers, parts_of(files, 64), jobs=jobs, ahead=2 * jobs, size_of=size_of_part)
+    return [header for part in parts for header in part]
+
+
+def _headers(part: Part) -> list[tuple[Size, int]]:
+    """The sizes and channels of those files of a part that can be read."""
+    answers = (answer for _, answer, _ in read_each(HEADER, part.files) if not isinstance(answer, UnreadableError))
+    return [((answer["size"][0], answer["size"][1]), answer["channels"]) for answer in answers]
 
 
 def _common_size(place: str, sizes: Counter[Size]) -> Size:
@@ -270,6 +301,40 @@ def _shrunk(place: str, size: Size | None, decoded: tuple[int, ...]) -> str | No
         f"the images in {place!r} have {original} pixels (height x width) and were scaled down to {scaled}; set"
         " `size` for another size, and for small defects use the preset patches as well"
     )
+
+
+def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -> str | None:
+    """A note that files of 16 bits use a small part of them, which few grey levels remain of; None if they do not."""
+    levels = len(np.unique(decoded[:SAMPLED]))
+    if levels > 2 ** CAMERA_BITS[-1] // 257 + 1:
+        return None
+    files = chain.from_iterable(source.files() for source in sources)
+    answers = read_each("vaeguard.data.data_sets:deep_range", islice(files, SAMPLED))
+    ranges = [found["range"] for _, found, _ in answers if not isinstance(found, UnreadableError) and found["range"]]
+    if not ranges:
+        return None
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    bits = next((bits for bits in CAMERA_BITS if high < 2**bits), None)
+    if not bits and high - low > NARROW:
+        return None
+    span = max(1, high - low)
+    black, white = (0, 2**bits - 1) if bits else (max(0, low - span), min(65535, high + span))
+    why = f"as of a camera of {bits} bits" if bits else "with room for others"
+    return (
+        f"the 16-bit images in {place!r} have values from {low} to {high} only, so they use {levels} of the 256 grey"
+        f" levels; fit with `model.pixel_range`={black},{white} ({why}) to use more"
+    )
+
+
+def deep_range(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:
+    """The least and the largest colour of a file of 16 bits, as a process for decoding finds them."""
+    del rule
+    content = read_bytes(name) if content is None else content
+    values = deep_pixels(content, open_picture(content, name))
+    if values is None:
+        return ({"range": None},)
+    colours = values[..., : values.shape[2] - (values.shape[2] in (2, 4))]
+    return ({"range": [int(colours.min()), int(colours.max())]},)
 
 
 def _no_such_data(data: str) -> UsageError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,22 +20,47 @@ from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from vaeguard.data.decoding import File
     from vaeguard.data.source import ClassLabels
-    from vaeguard.data.streams import File
 
+_NAMED = (
+    ".gif .heic .heif .avif .jxl .jxr .wdp .hdp .psd .psb .xcf .kra .qoi .ico .dng .raw .arw .cr2 .cr3 .crw "
+    ".nef .nrw .orf .pef .raf .rw2 .srw .x3f .exr .hdr .svg .svgz .pdf .eps .ai .djvu .pbm .pgm .ppm .pnm .pfm "
+    ".pam .tga .dds .pcx .sgi .fits .dcm .dicom .nii .nrrd .mha .czi .lif .nd2 .oib .ndpi .svs .jls .jng .mng "
+    ".apng .flif .bpg .icns .cur .emf .wmf .jpm .jph"
+)
+UNREAD = tuple(_NAMED.split())
+"""Suffixes of images that are not read; files with one of them are told, others in a folder of images are not."""
 _RUN = {"model.safetensors", "report.json"}
 """The files by which a run folder is recognised."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, perhaps in an archive, and the paths of the image files below it, relative to the folder."""
+    """A folder, perhaps in an archive.
+
+    Attributes
+    ----------
+    path : str
+        The folder.
+    names : sequence of str
+        The paths of the image files below it, relative to the folder.
+    others : dict of int
+        The number of files that look like images and are not read, by suffix.
+    links : sequence of str
+        Links that are not followed, since they lead to a folder that is read already.
+    masks : sequence of str
+        Masks that lie beside images and are left out, relative to the folder.
+    """
 
     path: str
     names: Sequence[str]
+    others: Mapping[str, int] = field(default_factory=dict)
+    links: Sequence[str] = ()
+    masks: Sequence[str] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -128,10 +154,13 @@ def paths_of(given: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
     return walk(Path(given), suffixes).paths if Path(given).is_dir() else [str(given)]
 
 
-def no_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES) -> UsageError:
-    """The error for inputs without an image."""
+def no_images(
+    inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES, left_out: str | None = None
+) -> UsageError:
+    """The error for inputs without an image; `left_out` is a sentence on files that are not read."""
     places = ", ".join(repr(str(given)) for given in inputs) or "no inputs"
-    return UsageError(f"no images in {places}; files ending in {', '.join(suffixes)} are read")
+    why = f" ({left_out})" if left_out else ""
+    return UsageError(f"no images in {places}{why}; files ending in {', '.join(suffixes)} are read")
 
 
 def image_folder(path: Path, split: str) -> tuple[Folder, Folder | None]:
@@ -193,6 +222,8 @@ def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
     """
     names: list[str] = []
     closed: list[OSError] = []
+    others: Counter[str] = Counter()
+    again: list[str] = []
     seen: set[tuple[int, int]] = set()
     waiting = [str(folder)]
     while waiting:
@@ -200,6 +231,7 @@ def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
         for place, folders, files in chain.from_iterable(os.walk(start, onerror=closed.append) for start in waiting):
             identity = _identity(place)
             if identity in seen:
+                again += [place] if place in waiting else []
                 folders.clear()
                 continue
             seen.add(identity)
@@ -210,14 +242,21 @@ def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
             inside = os.path.relpath(place, folder)
             prefix = "" if inside == "." else inside + os.sep
             names += [prefix + name for name in files if is_image(name, suffixes)]
+            others.update(os.path.splitext(name)[1].lower() for name in files if _is_unread(name, suffixes))  # noqa: PTH122
             links += [path for name in folders if os.path.islink(path := os.path.join(place, name))]  # noqa: PTH114, PTH118
         waiting = links
-    return Folder(str(folder), sorted(names + [os.path.relpath(error.filename, folder) for error in closed]))
+    names += [os.path.relpath(error.filename, folder) for error in closed]
+    return Folder(str(folder), sorted(names), others, again)
 
 
 def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether the name of a file in a folder is that of an image."""
     return name.lower().endswith(suffixes) and not name.startswith(".")
+
+
+def _is_unread(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether the name is that of an image of a format that is not read."""
+    return is_image(name, UNREAD) and not is_image(name, suffixes)
 
 
 def _identity(folder: str) -> tuple[int, int]:

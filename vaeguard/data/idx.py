@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.data.limits import MAX_MEMORY
 from vaeguard.errors import RefusedError, VaeguardError
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
             dtype, shape = _header(file.read(4), file.read, path)
             offset, expected = 4 + 4 * len(shape), math.prod(shape) * dtype.itemsize
             size = path.stat().st_size
+            if packed and MAX_MEMORY // 2 < expected <= size * _GZIP_MOST:
+                raise RefusedError(
+                    f"{str(path)!r} unpacks to {expected / 2**30:.1f} GB; unpack it first, as with gunzip"
+                )
             content = file.read(expected + 1) if packed and expected <= size * _GZIP_MOST else b""
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(path, first_line(error)) from error

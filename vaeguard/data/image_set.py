@@ -16,6 +16,7 @@ from vaeguard.data.arrays import as_batch, check_labels, number_classes, warn_of
 from vaeguard.data.cache import digest_array, take
 from vaeguard.data.images import write_png
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,6 +53,10 @@ class ImageSet:
         A remark on how the images were read, in one sentence.
     named : bool
         Whether `name` is the name of a known data set and the images are those of that set.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
+    pixel_range : (black, white) or None
+        The range of pixels with which files of 16 bits were read.
     """
 
     name: str
@@ -63,9 +68,14 @@ class ImageSet:
     errors: tuple[tuple[str, str], ...] = ()
     note: str | None = None
     named: bool = False
+    left_out: str | None = None
+    pixel_range: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        return brief(self, name=self.name, images=self.images, class_names=self.class_names, errors=len(self.errors))
 
     @property
     def vectors(self) -> bool:

@@ -1,11 +1,12 @@
 """From image files to uint8 arrays: one rule each for colour, depth and size, the same in training and scoring.
 
 Formats
-    PNG, JPEG, TIFF, BMP and WEBP, recognised by their first bytes; one picture a file.
+    PNG, JPEG, JPEG 2000, TIFF, BMP and WEBP, recognised by their first bytes; one picture a file.
 Depth
-    8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535); the upper 8 bits of 16-bit colour. A TIFF
-    whose zero is white is inverted, so that white is the largest value everywhere. 32-bit and floating-point pixels are
-    refused.
+    8 bit as it is; 1 bit as 0 or 255; 16-bit grey as round(v * 255 / 65535); the upper 8 bits of 16-bit colour, and of
+    16-bit grey with opacity. With a `pixel_range`, 16-bit grey and colour are round((v - black) * 255 / (white -
+    black)), cut off at 0 and 255. A TIFF whose zero is white is inverted, so that white is the largest value
+    everywhere. 32-bit, signed and floating-point pixels are refused.
 Colour
     RGB to grey by the ITU-R 601 luma, grey to RGB by repeating; palettes are expanded; transparent pixels are laid
     over white, unless four channels (RGBA) are asked for. The EXIF orientation is applied. CMYK is refused.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 import zlib
@@ -24,11 +26,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
 
+from vaeguard.data.encodings import (
+    PNG_START,
+    deep_pixels,
+    is_deep_grey_with_opacity,
+    kind_of_jpeg,
+    without_long_texts,
+)
+from vaeguard.data.limits import MAX_BYTES, MAX_PIXELS, too_much_memory
+from vaeguard.data.tiffs import CMYK, FLOATS, INTEGERS, LAB, as_picture, open_tiff
 from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.settings.checks import check_pixel_range
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -36,41 +56,51 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 512 * 2**20
+SUFFIXES_OF = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "JPEG 2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
+"""The suffixes of each format that is read."""
+SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes)
 
 # The readers are called directly, not through Image.open, whose check for decompression bombs warns through
 # process-wide state, which threads cannot turn into an error. The table is also the list of allowed formats.
-_READERS: tuple[tuple[str, bytes, type[ImageFile]], ...] = (
-    ("PNG", b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+_READERS: tuple[tuple[str, bytes, Callable[[io.BytesIO | io.BufferedReader], ImageFile]], ...] = (
+    ("PNG", PNG_START, PngImagePlugin.PngImageFile),
     ("JPEG", b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    ("TIFF", b"II*\0", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"MM\0*", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"II+\0", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"MM\0+", TiffImagePlugin.TiffImageFile),
+    ("TIFF", b"II*\0", open_tiff),
+    ("TIFF", b"MM\0*", open_tiff),
+    ("TIFF", b"II+\0", open_tiff),
+    ("TIFF", b"MM\0+", open_tiff),
     ("BMP", b"BM", BmpImagePlugin.BmpImageFile),
     ("WEBP", b"RIFF", WebPImagePlugin.WebPImageFile),
+    ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    ("JPEG 2000", b"\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
 )
-_NOT_READ = ((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"))
-_PNG_END = b"IEND\xaeB`\x82"
+_NOT_READ = (
+    *((0, b"GIF8", "a GIF"), (0, b"%PDF", "a PDF"), (4, b"ftyp", "a HEIC, AVIF or video file"), (0, b"8BPS", "a PSD")),
+    *((0, b"\xff\x0a", "a JPEG XL"), (0, b"\0\0\0\x0cJXL ", "a JPEG XL"), (0, b"II\xbc", "a JPEG XR")),
+    *((0, b"v/1\x01", "an OpenEXR file"), (0, b"DDS ", "a DDS"), (0, b"qoif", "a QOI"), (0, b"<svg", "an SVG")),
+)
+"""Formats that are not read: where their first bytes stand, these bytes, and a name."""
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG2000": b"\xff\xd9"}
+"""The end marks of formats that Pillow also accepts without them, so that a file that lost its end would pass."""
 
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError),
     *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
 """The errors that Pillow's readers were seen to raise on damaged bytes; Warning is for warnings turned into errors."""
+_UNSUPPORTED = re.compile("unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)
+"""Words with which decoders refuse what they do not know; Pillow has no error of its own for it."""
 
 _GREY_MODES = ("1", "L", "LA", "La")
-_REFUSED_MODES = {
-    "CMYK": "it is CMYK, and its colours depend on a print profile; convert it to RGB",
-    "LAB": "its colours are CIELAB; convert it to RGB",
-    "I": "its pixels are 32-bit or signed integers, whose black and white are not defined; convert it to 8 or 16 bit",
-    "F": "its pixels are floating-point numbers, whose black and white are not defined; convert it to 8 or 16 bit",
-}
+_REFUSED_MODES = {"CMYK": CMYK, "LAB": LAB, "I": INTEGERS, "F": FLOATS}
 _ORIENTATION = 0x0112
-_PHOTOMETRIC = 262
-_WHITE_IS_ZERO = 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -94,12 +124,16 @@ class ImageRule:
     channels : int or None
         1 grey, 3 RGB, 4 RGBA; None takes the file's own, 1 for grey and 3 for colour. 2 is only for arrays that have 2
         channels already.
+    pixel_range : (black, white) or None
+        The values of files of 16 bits that are black and white, from 0 to 65535; None is the full range.
     """
 
     size: tuple[int, int] | None = None
     channels: int | None = None
+    pixel_range: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_pixel_range(self.pixel_range)
         if self.channels is not None and self.channels not in (1, 2, 3, 4):
             raise UsageError(f"`channels` is {self.channels}; it must be 1 (grey), 2, 3 (RGB) or 4 (RGBA)")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
@@ -128,11 +162,11 @@ def decode_bytes(content: bytes, rule: ImageRule, name: str = "image") -> Bytes:
     check_file_rule(rule)
     image = open_picture(content, name)
     try:
-        return _pixels(shaped(_white_largest(_upright(image), image), rule))
-    except _DECODE_ERRORS as error:
-        raise _damaged(name, error) from error
+        return _pixels(shaped(_upright(_ranged(image, content, rule), _orientation(image)), rule))
+    except DECODE_ERRORS as error:
+        raise _damaged(name, error, content) from error
     except MemoryError as error:
-        raise UnreadableError(name, "there is not enough memory to decode it") from error
+        raise UnreadableError(name, too_much_memory()) from error
 
 
 def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
@@ -148,10 +182,13 @@ def open_picture(content: bytes, name: str, *, load: bool = True) -> ImageFile:
         _check_whole(image, content, name)
         if load:
             image.load()
-    except _DECODE_ERRORS as error:
-        raise _damaged(name, error) from error
+    except DECODE_ERRORS as error:
+        lean = without_long_texts(content)
+        if len(lean) < len(content):
+            return open_picture(lean, name, load=load)
+        raise _damaged(name, error, content) from error
     except MemoryError as error:
-        raise UnreadableError(name, "there is not enough memory to decode it") from error
+        raise UnreadableError(name, too_much_memory()) from error
     return image
 
 
@@ -167,14 +204,18 @@ def read_header(path: str | Path, content: bytes | None = None) -> tuple[tuple[i
     """
     try:
         with open(_open_regular(path)[0], "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123  (a descriptor)
-            start = file.read(16)
+            start = file.read(32)
             file.seek(0)
             image = _open(file, start, str(path))
-            grey = image.mode in _GREY_MODES or image.mode.startswith("I;16")
+            grey = image.mode in _GREY_MODES or image.mode.startswith("I;16") or is_deep_grey_with_opacity(start)
             width, height = image.size
             turned = image.format != "TIFF" and _orientation(image) >= 5  # Pillow turns the size of a TIFF itself
-    except _DECODE_ERRORS as error:
-        raise _damaged(str(path), error) from error
+    except DECODE_ERRORS as error:
+        content = read_bytes(path) if content is None else content
+        lean = without_long_texts(content)
+        if len(lean) < len(content):
+            return read_header(path, lean)
+        raise _damaged(str(path), error, content) from error
     return ((width, height) if turned else (height, width)), 1 if grey else 3
 
 
@@ -282,11 +323,10 @@ def _open(file: io.BytesIO | io.BufferedReader, start: bytes, name: str) -> Imag
             image = reader(file)
             _check(image, name)
             return image
-    for offset, magic, kind in _NOT_READ:
-        if start[offset:].startswith(magic):
-            raise UnreadableError(name, f"it is {kind}, which is not read; convert it to PNG")
+    if kind := next((kind for offset, magic, kind in _NOT_READ if start[offset:].startswith(magic)), None):
+        raise UnreadableError(name, f"it is {kind}, which is not read; convert it to PNG")
     raise UnreadableError(
-        name, "it is not an image that is read (PNG, JPEG, TIFF, BMP or WEBP)" if start else "it is empty"
+        name, "it is not an image that is read (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)" if start else "it is empty"
     )
 
 
@@ -301,22 +341,26 @@ def _check(image: ImageFile, name: str) -> None:
     if frames > 1:
         kind = "pages; split it into one file a page" if image.format == "TIFF" else "frames; save one frame as PNG"
         raise UnreadableError(name, f"it has {frames} {kind}")
-    if image.mode in _REFUSED_MODES:
-        raise UnreadableError(name, _REFUSED_MODES[image.mode])
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16"):
-        bits = image.tag_v2.get(258, (16,))
-        if tuple(bits) != (16,):
-            raise UnreadableError(name, f"its pixels have {bits[0]} bits; convert it to 8 or 16 bit")
+    if reason := getattr(image, "refusal", "") or _REFUSED_MODES.get(image.mode):
+        raise UnreadableError(name, reason)
 
 
 def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
-    # Pillow accepts a PNG without its end mark, so a file that lost its last bytes would pass.
-    if image.format == "PNG" and content.rfind(_PNG_END) < 0:
-        raise UnreadableError(name, "the PNG data is cut short (its end mark is missing); copy the file again")
+    if (end := _ENDS.get(str(image.format))) and content.rfind(end) < 0:
+        raise UnreadableError(name, f"the {image.format} data is cut short (its end mark is missing); copy it again")
 
 
-def _damaged(name: str, error: BaseException) -> UnreadableError:
+def _damaged(name: str, error: BaseException, content: bytes) -> UnreadableError:
+    """The error for a file that cannot be decoded: its kind is not read, or it is damaged, or nobody can tell."""
     detail = " ".join(str(error).split()) or type(error).__name__
+    if kind := kind_of_jpeg(content) if content.startswith(b"\xff\xd8") else "":
+        return UnreadableError(name, f"it is a {kind}, which is not read; convert it to PNG")
+    if isinstance(error, NotImplementedError):
+        return UnreadableError(name, f"its kind of pixels is not read ({detail}); convert it to PNG")
+    if _UNSUPPORTED.search(detail):
+        return UnreadableError(
+            name, f"it is of a kind that is not read, or damaged ({detail}); convert it to PNG, or copy it again"
+        )
     return UnreadableError(name, f"its image data is damaged or cut short ({detail}); copy the file again")
 
 
@@ -325,23 +369,25 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except _DECODE_ERRORS:  # the pixels may be fine although the EXIF is broken
+    except DECODE_ERRORS:  # the pixels may be fine although the EXIF is broken
         return 1
     return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
 
 
-def _white_largest(upright: Image.Image, image: ImageFile) -> Image.Image:
-    """Invert a 16-bit TIFF whose zero is white, as Pillow inverts 8 bits only; `image` is as it was opened."""
-    if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16")):
-        return upright
-    if image.tag_v2.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:
-        return upright
-    return Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
+def _ranged(image: Image.Image, content: bytes, rule: ImageRule) -> Image.Image:
+    """The opened file `image` as grey if it is; if it has 16 bits and the rule has a range of pixels, in 8 bits."""
+    values = deep_pixels(content, image) if rule.pixel_range else None
+    if values is None or rule.pixel_range is None:
+        return image.convert("LA") if is_deep_grey_with_opacity(content) else image
+    black, white = rule.pixel_range
+    colours = values.shape[2] - (values.shape[2] in (2, 4))
+    steps = np.clip(values[..., :colours].astype(np.int64), black, white) - black
+    scaled = (steps * 255 + (white - black) // 2) // (white - black)
+    return as_picture(np.concatenate([scaled, values[..., colours:] >> 8], -1).astype(np.uint8))
 
 
 def _coloured(image: Image.Image, channels: int | None) -> Image.Image:

@@ -7,13 +7,15 @@ import glob
 import os
 import re
 import sys
+from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.data import archives, arrays
 from vaeguard.data.arrays import Array
-from vaeguard.data.folders import Files, class_labels, image_folder, no_images, paths_of, sorted_once, walk
+from vaeguard.data.beside import left_out, without_masks
+from vaeguard.data.folders import Files, Folder, class_labels, image_folder, no_images, paths_of, sorted_once, walk
 from vaeguard.data.idx import find_idx
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.named_sets import NAMES, NamedSource
@@ -51,15 +53,17 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     inputs = list(inputs)
     named = sorted({name for name in inputs if is_named(name) and not os.path.lexists(name)})
     given = [path for pattern in inputs if pattern not in named for path in expanded(str(pattern))]
-    paths = [*chain.from_iterable(map(paths_in, given))]
+    folders = [*map(read_folder, given)]
+    paths = [*chain.from_iterable(folder.paths for folder in folders)]
     if given and not paths:
-        raise no_images(given)
+        raise no_images(given, left_out=left_out(folders))
     paths = sorted_once([*paths, *listed])
     if not paths and not named:
         raise UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
     sources = [*(NamedSource(str(name), "test") for name in named), *open_paths(paths)]
     for source in sources:
         _check_kind(source, vectors=vectors)
+    sources[0].left_out = left_out(folders)
     return sources
 
 
@@ -142,14 +146,15 @@ def open_paths(paths: Iterable[str], split: str | None = None) -> list[Source]:
     return sources
 
 
-def paths_in(path: str) -> list[str]:
+def read_folder(path: str) -> Folder:
     """The path of a file; for a folder, its IDX file to test on, or else all images, or else all Parquet files."""
     if not Path(path).is_dir():
-        return paths_of(path)
+        return Folder("", paths_of(path))
     if packed := find_idx(Path(path), "test") or find_idx(Path(path), "train"):
-        return [str(packed)]
-    paths = walk(Path(path), (*SUFFIXES, ".parquet")).paths
-    return [name for name in paths if not name.lower().endswith(".parquet")] or paths
+        return Folder("", [str(packed)])
+    folder = walk(Path(path), (*SUFFIXES, ".parquet"))
+    images = [name for name in folder.names if not name.lower().endswith(".parquet")]
+    return without_masks(replace(folder, names=images or folder.names))
 
 
 def open_folder(path: Path, split: str) -> list[Source]:
@@ -164,9 +169,12 @@ def open_folder(path: Path, split: str) -> list[Source]:
         return [open_container(str(packed), split)]
     own, other = image_folder(path, split)
     if own.names:
-        return [Files(own.paths, class_labels(own, other), place=own.path)]
+        own = without_masks(own)
+        files = Files(own.paths, class_labels(own, other), place=own.path)
+        files.left_out = left_out([own])
+        return [files]
     tables = walk(path, (".parquet",)).paths
     halves = {part: [table for table in tables if Path(table).name.startswith(part)] for part in ("train", "test")}
     if tables:
         return open_paths(halves[split] if all(halves.values()) else tables, split)
-    raise UsageError(f"no images in folder {own.path!r}; files ending in {', '.join(SUFFIXES)} are read")
+    raise no_images([own.path], left_out=left_out([own]))

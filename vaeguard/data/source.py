@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.data.decoding import File
     from vaeguard.data.images import ImageRule
-    from vaeguard.data.streams import File
 
     ClassLabels = tuple[npt.NDArray[np.int64], tuple[str, ...]]
     """The class of each image as an index into the names of the classes, and these names."""
@@ -38,6 +38,8 @@ CONTAINER_ERRORS = (
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, tarfile.TarError, lzma.LZMAError, VaeguardError),
 )
 """The errors that the readers of damaged containers were seen to raise."""
+DAMAGED = "it is damaged or cannot be read ({}); copy the file again"
+"""Why a container cannot be read, from the message of its reader."""
 SHARD_ROWS = 4096
 """The most images in a shard: a kill costs at most one shard of work."""
 SHARD_VALUES = 2**26
@@ -53,8 +55,11 @@ class Source(ABC):
         The container that holds the images; for image files, the first file.
     count : int
         The number of images, unreadable ones included.
+    left_out : str or None
+        One sentence on files beside the images that are not read.
     """
 
+    left_out: str | None = None
     broken_by: tuple[type[BaseException], ...] = CONTAINER_ERRORS
     """The errors of reading after which the remaining images cannot be read."""
 
@@ -225,7 +230,7 @@ def read(
             yield batch
     except source.broken_by as error:
         source.close()
-        reason = _one_line(error)
+        reason = error.reason if isinstance(error, UnreadableError) else one_line(error)
     if start + done < stop:
         errors = [(f"{source.path}/{row:05d}", reason) for row in range(start + done, stop)]
         yield _errors_only(shape, rule, errors)
@@ -263,12 +268,10 @@ def reading(path: str) -> Iterator[None]:
     except VaeguardError:
         raise
     except CONTAINER_ERRORS as error:
-        raise UnreadableError(
-            path, f"it is damaged or cannot be read ({_one_line(error)}); copy the file again"
-        ) from error
+        raise UnreadableError(path, DAMAGED.format(one_line(error))) from error
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The message of an error in one line, or else its type."""
     return " ".join(str(error).split()) or type(error).__name__
 

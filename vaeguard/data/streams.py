@@ -7,12 +7,13 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat, takewhile
-from typing import TYPE_CHECKING, TypeVar, cast
+from itertools import islice, repeat, takewhile
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from vaeguard.data.images import ImageRule, check_file_rule, decode_bytes, decode_image
+from vaeguard.data.decoding import MOST_SENT, PIXELS, length_of, read_each
+from vaeguard.data.images import ImageRule, check_file_rule
 from vaeguard.devices import cores
 from vaeguard.errors import UnreadableError, UsageError
 
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.data.decoding import File
+
     Bytes = npt.NDArray[np.uint8]
-    File = str | tuple[str, bytes | UnreadableError]
 
 _SMALL_FILE = 4096
 """Bytes; opening a smaller file costs more than decoding it, and threads would wait for each other."""
+SAMPLED = 32
+"""The number of files by whose sizes the number of threads is chosen."""
+MOST_AHEAD = 256 * 2**20
+"""Bytes of files that may wait for threads."""
 PATIENCE = 2.0
 """Seconds to wait for a thread that was asked to stop."""
 _T = TypeVar("_T")
@@ -67,9 +73,23 @@ def stream_images(
     if rule.size is None or rule.channels is None:
         raise UsageError("a stream of images needs a size and a number of channels; give both in its ImageRule")
     check_file_rule(rule)
+    first, files = first_of(files)
+    return _stream(files, rule, max(1, batch_size), jobs or default_jobs(first))
+
+
+def first_of(files: Iterable[File]) -> tuple[list[File], Iterator[File]]:
+    """A few of the first files, without taking much memory, and all files."""
     rest = iter(files)
-    first = list(islice(rest, 32))
-    return _stream(chain(first, rest), rule, max(1, batch_size), jobs or default_jobs(first))
+    first: list[File] = []
+    while len(first) < SAMPLED and sum(map(length_of, first)) < MOST_SENT and (file := next(rest, None)):
+        first.append(file)
+    return first, _rejoined(deque(first), rest)
+
+
+def _rejoined(first: deque[File], rest: Iterator[File]) -> Iterator[File]:
+    while first:
+        yield first.popleft()  # and no longer in memory
+    yield from rest
 
 
 def default_jobs(files: Sequence[File]) -> int:
@@ -87,22 +107,43 @@ def map_ahead(
     jobs: int,
     ahead: int,
     stop: Callable[[], None] | None = None,
+    size_of: Callable[[_T], int] = lambda _: 0,
 ) -> Generator[_R]:
     """Map in `jobs` threads: results come in input order, and at most `ahead` items are taken before they are needed.
 
+    Fewer are taken if they have more than `MOST_AHEAD` bytes by `size_of`. An error of `items` is raised after the
+    results of the items before it.
     If the caller ends early, `stop` asks the threads to end soon, and threads are waited for no longer than `PATIENCE`.
     Without `stop`, all threads are waited for.
     """
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="vaeguard-images")
     rest = iter(items)
     waiting: deque[Future[_R]] = deque()
+    sizes: deque[int] = deque()
+    failures: list[Exception] = []
+
+    def fill() -> None:
+        while len(waiting) < ahead and sum(sizes) <= MOST_AHEAD and not failures:
+            try:
+                item = next(rest)
+            except StopIteration:
+                return
+            except Exception as error:  # noqa: BLE001 -- raised after the results of the items before
+                failures.append(error)
+            else:
+                sizes.append(size_of(item))
+                waiting.append(pool.submit(function, item))
+
     try:
-        waiting.extend(pool.submit(function, item) for item in islice(rest, ahead))
+        fill()
         while waiting:
             result = waiting[0].result()
             waiting.popleft()
-            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+            sizes.popleft()
+            fill()
             yield result
+        for error in failures:
+            raise error
     finally:
         if stop and waiting:  # the caller ends early
             stop()
@@ -115,19 +156,70 @@ def map_ahead(
 def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
     # Batches are decoded in parts, so that all threads work on the batch that is needed next.
     part_size = max(1, min(32, -(-batch_size // jobs)))
-    parts_per_batch = -(-batch_size // part_size)
-    parts = (
-        batch[start : start + part_size]
-        for batch in chunks(files, batch_size)
-        for start in range(0, len(batch), part_size)
+    parts = parts_of(files, part_size, batch_size)
+    ahead = 2 * max(-(-batch_size // part_size), jobs)
+    decoded = map_ahead(
+        lambda part: _decode_part(part, rule),
+        parts,
+        jobs=jobs,
+        ahead=ahead,
+        stop=lambda: None,  # a file that hangs keeps its thread until it is given up
+        size_of=size_of_part,
     )
-    decoded = map_ahead(lambda part: _decode_part(part, rule), parts, jobs=jobs, ahead=2 * max(parts_per_batch, jobs))
-    for group in chunks(decoded, parts_per_batch):
-        yield ImageBatch(
-            [path for part in group for path in part.paths],
-            np.concatenate([part.images for part in group]),
-            [error for part in group for error in part.errors],
-        )
+    group: list[ImageBatch] = []
+    try:
+        for part, is_last in decoded:
+            group.append(part)
+            if is_last:
+                yield _joined(group)
+                group = []
+    except Exception:  # a container breaks off
+        if group:
+            yield _joined(group)
+        raise
+    if group:
+        yield _joined(group)
+
+
+class Part(NamedTuple):
+    """Consecutive files, no larger than a message, and whether they end a batch."""
+
+    files: list[File]
+    is_last: bool
+
+
+def size_of_part(part: Part) -> int:
+    """The bytes that the files of a part take in memory."""
+    return sum(map(length_of, part.files))
+
+
+def parts_of(files: Iterable[File], part_size: int, batch_size: int = 0) -> Iterator[Part]:
+    """Split files into parts of at most `part_size` files, which do not reach across the end of a batch."""
+    part: list[File] = []
+    number = 0
+    try:
+        for file in files:  # enumerate would keep a large file in memory until the next one has come
+            number += 1
+            part.append(file)
+            del file
+            is_last = bool(batch_size) and number % batch_size == 0
+            if is_last or len(part) == part_size or sum(map(length_of, part)) > MOST_SENT:
+                yield Part(part, is_last)
+                part = []
+    except Exception:  # a container breaks off
+        if part:
+            yield Part(part, is_last=True)
+        raise
+    if part:
+        yield Part(part, is_last=True)
+
+
+def _joined(parts: list[ImageBatch]) -> ImageBatch:
+    return ImageBatch(
+        [path for part in parts for path in part.paths],
+        np.concatenate([part.images for part in parts]),
+        [error for part in parts for error in part.errors],
+    )
 
 
 def chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
@@ -137,35 +229,35 @@ def chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
         yield chunk
 
 
-def _decode_part(files: list[File], rule: ImageRule) -> ImageBatch:
+def _decode_part(part: Part, rule: ImageRule) -> tuple[ImageBatch, bool]:
     assert rule.size is not None
     assert rule.channels is not None
-    images = np.empty((len(files), rule.channels, *rule.size), np.uint8)
+    images = np.empty((len(part.files), rule.channels, *rule.size), np.uint8)
     batch = ImageBatch([], images)
-    for file in files:
-        name, content = (file, None) if isinstance(file, str) else file
-        try:
-            if isinstance(content, UnreadableError):
-                raise content
-            image = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
-        except UnreadableError as error:
-            batch.errors.append((name, error.reason))
+
+    def place(shape: tuple[int, ...]) -> Bytes:
+        return images[len(batch.paths) : len(batch.paths) + shape[0]]
+
+    for name, answer, _ in read_each(PIXELS, part.files, rule, place):
+        if isinstance(answer, UnreadableError):
+            batch.errors.append((name, answer.reason))
         else:
-            images[len(batch.paths)] = image
             batch.paths.append(name)
-    return ImageBatch(batch.paths, images[: len(batch.paths)], batch.errors)
+    return ImageBatch(batch.paths, images[: len(batch.paths)], batch.errors), part.is_last
 
 
 def ahead(items: Iterator[_T], length: int) -> Generator[_T]:
     """Iterate over `items` in a thread, at most `length` items ahead of the reader."""
     end = object()
-    with closing(map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length)) as taken:
+    # The thread ends by itself; it may be waiting for a file that hangs.
+    taking = map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length, stop=lambda: None)
+    with closing(taking) as taken:
         yield from takewhile(lambda item: item is not end, cast("Iterator[_T]", taken))
 
 
 def _size(file: File) -> int:
     if not isinstance(file, str):
-        return len(file[1]) if isinstance(file[1], bytes) else 0
+        return length_of(file)
     try:
         return os.path.getsize(file)  # noqa: PTH202  (names need not be valid paths)
     except (OSError, ValueError):

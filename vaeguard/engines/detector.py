@@ -54,6 +54,9 @@ class Detector(Engine):
         self.block, self.least = 1, 1
         self.parallel = 1
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.info!r}, device={self.device!r})"
+
     @abstractmethod
     def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:
         """The results named in `wanted` for 1 to `block` images; raises MemoryError if memory does not suffice."""
@@ -84,9 +87,8 @@ class Detector(Engine):
         images = self.prepared(as_images(images, self.info))
         wanted = ("score", "p_value", *self.info.term_names, *(self.info.pictures if pictures else ()))
         _, height, width = self.info.image_shape
-        tails = {"restored": self.info.image_shape, "heatmap": (height, width)}
         outputs: dict[str, Floats] = {
-            name: np.empty((len(images), *tails.get(name, ())), dtype=np.float32) for name in wanted
+            name: np.empty((len(images), *self.info.tail_of(name)), dtype=np.float32) for name in wanted
         }
         start = 0
         while start < len(images):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vaeguard.errors import UsageError
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,6 +36,8 @@ class Encoding:
 
     mean: Floats
     logvar: Floats | None
+
+    __repr__ = brief
 
 
 @torch.inference_mode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vaeguard.wording import brief
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,10 +28,11 @@ class Inspection:
     Attributes
     ----------
     score : float32 (N,)
-        Combined anomaly score, higher = more anomalous: −log10 of the estimated share of normal images at least this
-        strange, so 2 means "one normal image in a hundred".
+        Combined anomaly score, 0 and up, higher = more anomalous: −log10 of the estimated share of normal images at
+        least this strange, so 2 means "one normal image in a hundred". Beyond the strangest tenth of the calibration
+        images (at least 10 of them) the share is that of a generalised Pareto tail; see docs/score.md.
     p_value : float32 (N,)
-        Split-conformal p-value in (0, 1]: share of held-out normal images at least this strange.
+        Split-conformal p-value, from 1 / (1 + n) to 1: share of n calibration images at least this strange.
     terms : dict of float32 (N,)
         The separate terms of the score by name: `recon_error`, `kl`, `neg_elbo`, ...
     restored : float32 (N, C, H, W) or None
@@ -46,6 +49,9 @@ class Inspection:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def __repr__(self) -> str:
+        return brief(self, score=self.score, terms=[*self.terms], pictures=self.heatmap is not None)
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,24 @@ class DetectorInfo:
     term_names: tuple[str, ...]
     fitted_on: npt.NDArray[np.uint64] | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        return brief(
+            self,
+            kind=self.record.model.kind,
+            image_shape=self.image_shape,
+            data=self.record.data.name,
+            normal_classes=self.normal_classes,
+            calibrated_on=self.calibrated_on,
+        )
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) that the graph takes."""
         return self.record.model.shape
+
+    def tail_of(self, name: str) -> tuple[int, ...]:
+        """The shape of the result `name` for one image."""
+        return {"restored": self.image_shape, "heatmap": self.image_shape[1:]}.get(name, ())
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -97,7 +117,7 @@ class DetectorInfo:
         from vaeguard.data.images import ImageRule
 
         channels, height, width = self.image_shape
-        return ImageRule((height, width), channels) if self.view.pictures else None
+        return ImageRule((height, width), channels, self.record.model.pixel_range) if self.view.pictures else None
 
     @property
     def calibrated_on(self) -> int | None:

@@ -7,18 +7,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.engines.record import read_record
+from vaeguard.engines.record import parse_record, read_record
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, fitted_on
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.storage.files import UNSEALED, read_sealed, seal, write_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from vaeguard.engines.detector import Detector
+    from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
+    from vaeguard.models.graph import InferenceGraph
 
-FORMAT = 3
+FORMAT = 4
+LONGEST_HEADER = 100_000_000
+"""The most bytes of a header, the limit of the format."""
 
 
 def save(detector: TorchDetector, path: str | Path) -> Path:
@@ -68,24 +74,61 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
     """Read the detector that PyTorch runs; see `load`."""
     from vaeguard.devices import pick_device
     from vaeguard.engines.torch_detector import TorchDetector
-    from vaeguard.models.graph import InferenceGraph
-    from vaeguard.models.vae import VAE
 
     target = find_model(path)
     tensors, values = read_tensors(target)
     record = read_record(values, str(target))
-    try:
-        normal_scores = len(tensors["calibration.normal_scores"])
-        centres = len(tensors["reference.latents.centres"]) if record.model.view.whole else 1
-        graph = InferenceGraph(VAE(record.model), normal_scores, centres)
-        graph.load_state_dict(tensors)
-    except (KeyError, RuntimeError, UsageError) as error:
-        raise RefusedError(
-            f"model file {str(target)!r} does not fit this vaeguard ({error}); fit the model anew"
-        ) from error
+    _check_tensors(tensors, record, str(target))
+    graph = _graph_of(tensors, record)
+    graph.load_state_dict(tensors)
     detector = TorchDetector(graph, record, pick_device(device))
     detector.info = replace(detector.info, fitted_on=fitted_on(target))
     return detector
+
+
+def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGraph:
+    """The graph of a model, without its weights."""
+    from vaeguard.models.graph import InferenceGraph
+    from vaeguard.models.vae import VAE
+
+    centres = len(tensors["reference.latents.centres"]) if record.model.view.whole else 1
+    return InferenceGraph(VAE(record.model), record.calibration.images, centres)
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], record: ModelRecord, name: str) -> None:
+    """Refuse tensors that are not those of the graph in the record, before any memory is taken for the graph.
+
+    Raises
+    ------
+    RefusedError
+        The record describes no graph, or a tensor is missing, of another shape or type, or not finite.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):  # shapes without values
+            expected = _graph_of(tensors, record).state_dict()
+        for key in sorted(expected.keys() | tensors.keys()):
+            _check_tensor(key, tensors.get(key), expected.get(key))
+    except Exception as error:  # a graph of impossible settings fails in many ways
+        reason = str(error).partition("\n")[0]
+        raise RefusedError(
+            f"the model file {name!r} does not fit this vaeguard ({reason:.200}); fit the model anew"
+        ) from error
+
+
+def _check_tensor(name: str, tensor: Tensor | None, like: Tensor | None) -> None:
+    import torch
+
+    if tensor is None or like is None:
+        raise ValueError(f"{name} is {'missing' if tensor is None else 'unknown'}")
+    # The caller may compute in float64, but files hold float32.
+    dtype = torch.float32 if like.is_floating_point() else like.dtype
+    if tensor.shape != like.shape or tensor.dtype != dtype:
+        raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)} instead of {dtype} {tuple(like.shape)}")
+    # Unused knots of a tail are infinite.
+    if tensor.isnan().any() or (not name.endswith(".knots") and tensor.isinf().any()):
+        raise ValueError(f"{name} holds values that are not finite")
 
 
 def find_model(path: str | Path) -> Path:
@@ -114,16 +157,17 @@ def _record_of(model: Path) -> dict[str, Any]:
     try:
         with model.open("rb") as file:
             length = file.read(8)
-            return _record_in(length + file.read(int.from_bytes(length, "little")))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+            header = file.read(min(int.from_bytes(length, "little"), LONGEST_HEADER))
+        return _record_in(length + header, str(model))
+    except (OSError, RefusedError):
         return {}
 
 
-def _record_in(content: bytes) -> dict[str, Any]:
+def _record_in(content: bytes, name: str) -> dict[str, Any]:
     """The record in the header of a model file; the content after the header is not needed."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    record: dict[str, Any] = json.loads(header["__metadata__"]["vaeguard"])
-    return record
+    metadata = parse_record(content[8 : 8 + int.from_bytes(content[:8], "little")], name).get("__metadata__")
+    text = metadata.get("vaeguard") if isinstance(metadata, dict) else None
+    return parse_record(text if isinstance(text, str) else "", name)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
@@ -132,7 +176,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"vaeguard": json.dumps({"format": FORMAT, **record}), "seal": UNSEALED}
-    write_bytes(path, seal(to_bytes(plain, metadata=header)))
+    write_bytes(path, seal(_in_order(to_bytes(plain, metadata=header))))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The file with its metadata in order: safetensors shuffles them, and the same model is to have the same bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -148,13 +202,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     content = read_sealed(path)
     try:
-        record = _record_in(content)
         tensors = from_bytes(content)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RefusedError(f"{str(path)!r} is no model file of vaeguard; give the model file of a run") from error
+    record = _record_in(content, str(path))
     if record.get("format") != FORMAT:
         raise RefusedError(
-            f"{str(path)!r} has format {record.get('format')}, this vaeguard reads {FORMAT};"
+            f"{str(path)!r} has format {record.get('format')!r:.20}, this vaeguard reads {FORMAT};"
             " update vaeguard or fit again"
         )
     return tensors, record

@@ -10,7 +10,7 @@ from vaeguard.devices import cores
 from vaeguard.engines.detector import Detector, block_rows, filled
 from vaeguard.engines.record import read_record
 from vaeguard.engines.sessions import open_session
-from vaeguard.errors import UsageError
+from vaeguard.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +46,11 @@ class OnnxDetector(Detector):
     def __init__(self, session: Session) -> None:
         self._session, device = session, session.device
         record = read_record(session.record, session.name)
-        assert record.onnx is not None
+        if record.onnx is None:
+            raise RefusedError(f"{session.name!r} does not say how it was exported; export the model anew")
         super().__init__(record, record.terms, device)
+        kinds = dict.fromkeys(output_names(self.info), "float32") | {"anomaly": "bool"}
+        session.check_values({IMAGE: (record.onnx.pixels, self.info.image_shape[0])}, kinds)
         self._pixels = np.dtype(record.onnx.pixels)
         # One image has many patches, which fill a block.
         self.least = ROWS if record.model.view.whole else 1
@@ -74,7 +77,8 @@ class OnnxDetector(Detector):
         """The results named in `wanted` for 1 to `block` images."""
         rows = self.block if self.device != "cpu" else -(-len(images) // self.least) * self.least
         batch = images if len(images) == rows else filled(images, rows)
-        results = self._session.run(wanted, {IMAGE: batch})
+        shapes = [(rows, *self.info.tail_of(name)) for name in wanted]
+        results = self._session.run(wanted, {IMAGE: batch}, shapes)
         return {name: values[: len(images)] for name, values in zip(wanted, results, strict=True)}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from vaeguard.engines.sessions import METADATA
 from vaeguard.errors import VaeguardError
-from vaeguard.storage.files import UNSEALED, read_sealed, seal, writing
+from vaeguard.storage.files import UNSEALED, read_sealed, seal, sweep, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,6 +99,7 @@ def publish(files: Mapping[Path, bytes], compare: Callable[[Mapping[Path, bytes]
     with contextlib.ExitStack() as stack:
         written = {}
         for path, content in files.items():
+            sweep(path.parent)
             temporary = stack.enter_context(writing(path))
             temporary.write_bytes(content)
             written[path] = read_sealed(temporary)

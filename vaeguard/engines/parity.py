@@ -11,6 +11,7 @@ from vaeguard.engines.inspection import concatenate
 from vaeguard.engines.sessions import Session
 from vaeguard.errors import RefusedError
 from vaeguard.statistics.false_alarms import FPRS, flag
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +73,8 @@ class Parity:
     decisions: int = 0
     same_bits: bool = True
     problems: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values that JSON can hold."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.settings.checks import settle_types
+from vaeguard.settings.checks import check_fits, check_one_of, check_positive, settle_types
+from vaeguard.settings.evaluation import check_fpr
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.specs import Spec, from_dict, to_dict
 from vaeguard.settings.training import TrainSpec
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,14 +22,30 @@ DETECTOR, DENOISER = "detector", "denoiser"
 """Kinds of model files."""
 
 
+MOST_VALUES = 2**28
+"""The most values of an image that a model may take: a gigabyte."""
+PIXELS = ("uint8", "float32")
+"""The types of pixels that an exported model may take."""
+OWN_OUTPUTS = ("score", "p_value", "anomaly", "restored", "heatmap")
+"""The outputs of every exported model, besides its terms."""
+LONGEST_REASON = 200
+
+
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
+    """A part of a record, whose values have the types of their annotations."""
+
     def __post_init__(self) -> None:
         settle_types(self)
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and not math.isfinite(value):
+                raise UsageError(f"`{name}` is {value}; it must be finite")
+            if isinstance(value, int) and value < 0:
+                raise UsageError(f"`{name}` is {value}; it must not be negative")
 
 
 @dataclass(frozen=True)
-class SplitRecord(_Checked):
+class SplitRecord(Checked):
     """Numbers of images for training, early stopping and calibration, and a digest of the split."""
 
     training: int
@@ -35,7 +55,7 @@ class SplitRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class DataRecord(_Checked):
+class DataRecord(Checked):
     """The data of a fit: see `ImageSet`."""
 
     name: str
@@ -46,15 +66,19 @@ class DataRecord(_Checked):
 
 
 @dataclass(frozen=True)
-class CalibrationRecord(_Checked):
+class CalibrationRecord(Checked):
     """The number of images that rank the score, and the strangeness of their strangest pixels, if known."""
 
     images: int
     heatmap_scale: float | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("heatmap_scale", self.heatmap_scale)
+
 
 @dataclass(frozen=True)
-class ClassRecord(_Checked):
+class ClassRecord(Checked):
     """How well a fit describes one of its normal classes.
 
     It holds numbers of images, means over the validation images of the class (None if there are none), and the share of
@@ -72,9 +96,18 @@ class ClassRecord(_Checked):
     calibration: int
     flagged: float | None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for value in (self.class_accuracy, self.flagged):
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"a share of the class {self.name!r} is {value}; it must lie between 0 and 1")
+        means = (self.validation, self.distortion), (self.calibration, self.flagged)
+        if any((mean is None) != (images == 0) for images, mean in means):
+            raise UsageError(f"means of the class {self.name!r} do not fit its numbers of images")
+
 
 @dataclass(frozen=True)
-class OnnxRecord(_Checked):
+class OnnxRecord(Checked):
     """How a model was exported: type of pixels, precision, false-alarm rate and opset."""
 
     pixels: str
@@ -82,9 +115,14 @@ class OnnxRecord(_Checked):
     fpr: float
     opset: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of("pixels", self.pixels, PIXELS)
+        check_fpr(self.fpr)
+
 
 @dataclass(frozen=True)
-class ModelRecord(_Checked):
+class ModelRecord(Checked):
     """The record of a model file.
 
     Attributes
@@ -101,6 +139,8 @@ class ModelRecord(_Checked):
         The images that rank the score.
     best_epoch : dict
         The row of the history whose weights the model has.
+    finished_epochs : int
+        How many epochs the training had; fewer than `training.epochs` if it ended early.
     classes : tuple of ClassRecord
         One record for each normal class.
     versions : dict of str
@@ -122,12 +162,15 @@ class ModelRecord(_Checked):
     data: DataRecord
     calibration: CalibrationRecord
     best_epoch: dict[str, int | float]
+    finished_epochs: int
     versions: dict[str, str]
     hardware: str
     classes: tuple[ClassRecord, ...] = ()
     format: int | None = None
     terms: tuple[str, ...] = ()
     onnx: OnnxRecord | None = None
+
+    __repr__ = brief
 
     @property
     def epoch(self) -> int:
@@ -150,6 +193,7 @@ class ModelRecord(_Checked):
             "data": asdict(self.data),
             "calibration": _without(asdict(self.calibration), "heatmap_scale", keep=self.model.view.pictures),
             "best_epoch": dict(self.best_epoch),
+            "finished_epochs": self.finished_epochs,
             "classes": [_without(asdict(row), "class_accuracy", keep=bool(self.model.guided)) for row in self.classes],
             "versions": dict(self.versions),
             "hardware": self.hardware,
@@ -164,6 +208,23 @@ def _without(values: dict[str, Any], name: str, *, keep: bool) -> dict[str, Any]
     return values if keep else {key: value for key, value in values.items() if key != name}
 
 
+def parse_record(text: str | bytes, name: str) -> dict[str, Any]:
+    """The JSON object in a model file, unchecked; `name` names the file in messages.
+
+    Raises
+    ------
+    RefusedError
+        The text is no JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise RefusedError(f"{name!r} is no model of vaeguard (it has no record); give one that vaeguard wrote")
+    return values
+
+
 def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
     """The record of a detector from the JSON of its file; `name` names the file in messages.
 
@@ -174,31 +235,60 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
     """
     _check_kind(values, name)
     try:
-        data, onnx = values["data"], values.get("onnx")
-        record = ModelRecord(
-            model=_spec(ModelSpec, values["model"]),
-            training=_spec(TrainSpec, values["training"]),
-            class_names=values["class_names"],
-            normal_classes=values["normal_classes"],
-            data=DataRecord(**{**data, "split": SplitRecord(**data["split"])}),
-            calibration=CalibrationRecord(**values["calibration"]),
-            best_epoch=values["best_epoch"],
-            classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),
-            versions=values["versions"],
-            hardware=values["hardware"],
-            format=values["format"],
-            terms=values["terms"] if onnx else (),
-            onnx=OnnxRecord(**onnx) if onnx else None,
-        )
+        record = _typed_record(values)
+        _check_together(record)
     except KeyError as error:
         raise RefusedError(f"the model file {name!r} does not say {error}; fit the model anew") from error
     except (TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
-            f"the model file {name!r} does not fit this vaeguard ({error}); fit the model anew"
+            f"the model file {name!r} does not fit this vaeguard ({reason_of(error)}); fit the model anew"
         ) from error
-    if not record.model.is_resolved:
-        raise RefusedError(f"the model file {name!r} leaves settings of the model open; fit the model anew")
     return record
+
+
+def reason_of(error: Exception) -> str:
+    """A short reason; the values of a record are no parameters of a caller, so they are not marked as such."""
+    return str(error).replace("`", "'")[:LONGEST_REASON]
+
+
+def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
+    data, onnx = values["data"], values.get("onnx")
+    return ModelRecord(
+        model=_spec(ModelSpec, values["model"]),
+        training=_spec(TrainSpec, values["training"]),
+        class_names=values["class_names"],
+        normal_classes=values["normal_classes"],
+        data=DataRecord(**{**data, "split": SplitRecord(**data["split"])}),
+        calibration=CalibrationRecord(**values["calibration"]),
+        best_epoch=values["best_epoch"],
+        finished_epochs=values["finished_epochs"],
+        classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),
+        versions=values["versions"],
+        hardware=values["hardware"],
+        format=values["format"],
+        terms=values["terms"] if onnx else (),
+        onnx=OnnxRecord(**onnx) if onnx else None,
+    )
+
+
+def _check_together(record: ModelRecord) -> None:
+    """Refuse values that contradict each other or that no fit writes."""
+    if not record.model.is_resolved:
+        raise ValueError("settings of the model are open")
+    for name, value in record.best_epoch.items():
+        check_fits(name, value)
+        if not math.isfinite(value):
+            raise ValueError(f"`{name}` is {value}")
+    if record.epoch < 1:
+        raise ValueError(f"the epoch is {record.epoch}")
+    if min(record.model.shape) < 1 or math.prod(record.model.shape) > MOST_VALUES or len(record.model.shape) != 3:
+        raise ValueError(f"the shape of an image is {record.model.shape}")
+    if record.model.classes != record.normal_classes:
+        raise ValueError("the classes of the model are not the normal ones")
+    if (names := tuple(row.name for row in record.classes)) and names != record.normal_classes:
+        raise ValueError(f"the classes are called {', '.join(names)}")
+    if len({*record.terms, *OWN_OUTPUTS}) != len(record.terms) + len(OWN_OUTPUTS):
+        raise ValueError("a term has the name of another output")
 
 
 def _spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
@@ -211,6 +301,7 @@ def _spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:
 def _check_kind(values: Mapping[str, Any], name: str) -> None:
     """Refuse a file of anything but a whole detector."""
     kind = DENOISER if DENOISER in values else values.get("kind")
+    kind = kind if isinstance(kind, str) else "something"
     if kind == DENOISER:
         raise RefusedError(
             f"{name!r} holds a denoiser, which cleans scans and gives no scores; clean scans with it, or give a model"
@@ -219,7 +310,8 @@ def _check_kind(values: Mapping[str, Any], name: str) -> None:
     if kind != DETECTOR:
         raise RefusedError(f"{name!r} holds a {kind}, not a model of anomalies; give a run folder")
     if "part" in values:
+        part = str(values["part"])[:20]
         raise RefusedError(
-            f"{name!r} is only the {values['part']} of a model and gives no scores; use the whole model, which was"
-            " exported beside it, or run this part with ONNX Runtime"
+            f"{name!r} is only the {part} of a model and gives no scores; use the whole model, which was exported"
+            " beside it, or run this part with ONNX Runtime"
         )

@@ -64,22 +64,24 @@ def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
         The file of the images is damaged.
     """
     path = Path(model) if Path(model).is_dir() else Path(model).parent
-    return _stored_array(path / IMAGES_NAME, "images")
+    return _stored_array(path / IMAGES_NAME, "images", 4, ("uint8", "float32"))
 
 
 def fitted_on(model: Path) -> npt.NDArray[np.uint64] | None:
     """Digests of the images that a model file was fitted on, or None if the run folder does not hold them."""
     with contextlib.suppress(RefusedError):
-        return _stored_array(model.parent / IMAGES_NAME, "fitted_on")
+        return _stored_array(model.parent / IMAGES_NAME, "fitted_on", 1, ("uint64",))
     return None
 
 
-def _stored_array(path: Path, name: str) -> npt.NDArray[Any] | None:
+def _stored_array(path: Path, name: str, dimensions: int, types: tuple[str, ...]) -> npt.NDArray[Any] | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: npt.NDArray[Any] = archive[name]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RefusedError(f"{str(path)!r} is damaged; delete it") from error
+    if array.ndim != dimensions or array.dtype not in types:
+        raise RefusedError(f"{str(path)!r} is damaged; delete it")
     return array

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import io
-import json
 import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.devices import check_device, cores, instead, is_out_of_memory
+from vaeguard.engines.onnx_checking import check_graph
 from vaeguard.engines.onnx_cutting import cut
+from vaeguard.engines.record import parse_record
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.storage.files import read_sealed
 
@@ -74,14 +76,30 @@ class Session:
     def __init__(self, content: bytes, name: str, device: str = "auto", threads: int | None = None) -> None:
         self._content, self.name, self.threads = content, name, threads
         self.device = _resolved(device)
+        self._process = os.getpid()
+        check_graph(content, name)
         try:
-            self._session = _open(content, name, self.device, threads)
+            self._opened = _open(content, name, self.device, threads)
         except UsageError:
             if device != "auto":
                 raise
             self.device = "cpu"
-            self._session = _open(content, name, self.device, threads)
-        self.record = _record(self._session, name)
+            self._opened = _open(content, name, self.device, threads)
+        self.record = _record(self._opened, name)
+
+    def __reduce__(self) -> tuple[type[Session], tuple[bytes, str, str, int | None]]:
+        """A copy, also in another process, is opened anew."""
+        return Session, (self._content, self.name, self.device, self.threads)
+
+    @property
+    def _session(self) -> Any:
+        """The session of ONNX Runtime; a forked process opens its own, as it has no thread of the first."""
+        if self._process != os.getpid():
+            # The end of the first one would wait for its threads for ever, so it never ends.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
+            self._opened = _open(self._content, self.name, self.device, self.threads)
+            self._process = os.getpid()
+        return self._opened
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -100,31 +118,72 @@ class Session:
         """
         return Session(cut(self._content, inputs, outputs), self.name, self.device, self.threads)
 
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """The outputs named in `wanted`; ONNX Runtime computes the others as well, see `part`.
+    def check_values(self, inputs: Mapping[str, tuple[str, int]], outputs: Mapping[str, str]) -> None:
+        """Check that the file takes exactly `inputs`, a type and a number of channels each, and gives `outputs`.
+
+        Types are those of NumPy. An input has four dimensions. Further outputs are allowed.
+
+        Raises
+        ------
+        RefusedError
+            It takes or gives something else.
+        """
+        taken = {
+            value.name: (_dtype(value), len(value.shape), value.shape[1:2]) for value in self._session.get_inputs()
+        }
+        given = {value.name: _dtype(value) for value in self._session.get_outputs()}
+        wrong = [name for name, kind in outputs.items() if given.get(name) != kind]
+        if taken != {name: (kind, 4, [channels]) for name, (kind, channels) in inputs.items()}:
+            wrong = [*inputs]
+        if wrong:
+            raise RefusedError(
+                f"{self.name!r} does not take and give what its record says ({', '.join(wrong)}); export the model anew"
+            )
+
+    def run(
+        self,
+        wanted: Sequence[str],
+        feeds: Mapping[str, npt.NDArray[Any]],
+        shapes: Sequence[tuple[int, ...]] | None = None,
+    ) -> list[npt.NDArray[Any]]:
+        """The outputs named in `wanted`, of these `shapes`; ONNX Runtime computes the others as well, see `part`.
 
         Raises
         ------
         MemoryError
             Memory does not suffice.
+        RefusedError
+            The file cannot be computed, or its outputs have other shapes.
         VaeguardError
             The device failed.
         """
+        results = self._computed(wanted, feeds)
+        if shapes and [result.shape for result in results] != list(shapes):
+            given = ", ".join(f"{name} {result.shape}" for name, result in zip(wanted, results, strict=True))
+            raise RefusedError(f"{self.name!r} gives results of a wrong shape ({given}); export the model anew")
+        return results
+
+    def _computed(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        session = self._session
         try:
             if self.device == "cpu":
-                results: list[npt.NDArray[Any]] = self._session.run(wanted, feeds)
+                results: list[npt.NDArray[Any]] = session.run(wanted, feeds)
                 return results
-            binding = self._session.io_binding()
+            binding = session.io_binding()
             for name, values in feeds.items():
                 binding.bind_cpu_input(name, values)
             for name in wanted:
                 binding.bind_output(name)
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
             results = binding.copy_outputs_to_cpu()
         except Exception as error:
             # The type of the exception differs by version and provider; its text names the lack of memory.
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
+            if self.device == "cpu":  # which does not fail by itself
+                raise RefusedError(
+                    f"ONNX Runtime cannot compute {self.name!r} ({str(error).splitlines()[0]}); export the model anew"
+                ) from error
             raise VaeguardError(
                 f"ONNX Runtime failed on {self.device} ({str(error).splitlines()[0]}); run `vaeguard doctor`"
                 f"{instead(self.device)}"
@@ -212,12 +271,16 @@ def _runs_on(session: Any, device: str) -> bool:
     return bool(session.get_providers()[0] in PROVIDERS[device])
 
 
+def _dtype(value: Any) -> str:
+    """The type of an input or output by its name in NumPy."""
+    kind = str(value.type).removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "float16": "float16", "double": "float64"}.get(kind, kind)
+
+
 def _record(session: Any, name: str) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-        number = record["format"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise RefusedError(f"{name!r} is no model of vaeguard; give an exported model") from error
-    if number != FORMAT:
-        raise RefusedError(f"{name!r} has format {number}, this vaeguard reads {FORMAT}; update it or export anew")
+    record = parse_record(session.get_modelmeta().custom_metadata_map.get(METADATA, ""), name)
+    if record.get("format") != FORMAT:
+        raise RefusedError(
+            f"{name!r} has format {record.get('format')!r:.20}, this vaeguard reads {FORMAT}; update it or export anew"
+        )
     return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from vaeguard.models.graph import InferenceGraph
 
 BLOCK_ROWS = {"mlp": 256, "conv": 64}
+_FORKED: list[bool] = []
+"""Not empty in a process that was forked from one that had this module, until a detector is used there."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
 
 
 class TorchDetector(Detector):
@@ -41,10 +46,18 @@ class TorchDetector(Detector):
     def __init__(self, graph: InferenceGraph, record: ModelRecord, device: str = "cpu") -> None:
         super().__init__(record, graph.term_names, device)
         # Convolutions round differently with each layout of the weights, so fitted and loaded models share one layout.
-        self.graph = graph.eval().to(device).to(memory_format=torch.channels_last)
+        self._graph = graph.eval().to(device).to(memory_format=torch.channels_last)
         spec = graph.vae.spec
         # One image has many patches, which fill a block.
         self.block = block_rows(self.info.image_shape, BLOCK_ROWS[spec.kind or ""]) if spec.view.whole else 1
+
+    @property
+    def graph(self) -> InferenceGraph:
+        """The fitted graph; a forked process takes one thread, as it has none of the others to wait for."""
+        if _FORKED:
+            _FORKED.clear()
+            torch.set_num_threads(1)
+        return self._graph
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -56,13 +69,18 @@ class TorchDetector(Detector):
 
     def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
         """The results named in `wanted` for 1 to `block` images."""
-        block = torch.from_numpy(filled(images, self.block))
+        graph, block = self.graph, torch.from_numpy(filled(images, self.block))
         try:
             with torch.inference_mode():
-                results = self.graph(block.to(self.device))
+                results = graph(block.to(self.device))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
+            if "forked subprocess" in str(error):
+                raise UsageError(
+                    "a model on a CUDA device cannot be used in a forked process; start processes by 'spawn', or load"
+                    " the model in each of them"
+                ) from error
             raise
         return {name: results[name][: len(images)].cpu().numpy() for name in wanted}
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from vaeguard.data.beside import unmarked
+from vaeguard.data.decoding import read_one
+from vaeguard.data.folders import walk
 from vaeguard.data.images import open_picture, read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.statistics.metrics import per_region_overlap, pixel_roc_auc
 from vaeguard.storage.files import is_same
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -23,9 +26,8 @@ if TYPE_CHECKING:
 
     Bools = npt.NDArray[np.bool_]
 
-MOST_KINDS = 32
-"""Masks that number kinds of defects have fewer kinds than this; painted masks are brighter."""
-ENDINGS = ("_mask.png", ".png", "_mask.bmp", ".bmp", "_mask.tif", ".tif", "_mask.tiff", ".tiff")
+LEAST_PAINTED = 32
+"""Painted masks are at least so bright; the values of darker ones number kinds of defects."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     Parameters
     ----------
     folder : path
-        The mask of `parts/crack/7.png` is `crack/7.png` or `crack/7_mask.png` below it (also `.bmp`, `.tif`).
+        The mask of `parts/crack/7.png` is `crack/7_mask.png` or `crack/7.png` below it (also with the other suffixes of
+        images, and with the other marks of masks, such as `_gt`).
     image_set : ImageSet
         Images with paths.
     anomalous : bool (N,)
@@ -73,7 +76,8 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     if image_set.vectors:
         raise UsageError("`masks` mark pixels, and the data are vectors; leave `masks` out")
     rows = np.flatnonzero(anomalous).tolist()
-    masks = {row: path for row in rows if (path := mask_path(folder, image_set.paths[row]))}
+    below = masks_below(folder)
+    masks = {row: path for row in rows if (path := mask_of(image_set.paths[row], below))}
     owners: dict[Path, int] = {}
     for row, path in masks.items():
         if (other := owners.setdefault(path, row)) != row:
@@ -123,23 +127,33 @@ def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: 
     )
 
 
-def mask_path(folder: str | Path, image: str) -> Path | None:
-    """The mask of `image`: the file below `folder` that repeats the most of the last parts of the image's path."""
+def masks_below(folder: str | Path) -> dict[str, list[Path]]:
+    """All pictures below `folder`, by the paths of the images that they may be masks of; the likeliest first.
+
+    The paths are relative, without suffix and in small letters.
+    """
+    by_image: dict[str, list[tuple[int, str]]] = {}
+    for name in walk(Path(folder)).names:
+        stem = Path(name).with_suffix("").as_posix()
+        by_image.setdefault(stem.lower(), []).append((1, name))
+        if image := unmarked(stem):
+            by_image.setdefault(Path(image).as_posix().lower(), []).append((0 if stem == f"{image}_mask" else 2, name))
+    return {image: [Path(folder, name) for _, name in sorted(found)] for image, found in by_image.items()}
+
+
+def mask_of(image: str, below: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The mask of `image` among `masks_below` a folder: one that repeats the most of the last parts of its path."""
     parts = Path(image).with_suffix("").parts
-    for start in range(len(parts)):
-        if Path(*parts[start:]).is_absolute():
-            continue
-        stem = str(Path(folder, *parts[start:]))
-        for ending in ENDINGS:
-            if (path := Path(stem + ending)).is_file() and not is_same(path, image):
-                return path
-    return None
+    found = (path for start in range(len(parts)) for path in below.get("/".join(parts[start:]).lower(), ()))
+    return next((path for path in found if not is_same(path, image)), None)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Bools:
-    """Read a mask and scale it to `size` (H, W): pixels more than half as bright as the brightest are defective.
+    """Read a mask and scale it to `size` (H, W): every pixel but the background is defective.
 
-    If the brightest value is below 32, the values number kinds of defects, and every pixel but 0 is defective.
+    The background is 0, black or transparent; in a palette, index 0, unless another index is black and more frequent;
+    where there is none of these, the most frequent of several values. In a mask with soft edges (a JPEG, or a mask that
+    was scaled) the pixels are defective that differ from the background by more than half of the largest difference.
 
     Raises
     ------
@@ -147,12 +161,76 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
         The file is missing or damaged.
     """
     try:
-        picture = open_picture(read_bytes(path), str(path))
+        _, marked = read_one("vaeguard.evaluation.defect_masks:marked", str(path))
     except UnreadableError as error:
         raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}; get it again") from error
-    values = np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
-    brightest = values.max()
-    return scaled_mask(values > (brightest / 2 if brightest >= MOST_KINDS else 0), size)
+    return scaled_mask(marked, size)
+
+
+def marked(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any], Bools]:
+    """The pixels of a mask that are not background (H, W), as a process for decoding finds them."""
+    del rule
+    picture = open_picture(read_bytes(name) if content is None else content, name)
+    if picture.mode == "P":
+        return {}, _marked_in_palette(picture)
+    values = _values(picture)
+    difference = np.abs(values - _background(values)).max(-1)
+    soft = picture.format == "JPEG" or _has_soft_edges(difference)
+    return {}, difference > (difference.max() // 2 if soft else 0)
+
+
+def _marked_in_palette(picture: Image.Image) -> Bools:
+    """The pixels of a picture with a palette that are not background."""
+    index = np.asarray(picture)
+    counts = np.bincount(index.ravel(), minlength=256)
+    colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    black = np.unique(index.ravel()[~colours.any(-1)]).tolist()
+    used = set(np.flatnonzero(counts).tolist())
+    candidates = {0} if 0 in black or len(used) == 1 else {0, *black} & used or used
+    background = max(candidates, key=lambda number: counts[number])
+    marked: Bools = index != background
+    return marked
+
+
+def _values(picture: Image.Image) -> npt.NDArray[np.int32]:
+    """The values of a mask, (H, W, channels): grey or colour, with what is transparent as 0."""
+    if picture.mode.startswith("I"):
+        return np.asarray(picture).astype(np.int32)[..., None]
+    if not picture.has_transparency_data:
+        grey = picture.mode in ("1", "L")
+        return np.asarray(picture.convert("L" if grey else "RGB")).astype(np.int32).reshape(*picture.size[::-1], -1)
+    pixels = np.asarray(picture.convert("RGBA")).astype(np.int32)
+    colours, opacity = pixels[..., :3], pixels[..., 3:]
+    if (opacity == opacity[0, 0]).all():
+        return colours
+    seen = colours * (opacity > 0)
+    return seen if seen.any() else opacity  # black on nothing
+
+
+def _background(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The value of the background, (channels,): 0 if there is any, or else the most frequent of several."""
+    codes = values @ np.array([2**16, 2**8, 1][-values.shape[-1] :], np.int32)
+    if not codes.all() or (codes == codes[0, 0]).all():
+        return np.zeros(values.shape[-1], np.int32)
+    _, places, counts = np.unique(codes, return_index=True, return_counts=True)
+    most: npt.NDArray[np.int32] = values.reshape(-1, values.shape[-1])[places[counts.argmax()]]
+    return most
+
+
+def _has_soft_edges(difference: npt.NDArray[np.int32]) -> bool:
+    """Whether most values between the background and the strongest mark form no areas, unlike those of labels.
+
+    A mask that is nowhere as bright as `LEAST_PAINTED` numbers kinds of defects.
+    """
+    strongest = difference.max()
+    between = (difference > 0) & (difference < strongest)
+    if strongest < LEAST_PAINTED or not between.any():
+        return False
+    block = difference[:-1, :-1]
+    equal = (block == difference[1:, :-1]) & (block == difference[:-1, 1:]) & (block == difference[1:, 1:])
+    padded = np.pad(equal, 1)
+    in_area = padded[:-1, :-1] | padded[1:, :-1] | padded[:-1, 1:] | padded[1:, 1:]
+    return bool(np.count_nonzero(between & in_area) < np.count_nonzero(between) / 2)
 
 
 def scaled_mask(mask: Bools, size: tuple[int, int]) -> Bools:

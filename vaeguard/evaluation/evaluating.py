@@ -17,6 +17,7 @@ from vaeguard.settings.classes import resolve_classes
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.metrics import Metrics, Share, measure, share
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,6 +142,17 @@ class Evaluation:
     device: str
     seconds: float
 
+    def __repr__(self) -> str:
+        return brief(
+            self,
+            data=self.image_set.name,
+            images=self.images,
+            fpr=self.fpr,
+            roc_auc=self.metrics[0].roc_auc,
+            detection_rate=self.detection_rate.value,
+            false_alarm_rate=self.false_alarm_rate.value,
+        )
+
     @property
     def images(self) -> dict[str, int]:
         """Count of normal and of anomalous images."""
@@ -166,6 +178,7 @@ class Evaluation:
             "classes": [asdict(row) for row in self.classes],
             "pixels": None if self.pixels is None else asdict(self.pixels),
             "note": self.note,
+            "left_out": self.image_set.left_out,
             "independent": self.independent,
             "seconds": self.seconds,
         }

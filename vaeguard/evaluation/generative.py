@@ -15,6 +15,7 @@ from vaeguard.evaluation.latents import LatentUnits, latent_units
 from vaeguard.evaluation.likelihood_bounds import LikelihoodBounds, bound_likelihood, check_generative
 from vaeguard.evaluation.sample_quality import SampleJudge, frechet_distance
 from vaeguard.settings.evaluation import BOUND_IMAGES, IMPORTANCE_SAMPLES
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -122,6 +123,17 @@ class GenerativeEvaluation:
     record: ModelRecord
     device: str
     seconds: float
+
+    def __repr__(self) -> str:
+        return brief(
+            self,
+            data=self.data,
+            images=self.images,
+            neg_elbo=float(self.bounds.neg_elbo.mean()),
+            neg_iwae=float(self.bounds.neg_iwae.mean()),
+            bits_per_dimension=self.bounds.bits_per_dimension,
+            active=int(self.units.active.sum()),
+        )
 
 
 def evaluate_generative(

@@ -11,6 +11,7 @@ import torch
 from vaeguard.engines.generation import encode
 from vaeguard.models.graph import from_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, gaussian_kl
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -49,6 +50,8 @@ class LatentUnits:
     variance: npt.NDArray[np.float64]
     traversed: npt.NDArray[np.int64]
     traversals: npt.NDArray[np.uint8] | None
+
+    __repr__ = brief
 
     @property
     def active(self) -> npt.NDArray[np.bool_]:

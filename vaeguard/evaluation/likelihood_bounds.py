@@ -13,6 +13,7 @@ from vaeguard.errors import UsageError
 from vaeguard.models.objective import distortion
 from vaeguard.models.sums import row_sum
 from vaeguard.settings.evaluation import IMPORTANCE_SAMPLES
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -53,6 +54,8 @@ class LikelihoodBounds:
     rate: Doubles
     pixels: str
     values: int
+
+    __repr__ = brief
 
     @property
     def bits_per_dimension(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import time
@@ -15,19 +16,28 @@ import numpy as np
 
 from vaeguard.data.image_set import as_image_set
 from vaeguard.data.inputs import find_sources
-from vaeguard.data.source import pieces_of, read
+from vaeguard.data.source import pick, pieces_of, read
 from vaeguard.data.streams import ahead, map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
 from vaeguard.models.terms import TERMS
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
-from vaeguard.storage.files import check_apart
-from vaeguard.storage.store import open_job
-from vaeguard.storage.tables import check_replaced, check_table_path, open_table, write_errors
+from vaeguard.storage.files import check_apart, digest_of, valid_text
+from vaeguard.storage.provenance import PACKAGES, installed
+from vaeguard.storage.store import Store, hidden_part, open_job
+from vaeguard.storage.tables import (
+    check_errors,
+    check_replaced,
+    check_table_path,
+    open_table,
+    table_chunks,
+    write_errors,
+)
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -37,16 +47,18 @@ if TYPE_CHECKING:
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
     from vaeguard.progress import Progress
-    from vaeguard.storage.store import Store
+    from vaeguard.storage.store import Part
 
 DEFAULT_BATCH_SIZE = 256
 BATCH_VALUES = 2**21
 """The most values in a batch, so that a batch of large images has fewer of them."""
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
-SHARD_FORMAT = 3
+SHARD_FORMAT = 4
 """Raised when the same settings give other rows than before."""
-SHARD_FACTS = ("images", "anomalies", "errors")
-"""Keys of the manifest of a shard."""
+SHARD_FACTS = ("fpr", "images", "anomalies", "errors")
+"""Keys of the manifest of a shard, and of a table, which is the shard of all images."""
+WATCH_FACTS = ("model", "fpr")
+"""Keys of the settings of a watch, which lie beside its table in `<output>.watch.json`."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +80,13 @@ class ScoreSummary:
     fpr : float
         The stated false-alarm rate.
     resumed : int
-        Number of images whose rows an interrupted job had finished.
+        Number of images whose rows an earlier or interrupted job had finished.
     note : str or None
         Why nothing can be flagged at this rate; None if something can.
+    flagged : tuple of (path, p-value)
+        Of a round of `watch_files`: the images that are flagged.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
         The sources that were read, closed; the report takes its images from them.
     """
@@ -83,11 +99,15 @@ class ScoreSummary:
     fpr: float
     resumed: int = 0
     note: str | None = None
+    flagged: tuple[tuple[str, float], ...] = field(default=(), repr=False)
+    left_out: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        facts = {name: value for name, value in vars(self).items() if name != "sources"}
+        facts = {name: value for name, value in vars(self).items() if name not in ("flagged", "sources")}
         return {**facts, "errors": as_objects(self.errors)}
 
 
@@ -128,7 +148,8 @@ def score_files(
     names of the files.
 
     The work is done in shards, which stay in the folder `<output>.job` until the table is whole. An interrupted job
-    continues where it stopped when it is started again, and the table has the same bytes.
+    continues where it stopped when it is started again, and the table has the same bytes. A finished table of the same
+    images, model and versions is only flagged anew: no image is read again, but for heatmaps.
 
     Parameters
     ----------
@@ -169,38 +190,34 @@ def score_files(
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
+    check_errors(f"{output}.errors.csv")
     values = math.prod(detector.info.image_shape)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
-    with open_job(output, SHARD_FACTS, keep=bool(heatmaps)) as store:
+    flagged = f"flagged{Path(output).suffix}"  # by another rate than in the finished table
+    with open_job(output, SHARD_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
         if heatmaps:
             heatmaps.begin(store.folder)
-        work = _Work(detector, store, Path(output).suffix, fpr, jobs, batch_size, heatmaps)
+        work = _Work(detector, store, Path(output), fpr, jobs, batch_size, heatmaps)
         with contextlib.ExitStack() as stack:
             for source in sources:
                 stack.callback(source.close)
-            shards = work.run(pieces_of(sources, values), progress)
-        errors = tuple(error for shard in shards for error in shard.errors)
-        _join(shards, output, table_columns(detector.info))
-        write_errors(f"{output}.errors.csv", errors)
-        Path(f"{output}.watch.json").unlink(missing_ok=True)  # left by a watch whose table is gone
+            whole = work.run(sources, progress)
+        write_errors(f"{output}.errors.csv", whole.errors)
+        # A watch whose table is gone left its settings.
+        if (watch := watch_of(Path(output))).record:
+            watch.remove()
     return ScoreSummary(
-        images=sum(shard.images for shard in shards),
-        anomalies=sum(shard.anomalies for shard in shards),
-        errors=errors,
+        images=whole.images,
+        anomalies=whole.anomalies,
+        errors=tuple(whole.errors),
         seconds=time.perf_counter() - started,
         output=str(output),
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
+        left_out=sources[0].left_out,
         sources=tuple(sources),
     )
-
-
-def _join(shards: Sequence[_Shard], output: str | Path, columns: Sequence[str]) -> None:
-    """Join the tables of all shards to the table `output`."""
-    with open_table(output, columns) as table:
-        for shard in shards:
-            table.append_table(shard.table, shard.images)
 
 
 def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], info: DetectorInfo) -> None:
@@ -209,8 +226,13 @@ def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], info: Dete
     heatmaps.check(inputs)
 
 
+def watch_of(output: Path) -> Part:
+    """The settings of the watch that writes `output`, if there is one."""
+    return Store(output.parent, WATCH_FACTS).part(f"{output.name}.watch")
+
+
 def _check_replaced(output: Path) -> None:
-    if output.exists() and Path(f"{output}.watch.json").exists():
+    if output.exists() and watch_of(output).record:
         raise UsageError(f"{str(output)!r} is the table of a watch; go on with that watch, or choose another table")
     first = list(FIRST_COLUMNS)
     known = {*first, *TERMS}.__contains__
@@ -226,27 +248,87 @@ class _Shard:
     anomalies: int
     errors: list[tuple[str, str]]
 
+    @classmethod
+    def of(cls, table: Path, manifest: Mapping[str, Any]) -> _Shard:
+        """The shard whose manifest this is."""
+        return cls(table, manifest["images"], manifest["anomalies"], [*map(tuple, manifest["errors"])])
+
 
 @dataclass
 class _Work:
-    """Makes the shards of a job, except those that an interrupted job has finished."""
+    """Makes the shards of a job, except those that an interrupted job has finished, and joins them to the table."""
 
     detector: Detector
     store: Store
-    suffix: str
+    output: Path
     fpr: float
     jobs: int | None
     batch_size: int
     heatmaps: Drawings | None
     resumed: int = 0
 
-    def run(self, pieces: Sequence[Piece], progress: Progress | None) -> list[_Shard]:
-        """The shards of `pieces`, in order."""
-        columns = table_columns(self.detector.info)
-        settings = json.dumps(
-            [SHARD_FORMAT, self.detector.fingerprint, self.fpr, columns, str(self.heatmaps and self.heatmaps.path)]
-        )
+    def run(self, sources: Sequence[Source], progress: Progress | None) -> _Shard:
+        """Write the table of all images of `sources`."""
+        settings = json.dumps([SHARD_FORMAT, self.detector.fingerprint, self.columns, installed(PACKAGES)])
+        pieces = pieces_of(sources, math.prod(self.detector.info.image_shape))
         keys = [piece.key(settings) for piece in pieces]
+        key = hashlib.sha256("".join(keys).encode()).hexdigest()
+        earlier = self._finished_table(key, sources)
+        shards = [self._flagged_anew(earlier, sources)] if earlier else self._shards(pieces, keys, progress)
+        return self._joined(shards, key)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table."""
+        return table_columns(self.detector.info)
+
+    @property
+    def _flagged(self) -> list[Any]:
+        """What decides which images are flagged, and where they are drawn."""
+        return [self.fpr, self.heatmaps and str(self.heatmaps.path)]
+
+    def _joined(self, shards: Sequence[_Shard], key: str) -> _Shard:
+        """The table of all shards; `key` tells a later run what it was made of."""
+        errors = [error for shard in shards for error in shard.errors]
+        anomalies = sum(shard.anomalies for shard in shards)
+        with open_table(self.output, self.columns) as table:
+            for shard in shards:
+                table.append_table(shard.table, shard.images)
+        facts = {"fpr": self.fpr, "images": table.rows, "anomalies": anomalies, "errors": errors}
+        with Store(self.output.parent).put(hidden_part(self.output).name) as part:
+            part.finish({"written": {self.output.name: digest_of(self.output)}, "key": key, **facts})
+        return _Shard(self.output, table.rows, anomalies, errors)
+
+    def _finished_table(self, key: str, sources: Sequence[Source]) -> Mapping[str, Any] | None:
+        """The manifest of an earlier table of the same images; None if there is none."""
+        part = Store(self.output.parent, ("key", *SHARD_FACTS)).part(hidden_part(self.output).name)
+        if part.record.get("key") != key or not part.whole:
+            return None
+        # What could not be read may have become readable without a trace, such as a file whose rights were mended.
+        unreadable = {valid_text(path) for path, _ in _Shard.of(self.output, part.record).errors}
+        readable = any(batch.paths for batch in pick(sources, unreadable, self.detector.info.rule))
+        return None if readable else part.record
+
+    def _flagged_anew(self, manifest: Mapping[str, Any], sources: Sequence[Source]) -> _Shard:
+        """The shard of an earlier table, whose manifest this is, flagged by the rate of this job."""
+        earlier = _Shard.of(self.output, manifest)
+        self.resumed = earlier.images
+        if not self.heatmaps and manifest["fpr"] == self.fpr:
+            return earlier
+        path, flagged = self._table("flagged"), list[str]()
+        with open_table(path, self.columns) as table:
+            for columns in table_chunks(self.output, self.columns):
+                values = {name: np.asarray(columns[name], np.float32) for name in self.columns if name != "path"}
+                anomaly = flag(values["p_value"], self.fpr)
+                table.write({**values, "path": columns["path"], "anomaly": anomaly})
+                flagged += [columns["path"][row] for row in np.flatnonzero(anomaly)]
+        if self.heatmaps:
+            for batch in pick(sources, set(flagged), self.detector.info.rule):
+                self.heatmaps.draw(self.detector, batch, np.arange(len(batch.paths)))
+        return _Shard(path, earlier.images, len(flagged), earlier.errors)
+
+    def _shards(self, pieces: Sequence[Piece], keys: Sequence[str], progress: Progress | None) -> list[_Shard]:
+        """The shards of `pieces`, in order."""
         shards = {key: shard for key in keys if (shard := self._finished(key))}
         missing = [(piece, key) for piece, key in zip(pieces, keys, strict=True) if key not in shards]
         total = sum(piece.count for piece in pieces)
@@ -264,14 +346,14 @@ class _Work:
     def _finished(self, key: str) -> _Shard | None:
         """The shard `key` of an interrupted job, unless the pictures of its anomalies are gone."""
         manifest = self.store.get(key)
-        if manifest is None:
+        if manifest is None or manifest["fpr"] != self._flagged:
             return None
-        shard = _Shard(self._table(key), manifest["images"], manifest["anomalies"], [*map(tuple, manifest["errors"])])
+        shard = _Shard.of(self._table(key), manifest)
         pictures_gone = self.heatmaps and not self.heatmaps.path.is_dir()
         return None if shard.anomalies and pictures_gone else shard
 
     def _table(self, key: str) -> Path:
-        return self.store.folder / f"{key}{self.suffix}"
+        return self.store.folder / f"{key}{self.output.suffix}"
 
     def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
         for piece, _ in pieces:
@@ -299,7 +381,7 @@ class _Work:
         anomalies = 0
         path = self._table(key)
         with self.store.put(key) as part:
-            with open_table(part.file(path.name), table_columns(self.detector.info)) as table:
+            with open_table(part.file(path.name), self.columns) as table:
                 while table.rows + len(errors) < piece.count:
                     batch, inspection = next(inspected)
                     errors += batch.errors
@@ -309,7 +391,7 @@ class _Work:
                         self.heatmaps.draw(self.detector, batch, np.flatnonzero(columns["anomaly"]))
                     table.write(columns)
                     report(table.rows + len(errors))
-            facts = {"images": table.rows, "anomalies": anomalies, "errors": errors}
+            facts = {"fpr": self._flagged, "images": table.rows, "anomalies": anomalies, "errors": errors}
             part.finish({"written": part.digests(), **facts})
         return _Shard(path, table.rows, anomalies, errors)
 

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vaeguard.data.folders import list_images
 from vaeguard.data.inputs import expanded, is_container
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
-from vaeguard.evaluation.scoring import score_files, table_columns
+from vaeguard.evaluation.scoring import ScoreSummary, score_files, table_columns, watch_of
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.storage.files import size_and_time, valid_text
-from vaeguard.storage.store import Store, open_job
-from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, write_errors
+from vaeguard.storage.store import Store, beside, hidden_part, open_job
+from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, table_chunks, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vaeguard.engines.detector import Detector
-    from vaeguard.evaluation.scoring import ScoreSummary
 
     Stamp = tuple[int, int]
     """Size and time of a file."""
 
 POLL_SECONDS = 1.0
 SETTLED_SECONDS = 1.0
-"""A file counts as complete once it has not changed for so many seconds."""
+"""A file is read once it has not changed for so many seconds."""
+DAMAGED_SECONDS = 60.0
+"""A file that cannot be read may still be written; it counts as damaged once it has not changed for so many seconds."""
 GONE = (0, 0)
 """The stamp of a file that was deleted between two rounds."""
 
@@ -49,8 +52,8 @@ def watch_files(
     Rows are in the order in which images appear; images that appear together are sorted. Each round with new images
     replaces the whole table. Containers are not watched. A file is read once it has not changed for a second. A file
     that is overwritten later is scored again, in another row. Many new images are scored in rounds of a few thousand.
-    A later watch continues the table if `<output>.watch.json` names the same model and rate. An image that could not be
-    read is tried again when it changes.
+    A later watch continues the table if `<output>.watch.json` names the same model and rate. An image that cannot be
+    read is tried again when it changes, and listed once, when it has not changed for a minute.
 
     Parameters
     ----------
@@ -61,7 +64,7 @@ def watch_files(
     output : path
         The table.
     report : callable or None
-        Called with the summary of each round that scored images.
+        Called with the summary of each round that scored images or found damaged ones; `flagged` names the anomalous.
     rounds : int or None
         End after so many rounds, one a second; None continues until interrupted.
     **options
@@ -79,36 +82,100 @@ def watch_files(
     check_fpr(options.get("fpr", DEFAULT_FPR))
     if options.get("heatmaps"):
         options["heatmaps"].check(inputs)
-    output = Path(output)
-    # An interruption loses one round, so a round is no longer than a shard.
-    most = rows_of_a_shard(math.prod(detector.info.image_shape))
-    with open_job(output) as store:
-        settings = _settings(detector, options)
-        rows, seen, errors = _earlier_rows(output, settings, table_columns(detector.info))
-        known: dict[str, Stamp] = {}
-        """Stamps of files when they were read, or when this watch first saw a file of an earlier one."""
-        future: dict[str, Stamp] = {}
-        part = store.folder / f"part{output.suffix}"
+    name = f"part{Path(output).suffix}"
+    with open_job(output, files=(name, f"{name}.errors.csv")) as store:
+        watch = _Watch(detector, Path(output), store.folder / name, options)
         for _ in count() if rounds is None else range(rounds):
-            settled = _settled(inputs, future)
-            known = {path: stamp for path, stamp in settled.items() if valid_text(path) in seen} | known
-            fresh = [path for path, stamp in settled.items() if known.get(path) != stamp][:most]
-            if fresh:
-                known |= {path: settled[path] for path in fresh}
-                summary = score_files(detector, (), part, listed=fresh, **options)
-                if summary.images:
-                    with Store(output.parent).put(_settings_part(output)) as manifest:
-                        manifest.finish(settings)
-                    _append(output, rows, part, summary.images, detector)
-                rows += summary.images
-                seen.update(map(valid_text, fresh))
-                for path in map(valid_text, fresh):
-                    errors.pop(path, None)
-                errors |= {valid_text(path): reason for path, reason in summary.errors}
-                write_errors(f"{output}.errors.csv", list(errors.items()))
-                if report:
-                    report(replace(summary, output=str(output)))
+            summary = watch.round(inputs)
+            if report and (summary.images or summary.errors):
+                report(summary)
             time.sleep(POLL_SECONDS)
+
+
+class _Watch:
+    """A table of scores that grows, and what its watch knows of the files."""
+
+    def __init__(self, detector: Detector, output: Path, part: Path, options: dict[str, Any]) -> None:
+        self.detector, self.output, self.part, self.options = detector, output, part, options
+        self.settings = _settings(detector, options)
+        self.rows, self.seen, self.errors = _earlier_rows(output, self.settings, table_columns(detector.info))
+        self.known: dict[str, Stamp] = {}
+        """Stamps of files when they were read, or when this watch first saw a file of an earlier one."""
+        self.future: dict[str, Stamp] = {}
+        self.doubtful: dict[str, _Doubtful] = {}
+        """Files that could not be read, but may still be written."""
+
+    def round(self, inputs: Sequence[str | Path]) -> ScoreSummary:
+        """Score what is new, and list what could not be read and changes no more."""
+        # An interruption loses one round, so a round is no longer than a shard.
+        most = rows_of_a_shard(math.prod(self.detector.info.image_shape))
+        settled = _settled(inputs, self.future)
+        self.known = {path: stamp for path, stamp in settled.items() if valid_text(path) in self.seen} | self.known
+        fresh = [path for path, stamp in settled.items() if self.known.get(path) != stamp][:most]
+        self.known |= {path: settled[path] for path in fresh}
+        summary = ScoreSummary(0, 0, (), 0.0, str(self.output), self.settings["fpr"])
+        if fresh:
+            summary = replace(self._scored(fresh), output=str(self.output))
+        return replace(summary, errors=self._damaged(settled))
+
+    def _scored(self, fresh: Sequence[str]) -> ScoreSummary:
+        """Add the rows of these files to the table."""
+        summary = score_files(self.detector, (), self.part, listed=fresh, **self.options)
+        beside(hidden_part(self.part), "json").unlink(missing_ok=True)  # the table of a round is nothing to go on with
+        flagged: list[tuple[str, float]] = []
+        if summary.images:
+            with Store(self.output.parent).put(watch_of(self.output).path.name) as manifest:
+                manifest.finish(self.settings)
+            _append(self.output, self.rows, self.part, summary.images, self.detector)
+            for chunk in table_chunks(self.part, ("path", "p_value", "anomaly")):
+                rows = np.flatnonzero(chunk["anomaly"])
+                flagged += [(chunk["path"][row], float(chunk["p_value"][row])) for row in rows]
+        self.rows += summary.images
+        self.seen.update(map(valid_text, fresh))
+        unreadable = dict(summary.errors)
+        now = time.monotonic()
+        for path, reason in unreadable.items():
+            self.doubtful[path] = _Doubtful(self.known[path], reason, now, grew=path in self.doubtful)
+        for path in set(fresh) - set(unreadable):
+            self.doubtful.pop(path, None)
+            if self.errors.pop(valid_text(path), None):
+                self._write_errors()
+        return replace(summary, flagged=tuple(flagged))
+
+    def _damaged(self, settled: dict[str, Stamp]) -> tuple[tuple[str, str], ...]:
+        """List the doubtful files that have not changed for long; return those that were not listed before."""
+        now = time.monotonic()
+        listed = {
+            path: doubt.reason
+            for path, doubt in self.doubtful.items()
+            if settled.get(path) == doubt.stamp and doubt.is_old(now)
+        }
+        self.doubtful = {path: doubt for path, doubt in self.doubtful.items() if path not in listed}
+        named = {valid_text(path): reason for path, reason in listed.items()}
+        added = tuple((path, reason) for path, reason in named.items() if path not in self.errors)
+        if named:
+            self.errors |= named
+            self._write_errors()
+        return added
+
+    def _write_errors(self) -> None:
+        write_errors(f"{self.output}.errors.csv", list(self.errors.items()))
+
+
+@dataclass(frozen=True)
+class _Doubtful:
+    """A file that could not be read: its stamp then, the reason, the time (s), and whether the file grew before."""
+
+    stamp: Stamp
+    reason: str
+    since: float
+    grew: bool
+
+    def is_old(self, now: float) -> bool:
+        """Whether the file, if its stamp is still the same, has not changed for `DAMAGED_SECONDS`."""
+        # Who writes a file may set its time back meanwhile.
+        age = 0.0 if self.grew else (time.time_ns() - self.stamp[1]) / 1e9
+        return max(age, now - self.since) >= DAMAGED_SECONDS
 
 
 def _settings(detector: Detector, options: dict[str, Any]) -> dict[str, Any]:
@@ -116,19 +183,17 @@ def _settings(detector: Detector, options: dict[str, Any]) -> dict[str, Any]:
     return {"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)}
 
 
-def _settings_part(output: Path) -> str:
-    """The part of the store whose manifest names the model and rate of the watch of `output`."""
-    return f"{output.name}.watch"
-
-
 def _earlier_rows(
     output: Path, settings: dict[str, Any], columns: Sequence[str]
 ) -> tuple[int, set[str], dict[str, str]]:
     """The number of rows of an earlier watch, the images that it read, and the reasons for those it could not read."""
     listed = Path(f"{output}.errors.csv")
+    settings_of_watch = watch_of(output)
     if not output.exists():
+        if not settings_of_watch.record and (path := beside(settings_of_watch.path, "json")).exists():
+            raise UsageError(f"{str(path)!r} does not belong to a watch, and would be lost; choose another table")
         return 0, set(), {}
-    if Store(output.parent).get(_settings_part(output)) != settings:
+    if settings_of_watch.record != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )

@@ -53,7 +53,8 @@ class InferenceGraph(nn.Module):
         self.reference = Reference(spec.shape, _sizes(vae), centres) if view.whole else None
         if spec.sampled_elbo:
             generator = torch.Generator().manual_seed(NOISE_SEED)
-            self.register_buffer("noise", torch.randn(NOISE_SAMPLES, spec.latent_size, generator=generator))
+            noise = torch.empty(NOISE_SAMPLES, spec.latent_size)
+            self.register_buffer("noise", noise if noise.is_meta else noise.normal_(generator=generator))
         self.term_names = term_names(spec)
         weights = term_weights(spec)
         self.combined_names = tuple(weights)

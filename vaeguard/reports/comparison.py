@@ -9,7 +9,7 @@ from rich.table import Table
 
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.reports import evaluation
-from vaeguard.reports.kinds import Part, ReportFigures, Verdict, typed
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, kind_of, typed
 from vaeguard.reports.report_file import SCORES_NAME, heading, read_report, report_path
 from vaeguard.storage.tables import read_table
 
@@ -84,8 +84,8 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
         raise UsageError("a comparison needs at least two reports; name their files or folders")
     reports = [read_report(path) for path in paths]
     for path, report in zip(paths, reports, strict=True):
-        if report["kind"] != "evaluation":
-            raise UsageError(f"{str(path)!r} is a report of the kind {report['kind']}; give reports of evaluations")
+        if kind_of(report) != "evaluation":
+            raise UsageError(f"{str(path)!r} is a report of the kind {kind_of(report)}; give reports of evaluations")
     evaluations = [cast("Compared", typed(Compared, report)) for report in reports]
     places = [report_path(path) for path in paths]
     runs = [

@@ -100,7 +100,9 @@ def groups_to_look_at(
     ]
     if threshold is not None:
         closeness = np.nan_to_num(-np.abs(score.astype(np.float64) - threshold), nan=0.0)
-        groups.append(group("borderline", "Closest to the threshold", everything, closeness))
+        borderline = group("borderline", "Closest to the threshold", everything, closeness)
+        if not np.isin(borderline.rows, groups[0].rows).all():
+            groups.append(borderline)
     return tuple(groups)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.evaluation.generative import GenerativeEvaluation
+    from vaeguard.evaluation.generative import GenerativeEvaluation, SampleQuality
     from vaeguard.reports.report_file import Report
 
 BINS = 40
@@ -27,18 +27,8 @@ CORRELATED = 24
 
 def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Report:
     """The report of a generative evaluation; `command` is the command line."""
-    bounds, units, record = evaluation.bounds, evaluation.units, evaluation.record
-    first = np.argsort(-units.rate, kind="stable")[:CORRELATED]
-    active = np.flatnonzero(units.active)
-    between = np.abs(evaluation.correlation[np.ix_(active, active)])[~np.eye(len(active), dtype=bool)]
+    bounds, record = evaluation.bounds, evaluation.record
     counts, edges = np.histogram(bounds.neg_iwae, BINS)
-    quality = evaluation.quality
-    likelihood = record.model.likelihood_facts
-    binarised = record.training.binarise or not evaluation.grey
-    other_pixels = "" if likelihood.support == "binary" and binarised else likelihood.other_pixels
-    facts = unit_facts(units)
-    if evaluation.information is not None:
-        facts = [fact | {"information": float(evaluation.information[fact["unit"]])} for fact in facts]
     return {
         **heading(
             "generative", f"{evaluation.data}: how well the VAE describes it", command=command, device=evaluation.device
@@ -48,7 +38,7 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
         "images": {"normal": evaluation.images, "bounds": len(bounds.neg_elbo)},
         "samples": evaluation.samples,
         "seconds": evaluation.seconds,
-        "notes": [*([evaluation.note] if evaluation.note else []), *([other_pixels] if other_pixels else [])],
+        "notes": [note for note in (evaluation.note, _other_pixels(evaluation)) if note],
         "likelihood": record.model.likelihood,
         "pixels": bounds.pixels,
         "neg_elbo": asdict(_mean(bounds.neg_elbo)),
@@ -56,23 +46,42 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
         "rate": asdict(_mean(bounds.rate)),
         "bits_per_dimension": bounds.bits_per_dimension,
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "latents": {
-            "units": facts,
-            "active": len(active),
-            "correlated": {"units": first.tolist(), "values": _rounded(evaluation.correlation[np.ix_(first, first)])},
-            "mean_absolute_correlation": float(between.mean()) if len(between) else None,
-            "information_gap": evaluation.information_gap,
-        },
-        "quality": None
-        if quality is None
-        else {
-            "distances": [{"origin": name, "distance": value} for name, value in quality.distances.items()],
-            "images": quality.images,
-            "accuracy": quality.accuracy,
-        },
+        "latents": _latents(evaluation),
+        "quality": _quality(evaluation.quality),
         "fit": {key: value for key, value in record.to_dict().items() if key != "kind"},
         "pictures": {name: {"strip": strip(images)} for name, images in evaluation.shown.items()},
     }
+
+
+def _other_pixels(evaluation: GenerativeEvaluation) -> str:
+    """What there is to say if the likelihood is of other pixels than those of the images."""
+    likelihood = evaluation.record.model.likelihood_facts
+    binarised = evaluation.record.training.binarise or not evaluation.grey
+    return "" if likelihood.support == "binary" and binarised else likelihood.other_pixels
+
+
+def _latents(evaluation: GenerativeEvaluation) -> Report:
+    units = evaluation.units
+    first = np.argsort(-units.rate, kind="stable")[:CORRELATED]
+    active = np.flatnonzero(units.active)
+    between = np.abs(evaluation.correlation[np.ix_(active, active)])[~np.eye(len(active), dtype=bool)]
+    facts = unit_facts(units)
+    if evaluation.information is not None:
+        facts = [fact | {"information": float(evaluation.information[fact["unit"]])} for fact in facts]
+    return {
+        "units": facts,
+        "active": len(active),
+        "correlated": {"units": first.tolist(), "values": _rounded(evaluation.correlation[np.ix_(first, first)])},
+        "mean_absolute_correlation": float(between.mean()) if len(between) else None,
+        "information_gap": evaluation.information_gap,
+    }
+
+
+def _quality(quality: SampleQuality | None) -> Report | None:
+    if quality is None:
+        return None
+    distances = [{"origin": name, "distance": value} for name, value in quality.distances.items()]
+    return {"distances": distances, "images": quality.images, "accuracy": quality.accuracy}
 
 
 def _mean(values: npt.NDArray[np.float64]) -> Mean:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
 from vaeguard.reports.pictures import draw_reconstructions
-from vaeguard.storage.files import write_text
+from vaeguard.storage.store import Store, job_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +56,9 @@ class HeatmapFolder:
 
     def begin(self, job: Path) -> None:
         """Name the folder in the folder of the job, for a run that resumes the job after an interruption."""
-        write_text(job / PLACE_NAME, str(self.path.resolve()))
+        with Store(job).put(PLACE_NAME) as part:
+            part.file(PLACE_NAME).write_text(str(self.path.resolve()), "utf-8")
+            part.finish({"written": part.digests()})
 
     def draw(self, detector: Detector, batch: ImageBatch, rows: npt.NDArray[np.int64]) -> None:
         """Draw the images `rows` of the batch, which are inspected again, since pictures of all would take memory."""
@@ -91,6 +93,6 @@ def heatmap_path(folder: Path, name: str) -> Path:
 def drawn_before(output: str | Path) -> str | None:
     """The folder of heatmaps that an interrupted job of the table `output` was drawing into."""
     try:
-        return Path(f"{output}.job", PLACE_NAME).read_text(encoding="utf-8")
+        return (job_folder(output) / PLACE_NAME).read_text(encoding="utf-8")
     except OSError:
         return None

@@ -64,6 +64,11 @@ def report_kinds() -> tuple[str, ...]:
     return tuple(sorted({template.name.removesuffix(".html") for template in templates} - SHARED_TEMPLATES))
 
 
+def kind_of(report: Mapping[str, Any]) -> str:
+    """The kind of a report, one of `report_kinds`."""
+    return str(report["kind"])
+
+
 def read_figures(report: Mapping[str, Any]) -> ReportFigures:
     """The figures of a report of any kind.
 
@@ -72,7 +77,7 @@ def read_figures(report: Mapping[str, Any]) -> ReportFigures:
     KeyError, TypeError
         The report lacks a key of its kind.
     """
-    kind = import_module(f"vaeguard.reports.{report['kind']}").Figures
+    kind = import_module(f"vaeguard.reports.{kind_of(report)}").Figures
     return cast("ReportFigures", typed(kind, report))
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.reports.kinds import verdict
+from vaeguard.reports.kinds import kind_of, verdict
 from vaeguard.reports.pictures import printable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def page(report: Mapping[str, Any]) -> str:
     KeyError, TypeError, jinja2.UndefinedError
         The report lacks a key of its kind.
     """
-    template = _templates().get_template(f"{report['kind']}.html")
+    template = _templates().get_template(f"{kind_of(report)}.html")
     html = template.render(
         report=report,
         verdict=verdict(report),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.reports.kinds import report_kinds
+from vaeguard.reports.kinds import kind_of, report_kinds
 from vaeguard.reports.page import page
 from vaeguard.storage.files import write_text
 from vaeguard.storage.provenance import environment
@@ -37,7 +37,7 @@ def write_report(path: str | Path, report: Report) -> Path:
         The files cannot be written.
     """
     path = Path(path)
-    check_place(path, report["kind"])
+    check_place(path, kind_of(report))
     content = finite(report)
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_text(path.with_suffix(".html"), page(content))

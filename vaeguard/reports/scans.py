@@ -17,8 +17,9 @@ from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.marks import marks_of
 from vaeguard.reports.pictures import heat_picture, picture_of
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
+from vaeguard.restoration.formats.isolated import scan_pages
 from vaeguard.restoration.formats.scan_page import colours_of
-from vaeguard.restoration.formats.scans import scan_pages, written_name
+from vaeguard.restoration.formats.scans import written_name
 from vaeguard.restoration.reasons import CLEAN, left_clause, why_look
 from vaeguard.restoration.records import TABLE, clean_store
 from vaeguard.storage.files import sweep
@@ -99,8 +100,7 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         },
         "pictures": pictures,
     }
-    for path in (target / JSON_NAME, (target / JSON_NAME).with_suffix(".html")):
-        sweep(path)  # removes half-written files of a killed run
+    sweep(target)  # removes half-written files of a killed run
     write_report(target / JSON_NAME, report)
     return report
 

@@ -93,6 +93,7 @@ def write_score_report(
         "threshold": tally.threshold,
         "anomalies": asdict(share_of(summary.anomalies, summary.images)),
         "note": summary.note,
+        "left_out": summary.left_out,
         "seconds": summary.seconds,
         "histogram": _histogram(tally, detector, model),
         "p_values": {"edges": np.linspace(0, 1, len(tally.p_counts) + 1).tolist(), "counts": tally.p_counts.tolist()},
@@ -207,14 +208,24 @@ def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> R
     return histogram(kinds, weights)
 
 
-def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
-    chosen = {
-        ("most_anomalous", "Most anomalous"): tally.highest,
-        ("borderline", "Closest to the threshold, on both sides"): tally.just_flagged[::-1] + tally.just_passed,
-        ("most_normal", "Most normal"): tally.lowest,
+def _names_to_show(tally: _Tally) -> dict[tuple[str, str], list[str]]:
+    """The names of the images of each group, by the name and the title of the group."""
+    highest, lowest, flagged, passed = (
+        [name for _, name in pairs]
+        for pairs in (tally.highest, tally.lowest, tally.just_flagged[::-1], tally.just_passed)
+    )
+    # Where little or nothing is flagged, what is closest to the threshold is among the most anomalous anyway.
+    borderline = flagged + passed if {*flagged, *passed} - {*highest} else []
+    return {
+        ("most_anomalous", "Most anomalous"): highest,
+        ("borderline", "Closest to the threshold, on both sides"): borderline,
+        ("most_normal", "Most normal"): [name for name in lowest if name not in {*highest, *borderline}],
     }
-    wanted = {name for pairs in chosen.values() for _, name in pairs}
-    batches = list(pick(sources, wanted, detector.info.rule))
+
+
+def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
+    chosen = _names_to_show(tally)
+    batches = list(pick(sources, {name for names in chosen.values() for name in names}, detector.info.rule))
     paths = [valid_text(path) for batch in batches for path in batch.paths]
     if not paths:
         return {"gallery": [], "pictures": {}}
@@ -222,11 +233,9 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
     inspection = detector.inspect(images, pictures=True)
     place = {path: row for row, path in enumerate(paths)}
     groups = tuple(
-        Group(
-            name, title, np.array([place[path] for _, path in pairs if path in place], np.int64), int(tally.fine.sum())
-        )
-        for (name, title), pairs in chosen.items()
-        if pairs
+        Group(name, title, np.array([place[path] for path in names if path in place], np.int64), int(tally.fine.sum()))
+        for (name, title), names in chosen.items()
+        if names
     )
     rows = np.arange(len(images))
     sample = Sample(groups, rows, images if detector.info.view.pictures else None, inspection)

@@ -11,6 +11,7 @@ import numpy as np
 from vaeguard.engines.engine import Engine
 from vaeguard.engines.sessions import open_session
 from vaeguard.errors import RefusedError
+from vaeguard.restoration.denoiser_record import read_denoiser_record
 from vaeguard.restoration.noise import CELL, finest_noise, photo_noise, print_noise
 from vaeguard.settings.restoration import ESTIMATES, STRIDES
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.engines.sessions import Session
+    from vaeguard.restoration.denoiser_record import DenoiserRecord, LadderRecord
 
     Floats = npt.NDArray[np.float32]
 
@@ -61,11 +63,9 @@ class Denoiser(Engine):
     levels : int
         The number of deviations that describe the noise: 1 in grey; 2 in colour, for brightness and for differences of
         colours.
-    estimates : bool
-        Whether the denoiser can estimate the noise of an image, see `estimate`.
     grid : int
         Tiles start at multiples of this.
-    ladder : dict or None
+    ladder : LadderRecord or None
         The shape of the ladder VAE in the file; None if there is none to draw samples from.
     interval : float
         The factor from the spread that the network states to half of an interval with nine of ten clean pixels.
@@ -74,25 +74,19 @@ class Denoiser(Engine):
     """
 
     def __init__(self, session: Session) -> None:
-        if session.kind != "denoiser":
-            raise RefusedError(f"{session.name!r} finds anomalies, and is no denoiser; give a denoiser")
+        record = read_denoiser_record(session.record, session.name)
         self._whole = self._direct = session
         self.device = session.device
-        settings = session.record["denoiser"]
-        self.kind: str = settings["kind"]
-        self.planes: int = settings.get("planes", 1)
+        self.kind, self.planes, self.grid, self.interval = record.kind, record.planes, record.grid, record.interval
         self.levels = 1 if self.planes == 1 else 2
-        self.estimates = "estimator" in settings
-        self.grid: int = settings["grid"]
-        self.interval: float = settings["interval"]
-        self.card: dict[str, Any] = session.record["card"]
-        self.ladder: dict[str, Any] | None = settings.get("ladder")
-        self._grain: list[float] | None = settings.get("grain")
-        self._halo: int = settings["halo"]
-        self._noise_map: bool = settings.get("noise_map", False)
+        self.estimates = record.estimator is not None
+        self.card: dict[str, Any] = record.card
+        self.ladder: LadderRecord | None = record.ladder
+        self._grain, self._halo, self._noise_map = record.grain, record.halo, record.noise_map
         self._tile = TILE
         self._lock = threading.Lock()
         self._sampler: Session | None = None
+        _check_values(session, record)
         self._estimator = session.part(("image",), ESTIMATES) if self.estimates else None
         if self.ladder or self.estimates:
             self._direct = session.part(DIRECT_INPUTS, DIRECT_OUTPUTS)
@@ -116,7 +110,7 @@ class Denoiser(Engine):
             return -(-self._halo // self.grid) * self.grid
         if not self.ladder:
             raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw from; set `samples` to 0")
-        reach: int = max(self.ladder["halo"], self._halo)
+        reach = max(self.ladder.halo, self._halo)
         return -(-reach // self.grid) * self.grid
 
     def noise_of(self, plane: Floats) -> float:
@@ -158,7 +152,8 @@ class Denoiser(Engine):
             for left in range(0, width, side):
                 bottom, right = min(top + side, height), min(left + side, width)
                 part = image[None, :, CELL * top : CELL * bottom, CELL * left : CELL * right]
-                outputs = self._estimator.run(ESTIMATES, {"image": np.ascontiguousarray(part)})
+                shape = (1, self.levels, bottom - top, right - left)
+                outputs = self._estimator.run(ESTIMATES, {"image": np.ascontiguousarray(part)}, (shape, shape))
                 estimates[:, :, top:bottom, left:right] = [output[0] for output in outputs]
         return estimates[0], estimates[1]
 
@@ -234,7 +229,7 @@ class Denoiser(Engine):
             shorter = context[0] - above, context[1] - below
             half_widths = self.restore_rows(rows[needed], near, spread=True, context=shorter)[1]
         assert self.ladder
-        session, latent = self._opened_sampler(), self.ladder["latent"]
+        session, latent = self._opened_sampler(), self.ladder.latent
         noise_of_tile = self._noise_of_tiles(noise, rows)
         total = np.zeros((len(rows) - sum(context), rows.shape[1]), np.float32)
         for sample in range(samples):
@@ -244,7 +239,7 @@ class Denoiser(Engine):
                 tile: Floats, top: int, left: int, latent_noise: _LatentNoise = latent_noise
             ) -> tuple[Floats, Floats]:
                 feeds = {**_feeds(tile, noise_of_tile(tile, top, left)), **latent_noise.within(top, left, *tile.shape)}
-                drawn = session.run(("sample",), feeds)[0][0, 0]
+                drawn = _finite(session, session.run(("sample",), feeds, ((1, 1, *tile.shape),)))[0][0, 0]
                 return drawn, drawn
 
             total += self._tiles(rows, context, halo, draw)[0]
@@ -280,7 +275,9 @@ class Denoiser(Engine):
             return self._sampler
 
     def _direct_tile(self, tile: Floats, noise: Floats) -> tuple[Floats, Floats]:
-        restored, spread = self._direct.run(DIRECT_OUTPUTS, _feeds(tile, noise))
+        size = tile.shape[-2:]
+        shapes = (1, self.planes, *size), (1, 1, *size)
+        restored, spread = _finite(self._direct, self._direct.run(DIRECT_OUTPUTS, _feeds(tile, noise), shapes))
         return restored[0] if tile.ndim == 3 else restored[0, 0], spread[0, 0]
 
     def _tiles(
@@ -330,6 +327,25 @@ class Denoiser(Engine):
     def _reach(self, start: int, stop: int, halo: int) -> tuple[int, int]:
         """The begin and end of a tile whose part `start` to `stop` is used; the end may lie beyond the page."""
         return max(0, start - halo), -(-(stop + halo) // self.grid) * self.grid
+
+
+def _check_values(session: Session, record: DenoiserRecord) -> None:
+    """Refuse a file whose inputs and outputs are not those of its record."""
+    channels, outputs = {"image": record.planes, "noise": record.levels}, [*DIRECT_OUTPUTS]
+    if record.estimator:
+        outputs += ESTIMATES
+    if record.ladder:
+        channels |= {latent_input(stride): size for stride, size in zip(STRIDES, record.ladder.latent, strict=True)}
+        outputs += SAMPLES
+    inputs = {name: ("float32", size) for name, size in channels.items()}
+    session.check_values(inputs, dict.fromkeys(outputs, "float32"))
+
+
+def _finite(session: Session, results: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Results of a network, none of them NaN or infinite, which no pixel can be."""
+    if not all(np.isfinite(result).all() for result in results):
+        raise RefusedError(f"the denoiser {session.name!r} gives values that are not finite; fit it anew")
+    return results
 
 
 def latent_input(stride: int) -> str:

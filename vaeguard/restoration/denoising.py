@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.data.workers import warm_up
 from vaeguard.devices import cores
 from vaeguard.errors import as_objects
 from vaeguard.restoration.notes import Notes
@@ -16,9 +17,10 @@ from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import TABLE, put_aside, write_rows
 from vaeguard.restoration.work import Work
+from vaeguard.storage.files import drop_open
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table, write_errors
-from vaeguard.wording import counted
+from vaeguard.wording import brief, counted
 
 if TYPE_CHECKING:
     from vaeguard.progress import Progress
@@ -76,6 +78,8 @@ class DenoiseSummary:
     device: str
     notes: tuple[str, ...] = ()
 
+    __repr__ = brief
+
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
         return {
@@ -106,8 +110,8 @@ def denoise_scans(
     Parameters
     ----------
     scans : path or sequence of paths
-        A folder, which is searched recursively for JPEG, PNG, TIFF, BMP, WEBP and PDF files, or one such file. Several
-        folders and files may be given; their tree begins at the folder that holds them all.
+        A folder, which is searched recursively for JPEG, PNG, TIFF, JPEG 2000, BMP, WEBP and PDF files, or one such
+        file. Several folders and files may be given; their tree begins at the folder that holds them all.
     output : path or None
         The folder to write; None is `<scans>-clean`. It must not be a given folder of scans, nor lie inside or around
         one.
@@ -135,6 +139,7 @@ def denoise_scans(
     started = time.perf_counter()
     places = find_scans(scans, output)
     workers = count_workers(places, jobs)
+    warm_up()  # it starts while the denoisers are loaded
     pipeline = open_pipeline(model, device, workers, settings, outputs)
     work = Work(places, pipeline, workers, progress)
     with open_job(places.target / TABLE, keep=True):
@@ -187,7 +192,7 @@ def _restore_all(work: Work) -> _Run:
                 work.meter.say(f"{counted(len(run.rows), 'page')}, {run.pixels / 1e6:,.1f} MP")
         except BaseException:
             results.close()
-            work.sweep()  # for a worker inside a library call, which ends only with the process
+            drop_open(work.places.target)  # for a worker inside a library call, which ends only with the process
             raise
     run.notes.gone, stale = work.settle()
     run.notes.edited += stale

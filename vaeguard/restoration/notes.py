@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.restoration.reasons import FEWER_WORDS
 from vaeguard.restoration.records import TABLE
-from vaeguard.wording import counted, some
+from vaeguard.wording import counted, of_suffixes, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,10 +92,7 @@ def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _of_places(places: Places) -> Iterator[str]:
     """Files that are not scans, and folders that already hold clean scans."""
     if places.others:
-        count = sum(number for _, number in places.others)
-        kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in places.others]
-        stay = "is no scan and stays" if count == 1 else "are no scans and stay"
-        yield f"{counted(count, 'file')} {stay} behind: {some(kinds)}"
+        yield of_suffixes(places.others, "is no scan and stays", "are no scans and stay")
     if skipped := places.skipped:
         folders = counted(len(skipped), "folder", "was were")
         yield f"{folders} left out for holding clean scans already: {some(skipped)}"

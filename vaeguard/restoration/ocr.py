@@ -21,6 +21,8 @@ CONFIDENT = 90.0
 LEAST_LETTERS = 3
 """Shorter words do not count."""
 DEFAULT_DPI = 150
+CREDIBLE_DPI = (70, 2400)
+"""The resolutions that tesseract takes; a page whose file states another one gets the default."""
 
 
 def words_lost(before: Pixels, after: Pixels, dpi: float | None, language: str = "") -> bool:
@@ -92,7 +94,8 @@ def check_tesseract(language: str = "") -> None:
 
 def _run(pixels: Pixels, dpi: float | None, kind: str, language: str = "") -> str:
     check_tesseract()
-    options = ["--dpi", str(round(dpi or DEFAULT_DPI)), "--psm", "6", *(["-l", language] if language else [])]
+    credible = dpi if dpi and CREDIBLE_DPI[0] <= dpi <= CREDIBLE_DPI[1] else DEFAULT_DPI
+    options = ["--dpi", str(round(credible)), "--psm", "6", *(["-l", language] if language else [])]
     command = ["tesseract", "stdin", "stdout", *options, kind]
     # A page is too little work for several threads.
     environment = os.environ | {"OMP_THREAD_LIMIT": "1"}

@@ -13,6 +13,7 @@ from vaeguard.errors import UsageError
 from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.records import TABLE, clean_store, columns_of
 from vaeguard.storage.files import digest_of, is_same
+from vaeguard.storage.store import is_job, job_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -75,6 +76,7 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
         first = str(inputs[0])
         raise UsageError(f"{first!r} holds nothing but clean scans; give the folder of the scans themselves")
     left, _ = _names_outside(root, target, set(list_images(inputs, ("",))).difference(paths))
+    _check_links(target, names)
     counts = Counter(Path(name).suffix.lower() for name in sorted(left))
     whole = len(inputs) == len(folders) == 1
     earlier = _earlier_root(target, root)
@@ -89,6 +91,16 @@ def _check_folder(target: Path) -> None:
     if target.is_file() or (target.suffix.lower() in SCAN_SUFFIXES and not target.exists()):
         raise UsageError(
             f"{str(target)!r} is a file, or named like one, and clean scans go into a folder; choose a folder"
+        )
+
+
+def _check_links(target: Path, names: Iterable[str]) -> None:
+    """Refuse a target that is a link or holds a link in place of one of its folders: nothing is written through it."""
+    folders = {target / folder for name in names for folder in Path(name).parents}
+    if link := next((folder for folder in sorted(folders) if folder.is_symlink()), None):
+        raise UsageError(
+            f"{str(link)!r} is a link, and clean scans would go to another place than its name says; give the folder"
+            " itself, or choose another one"
         )
 
 
@@ -189,7 +201,7 @@ def _check_ours(target: Path) -> None:
 
 def _is_output(folder: Path) -> bool:
     """Whether clean scans have been, or are being, written into `folder`."""
-    if (folder / f"{TABLE}.job").exists():
+    if is_job(job_folder(folder / TABLE)):
         return True
     # Somebody may have added a column, or saved the table in a spreadsheet.
     return {"path", "page", "kind", "action"} <= set(columns_of(folder / TABLE))

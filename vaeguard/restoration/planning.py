@@ -13,14 +13,15 @@ import numpy as np
 
 from vaeguard.errors import as_objects
 from vaeguard.restoration.denoising import count_workers
+from vaeguard.restoration.formats.isolated import scan_pages
 from vaeguard.restoration.formats.scan_page import colours_of
-from vaeguard.restoration.formats.scans import scan_pages
 from vaeguard.restoration.notes import Notes
 from vaeguard.restoration.pipeline import open_pipeline
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.work import Work
 from vaeguard.settings.restoration import RestoreSettings
 from vaeguard.storage.files import size_and_time
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,6 +121,8 @@ class ScanPlan:
     finished: int
     seconds: float
     scans: tuple[PlannedScan, ...]
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, object]:
         """Return the plan as plain values that JSON can hold."""

@@ -9,10 +9,11 @@ import numpy as np
 
 from vaeguard.data.images import read_bytes
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
-from vaeguard.restoration.formats.scans import digest_of_pixels, rewrite, scan_pages
+from vaeguard.restoration.formats.isolated import rewrite, scan_pages
+from vaeguard.restoration.formats.scan_page import digest_of_pixels
 from vaeguard.restoration.records import clean_store
 from vaeguard.storage.files import sweep_all, writing
-from vaeguard.storage.store import beside, open_job
+from vaeguard.storage.store import beside, is_job, job_folder, open_job
 from vaeguard.wording import counted
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def undo_scans(
     _check_target(source, target)
     errors: list[tuple[str, str]] = []
     with open_job(target, keep=True):
-        sweep_all(target, [str(file.path.relative_to(source)) for file in files])
+        sweep_all(target)
         for done, file in enumerate(files, 1):
             try:
                 _undo(file, target / file.path.relative_to(source))
@@ -83,10 +84,12 @@ def default_originals(clean: str | Path) -> Path:
 
 def _check_target(source: Path, target: Path) -> None:
     """Refuse to write originals among the clean scans, or among other files."""
+    if target.is_symlink():
+        raise UsageError(f"{str(target)!r} is a link; give the folder itself")
     place, originals = source.resolve(), target.resolve()
     if originals == place or originals in place.parents or place in originals.parents:
         raise UsageError(f"{str(target)!r} is not apart from the clean scans; choose another folder")
-    interrupted = Path(f"{target}.job").exists()
+    interrupted = is_job(job_folder(target))
     if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
 

@@ -14,13 +14,15 @@ import numpy as np
 
 from vaeguard.data.images import read_bytes
 from vaeguard.data.streams import map_ahead
+from vaeguard.data.workers import DiedError
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 from vaeguard.restoration.cleaned import SQUARE
+from vaeguard.restoration.formats.isolated import page_sizes, rewrite
 from vaeguard.restoration.formats.picture import encode_png
-from vaeguard.restoration.formats.scans import digest_of_pixels, page_sizes, rewrite, written_name
+from vaeguard.restoration.formats.scan_page import digest_of_pixels
+from vaeguard.restoration.formats.scans import written_name
 from vaeguard.restoration.meter import Meter
-from vaeguard.restoration.nearness import keeps_squares
-from vaeguard.restoration.records import MEASURES, TABLE, clean_store
+from vaeguard.restoration.records import MEASURES, clean_store
 from vaeguard.storage.files import path_from, size_and_time, sweep_all
 from vaeguard.storage.store import beside
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vaeguard.progress import Progress
-    from vaeguard.restoration.formats.scan_page import Page, Pixels, Rewritten
+    from vaeguard.restoration.formats.scan_format import Rewritten
+    from vaeguard.restoration.formats.scan_page import Page, Pixels
     from vaeguard.restoration.page import PageReport
     from vaeguard.restoration.pipeline import Pipeline
     from vaeguard.restoration.places import Places
@@ -40,7 +43,7 @@ LONGEST_NAME = 255
 """The most bytes in a file name on most file systems."""
 MOVE = "move it away to have it made again"
 """The advice of messages about a clean file that somebody changed."""
-DENOISE_FORMAT = 7
+DENOISE_FORMAT = 8
 """Version of the clean files, raised when the same settings give other pixels or records hold other facts."""
 
 
@@ -139,7 +142,7 @@ class Work:
 
     def sweep(self) -> None:
         """Remove the unfinished files of killed runs, including runs with other settings."""
-        sweep_all(self.places.target, [*self.clean, *self.clean.values(), TABLE])
+        sweep_all(self.places.target)
 
     def restore(self, scan: Scan) -> Restored:
         """Restore a scan and write the clean file, unless an earlier run finished it.
@@ -222,7 +225,14 @@ class Work:
         earlier = self.store.part(self.clean[name])
         try:
             scan = self._read(name, earlier)
-            return process(scan) if scan.finished or not earlier.changed else f"{earlier.change()}; {MOVE}"
+            if earlier.changed and not scan.finished:
+                return f"{earlier.change()}; {MOVE}"
+            try:
+                return process(scan)
+            except DiedError as error:
+                if error.late:
+                    raise
+                return process(scan)  # the scan may be innocent
         except UnreadableError as error:
             reason = error.reason
         except RefusedError as error:
@@ -255,17 +265,7 @@ class Work:
     def _rewrite(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
         """Write the clean file; without a given JPEG quality, no codec may damage a part of a PDF page."""
         jpeg, lossless = self.pipeline.outputs.jpeg, self.pipeline.outputs.exact
-        latest: list[Pixels] = []
-
-        def restore_and_remember(page: Page) -> Pixels:
-            latest.clear()
-            latest.append(restore(page))
-            return latest[0]
-
-        check = None if jpeg else lambda _, decoded: keeps_squares(latest[0], decoded)
-        return rewrite(
-            scan.content, scan.name, temporary, restore_and_remember, jpeg=jpeg, lossless=lossless, check=check
-        )
+        return rewrite(scan.content, scan.name, temporary, restore, jpeg=jpeg, lossless=lossless, near=not jpeg)
 
     def _clean_page(self, pages: _Pages, part: Draft, page: Page) -> Pixels:
         """The clean pixels of the next page of a file; the facts of the page are added to `pages`."""

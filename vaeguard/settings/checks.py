@@ -27,6 +27,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     """The value in the type of an annotation such as `int | None` or `tuple[int, ...]`; an int serves as float."""
     plain = tuple(map(_plain, value)) if isinstance(value, list | tuple) else _plain(value)
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    for item in plain if isinstance(plain, tuple) else (plain,):
+        check_fits(name, item)
     if any(_is_of(plain, kind) for kind in allowed):
         return plain
     if float in allowed and type(plain) is int:
@@ -56,6 +58,12 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
+def check_fits(name: str, value: object) -> None:
+    """Refuse a whole number of more than 63 bits, which no array and no file can hold."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UsageError(f"`{name}` is too large; it must be below 2**63")
+
+
 def check_one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse a value that is none of `choices`."""
     if value not in choices:
@@ -78,3 +86,12 @@ def check_share(name: str, value: float) -> None:
     """Refuse a number outside [0, 1)."""
     if not 0 <= value < 1:
         raise UsageError(f"`{name}` is {value}; it must be a share from 0 to below 1")
+
+
+def check_pixel_range(value: tuple[int, ...] | None) -> None:
+    """Refuse a range of pixels that is not a value for black and a larger one for white, both of 16 bits."""
+    if value is not None and not (len(value) == 2 and 0 <= value[0] < value[1] <= 65535):
+        raise UsageError(
+            f"`pixel_range` is {value}; it must be black and white, two values of 16-bit pixels from 0 to 65535, such"
+            " as 0,4095 for a camera of 12 bits"
+        )

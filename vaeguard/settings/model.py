@@ -9,10 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from vaeguard.errors import UsageError
-from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
-from vaeguard.settings.field import setting
+from vaeguard.settings.checks import (
+    check_not_negative,
+    check_one_of,
+    check_pixel_range,
+    check_positive,
+    check_share,
+    settle_types,
+)
+from vaeguard.settings.field import documented, setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
 from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
+from vaeguard.wording import brief_settings
 
 MODEL_KINDS = ("mlp", "conv")
 PRIORS = ("standard", "per-class")
@@ -34,6 +42,7 @@ CLASSIC_SIGMA = 0.5**0.5
 Value = TypeVar("Value")
 
 
+@documented
 @dataclass(frozen=True)
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
@@ -83,9 +92,16 @@ class ModelSpec:
         None, "Learn the features of a frozen network, applied all over the image: efficientnet-lite0.", unset="pixels"
     )
     feature_count: int = 0
+    pixel_range: tuple[int, ...] | None = setting(
+        None,
+        "The values of files of 16 bits that are black and white, such as 0,4095 for a camera of 12 bits.",
+        unset="0,65535",
+    )
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     vectors: bool = False
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -100,6 +116,7 @@ class ModelSpec:
         for size in (1,) if self.hidden is None else self.hidden or (0,):
             check_positive("hidden", size)
         check_share("dropout", self.dropout)
+        check_pixel_range(self.pixel_range)
         self._check_together()
 
     def _check_together(self) -> None:

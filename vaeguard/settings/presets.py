@@ -8,6 +8,7 @@ from typing import Any
 from vaeguard.errors import UsageError
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.training import TrainSpec
+from vaeguard.wording import brief
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Preset:
     model: ModelSpec
     training: TrainSpec
     about: str
+
+    __repr__ = brief
 
 
 def _classic(about: str, *, epochs: int, reduction: str = "sum", **model: Any) -> Preset:

@@ -8,6 +8,7 @@ from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import check_one_of, check_positive, settle_types
 from vaeguard.settings.field import setting
+from vaeguard.wording import brief_settings
 
 RESTORE_KINDS = ("auto", "document", "photo")
 DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
@@ -51,6 +52,8 @@ class RestoreSettings:
     )
     gate: bool = setting(True, "Put squares back where ink would be lost or invented.")
     samples: int = setting(0, "Average so many samples of the ladder VAE of the model; 0: one direct pass.")
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -102,6 +105,8 @@ class DenoiseOutputs:
     ocr: bool = setting(False, "Leave a page as it was if tesseract can read fewer words afterwards.")
     ocr_language: str = setting("", "What tesseract calls the language, or several: deu+fra.", unset="its own, English")
     lossless: bool = setting(False, "Write pictures in PDFs without loss, which takes more room.")
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -165,6 +170,8 @@ class DenoiserSpec:
     seed: int = setting(0, "Seed of weights, patches and noise.")
     device: str = setting("auto", "Where to train.", of=DEVICES)
     threads: int | None = setting(None, "CPU threads.", unset="torch's own choice")
+
+    __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)

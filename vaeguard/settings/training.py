@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
-from vaeguard.settings.field import setting
+from vaeguard.settings.field import documented, setting
 from vaeguard.settings.views import VECTOR_EPOCHS
+from vaeguard.wording import brief_settings
 
 REDUCTIONS = ("sum", "mean")
 SCHEDULES = ("constant", "cosine")
@@ -16,9 +17,16 @@ PLACES = ("device", "threads")
 """The settings that say where a fit runs, not what it computes."""
 
 
+@documented
 @dataclass(frozen=True)
 class TrainSpec:
-    """How a model is trained: losses are in nats, and images in [0, 1]."""
+    """How a model is trained: losses are in nats, and images in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        A value cannot work.
+    """
 
     epochs: int | None = setting(
         None,
@@ -54,13 +62,13 @@ class TrainSpec:
     bf16: bool | None = setting(None, "bfloat16 matrix products.", unset="where the processor has them")
     threads: int | None = setting(None, "CPU threads.", unset="one per core, or one for tiny models")
 
+    __repr__ = brief_settings
+
     def __post_init__(self) -> None:
         settle_types(self)
         check_one_of("schedule", self.schedule, SCHEDULES)
         check_one_of("reduction", self.reduction, REDUCTIONS)
         check_one_of("device", self.device, DEVICES)
-        if self.seed >= 2**63:
-            raise UsageError(f"`seed` is {self.seed}; it must be below 2**63")
         for name in ("epochs", "batch_size", "learning_rate", "patience", "threads"):
             check_positive(name, getattr(self, name))
         for name in ("weight_decay", "beta", "kl_warmup", "free_bits", "guide_weight", "input_noise"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
+import re
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,15 +24,18 @@ LONGEST_STEM = 32
 """The most characters of a file's stem that its temporary name repeats."""
 TEMPORARY = "-vaeguard-"
 """A mark in the names of unfinished files: it tells what a killed process left from everybody else's files."""
-PAGE_MARK = ".page-"
-"""The text before the page number in the name of a picture that belongs to a scan."""
+_TEMPORARY_NAME = re.compile(rf"\.(.*){TEMPORARY}([0-9a-f]{{12}})(\.[^.]*)?", re.DOTALL)
+DAY = 24 * 60 * 60
+_OPEN: set[Path] = set()
+"""The temporary files that this process writes now."""
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file there is renamed to `path` on success and removed on failure.
 
-    A reader sees the old file or the complete new one, never a part, even after a power cut (fsync, then rename).
+    A reader sees the old file or the complete new one, never a part, even after a power cut (fsync, then rename). A
+    temporary file of a process that was killed is removed by `sweep`.
 
     Raises
     ------
@@ -41,14 +45,15 @@ def writing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Writers choose the format by the suffix, so the suffix stays last.
-        temporary = path.with_name(f".{_short(path.stem)}{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")
+        temporary = temporary_beside(path)
         # `tempfile` would restrict the permissions, and they cannot be widened safely afterwards: reading the umask
-        # means clearing it for a moment, for all threads. `touch` gives the permissions of any new file.
-        temporary.touch(exist_ok=False)
+        # means clearing it for a moment, for all threads. `open` gives the permissions of any new file.
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from error
     try:
+        _lock(descriptor)
+        _OPEN.add(temporary)
         yield temporary
         _sync(temporary)
         temporary.replace(path)
@@ -58,7 +63,11 @@ def writing(path: str | Path) -> Iterator[Path]:
             f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.unlink(missing_ok=True)
+        finally:  # even if an interruption falls into the removal
+            _OPEN.discard(temporary)
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -74,7 +83,10 @@ def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / name)
+    path = folder / name
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
+        raise UsageError(f"{str(path)!r} is no lock of vaeguard and would be lost; rename it, or choose another place")
+    lock = FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -86,7 +98,7 @@ def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):  # Windows does not remove an open file
-            (folder / name).unlink()
+            path.unlink()
         lock.release()
 
 
@@ -110,32 +122,74 @@ def is_same(path: str | Path, other: str | Path) -> bool:
         return False
 
 
-def sweep(path: str | Path) -> None:
-    """Remove the temporary files that killed processes left of `path`; no other process may be writing `path`."""
-    path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(_short(path.stem))}{TEMPORARY}????????{glob.escape(path.suffix)}"):
-        leftover.unlink(missing_ok=True)
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in `folder` that killed processes left; those of living processes stay."""
+    for path in folder.glob(f".*{TEMPORARY}*"):
+        if is_temporary(path) and path not in _OPEN:
+            _remove_dead(path)
 
 
-def sweep_all(folder: Path, names: Iterable[str]) -> None:
-    """Sweep all files below `folder` whose paths, relative to `folder`, begin with one of `names`.
+def sweep_all(folder: Path) -> None:
+    """Sweep `folder` and all folders below it."""
+    for path in folder.rglob(f".*{TEMPORARY}*"):
+        if is_temporary(path) and path not in _OPEN:
+            _remove_dead(path)
 
-    Every other file stays, whatever its name.
-    """
-    ours = {(path.parent, _short(stem)) for path in map(Path, names) for stem in (path.stem, path.name)}
-    for leftover in folder.rglob(f".*{TEMPORARY}????????.*"):
-        beginning = leftover.stem[1:].rpartition(TEMPORARY)[0]
-        if (leftover.relative_to(folder).parent, beginning.partition(PAGE_MARK)[0]) in ours:
-            leftover.unlink(missing_ok=True)
+
+def drop_open(folder: Path) -> None:
+    """Remove the temporary files below `folder` that this process writes; their writers fail."""
+    for path in [*_OPEN]:
+        if folder in path.parents:
+            path.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is a temporary one of vaeguard: its token says so, and nobody else's name has such a token."""
+    match = _TEMPORARY_NAME.fullmatch(path.name)
+    return match is not None and match[2] == _token(match[1], match[2][:8]) and path.is_file() and not path.is_symlink()
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name for the temporary file of `path`."""
+    stem = _short(path.stem)
+    # Writers choose the format by the suffix, so the suffix stays last.
+    return path.with_name(f".{stem}{TEMPORARY}{_token(stem, secrets.token_hex(4))}{path.suffix}")
+
+
+def _token(stem: str, random: str) -> str:
+    """Eight random hexadecimal digits, and four that follow from these and from the stem."""
+    return random + hashlib.sha256(f"{stem}{TEMPORARY}{random}".encode("utf-8", "surrogateescape")).hexdigest()[:4]
+
+
+def _lock(descriptor: int) -> bool:
+    """Mark an open file as one of a living process; whether no other process had done so."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows, some network shares, or another process
+        return False
+    return True
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove a temporary file unless a living process writes it; where nobody can tell, once it is a day old."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            dead = _lock(descriptor) or time.time() - os.fstat(descriptor).st_mtime > DAY
+        finally:
+            os.close(descriptor)
+        if dead:
+            path.unlink(missing_ok=True)
 
 
 def _short(stem: str) -> str:
     """The part of a stem that a temporary name repeats; a digest sets long stems with the same beginning apart."""
-    name = stem if len(stem) <= LONGEST_STEM else stem.partition(PAGE_MARK)[0]
-    if len(name) <= LONGEST_STEM:
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{name[: LONGEST_STEM - 9]}-{digest[:8]}"
+    if len(stem) <= LONGEST_STEM:
+        return stem
+    digest = hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{stem[: LONGEST_STEM - 9]}-{digest[:8]}"
 
 
 def path_from(folder: Path, path: Path) -> str:

@@ -12,16 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.storage.files import digest_of, locked, sweep, writing
+from vaeguard.errors import UsageError
+from vaeguard.storage.files import digest_of, is_temporary, locked, sweep, valid_text, write_text, writing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+MANIFEST_FACTS = ("written",)
+"""What every manifest of a part in a job's folder holds."""
+MARK_NAME = ".vaeguard-job"
+LOCK_NAME = "lock"
 
 
 @dataclass(frozen=True)
@@ -161,29 +167,103 @@ class Part:
 
 
 @contextlib.contextmanager
-def open_job(output: str | Path, facts: Collection[str] = (), *, keep: bool = False) -> Iterator[Store]:
+def open_job(
+    output: str | Path, facts: Collection[str] = (), *, keep: bool = False, files: Collection[str] = ()
+) -> Iterator[Store]:
     """The store of the job that writes `output`, in the folder `<output>.job`, for this process alone.
 
-    The folder goes when the job is done. If the job fails, the folder stays where it holds parts, or with `keep`.
+    The folder holds a mark, by which it is told from other people's folders. Its parts and `files`, which are names of
+    further files of the job, go when the job is done, and so does the folder unless somebody put other files there. If
+    the job fails, all of it stays where it holds parts, or with `keep`.
 
     Raises
     ------
+    UsageError
+        The folder is somebody else's.
     VaeguardError
         Another job is writing `output`, or the folder cannot be written.
     """
-    folder = Path(f"{output}.job")
-    with locked(folder, "lock", f"another job is writing {str(output)!r}"):
-        done = False
-        try:
-            sweep(output)
-            sweep(f"{output}.errors.csv")
-            for left in folder.glob(".*"):
-                left.unlink(missing_ok=True)
-            yield Store(folder, facts)
-            done = True
-        finally:
-            if done or not (keep or any(folder.glob("[!.]*.json"))):  # nothing that a next try could use
-                shutil.rmtree(folder, ignore_errors=True)
+    folder = job_folder(output)
+    _check_ours(folder)
+    try:
+        with locked(folder, LOCK_NAME, f"another job is writing {str(output)!r}"):
+            yield from _within(Store(folder, facts), output, keep, files)
+    finally:
+        if not (folder / MARK_NAME).exists():
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _within(store: Store, output: str | Path, keep: bool, files: Collection[str]) -> Iterator[Store]:
+    done = False
+    try:
+        write_text(store.folder / MARK_NAME, json.dumps({"vaeguard": "job", "output": valid_text(Path(output).name)}))
+        sweep(store.folder.parent)
+        sweep(store.folder)
+        yield store
+        done = True
+    finally:
+        if done or not (keep or any(Store(store.folder, MANIFEST_FACTS).parts())):  # nothing that a next try could use
+            _clear(store.folder, files)
+
+
+def job_folder(output: str | Path) -> Path:
+    """The folder of the job that writes `output`."""
+    return Path(f"{output}.job")
+
+
+def is_job(folder: Path) -> bool:
+    """Whether a folder is that of a job: `open_job` left its mark there, or was killed before it could."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    try:
+        mark = json.loads((folder / MARK_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return any(folder.iterdir()) and not _others_in(folder)
+    return isinstance(mark, dict) and mark.get("vaeguard") == "job"
+
+
+def _others_in(folder: Path) -> list[str]:
+    """Names in the folder of a job besides those that a job makes before its mark."""
+    return [path.name for path in folder.iterdir() if path.name != LOCK_NAME and not is_temporary(path)]
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder of a job that somebody else made; an empty one is left by a job that was killed early."""
+    if not os.path.lexists(folder) or is_job(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        held = "is a link" if folder.is_symlink() else "is a file"
+    else:
+        others = _others_in(folder)
+        held = f"holds other files, such as {others[0]!r}" if others else ""
+    if held:
+        raise UsageError(
+            f"{str(folder)!r} {held}, and the unfinished parts of a job go into a folder of this name; rename it, or"
+            " choose another output"
+        )
+
+
+def _clear(folder: Path, files: Collection[str]) -> None:
+    """Remove what a job wrote into its folder, the mark last; other files stay, and then the mark stays as well."""
+    with contextlib.suppress(OSError):  # the result is written, whatever stays here
+        for part in Store(folder, MANIFEST_FACTS).parts():
+            part.remove()
+        for name in files:
+            (folder / name).unlink(missing_ok=True)
+            inner = job_folder(folder / name)
+            if is_job(inner):
+                (inner / LOCK_NAME).unlink(missing_ok=True)
+                _clear(inner, ())
+                inner.rmdir()
+        sweep(folder)
+        if {path.name for path in folder.iterdir()} <= {LOCK_NAME, MARK_NAME}:
+            (folder / MARK_NAME).unlink(missing_ok=True)
+
+
+def hidden_part(output: str | Path) -> Path:
+    """The part of a finished job: its manifest, hidden beside `output`, tells a later job what `output` was made of."""
+    return Path(output).with_name(f".{Path(output).name}")
 
 
 def beside(path: Path, suffix: str) -> Path:

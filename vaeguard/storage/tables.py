@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TEXT_COLUMNS = ("path", "error", "class", "reason")
 """Columns that are read as text even if every value looks like a number."""
+ERROR_COLUMNS = ("path", "error")
 TRUTH_COLUMNS = ("anomaly", "normal")
 """Columns of truth values, which are 0 and 1 in CSV."""
 ROW_GROUP = 65_536
@@ -129,32 +130,39 @@ class _ParquetTable(Table):
     def _append(self, columns: dict[str, Column]) -> None:
         import pyarrow as pa
 
-        self._buffered.append(pa.table(columns))
-        self._buffered_rows += self._buffered[-1].num_rows
-        if self._buffered_rows >= ROW_GROUP:
-            self._flush()
+        self._buffer(pa.table(columns))
 
     def _copy(self, path: Path) -> None:
         import pyarrow.parquet as pq
 
-        self._buffered.append(pq.read_table(path))
-        self._buffered_rows += self._buffered[-1].num_rows
-        if self._buffered_rows >= ROW_GROUP:
-            self._flush()
+        self._buffer(pq.read_table(path))
 
-    def _flush(self) -> None:
+    def _buffer(self, rows: Any) -> None:
+        """Write whole row groups, so that the bytes of the file do not depend on how the rows arrive."""
         import pyarrow as pa
+
+        self._buffered.append(rows)
+        self._buffered_rows += rows.num_rows
+        if self._buffered_rows >= ROW_GROUP:
+            buffered = pa.concat_tables(self._buffered)
+            rest = self._buffered_rows % ROW_GROUP
+            self._write(buffered.slice(0, self._buffered_rows - rest))
+            self._buffered, self._buffered_rows = [buffered.slice(self._buffered_rows - rest)], rest
+
+    def _write(self, rows: Any) -> None:
         import pyarrow.parquet as pq
 
-        rows = pa.concat_tables(self._buffered) if self._buffered else _empty_arrow_table(self.columns)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.path, rows.schema)
-        self._writer.write_table(rows)
-        self._buffered, self._buffered_rows = [], 0
+        self._writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
 
     def close(self) -> None:
-        if self._buffered or self._writer is None:
-            self._flush()
+        import pyarrow as pa
+
+        if self._buffered_rows:
+            self._write(pa.concat_tables(self._buffered))
+        elif self._writer is None:
+            self._write(_empty_arrow_table(self.columns))
         self._writer.close()
 
 
@@ -191,9 +199,23 @@ def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Table]:
 def write_errors(path: str | Path, errors: Sequence[tuple[str, str]]) -> None:
     """Write a table of the inputs that could not be read, path and reason; without errors, remove an earlier one."""
     if errors:
+        check_errors(path)
         write_table(path, {"path": [path for path, _ in errors], "error": [reason for _, reason in errors]})
     else:
+        check_errors(path)
         Path(path).unlink(missing_ok=True)
+
+
+def check_errors(path: str | Path) -> None:
+    """Refuse the place of a list of errors that holds something else.
+
+    Raises
+    ------
+    UsageError
+        The file is no list of errors, or `path` is a folder.
+    """
+    known = {*ERROR_COLUMNS}.__contains__
+    check_replaced(path, "unreadable inputs", lambda columns: columns == [*ERROR_COLUMNS], known)
 
 
 def write_table(path: str | Path, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> None:

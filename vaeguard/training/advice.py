@@ -36,7 +36,7 @@ def advice(record: ModelRecord, history: Sequence[Mapping[str, float]]) -> list[
     model, best = record.model, history[record.epoch - 1]
     sentences = [
         _over_fitting(best, history, pictures=model.view.pictures),
-        _stopped_early(history),
+        _ended_early(record) or _stopped_early(history),
         _unbalanced(record),
         _few_calibration(record),
     ]
@@ -77,6 +77,15 @@ def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, floa
         f"over-fitting: after epoch {best['epoch']:.0f} the training loss went on falling and the validation loss rose"
         f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; {more} or lower model.latent"
     )
+
+
+def _ended_early(record: ModelRecord) -> str:
+    """A sentence if somebody ended the training before its last epoch and before it stopped by itself."""
+    training, finished = record.training, record.finished_epochs
+    unimproved = finished - max(record.epoch - 1, training.kl_warmup)
+    if training.epochs is None or finished >= training.epochs or unimproved > training.patience:
+        return ""
+    return f"the fit was ended after {finished} of {training.epochs} epochs; fit anew to train it in full"
 
 
 def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """The version of the format, raised when the content of a checkpoint changes."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a checkpoint holds besides tensors; the fields are those of `State`, after the settings that guard it."""
+
+    settings: dict[str, dict[str, Any]]
+    best_loss: float
+    best_epoch: int
+    history: list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,8 @@ class Checkpoint:
         tensors |= {f"generator.{name}": generator.get_state() for name, generator in state.generators.items()}
         tensors |= {f"restored.{epoch}": images for epoch, images in state.restored.items()}
         tensors |= {"rng": _rng_state(state.device)} | _optimizer_tensors(state)
-        progress = {"best_loss": state.best_loss, "best_epoch": state.best_epoch, "history": state.history}
-        write_tensors(self.path, tensors, {"kind": self._kind, "settings": self._guards, **progress})
+        header = _Header(self._guards, state.best_loss, state.best_epoch, state.history)
+        write_tensors(self.path, tensors, {"kind": self._kind, **vars(header)})
 
     def read(self, state: State) -> None:
         """Set `state` to the content of the file, if there is a file.
@@ -65,7 +75,8 @@ class Checkpoint:
             raise UsageError(
                 f"cannot resume from {str(self.path)!r}: it is a {record.get('kind')}; fit into another folder"
             )
-        self._check_settings(record["settings"])
+        header = _Header(**{field.name: record[field.name] for field in fields(_Header)})
+        self._check_settings(header.settings)
         state.net.load_state_dict(_under(tensors, "net."))
         for name, value in _under(tensors, "weights.").items():
             state.weights[name].copy_(value)
@@ -73,8 +84,7 @@ class Checkpoint:
             generator.set_state(tensors[f"generator.{name}"])
         _set_rng_state(state.device, tensors["rng"])
         _set_optimizer(state, _under(tensors, "optimizer."))
-        state.best_loss, state.best_epoch = record["best_loss"], record["best_epoch"]
-        state.history = record["history"]
+        state.best_loss, state.best_epoch, state.history = header.best_loss, header.best_epoch, header.history
         state.restored = {int(epoch): images for epoch, images in _under(tensors, "restored.").items()}
 
     @property

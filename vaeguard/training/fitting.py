@@ -26,9 +26,7 @@ from vaeguard.models.graph import InferenceGraph, to_unit
 from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
-from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.specs import to_dict
-from vaeguard.settings.training import TrainSpec
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
 from vaeguard.training.loop import DivergedError, State, train
@@ -45,6 +43,8 @@ if TYPE_CHECKING:
 
     from vaeguard.engines.inspection import Floats
     from vaeguard.progress import Progress
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
 
     Rows = npt.NDArray[np.int64]
 
@@ -80,6 +80,8 @@ class FitPlan:
     model: ModelSpec
     training: TrainSpec
     split: Split
+    finish: bool = False
+    """Whether a resumed fit ends with the epochs that it has."""
 
     def settings(self) -> dict[str, Any]:
         """The settings with which a checkpoint must agree."""
@@ -152,8 +154,8 @@ def plan_fit(
     labels: npt.ArrayLike | None,
     groups: npt.ArrayLike | None,
     normal_classes: str | int | Sequence[str | int] | None,
-    model: ModelSpec | None,
-    training: TrainSpec | None,
+    model: ModelSpec,
+    training: TrainSpec,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
 
@@ -162,15 +164,22 @@ def plan_fit(
     UsageError
         Too few normal images or groups, an unknown class, or a spec that does not suit the data.
     """
-    model, training = model or ModelSpec(), training or TrainSpec()
-    for name, spec, kind in (("model", model, ModelSpec), ("training", training, TrainSpec)):
-        if not isinstance(spec, kind):
-            raise UsageError(f"`{name}` is a {type(spec).__name__}; give a vaeguard.{kind.__name__}")
     image_set = as_image_set(images, labels)
+    model = replace(model, pixel_range=_pixel_range(model, image_set))
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
     return _plan(image_set, normal, split, model, training)
+
+
+def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
+    """The range of pixels with which the images were read, since later ones are to be read alike."""
+    if model.pixel_range not in (None, image_set.pixel_range):
+        raise UsageError(
+            f"`model.pixel_range` is {model.pixel_range}, and the images were read with {image_set.pixel_range}; open"
+            " them with an ImageRule of this range"
+        )
+    return image_set.pixel_range
 
 
 def fit_detector(
@@ -215,7 +224,7 @@ def fit_detector(
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
         checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
         if checkpoint and resume:
-            checkpoint.read(state)
+            _go_on(plan, task, state, checkpoint)
         watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
         with watched as after_epoch:
             diverged = _train(task, state, checkpoint, after_epoch, progress)
@@ -233,6 +242,15 @@ def fit_detector(
             if write:
                 write(fitted)
     return fitted
+
+
+def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint) -> None:
+    """Read the checkpoint, if there is one; a fit that is to finish has no more epochs than the checkpoint."""
+    checkpoint.read(state)
+    if plan.finish:
+        if not state.history:
+            raise UsageError(f"`finish` needs a finished epoch, and there is no {str(checkpoint.path)!r}; leave it out")
+        task.epochs = len(state.history)
 
 
 def _nothing(state: State) -> None:
@@ -478,7 +496,9 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
             split=SplitRecord(**sizes, sha256=plan.split.digest()),
         ),
         calibration=CalibrationRecord(len(plan.split.calibration)),
-        best_epoch=state.history[state.best_epoch],
+        # The same fit gives the same file, however long it took.
+        best_epoch={name: value for name, value in state.history[state.best_epoch].items() if name != "seconds"},
+        finished_epochs=len(state.history),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         hardware=_hardware(plan.training),
     )

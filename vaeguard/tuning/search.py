@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.data.image_set import as_image_set
 from vaeguard.errors import UsageError
 from vaeguard.reports.report_file import JSON_NAME, check_place
-from vaeguard.settings.model import ModelSpec
-from vaeguard.settings.specs import changed, without_places
-from vaeguard.settings.training import TrainSpec
+from vaeguard.settings.specs import changed, fit_specs, without_places
 from vaeguard.tuning.plan import fingerprint_of, make_plan
 from vaeguard.tuning.report import BEST_NAME, TABLE_NAME, Outcome
 from vaeguard.tuning.search_space import DEFAULT_TRIALS
@@ -39,6 +37,7 @@ from vaeguard.tuning.trials import (
     why_failed,
     within,
 )
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +48,8 @@ if TYPE_CHECKING:
     from vaeguard.data.image_set import ImageSet
     from vaeguard.progress import Progress
     from vaeguard.reports.report_file import Report
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
     from vaeguard.tuning.plan import SearchPlan
 
 COMPARED = "compared"
@@ -81,6 +82,9 @@ class Tuning:
     comparison: Comparison | None
     report: Report
 
+    def __repr__(self) -> str:
+        return brief(self, trials=len(self.trials), best=self.best.number, objective=self.best.objective)
+
 
 def tune(
     images: ImageSet | npt.NDArray[Any],
@@ -95,6 +99,7 @@ def tune(
     folder: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Tuning:
     """Search the settings of a fit on normal images only.
 
@@ -122,6 +127,8 @@ def tune(
         The command line that the report names.
     progress : callable, optional
         Called with fits done, fits in all, a line of text.
+    **settings
+        Single settings by name in place of those in `model` and `training`, as for `fit`.
 
     Returns
     -------
@@ -145,7 +152,7 @@ def tune(
     if directory:
         _check_folder(directory)
     image_set = as_image_set(images, labels)
-    plan = make_plan(image_set, groups, normal_classes, model or ModelSpec(), training or TrainSpec())
+    plan = make_plan(image_set, groups, normal_classes, *fit_specs(model, training, settings))
     show = progress or (lambda *_: None)
     with open_study(directory, fingerprint_of(plan)) as study:
         before = len(finished(study))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.storage.files import locked
+from vaeguard.storage.files import locked, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,6 +103,7 @@ def open_study(folder: Path | None, fingerprint: Mapping[str, Any]) -> Iterator[
         yield optuna.create_study(direction="maximize")
         return
     with locked(folder, ".study.lock", f"another search is writing {str(folder)!r}"):
+        sweep(folder)
         study = _read_study(folder / JOURNAL_NAME)
         _check_fingerprint(study, fingerprint, folder)
         _clear(study)
@@ -115,7 +116,8 @@ def _read_study(journal: Path) -> optuna.Study:
     from optuna.storages.journal import JournalFileBackend
 
     # A killed process leaves Optuna's own lock, and an incomplete last line, to which the next line would be appended.
-    Path(f"{journal}.lock").unlink(missing_ok=True)
+    if journal.is_file():
+        Path(f"{journal}.lock").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError), journal.open("rb+") as file:
         content = file.read()
         os.truncate(file.fileno(), content.rfind(b"\n") + 1)

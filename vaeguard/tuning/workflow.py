@@ -30,7 +30,7 @@ def tune_into(
     check_optuna()
     if folder:
         check_place(Path(folder) / JSON_NAME, "tuning")
-    images = open_to_fit(data, reporter)
+    images = open_to_fit(data, tune_settings.get("model"), reporter)
     image_groups = read_groups(groups, images.paths) if groups else None
     target = Path(folder) if folder else Path("tuning") / images.name
     reporter.say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {target}")
@@ -38,4 +38,4 @@ def tune_into(
         result = tune(
             images, groups=image_groups, folder=target, command=reporter.command, progress=progress, **tune_settings
         )
-    return Outcome(str(target), result, result.report, images.errors)
+    return Outcome(str(target), result, result.report, images.errors, left_out=images.left_out)

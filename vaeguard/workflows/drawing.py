@@ -52,7 +52,7 @@ def reconstruct_to(
     chosen, paths = images.images[rows], [images.paths[row] for row in rows]
     inspection = detector.inspect(chosen, pictures=True)
     draw_reconstructions(output, chosen, inspection, range(len(rows)), paths, detector.info.heatmap_scale)
-    return Outcome(output, {"images": paths, "of": len(images.images)}, errors=images.errors)
+    return Outcome(output, {"images": paths, "of": len(images.images)}, errors=images.errors, left_out=images.left_out)
 
 
 def sample_to(
@@ -164,4 +164,4 @@ def embed_table(
     remove_report(f"{output}.report.json", "embedding")  # of an earlier table
     page = write_embedding_report(output, images, columns, plot, command=reporter.command) if plot else None
     facts = {"images": len(images), "columns": list(columns), "report": page and str(page)}
-    return Outcome(output, facts, errors=images.errors)
+    return Outcome(output, facts, errors=images.errors, left_out=images.left_out)

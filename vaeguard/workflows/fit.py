@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ import numpy as np
 from vaeguard.data.split import spread_out
 from vaeguard.engines.model_file import save
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, IMAGES_NAME, write_history
-from vaeguard.errors import VaeguardError
+from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.latents import latent_units
 from vaeguard.reports.fit import fit_report
 from vaeguard.reports.pictures import draw_reconstructions, pick_examples
 from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.reports.tensorboard import prepare_log, tensorboard_log
+from vaeguard.settings.specs import fit_specs
 from vaeguard.storage.files import write_bytes
 from vaeguard.training.fitting import fit_detector, plan_fit
 from vaeguard.workflows.runs import writing_run
@@ -54,11 +56,17 @@ def fit(
     training: TrainSpec | None = None,
     run: str | Path | None = None,
     resume: bool = False,
+    finish: bool = False,
     tensorboard: str | Path | None = None,
     command: str = "",
     progress: Progress | None = None,
+    **settings: Any,
 ) -> TorchDetector:
     """Fit a VAE on normal images or vectors, and calibrate its anomaly score on others.
+
+    >>> from vaeguard.progress import progress_bar
+    >>> with progress_bar("fitting") as bar:  # doctest: +SKIP
+    ...     detector = vaeguard.fit(images, normal_classes="0-8", epochs=10, latent=16, progress=bar)
 
     Parameters
     ----------
@@ -71,19 +79,26 @@ def fit(
         no group. P-values are valid only if the calibration images are independent of the training images.
     normal_classes : str, int or sequence of these, optional
         `"0-8"`, `"good,ok"` or names; images of other classes are ignored. None takes all classes.
-    model, training : specs
+    model, training : ModelSpec, TrainSpec
         Settings of the model and of the training.
     run : path, optional
         Run folder for model, history, report and pictures.
     resume : bool
         Continue from the checkpoint in `run`, if there is one.
+    finish : bool
+        Train no more: make a calibrated model of the epochs that the checkpoint in `run` has. The record tells how many
+        of the planned epochs these are. Needs `resume`.
     tensorboard : path, optional
         Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
         restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
     command : str
         The command line, for the report.
     progress : callable, optional
-        Called with the number of steps done, the number of all steps, and a line of text.
+        Called with the number of steps done, the number of all steps, and a line of text; `progress.progress_bar` shows
+        them.
+    **settings
+        Single settings by name, such as `epochs=10` or `likelihood="gaussian"`, in place of those in `model` and
+        `training`. `help(vaeguard.ModelSpec)` and `help(vaeguard.TrainSpec)` list them.
 
     Returns
     -------
@@ -92,13 +107,16 @@ def fit(
     Raises
     ------
     UsageError
-        There are too few normal images or groups, a class is unknown, a spec does not suit the data, or the run folder
-        or log is in use.
+        There are too few normal images or groups, a class or setting is unknown, a setting does not suit the data, or
+        the run folder or log is in use.
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
-    plan = plan_fit(images, labels, groups, normal_classes, model, training)
+    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings))
     folder = Path(run) if run else None
+    if finish and not (folder and resume):
+        raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
+    plan = replace(plan, finish=finish)
     with writing_run(folder, resume=resume):
         monitor = None
         if tensorboard:

@@ -19,6 +19,7 @@ from vaeguard.restoration.networks.fitting import CHECKPOINTS, train_networks
 from vaeguard.settings.restoration import DenoiserSpec
 from vaeguard.storage.provenance import environment
 from vaeguard.training.loop import DivergedError
+from vaeguard.wording import brief
 from vaeguard.workflows.runs import writing_run
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class FittedDenoiser:
     neg_elbo: float
     errors: tuple[tuple[str, str], ...]
     seconds: float
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -152,7 +155,7 @@ def _write(
     write_history(run, trained.history)
     # The estimator does not know the grain of a particular collection.
     estimator = None if grain else read_estimator(SHIPPED / f"{fitted.kind}.onnx")
-    # The card depends on nothing but the fit: a repeated fit gives the same file, and finished scans stay finished.
+    # The card depends on nothing but the fit: a repeated fit gives the same files, and finished scans stay finished.
     networks = DenoiserNetworks(
         direct=direct,
         kind=fitted.kind,
@@ -166,7 +169,7 @@ def _write(
     history, interval = trained.history, trained.interval
     report = denoiser_report(run.name, facts, history, interval, command=command, device=device)
     write_report(run / JSON_NAME, report)
-    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": interval, "denoiser": facts})
+    write_tensors(run / MODEL_NAME, tensors, {"kind": "denoiser", "interval": interval, "denoiser": card})
     _remove_checkpoints(run)
 
 

@@ -67,16 +67,17 @@ def fit_run(
     with no_empty_run(folder, reporter):
         if folder:
             prepare_run(folder, resume=resume)
-        images = open_to_fit(data, reporter, settings.jobs)
+        images = open_to_fit(data, fit_settings.get("model"), reporter, settings.jobs)
         image_groups = read_groups(groups, images.paths) if groups else None
     folder = folder or new_run(images, fit_settings.get("model") or ModelSpec())
     _say_start(folder, reporter, resume=resume)
     _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
-    with no_empty_run(folder, reporter), reporter.progress("fitting") as progress:
+    ending = ", and with `run.finish=True` as well ends with the epochs that are done"
+    with no_empty_run(folder, reporter, ending), reporter.progress("fitting") as progress:
         detector = fit(
-            images, groups=image_groups, run=folder, tensorboard=settings.tensorboard, command=reporter.command,
-            progress=progress, **fit_settings,
+            images, groups=image_groups, run=folder, finish=settings.finish, tensorboard=settings.tensorboard,
+            command=reporter.command, progress=progress, **fit_settings,
         )  # fmt: skip
     seconds = time.monotonic() - started
     try:
@@ -87,7 +88,7 @@ def fit_run(
         reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
     if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
-    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds)
+    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds, images.left_out)
 
 
 def _named_run(run: str | None, *, resume: bool) -> Path | None:
@@ -102,17 +103,17 @@ def _say_start(run: Path, reporter: Reporter, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def no_empty_run(run: Path | None, reporter: Reporter) -> Iterator[None]:
+def no_empty_run(run: Path | None, reporter: Reporter, ending: str = "") -> Iterator[None]:
     """Remove the empty folder of a fit that could not start, and say how an interrupted fit is resumed.
 
-    `run` is None for a fit without a folder yet.
+    `run` is None for a fit without a folder yet; `ending` ends the sentence.
     """
     try:
         yield
     except BaseException as error:
         if run:
             if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
-                reporter.say(f"the same command with `resume` and `run={run}` goes on")
+                reporter.say(f"the same command with `resume` and `run={run}` goes on{ending}")
             with contextlib.suppress(OSError):
                 run.rmdir()  # fails unless the folder is empty
         raise

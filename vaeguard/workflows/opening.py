@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vaeguard.data.data_sets import data_of_fit, open_images, open_packed
+from vaeguard.data.decoding import PIXELS, read_one
 from vaeguard.data.image_set import write_images
-from vaeguard.data.images import ImageRule, decode_image
+from vaeguard.data.images import ImageRule
 from vaeguard.engines.model_file import load
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.storage.files import check_apart
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.detector import Detector
+    from vaeguard.settings.model import ModelSpec
     from vaeguard.workflows.outcome import Reporter
 
 
@@ -37,15 +39,15 @@ class Data:
     download: bool = False
 
 
-def open_to_fit(data: Data, reporter: Reporter, jobs: int | None = None) -> ImageSet:
-    """Open the training part of `data`.
+def open_to_fit(data: Data, model: ModelSpec | None, reporter: Reporter, jobs: int | None = None) -> ImageSet:
+    """Open the training part of `data` for a fit of `model`.
 
     Raises
     ------
     UsageError
         As `open_images`.
     """
-    rule = ImageRule(data.size, data.channels)
+    rule = ImageRule(data.size, data.channels, model.pixel_range if model else None)
     with reporter.progress("reading") as progress:
         images = open_images(
             data.data, rule=rule, data_dir=data.data_dir, download=data.download, jobs=jobs, progress=progress
@@ -83,8 +85,8 @@ def open_for(
 
 def _say_notes(images: ImageSet, reporter: Reporter) -> None:
     reporter.left_out(images.errors)
-    if images.note:
-        reporter.say(f"note: {images.note}")
+    for note in filter(None, (images.left_out, images.note)):
+        reporter.say(f"note: {note}")
 
 
 def find_model(model: str | None, reporter: Reporter) -> str:
@@ -154,7 +156,7 @@ def read_pictures(paths: Sequence[str], detector: Detector) -> Any:
     rule = detector.info.rule
     assert rule is not None
     try:
-        return np.stack([decode_image(path, rule) for path in paths])
+        return np.concatenate([read_one(PIXELS, path, rule)[1] for path in paths])
     except UnreadableError as error:
         if os.path.exists(error.path):  # noqa: PTH110  (names need not be valid paths)
             raise

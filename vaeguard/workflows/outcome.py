@@ -44,12 +44,11 @@ class Reporter:
 
     @contextlib.contextmanager
     def going_on(self, where: str) -> Iterator[None]:
-        """On an interruption, say `where` the finished parts are and how the work is resumed."""
+        """Let an interruption say `where` the finished parts are and how the work is resumed."""
         try:
             yield
         except KeyboardInterrupt:
-            self.say(f"{where}; the same command goes on")
-            raise
+            raise KeyboardInterrupt(f"interrupted; {where}; the same command goes on") from None
 
     def left_out(self, errors: Sequence[tuple[str, str]]) -> None:
         """Name the inputs that were left out, at most ten of them, mostly because they cannot be read."""
@@ -75,6 +74,8 @@ class Outcome:
         Inputs that were left out.
     seconds : float
         How long the library function took.
+    left_out : str or None
+        One sentence on files beside the images that look like images and are not read.
     """
 
     output: str
@@ -82,6 +83,7 @@ class Outcome:
     report: dict[str, Any] | None = None
     errors: Sequence[tuple[str, str]] = ()
     seconds: float = 0.0
+    left_out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class FitRun:
 
     tensorboard: str | None = setting(None, "Log the fit for TensorBoard into DIR/<name of the run folder>.")
     jobs: int | None = setting(None, "Threads that decode images.", unset="by the machine")
+    finish: bool = setting(False, "With --resume: train no more, and make a model of the epochs that are done.")
 
     def __post_init__(self) -> None:
         settle_types(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, new_folder
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import JSON_NAME, check_place
-from vaeguard.storage.files import locked
+from vaeguard.storage.files import locked, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +79,7 @@ def writing_run(run: Path | None, *, resume: bool, kind: str = "fit") -> Iterato
         return
     with locked(run, ".fit.lock", f"another fit is writing {str(run)!r}"):
         prepare_run(run, resume=resume, kind=kind)
+        sweep(run)
         yield
 
 
@@ -89,14 +91,17 @@ def point_latest(run: Path, runs: Path = Path("runs")) -> None:
     VaeguardError
         The file system has no links, or `runs` cannot be written.
     """
-    latest, fresh = runs / "latest", runs / f".latest-{os.getpid()}"
+    latest, fresh = runs / "latest", runs / f".latest-{secrets.token_hex(4)}"
+    if os.path.lexists(latest) and not latest.is_symlink():
+        raise VaeguardError(f"{str(latest)!r} is no link and stays as it is; name the run {str(run)!r} itself")
     try:
         runs.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            fresh.unlink()
         inside = run.resolve().parent == runs.resolve()
         fresh.symlink_to(run.name if inside else run.resolve(), target_is_directory=True)
-        fresh.replace(latest)
+        try:
+            fresh.replace(latest)
+        finally:
+            fresh.unlink(missing_ok=True)
     except OSError as error:
         raise VaeguardError(
             f"the link {str(latest)!r} cannot be written ({error.strerror}); name the run {str(run)!r} itself"

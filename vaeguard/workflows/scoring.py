@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.inputs import read_list
+from vaeguard.data.workers import warm_up
 from vaeguard.engines.model_file import load
 from vaeguard.errors import UsageError
 from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
 from vaeguard.reports.report_file import check_place, remove_report
 from vaeguard.storage.files import check_apart
+from vaeguard.wording import counted
 from vaeguard.workflows.opening import find_model, open_for, open_generative
 from vaeguard.workflows.outcome import Outcome
 
@@ -62,11 +64,14 @@ def score_table(
     check_apart(output, ())
     check_place(f"{output}.report.json", "scores")
     model = find_model(model, reporter)
+    warm_up()  # it starts while the model is loaded
     detector = load(model, device, threads=1)
     started = time.monotonic()
     with reporter.progress("scoring") as progress:
         summary = score_files(detector, inputs, output, listed=listed, progress=progress, **options)
     seconds = time.monotonic() - started
+    if summary.left_out:
+        reporter.say(f"note: {summary.left_out}")
     report = None
     if with_report:
         from vaeguard.reports.scores import write_score_report
@@ -101,12 +106,19 @@ def watch_table(
     if heatmaps := options.get("heatmaps"):
         options["heatmaps"] = HeatmapFolder(Path(heatmaps))
     report_round: Callable[[ScoreSummary], None] = options.pop("report")
+    images = anomalies = 0
 
     def report(summary: ScoreSummary) -> None:
+        nonlocal images, anomalies
+        images, anomalies = images + summary.images, anomalies + summary.anomalies
         report_round(summary)
         reporter.left_out(summary.errors)
 
-    watch_files(detector, folders, output, report=report, **options)
+    try:
+        watch_files(detector, folders, output, report=report, **options)
+    except KeyboardInterrupt:
+        scored = f"{counted(images, 'new image')} scored, {anomalies:,} anomalous -> {output}"
+        raise KeyboardInterrupt(f"{scored}; the same command goes on") from None
 
 
 def evaluate_to(
@@ -140,7 +152,7 @@ def evaluate_to(
     with reporter.progress("scoring") as progress:
         evaluation = evaluate(detector, images, progress=progress, **options)
     report = write_evaluation(evaluation, detector, folder, command=reporter.command)
-    return Outcome(str(folder), evaluation, report, images.errors)
+    return Outcome(str(folder), evaluation, report, images.errors, left_out=images.left_out)
 
 
 def likelihood_to(
@@ -164,7 +176,7 @@ def likelihood_to(
     with reporter.progress("measuring") as progress:
         evaluation = evaluate_generative(detector, images, progress=progress, **options)
     report = write_generative(evaluation, folder, command=reporter.command)
-    return Outcome(str(folder), evaluation, report, images.errors)
+    return Outcome(str(folder), evaluation, report, images.errors, left_out=images.left_out)
 
 
 def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:

@@ -4,10 +4,26 @@ const report = JSON.parse(document.getElementById("data").textContent);
 const state = { threshold: null };
 
 const NORMAL = "var(--normal)", ANOMALOUS = "var(--anomalous)", OTHER = "var(--other)", INK = "var(--ink)";
+const CHARACTER = 7;  // about the width of a character of an axis, in pixels
 const percent = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
 const plot = (width, options) =>
   Plot.plot({ width, height: 320, marginLeft: 52, marginBottom: 42, style: { background: "none", fontSize: "12px" }, ...options });
 const grid = { grid: true, nice: false };
+
+// Ticks at 1, 2 and 5 times powers of ten inside the domain; at the powers alone where there is no room for all.
+function logTicks([low, high], room) {
+  const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1);
+  const inside = (steps) => powers.flatMap((power) => steps.map((step) => +`${step}e${power}`)).filter((tick) => tick >= low && tick <= high);
+  const all = inside([1, 2, 5]), few = inside([1]);
+  return all.length * 7 * CHARACTER > room && few.length > 1 ? few : all;
+}
+
+// An axis of names down the left side, with as much margin as they need, at most 45 % of the width; longer names are cut.
+function namedRows(width, names) {
+  const marginLeft = Math.ceil(Math.min(0.45 * width, 16 + CHARACTER * d3.max(names, (name) => name.length)));
+  const most = Math.floor((marginLeft - 16) / CHARACTER);
+  return { marginLeft, y: { type: "point", domain: names, label: null, tickFormat: (name) => name.length > most ? `${name.slice(0, most - 1)}…` : name } };
+}
 
 function scoreScale(found) {
   const domain = [found.edges[0], found.edges[found.edges.length - 1]];
@@ -73,6 +89,8 @@ function curveMarks(x, y) {
   ];
 }
 
+const example = () => report.model.patch ? "patch" : report.model.vectors ? "row" : "image";
+
 function trainingPanel(width, name, label) {
   const history = report.history, marks = [];
   for (const [prefix, dash, what, colour] of [["", "5,3", "training", NORMAL], ["valid_", null, "validation", ANOMALOUS]]) {
@@ -123,9 +141,9 @@ const charts = {
     const top = 1.15 * d3.max(report.calibration, (row) => Math.max(row.high, row.stated));
     const least = 0.6 * d3.min(report.calibration, (row) => Math.min(row.low || row.stated, row.stated));
     const floor = (value) => Math.max(value, least);
-    const ticks = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].filter((tick) => tick >= least && tick <= top);
-    const axis = { type: "log", ticks, tickFormat: (value) => `${+(100 * value).toPrecision(2)} %` };
-    return [plot(width, { x: { ...axis, label: "stated false-alarm rate →", domain: [0.7 * report.calibration[0].stated, top] }, y: { ...axis, label: "↑ realised", domain: [least, top], ...grid }, marks: [
+    const axis = (domain, room) => ({ type: "log", domain, ticks: logTicks(domain, room), tickFormat: (value) => `${+(100 * value).toPrecision(2)} %` });
+    const stated = [0.7 * report.calibration[0].stated, top];
+    return [plot(width, { x: { ...axis(stated, width), label: "stated false-alarm rate →" }, y: { ...axis([least, top], 320), label: "↑ realised", ...grid }, marks: [
       Plot.line([[least, least], [top, top]], { stroke: INK, strokeDasharray: "2,4", clip: true }),
       ...(report.expected_false_alarms ? [Plot.areaY(report.calibration, { x: "stated", y1: (row) => floor(row.expected.low), y2: (row) => floor(row.expected.high), fill: OTHER, fillOpacity: 0.25 })] : []),
       Plot.ruleX(report.calibration, { x: "stated", y1: (row) => floor(row.low), y2: "high", stroke: NORMAL, strokeWidth: 2 }),
@@ -134,9 +152,9 @@ const charts = {
   },
   brightness: (width) => [simpleMeasure(width, "brightness"), legend(KIND_COLOURS)],
   complexity: (width) => [simpleMeasure(width, "complexity"), legend(KIND_COLOURS)],
-  loss: (width) => [trainingPanel(width, "loss", "loss, nats per image")],
-  distortion: (width) => [trainingPanel(width, "distortion", "distortion, nats per image")],
-  rate: (width) => [trainingPanel(width, "rate", "rate (KL), nats per image")],
+  loss: (width) => [trainingPanel(width, "loss", `loss, nats per ${report.training.reduction === "mean" ? "pixel and latent unit" : example()}`)],
+  distortion: (width) => [trainingPanel(width, "distortion", `distortion, nats per ${example()}`)],
+  rate: (width) => [trainingPanel(width, "rate", `rate (KL), nats per ${example()}`)],
   active_units: (width) => [trainingPanel(width, "active_units", "active latent units")],
   direct_loss: (width) => [stepChart(width, "direct_loss", "loss of the direct network")],
   ladder_elbo: (width) => [stepChart(width, "neg_elbo", "negative ELBO of the ladder VAE, nats per pixel")],
@@ -153,7 +171,9 @@ const charts = {
     const found = report.latents.correlated, side = Math.min(width, 460);
     const cells = found.values.flatMap((row, i) => row.map((value, j) => ({ x: `${found.units[j]}`, y: `${found.units[i]}`, value })));
     const names = found.units.map((unit) => `${unit}`);
-    return [plot(side, { height: side, marginBottom: 52, padding: 0, x: { label: "unit", domain: names, tickRotate: -90 }, y: { label: "unit", domain: names },
+    const every = Math.ceil((16 * names.length) / (side - 94)); // units with a name, so that names do not overlap
+    const axis = { label: "unit", domain: names, ticks: names.filter((_, i) => i % every === 0) };
+    return [plot(side, { height: side, marginBottom: 52, padding: 0, x: { ...axis, tickRotate: -90 }, y: axis,
       color: { type: "diverging", scheme: "PuOr", domain: [-1, 1] },
       marks: [Plot.cell(cells, { x: "x", y: "y", fill: "value", title: (d) => `units ${d.y} and ${d.x}: ${d.value.toFixed(2)}` })] })];
   },
@@ -201,9 +221,9 @@ function benchmarkSpread(width, data) {
   const seeds = methods.flatMap((row) => (row.mean ? row.mean.values : []).map((value) => ({ name: row.name, value })));
   const published = report.comparison[+data].methods.filter((row) => row.part === "published" && row.mean);
   const names = methods.map((row) => row.name);
-  const left = Math.min(190, Math.max(110, width * 0.26));
-  return [plot(width, { height: 60 + 30 * names.length, marginLeft: left, marginTop: 20,
-    x: { label: "ROC-AUC →", grid: true, domain: [Math.min(0.5, d3.min(cases, (d) => d.value)), 1] }, y: { domain: names, label: null },
+  const { marginLeft, y } = namedRows(width, names);
+  return [plot(width, { height: 60 + 30 * names.length, marginLeft, marginTop: 20,
+    x: { label: "ROC-AUC →", grid: true, domain: [Math.min(0.5, d3.min(cases, (d) => d.value)), 1] }, y: { ...y, type: "band" },
     marks: [
       Plot.ruleX([0.5], { stroke: INK, strokeDasharray: "2,4" }),
       ...(published.length ? [Plot.ruleX([d3.max(published, (row) => row.mean.mean)], { stroke: OTHER, strokeDasharray: "6,4" })] : []),
@@ -225,11 +245,18 @@ function objectiveByTrial(width) {
 }
 
 function objectiveBySetting(width, name) {
-  const scale = report.searched[name], rows = measuredTrials(), value = (trial) => trial.settings[name];
-  const marked = (number, symbol) => Plot.dot(rows.filter((trial) => trial.number === number), { x: value, y: "objective", r: 7, symbol, fill: ANOMALOUS, title: trialTitle });
-  const x = scale === "category" ? { type: "point" } : scale === "log" ? { type: "log", tickFormat: "~g", ticks: 5 } : {};
-  return [plot(width, { height: 240, inset: 10, x: { label: `${name} →`, ...x }, y: { label: "↑ mean ROC-AUC", ...grid }, marks: [
-    Plot.dot(rows, { x: value, y: "objective", r: 4, fill: NORMAL, fillOpacity: 0.7, title: trialTitle }), marked(0, "diamond"), marked(report.best, "star")] })];
+  const rows = measuredTrials(), value = (trial) => trial.settings[name], scale = report.searched[name];
+  const categories = scale === "category";
+  const channels = categories ? { x: "objective", y: (trial) => `${value(trial)}` } : { x: value, y: "objective" };
+  const marked = (number, symbol) => Plot.dot(rows.filter((trial) => trial.number === number), { ...channels, r: 7, symbol, fill: ANOMALOUS, title: trialTitle });
+  const marks = [Plot.dot(rows, { ...channels, r: 4, fill: NORMAL, fillOpacity: 0.7, title: trialTitle }), marked(0, "diamond"), marked(report.best, "star")];
+  const objective = "mean ROC-AUC", height = 240, inset = 10;
+  if (categories) { // their names need room, so they stand in rows
+    const { marginLeft, y } = namedRows(width, [...new Set(rows.map((trial) => `${value(trial)}`))].sort(d3.ascending));
+    return [plot(width, { height, inset, marginLeft, x: { label: `${objective} by ${name} →`, ticks: Math.max(2, width / 100), ...grid }, y, marks })];
+  }
+  const x = scale === "log" ? { type: "log", ticks: logTicks(d3.extent(rows, value), width), tickFormat: "~g" } : { ticks: Math.max(2, width / 80) };
+  return [plot(width, { height, inset, x: { label: `${name} →`, ...x }, y: { label: `↑ ${objective}`, ...grid }, marks })];
 }
 
 function draw(box) {

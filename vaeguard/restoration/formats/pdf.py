@@ -1,4 +1,4 @@
-"""Rewrite scanned PDF files: replace their pictures, and keep everything else."""
+"""The format of scanned PDF files: their pictures are replaced, and everything else is kept."""
 
 from __future__ import annotations
 
@@ -11,44 +11,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pikepdf
 from pikepdf import Name
+from pikepdf.exceptions import PdfParsingError
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import RefusedError, UnreadableError
-from vaeguard.restoration.formats.pdf_codecs import decoded, replace, source_of
+from vaeguard.restoration.formats.pdf_codecs import (
+    CHANNELS,
+    channels_of,
+    codec_of,
+    decoded,
+    replace,
+    source_of,
+    unfit_coding,
+)
 from vaeguard.restoration.formats.pdf_places import Place, places_of, stacked
-from vaeguard.restoration.formats.scan_page import Page, Rewritten, reading
+from vaeguard.restoration.formats.scan_format import Rewritten
+from vaeguard.restoration.formats.scan_page import Page, digest_of_pixels, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from vaeguard.restoration.formats.pdf_codecs import Coding
-    from vaeguard.restoration.formats.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_format import Coding, Restore
+    from vaeguard.restoration.formats.scan_page import PageFacts, Pixels
 
 LEAST_SIDE = 64
 """Pictures with fewer pixels on a side are ornaments."""
 POINTS_PER_INCH = 72
-_COLOUR_SPACES = ("/DeviceGray", "/DeviceRGB", "/CalGray", "/CalRGB", "/ICCBased")
 _OTHER_COLOUR_SPACES = {"/DeviceCMYK": "CMYK", "/ICCBased": "CMYK", "/Indexed": "indexed", "/Lab": "CIELAB"}
+_NOT_RGB = (b"XYZ ", b"Luv ", b"YCbr", b"Yxy ", b"HSV ", b"HLS ", b"CMY ")
+"""The colours of profiles of three values that are not RGB."""
 _BILEVEL = ("/CCITTFaxDecode", "/JBIG2Decode")
 _DEPTH_IN_DATA = ("/DCTDecode", "/JPXDecode")
 """Codecs whose data states the depth, which is nearly always 8 bits."""
 
 
-def rewrite_pdf(
-    content: bytes,
-    name: str,
-    target: Path,
-    restore: Callable[[Page], Pixels],
-    coding: Coding,
-    record: Callable[[Pixels], None],
-) -> Rewritten:
-    """Replace the grey or RGB pictures of 8 bits in a PDF, as in `scans.rewrite`.
+def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: Coding) -> Rewritten:
+    """Replace the grey or RGB pictures of 8 bits.
 
-    The streams of other pictures, and of pictures that do not change, stay byte for byte. `record` takes the pixels of
-    each page as decoded from the written pictures.
+    The streams of other pictures, and of pictures that do not change, stay byte for byte.
     """
     result = Rewritten()
+    digests: list[str] = []
     with _opened(content, name) as pdf:
         with reading(name):
             left = _reasons_to_leave(pdf)
@@ -56,11 +60,12 @@ def rewrite_pdf(
             for picture in strips:
                 left.pop(picture.objgen, None)
             pixels = restore(page)
-            if pixels is not page.pixels and not np.array_equal(pixels, page.pixels):
+            if pixels is not page.pixels:
                 pixels, result.codecs[page.number] = _replaced(page, strips, pixels, coding)
-            record(pixels)
+            digests.append(digest_of_pixels(pixels))
         result.left = [*left.values(), *_inline_pictures(pdf)]
-        pages = len(pdf.pages)
+        result.digests = digests
+        number_of_pages = len(pdf.pages)
         # In a file with packed objects, unpacked streams are packed as well; all other streams are copied as they are.
         pdf.save(
             target,
@@ -71,7 +76,7 @@ def rewrite_pdf(
             linearize=pdf.is_linearized,
         )
     with pikepdf.open(target) as written:
-        if len(written.pages) != pages:
+        if len(written.pages) != number_of_pages:
             raise RefusedError(f"pages of {name!r} would be lost; report this")
     return result
 
@@ -114,20 +119,25 @@ def _inline_pictures(pdf: pikepdf.Pdf) -> Iterator[tuple[int, str]]:
         try:
             steps = pikepdf.parse_content_stream(page, "BI ID EI")
             sizes = [(step.iimage.height, step.iimage.width) for step in steps if hasattr(step, "iimage")]
-        except (pikepdf.PdfError, pikepdf.PdfParsingError, AttributeError, LookupError, TypeError, ValueError):
+        except (pikepdf.PdfError, PdfParsingError, AttributeError, LookupError, TypeError, ValueError):
             continue
         for size in sizes:
             yield number, "inline" if min(size) >= LEAST_SIDE else "small"
 
 
-def pdf_pages(content: bytes, name: str) -> Iterator[Page]:
+def pages(content: bytes, name: str) -> Iterator[Page]:
     """Read the pictures that are restored."""
     with _opened(content, name) as pdf:
         for page, _ in _pages(pdf, name):
             yield page
 
 
-def pdf_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+def facts(_content: bytes, _name: str) -> list[PageFacts]:
+    """No facts, since everything but the pictures is copied unread."""
+    return []
+
+
+def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Read the height and width of each picture that is restored."""
     with _opened(content, name) as pdf, reading(name):
         return [_size(picture.strips) for picture in _drawn_pictures(pdf, name)]
@@ -180,8 +190,8 @@ def _pages(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, list[Any]]]:
     with reading(name):
         drawn = list(_drawn_pictures(pdf, name))
     # Scanners write one picture a page; then the numbers of the pages are used.
-    pages = [picture.number for picture in drawn]
-    numbers = pages if len(set(pages)) == len(pages) else range(1, len(pages) + 1)
+    own = [picture.number for picture in drawn]
+    numbers = own if len(set(own)) == len(own) else range(1, len(own) + 1)
     for number, picture in zip(numbers, drawn, strict=True):
         with reading(name):
             strips = [decoded(strip) for strip in picture.strips]
@@ -197,8 +207,8 @@ def _joined(strips: list[Any]) -> Pixels:
 
 
 def _fits(pixels: Pixels, picture: Any) -> bool:
-    _, channels = _colour_space(picture)
-    return pixels.dtype == np.uint8 and pixels.shape == (*_size([picture]), *([3] if channels == 3 else []))
+    channels = [3] if channels_of(picture) == 3 else []
+    return pixels.dtype == np.uint8 and pixels.shape == (*_size([picture]), *channels)
 
 
 def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
@@ -220,16 +230,28 @@ def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
 def _drawn_on(
     page: pikepdf.Page, number: int, pictures: dict[str, Any], used_once: list[str]
 ) -> Iterator[_DrawnPicture]:
-    """The pictures on a page; upright strips that lie below each other are joined, if nothing else uses them."""
-    unit = float(page.get(Name.UserUnit, 1)) / POINTS_PER_INCH
-    turn = int(page.get(Name.Rotate, 0))
+    """The pictures on a page; strips that lie below each other are joined, if nothing else uses them."""
+    unit = _number(page, Name.UserUnit, 1) / POINTS_PER_INCH
+    turn = int(_number(page, Name.Rotate, 0))
     page_width = abs(float(page.mediabox[2]) - float(page.mediabox[0]))
     places = places_of(page)
-    upright = {key: places[key] for key in used_once if key in places and places[key].upright}
-    for keys in [*stacked(upright, pictures), *([key] for key in pictures if key not in upright)]:
-        place = places.get(keys[0], Place(page_width, 0, 0, page_width, 0, 0))
+    stacks: list[list[str]] = []
+    for quarters in range(4):  # a page, and so its strips, may be turned by its content
+        turned = {key: places[key].turned(quarters) for key in used_once if key in places}
+        stacks += stacked({key: place for key, place in turned.items() if place.upright}, pictures)
+    joined = {key for keys in stacks for key in keys}
+    for keys in [*stacks, *([key] for key in pictures if key not in joined)]:
+        place = places.get(keys[0]) or Place(page_width, 0, 0, page_width, 0, 0)
         strips = [pictures[key] for key in keys]
         yield _DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
+
+
+def _number(item: Any, key: Name, default: float) -> float:
+    """An entry of a page or picture, or `default` if it is no number."""
+    try:
+        return float(item.get(key, default))
+    except (TypeError, ValueError):
+        return default
 
 
 def _pictures(page: pikepdf.Page) -> dict[str, Any]:
@@ -252,36 +274,48 @@ def _pictures(page: pikepdf.Page) -> dict[str, Any]:
 
 def _unfit_kind(picture: Any) -> str:
     """The kind of a picture that must stay as it is, in a few words; empty if the picture can be restored."""
-    if "/ImageMask" in picture and bool(picture.ImageMask):
-        return "a mask"
-    bits = int(picture.get(Name.BitsPerComponent, 8 if _codec(picture) in _DEPTH_IN_DATA else 0))
-    if _codec(picture) in _BILEVEL or bits == 1:
-        return "bilevel"
-    return _unfit_colours(picture) or (f"of {bits} bits" if bits != 8 else "")
+    try:
+        if "/ImageMask" in picture and bool(picture.ImageMask):
+            return "a mask"
+        bits = int(picture.get(Name.BitsPerComponent, 8 if codec_of(picture) in _DEPTH_IN_DATA else 0))
+        if codec_of(picture) in _BILEVEL or bits == 1:
+            return "bilevel"
+        return unfit_coding(picture) or _unfit_colours(picture) or (f"of {bits} bits" if bits != 8 else "")
+    except (pikepdf.PdfError, AttributeError, LookupError, TypeError, ValueError):
+        return "with unclear entries"
 
 
 def _unfit_colours(picture: Any) -> str:
     """The kind of a picture whose values are not plainly grey or RGB; empty for others."""
-    kind, channels = _colour_space(picture)
-    decode = [float(value) for value in picture.get(Name.Decode, [])]
-    if not kind:
+    space, channels = picture.get(Name.ColorSpace), channels_of(picture)
+    if space is None and not channels:
         return "without a colour space"
-    if kind not in _COLOUR_SPACES or channels not in (1, 3):
+    kind = str(space[0] if isinstance(space, pikepdf.Array) else space)
+    if channels not in (1, 3):
         return _OTHER_COLOUR_SPACES.get(kind, "of other colours")
-    if decode != [0.0, 1.0] * (len(decode) // 2):
-        return "inverted by /Decode"
+    other = _unfit_profile(space[1]) if kind == "/ICCBased" else ""
+    return other or _unfit_values(picture, channels)
+
+
+def _unfit_values(picture: Any, channels: int) -> str:
+    """The kind of a picture whose values are more than its colours; empty for others."""
     if isinstance(picture.get(Name.Mask), pikepdf.Array):
         return "masked by colour"
     if int(picture.get(Name.SMaskInData, 0)) > 0 or (Name.SMask in picture and Name.Matte in picture.SMask):
         return "mixed with its opacity"
-    return ""
+    decode = [float(value) for value in picture.get(Name.Decode, [])]
+    plain, inverted = [0.0, 1.0] * channels, [1.0, 0.0] * channels
+    return "" if decode in ([], plain) else "inverted by /Decode" if decode == inverted else "with a /Decode of its own"
 
 
-def _colour_space(picture: Any) -> tuple[str, int]:
-    """The kind of a picture's colour space, empty if it has none, and its channels if it is grey or RGB."""
-    space = picture.get(Name.ColorSpace)
-    kind = "" if space is None else str(space[0] if isinstance(space, pikepdf.Array) and len(space) else space)
-    return kind, int(space[1].N) if kind == "/ICCBased" else 3 if kind.endswith("RGB") else 1
+def _unfit_profile(profile: Any) -> str:
+    """The kind of colours that a profile describes; empty if it describes grey or RGB, or nothing that can be read."""
+    alternate = profile.get(Name.Alternate)
+    kind = str(alternate[0] if isinstance(alternate, pikepdf.Array) else alternate)
+    if alternate is not None and CHANNELS.get(kind) != int(profile.N):
+        return _OTHER_COLOUR_SPACES.get(kind, "of other colours")
+    colours = bytes(profile.read_bytes())[16:20]
+    return {b"Lab ": "CIELAB"}.get(colours, "of other colours" if colours in _NOT_RGB and int(profile.N) == 3 else "")
 
 
 def _is_large(strips: list[Any]) -> bool:
@@ -290,12 +324,4 @@ def _is_large(strips: list[Any]) -> bool:
 
 def _size(strips: list[Any]) -> tuple[int, int]:
     """The height and width of joined strips."""
-    return sum(int(strip.get(Name.Height, 0)) for strip in strips), int(strips[0].get(Name.Width, 0))
-
-
-def _codec(picture: Any) -> str:
-    """The last filter of a picture, which encodes the pixels; earlier filters pack the stream."""
-    filters = picture.get(Name.Filter)
-    if isinstance(filters, pikepdf.Array):
-        return str(filters[-1]) if len(filters) else ""
-    return str(filters)
+    return sum(int(_number(strip, Name.Height, 0)) for strip in strips), int(_number(strips[0], Name.Width, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,63 +13,28 @@ import pikepdf
 from pikepdf import Name
 from PIL import Image, JpegImagePlugin
 
-from vaeguard.restoration.formats.picture import png_chunks
+from vaeguard.data.encodings import kind_of_jpeg, png_chunks
+from vaeguard.restoration.formats.jpeg import frame_of
+from vaeguard.restoration.formats.jpeg2000 import GREY, SRGB, codestream_of, encoded, header_of, with_codestream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from vaeguard.restoration.formats.scan_format import Coding
+    from vaeguard.restoration.formats.scan_page import Pixels
 
-    from vaeguard.restoration.formats.scan_page import Page, Pixels
-
-    Check = Callable[[Page, Pixels], bool]
-
-FINER = (1, 1.4, 2, 4)
-"""The divisors of the original's quantisation that a lossy codec tries in turn.
-
-A divisor of 1.4 makes a page a fifth larger."""
-LARGEST_DIFFERENCE = 6.0
-"""The largest root mean square, in levels, by which a lossy codec may change a picture.
-
-At quality 75, pages of small print change by 3 to 6 levels."""
 LEVEL = 6
 """The level of lossless compression; higher levels take twice the time for a few percent."""
-_ADOBE = b"\xff\xee"
-"""The mark of a JPEG's segment that states its colour transform."""
-_SIZE = b"\xff\x4f\xff\x51"
-"""The start of a JPEG 2000."""
+CHANNELS = {"/DeviceGray": 1, "/CalGray": 1, "/DeviceRGB": 3, "/CalRGB": 3}
+"""The colour spaces whose pictures are restored, besides those of a profile."""
+_ABBREVIATIONS = {"/DCT": "/DCTDecode", "/CCF": "/CCITTFaxDecode"}
+_LOSSLESS = (
+    *("", "/FlateDecode", "/LZWDecode", "/RunLengthDecode", "/ASCIIHexDecode", "/ASCII85Decode"),
+    *("/Fl", "/LZW", "/RL", "/AHx", "/A85", "/Crypt"),
+)
+"""The filters that lose nothing."""
 _CODING_STYLE = b"\xff\x52"
 """The mark of a JPEG 2000's coding style."""
 _TRANSFORM = 13
 """The offset of the kind of wavelet from that mark."""
-
-
-@dataclass(frozen=True)
-class Coding:
-    """The coding of clean pictures.
-
-    Attributes
-    ----------
-    jpeg : int or None
-        Quality of pictures that were JPEGs, 1 to 100; None for that of the original.
-    lossless : bool
-        Write every picture without loss.
-    check : callable or None
-        Takes a page, and its pixels as decoded from the written picture, right after the page was restored. If it
-        returns False, the next quality is tried.
-    """
-
-    jpeg: int | None = None
-    lossless: bool = False
-    check: Check | None = None
-
-    @property
-    def steps(self) -> tuple[float, ...]:
-        """The divisors of the quantisation that are tried in turn; 0 means no loss."""
-        return (0,) if self.lossless else (1, 0) if self.jpeg else (*FINER, 0)
-
-    def accepts(self, page: Page, restored: Pixels, decoded: Pixels) -> bool:
-        """Whether the `decoded` pixels are near the restored ones and pass the check."""
-        near = self.jpeg or difference(restored, decoded) <= LARGEST_DIFFERENCE
-        return bool(near) and (self.check is None or self.check(page, decoded))
 
 
 @dataclass(frozen=True)
@@ -81,46 +47,102 @@ class Source:
         Name of the filter: `/DCTDecode` is JPEG, `/JPXDecode` is JPEG 2000; other filters lose nothing.
     data : bytes
         The JPEG or JPEG 2000 file; empty for other filters.
-    rgb : bool
-        Whether the PDF states that a JPEG contains red, green and blue, without a colour transform.
+    colours : str or None
+        `RGB` or `YCbCr` if the PDF states that a JPEG contains these, and a reader of JPEG files would not know.
     """
 
     codec: str
     data: bytes = b""
-    rgb: bool = False
+    colours: str | None = None
 
 
-def difference(one: Pixels, other: Pixels) -> float:
-    """The root mean square difference between two pictures of 8 bits, in levels."""
-    differences = one.astype(np.int16) - other
-    return float(np.sqrt(np.mean(np.square(differences, dtype=np.float32))))
+def codec_of(picture: Any) -> str:
+    """The last filter of a picture, which encodes the pixels; earlier filters pack the stream."""
+    filters = _listed(picture.get(Name.Filter))
+    return _ABBREVIATIONS.get(str(filters[-1]), str(filters[-1])) if filters else ""
 
 
 def source_of(picture: Any) -> Source:
-    """Read the coding of a picture in a PDF."""
-    filters = _listed(picture.get(Name.Filter))
-    codec = str(filters[-1]) if filters else ""
+    """Read the coding of a picture in a PDF.
+
+    Raises
+    ------
+    ValueError
+        Viewers do not agree on what the entries of the picture mean.
+    """
+    filters, parameters = _listed(picture.get(Name.Filter)), _listed(picture.get(Name.DecodeParms))
+    codec = codec_of(picture)
+    # Viewers ignore parameters that are no list beside a list of filters, and the reverse; other readers do not.
+    matching = _is_list(picture, Name.Filter) == _is_list(picture, Name.DecodeParms)
+    if Name.DP in picture or (parameters and not matching and filters != [Name.DCTDecode]):
+        raise ValueError("its parameters are unclear")
     if codec not in ("/DCTDecode", "/JPXDecode"):
         return Source(codec)
-    parameters = _listed(picture.get(Name.DecodeParms))
     data = _unwrapped(picture, filters, parameters)
-    own = parameters[-1] if parameters else None
+    if codec == "/DCTDecode":  # viewers skip what stands before the JPEG
+        data = data[max(0, data.find(b"\xff\xd8")) :]
+    own = parameters[-1] if parameters and matching else None
     transform = own.get("/ColorTransform") if isinstance(own, pikepdf.Dictionary) else None
-    header = data[: data.find(b"\xff\xda")]
-    return Source(codec, data, rgb=codec == "/DCTDecode" and transform == 0 and _ADOBE not in header)
+    return Source(codec, data, _stated_colours(data, transform) if codec == "/DCTDecode" else None)
+
+
+def _stated_colours(jpeg: bytes, transform: Any) -> str | None:
+    """The colours of three components by the rules of PDF, if these differ from those of JPEG files."""
+    frame = frame_of(jpeg)
+    if frame is None or len(frame.components) != 3:
+        return None
+    if frame.adobe is not None:
+        rgb = frame.adobe == 0
+    elif transform is None:
+        rgb = frame.reads_as_rgb
+    elif isinstance(transform, int):
+        rgb = transform == 0
+    else:
+        raise ValueError("its colour transform is no whole number")
+    return None if rgb == frame.reads_as_rgb else "RGB" if rgb else "YCbCr"
 
 
 def decoded(picture: Any) -> Pixels:
-    """Decode the pixels of a picture in a PDF."""
+    """Decode the pixels of a picture of 8 bits in a PDF."""
     source = source_of(picture)
-    if source.rgb:
-        # The reader would assume luminance and colour differences, as in most JPEGs.
-        pixels: Pixels = imagecodecs.jpeg8_decode(source.data, colorspace="RGB", outcolorspace="RGB")
-        return pixels
-    image = pikepdf.PdfImage(picture).as_pil_image()
-    # The reader returns a soft mask, which is a picture of its own, as opacity.
-    colours = {"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode)
-    return np.asarray(image.convert(colours) if colours != image.mode else image)
+    pixels: Pixels
+    if source.codec == "/JPXDecode":
+        pixels = imagecodecs.jpeg2k_decode(codestream_of(source.data))
+    elif source.colours:
+        pixels = imagecodecs.jpeg8_decode(source.data, colorspace=source.colours, outcolorspace="RGB")
+    elif source.codec == "/DCTDecode":
+        with Image.open(io.BytesIO(source.data), formats=["JPEG"]) as image:
+            pixels = np.asarray(image)
+    else:
+        data = picture.read_bytes(pikepdf.StreamDecodeLevel.specialized)
+        shape = int(picture.Height), int(picture.Width), *([3] if channels_of(picture) == 3 else [])
+        pixels = np.frombuffer(data, np.uint8, math.prod(shape)).reshape(shape)
+    return pixels
+
+
+def unfit_coding(picture: Any) -> str:
+    """The kind of a picture whose data are not decoded, in a few words; empty for others."""
+    source = source_of(picture)
+    if source.codec == "/DCTDecode":
+        return kind_of_jpeg(source.data)
+    if source.codec == "/JPXDecode":
+        try:
+            header = header_of(source.data)
+        except ValueError:  # a damaged one, which cannot be decoded either
+            return ""
+        opacity = "mixed with its opacity" if len(header.bits) in (2, 4) else ""
+        return header.other_kind or opacity or (f"of {header.bits[0]} bits" if header.bits[0] != 8 else "")
+    return "" if source.codec in _LOSSLESS else "of an unknown codec"
+
+
+def channels_of(picture: Any) -> int:
+    """The number of channels that the colour space of a picture has; 0 if it has none or is not restored."""
+    space = picture.get(Name.ColorSpace)
+    if space is None:
+        colours = header_of(source_of(picture).data).colours if codec_of(picture) == "/JPXDecode" else None
+        return {SRGB: 3, GREY: 1}.get(colours or 0, 0)
+    kind = str(space[0] if isinstance(space, pikepdf.Array) else space)
+    return int(space[1].N) if kind == "/ICCBased" else CHANNELS.get(kind, 0)
 
 
 def replace(picture: Any, pixels: Pixels, source: Source, coding: Coding, finer: float) -> str:
@@ -149,9 +171,10 @@ def replace(picture: Any, pixels: Pixels, source: Source, coding: Coding, finer:
     if finer and source.codec == "/DCTDecode":
         picture.write(_jpeg(pixels, source.data, coding.jpeg, finer), filter=Name.DCTDecode)
         return "JPEG" + less_loss
-    if finer and source.codec == "/JPXDecode":
-        picture.write(_jpeg2000(pixels, source.data, finer), filter=Name.JPXDecode)
-        return "JPEG 2000" + less_loss
+    if source.codec == "/JPXDecode":
+        stream = _jpeg2000(pixels, source.data, finer) if finer else encoded(pixels)
+        picture.write(with_codestream(source.data, stream), filter=Name.JPXDecode)
+        return "JPEG 2000" + (less_loss if finer else " without loss")
     data, predicted = _deflated(pixels)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     prediction = pikepdf.Dictionary(Predictor=15, Colors=channels, BitsPerComponent=8, Columns=pixels.shape[1])
@@ -179,16 +202,17 @@ def _jpeg(pixels: Pixels, original: bytes, quality: int | None, finer: float) ->
 
 
 def _jpeg2000(pixels: Pixels, original: bytes, finer: float) -> bytes:
-    """Encode a JPEG 2000 with the original's wavelet, and at most about `finer` times its size."""
-    size = original.index(_SIZE)
-    style = original.index(_CODING_STYLE, size + 4 + int.from_bytes(original[size + 4 : size + 6]))
+    """Encode a stream of JPEG 2000 with the original's wavelet, and at most about `finer` times its size."""
+    stream = codestream_of(original)
+    style = stream.index(_CODING_STYLE, 4 + int.from_bytes(stream[4:6]))
     file = io.BytesIO()
     Image.fromarray(pixels).save(
         file,
         format="JPEG2000",
+        no_jp2=True,
         quality_mode="rates",
         quality_layers=[pixels.size / (len(original) * finer)],
-        irreversible=original[style + _TRANSFORM] == 0,
+        irreversible=stream[style + _TRANSFORM] == 0,
         num_resolutions=min(6, min(pixels.shape[:2]).bit_length()),
     )
     return file.getvalue()
@@ -210,6 +234,10 @@ def _deflated(pixels: Pixels) -> tuple[bytes, bool]:
 def _listed(value: Any) -> list[Any]:
     """One value, a list of values, or None, as a list."""
     return list(value) if isinstance(value, pikepdf.Array) else [] if value is None else [value]
+
+
+def _is_list(picture: Any, key: Name) -> bool:
+    return isinstance(picture.get(key), pikepdf.Array)
 
 
 def _unwrapped(picture: Any, filters: list[Any], parameters: list[Any]) -> bytes:

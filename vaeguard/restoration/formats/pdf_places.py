@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pikepdf
 from pikepdf import Name
+from pikepdf.exceptions import PdfParsingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,12 +53,17 @@ class Place(NamedTuple):
         leaning = abs(self.right_y) + abs(self.top_x)
         return self.right_x > 0 and self.top_y > 0 and leaning < UPRIGHT * (self.right_x + self.top_y)
 
+    def turned(self, quarters: int) -> Place:
+        """The place after the page was turned by quarters clockwise about its lower left corner."""
+        place = self
+        for _ in range(quarters % 4):
+            place = Place(place[1], -place[0], place[3], -place[2], place[5], -place[4])
+        return place
+
     def orientation(self, turn: int) -> int:
         """The EXIF orientation of the picture on a page that viewers turn by `turn` degrees clockwise."""
-        right, top = (self.right_x, self.right_y), (self.top_x, self.top_y)
-        for _ in range(turn // 90 % 4):
-            right, top = (right[1], -right[0]), (top[1], -top[0])
-        return _ORIENTATIONS.get((*_nearest_axis(*right), *_nearest_axis(*top)), 1)
+        right_x, right_y, top_x, top_y, *_ = self.turned(turn // 90)
+        return _ORIENTATIONS.get((*_nearest_axis(right_x, right_y), *_nearest_axis(top_x, top_y)), 1)
 
 
 def _nearest_axis(x: float, y: float) -> tuple[int, int]:
@@ -67,11 +73,17 @@ def _nearest_axis(x: float, y: float) -> tuple[int, int]:
 
 
 def places_of(page: pikepdf.Page) -> dict[str, Place]:
-    """Find the places of pictures that the page itself draws exactly once."""
+    """Find the places of pictures that a page draws exactly once, itself or in a form.
+
+    The name of a picture in a form follows that of the form, as in `pdf._pictures`.
+    """
     drawn: dict[str, list[pikepdf.Matrix]] = {}
-    matrix, outer = pikepdf.Matrix(), []
-    try:
-        for step in pikepdf.parse_content_stream(page, "q Q cm Do"):
+    traced: set[tuple[int, int]] = set()
+    again: list[str] = []
+
+    def trace(content: Any, resources: Any, prefix: str, matrix: pikepdf.Matrix) -> None:
+        outer = []
+        for step in pikepdf.parse_content_stream(content, "q Q cm Do"):
             operands, operator = step.operands, str(step.operator)
             if operator == "q":
                 outer.append(matrix)
@@ -80,10 +92,27 @@ def places_of(page: pikepdf.Page) -> dict[str, Place]:
             elif operator == "cm":
                 matrix = pikepdf.Matrix(*map(float, operands)) @ matrix
             elif operator == "Do":
-                drawn.setdefault(str(operands[0]), []).append(matrix)
-    except (pikepdf.PdfError, pikepdf.PdfParsingError, TypeError, ValueError):
+                key = prefix + str(operands[0])
+                form = resources.get(Name.XObject, {}).get(operands[0])
+                drawn.setdefault(key, []).append(matrix)
+                if form is None or form.get(Name.Subtype) != Name.Form:
+                    continue
+                if form.objgen in traced:  # each form is traced once, since forms in forms may draw without end
+                    again.append(key + "/")
+                    continue
+                traced.add(form.objgen)
+                inner = pikepdf.Matrix(*map(float, form.get(Name.Matrix, (1, 0, 0, 1, 0, 0)))) @ matrix
+                trace(form, form.get(Name.Resources, resources), key, inner)
+
+    try:
+        trace(page, page.resources, "", pikepdf.Matrix())
+    except (pikepdf.PdfError, PdfParsingError, AttributeError, TypeError, ValueError):
         return {}  # viewers draw the rest of a damaged page, and its pictures can be restored one by one
-    return {key: Place(*matrices[0].shorthand) for key, matrices in drawn.items() if len(matrices) == 1}
+    return {
+        key: Place(*matrices[0].shorthand)
+        for key, matrices in drawn.items()
+        if len(matrices) == 1 and not key.startswith(tuple(again))
+    }
 
 
 def stacked(places: dict[str, Place], pictures: dict[str, Any]) -> Iterator[list[str]]:

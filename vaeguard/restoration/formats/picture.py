@@ -1,4 +1,4 @@
-"""Scans of one page: PNG, JPEG, WEBP and BMP, with their metadata."""
+"""The formats of scans of one page, PNG, JPEG, WEBP and BMP, with their metadata."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
 
+from vaeguard.data.encodings import MOST_TEXT, PNG_START, png_chunks
 from vaeguard.data.images import open_picture
-from vaeguard.errors import UnreadableError
-from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
+from vaeguard.data.limits import inflated
+from vaeguard.errors import RefusedError, UnreadableError
+from vaeguard.restoration.formats.bmp import profile_of, with_pixels
+from vaeguard.restoration.formats.jpeg import comments_of, has_profile, has_split_exif, iptc_of, with_segments, xmp_of
+from vaeguard.restoration.formats.scan_format import Rewritten
+from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from PIL.ImageFile import ImageFile
+
+    from vaeguard.restoration.formats.scan_format import Coding, Restore
     from vaeguard.restoration.formats.scan_page import Pixels
 
 PNG_LEVEL = 3
 """The level of compression; higher levels take twice the time for a few percent."""
 METRES_PER_INCH = 0.0254
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
 """Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
@@ -35,10 +41,10 @@ _KNOWN_CHUNKS = (
     *(b"tRNS", b"sPLT", b"tIME", b"cICP", b"mDCV", b"cLLI"),
 )
 """Chunks that PNG allows a program to copy only if it knows their meaning."""
-_PHOTOSHOP = b"Photoshop 3.0\0"
-"""The start of a segment of a JPEG that contains IPTC captions."""
 _PROFILE = b"Raw profile type 8bim"
 """The start of a chunk of a PNG that contains IPTC captions."""
+_XMP = b"XML:com.adobe.xmp\0"
+"""The start of a chunk of a PNG that contains XMP."""
 _EXIF = 0x8769
 _GPS = 0x8825
 
@@ -50,35 +56,41 @@ def encode_png(pixels: Pixels, chunks: list[tuple[bytes, bytes]]) -> bytes:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=PNG_LEVEL))
-    after_header = len(_PNG_START) + 25
+    after_header = len(PNG_START) + 25
     extra = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
     return plain[:after_header] + extra + plain[after_header:]
 
 
-def picture_pages(content: bytes, name: str) -> Iterator[Page]:
-    """As `scans.scan_pages`, for a scan of one page."""
+def pages(content: bytes, name: str) -> Iterator[Page]:
+    """Read the only page."""
     with reading(name):
         page, _, _ = _picture_page(content, name)
     yield page
 
 
-def picture_facts(content: bytes, name: str) -> list[PageFacts]:
-    """As `scans.facts_of`, for a scan of one page."""
+def facts(content: bytes, name: str) -> list[PageFacts]:
+    """Read the metadata of the only page."""
     with reading(name):
-        facts = _facts(open_picture(content, name))
-        if content.startswith(_PNG_START):
+        image = open_picture(content, name)
+        stated = _facts(image)
+        if image.format == "JPEG":
+            stated = replace(stated, xmp=xmp_of(content), iptc=iptc_of(content))
+        if image.format == "BMP":
+            stated = replace(stated, icc=profile_of(content))
+        if content.startswith(PNG_START):
             _, _, bits, colour = struct.unpack(">IIBB", content[16:26])
             transparent = any(kind == b"tRNS" for kind, _ in png_chunks(content))
             channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour] + (transparent and colour in (0, 2, 3))
             depth = max(8, bits) if colour == 3 or bits > 1 else 1
-            facts = replace(facts, bits=depth, channels=channels, iptc=_profile_in(content))
-    return [facts]
+            icc, xmp = _text_in(content, b"iCCP", b""), _text_in(content, b"iTXt", _XMP)
+            stated = replace(stated, bits=depth, channels=channels, icc=icc, xmp=xmp, iptc=_profile_in(content))
+    return [stated]
 
 
-def picture_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
-    """As `scans.page_sizes`, for a scan of one page."""
+def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+    """Read the height and width of the only page."""
     image = open_picture(content, name, load=False)
     return [(image.height, image.width)]
 
@@ -87,37 +99,39 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
     """The page, the opened file, and the metadata of a PNG or JPEG as chunks of a PNG."""
     import imagecodecs
 
-    png = content.startswith(_PNG_START)
+    png = content.startswith(PNG_START)
     image = open_picture(content, name, load=not png)
-    chunks = list(png_chunks(content)) if png else _chunks_from(image) if image.format == "JPEG" else []
+    chunks = list(png_chunks(content)) if png else _chunks_from(image, content) if image.format == "JPEG" else []
     if any(kind == b"acTL" for kind, _ in chunks):
         raise UnreadableError(name, "it is animated; save one frame as PNG")
+    if image.format == "JPEG" and not image.info.get("icc_profile") and has_profile(content):
+        raise ValueError("a part of its colour profile is missing")
     pixels: Any
     # A palette of two colours counts as one bit.
     if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):
         pixels = np.asarray(image).astype(np.bool_)
     elif png:
         try:
-            pixels = imagecodecs.png_decode(content)
+            # Without the metadata, about which the decoder would print warnings that name no file.
+            pixels = imagecodecs.png_decode(_without_metadata(content))
         except imagecodecs.PngError as error:
             raise UnreadableError(name, f"its image data is damaged ({error}); copy the file again") from error
     elif image.mode in ("L", "RGB", "RGBA"):
         pixels = np.asarray(image)
     else:
         pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    return Page(1, pixels, _dpi(image), int(image.getexif().get(ORIENTATION, 1))), image, chunks
+    dpi, turn = _both_dpi(image), _exif_of(image).get(ORIENTATION, 1)
+    return Page(1, pixels, dpi[0] if dpi else None, turn if isinstance(turn, int) else 1), image, chunks
 
 
-def rewrite_picture(
-    content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels], jpeg: int | None
-) -> None:
-    """As `scans.rewrite`."""
+def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: Coding) -> Rewritten:
+    """Rewrite the only page; a JPEG becomes a PNG unless a quality is given, and one bit is copied."""
     with reading(name):
         page, image, chunks = _picture_page(content, name)
     restored = restore(page)
     if page.pixels.dtype == np.bool_:
         target.write_bytes(content)
-    elif image.format == "PNG" or (image.format == "JPEG" and not jpeg):
+    elif image.format == "PNG" or (image.format == "JPEG" and not coding.jpeg):
         expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
         dropped = (*_PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
         metadata = [
@@ -127,60 +141,47 @@ def rewrite_picture(
         ]
         target.write_bytes(encode_png(restored, metadata))
     else:
-        target.write_bytes(_saved(restored, image, content, jpeg))
+        try:
+            written = _saved(restored, image, content, coding.jpeg)
+        except (OSError, ValueError, TypeError, struct.error) as error:
+            raise RefusedError(f"{name!r} cannot be written as {image.format} ({error}); convert it to PNG") from error
+        target.write_bytes(written)
+        if image.format == "JPEG":
+            return Rewritten(digests=[digest_of_pixels(page.pixels) for page in pages(written, name)])
+    return Rewritten()
 
 
 def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:
     """Encode a JPEG, WEBP or BMP with the metadata of the opened file."""
-    metadata = {key: image.info[key] for key in ("exif", "icc_profile", "xmp", "dpi") if image.info.get(key)}
+    metadata = {key: image.info[key] for key in ("exif", "icc_profile", "xmp") if image.info.get(key)}
+    if image.format == "JPEG" and has_split_exif(content):
+        del metadata["exif"]  # its segments are copied
     quality: dict[str, Any] = {}
     if image.format == "JPEG":
         quality = {"quality": jpeg, "subsampling": 0}
     elif image.format == "WEBP":
         quality = {"lossless": True, "exact": True}
     file = io.BytesIO()
-    Image.fromarray(restored).save(file, format=image.format, **{**metadata, **quality})
+    # Pillow would drop the opacity of a BMP, which is kept apart.
+    shown = restored[..., :3] if image.format == "BMP" and restored.ndim == 3 else restored
+    Image.fromarray(shown).save(file, format=image.format, **{**metadata, **quality})
     plain = file.getvalue()
     if image.format == "JPEG":
-        return _with_segments(_with_density(plain, image), image)
-    return _with_pixels_per_metre(plain, content) if image.format == "BMP" else plain
+        return with_segments(plain, content)
+    return with_pixels(content, restored, plain) if image.format == "BMP" else plain
 
 
-def _with_density(plain: bytes, image: ImageFile) -> bytes:
-    """Copy the density of `image` into a JPEG, since Pillow writes plausible densities per inch only."""
-    if "jfif_density" not in image.info or plain[6:10] != b"JFIF":
-        return plain
-    return plain[:13] + struct.pack(">BHH", image.info["jfif_unit"], *image.info["jfif_density"]) + plain[18:]
+def _without_metadata(content: bytes) -> bytes:
+    """A PNG with the chunks of its pixels alone."""
+    start, kept = len(PNG_START), [PNG_START]
+    for kind, data in png_chunks(content):
+        end = start + 12 + len(data)
+        kept += [content[start:end]] if kind in (*_PIXEL_CHUNKS, b"tRNS") else []
+        start = end
+    return b"".join(kept)
 
 
-def _with_pixels_per_metre(plain: bytes, content: bytes) -> bytes:
-    """Copy the resolution of the BMP `content`, which may be none, into a BMP, since Pillow would write 96 dpi."""
-    has_resolution = int.from_bytes(content[14:18], "little") >= 40
-    return plain[:38] + (content[38:46] if has_resolution else bytes(8)) + plain[46:]
-
-
-def _with_segments(plain: bytes, image: ImageFile) -> bytes:
-    """Insert the captions and comments of `image` into a JPEG, behind its first segments."""
-    codes = {"APP13": b"\xff\xed", "COM": b"\xff\xfe"}
-    segments = [(codes[marker], data) for marker, data in getattr(image, "applist", []) if marker in codes]
-    if image.format != "JPEG" or not segments:
-        return plain
-    end = 2
-    while plain[end : end + 2] in (b"\xff\xe0", b"\xff\xe1", b"\xff\xe2"):
-        end += 2 + int.from_bytes(plain[end + 2 : end + 4])
-    return plain[:end] + b"".join(code + (len(data) + 2).to_bytes(2) + data for code, data in segments) + plain[end:]
-
-
-def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kind and data of each chunk of a PNG."""
-    start = len(_PNG_START)
-    while start + 12 <= len(content):
-        length, kind = struct.unpack(">I4s", content[start : start + 8])
-        yield kind, content[start + 8 : start + 8 + length]
-        start += 12 + length
-
-
-def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
+def _chunks_from(image: ImageFile, content: bytes) -> list[tuple[bytes, bytes]]:
     """The metadata of a JPEG as chunks of a PNG."""
     info = image.info
     chunks = []
@@ -190,12 +191,12 @@ def _chunks_from(image: ImageFile) -> list[tuple[bytes, bytes]]:
         chunks.append((b"pHYs", struct.pack(">IIB", *resolution)))
     if exif := info.get("exif"):
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    if xmp := info.get("xmp"):
-        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
-    if profile := _iptc(image):
+    if xmp := xmp_of(content):
+        chunks.append((b"iTXt", _XMP + bytes(4) + xmp))
+    if profile := iptc_of(content):
         text = b"\n8bim\n%8d\n%s\n" % (len(profile), profile.hex().encode())
         chunks.append((b"zTXt", _PROFILE + b"\0\0" + zlib.compress(text)))
-    for comment in (data for marker, data in getattr(image, "applist", []) if marker == "COM"):
+    for comment in comments_of(content):
         # A tEXt is Latin-1, an iTXt UTF-8.
         as_utf8 = not comment.isascii() and _is_utf8(comment)
         chunks.append((b"iTXt", b"Comment\0\0\0\0\0" + comment) if as_utf8 else (b"tEXt", b"Comment\0" + comment))
@@ -214,21 +215,27 @@ def _as_physical(image: ImageFile) -> tuple[int, int, int] | None:
     return per_metre[0], per_metre[1], 1
 
 
-def _iptc(image: ImageFile) -> bytes:
-    """The Photoshop resources of a JPEG, one of which contains the caption and keywords of IPTC."""
-    segments = [data for marker, data in getattr(image, "applist", []) if marker == "APP13"]
-    return b"".join(data.removeprefix(_PHOTOSHOP) for data in segments if data.startswith(_PHOTOSHOP))
-
-
 def _profile_in(content: bytes) -> bytes:
     """The Photoshop resources of a PNG, in the chunk in which ImageMagick and ExifTool store them."""
     for kind, data in png_chunks(content):
         if kind == b"zTXt" and data.startswith(_PROFILE + b"\0\0"):
             try:
-                return bytes.fromhex(zlib.decompress(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
+                return bytes.fromhex(inflated(data[len(_PROFILE) + 2 :]).split(maxsplit=2)[2].decode())
             except (ValueError, LookupError, zlib.error):
                 return data  # another program wrote it; the chunk is kept as it is
     return b""
+
+
+def _text_in(content: bytes, kind: bytes, keyword: bytes) -> bytes | None:
+    """The XMP or the colour profile of a PNG, which Pillow does not read if it is long."""
+    for data in (data for own, data in png_chunks(content) if own == kind and data.startswith(keyword)):
+        _, _, rest = data.partition(b"\0")
+        packed, text = (True, rest[1:]) if kind == b"iCCP" else (rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1])
+        try:
+            return zlib.decompressobj().decompress(text, MOST_TEXT) if packed else text
+        except zlib.error:
+            return text
+    return None
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -241,21 +248,27 @@ def _is_utf8(text: bytes) -> bool:
 
 def _facts(image: ImageFile) -> PageFacts:
     dpi = _both_dpi(image)
-    exif = image.getexif()
-    tags: list[tuple[Any, str]] = [(key, str(value)) for key, value in exif.items() if key not in (_EXIF, _GPS)]
-    for pointer in (_EXIF, _GPS):
-        tags += [((pointer, key), str(value)) for key, value in exif.get_ifd(pointer).items()]
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     return PageFacts(
         size=(image.height, image.width),
         channels=len(image.getbands()) if image.mode != "P" else 3 + image.has_transparency_data,
         bits=16 if image.mode.startswith("I") else 1 if image.mode == "1" else 8,
         dpi=dpi and (round(dpi[0]), round(dpi[1])),
         icc=image.info.get("icc_profile"),
-        exif=tuple(sorted(tags, key=str)),
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
-        iptc=_iptc(image) if isinstance(image, ImageFile) else b"",
+        exif=tuple(sorted(((key, str(value)) for key, value in _exif_of(image).items()), key=str)),
+        xmp=image.info.get("xmp"),
     )
+
+
+def _exif_of(image: Image.Image) -> dict[Any, Any]:
+    """The tags of EXIF, those of inner directories with the number of the directory; none if the EXIF is broken."""
+    try:
+        exif = image.getexif()
+        tags: dict[Any, Any] = {key: value for key, value in exif.items() if key not in (_EXIF, _GPS)}
+        for pointer in (_EXIF, _GPS):
+            tags |= {(pointer, key): value for key, value in exif.get_ifd(pointer).items()}
+    except Exception:  # noqa: BLE001 -- the pixels may be fine, and the bytes of the EXIF are copied unread
+        return {}
+    return tags
 
 
 def _both_dpi(image: Image.Image) -> tuple[float, float] | None:
@@ -263,8 +276,3 @@ def _both_dpi(image: Image.Image) -> tuple[float, float] | None:
     if not dpi or not all(1 < float(value) < 100_000 for value in dpi):
         return None
     return float(dpi[0]), float(dpi[1])
-
-
-def _dpi(image: Image.Image) -> float | None:
-    dpi = _both_dpi(image)
-    return dpi[0] if dpi else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,26 +74,17 @@ class PageFacts:
     iptc: bytes = b""
 
 
-@dataclass
-class Rewritten:
-    """The outcome of rewriting a scan.
-
-    Attributes
-    ----------
-    left : list of (int, str)
-        Page and kind of each picture in a PDF that stays as it is, since pictures of this kind are not restored.
-    codecs : dict
-        Codec of each restored page of a PDF, by the page's number.
-    """
-
-    left: list[tuple[int, str]] = field(default_factory=list)
-    codecs: dict[int, str] = field(default_factory=dict)
-
-
 def colours_of(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The colours of `pixels`, (H, W) or (H, W, C), as (H, W, C) without opacity, the last of 2 or 4 channels."""
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     return planes[..., : planes.shape[2] - (planes.shape[2] in (2, 4))]
+
+
+def digest_of_pixels(pixels: Pixels) -> str:
+    """SHA-256 (hex) of the type, shape and values of pixels, independent of their file format."""
+    digest = hashlib.sha256(f"{pixels.dtype} {[side for side in pixels.shape if side > 1]}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -103,6 +95,8 @@ def reading(name: str) -> Iterator[None]:
     except (VaeguardError, MemoryError):
         raise
     except Exception as error:
+        if "bad_alloc" in str(error):  # as C++ says it
+            raise MemoryError from error
         # The exceptions of the four reading libraries share no base class but Exception.
         # Addresses of objects are removed, so that the same file always gives the same message.
         text = re.sub(r"(stream )?<[^<>]* at 0x[0-9a-f]+>:? ?", "", str(error))

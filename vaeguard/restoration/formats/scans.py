@@ -8,57 +8,77 @@ not applied. If no page changes, the file is copied.
 
 from __future__ import annotations
 
-import hashlib
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from vaeguard.data.images import SUFFIXES, format_of
+from vaeguard.data.images import SUFFIXES_OF, format_of
+from vaeguard.data.limits import clock, limit_memory
 from vaeguard.errors import RefusedError, UnreadableError
-from vaeguard.restoration.formats.picture import picture_facts, picture_pages, picture_sizes, rewrite_picture
-from vaeguard.restoration.formats.scan_page import Rewritten
+from vaeguard.restoration.formats.scan_format import Coding
+from vaeguard.restoration.formats.scan_page import digest_of_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from vaeguard.restoration.formats.pdf_codecs import Check
+    from vaeguard.restoration.formats.scan_format import Check, Restore, Rewritten, ScanFormat
     from vaeguard.restoration.formats.scan_page import Page, PageFacts, Pixels
 
-SCAN_SUFFIXES = (*SUFFIXES, ".pdf")
-TIFF_SUFFIXES = (".tif", ".tiff")
-JPEG_SUFFIXES = (".jpg", ".jpeg")
+
+class Kind(NamedTuple):
+    """A kind of scan: its name, the suffixes of its files, and the module of this folder that is its `ScanFormat`."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    module: str
+    lossless_suffix: str = ""
+    """What is added to the name of a clean file, since the format itself loses something."""
+
+
+KINDS = (
+    Kind("PNG", SUFFIXES_OF["PNG"], "picture"),
+    Kind("JPEG", SUFFIXES_OF["JPEG"], "picture", lossless_suffix=".png"),
+    Kind("TIFF", SUFFIXES_OF["TIFF"], "tiff"),
+    Kind("BMP", SUFFIXES_OF["BMP"], "picture"),
+    Kind("WEBP", SUFFIXES_OF["WEBP"], "picture"),
+    Kind("JPEG 2000", SUFFIXES_OF["JPEG 2000"], "jpeg2000"),
+    Kind("PDF", (".pdf",), "pdf"),
+)
+_BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.suffixes}
+SCAN_SUFFIXES = tuple(_BY_SUFFIX)
+_BY_NAME = {kind.name: kind for kind in KINDS}
 
 
 def written_name(name: str, *, jpeg: int | None) -> str:
     """The name of the clean file for the scan `name`; that of a JPEG ends in `.png`, unless `jpeg` is a quality."""
-    path = Path(name)
-    return str(path.with_name(path.name + ".png")) if path.suffix.lower() in JPEG_SUFFIXES and not jpeg else name
+    kind = _BY_SUFFIX.get(Path(name).suffix.lower())
+    return name + kind.lossless_suffix if kind and not jpeg else name
 
 
-_FORMATS = {
-    **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
-    **dict.fromkeys(TIFF_SUFFIXES, "TIFF"),
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".pdf": "PDF",
-    ".webp": "WEBP",
-}
+def _format_of(content: bytes, name: str) -> ScanFormat:
+    """The format of a file, by its name or, if the name says nothing, by its first bytes.
+
+    The module of a format is imported only now, since most formats need large libraries.
+    """
+    kind = _BY_SUFFIX.get(Path(name).suffix.lower()) or _BY_NAME.get(format_of(content[:16]) or "", KINDS[0])
+    return cast("ScanFormat", import_module(f"vaeguard.restoration.formats.{kind.module}"))
 
 
 def _check_name(content: bytes, name: str) -> None:
     """Refuse a file whose suffix names another format, since the clean file would have a wrong name, too."""
-    named = _FORMATS.get(Path(name).suffix.lower())
+    named = _BY_SUFFIX.get(Path(name).suffix.lower())
     actual = format_of(content[:16])
-    if actual and named and actual != named:
-        raise UnreadableError(name, f"it is a {actual}, but its name is that of a {named}; rename it")
+    if actual and named and actual != named.name:
+        raise UnreadableError(name, f"it is a {actual}, but its name is that of a {named.name}; rename it")
 
 
 def rewrite(
     content: bytes,
     name: str,
     target: Path,
-    restore: Callable[[Page], Pixels],
+    restore: Restore,
     *,
     jpeg: int | None = None,
     lossless: bool = False,
@@ -99,42 +119,27 @@ def rewrite(
         The written file would lose something.
     """
     _check_name(content, name)
-    suffix = Path(name).suffix.lower()
-    changed, result = False, Rewritten()
     digests: list[str] = []
-
-    def record(pixels: Pixels) -> None:
-        digests.append(digest_of_pixels(pixels))
+    changed = False
 
     def restored_page(page: Page) -> Pixels:
         nonlocal changed
         restored = restore(page)
         if restored.shape != page.pixels.shape or restored.dtype != page.pixels.dtype:
             raise ValueError(f"page {page.number}: {restored.dtype} {restored.shape} came back")
+        if np.array_equal(restored, page.pixels):
+            restored = page.pixels
         changed = changed or restored is not page.pixels
-        if suffix != ".pdf":
-            record(restored)
+        digests.append(digest_of_pixels(restored))
         return restored
 
-    if suffix == ".pdf":
-        from vaeguard.restoration.formats.pdf import rewrite_pdf
-        from vaeguard.restoration.formats.pdf_codecs import Coding
-
-        result = rewrite_pdf(content, name, target, restored_page, Coding(jpeg, lossless, check), record)
-        changed = bool(result.codecs)
-    elif suffix in TIFF_SUFFIXES:
-        from vaeguard.restoration.formats.tiff import rewrite_tiff
-
-        rewrite_tiff(content, name, target, restored_page)
-    else:
-        rewrite_picture(content, name, target, restored_page, jpeg)
+    result = _format_of(content, name).rewrite(content, name, target, restored_page, Coding(jpeg, lossless, check))
     if not changed and Path(name).suffix == target.suffix:
         target.write_bytes(content)
         return result
-    if suffix != ".pdf":
-        _check_facts(content, target, name)
-    if not (jpeg and suffix in JPEG_SUFFIXES):
-        _check_pixels(digests, target, name)
+    limit_memory(held=-target.stat().st_size)  # the written file may be larger than one page
+    _check_facts(content, target, name)
+    _check_pixels(digests if result.digests is None else result.digests, target, name)
     return result
 
 
@@ -147,32 +152,20 @@ def scan_pages(content: bytes, name: str) -> Iterator[Page]:
         The scan is damaged, or its kind is not restored.
     """
     _check_name(content, name)
-    suffix = Path(name).suffix.lower()
-    if suffix == ".pdf":
-        from vaeguard.restoration.formats.pdf import pdf_pages
-
-        yield from pdf_pages(content, name)
-    elif suffix in TIFF_SUFFIXES:
-        from vaeguard.restoration.formats.tiff import tiff_pages
-
-        yield from tiff_pages(content, name)
-    else:
-        yield from picture_pages(content, name)
+    for page in _format_of(content, name).pages(content, name):
+        clock.restart()
+        yield page
 
 
 def facts_of(content: bytes, name: str) -> list[PageFacts]:
-    """Read the metadata of a picture or TIFF, page by page.
+    """Read the metadata that must be kept, page by page; empty for a PDF, of which all but the pictures is copied.
 
     Raises
     ------
     UnreadableError
         The file is damaged.
     """
-    if Path(name).suffix.lower() in TIFF_SUFFIXES:
-        from vaeguard.restoration.formats.tiff import tiff_facts
-
-        return tiff_facts(content, name)
-    return picture_facts(content, name)
+    return _format_of(content, name).facts(content, name)
 
 
 def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
@@ -184,15 +177,7 @@ def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
         The scan is damaged.
     """
     _check_name(content, name)
-    if Path(name).suffix.lower() == ".pdf":
-        from vaeguard.restoration.formats.pdf import pdf_sizes
-
-        return pdf_sizes(content, name)
-    if Path(name).suffix.lower() in TIFF_SUFFIXES:
-        from vaeguard.restoration.formats.tiff import tiff_sizes
-
-        return tiff_sizes(content, name)
-    return picture_sizes(content, name)
+    return _format_of(content, name).sizes(content, name)
 
 
 def _check_facts(content: bytes, target: Path, name: str) -> None:
@@ -215,10 +200,3 @@ def _check_pixels(digests: list[str], target: Path, name: str) -> None:
     written = [digest_of_pixels(page.pixels) for page in scan_pages(target.read_bytes(), str(target))]
     if written != digests:
         raise RefusedError(f"the pixels of {name!r} would be written incorrectly; report this")
-
-
-def digest_of_pixels(pixels: Pixels) -> str:
-    """SHA-256 (hex) of the type, shape and values of pixels, independent of their file format."""
-    digest = hashlib.sha256(f"{pixels.dtype} {[side for side in pixels.shape if side > 1]}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()

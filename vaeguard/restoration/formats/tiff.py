@@ -1,4 +1,4 @@
-"""Rewrite TIFF files of one or many pages, and keep their tags."""
+"""The format of TIFF files of one or many pages, which keep their tags."""
 
 from __future__ import annotations
 
@@ -7,59 +7,61 @@ import io
 import math
 import struct
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
-from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from vaeguard.data.images import MAX_PIXELS
+from vaeguard.data.limits import MAX_PIXELS
+from vaeguard.data.tiffs import check_whole, refusal_of
 from vaeguard.errors import RefusedError, UnreadableError
+from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
+from vaeguard.restoration.formats.tiff_directories import EXIF, GPS, amend, inner_tags, resolution_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from vaeguard.restoration.formats.scan_page import Pixels
+    from vaeguard.restoration.formats.scan_format import Coding, Restore
 
 _LAYOUT_TAGS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 292, 293, 296, 317, 320, 322, 323),
     *(324, 325, 330, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
 """Tags that describe the layout of the pixels in the file, which the writer sets."""
-_EXIF = 34665
-_GPS = 34853
 _SUB_DIRECTORIES = 330
 _XMP = 700
 _ICC = 34675
 _RESOLUTION_UNIT = 296
-_JPEG = (6, 7)
-"""The compressions that are JPEG."""
 _LOSSLESS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 """Compressions that are kept; the others are lossy or cannot be written, and become deflate."""
+_JPEG_2000 = (33003, 33004, 33005, 34712)
+"""Kinds of JPEG 2000, which stay JPEG 2000, without loss."""
 _ASCII = 2
 _NO_UNIT = 1
 _INCH = 2
 _CENTIMETRE = 3
 
 
-def rewrite_tiff(content: bytes, name: str, target: Path, restore: Callable[[Page], Pixels]) -> None:
-    """Rewrite every page of a TIFF, as in `scans.rewrite`."""
+def rewrite(content: bytes, name: str, target: Path, restore: Restore, _coding: Coding) -> Rewritten:
+    """Rewrite every page; each keeps its compression if that loses nothing, and becomes deflate otherwise."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
-        inner = _inner_tags(content, _all_pages(tiff))
+        originals = _all_pages(tiff)
+        inner = inner_tags(content, originals)
     with tiff, tifffile.TiffWriter(target, byteorder=tiff.byteorder, bigtiff=tiff.is_bigtiff) as writer:
         for page, original in _pages(tiff, name):
             restored = _with_white_as_maximum(restore(page), original)
             with _refusing_lost_tags(name):
                 _write(writer, restored, original)
-    with _refusing_lost_tags(name):
-        _append_inner(target, inner)
+        writer.close()
+        with _refusing_lost_tags(name):
+            amend(target, [resolution_of(page) for page in originals], inner)
+    return Rewritten()
 
 
-def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
+def pages(content: bytes, name: str) -> Iterator[Page]:
     """Read the pages, with white as the largest value."""
     with reading(name):
         tiff = tifffile.TiffFile(io.BytesIO(content))
@@ -68,34 +70,34 @@ def tiff_pages(content: bytes, name: str) -> Iterator[Page]:
             yield page
 
 
-def tiff_facts(content: bytes, name: str) -> list[PageFacts]:
+def facts(content: bytes, name: str) -> list[PageFacts]:
     """Read the metadata of each page."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _all_pages(tiff)
-        return [_facts(page, inner) for page, inner in zip(pages, _inner_tags(content, pages), strict=True)]
+        originals = _all_pages(tiff)
+        return [_facts(page, inner) for page, inner in zip(originals, inner_tags(content, originals), strict=True)]
 
 
-def tiff_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Read the height and width of each page; refuse pages that cannot be restored."""
     with reading(name), tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        pages = _all_pages(tiff)
-        for page in pages:
+        originals = _all_pages(tiff)
+        for page in originals:
             _check_kind(page, name)
-        return [(page.imagelength, page.imagewidth) for page in pages]
+        return [(page.imagelength, page.imagewidth) for page in originals]
 
 
 def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
     """All pages; the chain of pages is checked, since tifffile silently returns the pages before a break."""
-    pages = list(tiff.pages)
-    if not pages:
+    originals = list(tiff.pages)
+    if not originals:
         raise ValueError("it has no page")
-    layout, handle, last = tiff.tiff, tiff.filehandle, pages[-1].offset
+    layout, handle, last = tiff.tiff, tiff.filehandle, originals[-1].offset
     handle.seek(last)
     (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
     handle.seek(last + layout.tagnosize + count * layout.tagsize)
     if any(handle.read(layout.offsetsize)):
-        raise ValueError(f"its chain of pages breaks off after {len(pages)}")
-    return pages
+        raise ValueError(f"its chain of pages breaks off after {len(originals)}")
+    return originals
 
 
 def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
@@ -110,14 +112,14 @@ def _pages(tiff: tifffile.TiffFile, name: str) -> Iterator[tuple[Page, Any]]:
 
 
 def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
-    tags = [(tag.code, str(tag.value)) for tag in page.tags if tag.code not in (*_LAYOUT_TAGS, _EXIF, _GPS, _XMP, _ICC)]
+    tags = [(tag.code, str(tag.value)) for tag in page.tags if tag.code not in (*_LAYOUT_TAGS, EXIF, GPS, _XMP, _ICC)]
     for pointer, values in inner.items():
         tags += [((pointer, code), str(value)) for code, value in values.items()]
     resolution = _resolution(page)
     return PageFacts(
         size=(page.imagelength, page.imagewidth),
         channels=_channels(page),
-        bits=page.bitspersample,
+        bits=8 if _is_palette(page) else page.bitspersample,
         dpi=(round(resolution[0]), round(resolution[1])) if resolution else None,
         icc=page.tags.valueof(_ICC),
         exif=tuple(sorted(tags, key=str)),
@@ -126,37 +128,40 @@ def _facts(page: Any, inner: dict[int, dict[int, Any]]) -> PageFacts:
 
 
 def _channels(page: Any) -> int:
-    return 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else int(page.samplesperpixel)
+    return 3 if _is_palette(page) else int(page.samplesperpixel)
+
+
+def _is_palette(page: Any) -> bool:
+    return bool(page.photometric == tifffile.PHOTOMETRIC.PALETTE)
 
 
 def _check_kind(page: Any, name: str) -> None:
     """Refuse a page of a kind that is not restored, by its tags alone."""
-    if page.bitspersample not in (1, 8, 16) or page.dtype is None or page.dtype.kind not in "ub":
-        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits or are no integers; convert it")
-    if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
-        raise UnreadableError(name, "its colours are CMYK or CIELAB; convert it to RGB")
-    if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
-        raise UnreadableError(name, "its colours are YCbCr; convert it to RGB")
+    if reason := refusal_of(page):
+        raise UnreadableError(name, reason)
+    if page.bitspersample not in (1, 8, 16) and not _is_palette(page):
+        raise UnreadableError(name, f"its pixels have {page.bitspersample} bits; convert it to 8 or 16 bit")
     if _SUB_DIRECTORIES in page.tags:
         raise UnreadableError(name, "it has smaller or other pictures inside its pages (SubIFDs); save it without them")
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels")
-    if page.bitspersample > 1 and (_channels(page) > 4 or page.imagedepth > 1):
+    if _channels(page) > 4:
         raise UnreadableError(name, f"a page has {_channels(page)} channels; give pages of 1 to 4")
 
 
 def _read(page: Any, name: str) -> Any:
     """The pixels of a page as grey or RGB, with or without opacity; bool for one bit."""
     _check_kind(page, name)
+    check_whole(page)
     pixels = page.asarray()
+    if _is_palette(page):
+        return np.ascontiguousarray(
+            (page.colormap[:, pixels.astype(np.uint8)] >> 8).astype(np.uint8).transpose(1, 2, 0)
+        )
     if page.bitspersample == 1:
         return pixels.astype(np.bool_)
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        pixels = (page.colormap[:, pixels] >> 8).astype(np.uint8).transpose(1, 2, 0)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > 4):
-        raise UnreadableError(name, f"a page has the shape {pixels.shape}; give pages of 1 to 4 channels")
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
@@ -189,15 +194,16 @@ def _extra_tags(page: Any) -> list[tuple[Any, ...]]:
     return [
         (tag.code, tag.dtype, tag.count, _text(page, tag) if tag.dtype == _ASCII else tag.value, False)
         for tag in page.tags
-        if tag.code not in (*_LAYOUT_TAGS, _EXIF, _GPS)
+        if tag.code not in (*_LAYOUT_TAGS, EXIF, GPS)
     ]
 
 
 def _write(writer: Any, pixels: Any, page: Any) -> None:
     colour = pixels.ndim == 3 and pixels.shape[2] >= 3
     white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    compression = _LOSSLESS.get(int(page.compression), "zlib")
-    resolution = _resolution_tags(page)
+    jpeg2000 = page.compression in _JPEG_2000 and pixels.dtype != np.bool_
+    compression = "jpeg2000" if jpeg2000 else _LOSSLESS.get(int(page.compression), "zlib")
+    resolution, unit = _resolution_tags(page), page.tags.valueof(_RESOLUTION_UNIT, default=_INCH)
     has_resolution = all(numerator for numerator, _ in resolution)
     writer.write(
         pixels,
@@ -205,11 +211,12 @@ def _write(writer: Any, pixels: Any, page: Any) -> None:
         planarconfig="contig" if colour else None,
         extrasamples=[int(value) for value in page.extrasamples] or None,
         compression=compression,
+        compressionargs={"level": 0, "reversible": True} if jpeg2000 else None,
         predictor=bool(page.predictor == 2 and compression in ("lzw", "zlib") and pixels.dtype != np.bool_),
-        rowsperstrip=max(1, 2**18 // max(1, pixels[0].nbytes)),
+        rowsperstrip=max(1, (2**24 if jpeg2000 else 2**18) // max(1, pixels[0].nbytes)),
         subfiletype=int(page.subfiletype),
         resolution=resolution if has_resolution else None,
-        resolutionunit=_NO_UNIT if not has_resolution else page.tags.valueof(_RESOLUTION_UNIT, default=_INCH),
+        resolutionunit=unit if has_resolution and unit in (_INCH, _CENTIMETRE) else _NO_UNIT,
         extratags=_extra_tags(page),
         metadata=None,
         software=False,
@@ -241,64 +248,3 @@ def _ratio(value: Any) -> tuple[int, int]:
 def _dpi(page: Any) -> float | None:
     resolution = _resolution(page)
     return resolution[0] if resolution and 10 < resolution[0] < 100_000 else None
-
-
-def _inner_tags(content: bytes, pages: list[Any]) -> list[dict[int, dict[int, Any]]]:
-    """The tags of the directories for EXIF and GPS, page by page."""
-    if not any(pointer in page.tags for page in pages for pointer in (_EXIF, _GPS)):
-        return [{} for _ in pages]
-    inner: list[dict[int, dict[int, Any]]] = []
-    with Image.open(io.BytesIO(content)) as image:
-        for number in range(len(pages)):
-            image.seek(number)
-            exif = image.getexif()
-            inner.append({pointer: values for pointer in (_EXIF, _GPS) if (values := dict(exif.get_ifd(pointer)))})
-    return inner
-
-
-def _append_inner(target: Path, inner: list[dict[int, dict[int, Any]]]) -> None:
-    """Append the directories for EXIF and GPS, and new directories of the pages that point to them.
-
-    tifffile itself cannot write such pointers.
-    """
-    if not any(inner):
-        return
-    with target.open("r+b") as file:
-        header = file.read(8)
-        order = "<" if header.startswith(b"II") else ">"
-        if struct.unpack(order + "H", header[2:4]) != (42,):
-            raise ValueError("EXIF in a BigTIFF cannot be kept")
-        pointer = 4
-        for directories in inner:
-            file.seek(pointer)
-            (start,) = struct.unpack(order + "I", file.read(4))
-            file.seek(start)
-            (count,) = struct.unpack(order + "H", file.read(2))
-            entries = [file.read(12) for _ in range(count)]
-            following = file.read(4)
-            if directories:
-                for code, values in directories.items():
-                    position = _append(file, _directory(header, values))
-                    entries.append(struct.pack(order + "HHII", code, 4, 1, position))
-                entries.sort(key=lambda entry: struct.unpack(order + "H", entry[:2]))
-                own = struct.pack(order + "H", len(entries)) + b"".join(entries) + following
-                start = _append(file, lambda _, own=own: own)  # type: ignore[misc]
-                file.seek(pointer)
-                file.write(struct.pack(order + "I", start))
-            pointer = start + 2 + 12 * len(entries)
-
-
-def _directory(header: bytes, values: dict[int, Any]) -> Callable[[int], bytes]:
-    """A function that returns the bytes of a directory for its position in the file."""
-    directory = ImageFileDirectory_v2(header)
-    for code, value in values.items():
-        directory[code] = value
-    return lambda position: bytes(directory.tobytes(position))
-
-
-def _append(file: BinaryIO, content: Callable[[int], bytes]) -> int:
-    """Write at the end of the file, at an even position, and return the position."""
-    end = file.seek(0, 2)
-    position = end + end % 2
-    file.write(b"\0" * (position - end) + content(position))
-    return position

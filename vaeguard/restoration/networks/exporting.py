@@ -19,6 +19,13 @@ from vaeguard.engines.parity import TOLERANCE, Parity, session_errors
 from vaeguard.engines.sessions import FORMAT, METADATA
 from vaeguard.errors import RefusedError
 from vaeguard.restoration.denoiser import DIRECT_OUTPUTS, SAMPLES, latent_input
+from vaeguard.restoration.denoiser_record import (
+    DenoiserRecord,
+    DirectRecord,
+    EstimatorRecord,
+    LadderRecord,
+    read_denoiser_record,
+)
 from vaeguard.restoration.networks.direct import GRID, ColourDenoiser, DirectDenoiser
 from vaeguard.restoration.networks.estimator import NoiseEstimator
 from vaeguard.restoration.networks.ladder import LadderVAE
@@ -73,25 +80,23 @@ class DenoiserNetworks:
         """Height and width are multiples of this."""
         return STRIDES[-1] if self.ladder else GRID
 
-    def settings(self) -> dict[str, Any]:
-        """The facts about the networks in the file."""
-        direct = self.direct
-        settings: dict[str, Any] = {
-            "kind": self.kind,
-            "halo": direct.halo,
-            "grid": self.grid,
-            "interval": self.interval,
-            **({"grain": list(self.grain)} if self.grain else {}),
-            "direct": {"width": direct.width, "depth": direct.depth},
-            "planes": direct.planes,
-            "noise_map": True,
-        }
-        if self.estimator:
-            settings["estimator"] = {"planes": self.estimator.planes}
-        if self.ladder:
-            ladder = self.ladder
-            settings["ladder"] = {"width": ladder.width, "latent": list(ladder.latent), "halo": ladder.halo}
-        return settings
+    @property
+    def record(self) -> DenoiserRecord:
+        """The record of the networks in the file."""
+        direct, ladder, estimator = self.direct, self.ladder, self.estimator
+        return DenoiserRecord(
+            kind=self.kind,
+            halo=direct.halo,
+            grid=self.grid,
+            interval=self.interval,
+            direct=DirectRecord(direct.width, direct.depth),
+            card=self.card,
+            planes=direct.planes,
+            noise_map=True,
+            grain=self.grain,
+            estimator=EstimatorRecord(estimator.planes) if estimator else None,
+            ladder=LadderRecord(ladder.width, ladder.latent, ladder.halo) if ladder else None,
+        )
 
 
 def write_denoiser(networks: DenoiserNetworks, path: str | Path) -> Parity:
@@ -202,7 +207,7 @@ def denoiser_bytes(networks: DenoiserNetworks) -> bytes:
         finer = [grid // stride for stride in STRIDES]
         dynamic = *dynamic, tuple({0: batch, 2: times * height, 3: times * width} for times in finer)
         _add(model, "ladder.", translated(_Sampler(networks.ladder), inputs, SAMPLES, dynamic))
-    record = {"format": FORMAT, "denoiser": networks.settings(), "card": networks.card}
+    record = {"format": FORMAT, **networks.record.to_dict()}
     return sealed(onnx_ir.from_proto(model), record)
 
 
@@ -233,10 +238,9 @@ def read_networks(path: str | Path) -> tuple[DirectDenoiser, LadderVAE | None]:
         The file is damaged, or not a denoiser.
     """
     model, record = _opened(path)
-    settings = record["denoiser"]
-    direct = DirectDenoiser(**settings["direct"])
-    ladder = LadderVAE(settings["ladder"]["width"], settings["ladder"]["latent"]) if "ladder" in settings else None
-    _fill(direct, "direct.net" if settings.get("planes", 1) == 1 else "direct.net.grey", model, path)
+    direct = DirectDenoiser(record.direct.width, record.direct.depth)
+    ladder = LadderVAE(record.ladder.width, record.ladder.latent) if record.ladder else None
+    _fill(direct, "direct.net" if record.planes == 1 else "direct.net.grey", model, path)
     if ladder:
         _fill(ladder, "ladder.net", model, path)
     return direct, ladder
@@ -253,20 +257,18 @@ def read_estimator(path: str | Path) -> NoiseEstimator | None:
         The file is damaged, or not a denoiser.
     """
     model, record = _opened(path)
-    if "estimator" not in record["denoiser"]:
+    if record.estimator is None:
         return None
-    estimator = NoiseEstimator(**record["denoiser"]["estimator"])
+    estimator = NoiseEstimator(record.estimator.planes)
     _fill(estimator, "estimator.net", model, path)
     return estimator
 
 
-def _opened(path: str | Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _opened(path: str | Path) -> tuple[onnx.ModelProto, DenoiserRecord]:
     """The graph of a denoiser's file, and its record."""
     model = onnx.load_from_string(read_sealed(path))
     record = json.loads(next(entry.value for entry in model.metadata_props if entry.key == METADATA))
-    if "denoiser" not in record:
-        raise RefusedError(f"{str(path)!r} finds anomalies, and is no denoiser; give a denoiser")
-    return model, record
+    return model, read_denoiser_record(record, str(path))
 
 
 def _fill(net: nn.Module, name: str, model: onnx.ModelProto, path: str | Path) -> None:

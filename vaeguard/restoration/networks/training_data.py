@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +14,16 @@ import torch
 from vaeguard.data.folders import list_images
 from vaeguard.data.images import read_bytes
 from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.restoration.formats.isolated import scan_pages
 from vaeguard.restoration.formats.scan_page import colours_of
-from vaeguard.restoration.formats.scans import SCAN_SUFFIXES, scan_pages
+from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.networks.batches import PatchSpec, page_batches, pair_batches, photo_batches, seen_batches
 from vaeguard.restoration.networks.training import stein_estimate
 from vaeguard.restoration.noise import grain_of, photo_noise, print_noise
 from vaeguard.restoration.page import page_kind
 from vaeguard.restoration.paper import divided
 from vaeguard.settings.restoration import DEGRADATIONS, DenoiserSpec
+from vaeguard.wording import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -79,10 +81,12 @@ class DenoiserSource:
     images: int
     held_out: int
     errors: list[tuple[str, str]]
-    learn: Callable[[int], Iterator[Batch]]
-    judged: Callable[[int], Iterator[Batch]]
+    learn: Callable[[int], Iterator[Batch]] = field(repr=False)
+    judged: Callable[[int], Iterator[Batch]] = field(repr=False)
     grain: tuple[float, float] | None = None
     fingerprint: str = ""
+
+    __repr__ = brief
 
     def judge(self, direct: DirectDenoiser) -> tuple[float, float]:
         """The PSNR in dB of the noisy and of the restored images; without clean images by Stein's estimate."""

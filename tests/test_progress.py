@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from vaeguard import progress
+
+
+def test_a_bar_without_a_terminal_prints_lines(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    with progress.progress_bar("fitting") as bar:
+        for done in range(1, 4):
+            bar(done, 3, f"epoch {done}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "fitting 1/3 epoch 1"
+    assert lines[-1].startswith("fitting 3/3 epoch 3 (0 s left)")

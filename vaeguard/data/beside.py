@@ -1,0 +1,136 @@
+"""Files in a folder of images that are not read: masks beside images, formats that are not read, links in a circle."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaeguard.data.decoding import read_one
+from vaeguard.data.images import open_picture, read_bytes
+from vaeguard.errors import UnreadableError
+from vaeguard.wording import counted, of_suffixes, some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from vaeguard.data.folders import Folder
+
+_MARKED = re.compile(
+    r"(?P<stem>.+?)[ _.-](masks?|gt|ground[ _-]?truth|labels?|seg|segmentation|annotations?)([ _-]?\d+)?"
+    r"|(masks?|gt|labels?|seg)[ _.-](?P<rest>.+)",
+    re.IGNORECASE,
+)
+_WORDS = re.compile("mask|gt|truth|label|seg|annotation", re.IGNORECASE)
+"""One of these is in every stem that `_MARKED` matches, and is searched for faster."""
+_FOLDERS = re.compile("masks?|gt|ground[ _-]?truth|labels?|seg|segmentations?|annotations?", re.IGNORECASE)
+"""Usual names of folders of masks."""
+FEW = 32
+"""A mask has at most so many colours, or at least `MOST` of its pixels have one of the `FEWEST` commonest."""
+PIXELS_A_COLOUR = 16
+"""A picture has few colours only if it has so many pixels for each, since tiny pictures never have many."""
+FEWEST = 8
+MOST = 0.9
+
+
+def without_masks(folder: Folder) -> Folder:
+    """The folder without the masks that lie beside images.
+
+    Two signs tell a mask: it is called like an image in the same folder, with another suffix or with a mark such as
+    `_mask`, or like an image in the folder beside its own, which is called `masks` or alike; and it has few colours. By
+    another suffix alone, it is a mask only if the image itself has many colours.
+    """
+    masks = {name for name, image, marked in _candidates(folder.names) if _is_mask(folder, name, image, marked=marked)}
+    if not masks:
+        return folder
+    names = [name for name in folder.names if name not in masks]
+    return replace(folder, names=names, masks=tuple(sorted(masks)))
+
+
+def left_out(folders: Iterable[Folder]) -> str | None:
+    """One sentence on the files in folders that look like images and are not read; None if there are none."""
+    folders = list(folders)
+    others = sum((Counter(folder.others) for folder in folders), Counter[str]())
+    masks = [repr(path) for folder in folders for path in replace(folder, names=folder.masks).paths]
+    links = [repr(path) for folder in folders for path in folder.links]
+    clauses = []
+    if others:
+        clauses.append(
+            of_suffixes([*others.items()], "is no image that is read and stays", "are no images that are read and stay")
+        )
+    if masks:
+        are = "is the mask of an image beside it and stays" if len(masks) == 1 else "are masks of images and stay"
+        clauses.append(f"{counted(len(masks), 'file')} {are} behind: {some(masks)}")
+    if links:
+        one, many = "leads to a folder that is read already", "lead to folders that are read already"
+        clauses.append(f"{counted(len(links), 'link')} {one if len(links) == 1 else many}: {some(links)}")
+    return "; ".join(clauses) or None
+
+
+def unmarked(stem: str) -> str | None:
+    """The path of an image without its suffix, if `stem` is that of its mask by a mark such as `_mask`; else None."""
+    folder, base = os.path.split(stem) if _WORDS.search(stem) else ("", "")
+    match = _MARKED.fullmatch(base)
+    return os.path.join(folder, match["stem"] or match["rest"]) if match else None  # noqa: PTH118
+
+
+def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """Files that are called like masks: each with the image beside it, and whether its name has a mark."""
+    by_stem = defaultdict(list)
+    for name in names:
+        by_stem[os.path.splitext(name)[0]].append(name)  # noqa: PTH122  (a million of them)
+    candidates = []
+    for stem, alike in by_stem.items():
+        images = by_stem.get(unmarked(stem) or "", ())
+        candidates += [(name, image, True) for image in images[:1] for name in alike]
+        if len(alike) > 1:
+            candidates += [(name, image, False) for name in alike for image in alike if image != name]
+    return candidates + _in_folders_of_masks(by_stem)
+
+
+def _in_folders_of_masks(by_stem: Mapping[str, Sequence[str]]) -> list[tuple[str, str, bool]]:
+    """As `_candidates`, the files in a folder such as `masks` that are called like an image in a folder beside it."""
+    tops = {stem.partition(os.sep)[0] for stem in by_stem if os.sep in stem}
+    folders = {top for top in tops if _FOLDERS.fullmatch(top)}
+    if not folders:
+        return []
+    parts = {stem: stem.partition(os.sep) for stem in by_stem}
+    images = {below or top: by_stem[stem][0] for stem, (top, _, below) in parts.items() if top not in folders}
+    candidates = []
+    for stem, (top, _, below) in parts.items():
+        image = images.get(below) or images.get(unmarked(below) or "")
+        if top in folders and image:
+            candidates += [(name, image, True) for name in by_stem[stem]]
+    return candidates
+
+
+def _is_mask(folder: Folder, name: str, image: str, *, marked: bool) -> bool:
+    path, beside = replace(folder, names=(name, image)).paths
+    return _has_few_colours(path, exactly=not marked) and (marked or not _has_few_colours(beside))
+
+
+def _has_few_colours(path: str, *, exactly: bool = True) -> bool:
+    """Whether a picture has few colours; unless `exactly`, a few of them may also be frequent enough."""
+    try:
+        colours, _ = read_one("vaeguard.data.beside:colours", path)
+    except UnreadableError:
+        return False
+    return bool(colours["few"] or (not exactly and colours["frequent"]))
+
+
+def colours(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:
+    """Whether a picture has few colours, and whether a few of them are frequent, as a process for decoding counts."""
+    del rule
+    picture = open_picture(read_bytes(name) if content is None else content, name)
+    most = min(FEW, picture.width * picture.height // PIXELS_A_COLOUR)
+    if picture.mode.startswith("I"):
+        kinds, counts = np.unique(np.asarray(picture), return_counts=True)
+        few = len(kinds) <= most
+    else:
+        few = picture.getcolors(most) is not None
+        counts = np.array(picture.convert("L").histogram())
+    return ({"few": few, "frequent": bool(np.sort(counts)[-FEWEST:].sum() >= MOST * counts.sum())},)

@@ -1,0 +1,145 @@
+"""Scans read and written in other processes, which a broken or hostile scan cannot leave.
+
+The functions are those of `scans`. The pixels of each page come to this process, which restores them; everything else
+of a scan is parsed, decoded, encoded and read back over there, by the functions whose names begin with `serve`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeguard.data.channel import as_array
+from vaeguard.data.limits import limit_memory
+from vaeguard.data.workers import borrowed
+from vaeguard.restoration.formats import scans
+from vaeguard.restoration.formats.scan_format import Rewritten
+from vaeguard.restoration.formats.scan_page import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vaeguard.data.channel import Values
+    from vaeguard.data.decoder import Caller
+    from vaeguard.restoration.formats.scan_format import Check, Restore
+    from vaeguard.restoration.formats.scan_page import Pixels
+
+_HERE = "vaeguard.restoration.formats.isolated"
+
+
+def rewrite(
+    content: bytes,
+    name: str,
+    target: Path,
+    restore: Restore,
+    *,
+    jpeg: int | None = None,
+    lossless: bool = False,
+    near: bool = False,
+) -> Rewritten:
+    """As `scans.rewrite`; with `near`, pages of a PDF that are written with loss must pass `keeps_squares`.
+
+    Raises
+    ------
+    UnreadableError, RefusedError
+        As `scans.rewrite`; or the process ended, as a `DiedError`.
+    """
+    arguments = {"name": name, "target": str(Path.cwd() / target), "jpeg": jpeg, "lossless": lossless, "near": near}
+    with borrowed() as worker:
+        worker.call(name, f"{_HERE}:serve_rewrite", arguments, as_array(content))
+        while "result" not in (answer := worker.receive())[0]:
+            page = _page(*answer)
+            restored = restore(page)
+            if restored is page.pixels:
+                worker.send({})
+            else:
+                worker.send({}, restored)
+    left, codecs = answer[0]["result"]
+    return Rewritten([(number, kind) for number, kind in left], {int(number): codec for number, codec in codecs})
+
+
+def scan_pages(content: bytes, name: str) -> Iterator[Page]:
+    """As `scans.scan_pages`.
+
+    Raises
+    ------
+    UnreadableError
+        As `scans.scan_pages`; or the process ended, as a `DiedError`.
+    """
+    with borrowed() as worker:
+        worker.call(name, f"{_HERE}:serve_pages", {"name": name}, as_array(content))
+        more = True
+        while "result" not in (answer := worker.receive())[0]:
+            try:
+                yield _page(*answer)
+            except GeneratorExit:  # the caller needs no more pages, and the process can go on with other work
+                more = False
+            worker.send({"more": more})
+
+
+def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
+    """As `scans.page_sizes`.
+
+    Raises
+    ------
+    UnreadableError
+        As `scans.page_sizes`; or the process ended, as a `DiedError`.
+    """
+    with borrowed() as worker:
+        worker.call(name, f"{_HERE}:serve_sizes", {"name": name}, as_array(content))
+        answer, _ = worker.receive()
+    return [(int(height), int(width)) for height, width in answer["result"]]
+
+
+def _page(header: dict[str, Any], pixels: Values | None) -> Page:
+    assert pixels is not None
+    return Page(header["number"], pixels, header["dpi"], header["orientation"])
+
+
+def serve_rewrite(
+    caller: Caller, content: bytes, *, name: str, target: str, jpeg: int | None, lossless: bool, near: bool
+) -> tuple[Any, Any]:
+    """Rewrite a scan with the pixels that the caller returns for each page."""
+    latest: list[Pixels] = []
+
+    def restore(page: Page) -> Pixels:
+        limit_memory(held=page.pixels.nbytes)  # a PDF keeps the pages before this one in memory
+        _send_page(caller, page)
+        restored = caller.receive()[1]
+        latest[:] = [page.pixels if restored is None else restored]
+        return latest[0]
+
+    result = scans.rewrite(
+        content,
+        name,
+        Path(target),
+        restore,
+        jpeg=jpeg,
+        lossless=lossless,
+        check=_check(latest) if near else None,
+    )
+    return result.left, list(result.codecs.items())
+
+
+def _check(latest: list[Pixels]) -> Check:
+    from vaeguard.restoration.nearness import keeps_squares
+
+    return lambda _, decoded: keeps_squares(latest[0], decoded)
+
+
+def serve_pages(caller: Caller, content: bytes, *, name: str) -> None:
+    """Send the pages of a scan, each after the caller has asked for it."""
+    for page in scans.scan_pages(content, name):
+        _send_page(caller, page)
+        if not caller.receive()[0]["more"]:
+            break
+
+
+def serve_sizes(caller: Caller, content: bytes, *, name: str) -> list[tuple[int, int]]:
+    """The sizes of the pages of a scan."""
+    del caller
+    return scans.page_sizes(content, name)
+
+
+def _send_page(caller: Caller, page: Page) -> None:
+    caller.send({"number": page.number, "dpi": page.dpi, "orientation": page.orientation}, page.pixels)

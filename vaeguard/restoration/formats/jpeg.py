@@ -1,0 +1,146 @@
+"""The segments of a JPEG before its pixels: what it says of its colours, and its metadata."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vaeguard.restoration.formats.xmp import joined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+APP0, APP1, APP2, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
+_EXIF = b"Exif\0\0"
+_ICC = b"ICC_PROFILE\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+"""The start of a segment that holds a part of the XMP that is too long for one segment."""
+_NAMED = re.compile(rb"""\s*\bxmpNote:HasExtendedXMP\s*=\s*["'](\w{32})["']|<xmpNote:HasExtendedXMP>(\w{32})</[^>]*>""")
+"""The place where the XMP names the digest of its extension."""
+_PHOTOSHOP = b"Photoshop 3.0\0"
+"""The start of a segment that contains IPTC captions."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""The markers of a frame; the others in this range define tables."""
+_PIXELS = 0xDA
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a JPEG says of its colours.
+
+    Attributes
+    ----------
+    components : bytes
+        The identifiers of the components.
+    jfif : bool
+        Whether the JPEG follows JFIF, whose three components are luminance and colour differences.
+    adobe : int or None
+        The colour transform that Adobe's segment states, 0 for none; None without such a segment.
+    """
+
+    components: bytes
+    jfif: bool = False
+    adobe: int | None = None
+
+    @property
+    def reads_as_rgb(self) -> bool:
+        """Whether a reader of JPEG files takes three components for red, green and blue."""
+        return not self.jfif and (self.components == b"RGB" if self.adobe is None else self.adobe == 0)
+
+
+def segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker and the data of each segment before the pixels."""
+    at = 2
+    while content[at : at + 1] == b"\xff" and at + 4 <= len(content):
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])
+        if marker == 0xFF:  # a filling byte
+            at += 1
+            continue
+        if marker == _PIXELS:
+            return
+        yield marker, content[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    """The bytes of a segment."""
+    return bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2) + data
+
+
+def frame_of(content: bytes) -> Frame | None:
+    """What a JPEG says of its colours; None if it is damaged and says nothing."""
+    known = list(segments(content))
+    frame = next((data for marker, data in known if marker in _FRAMES and len(data) >= 6), None)
+    if frame is None:
+        return None
+    adobe = [data[11] for marker, data in known if marker == APP14 and data.startswith(b"Adobe") and len(data) >= 12]
+    return Frame(
+        components=frame[6 : 6 + 3 * frame[5] : 3],
+        jfif=any(marker == APP0 and data.startswith(b"JFIF\0") for marker, data in known),
+        adobe=adobe[0] if adobe else None,
+    )
+
+
+def comments_of(content: bytes) -> list[bytes]:
+    """The comments of a JPEG."""
+    return [data for marker, data in segments(content) if marker == COMMENT]
+
+
+def iptc_of(content: bytes) -> bytes:
+    """The Photoshop resources of a JPEG, one of which contains the caption and keywords of IPTC."""
+    stated = [data for marker, data in segments(content) if marker == APP13 and data.startswith(_PHOTOSHOP)]
+    return b"".join(data.removeprefix(_PHOTOSHOP) for data in stated)
+
+
+def xmp_of(content: bytes) -> bytes | None:
+    """The XMP of a JPEG, joined with its extension.
+
+    Raises
+    ------
+    ValueError
+        A part of the extension is missing.
+    """
+    stated = [data for marker, data in segments(content) if marker == APP1]
+    main = next((data.removeprefix(_XMP) for data in stated if data.startswith(_XMP)), None)
+    parts: dict[bytes, dict[int, bytes]] = {}
+    lengths: dict[bytes, int] = {}
+    for data in (data.removeprefix(_MORE_XMP) for data in stated if data.startswith(_MORE_XMP)):
+        lengths[data[:32]] = int.from_bytes(data[32:36])
+        parts.setdefault(data[:32], {})[int.from_bytes(data[36:40])] = data[40:]
+    named = [digest for found in _NAMED.findall(main or b"") for digest in found if digest] or list(parts)
+    for digest in (digest for digest in named if digest in parts):
+        extension = b"".join(part for _, part in sorted(parts[digest].items()))
+        if len(extension) != lengths[digest]:
+            raise ValueError("a part of its XMP is missing")
+        main = joined(_NAMED.sub(b"", main or b""), extension)
+    return main
+
+
+def has_profile(content: bytes) -> bool:
+    """Whether a JPEG has a part of a colour profile."""
+    return any(marker == APP2 and data.startswith(_ICC) for marker, data in segments(content))
+
+
+def has_split_exif(content: bytes) -> bool:
+    """Whether the EXIF of a JPEG is too long for one segment, so that Pillow cannot write it."""
+    return sum(marker == APP1 and data.startswith(_EXIF) for marker, data in segments(content)) > 1
+
+
+def with_segments(plain: bytes, original: bytes) -> bytes:
+    """Copy density, captions, comments and the extension of the XMP into a JPEG, behind its first segments."""
+    end = 2
+    while plain[end : end + 2] in (b"\xff\xe0", b"\xff\xe1", b"\xff\xe2"):
+        end += 2 + int.from_bytes(plain[end + 2 : end + 4])
+    known = list(segments(original))
+    density = next((data[7:12] for marker, data in known if marker == APP0 and data.startswith(b"JFIF\0")), None)
+    if density and plain[6:10] == b"JFIF":  # Pillow would write plausible densities per inch only
+        plain = plain[:13] + density + plain[18:]
+    starts = (_MORE_XMP, _EXIF) if has_split_exif(original) else (_MORE_XMP,)
+    copied = [
+        segment(marker, data)
+        for marker, data in known
+        if marker in (APP13, COMMENT) or (marker == APP1 and data.startswith(starts))
+    ]
+    return plain[:end] + b"".join(copied) + plain[end:]
