@@ -182,10 +182,12 @@ def check_whole(graph: InferenceGraph) -> None:
     Raises
     ------
     UsageError
-        The model sees patches.
+        The model sees patches or features of places.
     """
-    if graph.patches is not None:
-        raise UsageError("a model of patches has no latent of a whole image; fit one without `model.patch`")
+    if graph.places is not None:
+        raise UsageError(
+            "a model of places has no latent of a whole image; fit one without `model.patch` and `model.features`"
+        )
 
 
 def _on(graph: InferenceGraph, values: npt.NDArray[np.generic]) -> Tensor:

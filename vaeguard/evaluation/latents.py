@@ -43,7 +43,8 @@ class LatentUnits:
     traversed : int64 (K,)
         The units of the highest rate, highest first; for an autoencoder, which has no rate, those that vary most.
     traversals : uint8 (K, len(STEPS), C, H, W) or None
-        The decoder's mean images for the mean latent with one unit moved along `STEPS`; None unless whole images are decoded.
+        The decoder's mean images for the mean latent with one unit moved along `STEPS`; None unless whole images are
+        decoded.
     """
 
     rate: npt.NDArray[np.float64]

@@ -243,7 +243,13 @@ def _conv_and_batch_norm(weights: dict[str, Tensor]) -> Iterator[tuple[Tensor, l
 
 def _folded(like: nn.Conv2d, weight: Tensor, norm: list[Tensor]) -> dict[str, Tensor]:
     """The weight and bias of a convolution with its batch norm folded in."""
-    conv = nn.Conv2d(like.in_channels, like.out_channels, like.kernel_size, groups=like.groups, bias=False)
+    conv = nn.Conv2d(
+        like.in_channels,
+        like.out_channels,
+        (like.weight.shape[2], like.weight.shape[3]),
+        groups=like.groups,
+        bias=False,
+    )
     conv.weight = nn.Parameter(weight)
     batch_norm = nn.BatchNorm2d(like.out_channels, eps=BATCH_NORM_EPS)
     scale, offset, mean, variance = norm

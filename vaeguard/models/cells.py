@@ -15,9 +15,9 @@ from torch import nn
 from vaeguard.models.sums import row_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch import Tensor
+
+    from vaeguard.models.backbones import Backbone
 
 STRIDE = 8
 """A cell is so many pixels from the next."""
@@ -60,7 +60,7 @@ class Cells(nn.Module):
     ----------
     image_shape : (C, H, W)
         Shape of an image.
-    backbone : nn.Module
+    backbone : Backbone
         The frozen network.
 
     Attributes
@@ -69,7 +69,7 @@ class Cells(nn.Module):
         Number of rows and columns of cells.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], backbone: nn.Module) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.whiten = Whiten(sum(backbone.channels))
@@ -78,6 +78,7 @@ class Cells(nn.Module):
         for name in ("mean", "deviation"):
             self.register_buffer(name, torch.tensor(getattr(backbone, name)).view(3, 1, 1), persistent=False)
 
+    backbone: Backbone
     mean: Tensor
     deviation: Tensor
 

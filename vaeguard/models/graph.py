@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from vaeguard.models.calibration import Calibration
 from vaeguard.models.backbones import backbone
+from vaeguard.models.calibration import Calibration
 from vaeguard.models.cells import Cells
 from vaeguard.models.inference import Inference
 from vaeguard.models.patches import Patches
@@ -87,9 +87,7 @@ class InferenceGraph(nn.Module):
         mean = self.vae.likelihood(latent).mean
         return mean if self.standardise is None else self.standardise.restore(mean)
 
-    def _inspect_places(
-        self, image: Tensor, places: Patches | Cells
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _inspect_places(self, image: Tensor, places: Patches | Cells) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Terms and pictures of `image`, (N, C, H, W) in [0, 1], from all its patches or cells."""
         seen, undo = places.see(image)
         inference = self.infer(seen)

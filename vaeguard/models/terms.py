@@ -2,9 +2,9 @@
 
 Leading terms have weights, and their mean surprise orders the images; the others count only above `calibration.ALARM`.
 For images, half of the weight is on the position among normal images, and half, in a guided model, on the class. For
-vectors, error, rate and activations lead. For patches and for features, the negative ELBO leads. The weights were chosen once: for
-images with letters of notMNIST held out one at a time, for vectors on 20 tables of ADBench, and for patches on magnetic
-tiles and circuit boards.
+vectors, error, rate and activations lead. For patches and for features, the negative ELBO leads. The weights
+were chosen once: for images with letters of notMNIST held out one at a time, for vectors on 20 tables of ADBench, for
+patches on magnetic tiles and circuit boards, and for features on these and on screws.
 
 This module does not import torch, since a table of scores is checked without it.
 """

@@ -59,7 +59,7 @@ def draw_reconstructions(
     paths: Sequence[str],
     hottest: float | None = None,
 ) -> None:
-    """Draw input, restored image (if there is one) and heatmap side by side for each of `indices`, with its score and p-value.
+    """Draw input, restored image (if any) and heatmap side by side for each of `indices`, with its score and p-value.
 
     All heatmaps of the picture share one scale, shown at its foot, so that a quiet image looks quiet.
 

@@ -151,7 +151,7 @@ def tensorboard_log(
             graph.eval()
             after_epoch(state)
         yield after_epoch
-        if graph.patches is None:
+        if graph.places is None:
             attempt(_log_latents, writer, graph, image_set, held_out, state.best_epoch + 1)
     finally:
         attempt(writer.close)
@@ -191,7 +191,7 @@ def _log_scalars(writer: Any, row: Mapping[str, float]) -> None:
 
 
 def _has_pictures(graph: InferenceGraph) -> bool:
-    return graph.patches is None and graph.standardise is None
+    return graph.vae.spec.view.whole_pictures
 
 
 def _log_pictures(writer: Any, graph: InferenceGraph, images: Pixels, epoch: int) -> None:

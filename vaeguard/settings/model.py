@@ -48,8 +48,9 @@ class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
     `resolved` fills in from the data every setting that is None, and `image_shape` (C, H, W), `feature_count` (features
-    of a place, with `features`), `classes` (names of the normal classes) and `vectors` (standardised features instead of pixels, shape (1, 1, F)). A `kind` of None becomes
-    `conv` for images of at least 16x16 pixels, and `mlp` for smaller images, patches and vectors.
+    of a place), `classes` (names of the normal classes) and `vectors` (standardised features instead of pixels, shape
+    (1, 1, F)). A `kind` of None becomes `conv` for images of at least 16x16 pixels, and `mlp` for smaller
+    images, patches, features and vectors.
     """
 
     kind: str | None = setting(
@@ -211,9 +212,7 @@ class ModelSpec:
             A guided model or a prior per class has fewer than two labelled normal classes; a setting for images meets
             vectors; or the images are too small for the patches.
         """
-        spec = replace(
-            self, image_shape=image_shape, classes=classes, vectors=vectors, feature_count=feature_count
-        )
+        spec = replace(self, image_shape=image_shape, classes=classes, vectors=vectors, feature_count=feature_count)
         view = spec.view
         view.check(self.kind, self.likelihood, self.patch, image_shape[1:])
         _check_classes(spec)

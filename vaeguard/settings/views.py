@@ -172,7 +172,7 @@ class VectorView(View):
 
 
 def view_of(*, vectors: bool, patch: int, features: str | None = None) -> View:
-    """The view of a model of `vectors`, of a network's `features`, of patches of `patch` pixels a side, or of images."""
+    """The view of a model of `vectors`, of a network's `features`, of patches of `patch` pixels, or of images."""
     if vectors:
         return VectorView()
     if features:

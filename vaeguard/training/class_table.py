@@ -54,9 +54,7 @@ def class_table(
     flagged = np.round(among_others, 9) <= DEFAULT_FPR
     table = []
     for number, name in enumerate(names):
-        trained, held_out, ranked = (
-            targets[rows] == number for rows in (learn.sources, validate.sources, calibration)
-        )
+        trained, held_out, ranked = (targets[rows] == number for rows in (learn.sources, validate.sources, calibration))
         means = {loss: _mean(values[held_out]) for loss, values in losses.items()}
         # A model of patches or features sees an image many times.
         images, validated = (len(np.unique(rows)) for rows in (learn.sources[trained], validate.sources[held_out]))

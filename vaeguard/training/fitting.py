@@ -397,7 +397,7 @@ def _drawn(
 def _digest(examples: Examples) -> str:
     """The digest of what another machine may compute in another way, and a resumed fit compares."""
     computed = examples.images if examples.origins is not None else examples.pseudo
-    return "" if computed is None else hashlib.sha256(np.ascontiguousarray(computed)).hexdigest()
+    return "" if computed is None else hashlib.sha256(computed.tobytes()).hexdigest()
 
 
 def _train(
