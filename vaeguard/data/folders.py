@@ -30,10 +30,12 @@ _NAMED = (
     ".gif .heic .heif .avif .jxl .jxr .wdp .hdp .psd .psb .xcf .kra .qoi .ico .dng .raw .arw .cr2 .cr3 .crw "
     ".nef .nrw .orf .pef .raf .rw2 .srw .x3f .exr .hdr .svg .svgz .pdf .eps .ai .djvu .pbm .pgm .ppm .pnm .pfm "
     ".pam .tga .dds .pcx .sgi .fits .dcm .dicom .nii .nrrd .mha .czi .lif .nd2 .oib .ndpi .svs .jls .jng .mng "
-    ".apng .flif .bpg .icns .cur .emf .wmf .jpm .jph"
+    ".apng .flif .bpg .icns .cur .emf .wmf .jpm .jph "
+    ".npy .npz .parquet .tar .tgz .tbz2 .txz .zip"
 )
 UNREAD = tuple(_NAMED.split())
-"""Suffixes of images that are not read; files with one of them are told, others in a folder of images are not."""
+"""Suffixes of images that are not read, and of files of many images, which are read only where they are named; files
+with one of them are told, others in a folder of images are not."""
 _RUN = {"model.safetensors", "report.json"}
 """The files by which a run folder is recognised."""
 

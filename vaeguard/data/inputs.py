@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -154,7 +155,10 @@ def read_folder(path: str) -> Folder:
         return Folder("", [str(packed)])
     folder = walk(Path(path), (*SUFFIXES, ".parquet"))
     images = [name for name in folder.names if not name.lower().endswith(".parquet")]
-    return without_masks(replace(folder, names=images or folder.names))
+    if not images:
+        return folder
+    tables = Counter({".parquet": len(folder.names) - len(images)})
+    return without_masks(replace(folder, names=images, others=tables + Counter(folder.others)))
 
 
 def open_folder(path: Path, split: str) -> list[Source]:
