@@ -121,7 +121,7 @@ def main() -> None:
     except MemoryError:
         code = _print_error("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
     except OSError as error:
-        code = _print_error(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        code = _print_error(f"{error.filename or 'stdout, or a file'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise

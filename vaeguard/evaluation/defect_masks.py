@@ -163,7 +163,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
     try:
         _, marked = read_one("vaeguard.evaluation.defect_masks:marked", str(path))
     except UnreadableError as error:
-        raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}; get it again") from error
+        advice = "" if ";" in error.reason else "; get it again"
+        raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}{advice}") from error
     return scaled_mask(marked, size)
 
 
