@@ -98,14 +98,15 @@ def _in_folders_of_masks(by_stem: Mapping[str, Sequence[str]]) -> list[tuple[str
     folders = {top for top in tops if _FOLDERS.fullmatch(top)}
     if not folders:
         return []
-    parts = {stem: stem.partition(os.sep) for stem in by_stem}
-    images = {below or top: by_stem[stem][0] for stem, (top, _, below) in parts.items() if top not in folders}
-    candidates = []
-    for stem, (top, _, below) in parts.items():
-        image = images.get(below) or images.get(unmarked(below) or "")
-        if top in folders and image:
-            candidates += [(name, image, True) for name in by_stem[stem]]
-    return candidates
+    images, masks = dict[str, str](), list[tuple[str, str]]()
+    for stem, names in by_stem.items():
+        top, _, below = stem.partition(os.sep)
+        if top in folders:
+            masks += [(below, name) for name in names]
+        else:
+            images[below or top] = names[0]
+    pairs = ((name, images.get(below) or images.get(unmarked(below) or "")) for below, name in masks)
+    return [(name, image, True) for name, image in pairs if image]
 
 
 def _is_mask(folder: Folder, name: str, image: str, *, marked: bool) -> bool:

@@ -14,9 +14,24 @@ if TYPE_CHECKING:
 
     from vaeguard.restoration.formats.scan_page import Pixels
 
+LARGEST_DIFFERENCE = 6.0
+"""The largest root mean square, in levels, by which a lossy codec may change a picture.
+
+At quality 75, pages of small print change by 3 to 6 levels."""
 LARGEST_IN_A_SQUARE = 20.0
 """The largest root mean square, in levels, by which a square may change. At quality 75, small black print changes by up
 to 10 levels, and small red print by 20, since most JPEGs store colour at a quarter of the pixels."""
+
+
+def is_near(restored: Pixels, decoded: Pixels) -> bool:
+    """Whether two pictures of 8 bits are nearly equal, as a whole and everywhere."""
+    return difference(restored, decoded) <= LARGEST_DIFFERENCE and keeps_squares(restored, decoded)
+
+
+def difference(one: Pixels, other: Pixels) -> float:
+    """The root mean square difference between two pictures of 8 bits, in levels."""
+    differences = one.astype(np.int16) - other
+    return float(np.sqrt(np.mean(np.square(differences, dtype=np.float32))))
 
 
 def keeps_squares(restored: Pixels, decoded: Pixels) -> bool:

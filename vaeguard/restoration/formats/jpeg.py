@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vaeguard.restoration.formats.xmp import joined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 APP0, APP1, APP2, APP13, APP14, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _EXIF = b"Exif\0\0"
@@ -104,18 +104,24 @@ def xmp_of(content: bytes) -> bytes | None:
     """
     stated = [data for marker, data in segments(content) if marker == APP1]
     main = next((data.removeprefix(_XMP) for data in stated if data.startswith(_XMP)), None)
-    parts: dict[bytes, dict[int, bytes]] = {}
-    lengths: dict[bytes, int] = {}
-    for data in (data.removeprefix(_MORE_XMP) for data in stated if data.startswith(_MORE_XMP)):
-        lengths[data[:32]] = int.from_bytes(data[32:36])
-        parts.setdefault(data[:32], {})[int.from_bytes(data[36:40])] = data[40:]
-    named = [digest for found in _NAMED.findall(main or b"") for digest in found if digest] or list(parts)
-    for digest in (digest for digest in named if digest in parts):
-        extension = b"".join(part for _, part in sorted(parts[digest].items()))
-        if len(extension) != lengths[digest]:
+    extensions = _extensions(data.removeprefix(_MORE_XMP) for data in stated if data.startswith(_MORE_XMP))
+    named = [digest for found in _NAMED.findall(main or b"") for digest in found if digest] or list(extensions)
+    for length, extension in (extensions[digest] for digest in named if digest in extensions):
+        if len(extension) != length:
             raise ValueError("a part of its XMP is missing")
         main = joined(_NAMED.sub(b"", main or b""), extension)
     return main
+
+
+def _extensions(parts: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    """Join the parts of extensions of XMP: the stated length and the bytes of each, by its digest."""
+    lengths: dict[bytes, int] = {}
+    by_offset: dict[bytes, dict[int, bytes]] = {}
+    for part in parts:
+        digest = part[:32]
+        lengths[digest] = int.from_bytes(part[32:36])
+        by_offset.setdefault(digest, {})[int.from_bytes(part[36:40])] = part[40:]
+    return {digest: (lengths[digest], b"".join(own[at] for at in sorted(own))) for digest, own in by_offset.items()}
 
 
 def has_profile(content: bytes) -> bool:

@@ -131,10 +131,7 @@ def header_of(content: bytes) -> Header:
     (number,) = struct.unpack(">H", stream[40:42])
     components = [tuple(stream[42 + 3 * index : 45 + 3 * index]) for index in range(number)]
     inner = {} if content.startswith(_START) else _inner_boxes(content)
-    colours, icc = None, None
-    if colour := inner.get(b"colr"):
-        icc = colour[3:] if colour[0] in (2, 3) else None
-        colours = _PROFILES.get(icc[16:20], 0) if icc else int.from_bytes(colour[3:7]) if colour[0] == 1 else 0
+    colours, icc = _colours(inner.get(b"colr", b""))
     return Header(
         size=(lower - upper, right - left),
         bits=tuple((depth & 127) + 1 if depth < 128 else -((depth & 127) + 1) for depth, _, _ in components),
@@ -143,6 +140,18 @@ def header_of(content: bytes) -> Header:
         colours=colours if _is_in_order(inner.get(b"cdef", b"")) else 0,
         icc=icc,
     )
+
+
+def _colours(box: bytes) -> tuple[int | None, bytes | None]:
+    """The number of the colour space and the profile that a box of colours states; None for an empty box."""
+    method, profile = box[:1], box[3:]
+    if not box:
+        return None, None
+    if method == b"\1":
+        return int.from_bytes(profile[:4]), None
+    if method in (b"\2", b"\3"):
+        return _PROFILES.get(profile[16:20], 0), profile
+    return 0, None
 
 
 def _is_in_order(definitions: bytes) -> bool:

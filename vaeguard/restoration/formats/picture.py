@@ -97,8 +97,6 @@ def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
 
 def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tuple[bytes, bytes]]]:
     """The page, the opened file, and the metadata of a PNG or JPEG as chunks of a PNG."""
-    import imagecodecs
-
     png = content.startswith(PNG_START)
     image = open_picture(content, name, load=not png)
     chunks = list(png_chunks(content)) if png else _chunks_from(image, content) if image.format == "JPEG" else []
@@ -106,22 +104,32 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
         raise UnreadableError(name, "it is animated; save one frame as PNG")
     if image.format == "JPEG" and not image.info.get("icc_profile") and has_profile(content):
         raise ValueError("a part of its colour profile is missing")
-    pixels: Any
+    dpi, turn = _both_dpi(image), _exif_of(image).get(ORIENTATION, 1)
+    page = Page(
+        number=1,
+        pixels=_decoded(image, content, name),
+        dpi=dpi[0] if dpi else None,
+        orientation=turn if isinstance(turn, int) else 1,
+    )
+    return page, image, chunks
+
+
+def _decoded(image: ImageFile, content: bytes, name: str) -> Any:
+    """The pixels of an opened file: bool for one bit, else grey or RGB, with or without opacity."""
+    import imagecodecs
+
     # A palette of two colours counts as one bit.
     if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):
-        pixels = np.asarray(image).astype(np.bool_)
-    elif png:
+        return np.asarray(image).astype(np.bool_)
+    if image.format == "PNG":
         try:
             # Without the metadata, about which the decoder would print warnings that name no file.
-            pixels = imagecodecs.png_decode(_without_metadata(content))
+            return imagecodecs.png_decode(_without_metadata(content))
         except imagecodecs.PngError as error:
             raise UnreadableError(name, f"its image data is damaged ({error}); copy the file again") from error
-    elif image.mode in ("L", "RGB", "RGBA"):
-        pixels = np.asarray(image)
-    else:
-        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    dpi, turn = _both_dpi(image), _exif_of(image).get(ORIENTATION, 1)
-    return Page(1, pixels, dpi[0] if dpi else None, turn if isinstance(turn, int) else 1), image, chunks
+    if image.mode not in ("L", "RGB", "RGBA"):
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    return np.asarray(image)
 
 
 def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: Coding) -> Rewritten:
@@ -132,14 +140,7 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
     if page.pixels.dtype == np.bool_:
         target.write_bytes(content)
     elif image.format == "PNG" or (image.format == "JPEG" and not coding.jpeg):
-        expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
-        dropped = (*_PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
-        metadata = [
-            (kind, data)
-            for kind, data in chunks
-            if kind not in dropped and (kind[3:].islower() or kind in _KNOWN_CHUNKS)
-        ]
-        target.write_bytes(encode_png(restored, metadata))
+        target.write_bytes(encode_png(restored, _kept_chunks(image, chunks)))
     else:
         try:
             written = _saved(restored, image, content, coding.jpeg)
@@ -149,6 +150,15 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
         if image.format == "JPEG":
             return Rewritten(digests=[digest_of_pixels(page.pixels) for page in pages(written, name)])
     return Rewritten()
+
+
+def _kept_chunks(image: ImageFile, chunks: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The chunks of the original whose meaning does not change; palettes and transparent colours are expanded."""
+    expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
+    dropped = (*_PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
+    return [
+        (kind, data) for kind, data in chunks if kind not in dropped and (kind[3:].islower() or kind in _KNOWN_CHUNKS)
+    ]
 
 
 def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:
