@@ -153,9 +153,9 @@ def _leave_threads(code: int) -> None:
 
 
 def _print_interruption(error: BaseException) -> int:
-    code, told = 130, str(error.__cause__ or "")
-    if told:  # by a workflow that says how to go on
-        click.echo(told, err=True)
+    code, advice = 130, str(error.__cause__ or "")
+    if advice:  # a workflow says how to go on
+        click.echo(advice, err=True)
         return code
     return _print_error("interrupted", code)
 

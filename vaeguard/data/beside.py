@@ -1,4 +1,4 @@
-"""Files in a folder of images that are not read: masks beside images, formats that are not read, links in a circle."""
+"""What is not read in a folder of images: masks beside images, other formats, links that lead in a circle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FOLDERS = re.compile("masks?|gt|ground[ _-]?truth|labels?|seg|segmentations?|an
 FEW = 32
 """A mask has at most so many colours, or at least `MOST` of its pixels have one of the `FEWEST` commonest."""
 PIXELS_A_COLOUR = 16
-"""A picture has few colours only if it has so many pixels for each, since tiny pictures never have many."""
+"""A picture has few colours only if it has at least so many pixels for each; tiny pictures never have many."""
 FEWEST = 8
 MOST = 0.9
 
@@ -40,9 +40,9 @@ MOST = 0.9
 def without_masks(folder: Folder) -> Folder:
     """The folder without the masks that lie beside images.
 
-    Two signs tell a mask: it is called like an image in the same folder, with another suffix or with a mark such as
-    `_mask`, or like an image in the folder beside its own, which is called `masks` or alike; and it has few colours. By
-    another suffix alone, it is a mask only if the image itself has many colours.
+    A mask has two signs. Its name is that of an image in the same folder, with another suffix or with a mark such as
+    `_mask`, or that of an image in a folder beside its own, whose name is `masks` or the like. And it has few colours.
+    If only the suffix differs, it is a mask only if the image itself has many colours.
     """
     masks = {name for name, image, marked in _candidates(folder.names) if _is_mask(folder, name, image, marked=marked)}
     if not masks:
@@ -79,7 +79,7 @@ def unmarked(stem: str) -> str | None:
 
 
 def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
-    """Files that are called like masks: each with the image beside it, and whether its name has a mark."""
+    """Files whose names are those of masks: each with the image beside it, and whether its name has a mark."""
     by_stem = defaultdict(list)
     for name in names:
         by_stem[os.path.splitext(name)[0]].append(name)  # noqa: PTH122  (a million of them)
@@ -93,7 +93,7 @@ def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
 
 
 def _in_folders_of_masks(by_stem: Mapping[str, Sequence[str]]) -> list[tuple[str, str, bool]]:
-    """As `_candidates`, the files in a folder such as `masks` that are called like an image in a folder beside it."""
+    """As `_candidates`, the files in a folder such as `masks` whose names are those of images in a folder beside it."""
     tops = {stem.partition(os.sep)[0] for stem in by_stem if os.sep in stem}
     folders = {top for top in tops if _FOLDERS.fullmatch(top)}
     if not folders:

@@ -52,8 +52,9 @@ SHEETS = (".csv", ".tsv", ".xlsx")
 NARROW = 2**12
 """16-bit values that span less than this have at most 17 of the 256 grey levels."""
 SAMPLED = 32
-"""The files whose range of pixels is looked at."""
+"""The number of files whose range of pixels is examined."""
 CAMERA_BITS = (10, 12, 14)
+"""The usual depths of cameras that write files of 16 bits."""
 LONGEST_SIDE = 128
 """Image files are scaled down to this longest side, in pixels, unless a size is asked for."""
 
@@ -309,7 +310,7 @@ def _shrunk(place: str, size: Size | None, decoded: tuple[int, ...]) -> str | No
 
 
 def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -> str | None:
-    """A note that files of 16 bits use a small part of them, which few grey levels remain of; None if they do not."""
+    """A note that files of 16 bits use a small part of their range, so that few grey levels remain; else None."""
     levels = len(np.unique(decoded[:SAMPLED]))
     if levels > 2 ** CAMERA_BITS[-1] // 257 + 1:
         return None
@@ -330,7 +331,7 @@ def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -
 
 
 def _deep_range_of(sources: Sequence[Encoded]) -> tuple[int, int] | None:
-    """The least and the largest colour of the first files; None if none of them has 16 bits."""
+    """The smallest and the largest value of the first files; None if none of them has 16 bits."""
     files = chain.from_iterable(source.files() for source in sources)
     answers = read_each("vaeguard.data.data_sets:deep_range", islice(files, SAMPLED))
     ranges = [found["range"] for _, found, _ in answers if not isinstance(found, UnreadableError) and found["range"]]
@@ -338,7 +339,7 @@ def _deep_range_of(sources: Sequence[Encoded]) -> tuple[int, int] | None:
 
 
 def deep_range(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:
-    """The least and the largest colour of a file of 16 bits, as a process for decoding finds them."""
+    """The smallest and the largest value in a file of 16 bits, found in a process for decoding."""
     del rule
     content = read_bytes(name) if content is None else content
     values = deep_pixels(content, open_picture(content, name))

@@ -33,7 +33,7 @@ _NAMED = (
     ".apng .flif .bpg .icns .cur .emf .wmf .jpm .jph"
 )
 UNREAD = tuple(_NAMED.split())
-"""Suffixes of images that are not read; files with one of them are told, others in a folder of images are not."""
+"""Suffixes of images that are not read. A note counts the files with one of them; any other file is ignored."""
 _RUN = {"model.safetensors", "report.json"}
 """The files by which a run folder is recognised."""
 
@@ -49,7 +49,7 @@ class Folder:
     names : sequence of str
         The paths of the image files below it, relative to the folder.
     others : dict of int
-        The number of files that look like images and are not read, by suffix.
+        The number of files that look like images but are not read, by suffix.
     links : sequence of str
         Links that are not followed, since they lead to a folder that is read already.
     masks : sequence of str

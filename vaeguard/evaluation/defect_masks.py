@@ -204,7 +204,7 @@ def _values(picture: Image.Image) -> npt.NDArray[np.int32]:
     if (opacity == opacity[0, 0]).all():
         return colours
     seen = colours * (opacity > 0)
-    return seen if seen.any() else opacity  # black on nothing
+    return seen if seen.any() else opacity  # marks in black on a transparent background
 
 
 def _background(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -218,7 +218,7 @@ def _background(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _has_soft_edges(difference: npt.NDArray[np.int32]) -> bool:
-    """Whether most values between the background and the strongest mark form no areas, unlike those of labels.
+    """Whether most values between the background and the strongest mark are those of edges, not of areas like labels.
 
     A mask that is nowhere as bright as `LEAST_PAINTED` numbers kinds of defects.
     """

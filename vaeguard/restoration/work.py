@@ -232,7 +232,7 @@ class Work:
             except DiedError as error:
                 if error.late:
                     raise
-                return process(scan)  # the scan may be innocent
+                return process(scan)  # an earlier scan may have harmed the process
         except UnreadableError as error:
             reason = error.reason
         except RefusedError as error:

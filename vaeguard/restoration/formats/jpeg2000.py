@@ -14,7 +14,7 @@ from PIL import Image
 from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
-from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
+from vaeguard.restoration.formats.scan_page import METRES_PER_INCH, ORIENTATION, Page, PageFacts, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_format import Coding, Restore
     from vaeguard.restoration.formats.scan_page import Pixels
 
-METRES_PER_INCH = 0.0254
 SRGB, GREY = 16, 17
 """The numbers of the colour spaces that are restored."""
 _COLOURS = {12: "CMYK", 14: "CIELAB", 18: "YCbCr", 24: "YCbCr"}

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vaeguard.data.encodings import MOST_TEXT, PNG_START, png_chunks
+from vaeguard.data.encodings import MOST_TEXT, PIXEL_CHUNKS, PNG_START, packed_text, png_chunks, png_pixels
 from vaeguard.data.images import open_picture
 from vaeguard.data.limits import inflated
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.bmp import profile_of, with_pixels
 from vaeguard.restoration.formats.jpeg import comments_of, has_profile, has_split_exif, iptc_of, with_segments, xmp_of
 from vaeguard.restoration.formats.scan_format import Rewritten
-from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
+from vaeguard.restoration.formats.scan_page import (
+    METRES_PER_INCH,
+    ORIENTATION,
+    Page,
+    PageFacts,
+    digest_of_pixels,
+    reading,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +39,6 @@ if TYPE_CHECKING:
 
 PNG_LEVEL = 3
 """The level of compression; higher levels take twice the time for a few percent."""
-METRES_PER_INCH = 0.0254
-_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
 """Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
 _KNOWN_CHUNKS = (
@@ -123,8 +128,7 @@ def _decoded(image: ImageFile, content: bytes, name: str) -> Any:
         return np.asarray(image).astype(np.bool_)
     if image.format == "PNG":
         try:
-            # Without the metadata, about which the decoder would print warnings that name no file.
-            return imagecodecs.png_decode(_without_metadata(content))
+            return png_pixels(content)
         except imagecodecs.PngError as error:
             raise UnreadableError(name, f"its image data is damaged ({error}); copy the file again") from error
     if image.mode not in ("L", "RGB", "RGBA"):
@@ -155,7 +159,7 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
 def _kept_chunks(image: ImageFile, chunks: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The chunks of the original whose meaning does not change; palettes and transparent colours are expanded."""
     expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
-    dropped = (*_PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
+    dropped = (*PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
     return [
         (kind, data) for kind, data in chunks if kind not in dropped and (kind[3:].islower() or kind in _KNOWN_CHUNKS)
     ]
@@ -179,16 +183,6 @@ def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None)
     if image.format == "JPEG":
         return with_segments(plain, content)
     return with_pixels(content, restored, plain) if image.format == "BMP" else plain
-
-
-def _without_metadata(content: bytes) -> bytes:
-    """A PNG with the chunks of its pixels alone."""
-    start, kept = len(PNG_START), [PNG_START]
-    for kind, data in png_chunks(content):
-        end = start + 12 + len(data)
-        kept += [content[start:end]] if kind in (*_PIXEL_CHUNKS, b"tRNS") else []
-        start = end
-    return b"".join(kept)
 
 
 def _chunks_from(image: ImageFile, content: bytes) -> list[tuple[bytes, bytes]]:
@@ -239,8 +233,7 @@ def _profile_in(content: bytes) -> bytes:
 def _text_in(content: bytes, kind: bytes, keyword: bytes) -> bytes | None:
     """The XMP or the colour profile of a PNG, which Pillow does not read if it is long."""
     for data in (data for own, data in png_chunks(content) if own == kind and data.startswith(keyword)):
-        _, _, rest = data.partition(b"\0")
-        packed, text = (True, rest[1:]) if kind == b"iCCP" else (rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1])
+        packed, text = packed_text(kind, data)
         try:
             return zlib.decompressobj().decompress(text, MOST_TEXT) if packed else text
         except zlib.error:
