@@ -144,7 +144,7 @@ def drop_open(folder: Path) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is a temporary one of vaeguard, by the token in its name, whose digits no other program computes."""
+    """Whether a file is a temporary one of vaeguard, by the token in its name, which no other program computes."""
     match = _TEMPORARY_NAME.fullmatch(path.name)
     return match is not None and match[2] == _token(match[1], match[2][:8]) and path.is_file() and not path.is_symlink()
 
@@ -162,7 +162,7 @@ def _token(stem: str, random: str) -> str:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock an open file, so that it is known to have a living process; return False if another process has the lock."""
+    """Lock an open file, so that it is known to have a living process; return False if that fails."""
     try:
         import fcntl
 
