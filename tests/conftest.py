@@ -121,3 +121,39 @@ def printed():
         return np.asarray(page, np.float32) / np.float32(255)
 
     return draw
+
+
+FAULTS = {
+    "crash": ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed (SIGSEGV)"),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "was killed"),
+    "hang": ("time.sleep(1000)", "takes more than 3 s"),
+    "memory": ("bytearray(2**40)", "takes more than 2 GB of memory"),
+}
+"""What a decoder does with a file that ends in `fault`, and what is said of the file."""
+
+
+@pytest.fixture(params=FAULTS)
+def faulty(request, monkeypatch):
+    """A decoder that crashes, hangs or swells on PNGs that end in `fault`: what is said of them."""
+    from vaeguard.data import decoding, limits, workers
+
+    fault, said = FAULTS[request.param]
+    prelude = f"""
+import os, signal, time
+from PIL.PngImagePlugin import PngImageFile
+opened = PngImageFile._open
+def faulty(image):
+    content = image.fp.getvalue() if hasattr(image.fp, "getvalue") else b""
+    if content.endswith(b"fault"):
+        {fault}
+    opened(image)
+PngImageFile._open = faulty
+"""
+    monkeypatch.setattr(workers, "_idle", {})
+    monkeypatch.setattr(workers, "_MAIN", workers._MAIN.replace("from vae", f"exec({prelude!r}); from vae", 1))
+    if request.param == "hang":
+        monkeypatch.setenv("VAEGUARD_MAX_SECONDS", "3")
+        monkeypatch.setattr(decoding, "MAX_SECONDS", 3.0)
+        monkeypatch.setattr(limits, "MAX_SECONDS", 3.0)
+    yield said
+    workers.end_all()

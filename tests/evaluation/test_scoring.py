@@ -377,6 +377,17 @@ def test_torch_is_not_imported() -> None:
     assert not {"torch", "sklearn", "pandas", "matplotlib", "pyarrow", "scipy"} & set(ran.stdout.split())
 
 
+@pytest.mark.slow
+def test_an_image_that_ends_its_decoder_is_one_error_row(folder: Path, tmp_path: Path, faulty: str) -> None:
+    path = folder / "b.png"
+    path.write_bytes(path.read_bytes() + b"fault")
+    summary = score_files(FakeDetector(), [folder], tmp_path / "scores.csv")
+    assert summary.images == 4
+    ((name, reason),) = summary.errors
+    assert name == str(path)
+    assert faulty in reason
+
+
 @pytest.mark.parametrize("name", ["s.csv.errors.csv", "s.csv.watch.json"])
 def test_files_of_somebody_else_beside_a_table_stay(tmp_path, bars_onnx, name):
     (tmp_path / "images").mkdir()

@@ -863,6 +863,16 @@ def test_an_interruption_ends_within_a_page_and_leaves_no_part_of_a_file(tmp_pat
     assert tree("cut") == tree("whole")
 
 
+@pytest.mark.slow
+def test_a_scan_that_ends_its_decoder_is_left_out(scans, faulty):
+    path = scans / "box-0/0.png"
+    path.write_bytes(path.read_bytes() + b"fault")
+    done = denoise_scans("scans", device="cpu")
+    assert done.files == 7
+    assert faulty in dict(done.errors)["scans/box-0/0.png"]
+    assert not Path("scans-clean/box-0/0.png").exists()
+
+
 @pytest.mark.parametrize("link", ["clean", "clean/deep"])
 def test_nothing_is_written_through_a_link(tmp_path, link):
     (tmp_path / "scans" / "deep").mkdir(parents=True)

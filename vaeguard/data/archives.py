@@ -126,7 +126,7 @@ def _files(path: str, function: str, start: int, **arguments: Any) -> Generator[
     done, tried = start, -1
     while True:
         try:
-            for answer, values in _asked(path, function, start=done, **arguments):
+            for answer, values in _asked(path, function, start=done, singly=tried >= 0, **arguments):
                 for file in _unpacked(path, answer, values):
                     yield file
                     done += 1

@@ -21,7 +21,9 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS
 from vaeguard.data.source import read
+from vaeguard.data.workers import KILLED
 from vaeguard.errors import VaeguardError
 from vaeguard.storage.files import sweep, write_text, writing
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     Size = tuple[int, int]
 
 _VERSION = 4  # raise when the rules of images.py change what the same file decodes to
+_LIMITS = [MAX_MEMORY, MAX_SECONDS]
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
 
@@ -108,7 +111,7 @@ def decode_files(
         _report(progress, number + 1, total)
     entry = _private(cache_folder()) / f"vaeguard-{key.hexdigest()}"
     decoded = _load(entry, key.hexdigest(), total)
-    if decoded is None:
+    if decoded is None or KILLED in decoded.errors.values():
         _sweep(entry.parent)
         _build(entry, sources, resolve(), place, jobs, progress)
         decoded = _load(entry, key.hexdigest(), total)
@@ -177,7 +180,7 @@ def _build(
             raise _nothing_readable(place, sources[0].names[0], errors)
         _write_header(file, (count, *shape))
     with _disk_space():
-        body = json.dumps({"shape": [count, *shape], "errors": errors, "size": size})
+        body = json.dumps({"shape": [count, *shape], "errors": errors, "size": size, "limits": _LIMITS})
         write_text(_record(entry), json.dumps({"digest": _text_digest(body), "body": body}))
 
 
@@ -218,6 +221,8 @@ def _load(entry: Path, key: str, expected: int) -> Decoded | None:
         return None
     fits = images.dtype == np.uint8 and list(images.shape) == content["shape"]
     if not (fits and whole and len(images) + len(errors) == expected):
+        return None
+    if errors and content.get("limits") != _LIMITS:  # other limits may allow to read these files
         return None
     for path in (_array(entry), _record(entry)):
         with contextlib.suppress(OSError):  # the cache may be read-only

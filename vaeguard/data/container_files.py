@@ -17,7 +17,7 @@ from vaeguard.data.arrays import NAMED_COLUMNS, number_classes
 from vaeguard.data.channel import BUFFER, as_array
 from vaeguard.data.decoder import TOGETHER_SECONDS
 from vaeguard.data.folders import is_image
-from vaeguard.data.limits import MAX_BYTES
+from vaeguard.data.limits import MAX_BYTES, too_much_memory
 from vaeguard.data.source import CONTAINER_ERRORS, DAMAGED, one_line
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 
@@ -68,14 +68,21 @@ def tar_members(caller: Caller, content: bytes, *, path: str) -> None:
 
 
 def tar_files(
-    caller: Caller, content: bytes, *, path: str, part: str, start: int = 0, names: Sequence[str] | None = None
+    caller: Caller,
+    content: bytes,
+    *,
+    path: str,
+    part: str,
+    start: int,
+    singly: bool,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Send the image files of an archive whose names begin with `part`, from number `start` on, or those of `names`."""
     del content
     with _reading(path), tarfile.open(path) as archive:
         members = islice(_members(archive, part), start, None)
         chosen = members if names is None else _first_of_each(members, set(names))
-        _send_files(caller, ((member.name, *_content(archive, member)) for member in chosen))
+        _send_files(caller, ((member.name, *_content(archive, member)) for member in chosen), singly=singly)
 
 
 def _first_of_each(members: Iterable[tarfile.TarInfo], missing: set[str]) -> Iterator[tarfile.TarInfo]:
@@ -158,15 +165,22 @@ def parquet_labels(caller: Caller, content: bytes, *, path: str, column: str) ->
 
 
 def parquet_files(
-    caller: Caller, content: bytes, *, path: str, column: str, start: int = 0, rows: Sequence[int] | None = None
+    caller: Caller,
+    content: bytes,
+    *,
+    path: str,
+    column: str,
+    start: int,
+    singly: bool,
+    rows: Sequence[int] | None = None,
 ) -> None:
     """Send the image files of a column from row `start` on, or those of `rows`, in order."""
     del content
     with _reading(path):
         if rows is None:
-            _send_files(caller, _cells(path, column, start))
+            _send_files(caller, _cells(path, column, start), singly=singly)
         else:
-            _send_files(caller, (next(_cells(path, column, row)) for row in rows))
+            _send_files(caller, (next(_cells(path, column, row)) for row in rows), singly=singly)
 
 
 def _cells(path: str, column: str, start: int) -> Iterator[tuple[str, Values, str]]:
@@ -180,19 +194,24 @@ def _cells(path: str, column: str, start: int) -> Iterator[tuple[str, Values, st
             if first + count > start:
                 rows = ROWS if file.metadata.row_group(group).total_byte_size < count * BUFFER * ROWS else 1
                 batches = file.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False)
-                yield from _cells_of(batches, first, start)
+                yield from _cells_of(batches, range(first, first + count), start)
             first += count
 
 
-def _cells_of(batches: Iterator[Any], number: int, start: int) -> Iterator[tuple[str, Values, str]]:
-    for batch in batches:
-        column = batch.column(0)
-        del batch
-        for row in range(len(column)):
-            if number >= start:
-                yield _cell(number, column[row])
-            number += 1
-        del column
+def _cells_of(batches: Iterator[Any], rows: range, start: int) -> Iterator[tuple[str, Values, str]]:
+    """The cells of a row group from row `start` on; if memory does not suffice, the rest of the group is not read."""
+    row = rows.start
+    try:
+        for batch in batches:
+            column = batch.column(0)
+            del batch  # the next one may be large, too
+            for place in range(len(column)):
+                if row >= start:
+                    yield _cell(row, column[place])
+                row += 1
+            del column
+    except MemoryError:
+        yield from ((f"{lost:05d}", as_array(b""), too_much_memory()) for lost in range(max(row, start), rows.stop))
 
 
 def _cell(number: int, cell: Any) -> tuple[str, Values, str]:
@@ -241,8 +260,8 @@ def _no_images(held: Mapping[str, Any]) -> str:
     return f"has no column of the bytes of image files (its columns: {columns}); write them as {IMAGE_COLUMNS[0]!r}"
 
 
-def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]]) -> None:
-    """Send files, each its name, its bytes and why it is not read; small ones together."""
+def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]], *, singly: bool) -> None:
+    """Send files, each its name, its bytes and why it is not read; small ones together unless `singly` is set."""
     names: list[str] = []
     reasons: list[str] = []
     contents: list[Values] = []
@@ -251,13 +270,15 @@ def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]]
     def send() -> None:
         caller.send({"names": names, "reasons": reasons, "sizes": list(map(len, contents))}, *contents)
 
-    for name, held, reason in files:
-        names.append(name)
-        reasons.append(reason)
-        contents.append(np.frombuffer(held, np.uint8))
-        del held
-        if sum(map(len, contents)) > BUFFER or time.monotonic() - sent > TOGETHER_SECONDS:
+    try:
+        for name, held, reason in files:
+            names.append(name)
+            reasons.append(reason)
+            contents.append(np.frombuffer(held, np.uint8))
+            del held  # the next one may be large, too
+            if singly or sum(map(len, contents)) > BUFFER or time.monotonic() - sent > TOGETHER_SECONDS:
+                send()
+                names, reasons, contents, sent = [], [], [], time.monotonic()
+    finally:
+        if names:
             send()
-            names, reasons, contents, sent = [], [], [], time.monotonic()
-    if names:
-        send()

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
-import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vaeguard.data.channel import BUFFER, Channel
 from vaeguard.data.images import ImageRule, decode_bytes, decode_image, read_header
-from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, clock, too_much_memory
+from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, clock, limit_memory, too_much_memory
 from vaeguard.errors import RefusedError, UnreadableError
 
 if TYPE_CHECKING:
@@ -55,15 +55,17 @@ class Caller:
 def main() -> None:
     """Answer calls until the input ends."""
     channel = Channel(*_own_pipes())
-    _limit_memory()
+    clock.on = True
+    _go_first()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     warnings.simplefilter("ignore")
     logging.disable()
     caller = Caller(channel)
-    clock.on = True
     channel.send({"ready": True})
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             call, content = channel.receive_bytes(MAX_MEMORY)
+            limit_memory(held=len(content))
             clock.restart()
             try:
                 caller.send({"result": _named(call["function"])(caller, content, **call["arguments"])})
@@ -179,14 +181,14 @@ def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return pipes
 
 
-def _limit_memory() -> None:
-    """Limit what this process allocates; some of the memory for an image is left to the caller."""
-    if sys.platform == "win32":
-        return
-    import resource
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, even while it decodes."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
 
-    for kind, most in ((resource.RLIMIT_DATA, MAX_MEMORY - MAX_MEMORY // 8), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # the limit is lower already
-            resource.setrlimit(kind, (most, most))
-    with contextlib.suppress(OSError):  # Linux: where memory runs out all the same, this process goes first
+
+def _go_first() -> None:
+    """Where memory runs out all the same, Linux ends this process before others."""
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")

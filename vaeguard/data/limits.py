@@ -5,11 +5,14 @@ Two environment variables raise them for larger pages: `VAEGUARD_MAX_MEMORY` in 
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import math
 import os
 import signal
+import sys
 import zlib
+from pathlib import Path
 
 from vaeguard.errors import UsageError
 
@@ -108,3 +111,27 @@ class Clock:
 
 
 clock = Clock()
+
+
+def limit_memory(held: int = 0) -> None:
+    """Limit what this process may allocate for the next page, on top of what it has; some is left to its caller.
+
+    `held` are bytes that it has for this page already, or, below 0, bytes that it may have besides. Without effect
+    outside of a process that decodes for another one.
+    """
+    if not clock.on or sys.platform == "win32":
+        return
+    import resource
+
+    allowed = _allocated() - held + MAX_MEMORY - MAX_MEMORY // 8
+    for kind, most in ((resource.RLIMIT_DATA, allowed), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):  # the system allows less
+            resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
+def _allocated() -> int:
+    """The bytes that this process has allocated, as Linux counts them; 0 on other systems."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, LookupError):
+        return 0

@@ -158,7 +158,14 @@ def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) 
     part_size = max(1, min(32, -(-batch_size // jobs)))
     parts = parts_of(files, part_size, batch_size)
     ahead = 2 * max(-(-batch_size // part_size), jobs)
-    decoded = map_ahead(lambda part: _decode_part(part, rule), parts, jobs=jobs, ahead=ahead, size_of=size_of_part)
+    decoded = map_ahead(
+        lambda part: _decode_part(part, rule),
+        parts,
+        jobs=jobs,
+        ahead=ahead,
+        stop=lambda: None,  # a file that hangs keeps its thread until it is given up
+        size_of=size_of_part,
+    )
     group: list[ImageBatch] = []
     try:
         for part, is_last in decoded:
@@ -189,8 +196,10 @@ def size_of_part(part: Part) -> int:
 def parts_of(files: Iterable[File], part_size: int, batch_size: int = 0) -> Iterator[Part]:
     """Split files into parts of at most `part_size` files, which do not reach across the end of a batch."""
     part: list[File] = []
+    number = 0
     try:
-        for number, file in enumerate(files, 1):
+        for file in files:  # enumerate would keep a large file in memory until the next one has come
+            number += 1
             part.append(file)
             del file
             is_last = bool(batch_size) and number % batch_size == 0
@@ -240,7 +249,9 @@ def _decode_part(part: Part, rule: ImageRule) -> tuple[ImageBatch, bool]:
 def ahead(items: Iterator[_T], length: int) -> Generator[_T]:
     """Iterate over `items` in a thread, at most `length` items ahead of the reader."""
     end = object()
-    with closing(map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length)) as taken:
+    # The thread ends by itself; it may be waiting for a file that hangs.
+    taking = map_ahead(lambda _: next(items, end), repeat(None), jobs=1, ahead=length, stop=lambda: None)
+    with closing(taking) as taken:
         yield from takewhile(lambda item: item is not end, cast("Iterator[_T]", taken))
 
 

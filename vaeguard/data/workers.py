@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.channel import Place, Values
 
+KILLED = "the process that decoded it was killed, as happens where memory runs out; try it on a larger machine"
 _MAIN = "import sys; sys.path[:] = sys.argv[1:]; from vaeguard.data.decoder import main; main()"
 _LEAN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """One thread, and memory that is given back."""
@@ -133,10 +134,12 @@ class Worker:
         if -code == getattr(signal, "SIGALRM", None) or (sys.platform == "win32" and code == 1):
             return DiedError(self._name, too_long(), late=True)
         if -code == getattr(signal, "SIGKILL", None):
-            how = "was killed, which happens where memory runs out; try it alone or on a larger machine"
-        else:
-            how = f"crashed ({_name_of(code)}); leave the file out, or save it again with another program"
-        return DiedError(self._name, f"the process that decoded it {how}")
+            return DiedError(self._name, KILLED)
+        return DiedError(
+            self._name,
+            f"the process that decoded it crashed ({_name_of(code)}); "
+            "leave the file out, or save it again with another program",
+        )
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
@@ -199,6 +202,7 @@ def warm_up() -> None:
 
 
 @atexit.register
-def _end_all() -> None:
+def end_all() -> None:
+    """End the processes without work."""
     for worker in _idle.pop(os.getpid(), ()):
         worker.end()

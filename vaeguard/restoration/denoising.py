@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.data.workers import warm_up
 from vaeguard.devices import cores
 from vaeguard.errors import as_objects
 from vaeguard.restoration.notes import Notes
@@ -138,6 +139,7 @@ def denoise_scans(
     started = time.perf_counter()
     places = find_scans(scans, output)
     workers = count_workers(places, jobs)
+    warm_up()  # it starts while the denoisers are loaded
     pipeline = open_pipeline(model, device, workers, settings, outputs)
     work = Work(places, pipeline, workers, progress)
     with open_job(places.target / TABLE, keep=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +31,14 @@ def is_near(restored: Pixels, decoded: Pixels) -> bool:
 
 def difference(one: Pixels, other: Pixels) -> float:
     """The root mean square difference between two pictures of 8 bits, in levels."""
-    differences = one.astype(np.int16) - other
-    return float(np.sqrt(np.mean(np.square(differences, dtype=np.float32))))
+    strips = range(0, len(one), STRIP)  # the differences of a whole page would take eight times its memory
+    total = sum(_squares(one[start : start + STRIP], other[start : start + STRIP]) for start in strips)
+    return math.sqrt(total / one.size)
+
+
+def _squares(one: Pixels, other: Pixels) -> int:
+    """The sum of the squared differences."""
+    return int(np.square(one.astype(np.int32) - other).sum(dtype=np.int64))
 
 
 def keeps_squares(restored: Pixels, decoded: Pixels) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.inputs import read_list
+from vaeguard.data.workers import warm_up
 from vaeguard.engines.model_file import load
 from vaeguard.errors import UsageError
 from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
@@ -63,6 +64,7 @@ def score_table(
     check_apart(output, ())
     check_place(f"{output}.report.json", "scores")
     model = find_model(model, reporter)
+    warm_up()  # it starts while the model is loaded
     detector = load(model, device, threads=1)
     started = time.monotonic()
     with reporter.progress("scoring") as progress:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.channel import as_array
+from vaeguard.data.limits import limit_memory
 from vaeguard.data.workers import borrowed
 from vaeguard.restoration.formats import scans
 from vaeguard.restoration.formats.scan_format import Rewritten
@@ -100,6 +101,7 @@ def serve_rewrite(
     """Rewrite a scan with the pixels that the caller returns for each page."""
 
     def restore(page: Page) -> Pixels:
+        limit_memory(held=page.pixels.nbytes)  # a PDF keeps the pages before this one in memory
         _send_page(caller, page)
         restored = caller.receive()[1]
         return page.pixels if restored is None else restored

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from vaeguard.data.images import SUFFIXES_OF, format_of
-from vaeguard.data.limits import clock
+from vaeguard.data.limits import clock, limit_memory
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.scan_format import Coding
 from vaeguard.restoration.formats.scan_page import digest_of_pixels
@@ -133,6 +133,7 @@ def rewrite(
     if not changed and Path(name).suffix == target.suffix:
         target.write_bytes(content)
         return result
+    limit_memory(held=-target.stat().st_size)  # the written file may be larger than one page
     _check_facts(content, target, name)
     _check_pixels(digests if result.digests is None else result.digests, target, name)
     return result
