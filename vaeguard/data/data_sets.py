@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vaeguard.data.arrays import Array, Idx
-from vaeguard.data.beside import left_out
 from vaeguard.data.cache import decode_files
 from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.encodings import deep_pixels
@@ -33,6 +32,7 @@ from vaeguard.data.inputs import (
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import default_jobs, first_of, map_ahead, parts_of, size_of_part
+from vaeguard.data.unread import left_out
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:

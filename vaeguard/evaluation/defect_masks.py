@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vaeguard.data.beside import unmarked
 from vaeguard.data.decoding import read_one
 from vaeguard.data.folders import walk
 from vaeguard.data.images import open_picture, read_bytes
+from vaeguard.data.unread import unmarked
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.statistics.metrics import per_region_overlap, pixel_roc_auc
 from vaeguard.storage.files import is_same

@@ -173,7 +173,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove a temporary file unless a living process writes it; where nobody can tell, once it is a day old."""
+    """Remove a temporary file unless a living process writes it; where files cannot be locked, once it is a day old."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         try:

@@ -72,7 +72,7 @@ def left_out(folders: Iterable[Folder]) -> str | None:
 
 
 def unmarked(stem: str) -> str | None:
-    """The path of an image without its suffix, if `stem` is that of its mask by a mark such as `_mask`; else None."""
+    """Remove a mark such as `_mask` from the path of a mask without its suffix; return None if there is no mark."""
     folder, base = os.path.split(stem) if _WORDS.search(stem) else ("", "")
     match = _MARKED.fullmatch(base)
     return os.path.join(folder, match["stem"] or match["rest"]) if match else None  # noqa: PTH118
@@ -117,7 +117,7 @@ def _is_mask(folder: Folder, name: str, image: str, *, marked: bool) -> bool:
 def _has_few_colours(path: str, *, exactly: bool = True) -> bool:
     """Whether a picture has few colours; unless `exactly`, a few of them may also be frequent enough."""
     try:
-        colours, _ = read_one("vaeguard.data.beside:colours", path)
+        colours, _ = read_one("vaeguard.data.unread:colours", path)
     except UnreadableError:
         return False
     return bool(colours["few"] or (not exactly and colours["frequent"]))
