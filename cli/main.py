@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def _open_closed() -> None:
-    """Lead streams that the caller closed nowhere; otherwise the next file that is opened would take their place."""
+    """Open closed streams on the null device; otherwise the next file that is opened would take their place."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
             os.set_inheritable(number, True)  # the processes that decode need them as well

@@ -1,7 +1,8 @@
 """Scans read and written in other processes, which a broken or hostile scan cannot leave.
 
 The functions are those of `scans`. The pixels of each page come to this process, which restores them; everything else
-of a scan is parsed, decoded, encoded and read back over there, by the functions whose names begin with `serve`.
+of a scan is parsed, decoded, encoded and read back in the other process, by the functions whose names begin with
+`serve`.
 """
 
 from __future__ import annotations
