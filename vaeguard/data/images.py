@@ -351,7 +351,7 @@ def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
 
 
 def _damaged(name: str, error: BaseException, content: bytes) -> UnreadableError:
-    """The error for a file that cannot be decoded: its kind is not read, or it is damaged, or nobody can tell."""
+    """The error for a file that cannot be decoded: its kind is not read, it is damaged, or it may be either."""
     detail = " ".join(str(error).split()) or type(error).__name__
     if kind := kind_of_jpeg(content) if content.startswith(b"\xff\xd8") else "":
         return UnreadableError(name, f"it is a {kind}, which is not read; convert it to PNG")

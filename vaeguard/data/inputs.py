@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from vaeguard.data import archives, arrays
 from vaeguard.data.arrays import Array
-from vaeguard.data.beside import left_out, without_masks
 from vaeguard.data.folders import Files, Folder, class_labels, image_folder, no_images, paths_of, sorted_once, walk
 from vaeguard.data.idx import find_idx
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Unreadable, reading
+from vaeguard.data.unread import left_out, without_masks
 from vaeguard.errors import UsageError, VaeguardError
 
 if TYPE_CHECKING:

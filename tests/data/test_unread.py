@@ -138,3 +138,13 @@ def test_links_in_a_circle_are_told(tmp_path):
     assert source.count == 1
     link = tmp_path / "sub" / "up"
     assert source.left_out == f"1 link leads to a folder that is read already: '{link}'"
+
+
+def test_a_broken_archive_does_not_hide_what_is_not_read(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"no archive")
+    (tmp_path / "images").mkdir()
+    photograph().save(tmp_path / "images" / "1.jpg")
+    Image.fromarray(MASK).save(tmp_path / "images" / "1_mask.png")
+    images = open_images(f"{tmp_path}/*")
+    assert len(images.errors) == 1
+    assert "1_mask.png" in images.left_out
