@@ -121,7 +121,7 @@ def main() -> None:
     except MemoryError:
         code = _print_error("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
     except OSError as error:
-        code = _print_error(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        code = _print_error(f"{error.filename or 'stdout, or a file'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def _open_closed() -> None:
-    """Lead streams that the caller closed nowhere; otherwise the next file that is opened would take their place."""
+    """Open closed streams on the null device; otherwise the next file that is opened would take their place."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
             os.set_inheritable(number, True)  # the processes that decode need them as well
@@ -153,9 +153,9 @@ def _leave_threads(code: int) -> None:
 
 
 def _print_interruption(error: BaseException) -> int:
-    code, told = 130, str(error.__cause__ or "")
-    if told:  # by a workflow that says how to go on
-        click.echo(told, err=True)
+    code, advice = 130, str(error.__cause__ or "")
+    if advice:  # a workflow says how to go on
+        click.echo(advice, err=True)
         return code
     return _print_error("interrupted", code)
 

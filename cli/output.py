@@ -111,7 +111,7 @@ def warnings_on_stderr() -> Iterator[None]:
     """Print the warnings of the library as lines on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of broken metadata, without the name of the file
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # on broken metadata, without the name of the file
         shown = warnings.showwarning
 
         def show_warning(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:

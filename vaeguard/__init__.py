@@ -12,7 +12,7 @@ import os
 
 import lazy_loader
 
-# ONNX Runtime reads it when it is imported, and would otherwise send its use to its maker.
+# ONNX Runtime reads this variable when it is imported. Without it, newer versions report their use to their maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -235,12 +235,12 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
 
 
 def check_telemetry() -> Check:
-    """Tell whether ONNX Runtime may send its use to its maker, which vaeguard prevents unless the user allows it."""
+    """Tell whether ONNX Runtime may report its use to its maker, which vaeguard prevents unless the user allows it."""
     value = os.environ.get("ORT_DISABLE_TELEMETRY", "")
     found = f"ORT_DISABLE_TELEMETRY={value}"
     if value == "1":
         return Check("telemetry", "ok", f"{found}: ONNX Runtime sends nothing")
-    return Check("telemetry", "warn", f"{found}: ONNX Runtime may send its use", "unset it, or set it to 1")
+    return Check("telemetry", "warn", f"{found}: ONNX Runtime may report its use", "unset it, or set it to 1")
 
 
 def check_processor() -> Check:

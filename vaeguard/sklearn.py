@@ -105,7 +105,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             Training diverged.
         """
         if others:
-            # A parameter in the signature would tell scikit-learn that weights are supported.
+            # With a parameter `sample_weight`, scikit-learn would take weights for supported.
             raise TypeError(
                 f"{type(self).__name__}.fit does not take {', '.join(others)}; every row counts alike, so leave it out,"
                 " and leave out or repeat rows instead"

@@ -64,6 +64,12 @@ def huge_png(width, height):
     )
 
 
+def huge_webp():
+    content = bytearray(encoded(Image.fromarray(RGB), "WEBP", lossless=True))
+    content[21:25] = struct.pack("<I", 2**28 - 1)  # 16384 x 16384
+    return bytes(content)
+
+
 CASES = {
     "grey": (Image.fromarray(GREY), GREY),
     "1 bit": (Image.fromarray(BITS), np.where(BITS, 255, 0).astype(np.uint8)),
@@ -218,6 +224,7 @@ def animated(kind):
         (multipage(), "3 pages; split"),
         (animated("PNG"), "2 frames"),
         (animated("WEBP"), "2 frames"),
+        (huge_webp(), "it has too many pixels, more than the 100 million"),
         (huge_png(40_000, 40_000), "more than the 100 million"),
         (huge_png(2_000_000_000, 2_000_000_000), "more than the 100 million"),
         (encoded(Image.fromarray(RGB))[:-12], "cut short"),

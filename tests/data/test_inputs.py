@@ -176,6 +176,18 @@ def test_a_broken_container_is_one_error(name, content, reason, tmp_path):
     assert contents(files)[0] == [str(tmp_path / "z.png")]
 
 
+@pytest.mark.parametrize("more", [0, 7])
+def test_an_array_that_breaks_off_gives_the_images_before(tmp_path, more):
+    np.save(tmp_path / "a.npy", IMAGES)
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content[: len(content) - IMAGES[1:].nbytes + more])
+    names, images, errors = contents(find_sources([tmp_path / "a.npy"])[0])
+    assert names == [f"{tmp_path}/a.npy/00000"]
+    np.testing.assert_array_equal(images[:, 0], IMAGES[:1])
+    assert len(errors) == len(IMAGES) - 1
+    assert all("is cut short" in reason for _, reason in errors)
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_one_image_in_colour_is_no_stack_of_thin_ones(channels, tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((64, 48, channels), np.uint8))

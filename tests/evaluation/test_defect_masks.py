@@ -177,7 +177,10 @@ def test_masks_that_the_nearest_pixels_show_are_scaled_by_these_alone():
     np.testing.assert_array_equal(scaled_mask(mask, (30, 20)), np.asarray(nearest) > 0)
 
 
-def test_a_damaged_mask_is_named(tmp_path):
+def test_a_mask_that_cannot_be_read_is_named_with_one_advice(tmp_path):
     (tmp_path / "m.png").write_text("none")
     with pytest.raises(RefusedError, match=r"m\.png.*get it again"):
         read_mask(tmp_path / "m.png", (4, 4))
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "m.tif")
+    with pytest.raises(RefusedError, match=r"m\.tif.*convert it to 8 or 16 bit$"):
+        read_mask(tmp_path / "m.tif", (4, 4))

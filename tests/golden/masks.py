@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 TEXT = {".toml", ".txt", ".log", ".pbtxt", ".job", ""}
 TIMES = re.compile(
-    r"^(seconds|.*_seconds|seconds_.*|.*per_second|.*memory.*|hardware|python|versions|datetime.*|worker_id)$"
+    r"^(seconds|.*_seconds|seconds_.*|.*per_second|.*memory.*|hardware|python|versions|datetime.*|worker_id|key)$"
 )
-"""Names of values that differ from run to run or from machine to machine."""
+"""Names of values that differ from run to run or from machine to machine; a `key` depends on times of files."""
 COLUMNS = re.compile(r"seconds|fit, s|scoring, s|.* a second|memory, MB")
 """The same of columns of tables in reports."""
 NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"

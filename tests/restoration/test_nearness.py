@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from vaeguard import DenoiseOutputs, RestoreSettings, denoise_scans
-from vaeguard.restoration.formats import isolated, scans
-from vaeguard.restoration.formats.scan_format import LARGEST_DIFFERENCE, difference
-from vaeguard.restoration.nearness import LARGEST_IN_A_SQUARE, keeps_squares
+from vaeguard.restoration.formats import scans
+from vaeguard.restoration.nearness import LARGEST_DIFFERENCE, LARGEST_IN_A_SQUARE, difference, keeps_squares
 
 JUST_LESS, JUST_MORE = LARGEST_IN_A_SQUARE - 1, LARGEST_IN_A_SQUARE + 1
 
@@ -47,18 +46,8 @@ def test_a_page_that_would_be_damaged_is_written_with_less_loss(outputs, asked, 
         calls.append((restored.copy(), decoded.copy()))
         return False
 
-    def in_this_process(content, name, target, restore, *, near, **options):
-        latest = []
-
-        def remembered(page):
-            latest[:] = [restore(page)]
-            return latest[0]
-
-        check = isolated._check(latest) if near else None
-        return scans.rewrite(content, name, target, remembered, check=check, **options)
-
     monkeypatch.setattr("vaeguard.restoration.nearness.keeps_squares", never)
-    monkeypatch.setattr("vaeguard.restoration.work.rewrite", in_this_process)
+    monkeypatch.setattr("vaeguard.restoration.work.rewrite", scans.rewrite)  # in this process
     rng = np.random.default_rng(0)
     pages = [
         Image.fromarray(np.clip(216 * printed(200, 240, seed) + 8 * rng.standard_normal((200, 240)), 0, 255))

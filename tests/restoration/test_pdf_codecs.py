@@ -13,8 +13,8 @@ from PIL import Image, JpegImagePlugin
 
 from vaeguard.restoration.formats.jpeg2000 import boxes
 from vaeguard.restoration.formats.pdf_codecs import Source, decoded, replace, source_of
-from vaeguard.restoration.formats.scan_format import Coding, difference
-from vaeguard.restoration.formats.scan_page import Page
+from vaeguard.restoration.formats.scan_format import Coding
+from vaeguard.restoration.nearness import difference
 
 AS_IT_CAME = Coding()
 
@@ -195,11 +195,9 @@ def test_a_jpeg_that_is_packed_once_more_is_recognised(packed, scene):
 
 
 def test_near_pictures_are_accepted(scene):
-    page = Page(3, scene, None)
     far = scene ^ 16
     assert difference(scene, far) == 16
-    assert AS_IT_CAME.accepts(page, scene, scene)
-    assert not AS_IT_CAME.accepts(page, scene, far)
-    assert Coding(jpeg=5).accepts(page, scene, far)  # the quality was asked for
-    assert not Coding(check=lambda page, pixels: page.number != 3).accepts(page, scene, scene)
+    assert AS_IT_CAME.accepts(scene, scene)
+    assert not AS_IT_CAME.accepts(scene, far)
+    assert Coding(jpeg=5).accepts(scene, far)  # the quality was asked for
     assert (Coding(lossless=True).steps, Coding(jpeg=5).steps) == ((0,), (1, 0))

@@ -14,7 +14,8 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from vaeguard import RefusedError, UnreadableError
-from vaeguard.restoration.formats.jpeg import segment, segments
+from vaeguard.data.encodings import jpeg_segments
+from vaeguard.restoration.formats.jpeg import segment
 from vaeguard.restoration.formats.scans import _check_facts, facts_of, page_sizes, rewrite, scan_pages, written_name
 from vaeguard.restoration.formats.tiff_directories import amend, resolution_of
 
@@ -193,7 +194,7 @@ def test_long_xmp_of_a_jpeg_is_joined_in_a_png_and_kept_in_a_jpeg(case, jpeg, tm
         )
     if jpeg:
         old, new = (
-            {data for marker, data in segments(file) if marker == 0xE1} for file in (content, target.read_bytes())
+            {data for marker, data in jpeg_segments(file) if marker == 0xE1} for file in (content, target.read_bytes())
         )
         assert old == new
 

@@ -113,9 +113,9 @@ class Array(Source):
         for at in range(start, stop, step):
             end = min(at + step, stop)
             rows = self._rows[at:end]
-            if len(rows) < end - at:
-                raise _cut_short(self.path)
-            names, images, errors = self._checked([f"{self.path}/{row:05d}" for row in range(at, end)], rows)
+            every = [f"{self.path}/{row:05d}" for row in range(at, end)]
+            names, images, errors = self._checked(every[: len(rows)], rows)
+            errors += [(name, str(_cut_short(self.path))) for name in every[len(rows) :]]
             yield ImageBatch(names, to_rule(images, rule) if rule else images, errors)
 
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
@@ -248,6 +248,8 @@ class Rows:
             self._file.read(min(gap, 2**20))
         self._file.seek(target)
         content = self._file.read((stop - start) * self._size)
+        if len(content) < (stop - start) * self._size:  # a file that is cut short may end within a row
+            content = content[: len(content) // self._size * self._size]
         return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vaeguard.data.arrays import Array, Idx
-from vaeguard.data.beside import left_out
 from vaeguard.data.cache import decode_files
 from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.encodings import deep_pixels
@@ -33,10 +32,11 @@ from vaeguard.data.inputs import (
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import default_jobs, first_of, map_ahead, parts_of, size_of_part
+from vaeguard.data.unread import left_out
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -52,8 +52,9 @@ SHEETS = (".csv", ".tsv", ".xlsx")
 NARROW = 2**12
 """16-bit values that span less than this have at most 17 of the 256 grey levels."""
 SAMPLED = 32
-"""The files whose range of pixels is looked at."""
+"""The number of files whose range of pixels is examined."""
 CAMERA_BITS = (10, 12, 14)
+"""The usual depths of cameras that write files of 16 bits."""
 LONGEST_SIDE = 128
 """Image files are scaled down to this longest side, in pixels, unless a size is asked for."""
 
@@ -173,29 +174,34 @@ def _image_set(
 ) -> ImageSet:
     """Read all images of the sources, which are either all arrays or all image files."""
     broken = [source for source in sources if isinstance(source, Unreadable)]
-    sources = [source for source in sources if not isinstance(source, Unreadable)]
-    if not sources:
+    whole = [source for source in sources if not isinstance(source, Unreadable)]
+    if not whole:
         raise broken[0].error
-    names = tuple(chain.from_iterable(source.names for source in sources))
-    with reading(sources[0].path):
-        classes = _joined_labels([source.labels() for source in sources])
-    images, unreadable, note = _read(data, sources, rule, jobs, progress)
-    if unreadable:
-        rows = np.delete(np.arange(len(names)), list(unreadable))
-        classes = classes and (classes[0][rows], classes[1])
+    names = tuple(chain.from_iterable(source.names for source in whole))
+    with reading(whole[0].path):
+        classes = _joined_labels([source.labels() for source in whole])
+    images, unreadable, note = _read(data, whole, rule, jobs, progress)
     errors = [(source.path, source.reason) for source in broken]
     errors += [(names[row], reason) for row, reason in unreadable.items()]
-    paths = tuple(name for row, name in enumerate(names) if row not in unreadable)
     return new_image_set(
-        _name_of(data, sources[0]),
+        _name_of(data, whole[0]),
         images,
-        classes,
-        paths,
+        *_without_rows(unreadable, classes, names),
         errors=tuple(errors),
         note=note,
         left_out="; ".join(filter(None, (source.left_out for source in sources))) or None,
         pixel_range=rule.pixel_range,
     )
+
+
+def _without_rows(
+    unreadable: Mapping[int, str], classes: ClassLabels | None, names: tuple[str, ...]
+) -> tuple[ClassLabels | None, tuple[str, ...]]:
+    """The classes and names of the images that could be read."""
+    if not unreadable:
+        return classes, names
+    rows = np.delete(np.arange(len(names)), list(unreadable))
+    return classes and (classes[0][rows], classes[1]), tuple(names[row] for row in rows)
 
 
 def _read(
@@ -304,16 +310,14 @@ def _shrunk(place: str, size: Size | None, decoded: tuple[int, ...]) -> str | No
 
 
 def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -> str | None:
-    """A note that files of 16 bits use a small part of them, which few grey levels remain of; None if they do not."""
+    """A note that files of 16 bits use a small part of their range, so that few grey levels remain; else None."""
     levels = len(np.unique(decoded[:SAMPLED]))
     if levels > 2 ** CAMERA_BITS[-1] // 257 + 1:
         return None
-    files = chain.from_iterable(source.files() for source in sources)
-    answers = read_each("vaeguard.data.data_sets:deep_range", islice(files, SAMPLED))
-    ranges = [found["range"] for _, found, _ in answers if not isinstance(found, UnreadableError) and found["range"]]
-    if not ranges:
+    sampled = _deep_range_of(sources)
+    if not sampled:
         return None
-    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    low, high = sampled
     bits = next((bits for bits in CAMERA_BITS if high < 2**bits), None)
     if not bits and high - low > NARROW:
         return None
@@ -326,8 +330,16 @@ def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -
     )
 
 
+def _deep_range_of(sources: Sequence[Encoded]) -> tuple[int, int] | None:
+    """The smallest and the largest value of the first files; None if none of them has 16 bits."""
+    files = chain.from_iterable(source.files() for source in sources)
+    answers = read_each("vaeguard.data.data_sets:deep_range", islice(files, SAMPLED))
+    ranges = [found["range"] for _, found, _ in answers if not isinstance(found, UnreadableError) and found["range"]]
+    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+
+
 def deep_range(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:
-    """The least and the largest colour of a file of 16 bits, as a process for decoding finds them."""
+    """The smallest and the largest value in a file of 16 bits, found in a process for decoding."""
     del rule
     content = read_bytes(name) if content is None else content
     values = deep_pixels(content, open_picture(content, name))

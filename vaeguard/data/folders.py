@@ -30,10 +30,12 @@ _NAMED = (
     ".gif .heic .heif .avif .jxl .jxr .wdp .hdp .psd .psb .xcf .kra .qoi .ico .dng .raw .arw .cr2 .cr3 .crw "
     ".nef .nrw .orf .pef .raf .rw2 .srw .x3f .exr .hdr .svg .svgz .pdf .eps .ai .djvu .pbm .pgm .ppm .pnm .pfm "
     ".pam .tga .dds .pcx .sgi .fits .dcm .dicom .nii .nrrd .mha .czi .lif .nd2 .oib .ndpi .svs .jls .jng .mng "
-    ".apng .flif .bpg .icns .cur .emf .wmf .jpm .jph"
+    ".apng .flif .bpg .icns .cur .emf .wmf .jpm .jph "
+    ".npy .npz .parquet .tar .tgz .tbz2 .txz .zip"
 )
 UNREAD = tuple(_NAMED.split())
-"""Suffixes of images that are not read; files with one of them are told, others in a folder of images are not."""
+"""Suffixes of images that are not read, and of containers, which are read only where they are named. A note counts the
+files with one of them; any other file is ignored."""
 _RUN = {"model.safetensors", "report.json"}
 """The files by which a run folder is recognised."""
 
@@ -49,7 +51,7 @@ class Folder:
     names : sequence of str
         The paths of the image files below it, relative to the folder.
     others : dict of int
-        The number of files that look like images and are not read, by suffix.
+        The number of files that look like images but are not read, by suffix.
     links : sequence of str
         Links that are not followed, since they lead to a folder that is read already.
     masks : sequence of str
@@ -221,11 +223,26 @@ def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
     folders are left out, since their pictures are no data.
     """
     names: list[str] = []
-    closed: list[OSError] = []
     others: Counter[str] = Counter()
+    closed: list[OSError] = []
     again: list[str] = []
+    for place, files in _visited(str(folder), closed, again):
+        inside = os.path.relpath(place, folder)
+        prefix = "" if inside == "." else inside + os.sep
+        names += [prefix + name for name in files if is_image(name, suffixes)]
+        others.update(os.path.splitext(name)[1].lower() for name in files if _is_unread(name, suffixes))  # noqa: PTH122
+    names += [os.path.relpath(error.filename, folder) for error in closed]
+    return Folder(str(folder), sorted(names), others, again)
+
+
+def _visited(folder: str, closed: list[OSError], again: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Visit a folder and all below it: yield the path and the files of each.
+
+    The errors of folders that cannot be opened are added to `closed`, links to folders that were visited before to
+    `again`.
+    """
     seen: set[tuple[int, int]] = set()
-    waiting = [str(folder)]
+    waiting = [folder]
     while waiting:
         links: list[str] = []
         for place, folders, files in chain.from_iterable(os.walk(start, onerror=closed.append) for start in waiting):
@@ -235,18 +252,13 @@ def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
                 folders.clear()
                 continue
             seen.add(identity)
-            if _RUN.issubset(files) and place != str(folder):
+            if _RUN.issubset(files) and place != folder:
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            inside = os.path.relpath(place, folder)
-            prefix = "" if inside == "." else inside + os.sep
-            names += [prefix + name for name in files if is_image(name, suffixes)]
-            others.update(os.path.splitext(name)[1].lower() for name in files if _is_unread(name, suffixes))  # noqa: PTH122
             links += [path for name in folders if os.path.islink(path := os.path.join(place, name))]  # noqa: PTH114, PTH118
+            yield place, files
         waiting = links
-    names += [os.path.relpath(error.filename, folder) for error in closed]
-    return Folder(str(folder), sorted(names), others, again)
 
 
 def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:

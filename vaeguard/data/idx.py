@@ -41,17 +41,12 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
         with gzip.open(path) if packed else path.open("rb") as file:
             dtype, shape = _header(file.read(4), file.read, path)
             offset, expected = 4 + 4 * len(shape), math.prod(shape) * dtype.itemsize
-            size = path.stat().st_size
-            if packed and MAX_MEMORY // 2 < expected <= size * _GZIP_MOST:
-                raise RefusedError(
-                    f"{str(path)!r} unpacks to {expected / 2**30:.1f} GB; unpack it first, as with gunzip"
-                )
-            content = file.read(expected + 1) if packed and expected <= size * _GZIP_MOST else b""
+            content = _unpacked(file.read, expected, path) if packed else b""
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(path, first_line(error)) from error
     except OSError as error:
         raise VaeguardError(f"cannot read {str(path)!r}: {error.strerror}; check the file") from error
-    present = len(content) if packed else size - offset
+    present = len(content) if packed else path.stat().st_size - offset
     if present != expected:
         many = "more" if present > expected else f"{present}"
         raise damaged(path, f"its header promises {expected} bytes of data, but there are {many}")
@@ -134,6 +129,15 @@ def _header(start: bytes, read: Callable[[int], bytes], path: Path) -> tuple[np.
     if len(lengths) < 4 * start[3]:
         raise damaged(path, "its header is cut short")
     return np.dtype(_TYPES[start[2]]), struct.unpack(f">{start[3]}I", lengths)
+
+
+def _unpacked(read: Callable[[int], bytes], expected: int, path: Path) -> bytes:
+    """The data behind the header of a packed file, at most one byte more than expected; empty if it must be damaged."""
+    if expected > path.stat().st_size * _GZIP_MOST:
+        return b""
+    if expected > MAX_MEMORY // 2:
+        raise RefusedError(f"{str(path)!r} unpacks to {expected / 2**30:.1f} GB; unpack it first, as with gunzip")
+    return read(expected + 1)
 
 
 def _labels_beside(path: Path) -> Path | None:

@@ -95,6 +95,7 @@ DECODE_ERRORS = (
     *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
 """The errors that Pillow's readers were seen to raise on damaged bytes; Warning is for warnings turned into errors."""
+_TOO_MANY = f"more than the {MAX_PIXELS // 10**6} million that are read"
 _UNSUPPORTED = re.compile("unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)
 """Words with which decoders refuse what they do not know; Pillow has no error of its own for it."""
 
@@ -333,8 +334,7 @@ def _open(file: io.BytesIO | io.BufferedReader, start: bytes, name: str) -> Imag
 def _check(image: ImageFile, name: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 1_000_000
-        raise UnreadableError(name, f"it has {width} x {height} pixels, more than the {limit} million that are read")
+        raise UnreadableError(name, f"it has {width} x {height} pixels, {_TOO_MANY}")
     if width * height == 0:
         raise UnreadableError(name, "it has no pixels")
     frames = getattr(image, "n_frames", 1)
@@ -351,10 +351,12 @@ def _check_whole(image: ImageFile, content: bytes, name: str) -> None:
 
 
 def _damaged(name: str, error: BaseException, content: bytes) -> UnreadableError:
-    """The error for a file that cannot be decoded: its kind is not read, or it is damaged, or nobody can tell."""
+    """The error for a file that cannot be decoded: its kind is not read, it is damaged, or it may be either."""
     detail = " ".join(str(error).split()) or type(error).__name__
     if kind := kind_of_jpeg(content) if content.startswith(b"\xff\xd8") else "":
         return UnreadableError(name, f"it is a {kind}, which is not read; convert it to PNG")
+    if isinstance(error, Image.DecompressionBombError):  # of readers that know the size before `_check` does
+        return UnreadableError(name, f"it has too many pixels, {_TOO_MANY}")
     if isinstance(error, NotImplementedError):
         return UnreadableError(name, f"its kind of pixels is not read ({detail}); convert it to PNG")
     if _UNSUPPORTED.search(detail):

@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from vaeguard.data import archives, arrays
 from vaeguard.data.arrays import Array
-from vaeguard.data.beside import left_out, without_masks
 from vaeguard.data.folders import Files, Folder, class_labels, image_folder, no_images, paths_of, sorted_once, walk
 from vaeguard.data.idx import find_idx
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Unreadable, reading
+from vaeguard.data.unread import left_out, without_masks
 from vaeguard.errors import UsageError, VaeguardError
 
 if TYPE_CHECKING:
@@ -154,7 +155,10 @@ def read_folder(path: str) -> Folder:
         return Folder("", [str(packed)])
     folder = walk(Path(path), (*SUFFIXES, ".parquet"))
     images = [name for name in folder.names if not name.lower().endswith(".parquet")]
-    return without_masks(replace(folder, names=images or folder.names))
+    if not images:
+        return folder
+    tables = Counter({".parquet": len(folder.names) - len(images)})
+    return without_masks(replace(folder, names=images, others=tables + Counter(folder.others)))
 
 
 def open_folder(path: Path, split: str) -> list[Source]:

@@ -1,4 +1,4 @@
-"""TIFF files: Pillow reads the kinds that it was proven to read correctly, and tifffile the others."""
+"""TIFF files: Pillow reads the kinds that it is known to read correctly, and tifffile reads the others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _TURNS = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
-"""What brings pixels (H, W, C) upright, by the orientation in the file."""
+"""The turn or flip that brings pixels (H, W, C) upright, by the orientation in the file."""
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its warnings on stderr name no file
 
@@ -74,7 +74,7 @@ def _is_proven(image: TiffImageFile) -> bool:
 
 
 class TiffPage(ImageFile):
-    """The first page of a TIFF that is no smaller copy, read by tifffile, upright and with white as the largest value.
+    """The first page of a TIFF, smaller copies apart, read by tifffile, upright, with white as the largest value.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ class TiffPage(ImageFile):
 
 
 def as_picture(pixels: npt.NDArray[Any]) -> Image.Image:
-    """A Pillow image of pixels, uint8 or uint16 (H, W, C); of 16 bits, grey keeps all and the others the upper 8."""
+    """A Pillow image of pixels, uint8 or uint16 (H, W, C); grey keeps all of 16 bits, other pixels the upper 8."""
     if pixels.shape[2] == 1:
         return Image.fromarray(pixels[..., 0])
     return Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
@@ -223,7 +223,7 @@ def _decoded(page: Any) -> npt.NDArray[Any]:
 
 
 def _unmultiplied(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Colours as they are, from colours that were multiplied by the opacity."""
+    """Divide colours by the opacity that they were multiplied by."""
     full, opacity = np.iinfo(values.dtype).max, values[..., -1:].astype(np.uint64)
     colours = (values[..., :-1] * np.uint64(full) + opacity // 2) // np.maximum(opacity, 1)
     return np.concatenate([np.minimum(colours, full).astype(values.dtype), values[..., -1:]], -1)

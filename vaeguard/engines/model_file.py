@@ -180,7 +180,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]
 
 
 def _in_order(content: bytes) -> bytes:
-    """The file with its metadata in order: safetensors shuffles them, and the same model is to have the same bytes."""
+    """Sort the metadata of a file, which safetensors shuffles, so that the same model has the same bytes."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

@@ -1,7 +1,7 @@
 """Refuse an `.onnx` file that holds what no export writes, before ONNX Runtime sees it.
 
 A seal shows that a file is whole, not who wrote it. So a file may name only the operators of our exports, hold no graph
-within a graph, refer to no other file, and make no tensor that is much larger than the file by a constant size.
+within a graph, refer to no other file, and state no constant size by which a tensor becomes much larger than the file.
 """
 
 from __future__ import annotations
@@ -18,46 +18,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OPERATORS = {
-    *(
-        "Abs",
-        "Add",
-        "ArgMax",
-        "ArgMin",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Clip",
-        "Col2Im",
-        "Concat",
-        "Conv",
-    ),
-    *("ConvTranspose", "DepthToSpace", "Div", "Elu", "Equal", "Exp", "Expand", "Gather", "GatherElements"),
+    *("Abs", "Add", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "Clip", "Col2Im", "Concat"),
+    *("Conv", "ConvTranspose", "DepthToSpace", "Div", "Elu", "Equal", "Exp", "Expand", "Gather", "GatherElements"),
     *("GatherND", "Gelu", "Gemm", "Greater", "GreaterOrEqual", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log"),
-    *(
-        "MatMul",
-        "Max",
-        "Mul",
-        "Neg",
-        "Pad",
-        "Pow",
-        "Range",
-        "Reciprocal",
-        "ReduceLogSumExp",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-    ),
-    *("ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softplus", "Split"),
-    *("Sqrt", "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where"),
+    *("MatMul", "Max", "Mul", "Neg", "Pad", "Pow", "Range", "Reciprocal", "ReduceLogSumExp", "ReduceMax"),
+    *("ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softplus"),
+    *("Split", "Sqrt", "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where"),
 }
 """The operators of all our exports, of the default domain; a test exports every kind of model and compares."""
 RESIZING = {"Expand": slice(1, 2), "Pad": slice(1, 2), "Col2Im": slice(1, 2), "Range": slice(3), "Resize": slice(2, 4)}
-"""The operators among these whose results are as large as some of their inputs say, and these inputs."""
+"""The operators whose inputs state how large the result is, and which inputs do."""
 ARITHMETIC = {"Add", "Cast", "Concat", "Div", "Gather", "Mul", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze"}
-"""The operators that make a size of other sizes."""
+"""The operators that compute sizes from other sizes."""
 MOST_VALUES = 2**28
 """The most values that constants may have such an operator make."""
 UNKNOWN = MOST_VALUES + 1
+"""Stands for a size that no constant bounds."""
 MOST_SIZES = 16
 """A longer list holds no sizes."""
 LARGEST_SETTING = 2**24

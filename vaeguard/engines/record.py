@@ -279,16 +279,20 @@ def _check_together(record: ModelRecord) -> None:
         check_fits(name, value)
         if not math.isfinite(value):
             raise ValueError(f"`{name}` is {value}")
-    if record.epoch < 1:
-        raise ValueError(f"the epoch is {record.epoch}")
-    if min(record.model.shape) < 1 or math.prod(record.model.shape) > MOST_VALUES or len(record.model.shape) != 3:
-        raise ValueError(f"the shape of an image is {record.model.shape}")
-    if record.model.classes != record.normal_classes:
-        raise ValueError("the classes of the model are not the normal ones")
-    if (names := tuple(row.name for row in record.classes)) and names != record.normal_classes:
-        raise ValueError(f"the classes are called {', '.join(names)}")
-    if len({*record.terms, *OWN_OUTPUTS}) != len(record.terms) + len(OWN_OUTPUTS):
-        raise ValueError("a term has the name of another output")
+    shape, outputs = record.model.shape, (*record.terms, *OWN_OUTPUTS)
+    names = tuple(row.name for row in record.classes)
+    faults = (
+        (record.epoch < 1, f"the epoch is {record.epoch}"),
+        (
+            len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MOST_VALUES,
+            f"the shape of an image is {shape}",
+        ),
+        (record.model.classes != record.normal_classes, "the classes of the model are not the normal ones"),
+        (names not in ((), record.normal_classes), f"the classes are called {', '.join(names)}"),
+        (len(set(outputs)) < len(outputs), "a term has the name of another output"),
+    )
+    if fault := next((fault for wrong, fault in faults if wrong), None):
+        raise ValueError(fault)
 
 
 def _spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:

@@ -88,14 +88,14 @@ class Session:
         self.record = _record(self._opened, name)
 
     def __reduce__(self) -> tuple[type[Session], tuple[bytes, str, str, int | None]]:
-        """A copy, also in another process, is opened anew."""
+        """Open the file anew for a copy, such as one in another process."""
         return Session, (self._content, self.name, self.device, self.threads)
 
     @property
     def _session(self) -> Any:
-        """The session of ONNX Runtime; a forked process opens its own, as it has no thread of the first."""
+        """The session of ONNX Runtime; a forked process opens its own, since a fork copies no threads."""
         if self._process != os.getpid():
-            # The end of the first one would wait for its threads for ever, so it never ends.
+            # Deleting the inherited session would wait for its threads for ever, so it is never deleted.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
             self._opened = _open(self._content, self.name, self.device, self.threads)
             self._process = os.getpid()
@@ -180,7 +180,7 @@ class Session:
             # The type of the exception differs by version and provider; its text names the lack of memory.
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
-            if self.device == "cpu":  # which does not fail by itself
+            if self.device == "cpu":  # a CPU does not fail, so the model is at fault
                 raise RefusedError(
                     f"ONNX Runtime cannot compute {self.name!r} ({str(error).splitlines()[0]}); export the model anew"
                 ) from error

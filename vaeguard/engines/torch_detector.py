@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = {"mlp": 256, "conv": 64}
 _FORKED: list[bool] = []
-"""Not empty in a process that was forked from one that had this module, until a detector is used there."""
+"""Holds an item in a forked process until a detector is used there."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _FORKED.append(True))
 
@@ -53,7 +53,7 @@ class TorchDetector(Detector):
 
     @property
     def graph(self) -> InferenceGraph:
-        """The fitted graph; a forked process takes one thread, as it has none of the others to wait for."""
+        """The fitted graph; a forked process computes in one thread, since a fork copies no others."""
         if _FORKED:
             _FORKED.clear()
             torch.set_num_threads(1)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vaeguard.data.beside import unmarked
 from vaeguard.data.decoding import read_one
 from vaeguard.data.folders import walk
 from vaeguard.data.images import open_picture, read_bytes
+from vaeguard.data.unread import unmarked
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.statistics.metrics import per_region_overlap, pixel_roc_auc
 from vaeguard.storage.files import is_same
@@ -163,7 +163,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
     try:
         _, marked = read_one("vaeguard.evaluation.defect_masks:marked", str(path))
     except UnreadableError as error:
-        raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}; get it again") from error
+        advice = "" if ";" in error.reason else "; get it again"
+        raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}{advice}") from error
     return scaled_mask(marked, size)
 
 
@@ -204,7 +205,7 @@ def _values(picture: Image.Image) -> npt.NDArray[np.int32]:
     if (opacity == opacity[0, 0]).all():
         return colours
     seen = colours * (opacity > 0)
-    return seen if seen.any() else opacity  # black on nothing
+    return seen if seen.any() else opacity  # marks in black on a transparent background
 
 
 def _background(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -218,7 +219,7 @@ def _background(values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _has_soft_edges(difference: npt.NDArray[np.int32]) -> bool:
-    """Whether most values between the background and the strongest mark form no areas, unlike those of labels.
+    """Whether most values between the background and the strongest mark are those of edges, not of areas like labels.
 
     A mask that is nowhere as bright as `LEAST_PAINTED` numbers kinds of defects.
     """

@@ -149,7 +149,7 @@ def score_files(
 
     The work is done in shards, which stay in the folder `<output>.job` until the table is whole. An interrupted job
     continues where it stopped when it is started again, and the table has the same bytes. A finished table of the same
-    images, model and versions is only flagged anew: no image is read again, but for heatmaps.
+    images, model and versions is only flagged anew: images are read again for heatmaps alone.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def score_files(
                 stack.callback(source.close)
             whole = work.run(sources, progress)
         write_errors(f"{output}.errors.csv", whole.errors)
-        # A watch whose table is gone left its settings.
+        # The settings of a watch are void once its table is gone.
         if (watch := watch_of(Path(output))).record:
             watch.remove()
     return ScoreSummary(
@@ -304,7 +304,7 @@ class _Work:
         part = Store(self.output.parent, ("key", *SHARD_FACTS)).part(hidden_part(self.output).name)
         if part.record.get("key") != key or not part.whole:
             return None
-        # What could not be read may have become readable without a trace, such as a file whose rights were mended.
+        # A file that could not be read may have become readable without a change, for example by its permissions.
         unreadable = {valid_text(path) for path, _ in _Shard.of(self.output, part.record).errors}
         readable = any(batch.paths for batch in pick(sources, unreadable, self.detector.info.rule))
         return None if readable else part.record

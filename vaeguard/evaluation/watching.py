@@ -121,7 +121,7 @@ class _Watch:
     def _scored(self, fresh: Sequence[str]) -> ScoreSummary:
         """Add the rows of these files to the table."""
         summary = score_files(self.detector, (), self.part, listed=fresh, **self.options)
-        beside(hidden_part(self.part), "json").unlink(missing_ok=True)  # the table of a round is nothing to go on with
+        beside(hidden_part(self.part), "json").unlink(missing_ok=True)  # no later round may go on with this table
         flagged: list[tuple[str, float]] = []
         if summary.images:
             with Store(self.output.parent).put(watch_of(self.output).path.name) as manifest:
@@ -173,7 +173,7 @@ class _Doubtful:
 
     def is_old(self, now: float) -> bool:
         """Whether the file, if its stamp is still the same, has not changed for `DAMAGED_SECONDS`."""
-        # Who writes a file may set its time back meanwhile.
+        # A program that writes a file may set its time back.
         age = 0.0 if self.grew else (time.time_ns() - self.stamp[1]) / 1e9
         return max(age, now - self.since) >= DAMAGED_SECONDS
 

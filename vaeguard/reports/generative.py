@@ -54,7 +54,7 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
 
 
 def _other_pixels(evaluation: GenerativeEvaluation) -> str:
-    """What there is to say if the likelihood is of other pixels than those of the images."""
+    """A note for a likelihood of other pixels than those of the images; empty for others."""
     likelihood = evaluation.record.model.likelihood_facts
     binarised = evaluation.record.training.binarise or not evaluation.grey
     return "" if likelihood.support == "binary" and binarised else likelihood.other_pixels

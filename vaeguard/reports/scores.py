@@ -214,7 +214,7 @@ def _names_to_show(tally: _Tally) -> dict[tuple[str, str], list[str]]:
         [name for _, name in pairs]
         for pairs in (tally.highest, tally.lowest, tally.just_flagged[::-1], tally.just_passed)
     )
-    # Where little or nothing is flagged, what is closest to the threshold is among the most anomalous anyway.
+    # Where few images are flagged, those closest to the threshold are among the most anomalous anyway.
     borderline = flagged + passed if {*flagged, *passed} - {*highest} else []
     return {
         ("most_anomalous", "Most anomalous"): highest,

@@ -192,7 +192,8 @@ def _restore_all(work: Work) -> _Run:
                 work.meter.say(f"{counted(len(run.rows), 'page')}, {run.pixels / 1e6:,.1f} MP")
         except BaseException:
             results.close()
-            drop_open(work.places.target)  # for a worker inside a library call, which ends only with the process
+            # A thread inside a library call ends only with the process, and cannot clean up.
+            drop_open(work.places.target)
             raise
     run.notes.gone, stale = work.settle()
     run.notes.edited += stale

@@ -232,7 +232,7 @@ class Work:
             except DiedError as error:
                 if error.late:
                     raise
-                return process(scan)  # the scan may be innocent
+                return process(scan)  # an earlier scan may have harmed the process
         except UnreadableError as error:
             reason = error.reason
         except RefusedError as error:
@@ -265,7 +265,7 @@ class Work:
     def _rewrite(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
         """Write the clean file; without a given JPEG quality, no codec may damage a part of a PDF page."""
         jpeg, lossless = self.pipeline.outputs.jpeg, self.pipeline.outputs.exact
-        return rewrite(scan.content, scan.name, temporary, restore, jpeg=jpeg, lossless=lossless, near=not jpeg)
+        return rewrite(scan.content, scan.name, temporary, restore, jpeg=jpeg, lossless=lossless)
 
     def _clean_page(self, pages: _Pages, part: Draft, page: Page) -> Pixels:
         """The clean pixels of the next page of a file; the facts of the page are added to `pages`."""

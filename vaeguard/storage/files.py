@@ -144,7 +144,7 @@ def drop_open(folder: Path) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is a temporary one of vaeguard: its token says so, and nobody else's name has such a token."""
+    """Whether a file is a temporary one of vaeguard, by the token in its name, which no other program computes."""
     match = _TEMPORARY_NAME.fullmatch(path.name)
     return match is not None and match[2] == _token(match[1], match[2][:8]) and path.is_file() and not path.is_symlink()
 
@@ -162,7 +162,7 @@ def _token(stem: str, random: str) -> str:
 
 
 def _lock(descriptor: int) -> bool:
-    """Mark an open file as one of a living process; whether no other process had done so."""
+    """Lock an open file, so that it is known to have a living process; return False if that fails."""
     try:
         import fcntl
 
@@ -173,7 +173,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove a temporary file unless a living process writes it; where nobody can tell, once it is a day old."""
+    """Remove a temporary file unless a living process writes it; where files cannot be locked, once it is a day old."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
         try:

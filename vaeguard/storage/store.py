@@ -172,9 +172,9 @@ def open_job(
 ) -> Iterator[Store]:
     """The store of the job that writes `output`, in the folder `<output>.job`, for this process alone.
 
-    The folder holds a mark, by which it is told from other people's folders. Its parts and `files`, which are names of
-    further files of the job, go when the job is done, and so does the folder unless somebody put other files there. If
-    the job fails, all of it stays where it holds parts, or with `keep`.
+    A mark in the folder tells it from other folders of this name. When the job is done, its parts and its further
+    `files`, given by their names, are removed, and so is the folder unless it holds other files. If the job fails, all
+    of it stays where it holds parts, or with `keep`.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def _clear(folder: Path, files: Collection[str]) -> None:
 
 
 def hidden_part(output: str | Path) -> Path:
-    """The part of a finished job: its manifest, hidden beside `output`, tells a later job what `output` was made of."""
+    """The part of a finished job, whose manifest lies hidden beside `output` and says what `output` was made of."""
     return Path(output).with_name(f".{Path(output).name}")
 
 

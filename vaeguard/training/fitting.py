@@ -173,7 +173,7 @@ def plan_fit(
 
 
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
-    """The range of pixels with which the images were read, since later ones are to be read alike."""
+    """The range of pixels with which the images were read; later images must be read with the same."""
     if model.pixel_range not in (None, image_set.pixel_range):
         raise UsageError(
             f"`model.pixel_range` is {model.pixel_range}, and the images were read with {image_set.pixel_range}; open"

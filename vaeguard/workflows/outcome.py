@@ -44,7 +44,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def going_on(self, where: str) -> Iterator[None]:
-        """Let an interruption say `where` the finished parts are and how the work is resumed."""
+        """Have an interruption say `where` the finished parts are and how to resume the work."""
         try:
             yield
         except KeyboardInterrupt:

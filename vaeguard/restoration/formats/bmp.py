@@ -1,4 +1,4 @@
-"""What Pillow does not keep of a BMP: its resolution, its opacity and its colours."""
+"""What Pillow loses of a BMP: its resolution, its opacity and its colour profile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_page import Pixels
 
 _LONG_HEADER = 108
-"""The bytes of a header that tells opacity and colours, and of longer ones."""
+"""The least bytes of a header that states opacity and colours."""
 _MASKS = (0xFF0000, 0xFF00, 0xFF)
 """The bits of red, green and blue in a pixel that begins with the byte of blue."""
 _PROFILES = (b"DEBM", b"KNIL")

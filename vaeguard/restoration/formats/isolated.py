@@ -1,7 +1,8 @@
 """Scans read and written in other processes, which a broken or hostile scan cannot leave.
 
 The functions are those of `scans`. The pixels of each page come to this process, which restores them; everything else
-of a scan is parsed, decoded, encoded and read back over there, by the functions whose names begin with `serve`.
+of a scan is parsed, decoded, encoded and read back in the other process, by the functions whose names begin with
+`serve`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.channel import Values
     from vaeguard.data.decoder import Caller
-    from vaeguard.restoration.formats.scan_format import Check, Restore
+    from vaeguard.restoration.formats.scan_format import Restore
     from vaeguard.restoration.formats.scan_page import Pixels
 
 _HERE = "vaeguard.restoration.formats.isolated"
@@ -35,16 +36,15 @@ def rewrite(
     *,
     jpeg: int | None = None,
     lossless: bool = False,
-    near: bool = False,
 ) -> Rewritten:
-    """As `scans.rewrite`; with `near`, pages of a PDF that are written with loss must pass `keeps_squares`.
+    """As `scans.rewrite`.
 
     Raises
     ------
     UnreadableError, RefusedError
         As `scans.rewrite`; or the process ended, as a `DiedError`.
     """
-    arguments = {"name": name, "target": str(Path.cwd() / target), "jpeg": jpeg, "lossless": lossless, "near": near}
+    arguments = {"name": name, "target": str(Path.cwd() / target), "jpeg": jpeg, "lossless": lossless}
     with borrowed() as worker:
         worker.call(name, f"{_HERE}:serve_rewrite", arguments, as_array(content))
         while "result" not in (answer := worker.receive())[0]:
@@ -97,34 +97,18 @@ def _page(header: dict[str, Any], pixels: Values | None) -> Page:
 
 
 def serve_rewrite(
-    caller: Caller, content: bytes, *, name: str, target: str, jpeg: int | None, lossless: bool, near: bool
+    caller: Caller, content: bytes, *, name: str, target: str, jpeg: int | None, lossless: bool
 ) -> tuple[Any, Any]:
     """Rewrite a scan with the pixels that the caller returns for each page."""
-    latest: list[Pixels] = []
 
     def restore(page: Page) -> Pixels:
         limit_memory(held=page.pixels.nbytes)  # a PDF keeps the pages before this one in memory
         _send_page(caller, page)
         restored = caller.receive()[1]
-        latest[:] = [page.pixels if restored is None else restored]
-        return latest[0]
+        return page.pixels if restored is None else restored
 
-    result = scans.rewrite(
-        content,
-        name,
-        Path(target),
-        restore,
-        jpeg=jpeg,
-        lossless=lossless,
-        check=_check(latest) if near else None,
-    )
+    result = scans.rewrite(content, name, Path(target), restore, jpeg=jpeg, lossless=lossless)
     return result.left, list(result.codecs.items())
-
-
-def _check(latest: list[Pixels]) -> Check:
-    from vaeguard.restoration.nearness import keeps_squares
-
-    return lambda _, decoded: keeps_squares(latest[0], decoded)
 
 
 def serve_pages(caller: Caller, content: bytes, *, name: str) -> None:

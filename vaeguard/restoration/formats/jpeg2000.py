@@ -14,7 +14,7 @@ from PIL import Image
 from vaeguard.data.limits import MAX_PIXELS
 from vaeguard.errors import UnreadableError
 from vaeguard.restoration.formats.scan_format import Rewritten
-from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, reading
+from vaeguard.restoration.formats.scan_page import METRES_PER_INCH, ORIENTATION, Page, PageFacts, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from vaeguard.restoration.formats.scan_format import Coding, Restore
     from vaeguard.restoration.formats.scan_page import Pixels
 
-METRES_PER_INCH = 0.0254
 SRGB, GREY = 16, 17
 """The numbers of the colour spaces that are restored."""
 _COLOURS = {12: "CMYK", 14: "CIELAB", 18: "YCbCr", 24: "YCbCr"}
@@ -79,8 +78,11 @@ class Header:
 
 
 def boxes(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """The kind, the header and the data of each box; joined, headers and data are the content."""
-    at = 0
+    """The kind, the header and the data of each box; joined, headers and data are the content.
+
+    A file that is nothing but a stream of pixels has no boxes.
+    """
+    at = len(content) if content.startswith(_START) else 0
     while at + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[at : at + 8])
         start = at + 16 if length == 1 else at + 8
@@ -130,11 +132,8 @@ def header_of(content: bytes) -> Header:
     right, lower, left, upper = struct.unpack(">4I", stream[8:24])
     (number,) = struct.unpack(">H", stream[40:42])
     components = [tuple(stream[42 + 3 * index : 45 + 3 * index]) for index in range(number)]
-    inner = {} if content.startswith(_START) else _inner_boxes(content)
-    colours, icc = None, None
-    if colour := inner.get(b"colr"):
-        icc = colour[3:] if colour[0] in (2, 3) else None
-        colours = _PROFILES.get(icc[16:20], 0) if icc else int.from_bytes(colour[3:7]) if colour[0] == 1 else 0
+    inner = _inner_boxes(content)
+    colours, icc = _colours(inner.get(b"colr", b""))
     return Header(
         size=(lower - upper, right - left),
         bits=tuple((depth & 127) + 1 if depth < 128 else -((depth & 127) + 1) for depth, _, _ in components),
@@ -143,6 +142,18 @@ def header_of(content: bytes) -> Header:
         colours=colours if _is_in_order(inner.get(b"cdef", b"")) else 0,
         icc=icc,
     )
+
+
+def _colours(box: bytes) -> tuple[int | None, bytes | None]:
+    """The number of the colour space and the profile that a box of colours states; None for an empty box."""
+    method, profile = box[:1], box[3:]
+    if not box:
+        return None, None
+    if method == b"\1":
+        return int.from_bytes(profile[:4]), None
+    if method in (b"\2", b"\3"):
+        return _PROFILES.get(profile[16:20], 0), profile
+    return 0, None
 
 
 def _is_in_order(definitions: bytes) -> bool:
@@ -175,7 +186,7 @@ def facts(content: bytes, name: str) -> list[PageFacts]:
     """Read the metadata of the only page: every box but that of the pixels, and the comments among the pixels."""
     with reading(name):
         header, dpi = _checked(content, name), _dpi(content)
-        kept = [] if content.startswith(_START) else [box for box in boxes(content) if box[0] != b"jp2c"]
+        kept = [box for box in boxes(content) if box[0] != b"jp2c"]
         kept += [(b"comment", b"", data) for marker, data in _segments(codestream_of(content)) if marker == _COMMENT]
         return [
             PageFacts(
@@ -233,16 +244,14 @@ def _inner_boxes(content: bytes) -> dict[bytes, bytes]:
 
 def _user_box(content: bytes, identifier: bytes) -> bytes:
     """The data of the box that other standards define by an identifier; empty if there is none."""
-    outer = [] if content.startswith(_START) else boxes(content)
-    found = (data[16:] for kind, _, data in outer if kind == b"uuid" and data.startswith(identifier))
+    found = (data[16:] for kind, _, data in boxes(content) if kind == b"uuid" and data.startswith(identifier))
     return next(found, b"")
 
 
 def _dpi(content: bytes) -> tuple[float, float] | None:
-    """Pixels per inch, across and down, at which the page was scanned, or else is to be shown."""
+    """Pixels per inch, across and down: those of the scan, or else those for display."""
     stated = dict.fromkeys((b"resc", b"resd"), b"")
-    inner = {} if content.startswith(_START) else _inner_boxes(content)
-    stated |= {kind: data for kind, _, data in boxes(inner.get(b"res ", b""))}
+    stated |= {kind: data for kind, _, data in boxes(_inner_boxes(content).get(b"res ", b""))}
     data = stated[b"resc"] or stated[b"resd"]
     if len(data) < 10:
         return None

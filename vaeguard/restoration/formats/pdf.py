@@ -98,7 +98,7 @@ def _replaced(page: Page, strips: list[Any], restored: Pixels, coding: Coding) -
         except OSError:  # the codec cannot encode it, for example noise in a JPEG of the highest quality
             continue
         written = _joined(strips)
-        if finer == 0 or coding.accepts(page, restored, written):
+        if finer == 0 or coding.accepts(restored, written):
             break
     return written, ", ".join(sorted(codecs))
 

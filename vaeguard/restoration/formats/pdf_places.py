@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pikepdf
@@ -77,11 +78,38 @@ def places_of(page: pikepdf.Page) -> dict[str, Place]:
 
     The name of a picture in a form follows that of the form, as in `pdf._pictures`.
     """
-    drawn: dict[str, list[pikepdf.Matrix]] = {}
-    traced: set[tuple[int, int]] = set()
-    again: list[str] = []
+    drawing = _Drawing()
+    try:
+        drawing.trace(page, page.resources, "", pikepdf.Matrix())
+    except (pikepdf.PdfError, PdfParsingError, AttributeError, TypeError, ValueError):
+        return {}  # viewers draw the rest of a damaged page, and its pictures can be restored one by one
+    return {
+        key: Place(*matrices[0].shorthand)
+        for key, matrices in drawing.drawn.items()
+        if len(matrices) == 1 and not key.startswith(tuple(drawing.repeated))
+    }
 
-    def trace(content: Any, resources: Any, prefix: str, matrix: pikepdf.Matrix) -> None:
+
+@dataclass
+class _Drawing:
+    """What a page draws.
+
+    Attributes
+    ----------
+    drawn : dict
+        The matrices of each picture and form, one for each time that it is drawn, by its name.
+    traced : set of (int, int)
+        The identifiers of the forms that were traced.
+    repeated : list of str
+        The starts of the names of pictures in forms that are drawn more than once.
+    """
+
+    drawn: dict[str, list[pikepdf.Matrix]] = field(default_factory=dict)
+    traced: set[tuple[int, int]] = field(default_factory=set)
+    repeated: list[str] = field(default_factory=list)
+
+    def trace(self, content: Any, resources: Any, prefix: str, matrix: pikepdf.Matrix) -> None:
+        """Follow the steps of a page, or of a form whose name is `prefix`, which begins with this matrix."""
         outer = []
         for step in pikepdf.parse_content_stream(content, "q Q cm Do"):
             operands, operator = step.operands, str(step.operator)
@@ -93,26 +121,18 @@ def places_of(page: pikepdf.Page) -> dict[str, Place]:
                 matrix = pikepdf.Matrix(*map(float, operands)) @ matrix
             elif operator == "Do":
                 key = prefix + str(operands[0])
+                self.drawn.setdefault(key, []).append(matrix)
                 form = resources.get(Name.XObject, {}).get(operands[0])
-                drawn.setdefault(key, []).append(matrix)
-                if form is None or form.get(Name.Subtype) != Name.Form:
-                    continue
-                if form.objgen in traced:  # each form is traced once, since forms in forms may draw without end
-                    again.append(key + "/")
-                    continue
-                traced.add(form.objgen)
-                inner = pikepdf.Matrix(*map(float, form.get(Name.Matrix, (1, 0, 0, 1, 0, 0)))) @ matrix
-                trace(form, form.get(Name.Resources, resources), key, inner)
+                if form is not None and form.get(Name.Subtype) == Name.Form:
+                    self._trace_form(form, resources, key, matrix)
 
-    try:
-        trace(page, page.resources, "", pikepdf.Matrix())
-    except (pikepdf.PdfError, PdfParsingError, AttributeError, TypeError, ValueError):
-        return {}  # viewers draw the rest of a damaged page, and its pictures can be restored one by one
-    return {
-        key: Place(*matrices[0].shorthand)
-        for key, matrices in drawn.items()
-        if len(matrices) == 1 and not key.startswith(tuple(again))
-    }
+    def _trace_form(self, form: Any, resources: Any, key: str, matrix: pikepdf.Matrix) -> None:
+        if form.objgen in self.traced:  # each form is traced once, since forms in forms may draw without end
+            self.repeated.append(key + "/")
+            return
+        self.traced.add(form.objgen)
+        inner = pikepdf.Matrix(*map(float, form.get(Name.Matrix, (1, 0, 0, 1, 0, 0)))) @ matrix
+        self.trace(form, form.get(Name.Resources, resources), key, inner)
 
 
 def stacked(places: dict[str, Place], pictures: dict[str, Any]) -> Iterator[list[str]]:

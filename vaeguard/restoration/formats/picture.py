@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vaeguard.data.encodings import MOST_TEXT, PNG_START, png_chunks
+from vaeguard.data.encodings import MOST_TEXT, PIXEL_CHUNKS, PNG_START, packed_text, png_chunks, png_pixels
 from vaeguard.data.images import open_picture
 from vaeguard.data.limits import inflated
 from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.restoration.formats.bmp import profile_of, with_pixels
 from vaeguard.restoration.formats.jpeg import comments_of, has_profile, has_split_exif, iptc_of, with_segments, xmp_of
 from vaeguard.restoration.formats.scan_format import Rewritten
-from vaeguard.restoration.formats.scan_page import ORIENTATION, Page, PageFacts, digest_of_pixels, reading
+from vaeguard.restoration.formats.scan_page import (
+    METRES_PER_INCH,
+    ORIENTATION,
+    Page,
+    PageFacts,
+    digest_of_pixels,
+    reading,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +39,6 @@ if TYPE_CHECKING:
 
 PNG_LEVEL = 3
 """The level of compression; higher levels take twice the time for a few percent."""
-METRES_PER_INCH = 0.0254
-_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHANNEL_CHUNKS = (b"tRNS", b"bKGD", b"sBIT", b"hIST")
 """Chunks of a PNG whose meaning changes when a palette or a transparent colour is expanded."""
 _KNOWN_CHUNKS = (
@@ -97,8 +102,6 @@ def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
 
 def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tuple[bytes, bytes]]]:
     """The page, the opened file, and the metadata of a PNG or JPEG as chunks of a PNG."""
-    import imagecodecs
-
     png = content.startswith(PNG_START)
     image = open_picture(content, name, load=not png)
     chunks = list(png_chunks(content)) if png else _chunks_from(image, content) if image.format == "JPEG" else []
@@ -106,22 +109,31 @@ def _picture_page(content: bytes, name: str) -> tuple[Page, ImageFile, list[tupl
         raise UnreadableError(name, "it is animated; save one frame as PNG")
     if image.format == "JPEG" and not image.info.get("icc_profile") and has_profile(content):
         raise ValueError("a part of its colour profile is missing")
-    pixels: Any
+    dpi, turn = _both_dpi(image), _exif_of(image).get(ORIENTATION, 1)
+    page = Page(
+        number=1,
+        pixels=_decoded(image, content, name),
+        dpi=dpi[0] if dpi else None,
+        orientation=turn if isinstance(turn, int) else 1,
+    )
+    return page, image, chunks
+
+
+def _decoded(image: ImageFile, content: bytes, name: str) -> Any:
+    """The pixels of an opened file: bool for one bit, else grey or RGB, with or without opacity."""
+    import imagecodecs
+
     # A palette of two colours counts as one bit.
     if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):
-        pixels = np.asarray(image).astype(np.bool_)
-    elif png:
+        return np.asarray(image).astype(np.bool_)
+    if image.format == "PNG":
         try:
-            # Without the metadata, about which the decoder would print warnings that name no file.
-            pixels = imagecodecs.png_decode(_without_metadata(content))
+            return png_pixels(content)
         except imagecodecs.PngError as error:
             raise UnreadableError(name, f"its image data is damaged ({error}); copy the file again") from error
-    elif image.mode in ("L", "RGB", "RGBA"):
-        pixels = np.asarray(image)
-    else:
-        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    dpi, turn = _both_dpi(image), _exif_of(image).get(ORIENTATION, 1)
-    return Page(1, pixels, dpi[0] if dpi else None, turn if isinstance(turn, int) else 1), image, chunks
+    if image.mode not in ("L", "RGB", "RGBA"):
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    return np.asarray(image)
 
 
 def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: Coding) -> Rewritten:
@@ -132,14 +144,7 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
     if page.pixels.dtype == np.bool_:
         target.write_bytes(content)
     elif image.format == "PNG" or (image.format == "JPEG" and not coding.jpeg):
-        expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
-        dropped = (*_PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
-        metadata = [
-            (kind, data)
-            for kind, data in chunks
-            if kind not in dropped and (kind[3:].islower() or kind in _KNOWN_CHUNKS)
-        ]
-        target.write_bytes(encode_png(restored, metadata))
+        target.write_bytes(encode_png(restored, _kept_chunks(image, chunks)))
     else:
         try:
             written = _saved(restored, image, content, coding.jpeg)
@@ -149,6 +154,15 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
         if image.format == "JPEG":
             return Rewritten(digests=[digest_of_pixels(page.pixels) for page in pages(written, name)])
     return Rewritten()
+
+
+def _kept_chunks(image: ImageFile, chunks: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The chunks of the original whose meaning does not change; palettes and transparent colours are expanded."""
+    expanded = image.mode == "P" or any(kind == b"tRNS" for kind, _ in chunks)
+    dropped = (*PIXEL_CHUNKS, *(_CHANNEL_CHUNKS if expanded else ()))
+    return [
+        (kind, data) for kind, data in chunks if kind not in dropped and (kind[3:].islower() or kind in _KNOWN_CHUNKS)
+    ]
 
 
 def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None) -> bytes:
@@ -169,16 +183,6 @@ def _saved(restored: Pixels, image: ImageFile, content: bytes, jpeg: int | None)
     if image.format == "JPEG":
         return with_segments(plain, content)
     return with_pixels(content, restored, plain) if image.format == "BMP" else plain
-
-
-def _without_metadata(content: bytes) -> bytes:
-    """A PNG with the chunks of its pixels alone."""
-    start, kept = len(PNG_START), [PNG_START]
-    for kind, data in png_chunks(content):
-        end = start + 12 + len(data)
-        kept += [content[start:end]] if kind in (*_PIXEL_CHUNKS, b"tRNS") else []
-        start = end
-    return b"".join(kept)
 
 
 def _chunks_from(image: ImageFile, content: bytes) -> list[tuple[bytes, bytes]]:
@@ -229,8 +233,7 @@ def _profile_in(content: bytes) -> bytes:
 def _text_in(content: bytes, kind: bytes, keyword: bytes) -> bytes | None:
     """The XMP or the colour profile of a PNG, which Pillow does not read if it is long."""
     for data in (data for own, data in png_chunks(content) if own == kind and data.startswith(keyword)):
-        _, _, rest = data.partition(b"\0")
-        packed, text = (True, rest[1:]) if kind == b"iCCP" else (rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1])
+        packed, text = packed_text(kind, data)
         try:
             return zlib.decompressobj().decompress(text, MOST_TEXT) if packed else text
         except zlib.error:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+from vaeguard.restoration.nearness import is_near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,20 +13,12 @@ if TYPE_CHECKING:
 
     from vaeguard.restoration.formats.scan_page import Page, PageFacts, Pixels
 
-    Check = Callable[[Page, Pixels], bool]
     Restore = Callable[[Page], Pixels]
 
 FINER = (1, 1.4, 2, 4)
 """The divisors of the original's quantisation that a lossy codec tries in turn.
 
 A divisor of 1.4 makes a page a fifth larger."""
-LARGEST_DIFFERENCE = 6.0
-"""The largest root mean square, in levels, by which a lossy codec may change a picture.
-
-At quality 75, pages of small print change by 3 to 6 levels."""
-
-STRIP = 256
-"""Rows that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +31,19 @@ class Coding:
         Quality of pictures that were JPEGs, 1 to 100; None for that of the original.
     lossless : bool
         Write every picture without loss.
-    check : callable or None
-        Takes a page, and its pixels as decoded from the written picture, right after the page was restored. If it
-        returns False, the next quality is tried.
     """
 
     jpeg: int | None = None
     lossless: bool = False
-    check: Check | None = None
 
     @property
     def steps(self) -> tuple[float, ...]:
         """The divisors of the quantisation that are tried in turn; 0 means no loss."""
         return (0,) if self.lossless else (1, 0) if self.jpeg else (*FINER, 0)
 
-    def accepts(self, page: Page, restored: Pixels, decoded: Pixels) -> bool:
-        """Whether the `decoded` pixels are near the restored ones and pass the check."""
-        near = self.jpeg or difference(restored, decoded) <= LARGEST_DIFFERENCE
-        return bool(near) and (self.check is None or self.check(page, decoded))
+    def accepts(self, restored: Pixels, decoded: Pixels) -> bool:
+        """Whether a picture may be written with loss: the quality was asked for, or the decoded pixels are near."""
+        return bool(self.jpeg) or is_near(restored, decoded)
 
 
 @dataclass
@@ -101,14 +87,3 @@ class ScanFormat(Protocol):
         `restore` returns the page's own array if the page does not change. Whatever is written is read back by `pages`
         and `facts`, and must be the same.
         """
-
-
-def difference(one: Pixels, other: Pixels) -> float:
-    """The root mean square difference between two pictures of 8 bits, in levels."""
-    strips = range(0, len(one), STRIP)  # the differences of a whole page would take eight times its memory
-    total = sum(_squares(one[start : start + STRIP], other[start : start + STRIP]) for start in strips)
-    return math.sqrt(total / one.size)
-
-
-def _squares(one: Pixels, other: Pixels) -> int:
-    return int(np.square(one.astype(np.int32) - other).sum(dtype=np.int64))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ORIENTATION = 274
 """The tag of the orientation in EXIF and TIFF."""
+METRES_PER_INCH = 0.0254
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),

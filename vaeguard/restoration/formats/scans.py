@@ -23,7 +23,7 @@ from vaeguard.restoration.formats.scan_page import digest_of_pixels
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vaeguard.restoration.formats.scan_format import Check, Restore, Rewritten, ScanFormat
+    from vaeguard.restoration.formats.scan_format import Restore, Rewritten, ScanFormat
     from vaeguard.restoration.formats.scan_page import Page, PageFacts, Pixels
 
 
@@ -82,7 +82,6 @@ def rewrite(
     *,
     jpeg: int | None = None,
     lossless: bool = False,
-    check: Check | None = None,
 ) -> Rewritten:
     """Write the scan `content` to `target` with the pixels that `restore` returns for each page.
 
@@ -102,9 +101,6 @@ def rewrite(
         Write a JPEG file, or a JPEG inside a PDF, as a JPEG of this quality, 1 to 100.
     lossless : bool
         Write pictures in a PDF without loss, whatever their codec.
-    check : callable or None
-        Takes a page of a PDF that was written with loss, and the pixels decoded from it, right after `restore`
-        returned. If it returns False, the page is written with less loss, and finally without loss.
 
     Returns
     -------
@@ -133,7 +129,7 @@ def rewrite(
         digests.append(digest_of_pixels(restored))
         return restored
 
-    result = _format_of(content, name).rewrite(content, name, target, restored_page, Coding(jpeg, lossless, check))
+    result = _format_of(content, name).rewrite(content, name, target, restored_page, Coding(jpeg, lossless))
     if not changed and Path(name).suffix == target.suffix:
         target.write_bytes(content)
         return result

@@ -201,26 +201,37 @@ def _extra_tags(page: Any) -> list[tuple[Any, ...]]:
 def _write(writer: Any, pixels: Any, page: Any) -> None:
     colour = pixels.ndim == 3 and pixels.shape[2] >= 3
     white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    jpeg2000 = page.compression in _JPEG_2000 and pixels.dtype != np.bool_
-    compression = "jpeg2000" if jpeg2000 else _LOSSLESS.get(int(page.compression), "zlib")
-    resolution, unit = _resolution_tags(page), page.tags.valueof(_RESOLUTION_UNIT, default=_INCH)
-    has_resolution = all(numerator for numerator, _ in resolution)
     writer.write(
         pixels,
         photometric="rgb" if colour else "miniswhite" if white_is_zero else "minisblack",
         planarconfig="contig" if colour else None,
         extrasamples=[int(value) for value in page.extrasamples] or None,
-        compression=compression,
-        compressionargs={"level": 0, "reversible": True} if jpeg2000 else None,
-        predictor=bool(page.predictor == 2 and compression in ("lzw", "zlib") and pixels.dtype != np.bool_),
-        rowsperstrip=max(1, (2**24 if jpeg2000 else 2**18) // max(1, pixels[0].nbytes)),
         subfiletype=int(page.subfiletype),
-        resolution=resolution if has_resolution else None,
-        resolutionunit=unit if has_resolution and unit in (_INCH, _CENTIMETRE) else _NO_UNIT,
         extratags=_extra_tags(page),
         metadata=None,
         software=False,
+        **_compression(page, pixels),
+        **_written_resolution(page),
     )
+
+
+def _compression(page: Any, pixels: Any) -> dict[str, Any]:
+    """The lossless compression of a page, as options of tifffile."""
+    bilevel, bytes_of_row = pixels.dtype == np.bool_, max(1, pixels[0].nbytes)
+    if page.compression in _JPEG_2000 and not bilevel:
+        options, rows = {"level": 0, "reversible": True}, max(1, 2**24 // bytes_of_row)
+        return {"compression": "jpeg2000", "compressionargs": options, "predictor": False, "rowsperstrip": rows}
+    kind = _LOSSLESS.get(int(page.compression), "zlib")
+    predictor = bool(page.predictor == 2 and kind in ("lzw", "zlib") and not bilevel)
+    return {"compression": kind, "predictor": predictor, "rowsperstrip": max(1, 2**18 // bytes_of_row)}
+
+
+def _written_resolution(page: Any) -> dict[str, Any]:
+    """The resolution of a page, as options of tifffile."""
+    resolution, unit = _resolution_tags(page), page.tags.valueof(_RESOLUTION_UNIT, default=_INCH)
+    if not all(numerator for numerator, _ in resolution):
+        return {"resolution": None, "resolutionunit": _NO_UNIT}
+    return {"resolution": resolution, "resolutionunit": unit if unit in (_INCH, _CENTIMETRE) else _NO_UNIT}
 
 
 def _resolution(page: Any) -> tuple[float, float] | None:

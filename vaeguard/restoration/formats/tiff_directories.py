@@ -71,17 +71,22 @@ def amend(target: Path, resolutions: list[dict[int, Entry]], inner: list[dict[in
         for (start, written_resolution), resolution, directories in zip(old, resolutions, inner, strict=True):
             place, (entries, following) = start, _read_directory(file, layout, start)
             if resolution != written_resolution or directories:
-                new = dict(resolution)
-                for code, values in directories.items():
-                    position = _append(file, _directory(header, values))
-                    new[code] = 4, 1, struct.pack(layout.byteorder + "I", position)
-                entries = {code: entry for code, entry in entries.items() if code not in _RESOLUTION}
-                entries |= {code: _packed(file, layout, code, entry) for code, entry in new.items()}
+                new = resolution | {
+                    code: (4, 1, struct.pack(layout.byteorder + "I", _append(file, _directory(header, values))))
+                    for code, values in directories.items()
+                }
+                entries = _with_new(file, layout, entries, new)
                 count = struct.pack(layout.tagnoformat, len(entries))
                 place = _append(file, count + b"".join(entries[code] for code in sorted(entries)) + following)
                 file.seek(pointer)
                 file.write(struct.pack(layout.offsetformat, place))
             pointer = place + layout.tagnosize + layout.tagsize * len(entries)
+
+
+def _with_new(file: BinaryIO, layout: Any, entries: dict[int, bytes], new: dict[int, Entry]) -> dict[int, bytes]:
+    """The entries of a directory with new ones, which also replace those of the resolution."""
+    kept = {code: entry for code, entry in entries.items() if code not in _RESOLUTION}
+    return kept | {code: _packed(file, layout, code, entry) for code, entry in new.items()}
 
 
 def _read_directory(file: BinaryIO, layout: Any, place: int) -> tuple[dict[int, bytes], bytes]:

@@ -1,4 +1,4 @@
-"""XMP that is stored in two parts, joined to one."""
+"""Join XMP that is stored in two parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}RDF"
 
 
 def joined(main: bytes, extension: bytes) -> bytes:
-    """XMP with the descriptions of an extension, before the end of its own; its other bytes stay."""
+    """Put the descriptions of an extension into XMP, behind its own; all other bytes stay."""
     more = _descriptions(extension)
     for name in (rb"[\w.-]*:?RDF", rb"[\w.-]*:?xmpmeta"):
         if ends := list(re.finditer(rb"</" + name + rb"\s*>", main)):

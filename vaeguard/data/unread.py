@@ -1,4 +1,4 @@
-"""Files in a folder of images that are not read: masks beside images, formats that are not read, links in a circle."""
+"""What is not read in a folder of images: masks beside images, other formats, links that lead in a circle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FOLDERS = re.compile("masks?|gt|ground[ _-]?truth|labels?|seg|segmentations?|an
 FEW = 32
 """A mask has at most so many colours, or at least `MOST` of its pixels have one of the `FEWEST` commonest."""
 PIXELS_A_COLOUR = 16
-"""A picture has few colours only if it has so many pixels for each, since tiny pictures never have many."""
+"""A picture has few colours only if it has at least so many pixels for each; tiny pictures never have many."""
 FEWEST = 8
 MOST = 0.9
 
@@ -40,9 +40,9 @@ MOST = 0.9
 def without_masks(folder: Folder) -> Folder:
     """The folder without the masks that lie beside images.
 
-    Two signs tell a mask: it is called like an image in the same folder, with another suffix or with a mark such as
-    `_mask`, or like an image in the folder beside its own, which is called `masks` or alike; and it has few colours. By
-    another suffix alone, it is a mask only if the image itself has many colours.
+    A mask has two signs. Its name is that of an image in the same folder, with another suffix or with a mark such as
+    `_mask`, or that of an image in a folder beside its own, whose name is `masks` or the like. And it has few colours.
+    If only the suffix differs, it is a mask only if the image itself has many colours.
     """
     masks = {name for name, image, marked in _candidates(folder.names) if _is_mask(folder, name, image, marked=marked)}
     if not masks:
@@ -72,14 +72,14 @@ def left_out(folders: Iterable[Folder]) -> str | None:
 
 
 def unmarked(stem: str) -> str | None:
-    """The path of an image without its suffix, if `stem` is that of its mask by a mark such as `_mask`; else None."""
+    """Remove a mark such as `_mask` from the path of a mask without its suffix; return None if there is no mark."""
     folder, base = os.path.split(stem) if _WORDS.search(stem) else ("", "")
     match = _MARKED.fullmatch(base)
     return os.path.join(folder, match["stem"] or match["rest"]) if match else None  # noqa: PTH118
 
 
 def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
-    """Files that are called like masks: each with the image beside it, and whether its name has a mark."""
+    """Files whose names are those of masks: each with the image beside it, and whether its name has a mark."""
     by_stem = defaultdict(list)
     for name in names:
         by_stem[os.path.splitext(name)[0]].append(name)  # noqa: PTH122  (a million of them)
@@ -93,19 +93,20 @@ def _candidates(names: Sequence[str]) -> list[tuple[str, str, bool]]:
 
 
 def _in_folders_of_masks(by_stem: Mapping[str, Sequence[str]]) -> list[tuple[str, str, bool]]:
-    """As `_candidates`, the files in a folder such as `masks` that are called like an image in a folder beside it."""
+    """As `_candidates`, the files in a folder such as `masks` whose names are those of images in a folder beside it."""
     tops = {stem.partition(os.sep)[0] for stem in by_stem if os.sep in stem}
     folders = {top for top in tops if _FOLDERS.fullmatch(top)}
     if not folders:
         return []
-    parts = {stem: stem.partition(os.sep) for stem in by_stem}
-    images = {below or top: by_stem[stem][0] for stem, (top, _, below) in parts.items() if top not in folders}
-    candidates = []
-    for stem, (top, _, below) in parts.items():
-        image = images.get(below) or images.get(unmarked(below) or "")
-        if top in folders and image:
-            candidates += [(name, image, True) for name in by_stem[stem]]
-    return candidates
+    images, masks = dict[str, str](), list[tuple[str, str]]()
+    for stem, names in by_stem.items():
+        top, _, below = stem.partition(os.sep)
+        if top in folders:
+            masks += [(below, name) for name in names]
+        else:
+            images[below or top] = names[0]
+    pairs = ((name, images.get(below) or images.get(unmarked(below) or "")) for below, name in masks)
+    return [(name, image, True) for name, image in pairs if image]
 
 
 def _is_mask(folder: Folder, name: str, image: str, *, marked: bool) -> bool:
@@ -116,7 +117,7 @@ def _is_mask(folder: Folder, name: str, image: str, *, marked: bool) -> bool:
 def _has_few_colours(path: str, *, exactly: bool = True) -> bool:
     """Whether a picture has few colours; unless `exactly`, a few of them may also be frequent enough."""
     try:
-        colours, _ = read_one("vaeguard.data.beside:colours", path)
+        colours, _ = read_one("vaeguard.data.unread:colours", path)
     except UnreadableError:
         return False
     return bool(colours["few"] or (not exactly and colours["frequent"]))

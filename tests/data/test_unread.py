@@ -121,6 +121,15 @@ def test_images_that_are_not_read_are_counted_and_hidden_ones_are_not(tmp_path):
             read()
 
 
+def test_containers_in_a_folder_of_images_are_counted(tmp_path):
+    photograph().save(tmp_path / "a.png")
+    for name in ("b.npy", "c.tar", "d.PARQUET"):
+        (tmp_path / name).write_bytes(b"x")
+    (source,) = find_sources([tmp_path])
+    note = "3 files are no images that are read and stay behind: 1 .npy, 1 .parquet, 1 .tar"
+    assert source.left_out == open_images(tmp_path).left_out == note
+
+
 def test_links_in_a_circle_are_told(tmp_path):
     photograph().save(tmp_path / "a.png")
     (tmp_path / "sub").mkdir()
@@ -129,3 +138,13 @@ def test_links_in_a_circle_are_told(tmp_path):
     assert source.count == 1
     link = tmp_path / "sub" / "up"
     assert source.left_out == f"1 link leads to a folder that is read already: '{link}'"
+
+
+def test_a_broken_archive_does_not_hide_what_is_not_read(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"no archive")
+    (tmp_path / "images").mkdir()
+    photograph().save(tmp_path / "images" / "1.jpg")
+    Image.fromarray(MASK).save(tmp_path / "images" / "1_mask.png")
+    images = open_images(f"{tmp_path}/*")
+    assert len(images.errors) == 1
+    assert "1_mask.png" in images.left_out
