@@ -87,7 +87,9 @@ fpr_option = click.option(
     "--fpr", type=float, default=DEFAULT_FPR, show_default=True, help="False-alarm rate: flag where p_value <= this."
 )
 heatmaps_option = click.option(
-    "--heatmaps", metavar="DIR", help="Also draw each flagged image there, with restoration and heatmap."
+    "--heatmaps",
+    metavar="DIR",
+    help="Also draw each flagged image there, with restoration and heatmap, and with its strange spots.",
 )
 split_option = click.option(
     "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named set."

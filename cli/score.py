@@ -30,7 +30,9 @@ def score(images: tuple[str, ...], output: str, **options: Any) -> Result:
     Parquet files with a column of images; - stands for more paths on standard input, one a line. The table has one row
     per image in sorted order: path, score (higher = more anomalous), p_value, anomaly, and the separate terms. What
     cannot be read is listed in <output>.errors.csv; what stands out, and whether the batch as a whole differs from
-    normal, is shown in <output>.report.html.
+    normal, is shown in <output>.report.html. With --heatmaps, regions of flagged images that are stranger than nearly
+    all normal images are anywhere are listed in spots.csv beside scores.csv: rank, place and size in pixels of the
+    original image, peak, and p_value.
 
     A job that was interrupted goes on where it stopped when the same command is given again. A finished table is only
     flagged anew by another --fpr, as long as images, model and versions are the same.
@@ -46,8 +48,11 @@ def score(images: tuple[str, ...], output: str, **options: Any) -> Result:
     )
     lines = [f"what stands out -> {output}.report.html"] if report else []
     if options["heatmaps"] and summary.anomalies:
-        lines.append(f"flagged images, each with its heatmap -> {options['heatmaps']}")
+        lines.append(f"flagged images, each with its heatmap and its spots -> {options['heatmaps']}")
+        lines.append(f"where these spots are -> {summary.spots}")
     if summary.note and not report:  # a report contains the note
         say(f"note: {summary.note}")
     facts = {**summary.to_dict(), **({"drift": report["drift"]} if report else {})}
+    if summary.spots:
+        facts |= {"spots_table": summary.spots, "spots": workflows.rows_of(summary.spots)}
     return Result(facts, lines, report, errors=done.errors, listed=f"see {output}.errors.csv", first=first)

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,12 @@ def test_what_is_missing_or_of_another_type_is_refused(place):
     for change in (dict.pop, lambda values, name: values.update({name: {"nonsense": []}})):
         with pytest.raises(RefusedError, match="'runs/m'"):
             read_record(changed(place, change), "runs/m")
+
+
+@pytest.mark.parametrize("peaks", [[2.0, 1.0], [-1.0, 1.0], [1.0, math.nan], [1.0, math.inf], [0.5] * 1001, [1, 2]])
+def test_peaks_that_no_fit_writes_are_refused(peaks):
+    with pytest.raises(RefusedError, match="peaks"):
+        read_record(changed(("calibration", "peaks"), lambda values, name: values.update({name: peaks})), "runs/m")
 
 
 @pytest.mark.parametrize(

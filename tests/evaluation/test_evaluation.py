@@ -130,7 +130,8 @@ class FakeDetector:
 
     def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
         score = images[:, 0, 0, 0].astype(np.float32)
-        return Inspection(score, (256 - score) / 256, {"recon_error": -score})
+        heatmap = images[:, 0] / np.float32(255) if pictures else None
+        return Inspection(score, (256 - score) / 256, {"recon_error": -score}, heatmap=heatmap)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from dataclasses import dataclass, field
+import tarfile
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +19,11 @@ from toy import toy_record
 import vaeguard
 from vaeguard.data import source
 from vaeguard.data.image_set import ImageSet
-from vaeguard.data.streams import ImageBatch
 from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.engines.record import CalibrationRecord
 from vaeguard.errors import UnreadableError, UsageError, VaeguardError
-from vaeguard.evaluation.scoring import score_files, score_set
+from vaeguard.evaluation import scoring
+from vaeguard.evaluation.scoring import SPOT_COLUMNS, score_files, score_set, spots_table
 from vaeguard.evaluation.watching import watch_files
 from vaeguard.reports.heatmaps import HeatmapFolder, heatmap_path
 from vaeguard.reports.pictures import heat_picture
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 99
 
 
-def info(images: int = 0, hottest: float | None = None) -> DetectorInfo:
-    return DetectorInfo(toy_record(calibration=CalibrationRecord(images, hottest)), ("recon_error", "kl"))
+def info(images: int = 0, hottest: float | None = None, peaks: tuple[float, ...] = ()) -> DetectorInfo:
+    return DetectorInfo(toy_record(calibration=CalibrationRecord(images, hottest, peaks)), ("recon_error", "kl"))
 
 
 @dataclass
@@ -219,9 +220,9 @@ def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(
 ) -> None:
     monkeypatch.chdir(folder / "b")
     score_files(FakeDetector(), ["..", "0.png"], tmp_path / "s.csv", fpr=0.1, heatmaps=HeatmapFolder(tmp_path / "seen"))
-    (drawn,) = (tmp_path / "seen").rglob("*.png")
-    assert drawn == tmp_path / "seen/_/b.png.png"
-    with Image.open(drawn) as image:
+    drawn = sorted((tmp_path / "seen").rglob("*.png"))
+    assert drawn == [tmp_path / "seen/_/b.png.overlay.png", tmp_path / "seen/_/b.png.png"]
+    with Image.open(drawn[1]) as image:
         assert image.size[0] > 300
     score_files(FakeDetector(), ["../b.png", "../z.png"], tmp_path / "t.csv", fpr=0.01)
     assert not (tmp_path / "t.csv.job").exists()
@@ -229,12 +230,13 @@ def test_flagged_images_are_drawn_under_their_paths_and_below_the_folder(
 
 def test_heatmaps_are_drawn_on_the_scale_of_the_fit(tmp_path: Path) -> None:
     images = np.stack([np.full((1, 8, 8), value, np.uint8) for value in (51, 255)])
-    batch = ImageBatch(["quiet.png", "loud.png"], images, [])
 
     def colours(name: str, hottest: float | None) -> set[tuple[int, ...]]:
         detector = FakeDetector()
         detector.info = info(hottest=hottest)
-        HeatmapFolder(tmp_path).draw(detector, batch, np.arange(2))
+        for image, path in zip(images, ("quiet.png", "loud.png"), strict=True):
+            seen = detector.inspect(image[None], pictures=True)
+            HeatmapFolder(tmp_path).draw(detector.info, source.Original(path, image, image, (8, 8)), seen, ())
         with Image.open(tmp_path / f"{name}.png") as picture:
             return {tuple(pixel) for pixel in np.asarray(picture.convert("RGB"))[60:100].reshape(-1, 3).tolist()}
 
@@ -277,7 +279,7 @@ def test_a_job_that_was_interrupted_before_its_first_shard_remembers_that_it_dre
 def test_heatmaps_that_went_away_while_a_job_lay_are_drawn_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "SHARD_ROWS", 16)
+    monkeypatch.setattr(scoring, "DRAWN", 16)
     more = folder / "more"
     more.mkdir()
     for number in range(40):
@@ -285,15 +287,115 @@ def test_heatmaps_that_went_away_while_a_job_lay_are_drawn_again(
     seen, table = tmp_path / "seen", tmp_path / "s.csv"
 
     def stop(done: int, total: int, text: str) -> None:
-        if done > 20:
+        if text.startswith("drawing 32 "):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        score_files(FakeDetector(), [more], table, fpr=0.5, heatmaps=HeatmapFolder(seen), progress=stop)
-    assert list(seen.rglob("*.png"))
+    def again() -> int:
+        with pytest.raises(KeyboardInterrupt):
+            score_files(detector, [more], table, fpr=0.5, heatmaps=HeatmapFolder(seen), progress=stop)
+        return len(list(seen.rglob("*.overlay.png")))
+
+    detector = FakeDetector()
+    assert (again(), sum(detector.batches)) == (32, 40 + 32)
+    assert (again(), sum(detector.batches)) == (32, 40 + 32)  # nothing is done twice
     shutil.rmtree(seen)
     summary = score_files(FakeDetector(), [more], table, fpr=0.5, heatmaps=HeatmapFolder(seen))
-    assert len(list(seen.rglob("*.png"))) == summary.anomalies == 40
+    assert len(list(seen.rglob("*.overlay.png"))) == summary.anomalies == 40
+
+
+PHOTOGRAPHS = {
+    "grey.png": ("L", {}),
+    "colour.jpg": ("RGB", {"quality": 95}),
+    "deep.png": ("I;16", {}),
+    "palette.png": ("P", {}),
+    "page.tif": ("L", {"compression": "tiff_deflate"}),
+    "turned.jpg": ("L", {"quality": 95, "exif": True}),
+}
+
+
+def photograph(name: str) -> Image.Image:
+    """A dark photograph of 160x80 pixels with a bright part: columns 60 to 79, rows 20 to 29."""
+    mode, options = PHOTOGRAPHS[name]
+    values = np.zeros((80, 160), np.uint8)
+    values[20:30, 60:80] = 255
+    if "exif" in options:  # stored turned, as cameras do
+        values = np.rot90(values, -1)
+    image = Image.fromarray(values.astype(np.uint16) * 257 if mode == "I;16" else values)
+    return image if mode == "I;16" else image.convert(mode)
+
+
+def written(folder: Path) -> None:
+    folder.mkdir()
+    for name, (_, options) in PHOTOGRAPHS.items():
+        exif = Image.Exif()
+        exif[0x0112] = 8
+        photograph(name).save(folder / name, **{**options, **({"exif": exif} if "exif" in options else {})})
+
+
+@pytest.fixture(params=["folder", "tar", "parquet", "npy"])
+def photographs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Photographs of many kinds with the same spot, in several kinds of places."""
+    folder = tmp_path / "photographs"
+    written(folder)
+    if request.param == "tar":
+        with tarfile.open(tmp_path / "photographs.tar", "w") as archive:
+            archive.add(folder, "")
+        return tmp_path / "photographs.tar"
+    if request.param == "parquet":
+        images = [path.read_bytes() for path in sorted(folder.iterdir())]
+        pq.write_table(pa.table({"image": images}), tmp_path / "photographs.parquet")
+        return tmp_path / "photographs.parquet"
+    if request.param == "npy":
+        np.save(tmp_path / "photographs.npy", np.stack([np.asarray(photograph("grey.png"))] * len(PHOTOGRAPHS)))
+        return tmp_path / "photographs.npy"
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_spots_are_placed_in_the_originals_whatever_these_are(suffix: str, photographs: Path, tmp_path: Path) -> None:
+    detector = FakeDetector(info(9, 0.5, tuple(np.linspace(0.1, 0.5, 9).tolist())))
+    detector.info = replace(detector.info, record=replace(detector.info.record, model=spec_of((1, 16, 32))))
+    for fpr in (0.995, 0.99):  # a table that is made, and one that is flagged anew
+        output, seen = tmp_path / f"scores{suffix}", tmp_path / f"seen-{fpr}"
+        summary = score_files(detector, photographs, output, fpr=fpr, heatmaps=HeatmapFolder(seen))
+        table = read_table(tmp_path / f"spots{suffix}")
+        assert summary.spots == str(tmp_path / f"spots{suffix}")
+        assert list(table.columns) == [*SPOT_COLUMNS]
+        assert table["path"].tolist() == read_table(output)["path"].tolist()
+        assert set(table["rank"]) == set(table["spots"]) == {1}
+        assert table[["left", "top", "width", "height", "area"]].drop_duplicates().values.tolist() == [
+            [60, 20, 20, 10, 200]
+        ]
+        assert np.allclose(table[["x", "y"]], (70, 25), atol=0.5)
+        assert np.allclose(table["p_value"], 1 / 10)
+        overlays = sorted(seen.rglob("*.overlay.png"))
+        assert len(overlays) == len(PHOTOGRAPHS)
+        for path in overlays:
+            with Image.open(path) as picture:
+                assert (picture.size, picture.mode) == ((160, 80), "RGB")
+                pixels = np.asarray(picture).astype(int)
+            assert np.ptp(pixels[25, 70]) > 100, "no heat"
+            assert (pixels[60:, 100:] < 30).all(), "the photograph is changed where it is normal"
+    score_files(detector, photographs, tmp_path / f"scores{suffix}", fpr=0.99)
+    assert not (tmp_path / f"spots{suffix}").exists(), "it is of an earlier table"
+
+
+def spec_of(shape: tuple[int, int, int]) -> vaeguard.ModelSpec:
+    return vaeguard.ModelSpec().resolved(shape, ())
+
+
+def test_a_table_without_spots_is_empty_and_no_other_file_is_lost(folder: Path, tmp_path: Path) -> None:
+    for name in ("spots.csv", "a.spots.csv"):
+        output = tmp_path / ("scores.csv" if name == "spots.csv" else "a.csv")
+        assert spots_table(output) == tmp_path / name
+        (tmp_path / name).write_text("path,who\na.png,me\n")
+        with pytest.raises(UsageError, match="no table of spots, and would be lost"):
+            score_files(FakeDetector(), folder, output, fpr=0.5, heatmaps=HeatmapFolder(tmp_path / "seen"))
+        score_files(FakeDetector(), folder, output, fpr=0.5)
+        assert (tmp_path / name).read_text().endswith("me\n")
+        (tmp_path / name).unlink()
+        score_files(FakeDetector(), folder, output, fpr=0.5, heatmaps=HeatmapFolder(tmp_path / "seen"))
+        assert len(read_table(tmp_path / name)) == 0
 
 
 @pytest.mark.parametrize("name", ["../../etc/x.png", "/etc/x.png", "a/../../x.png", "x" * 250, "new\nline.png"])

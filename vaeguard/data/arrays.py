@@ -17,9 +17,9 @@ import numpy as np
 from vaeguard.data.cache import nameless_file
 from vaeguard.data.decoding import MOST_SENT
 from vaeguard.data.idx import read_idx_images, read_idx_pair
-from vaeguard.data.images import ImageRule, shape_array
-from vaeguard.data.limits import MAX_BYTES, MAX_MEMORY
-from vaeguard.data.source import Source, row_of
+from vaeguard.data.images import ImageRule, reduced, shape_array
+from vaeguard.data.limits import MAX_BYTES, MAX_MEMORY, MOST_SIDE
+from vaeguard.data.source import Original, Source, row_of
 from vaeguard.data.streams import ImageBatch
 from vaeguard.errors import RefusedError
 from vaeguard.storage.files import valid_text
@@ -123,6 +123,13 @@ class Array(Source):
         before = f"{valid_text(self.path)}/"
         for row in sorted(row_of(name) for name in names if name.startswith(before)):
             yield from self.batches(row, row + 1, rule, 1, None)
+
+    def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
+        """Slice single rows."""
+        for batch in self.pick(names, None):
+            for name, image in zip(batch.paths, batch.images, strict=True):
+                pixels = image.astype(np.uint8, copy=False)
+                yield Original(name, to_rule(pixels[None], rule)[0], reduced(pixels, MOST_SIDE), image.shape[1:])
 
     def close(self) -> None:
         """Close the file."""

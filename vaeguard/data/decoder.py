@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vaeguard.data.channel import BUFFER, Channel
-from vaeguard.data.images import ImageRule, decode_bytes, decode_image, read_header
-from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, clock, limit_memory, too_much_memory
+from vaeguard.data.images import ImageRule, decode_bytes, decode_image, read_header, reduced
+from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, MOST_SIDE, clock, limit_memory, too_much_memory
 from vaeguard.errors import RefusedError, UnreadableError
 
 if TYPE_CHECKING:
@@ -156,6 +156,12 @@ def _contents(files: list[str], sizes: list[int] | None, content: bytes) -> Iter
 def pixels(name: str, content: bytes | None, rule: ImageRule) -> tuple[dict[str, Any], Values]:
     """The pixels of an image file, uint8 (1, C, H, W) by the rule."""
     return {}, (decode_image(name, rule) if content is None else decode_bytes(content, rule, name))[None]
+
+
+def picture(name: str, content: bytes | None, rule: ImageRule) -> tuple[dict[str, Any], Values]:
+    """An image file as people look at it, uint8 (1, C, H, W), by the rule but for `MOST_SIDE`, and its own size."""
+    whole = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
+    return {"size": whole.shape[1:]}, reduced(whole, MOST_SIDE)[None]
 
 
 def header(name: str, content: bytes | None, rule: None) -> tuple[dict[str, Any]]:

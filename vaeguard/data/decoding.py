@@ -26,6 +26,7 @@ TRIES = 2
 MOST_SENT = 64 * 2**20
 """Bytes of files that are sent to a process at a time, or one larger file."""
 PIXELS = "vaeguard.data.decoder:pixels"
+PICTURE = "vaeguard.data.decoder:picture"
 HEADER = "vaeguard.data.decoder:header"
 _FUNCTION = "vaeguard.data.decoder:read_files"
 

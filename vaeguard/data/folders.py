@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaeguard.data.images import SUFFIXES, read_bytes
-from vaeguard.data.source import Encoded, stamp_of
+from vaeguard.data.images import SUFFIXES, read_bytes, reduced
+from vaeguard.data.limits import MOST_SIDE
+from vaeguard.data.source import Encoded, Original, originals, stamp_of
 from vaeguard.data.streams import chunks, default_jobs, map_ahead
 from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.storage.files import valid_text
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from vaeguard.data.decoding import File
+    from vaeguard.data.image_set import ImageSet
+    from vaeguard.data.images import ImageRule
     from vaeguard.data.source import ClassLabels
 
 _NAMED = (
@@ -119,6 +122,18 @@ def _digest(path: str) -> bytes:
         return hashlib.sha256(read_bytes(path)).digest()
     except UnreadableError as error:
         return hashlib.sha256(b"unreadable: " + os.fsencode(error.reason)).digest()
+
+
+def originals_of(image_set: ImageSet, rows: Sequence[int], rule: ImageRule) -> Iterator[Original]:
+    """Some images of a set as their files have them, in any order; or as the set has them if they are in no files."""
+    names = {image_set.paths[row]: row for row in rows}
+    files = [name for name in names if os.path.isfile(name)]  # noqa: PTH113  (names need not be valid paths)
+    for original in originals([Files(files)] if files else [], {valid_text(name) for name in files}, rule):
+        names.pop(original.name)
+        yield original
+    for name, row in names.items():
+        pixels = image_set.images[row].astype(np.uint8, copy=False)
+        yield Original(name, pixels, reduced(pixels, MOST_SIDE), pixels.shape[1:])
 
 
 def list_images(inputs: Sequence[str | Path], suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:

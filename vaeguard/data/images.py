@@ -257,6 +257,16 @@ def shape_array(image: Bytes, rule: ImageRule) -> Bytes:
     return _pixels(shaped(_as_pillow(image), ImageRule(rule.size, channels)))
 
 
+def reduced(image: Bytes, side: int) -> Bytes:
+    """An image, uint8 (C, H, W), of at most `side` pixels a side, in the same shape."""
+    longest = max(image.shape[1:])
+    if longest <= side:
+        return image
+    height, width = (max(1, round(length * side / longest)) for length in image.shape[1:])
+    planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BOX) for plane in image]
+    return np.stack([np.asarray(plane) for plane in planes])
+
+
 def write_png(path: str | Path, image: Bytes) -> None:
     """Write uint8 (C, H, W) with 1, 3 or 4 channels as a PNG file."""
     _as_pillow(image).save(path, format="PNG")

@@ -43,6 +43,9 @@ MAX_PIXELS = MAX_MEMORY * 100_000_000 // 2**31
 MAX_BYTES = MAX_MEMORY // 4
 """Bytes of one image file, alone or in a container."""
 
+MOST_SIDE = 4000
+"""Pixels of the longest side of a picture for people; a larger image is reduced."""
+
 
 def check_limits() -> None:
     """Refuse limits that are no numbers.

@@ -10,13 +10,14 @@ import tokenize
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaeguard.data.decoding import PICTURE, PIXELS, read_one
 from vaeguard.data.streams import ImageBatch, stream_images
 from vaeguard.errors import UnreadableError, VaeguardError
 from vaeguard.storage.files import digest_of, size_and_time
@@ -44,6 +45,28 @@ SHARD_ROWS = 4096
 """The most images in a shard: a kill costs at most one shard of work."""
 SHARD_VALUES = 2**26
 """The most pixels, over all channels, in a shard of large images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """An image of a source, as its file has it.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    pixels : uint8 (C, H, W)
+        Its pixels by the rule of a model.
+    picture : uint8 (c, h, w)
+        The image as people look at it: upright, in its own colours, of at most `MOST_SIDE` pixels a side.
+    size : (height, width)
+        Its own size in pixels, upright.
+    """
+
+    name: str
+    pixels: npt.NDArray[np.uint8]
+    picture: npt.NDArray[np.uint8]
+    size: tuple[int, int]
 
 
 class Source(ABC):
@@ -85,6 +108,10 @@ class Source(ABC):
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
         """Yield the images whose names, as a table holds them, are among `names`, in the order of the source."""
 
+    @abstractmethod
+    def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
+        """Yield the images whose names are among `names`, as `pick` does, one by one and as their files have them."""
+
     def stamp(self, start: int, stop: int) -> bytes:
         """Bytes that change when the images `start` to `stop` change, judged by names, sizes and times."""
         return f"{stamp_of(self.path)} {start} {stop}".encode("utf-8", "surrogateescape")
@@ -110,6 +137,11 @@ class Unreadable(Source):
         yield _errors_only(shape, rule, [(self.path, self.reason)])
 
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Yield nothing."""
+        del names, rule
+        return iter(())
+
+    def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
         """Yield nothing."""
         del names, rule
         return iter(())
@@ -169,6 +201,13 @@ class Encoded(Source):
         assert rule is not None
         with contextlib.ExitStack() as stack:
             yield from stream_images(self.open_some(stack, names), rule)
+
+    def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
+        """Read and decode these files only."""
+        with contextlib.ExitStack() as stack:
+            for file in self.open_some(stack, names):
+                with contextlib.suppress(UnreadableError):  # it has changed since
+                    yield _original(file, rule)
 
     def close(self) -> None:
         """Close the container."""
@@ -242,6 +281,21 @@ def pick(sources: Iterable[Source], names: AbstractSet[str], rule: ImageRule | N
         with contextlib.suppress(*CONTAINER_ERRORS):
             yield from source.pick(names, rule)
         source.close()
+
+
+def originals(sources: Iterable[Source], names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
+    """Read a few images again by their names, as `pick` does, one by one and as their files have them."""
+    for source in sources:
+        with contextlib.suppress(*CONTAINER_ERRORS):
+            yield from source.originals(names, rule)
+        source.close()
+
+
+def _original(file: File, rule: ImageRule) -> Original:
+    _, pixels = read_one(PIXELS, file, rule)
+    facts, picture = read_one(PICTURE, file, replace(rule, size=None, channels=None))
+    height, width = facts["size"]
+    return Original(file if isinstance(file, str) else file[0], pixels[0], picture[0], (height, width))
 
 
 def row_of(name: str) -> int:

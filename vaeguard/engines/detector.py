@@ -15,12 +15,13 @@ from vaeguard.engines.inspection import DetectorInfo, Inspection
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
     from vaeguard.engines.inspection import Floats, Images
     from vaeguard.engines.record import ModelRecord
+    from vaeguard.statistics.spots import Spot
 
 BLOCK_VALUES = 256 * 32 * 32
 """A block holds about this many values, so a block of large images has fewer of them."""
@@ -110,6 +111,38 @@ class Detector(Engine):
             restored=outputs.get("restored"),
             heatmap=outputs.get("heatmap"),
         )
+
+    def spots(self, images: Images, sizes: Sequence[tuple[int, int]] | None = None) -> list[tuple[Spot, ...]]:
+        """The spots of each image: regions that are stranger than nearly all normal images are anywhere.
+
+        Parameters
+        ----------
+        images : ndarray
+            As for `inspect`.
+        sizes : sequence of (height, width), optional
+            Of the original images in pixels, in which the spots are placed; otherwise they are placed in `images`.
+
+        Returns
+        -------
+        list of tuple of Spot
+            For each image at most 20 spots, the strangest first, with `rank`, `x` and `y` (the centre), `left`, `top`,
+            `width`, `height`, `area`, `peak` and `p_value`; none for a model without calibration.
+
+        Raises
+        ------
+        UsageError
+            As by `inspect`; the model takes vectors, or there are not as many sizes as images.
+        """
+        if not self.info.view.pictures:
+            raise UsageError("spots are places in pictures, and the model takes vectors; inspect them instead")
+        if sizes is not None and len(sizes) != len(images):
+            raise UsageError(f"`sizes` has {len(sizes)} sizes for {len(images)} images; give one for each image")
+        spots = []
+        for row, image in enumerate(images):
+            heatmap = self.inspect(image[None], pictures=True).heatmap
+            assert heatmap is not None
+            spots.append(self.info.spots(heatmap[0], sizes[row] if sizes else None)[0])
+        return spots
 
 
 def filled(images: Images, rows: int) -> npt.NDArray[Any]:

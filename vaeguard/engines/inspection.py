@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vaeguard.data.images import ImageRule
     from vaeguard.engines.record import ModelRecord
     from vaeguard.settings.views import View
+    from vaeguard.statistics.spots import Spot
 
     Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     Floats = npt.NDArray[np.float32]
@@ -49,6 +50,16 @@ class Inspection:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def __getitem__(self, rows: slice) -> Inspection:
+        """The results for some of the images."""
+        return Inspection(
+            score=self.score[rows],
+            p_value=self.p_value[rows],
+            terms={name: values[rows] for name, values in self.terms.items()},
+            restored=None if self.restored is None else self.restored[rows],
+            heatmap=None if self.heatmap is None else self.heatmap[rows],
+        )
 
     def __repr__(self) -> str:
         return brief(self, score=self.score, terms=[*self.terms], pictures=self.heatmap is not None)
@@ -128,6 +139,19 @@ class DetectorInfo:
     def heatmap_scale(self) -> float | None:
         """The strangeness of the strangest pixels of normal images, which has the last colour; None if unknown."""
         return self.record.calibration.heatmap_scale
+
+    @property
+    def peaks(self) -> Floats:
+        """The strangeness of the strangest pixel of each calibration image, sorted; of up to 1,000 of them."""
+        import numpy as np
+
+        return np.array(self.record.calibration.peaks, np.float32)
+
+    def spots(self, heatmap: Floats, size: tuple[int, int] | None = None) -> tuple[tuple[Spot, ...], int]:
+        """The spots of one heatmap (H, W), and how many there are, as by `statistics.spots.find_spots`."""
+        from vaeguard.statistics.spots import find_spots
+
+        return find_spots(heatmap, self.peaks, self.heatmap_scale, size)
 
 
 def concatenate(parts: Sequence[Inspection]) -> Inspection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError
@@ -13,6 +14,7 @@ from vaeguard.settings.evaluation import check_fpr
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.specs import Spec, from_dict, to_dict
 from vaeguard.settings.training import TrainSpec
+from vaeguard.statistics.spots import LARGEST, MOST_PEAKS
 from vaeguard.wording import brief
 
 if TYPE_CHECKING:
@@ -67,14 +69,21 @@ class DataRecord(Checked):
 
 @dataclass(frozen=True)
 class CalibrationRecord(Checked):
-    """The number of images that rank the score, and the strangeness of their strangest pixels, if known."""
+    """The number of images that rank the score, and how strange their pixels are.
+
+    `heatmap_scale` is the strangeness that hardly any pixel reaches, if known; `peaks` are the largest of each image,
+    sorted, of up to `MOST_PEAKS` of them.
+    """
 
     images: int
     heatmap_scale: float | None = None
+    peaks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("heatmap_scale", self.heatmap_scale)
+        if not all(low <= high for low, high in pairwise((0.0, *self.peaks, LARGEST))) or len(self.peaks) > MOST_PEAKS:
+            raise UsageError(f"`peaks` must be up to {MOST_PEAKS:,} numbers of 0 and up, sorted")
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,10 @@ class ModelRecord(Checked):
             "class_names": list(self.class_names),
             "normal_classes": list(self.normal_classes),
             "data": asdict(self.data),
-            "calibration": _without(asdict(self.calibration), "heatmap_scale", keep=self.model.view.pictures),
+            "calibration": {
+                **_without(asdict(self.calibration), "heatmap_scale", keep=self.model.view.pictures),
+                "peaks": list(self.calibration.peaks),
+            },
             "best_epoch": dict(self.best_epoch),
             "finished_epochs": self.finished_epochs,
             "classes": [_without(asdict(row), "class_accuracy", keep=bool(self.model.guided)) for row in self.classes],
@@ -252,14 +264,14 @@ def reason_of(error: Exception) -> str:
 
 
 def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
-    data, onnx = values["data"], values.get("onnx")
+    data, calibration, onnx = values["data"], values["calibration"], values.get("onnx")
     return ModelRecord(
         model=_spec(ModelSpec, values["model"]),
         training=_spec(TrainSpec, values["training"]),
         class_names=values["class_names"],
         normal_classes=values["normal_classes"],
         data=DataRecord(**{**data, "split": SplitRecord(**data["split"])}),
-        calibration=CalibrationRecord(**values["calibration"]),
+        calibration=CalibrationRecord(**{**calibration, "peaks": calibration["peaks"]}),
         best_epoch=values["best_epoch"],
         finished_epochs=values["finished_epochs"],
         classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,13 +16,14 @@ import numpy as np
 
 from vaeguard.data.image_set import as_image_set
 from vaeguard.data.inputs import find_sources
-from vaeguard.data.source import pick, pieces_of, read
-from vaeguard.data.streams import ahead, map_ahead
+from vaeguard.data.source import originals, pick, pieces_of, read
+from vaeguard.data.streams import ahead, chunks, map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
 from vaeguard.models.terms import TERMS
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
+from vaeguard.statistics.spots import Spot
 from vaeguard.storage.files import check_apart, digest_of, valid_text
 from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import Store, hidden_part, open_job
@@ -30,6 +31,7 @@ from vaeguard.storage.tables import (
     check_errors,
     check_replaced,
     check_table_path,
+    columns_of,
     open_table,
     table_chunks,
     write_errors,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
-    from vaeguard.data.source import Piece, Source
+    from vaeguard.data.source import Original, Piece, Source
     from vaeguard.data.streams import ImageBatch
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
@@ -53,6 +55,11 @@ DEFAULT_BATCH_SIZE = 256
 BATCH_VALUES = 2**21
 """The most values in a batch, so that a batch of large images has fewer of them."""
 FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
+SPOT_COLUMNS = ("path", *(item.name for item in fields(Spot)), "spots")
+DRAWN = 256
+"""Flagged images that are drawn together: a kill costs at most so many pictures."""
+HELD = 2**26
+"""The most bytes of images that are held in memory to be inspected with pictures."""
 SHARD_FORMAT = 4
 """Raised when the same settings give other rows than before."""
 SHARD_FACTS = ("fpr", "images", "anomalies", "errors")
@@ -85,6 +92,8 @@ class ScoreSummary:
         Why nothing can be flagged at this rate; None if something can.
     flagged : tuple of (path, p-value)
         Of a round of `watch_files`: the images that are flagged.
+    spots : str or None
+        With `heatmaps`, the table of the spots of the flagged images, see `Detector.spots`.
     left_out : str or None
         One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
@@ -100,6 +109,7 @@ class ScoreSummary:
     resumed: int = 0
     note: str | None = None
     flagged: tuple[tuple[str, float], ...] = field(default=(), repr=False)
+    spots: str | None = None
     left_out: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
 
@@ -124,8 +134,8 @@ class Drawings(Protocol):
     def begin(self, job: Path) -> None:
         """Write into the job's folder where the pictures are."""
 
-    def draw(self, detector: Detector, batch: ImageBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Draw these rows of a batch."""
+    def draw(self, info: DetectorInfo, original: Original, inspection: Inspection, spots: Sequence[Spot]) -> None:
+        """Draw one image, of which this is the inspection, with pictures."""
 
 
 def score_files(
@@ -169,7 +179,8 @@ def score_files(
     batch_size : int or None
         Number of images inspected at a time; the scores do not depend on it. None takes 256, or fewer large images.
     heatmaps : HeatmapFolder or None
-        The folder in which each flagged image is drawn beside its restoration and heatmap.
+        The folder in which each flagged image is drawn beside its restoration and heatmap, and by itself with its heat
+        and its spots. These are also listed in a table beside `output`, see `spots_table`.
     progress : callable or None
         Called with the number of images done, the number of all images, and a line of text.
 
@@ -190,6 +201,9 @@ def score_files(
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
+    spots = spots_table(output)
+    if heatmaps:
+        check_spots(output)
     check_errors(f"{output}.errors.csv")
     values = math.prod(detector.info.image_shape)
     batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
@@ -202,6 +216,8 @@ def score_files(
             for source in sources:
                 stack.callback(source.close)
             whole = work.run(sources, progress)
+        if not heatmaps and columns_of(spots) == [*SPOT_COLUMNS]:  # of an earlier table
+            spots.unlink()
         write_errors(f"{output}.errors.csv", whole.errors)
         # The settings of a watch are void once its table is gone.
         if (watch := watch_of(Path(output))).record:
@@ -215,6 +231,7 @@ def score_files(
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
+        spots=str(spots) if heatmaps else None,
         left_out=sources[0].left_out,
         sources=tuple(sources),
     )
@@ -224,6 +241,25 @@ def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], info: Dete
     if not info.view.pictures:
         raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     heatmaps.check(inputs)
+
+
+def spots_table(output: str | Path) -> Path:
+    """Where the spots of the table `output` are listed: `scores.csv` has `spots.csv`, and `a.csv` has `a.spots.csv`."""
+    output = Path(output)
+    stem = output.stem.replace("scores", "spots") if "scores" in output.stem else f"{output.stem}.spots"
+    return output.with_name(stem + output.suffix)
+
+
+def check_spots(output: str | Path) -> None:
+    """Refuse to write spots where something else lies.
+
+    Raises
+    ------
+    UsageError
+        The file is no table of spots, or a folder.
+    """
+    known = {*SPOT_COLUMNS}.__contains__
+    check_replaced(spots_table(output), "spots", lambda columns: columns == [*SPOT_COLUMNS], known)
 
 
 def watch_of(output: Path) -> Part:
@@ -274,18 +310,15 @@ class _Work:
         keys = [piece.key(settings) for piece in pieces]
         key = hashlib.sha256("".join(keys).encode()).hexdigest()
         earlier = self._finished_table(key, sources)
-        shards = [self._flagged_anew(earlier, sources)] if earlier else self._shards(pieces, keys, progress)
+        shards = [self._flagged_anew(earlier)] if earlier else self._shards(pieces, keys, progress)
+        if self.heatmaps:
+            self._draw(self.heatmaps, key, shards, sources, progress)
         return self._joined(shards, key)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the table."""
         return table_columns(self.detector.info)
-
-    @property
-    def _flagged(self) -> list[Any]:
-        """What decides which images are flagged, and where they are drawn."""
-        return [self.fpr, self.heatmaps and str(self.heatmaps.path)]
 
     def _joined(self, shards: Sequence[_Shard], key: str) -> _Shard:
         """The table of all shards; `key` tells a later run what it was made of."""
@@ -309,23 +342,20 @@ class _Work:
         readable = any(batch.paths for batch in pick(sources, unreadable, self.detector.info.rule))
         return None if readable else part.record
 
-    def _flagged_anew(self, manifest: Mapping[str, Any], sources: Sequence[Source]) -> _Shard:
+    def _flagged_anew(self, manifest: Mapping[str, Any]) -> _Shard:
         """The shard of an earlier table, whose manifest this is, flagged by the rate of this job."""
         earlier = _Shard.of(self.output, manifest)
         self.resumed = earlier.images
-        if not self.heatmaps and manifest["fpr"] == self.fpr:
+        if manifest["fpr"] == self.fpr:
             return earlier
-        path, flagged = self._table("flagged"), list[str]()
+        path, anomalies = self._table("flagged"), 0
         with open_table(path, self.columns) as table:
             for columns in table_chunks(self.output, self.columns):
                 values = {name: np.asarray(columns[name], np.float32) for name in self.columns if name != "path"}
                 anomaly = flag(values["p_value"], self.fpr)
                 table.write({**values, "path": columns["path"], "anomaly": anomaly})
-                flagged += [columns["path"][row] for row in np.flatnonzero(anomaly)]
-        if self.heatmaps:
-            for batch in pick(sources, set(flagged), self.detector.info.rule):
-                self.heatmaps.draw(self.detector, batch, np.arange(len(batch.paths)))
-        return _Shard(path, earlier.images, len(flagged), earlier.errors)
+                anomalies += int(np.count_nonzero(anomaly))
+        return _Shard(path, earlier.images, anomalies, earlier.errors)
 
     def _shards(self, pieces: Sequence[Piece], keys: Sequence[str], progress: Progress | None) -> list[_Shard]:
         """The shards of `pieces`, in order."""
@@ -344,13 +374,9 @@ class _Work:
         return [shards[key] for key in keys]
 
     def _finished(self, key: str) -> _Shard | None:
-        """The shard `key` of an interrupted job, unless the pictures of its anomalies are gone."""
+        """The shard `key` of an interrupted job."""
         manifest = self.store.get(key)
-        if manifest is None or manifest["fpr"] != self._flagged:
-            return None
-        shard = _Shard.of(self._table(key), manifest)
-        pictures_gone = self.heatmaps and not self.heatmaps.path.is_dir()
-        return None if shard.anomalies and pictures_gone else shard
+        return None if manifest is None or manifest["fpr"] != self.fpr else _Shard.of(self._table(key), manifest)
 
     def _table(self, key: str) -> Path:
         return self.store.folder / f"{key}{self.output.suffix}"
@@ -387,13 +413,80 @@ class _Work:
                     errors += batch.errors
                     columns = score_columns(batch.paths, inspection, self.fpr)
                     anomalies += int(np.count_nonzero(columns["anomaly"]))
-                    if self.heatmaps:
-                        self.heatmaps.draw(self.detector, batch, np.flatnonzero(columns["anomaly"]))
                     table.write(columns)
                     report(table.rows + len(errors))
-            facts = {"fpr": self._flagged, "images": table.rows, "anomalies": anomalies, "errors": errors}
+            facts = {"fpr": self.fpr, "images": table.rows, "anomalies": anomalies, "errors": errors}
             part.finish({"written": part.digests(), **facts})
         return _Shard(path, table.rows, anomalies, errors)
+
+    def _draw(
+        self,
+        drawings: Drawings,
+        key: str,
+        shards: Sequence[_Shard],
+        sources: Sequence[Source],
+        progress: Progress | None,
+    ) -> None:
+        """Draw what is flagged, and write the table of its spots; `key` tells what the table was made of."""
+        chunked = (chunk for shard in shards for chunk in table_chunks(shard.table, ("path", "anomaly")))
+        flagged = [chunk["path"][row] for chunk in chunked for row in np.flatnonzero(chunk["anomaly"])]
+        images = sum(shard.images for shard in shards)
+        there = drawings.path.is_dir()  # otherwise what was drawn before is gone
+        with open_table(spots_table(self.output), SPOT_COLUMNS) as table:
+            for number, names in enumerate(chunks(flagged, DRAWN)):
+                if progress:
+                    progress(images, images, f"drawing {number * DRAWN:,} of {len(flagged):,} flagged images")
+                if rows := self._drawn(drawings, key, names, sources, there=there):
+                    table.append_table(*rows)
+
+    def _drawn(
+        self, drawings: Drawings, key: str, names: Sequence[str], sources: Sequence[Source], *, there: bool
+    ) -> tuple[Path, int] | None:
+        """The table of the spots of a few flagged images and its length; None if they have none.
+
+        The images are drawn, unless an interrupted job has done so and its pictures are `there`.
+        """
+        key = hashlib.sha256(json.dumps([key, str(drawings.path), names]).encode()).hexdigest()[:40]
+        store, path, rule = Store(self.store.folder, ("spots",)), self._table(key), self.detector.info.rule
+        assert rule is not None
+        manifest = store.get(key) if there else None
+        if manifest is None:
+            with store.put(key) as part:
+                with open_table(part.file(path.name), SPOT_COLUMNS) as table:
+                    again = originals(sources, set(names), rule)
+                    for original, inspection in inspect_originals(self.detector, again, self.batch_size):
+                        assert inspection.heatmap is not None
+                        spots, found = self.detector.info.spots(inspection.heatmap[0], original.size)
+                        drawings.draw(self.detector.info, original, inspection, spots)
+                        table.write(spot_columns(original.name, spots, found))
+                manifest = {"written": part.digests(), "spots": table.rows}
+                part.finish(manifest)
+        return (path, manifest["spots"]) if manifest["spots"] else None
+
+
+def inspect_originals(
+    detector: Detector, images: Iterable[Original], batch_size: int = DEFAULT_BATCH_SIZE
+) -> Iterator[tuple[Original, Inspection]]:
+    """Inspect images, with pictures, and yield each with its inspection; few of them are in memory at a time."""
+    group: list[Original] = []
+    for image in images:
+        group.append(image)
+        if len(group) == batch_size or sum(10 * each.pixels.nbytes + each.picture.nbytes for each in group) > HELD:
+            yield from _inspected(detector, group)
+            group = []
+    yield from _inspected(detector, group)
+
+
+def _inspected(detector: Detector, group: Sequence[Original]) -> Iterator[tuple[Original, Inspection]]:
+    if group:
+        inspection = detector.inspect(np.stack([each.pixels for each in group]), pictures=True)
+        yield from ((image, inspection[row : row + 1]) for row, image in enumerate(group))
+
+
+def spot_columns(path: str, spots: Sequence[Spot], found: int) -> dict[str, Sequence[str] | npt.NDArray[Any]]:
+    """The columns of the table of spots for one image, in which `found` spots were found."""
+    values = {item.name: np.array([getattr(spot, item.name) for spot in spots]) for item in fields(Spot)}
+    return {"path": [path] * len(spots), **values, "spots": np.full(len(spots), found)}
 
 
 def score_set(

@@ -15,7 +15,15 @@ from vaeguard.data.folders import list_images
 from vaeguard.data.inputs import expanded, is_container
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
-from vaeguard.evaluation.scoring import ScoreSummary, score_files, table_columns, watch_of
+from vaeguard.evaluation.scoring import (
+    SPOT_COLUMNS,
+    ScoreSummary,
+    check_spots,
+    score_files,
+    spots_table,
+    table_columns,
+    watch_of,
+)
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.storage.files import size_and_time, valid_text
 from vaeguard.storage.store import Store, beside, hidden_part, open_job
@@ -82,8 +90,9 @@ def watch_files(
     check_fpr(options.get("fpr", DEFAULT_FPR))
     if options.get("heatmaps"):
         options["heatmaps"].check(inputs)
+        check_spots(output)
     name = f"part{Path(output).suffix}"
-    with open_job(output, files=(name, f"{name}.errors.csv")) as store:
+    with open_job(output, files=(name, f"{name}.errors.csv", spots_table(name).name)) as store:
         watch = _Watch(detector, Path(output), store.folder / name, options)
         for _ in count() if rounds is None else range(rounds):
             summary = watch.round(inputs)
@@ -126,7 +135,10 @@ class _Watch:
         if summary.images:
             with Store(self.output.parent).put(watch_of(self.output).path.name) as manifest:
                 manifest.finish(self.settings)
-            _append(self.output, self.rows, self.part, summary.images, self.detector)
+            _append(self.output, self.rows, self.part, summary.images, table_columns(self.detector.info))
+            if summary.spots:
+                earlier, found = spots_table(self.output), Path(summary.spots)
+                _append(earlier, _rows_of(earlier), found, _rows_of(found), SPOT_COLUMNS)
             for chunk in table_chunks(self.part, ("path", "p_value", "anomaly")):
                 rows = np.flatnonzero(chunk["anomaly"])
                 flagged += [(chunk["path"][row], float(chunk["p_value"][row])) for row in rows]
@@ -230,8 +242,15 @@ def _settled(inputs: Sequence[str | Path], future: dict[str, Stamp]) -> dict[str
     return settled
 
 
-def _append(output: Path, rows: int, part: Path, more: int, detector: Detector) -> None:
-    with open_table(output, table_columns(detector.info)) as table:
-        if rows:
-            table.append_table(output, rows)
-        table.append_table(part, more)
+def _append(output: Path, rows: int, part: Path, more: int, columns: Sequence[str]) -> None:
+    with open_table(output, columns) as table:
+        for path, length in ((output, rows), (part, more)):
+            if length:
+                table.append_table(path, length)
+
+
+def _rows_of(table: Path) -> int:
+    """The number of rows of a table of spots; none if there is no such table."""
+    if columns_of(table) != [*SPOT_COLUMNS]:
+        return 0
+    return sum(len(chunk["path"]) for chunk in table_chunks(table, ("path",)))

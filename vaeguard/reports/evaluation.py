@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.markup import escape
 
+from vaeguard.data.folders import originals_of
 from vaeguard.evaluation.defect_masks import PixelMetrics
 from vaeguard.evaluation.evaluating import ClassResult
 from vaeguard.reports.distributions import curves, histogram, thresholds
-from vaeguard.reports.gallery import gallery, group, sample
+from vaeguard.reports.gallery import draw, gallery, group, rows_to_show
 from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.simple_measures import SimpleMeasures, simple_measures
@@ -117,7 +118,11 @@ def _gallery(evaluation: Evaluation, detector: Detector) -> Report:
         "score": inspection.score,
         "p_value": inspection.p_value,
     }
-    return gallery(sample(detector, image_set.images, groups), facts, inspection.terms)
+    drawn = {}
+    if rule := detector.info.rule:
+        rows = rows_to_show(groups)
+        drawn = draw(detector, originals_of(image_set, rows, rule), {image_set.paths[row]: row for row in rows})
+    return gallery(groups, facts, inspection.terms, drawn)
 
 
 class Expected(Part):

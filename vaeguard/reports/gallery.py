@@ -1,29 +1,37 @@
-"""Pictures inside a report: input, restoration and heatmap of chosen images, within a budget of bytes."""
+"""Pictures inside a report: chosen images with their heat, within a budget of bytes."""
 
 from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from vaeguard.data.images import reduced
+from vaeguard.evaluation.scoring import inspect_originals
+from vaeguard.reports.overlays import overlay
 from vaeguard.reports.pictures import heat_picture, picture_of
+from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from vaeguard.data.source import Original
     from vaeguard.engines.detector import Detector
-    from vaeguard.engines.inspection import Inspection
+    from vaeguard.engines.inspection import DetectorInfo, Inspection
     from vaeguard.reports.report_file import Report
+    from vaeguard.statistics.spots import Spot
 
 GROUP = 8
 """The most images of a group."""
-SIDES = (256, 160, 96)
+LARGE = 128
+"""The longest side, in pixels, of images that are shown whole with their heat and spots on them."""
+SIDES = (512, 384, 256, 160, 96)
 """The longest sides of pictures, in pixels, that are tried in turn until all fit into the budget."""
 BUDGET = 1_500_000
 """The most bytes of all pictures of a gallery, as text; the rest of a page takes no more than that again."""
@@ -42,28 +50,22 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """Chosen images with their inspection; vectors have no pictures.
+class Drawn:
+    """An image of a gallery.
 
     Attributes
     ----------
-    groups : tuple of Group
-        The chosen images, by the reason.
-    rows : int64 (n,)
-        The rows of all chosen images, sorted, each once.
-    images : uint8 (n, C, H, W) or None
-        The pixels of these images.
-    inspection : Inspection or None
-        The inspection of these images, with pictures.
-    hottest : float or None
-        The value of the heatmap that is drawn in the last colour; None if the model does not state it.
+    pictures : dict of picture
+        `overlay` of an image of at least `LARGE` pixels; otherwise `input`, `restored` (if any) and `heatmap`.
+    spots : tuple of Spot
+        Its spots, in pixels of the original.
+    found : int
+        How many spots there are in all.
     """
 
-    groups: tuple[Group, ...]
-    rows: npt.NDArray[np.int64]
-    images: npt.NDArray[np.uint8] | None
-    inspection: Inspection | None
-    hottest: float | None = None
+    pictures: Mapping[str, Image.Image]
+    spots: tuple[Spot, ...]
+    found: int
 
 
 def group(name: str, title: str, candidates: npt.NDArray[np.bool_], strangeness: npt.NDArray[np.floating]) -> Group:
@@ -73,55 +75,68 @@ def group(name: str, title: str, candidates: npt.NDArray[np.bool_], strangeness:
     return Group(name, title, rows[order].astype(np.int64), len(rows))
 
 
-def sample(detector: Detector, images: npt.NDArray[Any], groups: Sequence[Group]) -> Sample:
-    """Inspect the images of `groups` again, with pictures."""
-    shown = tuple(group for group in groups if len(group.rows))
-    rows = np.unique(np.concatenate([group.rows for group in shown])) if shown else np.zeros(0, np.int64)
-    if images.dtype != np.uint8 or not len(rows):
-        return Sample(shown, rows, None, None)
-    pixels = np.ascontiguousarray(images[rows])
-    return Sample(shown, rows, pixels, detector.inspect(pixels, pictures=True), detector.info.heatmap_scale)
+def rows_to_show(groups: Sequence[Group]) -> list[int]:
+    """The rows of all chosen images, sorted, each once."""
+    return sorted({row for group in groups for row in group.rows.tolist()})
 
 
-def gallery(sample: Sample, facts: Mapping[str, Sequence[Any]], terms: Mapping[str, Any]) -> Report:
+def draw(detector: Detector, originals: Iterable[Original], places: Mapping[str, int]) -> dict[int, Drawn]:
+    """Draw chosen images, which are inspected again; `places` has the row of each name as tables hold it."""
+    return {
+        places[valid_text(original.name)]: drawn_of(original, inspection, detector.info)
+        for original, inspection in inspect_originals(detector, originals)
+    }
+
+
+def drawn_of(original: Original, inspection: Inspection, info: DetectorInfo) -> Drawn:
+    """Draw an image, of which this is the inspection, with pictures."""
+    assert inspection.heatmap is not None
+    (heatmap,), scale = inspection.heatmap, info.heatmap_scale
+    spots, found = info.spots(heatmap, original.size)
+    if max(original.size) >= LARGE:
+        photograph = reduced(original.picture, SIDES[0])
+        return Drawn({"overlay": overlay(photograph, heatmap, spots, scale=scale, size=original.size)}, spots, found)
+    restored = {} if inspection.restored is None else {"restored": picture_of(inspection.restored[0])}
+    heat = heat_picture(heatmap / (scale or float(heatmap.max()) or 1.0))
+    return Drawn({"input": picture_of(original.pixels), **restored, "heatmap": heat}, spots, found)
+
+
+def gallery(
+    groups: Iterable[Group],
+    facts: Mapping[str, Sequence[Any]],
+    terms: Mapping[str, Any],
+    drawn: Mapping[int, Drawn] | None = None,
+) -> Report:
     """The keys `gallery` and `pictures` of a report.
 
     `facts` and `terms` have a value for each image of the data, such as `path` and `score`; terms are shown as a list.
+    `drawn` has the pictures by the rows of the images; vectors have none.
     """
-    groups = []
-    for group in sample.groups:
-        items = [
-            {
-                **{name: _plain(values[row]) for name, values in facts.items()},
-                "terms": {name: float(values[row]) for name, values in terms.items()},
-                "pictures": f"row-{row}" if sample.images is not None else None,
-            }
-            for row in group.rows.tolist()
-        ]
-        groups.append({"name": group.name, "title": group.title, "found": group.found, "items": items})
-    return {"gallery": groups, "pictures": _pictures(sample)}
+    drawn = drawn or {}
+    shown = [
+        {
+            "name": group.name,
+            "title": group.title,
+            "found": group.found,
+            "items": [
+                {
+                    **{name: _plain(values[row]) for name, values in facts.items()},
+                    "terms": {name: float(values[row]) for name, values in terms.items()},
+                    "pictures": f"row-{row}" if row in drawn else None,
+                    "spots": [asdict(spot) for spot in drawn[row].spots] if row in drawn else [],
+                    "spots_found": drawn[row].found if row in drawn else 0,
+                }
+                for row in group.rows.tolist()
+            ],
+        }
+        for group in groups
+        if len(group.rows)
+    ]
+    return {"gallery": shown, "pictures": fitting({f"row-{row}": drawn[row].pictures for row in sorted(drawn)})}
 
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _pictures(sample: Sample) -> dict[str, dict[str, str]]:
-    """The data URIs of input, restoration and heatmap of each image."""
-    if sample.images is None or sample.inspection is None or sample.inspection.heatmap is None:
-        return {}
-    heat = sample.inspection.heatmap
-    top = sample.hottest or float(heat.max()) or 1.0
-    restored = sample.inspection.restored
-    drawn = {
-        f"row-{row}": {
-            "input": picture_of(sample.images[at]),
-            **({} if restored is None else {"restored": picture_of(restored[at])}),
-            "heatmap": heat_picture(heat[at] / top),
-        }
-        for at, row in enumerate(sample.rows.tolist())
-    }
-    return fitting(drawn)
 
 
 def fitting(

@@ -1,4 +1,4 @@
-"""A folder where each flagged image is drawn beside its restoration and heatmap."""
+"""A folder where each flagged image is drawn beside its restoration and heatmap, and with its heat and its spots."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
+from vaeguard.reports.overlays import draw_overlay
 from vaeguard.reports.pictures import draw_reconstructions
 from vaeguard.storage.store import Store, job_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
-    from vaeguard.data.streams import ImageBatch
-    from vaeguard.engines.detector import Detector
+    from vaeguard.data.source import Original
+    from vaeguard.engines.inspection import DetectorInfo, Inspection
+    from vaeguard.statistics.spots import Spot
 
 PLACE_NAME = "heatmaps.txt"
 """The file in the folder of a job that names its folder of heatmaps."""
+PICTURE, OVERLAY = ".png", ".overlay.png"
+"""What is added to the name of an image for its two pictures."""
 LONGEST_NAME = 200
-"""The most bytes of a file's name, so that `.png` can be added."""
+"""The most bytes of a file's name, so that these can be added."""
 
 
 @dataclass(frozen=True)
 class HeatmapFolder:
-    """A folder for the pictures of flagged images, which `score_files` draws under their paths, with `.png` added.
+    """A folder for the pictures of flagged images, which `score_files` draws under their paths.
+
+    With `.png` added, an image lies beside its restoration and heatmap; with `.overlay.png` added, it is drawn in its
+    own size, at most 4,000 pixels a side, with its heat and its spots.
 
     All heatmaps share the scale that the fit found for normal images, if the model has one; otherwise each has its own.
     """
@@ -60,16 +64,13 @@ class HeatmapFolder:
             part.file(PLACE_NAME).write_text(str(self.path.resolve()), "utf-8")
             part.finish({"written": part.digests()})
 
-    def draw(self, detector: Detector, batch: ImageBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Draw the images `rows` of the batch, which are inspected again, since pictures of all would take memory."""
-        if not len(rows):
-            return
-        images, names = batch.images[rows], [batch.paths[row] for row in rows]
-        inspection = detector.inspect(images, pictures=True)
-        for number, name in enumerate(names):
-            draw_reconstructions(
-                heatmap_path(self.path, name), images, inspection, [number], names, detector.info.heatmap_scale
-            )
+    def draw(self, info: DetectorInfo, original: Original, inspection: Inspection, spots: Sequence[Spot]) -> None:
+        """Draw one image, of which this is the inspection: beside its restoration and heatmap, and under its heat."""
+        assert inspection.heatmap is not None
+        name, scale = original.name, info.heatmap_scale
+        draw_reconstructions(heatmap_path(self.path, name), original.pixels[None], inspection, [0], [name], scale)
+        place, (heatmap,) = heatmap_path(self.path, name, OVERLAY), inspection.heatmap
+        draw_overlay(place, original.picture, heatmap, spots, scale=scale, size=original.size)
 
 
 def _is_found(folder: str | Path, pattern: str) -> bool:
@@ -79,15 +80,15 @@ def _is_found(folder: str | Path, pattern: str) -> bool:
     return len(wanted) <= len(parts) and all(map(fnmatch.fnmatch, parts, wanted))
 
 
-def heatmap_path(folder: Path, name: str) -> Path:
-    """The path of the picture for the image that a table calls `name`, always below `folder`."""
+def heatmap_path(folder: Path, name: str, ending: str = PICTURE) -> Path:
+    """The path of a picture of the image that a table calls `name`, always below `folder`."""
     anchor = Path(name).anchor
     # Absolute names have a folder of their own, so that `/x/a.png` and `x/a.png` are different files.
     parts = ["_" if part == ".." else "_root" if part == anchor else part for part in Path(name).parts]
     *above, last = parts
     if len(last.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         last = hashlib.sha256(last.encode("utf-8", "surrogateescape")).hexdigest()
-    return folder.joinpath(*above, f"{last}.png")
+    return folder.joinpath(*above, f"{last}{ending}")
 
 
 def drawn_before(output: str | Path) -> str | None:

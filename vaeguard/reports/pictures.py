@@ -99,7 +99,7 @@ def draw_reconstructions(
     draw = ImageDraw.Draw(sheet)
     shown = "input, heatmap" if inspection.restored is None else "input, restored, heatmap"
     draw.text((PAD, PAD), f"each image: {shown}", fill=INK, font=font)
-    _save_image(sheet, path)
+    save_image(sheet, path)
 
 
 def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[Any]]]) -> None:
@@ -134,10 +134,11 @@ def draw_grid(path: str | Path, rows: Sequence[tuple[str, npt.NDArray[Any]]]) ->
         pen.text((PAD, top + (first.height - FONT_SIZE) // 2), label, fill=INK, font=font)
         for column, tile in enumerate(tiles):
             sheet.paste(tile, (PAD + margin + column * width, top))
-    _save_image(sheet, path)
+    save_image(sheet, path)
 
 
-def _save_image(image: Image.Image, path: str | Path) -> None:
+def save_image(image: Image.Image, path: str | Path) -> None:
+    """Write a picture as a PNG file."""
     with writing(path) as temporary:
         image.save(temporary, format="PNG")
 
@@ -159,8 +160,10 @@ def picture_of(pixels: npt.NDArray[Any]) -> Image.Image:
 def heat_picture(heat: npt.NDArray[np.float32]) -> Image.Image:
     """A heatmap (H, W), 0 to 1, in colours."""
     steps = np.linspace(0, 1, len(HEATMAP_COLOURS))
-    colours = [np.interp(heat, steps, channel) for channel in zip(*HEATMAP_COLOURS, strict=True)]
-    return Image.fromarray(np.rint(np.stack(colours, -1)).astype(np.uint8))
+    colours = [
+        np.rint(np.interp(heat, steps, channel)).astype(np.uint8) for channel in zip(*HEATMAP_COLOURS, strict=True)
+    ]
+    return Image.fromarray(np.stack(colours, -1))
 
 
 def _enlarge(picture: Image.Image) -> Image.Image:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.markup import escape
 
-from vaeguard.data.source import pick
+from vaeguard.data.source import originals, pick
+from vaeguard.engines.inspection import concatenate
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import RefusedError, as_objects
+from vaeguard.evaluation.scoring import inspect_originals
 from vaeguard.reports.distributions import histogram
-from vaeguard.reports.gallery import GROUP, Group, Sample, gallery
+from vaeguard.reports.gallery import GROUP, Group, drawn_of, gallery
 from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.reports.terminal import SHOWN, Histogram, sparklines
@@ -224,23 +226,30 @@ def _names_to_show(tally: _Tally) -> dict[tuple[str, str], list[str]]:
 
 
 def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
+    """The images to look at, those that still exist, with their pictures unless they are vectors."""
     chosen = _names_to_show(tally)
-    batches = list(pick(sources, {name for names in chosen.values() for name in names}, detector.info.rule))
-    paths = [valid_text(path) for batch in batches for path in batch.paths]
+    names = {name for group in chosen.values() for name in group}
+    parts, paths, drawn = [], list[str](), {}
+    if rule := detector.info.rule:
+        for number, (original, inspection) in enumerate(inspect_originals(detector, originals(sources, names, rule))):
+            paths.append(valid_text(original.name))
+            parts.append(replace(inspection, restored=None, heatmap=None))
+            drawn[number] = drawn_of(original, inspection, detector.info)
+    else:
+        for batch in pick(sources, names, None):
+            paths += [valid_text(path) for path in batch.paths]
+            parts.append(detector.inspect(batch.images))
     if not paths:
         return {"gallery": [], "pictures": {}}
-    images = np.concatenate([batch.images for batch in batches if len(batch.images)])
-    inspection = detector.inspect(images, pictures=True)
+    inspection = concatenate(parts)
     place = {path: row for row, path in enumerate(paths)}
     groups = tuple(
         Group(name, title, np.array([place[path] for path in names if path in place], np.int64), int(tally.fine.sum()))
         for (name, title), names in chosen.items()
         if names
     )
-    rows = np.arange(len(images))
-    sample = Sample(groups, rows, images if detector.info.view.pictures else None, inspection)
     facts: dict[str, Any] = {"path": paths, "score": inspection.score, "p_value": inspection.p_value}
-    return gallery(sample, facts, inspection.terms)
+    return gallery(groups, facts, inspection.terms, drawn)
 
 
 class Calibration(Part):

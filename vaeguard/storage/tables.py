@@ -249,6 +249,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise RefusedError(f"{str(path)!r} is damaged or no table of vaeguard; write it again ({error})") from error
 
 
+def rows_of(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a table that vaeguard wrote, as values that JSON can hold."""
+    rows: list[dict[str, Any]] = read_table(path).to_dict("records")
+    return rows
+
+
 def table_chunks(path: str | Path, columns: Sequence[str], rows: int = 65_536) -> Iterator[dict[str, Any]]:
     """Some columns of a table that vaeguard wrote, in chunks of up to `rows` rows: text as lists, numbers as arrays."""
     suffix = _suffix(path)

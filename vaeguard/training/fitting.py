@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
 from vaeguard.settings.specs import to_dict
+from vaeguard.statistics.spots import LARGEST, MOST_PEAKS
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
 from vaeguard.training.loop import DivergedError, State, train
@@ -59,6 +61,8 @@ HEATMAPS = 256
 """The most heatmaps of calibration images from which the quantile `HOT` is taken."""
 HEATMAP_PIXELS = 2**24
 """The most pixels in these heatmaps."""
+PEAK_PIXELS = 2**22
+"""The most pixels of heatmaps in memory at a time while their largest values are taken."""
 FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
 """Settings of a training that have no meaning for vectors."""
 TRAINING_CROPS = 12_800
@@ -437,7 +441,10 @@ def _calibrated(
     calibration.fit_ranks(ranking)
     scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
     calibration.to(plan.training.device)
-    scale = _heatmap_scale(detector, images, split.calibration) if plan.model.view.pictures else None
+    ranked = CalibrationRecord(len(split.calibration))
+    if plan.model.view.pictures:
+        scale = _heatmap_scale(detector, images, split.calibration)
+        ranked = replace(ranked, heatmap_scale=scale, peaks=_peaks(detector, images, split.calibration))
     classes: tuple[ClassRecord, ...] = ()
     if plan.model.classes:
         losses = validation_losses(graph.vae, examples[1], plan.training)
@@ -446,7 +453,6 @@ def _calibrated(
         classes = class_table(
             plan.model.classes, targets, examples, losses, split.calibration, p_values, balance=plan.training.balance
         )
-    ranked = CalibrationRecord(len(split.calibration), scale)
     detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
     return detector, scores
 
@@ -477,6 +483,17 @@ def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.
     assert heatmaps is not None
     scale = float(np.quantile(heatmaps, HOT))
     return scale if 0 < scale < np.inf else None
+
+
+def _peaks(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> tuple[float, ...]:
+    """The largest value of the heatmap of each normal image, of up to `MOST_PEAKS` of them, sorted."""
+    sample = rows[spread_out(len(rows), MOST_PEAKS)]
+    peaks = []
+    for part in np.array_split(sample, -(-len(sample) * math.prod(images.shape[2:]) // PEAK_PIXELS)):
+        heatmaps = detector.inspect(images[part], pictures=True).heatmap
+        assert heatmaps is not None
+        peaks += [float(str(heatmap.max().clip(max=LARGEST))) for heatmap in heatmaps]  # the fewest digits of float32
+    return tuple(sorted(peaks))
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:

@@ -37,5 +37,6 @@ from .words import as_objects as as_objects
 from .words import counted as counted
 from .words import finite as finite
 from .words import left_clause as left_clause
+from .words import rows_of as rows_of
 from .words import show_report as show_report
 from .words import without_pictures as without_pictures
