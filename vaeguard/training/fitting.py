@@ -26,6 +26,7 @@ from vaeguard.models.graph import InferenceGraph, to_unit
 from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
+from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
@@ -258,15 +259,17 @@ def _nothing(state: State) -> None:
 
 
 def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
-    channels, height, width = image_set.images.shape[1:]
+    shape: tuple[int, int, int] = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
+    model = with_features(model, training, shape, vectors=image_set.vectors)
     model = model.resolved(
-        (channels, height, width),
+        shape,
         names,
         images=len(split.training),
         vectors=image_set.vectors,
         feature_count=sum(backbone(model.features).channels) if model.features else 0,
     )
+    training = training.sized(model.view)
     _check(model, training, names)
     device = pick_device(training.device)
     training = replace(
@@ -284,7 +287,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
 def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:
     """Refuse a training that does not suit the model or the classes."""
     _check_for_vectors(model, training)
-    if model.kind == "conv" and training.batch_size == 1:
+    if model.kind == "conv" and training.images_per_step == 1:
         raise UsageError(
             "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
             " more"
@@ -389,7 +392,7 @@ def _drawn(
     """The features of `each` cells, or of all if there are fewer, of every image, (n, F)."""
     parts = []
     for row in rows:
-        features = cells.features(to_unit(torch.from_numpy(images[row : row + 1]).to(cells.mean.device))).flatten(0, 2)
+        features = cells.features(to_unit(torch.tensor(images[row : row + 1], device=cells.mean.device))).flatten(0, 2)
         parts.append(features[torch.randperm(len(features), generator=draw)[:each].to(features.device)])
     return torch.cat(parts)
 

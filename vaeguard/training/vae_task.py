@@ -78,7 +78,7 @@ def epochs_for(spec: TrainSpec, images: int) -> int:
     """The number of epochs that `spec` means for `images` training images."""
     if spec.epochs:
         return spec.epochs
-    steps = max(1, images // spec.batch_size)
+    steps = max(1, images // spec.images_per_step)
     return int(np.clip(round(np.clip(EPOCHS * steps, *STEPS) / steps), 5, 400))
 
 
@@ -157,9 +157,9 @@ class VAETask(Task):
         self.training, self.validation = (Batches(examples, vae, device) for examples in (training, validation))
         self.epochs = epochs_for(spec, len(training))
         # A last batch of one image would have no batch statistics, so that image is left out.
-        single = len(training) > 1 and len(training) % spec.batch_size == 1
+        single = len(training) > 1 and len(training) % spec.images_per_step == 1
         self.examples = len(training) - single
-        self.epoch_steps = math.ceil(self.examples / spec.batch_size)
+        self.epoch_steps = math.ceil(self.examples / spec.images_per_step)
         self.steps = self.epochs * self.epoch_steps
         self.means = _Means()
 
@@ -169,7 +169,7 @@ class VAETask(Task):
         return State(
             net=self.vae,
             optimizer=torch.optim.AdamW(
-                self.vae.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+                self.vae.parameters(), spec.step_size, weight_decay=spec.weight_decay, fused=True
             ),
             weights=copy_weights(self.vae),
             generators={
@@ -190,14 +190,14 @@ class VAETask(Task):
             order = balanced_draws(self.training.labels.cpu(), state.generators["order"])
         else:
             order = torch.randperm(len(self.training.examples), generator=state.generators["order"])
-        return self.training(order[: self.examples], self.spec.batch_size, state.generators["noise"])
+        return self.training(order[: self.examples], self.spec.images_per_step, state.generators["noise"])
 
     def learning_rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step of an epoch."""
         if self.spec.schedule == "cosine":
             share = self._position(epoch, step) / self.epochs
-            return self.spec.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-        return self.spec.learning_rate
+            return self.spec.step_size * 0.5 * (1 + math.cos(math.pi * share))
+        return self.spec.step_size
 
     def loss(self, state: State, batch: Batch, step: int) -> Tensor:
         """The objective, with the weight that the warm-up gives the rate."""
@@ -214,7 +214,7 @@ class VAETask(Task):
         other = "" if bounded else ", or `model.likelihood` to 'bernoulli'"
         return (
             f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {loss}); set `training.learning_rate`"
-            f" to {self.spec.learning_rate / 10:g}{other}"
+            f" to {self.spec.step_size / 10:g}{other}"
         )
 
     def finish_epoch(self, state: State) -> dict[str, float]:
