@@ -27,6 +27,7 @@ from .output import Result, reporter
     o.channels_option,
     o.field_option(ModelSpec, "kind", "--model"),
     o.field_option(ModelSpec, "latent"),
+    o.field_option(ModelSpec, "features"),
     o.field_option(TrainSpec, "epochs"),
     o.field_option(TrainSpec, "seed"),
     o.field_option(TrainSpec, "device"),

@@ -75,7 +75,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Where named data sets lie.  [default: $VAEGUARD_DATA, else data/]"
 )
-download_option = click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+download_option = click.option("--download", is_flag=True, help="Fetch what is missing of named data and networks.")
 engine_option = click.option(
     "--device",
     type=click.Choice(ENGINE_DEVICES),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vaeguard.models.backbones import Backbone
     from vaeguard.models.vae import VAE, Posterior
     from vaeguard.settings.model import ModelSpec
 
@@ -44,12 +45,12 @@ class InferenceGraph(nn.Module):
 
     noise: Tensor
 
-    def __init__(self, vae: VAE, normal_scores: int = 0, centres: int = 1) -> None:
+    def __init__(self, vae: VAE, normal_scores: int = 0, centres: int = 1, network: Backbone | None = None) -> None:
         super().__init__()
         self.vae = vae
         spec, view = vae.spec, vae.spec.view
         self.standardise = None if view.pictures else Standardise(spec.shape)
-        self.places = _places(spec)
+        self.places = _places(spec, network)
         self.reference = Reference(spec.shape, _sizes(vae), centres) if view.whole else None
         if spec.sampled_elbo:
             generator = torch.Generator().manual_seed(NOISE_SEED)
@@ -118,10 +119,10 @@ class InferenceGraph(nn.Module):
         self.reference.fit(squared_error, torch.cat(features), torch.cat(movements), torch.cat(means), seed)
 
 
-def _places(spec: ModelSpec) -> Patches | Cells | None:
+def _places(spec: ModelSpec, network: Backbone | None) -> Patches | Cells | None:
     """What cuts an image into the places that the VAE sees; None if it sees whole inputs."""
     if spec.features:
-        return Cells(spec.shape, backbone(spec.features))
+        return Cells(spec.shape, network or backbone(spec.features))
     return Patches(spec.shape, spec.patch) if spec.patch else None
 
 

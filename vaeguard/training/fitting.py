@@ -16,11 +16,11 @@ from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
 from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.engines.inspection import concatenate
-from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
+from vaeguard.engines.record import BackboneRecord, CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
-from vaeguard.models.backbones import backbone
+from vaeguard.models.backbones import pretrained
 from vaeguard.models.cells import Cells
 from vaeguard.models.graph import InferenceGraph, to_unit
 from vaeguard.models.likelihoods import between_levels
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.engines.inspection import Floats
+    from vaeguard.models.backbones import Backbone
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
@@ -81,12 +82,16 @@ class FitPlan:
     model: ModelSpec
     training: TrainSpec
     split: Split
+    network: Backbone | None = None
+    """The frozen network of a model of features."""
     finish: bool = False
     """Whether a resumed fit ends with the epochs that it has."""
 
     def settings(self) -> dict[str, Any]:
         """The settings with which a checkpoint must agree."""
         data = {"fingerprint": self.image_set.fingerprint, "split": self.split.digest()}
+        if self.network:
+            data["network"] = self.network.sha256
         return {"model": to_dict(self.model), "training": to_dict(self.training), "data": data}
 
 
@@ -157,6 +162,8 @@ def plan_fit(
     normal_classes: str | int | Sequence[str | int] | None,
     model: ModelSpec,
     training: TrainSpec,
+    *,
+    download: bool = False,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
 
@@ -170,7 +177,7 @@ def plan_fit(
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
-    return _plan(image_set, normal, split, model, training)
+    return _plan(image_set, normal, split, model, training, download=download)
 
 
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
@@ -258,16 +265,19 @@ def _nothing(state: State) -> None:
     """Do nothing after an epoch without a monitor."""
 
 
-def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
+def _plan(
+    image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec, *, download: bool
+) -> FitPlan:
     shape: tuple[int, int, int] = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
     model = with_features(model, training, shape, vectors=image_set.vectors)
-    model = model.resolved(
+    network = pretrained(model.features, shape, download=download) if model.features else None
+    model = replace(model, features=network.name if network else "").resolved(
         shape,
         names,
         images=len(split.training),
         vectors=image_set.vectors,
-        feature_count=sum(backbone(model.features).channels) if model.features else 0,
+        feature_count=sum(network.channels) if network else 0,
     )
     training = training.sized(model.view)
     _check(model, training, names)
@@ -281,7 +291,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         threads=training.threads or _threads(model),
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
-    return FitPlan(image_set, normal, model, training, split)
+    return FitPlan(image_set, normal, model, training, split, network)
 
 
 def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:
@@ -333,12 +343,13 @@ def _threads(model: ModelSpec) -> int:
 def _graph(plan: FitPlan) -> InferenceGraph:
     """The graph with fresh weights; vectors are standardised by the training rows only."""
     graph = InferenceGraph(
-        VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
+        VAE(plan.model),
+        normal_scores=len(plan.split.calibration),
+        centres=centres_for(len(plan.split.training)),
+        network=plan.network,
     )
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
-    if isinstance(graph.places, Cells):
-        graph.places.backbone.read_pretrained()
     start = graph.vae.family.start
     if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
@@ -503,8 +514,15 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
         best_epoch={name: value for name, value in state.history[state.best_epoch].items() if name != "seconds"},
         finished_epochs=len(state.history),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        backbone=_backbone(plan.network),
         hardware=_hardware(plan.training),
     )
+
+
+def _backbone(network: Backbone | None) -> BackboneRecord | None:
+    if network is None:
+        return None
+    return BackboneRecord(network.name, network.sha256, network.licence, network.channels)
 
 
 def _hardware(training: TrainSpec) -> str:

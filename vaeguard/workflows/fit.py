@@ -58,6 +58,7 @@ def fit(
     resume: bool = False,
     finish: bool = False,
     tensorboard: str | Path | None = None,
+    download: bool = False,
     command: str = "",
     progress: Progress | None = None,
     **settings: Any,
@@ -91,6 +92,8 @@ def fit(
     tensorboard : path, optional
         Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
         restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
+    download : bool
+        Fetch the weights of the network that `features` names, if they are not on this machine.
     command : str
         The command line, for the report.
     progress : callable, optional
@@ -110,9 +113,9 @@ def fit(
         There are too few normal images or groups, a class or setting is unknown, a setting does not suit the data, or
         the run folder or log is in use.
     VaeguardError
-        Training diverged, or the run folder or log cannot be written.
+        Training diverged, weights cannot be fetched, or the run folder or log cannot be written.
     """
-    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings))
+    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings), download=download)
     folder = Path(run) if run else None
     if finish and not (folder and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")

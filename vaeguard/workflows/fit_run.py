@@ -76,7 +76,7 @@ def fit_run(
     with no_empty_run(folder, reporter, ending), reporter.progress("fitting") as progress:
         detector = fit(
             images, groups=image_groups, run=folder, finish=settings.finish, tensorboard=settings.tensorboard,
-            command=reporter.command, progress=progress, **{**fit_settings, "model": model},
+            download=data.download, command=reporter.command, progress=progress, **{**fit_settings, "model": model},
         )  # fmt: skip
     seconds = time.monotonic() - started
     try:
