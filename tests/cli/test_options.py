@@ -146,3 +146,8 @@ def test_what_the_readme_types_exists():
     for text in re.findall(r"--set (\w+\.\w+)", README):
         section, _, setting = text.partition(".")
         assert section == "run" or setting in settings_of(sections[section]), text
+
+
+def test_the_next_steps_of_an_evaluation_name_options_of_fit():
+    text = "fit with `features=wide_resnet50_2` and `download=True`, or `size=256x256`"
+    assert with_options(text, command("fit")) == "fit with --features wide_resnet50_2 and --download, or --size 256x256"

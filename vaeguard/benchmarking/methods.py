@@ -89,7 +89,8 @@ def _fit_method(adapt: Callable[[Setup], Setup]) -> Method:
 
 
 def _guided(setup: Setup, *, guided: bool) -> Setup:
-    return replace(setup, model=replace(setup.model, guided=guided))
+    """A fit of pixels, whatever the size of the images."""
+    return replace(setup, model=replace(setup.model, guided=guided, features=setup.model.features or ""))
 
 
 def _for_patches(setup: Setup) -> Setup:

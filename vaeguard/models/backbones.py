@@ -251,8 +251,10 @@ def backbone(name: str, file: Tensor | None = None) -> Backbone:
     UsageError
         There is no such backbone, or none of its maps is fine enough.
     ValueError
-        The file cannot serve.
+        The file cannot serve, or the name does not go with it.
     """
+    if name.endswith(ONNX) != (file is not None):
+        raise ValueError(f"the network {name!r} comes {'without its' if file is None else 'with a'} file")
     if file is not None:
         from vaeguard.models.onnx_network import OnnxNetwork
 
