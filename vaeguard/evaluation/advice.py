@@ -34,7 +34,8 @@ def next_steps(record: ModelRecord, score: Metrics, caught: Share) -> tuple[str,
     if score.roc_auc >= WEAK_AREA and caught.value >= WEAK_SHARE:
         return ()
     steps = [*_for_images(record)] if record.model.view.pictures else []
-    learned = record.data.split.training + record.data.split.validation
+    split = record.data.split
+    learned = split.training + (0 if split.folds else split.validation)
     if learned < MANY_IMAGES:
         rows = "images" if record.model.view.pictures else "rows"
         steps.append(f"more normal {rows} of every kind that is normal: the fit had {learned} to learn from")
