@@ -202,7 +202,7 @@ class _Exported(nn.Module):
 
 def _translated(graph: InferenceGraph, detector: TorchDetector, pixels: str) -> Any:
     """The graph as an `onnx_ir.Model`, for any number of images."""
-    example = torch.zeros(2, *detector.info.image_shape, dtype=getattr(torch, pixels))
+    example = torch.zeros(2, *detector.info.graph_shape, dtype=getattr(torch, pixels))
     return translated(
         _Exported(graph),
         {IMAGE: example, RATE: torch.tensor(0.05)},

@@ -56,7 +56,7 @@ class OnnxDetector(Detector):
         self.least = ROWS if record.model.view.whole else 1
         # Several batches side by side use the cores better than one batch on all cores.
         self.parallel = cores() if session.threads == 1 and device == "cpu" else 1
-        self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
+        self.block = -(-block_rows(self.info.graph_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
 
     @property
     def fingerprint(self) -> str:
@@ -77,7 +77,7 @@ class OnnxDetector(Detector):
         """The results named in `wanted` for 1 to `block` images."""
         rows = self.block if self.device != "cpu" else -(-len(images) // self.least) * self.least
         batch = images if len(images) == rows else filled(images, rows)
-        shapes = [(rows, *self.info.tail_of(name)) for name in wanted]
+        shapes = [(rows, *self.info.tail_of(name, self.info.graph_shape)) for name in wanted]
         results = self._session.run(wanted, {IMAGE: batch}, shapes)
         return {name: values[: len(images)] for name, values in zip(wanted, results, strict=True)}
 

@@ -49,7 +49,7 @@ class TorchDetector(Detector):
         self._graph = graph.eval().to(device).to(memory_format=torch.channels_last)
         spec = graph.vae.spec
         # One image has many patches, which fill a block.
-        self.block = block_rows(self.info.image_shape, BLOCK_ROWS[spec.kind or ""]) if spec.view.whole else 1
+        self.block = block_rows(self.info.graph_shape, BLOCK_ROWS[spec.kind or ""]) if spec.view.whole else 1
 
     @property
     def graph(self) -> InferenceGraph:

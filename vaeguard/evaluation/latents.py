@@ -62,7 +62,7 @@ class LatentUnits:
 
 @torch.no_grad()
 def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> LatentUnits:
-    """Measure the latent on `images`, (N, C, H, W) as the graph takes them; a model of places counts every place."""
+    """Measure the latent on `images` or tiles, (N, C, H, W) as the graph takes them; a place counts as an image."""
     vae = graph.vae.eval()
     sums = torch.zeros(3, vae.spec.latent_size, dtype=torch.float64)  # of the rate, the mean and the squared mean
     count = 0

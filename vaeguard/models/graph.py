@@ -37,7 +37,7 @@ class InferenceGraph(nn.Module):
     With `spec.patch`, the VAE sees the local contrast of every patch; with `spec.features`, the whitened features of
     every place, of which nothing is restored. A term is the mean of its five largest values over the places, and the
     heatmap is the negative ELBO of a place, in nats per value above the least possible. Terms that compare with
-    statistics of whole images do not exist.
+    statistics of whole images do not exist. With `spec.tile`, an image of the graph is a tile.
 
     Terms and heatmap of vectors are in standardised units; `restored` is in the units of the input.
     """
@@ -121,8 +121,8 @@ class InferenceGraph(nn.Module):
 def _places(spec: ModelSpec) -> Patches | Cells | None:
     """What cuts an image into the places that the VAE sees; None if it sees whole inputs."""
     if spec.features:
-        return Cells(spec.shape, backbone(spec.features))
-    return Patches(spec.shape, spec.patch) if spec.patch else None
+        return Cells(spec.graph_shape, backbone(spec.features))
+    return Patches(spec.graph_shape, spec.patch) if spec.patch else None
 
 
 @torch.no_grad()

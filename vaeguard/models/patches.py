@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from vaeguard.models.sums import row_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     from numpy import int64, uint8
@@ -66,18 +66,31 @@ def undo_contrast(contrast: Tensor, mean: Tensor) -> Tensor:
     return (torch.exp(mean + 0.5 * torch.logit(contrast, eps=1e-6)) - FLOOR).clamp(0, 1)
 
 
-def random_windows(images: npt.NDArray[uint8], rows: npt.NDArray[int64], patch: int, draw: torch.Generator) -> Tensor:
+def random_windows(
+    images: npt.NDArray[uint8],
+    rows: npt.NDArray[int64],
+    patch: int,
+    draw: torch.Generator,
+    tiles: Sequence[tuple[Sequence[int], int]] | None = None,
+) -> Tensor:
     """A patch at a random place, with its surroundings, from each of `rows` of `images` (N, C, H, W).
 
-    Returns uint8 (rows, C, patch + 30, patch + 30), of which `local_contrast` makes patches.
+    `tiles` are the first pixels of all tiles along each side, and the side of a tile: a patch then lies in a random
+    tile, beyond which it has no surroundings. Returns uint8 (rows, C, patch + 30, patch + 30), of which
+    `local_contrast` makes patches.
     """
-    height, width = images.shape[2:]
     uniform = torch.rand(2, len(rows), 1, generator=draw, device=draw.device).cpu().numpy()
+    first = np.zeros((2, len(rows), 1), np.int64)
+    sides = images.shape[2:]
+    if tiles:
+        which = torch.rand(2, len(rows), 1, generator=draw, device=draw.device).cpu().numpy()
+        first = np.stack([np.take(at, (one * len(at)).astype(int)) for one, (at, _) in zip(which, tiles, strict=True)])
+        sides = tuple(side for _, side in tiles)
     window = np.arange(-RADIUS, patch + RADIUS)
     # Clamped indices repeat the outermost pixels, as `surrounded` does.
     y, x = (
-        np.clip((share * (size - patch + 1)).astype(np.int64) + window, 0, size - 1)
-        for share, size in zip(uniform, (height, width), strict=True)
+        start + np.clip((share * (side - patch + 1)).astype(np.int64) + window, 0, side - 1)
+        for start, share, side in zip(first, uniform, sides, strict=True)
     )
     picked = images[rows[:, None, None], :, y[:, :, None], x[:, None, :]]
     return torch.from_numpy(picked).permute(0, 3, 1, 2)

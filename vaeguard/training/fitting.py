@@ -18,6 +18,7 @@ from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.engines.inspection import concatenate
 from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
+from vaeguard.engines.tiling import Tiling
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
 from vaeguard.models.backbones import backbone
@@ -34,7 +35,7 @@ from vaeguard.training.pseudo_classes import pseudo_labels
 from vaeguard.training.vae_task import Examples, VAETask, epochs_for, validation_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.engines.inspection import Floats
+    from vaeguard.models.calibration import Calibration
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
@@ -65,6 +67,8 @@ TRAINING_CROPS = 12_800
 """The least random patches to train on per epoch."""
 TRAINING_CELLS = 100_000
 """The least cells to train on, if the images have as many."""
+TRAINING_TILES = 256
+"""The least tiles from which cells are drawn, if the images have as many."""
 VALIDATION_CELLS = 10_000
 """The least cells to validate on, if the images have as many."""
 VALIDATION_CROPS = 2048
@@ -369,7 +373,7 @@ def _cell_examples(plan: FitPlan, cells: Cells) -> tuple[Examples, Examples]:
     draw = torch.Generator().manual_seed(plan.training.seed)
     cells.eval().to(plan.training.device)
     parts = [
-        (rows, _drawn(cells, plan.image_set.images, rows, -(-most // len(rows)), draw))
+        (rows, _drawn(cells, _some_tiles(plan, rows, draw), -(-most // len(rows)), draw))
         for rows, most in ((plan.split.training, TRAINING_CELLS), (plan.split.validation, VALIDATION_CELLS))
     ]
     cells.whiten.fit(parts[0][1])
@@ -382,14 +386,25 @@ def _cell_examples(plan: FitPlan, cells: Cells) -> tuple[Examples, Examples]:
     return examples[0], examples[1]
 
 
-@torch.no_grad()
-def _drawn(
-    cells: Cells, images: npt.NDArray[Any], rows: npt.NDArray[np.int64], each: int, draw: torch.Generator
-) -> Tensor:
-    """The features of `each` cells, or of all if there are fewer, of every image, (n, F)."""
-    parts = []
+def _some_tiles(plan: FitPlan, rows: npt.NDArray[np.int64], draw: torch.Generator) -> Iterator[npt.NDArray[Any]]:
+    """For each of `rows`, the image as a batch of one, or a batch of random ones of its tiles."""
+    images, tiling = plan.image_set.images, Tiling(plan.model)
+    if len(tiling) == 1:
+        yield from (images[row : row + 1] for row in rows)
+        return
+    places = [*tiling.places]
     for row in rows:
-        features = cells.features(to_unit(torch.from_numpy(images[row : row + 1]).to(cells.mean.device))).flatten(0, 2)
+        chosen = torch.randperm(len(places), generator=draw)[: -(-TRAINING_TILES // len(rows))].tolist()
+        yield np.stack([images[row][:, *places[number].at] for number in chosen])
+
+
+@torch.no_grad()
+def _drawn(cells: Cells, batches: Iterable[npt.NDArray[Any]], each: int, draw: torch.Generator) -> Tensor:
+    """The features of `each` cells, or of all if there are fewer, of the images or tiles in every batch, (n, F)."""
+    parts = []
+    for batch in batches:
+        maps = [cells.features(to_unit(torch.from_numpy(image[None]).to(cells.mean.device))) for image in batch]
+        features = torch.cat(maps).flatten(0, 2)
         parts.append(features[torch.randperm(len(features), generator=draw)[:each].to(features.device)])
     return torch.cat(parts)
 
@@ -435,7 +450,7 @@ def _calibrated(
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
-    scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
+    scores, p_values = _strangest(calibration, ranking)
     calibration.to(plan.training.device)
     scale = _heatmap_scale(detector, images, split.calibration) if plan.model.view.pictures else None
     classes: tuple[ClassRecord, ...] = ()
@@ -462,11 +477,20 @@ def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: np
 
 
 def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:
-    """The terms that make up the score, shape (rows, K)."""
+    """The terms that make up the score, shape (rows, tiles, K)."""
     # Images are read in parts, since they may be a memory map that is larger than memory.
-    parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
-    terms = concatenate([detector.inspect(images[part]) for part in parts]).terms
-    return np.stack([terms[name] for name in detector.graph.combined_names], 1)
+    tiles = len(detector.tiling)
+    parts = np.array_split(rows, -(-len(rows) // PART_ROWS)) if tiles == 1 else [*rows]
+    terms = concatenate(
+        [detector.inspect_tiles(images[part] if tiles == 1 else detector.tiling.cut(images[part])) for part in parts]
+    ).terms
+    return np.stack([terms[name] for name in detector.graph.combined_names], 1).reshape(len(rows), tiles, -1)
+
+
+def _strangest(calibration: Calibration, terms: Floats) -> tuple[Floats, Floats]:
+    """Scores and p-values of images from the terms of their tiles, (n, T, K)."""
+    scores, p_values = calibration(torch.from_numpy(terms.reshape(-1, terms.shape[2])))
+    return scores.numpy().reshape(len(terms), -1).max(1), p_values.numpy().reshape(len(terms), -1).min(1)
 
 
 def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:

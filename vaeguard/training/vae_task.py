@@ -103,6 +103,7 @@ class Batches:
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
         self.examples, self.device = examples, device
         self.windows, self.side = vae.spec.view.windows, vae.spec.vae_shape[-1]
+        self.tiles = vae.spec.tiles if vae.spec.tile else None
         self.channels_last = vae.spec.kind == "conv"
         self.labels = None
         if examples.labels is not None:
@@ -125,7 +126,8 @@ class Batches:
             yield Batch(to_unit(images), labels, pseudo)
 
     def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        windows = random_windows(self.examples.images, self.examples.rows[rows.numpy()], self.side, generator)
+        chosen = self.examples.rows[rows.numpy()]
+        windows = random_windows(self.examples.images, chosen, self.side, generator, self.tiles)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:

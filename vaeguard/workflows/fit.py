@@ -16,7 +16,7 @@ from vaeguard.engines.run_folder import CHECKPOINT_NAME, IMAGES_NAME, write_hist
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.latents import latent_units
 from vaeguard.reports.fit import fit_report
-from vaeguard.reports.pictures import draw_reconstructions, pick_examples
+from vaeguard.reports.pictures import draw_reconstructions, inspect_reduced, pick_examples
 from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.reports.tensorboard import prepare_log, tensorboard_log
 from vaeguard.settings.specs import fit_specs
@@ -142,11 +142,11 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
     save(detector, run)
     if detector.info.view.pictures:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
-        shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
-        inspection, scale = detector.inspect(shown, pictures=True), detector.info.heatmap_scale
+        paths = [image_set.paths[row] for row in examples]
+        shown, inspection = inspect_reduced(detector, image_set.images, examples)
+        scale = detector.info.heatmap_scale
         draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths, scale)
-    measured = calibration[spread_out(len(calibration), LATENT_IMAGES)]
-    units = latent_units(detector.graph, image_set.images[measured])
+    units = latent_units(detector.graph, detector.tiling.spread(image_set.images, calibration, LATENT_IMAGES))
     diverged = str(fitted.diverged or "")
     report = fit_report(detector.info.record, fitted.history, units, _restored_by_epoch(fitted), command, diverged)
     write_report(run / JSON_NAME, report)
