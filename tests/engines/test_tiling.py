@@ -29,7 +29,8 @@ class Echo(Detector):
 
     fingerprint = "echo"
 
-    def run(self, images, wanted):
+    def run(self, images, wanted, first):
+        assert first is None
         self.shapes.add(images.shape)
         heat = images[:, 0].astype(np.float32)
         peak = heat.max((1, 2))
@@ -68,7 +69,7 @@ def test_a_tile_is_no_larger_than_the_image(settings, size, tile):
     ("settings", "message"),
     [
         ({"tile": (64,), "features": None}, "for models of places"),
-        ({"tile": (64,), "overlap": 64}, "`overlap` is 64, and tiles have 64 pixels"),
+        ({"tile": (64,), "overlap": 33}, "`overlap` is 33, and tiles have 64 pixels"),
         ({"tile": (0,)}, "`tile` is"),
         ({"tile": (16,)}, "at least 32 pixels a side, not 16x16"),
     ],
@@ -94,7 +95,8 @@ def test_the_strangest_tile_decides_and_heatmaps_are_joined_without_seams():
 def test_examples_of_a_comparison_are_tiles():
     spec = spec_of((1, 150, 230), tile=(64, 100))
     images = np.arange(2 * 150 * 230, dtype=np.uint32).reshape(2, 1, 150, 230)
-    tiles = Tiling(spec).spread(images, np.array([1]), 3)
+    tiles, first = Tiling(spec).spread(images, np.array([1]), 3)
+    assert first[[0, -1]].tolist() == [[0, 0], [86, 130]]
     assert tiles.shape == (3, 1, 64, 100)
     assert tiles[0, 0, 0, 0] == images[1, 0, 0, 0]
     assert tiles[-1, 0, -1, -1] == images[1, 0, -1, -1]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vaeguard.engines.inspection import Floats, Images
     from vaeguard.engines.record import ModelRecord
+    from vaeguard.engines.tiling import Firsts
 
 BLOCK_VALUES = 256 * 32 * 32
 """A block holds about this many values, so a block of large images has fewer of them."""
@@ -60,8 +61,14 @@ class Detector(Engine):
         return f"{type(self).__name__}({self.info!r}, device={self.device!r})"
 
     @abstractmethod
-    def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:
-        """The results named in `wanted` for 1 to `block` images; raises MemoryError if memory does not suffice."""
+    def run(self, images: Images, wanted: tuple[str, ...], first: Firsts | None) -> Mapping[str, Floats]:
+        """The results named in `wanted` for 1 to `block` images, or tiles whose first rows and columns are `first`.
+
+        Raises
+        ------
+        MemoryError
+            Memory does not suffice.
+        """
 
     def prepared(self, images: Images) -> Images:
         """Checked images as the engine takes them."""
@@ -95,18 +102,18 @@ class Detector(Engine):
         for row, image in enumerate(images):
             for place in self.tiling.places:
                 results = self._empty(1, self.info.graph_shape, pictures=pictures)
-                self._fill(results, np.ascontiguousarray(image[None, :, *place.at]))
+                self._fill(results, np.ascontiguousarray(image[None, :, *place.at]), np.array([place.first]))
                 add(outputs, row, place, results)
         return self._inspection(outputs)
 
-    def inspect_tiles(self, tiles: Images, *, pictures: bool = False) -> Inspection:
+    def inspect_tiles(self, tiles: Images, first: Firsts, *, pictures: bool = False) -> Inspection:
         """Inspect `tiles` as `inspect` does images, but each by itself, shape (N, C, H, W) as the graph takes them.
 
-        A model without tiles takes whole images.
+        `first`, int64 (N, 2), holds the first row and column of each. A model without tiles takes whole images.
         """
         tiles = self.prepared(as_images(tiles, self.info, self.info.graph_shape))
         outputs = self._empty(len(tiles), self.info.graph_shape, pictures=pictures)
-        self._fill(outputs, tiles)
+        self._fill(outputs, tiles, first)
         return self._inspection(outputs)
 
     @functools.cached_property
@@ -119,15 +126,16 @@ class Detector(Engine):
         wanted = ("score", "p_value", *self.info.term_names, *(self.info.pictures if pictures else ()))
         return {name: np.empty((rows, *self.info.tail_of(name, shape)), np.float32) for name in wanted}
 
-    def _fill(self, outputs: dict[str, Floats], inputs: Images) -> None:
+    def _fill(self, outputs: dict[str, Floats], inputs: Images, first: Firsts | None = None) -> None:
         """Inspect inputs of the graph block by block, in smaller blocks if memory is short."""
         _, height, width = self.info.graph_shape
+        first = first if self.info.takes_first else None
         start = 0
         while start < len(inputs):
             size = self.block
             part = inputs[start : start + size]
             try:
-                results = self.run(part, tuple(outputs))
+                results = self.run(part, tuple(outputs), None if first is None else first[start : start + size])
             except MemoryError as error:
                 smaller = self.smaller(size, self.least, f"{size} images of {height}x{width}", error)
                 self.block = min(self.block, smaller)  # another thread may have shrunk it further
@@ -146,7 +154,7 @@ class Detector(Engine):
         )
 
 
-def filled(images: Images, rows: int) -> npt.NDArray[Any]:
+def filled(images: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     """`images` padded with zero images to `rows` rows, contiguous and writable."""
     block: npt.NDArray[Any] = np.zeros((rows, *images.shape[1:]), dtype=images.dtype)
     block[: len(images)] = images

@@ -92,6 +92,11 @@ class DetectorInfo:
         """The shape (C, H, W) that the graph takes: that of a tile, or of an image."""
         return self.record.model.graph_shape
 
+    @property
+    def takes_first(self) -> bool:
+        """Whether the graph takes the first row and column of a tile, by which it finds the tile in its region."""
+        return bool(self.record.model.tile and self.record.model.region)
+
     def tail_of(self, name: str, shape: tuple[int, int, int] | None = None) -> tuple[int, ...]:
         """The shape of the result `name` for one image, or for one input of another `shape` (C, H, W)."""
         shape = shape or self.image_shape

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Floats, Images, Inspection
+    from vaeguard.engines.tiling import Firsts
 
 BATCHES = (1, 7, 64, 256)
 RANDOM_IMAGES = 64
@@ -123,9 +124,9 @@ def compare(
     tolerance : float or None
         Largest relative error allowed; None takes that of the device of `other`.
     """
-    examples = with_noise(images, reference.info)
-    expected = reference.inspect_tiles(examples, pictures=True)
-    by_batch = [_inspect(other, examples, size) for size in BATCHES]
+    examples, first = with_noise(images, reference.info)
+    expected = reference.inspect_tiles(examples, first, pictures=True)
+    by_batch = [_inspect(other, examples, first, size) for size in BATCHES]
     inspected = by_batch[-1]
     exact = other.device == "cpu" and not half
     tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[other.device])
@@ -177,17 +178,21 @@ def session_errors(
     return errors
 
 
-def with_noise(images: Images | None, info: DetectorInfo) -> Images:
-    """`images`, if any, or some of their tiles as the graph takes them, and after them noise of their type."""
+def with_noise(images: Images | None, info: DetectorInfo) -> tuple[Images, Firsts]:
+    """`images`, if any, or some of their tiles as the graph takes them, and after them noise of their type.
+
+    Also the first row and column of each.
+    """
     noise = random_images(info)
+    first = np.zeros((len(noise), 2), np.int64)
     if images is None or not len(images):
-        return noise
+        return noise, first
     if images.dtype != noise.dtype:
         noise = noise.astype(np.float32) / np.float32(255)
-    if info.graph_shape != info.image_shape:
-        tiling, most = Tiling(info.record.model), _examples_of(info.graph_shape)
-        images = tiling.spread(images, np.arange(len(images)), most)
-    return np.concatenate([images, noise])
+    tiling = Tiling(info.record.model)
+    most = len(images) if len(tiling) == 1 else _examples_of(info.graph_shape)
+    tiles, at = tiling.spread(images, np.arange(len(images)), most)
+    return np.concatenate([tiles, noise]), np.concatenate([at, first])
 
 
 def _examples_of(shape: tuple[int, int, int]) -> int:
@@ -213,9 +218,9 @@ def outputs(inspection: Inspection) -> dict[str, Floats]:
     return {**named, **{name: picture for name, picture in pictures.items() if picture is not None}}
 
 
-def _inspect(detector: Detector, images: Images, size: int) -> Inspection:
-    starts = range(0, len(images), size)
-    return concatenate([detector.inspect_tiles(images[start : start + size], pictures=True) for start in starts])
+def _inspect(detector: Detector, images: Images, first: Firsts, size: int) -> Inspection:
+    parts = [slice(start, start + size) for start in range(0, len(images), size)]
+    return concatenate([detector.inspect_tiles(images[part], first[part], pictures=True) for part in parts])
 
 
 def _exceeding(errors: dict[str, float], tolerance: float) -> list[str]:

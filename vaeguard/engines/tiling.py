@@ -15,12 +15,15 @@ import numpy as np
 from vaeguard.data.split import spread_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy.typing as npt
 
     from vaeguard.engines.inspection import Floats, Images
     from vaeguard.settings.model import ModelSpec
+
+    Firsts = npt.NDArray[np.int64]
+    """The first row and column of each tile, (N, 2)."""
 
 PICTURES = ("restored", "heatmap")
 
@@ -32,6 +35,11 @@ class Place:
     rows: slice
     columns: slice
     weights: Floats
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """The first row and the first column."""
+        return self.rows.start, self.columns.start
 
     @property
     def at(self) -> tuple[slice, slice]:
@@ -61,16 +69,20 @@ class Tiling:
             for columns, across in self._along[1]:
                 yield Place(rows, columns, down[:, None] * across)
 
-    def cut(self, image: Images) -> Images:
-        """The tiles of one image (C, H, W), shape (tiles, C, h, w)."""
-        return np.stack([image[:, *place.at] for place in self.places])  # type: ignore[return-value]
+    def cut(self, image: Images, places: Iterable[Place] | None = None) -> tuple[Images, Firsts]:
+        """The tiles of one image (C, H, W), or those at `places`, (n, C, h, w); and where each begins, see `Firsts`."""
+        return _stacked([(image, place) for place in places or self.places])
 
-    def spread(self, images: Images, rows: npt.NDArray[np.int64], most: int) -> Images:
-        """At most so many tiles, spread over these `rows` of `images` (N, C, H, W); shape (tiles, C, h, w)."""
+    def spread(self, images: Images, rows: npt.NDArray[np.int64], most: int) -> tuple[Images, Firsts]:
+        """At most so many tiles, spread over these `rows` of `images` (N, C, H, W), as from `cut`."""
         places = [*self.places]
         chosen = spread_out(len(rows) * len(places), most).tolist()
-        cuts = [(images[rows[number // len(places)]], places[number % len(places)]) for number in chosen]
-        return np.stack([image[:, *place.at] for image, place in cuts])
+        return _stacked([(images[rows[number // len(places)]], places[number % len(places)]) for number in chosen])
+
+
+def _stacked(cuts: list[tuple[Images, Place]]) -> tuple[Images, Firsts]:
+    tiles: Images = np.stack([image[:, *place.at] for image, place in cuts])  # type: ignore[assignment]
+    return tiles, np.array([place.first for _, place in cuts])
 
 
 def _spans(side: int, first: list[int], tile: int) -> list[tuple[slice, Floats]]:

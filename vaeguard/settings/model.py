@@ -102,6 +102,8 @@ class ModelSpec:
     overlap: int | None = setting(
         None, "Pixels that neighbouring tiles share at least.", unset=f"{OVERLAP}, or a quarter of a small tile"
     )
+    region: str | None = None
+    region_share: float = 1.0
     pixel_range: tuple[int, ...] | None = setting(
         None,
         "The values of files of 16 bits that are black and white, such as 0,4095 for a camera of 12 bits.",
@@ -256,7 +258,7 @@ class ModelSpec:
         Raises
         ------
         UsageError
-            The model sees whole inputs, or the overlap leaves nothing of a tile.
+            The model sees whole inputs, or the overlap is too large.
         """
         if self.tile and self.view.whole:
             raise UsageError(

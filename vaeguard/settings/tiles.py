@@ -54,10 +54,10 @@ def settled_overlap(overlap: int | None, tile: Size) -> int:
     Raises
     ------
     UsageError
-        The overlap leaves nothing of a tile.
+        The overlap is more than half of a tile, which would take many tiles.
     """
     if overlap is None:
         return min(OVERLAP, min(tile) // 4)
-    if overlap >= min(tile):
-        raise UsageError(f"`overlap` is {overlap}, and tiles have {min(tile)} pixels; it must be smaller")
+    if 2 * overlap > min(tile):
+        raise UsageError(f"`overlap` is {overlap}, and tiles have {min(tile)} pixels; it must be at most half of them")
     return overlap

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
+from vaeguard.data.regions import covered, digest_of_region, read_region
 from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.engines.inspection import concatenate
@@ -23,9 +24,11 @@ from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
 from vaeguard.models.backbones import backbone
 from vaeguard.models.cells import Cells
-from vaeguard.models.graph import InferenceGraph, to_unit
+from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.likelihoods import between_levels
+from vaeguard.models.patches import Patches
 from vaeguard.models.reference import IMAGES, centres_for
+from vaeguard.models.region import GREY, at_centres
 from vaeguard.models.vae import VAE
 from vaeguard.settings.specs import to_dict
 from vaeguard.training.checkpoint import Checkpoint
@@ -42,7 +45,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from vaeguard.engines.inspection import Floats
+    from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.tiling import Firsts
     from vaeguard.models.calibration import Calibration
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
@@ -84,6 +88,8 @@ class FitPlan:
     model: ModelSpec
     training: TrainSpec
     split: Split
+    region: npt.NDArray[np.bool_] | None = None
+    """The pixels that count, (H, W)."""
     finish: bool = False
     """Whether a resumed fit ends with the epochs that it has."""
 
@@ -160,6 +166,7 @@ def plan_fit(
     normal_classes: str | int | Sequence[str | int] | None,
     model: ModelSpec,
     training: TrainSpec,
+    roi: str | Path | npt.ArrayLike | None = None,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
 
@@ -173,7 +180,14 @@ def plan_fit(
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
-    return _plan(image_set, normal, split, model, training)
+    region = None
+    if roi is not None:
+        if image_set.vectors:
+            raise UsageError("`roi` is for images, and the data are vectors; leave it out")
+        region = read_region(roi, image_set.images.shape[2:])
+    if region is not None:
+        model = replace(model, region=digest_of_region(region), region_share=float(region.mean()))
+    return replace(_plan(image_set, normal, split, model, training), region=region)
 
 
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
@@ -221,8 +235,12 @@ def fit_detector(
     """
     image_set, split = plan.image_set, plan.split
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
-        graph = _graph(plan)
-        examples = _examples(plan, graph)
+        images = plan.image_set.images
+        if plan.region is not None and not plan.model.features:  # cells are cut from each image after it is covered
+            images = covered(images, plan.region, GREY)
+        graph = _graph(plan, images)
+        examples = _examples(plan, graph, images)
+        del images
         task = VAETask(graph.vae, plan.training, *examples)
         state = task.start()
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
@@ -331,11 +349,14 @@ def _threads(model: ModelSpec) -> int:
     return 1 if tiny else torch.get_num_threads()
 
 
-def _graph(plan: FitPlan) -> InferenceGraph:
+def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
     """The graph with fresh weights; vectors are standardised by the training rows only."""
     graph = InferenceGraph(
         VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
     )
+    if graph.region is not None:
+        graph.region.inside.copy_(torch.from_numpy(plan.region))
+        _check_region(graph)
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
     if isinstance(graph.places, Cells):
@@ -343,18 +364,29 @@ def _graph(plan: FitPlan) -> InferenceGraph:
     start = graph.vae.family.start
     if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
-        sample = plan.image_set.images[np.sort(rows)]
+        sample = images[np.sort(rows)]
         mean = sample.mean(0, dtype=np.float64) / (255 if sample.dtype == np.uint8 else 1)
         graph.vae.start_at(start(between_levels(torch.from_numpy(mean), 0.5)))
     return graph
 
 
-def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]:
+def _check_region(graph: InferenceGraph) -> None:
+    """Refuse a region in which no place has its centre."""
+    assert graph.region is not None
+    if isinstance(graph.places, Patches | Cells):
+        tiles = (
+            [torch.tensor([place.first]) for place in Tiling(graph.vae.spec).places] if graph.vae.spec.tile else [None]
+        )
+        inside = [graph.inside(first) for first in tiles]
+        if not any(graph.places.counted(part).any() for part in inside if part is not None):
+            raise UsageError("`roi` leaves no place that the model judges; paint a larger part of the images white")
+
+
+def _examples(plan: FitPlan, graph: InferenceGraph, images: npt.NDArray[Any]) -> tuple[Examples, Examples]:
     """The training and the validation examples."""
     targets = class_targets(plan.image_set, plan.normal)
-    images = plan.image_set.images
     if isinstance(graph.places, Cells):
-        return _cell_examples(plan, graph.places)
+        return _cell_examples(plan, graph, graph.places)
     if graph.standardise is not None:
         images = graph.standardise(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
@@ -364,49 +396,60 @@ def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]
     if plan.model.view.windows:
         least = (TRAINING_CROPS, VALIDATION_CROPS)
         rows = [np.tile(part, -(-crops // len(part))) for part, crops in zip(rows, least, strict=True)]
-    learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
+    learn, validate = (
+        Examples(images, targets, *parts, region=plan.region) for parts in zip(rows, pseudo, strict=True)
+    )
     return learn, validate
 
 
-def _cell_examples(plan: FitPlan, cells: Cells) -> tuple[Examples, Examples]:
+def _cell_examples(plan: FitPlan, graph: InferenceGraph, cells: Cells) -> tuple[Examples, Examples]:
     """Cells drawn at random from the training and the validation images, whitened by those of the training images."""
     draw = torch.Generator().manual_seed(plan.training.seed)
-    cells.eval().to(plan.training.device)
+    graph.eval().to(plan.training.device)
     parts = [
-        (rows, _drawn(cells, _some_tiles(plan, rows, draw), -(-most // len(rows)), draw))
+        (rows, *_drawn(graph, cells, _some_tiles(plan, rows, draw), -(-most // len(rows)), draw))
         for rows, most in ((plan.split.training, TRAINING_CELLS), (plan.split.validation, VALIDATION_CELLS))
     ]
     cells.whiten.fit(parts[0][1])
     examples = []
-    for rows, drawn in parts:
+    for rows, drawn, counts in parts:
         with torch.no_grad():
             values = cells.whiten(drawn).cpu().numpy()[:, None, None, :]
-        origins = np.repeat(rows, len(drawn) // len(rows))
-        examples.append(Examples(values, None, np.arange(len(values)), origins=origins))
+        examples.append(Examples(values, None, np.arange(len(values)), origins=np.repeat(rows, counts)))
     return examples[0], examples[1]
 
 
-def _some_tiles(plan: FitPlan, rows: npt.NDArray[np.int64], draw: torch.Generator) -> Iterator[npt.NDArray[Any]]:
-    """For each of `rows`, the image as a batch of one, or a batch of random ones of its tiles."""
-    images, tiling = plan.image_set.images, Tiling(plan.model)
-    if len(tiling) == 1:
-        yield from (images[row : row + 1] for row in rows)
-        return
-    places = [*tiling.places]
+def _some_tiles(plan: FitPlan, rows: npt.NDArray[np.int64], draw: torch.Generator) -> Iterator[tuple[Images, Firsts]]:
+    """For each of `rows`, the image, or random ones of its tiles that hold pixels that count; see `Tiling.cut`."""
+    tiling, region = Tiling(plan.model), plan.region
+    places = [place for place in tiling.places if region is None or region[place.at].any()]
+    most = -(-TRAINING_TILES // len(rows))
     for row in rows:
-        chosen = torch.randperm(len(places), generator=draw)[: -(-TRAINING_TILES // len(rows))].tolist()
-        yield np.stack([images[row][:, *places[number].at] for number in chosen])
+        chosen = torch.randperm(len(places), generator=draw)[:most].tolist() if len(places) > 1 else [0]
+        yield tiling.cut(plan.image_set.images[row], [places[number] for number in chosen])
 
 
 @torch.no_grad()
-def _drawn(cells: Cells, batches: Iterable[npt.NDArray[Any]], each: int, draw: torch.Generator) -> Tensor:
-    """The features of `each` cells, or of all if there are fewer, of the images or tiles in every batch, (n, F)."""
+def _drawn(
+    graph: InferenceGraph, cells: Cells, batches: Iterable[tuple[Images, Firsts]], each: int, draw: torch.Generator
+) -> tuple[Tensor, list[int]]:
+    """The features of `each` cells that count, or of all if there are fewer, of every image, (n, F), and their numbers.
+
+    A batch holds one image or tiles of one image.
+    """
     parts = []
-    for batch in batches:
-        maps = [cells.features(to_unit(torch.from_numpy(image[None]).to(cells.mean.device))) for image in batch]
-        features = torch.cat(maps).flatten(0, 2)
-        parts.append(features[torch.randperm(len(features), generator=draw)[:each].to(features.device)])
-    return torch.cat(parts)
+    for tiles, firsts in batches:
+        features = []
+        for tile, first in zip(tiles, firsts, strict=True):
+            pixels, at = torch.from_numpy(tile[None]).to(cells.mean.device), None
+            if graph.vae.spec.tile:
+                at = torch.from_numpy(first[None]).to(cells.mean.device)
+            features.append(cells.features(graph.prepared(pixels, at)).flatten(0, 2))
+            if (inside := graph.inside(at)) is not None:
+                features[-1] = features[-1][at_centres(inside, cells.centres)[0]]
+        joined = torch.cat(features)
+        parts.append(joined[torch.randperm(len(joined), generator=draw)[:each].to(joined.device)])
+    return torch.cat(parts), [*map(len, parts)]
 
 
 def _digest(examples: Examples) -> str:
@@ -478,13 +521,14 @@ def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: np
 
 def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:
     """The terms that make up the score, shape (rows, tiles, K)."""
-    # Images are read in parts, since they may be a memory map that is larger than memory.
-    tiles = len(detector.tiling)
-    parts = np.array_split(rows, -(-len(rows) // PART_ROWS)) if tiles == 1 else [*rows]
-    terms = concatenate(
-        [detector.inspect_tiles(images[part] if tiles == 1 else detector.tiling.cut(images[part])) for part in parts]
-    ).terms
-    return np.stack([terms[name] for name in detector.graph.combined_names], 1).reshape(len(rows), tiles, -1)
+    tiling = detector.tiling
+    if len(tiling) == 1:
+        # Images are read in parts, since they may be a memory map that is larger than memory.
+        parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
+        terms = concatenate([detector.inspect(images[part]) for part in parts]).terms
+    else:
+        terms = concatenate([detector.inspect_tiles(*tiling.cut(images[row])) for row in rows]).terms
+    return np.stack([terms[name] for name in detector.graph.combined_names], 1).reshape(len(rows), len(tiling), -1)
 
 
 def _strangest(calibration: Calibration, terms: Floats) -> tuple[Floats, Floats]:

@@ -57,6 +57,8 @@ class Examples:
         The pseudo-classes of the examples.
     origins : int64 (n,) or None
         The row of the data set from which each example comes, if `rows` are not these.
+    region : bool (H, W) or None
+        The pixels that count; None if all do.
     """
 
     images: npt.NDArray[np.uint8]
@@ -64,6 +66,7 @@ class Examples:
     rows: npt.NDArray[np.int64]
     pseudo: npt.NDArray[np.int64] | None = None
     origins: npt.NDArray[np.int64] | None = None
+    region: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -127,7 +130,7 @@ class Batches:
 
     def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         chosen = self.examples.rows[rows.numpy()]
-        windows = random_windows(self.examples.images, chosen, self.side, generator, self.tiles)
+        windows = random_windows(self.examples.images, chosen, self.side, generator, self.tiles, self.examples.region)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:

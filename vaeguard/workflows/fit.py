@@ -52,6 +52,7 @@ def fit(
     *,
     groups: npt.ArrayLike | None = None,
     normal_classes: str | int | Sequence[str | int] | None = None,
+    roi: str | Path | npt.ArrayLike | None = None,
     model: ModelSpec | None = None,
     training: TrainSpec | None = None,
     run: str | Path | None = None,
@@ -79,6 +80,8 @@ def fit(
         no group. P-values are valid only if the calibration images are independent of the training images.
     normal_classes : str, int or sequence of these, optional
         `"0-8"`, `"good,ok"` or names; images of other classes are ignored. None takes all classes.
+    roi : path or array, optional
+        The part of all images that the model looks at, see `regions.read_region`: nothing outside changes any result.
     model, training : ModelSpec, TrainSpec
         Settings of the model and of the training.
     run : path, optional
@@ -112,7 +115,7 @@ def fit(
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
-    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings))
+    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings), roi)
     folder = Path(run) if run else None
     if finish and not (folder and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
@@ -146,7 +149,7 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
         shown, inspection = inspect_reduced(detector, image_set.images, examples)
         scale = detector.info.heatmap_scale
         draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths, scale)
-    units = latent_units(detector.graph, detector.tiling.spread(image_set.images, calibration, LATENT_IMAGES))
+    units = latent_units(detector.graph, *detector.tiling.spread(image_set.images, calibration, LATENT_IMAGES))
     diverged = str(fitted.diverged or "")
     report = fit_report(detector.info.record, fitted.history, units, _restored_by_epoch(fitted), command, diverged)
     write_report(run / JSON_NAME, report)
