@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.engines.detector import Detector
+    from vaeguard.engines.inspection import DetectorInfo
     from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
-FORMAT = 5
+FORMAT = 6
+NETWORK = "places.backbone.file"
+"""The bytes of a network that came from an ONNX file."""
 LONGEST_HEADER = 100_000_000
 """The most bytes of a header, the limit of the format."""
 
@@ -65,7 +68,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
         beside = Path(path).with_name(MODEL_NAME)
         # A file beside the model of the same data lies in the run that it came from.
         if _record_of(beside).get("data") == asdict(detector.info.record.data):
-            detector.info = replace(detector.info, fitted_on=fitted_on(beside))
+            detector.info = _with_images(detector.info, beside)
         return detector
     return read_model(path, device)
 
@@ -82,17 +85,34 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
     graph = _graph_of(tensors, record)
     graph.load_state_dict(tensors)
     detector = TorchDetector(graph, record, pick_device(device))
-    detector.info = replace(detector.info, fitted_on=fitted_on(target))
+    detector.info = _with_images(detector.info, target)
     return detector
+
+
+def _with_images(info: DetectorInfo, model: Path) -> DetectorInfo:
+    """`info` with what the run folder of a model file knows of the images fitted on."""
+    known = fitted_on(model)
+    table, digests = known.get("out_of_fold"), known.get("fitted_on")
+    if digests is None or (table is not None and table.shape != (len(digests), 2 + len(info.term_names))):
+        table = None
+    return replace(info, fitted_on=digests, out_of_fold=table)
 
 
 def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGraph:
     """The graph of a model, without its weights."""
+    from vaeguard.models.backbones import backbone
     from vaeguard.models.graph import InferenceGraph
     from vaeguard.models.vae import VAE
 
     centres = len(tensors["reference.latents.centres"]) if record.model.view.whole else 1
-    return InferenceGraph(VAE(record.model), record.calibration.images, centres)
+    network = None
+    if record.backbone:
+        network = backbone(record.backbone.name, tensors.get(NETWORK))
+        if network.channels != record.backbone.channels:
+            raise ValueError(f"the maps of {network.name!r} have {network.channels} channels")
+        if network.sha256 not in ("", record.backbone.sha256):
+            raise ValueError(f"{network.name!r} is another network than that of the fit")
+    return InferenceGraph(VAE(record.model), record.calibration.images, centres, network)
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], record: ModelRecord, name: str) -> None:

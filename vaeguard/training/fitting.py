@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import platform
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,23 +13,29 @@ import numpy as np
 import torch
 
 from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
-from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
+from vaeguard.data.regions import covered, digest_of_region, read_region
+from vaeguard.data.split import Split, class_targets, normal_numbers, split_for, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
-from vaeguard.engines.inspection import concatenate
-from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
+from vaeguard.engines.inspection import Inspection, concatenate
+from vaeguard.engines.record import BackboneRecord, CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
+from vaeguard.engines.tiling import Tiling
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
-from vaeguard.models.backbones import backbone
+from vaeguard.models.backbones import pretrained
 from vaeguard.models.cells import Cells
-from vaeguard.models.graph import InferenceGraph, to_unit
+from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.likelihoods import between_levels
+from vaeguard.models.patches import Patches
 from vaeguard.models.reference import IMAGES, centres_for
+from vaeguard.models.region import GREY
 from vaeguard.models.vae import VAE
+from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict
 from vaeguard.statistics.spots import LARGEST, MOST_PEAKS
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
+from vaeguard.training.folds import FoldedTask, Heads, left_out
 from vaeguard.training.loop import DivergedError, State, train
 from vaeguard.training.pseudo_classes import pseudo_labels
 from vaeguard.training.vae_task import Examples, VAETask, epochs_for, validation_losses
@@ -43,7 +48,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from vaeguard.engines.inspection import Floats
+    from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.tiling import Firsts
+    from vaeguard.models.backbones import Backbone
+    from vaeguard.models.calibration import Calibration
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
@@ -61,14 +69,16 @@ HEATMAPS = 256
 """The most heatmaps of calibration images from which the quantile `HOT` is taken."""
 HEATMAP_PIXELS = 2**24
 """The most pixels in these heatmaps."""
-PEAK_PIXELS = 2**22
-"""The most pixels of heatmaps in memory at a time while their largest values are taken."""
 FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
 """Settings of a training that have no meaning for vectors."""
+STAGES = (0, 250, 750, 1000)
+"""The thousandths of a fit of features at which it has drawn places, learned them and judged images."""
 TRAINING_CROPS = 12_800
 """The least random patches to train on per epoch."""
 TRAINING_CELLS = 100_000
 """The least cells to train on, if the images have as many."""
+TRAINING_TILES = 256
+"""The least tiles from which cells are drawn, if the images have as many."""
 VALIDATION_CELLS = 10_000
 """The least cells to validate on, if the images have as many."""
 VALIDATION_CROPS = 2048
@@ -84,12 +94,18 @@ class FitPlan:
     model: ModelSpec
     training: TrainSpec
     split: Split
+    network: Backbone | None = None
+    """The frozen network of a model of features."""
+    region: npt.NDArray[np.bool_] | None = None
+    """The pixels that count, (H, W)."""
     finish: bool = False
     """Whether a resumed fit ends with the epochs that it has."""
 
     def settings(self) -> dict[str, Any]:
         """The settings with which a checkpoint must agree."""
         data = {"fingerprint": self.image_set.fingerprint, "split": self.split.digest()}
+        if self.network:
+            data["network"] = self.network.sha256
         return {"model": to_dict(self.model), "training": to_dict(self.training), "data": data}
 
 
@@ -160,6 +176,9 @@ def plan_fit(
     normal_classes: str | int | Sequence[str | int] | None,
     model: ModelSpec,
     training: TrainSpec,
+    roi: str | Path | npt.ArrayLike | None = None,
+    *,
+    download: bool = False,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
 
@@ -171,9 +190,18 @@ def plan_fit(
     image_set = as_image_set(images, labels)
     model = replace(model, pixel_range=_pixel_range(model, image_set))
     normal = normal_numbers(image_set, normal_classes)
-    shares = {"validation": training.validation, "calibration": training.calibration}
-    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
-    return _plan(image_set, normal, split, model, training)
+    # Which images are held out depends on what is learned.
+    shape: tuple[int, int, int] = image_set.images.shape[1:]
+    model = with_features(model, training, shape, vectors=image_set.vectors)
+    split = split_for(image_set, normal, model, training, groups)
+    region = None
+    if roi is not None:
+        if image_set.vectors:
+            raise UsageError("`roi` is for images, and the data are vectors; leave it out")
+        region = read_region(roi, image_set.images.shape[2:])
+    if region is not None:
+        model = replace(model, region=digest_of_region(region), region_share=float(region.mean()))
+    return replace(_plan(image_set, normal, split, model, training, download=download), region=region)
 
 
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
@@ -221,9 +249,13 @@ def fit_detector(
     """
     image_set, split = plan.image_set, plan.split
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
-        graph = _graph(plan)
-        examples = _examples(plan, graph)
-        task = VAETask(graph.vae, plan.training, *examples)
+        images = plan.image_set.images
+        if plan.region is not None and not plan.model.features:  # cells are cut from each image after it is covered
+            images = covered(images, plan.region, GREY)
+        graph = _graph(plan, images)
+        examples = _examples(plan, graph, images, _stage(plan, progress, 0))
+        del images
+        task = _task(plan, graph, examples)
         state = task.start()
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
         checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
@@ -231,12 +263,12 @@ def fit_detector(
             _go_on(plan, task, state, checkpoint)
         watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
         with watched as after_epoch:
-            diverged = _train(task, state, checkpoint, after_epoch, progress)
+            diverged = _train(task, state, checkpoint, after_epoch, _stage(plan, progress, 1))
             if diverged and not (state.history and run):
                 raise diverged
             del task  # frees the images in the memory of the device
-            detector, scores = _calibrated(plan, graph, state, examples)
-            rows = np.sort(np.concatenate([split.training, split.validation]))
+            detector, scores = _calibrated(plan, graph, state, examples, _stage(plan, progress, 2))
+            rows = np.union1d(split.training, split.validation)
             # Rows are read one by one, so that a mapped array stays on the disk.
             detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[row] for row in rows))
             if checkpoint:  # a run that is killed before its model is written resumes from this checkpoint
@@ -261,16 +293,20 @@ def _nothing(state: State) -> None:
     """Do nothing after an epoch without a monitor."""
 
 
-def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
-    channels, height, width = image_set.images.shape[1:]
+def _plan(
+    image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec, *, download: bool
+) -> FitPlan:
+    shape: tuple[int, int, int] = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
-    model = model.resolved(
-        (channels, height, width),
+    network = pretrained(model.features, shape, download=download) if model.features else None
+    model = replace(model, features=network.name if network else "").resolved(
+        shape,
         names,
         images=len(split.training),
         vectors=image_set.vectors,
-        feature_count=sum(backbone(model.features).channels) if model.features else 0,
+        feature_count=sum(network.channels) if network else 0,
     )
+    training = training.sized(model.view)
     _check(model, training, names)
     device = pick_device(training.device)
     training = replace(
@@ -280,15 +316,16 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         # bfloat16 resolves the 256 steps of pixels, but not features and contrasts.
         bf16=has_bf16(device) and model.view.grey_levels if training.bf16 is None else training.bf16,
         threads=training.threads or _threads(model),
+        folds=split.fold_count,
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
-    return FitPlan(image_set, normal, model, training, split)
+    return FitPlan(image_set, normal, model, training, split, network)
 
 
 def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:
     """Refuse a training that does not suit the model or the classes."""
     _check_for_vectors(model, training)
-    if model.kind == "conv" and training.batch_size == 1:
+    if model.kind == "conv" and training.images_per_step == 1:
         raise UsageError(
             "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
             " more"
@@ -297,6 +334,10 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
     if model.autoencoder and (training.free_bits or training.kl_warmup):
         raise UsageError(
             "`model.autoencoder` leaves no rate to weigh; set `training.free_bits` and `training.kl_warmup` to 0"
+        )
+    if training.balance and model.features:
+        raise UsageError(
+            "`training.balance` is not for a model of features, which sees places, not images; leave it out"
         )
     if training.balance and len(classes) < 2:
         raise UsageError(
@@ -331,30 +372,63 @@ def _threads(model: ModelSpec) -> int:
     return 1 if tiny else torch.get_num_threads()
 
 
-def _graph(plan: FitPlan) -> InferenceGraph:
+def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
     """The graph with fresh weights; vectors are standardised by the training rows only."""
     graph = InferenceGraph(
-        VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
+        VAE(plan.model),
+        normal_scores=len(plan.split.calibration),
+        centres=centres_for(len(plan.split.training)),
+        network=plan.network,
     )
+    if graph.region is not None:
+        graph.region.inside.copy_(torch.from_numpy(plan.region))
+        _check_region(graph)
     if graph.standardise is not None:
         graph.standardise.fit(plan.image_set.images[plan.split.training])
-    if isinstance(graph.places, Cells):
-        graph.places.backbone.read_pretrained()
     start = graph.vae.family.start
     if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
-        sample = plan.image_set.images[np.sort(rows)]
+        sample = images[np.sort(rows)]
         mean = sample.mean(0, dtype=np.float64) / (255 if sample.dtype == np.uint8 else 1)
         graph.vae.start_at(start(between_levels(torch.from_numpy(mean), 0.5)))
     return graph
 
 
-def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]:
+def _check_region(graph: InferenceGraph) -> None:
+    """Refuse a region in which no place has its centre."""
+    assert graph.region is not None
+    if isinstance(graph.places, Patches | Cells):
+        tiles = (
+            [torch.tensor([place.first]) for place in Tiling(graph.vae.spec).places] if graph.vae.spec.tile else [None]
+        )
+        inside = [graph.inside(first) for first in tiles]
+        if not any(graph.places.counted(part).any() for part in inside if part is not None):
+            raise UsageError("`roi` leaves no place that the model judges; paint a larger part of the images white")
+
+
+def _stage(plan: FitPlan, progress: Progress | None, stage: int) -> Progress | None:
+    """The progress of a stage of a fit; only those of features have others than the training that take long."""
+    if progress is None or not plan.model.features:
+        return progress
+    start, end = STAGES[stage : stage + 2]
+    return lambda done, total, text: progress(round(start + (end - start) * done / total), STAGES[-1], text)
+
+
+def _task(plan: FitPlan, graph: InferenceGraph, examples: tuple[Examples, Examples]) -> VAETask:
+    if plan.split.fold_count:
+        return FoldedTask(Heads(graph, plan.split.fold_count), plan.training, *examples)
+    return VAETask(graph.vae, plan.training, *examples)
+
+
+def _examples(
+    plan: FitPlan, graph: InferenceGraph, images: npt.NDArray[Any], progress: Progress | None
+) -> tuple[Examples, Examples]:
     """The training and the validation examples."""
     targets = class_targets(plan.image_set, plan.normal)
-    images = plan.image_set.images
     if isinstance(graph.places, Cells):
-        return _cell_examples(plan, graph.places)
+        graph.eval().to(plan.training.device)
+        make = _cell_examples if plan.split.folds is None else _folded_examples
+        return make(plan, graph, progress)
     if graph.standardise is not None:
         images = graph.standardise(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
@@ -364,38 +438,71 @@ def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]
     if plan.model.view.windows:
         least = (TRAINING_CROPS, VALIDATION_CROPS)
         rows = [np.tile(part, -(-crops // len(part))) for part, crops in zip(rows, least, strict=True)]
-    learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
+    learn, validate = (
+        Examples(images, targets, *parts, region=plan.region) for parts in zip(rows, pseudo, strict=True)
+    )
     return learn, validate
 
 
-def _cell_examples(plan: FitPlan, cells: Cells) -> tuple[Examples, Examples]:
+def _cell_examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -> tuple[Examples, Examples]:
     """Cells drawn at random from the training and the validation images, whitened by those of the training images."""
-    draw = torch.Generator().manual_seed(plan.training.seed)
-    cells.eval().to(plan.training.device)
-    parts = [
-        (rows, _drawn(cells, plan.image_set.images, rows, -(-most // len(rows)), draw))
-        for rows, most in ((plan.split.training, TRAINING_CELLS), (plan.split.validation, VALIDATION_CELLS))
-    ]
-    cells.whiten.fit(parts[0][1])
-    examples = []
-    for rows, drawn in parts:
-        with torch.no_grad():
-            values = cells.whiten(drawn).cpu().numpy()[:, None, None, :]
-        origins = np.repeat(rows, len(drawn) // len(rows))
-        examples.append(Examples(values, None, np.arange(len(values)), origins=origins))
-    return examples[0], examples[1]
+    parts = plan.split.training, plan.split.validation
+    shares = [-(-most // len(rows)) for rows, most in zip(parts, (TRAINING_CELLS, VALIDATION_CELLS), strict=True)]
+    wanted = np.repeat(shares, [len(rows) for rows in parts])
+    features, counts = _drawn(plan, graph, np.concatenate(parts), wanted, progress)
+    assert isinstance(graph.places, Cells)
+    cells = graph.places
+    learned = int(counts[: len(parts[0])].sum())
+    cells.whiten.fit(features[:learned])
+    with torch.no_grad():
+        values = cells.whiten(features).cpu().numpy()[:, None, None, :]
+    origins, rows = np.repeat(np.concatenate(parts), counts), np.arange(len(values))
+    learn, validate = (Examples(values, None, part, origins=origins[part]) for part in np.split(rows, [learned]))
+    return learn, validate
+
+
+def _folded_examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -> tuple[Examples, Examples]:
+    """Cells drawn at random from all images, with their folds as labels, and some of these in the order of folds."""
+    images, folds = plan.split.training, plan.split.folds
+    assert folds is not None
+    wanted = np.full(len(images), -(-TRAINING_CELLS // len(images)))
+    features, counts = _drawn(plan, graph, images, wanted, progress)
+    values, labels = features.cpu().numpy()[:, None, None, :], np.repeat(folds, counts)
+    rows, origins = np.arange(len(values)), np.repeat(images, counts)
+    some = np.random.default_rng(plan.training.seed).permutation(rows)[:VALIDATION_CELLS]
+    some = some[np.argsort(labels[some], kind="stable")]
+    return Examples(values, labels, rows, origins=origins), Examples(values, labels, some, origins=origins[some])
 
 
 @torch.no_grad()
 def _drawn(
-    cells: Cells, images: npt.NDArray[Any], rows: npt.NDArray[np.int64], each: int, draw: torch.Generator
-) -> Tensor:
-    """The features of `each` cells, or of all if there are fewer, of every image, (n, F)."""
-    parts = []
-    for row in rows:
-        features = cells.features(to_unit(torch.from_numpy(images[row : row + 1]).to(cells.mean.device))).flatten(0, 2)
-        parts.append(features[torch.randperm(len(features), generator=draw)[:each].to(features.device)])
-    return torch.cat(parts)
+    plan: FitPlan, graph: InferenceGraph, rows: Rows, wanted: Rows, progress: Progress | None
+) -> tuple[Tensor, Rows]:
+    """The features of `wanted` cells (n,), or of all if there are fewer, of each of `rows` (n,), and their numbers."""
+    draw, parts = torch.Generator().manual_seed(plan.training.seed), []
+    region, tiling = plan.region, Tiling(plan.model)
+    places = [place for place in tiling.places if region is None or region[place.at].any()]
+    tiles = -(-TRAINING_TILES // len(rows))
+    for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
+        chosen = torch.randperm(len(places), generator=draw)[:tiles].tolist() if len(places) > 1 else [0]
+        features = _features(graph, *tiling.cut(plan.image_set.images[row], [places[at] for at in chosen]))
+        parts.append(features[torch.randperm(len(features), generator=draw)[:most].to(features.device)])
+        if progress:
+            progress(number + 1, len(rows), f"places of image {number + 1}/{len(rows)}")
+    return torch.cat(parts), np.array([len(part) for part in parts])
+
+
+def _features(graph: InferenceGraph, tiles: Images, firsts: Firsts) -> Tensor:
+    """The features of all cells that count, (n, F), of one image or of tiles of it."""
+    assert isinstance(graph.places, Cells)
+    cells, features = graph.places, []
+    for tile, first in zip(tiles, firsts, strict=True):
+        at = torch.from_numpy(first[None]).to(cells.mean.device) if graph.vae.spec.tile else None
+        pixels = graph.prepared(torch.from_numpy(tile[None]).to(cells.mean.device), at)
+        inside = graph.inside(at)
+        values = cells.features(pixels).flatten(0, 2)
+        features.append(values if inside is None else values[cells.counted(inside)[0]])
+    return torch.cat(features)
 
 
 def _digest(examples: Examples) -> str:
@@ -427,33 +534,48 @@ def _train(
 
 
 def _calibrated(
-    plan: FitPlan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
+    plan: FitPlan,
+    graph: InferenceGraph,
+    state: State,
+    examples: tuple[Examples, Examples],
+    progress: Progress | None,
 ) -> tuple[TorchDetector, Floats]:
     """The detector, and the scores of the calibration images in their order."""
-    graph.vae.load_state_dict(state.weights)
+    state.net.load_state_dict(state.weights)
     images, split = plan.image_set.images, plan.split
     detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     _fit_reference(graph, images, split.training, plan.training.seed)
-    # The terms are shaped by other normal images than the ranks, so that ranks are exchangeable with new images.
-    shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
+    heads = state.net.eval() if isinstance(state.net, Heads) else None
+    judge = _Judge(detector, images, _heatmap_sample(plan), progress)
+    if heads:
+        seen = judge.by_folds(heads, split)
+        shaping = ranking = _combined(detector, seen)
+    else:
+        # The terms are shaped by other normal images than the ranks, so that ranks are exchangeable with new images.
+        shaping = _combined(detector, judge(split.validation))
+        ranking = _combined(detector, seen := judge(split.calibration))
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
-    scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
+    scores, p_values = _strangest(calibration, ranking)
     calibration.to(plan.training.device)
-    ranked = CalibrationRecord(len(split.calibration))
-    if plan.model.view.pictures:
-        scale = _heatmap_scale(detector, images, split.calibration)
-        ranked = replace(ranked, heatmap_scale=scale, peaks=_peaks(detector, images, split.calibration))
+    # Each image counts itself, so that the smallest value would be 2 / (n + 1).
+    among_others = (np.round(p_values.astype(np.float64) * (len(ranking) + 1)) - 1) / len(ranking)
     classes: tuple[ClassRecord, ...] = ()
     if plan.model.classes:
-        losses = validation_losses(graph.vae, examples[1], plan.training)
+        checks = left_out(heads, examples[1]) if heads else [(graph.vae, examples[1])]
+        losses = validation_losses(checks, plan.training)
         targets = class_targets(plan.image_set, plan.normal)
         assert targets is not None
         classes = class_table(
-            plan.model.classes, targets, examples, losses, split.calibration, p_values, balance=plan.training.balance
-        )
+            plan.model.classes, targets, examples, losses, split.calibration, among_others,
+            balance=plan.training.balance,
+        )  # fmt: skip
+    ranked = CalibrationRecord(len(split.calibration), judge.heatmap_scale, tuple(sorted(judge.peaks)))
     detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
+    if heads:
+        columns = (scores, among_others, *(seen.terms[name].max(1) for name in detector.info.term_names))
+        detector.info = replace(detector.info, out_of_fold=np.stack(columns, 1).astype(np.float32))
     return detector, scores
 
 
@@ -467,38 +589,99 @@ def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: np
     graph.fit_reference((torch.from_numpy(images[part]).to(device) for part in parts), seed)
 
 
-def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:
-    """The terms that make up the score, shape (rows, K)."""
-    # Images are read in parts, since they may be a memory map that is larger than memory.
-    parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
-    terms = concatenate([detector.inspect(images[part]) for part in parts]).terms
-    return np.stack([terms[name] for name in detector.graph.combined_names], 1)
+class _Judge:
+    """Inspects normal images, and keeps the peaks of the heatmaps of a sample of them, and some of these heatmaps."""
+
+    def __init__(
+        self, detector: TorchDetector, images: npt.NDArray[Any], sample: Rows, progress: Progress | None
+    ) -> None:
+        self.detector, self.images, self.sample, self.progress = detector, images, sample, progress
+        self._kept = sample[spread_out(len(sample), max(1, min(HEATMAPS, HEATMAP_PIXELS // images[0, 0].size)))]
+        self.heatmaps: list[Floats] = []
+        self.peaks: list[float] = []
+
+    def __call__(self, rows: Rows, judged: int = 0, total: int = 0) -> Inspection:
+        """The results for `rows`, without pictures; `judged` of `total` images came before.
+
+        Terms have a column for each tile of an image.
+        """
+        # Images are read in parts, since they may be a memory map that is larger than memory.
+        pictures = np.isin(self.sample, rows).any()
+        size = max(1, min(PART_ROWS, HEATMAP_PIXELS // self.images[0, 0].size)) if pictures else PART_ROWS
+        parts = []
+        for part in np.array_split(rows, -(-len(rows) // size)):
+            parts.append(self._inspect(part, pictures=bool(pictures)))
+            judged += len(part)
+            if self.progress:
+                self.progress(judged, total or len(rows), f"judging image {judged}/{total or len(rows)}")
+        return concatenate(parts)
+
+    def _inspect(self, rows: Rows, *, pictures: bool) -> Inspection:
+        detector, images = self.detector, self.images
+        if len(detector.tiling) == 1:
+            seen = detector.inspect(images[rows], pictures=pictures)
+            terms = {name: values[:, None] for name, values in seen.terms.items()}
+        else:
+            by_tile = [detector.inspect_tiles(*detector.tiling.cut(images[row]), pictures=pictures) for row in rows]
+            terms = {name: np.stack([seen.terms[name] for seen in by_tile]) for name in detector.info.term_names}
+            score, p_value = ([getattr(seen, name) for seen in by_tile] for name in ("score", "p_value"))
+            seen = Inspection(np.max(score, 1), np.min(p_value, 1), {})
+            if pictures:
+                joined = [detector.tiling.joined(tiles.heatmap) for tiles in by_tile if tiles.heatmap is not None]
+                seen = replace(seen, heatmap=np.stack(joined))
+        if seen.heatmap is not None:
+            self._keep(rows, seen.heatmap)
+        return replace(seen, terms=terms, restored=None, heatmap=None)
+
+    def _keep(self, rows: Rows, heatmaps: Floats) -> None:
+        self.heatmaps.append(heatmaps[np.isin(rows, self._kept)])
+        peaks = heatmaps[np.isin(rows, self.sample)].max((1, 2)).clip(max=LARGEST)
+        self.peaks += [float(str(peak)) for peak in peaks]  # the fewest digits of float32
+
+    def by_folds(self, heads: Heads, split: Split) -> Inspection:
+        """The results for all images, each by the head that has not seen it."""
+        assert split.folds is not None
+        order, parts = np.argsort(split.folds, kind="stable"), []
+        for fold in range(split.fold_count):
+            heads.judge(self.detector.graph, fold)
+            before = int(np.count_nonzero(split.folds < fold))
+            parts.append(self(split.calibration[split.folds == fold], before, len(order)))
+        heads.judge(self.detector.graph, -1)
+        back, seen = np.argsort(order), concatenate(parts)
+        return Inspection(seen.score[back], seen.p_value[back], {name: term[back] for name, term in seen.terms.items()})
+
+    @property
+    def heatmap_scale(self) -> float | None:
+        """The quantile `HOT` of the heatmaps; None if it is 0 or not finite, or without heatmaps."""
+        scale = float(np.quantile(np.concatenate(self.heatmaps), HOT)) if self.heatmaps else 0.0
+        return scale if 0 < scale < np.inf else None
 
 
-def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:
-    """The quantile `HOT` of the heatmaps of normal images; None if it is 0 or not finite."""
-    height, width = images.shape[2:]
-    sample = rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
-    heatmaps = detector.inspect(images[sample], pictures=True).heatmap
-    assert heatmaps is not None
-    scale = float(np.quantile(heatmaps, HOT))
-    return scale if 0 < scale < np.inf else None
+def _heatmap_sample(plan: FitPlan) -> Rows:
+    """The calibration images whose heatmaps are looked at."""
+    rows = plan.split.calibration
+    return rows[spread_out(len(rows), MOST_PEAKS)] if plan.model.view.pictures else rows[:0]
 
 
-def _peaks(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> tuple[float, ...]:
-    """The largest value of the heatmap of each normal image, of up to `MOST_PEAKS` of them, sorted."""
-    sample = rows[spread_out(len(rows), MOST_PEAKS)]
-    peaks = []
-    for part in np.array_split(sample, -(-len(sample) * math.prod(images.shape[2:]) // PEAK_PIXELS)):
-        heatmaps = detector.inspect(images[part], pictures=True).heatmap
-        assert heatmaps is not None
-        peaks += [float(str(heatmap.max().clip(max=LARGEST))) for heatmap in heatmaps]  # the fewest digits of float32
-    return tuple(sorted(peaks))
+def _combined(detector: TorchDetector, seen: Inspection) -> Floats:
+    """The terms that make up the score, shape (rows, tiles, K)."""
+    return np.stack([seen.terms[name] for name in detector.graph.combined_names], 2)
+
+
+def _strangest(calibration: Calibration, terms: Floats) -> tuple[Floats, Floats]:
+    """Scores and p-values of images from the terms of their tiles, (n, T, K)."""
+    scores, p_values = calibration(torch.from_numpy(terms.reshape(-1, terms.shape[2])))
+    return scores.numpy().reshape(len(terms), -1).max(1), p_values.numpy().reshape(len(terms), -1).min(1)
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:
     """The record of a fit before its score is calibrated."""
-    sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
+    split = plan.split
+    sizes = {
+        "training": len(split.training),
+        "validation": len(split.validation),
+        "calibration": len(split.calibration),
+    }
     packages = ("vaeguard", "torch", "numpy", "safetensors")
     return ModelRecord(
         model=plan.model,
@@ -510,15 +693,22 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
             named=plan.image_set.named,
             fingerprint=plan.image_set.fingerprint,
             images=len(plan.image_set.images),
-            split=SplitRecord(**sizes, sha256=plan.split.digest()),
+            split=SplitRecord(**sizes, folds=split.fold_count, sha256=split.digest()),
         ),
         calibration=CalibrationRecord(len(plan.split.calibration)),
         # The same fit gives the same file, however long it took.
         best_epoch={name: value for name, value in state.history[state.best_epoch].items() if name != "seconds"},
         finished_epochs=len(state.history),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        backbone=_backbone(plan.network),
         hardware=_hardware(plan.training),
     )
+
+
+def _backbone(network: Backbone | None) -> BackboneRecord | None:
+    if network is None:
+        return None
+    return BackboneRecord(network.name, network.sha256, network.licence, network.channels)
 
 
 def _hardware(training: TrainSpec) -> str:
