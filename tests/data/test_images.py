@@ -19,6 +19,7 @@ from vaeguard.data.images import (
     decode_bytes,
     decode_image,
     read_header,
+    reduced,
     shape_array,
     write_png,
 )
@@ -341,3 +342,13 @@ def test_a_file_without_permission_is_refused_with_the_systems_reason(tmp_path, 
     monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(UnreadableError, match=r"a\.png.*cannot be opened \(Permission denied\)"):
         decode_image(path, ImageRule())
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 7), (3, 9, 40), (2, 12, 12)])
+def test_a_picture_for_people_keeps_its_shape_and_its_channels(shape):
+    image = np.full(shape, 80, np.uint8)
+    assert reduced(image, max(shape)) is image
+    small = reduced(image, 10)
+    assert (small.shape[0], max(small.shape[1:])) == (shape[0], 10)
+    assert small.shape[1] / small.shape[2] == pytest.approx(shape[1] / shape[2], rel=0.2)
+    assert (small == 80).all()
