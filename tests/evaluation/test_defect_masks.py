@@ -12,6 +12,7 @@ from test_evaluation import FakeDetector
 from vaeguard import RefusedError, UsageError
 from vaeguard.data.image_set import ImageSet
 from vaeguard.engines.inspection import Inspection
+from vaeguard.engines.record import CalibrationRecord
 from vaeguard.evaluation.defect_masks import find_masks, mask_of, masks_below, read_mask, scaled_mask
 from vaeguard.evaluation.evaluating import evaluate
 
@@ -50,6 +51,17 @@ def test_heatmaps_that_point_at_the_defects_are_told_from_others(parts, tmp_path
     parts.images[...] = 255 - parts.images
     worse = evaluate(Bright(), parts, masks=tmp_path / "truth").pixels
     assert (worse.roc_auc, worse.pro) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+def test_defects_in_spots_are_counted(parts, tmp_path):
+    assert evaluate(Bright(), parts, masks=tmp_path / "truth").pixels.hit is None
+    detector = Bright()
+    calibration = CalibrationRecord(9, peaks=(95.0,) * 9)
+    detector.info = replace(detector.info, record=replace(detector.info.record, calibration=calibration))
+    parts.images[0, 0, 0, 0] = 99  # a false alarm
+    parts.images[5, 0, 1:3, 2] = 9  # a defect that is not seen
+    found = evaluate(detector, parts, masks=tmp_path / "truth").pixels
+    assert (found.defects, found.hit, found.false_spots) == (3, 2, 0.25)
 
 
 def test_without_masks_nothing_is_said_of_pixels(parts, tmp_path):

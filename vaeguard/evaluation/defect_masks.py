@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.inspection import DetectorInfo
 
     Bools = npt.NDArray[np.bool_]
 
@@ -44,6 +45,12 @@ class PixelMetrics:
         Number of images compared, and of those among them that have a mask; the others are normal.
     without : int
         Number of anomalous images without a mask, which are left out.
+    defects : int
+        Number of defects: connected regions of the masks.
+    hit : int or None
+        How many of them lie in the box of a spot, at least in part; None for a model that knows no spots.
+    false_spots : float or None
+        Spots per normal image.
     """
 
     roc_auc: float
@@ -51,6 +58,9 @@ class PixelMetrics:
     images: int
     masks: int
     without: int
+    defects: int = 0
+    hit: int | None = None
+    false_spots: float | None = None
 
 
 def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dict[int, Path]:
@@ -95,7 +105,9 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     return masks
 
 
-def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: Mapping[int, Bools]) -> PixelMetrics:
+def measure_pixels(
+    heatmaps: npt.NDArray[np.float32], anomalous: Bools, masks: Mapping[int, Bools], info: DetectorInfo | None = None
+) -> PixelMetrics:
     """Compare heatmaps with masks.
 
     A normal image has no defect anywhere; an anomalous image is compared only if it has a mask.
@@ -108,6 +120,8 @@ def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: 
         Which images are anomalous.
     masks : dict of bool (H, W)
         Masks of anomalous images, keyed by the row of the image.
+    info : DetectorInfo or None
+        The detector of the heatmaps, by which spots are found.
 
     Raises
     ------
@@ -124,7 +138,24 @@ def measure_pixels(heatmaps: npt.NDArray[np.floating], anomalous: Bools, masks: 
         images=len(rows),
         masks=len(masks),
         without=int(np.count_nonzero(anomalous)) - len(masks),
+        **(_measure_spots(heatmaps, anomalous, masks, info) if info and len(info.peaks) else {}),
     )
+
+
+def _measure_spots(
+    heatmaps: npt.NDArray[np.float32], anomalous: Bools, masks: Mapping[int, Bools], info: DetectorInfo
+) -> dict[str, Any]:
+    from scipy.ndimage import label
+
+    defects = hit = 0
+    for row, mask in masks.items():
+        labels, count = label(mask, np.ones((3, 3)))
+        spots, _ = info.spots(heatmaps[row])
+        boxes = [labels[spot.top : spot.top + spot.height, spot.left : spot.left + spot.width] for spot in spots]
+        defects, hit = defects + count, hit + len({number for box in boxes for number in np.unique(box).tolist()} - {0})
+    normal = np.flatnonzero(~anomalous)
+    false = sum(info.spots(heatmaps[row])[1] for row in normal) / len(normal) if len(normal) else None
+    return {"defects": defects, "hit": hit, "false_spots": false}
 
 
 def masks_below(folder: str | Path) -> dict[str, list[Path]]:

@@ -303,7 +303,7 @@ def measure_detector(
     seconds = time.perf_counter() - started
     pixels = None
     if masks and inspection.heatmap is not None:
-        pixels = measure_pixels(inspection.heatmap, anomalous, masks)
+        pixels = measure_pixels(inspection.heatmap, anomalous, masks, detector.info)
         inspection = replace(inspection, heatmap=None)  # heatmaps are large, and no caller needs them
     metrics = measure_scores(anomalous, {"score": inspection.score, **inspection.terms})
     return Measurement(inspection, metrics, pixels, seconds)

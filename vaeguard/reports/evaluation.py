@@ -212,9 +212,10 @@ class Figures(ReportFigures):
         yield f"ROC-AUC of each term by itself: {named}"
         if pixels := self.pixels:
             without = f" ({pixels.without} anomalous images have none)" if pixels.without else ""
+            spots = "" if pixels.hit is None else f"; {pixels.hit} of {pixels.defects} defects lie in a spot"
             yield (
                 f"heatmaps against {pixels.masks} masks{without}: ROC-AUC of the pixels {pixels.roc_auc:.3f},"
-                f" per-region overlap {pixels.pro:.3f}"
+                f" per-region overlap {pixels.pro:.3f}{spots}"
             )
         yield self._classes()
 
