@@ -37,6 +37,7 @@ class Brightness:
     info = toy_info()
     fingerprint = "brightness"
     parallel = 1
+    least = 16
     inspected = 0
     slow = 0.0
 
