@@ -85,10 +85,11 @@ def _heat(
     """The colours of a heatmap, and how opaque each pixel of them is: not at all where it is normal."""
     excess = (heatmap.astype(np.float32) / np.float32(scale) - 1) / np.float32(FULL - 1)
     resized = Image.fromarray(excess.clip(-1, 1)).resize(size, Image.Resampling.BILINEAR)
-    level = np.asarray(resized, np.float32).clip(0, 1)
-    opacity = np.rint(255 * OPACITY * (level * 8).clip(0, 1)).astype(np.uint8)
-    low, high = COLOURS
-    return heat_picture(level * np.float32(high - low) + np.float32(low)), None, Image.fromarray(opacity)
+    level = np.rint(np.asarray(resized).clip(0, 1) * 255).astype(np.uint8)
+    steps = np.linspace(0, 1, 256, dtype=np.float32)
+    colours = np.asarray(heat_picture(COLOURS[0] + steps[None] * np.float32(COLOURS[1] - COLOURS[0])))[0]
+    opacity = np.rint(255 * OPACITY * (steps * 8).clip(0, 1)).astype(np.uint8)
+    return Image.fromarray(colours[level]), None, Image.fromarray(opacity[level])
 
 
 def _outline(picture: Image.Image, spot: Spot, stretch: tuple[float, float]) -> None:
