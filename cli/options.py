@@ -110,6 +110,10 @@ groups_option = click.option(
     "--groups", metavar="TABLE",
     help="CSV file with the columns path and group: images of one group stay on one side of the split.",
 )  # fmt: skip
+roi_option = click.option(
+    "--roi", metavar="FILE",
+    help="Look only where this mask is white, or within the polygons of a JSON file of LabelMe or COCO.",
+)  # fmt: skip
 preset_option = click.option(
     "--preset", type=click.Choice(tuple(PRESETS)), metavar="NAME",
     help=f"Start from named settings: {', '.join(PRESETS)}.",

@@ -312,12 +312,21 @@ def _check_together(record: ModelRecord) -> None:
             != ((network.name, sum(network.channels)) if network else ("", 0)),
             "the network of its features is not the one of the model",
         ),
+        (not _tiles_fit(record.model), f"tiles are {record.model.tile}, and overlap by {record.model.overlap}"),
         (record.model.classes != record.normal_classes, "the classes of the model are not the normal ones"),
         (names not in ((), record.normal_classes), f"the classes are called {', '.join(names)}"),
         (len(set(outputs)) < len(outputs), "a term has the name of another output"),
     )
     if fault := next((fault for wrong, fault in faults if wrong), None):
         raise ValueError(fault)
+
+
+def _tiles_fit(model: ModelSpec) -> bool:
+    """Whether tile and overlap are those that a fit settles."""
+    if model.tile is None:
+        return model.overlap is None
+    fits = len(model.tile) == 2 and all(tile <= side for tile, side in zip(model.tile, model.shape[1:], strict=True))
+    return fits and model.tiled() == model
 
 
 def _spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:

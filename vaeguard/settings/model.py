@@ -19,6 +19,7 @@ from vaeguard.settings.checks import (
 )
 from vaeguard.settings.field import documented, setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
+from vaeguard.settings.tiles import MOST_SIDE, OVERLAP, settled_overlap, settled_tile, starts, tile_for
 from vaeguard.settings.views import FEATURE_LATENT, LATENT, FeatureView, PatchView, PixelView, VectorView, View, view_of
 from vaeguard.wording import brief_settings
 
@@ -106,6 +107,16 @@ class ModelSpec:
         none="",
     )
     feature_count: int = 0
+    tile: tuple[int, ...] | None = setting(
+        None,
+        "Of features or patches: cut images into tiles of so many pixels (height, width), judged one by one.",
+        unset=f"for features none up to {MOST_SIDE} pixels a side, else at most {MOST_SIDE}",
+    )
+    overlap: int | None = setting(
+        None, "Pixels that neighbouring tiles share at least.", unset=f"{OVERLAP}, or a quarter of a small tile"
+    )
+    region: str | None = None
+    region_share: float = 1.0
     pixel_range: tuple[int, ...] | None = setting(
         None,
         "The values of files of 16 bits that are black and white, such as 0,4095 for a camera of 12 bits.",
@@ -133,6 +144,9 @@ class ModelSpec:
             check_positive("hidden", size)
         check_share("dropout", self.dropout)
         check_pixel_range(self.pixel_range)
+        check_not_negative("overlap", self.overlap or 0)
+        if self.tile is not None and not (len(self.tile) in (1, 2) and min(self.tile) > 0):
+            raise UsageError(f"`tile` is {self.tile}; it must be a height and a width in pixels, such as 256,256")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -212,6 +226,20 @@ class ModelSpec:
         return settled("image_shape", self.image_shape)
 
     @property
+    def graph_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) that the graph takes, a tile or the whole input, of a resolved spec."""
+        return (self.shape[0], self.tile[0], self.tile[-1]) if self.tile else self.shape
+
+    @property
+    def tiles(self) -> list[tuple[list[int], int]]:
+        """The first pixels of all tiles along each side, and the side of a tile, of a resolved spec.
+
+        Without tiles, there is one, the whole input.
+        """
+        sides = zip(self.shape[1:], self.graph_shape[1:], strict=True)
+        return [(starts(side, tile, self.overlap or 0), tile) for side, tile in sides]
+
+    @property
     def vae_shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of the VAE's input, a patch, a place's features or the whole input, of a resolved spec."""
         if self.features:
@@ -246,9 +274,9 @@ class ModelSpec:
         spec = replace(
             self, image_shape=image_shape, classes=classes, vectors=vectors, features=self.features or "",
             feature_count=feature_count,
-        )  # fmt: skip
+        ).tiled()  # fmt: skip
         view = spec.view
-        view.check(self.kind, self.likelihood, self.patch, image_shape)
+        view.check(self.kind, self.likelihood, self.patch, spec.graph_shape)
         _check_classes(spec)
         return replace(
             spec.sized(),
@@ -257,6 +285,22 @@ class ModelSpec:
             guided=len(classes) > 1 and view.whole if self.guided is None else self.guided,
             pseudo_classes=self._pseudo_classes_for(images) if view.whole_pictures else 0,
         )
+
+    def tiled(self) -> ModelSpec:
+        """Return this spec, whose `image_shape` is known, with tile and overlap settled.
+
+        Raises
+        ------
+        UsageError
+            The model sees whole inputs, or the overlap is too large.
+        """
+        if self.tile and self.view.whole:
+            raise UsageError(
+                "`model.tile` is for models of places; set `model.features` or `model.patch`, or leave it out"
+            )
+        size = self.shape[1:]
+        tile = tile_for(size) if self.features and not self.tile else settled_tile(self.tile, size)
+        return replace(self, tile=tile, overlap=settled_overlap(self.overlap, tile) if tile else None)
 
     def _pseudo_classes_for(self, images: int) -> int:
         clusters = min(self.pseudo_classes, images // IMAGES_PER_CLUSTER)

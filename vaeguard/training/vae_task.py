@@ -57,6 +57,8 @@ class Examples:
         The pseudo-classes of the examples.
     origins : int64 (n,) or None
         The row of the data set from which each example comes, if `rows` are not these.
+    region : bool (H, W) or None
+        The pixels that count; None if all do.
     """
 
     images: npt.NDArray[np.uint8]
@@ -64,6 +66,7 @@ class Examples:
     rows: npt.NDArray[np.int64]
     pseudo: npt.NDArray[np.int64] | None = None
     origins: npt.NDArray[np.int64] | None = None
+    region: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,6 +106,7 @@ class Batches:
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
         self.examples, self.device = examples, device
         self.windows, self.side = vae.spec.view.windows, vae.spec.vae_shape[-1]
+        self.tiles = vae.spec.tiles if vae.spec.tile else None
         self.channels_last = vae.spec.kind == "conv"
         self.labels = None
         if examples.labels is not None:
@@ -125,7 +129,8 @@ class Batches:
             yield Batch(to_unit(images), labels, pseudo)
 
     def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        windows = random_windows(self.examples.images, self.examples.rows[rows.numpy()], self.side, generator)
+        chosen = self.examples.rows[rows.numpy()]
+        windows = random_windows(self.examples.images, chosen, self.side, generator, self.tiles, self.examples.region)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
