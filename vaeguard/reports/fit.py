@@ -118,6 +118,13 @@ class Model(Part):
     features: str | None = None
 
 
+class Network(Part):
+    """The frozen network whose features were learned."""
+
+    name: str
+    licence: str
+
+
 class Split(Part):
     """Counts of normal examples."""
 
@@ -164,12 +171,15 @@ class Figures(ReportFigures):
     history: tuple[Epoch, ...]
     advice: tuple[str, ...]
     classes: tuple[NormalClass, ...] = ()
+    backbone: Network | None = None
 
     def verdict(self) -> Verdict:
         """Return a summary of the fit and what looks wrong."""
         best, split, model = self.best_epoch, self.data.split, self.model
         what = "autoencoder" if model.autoencoder else "VAE"
         example = "patch" if model.patch else "place" if model.features else "example"
+        network = self.backbone
+        seen = f"on features of {network.name} (licence: {network.licence})" if network else f"of kind {model.kind}"
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
@@ -177,14 +187,14 @@ class Figures(ReportFigures):
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         if split.folds:
             sentence = (
-                f"{what} of kind {model.kind}, fitted on all {split.training:,} normal images, which calibrate the"
+                f"{what} {seen}, fitted on all {split.training:,} normal images, which calibrate the"
                 f" score as well: each is judged by a model fitted without its fold, one of {split.folds}. After"
                 f" {best.epoch:.0f} epochs {losses} on these held-out folds{active}. The lowest p-value is"
                 f" {1 / (split.calibration + 1):.2g}."
             )
         else:
             sentence = (
-                f"{what} of kind {model.kind}, fitted on {split.training:,} normal examples; best of"
+                f"{what} {seen}, fitted on {split.training:,} normal examples; best of"
                 f" {len(self.history)} epochs is {best.epoch:.0f}: {losses} on {split.validation:,} held-out"
                 f" ones{active}{accuracy}. The score is calibrated on {split.calibration:,} more."
             )
