@@ -12,6 +12,7 @@ from vaeguard.evaluation.evaluating import evaluate
 from vaeguard.models.cells import Whiten
 from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.vae import VAE
+from vaeguard.reports.kinds import verdict
 from vaeguard.training import checkpoint
 from vaeguard.training.folds import FoldedTask, Heads
 from vaeguard.training.loop import train
@@ -114,6 +115,9 @@ def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_im
     record = whole.info.record
     assert (record.data.split.folds, record.training.folds, record.calibration.images) == (10, 10, 20)
     assert record.classes[0].flagged <= 0.05
+    sentence = verdict(vaeguard.read_report(tmp_path / "whole")).sentence
+    assert "fitted on all 20 normal images" in sentence
+    assert "The lowest p-value is 0.048" in sentence
     shares = [done for done, _, _ in progress]
     assert shares == sorted(shares)
     assert shares[-1] == progress[-1][1]
