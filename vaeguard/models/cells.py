@@ -53,7 +53,8 @@ class Whiten(nn.Module):
 
     def forward(self, cells: Tensor) -> Tensor:
         """(..., F) to whitened (..., F)."""
-        return (cells - self.offset) @ self.matrix
+        shift = self.offset @ self.matrix
+        return torch.addmm(-shift, cells.flatten(0, -2), self.matrix).view(cells.shape)
 
 
 class Cells(nn.Module):
