@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.settings.checks import check_fits, check_one_of, check_positive, settle_types
+from vaeguard.settings.checks import check_fits, check_not_negative, check_one_of, check_positive, settle_types
 from vaeguard.settings.evaluation import check_fpr
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.specs import Spec, from_dict, to_dict
@@ -29,6 +29,8 @@ PIXELS = ("uint8", "float32")
 OWN_OUTPUTS = ("score", "p_value", "anomaly", "restored", "heatmap")
 """The outputs of every exported model, besides its terms."""
 LONGEST_REASON = 200
+APPEARANCE = ("brightness", "sharpness")
+"""What is known of the appearance of normal images."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,23 @@ class DataRecord(Checked):
 
 @dataclass(frozen=True)
 class CalibrationRecord(Checked):
-    """The number of images that rank the score, and the strangeness of their strangest pixels, if known."""
+    """The number of images that rank the score, and what is known of normal images.
+
+    `heatmap_scale` is the strangeness of their strangest pixels; `brightness` and `sharpness` are those of some normal
+    images (`statistics.appearance`), which a watch compares with later ones.
+    """
 
     images: int
     heatmap_scale: float | None = None
+    brightness: tuple[float, ...] = ()
+    sharpness: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("heatmap_scale", self.heatmap_scale)
+        for name in APPEARANCE:
+            for value in getattr(self, name):
+                check_not_negative(name, value)
 
 
 @dataclass(frozen=True)
@@ -252,14 +263,14 @@ def reason_of(error: Exception) -> str:
 
 
 def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
-    data, onnx = values["data"], values.get("onnx")
+    data, calibration, onnx = values["data"], values["calibration"], values.get("onnx")
     return ModelRecord(
         model=_spec(ModelSpec, values["model"]),
         training=_spec(TrainSpec, values["training"]),
         class_names=values["class_names"],
         normal_classes=values["normal_classes"],
         data=DataRecord(**{**data, "split": SplitRecord(**data["split"])}),
-        calibration=CalibrationRecord(**values["calibration"]),
+        calibration=CalibrationRecord(**{**calibration, **{name: calibration[name] for name in APPEARANCE}}),
         best_epoch=values["best_epoch"],
         finished_epochs=values["finished_epochs"],
         classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),

@@ -27,6 +27,7 @@ from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.vae import VAE
 from vaeguard.settings.specs import to_dict
+from vaeguard.statistics.appearance import appearance
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
 from vaeguard.training.loop import DivergedError, State, train
@@ -59,6 +60,8 @@ HEATMAPS = 256
 """The most heatmaps of calibration images from which the quantile `HOT` is taken."""
 HEATMAP_PIXELS = 2**24
 """The most pixels in these heatmaps."""
+APPEARANCES = 256
+"""The most normal images whose brightness and sharpness are stored."""
 FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
 """Settings of a training that have no meaning for vectors."""
 TRAINING_CROPS = 12_800
@@ -446,7 +449,7 @@ def _calibrated(
         classes = class_table(
             plan.model.classes, targets, examples, losses, split.calibration, p_values, balance=plan.training.balance
         )
-    ranked = CalibrationRecord(len(split.calibration), scale)
+    ranked = CalibrationRecord(len(split.calibration), scale, **_appearance(plan))
     detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
     return detector, scores
 
@@ -477,6 +480,14 @@ def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.
     assert heatmaps is not None
     scale = float(np.quantile(heatmaps, HOT))
     return scale if 0 < scale < np.inf else None
+
+
+def _appearance(plan: FitPlan) -> dict[str, tuple[float, ...]]:
+    """The appearance of some normal images of the fit; all of them will do, since it does not depend on the model."""
+    if plan.image_set.vectors:
+        return {}
+    rows = np.sort(np.concatenate([plan.split.training, plan.split.validation, plan.split.calibration]))
+    return appearance(plan.image_set.images[rows[spread_out(len(rows), APPEARANCES)]])
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:
