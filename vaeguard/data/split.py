@@ -56,11 +56,13 @@ def split_normal(
     calibration: float,
     seed: int,
     groups: npt.ArrayLike | None = None,
+    training_only: npt.ArrayLike | None = None,
 ) -> Split:
     """Split the images of each normal class at random; images without labels are one class.
 
     `validation` and `calibration` are shares in (0, 1). Every class is in every part. With `groups` (N,), images of
-    equal value stay together, and the shares are met as well as whole groups allow.
+    equal value stay together, and the shares are met as well as whole groups allow. Images of the mask `training_only`
+    (N,) are trained on and nothing else, for they are no random sample of normal images.
 
     Raises
     ------
@@ -68,7 +70,9 @@ def split_normal(
         There are fewer than 20 normal images, a class has fewer than 3 images or groups, or a group has images of two
         normal classes.
     """
-    class_rows = _class_rows(image_set, normal)
+    all_rows = _class_rows(image_set, normal)
+    biased = np.zeros(len(image_set), bool) if training_only is None else np.asarray(training_only, bool)
+    class_rows = [rows[~biased[rows]] for rows in all_rows]
     generator = np.random.default_rng(seed)
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     members = None if groups is None else _group_numbers(image_set, groups, class_rows)
@@ -81,6 +85,7 @@ def split_normal(
             shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
         for part, rows_of_part in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
             part.append(rows_of_part)
+    parts[0].extend(rows[biased[rows]] for rows in all_rows)
     return Split(*(np.sort(np.concatenate(part)) for part in parts))
 
 

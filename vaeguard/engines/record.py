@@ -118,6 +118,21 @@ class ClassRecord(Checked):
 
 
 @dataclass(frozen=True)
+class LineageRecord(Checked):
+    """What a refit came from: SHA-256 of the model before and of the labels, and numbers of confirmed images.
+
+    `training_only` normal images were chosen by their score, `audited` ones at random; the model learned from all of
+    these, and from none of the `defects`.
+    """
+
+    model: str
+    labels: str
+    training_only: int
+    audited: int
+    defects: int
+
+
+@dataclass(frozen=True)
 class OnnxRecord(Checked):
     """How a model was exported: type of pixels, precision, false-alarm rate and opset."""
 
@@ -158,6 +173,8 @@ class ModelRecord(Checked):
         Versions of the packages at the fit.
     hardware : str
         The device of the fit.
+    lineage : LineageRecord or None
+        What the model was refitted from.
     format : int or None
         Format of the file; None for a model that was not read from a file.
     terms : tuple of str
@@ -177,6 +194,7 @@ class ModelRecord(Checked):
     versions: dict[str, str]
     hardware: str
     classes: tuple[ClassRecord, ...] = ()
+    lineage: LineageRecord | None = None
     format: int | None = None
     terms: tuple[str, ...] = ()
     onnx: OnnxRecord | None = None
@@ -209,6 +227,8 @@ class ModelRecord(Checked):
             "versions": dict(self.versions),
             "hardware": self.hardware,
         }
+        if self.lineage:
+            values["lineage"] = asdict(self.lineage)
         if self.format is not None:
             values = {"format": self.format, **values}
         return values if self.onnx is None else {**values, "terms": list(self.terms), "onnx": asdict(self.onnx)}
@@ -274,6 +294,7 @@ def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
         best_epoch=values["best_epoch"],
         finished_epochs=values["finished_epochs"],
         classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),
+        lineage=LineageRecord(**values["lineage"]) if "lineage" in values else None,
         versions=values["versions"],
         hardware=values["hardware"],
         format=values["format"],

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.engines.inspection import Floats
+    from vaeguard.engines.record import LineageRecord
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
@@ -83,6 +84,8 @@ class FitPlan:
     model: ModelSpec
     training: TrainSpec
     split: Split
+    lineage: LineageRecord | None = None
+    """What a refit came from."""
     finish: bool = False
     """Whether a resumed fit ends with the epochs that it has."""
 
@@ -159,6 +162,7 @@ def plan_fit(
     normal_classes: str | int | Sequence[str | int] | None,
     model: ModelSpec,
     training: TrainSpec,
+    training_only: npt.ArrayLike | None = None,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
 
@@ -171,7 +175,7 @@ def plan_fit(
     model = replace(model, pixel_range=_pixel_range(model, image_set))
     normal = normal_numbers(image_set, normal_classes)
     shares = {"validation": training.validation, "calibration": training.calibration}
-    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
+    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups, training_only=training_only)
     return _plan(image_set, normal, split, model, training)
 
 
@@ -512,6 +516,7 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
         finished_epochs=len(state.history),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         hardware=_hardware(plan.training),
+        lineage=plan.lineage,
     )
 
 

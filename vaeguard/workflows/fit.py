@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.record import LineageRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
@@ -58,6 +59,8 @@ def fit(
     resume: bool = False,
     finish: bool = False,
     tensorboard: str | Path | None = None,
+    training_only: npt.ArrayLike | None = None,
+    lineage: LineageRecord | None = None,
     command: str = "",
     progress: Progress | None = None,
     **settings: Any,
@@ -91,6 +94,10 @@ def fit(
     tensorboard : path, optional
         Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
         restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
+    training_only : array of bool, shape (N,), optional
+        Normal images that must not calibrate, since they were chosen by their score.
+    lineage : LineageRecord, optional
+        What the model is refitted from, for its record; `vaeguard.refit` gives it.
     command : str
         The command line, for the report.
     progress : callable, optional
@@ -112,11 +119,11 @@ def fit(
     VaeguardError
         Training diverged, or the run folder or log cannot be written.
     """
-    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings))
+    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings), training_only)
     folder = Path(run) if run else None
     if finish and not (folder and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
-    plan = replace(plan, finish=finish)
+    plan = replace(plan, finish=finish, lineage=lineage)
     with writing_run(folder, resume=resume):
         monitor = None
         if tensorboard:
@@ -149,7 +156,7 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
     units = latent_units(detector.graph, image_set.images[measured])
     diverged = str(fitted.diverged or "")
     report = fit_report(detector.info.record, fitted.history, units, _restored_by_epoch(fitted), command, diverged)
-    write_report(run / JSON_NAME, report)
+    write_report(run / JSON_NAME, {**report, "source": image_set.source})
     (run / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 
