@@ -27,7 +27,7 @@ def test_labels_are_read_as_the_page_saves_them(tmp_path):
     [
         (None, "cannot read `labels`"),
         (b"\xff\xfe\x00", "is no CSV file"),
-        (b"", "no rows with the columns path and label"),
+        (b"", "the file is empty"),
         (b"file,verdict\na.png,ok\n", "no rows with the columns path and label"),
         (HEAD.encode() + b"a.png,ok,1,0,7\n", "row 1: the label is 'ok'; it must be normal, defect or unsure"),
         (HEAD.encode() + b"a.png,normal,maybe,0,7\n", "row 1: flagged and audit must be 0 or 1"),

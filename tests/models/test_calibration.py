@@ -96,6 +96,18 @@ def test_false_alarms_come_at_most_at_the_stated_rate():
     assert np.mean(rates) == pytest.approx(0.1, abs=0.02)
 
 
+def test_images_that_both_shape_and_rank_keep_the_stated_rate():
+    rates = []
+    for seed in range(150):
+        normal = normal_values(39, 3, seed)
+        calibration = Calibration([1.0, 0.0, 0.0], 39)
+        calibration.fit_terms(normal)
+        calibration.fit_ranks(normal)
+        p_value = calibration(torch.from_numpy(normal_values(500, 3, seed + 200)))[1]
+        rates.append((p_value <= 0.05).float().mean().item())
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.01)
+
+
 def test_the_score_is_minus_log10_of_the_share_of_normal_images():
     shares = {1.0: [], 1.5: []}
     for seed in range(40):

@@ -57,6 +57,24 @@ def test_the_headline_follows_the_roc_auc_and_its_interval(area, low, headline, 
     assert not found.notes
 
 
+@pytest.mark.parametrize(
+    ("caught", "headline", "tone"), [(50, "almost perfectly", "good"), (40, "well", "good"), (20, "many", "fair"),
+                                     (5, "poorly", "poor")]
+)  # fmt: skip
+def test_what_is_caught_at_the_stated_rate_limits_the_headline(caught, headline, tone):
+    found = verdict(evaluation(0.999, 0.998, 1, detection_rate=vars(share_of(caught, 60))))
+    assert headline in found.headline
+    assert found.tone == tone
+    assert [note.startswith("the ROC-AUC alone would say") for note in found.notes] == [True] * (caught < 50)
+
+
+def test_a_rate_at_which_nothing_can_be_flagged_is_the_headline():
+    nothing = {"detection_rate": vars(share_of(0, 60)), "false_alarm_rate": vars(share_of(0, 600))}
+    found = verdict(evaluation(0.99, 0.98, 1, expected_false_alarms={"low": 0, "high": 0}, **nothing))
+    assert found.headline.startswith("Nothing can be flagged")
+    assert not found.notes
+
+
 def test_false_alarms_beyond_the_stated_rate_are_said():
     found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(120, 600))))
     assert "more false alarms than stated" in found.notes[0]

@@ -158,8 +158,9 @@ def test_a_class_of_which_nothing_is_held_out_has_no_means(runs, tmp_path):
     labels = np.array([0, 0, 0, 1, 0, 0])
     parts = [Examples(np.zeros((6, 1, 2, 2), np.uint8), labels, np.array(rows)) for rows in ([0, 1, 3], [2])]
     losses = {"distortion": np.array([2.0]), "rate": np.array([1.0])}
-    p_values = np.array([0.04, 0.5], np.float32)
-    common, rare = class_table(("common", "rare"), tuple(parts), losses, np.array([4, 5]), p_values, balance=False)
+    p_values = np.array([0.04, 0.5])
+    names, rows = ("common", "rare"), np.array([4, 5])
+    common, rare = class_table(names, labels, tuple(parts), losses, rows, p_values, balance=False)
     assert (common.neg_elbo, common.calibration, common.flagged) == (3, 2, 0.5)
     assert (rare.training, rare.validation, rare.calibration) == (1, 0, 0)
     assert {rare.distortion, rare.rate, rare.neg_elbo, rare.flagged} == {None}

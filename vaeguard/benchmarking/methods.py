@@ -11,7 +11,7 @@ import numpy as np
 
 from vaeguard.benchmarking import baselines
 from vaeguard.benchmarking.tasks import ImageTask, TableTask
-from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_normal
+from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split_for
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.defect_masks import measure_pixels
 from vaeguard.evaluation.evaluating import class_roc_auc, measure_detector, measure_scores
@@ -103,9 +103,8 @@ def _for_patches(setup: Setup) -> Setup:
 def _fit_settings(task: ImageTask, setup: Setup) -> Result:
     training = setup.training
     normal = normal_numbers(task.train, task.normal_classes)
-    shares = {"validation": training.validation, "calibration": training.calibration}
     try:
-        split = split_normal(task.train, normal, **shares, seed=training.seed, groups=task.groups or None)
+        split = split_for(task.train, normal, setup.model, training, task.groups or None)
     except UsageError as error:
         # The advice of the split is for a fit; a benchmark has other parameters.
         raise UsageError(

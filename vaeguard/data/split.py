@@ -1,9 +1,13 @@
-"""The split of the normal images: to train on, to stop training and shape the score, and to calibrate the score."""
+"""The split of the normal images: to train on, to stop training and shape the score, and to calibrate the score.
+
+A model of features is cheap to fit several times. If its images are few, all of them train and all of them calibrate:
+they are dealt into folds, and each image is judged by a model that has learned from the other folds only.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +21,23 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.settings.model import ModelSpec
+    from vaeguard.settings.training import TrainSpec
 
     Rows = npt.NDArray[np.int64]
 
 MIN_NORMAL = 20
 MIN_PER_CLASS = 3
+FOLDED = 1000
+"""A model of features judges fewer normal images than these by folds; of more, it takes so many for each part."""
+FOLDS = 5
+FEW, FOLDS_OF_FEW = 50, 10
+"""Of fewer images, a fold must leave more than four fifths to learn from."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the normal images in three parts.
+    """Row numbers of the normal images in three parts, which are disjoint unless there are folds.
 
     Attributes
     ----------
@@ -36,16 +47,84 @@ class Split:
         Images that stop the training and shape the score.
     calibration : int64
         Images that rank the score.
+    folds : int64 or None
+        The fold of each training image, from 0, if every part has all images; None if the parts are disjoint.
+    training_only : int64 or None
+        Training images that are no random sample of normal images, so that they must not calibrate, also with folds.
     """
 
     training: Rows
     validation: Rows
     calibration: Rows
+    folds: Rows | None = None
+    training_only: Rows | None = None
+
+    @property
+    def fold_count(self) -> int:
+        """The number of folds; 0 if the parts are disjoint."""
+        return 0 if self.folds is None else int(self.folds.max()) + 1
 
     def digest(self) -> str:
-        """SHA-256 of the three lists, hex."""
-        parts = (self.training, self.validation, self.calibration)
+        """SHA-256 of the lists, hex."""
+        parts = (self.training, self.validation, self.calibration, *(() if self.folds is None else (self.folds,)))
         return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in parts)).hexdigest()
+
+
+def split_for(
+    image_set: ImageSet,
+    normal: tuple[int, ...],
+    model: ModelSpec,
+    training: TrainSpec,
+    groups: npt.ArrayLike | None = None,
+    training_only: npt.ArrayLike | None = None,
+) -> Split:
+    """The split for a fit with these settings: by folds for few images and a model of features, else `split_normal`.
+
+    Raises
+    ------
+    UsageError
+        As by `split_normal`, or `training.folds` does not suit the model or the images.
+    """
+    if training.folds and not model.features:
+        raise UsageError("`training.folds` is for a model of features, which is cheap to fit; leave it out")
+    class_rows = _class_rows(image_set, normal)
+    count = sum(map(len, class_rows))
+    folds = training.folds
+    if folds is None:
+        folds = 0 if not model.features or count >= FOLDED else FOLDS_OF_FEW if count < FEW else FOLDS
+    if folds:
+        split = _folded(image_set, class_rows, folds, training.seed, groups)
+        if training_only is None:
+            return split
+        biased = split.training[np.asarray(training_only, bool)[split.training]]
+        return replace(split, calibration=np.setdiff1d(split.calibration, biased), training_only=biased)
+    shares = {"validation": training.validation, "calibration": training.calibration}
+    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups, training_only=training_only)
+    return _at_most(split, FOLDED, training.seed) if model.features else split
+
+
+def _folded(image_set: ImageSet, class_rows: list[Rows], folds: int, seed: int, groups: npt.ArrayLike | None) -> Split:
+    """All images in every part, dealt at random into folds of like size that divide no group."""
+    members = np.arange(len(image_set)) if groups is None else _group_numbers(image_set, groups, class_rows)
+    rows = np.concatenate(class_rows)
+    generator = np.random.default_rng(seed)
+    shuffled = np.concatenate([generator.permutation(part) for part in class_rows])
+    # The largest group comes first; groups of one size stay in their random order, class by class.
+    sizes = np.bincount(members[rows])
+    dealt = sorted(dict.fromkeys(members[shuffled].tolist()), key=lambda group: -int(sizes[group]))
+    fold_of, filled = np.zeros(len(sizes), np.int64), np.zeros(min(folds, len(dealt)), np.int64)
+    for group in dealt:
+        fold_of[group] = filled.argmin()
+        filled[fold_of[group]] += sizes[group]
+    rows = np.sort(rows)
+    return Split(rows, rows, rows, fold_of[members[rows]])
+
+
+def _at_most(split: Split, most: int, seed: int) -> Split:
+    """The split with at most `most` images in each part, chosen at random."""
+    generator = np.random.default_rng(seed)
+    parts = (split.training, split.validation, split.calibration)
+    return Split(*(np.sort(generator.permutation(part)[:most]) for part in parts), training_only=split.training_only)
 
 
 def split_normal(
@@ -85,8 +164,11 @@ def split_normal(
             shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
         for part, rows_of_part in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
             part.append(rows_of_part)
-    parts[0].extend(rows[biased[rows]] for rows in all_rows)
-    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+    outside = np.concatenate([rows[biased[rows]] for rows in all_rows])
+    parts[0].append(outside)
+    return Split(
+        *(np.sort(np.concatenate(part)) for part in parts), training_only=None if training_only is None else outside
+    )
 
 
 def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:

@@ -66,11 +66,15 @@ class DetectorInfo:
         Names of the terms, in the order of the columns in `scores.csv`.
     fitted_on : uint64 (n,) or None
         Digests (`image_set.digests_of`) of the images for training and early stopping; None if unknown.
+    out_of_fold : float32 (n, 2 + terms) or None
+        Score, p-value among the others, and terms of these images, each by a model that had not seen its fold; None
+        for a fit without folds.
     """
 
     record: ModelRecord
     term_names: tuple[str, ...]
     fitted_on: npt.NDArray[np.uint64] | None = field(default=None, repr=False, compare=False)
+    out_of_fold: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return brief(

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.engines.detector import Detector
+    from vaeguard.engines.inspection import DetectorInfo
     from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
-FORMAT = 4
+FORMAT = 5
 LONGEST_HEADER = 100_000_000
 """The most bytes of a header, the limit of the format."""
 
@@ -65,7 +66,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
         beside = Path(path).with_name(MODEL_NAME)
         # A file beside the model of the same data lies in the run that it came from.
         if _record_of(beside).get("data") == asdict(detector.info.record.data):
-            detector.info = replace(detector.info, fitted_on=fitted_on(beside))
+            detector.info = _with_images(detector.info, beside)
         return detector
     return read_model(path, device)
 
@@ -82,8 +83,17 @@ def read_model(path: str | Path, device: str = "auto") -> TorchDetector:
     graph = _graph_of(tensors, record)
     graph.load_state_dict(tensors)
     detector = TorchDetector(graph, record, pick_device(device))
-    detector.info = replace(detector.info, fitted_on=fitted_on(target))
+    detector.info = _with_images(detector.info, target)
     return detector
+
+
+def _with_images(info: DetectorInfo, model: Path) -> DetectorInfo:
+    """`info` with what the run folder of a model file knows of the images fitted on."""
+    known = fitted_on(model)
+    table, digests = known.get("out_of_fold"), known.get("fitted_on")
+    if digests is None or (table is not None and table.shape != (len(digests), 2 + len(info.term_names))):
+        table = None
+    return replace(info, fitted_on=digests, out_of_fold=table)
 
 
 def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGraph:

@@ -48,11 +48,15 @@ class Checked:
 
 @dataclass(frozen=True)
 class SplitRecord(Checked):
-    """Numbers of images for training, early stopping and calibration, and a digest of the split."""
+    """Numbers of images for training, early stopping and calibration, and a digest of the split.
+
+    With folds, every part has all images, each judged by a model that has not seen its fold.
+    """
 
     training: int
     validation: int
     calibration: int
+    folds: int
     sha256: str
 
 

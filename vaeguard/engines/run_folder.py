@@ -72,11 +72,15 @@ def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
     return _stored_array(path / IMAGES_NAME, "images", 4, ("uint8", "float32"))
 
 
-def fitted_on(model: Path) -> npt.NDArray[np.uint64] | None:
-    """Digests of the images that a model file was fitted on, or None if the run folder does not hold them."""
-    with contextlib.suppress(RefusedError):
-        return _stored_array(model.parent / IMAGES_NAME, "fitted_on", 1, ("uint64",))
-    return None
+def fitted_on(model: Path) -> dict[str, npt.NDArray[Any]]:
+    """`fitted_on` and `out_of_fold` of a `DetectorInfo`, as far as the run folder of a model file holds them."""
+    arrays = {}
+    for name, dimensions, kind in (("fitted_on", 1, "uint64"), ("out_of_fold", 2, "float32")):
+        with contextlib.suppress(RefusedError):
+            array = _stored_array(model.parent / IMAGES_NAME, name, dimensions, (kind,))
+            if array is not None:
+                arrays[name] = array
+    return arrays
 
 
 def _stored_array(path: Path, name: str, dimensions: int, types: tuple[str, ...] | None) -> npt.NDArray[Any] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.data.image_set import as_image_set, digests_of
-from vaeguard.data.split import split_normal
+from vaeguard.data.split import split_for
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels, read_mask
 from vaeguard.evaluation.scoring import score_set
@@ -196,8 +196,8 @@ def evaluate(
 ) -> Evaluation:
     """Score labelled images and compare the scores with the labels; classes are matched by name.
 
-    Images that the model was fitted on are left out, unless they are less than 1 % of the normal images; the note
-    states either.
+    Images that the model was fitted on are left out, unless they are less than 1 % of the normal images. If the fit had
+    folds, they stay: each is judged by the model that left its fold out. The note states any of these.
 
     Parameters
     ----------
@@ -292,6 +292,7 @@ def measure_detector(
     """
     started = time.perf_counter()
     inspection = score_set(detector, images, heatmaps=bool(masks), progress=progress)
+    inspection = _out_of_fold(detector.info, as_image_set(images), inspection)
     seconds = time.perf_counter() - started
     pixels = None
     if masks and inspection.heatmap is not None:
@@ -299,6 +300,23 @@ def measure_detector(
         inspection = replace(inspection, heatmap=None)  # heatmaps are large, and no caller needs them
     metrics = measure_scores(anomalous, {"score": inspection.score, **inspection.terms})
     return Measurement(inspection, metrics, pixels, seconds)
+
+
+def _out_of_fold(info: DetectorInfo, image_set: ImageSet, inspection: Inspection) -> Inspection:
+    """The results of images that were fitted on, by models that had not seen their folds; all others as they are.
+
+    Heatmaps stay those of the detector.
+    """
+    if info.out_of_fold is None or info.fitted_on is None:
+        return inspection
+    order, digests = np.argsort(info.fitted_on), digests_of(image_set.images)
+    at = order[np.searchsorted(info.fitted_on, digests, sorter=order).clip(max=len(order) - 1)]
+    fitted = info.fitted_on[at] == digests
+    own = (inspection.score, inspection.p_value, *(inspection.terms[name] for name in info.term_names))
+    score, p_value, *terms = (
+        np.where(fitted, known, value) for known, value in zip(info.out_of_fold[at].T, own, strict=True)
+    )
+    return replace(inspection, score=score, p_value=p_value, terms=dict(zip(info.term_names, terms, strict=True)))
 
 
 def measure_scores(anomalous: Bools, scores: Mapping[str, Scores]) -> tuple[Metrics, ...]:
@@ -329,25 +347,30 @@ def _independent_part(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet
     """The results of `unseen`, and whether (nearly) all normal images of the data are new to the model."""
     # Different rows of a table may be equal; different pictures are not.
     if info.fitted_on is not None and info.view.pictures:
-        fresh = ~np.isin(digests_of(image_set.images), info.fitted_on)
-        of_normal = fresh[_normal_rows(info, image_set)]
-        # Some published data sets have a few test images that are also training images; these stay.
-        if of_normal.mean() > 1 - NEGLIGIBLE_SHARE:
-            return image_set, _negligible_note(int(np.count_nonzero(~of_normal)), len(of_normal)), True
-        if not of_normal.any():
-            return image_set, _same_images_note(image_set), False
-        return image_set.select(fresh), _left_out_note(image_set, int(np.count_nonzero(~fresh))), False
+        return _new_by_digest(info, image_set, ~np.isin(digests_of(image_set.images), info.fitted_on))
     data, training = info.record.data, info.record.training
     if data.fingerprint != image_set.fingerprint:
         return image_set, None, True
     normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
-    split = split_normal(
-        image_set, normal, validation=training.validation, calibration=training.calibration, seed=training.seed
-    )
-    if split.digest() != data.split.sha256:
+    split = split_for(image_set, normal, info.record.model, training)
+    if split.folds is not None or split.digest() != data.split.sha256:
         return image_set, _same_images_note(image_set), False
     fresh = np.ones(len(image_set.images), dtype=bool)
     fresh[np.concatenate([split.training, split.validation])] = False
+    return image_set.select(fresh), _left_out_note(image_set, int(np.count_nonzero(~fresh))), False
+
+
+def _new_by_digest(info: DetectorInfo, image_set: ImageSet, fresh: Bools) -> tuple[ImageSet, str | None, bool]:
+    """The results of `_independent_part` if it is known which images are `fresh`, not fitted on."""
+    of_normal = fresh[_normal_rows(info, image_set)]
+    known, few = int(np.count_nonzero(~of_normal)), bool(of_normal.mean() > 1 - NEGLIGIBLE_SHARE)
+    if info.out_of_fold is not None and known:
+        return image_set, _out_of_fold_note(known, len(of_normal)), few
+    # Some published data sets have a few test images that are also training images; these stay.
+    if few:
+        return image_set, _negligible_note(known, len(of_normal)), True
+    if not of_normal.any():
+        return image_set, _same_images_note(image_set), False
     return image_set.select(fresh), _left_out_note(image_set, int(np.count_nonzero(~fresh))), False
 
 
@@ -355,6 +378,14 @@ def _negligible_note(count: int, images: int) -> str | None:
     if not count:
         return None
     return f"{count:,} of the {images:,} normal images are also of the fit, too few to matter: they stay"
+
+
+def _out_of_fold_note(count: int, images: int) -> str:
+    return (
+        f"{count:,} of the {images:,} normal images are of the fit, and each of these is judged by a model that was"
+        " fitted without its fold; they rank the score, so they are flagged at the stated rate by construction: use"
+        " other images to measure false alarms"
+    )
 
 
 def _normal_rows(info: DetectorInfo, image_set: ImageSet) -> Bools:

@@ -40,9 +40,12 @@ class Whiten(nn.Module):
 
     def fit(self, cells: Tensor) -> None:
         """Fit to the features of normal cells, (n, F)."""
-        values = cells.double()
-        mean = values.mean(0)
-        covariance = (values - mean).T @ (values - mean) / len(values)
+        mean = cells.double().mean(0)
+        centred = cells.double() - mean
+        self.fit_moments(mean, centred.T @ centred / len(cells))
+
+    def fit_moments(self, mean: Tensor, covariance: Tensor) -> None:
+        """Fit to the mean (F,) and the covariance (F, F) of normal cells, float64."""
         variances, directions = torch.linalg.eigh(covariance)
         scale = (variances + FLOOR * variances.mean()).rsqrt()
         self.offset.copy_(mean)

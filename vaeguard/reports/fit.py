@@ -116,6 +116,7 @@ class Model(Part):
     autoencoder: bool
     patch: int | None
     latent: int
+    features: str | None = None
 
 
 class Split(Part):
@@ -124,6 +125,7 @@ class Split(Part):
     training: int
     validation: int
     calibration: int
+    folds: int = 0
 
 
 class Data(Part):
@@ -199,16 +201,24 @@ class Figures(ReportFigures):
         """Return a summary of the fit and what looks wrong."""
         best, split, model = self.best_epoch, self.data.split, self.model
         what = "autoencoder" if model.autoencoder else "VAE"
-        example = "patch" if model.patch else "example"
+        example = "patch" if model.patch else "place" if model.features else "example"
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
-        sentence = (
-            f"{what} of kind {model.kind}, fitted on {split.training:,} normal examples; best of {len(self.history)}"
-            f" epochs is {best.epoch:.0f}: distortion {best.valid_distortion:.2f}{rate} nats per {example} on"
-            f" {split.validation:,} held-out ones{active}{accuracy}. The score is"
-            f" calibrated on {split.calibration:,} more."
-        )
+        losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
+        if split.folds:
+            sentence = (
+                f"{what} of kind {model.kind}, fitted on all {split.training:,} normal images, which calibrate the"
+                f" score as well: each is judged by a model fitted without its fold, one of {split.folds}. After"
+                f" {best.epoch:.0f} epochs {losses} on these held-out folds{active}. The lowest p-value is"
+                f" {1 / (split.calibration + 1):.2g}."
+            )
+        else:
+            sentence = (
+                f"{what} of kind {model.kind}, fitted on {split.training:,} normal examples; best of"
+                f" {len(self.history)} epochs is {best.epoch:.0f}: {losses} on {split.validation:,} held-out"
+                f" ones{active}{accuracy}. The score is calibrated on {split.calibration:,} more."
+            )
         notes = (*self.advice, *(self.refit.sentences() if self.refit else ()))
         if self.advice:
             return Verdict("Worth a second look", sentence, notes, "fair")

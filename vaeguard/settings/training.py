@@ -56,6 +56,11 @@ class TrainSpec:
     )
     validation: float = setting(0.1, "Share of the normal images held out for early stopping.")
     calibration: float = setting(0.1, "Share of the normal images held out for p-values.")
+    folds: int | None = setting(
+        None,
+        "Folds of the normal images, each judged by a model of the others, in place of the two shares; 0 is none.",
+        unset="5 for features of fewer than 1,000 images, or 10 below 50 images, otherwise 0",
+    )
     patience: int = setting(20, "Stop after so many epochs without a better validation loss.")
     seed: int = setting(0, "Seed of split, weights, order and noise.")
     device: str = setting("auto", "Where to train.", of=DEVICES)
@@ -76,6 +81,8 @@ class TrainSpec:
         for name in ("augment_shift", "augment_rotate", "augment_noise", "seed"):
             check_not_negative(name, getattr(self, name))
         check_not_negative("augment_warp", self.augment_warp or 0)
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            raise UsageError(f"`folds` is {self.folds}; set it to 0, or to 2 or more")
         for name in ("validation", "calibration"):
             check_share(name, getattr(self, name))
         if self.validation == 0 or self.calibration == 0 or self.validation + self.calibration > 0.8:

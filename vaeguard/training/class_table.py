@@ -23,7 +23,7 @@ def class_table(
     examples: tuple[Examples, Examples],
     losses: Mapping[str, npt.NDArray[np.float64]],
     calibration: npt.NDArray[np.int64],
-    p_values: npt.NDArray[np.float32],
+    p_values: npt.NDArray[np.float64],
     *,
     balance: bool,
 ) -> tuple[ClassRecord, ...]:
@@ -43,15 +43,13 @@ def class_table(
         The losses of the validation examples, as `vae_task.validation_losses` returns them.
     calibration : int64 (n,)
         The rows of the calibration images.
-    p_values : float32 (n,)
-        The p-values of the calibration images among themselves. Each image counts itself, so that the smallest value is
-        2 / (n + 1); the table says whether an image would be flagged by the n - 1 others.
+    p_values : float64 (n,)
+        The p-value of each calibration image among the n - 1 others.
     balance : bool
         Whether the classes were drawn equally often.
     """
     learn, validate = examples
-    among_others = (p_values.astype(np.float64) * (len(p_values) + 1) - 1) / len(p_values)
-    flagged = np.round(among_others, 9) <= DEFAULT_FPR
+    flagged = np.round(p_values, 9) <= DEFAULT_FPR
     table = []
     for number, name in enumerate(names):
         trained, held_out, ranked = (targets[rows] == number for rows in (learn.sources, validate.sources, calibration))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
-from vaeguard.data.split import Split, class_targets, normal_numbers, split_normal, spread_out
+from vaeguard.data.split import Split, class_targets, normal_numbers, split_for, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
-from vaeguard.engines.inspection import concatenate
+from vaeguard.engines.inspection import Inspection, concatenate
 from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
 from vaeguard.engines.torch_detector import TorchDetector
@@ -30,6 +30,7 @@ from vaeguard.settings.specs import to_dict
 from vaeguard.statistics.appearance import appearance
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
+from vaeguard.training.folds import FoldedTask, Heads, left_out
 from vaeguard.training.loop import DivergedError, State, train
 from vaeguard.training.pseudo_classes import pseudo_labels
 from vaeguard.training.vae_task import Examples, VAETask, epochs_for, validation_losses
@@ -65,6 +66,8 @@ APPEARANCES = 256
 """The most normal images whose brightness and sharpness are stored."""
 FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
 """Settings of a training that have no meaning for vectors."""
+STAGES = (0, 250, 750, 1000)
+"""The thousandths of a fit of features at which it has drawn places, learned them and judged images."""
 TRAINING_CROPS = 12_800
 """The least random patches to train on per epoch."""
 TRAINING_CELLS = 100_000
@@ -174,8 +177,7 @@ def plan_fit(
     image_set = as_image_set(images, labels)
     model = replace(model, pixel_range=_pixel_range(model, image_set))
     normal = normal_numbers(image_set, normal_classes)
-    shares = {"validation": training.validation, "calibration": training.calibration}
-    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups, training_only=training_only)
+    split = split_for(image_set, normal, model, training, groups, training_only)
     return _plan(image_set, normal, split, model, training)
 
 
@@ -225,8 +227,8 @@ def fit_detector(
     image_set, split = plan.image_set, plan.split
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
         graph = _graph(plan)
-        examples = _examples(plan, graph)
-        task = VAETask(graph.vae, plan.training, *examples)
+        examples = _examples(plan, graph, _stage(plan, progress, 0))
+        task = _task(plan, graph, examples)
         state = task.start()
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
         checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
@@ -234,12 +236,12 @@ def fit_detector(
             _go_on(plan, task, state, checkpoint)
         watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
         with watched as after_epoch:
-            diverged = _train(task, state, checkpoint, after_epoch, progress)
+            diverged = _train(task, state, checkpoint, after_epoch, _stage(plan, progress, 1))
             if diverged and not (state.history and run):
                 raise diverged
             del task  # frees the images in the memory of the device
-            detector, scores = _calibrated(plan, graph, state, examples)
-            rows = np.sort(np.concatenate([split.training, split.validation]))
+            detector, scores = _calibrated(plan, graph, state, examples, _stage(plan, progress, 2))
+            rows = np.union1d(split.training, split.validation)
             # Rows are read one by one, so that a mapped array stays on the disk.
             detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[row] for row in rows))
             if checkpoint:  # a run that is killed before its model is written resumes from this checkpoint
@@ -283,6 +285,7 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         # bfloat16 resolves the 256 steps of pixels, but not features and contrasts.
         bf16=has_bf16(device) and model.view.grey_levels if training.bf16 is None else training.bf16,
         threads=training.threads or _threads(model),
+        folds=split.fold_count,
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
     return FitPlan(image_set, normal, model, training, split)
@@ -300,6 +303,10 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
     if model.autoencoder and (training.free_bits or training.kl_warmup):
         raise UsageError(
             "`model.autoencoder` leaves no rate to weigh; set `training.free_bits` and `training.kl_warmup` to 0"
+        )
+    if training.balance and model.features:
+        raise UsageError(
+            "`training.balance` is not for a model of features, which sees places, not images; leave it out"
         )
     if training.balance and len(classes) < 2:
         raise UsageError(
@@ -352,12 +359,28 @@ def _graph(plan: FitPlan) -> InferenceGraph:
     return graph
 
 
-def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]:
+def _stage(plan: FitPlan, progress: Progress | None, stage: int) -> Progress | None:
+    """The progress of a stage of a fit; only those of features have others than the training that take long."""
+    if progress is None or not plan.model.features:
+        return progress
+    start, end = STAGES[stage : stage + 2]
+    return lambda done, total, text: progress(round(start + (end - start) * done / total), STAGES[-1], text)
+
+
+def _task(plan: FitPlan, graph: InferenceGraph, examples: tuple[Examples, Examples]) -> VAETask:
+    if plan.split.fold_count:
+        return FoldedTask(Heads(graph, plan.split.fold_count), plan.training, *examples)
+    return VAETask(graph.vae, plan.training, *examples)
+
+
+def _examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -> tuple[Examples, Examples]:
     """The training and the validation examples."""
     targets = class_targets(plan.image_set, plan.normal)
     images = plan.image_set.images
     if isinstance(graph.places, Cells):
-        return _cell_examples(plan, graph.places)
+        graph.places.eval().to(plan.training.device)
+        make = _cell_examples if plan.split.folds is None else _folded_examples
+        return make(plan, graph.places, progress)
     if graph.standardise is not None:
         images = graph.standardise(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
@@ -371,34 +394,46 @@ def _examples(plan: FitPlan, graph: InferenceGraph) -> tuple[Examples, Examples]
     return learn, validate
 
 
-def _cell_examples(plan: FitPlan, cells: Cells) -> tuple[Examples, Examples]:
+def _cell_examples(plan: FitPlan, cells: Cells, progress: Progress | None) -> tuple[Examples, Examples]:
     """Cells drawn at random from the training and the validation images, whitened by those of the training images."""
-    draw = torch.Generator().manual_seed(plan.training.seed)
-    cells.eval().to(plan.training.device)
-    parts = [
-        (rows, _drawn(cells, plan.image_set.images, rows, -(-most // len(rows)), draw))
-        for rows, most in ((plan.split.training, TRAINING_CELLS), (plan.split.validation, VALIDATION_CELLS))
-    ]
-    cells.whiten.fit(parts[0][1])
-    examples = []
-    for rows, drawn in parts:
-        with torch.no_grad():
-            values = cells.whiten(drawn).cpu().numpy()[:, None, None, :]
-        origins = np.repeat(rows, len(drawn) // len(rows))
-        examples.append(Examples(values, None, np.arange(len(values)), origins=origins))
-    return examples[0], examples[1]
+    parts = plan.split.training, plan.split.validation
+    shares = [-(-most // len(rows)) for rows, most in zip(parts, (TRAINING_CELLS, VALIDATION_CELLS), strict=True)]
+    wanted = np.repeat(shares, [len(rows) for rows in parts])
+    features, counts = _drawn(cells, plan.image_set.images, np.concatenate(parts), wanted, plan.training.seed, progress)
+    learned = int(counts[: len(parts[0])].sum())
+    cells.whiten.fit(features[:learned])
+    with torch.no_grad():
+        values = cells.whiten(features).cpu().numpy()[:, None, None, :]
+    origins, rows = np.repeat(np.concatenate(parts), counts), np.arange(len(values))
+    learn, validate = (Examples(values, None, part, origins=origins[part]) for part in np.split(rows, [learned]))
+    return learn, validate
+
+
+def _folded_examples(plan: FitPlan, cells: Cells, progress: Progress | None) -> tuple[Examples, Examples]:
+    """Cells drawn at random from all images, with their folds as labels, and some of these in the order of folds."""
+    images, folds = plan.split.training, plan.split.folds
+    assert folds is not None
+    wanted = np.full(len(images), -(-TRAINING_CELLS // len(images)))
+    features, counts = _drawn(cells, plan.image_set.images, images, wanted, plan.training.seed, progress)
+    values, labels = features.cpu().numpy()[:, None, None, :], np.repeat(folds, counts)
+    rows, origins = np.arange(len(values)), np.repeat(images, counts)
+    some = np.random.default_rng(plan.training.seed).permutation(rows)[:VALIDATION_CELLS]
+    some = some[np.argsort(labels[some], kind="stable")]
+    return Examples(values, labels, rows, origins=origins), Examples(values, labels, some, origins=origins[some])
 
 
 @torch.no_grad()
 def _drawn(
-    cells: Cells, images: npt.NDArray[Any], rows: npt.NDArray[np.int64], each: int, draw: torch.Generator
-) -> Tensor:
-    """The features of `each` cells, or of all if there are fewer, of every image, (n, F)."""
-    parts = []
-    for row in rows:
+    cells: Cells, images: npt.NDArray[Any], rows: Rows, wanted: Rows, seed: int, progress: Progress | None
+) -> tuple[Tensor, Rows]:
+    """The features of `wanted` cells (n,), or of all if there are fewer, of each of `rows` (n,), and their numbers."""
+    draw, parts = torch.Generator().manual_seed(seed), []
+    for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
         features = cells.features(to_unit(torch.from_numpy(images[row : row + 1]).to(cells.mean.device))).flatten(0, 2)
-        parts.append(features[torch.randperm(len(features), generator=draw)[:each].to(features.device)])
-    return torch.cat(parts)
+        parts.append(features[torch.randperm(len(features), generator=draw)[:most].to(features.device)])
+        if progress:
+            progress(number + 1, len(rows), f"places of image {number + 1}/{len(rows)}")
+    return torch.cat(parts), np.array([len(part) for part in parts])
 
 
 def _digest(examples: Examples) -> str:
@@ -430,32 +465,60 @@ def _train(
 
 
 def _calibrated(
-    plan: FitPlan, graph: InferenceGraph, state: State, examples: tuple[Examples, Examples]
+    plan: FitPlan,
+    graph: InferenceGraph,
+    state: State,
+    examples: tuple[Examples, Examples],
+    progress: Progress | None,
 ) -> tuple[TorchDetector, Floats]:
     """The detector, and the scores of the calibration images in their order."""
-    graph.vae.load_state_dict(state.weights)
+    state.net.load_state_dict(state.weights)
     images, split = plan.image_set.images, plan.split
     detector = TorchDetector(graph, _record(plan, state), plan.training.device)
     _fit_reference(graph, images, split.training, plan.training.seed)
-    # The terms are shaped by other normal images than the ranks, so that ranks are exchangeable with new images.
-    shaping, ranking = (_terms(detector, images, rows) for rows in (split.validation, split.calibration))
+    heads = state.net.eval() if isinstance(state.net, Heads) else None
+    judge = _Judge(detector, images, _heatmap_sample(plan), progress)
+    if heads:
+        seen = judge.by_folds(heads, split)
+        shaping = ranking = _combined(detector, seen)[np.isin(split.training, split.calibration)]
+    else:
+        # The terms are shaped by other normal images than the ranks, so that ranks are exchangeable with new images.
+        shaping = _combined(detector, judge(split.validation))
+        ranking = _combined(detector, seen := judge(split.calibration))
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
     scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
     calibration.to(plan.training.device)
-    scale = _heatmap_scale(detector, images, split.calibration) if plan.model.view.pictures else None
+    # Each image counts itself, so that the smallest value would be 2 / (n + 1).
+    among_others = (np.round(p_values.astype(np.float64) * (len(ranking) + 1)) - 1) / len(ranking)
     classes: tuple[ClassRecord, ...] = ()
     if plan.model.classes:
-        losses = validation_losses(graph.vae, examples[1], plan.training)
+        checks = left_out(heads, examples[1]) if heads else [(graph.vae, examples[1])]
+        losses = validation_losses(checks, plan.training)
         targets = class_targets(plan.image_set, plan.normal)
         assert targets is not None
         classes = class_table(
-            plan.model.classes, targets, examples, losses, split.calibration, p_values, balance=plan.training.balance
-        )
-    ranked = CalibrationRecord(len(split.calibration), scale, **_appearance(plan))
+            plan.model.classes, targets, examples, losses, split.calibration, among_others,
+            balance=plan.training.balance,
+        )  # fmt: skip
+    ranked = CalibrationRecord(len(split.calibration), judge.heatmap_scale, **_appearance(plan))
     detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
+    if heads:
+        detector.info = replace(detector.info, out_of_fold=_out_of_fold(detector, seen, split, among_others))
     return detector, scores
+
+
+def _out_of_fold(
+    detector: TorchDetector, seen: Inspection, split: Split, among_others: npt.NDArray[np.float64]
+) -> Floats:
+    """Score, p-value and terms of each image that was trained on, shape (n, 2 + terms)."""
+    calibration = detector.graph.calibration
+    terms = torch.from_numpy(_combined(detector, seen)).to(calibration.normal_scores.device)
+    score, p_value = (values.cpu().numpy() for values in calibration(terms))
+    p_value[np.isin(split.training, split.calibration)] = among_others
+    columns = (score, p_value, *(seen.terms[name] for name in detector.info.term_names))
+    return np.stack(columns, 1).astype(np.float32)
 
 
 def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: npt.NDArray[np.int64], seed: int) -> None:
@@ -468,35 +531,81 @@ def _fit_reference(graph: InferenceGraph, images: npt.NDArray[Any], training: np
     graph.fit_reference((torch.from_numpy(images[part]).to(device) for part in parts), seed)
 
 
-def _terms(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> Floats:
+class _Judge:
+    """Inspects normal images, and keeps the heatmaps of a sample of them."""
+
+    def __init__(
+        self, detector: TorchDetector, images: npt.NDArray[Any], sample: Rows, progress: Progress | None
+    ) -> None:
+        self.detector, self.images, self.sample, self.progress = detector, images, sample, progress
+        self.heatmaps: list[Floats] = []
+
+    def __call__(self, rows: Rows, judged: int = 0, total: int = 0) -> Inspection:
+        """The results for `rows`, without pictures; `judged` of `total` images came before."""
+        # Images are read in parts, since they may be a memory map that is larger than memory.
+        pictures = np.isin(self.sample, rows).any()
+        size = max(1, min(PART_ROWS, HEATMAP_PIXELS // self.images[0, 0].size)) if pictures else PART_ROWS
+        parts = []
+        for part in np.array_split(rows, -(-len(rows) // size)):
+            seen = self.detector.inspect(self.images[part], pictures=bool(pictures))
+            if seen.heatmap is not None:
+                self.heatmaps.append(seen.heatmap[np.isin(part, self.sample)])
+            parts.append(replace(seen, restored=None, heatmap=None))
+            judged += len(part)
+            if self.progress:
+                self.progress(judged, total or len(rows), f"judging image {judged}/{total or len(rows)}")
+        return concatenate(parts)
+
+    def by_folds(self, heads: Heads, split: Split) -> Inspection:
+        """The results for all images, each by the head that has not seen it."""
+        assert split.folds is not None
+        order, parts = np.argsort(split.folds, kind="stable"), []
+        for fold in range(split.fold_count):
+            heads.judge(self.detector.graph, fold)
+            before = int(np.count_nonzero(split.folds < fold))
+            parts.append(self(split.training[split.folds == fold], before, len(order)))
+        heads.judge(self.detector.graph, -1)
+        back, seen = np.argsort(order), concatenate(parts)
+        return Inspection(seen.score[back], seen.p_value[back], {name: term[back] for name, term in seen.terms.items()})
+
+    @property
+    def heatmap_scale(self) -> float | None:
+        """The quantile `HOT` of the heatmaps; None if it is 0 or not finite, or without heatmaps."""
+        scale = float(np.quantile(np.concatenate(self.heatmaps), HOT)) if self.heatmaps else 0.0
+        return scale if 0 < scale < np.inf else None
+
+
+def _heatmap_sample(plan: FitPlan) -> Rows:
+    """The calibration images whose heatmaps set the scale of all."""
+    rows, (height, width) = plan.split.calibration, plan.image_set.images.shape[2:]
+    if not plan.model.view.pictures:
+        return rows[:0]
+    return rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
+
+
+def _combined(detector: TorchDetector, seen: Inspection) -> Floats:
     """The terms that make up the score, shape (rows, K)."""
-    # Images are read in parts, since they may be a memory map that is larger than memory.
-    parts = np.array_split(rows, -(-len(rows) // PART_ROWS))
-    terms = concatenate([detector.inspect(images[part]) for part in parts]).terms
-    return np.stack([terms[name] for name in detector.graph.combined_names], 1)
-
-
-def _heatmap_scale(detector: TorchDetector, images: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> float | None:
-    """The quantile `HOT` of the heatmaps of normal images; None if it is 0 or not finite."""
-    height, width = images.shape[2:]
-    sample = rows[spread_out(len(rows), max(1, min(HEATMAPS, HEATMAP_PIXELS // (height * width))))]
-    heatmaps = detector.inspect(images[sample], pictures=True).heatmap
-    assert heatmaps is not None
-    scale = float(np.quantile(heatmaps, HOT))
-    return scale if 0 < scale < np.inf else None
+    return np.stack([seen.terms[name] for name in detector.graph.combined_names], 1)
 
 
 def _appearance(plan: FitPlan) -> dict[str, tuple[float, ...]]:
-    """The appearance of some normal images of the fit; all of them will do, since it does not depend on the model."""
+    """The appearance of some normal images of the fit, also of those trained on, since no model is involved."""
     if plan.image_set.vectors:
         return {}
-    rows = np.sort(np.concatenate([plan.split.training, plan.split.validation, plan.split.calibration]))
+    split = plan.split
+    rows = np.unique(np.concatenate([split.training, split.validation, split.calibration]))
+    rows = rows[~np.isin(rows, () if split.training_only is None else split.training_only)]
     return appearance(plan.image_set.images[rows[spread_out(len(rows), APPEARANCES)]])
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:
     """The record of a fit before its score is calibrated."""
-    sizes = {part: len(rows) for part, rows in asdict(plan.split).items()}
+    split = plan.split
+    sizes = {
+        "training": len(split.training),
+        "validation": len(split.validation),
+        "calibration": len(split.calibration),
+    }
     packages = ("vaeguard", "torch", "numpy", "safetensors")
     return ModelRecord(
         model=plan.model,
@@ -508,7 +617,7 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
             named=plan.image_set.named,
             fingerprint=plan.image_set.fingerprint,
             images=len(plan.image_set.images),
-            split=SplitRecord(**sizes, sha256=plan.split.digest()),
+            split=SplitRecord(**sizes, folds=split.fold_count, sha256=split.digest()),
         ),
         calibration=CalibrationRecord(len(plan.split.calibration)),
         # The same fit gives the same file, however long it took.

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from vaeguard.training.balance import balanced_draws, balanced_weights
 from vaeguard.training.loop import DivergedError, State, Task, TrainingWarning, copy_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from vaeguard.models.vae import VAE
     from vaeguard.settings.training import TrainSpec
@@ -146,15 +146,28 @@ class VAETask(Task):
         The settings, with every choice settled.
     training, validation : Examples
         The examples to learn from, and the examples that choose the best epoch.
+
+    Attributes
+    ----------
+    net : Module
+        Everything that is trained.
+    checks : list of (VAE, Batches)
+        What is validated, and on what.
+    keeps_last : bool
+        Whether the weights after the last epoch are kept, however they are validated.
     """
 
+    keeps_last: ClassVar[bool] = False
+
     def __init__(self, vae: VAE, spec: TrainSpec, training: Examples, validation: Examples) -> None:
-        self.vae, self.spec = vae.to(spec.device), spec
+        self.net: nn.Module = vae.to(spec.device)
+        self.vae, self.spec = vae, spec
         if vae.spec.kind == "conv":
             # Convolutions run faster with channels last, on CPU and on CUDA.
             vae.to(memory_format=torch.channels_last)
         device = torch.device(spec.device)
         self.training, self.validation = (Batches(examples, vae, device) for examples in (training, validation))
+        self.checks = [(vae, self.validation)]
         self.epochs = epochs_for(spec, len(training))
         # A last batch of one image would have no batch statistics, so that image is left out.
         single = len(training) > 1 and len(training) % spec.batch_size == 1
@@ -167,11 +180,11 @@ class VAETask(Task):
         """A fresh state."""
         spec = self.spec
         return State(
-            net=self.vae,
+            net=self.net,
             optimizer=torch.optim.AdamW(
-                self.vae.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+                self.net.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
             ),
-            weights=copy_weights(self.vae),
+            weights=copy_weights(self.net),
             generators={
                 "order": torch.Generator().manual_seed(spec.seed),
                 "noise": torch.Generator(spec.device).manual_seed(spec.seed),
@@ -204,7 +217,7 @@ class VAETask(Task):
         noise = state.generators["noise"]
         target = _as_seen(self.vae, augment(batch.images, self.spec, noise))
         beta = self._beta(len(state.history), step)
-        loss, terms = _forward(self.vae, batch._replace(images=target), self.spec, beta, noise)
+        loss, terms = forward(self.vae, batch._replace(images=target), self.spec, beta, noise)
         self.means.add(terms, loss.item())
         return loss
 
@@ -225,8 +238,8 @@ class VAETask(Task):
         if _is_shown(epoch + 1, self.vae):
             state.restored[epoch + 1] = self._restored(state)
         # During the warm-up of the rate, losses of different epochs cannot be compared, so the latest weights are kept.
-        if row["valid_loss"] < state.best_loss or epoch < self.spec.kl_warmup:
-            state.best_loss, state.best_epoch, state.weights = row["valid_loss"], epoch, copy_weights(self.vae)
+        if row["valid_loss"] < state.best_loss or epoch < self.spec.kl_warmup or self.keeps_last:
+            state.best_loss, state.best_epoch, state.weights = row["valid_loss"], epoch, copy_weights(self.net)
         return row
 
     def is_finished(self, state: State) -> bool:
@@ -253,16 +266,19 @@ class VAETask(Task):
         return self.spec.beta * min(1.0, self._position(epoch, step) / warmup) if warmup else self.spec.beta
 
     def _validate(self) -> dict[str, float]:
-        means, latents = _Means(), []
-        for loss, terms, weights in _held_out(self.vae, self.validation, self.spec):
-            means.add(terms, loss.item(), weights)
-            latents.append(terms.posterior_mean.float())
+        means, active = _Means(), []
+        for vae, validation in self.checks:
+            latents = []
+            for loss, terms, weights in _held_out(vae, validation, self.spec):
+                means.add(terms, loss.item(), weights)
+                latents.append(terms.posterior_mean.float())
+            active.append(int((torch.cat(latents).var(0, correction=0) > ACTIVE_VARIANCE).sum()))
         row = {f"valid_{name}": value for name, value in means.means().items()}
         if not math.isfinite(row["valid_loss"]):
             raise DivergedError(
                 "training diverged (the validation loss is not finite); set `training.learning_rate` to a tenth"
             )
-        row["active_units"] = int((torch.cat(latents).var(0, correction=0) > ACTIVE_VARIANCE).sum())
+        row["active_units"] = round(sum(active) / len(active))
         return row
 
     @torch.no_grad()
@@ -277,7 +293,7 @@ def _as_seen(vae: VAE, images: Tensor) -> Tensor:
     return local_contrast(images)[0] if vae.spec.view.windows else images
 
 
-def _forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: torch.Generator) -> tuple[Tensor, Losses]:
+def forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: torch.Generator) -> tuple[Tensor, Losses]:
     """The loss of images as the VAE sees them, and its terms."""
     target = batch.images
     if spec.binarise:
@@ -302,16 +318,20 @@ def _held_out(vae: VAE, batches: Batches, spec: TrainSpec) -> Iterator[tuple[Ten
     by_batch = itertools.repeat(None) if weights is None else torch.split(weights, VALIDATED)
     for batch, batch_weights in zip(batches(rows, VALIDATED, generator), by_batch, strict=False):
         seen = batch._replace(images=_as_seen(vae, batch.images), weights=batch_weights)
-        yield *_forward(vae, seen, spec, spec.beta, generator), batch_weights
+        yield *forward(vae, seen, spec, spec.beta, generator), batch_weights
 
 
-def validation_losses(vae: VAE, validation: Examples, spec: TrainSpec) -> dict[str, npt.NDArray[np.float64]]:
+def validation_losses(checks: Sequence[tuple[VAE, Examples]], spec: TrainSpec) -> dict[str, npt.NDArray[np.float64]]:
     """The values whose means are in the history: one for each validation example, shape (rows,), by name.
 
-    `distortion` and `rate` are in nats; a guided fit adds `class_accuracy`, 0 or 1. Classes have no weights here.
+    `checks` are one or more VAEs, each with the examples that it is to describe. `distortion` and `rate` are in nats; a
+    guided fit adds `class_accuracy`, 0 or 1. Classes have no weights here.
     """
-    batches = Batches(validation, vae, next(vae.parameters()).device)
-    parts = [terms for _, terms, _ in _held_out(vae, batches, spec)]
+    parts = [
+        terms
+        for vae, examples in checks
+        for _, terms, _ in _held_out(vae, Batches(examples, vae, next(vae.parameters()).device), spec)
+    ]
     values = {"distortion": [terms.distortion for terms in parts], "rate": [terms.kl.sum(1) for terms in parts]}
     if parts[0].correct is not None:
         values["class_accuracy"] = [terms.correct for terms in parts if terms.correct is not None]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.inspection import DetectorInfo
     from vaeguard.engines.record import LineageRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
@@ -145,7 +146,7 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
     """
     detector, image_set, calibration = fitted.detector, fitted.image_set, fitted.split.calibration
     write_history(run, fitted.history)
-    write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration, detector.info.fitted_on))
+    write_bytes(run / IMAGES_NAME, _packed(image_set.images, calibration, detector.info))
     save(detector, run)
     if detector.info.view.pictures:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
@@ -174,10 +175,11 @@ def _restored_by_epoch(fitted: Fitted) -> dict[str, npt.NDArray[np.uint8]]:
     return {"input": shown, **after, f"{best} (kept)": final}
 
 
-def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64], fitted_on: npt.NDArray[np.uint64] | None) -> bytes:
-    """Some of the rows of `images`, and the digests of the images fitted on, as the bytes of an `.npz` file."""
+def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64], info: DetectorInfo) -> bytes:
+    """Some of the rows of `images`, and what is known of the images fitted on, as the bytes of an `.npz` file."""
     chosen = rows[spread_out(len(rows), max(1, min(STORED_IMAGES, STORED_BYTES // images[:1].nbytes)))]
     file = io.BytesIO()
-    digests: dict[str, Any] = {} if fitted_on is None else {"fitted_on": fitted_on}
-    np.savez_compressed(file, images=images[chosen], **digests)
+    arrays = {"images": images[chosen], "fitted_on": info.fitted_on, "out_of_fold": info.out_of_fold}
+    known: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
+    np.savez_compressed(file, **known)
     return file.getvalue()
