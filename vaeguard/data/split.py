@@ -124,7 +124,8 @@ def _at_most(split: Split, most: int, seed: int) -> Split:
     """The split with at most `most` images in each part, chosen at random."""
     generator = np.random.default_rng(seed)
     parts = (split.training, split.validation, split.calibration)
-    return Split(*(np.sort(generator.permutation(part)[:most]) for part in parts), training_only=split.training_only)
+    fewer = Split(*(np.sort(generator.permutation(part)[:most]) for part in parts))
+    return replace(fewer, training_only=split.training_only)
 
 
 def split_normal(
@@ -166,9 +167,8 @@ def split_normal(
             part.append(rows_of_part)
     outside = np.concatenate([rows[biased[rows]] for rows in all_rows])
     parts[0].append(outside)
-    return Split(
-        *(np.sort(np.concatenate(part)) for part in parts), training_only=None if training_only is None else outside
-    )
+    split = Split(*(np.sort(np.concatenate(part)) for part in parts))
+    return split if training_only is None else replace(split, training_only=outside)
 
 
 def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:

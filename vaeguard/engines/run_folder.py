@@ -134,7 +134,7 @@ def write_confirmed(run: Path, confirmed: Confirmed) -> None:
     """Write the confirmed images of a refit into its run folder, for later refits."""
     if confirmed.paths:
         file = io.BytesIO()
-        names = {"paths": np.array(confirmed.paths), "classes": np.array(confirmed.classes)}
+        names: dict[str, Any] = {"paths": np.array(confirmed.paths), "classes": np.array(confirmed.classes)}
         np.savez_compressed(file, images=confirmed.images, training_only=confirmed.training_only, **names)
         write_bytes(run / CONFIRMED_NAME, file.getvalue())
 
