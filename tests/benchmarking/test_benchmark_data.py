@@ -17,10 +17,10 @@ from toy import bars
 import vaeguard
 from vaeguard.benchmarking import plan as plans
 from vaeguard.benchmarking.baselines import knn
-from vaeguard.benchmarking.defects import open_deeppcb, open_magnetic_tile, split_by_group
+from vaeguard.benchmarking.defects import open_deeppcb, open_magnetic_tile, split_surfaces
 from vaeguard.benchmarking.odds import read_table, split_table
 from vaeguard.benchmarking.other_sets import open_omniglot
-from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS
+from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS, CELL_BASELINES
 from vaeguard.benchmarking.published import published
 from vaeguard.errors import RefusedError, VaeguardError
 
@@ -275,7 +275,7 @@ def test_no_tile_of_a_group_is_on_both_sides(tmp_path):
     write_tiles(tmp_path)
     found = open_magnetic_tile(tmp_path, (20, 16))
     assert found.images.shape == (42, 1, 20, 16)
-    task = split_by_group(found, 0)
+    task = split_surfaces(found, 0)
     seen = {image.tobytes() for image in task.train.images}
     groups = np.array(found.groups)
     fitted = {groups[i] for i, image in enumerate(found.images) if image.tobytes() in seen}
@@ -287,8 +287,8 @@ def test_no_tile_of_a_group_is_on_both_sides(tmp_path):
     assert task.anomalous.sum() == 18
     np.testing.assert_array_equal(task.masks.any((1, 2)), task.anomalous)
     assert set(task.kinds) == {"", "Crack", "Blowhole"}
-    assert split_by_group(found, 1).sha256 != task.sha256
-    limited = split_by_group(found, 0, 6)
+    assert split_surfaces(found, 1).sha256 != task.sha256
+    limited = split_surfaces(found, 0, 6)
     assert len(limited.test) <= 8
     assert set(limited.kinds) == set(task.kinds)
 
@@ -299,7 +299,7 @@ def test_boards_are_split_by_pair_and_boxes_become_masks(tmp_path):
     assert found.masks[1].sum() == found.masks[3].sum() == 16
     assert found.masks[1][5:10, 3:5].all()
     assert not found.masks[0].any()
-    task = split_by_group(found, 0)
+    task = split_surfaces(found, 0)
     assert len(task.train) == 6
     assert task.anomalous.sum() == 6 == (~task.anomalous).sum()
     brightness = {round(float(image.mean()), -1) for image in task.train.images}
@@ -310,7 +310,7 @@ def test_boards_are_split_by_pair_and_boxes_become_masks(tmp_path):
 
 def test_defects_are_measured_by_image_pixel_and_region(tmp_path):
     write_tiles(tmp_path)
-    spec = vaeguard.BenchmarkSpec("defects", seeds=1, size=(20, 16), data_dir=str(tmp_path))
+    spec = vaeguard.BenchmarkSpec("defects", fits=("patches",), seeds=1, size=(20, 16), data_dir=str(tmp_path))
     training = replace(QUICK["training"], validation=0.2, calibration=0.2)
     with pytest.raises(VaeguardError, match="deeppcb"):
         quick_plan(replace(spec, data="deeppcb-77000"))
@@ -330,3 +330,33 @@ def test_defects_are_measured_by_image_pixel_and_region(tmp_path):
     text = (tmp_path / "r/report.html").read_text()
     assert "<td>Crack</td>" in text
     assert "<td>PRO to 0.3</td>" in text
+
+
+def write_screws(folder):
+    generator = np.random.default_rng(1)
+    for part, count in (("train/good", 24), ("test/good", 3), ("test/bad", 3)):
+        (folder / "screws" / part).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(100, 140, (36, 36), dtype=np.uint8)
+            pixels[10:20, 10:20] = 255 if part == "test/bad" else pixels[10:20, 10:20]
+            Image.fromarray(pixels).save(folder / "screws" / part / f"{number}.png")
+
+
+def test_features_stand_beside_simple_methods_on_the_same_cells(tmp_path):
+    write_screws(tmp_path)
+    spec = vaeguard.BenchmarkSpec("defects", data="screws", seeds=2, size=(32, 32), data_dir=tmp_path)
+    plan = plans.make_plan(spec, vaeguard.ModelSpec(), QUICK["training"])
+    by_data = {}
+    for job in plan.jobs:
+        by_data.setdefault(job.cell.data, set()).add(job.cell.method)
+    assert by_data == {
+        "screws at 32x32": {"features", *CELL_BASELINES},
+        "screws": {"patches", *BASELINES, "brightness"},
+    }
+    # The official parts are kept, whatever the seed.
+    assert len({job.settings["task"] for job in plan.jobs if "at" in job.cell.data}) == 1
+    training = replace(QUICK["training"], validation=0.2, calibration=0.2)
+    report = vaeguard.benchmark(replace(spec, fits=("features",), seeds=1), tmp_path / "r", training=training)
+    assert not report.failures
+    areas = {cell["method"]: next(iter(cell["scores"].values()))["roc_auc"] for cell in report.cells}
+    assert areas == dict.fromkeys(("features", *CELL_BASELINES), 1.0)

@@ -18,7 +18,7 @@ import vaeguard
 from vaeguard.benchmarking import baselines, methods, plan
 from vaeguard.benchmarking.aggregate import alarms_of, means_of, rows_of
 from vaeguard.benchmarking.cells import Cell, CellFile, Job
-from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS
+from vaeguard.benchmarking.protocols import BASELINES, BENCHMARKS, CELL_BASELINES
 from vaeguard.benchmarking.published import Published, published
 from vaeguard.benchmarking.running import LOCK_NAME
 from vaeguard.benchmarking.tasks import ImageTask, limited_rows
@@ -288,6 +288,26 @@ def test_baselines_call_the_strange_strange_and_repeat_themselves():
         np.testing.assert_array_equal(first, again)
         scores = first.mean(1) if first.ndim == 2 else first
         assert roc_auc_score(np.arange(100) >= 50, scores) > 0.9, name
+
+
+def test_the_baselines_on_cells_point_at_the_strange_place():
+    generator = np.random.default_rng(0)
+    normal = generator.normal(size=(40, 6, 8)).astype(np.float16)
+    strange = normal[:5].copy()
+    strange[:, 2] += 6
+    for name in CELL_BASELINES:
+        fit = getattr(baselines, name)
+        first, again = (fit(normal, 3)(strange) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert (first.argmax(1) == 2).all(), name
+
+
+def test_padim_knows_places_and_the_others_do_not():
+    cells = np.random.default_rng(0).normal(size=(60, 2, 4)).astype(np.float16) + np.float16([[[0], [9]]])
+    swapped = cells[:10, ::-1]
+    assert baselines.padim(cells, 0)(swapped).min() > 9 > np.median(baselines.gaussian(cells, 0)(swapped))
+    # The bank has every cell, as there are fewer than it may hold.
+    assert baselines.patchcore(cells, 0)(swapped).max() < 0.1
 
 
 def test_the_pca_baseline_is_the_residual_of_a_projection():

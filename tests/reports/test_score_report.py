@@ -30,6 +30,7 @@ class FakeDetector:
     fingerprint = "fake"
     device = "cpu"
     parallel = 1
+    least = 16
 
     def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
         bright = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255

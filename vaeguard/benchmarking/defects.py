@@ -1,8 +1,8 @@
-"""Surfaces with pixel masks of their defects: reading them, and splitting them so that no surface is on both sides.
+"""Surfaces and parts with defects: reading them, and splitting them so that no surface is on both sides.
 
-Both sets hold the same surface more than once, so images are never split one by one. Magnetic tiles were photographed
-under several exposures and are split by group; circuit boards come as pairs of template and defective board and are
-split by pair.
+Sets that hold the same surface more than once are never split image by image. Magnetic tiles were photographed under
+several exposures and are split by group; circuit boards come as pairs of template and defective board and are split by
+pair. Screws have an official test part.
 """
 
 from __future__ import annotations
@@ -47,19 +47,22 @@ class DefectSet:
         The set.
     images : uint8 (N, 1, H, W)
         Grey images, scaled.
-    masks : bool (N, H, W)
+    masks : bool (N, H, W) or None
         The defective pixels of each image, scaled by the nearest pixel.
     kinds : tuple of str
         The kind of defect of each image, `""` for none.
     groups : tuple of str
-        The group of each image; images of the same surface have the same group.
+        The group of each image; images of the same surface have the same group. Empty if each image is its own.
+    tested : bool (N,) or None
+        The official test part; None if there is none.
     """
 
     name: str
     images: Bytes
-    masks: Bools
+    masks: Bools | None
     kinds: tuple[str, ...]
-    groups: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    tested: Bools | None = None
 
 
 def open_magnetic_tile(data_dir: str | Path | None, size: Size) -> DefectSet:
@@ -107,27 +110,55 @@ def open_deeppcb(data_dir: str | Path | None, size: Size) -> DefectSet:
     return DefectSet("deeppcb-77000", np.stack(images), np.stack(masks), ("", "defective") * len(boxes), groups)
 
 
-DEFECT_SETS = {"magnetic-tile": open_magnetic_tile, "deeppcb-77000": open_deeppcb}
+def open_screws(data_dir: str | Path | None, size: Size) -> DefectSet:
+    """Open the screws of MVTec AD (Bergmann et al., 2019), scaled to `size` (H, W); they have no masks here.
+
+    Raises
+    ------
+    VaeguardError
+        They are not there.
+    RefusedError
+        A file is damaged.
+    """
+    folder = data_folder(data_dir) / "screws"
+    parts = {part: sorted((folder / part).glob("*.*")) for part in ("train/good", "test/good", "test/bad")}
+    for part, paths in parts.items():
+        if not paths:
+            raise missing("screws", folder / part)
+    images = [decode_image(path, ImageRule(size, 1)) for paths in parts.values() for path in paths]
+    counts = [len(paths) for paths in parts.values()]
+    kinds = np.repeat(["", "", "defective"], counts)
+    return DefectSet(
+        "screws", np.stack(images), None, tuple(kinds.tolist()), (), np.repeat([False, True, True], counts)
+    )
 
 
-def split_by_group(surfaces: DefectSet, seed: int, limit: int | None = None) -> ImageTask:
-    """Fit on the defect-free images of half of the groups, chosen at random; test on all images of the other groups."""
+DEFECT_SETS = {"magnetic-tile": open_magnetic_tile, "deeppcb-77000": open_deeppcb, "screws": open_screws}
+
+
+def split_surfaces(surfaces: DefectSet, seed: int, limit: int | None = None) -> ImageTask:
+    """Fit on the defect-free images of half of the groups, chosen at random; test on all images of the other groups.
+
+    A set with an official test part keeps it, whatever the seed.
+    """
     normal = np.array([kind == "" for kind in surfaces.kinds])
-    fitted = np.isin(surfaces.groups, _fitted_groups(surfaces, normal, seed))
-    train, test = np.flatnonzero(fitted & normal), np.flatnonzero(~fitted)
+    tested = surfaces.tested
+    if tested is None:
+        tested = ~np.isin(surfaces.groups, _fitted_groups(surfaces, normal, seed))
+    train, test = np.flatnonzero(~tested & normal), np.flatnonzero(tested)
     kinds = np.array(surfaces.kinds)
     train = train[limited_rows(kinds[train], limit)]
     test = test[limited_rows(kinds[test], limit)]
     image_set = replace(from_array(surfaces.images[train]), name=surfaces.name)
-    tested = tuple(kinds[test].tolist())
+    found = tuple(kinds[test].tolist())
     return ImageTask(
         image_set,
         None,
         surfaces.images[test],
         ~normal[test],
-        kinds=tested if len(set(tested)) > 2 else (),
-        masks=surfaces.masks[test],
-        groups=tuple(surfaces.groups[row] for row in train),
+        kinds=found if len(set(found)) > 2 else (),
+        masks=None if surfaces.masks is None else surfaces.masks[test],
+        groups=tuple(surfaces.groups[row] for row in train) if surfaces.groups else (),
     )
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from vaeguard.statistics.metrics import Metrics
 
     Scores = npt.NDArray[np.floating]
-    Score = Callable[[], Mapping[str, Scores]]
+    Score = Callable[[], tuple[Mapping[str, Scores], Scores | None]]
+    """Gives the scores of the test examples by name, (N,), and heatmaps (N, H, W), or None if there are none."""
     Fit = Callable[[Any, "Setup", Progress], tuple[Score, str]]
 
 Result = dict[str, Any]
@@ -89,12 +90,22 @@ def _fit_method(adapt: Callable[[Setup], Setup]) -> Method:
 
 
 def _guided(setup: Setup, *, guided: bool) -> Setup:
-    return replace(setup, model=replace(setup.model, guided=guided))
+    """A fit of pixels, whatever the size of the images."""
+    return replace(setup, model=replace(setup.model, guided=guided, features=setup.model.features or ""))
 
 
 def _for_patches(setup: Setup) -> Setup:
     """The preset for small defects; settings that were given override it."""
-    preset = PRESETS["patches"]
+    return _by_preset("patches", setup)
+
+
+def _for_features(setup: Setup) -> Setup:
+    """The preset for features of a pretrained network; settings that were given override it."""
+    return _by_preset("features", setup)
+
+
+def _by_preset(name: str, setup: Setup) -> Setup:
+    preset = PRESETS[name]
     model = from_dict(ModelSpec, to_dict(preset.model) | changed(setup.model))
     training = from_dict(TrainSpec, to_dict(preset.training) | changed(setup.training))
     return _guided(replace(setup, model=model, training=training), guided=False)
@@ -159,12 +170,10 @@ def _score_method(
         started = time.perf_counter()
         score, device = fit(task, setup, progress)
         fitted = time.perf_counter()
-        scores = score()
+        scores, heatmaps = score()
         seconds = fitted - started, time.perf_counter() - fitted
-        pixels = _by_pixel(task, scores)
-        scores = {name: values.mean(1) if values.ndim == 2 else values for name, values in scores.items()}
         result = _result(task, scores, measure_scores(task.anomalous, scores), seconds)
-        return {**result, **pixels, "environment": environment(device)}
+        return {**result, **_by_pixel(task, heatmaps), "environment": environment(device)}
 
     return Method(settings, measure, random, cost)
 
@@ -174,7 +183,7 @@ def _fit_classifier(task: ImageTask, setup: Setup, progress: Progress) -> tuple[
     from vaeguard.benchmarking.classifier import Classifier
 
     classifier = Classifier(task, replace(setup.model, guided=False), setup.training, progress)
-    return lambda: classifier.scores(task.test), classifier.device
+    return lambda: (classifier.scores(task.test), None), classifier.device
 
 
 def _fit_estimator(task: TableTask, setup: Setup, _: Progress) -> tuple[Score, str]:
@@ -184,7 +193,11 @@ def _fit_estimator(task: TableTask, setup: Setup, _: Progress) -> tuple[Score, s
 
     device = setup.training.device
     detector = VAEDetector(random_state=setup.training.seed, device=device).fit(task.train)
-    return lambda: {"score": -detector.score_samples(task.test), **detector.terms(task.test)}, pick_device(device)
+
+    def score() -> tuple[Mapping[str, Scores], None]:
+        return {"score": -detector.score_samples(task.test), **detector.terms(task.test)}, None
+
+    return score, pick_device(device)
 
 
 def _estimator_settings(_task: TableTask, _setup: Setup) -> Result:
@@ -199,9 +212,40 @@ def _baseline(baseline: baselines.Fit, *, random: bool = False, **settings: Any)
     def fit(task: Task, setup: Setup, _: Progress) -> tuple[Score, str]:
         train, test = task.vectors()
         scorer = baseline(train, setup.training.seed)
-        return lambda: {baseline.__name__: scorer(test)}, "cpu"
+
+        def score() -> tuple[Mapping[str, Scores], Scores | None]:
+            scores, by_value = scorer(test), None
+            if scores.ndim == 2:
+                by_value = scores.reshape(task.test.shape).mean(1) if isinstance(task, ImageTask) else None
+                scores = scores.mean(1)
+            return {baseline.__name__: scores}, by_value
+
+        return score, "cpu"
 
     return _score_method(lambda _task, _setup: {"baseline": settings}, fit, random=random, cost=4)
+
+
+def _cell_baseline(baseline: baselines.CellFit, **settings: Any) -> Method:
+    """A method of `baselines` on the cells that our model of features sees; see `_baseline`."""
+
+    def name_of(setup: Setup) -> str:
+        return _for_features(setup).model.features or ""
+
+    def fit(task: ImageTask, setup: Setup, _: Progress) -> tuple[Score, str]:
+        from vaeguard.benchmarking.features import features_of
+
+        features = features_of(task, name_of(setup))
+        scorer = baseline(features.train, setup.training.seed)
+
+        def score() -> tuple[Mapping[str, Scores], Scores]:
+            strongest, heatmaps = features.judged(scorer)
+            return {baseline.__name__: strongest}, heatmaps
+
+        return score, "cpu"
+
+    return _score_method(
+        lambda _task, setup: {"baseline": {**settings, "features": name_of(setup)}}, fit, random=True, cost=20
+    )
 
 
 def _result(
@@ -218,15 +262,11 @@ def _result(
     }
 
 
-def _by_pixel(task: Task, scores: Mapping[str, Scores]) -> Result:
-    """How well scores of single pixels, (N, C*H*W), locate defects."""
-    if not isinstance(task, ImageTask) or not task.defects:
+def _by_pixel(task: Task, heatmaps: Scores | None) -> Result:
+    """How well heatmaps (N, H, W) locate defects."""
+    if heatmaps is None or not isinstance(task, ImageTask) or not task.defects:
         return {}
-    for values in scores.values():
-        if values.ndim == 2:
-            heatmaps = values.reshape(task.test.shape).mean(1)
-            return {"pixels": asdict(measure_pixels(heatmaps, task.anomalous, task.defects))}
-    return {}
+    return {"pixels": asdict(measure_pixels(heatmaps, task.anomalous, task.defects))}
 
 
 def _by_kind(task: Task, scores: Mapping[str, Scores]) -> Result:
@@ -244,6 +284,7 @@ def _by_kind(task: Task, scores: Mapping[str, Scores]) -> Result:
 METHODS = {
     "guided": _fit_method(lambda setup: _guided(setup, guided=True)),
     "unlabelled": _fit_method(lambda setup: _guided(setup, guided=False)),
+    "features": _fit_method(_for_features),
     "patches": _fit_method(_for_patches),
     "vaeguard": _score_method(_estimator_settings, _fit_estimator),
     "classifier": _score_method(
@@ -262,4 +303,7 @@ METHODS = {
         nu=0.5, gamma="scale", rows=baselines.SVM_ROWS, pca_above_features=baselines.MANY_FEATURES,
     ),
     "brightness": _baseline(baselines.brightness),
+    "gaussian": _cell_baseline(baselines.gaussian, cells=baselines.DRAWN, floor=baselines.FLOOR),
+    "padim": _cell_baseline(baselines.padim, features=baselines.POSITION_FEATURES, added=baselines.ADDED),
+    "patchcore": _cell_baseline(baselines.patchcore, cells=baselines.BANK_OF, bank=baselines.BANK),
 }  # fmt: skip

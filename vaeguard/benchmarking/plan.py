@@ -112,8 +112,8 @@ def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: Tr
 
 
 def _methods(spec: BenchmarkSpec, case: Case, seed: int) -> Iterator[str]:
-    yield from spec.fit_names
-    for name in spec.benchmark.baselines if spec.baselines else ():
+    yield from filter(case.takes, spec.fit_names)
+    for name in filter(case.takes, spec.benchmark.baselines if spec.baselines else ()):
         repeated = seed == 0 or case.split_by_seed or METHODS[name].random
         # The classifier shows what labels alone bring, so it belongs beside the fit that has labels.
         if repeated and (name != "classifier" or "guided" in spec.fit_names):

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from vaeguard.data.image_set import ImageSet
 
 BASELINES = ("pca", "knn", "isolation_forest", "one_class_svm")
-DEFECT_SIZES = {"magnetic-tile": (168, 144), "deeppcb-77000": (320, 320)}
-"""Height and width in pixels: half of the median tile, since tiles differ in size, and half of a board.
+CELL_BASELINES = ("gaussian", "padim", "patchcore")
+DEFECT_SIZES = {"magnetic-tile": (168, 144), "deeppcb-77000": (320, 320), "screws": (256, 256)}
+"""Height and width in pixels: half of the median tile, since tiles differ in size, half of a board and of a screw.
 
 At these sizes, what tells a defect lies within 16 pixels."""
+FEATURE_SIZES = {"magnetic-tile": (256, 224), "deeppcb-77000": (640, 640), "screws": (512, 512)}
+"""Height and width in pixels for features, which gain from more pixels than patches do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,19 @@ class Case:
         Makes the task from the seed.
     split_by_seed : bool
         Whether each seed splits the examples anew, so that methods without randomness are repeated too.
+    methods : tuple of str
+        The methods that the case is for; empty means all.
     """
 
     data: str
     name: str
     task: Callable[[int], Task]
     split_by_seed: bool = False
+    methods: tuple[str, ...] = ()
+
+    def takes(self, method: str) -> bool:
+        """Whether the case is for `method`."""
+        return not self.methods or method in self.methods
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +125,7 @@ class BenchmarkSpec:
     seeds : int or None
         Repetitions with seeds 0, 1, ...; None means 10 for `tables`, else 3.
     fits : tuple of str
-        Ways to fit our own method, `guided`, `unlabelled`, `patches`; empty means the benchmark's default.
+        Ways to fit our own method, `guided`, `unlabelled`, `features`, `patches`; empty means the benchmark's default.
     baselines : bool
         Also measure simple methods on the same split.
     limit : int or None
@@ -139,7 +149,9 @@ class BenchmarkSpec:
     )
     classes: str | None = setting(None, "one-class-out, one-class: which classes take turns.", unset="all")
     seeds: int | None = setting(None, "Repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}, tables 10")
-    fits: tuple[str, ...] = setting((), "guided, unlabelled, patches.", unset="all, for defects patches")
+    fits: tuple[str, ...] = setting(
+        (), "guided, unlabelled, features, patches.", unset="all, for defects features,patches"
+    )
     baselines: bool = setting(True, "Also measure simple methods.")
     limit: int | None = setting(None, "At most so many training and test examples: only for trying out.", unset="all")
     size: tuple[int, int] | None = setting(None, "defects: scale images to this height and width.", unset="each set's")
@@ -260,11 +272,19 @@ def _table(spec: BenchmarkSpec, name: str) -> list[Case]:
 
 
 def _defects(spec: BenchmarkSpec, name: str) -> list[Case]:
-    """The case of a set; the kinds of defects are reported beside it."""
-    from vaeguard.benchmarking.defects import DEFECT_SETS, split_by_group
+    """A set at the size for features and at the one for pixels; the kinds of defects are reported beside them."""
+    from vaeguard.benchmarking.defects import DEFECT_SETS, split_surfaces
 
-    surfaces = DEFECT_SETS[name](spec.data_dir, spec.size or DEFECT_SIZES[name])
-    return [Case(name, "all defects", partial(split_by_group, surfaces, limit=spec.limit), split_by_seed=True)]
+    cases = []
+    for sizes, methods in ((FEATURE_SIZES, FEATURE_METHODS), (DEFECT_SIZES, PIXEL_METHODS)):
+        if not set(methods) & set(spec.fit_names):
+            continue
+        size = spec.size or sizes[name]
+        surfaces = DEFECT_SETS[name](spec.data_dir, size)
+        task = partial(split_surfaces, surfaces, limit=spec.limit)
+        shown = name if sizes is DEFECT_SIZES else f"{name} at {size[0]}x{size[1]}"
+        cases.append(Case(shown, "all defects", task, split_by_seed=surfaces.tested is None, methods=methods))
+    return cases
 
 
 def _open(spec: BenchmarkSpec, name: str, split: Literal["train", "test"]) -> ImageSet:
@@ -326,15 +346,18 @@ BENCHMARKS = {
         fixed_settings=True,
     ),
     "defects": Benchmark(
-        about="surface defects with pixel masks: magnetic tiles, circuit boards",
+        about="defects of surfaces and parts: magnetic tiles, circuit boards, screws",
         protocol="Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each"
         " seed; the images of all other groups, defect-free and defective; of a test pair template and defective board."
-        " Those held out from the fit to calibrate by share no group with those trained on. The settings of the patches"
-        " were developed with the anomalies of other splits of these very sets in view, so take the figures as those"
-        " of a development set.",
+        " Those held out from the fit to calibrate by share no group with those trained on. Screws keep their official"
+        " parts, whose sound screws to test are photographed brighter than those to fit on. Features are judged beside"
+        " simple methods on the same cells: an image by the mean of its five strongest, heatmaps smoothed alike. The"
+        " settings of patches and features were developed with the anomalies of these very sets in view, so take the"
+        " figures as those of a development set.",
         cases=_defects,
-        fits=("patches", "unlabelled"),
-        default_fits=("patches",),
+        fits=("features", "patches", "unlabelled"),
+        default_fits=("features", "patches"),
+        baselines=(*CELL_BASELINES, *BASELINES, "brightness"),
         data=",".join(DEFECT_SIZES),
         known_data_only=True,
         parameters=("size",),
@@ -342,5 +365,7 @@ BENCHMARKS = {
         " another test part, so the true intervals are wider.",
     ),
 }
+FEATURE_METHODS = ("features", *CELL_BASELINES)
+PIXEL_METHODS = ("patches", "unlabelled", *BASELINES, "brightness")
 OURS = tuple(dict.fromkeys(name for benchmark in BENCHMARKS.values() for name in benchmark.fits))
 """The methods of our own."""

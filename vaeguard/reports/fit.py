@@ -116,6 +116,7 @@ class Model(Part):
     autoencoder: bool
     patch: int | None
     latent: int
+    region_share: float = 1.0
     features: str | None = None
 
 
@@ -205,6 +206,7 @@ class Figures(ReportFigures):
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
+        region = f" {percent(model.region_share)} of each image counts." if model.region_share < 1 else ""
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         if split.folds:
             sentence = (
@@ -219,6 +221,7 @@ class Figures(ReportFigures):
                 f" {len(self.history)} epochs is {best.epoch:.0f}: {losses} on {split.validation:,} held-out"
                 f" ones{active}{accuracy}. The score is calibrated on {split.calibration:,} more."
             )
+        sentence += region
         notes = (*self.advice, *(self.refit.sentences() if self.refit else ()))
         if self.advice:
             return Verdict("Worth a second look", sentence, notes, "fair")

@@ -14,7 +14,7 @@ from vaeguard.data.data_sets import data_of_fit, open_images
 from vaeguard.data.groups import read_groups
 from vaeguard.data.image_set import digests_of, new_image_set
 from vaeguard.data.labels import DEFECT, NORMAL, UNSURE, read_labelled, read_labels
-from vaeguard.engines.model_file import find_model, load
+from vaeguard.engines.model_file import find_model, read_model
 from vaeguard.engines.record import LineageRecord
 from vaeguard.engines.run_folder import Confirmed, read_confirmed, write_confirmed
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
@@ -101,7 +101,7 @@ def refit_run(
     """
     marked = read_labels(labels)
     path = find_model(model)
-    detector = load(path, "cpu")
+    detector = read_model(path, "cpu")
     if detector.info.rule is None:
         raise RefusedError(f"`model` {model!r} takes vectors, whose batches have no page to review; fit it again")
     record = detector.info.record
@@ -116,6 +116,7 @@ def refit_run(
     confirmed = _confirmed(read_confirmed(path.parent), read, pixels, record, without=images, defects=defects)
     joined, training_only = _joined(images, confirmed)
     groups_of = named and [named[row] for row in kept] + [f"{name} alone" for name in confirmed.paths]
+    region = detector.graph.region
     only = int(training_only.sum())
     counts = {"training_only": only, "audited": len(confirmed.paths) - only}
     counts["defects"] = sum(label.label == DEFECT for label in marked)
@@ -125,6 +126,7 @@ def refit_run(
         joined, Path(run) if run else new_run(joined, record.model), reporter, errors, facts, confirmed,
         groups=groups_of, normal_classes=list(record.normal_classes) or None, model=record.model,
         training=record.training, training_only=training_only, lineage=lineage,
+        roi=None if region is None else region.inside.cpu().numpy(),
     )  # fmt: skip
 
 
