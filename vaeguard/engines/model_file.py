@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
-FORMAT = 5
+FORMAT = 6
 LONGEST_HEADER = 100_000_000
 """The most bytes of a header, the limit of the format."""
 

@@ -83,7 +83,7 @@ def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDAr
 
 
 def _vae_input(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor:
-    """The VAE's input for `images`: pixels, standardised vectors, or the patches or cells of all images."""
+    """The VAE's input for `images`: pixels, scaled vectors, or the patches or cells of all images."""
     pixels = graph.prepared(torch.from_numpy(images).to(next(graph.parameters()).device))
     return pixels if graph.places is None else graph.places.see(pixels)[0]
 

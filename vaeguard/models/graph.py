@@ -13,8 +13,8 @@ from vaeguard.models.cells import Cells
 from vaeguard.models.inference import Inference
 from vaeguard.models.patches import Patches
 from vaeguard.models.reference import Reference
-from vaeguard.models.standardise import Standardise
 from vaeguard.models.terms import TERMS, term_names, term_weights
+from vaeguard.models.whiten import Whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ class InferenceGraph(nn.Module):
     heatmap is the negative ELBO of a place, in nats per value above the least possible. Terms that compare with
     statistics of whole images do not exist.
 
-    Terms and heatmap of vectors are in standardised units; `restored` is in the units of the input.
+    Terms and heatmap of vectors are in scaled or whitened units; `restored` is in the units of the input.
     """
 
     noise: Tensor
@@ -48,7 +48,7 @@ class InferenceGraph(nn.Module):
         super().__init__()
         self.vae = vae
         spec, view = vae.spec, vae.spec.view
-        self.standardise = None if view.pictures else Standardise(spec.shape)
+        self.whiten = None if view.pictures else Whiten(spec.shape[2], table=True, whiten=bool(spec.whiten))
         self.places = _places(spec)
         self.reference = Reference(spec.shape, _sizes(vae), centres) if view.whole else None
         if spec.sampled_elbo:
@@ -70,13 +70,13 @@ class InferenceGraph(nn.Module):
         else:
             terms, pictures = self._inspect_places(image, self.places)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
-        if self.standardise is not None:
-            pictures["restored"] = self.standardise.restore(pictures["restored"])
+        if self.whiten is not None:
+            pictures["restored"] = self.whiten.restore(pictures["restored"])
         return {"score": score, "p_value": p_value, **terms, **pictures}
 
     def prepared(self, image: Tensor) -> Tensor:
-        """The input of the VAE: pixels in [0, 1], or standardised vectors; float32 (N, C, H, W)."""
-        return to_unit(image) if self.standardise is None else self.standardise(image)
+        """The input of the VAE: pixels in [0, 1], or whitened vectors; float32 (N, C, H, W)."""
+        return to_unit(image) if self.whiten is None else self.whiten(image)
 
     def encode(self, image: Tensor) -> Posterior:
         """q(z | x) of `image`, given as to `forward`; a model of patches has no latent of a whole image."""
@@ -85,7 +85,7 @@ class InferenceGraph(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """The decoder's mean for `latent` (N, L): (N, C, H, W) in [0, 1], or vectors in their own units."""
         mean = self.vae.likelihood(latent).mean
-        return mean if self.standardise is None else self.standardise.restore(mean)
+        return mean if self.whiten is None else self.whiten.restore(mean)
 
     def _inspect_places(self, image: Tensor, places: Patches | Cells) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Terms and pictures of `image`, (N, C, H, W) in [0, 1], from all its patches or cells."""

@@ -19,7 +19,7 @@ from vaeguard.settings.checks import (
 )
 from vaeguard.settings.field import documented, setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
-from vaeguard.settings.views import LATENT, PatchView, PixelView, VectorView, View, view_of
+from vaeguard.settings.views import LATENT, WIDEST, PatchView, PixelView, VectorView, View, view_of
 from vaeguard.wording import brief_settings
 
 MODEL_KINDS = ("mlp", "conv")
@@ -48,7 +48,7 @@ class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
     `resolved` fills in from the data every setting that is None, and `image_shape` (C, H, W), `feature_count` (features
-    of a place), `classes` (names of the normal classes) and `vectors` (standardised features instead of pixels, shape
+    of a place), `classes` (names of the normal classes) and `vectors` (scaled features instead of pixels, shape
     (1, 1, F)). A `kind` of None becomes `conv` for images of at least 16x16 pixels, and `mlp` for smaller
     images, patches, features and vectors.
     """
@@ -91,6 +91,11 @@ class ModelSpec:
     )
     features: str | None = setting(
         None, "Learn the features of a frozen network, applied all over the image: efficientnet-lite0.", unset="pixels"
+    )
+    whiten: bool | None = setting(
+        None,
+        "Of tables: whiten the columns, so that directions which hardly vary count as much as all others.",
+        unset=f"where there are more columns than rows to learn from, but at most {WIDEST}",
     )
     feature_count: int = 0
     pixel_range: tuple[int, ...] | None = setting(
@@ -147,7 +152,9 @@ class ModelSpec:
     @property
     def view(self) -> View:
         """How the model sees its inputs; everything that depends on `patch`, `features` and `vectors` is there."""
-        return view_of(vectors=self.vectors, patch=self.patch, features=self.features)
+        return view_of(
+            vectors=self.vectors, patch=self.patch, features=self.features, whiten=bool(self.vectors and self.whiten)
+        )
 
     def kind_for(self, height: int, width: int) -> str:
         """The kind of model for images of this size in pixels."""
@@ -212,7 +219,14 @@ class ModelSpec:
             A guided model or a prior per class has fewer than two labelled normal classes; a setting for images meets
             vectors; or the images are too small for the patches.
         """
-        spec = replace(self, image_shape=image_shape, classes=classes, vectors=vectors, feature_count=feature_count)
+        spec = replace(
+            self,
+            image_shape=image_shape,
+            classes=classes,
+            vectors=vectors,
+            feature_count=feature_count,
+            whiten=vectors and (0 < images < image_shape[2] <= WIDEST if self.whiten is None else self.whiten),
+        )
         view = spec.view
         view.check(self.kind, self.likelihood, self.patch, image_shape[1:])
         _check_classes(spec)

@@ -335,12 +335,12 @@ def _threads(model: ModelSpec) -> int:
 
 
 def _graph(plan: FitPlan) -> InferenceGraph:
-    """The graph with fresh weights; vectors are standardised by the training rows only."""
+    """The graph with fresh weights; vectors are scaled by the training rows only."""
     graph = InferenceGraph(
         VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
     )
-    if graph.standardise is not None:
-        graph.standardise.fit(plan.image_set.images[plan.split.training])
+    if graph.whiten is not None:
+        graph.whiten.fit(torch.tensor(plan.image_set.images[plan.split.training]).flatten(1))
     if isinstance(graph.places, Cells):
         graph.places.backbone.read_pretrained()
     start = graph.vae.family.start
@@ -374,8 +374,8 @@ def _examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -
         graph.places.eval().to(plan.training.device)
         make = _cell_examples if plan.split.folds is None else _folded_examples
         return make(plan, graph.places, progress)
-    if graph.standardise is not None:
-        images = graph.standardise(torch.tensor(images)).numpy()
+    if graph.whiten is not None:
+        images = graph.whiten(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
     if plan.model.pseudo_classes:
