@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -77,9 +76,8 @@ def draw(good: Images, bad: Images, paired: bool, count: int, seed: int, epochs:
     some = judged if paired else np.random.default_rng(seed).permutation(len(bad))
     tested = np.concatenate([good[judged[:JUDGED]], bad[some[:JUDGED]]])
     anomalous = np.arange(len(tested)) >= len(judged[:JUDGED])
-    preset = vaeguard.preset("features")
-    training = replace(preset.training, seed=seed, device="cpu", threads=1, epochs=epochs or preset.training.epochs)
-    detector = vaeguard.fit(good[np.sort(fitted)], model=preset.model, training=training)
+    training = vaeguard.TrainSpec(seed=seed, device="cpu", threads=1, epochs=epochs)
+    detector = vaeguard.fit(good[np.sort(fitted)], features="efficientnet-lite0", training=training)
     measured = measure_detector(detector, tested, anomalous)
     flagged = flag(measured.inspection.p_value, FPR)
     found = {

@@ -31,6 +31,7 @@ PARAMETERS = {
 ELSEWHERE = {
     "data_dir": "$VAEGUARD_DATA",
     "download": "--download (of fit and unpack)",
+    "roi": "--roi (of fit)",
     "fit_denoiser": "`vaeguard fit-denoiser`",
 }
 """The text for parameters that are options of other commands only, or variables."""

@@ -9,7 +9,8 @@ import click
 from vaeguard import workflows
 
 from . import options as o
-from .commands import command
+from .commands import command, with_options
+from .fit import fit
 from .output import Result, reporter
 
 
@@ -39,5 +40,6 @@ def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
         "left_out": done.left_out,
         "errors": workflows.as_objects(done.errors),
     }
-    lines = [f"every figure, curve and picture -> {done.output}/report.html"]
+    steps = [f"try next: {with_options(step, fit)}" for step in facts["next_steps"]]
+    lines = [*steps, f"every figure, curve and picture -> {done.output}/report.html"]
     return Result(facts, lines, done.report, errors=done.errors)

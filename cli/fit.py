@@ -19,6 +19,7 @@ from .output import Result, reporter
     click.argument("data", default="digits"),
     o.normal_classes_option(),
     o.groups_option,
+    o.roi_option,
     o.output_option("", "Run folder.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
     o.preset_option,
     o.spec_option,
@@ -27,6 +28,9 @@ from .output import Result, reporter
     o.channels_option,
     o.field_option(ModelSpec, "kind", "--model"),
     o.field_option(ModelSpec, "latent"),
+    o.field_option(ModelSpec, "features"),
+    o.field_option(ModelSpec, "tile", type=o.Size()),
+    o.field_option(ModelSpec, "overlap"),
     o.field_option(TrainSpec, "epochs"),
     o.field_option(TrainSpec, "seed"),
     o.field_option(TrainSpec, "device"),
@@ -38,7 +42,7 @@ from .output import Result, reporter
     specs={"model": ModelSpec, "training": TrainSpec, "run": FitRun},
 )
 def fit(
-    normal_classes: str | None, groups: str | None, output: str | None, *, resume: bool, **given: Any
+    normal_classes: str | None, groups: str | None, roi: str | None, output: str | None, *, resume: bool, **given: Any
 ) -> Result:  # fmt: skip
     """Fit a model on normal images.
 
@@ -49,7 +53,7 @@ def fit(
     model, training, settings = settled(given)
     done = workflows.fit_run(
         workflows.Data(**given), output, reporter(), groups=groups, settings=settings, normal_classes=normal_classes,
-        model=model, training=training, resume=resume,
+        roi=roi, model=model, training=training, resume=resume,
     )  # fmt: skip
     facts = {
         "run": done.output,

@@ -75,7 +75,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Where named data sets lie.  [default: $VAEGUARD_DATA, else data/]"
 )
-download_option = click.option("--download", is_flag=True, help="Fetch a named data set that is missing.")
+download_option = click.option("--download", is_flag=True, help="Fetch what is missing of named data and networks.")
 engine_option = click.option(
     "--device",
     type=click.Choice(ENGINE_DEVICES),
@@ -109,6 +109,10 @@ def normal_classes_option(default: str = "all") -> Decorator:
 groups_option = click.option(
     "--groups", metavar="TABLE",
     help="CSV file with the columns path and group: images of one group stay on one side of the split.",
+)  # fmt: skip
+roi_option = click.option(
+    "--roi", metavar="FILE",
+    help="Look only where this mask is white, or within the polygons of a JSON file of LabelMe or COCO.",
 )  # fmt: skip
 preset_option = click.option(
     "--preset", type=click.Choice(tuple(PRESETS)), metavar="NAME",

@@ -42,3 +42,42 @@ def toy_info(shape=(1, 8, 8), terms=("recon_error",), classes=(), images=0):
     from vaeguard.engines.inspection import DetectorInfo
 
     return DetectorInfo(toy_record(shape, classes, images), terms)
+
+
+def onnx_network(size=("h", "w"), channels=3, outputs=("classes", "quarter", "eighth"), metadata=None):
+    """A small network as ONNX has it: maps of 4 channels at a quarter, 8 at an eighth of the size, and classes."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw = np.random.default_rng(0)
+    shapes = {"a": (4, channels, 3, 3), "b": (4, 4, 1, 1), "c": (8, 4, 3, 3), "d": (8, 5), "scale": (4,)}
+    weights = [
+        numpy_helper.from_array(draw.normal(0, 0.3, shape).astype(np.float32), name) for name, shape in shapes.items()
+    ]
+    conv = {"pads": [1, 1, 1, 1], "strides": [2, 2]}
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["half"], **conv),
+        helper.make_node("HardSwish", ["half"], ["bent"]),
+        helper.make_node("MaxPool", ["bent"], ["small"], kernel_shape=[3, 3], **conv),
+        helper.make_node("Transpose", ["small"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node("LayerNormalization", ["last", "scale"], ["even"]),
+        helper.make_node("Transpose", ["even"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["first", "b"], ["gate"]),
+        helper.make_node("HardSigmoid", ["gate"], ["open"], alpha=1 / 6, beta=0.5),
+        helper.make_node("Mul", ["small", "open"], ["quarter"]),
+        helper.make_node("Erf", ["quarter"], ["curved"]),
+        helper.make_node("Conv", ["curved", "c"], ["eighth"], **conv),
+        helper.make_node("Relu", ["x"], ["full"]),
+        helper.make_node("GlobalAveragePool", ["eighth"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "d"], ["classes"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", channels, *size))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, metadata or {})
+    return model

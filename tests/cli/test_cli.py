@@ -139,10 +139,11 @@ def test_option_defaults_are_the_specs_own(tmp_path):
     text = " ".join(run(tmp_path, "fit", "--help-all").stdout.split())
     from vaeguard import ModelSpec, TrainSpec
 
-    assert f"--latent INT Size of the latent. [default: {ModelSpec().sized().latent}; for tables" in text
+    assert f"--latent INT Size of the latent. [default: {ModelSpec().sized().latent}; for features 32; for" in text
     assert f"--seed INT Seed of split, weights, order and noise. [default: {TrainSpec().seed}]" in text
-    assert f"[default: {TrainSpec().learning_rate:g}]" in text
-    assert f"[default: {TrainSpec().batch_size}]" in text
+    training = TrainSpec().sized(ModelSpec().view)
+    assert f"[default: {training.learning_rate:g}; for features" in text
+    assert f"[default: {training.batch_size}; for features" in text
 
 
 def test_the_bare_forms_work_and_say_what_they_chose(home):
@@ -437,6 +438,24 @@ def test_a_fit_says_that_images_were_shrunk(tmp_path):
     assert json.loads(fitted.stdout)["left_out"].endswith("stays behind: 'parts/3_mask.png'")
     assert "note: 1 file is the mask of an image" in fitted.stderr
     assert "160x8" not in run(tmp_path, "fit", "parts", "--size", "128x6", *settings, "-o", "other").stderr
+
+
+def test_the_bare_fit_takes_photographs_of_parts_as_they_are(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "parts" / "good").mkdir(parents=True)
+    for number in range(24):
+        texture = rng.integers(0, 255, (104 + number % 3, 100 - number % 2), dtype=np.uint8)
+        colour = Image.fromarray(texture).convert("RGB" if number % 2 else "L")
+        colour.save(tmp_path / "parts" / "good" / f"{number}.jpg")
+    fitted = run(tmp_path, "fit", "parts", "--normal-classes", "good", "--epochs", "1", "--json")
+    assert fitted.returncode == 0, fitted.stderr
+    record = json.loads(fitted.stdout)
+    assert record["model"]["image_shape"] == [3, 105, 100]
+    assert record["model"]["features"] == "efficientnet-lite0"
+    assert "parts-features-" in record["run"]
+    assert "model: features of efficientnet-lite0 at every place, since" in fitted.stderr
+    assert "scaled to 105x100" in fitted.stderr
+    assert "warning" not in fitted.stderr
 
 
 def test_interrupted_fit_resumes(home):

@@ -345,7 +345,11 @@ def test_train_and_test_folders_number_their_classes_alike(tmp_path):
     [
         ([(6, 8)] * 2, ImageRule(), (1, 6, 8)),
         ([(128, 20)] * 2, ImageRule(), (1, 128, 20)),
-        ([(300, 600)] * 2, ImageRule(), (1, 64, 128)),
+        ([(300, 600)] * 2, ImageRule(), (1, 300, 600)),
+        ([(700, 1400)] * 2, ImageRule(), (1, 320, 640)),
+        ([(150, 1400)] * 2, ImageRule(), (1, 14, 128)),
+        ([(300, 600)] * 2, ImageRule(longest=128), (1, 64, 128)),
+        ([(119, 150), (121, 150), (120, 151), (120, 149), (120, 150)], ImageRule(), (1, 120, 150)),
         ([(1000, 1)], ImageRule(), (1, 128, 1)),
         ([(6, 8), (9, 9)], ImageRule((5, 4)), (1, 5, 4)),
         ([(6, 8)], ImageRule(channels=3), (3, 6, 8)),
@@ -358,11 +362,11 @@ def test_the_shape_of_a_folder(tmp_path, sizes, rule, shape):
 
 
 def test_images_that_were_shrunk_unasked_are_told_of_with_their_own_size(tmp_path):
-    for name, size in (("large", (300, 600)), ("fits", (128, 64)), ("small", (6, 8))):
+    for name, size in (("large", (700, 1400)), ("fits", (128, 64)), ("small", (6, 8))):
         png(tmp_path / name / "a" / "1.png", size=size)
     for _ in range(2):  # the second time from the cache
         note = open_images(tmp_path / "large").note
-        assert all(part in note for part in ("300x600", "64x128", "`size`", "preset patches", "large"))
+        assert all(part in note for part in ("700x1400", "320x640", "`size`", "large"))
     assert open_images(tmp_path / "large", rule=ImageRule((128, 128))).note is None
     assert open_images(tmp_path / "fits").note is open_images(tmp_path / "small").note is None
 
@@ -373,11 +377,19 @@ def test_one_colour_file_makes_a_folder_coloured(tmp_path):
     assert open_images(tmp_path).images.shape == (2, 3, 6, 8)
 
 
-def test_different_sizes_ask_for_one(tmp_path):
-    for number, size in enumerate([(6, 8)] * 3 + [(9, 9)] * 2 + [(1, 2), (3, 4)]):
-        png(tmp_path / f"{number}.png", size=size)
-    with pytest.raises(UsageError, match=r"6x8 \(3 files\), 9x9 \(2 files\), .* and 1 more; .*`size`"):
-        open_images(tmp_path)
+def test_images_of_different_sizes_get_the_median_of_the_normal_ones_and_are_told_of(tmp_path):
+    for number, size in enumerate([(20, 30), (21, 30), (22, 31), (22, 31), (26, 31)]):
+        png(tmp_path / "set" / "good" / f"{number}.png", size=size)
+        png(tmp_path / "set" / "bad" / f"{number}.png", size=(90, 60))
+    (tmp_path / "set" / "good" / "3.png").write_bytes(b"\x89PNG broken")
+    found = open_images(tmp_path / "set", normal_classes="good")
+    assert found.images.shape == (9, 1, 22, 30)
+    assert "20x30 to 26x31 pixels (height x width) and were scaled to 22x30, which stretches" in found.note
+    assert open_images(tmp_path / "set").images.shape[2:] != (22, 30)  # nor does the cache mix them
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(tmp_path / "set", "set")
+    with pytest.raises(UsageError, match="from 20x30 to 90x60 .* only images of one size are unpacked"):
+        open_packed(tmp_path / "set.tar")
 
 
 def test_folders_that_cannot_be_a_data_set(tmp_path):
@@ -588,8 +600,8 @@ def test_a_name_where_an_array_is_wanted_says_what_opens_it(name):
 
 
 def test_packed_images_are_opened_in_their_own_size(tmp_path):
-    png(tmp_path / "large" / "a" / "1.png", 7, size=(300, 200))
+    png(tmp_path / "large" / "a" / "1.png", 7, size=(900, 600))
     with tarfile.open(tmp_path / "large.tar", "w") as archive:
         archive.add(tmp_path / "large", "large")
-    assert open_images(tmp_path / "large.tar").images.shape == (1, 1, 128, 85)
-    assert open_packed(tmp_path / "large.tar").images.shape == (1, 1, 300, 200)
+    assert open_images(tmp_path / "large.tar").images.shape == (1, 1, 640, 427)
+    assert open_packed(tmp_path / "large.tar").images.shape == (1, 1, 900, 600)

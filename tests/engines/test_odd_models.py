@@ -2,13 +2,15 @@
 
 import json
 import math
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from toy import toy_record
+from toy import onnx_network, toy_record
 
 import vaeguard
 from vaeguard import RefusedError
@@ -20,6 +22,7 @@ from vaeguard.engines.record import OnnxRecord
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.models.graph import InferenceGraph
+from vaeguard.models.onnx_network import OnnxNetwork, cut
 from vaeguard.models.vae import VAE
 from vaeguard.restoration.denoiser import SHIPPED, read_denoiser
 from vaeguard.restoration.networks.direct import DirectDenoiser
@@ -311,6 +314,7 @@ EXPORTS = {
     "samples": {"sampled_elbo": True},
     "patches": {"patch": 8, "image": (3, 40, 47), "classes": ()},
     "vectors": {"image": (1, 1, 9), "classes": ()},
+    "features": {"features": "n.onnx", "image": (3, 40, 47), "classes": ()},
 }
 
 
@@ -318,7 +322,11 @@ def exported(image=(1, 8, 8), classes=("a", "b"), **model):
     """The bytes of an exported model that was never fitted, and of its parts."""
     small = {"latent": 3, "width": 2, "hidden": (16,)} | ({} if "kind" in model or image[1] == 1 else {"kind": "mlp"})
     record = toy_record(image, classes, 30, ModelSpec(**small | model), vectors=image[1] == 1)
-    detector = TorchDetector(InferenceGraph(VAE(record.model), 30, 5), record)
+    network = None
+    if "features" in model:
+        network = OnnxNetwork("n.onnx", cut(onnx_network(), ["quarter", "eighth"]))
+        record = replace(record, model=replace(record.model, feature_count=12))
+    detector = TorchDetector(InferenceGraph(VAE(record.model), 30, 5, network), record)
     settings = {"pixels": "uint8" if image[1] > 1 else "float32", "fp16": False, "fpr": 0.05, "opset": 20}
     yield exporting.onnx_bytes(detector.graph, detector, settings)
     if "prior" in model:
@@ -350,3 +358,38 @@ def test_odd_images_beside_a_model_are_refused(bars_run, tmp_path, array):
     with pytest.raises(RefusedError, match=r"calibration\.npz' is damaged"):
         calibration_images(tmp_path)
     assert vaeguard.load(tmp_path, "cpu").info.fitted_on is None
+
+
+@pytest.fixture(scope="module")
+def features_run(tmp_path_factory):
+    """The run folder of a model on the features of an ONNX file."""
+    home = tmp_path_factory.mktemp("features")
+    (home / "n.onnx").write_bytes(onnx_network().SerializeToString())
+    images = np.random.default_rng(0).integers(0, 255, (30, 1, 40, 40)).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one epoch
+        vaeguard.fit(images, features=str(home / "n.onnx"), epochs=1, device="cpu", run=home / "run")
+    return home / "run"
+
+
+NETWORKS = {
+    "unknown": ({"name": "resnet19"}, {}),
+    "of another file": ({"sha256": "0"}, {}),
+    "other channels": ({"channels": [8, 4]}, {}),
+    "too many channels": ({"channels": [4, 9]}, {}),
+    "no file": ({}, {"places.backbone.file": torch.zeros(0, dtype=torch.uint8)}),
+    "no network": ({}, {"places.backbone.file": torch.zeros(9, dtype=torch.uint8)}),
+    "a file of this machine": ({"name": "/etc/passwd.onnx"}, {"places.backbone.file": None}),
+}
+
+
+@pytest.mark.parametrize("change", NETWORKS)
+def test_a_network_that_is_not_the_one_of_the_fit_is_refused(features_run, tmp_path, change):
+    tensors, record = read_tensors(features_run / "model.safetensors")
+    values, others = NETWORKS[change]
+    record["backbone"] |= values
+    record["model"]["features"] = record["backbone"]["name"]
+    tensors = {name: tensor for name, tensor in (tensors | others).items() if tensor is not None}
+    write_tensors(tmp_path / "m.safetensors", tensors, record)
+    with pytest.raises(RefusedError, match=r"m\.safetensors"):
+        vaeguard.load(tmp_path / "m.safetensors", "cpu")

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -71,9 +69,7 @@ def textures(count, seed):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
 def test_a_model_of_features_finds_a_defect_and_is_the_same_from_a_file_and_exported(tmp_path):
-    preset = vaeguard.preset("features")
-    training = replace(preset.training, epochs=2, device="cpu")
-    detector = vaeguard.fit(textures(60, 0), model=preset.model, training=training, run=tmp_path)
+    detector = vaeguard.fit(textures(60, 0), features=LITE0, epochs=2, device="cpu", run=tmp_path)
     tested = textures(12, 1)
     tested[6:, :, 30:38, 30:38] = 20
     seen = detector.inspect(tested, pictures=True)

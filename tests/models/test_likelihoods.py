@@ -57,7 +57,7 @@ def test_gaussian_density_integrates_to_one():
 
 def test_classic_sigma_gives_the_squared_error_and_a_constant():
     mean, image = torch.rand(6, 1, 5, 5), torch.rand(6, 1, 5, 5)
-    head = Gaussian.from_decoder(torch.logit(mean), ModelSpec())
+    head = Gaussian.from_decoder(torch.logit(mean), ModelSpec().sized())
     constant = 0.5 * math.log(math.pi)
     torch.testing.assert_close(-head.log_prob(image), (image - mean).square() + constant)
 

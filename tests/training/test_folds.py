@@ -17,8 +17,8 @@ from vaeguard.training.folds import FoldedTask, Heads
 from vaeguard.training.loop import train
 from vaeguard.training.vae_task import Examples
 
-FEATURES = vaeguard.preset("features").model
-TRAINING = replace(vaeguard.preset("features").training, epochs=2, batch_size=64, device="cpu")
+FEATURES = vaeguard.ModelSpec(features="efficientnet-lite0")
+TRAINING = vaeguard.TrainSpec(epochs=2, batch_size=64, learning_rate=3e-3, device="cpu")
 
 
 def split_of(count, groups=None, **settings):

@@ -40,6 +40,7 @@ class Classifier:
         normal = normal_numbers(task.train, task.normal_classes)
         channels, height, width = task.train.images.shape[1:]
         model = model.resolved((channels, height, width), tuple(task.train.class_names[k] for k in normal))
+        training = training.sized(model.view)
         with torch.random.fork_rng():
             torch.manual_seed(training.seed)
             self.network = _network(model).to(self.device)
@@ -77,21 +78,21 @@ def _train(
     labels = class_targets(task.train, normal)
     assert labels is not None
     network = classifier.network
-    optimizer = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), spec.step_size, weight_decay=spec.weight_decay)
     if spec.augment_warp is None:
         spec = replace(spec, augment_warp=1.0)  # as the guided fit: the comparison is about the model alone
     noise = torch.Generator(classifier.device).manual_seed(spec.seed)
     order = np.random.default_rng(spec.seed)
     epochs = epochs_for(spec, len(rows))
-    steps = max(1, len(rows) // spec.batch_size)
+    steps = max(1, len(rows) // spec.images_per_step)
     network.train()
     for step in range(epochs * steps):
         if step % steps == 0:
             shuffled = order.permutation(rows)
-        batch = shuffled[step % steps * spec.batch_size :][: spec.batch_size]
+        batch = shuffled[step % steps * spec.images_per_step :][: spec.images_per_step]
         if spec.schedule == "cosine":
             share = 0.5 * (1 + math.cos(math.pi * step / (epochs * steps)))
-            optimizer.param_groups[0]["lr"] = spec.learning_rate * share
+            optimizer.param_groups[0]["lr"] = spec.step_size * share
         image = augment(classifier.unit(task.train.images[batch]), spec, noise)
         target = torch.from_numpy(labels[batch]).to(classifier.device)
         loss = F.cross_entropy(network(image), target)

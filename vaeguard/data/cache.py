@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -38,12 +38,30 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
 
     Bytes = npt.NDArray[np.uint8]
-    Size = tuple[int, int]
+    Bools = npt.NDArray[np.bool_]
 
-_VERSION = 4  # raise when the rules of images.py change what the same file decodes to
+Size = tuple[int, int]
+
+_VERSION = 5  # raise when the rules of images.py change what the same file decodes to
 _LIMITS = [MAX_MEMORY, MAX_SECONDS]
 _UNUSED_SECONDS = 30 * 86_400
 _BATCH_BYTES = 32 * 2**20
+
+
+class Sides(NamedTuple):
+    """The sizes of files.
+
+    Attributes
+    ----------
+    least, most : (H, W)
+        The smallest and the largest height and width.
+    shapes : (float, float)
+        The smallest and the largest ratio of height to width.
+    """
+
+    least: Size
+    most: Size
+    shapes: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -56,15 +74,15 @@ class Decoded:
         A read-only map of the readable images.
     errors : dict of int to str
         The number of each unreadable image among all images, and the reason.
-    size : (H, W) or None
-        The size that all files have, if the rule left the size open.
+    sides : Sides or None
+        The sizes of the files, if the rule left the size open.
     key : str
         The name of the entry.
     """
 
     images: Bytes
     errors: dict[int, str]
-    size: Size | None
+    sides: Sides | None
     key: str
 
 
@@ -87,16 +105,18 @@ def cache_folder() -> Path:
 def decode_files(
     sources: Sequence[Encoded],
     rule: ImageRule,
-    resolve: Callable[[], tuple[ImageRule, Size | None]],
+    resolve: Callable[[], tuple[ImageRule, Sides | None]],
     place: str,
     *,
+    decisive: Bools | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Decoded:
     """Decode the images of `sources`, or map the cached array with the same content.
 
-    `rule` is the rule of the caller. `resolve` fills in its open size and channels, returns the size that all files
-    have, and is only called when the images have to be decoded. Messages call the sources `place`. `progress` counts
+    `rule` is the rule of the caller. `resolve` fills in its open size and channels, returns the sides of the files, and
+    is only called when the images have to be decoded; `decisive` marks the files by which it chooses a size, if not by
+    all. Messages call the sources `place`. `progress` counts
     through the files once to recognise them, and once more to decode them.
 
     Raises
@@ -105,7 +125,8 @@ def decode_files(
         None of the images can be read, or the cache cannot be written.
     """
     total = sum(source.count for source in sources)
-    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, rule.pixel_range)).encode())
+    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, rule.pixel_range, rule.longest)).encode())
+    key.update(b"" if decisive is None or rule.size else np.packbits(decisive).tobytes())
     for number, digest in enumerate(chain.from_iterable(source.digests(jobs) for source in sources)):
         key.update(hashlib.sha256(digest).digest())
         _report(progress, number + 1, total)
@@ -153,12 +174,12 @@ def nameless_file() -> Iterator[IO[bytes]]:
 def _build(
     entry: Path,
     sources: Sequence[Encoded],
-    resolved: tuple[ImageRule, Size | None],
+    resolved: tuple[ImageRule, Sides | None],
     place: str,
     jobs: int | None,
     progress: Progress | None,
 ) -> None:
-    rule, size = resolved
+    rule, sides = resolved
     assert rule.size is not None
     assert rule.channels is not None
     shape = (rule.channels, *rule.size)
@@ -180,7 +201,7 @@ def _build(
             raise _nothing_readable(place, sources[0].names[0], errors)
         _write_header(file, (count, *shape))
     with _disk_space():
-        body = json.dumps({"shape": [count, *shape], "errors": errors, "size": size, "limits": _LIMITS})
+        body = json.dumps({"shape": [count, *shape], "errors": errors, "sides": sides, "limits": _LIMITS})
         write_text(_record(entry), json.dumps({"digest": _text_digest(body), "body": body}))
 
 
@@ -215,7 +236,7 @@ def _load(entry: Path, key: str, expected: int) -> Decoded | None:
         content = json.loads(body)
         images = np.lib.format.open_memmap(_array(entry), mode="r")
         errors = dict(content["errors"])
-        size = tuple(content["size"]) if content["size"] else None
+        sides = Sides(*map(tuple, content["sides"])) if content["sides"] else None
         whole = _array(entry).stat().st_size == images.offset + images.nbytes
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -227,7 +248,7 @@ def _load(entry: Path, key: str, expected: int) -> Decoded | None:
     for path in (_array(entry), _record(entry)):
         with contextlib.suppress(OSError):  # the cache may be read-only
             os.utime(path)
-    return Decoded(images, errors, size, key)
+    return Decoded(images, errors, sides, key)
 
 
 def _array(entry: Path) -> Path:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import Counter
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vaeguard.data.arrays import Array, Idx
-from vaeguard.data.cache import decode_files
+from vaeguard.data.cache import Sides, decode_files
 from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.encodings import deep_pixels
 from vaeguard.data.folders import Files, no_images, sorted_once
@@ -34,6 +33,8 @@ from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import default_jobs, first_of, map_ahead, parts_of, size_of_part
 from vaeguard.data.unread import left_out
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.settings.choice import default_size
+from vaeguard.settings.classes import resolve_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from vaeguard.data.streams import Part
     from vaeguard.progress import Progress
 
+    Bools = npt.NDArray[np.bool_]
     Size = tuple[int, int]
 
 SHEETS = (".csv", ".tsv", ".xlsx")
@@ -55,8 +57,8 @@ SAMPLED = 32
 """The number of files whose range of pixels is examined."""
 CAMERA_BITS = (10, 12, 14)
 """The usual depths of cameras that write files of 16 bits."""
-LONGEST_SIDE = 128
-"""Image files are scaled down to this longest side, in pixels, unless a size is asked for."""
+STRETCHED = 1.1
+"""Images whose ratios of height to width differ by a larger factor are visibly stretched by a common size."""
 
 
 def open_images(
@@ -64,6 +66,7 @@ def open_images(
     *,
     split: Literal["train", "test"] = "train",
     rule: ImageRule | None = None,
+    normal_classes: str | int | Sequence[str | int] | None = None,
     data_dir: str | Path | None = None,
     download: bool = False,
     jobs: int | None = None,
@@ -74,9 +77,10 @@ def open_images(
     `split` chooses the part of a named set, of a folder or tar archive with `train` and `test` in it, of an `.npz` with
     both, and of a folder of Parquet files whose names begin with these. Named sets win over folders of the same name;
     write `./mnist` for the folder. Image files are decoded once into the cache, by `jobs` threads (None: as many as the
-    machine has use for); `progress(done, total, text)` counts them. `rule` sets the size and channels of the images
-    (None: unchanged, and all have to agree). Named sets lie in `data_dir` (None: `$VAEGUARD_DATA`, else `data/`), or
-    are fetched into it with `download`.
+    machine has use for); `progress(done, total, text)` counts them. `rule` sets the size and channels of the images.
+    None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 640 pixels on
+    the longer side, and to 128 if the shorter side then has fewer than 96. Named sets lie in `data_dir` (None:
+    `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`.
 
     Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
     column `label` or `class` of a Parquet file.
@@ -84,7 +88,7 @@ def open_images(
     Raises
     ------
     UsageError
-        There is no such data, or its images have different sizes.
+        There is no such data, or no such class.
     VaeguardError
         A named set is missing, a download failed, or no image can be read.
     RefusedError
@@ -94,7 +98,7 @@ def open_images(
         raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
     if not is_named(data):
-        return _image_set(str(data), sources_of(data, split), rule, jobs, progress)
+        return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress)
     source = NamedSource(str(data), split, data_dir, download=download)
     note = f"this is the named set {data}; for the folder of that name give './{data}'" if Path(data).is_dir() else None
     facts = {"note": note, "named": True, "pixel_range": rule.pixel_range}
@@ -127,8 +131,13 @@ def open_packed(
         )
     rule = ImageRule()
     if encoded := [source for source in sources if isinstance(source, Encoded)]:
-        shrunk, size = _common_rule(encoded, rule, str(data), None)
-        rule = ImageRule(size, shrunk.channels)
+        shrunk, sides = _common_rule(encoded, rule, None, None)
+        if sides and sides.least != sides.most:
+            raise UsageError(
+                f"the images in {str(data)!r} have different sizes, from {_by(sides.least)} to {_by(sides.most)}"
+                " (height x width), and only images of one size are unpacked; extract the files with another program"
+            )
+        rule = ImageRule(sides and sides.least, shrunk.channels)
     return _image_set(str(data), sources, rule)
 
 
@@ -170,7 +179,12 @@ def sources_of(data: str | Path, split: str) -> list[Source]:
 
 
 def _image_set(
-    data: str, sources: list[Source], rule: ImageRule, jobs: int | None = None, progress: Progress | None = None
+    data: str,
+    sources: list[Source],
+    rule: ImageRule,
+    normal_classes: str | int | Sequence[str | int] | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
 ) -> ImageSet:
     """Read all images of the sources, which are either all arrays or all image files."""
     broken = [source for source in sources if isinstance(source, Unreadable)]
@@ -180,7 +194,10 @@ def _image_set(
     names = tuple(chain.from_iterable(source.names for source in whole))
     with reading(whole[0].path):
         classes = _joined_labels([source.labels() for source in whole])
-    images, unreadable, note = _read(data, whole, rule, jobs, progress)
+    normal = None
+    if classes and normal_classes is not None:
+        normal = np.isin(classes[0], resolve_classes(normal_classes, classes[1]))
+    images, unreadable, note = _read(data, whole, rule, normal, jobs, progress)
     errors = [(source.path, source.reason) for source in broken]
     errors += [(names[row], reason) for row, reason in unreadable.items()]
     return new_image_set(
@@ -205,7 +222,12 @@ def _without_rows(
 
 
 def _read(
-    data: str, sources: list[Source], rule: ImageRule, jobs: int | None, progress: Progress | None
+    data: str,
+    sources: list[Source],
+    rule: ImageRule,
+    normal: Bools | None,
+    jobs: int | None,
+    progress: Progress | None,
 ) -> tuple[npt.NDArray[Any], dict[int, str], str | None]:
     """The readable images, the reason for each unreadable one by its number, and a note on the reading."""
     arrays = [source for source in sources if isinstance(source, Array)]
@@ -216,10 +238,10 @@ def _read(
         with reading(arrays[0].path):
             return _joined(data, [array.pixels(rule) for array in arrays]), {}, None
     place = encoded[0].place if len(encoded) == 1 else data
-    resolve = partial(_common_rule, encoded, rule, place, jobs)
-    decoded = decode_files(encoded, rule, resolve, place, jobs=jobs, progress=progress)
+    resolve = partial(_common_rule, encoded, rule, normal, jobs)
+    decoded = decode_files(encoded, rule, resolve, place, decisive=normal, jobs=jobs, progress=progress)
     notes = (
-        _shrunk(place, decoded.size, decoded.images.shape[2:]),
+        _scaled(place, decoded.sides, decoded.images.shape[2:]),
         None if rule.pixel_range else _narrow(place, encoded, decoded.images),
     )
     return decoded.images, decoded.errors, "; ".join(filter(None, notes)) or None
@@ -256,24 +278,35 @@ def _joined_labels(parts: Sequence[ClassLabels | None]) -> ClassLabels | None:
 
 
 def _common_rule(
-    sources: Sequence[Encoded], rule: ImageRule, place: str, jobs: int | None
-) -> tuple[ImageRule, Size | None]:
-    """Fill in the open size and channels of the rule from the headers of all files; also return the files' size."""
+    sources: Sequence[Encoded], rule: ImageRule, normal: Bools | None, jobs: int | None
+) -> tuple[ImageRule, Sides | None]:
+    """Fill in the open channels of the rule from the headers of all files, and its size from those of the normal ones.
+
+    Also return the sizes of these files.
+    """
     if rule.size and rule.channels:
         return rule, None
-    headers = _all_headers(sources, jobs)
+    every = _all_headers(sources, jobs)
+    headers = [header for header in every if header]
     if not headers:  # no file can be read, so any size will do
         return replace(rule, size=rule.size or (1, 1), channels=rule.channels or 1), None
     channels = rule.channels or max(channels for _, channels in headers)
     if rule.size:
         return replace(rule, channels=channels), None
-    size = _common_size(place, Counter(size for size, _ in headers))
-    scale = min(1.0, LONGEST_SIDE / max(size))
-    scaled = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    return replace(rule, size=scaled, channels=channels), size
+    chosen = every if normal is None else list(compress(every, normal))
+    sizes = np.array([header[0] for header in chosen if header] or [size for size, _ in headers])
+    shapes = sizes[:, 0] / sizes[:, 1]
+    sides = Sides(_size(sizes.min(0)), _size(sizes.max(0)), (float(shapes.min()), float(shapes.max())))
+    return replace(rule, size=default_size(_size(np.median(sizes, 0)), rule.longest), channels=channels), sides
 
 
-def _all_headers(sources: Sequence[Encoded], jobs: int | None) -> list[tuple[Size, int]]:
+def _size(values: npt.NDArray[Any]) -> Size:
+    height, width = values.round().astype(int).tolist()
+    return height, width
+
+
+def _all_headers(sources: Sequence[Encoded], jobs: int | None) -> list[tuple[Size, int] | None]:
+    """The sizes and channels of all files in order; None for those that cannot be read."""
     first, files = first_of(chain.from_iterable(source.files() for source in sources))
     jobs = jobs or default_jobs(first)
     del first  # it may be large
@@ -281,32 +314,29 @@ def _all_headers(sources: Sequence[Encoded], jobs: int | None) -> list[tuple[Siz
     return [header for part in parts for header in part]
 
 
-def _headers(part: Part) -> list[tuple[Size, int]]:
-    """The sizes and channels of those files of a part that can be read."""
-    answers = (answer for _, answer, _ in read_each(HEADER, part.files) if not isinstance(answer, UnreadableError))
-    return [((answer["size"][0], answer["size"][1]), answer["channels"]) for answer in answers]
+def _headers(part: Part) -> list[tuple[Size, int] | None]:
+    answers = (answer for _, answer, _ in read_each(HEADER, part.files))
+    return [
+        None if isinstance(answer, UnreadableError) else ((answer["size"][0], answer["size"][1]), answer["channels"])
+        for answer in answers
+    ]
 
 
-def _common_size(place: str, sizes: Counter[Size]) -> Size:
-    if len(sizes) > 1:
-        listed = ", ".join(f"{height}x{width} ({count} files)" for (height, width), count in sizes.most_common(3))
-        more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
-        raise UsageError(
-            f"images in {place!r} have different sizes (height x width): {listed}{more}; set `size` to scale all to one"
-        )
-    (size,) = sizes
-    return size
-
-
-def _shrunk(place: str, size: Size | None, decoded: tuple[int, ...]) -> str | None:
-    """A note that images were scaled down though nobody asked for it; None if they were not."""
-    if size is None or size == decoded:
+def _scaled(place: str, sides: Sides | None, size: tuple[int, ...]) -> str | None:
+    """A note that images were scaled to `size` though nobody asked for it; None if they were not."""
+    if sides is None or sides.least == sides.most == size:
         return None
-    original, scaled = ("x".join(map(str, sides)) for sides in (size, decoded))
+    extent = _by(sides.least) + ("" if sides.least == sides.most else f" to {_by(sides.most)}")
+    stretched = sides.shapes[1] > STRETCHED * sides.shapes[0]
+    which = ", which stretches some, since their shapes differ" if stretched else ""
     return (
-        f"the images in {place!r} have {original} pixels (height x width) and were scaled down to {scaled}; set"
-        " `size` for another size, and for small defects use the preset patches as well"
+        f"the images in {place!r} have {extent} pixels (height x width) and were scaled to {_by(size)}{which}; set"
+        " `size` for another size"
     )
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
 
 
 def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -> str | None:

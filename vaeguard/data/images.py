@@ -127,11 +127,15 @@ class ImageRule:
         channels already.
     pixel_range : (black, white) or None
         The values of files of 16 bits that are black and white, from 0 to 65535; None is the full range.
+    longest : int or None
+        The longest side, in pixels, to which a data set of larger files is scaled down if `size` is None; None is that
+        of `choice.default_size`.
     """
 
     size: tuple[int, int] | None = None
     channels: int | None = None
     pixel_range: tuple[int, ...] | None = None
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         check_pixel_range(self.pixel_range)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -32,6 +33,8 @@ SAMPLED = 32
 """The number of files by whose sizes the number of threads is chosen."""
 MOST_AHEAD = 256 * 2**20
 """Bytes of files that may wait for threads."""
+MOST_VALUES = 2**27
+"""The most values of decoded images that wait for their turn, unless one image has more."""
 PATIENCE = 2.0
 """Seconds to wait for a thread that was asked to stop."""
 _T = TypeVar("_T")
@@ -154,10 +157,13 @@ def map_ahead(
 
 
 def _stream(files: Iterable[File], rule: ImageRule, batch_size: int, jobs: int) -> Iterator[ImageBatch]:
+    assert rule.size is not None
+    values = (rule.channels or 1) * math.prod(rule.size)
+    jobs, batch_size = fewer_if_large(jobs, values), fewer_if_large(batch_size, values)
     # Batches are decoded in parts, so that all threads work on the batch that is needed next.
     part_size = max(1, min(32, -(-batch_size // jobs)))
     parts = parts_of(files, part_size, batch_size)
-    ahead = 2 * max(-(-batch_size // part_size), jobs)
+    ahead = fewer_if_large(2 * max(-(-batch_size // part_size), jobs), part_size * values)
     decoded = map_ahead(
         lambda part: _decode_part(part, rule),
         parts,
@@ -214,7 +220,14 @@ def parts_of(files: Iterable[File], part_size: int, batch_size: int = 0) -> Iter
         yield Part(part, is_last=True)
 
 
+def fewer_if_large(most: int, values: int) -> int:
+    """So many images or batches, of `values` numbers each, at a time: fewer than `most` if they are large."""
+    return max(1, min(most, MOST_VALUES // max(values, 1)))
+
+
 def _joined(parts: list[ImageBatch]) -> ImageBatch:
+    if len(parts) == 1:
+        return parts[0]
     return ImageBatch(
         [path for part in parts for path in part.paths],
         np.concatenate([part.images for part in parts]),

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from vaeguard.data.folders import Folder
 
 _MARKED = re.compile(
-    r"(?P<stem>.+?)[ _.-](masks?|gt|ground[ _-]?truth|labels?|seg|segmentation|annotations?)([ _-]?\d+)?"
-    r"|(masks?|gt|labels?|seg)[ _.-](?P<rest>.+)",
+    r"(?P<stem>.+?)[ _.-](masks?|gt|ground[ _-]?truth|labels?|seg|segmentation|annotations?|roi)([ _-]?\d+)?"
+    r"|(masks?|gt|labels?|seg|roi)[ _.-](?P<rest>.+)",
     re.IGNORECASE,
 )
-_WORDS = re.compile("mask|gt|truth|label|seg|annotation", re.IGNORECASE)
+_WORDS = re.compile("mask|gt|truth|label|seg|annotation|roi", re.IGNORECASE)
 """One of these is in every stem that `_MARKED` matches, and is searched for faster."""
-_FOLDERS = re.compile("masks?|gt|ground[ _-]?truth|labels?|seg|segmentations?|annotations?", re.IGNORECASE)
+_FOLDERS = re.compile("masks?|gt|ground[ _-]?truth|labels?|seg|segmentations?|annotations?|rois?", re.IGNORECASE)
+_REGION = re.compile("(^|[^a-z])rois?([^a-z]|$)", re.IGNORECASE)
+"""Masks that mark where to look."""
 """Usual names of folders of masks."""
 FEW = 32
 """A mask has at most so many colours, or at least `MOST` of its pixels have one of the `FEWEST` commonest."""
@@ -65,6 +67,8 @@ def left_out(folders: Iterable[Folder]) -> str | None:
     if masks:
         are = "is the mask of an image beside it and stays" if len(masks) == 1 else "are masks of images and stay"
         clauses.append(f"{counted(len(masks), 'file')} {are} behind: {some(masks)}")
+    if any(_REGION.search(name) for folder in folders for name in folder.masks):
+        clauses.append("regions of single images are not used, one for all is given by `roi`")
     if links:
         one, many = "leads to a folder that is read already", "lead to folders that are read already"
         clauses.append(f"{counted(len(links), 'link')} {one if len(links) == 1 else many}: {some(links)}")

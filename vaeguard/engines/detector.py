@@ -1,10 +1,11 @@
 """The detector: NumPy images in, a fixed set of named results out, whichever engine runs below.
 
-Every engine inspects images block by block, in smaller blocks if memory is short.
+Every engine inspects images block by block, in smaller blocks if memory is short, and large images tile by tile.
 """
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from vaeguard.engines.engine import Engine
 from vaeguard.engines.inspection import DetectorInfo, Inspection
+from vaeguard.engines.tiling import Tiling, add, blank
 from vaeguard.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from vaeguard.engines.inspection import Floats, Images
     from vaeguard.engines.record import ModelRecord
+    from vaeguard.engines.tiling import Firsts
 
 BLOCK_VALUES = 256 * 32 * 32
 """A block holds about this many values, so a block of large images has fewer of them."""
@@ -58,8 +61,14 @@ class Detector(Engine):
         return f"{type(self).__name__}({self.info!r}, device={self.device!r})"
 
     @abstractmethod
-    def run(self, images: Images, wanted: tuple[str, ...]) -> Mapping[str, Floats]:
-        """The results named in `wanted` for 1 to `block` images; raises MemoryError if memory does not suffice."""
+    def run(self, images: Images, wanted: tuple[str, ...], first: Firsts | None) -> Mapping[str, Floats]:
+        """The results named in `wanted` for 1 to `block` images, or tiles whose first rows and columns are `first`.
+
+        Raises
+        ------
+        MemoryError
+            Memory does not suffice.
+        """
 
     def prepared(self, images: Images) -> Images:
         """Checked images as the engine takes them."""
@@ -85,24 +94,57 @@ class Detector(Engine):
             Memory does not suffice even for the smallest block.
         """
         images = self.prepared(as_images(images, self.info))
+        outputs = self._empty(len(images), self.info.image_shape, pictures=pictures)
+        if self.info.graph_shape == self.info.image_shape:
+            self._fill(outputs, images)
+            return self._inspection(outputs)
+        blank(outputs)
+        for row, image in enumerate(images):
+            for place in self.tiling.places:
+                results = self._empty(1, self.info.graph_shape, pictures=pictures)
+                self._fill(results, np.ascontiguousarray(image[None, :, *place.at]), np.array([place.first]))
+                add(outputs, row, place, results)
+        return self._inspection(outputs)
+
+    def inspect_tiles(self, tiles: Images, first: Firsts, *, pictures: bool = False) -> Inspection:
+        """Inspect `tiles` as `inspect` does images, but each by itself, shape (N, C, H, W) as the graph takes them.
+
+        `first`, int64 (N, 2), holds the first row and column of each. A model without tiles takes whole images.
+        """
+        tiles = self.prepared(as_images(tiles, self.info, self.info.graph_shape))
+        outputs = self._empty(len(tiles), self.info.graph_shape, pictures=pictures)
+        self._fill(outputs, tiles, first)
+        return self._inspection(outputs)
+
+    @functools.cached_property
+    def tiling(self) -> Tiling:
+        """The tiles of an image; a model without tiles has one, the whole image."""
+        return Tiling(self.info.record.model)
+
+    def _empty(self, rows: int, shape: tuple[int, int, int], *, pictures: bool) -> dict[str, Floats]:
+        """Arrays for the results of `rows` inputs of `shape`."""
         wanted = ("score", "p_value", *self.info.term_names, *(self.info.pictures if pictures else ()))
-        _, height, width = self.info.image_shape
-        outputs: dict[str, Floats] = {
-            name: np.empty((len(images), *self.info.tail_of(name)), dtype=np.float32) for name in wanted
-        }
+        return {name: np.empty((rows, *self.info.tail_of(name, shape)), np.float32) for name in wanted}
+
+    def _fill(self, outputs: dict[str, Floats], inputs: Images, first: Firsts | None = None) -> None:
+        """Inspect inputs of the graph block by block, in smaller blocks if memory is short."""
+        _, height, width = self.info.graph_shape
+        first = first if self.info.takes_first else None
         start = 0
-        while start < len(images):
+        while start < len(inputs):
             size = self.block
-            part = images[start : start + size]
+            part = inputs[start : start + size]
             try:
-                results = self.run(part, wanted)
+                results = self.run(part, tuple(outputs), None if first is None else first[start : start + size])
             except MemoryError as error:
                 smaller = self.smaller(size, self.least, f"{size} images of {height}x{width}", error)
                 self.block = min(self.block, smaller)  # another thread may have shrunk it further
                 continue
-            for name in wanted:
-                outputs[name][start : start + len(part)] = results[name]
+            for name, values in outputs.items():
+                values[start : start + len(part)] = results[name]
             start += len(part)
+
+    def _inspection(self, outputs: dict[str, Floats]) -> Inspection:
         return Inspection(
             score=outputs["score"],
             p_value=outputs["p_value"],
@@ -112,7 +154,7 @@ class Detector(Engine):
         )
 
 
-def filled(images: Images, rows: int) -> npt.NDArray[Any]:
+def filled(images: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     """`images` padded with zero images to `rows` rows, contiguous and writable."""
     block: npt.NDArray[Any] = np.zeros((rows, *images.shape[1:]), dtype=images.dtype)
     block[: len(images)] = images
@@ -124,8 +166,10 @@ def block_rows(image_shape: tuple[int, int, int], most: int) -> int:
     return int(np.clip(BLOCK_VALUES // np.prod(image_shape), 8, most))
 
 
-def as_images(images: Images, info: DetectorInfo) -> Images:
+def as_images(images: Images, info: DetectorInfo, shape: tuple[int, int, int] | None = None) -> Images:
     """Check that `images` is a batch that a model takes, and return it as uint8 or float32.
+
+    `shape` is that of one input (C, H, W), if it is not a whole image.
 
     Raises
     ------
@@ -133,13 +177,13 @@ def as_images(images: Images, info: DetectorInfo) -> Images:
         The images have another shape, type or range.
     """
     images = cast("Images", np.asarray(images))
-    channels, height, width = info.image_shape
+    channels, height, width = shape = shape or info.image_shape
     pictures = info.view.pictures
     if images.shape[1:] == ((height, width) if pictures else (width,)) and channels == 1:
-        images = images.reshape(-1, *info.image_shape)
-    if images.shape[1:] != info.image_shape:
-        noun, shape = ("images", ("N", *info.image_shape)) if pictures else ("vectors", ("N", width))
-        expected = ", ".join(map(str, shape))
+        images = images.reshape(-1, *shape)
+    if images.shape[1:] != shape:
+        noun, taken = ("images", ("N", *shape)) if pictures else ("vectors", ("N", width))
+        expected = ", ".join(map(str, taken))
         raise UsageError(f"{noun} have shape {images.shape}, the model takes ({expected}); resize or reshape them")
     return _as_pixels(images) if pictures else _as_vectors(images)
 

@@ -93,7 +93,7 @@ def part_errors(
     pixels : str
         Type of the encoder's input.
     """
-    examples = as_images(with_noise(images, detector.info), detector.info)
+    examples = as_images(with_noise(images, detector.info)[0], detector.info)
     encoding = encode(detector.graph, examples)
     expected = {"mean": encoding.mean} | ({} if encoding.logvar is None else {"logvar": encoding.logvar})
     feeds = {IMAGE: as_pixels(examples, np.dtype(pixels))}

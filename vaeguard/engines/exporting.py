@@ -13,7 +13,7 @@ from torch import nn
 
 from vaeguard.engines.exported_parts import part_bytes, part_errors, part_paths
 from vaeguard.engines.generation import check_whole
-from vaeguard.engines.onnx_detector import IMAGE, OnnxDetector, output_names
+from vaeguard.engines.onnx_detector import FIRST, IMAGE, OnnxDetector, output_names
 from vaeguard.engines.onnx_writing import OPSET, publish, sealed, translated
 from vaeguard.engines.parity import compare
 from vaeguard.engines.record import OnnxRecord
@@ -52,7 +52,9 @@ def export(
     """Write `detector` as an ONNX file, provided that the file agrees with PyTorch.
 
     The input is `image`, shape (N, C, H, W) with any N; the outputs are `score`, `p_value`, `anomaly`, the terms,
-    `restored` and `heatmap`. The optional input `fpr` is the false-alarm rate behind `anomaly`.
+    `restored` and `heatmap`. The optional input `fpr` is the false-alarm rate behind `anomaly`. A model of tiles takes
+    and gives those of tiles; if it has a region, the input `first`, int64 (N, 2), holds the first row and column of
+    each.
 
     Parameters
     ----------
@@ -194,21 +196,20 @@ class _Exported(nn.Module):
         super().__init__()
         self.inference = graph
 
-    def forward(self, image: Tensor, fpr: Tensor) -> dict[str, Tensor]:
-        results: dict[str, Tensor] = self.inference(image)
+    def forward(self, image: Tensor, fpr: Tensor, first: Tensor | None = None) -> dict[str, Tensor]:
+        results: dict[str, Tensor] = self.inference(image, first)
         score, p_value = results.pop("score"), results.pop("p_value")
         return {"score": score, "p_value": p_value, "anomaly": p_value <= fpr, **results}
 
 
 def _translated(graph: InferenceGraph, detector: TorchDetector, pixels: str) -> Any:
     """The graph as an `onnx_ir.Model`, for any number of images."""
-    example = torch.zeros(2, *detector.info.image_shape, dtype=getattr(torch, pixels))
-    return translated(
-        _Exported(graph),
-        {IMAGE: example, RATE: torch.tensor(0.05)},
-        output_names(detector.info),
-        ({0: torch.export.Dim("batch")}, {}),
-    )
+    example = torch.zeros(2, *detector.info.graph_shape, dtype=getattr(torch, pixels))
+    inputs, batch = {IMAGE: example, RATE: torch.tensor(0.05)}, {0: torch.export.Dim("batch")}
+    dynamic: tuple[dict[int, Any], ...] = (batch, {})
+    if detector.info.takes_first:
+        inputs, dynamic = inputs | {FIRST: torch.zeros(2, 2, dtype=torch.int64)}, (batch, {}, batch)
+    return translated(_Exported(graph), inputs, output_names(detector.info), dynamic)
 
 
 class _Half(nn.Module):

@@ -88,12 +88,23 @@ class DetectorInfo:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) that the graph takes."""
+        """The shape (C, H, W) of an image."""
         return self.record.model.shape
 
-    def tail_of(self, name: str) -> tuple[int, ...]:
-        """The shape of the result `name` for one image."""
-        return {"restored": self.image_shape, "heatmap": self.image_shape[1:]}.get(name, ())
+    @property
+    def graph_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) that the graph takes: that of a tile, or of an image."""
+        return self.record.model.graph_shape
+
+    @property
+    def takes_first(self) -> bool:
+        """Whether the graph takes the first row and column of a tile, by which it finds the tile in its region."""
+        return bool(self.record.model.tile and self.record.model.region)
+
+    def tail_of(self, name: str, shape: tuple[int, int, int] | None = None) -> tuple[int, ...]:
+        """The shape of the result `name` for one image, or for one input of another `shape` (C, H, W)."""
+        shape = shape or self.image_shape
+        return {"restored": shape, "heatmap": shape[1:]}.get(name, ())
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -117,7 +128,7 @@ class DetectorInfo:
 
     @property
     def rule(self) -> ImageRule | None:
-        """How image files are decoded to the shape that the graph takes; None for vectors."""
+        """How image files are decoded to the shape of an image of the model; None for vectors."""
         from vaeguard.data.images import ImageRule
 
         channels, height, width = self.image_shape
@@ -137,6 +148,9 @@ class DetectorInfo:
 def concatenate(parts: Sequence[Inspection]) -> Inspection:
     """Join inspections of consecutive batches into one."""
     import numpy as np
+
+    if len(parts) == 1:
+        return parts[0]
 
     def join(arrays: list[Floats | None]) -> Floats | None:
         present = [array for array in arrays if array is not None]

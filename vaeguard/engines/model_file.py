@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vaeguard.models.graph import InferenceGraph
 
 FORMAT = 6
+NETWORK = "places.backbone.file"
+"""The bytes of a network that came from an ONNX file."""
 LONGEST_HEADER = 100_000_000
 """The most bytes of a header, the limit of the format."""
 
@@ -98,11 +100,19 @@ def _with_images(info: DetectorInfo, model: Path) -> DetectorInfo:
 
 def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGraph:
     """The graph of a model, without its weights."""
+    from vaeguard.models.backbones import backbone
     from vaeguard.models.graph import InferenceGraph
     from vaeguard.models.vae import VAE
 
     centres = len(tensors["reference.latents.centres"]) if record.model.view.whole else 1
-    return InferenceGraph(VAE(record.model), record.calibration.images, centres)
+    network = None
+    if record.backbone:
+        network = backbone(record.backbone.name, tensors.get(NETWORK))
+        if network.channels != record.backbone.channels:
+            raise ValueError(f"the maps of {network.name!r} have {network.channels} channels")
+        if network.sha256 not in ("", record.backbone.sha256):
+            raise ValueError(f"{network.name!r} is another network than that of the fit")
+    return InferenceGraph(VAE(record.model), record.calibration.images, centres, network)
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], record: ModelRecord, name: str) -> None:

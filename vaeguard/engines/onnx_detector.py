@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
     from vaeguard.engines.inspection import DetectorInfo, Floats, Images
     from vaeguard.engines.sessions import Session
+    from vaeguard.engines.tiling import Firsts
 
 IMAGE = "image"
 """Name of the input with the images."""
+FIRST = "first"
+"""Name of the input with the first row and column of each tile, which only a model of tiles with a region takes."""
 ROWS = 16
 """Batches are padded to a multiple of so many images. Otherwise the elements that do not fill a vector register may
 round differently, and an image's bits would depend on the batch around it."""
@@ -50,13 +53,14 @@ class OnnxDetector(Detector):
             raise RefusedError(f"{session.name!r} does not say how it was exported; export the model anew")
         super().__init__(record, record.terms, device)
         kinds = dict.fromkeys(output_names(self.info), "float32") | {"anomaly": "bool"}
-        session.check_values({IMAGE: (record.onnx.pixels, self.info.image_shape[0])}, kinds)
+        inputs = {IMAGE: (record.onnx.pixels, self.info.image_shape[0])}
+        session.check_values(inputs | ({FIRST: ("int64", 2)} if self.info.takes_first else {}), kinds)
         self._pixels = np.dtype(record.onnx.pixels)
         # One image has many patches, which fill a block.
         self.least = ROWS if record.model.view.whole else 1
         # Several batches side by side use the cores better than one batch on all cores.
         self.parallel = cores() if session.threads == 1 and device == "cpu" else 1
-        self.block = -(-block_rows(self.info.image_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
+        self.block = -(-block_rows(self.info.graph_shape, BLOCK_ROWS) // ROWS) * ROWS if self.least > 1 else 1
 
     @property
     def fingerprint(self) -> str:
@@ -73,12 +77,13 @@ class OnnxDetector(Detector):
         """
         return as_pixels(images, self._pixels)
 
-    def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
-        """The results named in `wanted` for 1 to `block` images."""
+    def run(self, images: Images, wanted: tuple[str, ...], first: Firsts | None) -> dict[str, Floats]:
+        """The results named in `wanted` for 1 to `block` images, or tiles whose first rows and columns are `first`."""
         rows = self.block if self.device != "cpu" else -(-len(images) // self.least) * self.least
         batch = images if len(images) == rows else filled(images, rows)
-        shapes = [(rows, *self.info.tail_of(name)) for name in wanted]
-        results = self._session.run(wanted, {IMAGE: batch}, shapes)
+        shapes = [(rows, *self.info.tail_of(name, self.info.graph_shape)) for name in wanted]
+        feeds = {IMAGE: batch} | ({} if first is None else {FIRST: filled(first, rows)})
+        results = self._session.run(wanted, feeds, shapes)
         return {name: values[: len(images)] for name, values in zip(wanted, results, strict=True)}
 
 

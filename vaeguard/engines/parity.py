@@ -9,6 +9,7 @@ import numpy as np
 
 from vaeguard.engines.inspection import concatenate
 from vaeguard.engines.sessions import Session
+from vaeguard.engines.tiling import Tiling
 from vaeguard.errors import RefusedError
 from vaeguard.statistics.false_alarms import FPRS, flag
 from vaeguard.wording import brief
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Floats, Images, Inspection
+    from vaeguard.engines.tiling import Firsts
 
 BATCHES = (1, 7, 64, 256)
 RANDOM_IMAGES = 64
+FEWEST_RANDOM = 8
+EXAMPLE_PIXELS = 2**22
+"""The most pixels in images of noise, or in tiles of images, unless these are the fewest."""
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3, "tensorrt": 1e-3}
 """Largest relative error allowed between float32 engines, by the device of the exported model.
 
@@ -113,15 +118,15 @@ def compare(
     reference, other : Detector
         Two engines of the same model.
     images : ndarray or None
-        Images as the model takes them, shape (N, C, H, W).
+        Images as the model takes them, shape (N, C, H, W); of large images, some tiles are compared.
     half : bool
         Whether `other` computes in float16.
     tolerance : float or None
         Largest relative error allowed; None takes that of the device of `other`.
     """
-    examples = with_noise(images, reference.info)
-    expected = reference.inspect(examples, pictures=True)
-    by_batch = [_inspect(other, examples, size) for size in BATCHES]
+    examples, first = with_noise(images, reference.info)
+    expected = reference.inspect_tiles(examples, first, pictures=True)
+    by_batch = [_inspect(other, examples, first, size) for size in BATCHES]
     inspected = by_batch[-1]
     exact = other.device == "cpu" and not half
     tolerance = tolerance or (HALF_TOLERANCE if half else TOLERANCE[other.device])
@@ -138,7 +143,8 @@ def compare(
     # P-values come in steps, so the decisions are compared in their place.
     problems = _exceeding({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
     problems += [failure for failure, failed in failures.items() if failed]
-    return Parity(len(examples), RANDOM_IMAGES, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
+    random = _examples_of(reference.info.graph_shape)
+    return Parity(len(examples), random, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
 
 
 def session_errors(
@@ -172,24 +178,36 @@ def session_errors(
     return errors
 
 
-def with_noise(images: Images | None, info: DetectorInfo) -> Images:
-    """`images`, if any, and after them noise of their type."""
+def with_noise(images: Images | None, info: DetectorInfo) -> tuple[Images, Firsts]:
+    """`images`, if any, or some of their tiles as the graph takes them, and after them noise of their type.
+
+    Also the first row and column of each.
+    """
     noise = random_images(info)
+    first = np.zeros((len(noise), 2), np.int64)
     if images is None or not len(images):
-        return noise
+        return noise, first
     if images.dtype != noise.dtype:
         noise = noise.astype(np.float32) / np.float32(255)
-    return np.concatenate([images, noise])
+    tiling = Tiling(info.record.model)
+    most = len(images) if len(tiling) == 1 else _examples_of(info.graph_shape)
+    tiles, at = tiling.spread(images, np.arange(len(images)), most)
+    return np.concatenate([tiles, noise]), np.concatenate([at, first])
+
+
+def _examples_of(shape: tuple[int, int, int]) -> int:
+    """The number of examples of `shape` (C, H, W): fewer of large images, for which a comparison takes long."""
+    return int(np.clip(EXAMPLE_PIXELS // np.prod(shape), FEWEST_RANDOM, RANDOM_IMAGES))
 
 
 def random_images(info: DetectorInfo) -> Images:
-    """Noise as the model takes it: pixels of all levels at several contrasts, or vectors of several magnitudes."""
+    """Noise as the graph takes it: pixels of all levels at several contrasts, or vectors of several magnitudes."""
     rng = np.random.default_rng(0)
-    shape = (RANDOM_IMAGES, *info.image_shape)
+    shape = (_examples_of(info.graph_shape), *info.graph_shape)
     if not info.view.pictures:
-        spread = rng.choice([0.1, 1.0, 10.0], (RANDOM_IMAGES, 1, 1, 1))
+        spread = rng.choice([0.1, 1.0, 10.0], (shape[0], 1, 1, 1))
         return (spread * rng.standard_normal(shape)).astype(np.float32)
-    contrast = rng.uniform(0, 1, (RANDOM_IMAGES, 1, 1, 1))
+    contrast = rng.uniform(0, 1, (shape[0], 1, 1, 1))
     return np.round(255 * contrast * rng.uniform(0, 1, shape)).astype(np.uint8)
 
 
@@ -200,9 +218,9 @@ def outputs(inspection: Inspection) -> dict[str, Floats]:
     return {**named, **{name: picture for name, picture in pictures.items() if picture is not None}}
 
 
-def _inspect(detector: Detector, images: Images, size: int) -> Inspection:
-    starts = range(0, len(images), size)
-    return concatenate([detector.inspect(images[start : start + size], pictures=True) for start in starts])
+def _inspect(detector: Detector, images: Images, first: Firsts, size: int) -> Inspection:
+    parts = [slice(start, start + size) for start in range(0, len(images), size)]
+    return concatenate([detector.inspect_tiles(images[part], first[part], pictures=True) for part in parts])
 
 
 def _exceeding(errors: dict[str, float], tolerance: float) -> list[str]:

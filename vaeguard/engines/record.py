@@ -82,6 +82,16 @@ class CalibrationRecord(Checked):
 
 
 @dataclass(frozen=True)
+class BackboneRecord(Checked):
+    """The frozen network of a model of features: name, digest and licence of its weights, channels of its maps."""
+
+    name: str
+    sha256: str
+    licence: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ClassRecord(Checked):
     """How well a fit describes one of its normal classes.
 
@@ -151,6 +161,8 @@ class ModelRecord(Checked):
         Versions of the packages at the fit.
     hardware : str
         The device of the fit.
+    backbone : BackboneRecord or None
+        The network of a model of features.
     format : int or None
         Format of the file; None for a model that was not read from a file.
     terms : tuple of str
@@ -170,6 +182,7 @@ class ModelRecord(Checked):
     versions: dict[str, str]
     hardware: str
     classes: tuple[ClassRecord, ...] = ()
+    backbone: BackboneRecord | None = None
     format: int | None = None
     terms: tuple[str, ...] = ()
     onnx: OnnxRecord | None = None
@@ -199,6 +212,7 @@ class ModelRecord(Checked):
             "best_epoch": dict(self.best_epoch),
             "finished_epochs": self.finished_epochs,
             "classes": [_without(asdict(row), "class_accuracy", keep=bool(self.model.guided)) for row in self.classes],
+            "backbone": None if self.backbone is None else asdict(self.backbone),
             "versions": dict(self.versions),
             "hardware": self.hardware,
         }
@@ -256,7 +270,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
-    data, onnx = values["data"], values.get("onnx")
+    data, onnx, network = values["data"], values.get("onnx"), values["backbone"]
     return ModelRecord(
         model=_spec(ModelSpec, values["model"]),
         training=_spec(TrainSpec, values["training"]),
@@ -267,6 +281,7 @@ def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
         best_epoch=values["best_epoch"],
         finished_epochs=values["finished_epochs"],
         classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),
+        backbone=None if network is None else BackboneRecord(**network),
         versions=values["versions"],
         hardware=values["hardware"],
         format=values["format"],
@@ -285,18 +300,33 @@ def _check_together(record: ModelRecord) -> None:
             raise ValueError(f"`{name}` is {value}")
     shape, outputs = record.model.shape, (*record.terms, *OWN_OUTPUTS)
     names = tuple(row.name for row in record.classes)
+    network = record.backbone
     faults = (
         (record.epoch < 1, f"the epoch is {record.epoch}"),
         (
             len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MOST_VALUES,
             f"the shape of an image is {shape}",
         ),
+        (
+            (record.model.features, record.model.feature_count)
+            != ((network.name, sum(network.channels)) if network else ("", 0)),
+            "the network of its features is not the one of the model",
+        ),
+        (not _tiles_fit(record.model), f"tiles are {record.model.tile}, and overlap by {record.model.overlap}"),
         (record.model.classes != record.normal_classes, "the classes of the model are not the normal ones"),
         (names not in ((), record.normal_classes), f"the classes are called {', '.join(names)}"),
         (len(set(outputs)) < len(outputs), "a term has the name of another output"),
     )
     if fault := next((fault for wrong, fault in faults if wrong), None):
         raise ValueError(fault)
+
+
+def _tiles_fit(model: ModelSpec) -> bool:
+    """Whether tile and overlap are those that a fit settles."""
+    if model.tile is None:
+        return model.overlap is None
+    fits = len(model.tile) == 2 and all(tile <= side for tile, side in zip(model.tile, model.shape[1:], strict=True))
+    return fits and model.tiled() == model
 
 
 def _spec(kind: type[Spec], values: Mapping[str, Any]) -> Spec:

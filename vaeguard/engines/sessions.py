@@ -121,7 +121,8 @@ class Session:
     def check_values(self, inputs: Mapping[str, tuple[str, int]], outputs: Mapping[str, str]) -> None:
         """Check that the file takes exactly `inputs`, a type and a number of channels each, and gives `outputs`.
 
-        Types are those of NumPy. An input has four dimensions. Further outputs are allowed.
+        Types are those of NumPy. An input of floats or pixels has four dimensions, one of whole numbers two. Further
+        outputs are allowed.
 
         Raises
         ------
@@ -133,7 +134,7 @@ class Session:
         }
         given = {value.name: _dtype(value) for value in self._session.get_outputs()}
         wrong = [name for name, kind in outputs.items() if given.get(name) != kind]
-        if taken != {name: (kind, 4, [channels]) for name, (kind, channels) in inputs.items()}:
+        if taken != {name: (kind, 2 if kind == "int64" else 4, [size]) for name, (kind, size) in inputs.items()}:
             wrong = [*inputs]
         if wrong:
             raise RefusedError(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.generation import Encoding
     from vaeguard.engines.inspection import Floats, Images
     from vaeguard.engines.record import ModelRecord
+    from vaeguard.engines.tiling import Firsts
     from vaeguard.models.graph import InferenceGraph
 
 BLOCK_ROWS = {"mlp": 256, "conv": 64}
@@ -49,7 +50,7 @@ class TorchDetector(Detector):
         self._graph = graph.eval().to(device).to(memory_format=torch.channels_last)
         spec = graph.vae.spec
         # One image has many patches, which fill a block.
-        self.block = block_rows(self.info.image_shape, BLOCK_ROWS[spec.kind or ""]) if spec.view.whole else 1
+        self.block = block_rows(self.info.graph_shape, BLOCK_ROWS[spec.kind or ""]) if spec.view.whole else 1
 
     @property
     def graph(self) -> InferenceGraph:
@@ -67,12 +68,13 @@ class TorchDetector(Detector):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return f"torch {self.device} {torch.get_num_threads()} {digest.hexdigest()}"
 
-    def run(self, images: Images, wanted: tuple[str, ...]) -> dict[str, Floats]:
-        """The results named in `wanted` for 1 to `block` images."""
+    def run(self, images: Images, wanted: tuple[str, ...], first: Firsts | None) -> dict[str, Floats]:
+        """The results named in `wanted` for 1 to `block` images, or tiles whose first rows and columns are `first`."""
         graph, block = self.graph, torch.from_numpy(filled(images, self.block))
         try:
             with torch.inference_mode():
-                results = graph(block.to(self.device))
+                tiles = None if first is None else torch.from_numpy(filled(first, self.block)).to(self.device)
+                results = graph(block.to(self.device), tiles)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error

@@ -47,7 +47,7 @@ def write_triton(model: str | Path, folder: str | Path) -> Path:
 
 def _config(detector: OnnxDetector) -> str:
     """The text of `config.pbtxt`, in protobuf's text format (Triton's `model_config.proto`)."""
-    shape = detector.info.image_shape
+    shape = detector.info.graph_shape
     onnx = detector.info.record.onnx
     assert onnx is not None
     kind = TYPES[onnx.pixels]

@@ -11,6 +11,7 @@ import numpy as np
 from vaeguard.data.image_set import as_image_set, digests_of
 from vaeguard.data.split import split_for
 from vaeguard.errors import UsageError
+from vaeguard.evaluation.advice import next_steps
 from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels, read_mask
 from vaeguard.evaluation.scoring import score_set
 from vaeguard.settings.classes import resolve_classes
@@ -163,6 +164,11 @@ class Evaluation:
         """The lowest combined score that is flagged, or None if no image is."""
         return _threshold(self.inspection, self.fpr)
 
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What to try next if the score tells anomalies poorly, by parameters of `fit`; else empty."""
+        return next_steps(self.record, self.metrics[0], self.detection_rate)
+
     def to_dict(self) -> dict[str, object]:
         """Return everything but the arrays as plain values that JSON can hold."""
         return {
@@ -178,6 +184,7 @@ class Evaluation:
             "classes": [asdict(row) for row in self.classes],
             "pixels": None if self.pixels is None else asdict(self.pixels),
             "note": self.note,
+            "next_steps": list(self.next_steps),
             "left_out": self.image_set.left_out,
             "independent": self.independent,
             "seconds": self.seconds,

@@ -61,14 +61,22 @@ class LatentUnits:
 
 
 @torch.no_grad()
-def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> LatentUnits:
-    """Measure the latent on `images`, (N, C, H, W) as the graph takes them; a model of places counts every place."""
+def latent_units(
+    graph: InferenceGraph,
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+    first: npt.NDArray[np.int64] | None = None,
+) -> LatentUnits:
+    """Measure the latent on `images`, (N, C, H, W) as the graph takes them; a place counts as an image.
+
+    For tiles, `first` (N, 2) holds the first row and column of each.
+    """
     vae = graph.vae.eval()
     sums = torch.zeros(3, vae.spec.latent_size, dtype=torch.float64)  # of the rate, the mean and the squared mean
     count = 0
     part = 1 if graph.places is not None else PART
     for at in range(0, len(images), part):
-        posterior = vae.posterior(_vae_input(graph, images[at : at + part]))
+        tiles = slice(at, at + part)
+        posterior = vae.posterior(_vae_input(graph, images[tiles], None if first is None else first[tiles]))
         mean = posterior.mean.double()
         part_sums = [_unit_kl(vae, posterior).double().sum(0), mean.sum(0), mean.square().sum(0)]
         sums += torch.stack(part_sums).cpu()
@@ -82,9 +90,15 @@ def latent_units(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDAr
     return LatentUnits(rate.numpy(), variance.numpy(), traversed.astype(np.int64), pictures)
 
 
-def _vae_input(graph: InferenceGraph, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor:
+def _vae_input(
+    graph: InferenceGraph,
+    images: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+    first: npt.NDArray[np.int64] | None,
+) -> Tensor:
     """The VAE's input for `images`: pixels, scaled vectors, or the patches or cells of all images."""
-    pixels = graph.prepared(torch.from_numpy(images).to(next(graph.parameters()).device))
+    device = next(graph.parameters()).device
+    at = None if first is None or not graph.vae.spec.tile else torch.from_numpy(first).to(device)
+    pixels = graph.prepared(torch.from_numpy(images).to(device), at)
     return pixels if graph.places is None else graph.places.see(pixels)[0]
 
 

@@ -122,6 +122,8 @@ def check_generative(detector: TorchDetector) -> None:
         raise UsageError("an autoencoder has no prior and so no likelihood; fit one without `model.autoencoder`")
     if not spec.view.whole:
         raise UsageError("a model of patches has no likelihood of a whole image; fit one without `model.patch`")
+    if spec.region:
+        raise UsageError("a model of a region has no likelihood of a whole image; fit one without `roi`")
     if not spec.view.pictures:
         raise UsageError("likelihoods are measured on images, and this is a model of vectors; use a model of images")
 

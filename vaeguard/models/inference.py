@@ -10,6 +10,7 @@ import torch
 
 from vaeguard.models.objective import distortion, nearest_kl
 from vaeguard.models.reference import features_of, movement_of
+from vaeguard.models.region import outside_grey
 from vaeguard.models.sums import row_mean, row_sum, sum_last
 
 if TYPE_CHECKING:
@@ -38,13 +39,20 @@ class Inference:
         Statistics of normal images; None for a model of patches.
     noise : float32 (samples, latent) or None
         Noise of sampled latents; None if the model samples none.
+    inside : bool (1, 1, H, W) or None
+        The pixels that count; None if all do.
     """
 
     def __init__(
-        self, vae: VAE, image: Tensor, reference: Reference | None = None, noise: Tensor | None = None
+        self,
+        vae: VAE,
+        image: Tensor,
+        reference: Reference | None = None,
+        noise: Tensor | None = None,
+        inside: Tensor | None = None,
     ) -> None:
         self.vae, self.image = vae, image
-        self._reference, self._noise = reference, noise
+        self._reference, self._noise, self._inside = reference, noise, inside
 
     @property
     def reference(self) -> Reference:
@@ -69,8 +77,9 @@ class Inference:
 
     @cached_property
     def restored(self) -> Tensor:
-        """The decoder's mean image."""
-        return self.likelihood.mean
+        """The decoder's mean image; pixels that do not count are as in the input."""
+        mean = self.likelihood.mean
+        return mean if self._inside is None else outside_grey(mean, self._inside)
 
     @cached_property
     def error(self) -> Tensor:
@@ -85,7 +94,8 @@ class Inference:
     @cached_property
     def mean_error(self) -> Tensor:
         """Squared error, mean over pixels, (N,)."""
-        return row_mean(self.error)
+        mean = row_mean(self.error)
+        return mean if self._inside is None else mean / row_mean(self._inside.float())
 
     @cached_property
     def observed(self) -> Tensor:
@@ -95,7 +105,7 @@ class Inference:
     @cached_property
     def neg_elbo(self) -> Tensor:
         """Distortion at the posterior mean + rate, nats, (N,)."""
-        return distortion(self.likelihood, self.observed) + self.rate
+        return distortion(self.likelihood, self.observed, self._inside) + self.rate
 
     @cached_property
     def again(self) -> list[Tensor]:
@@ -151,7 +161,7 @@ class Inference:
             )  # log p(z) − log q(z | x) without the term in sigma
             if self.posterior.logvar is not None:
                 log_ratio = log_ratio + 0.5 * row_sum(self.posterior.logvar)
-            weights.append(log_ratio - distortion(self.vae.likelihood(latent), self.observed))
+            weights.append(log_ratio - distortion(self.vae.likelihood(latent), self.observed, self._inside))
         return torch.stack(weights)
 
     @cached_property

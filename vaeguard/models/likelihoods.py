@@ -230,7 +230,7 @@ class Gaussian(Likelihood):
     @classmethod
     def from_decoder(cls, raw: Tensor, spec: ModelSpec) -> Self:
         """The decoder's output is the mean; for pixels, it is the logits of the mean."""
-        return cls(cls._location(raw, spec), raw.new_tensor(spec.sigma))
+        return cls(cls._location(raw, spec), raw.new_tensor(spec.fixed_sigma))
 
     @staticmethod
     def _location(raw: Tensor, spec: ModelSpec) -> Tensor:
@@ -255,7 +255,7 @@ class Gaussian(Likelihood):
     @classmethod
     def least_distortion(cls, spec: ModelSpec) -> float:
         """The distortion of a value at the mean."""
-        return math.log(spec.sigma) + 0.5 * math.log(2 * math.pi)
+        return math.log(spec.fixed_sigma) + 0.5 * math.log(2 * math.pi)
 
 
 class GaussianPixel(Gaussian):

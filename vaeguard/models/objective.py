@@ -43,9 +43,10 @@ def nearest_kl(vae: VAE, posterior: Posterior) -> Tensor:
     return sum_last(by_class).amin(1)
 
 
-def distortion(likelihood: Likelihood, image: Tensor) -> Tensor:
-    """−log p(x | z), nats, shape (N,)."""
-    return -row_sum(likelihood.log_prob(image))
+def distortion(likelihood: Likelihood, image: Tensor, inside: Tensor | None = None) -> Tensor:
+    """−log p(x | z), nats, of all pixels or of those `inside`, bool (1, 1, H, W); shape (N,)."""
+    log_prob = likelihood.log_prob(image)
+    return -row_sum(log_prob if inside is None else torch.where(inside, log_prob, 0.0))
 
 
 @dataclass(frozen=True)

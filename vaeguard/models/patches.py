@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vaeguard.models.sums import row_mean
+from vaeguard.models.region import at_centres, strongest_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     from numpy import int64, uint8
@@ -29,6 +29,8 @@ STRONGEST = 5
 """An image's value is the mean over so many of its largest patch values."""
 RADIUS = 15
 """The surroundings of a pixel are 31x31 pixels."""
+REDRAWN = 16
+"""A training patch outside of the region is drawn again so many times."""
 FLOOR = 0.03
 """Added to pixels before their logarithm, so that the noise of dark pixels is not amplified."""
 
@@ -66,21 +68,57 @@ def undo_contrast(contrast: Tensor, mean: Tensor) -> Tensor:
     return (torch.exp(mean + 0.5 * torch.logit(contrast, eps=1e-6)) - FLOOR).clamp(0, 1)
 
 
-def random_windows(images: npt.NDArray[uint8], rows: npt.NDArray[int64], patch: int, draw: torch.Generator) -> Tensor:
+def random_windows(
+    images: npt.NDArray[uint8],
+    rows: npt.NDArray[int64],
+    patch: int,
+    draw: torch.Generator,
+    tiles: Sequence[tuple[Sequence[int], int]] | None = None,
+    inside: npt.NDArray[np.bool_] | None = None,
+) -> Tensor:
     """A patch at a random place, with its surroundings, from each of `rows` of `images` (N, C, H, W).
 
-    Returns uint8 (rows, C, patch + 30, patch + 30), of which `local_contrast` makes patches.
+    `tiles` are the first pixels of all tiles along each side, and the side of a tile: a patch then lies in a random
+    tile, beyond which it has no surroundings. Patches whose centres do not count by `inside` (H, W) are drawn again,
+    some times. Returns uint8 (rows, C, patch + 30, patch + 30), of which `local_contrast` makes patches.
     """
-    height, width = images.shape[2:]
-    uniform = torch.rand(2, len(rows), 1, generator=draw, device=draw.device).cpu().numpy()
+    sides = images.shape[2:] if tiles is None else tuple(side for _, side in tiles)
+    first, begin = _random_places(len(rows), patch, draw, sides, tiles)
+    if inside is not None:
+        for _ in range(REDRAWN):
+            centres = first + begin + patch // 2
+            outside = ~inside[centres[0], centres[1]]
+            again = _random_places(len(rows), patch, draw, sides, tiles)
+            first, begin = np.where(outside, again[0], first), np.where(outside, again[1], begin)
     window = np.arange(-RADIUS, patch + RADIUS)
     # Clamped indices repeat the outermost pixels, as `surrounded` does.
     y, x = (
-        np.clip((share * (size - patch + 1)).astype(np.int64) + window, 0, size - 1)
-        for share, size in zip(uniform, (height, width), strict=True)
+        start[:, None] + np.clip(at[:, None] + window, 0, side - 1)
+        for start, at, side in zip(first, begin, sides, strict=True)
     )
     picked = images[rows[:, None, None], :, y[:, :, None], x[:, None, :]]
     return torch.from_numpy(picked).permute(0, 3, 1, 2)
+
+
+def _random_places(
+    count: int,
+    patch: int,
+    draw: torch.Generator,
+    sides: tuple[int, ...],
+    tiles: Sequence[tuple[Sequence[int], int]] | None,
+) -> tuple[npt.NDArray[int64], npt.NDArray[int64]]:
+    """The first row and column of tiles, and of patches within them, each (2, count)."""
+
+    def uniform() -> npt.NDArray[np.float32]:
+        values: npt.NDArray[np.float32] = torch.rand(2, count, 1, generator=draw, device=draw.device).cpu().numpy()
+        return values[:, :, 0]
+
+    begin = np.stack([(u * (side - patch + 1)).astype(np.int64) for u, side in zip(uniform(), sides, strict=True)])
+    if tiles is None:
+        return np.zeros_like(begin), begin
+    firsts = [np.asarray(first) for first, _ in tiles]
+    chosen = zip(uniform(), firsts, strict=True)
+    return np.stack([first[(u * len(first)).astype(np.int64)] for u, first in chosen]), begin
 
 
 class Patches:
@@ -126,10 +164,26 @@ class Patches:
         )
         return (total / count)[:, :, : self.height, : self.width]
 
-    def strongest(self, values: Tensor) -> Tensor:
-        """One value per image, (N,): the mean of the five largest values of its patches, (N * P,)."""
-        inner = self._inner(values).flatten(1)
-        return row_mean(inner.topk(min(STRONGEST, inner.shape[1]), dim=1).values)
+    def counted(self, inside: Tensor) -> Tensor:
+        """Which of the places that may decide count, by the pixels that count, bool (N, 1, h, w); (N, P)."""
+        return self._inner(at_centres(inside, self.centres)).flatten(1)
+
+    @property
+    def centres(self) -> tuple[list[int], list[int]]:
+        """The rows and columns of pixels in which patches have their centres."""
+        rows, columns = (
+            [min(self.stride * number + self.side // 2, side - 1) for number in range(count)]
+            for count, side in zip(self.grid, (self.height, self.width), strict=True)
+        )
+        return rows, columns
+
+    def strongest(self, values: Tensor, counted: Tensor | None = None) -> Tensor:
+        """One value per image, (N,): the mean of the five largest values of its patches, (N * P,), or of those counted.
+
+        `counted` is bool (N or 1, P).
+        """
+        inside = None if counted is None else self._inner(counted).flatten(1)
+        return strongest_mean(self._inner(values).flatten(1), STRONGEST, inside)
 
     def heatmap(self, values: Tensor) -> Tensor:
         """Values of patches, (N * P,), at their centres and bilinear in between, shape (N, H, W)."""

@@ -114,7 +114,7 @@ def _precise(values: Tensor) -> Tensor:
 
 def _stage(spec: ModelSpec, *layers: nn.Module) -> nn.Sequential:
     dropout = [nn.Dropout(spec.dropout)] if spec.dropout else []
-    return nn.Sequential(*layers, ACTIVATIONS[spec.activation](), *dropout)
+    return nn.Sequential(*layers, ACTIVATIONS[spec.activation_name](), *dropout)
 
 
 def _mlp(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Sequential, int]:

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.markup import escape
 
 from vaeguard.reports.gallery import data_uri
-from vaeguard.reports.kinds import Part, ReportFigures, Verdict
+from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.pictures import picture_of
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.terminal import SHOWN, sparkline, table_of
@@ -114,6 +114,7 @@ class Model(Part):
     autoencoder: bool
     patch: int | None
     latent: int
+    region_share: float = 1.0
     features: str | None = None
 
 
@@ -172,6 +173,7 @@ class Figures(ReportFigures):
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
+        region = f" {percent(model.region_share)} of each image counts." if model.region_share < 1 else ""
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         if split.folds:
             sentence = (
@@ -186,6 +188,7 @@ class Figures(ReportFigures):
                 f" {len(self.history)} epochs is {best.epoch:.0f}: {losses} on {split.validation:,} held-out"
                 f" ones{active}{accuracy}. The score is calibrated on {split.calibration:,} more."
             )
+        sentence += region
         if self.advice:
             return Verdict("Worth a second look", sentence, self.advice, "fair")
         return Verdict("Fitted, nothing looks wrong", sentence, (), "good")

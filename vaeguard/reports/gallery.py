@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vaeguard.reports.pictures import heat_picture, picture_of
+from vaeguard.reports.pictures import heat_picture, inspect_reduced, picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -79,8 +79,7 @@ def sample(detector: Detector, images: npt.NDArray[Any], groups: Sequence[Group]
     rows = np.unique(np.concatenate([group.rows for group in shown])) if shown else np.zeros(0, np.int64)
     if images.dtype != np.uint8 or not len(rows):
         return Sample(shown, rows, None, None)
-    pixels = np.ascontiguousarray(images[rows])
-    return Sample(shown, rows, pixels, detector.inspect(pixels, pictures=True), detector.info.heatmap_scale)
+    return Sample(shown, rows, *inspect_reduced(detector, images, rows), detector.info.heatmap_scale)
 
 
 def gallery(sample: Sample, facts: Mapping[str, Sequence[Any]], terms: Mapping[str, Any]) -> Report:

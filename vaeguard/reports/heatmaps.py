@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError
-from vaeguard.reports.pictures import draw_reconstructions
+from vaeguard.reports.pictures import draw_reconstructions, inspect_reduced
 from vaeguard.storage.store import Store, job_folder
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class HeatmapFolder:
         """Draw the images `rows` of the batch, which are inspected again, since pictures of all would take memory."""
         if not len(rows):
             return
-        images, names = batch.images[rows], [batch.paths[row] for row in rows]
-        inspection = detector.inspect(images, pictures=True)
+        names = [batch.paths[row] for row in rows]
+        images, inspection = inspect_reduced(detector, batch.images, rows)
         for number, name in enumerate(names):
             draw_reconstructions(
                 heatmap_path(self.path, name), images, inspection, [number], names, detector.info.heatmap_scale

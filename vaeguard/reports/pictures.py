@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vaeguard.engines.inspection import concatenate
 from vaeguard.errors import UsageError
 from vaeguard.storage.files import writing
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import Inspection
 
 HEATMAP_COLOURS = (
@@ -27,6 +30,8 @@ TILE = 112
 """The least pixels of an image's longest side; smaller images are enlarged by whole factors."""
 MAX_TILE = 288
 """The most pixels of an image's longest side; larger images are reduced."""
+LARGEST = 1024
+"""Pictures of more pixels a side are reduced by a whole factor as soon as they are inspected."""
 SHEET_WIDTH = 1200
 PAD = 12
 GRID_GAP = 3
@@ -34,6 +39,34 @@ FONT_SIZE = 15
 INK = "#1a1a1a"
 PALE_INK = "#595959"
 PAPER = "#ffffff"
+
+
+def inspect_reduced(
+    detector: Detector, images: npt.NDArray[Any], rows: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[Any], Inspection]:
+    """These `rows` of `images` (N, C, H, W) and their inspection with pictures, no larger than a report shows them.
+
+    Pictures of large images are reduced one by one, since all of them would not fit in memory: a pixel then has the
+    mean of the pixels that it covers, in a heatmap the largest value.
+    """
+    by = -(-max(images.shape[2:]) // LARGEST)
+    if by == 1:
+        return images[rows], detector.inspect(images[rows], pictures=True)
+    reduced, parts = [], []
+    for row in rows:
+        seen = detector.inspect(images[row][None], pictures=True)
+        assert seen.heatmap is not None
+        restored = None if seen.restored is None else _blocks(seen.restored, by).mean((-3, -1), dtype=np.float32)
+        parts.append(replace(seen, restored=restored, heatmap=_blocks(seen.heatmap, by).max((-3, -1))))
+        reduced.append(_blocks(images[row], by).mean((-3, -1), dtype=np.float32).round().astype(images.dtype))
+    return np.stack(reduced), concatenate(parts)
+
+
+def _blocks(values: npt.NDArray[Any], by: int) -> npt.NDArray[Any]:
+    """Values (..., H, W) in blocks of `by` pixels a side, (..., H / by, by, W / by, by), without an incomplete rim."""
+    *outer, height, width = values.shape
+    rows, columns = height // by, width // by
+    return values[..., : rows * by, : columns * by].reshape(*outer, rows, by, columns, by)
 
 
 def pick_examples(scores: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.intp]:

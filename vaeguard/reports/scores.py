@@ -12,11 +12,13 @@ import numpy as np
 from rich.markup import escape
 
 from vaeguard.data.source import pick
+from vaeguard.engines.inspection import concatenate
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import RefusedError, as_objects
 from vaeguard.reports.distributions import histogram
 from vaeguard.reports.gallery import GROUP, Group, Sample, gallery
 from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
+from vaeguard.reports.pictures import inspect_reduced
 from vaeguard.reports.report_file import JSON_NAME, heading, write_report
 from vaeguard.reports.terminal import SHOWN, Histogram, sparklines
 from vaeguard.statistics.false_alarms import can_flag, expected_interval, fewest_calibration, way_to_flag
@@ -225,12 +227,14 @@ def _names_to_show(tally: _Tally) -> dict[tuple[str, str], list[str]]:
 
 def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
     chosen = _names_to_show(tally)
-    batches = list(pick(sources, {name for names in chosen.values() for name in names}, detector.info.rule))
-    paths = [valid_text(path) for batch in batches for path in batch.paths]
+    paths, parts = list[str](), []
+    for batch in pick(sources, {name for names in chosen.values() for name in names}, detector.info.rule):
+        if batch.paths:
+            paths += map(valid_text, batch.paths)
+            parts.append(inspect_reduced(detector, batch.images, np.arange(len(batch.paths))))
     if not paths:
         return {"gallery": [], "pictures": {}}
-    images = np.concatenate([batch.images for batch in batches if len(batch.images)])
-    inspection = detector.inspect(images, pictures=True)
+    images, inspection = np.concatenate([part[0] for part in parts]), concatenate([part[1] for part in parts])
     place = {path: row for row, path in enumerate(paths)}
     groups = tuple(
         Group(name, title, np.array([place[path] for path in names if path in place], np.int64), int(tally.fine.sum()))

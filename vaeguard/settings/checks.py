@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from vaeguard.errors import UsageError
+
+Value = TypeVar("Value")
 
 
 def settle_types(spec: Any) -> None:
@@ -95,3 +97,10 @@ def check_pixel_range(value: tuple[int, ...] | None) -> None:
             f"`pixel_range` is {value}; it must be black and white, two values of 16-bit pixels from 0 to 65535, such"
             " as 0,4095 for a camera of 12 bits"
         )
+
+
+def settled(name: str, value: Value | None) -> Value:
+    """The value of a setting of a resolved spec."""
+    if value is None:
+        raise ValueError(f"the spec is not resolved: `{name}` is None")
+    return value

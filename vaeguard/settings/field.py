@@ -9,9 +9,14 @@ from typing import Any, TypeVar
 Spec = TypeVar("Spec", bound=type)
 
 
-def setting(default: Any, text: str, *, of: tuple[str, ...] | None = None, unset: str = "") -> Any:
-    """A field with its help text; `of` lists the allowed values, and `unset` says what None means."""
-    return field(default=default, metadata={"help": text, "of": of, "unset": unset})
+def setting(
+    default: Any, text: str, *, of: tuple[str, ...] | None = None, unset: str = "", none: str | None = None
+) -> Any:
+    """A field with its help text.
+
+    `of` lists the allowed values, `unset` says what None means, and `none` is the value that the text `none` means.
+    """
+    return field(default=default, metadata={"help": text, "of": of, "unset": unset, "none": none})
 
 
 def default_of(item: Any) -> str:

@@ -6,7 +6,6 @@ It does not import torch, so the command line can read the defaults without it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from vaeguard.errors import UsageError
 from vaeguard.settings.checks import (
@@ -16,10 +15,22 @@ from vaeguard.settings.checks import (
     check_positive,
     check_share,
     settle_types,
+    settled,
 )
 from vaeguard.settings.field import documented, setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
-from vaeguard.settings.views import LATENT, WIDEST, PatchView, PixelView, VectorView, View, view_of
+from vaeguard.settings.tiles import MOST_SIDE, OVERLAP, settled_overlap, settled_tile, starts, tile_for
+from vaeguard.settings.views import (
+    FEATURE_LATENT,
+    LATENT,
+    WIDEST,
+    FeatureView,
+    PatchView,
+    PixelView,
+    VectorView,
+    View,
+    view_of,
+)
 from vaeguard.wording import brief_settings
 
 MODEL_KINDS = ("mlp", "conv")
@@ -36,36 +47,41 @@ FEWEST_CLUSTERS = 10
 FEWEST_PATCH_PIXELS = 4
 """Neighbouring patches are a quarter of their side apart."""
 
-CLASSIC_SIGMA = 0.5**0.5
-"""With this sigma the Gaussian distortion is the summed squared error plus a constant."""
-
-Value = TypeVar("Value")
-
 
 @documented
 @dataclass(frozen=True)
 class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
-    `resolved` fills in from the data every setting that is None, and `image_shape` (C, H, W), `feature_count` (features
-    of a place), `classes` (names of the normal classes) and `vectors` (scaled features instead of pixels, shape
-    (1, 1, F)). A `kind` of None becomes `conv` for images of at least 16x16 pixels, and `mlp` for smaller
-    images, patches, features and vectors.
+    `choice.with_features` settles `features`. `resolved` fills in from the data every other setting that is None, and
+    `image_shape` (C, H, W), `feature_count` (features of a place), `classes` (names of the normal classes) and
+    `vectors` (scaled features instead of pixels, shape (1, 1, F)). A `kind` of None becomes `conv` for images of
+    at least 16x16 pixels, and `mlp` for smaller images, patches, features and vectors.
     """
 
     kind: str | None = setting(
         None, "Kind of model.", of=MODEL_KINDS, unset="conv from 16x16 pixels on, else and for patches mlp"
     )
     latent: int | None = setting(
-        None, "Size of the latent.", unset=f"{LATENT}; for tables half the features, at most {LATENT}"
+        None,
+        "Size of the latent.",
+        unset=f"{LATENT}; for features {FEATURE_LATENT}; for tables half the columns, at most {LATENT}",
     )
     hidden: tuple[int, ...] | None = setting(
         None,
         "Of an mlp: hidden sizes of the encoder, which the decoder mirrors.",
-        unset=f"{','.join(map(str, PixelView.hidden))}; for tables {','.join(map(str, VectorView.hidden))}",
+        unset="; for ".join(
+            f"{name}{','.join(map(str, view.hidden))}"
+            for name, view in (("", PixelView), ("features ", FeatureView), ("tables ", VectorView))
+        ),
     )
     width: int = setting(16, "Of a conv: channels of the first of four layers, doubled each time.")
-    activation: str = setting("relu", "Activation of the hidden layers.", of=ACTIVATIONS)
+    activation: str | None = setting(
+        None,
+        "Activation of the hidden layers.",
+        of=ACTIVATIONS,
+        unset=f"{PixelView.activation}; for features {FeatureView.activation}",
+    )
     dropout: float = setting(0.0, "Dropout rate of the hidden layers.")
     likelihood: str | None = setting(
         None,
@@ -73,7 +89,11 @@ class ModelSpec:
         of=tuple(LIKELIHOOD_FACTS),
         unset=f"{PixelView.likelihood}; for tables {VectorView.likelihood}, for patches {PatchView.likelihood}",
     )
-    sigma: float = setting(CLASSIC_SIGMA, "Of gaussian: the fixed standard deviation, for pixels from 0 to 1.")
+    sigma: float | None = setting(
+        None,
+        "Of gaussian: the fixed standard deviation, for pixels from 0 to 1.",
+        unset=f"{PixelView.sigma:.4g}; for whitened features {FeatureView.sigma:.4g}",
+    )
     prior: str = setting("standard", "One Gaussian, or one per normal class.", of=PRIORS)
     guided: bool | None = setting(None, "Also learn to tell the normal classes apart.", unset="where there are labels")
     pseudo_classes: int = setting(
@@ -90,7 +110,11 @@ class ModelSpec:
         " image.",
     )
     features: str | None = setting(
-        None, "Learn the features of a frozen network, applied all over the image: efficientnet-lite0.", unset="pixels"
+        None,
+        "Learn the features of a frozen network, applied all over the image: efficientnet-lite0, or a network of"
+        " torchvision, such as wide_resnet50_2; none: learn pixels.",
+        unset="efficientnet-lite0 for photographs, from 96x96 pixels on, else and with settings for pixels none",
+        none="",
     )
     whiten: bool | None = setting(
         None,
@@ -98,6 +122,16 @@ class ModelSpec:
         unset=f"where there are more columns than rows to learn from, but at most {WIDEST}",
     )
     feature_count: int = 0
+    tile: tuple[int, ...] | None = setting(
+        None,
+        "Of features or patches: cut images into tiles of so many pixels (height, width), judged one by one.",
+        unset=f"for features none up to {MOST_SIDE} pixels a side, else at most {MOST_SIDE}",
+    )
+    overlap: int | None = setting(
+        None, "Pixels that neighbouring tiles share at least.", unset=f"{OVERLAP}, or a quarter of a small tile"
+    )
+    region: str | None = None
+    region_share: float = 1.0
     pixel_range: tuple[int, ...] | None = setting(
         None,
         "The values of files of 16 bits that are black and white, such as 0,4095 for a camera of 12 bits.",
@@ -112,7 +146,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         settle_types(self)
         check_one_of("kind", self.kind, (None, *MODEL_KINDS))
-        check_one_of("activation", self.activation, ACTIVATIONS)
+        check_one_of("activation", self.activation, (None, *ACTIVATIONS))
+        if self.features == "none":
+            object.__setattr__(self, "features", "")
         check_one_of("likelihood", self.likelihood, (None, *LIKELIHOOD_FACTS))
         check_one_of("prior", self.prior, PRIORS)
         check_positive("latent", self.latent)
@@ -123,6 +159,9 @@ class ModelSpec:
             check_positive("hidden", size)
         check_share("dropout", self.dropout)
         check_pixel_range(self.pixel_range)
+        check_not_negative("overlap", self.overlap or 0)
+        if self.tile is not None and not (len(self.tile) in (1, 2) and min(self.tile) > 0):
+            raise UsageError(f"`tile` is {self.tile}; it must be a height and a width in pixels, such as 256,256")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -164,31 +203,58 @@ class ModelSpec:
         """Return this spec with the sizes of latent and hidden layers settled."""
         # Only the latent of vectors depends on the width, and a spec of vectors is resolved.
         width = self.image_shape[2] if self.image_shape else 0
+        view = self.view
         return replace(
             self,
-            latent=self.view.latent(width) if self.latent is None else self.latent,
-            hidden=self.view.hidden if self.hidden is None else self.hidden,
+            latent=view.latent(width) if self.latent is None else self.latent,
+            hidden=view.hidden if self.hidden is None else self.hidden,
+            activation=self.activation or view.activation,
+            sigma=self.sigma or view.sigma,
         )
+
+    @property
+    def activation_name(self) -> str:
+        """Activation of the hidden layers, of a resolved spec."""
+        return settled("activation", self.activation)
+
+    @property
+    def fixed_sigma(self) -> float:
+        """The standard deviation of a `gaussian`, of a resolved spec."""
+        return settled("sigma", self.sigma)
 
     @property
     def latent_size(self) -> int:
         """Units of the latent, of a resolved spec."""
-        return _settled("latent", self.latent)
+        return settled("latent", self.latent)
 
     @property
     def hidden_sizes(self) -> tuple[int, ...]:
         """Hidden sizes of an `mlp`, of a resolved spec."""
-        return _settled("hidden", self.hidden)
+        return settled("hidden", self.hidden)
 
     @property
     def likelihood_facts(self) -> LikelihoodFacts:
         """Facts about the likelihood of a resolved spec, without torch."""
-        return LIKELIHOOD_FACTS[_settled("likelihood", self.likelihood)]
+        return LIKELIHOOD_FACTS[settled("likelihood", self.likelihood)]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of the inputs, of a resolved spec."""
-        return _settled("image_shape", self.image_shape)
+        return settled("image_shape", self.image_shape)
+
+    @property
+    def graph_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) that the graph takes, a tile or the whole input, of a resolved spec."""
+        return (self.shape[0], self.tile[0], self.tile[-1]) if self.tile else self.shape
+
+    @property
+    def tiles(self) -> list[tuple[list[int], int]]:
+        """The first pixels of all tiles along each side, and the side of a tile, of a resolved spec.
+
+        Without tiles, there is one, the whole input.
+        """
+        sides = zip(self.shape[1:], self.graph_shape[1:], strict=True)
+        return [(starts(side, tile, self.overlap or 0), tile) for side, tile in sides]
 
     @property
     def vae_shape(self) -> tuple[int, int, int]:
@@ -200,7 +266,10 @@ class ModelSpec:
     @property
     def is_resolved(self) -> bool:
         """Whether every choice is settled."""
-        return None not in (self.kind, self.latent, self.hidden, self.likelihood, self.guided, self.image_shape)
+        return None not in (
+            *(self.kind, self.latent, self.hidden, self.activation, self.likelihood, self.sigma, self.guided),
+            *(self.features, self.image_shape),
+        )
 
     def resolved(
         self,
@@ -220,15 +289,12 @@ class ModelSpec:
             vectors; or the images are too small for the patches.
         """
         spec = replace(
-            self,
-            image_shape=image_shape,
-            classes=classes,
-            vectors=vectors,
+            self, image_shape=image_shape, classes=classes, vectors=vectors, features=self.features or "",
             feature_count=feature_count,
             whiten=vectors and (0 < images < image_shape[2] <= WIDEST if self.whiten is None else self.whiten),
-        )
+        ).tiled()  # fmt: skip
         view = spec.view
-        view.check(self.kind, self.likelihood, self.patch, image_shape[1:])
+        view.check(self.kind, self.likelihood, self.patch, spec.graph_shape)
         _check_classes(spec)
         return replace(
             spec.sized(),
@@ -237,6 +303,22 @@ class ModelSpec:
             guided=len(classes) > 1 and view.whole if self.guided is None else self.guided,
             pseudo_classes=self._pseudo_classes_for(images) if view.whole_pictures else 0,
         )
+
+    def tiled(self) -> ModelSpec:
+        """Return this spec, whose `image_shape` is known, with tile and overlap settled.
+
+        Raises
+        ------
+        UsageError
+            The model sees whole inputs, or the overlap is too large.
+        """
+        if self.tile and self.view.whole:
+            raise UsageError(
+                "`model.tile` is for models of places; set `model.features` or `model.patch`, or leave it out"
+            )
+        size = self.shape[1:]
+        tile = tile_for(size) if self.features and not self.tile else settled_tile(self.tile, size)
+        return replace(self, tile=tile, overlap=settled_overlap(self.overlap, tile) if tile else None)
 
     def _pseudo_classes_for(self, images: int) -> int:
         clusters = min(self.pseudo_classes, images // IMAGES_PER_CLUSTER)
@@ -255,9 +337,3 @@ def _check_classes(spec: ModelSpec) -> None:
         raise UsageError(
             "`model.prior` is 'per-class', which needs at least two labelled normal classes; set it to 'standard'"
         )
-
-
-def _settled(name: str, value: Value | None) -> Value:
-    if value is None:
-        raise ValueError(f"the spec is not resolved: `{name}` is None")
-    return value

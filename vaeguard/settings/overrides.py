@@ -37,7 +37,7 @@ def parse_setting(spec: type, name: str, text: str) -> Any:
     hint = get_type_hints(spec)[name]
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if NoneType in kinds and text.lower() == "none":
-        return None
+        return settings_of(spec)[name].metadata["none"]
     kind = next(kind for kind in kinds if kind is not NoneType)
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]

@@ -60,14 +60,6 @@ PRESETS = {
         TrainSpec(batch_size=256),
         "16x16 patches, 256-128-16, learned sigma: finds small defects of textured surfaces",
     ),
-    "features": Preset(
-        ModelSpec(
-            kind="mlp", hidden=(256, 128), latent=32, activation="gelu", likelihood="gaussian", sigma=0.5,
-            features="efficientnet-lite0",
-        ),
-        TrainSpec(batch_size=1024, learning_rate=3e-3, epochs=15),
-        "features of a pretrained network at every place, whitened, 256-128-32, sigma 0.5: finds defects of parts",
-    ),
 }  # fmt: skip
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vaeguard.devices import DEVICES
 from vaeguard.errors import UsageError
-from vaeguard.settings.checks import check_not_negative, check_one_of, check_positive, check_share, settle_types
+from vaeguard.settings.checks import (
+    check_not_negative,
+    check_one_of,
+    check_positive,
+    check_share,
+    settle_types,
+    settled,
+)
 from vaeguard.settings.field import documented, setting
-from vaeguard.settings.views import VECTOR_EPOCHS
+from vaeguard.settings.views import FEATURE_EPOCHS, VECTOR_EPOCHS, FeatureView, PixelView, View
 from vaeguard.wording import brief_settings
 
 REDUCTIONS = ("sum", "mean")
@@ -31,10 +38,15 @@ class TrainSpec:
     epochs: int | None = setting(
         None,
         "Most epochs.",
-        unset=f"15, but 2,000 to 6,000 steps, and 5 to 400 epochs; for tables at most {VECTOR_EPOCHS}",
+        unset="15, but 2,000 to 6,000 steps, and 5 to 400 epochs;"
+        f" for features at most {FEATURE_EPOCHS}, for tables {VECTOR_EPOCHS}",
     )
-    batch_size: int = setting(128, "Images per step.")
-    learning_rate: float = setting(1e-3, "Step size of AdamW.")
+    batch_size: int | None = setting(
+        None, "Images per step.", unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size} places"
+    )
+    learning_rate: float | None = setting(
+        None, "Step size of AdamW.", unset=f"{PixelView.learning_rate:g}; for features {FeatureView.learning_rate:g}"
+    )
     schedule: str = setting("cosine", "Learning rate over the epochs.", of=SCHEDULES)
     weight_decay: float = setting(0.0, "Weight decay of AdamW.")
     beta: float = setting(1.0, "Weight of the rate against the distortion.")
@@ -90,3 +102,21 @@ class TrainSpec:
                 f"`validation` is {self.validation} and `calibration` is {self.calibration}; both must be above 0 and"
                 " together at most 0.8"
             )
+
+    @property
+    def images_per_step(self) -> int:
+        """The batch size, of a resolved spec."""
+        return settled("batch_size", self.batch_size)
+
+    @property
+    def step_size(self) -> float:
+        """The learning rate, of a resolved spec."""
+        return settled("learning_rate", self.learning_rate)
+
+    def sized(self, view: View) -> TrainSpec:
+        """Return this spec with batch size and learning rate settled."""
+        return replace(
+            self,
+            batch_size=self.batch_size or view.batch_size,
+            learning_rate=self.learning_rate or view.learning_rate,
+        )

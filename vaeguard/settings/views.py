@@ -8,11 +8,20 @@ from vaeguard.errors import UsageError
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS
 
 LATENT = 64
+CLASSIC_SIGMA = 0.5**0.5
+"""With this sigma the Gaussian distortion is the summed squared error plus a constant."""
 HIDDEN = (400, 400)
 FEATURE_HIDDEN = (256, 128)
 FEATURE_LATENT = 32
+FEATURE_EPOCHS = 15
+"""Cells are many, so an epoch has about a hundred steps."""
+FEATURE_SIGMA = 0.5
+"""The likelihood of normal images prefers a learned variance, which detects worse: places that a wide latent hardly
+reconstructs become likely by a large sigma."""
 FEATURE_SIDE = 32
 """The features of smaller images describe the image's border more than the image."""
+PHOTO_CHANNELS = (1, 3)
+"""Pretrained networks see grey or colour."""
 VECTOR_HIDDEN = (64, 32)
 """Tables are small, so large networks would cost time without a benefit."""
 WIDEST = 2048
@@ -38,8 +47,10 @@ class View:
         Whether training draws random windows of images.
     restores : bool
         Whether the decoder's mean is an input that one can look at.
-    likelihood, hidden : str, tuple of int
-        Default likelihood and hidden sizes.
+    likelihood, hidden, activation, sigma : str, tuple of int, str, float
+        Defaults of the model.
+    batch_size, learning_rate : int, float
+        Defaults of the training.
     epochs : int or None
         Default of the most epochs; None is no limit.
     """
@@ -52,6 +63,10 @@ class View:
     restores: ClassVar[bool] = True
     likelihood: ClassVar[str]
     hidden: ClassVar[tuple[int, ...]] = HIDDEN
+    activation: ClassVar[str] = "relu"
+    sigma: ClassVar[float] = CLASSIC_SIGMA
+    batch_size: ClassVar[int] = 128
+    learning_rate: ClassVar[float] = 1e-3
     epochs: ClassVar[int | None] = None
 
     @property
@@ -67,8 +82,8 @@ class View:
         """The default number of latent units for inputs of this width."""
         return LATENT
 
-    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:
-        """Refuse settings of a model that do not suit the view or inputs of this size, (height, width).
+    def check(self, kind: str | None, likelihood: str | None, patch: int, shape: tuple[int, int, int]) -> None:
+        """Refuse settings of a model that do not suit the view or inputs of this shape, (C, H, W).
 
         Raises
         ------
@@ -95,14 +110,14 @@ class PatchView(View):
         """An `mlp`, since patches are small."""
         return "mlp"
 
-    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
+    def check(self, kind: str | None, likelihood: str | None, patch: int, shape: tuple[int, int, int]) -> None:  # noqa: ARG002
         """Refuse likelihoods of grey levels, which contrasts do not have, and images that are too small."""
         if likelihood and LIKELIHOOD_FACTS[likelihood].support == "unit":
             raise UsageError(
                 f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and patches are seen as"
                 f" contrasts; set it to {self.likelihood!r}"
             )
-        height, width = size
+        _, height, width = shape
         if min(height, width) < 2 * patch:
             raise UsageError(
                 f"`model.patch` is {patch}, which needs images of at least {2 * patch} pixels a side, not"
@@ -118,6 +133,11 @@ class FeatureView(View):
     restores: ClassVar[bool] = False
     likelihood: ClassVar[str] = "gaussian"
     hidden: ClassVar[tuple[int, ...]] = FEATURE_HIDDEN
+    activation: ClassVar[str] = "gelu"
+    sigma: ClassVar[float] = FEATURE_SIGMA
+    batch_size: ClassVar[int] = 1024
+    learning_rate: ClassVar[float] = 3e-3
+    epochs: ClassVar[int | None] = FEATURE_EPOCHS
 
     def kind(self, height: int, width: int) -> str:  # noqa: ARG002
         """An `mlp`, since a place is a vector."""
@@ -127,7 +147,7 @@ class FeatureView(View):
         """The latent of a place."""
         return FEATURE_LATENT
 
-    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
+    def check(self, kind: str | None, likelihood: str | None, patch: int, shape: tuple[int, int, int]) -> None:  # noqa: ARG002
         """Refuse convolutions, likelihoods of grey levels, and images that are too small."""
         if kind == "conv":
             raise UsageError("`model.kind` is 'conv', and the features of a place have no neighbours; set it to 'mlp'")
@@ -136,10 +156,16 @@ class FeatureView(View):
                 f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and features are unbounded;"
                 f" set it to {self.likelihood!r}"
             )
+        channels, *size = shape
         if min(size) < FEATURE_SIDE:
             raise UsageError(
                 f"`model.features` needs images of at least {FEATURE_SIDE} pixels a side, not {size[0]}x{size[1]}; use"
                 " larger images, or leave it out"
+            )
+        if channels not in PHOTO_CHANNELS:
+            raise UsageError(
+                f"`model.features` needs images that are grey or in colour, not with {channels} channels; give such, or"
+                " leave it out"
             )
 
 
@@ -156,7 +182,7 @@ class VectorView(View):
         """Half the number of features, at most `LATENT`."""
         return max(1, min(LATENT, width // 2))
 
-    def check(self, kind: str | None, likelihood: str | None, patch: int, size: tuple[int, int]) -> None:  # noqa: ARG002
+    def check(self, kind: str | None, likelihood: str | None, patch: int, shape: tuple[int, int, int]) -> None:  # noqa: ARG002
         """Refuse patches, convolutions and likelihoods of grey levels, which features do not have."""
         if patch:
             raise UsageError(
@@ -180,6 +206,8 @@ class WhiteView(VectorView):
     """
 
     hidden: ClassVar[tuple[int, ...]] = FEATURE_HIDDEN
+    activation: ClassVar[str] = "gelu"
+    sigma: ClassVar[float] = FEATURE_SIGMA
 
     def latent(self, width: int) -> int:
         """Half the number of features, at most that of a place."""

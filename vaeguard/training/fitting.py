@@ -13,19 +13,24 @@ import numpy as np
 import torch
 
 from vaeguard.data.image_set import ImageSet, as_image_set, digests_of
+from vaeguard.data.regions import covered, digest_of_region, read_region
 from vaeguard.data.split import Split, class_targets, normal_numbers, split_for, spread_out
 from vaeguard.devices import has_bf16, pick_device, torch_settings
 from vaeguard.engines.inspection import Inspection, concatenate
-from vaeguard.engines.record import CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
+from vaeguard.engines.record import BackboneRecord, CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
+from vaeguard.engines.tiling import Tiling
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
-from vaeguard.models.backbones import backbone
+from vaeguard.models.backbones import pretrained
 from vaeguard.models.cells import Cells
-from vaeguard.models.graph import InferenceGraph, to_unit
+from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.likelihoods import between_levels
+from vaeguard.models.patches import Patches
 from vaeguard.models.reference import IMAGES, centres_for
+from vaeguard.models.region import GREY
 from vaeguard.models.vae import VAE
+from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
@@ -42,7 +47,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from vaeguard.engines.inspection import Floats
+    from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.tiling import Firsts
+    from vaeguard.models.backbones import Backbone
+    from vaeguard.models.calibration import Calibration
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
@@ -68,6 +76,8 @@ TRAINING_CROPS = 12_800
 """The least random patches to train on per epoch."""
 TRAINING_CELLS = 100_000
 """The least cells to train on, if the images have as many."""
+TRAINING_TILES = 256
+"""The least tiles from which cells are drawn, if the images have as many."""
 VALIDATION_CELLS = 10_000
 """The least cells to validate on, if the images have as many."""
 VALIDATION_CROPS = 2048
@@ -83,12 +93,18 @@ class FitPlan:
     model: ModelSpec
     training: TrainSpec
     split: Split
+    network: Backbone | None = None
+    """The frozen network of a model of features."""
+    region: npt.NDArray[np.bool_] | None = None
+    """The pixels that count, (H, W)."""
     finish: bool = False
     """Whether a resumed fit ends with the epochs that it has."""
 
     def settings(self) -> dict[str, Any]:
         """The settings with which a checkpoint must agree."""
         data = {"fingerprint": self.image_set.fingerprint, "split": self.split.digest()}
+        if self.network:
+            data["network"] = self.network.sha256
         return {"model": to_dict(self.model), "training": to_dict(self.training), "data": data}
 
 
@@ -159,6 +175,9 @@ def plan_fit(
     normal_classes: str | int | Sequence[str | int] | None,
     model: ModelSpec,
     training: TrainSpec,
+    roi: str | Path | npt.ArrayLike | None = None,
+    *,
+    download: bool = False,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
 
@@ -170,8 +189,18 @@ def plan_fit(
     image_set = as_image_set(images, labels)
     model = replace(model, pixel_range=_pixel_range(model, image_set))
     normal = normal_numbers(image_set, normal_classes)
+    # Which images are held out depends on what is learned.
+    shape: tuple[int, int, int] = image_set.images.shape[1:]
+    model = with_features(model, training, shape, vectors=image_set.vectors)
     split = split_for(image_set, normal, model, training, groups)
-    return _plan(image_set, normal, split, model, training)
+    region = None
+    if roi is not None:
+        if image_set.vectors:
+            raise UsageError("`roi` is for images, and the data are vectors; leave it out")
+        region = read_region(roi, image_set.images.shape[2:])
+    if region is not None:
+        model = replace(model, region=digest_of_region(region), region_share=float(region.mean()))
+    return replace(_plan(image_set, normal, split, model, training, download=download), region=region)
 
 
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
@@ -219,8 +248,12 @@ def fit_detector(
     """
     image_set, split = plan.image_set, plan.split
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
-        graph = _graph(plan)
-        examples = _examples(plan, graph, _stage(plan, progress, 0))
+        images = plan.image_set.images
+        if plan.region is not None and not plan.model.features:  # cells are cut from each image after it is covered
+            images = covered(images, plan.region, GREY)
+        graph = _graph(plan, images)
+        examples = _examples(plan, graph, images, _stage(plan, progress, 0))
+        del images
         task = _task(plan, graph, examples)
         state = task.start()
         settings = plan.settings() | {"examples": {"pseudo_labels": _digest(examples[0])}}
@@ -259,16 +292,20 @@ def _nothing(state: State) -> None:
     """Do nothing after an epoch without a monitor."""
 
 
-def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec) -> FitPlan:
-    channels, height, width = image_set.images.shape[1:]
+def _plan(
+    image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec, *, download: bool
+) -> FitPlan:
+    shape: tuple[int, int, int] = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
-    model = model.resolved(
-        (channels, height, width),
+    network = pretrained(model.features, shape, download=download) if model.features else None
+    model = replace(model, features=network.name if network else "").resolved(
+        shape,
         names,
         images=len(split.training),
         vectors=image_set.vectors,
-        feature_count=sum(backbone(model.features).channels) if model.features else 0,
+        feature_count=sum(network.channels) if network else 0,
     )
+    training = training.sized(model.view)
     _check(model, training, names)
     device = pick_device(training.device)
     training = replace(
@@ -281,13 +318,13 @@ def _plan(image_set: ImageSet, normal: tuple[int, ...], split: Split, model: Mod
         folds=split.fold_count,
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
-    return FitPlan(image_set, normal, model, training, split)
+    return FitPlan(image_set, normal, model, training, split, network)
 
 
 def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:
     """Refuse a training that does not suit the model or the classes."""
     _check_for_vectors(model, training)
-    if model.kind == "conv" and training.batch_size == 1:
+    if model.kind == "conv" and training.images_per_step == 1:
         raise UsageError(
             "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
             " more"
@@ -334,22 +371,38 @@ def _threads(model: ModelSpec) -> int:
     return 1 if tiny else torch.get_num_threads()
 
 
-def _graph(plan: FitPlan) -> InferenceGraph:
+def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
     """The graph with fresh weights; vectors are scaled by the training rows only."""
     graph = InferenceGraph(
-        VAE(plan.model), normal_scores=len(plan.split.calibration), centres=centres_for(len(plan.split.training))
+        VAE(plan.model),
+        normal_scores=len(plan.split.calibration),
+        centres=centres_for(len(plan.split.training)),
+        network=plan.network,
     )
+    if graph.region is not None:
+        graph.region.inside.copy_(torch.from_numpy(plan.region))
+        _check_region(graph)
     if graph.whiten is not None:
         graph.whiten.fit(torch.tensor(plan.image_set.images[plan.split.training]).flatten(1))
-    if isinstance(graph.places, Cells):
-        graph.places.backbone.read_pretrained()
     start = graph.vae.family.start
     if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
-        sample = plan.image_set.images[np.sort(rows)]
+        sample = images[np.sort(rows)]
         mean = sample.mean(0, dtype=np.float64) / (255 if sample.dtype == np.uint8 else 1)
         graph.vae.start_at(start(between_levels(torch.from_numpy(mean), 0.5)))
     return graph
+
+
+def _check_region(graph: InferenceGraph) -> None:
+    """Refuse a region in which no place has its centre."""
+    assert graph.region is not None
+    if isinstance(graph.places, Patches | Cells):
+        tiles = (
+            [torch.tensor([place.first]) for place in Tiling(graph.vae.spec).places] if graph.vae.spec.tile else [None]
+        )
+        inside = [graph.inside(first) for first in tiles]
+        if not any(graph.places.counted(part).any() for part in inside if part is not None):
+            raise UsageError("`roi` leaves no place that the model judges; paint a larger part of the images white")
 
 
 def _stage(plan: FitPlan, progress: Progress | None, stage: int) -> Progress | None:
@@ -366,14 +419,15 @@ def _task(plan: FitPlan, graph: InferenceGraph, examples: tuple[Examples, Exampl
     return VAETask(graph.vae, plan.training, *examples)
 
 
-def _examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -> tuple[Examples, Examples]:
+def _examples(
+    plan: FitPlan, graph: InferenceGraph, images: npt.NDArray[Any], progress: Progress | None
+) -> tuple[Examples, Examples]:
     """The training and the validation examples."""
     targets = class_targets(plan.image_set, plan.normal)
-    images = plan.image_set.images
     if isinstance(graph.places, Cells):
-        graph.places.eval().to(plan.training.device)
+        graph.eval().to(plan.training.device)
         make = _cell_examples if plan.split.folds is None else _folded_examples
-        return make(plan, graph.places, progress)
+        return make(plan, graph, progress)
     if graph.whiten is not None:
         images = graph.whiten(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
@@ -383,16 +437,20 @@ def _examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -
     if plan.model.view.windows:
         least = (TRAINING_CROPS, VALIDATION_CROPS)
         rows = [np.tile(part, -(-crops // len(part))) for part, crops in zip(rows, least, strict=True)]
-    learn, validate = (Examples(images, targets, *parts) for parts in zip(rows, pseudo, strict=True))
+    learn, validate = (
+        Examples(images, targets, *parts, region=plan.region) for parts in zip(rows, pseudo, strict=True)
+    )
     return learn, validate
 
 
-def _cell_examples(plan: FitPlan, cells: Cells, progress: Progress | None) -> tuple[Examples, Examples]:
+def _cell_examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -> tuple[Examples, Examples]:
     """Cells drawn at random from the training and the validation images, whitened by those of the training images."""
     parts = plan.split.training, plan.split.validation
     shares = [-(-most // len(rows)) for rows, most in zip(parts, (TRAINING_CELLS, VALIDATION_CELLS), strict=True)]
     wanted = np.repeat(shares, [len(rows) for rows in parts])
-    features, counts = _drawn(cells, plan.image_set.images, np.concatenate(parts), wanted, plan.training.seed, progress)
+    features, counts = _drawn(plan, graph, np.concatenate(parts), wanted, progress)
+    assert isinstance(graph.places, Cells)
+    cells = graph.places
     learned = int(counts[: len(parts[0])].sum())
     cells.whiten.fit(features[:learned])
     with torch.no_grad():
@@ -402,12 +460,12 @@ def _cell_examples(plan: FitPlan, cells: Cells, progress: Progress | None) -> tu
     return learn, validate
 
 
-def _folded_examples(plan: FitPlan, cells: Cells, progress: Progress | None) -> tuple[Examples, Examples]:
+def _folded_examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -> tuple[Examples, Examples]:
     """Cells drawn at random from all images, with their folds as labels, and some of these in the order of folds."""
     images, folds = plan.split.training, plan.split.folds
     assert folds is not None
     wanted = np.full(len(images), -(-TRAINING_CELLS // len(images)))
-    features, counts = _drawn(cells, plan.image_set.images, images, wanted, plan.training.seed, progress)
+    features, counts = _drawn(plan, graph, images, wanted, progress)
     values, labels = features.cpu().numpy()[:, None, None, :], np.repeat(folds, counts)
     rows, origins = np.arange(len(values)), np.repeat(images, counts)
     some = np.random.default_rng(plan.training.seed).permutation(rows)[:VALIDATION_CELLS]
@@ -417,16 +475,33 @@ def _folded_examples(plan: FitPlan, cells: Cells, progress: Progress | None) -> 
 
 @torch.no_grad()
 def _drawn(
-    cells: Cells, images: npt.NDArray[Any], rows: Rows, wanted: Rows, seed: int, progress: Progress | None
+    plan: FitPlan, graph: InferenceGraph, rows: Rows, wanted: Rows, progress: Progress | None
 ) -> tuple[Tensor, Rows]:
     """The features of `wanted` cells (n,), or of all if there are fewer, of each of `rows` (n,), and their numbers."""
-    draw, parts = torch.Generator().manual_seed(seed), []
+    draw, parts = torch.Generator().manual_seed(plan.training.seed), []
+    region, tiling = plan.region, Tiling(plan.model)
+    places = [place for place in tiling.places if region is None or region[place.at].any()]
+    tiles = -(-TRAINING_TILES // len(rows))
     for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
-        features = cells.features(to_unit(torch.from_numpy(images[row : row + 1]).to(cells.mean.device))).flatten(0, 2)
+        chosen = torch.randperm(len(places), generator=draw)[:tiles].tolist() if len(places) > 1 else [0]
+        features = _features(graph, *tiling.cut(plan.image_set.images[row], [places[at] for at in chosen]))
         parts.append(features[torch.randperm(len(features), generator=draw)[:most].to(features.device)])
         if progress:
             progress(number + 1, len(rows), f"places of image {number + 1}/{len(rows)}")
     return torch.cat(parts), np.array([len(part) for part in parts])
+
+
+def _features(graph: InferenceGraph, tiles: Images, firsts: Firsts) -> Tensor:
+    """The features of all cells that count, (n, F), of one image or of tiles of it."""
+    assert isinstance(graph.places, Cells)
+    cells, features = graph.places, []
+    for tile, first in zip(tiles, firsts, strict=True):
+        at = torch.from_numpy(first[None]).to(cells.mean.device) if graph.vae.spec.tile else None
+        pixels = graph.prepared(torch.from_numpy(tile[None]).to(cells.mean.device), at)
+        inside = graph.inside(at)
+        values = cells.features(pixels).flatten(0, 2)
+        features.append(values if inside is None else values[cells.counted(inside)[0]])
+    return torch.cat(features)
 
 
 def _digest(examples: Examples) -> str:
@@ -481,7 +556,7 @@ def _calibrated(
     calibration = graph.calibration.cpu()
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
-    scores, p_values = (values.numpy() for values in calibration(torch.from_numpy(ranking)))
+    scores, p_values = _strangest(calibration, ranking)
     calibration.to(plan.training.device)
     # Each image counts itself, so that the smallest value would be 2 / (n + 1).
     among_others = (np.round(p_values.astype(np.float64) * (len(ranking) + 1)) - 1) / len(ranking)
@@ -498,7 +573,7 @@ def _calibrated(
     ranked = CalibrationRecord(len(split.calibration), judge.heatmap_scale)
     detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
     if heads:
-        columns = (scores, among_others, *(seen.terms[name] for name in detector.info.term_names))
+        columns = (scores, among_others, *(seen.terms[name].max(1) for name in detector.info.term_names))
         detector.info = replace(detector.info, out_of_fold=np.stack(columns, 1).astype(np.float32))
     return detector, scores
 
@@ -523,20 +598,36 @@ class _Judge:
         self.heatmaps: list[Floats] = []
 
     def __call__(self, rows: Rows, judged: int = 0, total: int = 0) -> Inspection:
-        """The results for `rows`, without pictures; `judged` of `total` images came before."""
+        """The results for `rows`, without pictures; `judged` of `total` images came before.
+
+        Terms have a column for each tile of an image.
+        """
         # Images are read in parts, since they may be a memory map that is larger than memory.
         pictures = np.isin(self.sample, rows).any()
         size = max(1, min(PART_ROWS, HEATMAP_PIXELS // self.images[0, 0].size)) if pictures else PART_ROWS
         parts = []
         for part in np.array_split(rows, -(-len(rows) // size)):
-            seen = self.detector.inspect(self.images[part], pictures=bool(pictures))
-            if seen.heatmap is not None:
-                self.heatmaps.append(seen.heatmap[np.isin(part, self.sample)])
-            parts.append(replace(seen, restored=None, heatmap=None))
+            parts.append(self._inspect(part, pictures=bool(pictures)))
             judged += len(part)
             if self.progress:
                 self.progress(judged, total or len(rows), f"judging image {judged}/{total or len(rows)}")
         return concatenate(parts)
+
+    def _inspect(self, rows: Rows, *, pictures: bool) -> Inspection:
+        detector, images, sampled = self.detector, self.images, np.isin(rows, self.sample)
+        if len(detector.tiling) == 1:
+            seen = detector.inspect(images[rows], pictures=pictures)
+            terms = {name: values[:, None] for name, values in seen.terms.items()}
+        else:
+            by_tile = [detector.inspect_tiles(*detector.tiling.cut(images[row])) for row in rows]
+            terms = {name: np.stack([seen.terms[name] for seen in by_tile]) for name in detector.info.term_names}
+            score, p_value = ([getattr(seen, name) for seen in by_tile] for name in ("score", "p_value"))
+            seen = Inspection(np.max(score, 1), np.min(p_value, 1), {})
+            if sampled.any():
+                seen = replace(seen, heatmap=detector.inspect(images[rows[sampled]], pictures=True).heatmap)
+        if seen.heatmap is not None:
+            self.heatmaps.append(seen.heatmap if len(seen.heatmap) < len(rows) else seen.heatmap[sampled])
+        return replace(seen, terms=terms, restored=None, heatmap=None)
 
     def by_folds(self, heads: Heads, split: Split) -> Inspection:
         """The results for all images, each by the head that has not seen it."""
@@ -566,8 +657,14 @@ def _heatmap_sample(plan: FitPlan) -> Rows:
 
 
 def _combined(detector: TorchDetector, seen: Inspection) -> Floats:
-    """The terms that make up the score, shape (rows, K)."""
-    return np.stack([seen.terms[name] for name in detector.graph.combined_names], 1)
+    """The terms that make up the score, shape (rows, tiles, K)."""
+    return np.stack([seen.terms[name] for name in detector.graph.combined_names], 2)
+
+
+def _strangest(calibration: Calibration, terms: Floats) -> tuple[Floats, Floats]:
+    """Scores and p-values of images from the terms of their tiles, (n, T, K)."""
+    scores, p_values = calibration(torch.from_numpy(terms.reshape(-1, terms.shape[2])))
+    return scores.numpy().reshape(len(terms), -1).max(1), p_values.numpy().reshape(len(terms), -1).min(1)
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:
@@ -596,8 +693,15 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
         best_epoch={name: value for name, value in state.history[state.best_epoch].items() if name != "seconds"},
         finished_epochs=len(state.history),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        backbone=_backbone(plan.network),
         hardware=_hardware(plan.training),
     )
+
+
+def _backbone(network: Backbone | None) -> BackboneRecord | None:
+    if network is None:
+        return None
+    return BackboneRecord(network.name, network.sha256, network.licence, network.channels)
 
 
 def _hardware(training: TrainSpec) -> str:

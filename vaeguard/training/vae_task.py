@@ -57,6 +57,8 @@ class Examples:
         The pseudo-classes of the examples.
     origins : int64 (n,) or None
         The row of the data set from which each example comes, if `rows` are not these.
+    region : bool (H, W) or None
+        The pixels that count; None if all do.
     """
 
     images: npt.NDArray[np.uint8]
@@ -64,6 +66,7 @@ class Examples:
     rows: npt.NDArray[np.int64]
     pseudo: npt.NDArray[np.int64] | None = None
     origins: npt.NDArray[np.int64] | None = None
+    region: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,7 +81,7 @@ def epochs_for(spec: TrainSpec, images: int) -> int:
     """The number of epochs that `spec` means for `images` training images."""
     if spec.epochs:
         return spec.epochs
-    steps = max(1, images // spec.batch_size)
+    steps = max(1, images // spec.images_per_step)
     return int(np.clip(round(np.clip(EPOCHS * steps, *STEPS) / steps), 5, 400))
 
 
@@ -103,6 +106,7 @@ class Batches:
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
         self.examples, self.device = examples, device
         self.windows, self.side = vae.spec.view.windows, vae.spec.vae_shape[-1]
+        self.tiles = vae.spec.tiles if vae.spec.tile else None
         self.channels_last = vae.spec.kind == "conv"
         self.labels = None
         if examples.labels is not None:
@@ -125,7 +129,8 @@ class Batches:
             yield Batch(to_unit(images), labels, pseudo)
 
     def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        windows = random_windows(self.examples.images, self.examples.rows[rows.numpy()], self.side, generator)
+        chosen = self.examples.rows[rows.numpy()]
+        windows = random_windows(self.examples.images, chosen, self.side, generator, self.tiles, self.examples.region)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
@@ -170,9 +175,9 @@ class VAETask(Task):
         self.checks = [(vae, self.validation)]
         self.epochs = epochs_for(spec, len(training))
         # A last batch of one image would have no batch statistics, so that image is left out.
-        single = len(training) > 1 and len(training) % spec.batch_size == 1
+        single = len(training) > 1 and len(training) % spec.images_per_step == 1
         self.examples = len(training) - single
-        self.epoch_steps = math.ceil(self.examples / spec.batch_size)
+        self.epoch_steps = math.ceil(self.examples / spec.images_per_step)
         self.steps = self.epochs * self.epoch_steps
         self.means = _Means()
 
@@ -182,7 +187,7 @@ class VAETask(Task):
         return State(
             net=self.net,
             optimizer=torch.optim.AdamW(
-                self.net.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+                self.net.parameters(), spec.step_size, weight_decay=spec.weight_decay, fused=True
             ),
             weights=copy_weights(self.net),
             generators={
@@ -203,14 +208,14 @@ class VAETask(Task):
             order = balanced_draws(self.training.labels.cpu(), state.generators["order"])
         else:
             order = torch.randperm(len(self.training.examples), generator=state.generators["order"])
-        return self.training(order[: self.examples], self.spec.batch_size, state.generators["noise"])
+        return self.training(order[: self.examples], self.spec.images_per_step, state.generators["noise"])
 
     def learning_rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step of an epoch."""
         if self.spec.schedule == "cosine":
             share = self._position(epoch, step) / self.epochs
-            return self.spec.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-        return self.spec.learning_rate
+            return self.spec.step_size * 0.5 * (1 + math.cos(math.pi * share))
+        return self.spec.step_size
 
     def loss(self, state: State, batch: Batch, step: int) -> Tensor:
         """The objective, with the weight that the warm-up gives the rate."""
@@ -227,7 +232,7 @@ class VAETask(Task):
         other = "" if bounded else ", or `model.likelihood` to 'bernoulli'"
         return (
             f"training diverged in epoch {epoch + 1}, step {step + 1} (loss {loss}); set `training.learning_rate`"
-            f" to {self.spec.learning_rate / 10:g}{other}"
+            f" to {self.spec.step_size / 10:g}{other}"
         )
 
     def finish_epoch(self, state: State) -> dict[str, float]:

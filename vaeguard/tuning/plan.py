@@ -9,6 +9,7 @@ import numpy as np
 
 from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers, split_normal
 from vaeguard.errors import UsageError
+from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict, without_places
 from vaeguard.training.fitting import epochs_of
 from vaeguard.tuning.pseudo_anomalies import pseudo_anomaly_kinds
@@ -97,7 +98,10 @@ def make_plan(
     fitted_groups = None if groups is None else np.asarray(groups)[split.training]
     channels, height, width = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
+    # Settings that are tried must not turn a model of features into one of pixels.
+    model = with_features(model, training, (channels, height, width), vectors=image_set.vectors)
     resolved = model.resolved((channels, height, width), names, vectors=image_set.vectors)
+    training = training.sized(resolved.view)
     # A fit divides its images once more. A trial gets one part of the normal images; the last fit gets all of them.
     epochs, final_epochs = (
         _epochs(images, normal, resolved, training, image_groups)

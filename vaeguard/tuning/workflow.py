@@ -30,12 +30,17 @@ def tune_into(
     check_optuna()
     if folder:
         check_place(Path(folder) / JSON_NAME, "tuning")
-    images = open_to_fit(data, tune_settings.get("model"), reporter)
+    images, model = open_to_fit(data, tune_settings, reporter)
     image_groups = read_groups(groups, images.paths) if groups else None
     target = Path(folder) if folder else Path("tuning") / images.name
     reporter.say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {target}")
     with reporter.progress("tuning") as progress, reporter.going_on(f"finished trials are in {target}"):
         result = tune(
-            images, groups=image_groups, folder=target, command=reporter.command, progress=progress, **tune_settings
+            images,
+            groups=image_groups,
+            folder=target,
+            command=reporter.command,
+            progress=progress,
+            **{**tune_settings, "model": model},
         )
     return Outcome(str(target), result, result.report, images.errors, left_out=images.left_out)

@@ -16,7 +16,7 @@ from vaeguard.engines.run_folder import CHECKPOINT_NAME, IMAGES_NAME, write_hist
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.latents import latent_units
 from vaeguard.reports.fit import fit_report
-from vaeguard.reports.pictures import draw_reconstructions, pick_examples
+from vaeguard.reports.pictures import draw_reconstructions, inspect_reduced, pick_examples
 from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.reports.tensorboard import prepare_log, tensorboard_log
 from vaeguard.settings.specs import fit_specs
@@ -53,12 +53,14 @@ def fit(
     *,
     groups: npt.ArrayLike | None = None,
     normal_classes: str | int | Sequence[str | int] | None = None,
+    roi: str | Path | npt.ArrayLike | None = None,
     model: ModelSpec | None = None,
     training: TrainSpec | None = None,
     run: str | Path | None = None,
     resume: bool = False,
     finish: bool = False,
     tensorboard: str | Path | None = None,
+    download: bool = False,
     command: str = "",
     progress: Progress | None = None,
     **settings: Any,
@@ -80,6 +82,8 @@ def fit(
         no group. P-values are valid only if the calibration images are independent of the training images.
     normal_classes : str, int or sequence of these, optional
         `"0-8"`, `"good,ok"` or names; images of other classes are ignored. None takes all classes.
+    roi : path or array, optional
+        The part of all images that the model looks at, see `regions.read_region`: nothing outside changes any result.
     model, training : ModelSpec, TrainSpec
         Settings of the model and of the training.
     run : path, optional
@@ -92,6 +96,8 @@ def fit(
     tensorboard : path, optional
         Folder of TensorBoard logs. A sub-folder with the name of the run gets the settings, the history of every epoch,
         restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
+    download : bool
+        Fetch the weights of the network that `features` names, if they are not on this machine.
     command : str
         The command line, for the report.
     progress : callable, optional
@@ -111,9 +117,10 @@ def fit(
         There are too few normal images or groups, a class or setting is unknown, a setting does not suit the data, or
         the run folder or log is in use.
     VaeguardError
-        Training diverged, or the run folder or log cannot be written.
+        Training diverged, weights cannot be fetched, or the run folder or log cannot be written.
     """
-    plan = plan_fit(images, labels, groups, normal_classes, *fit_specs(model, training, settings))
+    specs = fit_specs(model, training, settings)
+    plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
     folder = Path(run) if run else None
     if finish and not (folder and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
@@ -143,11 +150,11 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
     save(detector, run)
     if detector.info.view.pictures:
         examples = calibration[pick_examples(fitted.scores, PICTURED)]
-        shown, paths = image_set.images[examples], [image_set.paths[row] for row in examples]
-        inspection, scale = detector.inspect(shown, pictures=True), detector.info.heatmap_scale
+        paths = [image_set.paths[row] for row in examples]
+        shown, inspection = inspect_reduced(detector, image_set.images, examples)
+        scale = detector.info.heatmap_scale
         draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths, scale)
-    measured = calibration[spread_out(len(calibration), LATENT_IMAGES)]
-    units = latent_units(detector.graph, image_set.images[measured])
+    units = latent_units(detector.graph, *detector.tiling.spread(image_set.images, calibration, LATENT_IMAGES))
     diverged = str(fitted.diverged or "")
     report = fit_report(detector.info.record, fitted.history, units, _restored_by_epoch(fitted), command, diverged)
     write_report(run / JSON_NAME, report)

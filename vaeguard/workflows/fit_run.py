@@ -16,7 +16,6 @@ from vaeguard.engines.run_folder import new_folder
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import read_report
 from vaeguard.settings.evaluation import DEFAULT_FPR
-from vaeguard.settings.model import ModelSpec
 from vaeguard.statistics.false_alarms import fpr_note
 from vaeguard.workflows.opening import open_to_fit
 from vaeguard.workflows.outcome import NAMED, FitRun, Outcome
@@ -67,9 +66,9 @@ def fit_run(
     with no_empty_run(folder, reporter):
         if folder:
             prepare_run(folder, resume=resume)
-        images = open_to_fit(data, fit_settings.get("model"), reporter, settings.jobs)
+        images, model = open_to_fit(data, fit_settings, reporter, settings.jobs)
         image_groups = read_groups(groups, images.paths) if groups else None
-    folder = folder or new_run(images, fit_settings.get("model") or ModelSpec())
+    folder = folder or new_run(images, model)
     _say_start(folder, reporter, resume=resume)
     _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
@@ -77,7 +76,7 @@ def fit_run(
     with no_empty_run(folder, reporter, ending), reporter.progress("fitting") as progress:
         detector = fit(
             images, groups=image_groups, run=folder, finish=settings.finish, tensorboard=settings.tensorboard,
-            command=reporter.command, progress=progress, **fit_settings,
+            download=data.download, command=reporter.command, progress=progress, **{**fit_settings, "model": model},
         )  # fmt: skip
     seconds = time.monotonic() - started
     try:

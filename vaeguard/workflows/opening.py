@@ -15,16 +15,24 @@ from vaeguard.data.image_set import write_images
 from vaeguard.data.images import ImageRule
 from vaeguard.engines.model_file import load
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.settings.choice import (
+    LONGEST_PIXELS,
+    PHOTO_SIDE,
+    asks_for_pixels,
+    is_photograph,
+    with_features,
+)
+from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import check_apart
 from vaeguard.workflows.outcome import Outcome
 from vaeguard.workflows.runs import latest_run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.detector import Detector
-    from vaeguard.settings.model import ModelSpec
     from vaeguard.workflows.outcome import Reporter
 
 
@@ -39,21 +47,54 @@ class Data:
     download: bool = False
 
 
-def open_to_fit(data: Data, model: ModelSpec | None, reporter: Reporter, jobs: int | None = None) -> ImageSet:
-    """Open the training part of `data` for a fit of `model`.
+def open_to_fit(
+    data: Data, settings: Mapping[str, Any], reporter: Reporter, jobs: int | None = None
+) -> tuple[ImageSet, ModelSpec]:
+    """Open the training part of `data` for a fit with `settings`, as `fit` has them, and settle what the model learns.
+
+    The choice is said, with its reason and what else to try.
 
     Raises
     ------
     UsageError
         As `open_images`.
     """
-    rule = ImageRule(data.size, data.channels, model.pixel_range if model else None)
+    model, training = settings.get("model") or ModelSpec(), settings.get("training") or TrainSpec()
+    asked = asks_for_pixels(model, training)
+    rule = ImageRule(data.size, data.channels, model.pixel_range, LONGEST_PIXELS if asked else None)
     with reporter.progress("reading") as progress:
         images = open_images(
-            data.data, rule=rule, data_dir=data.data_dir, download=data.download, jobs=jobs, progress=progress
-        )
+            data.data, rule=rule, normal_classes=settings.get("normal_classes"), data_dir=data.data_dir,
+            download=data.download, jobs=jobs, progress=progress,
+        )  # fmt: skip
     _say_notes(images, reporter)
-    return images
+    return images, settle_features(model, training, images, reporter)
+
+
+def settle_features(model: ModelSpec, training: TrainSpec, images: ImageSet, reporter: Reporter) -> ModelSpec:
+    """Settle whether a model learns features or pixels of `images`, and say why and what else to try."""
+    _, height, width = shape = images.images.shape[1:]
+    chosen = with_features(model, training, shape, vectors=images.vectors)
+    asked = asks_for_pixels(model, training)
+    if images.vectors or model.features is not None:
+        return chosen
+    if chosen.features:
+        reporter.say(
+            f"model: features of {chosen.features} at every place, since images of {height}x{width} pixels are taken"
+            " for photographs; for small defects try a larger `size`, `preset=patches` or another network by"
+            " `features`, and `features=none` learns pixels"
+        )
+    elif asked and is_photograph(height, width):
+        reporter.say(
+            f"model: pixels, as `{asked}` asks; photographs of {height}x{width} pixels are mostly told better by the"
+            " features of a network, which are learned without it"
+        )
+    elif not asked and not is_photograph(height, width):
+        reporter.say(
+            f"model: whole images, since {height}x{width} pixels are too few for the features of a network; if the"
+            f" files are larger, a `size` of at least {PHOTO_SIDE}x{PHOTO_SIDE} has these learned"
+        )
+    return chosen
 
 
 def open_for(

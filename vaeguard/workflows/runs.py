@@ -30,7 +30,8 @@ def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) ->
         `runs` cannot be written.
     """
     _, height, width = image_set.images.shape[1:]
-    return new_folder(f"{image_set.name}-{model.kind_for(height, width)}", runs)
+    kind = "features" if model.features else model.kind_for(height, width)
+    return new_folder(f"{image_set.name}-{kind}", runs)
 
 
 def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
