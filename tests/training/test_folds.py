@@ -9,9 +9,9 @@ from vaeguard import UsageError
 from vaeguard.data.image_set import as_image_set
 from vaeguard.data.split import split_for
 from vaeguard.evaluation.evaluating import evaluate
-from vaeguard.models.cells import Whiten
 from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.vae import VAE
+from vaeguard.models.whiten import Whiten
 from vaeguard.reports.kinds import verdict
 from vaeguard.training import checkpoint
 from vaeguard.training.folds import FoldedTask, Heads

@@ -379,7 +379,7 @@ def _threads(model: ModelSpec) -> int:
 
 
 def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
-    """The graph with fresh weights; vectors are standardised by the training rows only."""
+    """The graph with fresh weights; vectors are scaled by the training rows only."""
     graph = InferenceGraph(
         VAE(plan.model),
         normal_scores=len(plan.split.calibration),
@@ -389,8 +389,8 @@ def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
     if graph.region is not None:
         graph.region.inside.copy_(torch.from_numpy(plan.region))
         _check_region(graph)
-    if graph.standardise is not None:
-        graph.standardise.fit(plan.image_set.images[plan.split.training])
+    if graph.whiten is not None:
+        graph.whiten.fit(torch.tensor(plan.image_set.images[plan.split.training]).flatten(1))
     start = graph.vae.family.start
     if plan.model.kind == "mlp" and start:
         rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
@@ -435,8 +435,8 @@ def _examples(
         graph.eval().to(plan.training.device)
         make = _cell_examples if plan.split.folds is None else _folded_examples
         return make(plan, graph, progress)
-    if graph.standardise is not None:
-        images = graph.standardise(torch.tensor(images)).numpy()
+    if graph.whiten is not None:
+        images = graph.whiten(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
     if plan.model.pseudo_classes:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from vaeguard.models.cells import Cells, Whiten
+from vaeguard.models.cells import Cells
 from vaeguard.models.vae import VAE
+from vaeguard.models.whiten import Whiten
 from vaeguard.training.vae_task import Batch, Batches, Examples, VAETask, forward
 
 if TYPE_CHECKING:
