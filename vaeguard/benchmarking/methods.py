@@ -15,6 +15,7 @@ from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, normal_numbers, split
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.defect_masks import measure_pixels
 from vaeguard.evaluation.evaluating import class_roc_auc, measure_detector, measure_scores
+from vaeguard.settings.choice import DEFAULT_FEATURES
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.presets import PRESETS
 from vaeguard.settings.specs import changed, from_dict, to_dict, without_places
@@ -96,19 +97,15 @@ def _guided(setup: Setup, *, guided: bool) -> Setup:
 
 def _for_patches(setup: Setup) -> Setup:
     """The preset for small defects; settings that were given override it."""
-    return _by_preset("patches", setup)
-
-
-def _for_features(setup: Setup) -> Setup:
-    """The preset for features of a pretrained network; settings that were given override it."""
-    return _by_preset("features", setup)
-
-
-def _by_preset(name: str, setup: Setup) -> Setup:
-    preset = PRESETS[name]
+    preset = PRESETS["patches"]
     model = from_dict(ModelSpec, to_dict(preset.model) | changed(setup.model))
     training = from_dict(TrainSpec, to_dict(preset.training) | changed(setup.training))
     return _guided(replace(setup, model=model, training=training), guided=False)
+
+
+def _for_features(setup: Setup) -> Setup:
+    """The features of a pretrained network, by default those that a fit of photographs learns."""
+    return replace(setup, model=replace(setup.model, features=setup.model.features or DEFAULT_FEATURES))
 
 
 def _fit_settings(task: ImageTask, setup: Setup) -> Result:

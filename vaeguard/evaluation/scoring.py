@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from vaeguard.data.streams import ImageBatch
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
+    from vaeguard.evaluation.drift import Drift
     from vaeguard.progress import Progress
     from vaeguard.storage.store import Part
 
@@ -64,7 +65,7 @@ SHARD_FORMAT = 4
 """Raised when the same settings give other rows than before."""
 SHARD_FACTS = ("fpr", "images", "anomalies", "errors")
 """Keys of the manifest of a shard, and of a table, which is the shard of all images."""
-WATCH_FACTS = ("model", "fpr")
+WATCH_FACTS = ("model", "fpr", "drift_chance")
 """Keys of the settings of a watch, which lie beside its table in `<output>.watch.json`."""
 
 
@@ -94,6 +95,8 @@ class ScoreSummary:
         Of a round of `watch_files`: the images that are flagged.
     spots : str or None
         With `heatmaps`, the table of the spots of the flagged images, see `Detector.spots`.
+    drift : tuple of Drift
+        Of a round of `watch_files`: what changed in the stream of images.
     left_out : str or None
         One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
@@ -110,6 +113,7 @@ class ScoreSummary:
     note: str | None = None
     flagged: tuple[tuple[str, float], ...] = field(default=(), repr=False)
     spots: str | None = None
+    drift: tuple[Drift, ...] = field(default=(), repr=False)
     left_out: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
 
@@ -117,7 +121,7 @@ class ScoreSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        facts = {name: value for name, value in vars(self).items() if name not in ("flagged", "sources")}
+        facts = {name: value for name, value in vars(self).items() if name not in ("flagged", "drift", "sources")}
         return {**facts, "errors": as_objects(self.errors)}
 
 
@@ -148,6 +152,7 @@ def score_files(
     jobs: int | None = None,
     batch_size: int | None = None,
     heatmaps: Drawings | None = None,
+    observe: Callable[[ImageBatch], None] | None = None,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
@@ -181,6 +186,8 @@ def score_files(
     heatmaps : HeatmapFolder or None
         The folder in which each flagged image is drawn beside its restoration and heatmap, and by itself with its heat
         and its spots. These are also listed in a table beside `output`, see `spots_table`.
+    observe : callable or None
+        Called with each batch of images that is scored, but not with those that an earlier job finished.
     progress : callable or None
         Called with the number of images done, the number of all images, and a line of text.
 
@@ -211,7 +218,7 @@ def score_files(
     with open_job(output, SHARD_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
         if heatmaps:
             heatmaps.begin(store.folder)
-        work = _Work(detector, store, Path(output), fpr, jobs, batch_size, heatmaps)
+        work = _Work(detector, store, Path(output), fpr, jobs, batch_size, heatmaps, observe)
         with contextlib.ExitStack() as stack:
             for source in sources:
                 stack.callback(source.close)
@@ -301,6 +308,7 @@ class _Work:
     jobs: int | None
     batch_size: int
     heatmaps: Drawings | None
+    observe: Callable[[ImageBatch], None] | None = None
     resumed: int = 0
 
     def run(self, sources: Sequence[Source], progress: Progress | None) -> _Shard:
@@ -413,6 +421,8 @@ class _Work:
                 while table.rows + len(errors) < piece.count:
                     batch, inspection = next(inspected)
                     errors += batch.errors
+                    if self.observe:
+                        self.observe(batch)
                     columns = score_columns(batch.paths, inspection, self.fpr)
                     anomalies += int(np.count_nonzero(columns["anomaly"]))
                     table.write(columns)
