@@ -36,7 +36,7 @@ def main() -> None:
         places = _make(folder, (options.height, options.width))
         run, size = f"{folder}/run", f"{options.height}x{options.width}"
         rows = [
-            _measured("fit", f"{folder}/fit", "-o", run, "--preset", "features", "--size", size),
+            _measured("fit", f"{folder}/fit", "-o", run, "--features", "efficientnet-lite0", "--size", size),
             _measured("export", "-m", run, "-o", f"{folder}/model.onnx"),
             _measured("score", f"{folder}/new", "-m", f"{folder}/model.onnx", "-o", f"{folder}/scores.csv"),
         ]

@@ -235,8 +235,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
     """A VAE as scikit-learn's outlier detector: `predict` gives −1 for anomalies, and higher scores are more normal.
 
-    The model standardises the rows of a table itself. If `X` has fewer than 100 rows, none is held out: every row is
-    used to train the model, and to shape and rank the score.
+    The model scales the columns of a table itself, and whitens them where there are more columns than rows. If `X` has
+    fewer than 100 rows, none is held out: every row is used to train the model, and to shape and rank the score.
 
     `predict` follows scikit-learn's convention: the threshold flags a share `contamination` of the training rows. The
     model knows these rows better than new ones, so it flags more of the new normal rows, and many more if there are few
@@ -251,9 +251,9 @@ class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
     kind : {"mlp", "conv"}, optional
         The kind of model; by default `conv` for images of at least 16x16 pixels, otherwise `mlp`.
     latent : int, optional
-        Size of the latent; by default 64 for images, half the features of a table and at most 64.
+        Size of the latent; by default 64 for images, half the features of a table and at most 64 (32 if whitened).
     hidden : tuple of int, optional
-        Hidden sizes of an `mlp`; by default (400, 400) for images, (64, 32) for tables.
+        Hidden sizes of an `mlp`; by default (400, 400) for images, (64, 32) for tables, (256, 128) if whitened.
     epochs : int, optional
         The most epochs; by default as in `vaeguard.TrainSpec`, for tables at most 30.
     batch_size, learning_rate, beta, device

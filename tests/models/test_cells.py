@@ -8,7 +8,8 @@ import vaeguard
 from vaeguard import RefusedError, UsageError, VaeguardError
 from vaeguard.models import backbones
 from vaeguard.models.backbones import LITE0, backbone
-from vaeguard.models.cells import Cells, Whiten
+from vaeguard.models.cells import Cells
+from vaeguard.models.whiten import Whiten
 
 
 def test_whitened_cells_have_no_correlation():

@@ -29,6 +29,7 @@ KINDS = {
         ALWAYS | CLASS_TERMS | SAMPLED_TERMS | {"pseudo_entropy"},
     ),
     "vectors": ({"kind": "mlp", "sampled_elbo": True}, ALWAYS | SAMPLED_TERMS),
+    "whitened": ({"kind": "mlp", "sampled_elbo": True, "whiten": True}, ALWAYS | SAMPLED_TERMS),
 }
 FRESH = bars(90, seed=4)[0]
 
@@ -37,7 +38,7 @@ def fitted(name):
     settings, terms = KINDS[name]
     model = ModelSpec(hidden=(24, 16), latent=4, width=2, **settings)
     images, labels = bars(180)
-    if name == "vectors":
+    if name in ("vectors", "whitened"):
         images, labels = images[:, 0, 0].astype(float), None
     return vaeguard.fit(images, labels, model=model, training=TrainSpec(epochs=4, batch_size=32)), terms
 
@@ -48,7 +49,7 @@ def detectors():
 
 
 def inputs(name, images=FRESH):
-    return images[:, :, :1].astype(np.float32) if name == "vectors" else images
+    return images[:, :, :1].astype(np.float32) if name in ("vectors", "whitened") else images
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -95,7 +96,7 @@ def test_every_term_has_the_same_bits_in_any_batch(detectors, name):
         np.testing.assert_array_equal(singles, values[[0, 41, 89]])
 
 
-@pytest.mark.parametrize("name", ["guided", "unlabelled", "conv", "vectors"])
+@pytest.mark.parametrize("name", ["guided", "unlabelled", "conv", "vectors", "whitened"])
 def test_what_is_far_from_normal_scores_above_what_is_normal(detectors, name):
     detector = detectors[name][0]
     normal, inverted = (detector.inspect(inputs(name, images)).score for images in (FRESH, 255 - FRESH))

@@ -502,22 +502,30 @@ def test_the_units_of_a_feature_change_no_bit_of_the_score():
     np.testing.assert_allclose(a.restored * units, b.restored, rtol=1e-5)
 
 
-def test_terms_of_vectors_are_in_standardised_units():
-    detector = vaeguard.fit(table(), model=SMALL, training=QUICK)
-    found = detector.inspect(batch(table(50, seed=3)), pictures=True)
-    scale = detector.graph.standardise.scale.numpy()
-    squared = ((batch(table(50, seed=3)) - found.restored) / scale) ** 2
+@pytest.mark.parametrize("whiten", [True, False])
+def test_terms_of_vectors_are_in_scaled_units(whiten):
+    detector = vaeguard.fit(table(), model=replace(SMALL, whiten=whiten), training=QUICK)
+    rows = batch(table(50, seed=3))
+    found = detector.inspect(rows, pictures=True)
+    restored, seen = (detector.graph.whiten(torch.tensor(values)) for values in (found.restored, rows))
+    squared = (seen - restored).square().numpy()
     np.testing.assert_allclose(found.heatmap, squared[:, 0], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(found.terms["recon_error"], squared.mean((1, 2, 3)), rtol=1e-3)
 
 
-def test_vectors_are_standardised_by_the_training_rows_only():
+def test_vectors_are_scaled_by_the_training_rows_only():
     image_set = vaeguard.from_array(table())
     split = split_normal(image_set, (), validation=0.1, calibration=0.1, seed=0)
     detector = vaeguard.fit(image_set, model=SMALL, training=QUICK)
-    rows = image_set.images[split.training].astype(np.float64)
-    np.testing.assert_allclose(detector.graph.standardise.offset, rows.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(detector.graph.standardise.scale, rows.std(0), rtol=1e-5)
+    rows = image_set.images[split.training].astype(np.float64).reshape(len(split.training), -1)
+    np.testing.assert_allclose(detector.graph.whiten.offset, rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(detector.graph.whiten.scale, rows.std(0), rtol=1e-5)
+
+
+def test_tables_with_more_columns_than_rows_are_whitened():
+    rows = np.random.default_rng(0).normal(size=(110, 120))
+    detectors = [vaeguard.fit(rows[:, :width], model=SMALL, training=QUICK) for width in (120, 60)]
+    assert [detector.info.record.model.whiten for detector in detectors] == [True, False]
 
 
 def test_a_killed_fit_on_vectors_resumes_and_loads_to_the_same_bits(tmp_path, monkeypatch):

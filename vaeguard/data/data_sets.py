@@ -208,6 +208,7 @@ def _image_set(
         note=note,
         left_out="; ".join(filter(None, (source.left_out for source in sources))) or None,
         pixel_range=rule.pixel_range,
+        source=str(Path(data).absolute()),
     )
 
 

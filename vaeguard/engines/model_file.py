@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.models.graph import InferenceGraph
 
-FORMAT = 5
+FORMAT = 6
 NETWORK = "places.backbone.file"
 """The bytes of a network that came from an ONNX file."""
 LONGEST_HEADER = 100_000_000

@@ -95,7 +95,7 @@ def _vae_input(
     images: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
     first: npt.NDArray[np.int64] | None,
 ) -> Tensor:
-    """The VAE's input for `images`: pixels, standardised vectors, or the patches or cells of all images."""
+    """The VAE's input for `images`: pixels, scaled vectors, or the patches or cells of all images."""
     device = next(graph.parameters()).device
     at = None if first is None or not graph.vae.spec.tile else torch.from_numpy(first).to(device)
     pixels = graph.prepared(torch.from_numpy(images).to(device), at)

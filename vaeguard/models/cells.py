@@ -1,7 +1,6 @@
 """Cells: the features of small places of an image, whitened, as a VAE sees them.
 
-The maps of a backbone are brought to one grid and stacked, so every place has one vector. Directions in which normal
-features hardly vary carry the defects, and whitening gives them the same weight as all others.
+The maps of a backbone are brought to one grid and stacked, so every place has one vector.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vaeguard.models.region import at_centres, strongest_mean
+from vaeguard.models.whiten import Whiten
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,37 +23,6 @@ STRIDE = 8
 """A cell is so many pixels from the next."""
 STRONGEST = 5
 """An image's value is the mean over so many of its largest values of cells."""
-FLOOR = 0.01
-"""The least variance of a direction, as a share of the mean variance, so that rounding is not amplified."""
-
-
-class Whiten(nn.Module):
-    """From features to values with mean 0, variance 1 and no correlation among normal cells (ZCA)."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.register_buffer("offset", torch.zeros(features))
-        self.register_buffer("matrix", torch.eye(features))
-
-    offset: Tensor
-    matrix: Tensor
-
-    def fit(self, cells: Tensor) -> None:
-        """Fit to the features of normal cells, (n, F)."""
-        mean = cells.double().mean(0)
-        centred = cells.double() - mean
-        self.fit_moments(mean, centred.T @ centred / len(cells))
-
-    def fit_moments(self, mean: Tensor, covariance: Tensor) -> None:
-        """Fit to the mean (F,) and the covariance (F, F) of normal cells, float64."""
-        variances, directions = torch.linalg.eigh(covariance)
-        scale = (variances + FLOOR * variances.mean()).rsqrt()
-        self.offset.copy_(mean)
-        self.matrix.copy_(directions * scale @ directions.T)
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """(..., F) to whitened (..., F)."""
-        return (cells - self.offset) @ self.matrix
 
 
 class Cells(nn.Module):

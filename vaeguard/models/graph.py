@@ -14,8 +14,8 @@ from vaeguard.models.inference import Inference
 from vaeguard.models.patches import Patches
 from vaeguard.models.reference import Reference
 from vaeguard.models.region import Region, at_centres, outside_grey
-from vaeguard.models.standardise import Standardise
 from vaeguard.models.terms import TERMS, term_names, term_weights
+from vaeguard.models.whiten import Whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +44,7 @@ class InferenceGraph(nn.Module):
     With `spec.region`, pixels outside of the region are replaced by grey before anything looks at them, errors there
     and places with their centre there do not count, and the heatmap is 0 there.
 
-    Terms and heatmap of vectors are in standardised units; `restored` is in the units of the input.
+    Terms and heatmap of vectors are in scaled or whitened units; `restored` is in the units of the input.
     """
 
     noise: Tensor
@@ -53,7 +53,7 @@ class InferenceGraph(nn.Module):
         super().__init__()
         self.vae = vae
         spec, view = vae.spec, vae.spec.view
-        self.standardise = None if view.pictures else Standardise(spec.shape)
+        self.whiten = None if view.pictures else Whiten(spec.shape[2], table=True, whiten=bool(spec.whiten))
         self.region = Region(spec.shape[1:]) if spec.region else None
         self.places = _places(spec, network)
         self.reference = Reference(spec.shape, _sizes(vae), centres) if view.whole else None
@@ -79,15 +79,15 @@ class InferenceGraph(nn.Module):
         else:
             terms, pictures = self._inspect_places(image, self.places, inside)
         score, p_value = self.calibration(torch.stack([terms[name] for name in self.combined_names], 1))
-        if self.standardise is not None:
-            pictures["restored"] = self.standardise.restore(pictures["restored"])
+        if self.whiten is not None:
+            pictures["restored"] = self.whiten.restore(pictures["restored"])
         return {"score": score, "p_value": p_value, **terms, **pictures}
 
     def prepared(self, image: Tensor, first: Tensor | None = None) -> Tensor:
-        """The input of the VAE: pixels in [0, 1], or standardised vectors; float32 (N, C, H, W)."""
-        if self.standardise is not None:
-            standardised: Tensor = self.standardise(image)
-            return standardised
+        """The input of the VAE: pixels in [0, 1], or scaled vectors; float32 (N, C, H, W)."""
+        if self.whiten is not None:
+            scaled: Tensor = self.whiten(image)
+            return scaled
         inside = self.inside(first)
         return to_unit(image) if inside is None else outside_grey(to_unit(image), inside)
 
@@ -102,7 +102,7 @@ class InferenceGraph(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """The decoder's mean for `latent` (N, L): (N, C, H, W) in [0, 1], or vectors in their own units."""
         mean = self.vae.likelihood(latent).mean
-        return mean if self.standardise is None else self.standardise.restore(mean)
+        return mean if self.whiten is None else self.whiten.restore(mean)
 
     def _inspect_places(
         self, image: Tensor, places: Patches | Cells, inside: Tensor | None

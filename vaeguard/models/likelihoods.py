@@ -221,7 +221,7 @@ class ContinuousBernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Independent normal values with `location` (N, C, H, W), their mean, and `sigma`, which broadcasts to it.
 
-    Pixels lie between 0 and 1; standardised vectors are unbounded. This class takes sigma from the settings.
+    Pixels lie between 0 and 1; scaled vectors are unbounded. This class takes sigma from the settings.
     """
 
     location: Tensor
@@ -234,7 +234,7 @@ class Gaussian(Likelihood):
 
     @staticmethod
     def _location(raw: Tensor, spec: ModelSpec) -> Tensor:
-        """Pixels are bounded by black and white; standardised features are unbounded."""
+        """Pixels are bounded by black and white; scaled features are unbounded."""
         return torch.sigmoid(raw) if spec.view.unit else raw
 
     @property

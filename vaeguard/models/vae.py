@@ -37,9 +37,9 @@ class Posterior(NamedTuple):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder (Kingma & Welling, 2014) for images of one shape, or for standardised vectors.
+    """A variational autoencoder (Kingma & Welling, 2014) for images of one shape, or for scaled vectors.
 
-    Every `image` in [0, 1] may also be vectors (N, 1, 1, F), standardised by `Standardise`.
+    Every `image` in [0, 1] may also be vectors (N, 1, 1, F), scaled by `Whiten`.
 
     Attributes
     ----------

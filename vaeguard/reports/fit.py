@@ -13,7 +13,9 @@ from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.pictures import picture_of
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.terminal import SHOWN, sparkline, table_of
+from vaeguard.statistics.metrics import Share
 from vaeguard.training.advice import advice
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -162,6 +164,36 @@ class NormalClass(Part):
     calibration: int
 
 
+class Refit(Part):
+    """Confirmed images that a refit learned from, and what their review says of the model before."""
+
+    training_only: int
+    audited: int
+    defects: int
+    normal: int
+    unsure: int
+    flagged_normal: int
+    false_alarm_rate: Share | None
+    caught: Share | None
+
+    def sentences(self) -> Iterable[str]:
+        """Yield what to know, a sentence each."""
+        yield (
+            f"refitted with {counted(self.training_only + self.audited, 'confirmed normal image')}:"
+            f" {self.training_only:,} to train on only, for flagged images were chosen by their score, and"
+            f" {self.audited:,} of the audit, which may calibrate too; nothing was learned from"
+            f" {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
+        )
+        for name, share in (("false alarms of the model before", self.false_alarm_rate), ("caught by it", self.caught)):
+            of = "normal images" if share is self.false_alarm_rate else "defects"
+            yield (
+                f"{name}: unknown; it takes a review of flagged images and of the audit"
+                if share is None
+                else f"{name}: {percent(share.value)} of {of} (95 % interval {percent(share.low)} to"
+                f" {percent(share.high)}), as estimated for the reviewed batch"
+            )
+
+
 class Figures(ReportFigures):
     """The figures of a fit that its verdict and its lines take."""
 
@@ -172,6 +204,7 @@ class Figures(ReportFigures):
     advice: tuple[str, ...]
     classes: tuple[NormalClass, ...] = ()
     backbone: Network | None = None
+    refit: Refit | None = None
 
     def verdict(self) -> Verdict:
         """Return a summary of the fit and what looks wrong."""
@@ -199,9 +232,10 @@ class Figures(ReportFigures):
                 f" ones{active}{accuracy}. The score is calibrated on {split.calibration:,} more."
             )
         sentence += region
+        notes = (*self.advice, *(self.refit.sentences() if self.refit else ()))
         if self.advice:
-            return Verdict("Worth a second look", sentence, self.advice, "fair")
-        return Verdict("Fitted, nothing looks wrong", sentence, (), "good")
+            return Verdict("Worth a second look", sentence, notes, "fair")
+        return Verdict("Fitted, nothing looks wrong", sentence, notes, "good")
 
     def lines(self) -> Iterable[RenderableType]:
         """Yield the loss over the epochs and the classes that are hardest to restore."""

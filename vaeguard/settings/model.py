@@ -20,7 +20,17 @@ from vaeguard.settings.checks import (
 from vaeguard.settings.field import documented, setting
 from vaeguard.settings.likelihoods import LIKELIHOOD_FACTS, LikelihoodFacts
 from vaeguard.settings.tiles import MOST_SIDE, OVERLAP, settled_overlap, settled_tile, starts, tile_for
-from vaeguard.settings.views import FEATURE_LATENT, LATENT, FeatureView, PatchView, PixelView, VectorView, View, view_of
+from vaeguard.settings.views import (
+    FEATURE_LATENT,
+    LATENT,
+    WIDEST,
+    FeatureView,
+    PatchView,
+    PixelView,
+    VectorView,
+    View,
+    view_of,
+)
 from vaeguard.wording import brief_settings
 
 MODEL_KINDS = ("mlp", "conv")
@@ -45,7 +55,7 @@ class ModelSpec:
 
     `choice.with_features` settles `features`. `resolved` fills in from the data every other setting that is None, and
     `image_shape` (C, H, W), `feature_count` (features of a place), `classes` (names of the normal classes) and
-    `vectors` (standardised features instead of pixels, shape (1, 1, F)). A `kind` of None becomes `conv` for images of
+    `vectors` (scaled features instead of pixels, shape (1, 1, F)). A `kind` of None becomes `conv` for images of
     at least 16x16 pixels, and `mlp` for smaller images, patches, features and vectors.
     """
 
@@ -105,6 +115,11 @@ class ModelSpec:
         " torchvision, such as wide_resnet50_2; none: learn pixels.",
         unset="efficientnet-lite0 for photographs, from 96x96 pixels on, else and with settings for pixels none",
         none="",
+    )
+    whiten: bool | None = setting(
+        None,
+        "Of tables: whiten the columns, so that directions which hardly vary count as much as all others.",
+        unset=f"where there are more columns than rows to learn from, but at most {WIDEST}",
     )
     feature_count: int = 0
     tile: tuple[int, ...] | None = setting(
@@ -176,7 +191,9 @@ class ModelSpec:
     @property
     def view(self) -> View:
         """How the model sees its inputs; everything that depends on `patch`, `features` and `vectors` is there."""
-        return view_of(vectors=self.vectors, patch=self.patch, features=self.features)
+        return view_of(
+            vectors=self.vectors, patch=self.patch, features=self.features, whiten=bool(self.vectors and self.whiten)
+        )
 
     def kind_for(self, height: int, width: int) -> str:
         """The kind of model for images of this size in pixels."""
@@ -274,6 +291,7 @@ class ModelSpec:
         spec = replace(
             self, image_shape=image_shape, classes=classes, vectors=vectors, features=self.features or "",
             feature_count=feature_count,
+            whiten=vectors and (0 < images < image_shape[2] <= WIDEST if self.whiten is None else self.whiten),
         ).tiled()  # fmt: skip
         view = spec.view
         view.check(self.kind, self.likelihood, self.patch, spec.graph_shape)

@@ -24,6 +24,8 @@ PHOTO_CHANNELS = (1, 3)
 """Pretrained networks see grey or colour."""
 VECTOR_HIDDEN = (64, 32)
 """Tables are small, so large networks would cost time without a benefit."""
+WIDEST = 2048
+"""A square matrix of more features would outweigh the model."""
 VECTOR_EPOCHS = 30
 """Tables are small, so long training would cost time without a benefit."""
 
@@ -168,7 +170,7 @@ class FeatureView(View):
 
 
 class VectorView(View):
-    """Standardised features: the rows of a table."""
+    """Scaled features: the rows of a table."""
 
     pictures: ClassVar[bool] = False
     unit: ClassVar[bool] = False
@@ -197,10 +199,25 @@ class VectorView(View):
             )
 
 
-def view_of(*, vectors: bool, patch: int, features: str | None = None) -> View:
+class WhiteView(VectorView):
+    """Whitened features: the rows of a table that has more columns than rows, such as deep features of images.
+
+    Where there are many more rows, scaled features tell anomalies among the rows better.
+    """
+
+    hidden: ClassVar[tuple[int, ...]] = FEATURE_HIDDEN
+    activation: ClassVar[str] = "gelu"
+    sigma: ClassVar[float] = FEATURE_SIGMA
+
+    def latent(self, width: int) -> int:
+        """Half the number of features, at most that of a place."""
+        return max(1, min(FEATURE_LATENT, width // 2))
+
+
+def view_of(*, vectors: bool, patch: int, features: str | None = None, whiten: bool = False) -> View:
     """The view of a model of `vectors`, of a network's `features`, of patches of `patch` pixels, or of images."""
     if vectors:
-        return VectorView()
+        return WhiteView() if whiten else VectorView()
     if features:
         return FeatureView()
     return PatchView() if patch else PixelView()
