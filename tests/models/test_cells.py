@@ -1,9 +1,11 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 
 import vaeguard
-from vaeguard import RefusedError, UsageError
+from vaeguard import RefusedError, UsageError, VaeguardError
 from vaeguard.models import backbones
 from vaeguard.models.backbones import LITE0, backbone
 from vaeguard.models.cells import Cells
@@ -32,6 +34,22 @@ def test_a_backbone_reads_the_published_weights_only(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UsageError, match="not on this machine"):
         backbone("resnet18").read_pretrained()
+
+
+def test_weights_are_fetched_once_and_their_digest_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    network = backbone("shufflenet_v2_x0_5")
+    network.url = (tmp_path / "none-12345678.pth").as_uri()
+    with pytest.raises(VaeguardError, match="cannot be fetched from file:.*; try again, or put the file into"):
+        network.read_pretrained(download=True)
+    torch.save(network.network.state_dict(), tmp_path / "weights")
+    digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
+    path = (tmp_path / "weights").rename(tmp_path / f"net-{digest[:8]}.pth")
+    network.url = path.as_uri()
+    network.read_pretrained(download=True)
+    path.unlink()
+    network.read_pretrained()
+    assert network.sha256 == digest
 
 
 @pytest.mark.parametrize(
