@@ -50,3 +50,4 @@ from .workflows.evaluation import write_evaluation as write_evaluation
 from .workflows.evaluation import write_generative as write_generative
 from .workflows.fit import fit as fit
 from .workflows.fit_denoiser import fit_denoiser as fit_denoiser
+from .workflows.refit import refit as refit

@@ -455,7 +455,7 @@ def test_the_bare_fit_takes_photographs_of_parts_as_they_are(tmp_path):
     assert "parts-features-" in record["run"]
     assert "model: features of efficientnet-lite0 at every place, since" in fitted.stderr
     assert "scaled to 105x100" in fitted.stderr
-    assert "warning" not in fitted.stderr
+    assert "writable" not in fitted.stderr
 
 
 def test_interrupted_fit_resumes(home):

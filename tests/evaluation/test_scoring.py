@@ -48,6 +48,7 @@ class FakeDetector:
     broken: bool = False
     fingerprint: str = "fake"
     parallel: int = 1
+    least: int = 16
 
     def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
         self.batches.append(len(images))

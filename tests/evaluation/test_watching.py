@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +236,74 @@ def test_a_round_names_what_it_flags(tmp_path):
     os.utime(folder / "white.png", (1, 1))
     watch_files(FakeDetector(), [folder], tmp_path / "s.csv", rounds=2, report=told.append)
     assert [summary.flagged for summary in told] == [((str(folder / "white.png"), 0.0),)]
+
+
+def draw_images(folder, count, level, first=0, side=8):
+    """Images of about this grey level, in the order of their names."""
+    draw = np.random.default_rng(first)
+    for number in range(first, first + count):
+        noise = draw.normal(level, level / 10) + draw.normal(0, 8, (side, side))
+        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{number:04d}.png")
+        os.utime(folder / f"{number:04d}.png", (1, 1))
+
+
+class Calm(FakeDetector):
+    """p-values that do not depend on what the images show."""
+
+    def inspect(self, images, **options):
+        sums = images.astype(np.int64).sum((1, 2, 3))
+        return replace(super().inspect(images, **options), p_value=(sums * 7919 % 100 + 1).astype(np.float32) / 100)
+
+
+def test_drift_is_told_once_with_its_cause_and_a_later_watch_goes_on(tmp_path):
+    folder, table, told = tmp_path / "in", tmp_path / "s.csv", []
+    folder.mkdir()
+    watch = partial(watch_files, Calm(), [folder], table, rounds=1, report=told.append)
+    draw_images(folder, 150, 150)
+    watch()
+    assert told.pop().drift == ()
+    assert not Path(f"{table}.drift.jsonl").exists()
+    draw_images(folder, 20, 75, 150)
+    watch()
+    drift = {item.what: item for item in told.pop().drift}
+    assert drift["brightness"].since == pytest.approx(151, abs=3)
+    assert "darker by " in str(drift["brightness"])
+    assert drift["brightness"].after / drift["brightness"].before == pytest.approx(0.5, abs=0.15)
+    lines = [json.loads(line) for line in Path(f"{table}.drift.jsonl").read_text().splitlines()]
+    assert [line["what"] for line in lines] == [*drift]
+    draw_images(folder, 20, 75, 170, side=16)
+    watch()
+    later = [item.what for item in told.pop().drift]
+    assert "size" in later
+    assert len(Path(f"{table}.drift.jsonl").read_text().splitlines()) == len(lines) + len(later)
+    table.unlink()
+    score_files(FakeDetector(), [folder], table)
+    assert not Path(f"{table}.drift.jsonl").exists()
+
+
+def test_the_drift_of_rows_that_a_killed_watch_left_is_made_up_for(tmp_path):
+    folder, table = tmp_path / "in", tmp_path / "s.csv"
+    folder.mkdir()
+    draw_images(folder, 30, 100)
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    settings = Path(f"{table}.watch.json")
+    before = settings.read_text()
+    draw_images(folder, 30, 100, 30)
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    settings.write_text(before)  # killed before it could write these
+    draw_images(folder, 1, 100, 60)
+    watch_files(FakeDetector(), [folder], table, rounds=1)
+    record = json.loads(settings.read_text())["monitor"]
+    assert record["images"] == record["p_value"]["steps"] == len(read_table(table)) == 61
+    assert record["brightness"]["steps"] == 31
+    settings.write_text(json.dumps({**json.loads(before), "monitor": {}}))
+    with pytest.raises(UsageError, match="is damaged, so the watch cannot go on; choose another table"):
+        watch_files(FakeDetector(), [folder], table, rounds=1)
+    with pytest.raises(UsageError, match="`drift_chance`"):
+        watch_files(FakeDetector(), [folder], table, rounds=1, drift_chance=0)
+
+
+def test_a_list_of_drift_that_belongs_to_no_watch_is_not_lost(tmp_path):
+    Path(tmp_path / "s.csv.drift.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match="does not belong to a watch"):
+        watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)

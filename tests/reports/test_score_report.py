@@ -17,7 +17,7 @@ from vaeguard.engines.inspection import Inspection
 from vaeguard.evaluation.scoring import score_files
 from vaeguard.reports.gallery import GROUP
 from vaeguard.reports.report_file import read_report
-from vaeguard.reports.scores import P_BINS, count_p_values, write_score_report
+from vaeguard.reports.scores import AUDITED, P_BINS, count_p_values, write_score_report
 from vaeguard.storage.tables import read_table, table_chunks
 
 RULE = ImageRule(size=(6, 6), channels=1)
@@ -30,6 +30,7 @@ class FakeDetector:
     fingerprint = "fake"
     device = "cpu"
     parallel = 1
+    least = 16
 
     def inspect(self, images: np.ndarray, *, pictures: bool = False) -> Inspection:
         bright = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255
@@ -106,6 +107,13 @@ def test_the_report_says_what_the_table_says(suffix, inputs, tmp_path):
     strangest = table.sort_values("score", ascending=False)["path"].tolist()
     assert [item["path"] for item in groups["most_anomalous"]] == strangest[:GROUP]
     assert [item["path"] for item in groups["most_normal"]] == strangest[::-1][:GROUP]
+    items = report["review"]["items"]
+    flagged = table[table["anomaly"]].sort_values("score", ascending=False)["path"].tolist()
+    names = [item["path"] for item in items]
+    assert names[: len(flagged)] == [item["path"] for item in items if item["flagged"]] == flagged
+    assert sum(item["audit"] for item in items) == report["review"]["audited"] == AUDITED
+    assert all(item["audit"] for item in items if not item["flagged"])
+    assert write_score_report(summary, FakeDetector())["review"] == report["review"]
     near = sorted(item["score"] for item in groups["borderline"])
     assert near[GROUP // 2] == pytest.approx(report["threshold"])
     assert all(item["pictures"] in report["pictures"] for items in groups.values() for item in items)

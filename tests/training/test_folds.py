@@ -12,6 +12,7 @@ from vaeguard.evaluation.evaluating import evaluate
 from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.vae import VAE
 from vaeguard.models.whiten import Whiten
+from vaeguard.reports.kinds import verdict
 from vaeguard.training import checkpoint
 from vaeguard.training.folds import FoldedTask, Heads
 from vaeguard.training.loop import train
@@ -114,6 +115,9 @@ def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_im
     record = whole.info.record
     assert (record.data.split.folds, record.training.folds, record.calibration.images) == (10, 10, 20)
     assert record.classes[0].flagged <= 0.05
+    sentence = verdict(vaeguard.read_report(tmp_path / "whole")).sentence
+    assert "fitted on all 20 normal images" in sentence
+    assert "The lowest p-value is 0.048" in sentence
     shares = [done for done, _, _ in progress]
     assert shares == sorted(shares)
     assert shares[-1] == progress[-1][1]
@@ -145,3 +149,18 @@ def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_im
     direct = whole.inspect(tested)
     assert np.array_equal(result.inspection.score[20:], direct.score[20:])
     assert result.inspection.terms["neg_elbo"][:20].mean() > direct.terms["neg_elbo"][:20].mean()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+def test_images_for_training_only_are_learned_and_judged_out_of_fold_but_rank_nothing():
+    images, mask = parts_of(24, 0), np.arange(24) % 6 == 0
+    images[mask] //= 2  # so strange that they would be among the ranks
+    detector = vaeguard.fit(images, model=FEATURES, training=TRAINING, training_only=mask)
+    split = detector.info.record.data.split
+    assert (split.training, split.calibration, detector.info.record.calibration.images) == (24, 20, 20)
+    judged = detector.info.out_of_fold
+    assert judged.shape[0] == len(detector.info.fitted_on) == 24
+    ranks = np.sort(judged[~mask, 1])
+    assert np.allclose(ranks, np.sort(np.round(ranks * 20)) / 20)  # each among the 19 others
+    assert max(detector.info.record.calibration.brightness) < 1.3 * min(detector.info.record.calibration.brightness)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaeguard.models.backbones import backbone
+from vaeguard.models.backbones import pretrained
 from vaeguard.models.cells import Cells
 from vaeguard.models.graph import to_unit
 
@@ -51,9 +51,8 @@ class Features:
 @lru_cache(maxsize=1)
 def features_of(task: ImageTask, name: str) -> Features:
     """The features of a task by the backbone `name`; those of the last task are kept for the next method."""
-    network = backbone(name)
-    network.read_pretrained()
-    cells = Cells(task.test.shape[1:], network).eval()
+    shape: tuple[int, int, int] = task.test.shape[1:]
+    cells = Cells(shape, pretrained(name, shape)).eval()
     return Features(cells, _features(cells, task.train.images[task.normal_rows]), _features(cells, task.test))
 
 

@@ -95,17 +95,17 @@ def _guided(setup: Setup, *, guided: bool) -> Setup:
     return replace(setup, model=replace(setup.model, guided=guided, features=setup.model.features or ""))
 
 
-def _for_features(setup: Setup) -> Setup:
-    """Features of a pretrained network."""
-    return replace(setup, model=replace(setup.model, features=setup.model.features or DEFAULT_FEATURES, guided=False))
-
-
 def _for_patches(setup: Setup) -> Setup:
     """The preset for small defects; settings that were given override it."""
     preset = PRESETS["patches"]
     model = from_dict(ModelSpec, to_dict(preset.model) | changed(setup.model))
     training = from_dict(TrainSpec, to_dict(preset.training) | changed(setup.training))
     return _guided(replace(setup, model=model, training=training), guided=False)
+
+
+def _for_features(setup: Setup) -> Setup:
+    """The features of a pretrained network, by default those that a fit of photographs learns."""
+    return replace(setup, model=replace(setup.model, features=setup.model.features or DEFAULT_FEATURES))
 
 
 def _fit_settings(task: ImageTask, setup: Setup) -> Result:

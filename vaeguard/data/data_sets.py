@@ -78,8 +78,8 @@ def open_images(
     both, and of a folder of Parquet files whose names begin with these. Named sets win over folders of the same name;
     write `./mnist` for the folder. Image files are decoded once into the cache, by `jobs` threads (None: as many as the
     machine has use for); `progress(done, total, text)` counts them. `rule` sets the size and channels of the images.
-    None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 640 pixels on
-    the longer side, and to 128 if the shorter side then has fewer than 96. Named sets lie in `data_dir` (None:
+    None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 128
+    pixels on the longer side if the shorter one has fewer than 96. Named sets lie in `data_dir` (None:
     `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`.
 
     Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
@@ -208,6 +208,7 @@ def _image_set(
         note=note,
         left_out="; ".join(filter(None, (source.left_out for source in sources))) or None,
         pixel_range=rule.pixel_range,
+        source=str(Path(data).absolute()),
     )
 
 

@@ -57,6 +57,8 @@ class ImageSet:
         One sentence on files beside the images that look like images and are not read.
     pixel_range : (black, white) or None
         The range of pixels with which files of 16 bits were read.
+    source : str or None
+        The absolute path that was opened; None for a named set or an array.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ImageSet:
     named: bool = False
     left_out: str | None = None
     pixel_range: tuple[int, ...] | None = None
+    source: str | None = None
 
     def __len__(self) -> int:
         return len(self.images)

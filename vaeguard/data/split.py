@@ -7,7 +7,7 @@ they are dealt into folds, and each image is judged by a model that has learned 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,13 +48,16 @@ class Split:
     calibration : int64
         Images that rank the score.
     folds : int64 or None
-        The fold of each image, from 0, if every part has all images; None if the parts are disjoint.
+        The fold of each training image, from 0, if every part has all images; None if the parts are disjoint.
+    training_only : int64 or None
+        Training images that are no random sample of normal images, so that they must not calibrate, also with folds.
     """
 
     training: Rows
     validation: Rows
     calibration: Rows
     folds: Rows | None = None
+    training_only: Rows | None = None
 
     @property
     def fold_count(self) -> int:
@@ -73,6 +76,7 @@ def split_for(
     model: ModelSpec,
     training: TrainSpec,
     groups: npt.ArrayLike | None = None,
+    training_only: npt.ArrayLike | None = None,
 ) -> Split:
     """The split for a fit with these settings: by folds for few images and a model of features, else `split_normal`.
 
@@ -89,9 +93,13 @@ def split_for(
     if folds is None:
         folds = 0 if not model.features or count >= FOLDED else FOLDS_OF_FEW if count < FEW else FOLDS
     if folds:
-        return _folded(image_set, class_rows, folds, training.seed, groups)
+        split = _folded(image_set, class_rows, folds, training.seed, groups)
+        if training_only is None:
+            return split
+        biased = split.training[np.asarray(training_only, bool)[split.training]]
+        return replace(split, calibration=np.setdiff1d(split.calibration, biased), training_only=biased)
     shares = {"validation": training.validation, "calibration": training.calibration}
-    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups)
+    split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups, training_only=training_only)
     return _at_most(split, FOLDED, training.seed) if model.features else split
 
 
@@ -116,7 +124,8 @@ def _at_most(split: Split, most: int, seed: int) -> Split:
     """The split with at most `most` images in each part, chosen at random."""
     generator = np.random.default_rng(seed)
     parts = (split.training, split.validation, split.calibration)
-    return Split(*(np.sort(generator.permutation(part)[:most]) for part in parts))
+    fewer = Split(*(np.sort(generator.permutation(part)[:most]) for part in parts))
+    return replace(fewer, training_only=split.training_only)
 
 
 def split_normal(
@@ -127,11 +136,13 @@ def split_normal(
     calibration: float,
     seed: int,
     groups: npt.ArrayLike | None = None,
+    training_only: npt.ArrayLike | None = None,
 ) -> Split:
     """Split the images of each normal class at random; images without labels are one class.
 
     `validation` and `calibration` are shares in (0, 1). Every class is in every part. With `groups` (N,), images of
-    equal value stay together, and the shares are met as well as whole groups allow.
+    equal value stay together, and the shares are met as well as whole groups allow. Images of the mask `training_only`
+    (N,) are trained on and nothing else, for they are no random sample of normal images.
 
     Raises
     ------
@@ -139,7 +150,9 @@ def split_normal(
         There are fewer than 20 normal images, a class has fewer than 3 images or groups, or a group has images of two
         normal classes.
     """
-    class_rows = _class_rows(image_set, normal)
+    all_rows = _class_rows(image_set, normal)
+    biased = np.zeros(len(image_set), bool) if training_only is None else np.asarray(training_only, bool)
+    class_rows = [rows[~biased[rows]] for rows in all_rows]
     generator = np.random.default_rng(seed)
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     members = None if groups is None else _group_numbers(image_set, groups, class_rows)
@@ -152,7 +165,10 @@ def split_normal(
             shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
         for part, rows_of_part in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
             part.append(rows_of_part)
-    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+    outside = np.concatenate([rows[biased[rows]] for rows in all_rows])
+    parts[0].append(outside)
+    split = Split(*(np.sort(np.concatenate(part)) for part in parts))
+    return split if training_only is None else replace(split, training_only=outside)
 
 
 def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:

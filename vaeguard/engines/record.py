@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError
-from vaeguard.settings.checks import check_fits, check_one_of, check_positive, settle_types
+from vaeguard.settings.checks import check_fits, check_not_negative, check_one_of, check_positive, settle_types
 from vaeguard.settings.evaluation import check_fpr
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.specs import Spec, from_dict, to_dict
@@ -29,6 +29,8 @@ PIXELS = ("uint8", "float32")
 OWN_OUTPUTS = ("score", "p_value", "anomaly", "restored", "heatmap")
 """The outputs of every exported model, besides its terms."""
 LONGEST_REASON = 200
+APPEARANCE = ("brightness", "sharpness")
+"""What is known of the appearance of normal images."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,23 @@ class DataRecord(Checked):
 
 @dataclass(frozen=True)
 class CalibrationRecord(Checked):
-    """The number of images that rank the score, and the strangeness of their strangest pixels, if known."""
+    """The number of images that rank the score, and what is known of normal images.
+
+    `heatmap_scale` is the strangeness of their strangest pixels; `brightness` and `sharpness` are those of some normal
+    images (`statistics.appearance`), which a watch compares with later ones.
+    """
 
     images: int
     heatmap_scale: float | None = None
+    brightness: tuple[float, ...] = ()
+    sharpness: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("heatmap_scale", self.heatmap_scale)
+        for name in APPEARANCE:
+            for value in getattr(self, name):
+                check_not_negative(name, value)
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,21 @@ class ClassRecord(Checked):
         means = (self.validation, self.distortion), (self.calibration, self.flagged)
         if any((mean is None) != (images == 0) for images, mean in means):
             raise UsageError(f"means of the class {self.name!r} do not fit its numbers of images")
+
+
+@dataclass(frozen=True)
+class LineageRecord(Checked):
+    """What a refit came from: SHA-256 of the model before and of the labels, and numbers of confirmed images.
+
+    `training_only` normal images were chosen by their score, `audited` ones at random; the model learned from all of
+    these, and from none of the `defects`.
+    """
+
+    model: str
+    labels: str
+    training_only: int
+    audited: int
+    defects: int
 
 
 @dataclass(frozen=True)
@@ -163,6 +189,8 @@ class ModelRecord(Checked):
         The device of the fit.
     backbone : BackboneRecord or None
         The network of a model of features.
+    lineage : LineageRecord or None
+        What the model was refitted from.
     format : int or None
         Format of the file; None for a model that was not read from a file.
     terms : tuple of str
@@ -183,6 +211,7 @@ class ModelRecord(Checked):
     hardware: str
     classes: tuple[ClassRecord, ...] = ()
     backbone: BackboneRecord | None = None
+    lineage: LineageRecord | None = None
     format: int | None = None
     terms: tuple[str, ...] = ()
     onnx: OnnxRecord | None = None
@@ -216,6 +245,8 @@ class ModelRecord(Checked):
             "versions": dict(self.versions),
             "hardware": self.hardware,
         }
+        if self.lineage:
+            values["lineage"] = asdict(self.lineage)
         if self.format is not None:
             values = {"format": self.format, **values}
         return values if self.onnx is None else {**values, "terms": list(self.terms), "onnx": asdict(self.onnx)}
@@ -270,17 +301,19 @@ def reason_of(error: Exception) -> str:
 
 
 def _typed_record(values: Mapping[str, Any]) -> ModelRecord:
-    data, onnx, network = values["data"], values.get("onnx"), values["backbone"]
+    data, calibration = values["data"], values["calibration"]
+    onnx, network = values.get("onnx"), values["backbone"]
     return ModelRecord(
         model=_spec(ModelSpec, values["model"]),
         training=_spec(TrainSpec, values["training"]),
         class_names=values["class_names"],
         normal_classes=values["normal_classes"],
         data=DataRecord(**{**data, "split": SplitRecord(**data["split"])}),
-        calibration=CalibrationRecord(**values["calibration"]),
+        calibration=CalibrationRecord(**{**calibration, **{name: calibration[name] for name in APPEARANCE}}),
         best_epoch=values["best_epoch"],
         finished_epochs=values["finished_epochs"],
         classes=tuple(ClassRecord(**{"class_accuracy": None, **row}) for row in values["classes"]),
+        lineage=LineageRecord(**values["lineage"]) if "lineage" in values else None,
         backbone=None if network is None else BackboneRecord(**network),
         versions=values["versions"],
         hardware=values["hardware"],

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.storage.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +27,8 @@ ONNX_NAME = "model.onnx"
 """The model in the run folder of a denoiser."""
 CHECKPOINT_NAME = "checkpoint.safetensors"
 IMAGES_NAME = "calibration.npz"
+CONFIRMED_NAME = "confirmed.npz"
+"""The images with which a refit was fitted in addition to its data."""
 
 
 def new_folder(name: str, runs: Path = Path("runs")) -> Path:
@@ -78,7 +83,7 @@ def fitted_on(model: Path) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def _stored_array(path: Path, name: str, dimensions: int, types: tuple[str, ...]) -> npt.NDArray[Any] | None:
+def _stored_array(path: Path, name: str, dimensions: int, types: tuple[str, ...] | None) -> npt.NDArray[Any] | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: npt.NDArray[Any] = archive[name]
@@ -86,6 +91,70 @@ def _stored_array(path: Path, name: str, dimensions: int, types: tuple[str, ...]
         return None
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RefusedError(f"{str(path)!r} is damaged; delete it") from error
-    if array.ndim != dimensions or array.dtype not in types:
+    if array.ndim != dimensions or (array.dtype.kind != "U" if types is None else array.dtype not in types):
         raise RefusedError(f"{str(path)!r} is damaged; delete it")
     return array
+
+
+@dataclass(frozen=True, eq=False)
+class Confirmed:
+    """Images that a person found to be normal, with which a run was fitted in addition to its data.
+
+    Attributes
+    ----------
+    images : uint8 (n, C, H, W)
+        The images as the model sees them.
+    paths : list of str
+        Their names.
+    training_only : bool (n,)
+        Whether an image is for training only.
+    classes : list of str
+        Their normal classes; empty names if the data have no classes.
+    """
+
+    images: npt.NDArray[np.uint8]
+    paths: list[str]
+    training_only: npt.NDArray[np.bool_]
+    classes: list[str]
+
+    def select(self, rows: npt.NDArray[np.int64]) -> Confirmed:
+        """The images of some rows."""
+        names = ([values[row] for row in rows.tolist()] for values in (self.paths, self.classes))
+        paths, classes = names
+        return Confirmed(self.images[rows], paths, self.training_only[rows], classes)
+
+    def joined(self, other: Confirmed) -> Confirmed:
+        """These images and others."""
+        images = np.concatenate([self.images, other.images]) if self.paths else other.images
+        only = np.concatenate([self.training_only, other.training_only])
+        return Confirmed(images, self.paths + other.paths, only, self.classes + other.classes)
+
+
+def write_confirmed(run: Path, confirmed: Confirmed) -> None:
+    """Write the confirmed images of a refit into its run folder, for later refits."""
+    if confirmed.paths:
+        file = io.BytesIO()
+        names: dict[str, Any] = {"paths": np.array(confirmed.paths), "classes": np.array(confirmed.classes)}
+        np.savez_compressed(file, images=confirmed.images, training_only=confirmed.training_only, **names)
+        write_bytes(run / CONFIRMED_NAME, file.getvalue())
+
+
+def read_confirmed(run: Path) -> Confirmed:
+    """The confirmed images of a run, which are none unless it is a refit.
+
+    Raises
+    ------
+    RefusedError
+        The file of the images is damaged.
+    """
+    path = run / CONFIRMED_NAME
+    images = _stored_array(path, "images", 4, ("uint8",))
+    if images is None:
+        return Confirmed(np.zeros((0, 1, 1, 1), np.uint8), [], np.zeros(0, bool), [])
+    only = _stored_array(path, "training_only", 1, ("bool",))
+    names = [_stored_array(path, name, 1, None) for name in ("paths", "classes")]
+    assert only is not None
+    if {len(only), *(len(each) for each in names if each is not None)} != {len(images)}:
+        raise RefusedError(f"{str(path)!r} is damaged; delete it")
+    paths, classes = ([str(name) for name in each] for each in names if each is not None)
+    return Confirmed(images, paths, only, classes)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vaeguard.engines.onnx_detector import IMAGE, OnnxDetector, output_names
+from vaeguard.engines.onnx_detector import FIRST, IMAGE, OnnxDetector, output_names
 from vaeguard.engines.sessions import Session
 from vaeguard.errors import UsageError
 from vaeguard.storage.files import read_sealed, write_bytes, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NAME = "vaeguard"
 QUEUE_MICROSECONDS = 500
@@ -58,13 +62,17 @@ def _config(detector: OnnxDetector) -> str:
     )
     # The block is smaller for large images, and 1 for a model of patches, whose patches of one image fill a batch.
     most = detector.block
-    warm_up = "\n".join(_warm_up(size, kind, shape) for size in (1, most)[: 1 + (most > 1)])
+    inputs = {IMAGE: (kind, shape)} | ({FIRST: ("TYPE_INT64", (2,))} if detector.info.takes_first else {})
+    taken = ",\n".join(
+        f'  {{ name: "{name}" data_type: {of} dims: [ {_dims(dims)} ] }}' for name, (of, dims) in inputs.items()
+    )
+    warm_up = "\n".join(_warm_up(size, inputs) for size in (1, most)[: 1 + (most > 1)])
     return f"""\
 name: "{NAME}"
 backend: "onnxruntime"
 max_batch_size: {most}
 input [
-  {{ name: "{IMAGE}" data_type: {kind} dims: [ {_dims(shape)} ] }}
+{taken}
 ]
 output [
 {outputs}
@@ -80,11 +88,12 @@ def _output(name: str, kind: str, shape: tuple[int, ...] | None) -> str:
     return f'  {{ name: "{name}" data_type: {kind} {dims} }}'
 
 
-def _warm_up(size: int, kind: str, shape: tuple[int, ...]) -> str:
-    value = f"{{ data_type: {kind} dims: [ {_dims(shape)} ] zero_data: true }}"
-    return (
-        f'model_warmup [ {{ name: "batch of {size}" batch_size: {size} inputs {{ key: "{IMAGE}" value: {value} }} }} ]'
+def _warm_up(size: int, inputs: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    values = " ".join(
+        f'inputs {{ key: "{name}" value: {{ data_type: {kind} dims: [ {_dims(shape)} ] zero_data: true }} }}'
+        for name, (kind, shape) in inputs.items()
     )
+    return f'model_warmup [ {{ name: "batch of {size}" batch_size: {size} {values} }} ]'
 
 
 def _dims(shape: tuple[int, ...]) -> str:

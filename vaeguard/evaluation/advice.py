@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vaeguard.settings.choice import DEFAULT_FEATURES, LONGEST_PHOTO, PHOTO_SIDE, is_photograph
+from vaeguard.settings.choice import DEFAULT_FEATURES, PHOTO_SIDE, is_photograph
 
 if TYPE_CHECKING:
     from vaeguard.engines.record import ModelRecord
@@ -16,6 +16,8 @@ WEAK_SHARE = 0.5
 """So is a smaller share of anomalies that is caught."""
 MANY_IMAGES = 300
 """With fewer normal images, more of them mostly help."""
+FINE = 640
+"""The longest side in pixels from which images are large enough for most defects."""
 LARGER_NETWORK = "wide_resnet50_2"
 
 
@@ -51,8 +53,9 @@ def _for_images(record: ModelRecord) -> list[str]:
         size = "" if whole else f" and a `size` of at least {PHOTO_SIDE}x{PHOTO_SIDE}, if the files are larger"
         return [f"the features of a network instead of pixels: fit with `features={DEFAULT_FEATURES}`{size}"]
     steps = []
-    if max(height, width) < LONGEST_PHOTO:
+    if max(height, width) < FINE:
         steps.append(f"more pixels, if the files are larger than {height}x{width}: fit with {larger}")
     if model.features == DEFAULT_FEATURES:
         steps.append(f"a larger network: fit with `features={LARGER_NETWORK}` and `download=True`")
+    steps.append("only the part: fit with `roi` and a mask of what matters, if what lies beside it changes")
     return steps

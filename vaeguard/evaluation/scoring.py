@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vaeguard.data.streams import ImageBatch
     from vaeguard.engines.detector import Detector
     from vaeguard.engines.inspection import DetectorInfo, Inspection
+    from vaeguard.evaluation.drift import Drift
     from vaeguard.progress import Progress
     from vaeguard.storage.store import Part
 
@@ -57,7 +58,7 @@ SHARD_FORMAT = 4
 """Raised when the same settings give other rows than before."""
 SHARD_FACTS = ("fpr", "images", "anomalies", "errors")
 """Keys of the manifest of a shard, and of a table, which is the shard of all images."""
-WATCH_FACTS = ("model", "fpr")
+WATCH_FACTS = ("model", "fpr", "drift_chance")
 """Keys of the settings of a watch, which lie beside its table in `<output>.watch.json`."""
 
 
@@ -85,6 +86,8 @@ class ScoreSummary:
         Why nothing can be flagged at this rate; None if something can.
     flagged : tuple of (path, p-value)
         Of a round of `watch_files`: the images that are flagged.
+    drift : tuple of Drift
+        Of a round of `watch_files`: what changed in the stream of images.
     left_out : str or None
         One sentence on files beside the images that look like images and are not read.
     sources : tuple of Source
@@ -100,6 +103,7 @@ class ScoreSummary:
     resumed: int = 0
     note: str | None = None
     flagged: tuple[tuple[str, float], ...] = field(default=(), repr=False)
+    drift: tuple[Drift, ...] = field(default=(), repr=False)
     left_out: str | None = None
     sources: tuple[Source, ...] = field(default=(), repr=False)
 
@@ -107,7 +111,7 @@ class ScoreSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the summary as plain values that JSON can hold."""
-        facts = {name: value for name, value in vars(self).items() if name not in ("flagged", "sources")}
+        facts = {name: value for name, value in vars(self).items() if name not in ("flagged", "drift", "sources")}
         return {**facts, "errors": as_objects(self.errors)}
 
 
@@ -138,6 +142,7 @@ def score_files(
     jobs: int | None = None,
     batch_size: int | None = None,
     heatmaps: Drawings | None = None,
+    observe: Callable[[ImageBatch], None] | None = None,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
@@ -170,6 +175,8 @@ def score_files(
         Number of images inspected at a time; the scores do not depend on it. None takes 256, or fewer large images.
     heatmaps : HeatmapFolder or None
         The folder in which each flagged image is drawn beside its restoration and heatmap.
+    observe : callable or None
+        Called with each batch of images that is scored, but not with those that an earlier job finished.
     progress : callable or None
         Called with the number of images done, the number of all images, and a line of text.
 
@@ -197,7 +204,7 @@ def score_files(
     with open_job(output, SHARD_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
         if heatmaps:
             heatmaps.begin(store.folder)
-        work = _Work(detector, store, Path(output), fpr, jobs, batch_size, heatmaps)
+        work = _Work(detector, store, Path(output), fpr, jobs, batch_size, heatmaps, observe)
         with contextlib.ExitStack() as stack:
             for source in sources:
                 stack.callback(source.close)
@@ -265,6 +272,7 @@ class _Work:
     jobs: int | None
     batch_size: int
     heatmaps: Drawings | None
+    observe: Callable[[ImageBatch], None] | None = None
     resumed: int = 0
 
     def run(self, sources: Sequence[Source], progress: Progress | None) -> _Shard:
@@ -387,6 +395,8 @@ class _Work:
                 while table.rows + len(errors) < piece.count:
                     batch, inspection = next(inspected)
                     errors += batch.errors
+                    if self.observe:
+                        self.observe(batch)
                     columns = score_columns(batch.paths, inspection, self.fpr)
                     anomalies += int(np.count_nonzero(columns["anomaly"]))
                     if self.heatmaps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.folders import list_images
 from vaeguard.data.inputs import expanded, is_container
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
+from vaeguard.evaluation.drift import Drift, DriftMonitor
 from vaeguard.evaluation.scoring import ScoreSummary, score_files, table_columns, watch_of
-from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
+from vaeguard.settings.evaluation import DEFAULT_FPR, DRIFT_CHANCE, check_fpr
+from vaeguard.statistics.appearance import appearance
 from vaeguard.storage.files import size_and_time, valid_text
 from vaeguard.storage.store import Store, beside, hidden_part, open_job
 from vaeguard.storage.tables import check_table_path, columns_of, open_table, read_table, table_chunks, write_errors
@@ -24,6 +28,7 @@ from vaeguard.storage.tables import check_table_path, columns_of, open_table, re
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from vaeguard.data.streams import ImageBatch
     from vaeguard.engines.detector import Detector
 
     Stamp = tuple[int, int]
@@ -45,6 +50,7 @@ def watch_files(
     *,
     report: Callable[[ScoreSummary], None] | None = None,
     rounds: int | None = None,
+    drift_chance: float = DRIFT_CHANCE,
     **options: Any,
 ) -> None:
     """Score the images of folders and globs, and every image that appears there, into one growing table.
@@ -52,7 +58,7 @@ def watch_files(
     Rows are in the order in which images appear; images that appear together are sorted. Each round with new images
     replaces the whole table. Containers are not watched. A file is read once it has not changed for a second. A file
     that is overwritten later is scored again, in another row. Many new images are scored in rounds of a few thousand.
-    A later watch continues the table if `<output>.watch.json` names the same model and rate. An image that cannot be
+    A later watch continues the table if `<output>.watch.json` names the same model and rates. An image that cannot be
     read is tried again when it changes, and listed once, when it has not changed for a minute.
 
     Parameters
@@ -64,27 +70,32 @@ def watch_files(
     output : path
         The table.
     report : callable or None
-        Called with the summary of each round that scored images or found damaged ones; `flagged` names the anomalous.
+        Called with the summary of each round that scored images or found damaged ones; `flagged` names the anomalous,
+        and `drift` says what changed: p-values, brightness, sharpness or size of the images.
     rounds : int or None
         End after so many rounds, one a second; None continues until interrupted.
+    drift_chance : float
+        The chance of telling of any drift in the whole watch, however long, if there is none: that is, if the images
+        are exchangeable with the normal ones of the fit. What is told lies in `<output>.drift.jsonl` as well.
     **options
         As for `score_files`.
 
     Raises
     ------
     UsageError
-        The rate is out of range, heatmaps would lie among the images, or the existing table was not made by a watch
-        with this model and rate.
+        A rate is out of range, heatmaps would lie among the images, or the existing table was not made by a watch
+        with this model and these rates.
     VaeguardError
         Another job is writing the table.
     """
     check_table_path(output)
     check_fpr(options.get("fpr", DEFAULT_FPR))
+    check_fpr(drift_chance, "drift_chance")
     if options.get("heatmaps"):
         options["heatmaps"].check(inputs)
     name = f"part{Path(output).suffix}"
     with open_job(output, files=(name, f"{name}.errors.csv")) as store:
-        watch = _Watch(detector, Path(output), store.folder / name, options)
+        watch = _Watch(detector, Path(output), store.folder / name, options, drift_chance)
         for _ in count() if rounds is None else range(rounds):
             summary = watch.round(inputs)
             if report and (summary.images or summary.errors):
@@ -95,10 +106,19 @@ def watch_files(
 class _Watch:
     """A table of scores that grows, and what its watch knows of the files."""
 
-    def __init__(self, detector: Detector, output: Path, part: Path, options: dict[str, Any]) -> None:
+    def __init__(
+        self, detector: Detector, output: Path, part: Path, options: dict[str, Any], drift_chance: float
+    ) -> None:
         self.detector, self.output, self.part, self.options = detector, output, part, options
-        self.settings = _settings(detector, options)
+        self.settings = _settings(detector, options, drift_chance)
         self.rows, self.seen, self.errors = _earlier_rows(output, self.settings, table_columns(detector.info))
+        self.monitor = DriftMonitor(detector.info, drift_chance)
+        self.drift: list[Drift] = []
+        """What has changed since the table was begun."""
+        self.measured: dict[str, dict[str, float]] = {}
+        """The properties of the images of a round."""
+        if self.rows:
+            self._go_on(watch_of(output).record)
         self.known: dict[str, Stamp] = {}
         """Stamps of files when they were read, or when this watch first saw a file of an earlier one."""
         self.future: dict[str, Stamp] = {}
@@ -118,18 +138,59 @@ class _Watch:
             summary = replace(self._scored(fresh), output=str(self.output))
         return replace(summary, errors=self._damaged(settled))
 
+    def _go_on(self, record: dict[str, Any]) -> None:
+        """Take up the drift where an earlier watch left it; of rows after that, only the p-values are known."""
+        try:
+            self.drift = [Drift(**found) for found in record["drift"]]
+            self.monitor.restore(record["monitor"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            path = beside(watch_of(self.output).path, "json")
+            raise UsageError(f"{str(path)!r} is damaged, so the watch cannot go on; choose another table") from error
+        rest = self.monitor.images
+        for chunk in table_chunks(self.output, ("p_value",)):
+            for p_value in chunk["p_value"][rest:]:
+                self.drift += self.monitor.add(float(p_value), {})
+            rest = max(0, rest - len(chunk["p_value"]))
+
+    def _write_settings(self) -> None:
+        """Write what a later watch needs, and the drift for people."""
+        with Store(self.output.parent).put(watch_of(self.output).path.name) as part:
+            if self.drift:
+                rows = [drift.to_dict() for drift in self.drift]
+                lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+                part.file(drift_table(self.output).name).write_text(lines, "utf-8")
+            else:
+                drift_table(self.output).unlink(missing_ok=True)  # of a table that was deleted
+            facts = {"drift": [vars(drift) for drift in self.drift], "monitor": self.monitor.state()}
+            part.finish({"written": part.digests(), **self.settings, **facts})
+
+    def _observe(self, batch: ImageBatch) -> None:
+        """Measure the images of a batch as the model sees them, and the sizes of their files."""
+        if not self.detector.info.view.pictures:
+            return
+        columns = appearance(batch.images)
+        sizes = {path: answer["size"] for path, answer, _ in read_each(HEADER, batch.paths) if isinstance(answer, dict)}
+        for row, path in enumerate(batch.paths):
+            size = {"size": float(math.prod(sizes[path]))} if path in sizes else {}
+            self.measured[valid_text(path)] = {name: values[row] for name, values in columns.items()} | size
+
     def _scored(self, fresh: Sequence[str]) -> ScoreSummary:
         """Add the rows of these files to the table."""
-        summary = score_files(self.detector, (), self.part, listed=fresh, **self.options)
+        self.measured = {}
+        summary = score_files(self.detector, (), self.part, listed=fresh, observe=self._observe, **self.options)
         beside(hidden_part(self.part), "json").unlink(missing_ok=True)  # no later round may go on with this table
         flagged: list[tuple[str, float]] = []
+        drift: list[Drift] = []
         if summary.images:
-            with Store(self.output.parent).put(watch_of(self.output).path.name) as manifest:
-                manifest.finish(self.settings)
+            self._write_settings()  # before the table, so that it is known as that of a watch
             _append(self.output, self.rows, self.part, summary.images, self.detector)
             for chunk in table_chunks(self.part, ("path", "p_value", "anomaly")):
                 rows = np.flatnonzero(chunk["anomaly"])
                 flagged += [(chunk["path"][row], float(chunk["p_value"][row])) for row in rows]
+                for path, p_value in zip(chunk["path"], chunk["p_value"], strict=True):
+                    drift += self.monitor.add(float(p_value), self.measured.get(path, {}))
+            self.drift += drift
+            self._write_settings()
         self.rows += summary.images
         self.seen.update(map(valid_text, fresh))
         unreadable = dict(summary.errors)
@@ -140,7 +201,7 @@ class _Watch:
             self.doubtful.pop(path, None)
             if self.errors.pop(valid_text(path), None):
                 self._write_errors()
-        return replace(summary, flagged=tuple(flagged))
+        return replace(summary, flagged=tuple(flagged), drift=tuple(drift))
 
     def _damaged(self, settled: dict[str, Stamp]) -> tuple[tuple[str, str], ...]:
         """List the doubtful files that have not changed for long; return those that were not listed before."""
@@ -178,9 +239,15 @@ class _Doubtful:
         return max(age, now - self.since) >= DAMAGED_SECONDS
 
 
-def _settings(detector: Detector, options: dict[str, Any]) -> dict[str, Any]:
+def drift_table(output: Path) -> Path:
+    """Where the drift that the watch of `output` found lies, a line of JSON each; there is no file without any."""
+    return beside(output, "drift.jsonl")
+
+
+def _settings(detector: Detector, options: dict[str, Any], drift_chance: float) -> dict[str, Any]:
     # The fingerprint's last word is the model; a watch may continue on another device or with other threads.
-    return {"model": detector.fingerprint.split()[-1], "fpr": options.get("fpr", DEFAULT_FPR)}
+    model, fpr = detector.fingerprint.split()[-1], options.get("fpr", DEFAULT_FPR)
+    return {"model": model, "fpr": fpr, "drift_chance": drift_chance}
 
 
 def _earlier_rows(
@@ -189,11 +256,13 @@ def _earlier_rows(
     """The number of rows of an earlier watch, the images that it read, and the reasons for those it could not read."""
     listed = Path(f"{output}.errors.csv")
     settings_of_watch = watch_of(output)
+    if (path := drift_table(output)).exists() and path not in settings_of_watch.files:
+        raise UsageError(f"{str(path)!r} does not belong to a watch, and would be lost; choose another table")
     if not output.exists():
         if not settings_of_watch.record and (path := beside(settings_of_watch.path, "json")).exists():
             raise UsageError(f"{str(path)!r} does not belong to a watch, and would be lost; choose another table")
         return 0, set(), {}
-    if settings_of_watch.record != settings:
+    if {name: settings_of_watch.record.get(name) for name in settings} != settings:
         raise UsageError(
             f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
         )

@@ -13,7 +13,9 @@ from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
 from vaeguard.reports.pictures import picture_of
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.terminal import SHOWN, sparkline, table_of
+from vaeguard.statistics.metrics import Share
 from vaeguard.training.advice import advice
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -118,6 +120,13 @@ class Model(Part):
     features: str | None = None
 
 
+class Network(Part):
+    """The frozen network whose features were learned."""
+
+    name: str
+    licence: str
+
+
 class Split(Part):
     """Counts of normal examples."""
 
@@ -155,6 +164,36 @@ class NormalClass(Part):
     calibration: int
 
 
+class Refit(Part):
+    """Confirmed images that a refit learned from, and what their review says of the model before."""
+
+    training_only: int
+    audited: int
+    defects: int
+    normal: int
+    unsure: int
+    flagged_normal: int
+    false_alarm_rate: Share | None
+    caught: Share | None
+
+    def sentences(self) -> Iterable[str]:
+        """Yield what to know, a sentence each."""
+        yield (
+            f"refitted with {counted(self.training_only + self.audited, 'confirmed normal image')}:"
+            f" {self.training_only:,} to train on only, for flagged images were chosen by their score, and"
+            f" {self.audited:,} of the audit, which may calibrate too; nothing was learned from"
+            f" {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
+        )
+        for name, share in (("false alarms of the model before", self.false_alarm_rate), ("caught by it", self.caught)):
+            of = "normal images" if share is self.false_alarm_rate else "defects"
+            yield (
+                f"{name}: unknown; it takes a review of flagged images and of the audit"
+                if share is None
+                else f"{name}: {percent(share.value)} of {of} (95 % interval {percent(share.low)} to"
+                f" {percent(share.high)}), as estimated for the reviewed batch"
+            )
+
+
 class Figures(ReportFigures):
     """The figures of a fit that its verdict and its lines take."""
 
@@ -164,12 +203,16 @@ class Figures(ReportFigures):
     history: tuple[Epoch, ...]
     advice: tuple[str, ...]
     classes: tuple[NormalClass, ...] = ()
+    backbone: Network | None = None
+    refit: Refit | None = None
 
     def verdict(self) -> Verdict:
         """Return a summary of the fit and what looks wrong."""
         best, split, model = self.best_epoch, self.data.split, self.model
         what = "autoencoder" if model.autoencoder else "VAE"
         example = "patch" if model.patch else "place" if model.features else "example"
+        network = self.backbone
+        seen = f"on features of {network.name} (licence: {network.licence})" if network else f"of kind {model.kind}"
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
@@ -177,21 +220,22 @@ class Figures(ReportFigures):
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         if split.folds:
             sentence = (
-                f"{what} of kind {model.kind}, fitted on all {split.training:,} normal images, which calibrate the"
+                f"{what} {seen}, fitted on all {split.training:,} normal images, which calibrate the"
                 f" score as well: each is judged by a model fitted without its fold, one of {split.folds}. After"
                 f" {best.epoch:.0f} epochs {losses} on these held-out folds{active}. The lowest p-value is"
                 f" {1 / (split.calibration + 1):.2g}."
             )
         else:
             sentence = (
-                f"{what} of kind {model.kind}, fitted on {split.training:,} normal examples; best of"
+                f"{what} {seen}, fitted on {split.training:,} normal examples; best of"
                 f" {len(self.history)} epochs is {best.epoch:.0f}: {losses} on {split.validation:,} held-out"
                 f" ones{active}{accuracy}. The score is calibrated on {split.calibration:,} more."
             )
         sentence += region
+        notes = (*self.advice, *(self.refit.sentences() if self.refit else ()))
         if self.advice:
-            return Verdict("Worth a second look", sentence, self.advice, "fair")
-        return Verdict("Fitted, nothing looks wrong", sentence, (), "good")
+            return Verdict("Worth a second look", sentence, notes, "fair")
+        return Verdict("Fitted, nothing looks wrong", sentence, notes, "good")
 
     def lines(self) -> Iterable[RenderableType]:
         """Yield the loss over the epochs and the classes that are hardest to restore."""

@@ -35,7 +35,7 @@ def page(report: Mapping[str, Any]) -> str:
         data=_script_json({key: value for key, value in report.items() if key != "pictures"}),
         figure=lambda path, digits=3, *, percent=False: _figure(report, path, digits, percent=percent),
         style=_static("style.css"),
-        scripts=[_static(name) for name in ("d3.min.js", "plot.min.js", "charts.js", "page.js")],
+        scripts=[_static(name) for name in ("d3.min.js", "plot.min.js", "charts.js", "page.js", "review.js")],
     )
     # File names may contain bytes that are no valid text.
     return html.encode("utf-8", "replace").decode()

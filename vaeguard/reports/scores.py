@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.source import Source
     from vaeguard.engines.detector import Detector
+    from vaeguard.engines.inspection import Inspection
     from vaeguard.evaluation.scoring import ScoreSummary
     from vaeguard.reports.report_file import Report
 
@@ -47,6 +48,9 @@ ROUNDED = 1e-5
 FINE = np.sinh(np.linspace(0, np.arcsinh(1e4), 8001))
 """The edges between which scores are counted, so that a table of any length is read in constant memory."""
 ERRORS_SHOWN = 50
+REVIEWED, AUDITED = 40, 20
+"""The most flagged images to review, and the number of images drawn from the whole batch for an audit."""
+REVIEW_SEED = 0
 JUDGED = 30
 """The least images from which drift is judged."""
 ORDINARY = 0.8
@@ -102,7 +106,7 @@ def write_score_report(
         "drift": asdict(drift(tally.upper_half, summary.images, calibration)),
         "errors": {"count": len(summary.errors), "shown": as_objects(errors)},
         "fit": detector.info.record.to_dict(),
-        **_gallery(tally, summary.sources, detector),
+        **_pictured(tally, summary.sources, detector),
     }
     write_report(f"{summary.output}.{JSON_NAME}", report)
     return report
@@ -120,6 +124,11 @@ class _Tally:
         self.lowest: list[tuple[float, str]] = []
         self.just_flagged: list[tuple[float, str]] = []
         self.just_passed: list[tuple[float, str]] = []
+        self.drawn: list[tuple[float, str]] = []
+        """Images drawn from all; what is confirmed among them may calibrate, since nothing was chosen by its score."""
+        self.drawn_flagged: list[tuple[float, str]] = []
+        self.flagged: set[str] = set()
+        self.draw = np.random.default_rng(REVIEW_SEED)
 
     def add(self, paths: list[str], score: Floats, p_value: Floats, anomaly: npt.NDArray[np.bool_]) -> None:
         """Count more rows."""
@@ -135,6 +144,11 @@ class _Tally:
         self.lowest = _extreme(self.lowest, paths, -score, everything, GROUP)
         self.just_flagged = _extreme(self.just_flagged, paths, -score, anomaly, half)
         self.just_passed = _extreme(self.just_passed, paths, score, ~anomaly, half)
+        lot = self.draw.uniform(size=len(paths))
+        self.drawn = _extreme(self.drawn, paths, lot, everything, AUDITED)
+        self.drawn_flagged = _extreme(self.drawn_flagged, paths, lot, anomaly, REVIEWED)
+        drawn = {path for _, path in (*self.drawn, *self.drawn_flagged)}
+        self.flagged = (self.flagged | {paths[row] for row in np.flatnonzero(anomaly)}) & drawn
 
 
 def count_p_values(p_value: Floats, bins: int) -> npt.NDArray[np.int64]:
@@ -225,15 +239,17 @@ def _names_to_show(tally: _Tally) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
+def _pictured(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Report:
+    """The gallery, the images to review, and the pictures of both."""
     chosen = _names_to_show(tally)
+    to_review = {name for _, name in (*tally.drawn_flagged, *tally.drawn)}
     paths, parts = list[str](), []
-    for batch in pick(sources, {name for names in chosen.values() for name in names}, detector.info.rule):
+    for batch in pick(sources, to_review.union(*chosen.values()), detector.info.rule):
         if batch.paths:
             paths += map(valid_text, batch.paths)
             parts.append(inspect_reduced(detector, batch.images, np.arange(len(batch.paths))))
     if not paths:
-        return {"gallery": [], "pictures": {}}
+        return {"gallery": [], "review": None, "pictures": {}}
     images, inspection = np.concatenate([part[0] for part in parts]), concatenate([part[1] for part in parts])
     place = {path: row for row, path in enumerate(paths)}
     groups = tuple(
@@ -244,7 +260,27 @@ def _gallery(tally: _Tally, sources: Sequence[Source], detector: Detector) -> Re
     rows = np.arange(len(images))
     sample = Sample(groups, rows, images if detector.info.view.pictures else None, inspection)
     facts: dict[str, Any] = {"path": paths, "score": inspection.score, "p_value": inspection.p_value}
-    return gallery(sample, facts, inspection.terms)
+    review = [row for row, path in enumerate(paths) if path in to_review]
+    order = sorted(review, key=lambda row: (paths[row] not in tally.flagged, -inspection.score[row], paths[row]))
+    return {**gallery(sample, facts, inspection.terms), "review": _review(tally, paths, order, inspection)}
+
+
+def _review(tally: _Tally, paths: Sequence[str], rows: Sequence[int], inspection: Inspection) -> Report:
+    """The flagged images to review, strangest first, and then the others of the audit."""
+    audited = {name for _, name in tally.drawn}
+    items = [
+        {
+            "path": paths[row],
+            "flagged": paths[row] in tally.flagged,
+            "audit": paths[row] in audited,
+            "score": float(inspection.score[row]),
+            "p_value": float(inspection.p_value[row]),
+            "pictures": f"row-{row}",
+        }
+        for row in rows
+    ]
+    flagged = sum(item["flagged"] is True for item in items)
+    return {"seed": REVIEW_SEED, "audited": len(tally.drawn), "flagged": flagged, "items": items}
 
 
 class Calibration(Part):

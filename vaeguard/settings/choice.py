@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 DEFAULT_FEATURES = "efficientnet-lite0"
 PHOTO_SIDE = 96
 """Images whose sides all have so many pixels are photographs; features of smaller ones describe mostly their border."""
-LONGEST_PHOTO, LONGEST_PIXELS = 640, 128
-"""The longest side, in pixels, to which files are scaled down for features and for pixels."""
+LONGEST_PIXELS = 128
+"""The longest side, in pixels, to which files are scaled down where pixels are learned."""
 FOR_PIXELS = {
     "model": ("kind", "patch", "width", "likelihood", "prior", "guided", "pseudo_classes", "autoencoder"),
     "training": (
@@ -47,11 +47,10 @@ def is_photograph(height: int, width: int) -> bool:
 def default_size(size: tuple[int, int], longest: int | None = None) -> tuple[int, int]:
     """The (height, width) in pixels that files of this size get if nobody asks for one; the shape is kept.
 
-    They are scaled down to `longest`; None is `LONGEST_PHOTO` for photographs, `LONGEST_PIXELS` for others.
+    They are scaled down to `longest`; None leaves photographs as they are, and is `LONGEST_PIXELS` for others.
     """
     if longest is None:
-        photograph = default_size(size, LONGEST_PHOTO)
-        return photograph if is_photograph(*photograph) else default_size(size, LONGEST_PIXELS)
+        longest = max(size) if is_photograph(*size) else LONGEST_PIXELS
     scale = min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

@@ -9,6 +9,8 @@ from vaeguard.errors import UsageError
 
 DEFAULT_FPR = 0.05
 """The share of normal images that may be flagged."""
+DRIFT_CHANCE = 0.01
+"""The chance that a watch tells of a drift at any time though there is none."""
 PIXELS = ("uint8", "float32")
 """Types of the image that an exported model takes."""
 IMPORTANCE_SAMPLES = 5000
@@ -19,8 +21,8 @@ PROJECTIONS = ("pca", "tsne")
 """Projections of latents to a plane."""
 
 
-def check_fpr(fpr: Any) -> None:
-    """Refuse a false-alarm rate outside (0, 1).
+def check_fpr(fpr: Any, name: str = "fpr") -> None:
+    """Refuse a false-alarm rate, the parameter `name`, outside (0, 1).
 
     Raises
     ------
@@ -28,4 +30,4 @@ def check_fpr(fpr: Any) -> None:
         `fpr` is 0, 1, outside, or not a number.
     """
     if not isinstance(fpr, Real) or not 0 < float(fpr) < 1:
-        raise UsageError(f"`fpr` is {fpr!r}; it must be a share above 0 and below 1, such as 0.05")
+        raise UsageError(f"`{name}` is {fpr!r}; it must be a share above 0 and below 1, such as 0.05")

@@ -175,13 +175,13 @@ def share(flagged: Bools) -> Share:
     return share_of(int(np.count_nonzero(flagged)), len(flagged))
 
 
-def share_of(count: int, images: int) -> Share:
+def share_of(count: int, images: int, confidence: float = CONFIDENCE) -> Share:
     """Return the share `count` of `images`; without images, the interval is [0, 1]."""
     from scipy.special import betaincinv  # much lighter than scipy.stats
 
     if not images:
         return Share(0.0, 0.0, 1.0, 0, 0)
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     low = float(betaincinv(count, images - count + 1, tail)) if count else 0.0
     high = float(betaincinv(count + 1, images - count, 1 - tail)) if count < images else 1.0
     return Share(count / images, low, high, count, images)

@@ -117,7 +117,8 @@ def _few_calibration(record: ModelRecord) -> str:
     images = record.calibration.images
     if images >= LEAST_CALIBRATION:
         return ""
+    more = "" if record.data.split.folds else " or raise training.calibration"
     return (
         f"the score is ranked by {images} normal images only, so a p-value comes in steps of {1 / (images + 1):.2g};"
-        " add normal images or raise training.calibration for finer steps"
+        f" add normal images{more} for finer steps"
     )

@@ -32,6 +32,7 @@ from vaeguard.models.region import GREY
 from vaeguard.models.vae import VAE
 from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict
+from vaeguard.statistics.appearance import appearance
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.class_table import class_table
 from vaeguard.training.folds import FoldedTask, Heads, left_out
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.engines.inspection import Floats, Images
+    from vaeguard.engines.record import LineageRecord
     from vaeguard.engines.tiling import Firsts
     from vaeguard.models.backbones import Backbone
     from vaeguard.models.calibration import Calibration
@@ -68,6 +70,8 @@ HEATMAPS = 256
 """The most heatmaps of calibration images from which the quantile `HOT` is taken."""
 HEATMAP_PIXELS = 2**24
 """The most pixels in these heatmaps."""
+APPEARANCES = 256
+"""The most normal images whose brightness and sharpness are stored."""
 FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
 """Settings of a training that have no meaning for vectors."""
 STAGES = (0, 250, 750, 1000)
@@ -97,6 +101,8 @@ class FitPlan:
     """The frozen network of a model of features."""
     region: npt.NDArray[np.bool_] | None = None
     """The pixels that count, (H, W)."""
+    lineage: LineageRecord | None = None
+    """What a refit came from."""
     finish: bool = False
     """Whether a resumed fit ends with the epochs that it has."""
 
@@ -177,6 +183,7 @@ def plan_fit(
     training: TrainSpec,
     roi: str | Path | npt.ArrayLike | None = None,
     *,
+    training_only: npt.ArrayLike | None = None,
     download: bool = False,
 ) -> FitPlan:
     """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
@@ -192,7 +199,7 @@ def plan_fit(
     # Which images are held out depends on what is learned.
     shape: tuple[int, int, int] = image_set.images.shape[1:]
     model = with_features(model, training, shape, vectors=image_set.vectors)
-    split = split_for(image_set, normal, model, training, groups)
+    split = split_for(image_set, normal, model, training, groups, training_only)
     region = None
     if roi is not None:
         if image_set.vectors:
@@ -497,7 +504,7 @@ def _features(graph: InferenceGraph, tiles: Images, firsts: Firsts) -> Tensor:
     cells, features = graph.places, []
     for tile, first in zip(tiles, firsts, strict=True):
         at = torch.from_numpy(first[None]).to(cells.mean.device) if graph.vae.spec.tile else None
-        pixels = graph.prepared(torch.from_numpy(tile[None]).to(cells.mean.device), at)
+        pixels = graph.prepared(torch.tensor(tile[None], device=cells.mean.device), at)
         inside = graph.inside(at)
         values = cells.features(pixels).flatten(0, 2)
         features.append(values if inside is None else values[cells.counted(inside)[0]])
@@ -548,7 +555,7 @@ def _calibrated(
     judge = _Judge(detector, images, _heatmap_sample(plan), progress)
     if heads:
         seen = judge.by_folds(heads, split)
-        shaping = ranking = _combined(detector, seen)
+        shaping = ranking = _combined(detector, seen)[np.isin(split.training, split.calibration)]
     else:
         # The terms are shaped by other normal images than the ranks, so that ranks are exchangeable with new images.
         shaping = _combined(detector, judge(split.validation))
@@ -557,6 +564,7 @@ def _calibrated(
     calibration.fit_terms(shaping)
     calibration.fit_ranks(ranking)
     scores, p_values = _strangest(calibration, ranking)
+    judged = _strangest(calibration, _combined(detector, seen))
     calibration.to(plan.training.device)
     # Each image counts itself, so that the smallest value would be 2 / (n + 1).
     among_others = (np.round(p_values.astype(np.float64) * (len(ranking) + 1)) - 1) / len(ranking)
@@ -570,10 +578,12 @@ def _calibrated(
             plan.model.classes, targets, examples, losses, split.calibration, among_others,
             balance=plan.training.balance,
         )  # fmt: skip
-    ranked = CalibrationRecord(len(split.calibration), judge.heatmap_scale)
+    ranked = CalibrationRecord(len(split.calibration), judge.heatmap_scale, **_appearance(plan))
     detector.info = replace(detector.info, record=replace(detector.info.record, calibration=ranked, classes=classes))
     if heads:
-        columns = (scores, among_others, *(seen.terms[name].max(1) for name in detector.info.term_names))
+        # An image for training only is not among the ranks, so that its p-value is that of a new image.
+        judged[1][np.isin(split.training, split.calibration)] = among_others
+        columns = (*judged, *(seen.terms[name].max(1) for name in detector.info.term_names))
         detector.info = replace(detector.info, out_of_fold=np.stack(columns, 1).astype(np.float32))
     return detector, scores
 
@@ -636,7 +646,7 @@ class _Judge:
         for fold in range(split.fold_count):
             heads.judge(self.detector.graph, fold)
             before = int(np.count_nonzero(split.folds < fold))
-            parts.append(self(split.calibration[split.folds == fold], before, len(order)))
+            parts.append(self(split.training[split.folds == fold], before, len(order)))
         heads.judge(self.detector.graph, -1)
         back, seen = np.argsort(order), concatenate(parts)
         return Inspection(seen.score[back], seen.p_value[back], {name: term[back] for name, term in seen.terms.items()})
@@ -667,6 +677,16 @@ def _strangest(calibration: Calibration, terms: Floats) -> tuple[Floats, Floats]
     return scores.numpy().reshape(len(terms), -1).max(1), p_values.numpy().reshape(len(terms), -1).min(1)
 
 
+def _appearance(plan: FitPlan) -> dict[str, tuple[float, ...]]:
+    """The appearance of some normal images of the fit, also of those trained on, since no model is involved."""
+    if plan.image_set.vectors:
+        return {}
+    split = plan.split
+    rows = np.unique(np.concatenate([split.training, split.validation, split.calibration]))
+    rows = rows[~np.isin(rows, () if split.training_only is None else split.training_only)]
+    return appearance(plan.image_set.images[rows[spread_out(len(rows), APPEARANCES)]])
+
+
 def _record(plan: FitPlan, state: State) -> ModelRecord:
     """The record of a fit before its score is calibrated."""
     split = plan.split
@@ -695,6 +715,7 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         backbone=_backbone(plan.network),
         hardware=_hardware(plan.training),
+        lineage=plan.lineage,
     )
 
 

@@ -1,8 +1,9 @@
 """Folds: a model of features that learns from all images, and its twins that each leave a fold out.
 
 Whitening and VAE learn in seconds once the frozen network has seen the images. So a twin is fitted for each fold, on
-the cells of the other folds, with the same steps and settings, and judges the images of its fold as if they were new
-(cross-conformal prediction: Vovk, 2015; CV+: Barber et al., 2021). All learn in one loop and end at the same step.
+the cells of the other folds, with the same settings and fewer cells a step, and judges the images of its fold as if
+they were new (cross-conformal prediction: Vovk, 2015; CV+: Barber et al., 2021). All learn in one loop and end at the
+same step.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from vaeguard.models.graph import InferenceGraph
     from vaeguard.settings.training import TrainSpec
     from vaeguard.training.loop import State
+
+
+TWIN_CELLS = 256
+"""The most cells of a step from which a twin learns: five twins then cost about as much as the model itself."""
 
 
 class Head(nn.Module):
@@ -86,8 +91,9 @@ class Heads(nn.Module):
 class FoldedTask(VAETask):
     """Heads and the cells that they learn; the weights after the last epoch are kept.
 
-    A step draws cells of all images. Each head learns from those that are not of the fold that it leaves out. Losses of
-    validation are means over cells by the heads that have not seen their images.
+    A step draws cells of all images. The head of all learns from these, and each other head from some of those that are
+    not of the fold that it leaves out. Losses of validation are means over cells by the heads that have not seen their
+    images.
 
     Parameters
     ----------
@@ -119,10 +125,10 @@ class FoldedTask(VAETask):
         noise, beta = state.generators["noise"], self._beta(len(state.history), step)
         objectives = []
         for fold, head in self.heads:
-            seen = head.whiten(batch.images[batch.labels != fold])
+            seen = batch.images if fold < 0 else batch.images[batch.labels != fold][:TWIN_CELLS]
             if not len(seen):  # a last batch of few cells
                 continue
-            value, terms = forward(head.vae, Batch(seen), self.spec, beta, noise)
+            value, terms = forward(head.vae, Batch(head.whiten(seen)), self.spec, beta, noise)
             objectives.append(value)
             if fold < 0:
                 self.means.add(terms, value.item())

@@ -21,12 +21,14 @@ from .exporting import verify_export as verify_export
 from .fit_run import fit_denoiser_run as fit_denoiser_run
 from .fit_run import fit_run as fit_run
 from .opening import Data as Data
+from .opening import find_model as find_model
 from .opening import unpack_to as unpack_to
 from .outcome import DenoiseRun as DenoiseRun
 from .outcome import ExportSettings as ExportSettings
 from .outcome import FitRun as FitRun
 from .outcome import Outcome as Outcome
 from .outcome import Reporter as Reporter
+from .refit import refit_run as refit_run
 from .reports import compare_to as compare_to
 from .reports import remake_report as remake_report
 from .scoring import evaluate_to as evaluate_to

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.inspection import DetectorInfo
+    from vaeguard.engines.record import LineageRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
@@ -61,6 +62,8 @@ def fit(
     finish: bool = False,
     tensorboard: str | Path | None = None,
     download: bool = False,
+    training_only: npt.ArrayLike | None = None,
+    lineage: LineageRecord | None = None,
     command: str = "",
     progress: Progress | None = None,
     **settings: Any,
@@ -98,6 +101,10 @@ def fit(
         restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
     download : bool
         Fetch the weights of the network that `features` names, if they are not on this machine.
+    training_only : array of bool, shape (N,), optional
+        Normal images that must not calibrate, since they were chosen by their score.
+    lineage : LineageRecord, optional
+        What the model is refitted from, for its record; `vaeguard.refit` gives it.
     command : str
         The command line, for the report.
     progress : callable, optional
@@ -120,11 +127,11 @@ def fit(
         Training diverged, weights cannot be fetched, or the run folder or log cannot be written.
     """
     specs = fit_specs(model, training, settings)
-    plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
+    plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, training_only=training_only, download=download)
     folder = Path(run) if run else None
     if finish and not (folder and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
-    plan = replace(plan, finish=finish)
+    plan = replace(plan, finish=finish, lineage=lineage)
     with writing_run(folder, resume=resume):
         monitor = None
         if tensorboard:
@@ -157,7 +164,7 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
     units = latent_units(detector.graph, *detector.tiling.spread(image_set.images, calibration, LATENT_IMAGES))
     diverged = str(fitted.diverged or "")
     report = fit_report(detector.info.record, fitted.history, units, _restored_by_epoch(fitted), command, diverged)
-    write_report(run / JSON_NAME, report)
+    write_report(run / JSON_NAME, {**report, "source": image_set.source})
     (run / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 

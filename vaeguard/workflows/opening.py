@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,7 +61,7 @@ def open_to_fit(
     """
     model, training = settings.get("model") or ModelSpec(), settings.get("training") or TrainSpec()
     asked = asks_for_pixels(model, training)
-    rule = ImageRule(data.size, data.channels, model.pixel_range, LONGEST_PIXELS if asked else None)
+    rule = ImageRule(data.size, data.channels, model.pixel_range, LONGEST_PIXELS if asked and not model.tile else None)
     with reporter.progress("reading") as progress:
         images = open_images(
             data.data, rule=rule, normal_classes=settings.get("normal_classes"), data_dir=data.data_dir,
@@ -79,10 +79,12 @@ def settle_features(model: ModelSpec, training: TrainSpec, images: ImageSet, rep
     if images.vectors or model.features is not None:
         return chosen
     if chosen.features:
+        tile = replace(chosen, image_shape=shape).tiled().tile
+        tiles = f", in tiles of {tile[0]}x{tile[-1]}" if tile else ""
         reporter.say(
-            f"model: features of {chosen.features} at every place, since images of {height}x{width} pixels are taken"
-            " for photographs; for small defects try a larger `size`, `preset=patches` or another network by"
-            " `features`, and `features=none` learns pixels"
+            f"model: features of {chosen.features} at every place{tiles}, since images of {height}x{width} pixels are"
+            " taken for photographs; else try another network by `features`, the pixels of patches by `preset=patches`,"
+            " or of whole images by `features=none`"
         )
     elif asked and is_photograph(height, width):
         reporter.say(
