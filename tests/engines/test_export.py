@@ -214,8 +214,8 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
         def __init__(self, change):
             self.change = change
 
-        def inspect(self, images, *, pictures=False):
-            found = detector.inspect(images, pictures=pictures)
+        def inspect_tiles(self, images, first, *, pictures=False):
+            found = detector.inspect_tiles(images, first, pictures=pictures)
             self.change(found)
             return found
 

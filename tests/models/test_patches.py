@@ -133,7 +133,7 @@ def test_a_random_patch_is_one_of_the_whole_image():
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_no_distortion_is_below_the_least(name):
-    spec = ModelSpec(likelihood=name, patch=8)
+    spec = ModelSpec(likelihood=name, patch=8, sigma=0.5)
     family = LIKELIHOODS[name]
     found = family.from_decoder(8 * torch.randn(20, family.channels, 8, 8), spec)
     assert -found.log_prob(found.mean).min() >= family.least_distortion(spec) - 1e-4

@@ -8,6 +8,7 @@ from vaeguard import ModelSpec
 from vaeguard.engines import exporting
 from vaeguard.engines.onnx_checking import check_graph
 from vaeguard.engines.onnx_detector import OnnxDetector
+from vaeguard.engines.record import BackboneRecord, ModelRecord
 from vaeguard.engines.sessions import Session
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.models.graph import InferenceGraph
@@ -39,7 +40,8 @@ def detector_of(settings, shape=(1, *SIZE)):
     count = 256 if spec.features else 0
     record = toy_record(shape, images=9)
     spec = spec.resolved(shape, (), feature_count=count)
-    record = vaeguard.engines.record.ModelRecord(**{**vars(record), "model": spec})
+    network = BackboneRecord(spec.features, "0" * 64, "", (24, 40, 80, 112)) if spec.features else None
+    record = ModelRecord(**{**vars(record), "model": spec, "backbone": network})
     torch.manual_seed(0)
     graph = InferenceGraph(VAE(spec), 9, 4)
     if spec.features:
