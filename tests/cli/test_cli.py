@@ -453,7 +453,7 @@ def test_the_bare_fit_takes_photographs_of_parts_as_they_are(tmp_path):
     assert record["model"]["image_shape"] == [3, 105, 100]
     assert record["model"]["features"] == "efficientnet-lite0"
     assert "parts-features-" in record["run"]
-    assert "model: features of efficientnet-lite0 at every place, since" in fitted.stderr
+    assert "model: features of the network efficientnet-lite0, since" in fitted.stderr
     assert "scaled to 105x100" in fitted.stderr
     assert "writable" not in fitted.stderr
 
