@@ -166,24 +166,28 @@ class ModelSpec:
 
     def _check_together(self) -> None:
         """Refuse settings that contradict each other."""
+        self._check_places()
         per_class = self.prior == "per-class"
+        if self.sampled_elbo and per_class:
+            raise UsageError("`sampled_elbo` needs a single prior, and `prior` is 'per-class'; leave one of them out")
+        if self.autoencoder and per_class:
+            raise UsageError(
+                "`autoencoder` means a model without a prior, and `prior` is 'per-class'; leave one of them out"
+            )
+
+    def _check_places(self) -> None:
+        """Refuse settings that contradict patches or features."""
         if self.patch and self.patch < FEWEST_PATCH_PIXELS:
             raise UsageError(
                 f"`patch` is {self.patch}; it must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none"
             )
         if self.features and self.patch:
             raise UsageError("`features` and `patch` are two ways to see an image; leave one of them out")
-        if (self.features or self.patch) and (self.guided or per_class):
+        if (self.features or self.patch) and (self.guided or self.prior == "per-class"):
             name, parts = ("features", "cells") if self.features else ("patch", "patches")
             raise UsageError(
                 f"`{name}` makes a model of {parts}, which have no class; leave it out, or `guided` and a `prior` per"
                 " class"
-            )
-        if self.sampled_elbo and per_class:
-            raise UsageError("`sampled_elbo` needs a single prior, and `prior` is 'per-class'; leave one of them out")
-        if self.autoencoder and per_class:
-            raise UsageError(
-                "`autoencoder` means a model without a prior, and `prior` is 'per-class'; leave one of them out"
             )
 
     @property

@@ -262,9 +262,7 @@ def fit_detector(
     """
     image_set, split = plan.image_set, plan.split
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
-        images = plan.image_set.images
-        if plan.region is not None and not plan.model.features:  # cells are cut from each image after it is covered
-            images = covered(images, plan.region, GREY)
+        images = _images(plan)
         graph = _graph(plan, images)
         examples = _examples(plan, graph, images, _stage(plan, progress, 0))
         del images
@@ -281,9 +279,7 @@ def fit_detector(
                 raise diverged
             del task  # frees the images in the memory of the device
             detector, scores = _calibrated(plan, graph, state, examples, _stage(plan, progress, 2))
-            rows = np.union1d(split.training, split.validation)
-            # Rows are read one by one, so that a mapped array stays on the disk.
-            detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[row] for row in rows))
+            detector.info = replace(detector.info, fitted_on=_fitted_on(plan))
             if checkpoint:  # a run that is killed before its model is written resumes from this checkpoint
                 checkpoint.write(state)
             restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
@@ -300,6 +296,18 @@ def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint) -
         if not state.history:
             raise UsageError(f"`finish` needs a finished epoch, and there is no {str(checkpoint.path)!r}; leave it out")
         task.epochs = len(state.history)
+
+
+def _images(plan: FitPlan) -> npt.NDArray[Any]:
+    """The images as they are learned, grey outside of the region; cells are cut from an image after it is covered."""
+    images: npt.NDArray[Any] = plan.image_set.images
+    return images if plan.region is None or plan.model.features else covered(images, plan.region, GREY)
+
+
+def _fitted_on(plan: FitPlan) -> npt.NDArray[np.uint64]:
+    """Digests of the images for training and early stopping."""
+    # Rows are read one by one, so that a mapped array stays on the disk.
+    return digests_of(plan.image_set.images[row] for row in np.union1d(plan.split.training, plan.split.validation))
 
 
 def _nothing(state: State) -> None:
