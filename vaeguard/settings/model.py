@@ -60,7 +60,7 @@ class ModelSpec:
     """
 
     kind: str | None = setting(
-        None, "Kind of model.", of=MODEL_KINDS, unset="conv from 16x16 pixels on, else and for patches mlp"
+        None, "Kind of model.", of=MODEL_KINDS, unset="conv for whole images from 16x16 pixels on, else mlp"
     )
     latent: int | None = setting(
         None,
@@ -87,7 +87,8 @@ class ModelSpec:
         None,
         f"p(image|latent). {'; '.join(f'{name}: {facts.about}' for name, facts in LIKELIHOOD_FACTS.items())}.",
         of=tuple(LIKELIHOOD_FACTS),
-        unset=f"{PixelView.likelihood}; for tables {VectorView.likelihood}, for patches {PatchView.likelihood}",
+        unset=f"{PixelView.likelihood}; for features and tables {VectorView.likelihood},"
+        f" for patches {PatchView.likelihood}",
     )
     sigma: float | None = setting(
         None,
@@ -106,8 +107,7 @@ class ModelSpec:
     autoencoder: bool = setting(False, "No noise, no rate: the plain autoencoder as baseline.")
     patch: int = setting(
         0,
-        "Find small defects: a model of patches of so many pixels a side, applied all over the image; 0: of the whole"
-        " image.",
+        "Learn patches of so many pixels a side, which find small defects, all over the image; 0: the whole image.",
     )
     features: str | None = setting(
         None,
