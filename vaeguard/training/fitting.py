@@ -420,9 +420,7 @@ def _check_region(graph: InferenceGraph) -> None:
     """Refuse a region in which no patch or cell has its centre."""
     assert graph.region is not None
     if isinstance(graph.places, Patches | Cells):
-        tiles = (
-            [torch.tensor([place.first]) for place in Tiling(graph.vae.spec).places] if graph.vae.spec.tile else [None]
-        )
+        tiles = [torch.tensor([tile.first]) for tile in Tiling(graph.vae.spec).tiles] if graph.vae.spec.tile else [None]
         inside = [graph.inside(first) for first in tiles]
         if not any(graph.places.counted(part).any() for part in inside if part is not None):
             raise UsageError("`roi` contains the centre of no patch or cell; paint a larger part of the images white")
@@ -503,11 +501,11 @@ def _drawn(
     """The features of `wanted` cells (n,), or of all if there are fewer, of each of `rows` (n,), and their numbers."""
     draw, parts = torch.Generator().manual_seed(plan.training.seed), []
     region, tiling = plan.region, Tiling(plan.model)
-    places = [place for place in tiling.places if region is None or region[place.at].any()]
-    tiles = -(-TRAINING_TILES // len(rows))
+    tiles = [tile for tile in tiling.tiles if region is None or region[tile.at].any()]
+    most_tiles = -(-TRAINING_TILES // len(rows))
     for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
-        chosen = torch.randperm(len(places), generator=draw)[:tiles].tolist() if len(places) > 1 else [0]
-        features = _features(graph, *tiling.cut(plan.image_set.images[row], [places[at] for at in chosen]))
+        chosen = torch.randperm(len(tiles), generator=draw)[:most_tiles].tolist() if len(tiles) > 1 else [0]
+        features = _features(graph, *tiling.cut(plan.image_set.images[row], [tiles[at] for at in chosen]))
         parts.append(features[torch.randperm(len(features), generator=draw)[:most].to(features.device)])
         if progress:
             progress(number + 1, len(rows), f"cells of image {number + 1}/{len(rows)}")
