@@ -28,7 +28,7 @@ from .output import Result, reporter
     o.channels_option,
     o.field_option(ModelSpec, "kind", "--model"),
     o.field_option(ModelSpec, "latent"),
-    o.field_option(ModelSpec, "features"),
+    o.field_option(ModelSpec, "features", metavar="NAME|FILE"),
     o.field_option(ModelSpec, "tile", type=o.Size()),
     o.field_option(ModelSpec, "overlap"),
     o.field_option(TrainSpec, "epochs"),

@@ -22,7 +22,7 @@ SECTIONS = {
         "tune": "Search the settings of a fit by normal images alone.",
         "score": "Score images with a fitted model.",
         "watch": "Score images as they appear in folders.",
-        "refit": "Fit a model again, with images that were flagged by mistake.",
+        "refit": "Fit a model again, with images of a batch that are normal.",
         "evaluate": "Measure how well a model tells anomalies from normal images.",
     },
     "Clean scans": {

@@ -89,7 +89,7 @@ fpr_option = click.option(
 heatmaps_option = click.option(
     "--heatmaps",
     metavar="DIR",
-    help="Also draw each flagged image there, with restoration and heatmap, and with its strange spots.",
+    help="Also draw each flagged image there, with restoration, if there is one, heatmap and strange spots.",
 )
 split_option = click.option(
     "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named set."

@@ -26,9 +26,10 @@ def refit(data: str | None, model: str | None, labels: str, groups: str | None, 
 
     `vaeguard score` writes a page on which flagged images and a random audit are marked as normal, defect or unsure,
     and which saves the marks as labels.csv. The new run has the settings and the data of the old one; DATA says where
-    these are now. Normal images of the audit join the data; images that were flagged by mistake are trained on only,
-    since they were chosen by their score; defects are never learned from. The realised false alarms of the old model,
-    and the share of defects that it caught, are estimated from the marks.
+    these data are now, if they were moved. Normal images of the audit join the data. Images that were flagged by
+    mistake train the model but do not calibrate it, since they were chosen by their score. Defects are never learned
+    from. From the marks, the false-alarm rate of the old model and the share of defects that it caught are estimated.
+    An interrupted refit goes on when the same command is given again with its -o.
     """
     said = reporter()
     done = workflows.refit_run(workflows.find_model(model, said), labels, data, output, said, groups=groups)

@@ -29,10 +29,10 @@ def watch(folders: tuple[str, ...], output: str, **options: Any) -> None:
     """Score images as they appear in folders, until interrupted.
 
     FOLDER may also be a glob. What is flagged is named at once, with its p-value. Images that are overwritten are
-    scored again, in a new row. A file that cannot be read is listed when it has not changed for a minute. A change of
-    the scores, or of the brightness, sharpness or size of the images, is told as drift and kept in
-    <output>.drift.jsonl; the chance of any false alarm in the whole watch is 1 %. Ctrl-C ends the watch, and the same
-    command goes on with its table.
+    scored again, in a new row. A file that cannot be read is listed when it has not changed for a minute. A lasting
+    change of the p-values, or of the brightness, sharpness or size of the images, is reported as drift and listed in
+    <output>.drift.jsonl; the chance of a false alarm of drift in the whole watch is at most 1 %. Ctrl-C ends the
+    watch, and the same command goes on with its table.
     """
     workflows.watch_table(folders, output, reporter(), report=_print_round, **options)
 

@@ -161,6 +161,20 @@ def test_it_works_in_a_pipeline_and_a_grid_search():
     assert search.best_estimator_[-1].detector_.graph.vae.spec.latent == search.best_params_["vaedetector__latent"]
 
 
+@pytest.mark.parametrize(("side", "images"), [(96, 30), (95, 120)])
+def test_photographs_which_folds_hold_out_are_not_repeated(side, images, monkeypatch):
+    fitted = []
+
+    def fit(image_set, **_):
+        fitted.append(len(image_set))
+        raise NotFittedError
+
+    monkeypatch.setattr("vaeguard.workflows.fit.fit", fit)
+    with pytest.raises(NotFittedError):
+        VAEDetector().fit(RANDOM.integers(0, 256, (30, side, side)).astype(np.uint8))
+    assert fitted == [images]
+
+
 @pytest.mark.parametrize("rows", [2, 5, 19, 40, FEW_ROWS - 1, FEW_ROWS])
 def test_small_tables_are_enough_for_finite_ordered_scores(rows):
     fitted = VAEDetector(**QUICK).fit(NORMAL[:rows])

@@ -22,7 +22,6 @@ from .errors import UsageError as UsageError
 from .errors import VaeguardError as VaeguardError
 from .evaluation.evaluating import Evaluation as Evaluation
 from .evaluation.evaluating import evaluate as evaluate
-from .evaluation.generative import GenerativeEvaluation as GenerativeEvaluation
 from .evaluation.generative import evaluate_generative as evaluate_generative
 from .evaluation.scoring import ScoreSummary as ScoreSummary
 from .evaluation.scoring import score_files as score_files

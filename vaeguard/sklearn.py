@@ -30,7 +30,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vaeguard.data.arrays import as_batch, warn_of_rounding
 from vaeguard.data.image_set import from_batch
+from vaeguard.data.split import MIN_NORMAL
 from vaeguard.errors import RefusedError
+from vaeguard.settings.choice import with_features
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.training import TrainSpec
 
@@ -126,7 +128,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         """The share of held-out training rows that are at least as strange, in (0, 1], shape (n,).
 
         Flagging `p_value(X) <= rate` gives that false-alarm rate if the training data are normal and have at least 100
-        rows. Anomalies among them make p-values larger. With fewer rows, none is held out, and p-values are too small.
+        rows, or 20 photographs. Anomalies among them make p-values larger. With fewer rows, none is held out, and
+        p-values are too small.
         """
         return self._inspect(X).p_value.astype(np.float64)
 
@@ -181,20 +184,22 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         from vaeguard.training.loop import TrainingWarning
         from vaeguard.workflows.fit import fit
 
+        hidden = tuple(self.hidden) if isinstance(self.hidden, list | np.ndarray) else self.hidden
+        model = ModelSpec(kind=self.kind, latent=self.latent, hidden=hidden, guided=self.guided)
+        training = self._training()
         # The split needs enough rows for every part. Few rows are repeated, so that each is in all parts: a score
-        # calibrated on all rows, though trained on, beats one calibrated on a handful of held-out rows.
-        repeats = 1 if len(batch) >= FEW_ROWS else -(-FEW_ROWS // len(batch))
-        rows = np.tile(np.arange(len(batch)), repeats)
+        # calibrated on all rows, though trained on, beats one calibrated on a handful of held-out rows. The images of a
+        # model of features are held out by folds, over which no image may be repeated.
+        features = with_features(model, training, (batch.shape[1], batch.shape[2], batch.shape[3])).features
+        repeats = -(-(MIN_NORMAL if features else FEW_ROWS) // len(batch))
         try:
-            image_set = from_batch(batch, y).select(rows)
+            image_set = from_batch(batch, y).select(np.tile(np.arange(len(batch)), repeats))
         except RefusedError as error:
             raise ValueError(str(error)) from error
         with warnings.catch_warnings():
             # A search would repeat the warning of an unused latent in every fold; detector_ records it.
             warnings.simplefilter("ignore", TrainingWarning)
-            hidden = tuple(self.hidden) if isinstance(self.hidden, list | np.ndarray) else self.hidden
-            model = ModelSpec(kind=self.kind, latent=self.latent, hidden=hidden, guided=self.guided)
-            return fit(image_set, model=model, training=self._training())
+            return fit(image_set, model=model, training=training)
 
     def _training(self) -> TrainSpec:
         state = self.random_state
@@ -237,6 +242,8 @@ class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
 
     The model scales the columns of a table itself, and whitens them where there are more columns than rows. If `X` has
     fewer than 100 rows, none is held out: every row is used to train the model, and to shape and rank the score.
+    Photographs, images of at least 96 pixels a side, are learned by the features of a pretrained network unless `kind`
+    is given; from 20 photographs on, all train the model, and each is ranked by a model that has not seen it.
 
     `predict` follows scikit-learn's convention: the threshold flags a share `contamination` of the training rows. The
     model knows these rows better than new ones, so it flags more of the new normal rows, and many more if there are few

@@ -143,7 +143,9 @@ def test_what_the_readme_types_exists():
         typed = rest.partition("#")[0]
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", typed)) <= known, (name, typed)
         read_overrides(re.findall(r"--set (\S+)", typed), command(name).specs)
-    sections = {name: spec for each in ("fit", "denoise", "export") for name, spec in command(each).specs.items()}
+    sections = {
+        name: spec for each in ("fit", "denoise", "export", "benchmark") for name, spec in command(each).specs.items()
+    }
     for text in re.findall(r"--set (\w+\.\w+)", README):
         section, _, setting = text.partition(".")
         assert section == "run" or setting in settings_of(sections[section]), text

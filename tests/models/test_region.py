@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from vaeguard import ModelSpec
 from vaeguard.engines import exporting
 from vaeguard.engines.onnx_checking import check_graph
 from vaeguard.engines.onnx_detector import OnnxDetector
-from vaeguard.engines.record import BackboneRecord, ModelRecord
+from vaeguard.engines.record import BackboneRecord
 from vaeguard.engines.sessions import Session
 from vaeguard.engines.torch_detector import TorchDetector
+from vaeguard.models.backbones import Lite0
 from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.patches import random_windows
 from vaeguard.models.region import NOWHERE, strongest_mean
@@ -37,11 +40,11 @@ def inside():
 def detector_of(settings, shape=(1, *SIZE)):
     """A model of the region that was never fitted."""
     spec = ModelSpec(**{"latent": 3, "hidden": (16,), "region": "digest", **settings})
-    count = 256 if spec.features else 0
+    count = sum(Lite0.channels) if spec.features else 0
     record = toy_record(shape, images=9)
     spec = spec.resolved(shape, (), feature_count=count)
-    network = BackboneRecord(spec.features, "0" * 64, "", (24, 40, 80, 112)) if spec.features else None
-    record = ModelRecord(**{**vars(record), "model": spec, "backbone": network})
+    network = BackboneRecord(spec.features, "0", "", Lite0.channels) if spec.features else None
+    record = replace(record, model=spec, backbone=network)
     torch.manual_seed(0)
     graph = InferenceGraph(VAE(spec), 9, 4)
     if spec.features:

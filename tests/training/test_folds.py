@@ -14,6 +14,7 @@ from vaeguard.models.vae import VAE
 from vaeguard.models.whiten import Whiten
 from vaeguard.reports.kinds import verdict
 from vaeguard.training import checkpoint
+from vaeguard.training.fitting import fit_detector, plan_fit
 from vaeguard.training.folds import FoldedTask, Heads
 from vaeguard.training.loop import train
 from vaeguard.training.vae_task import Examples
@@ -156,7 +157,7 @@ def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_im
 def test_images_for_training_only_are_learned_and_judged_out_of_fold_but_rank_nothing():
     images, mask = parts_of(24, 0), np.arange(24) % 6 == 0
     images[mask] //= 2  # so strange that they would be among the ranks
-    detector = vaeguard.fit(images, model=FEATURES, training=TRAINING, training_only=mask)
+    detector = fit_detector(plan_fit(images, None, None, None, FEATURES, TRAINING, training_only=mask)).detector
     split = detector.info.record.data.split
     assert (split.training, split.calibration, detector.info.record.calibration.images) == (24, 20, 20)
     judged = detector.info.out_of_fold

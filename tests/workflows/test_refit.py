@@ -6,8 +6,9 @@ import csv
 import json
 
 import numpy as np
+import onnx
 import pytest
-from toy import bars
+from toy import bars, onnx_network
 
 import vaeguard
 from vaeguard import UsageError
@@ -97,3 +98,23 @@ def test_what_a_refit_needs_and_nobody_says_is_asked_for(rows, data, said, bars_
     with pytest.raises(UsageError, match=said):
         vaeguard.refit(bars_run, "labels.csv", data, run="new")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_exported_model_is_not_fitted_again():
+    with pytest.raises(UsageError, match="exported file, which is not fitted again"):
+        vaeguard.refit("model.ONNX", "labels.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+def test_a_refit_takes_the_network_from_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(onnx_network(), "network.onnx")
+    np.save("images.npy", np.random.default_rng(0).integers(0, 256, (20, 32, 32)).astype(np.uint8))
+    parts = vaeguard.open_images("images.npy")
+    old = vaeguard.fit(parts, features="network.onnx", epochs=1, device="cpu", run="old")
+    (tmp_path / "network.onnx").unlink()
+    labelled(tmp_path / "labels.csv", [["images.npy/00000", "unsure", 0, 1, 20, ""]])
+    new = vaeguard.refit("old", "labels.csv", run="new")
+    assert new.info.record.backbone == old.info.record.backbone
+    assert new.inspect(parts.images).score == pytest.approx(old.inspect(parts.images).score, rel=1e-3, abs=1e-3)

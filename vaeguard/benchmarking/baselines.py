@@ -3,7 +3,7 @@
 Each is fitted on all normal training examples (n, d), also on those that our own fit holds out, and returns a function
 that scores test examples, higher = more anomalous. The settings are the same for all data.
 
-Methods on cells take the features of all places of images instead, (n, places, F), and score each place.
+Methods on cells take the features of all cells of images instead, (n, cells, F), and score each cell.
 """
 
 from __future__ import annotations

@@ -49,10 +49,10 @@ class Features:
 
 
 @lru_cache(maxsize=1)
-def features_of(task: ImageTask, name: str) -> Features:
+def features_of(task: ImageTask, name: str, *, download: bool = False) -> Features:
     """The features of a task by the backbone `name`; those of the last task are kept for the next method."""
     shape: tuple[int, int, int] = task.test.shape[1:]
-    cells = Cells(shape, pretrained(name, shape)).eval()
+    cells = Cells(shape, pretrained(name, shape, download=download)).eval()
     return Features(cells, _features(cells, task.train.images[task.normal_rows]), _features(cells, task.test))
 
 

@@ -45,11 +45,15 @@ Fits = dict[ModelSpec, tuple[Any, "Detector", float]]
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """The settings of our own method: `training` has the seed; `fits` keeps the fits that the next task may share."""
+    """The settings of our own method: `training` has the seed; `fits` keeps the fits that the next task may share.
+
+    With `download`, the weights of networks are fetched.
+    """
 
     model: ModelSpec
     training: TrainSpec
     fits: Fits
+    download: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +156,7 @@ def _fit(task: ImageTask, setup: Setup, progress: Progress) -> tuple[Detector, f
         started = time.perf_counter()
         detector = fit(
             task.train, groups=task.groups or None, normal_classes=task.normal_classes, model=setup.model,
-            training=setup.training, progress=progress,
+            training=setup.training, download=setup.download, progress=progress,
         )  # fmt: skip
         setup.fits[setup.model] = key, detector, time.perf_counter() - started
     return setup.fits[setup.model][1:]
@@ -231,7 +235,7 @@ def _cell_baseline(baseline: baselines.CellFit, **settings: Any) -> Method:
     def fit(task: ImageTask, setup: Setup, _: Progress) -> tuple[Score, str]:
         from vaeguard.benchmarking.features import features_of
 
-        features = features_of(task, name_of(setup))
+        features = features_of(task, name_of(setup), download=setup.download)
         scorer = baseline(features.train, setup.training.seed)
 
         def score() -> tuple[Mapping[str, Scores], Scores]:

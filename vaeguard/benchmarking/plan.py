@@ -100,7 +100,7 @@ def _over(row: Published, cases: list[str], spec: BenchmarkSpec) -> Published:
 def _jobs(spec: BenchmarkSpec, cases: list[Case], model: ModelSpec, training: TrainSpec) -> Iterator[Job]:
     fits: Fits = {}
     for seed in range(spec.repetitions):
-        setup = Setup(model, replace(training, seed=seed), fits)
+        setup = Setup(model, replace(training, seed=seed), fits, spec.download)
         for case in cases:
             cells = [Cell(spec.name, case.data, case.name, method, seed) for method in _methods(spec, case, seed)]
             try:

@@ -135,7 +135,7 @@ class BenchmarkSpec:
     data_dir : path or None
         The folder of named data; None takes $VAEGUARD_DATA, else `data`.
     download : bool
-        Fetch named image sets that are missing.
+        Fetch named image sets and weights of networks that are missing.
 
     Raises
     ------
@@ -156,7 +156,7 @@ class BenchmarkSpec:
     limit: int | None = setting(None, "At most so many training and test examples: only for trying out.", unset="all")
     size: tuple[int, int] | None = setting(None, "defects: scale images to this height and width.", unset="each set's")
     data_dir: str | Path | None = None
-    download: bool = setting(False, "Fetch named image sets that are missing.")
+    download: bool = setting(False, "Fetch named image sets and networks that are missing.")
 
     __repr__ = brief_settings
 

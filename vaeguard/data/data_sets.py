@@ -294,11 +294,16 @@ def _common_rule(
     channels = rule.channels or max(channels for _, channels in headers)
     if rule.size:
         return replace(rule, channels=channels), None
-    chosen = every if normal is None else list(compress(every, normal))
+    chosen = every if normal is None else compress(every, normal)
     sizes = np.array([header[0] for header in chosen if header] or [size for size, _ in headers])
+    size = default_size(_size(np.median(sizes, 0)), rule.longest)
+    return replace(rule, size=size, channels=channels), _sides(sizes)
+
+
+def _sides(sizes: npt.NDArray[np.int64]) -> Sides:
+    """The smallest and the largest sides and shapes of images of these sizes, (n, 2)."""
     shapes = sizes[:, 0] / sizes[:, 1]
-    sides = Sides(_size(sizes.min(0)), _size(sizes.max(0)), (float(shapes.min()), float(shapes.max())))
-    return replace(rule, size=default_size(_size(np.median(sizes, 0)), rule.longest), channels=channels), sides
+    return Sides(_size(sizes.min(0)), _size(sizes.max(0)), (float(shapes.min()), float(shapes.max())))
 
 
 def _size(values: npt.NDArray[Any]) -> Size:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.images import ImageRule
+    from vaeguard.data.source import Source
 
 NORMAL, DEFECT, UNSURE = "normal", "defect", "unsure"
 LABELS = (NORMAL, DEFECT, UNSURE)
@@ -111,13 +112,11 @@ def read_labelled(
         The marks of the images that could be read, in order; these images, uint8 (n, C, H, W); and for each of the
         others its path and the reason.
     """
-    places = {mark.path: _place(mark.path) for mark in marks}
-    inside = sorted({place for path, place in places.items() if place and place != path})
-    files = [path for path, place in places.items() if place == path]
     found: dict[str, npt.NDArray[np.uint8]] = {}
-    errors = dict.fromkeys(places, "it is not there; refit in the folder where the batch was scored")
-    if inside or files:
-        for batch in pick(find_sources(inside, files), set(places), rule):
+    paths = [mark.path for mark in marks]
+    errors = dict.fromkeys(paths, "it is not there; refit in the folder where the batch was scored")
+    if sources := _sources(paths):
+        for batch in pick(sources, set(paths), rule):
             found |= dict(zip(map(valid_text, batch.paths), batch.images, strict=True))
             errors |= dict(batch.errors)
     read = [mark for mark in marks if mark.path in found]
@@ -126,9 +125,17 @@ def read_labelled(
     return read, images, [(path, reason) for path, reason in errors.items() if path not in found]
 
 
-def _place(path: str) -> str | None:
+def _sources(paths: Sequence[str]) -> list[Source]:
+    """The sources of images, files of their own or in containers, that are still there."""
+    files = {path: _file_of(path) for path in paths}
+    containers = sorted({file for path, file in files.items() if file and file != path})
+    alone = [path for path, file in files.items() if file == path]
+    return find_sources(containers, alone) if containers or alone else []
+
+
+def _file_of(path: str) -> str | None:
     """The file that holds an image: the image file itself, or a container, in which the image has a name."""
-    place = path
-    while place and not os.path.isfile(place):  # noqa: PTH113  (names need not be valid paths)
-        place = os.path.dirname(place) if os.path.dirname(place) != place else ""  # noqa: PTH120
-    return place if place and (place == path or is_container(place)) else None
+    file = path
+    while file and not os.path.isfile(file):  # noqa: PTH113  (names need not be valid paths)
+        file = os.path.dirname(file) if os.path.dirname(file) != file else ""  # noqa: PTH120
+    return file if file and (file == path or is_container(file)) else None

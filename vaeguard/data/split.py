@@ -158,9 +158,7 @@ def split_normal(
     members = None if groups is None else _group_numbers(image_set, groups, class_rows)
     for rows in class_rows:
         shuffled = generator.permutation(rows)
-        validate, calibrate = (max(1, round(share * len(rows))) for share in (validation, calibration))
-        if (beyond := validate + calibrate - len(rows) + 1) > 0:  # a small class and large shares
-            calibrate, validate = (calibrate - beyond, validate) if calibrate > beyond else (1, len(rows) - 2)
+        validate, calibrate = _sizes(len(rows), validation, calibration)
         if members is not None:
             shuffled, validate, calibrate = _by_group(shuffled, members[shuffled], validate, calibrate)
         for part, rows_of_part in zip(parts, np.split(shuffled, [-validate - calibrate, -calibrate]), strict=True):
@@ -169,6 +167,14 @@ def split_normal(
     parts[0].append(outside)
     split = Split(*(np.sort(np.concatenate(part)) for part in parts))
     return split if training_only is None else replace(split, training_only=outside)
+
+
+def _sizes(count: int, validation: float, calibration: float) -> tuple[int, int]:
+    """The number of images of a class, of `count` in all, to stop the training and to calibrate."""
+    validate, calibrate = (max(1, round(share * count)) for share in (validation, calibration))
+    if (beyond := validate + calibrate - count + 1) > 0:  # a small class and large shares
+        return (validate, calibrate - beyond) if calibrate > beyond else (count - 2, 1)
+    return validate, calibrate
 
 
 def _by_group(shuffled: Rows, groups: Rows, validate: int, calibrate: int) -> tuple[Rows, int, int]:

@@ -16,7 +16,7 @@ from vaeguard.errors import UnreadableError
 from vaeguard.wording import counted, of_suffixes, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from vaeguard.data.folders import Folder
 
@@ -57,22 +57,25 @@ def left_out(folders: Iterable[Folder]) -> str | None:
     """One sentence on the files in folders that look like images and are not read; None if there are none."""
     folders = list(folders)
     others = sum((Counter(folder.others) for folder in folders), Counter[str]())
-    masks = [repr(path) for folder in folders for path in replace(folder, names=folder.masks).paths]
     links = [repr(path) for folder in folders for path in folder.links]
-    clauses = []
+    clauses = [*_masks_left_out(folders)]
     if others:
-        clauses.append(
-            of_suffixes([*others.items()], "is no image that is read and stays", "are no images that are read and stay")
-        )
-    if masks:
-        are = "is the mask of an image beside it and stays" if len(masks) == 1 else "are masks of images and stay"
-        clauses.append(f"{counted(len(masks), 'file')} {are} behind: {some(masks)}")
-    if any(_REGION.search(name) for folder in folders for name in folder.masks):
-        clauses.append("regions of single images are not used, one for all is given by `roi`")
+        unlike = "is no image that is read and stays", "are no images that are read and stay"
+        clauses.insert(0, of_suffixes([*others.items()], *unlike))
     if links:
         one, many = "leads to a folder that is read already", "lead to folders that are read already"
         clauses.append(f"{counted(len(links), 'link')} {one if len(links) == 1 else many}: {some(links)}")
     return "; ".join(clauses) or None
+
+
+def _masks_left_out(folders: Sequence[Folder]) -> Iterator[str]:
+    """Clauses on masks and regions of single images."""
+    masks = [repr(path) for folder in folders for path in replace(folder, names=folder.masks).paths]
+    if masks:
+        are = "is the mask of an image beside it and stays" if len(masks) == 1 else "are masks of images and stay"
+        yield f"{counted(len(masks), 'file')} {are} behind: {some(masks)}"
+    if any(_REGION.search(name) for folder in folders for name in folder.masks):
+        yield "regions of single images are not used; `roi` gives one for all"
 
 
 def unmarked(stem: str) -> str | None:

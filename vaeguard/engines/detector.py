@@ -101,10 +101,10 @@ class Detector(Engine):
             return self._inspection(outputs)
         blank(outputs)
         for row, image in enumerate(images):
-            for place in self.tiling.places:
+            for tile in self.tiling.tiles:
                 results = self._empty(1, self.info.graph_shape, pictures=pictures)
-                self._fill(results, np.ascontiguousarray(image[None, :, *place.at]), np.array([place.first]))
-                add(outputs, row, place, results)
+                self._fill(results, np.ascontiguousarray(image[None, :, *tile.at]), np.array([tile.first]))
+                add(outputs, row, tile, results)
         return self._inspection(outputs)
 
     def inspect_tiles(self, tiles: Images, first: Firsts, *, pictures: bool = False) -> Inspection:

@@ -182,11 +182,12 @@ def check_whole(graph: InferenceGraph) -> None:
     Raises
     ------
     UsageError
-        The model sees patches or features of places.
+        The model sees patches or features.
     """
     if graph.places is not None:
         raise UsageError(
-            "a model of places has no latent of a whole image; fit one without `model.patch` and `model.features`"
+            "a model of patches or features has no latent of a whole image; fit one without `model.patch`, with"
+            " `model.features=none`"
         )
 
 

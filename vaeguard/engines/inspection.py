@@ -134,7 +134,7 @@ class DetectorInfo:
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """The names of the pictures among the results; the places of a feature model cannot be restored."""
+        """The names of the pictures among the results; features cannot be turned into pixels again."""
         return ("restored", "heatmap") if self.view.restores else ("heatmap",)
 
     @property

@@ -112,6 +112,7 @@ def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGr
             raise ValueError(f"the maps of {network.name!r} have {network.channels} channels")
         if network.sha256 not in ("", record.backbone.sha256):
             raise ValueError(f"{network.name!r} is another network than that of the fit")
+        network.sha256 = record.backbone.sha256
     return InferenceGraph(VAE(record.model), record.calibration.images, centres, network)
 
 

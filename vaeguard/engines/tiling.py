@@ -29,7 +29,7 @@ PICTURES = ("restored", "heatmap")
 
 
 @dataclass(frozen=True)
-class Place:
+class Tile:
     """Where a tile lies: its rows and columns, and the weights of these when pictures are blended."""
 
     rows: slice
@@ -52,7 +52,7 @@ class Tiling:
 
     Attributes
     ----------
-    places : list of Place
+    tiles : list of Tile
         The tiles, row by row.
     """
 
@@ -64,33 +64,33 @@ class Tiling:
         return len(self._along[0]) * len(self._along[1])
 
     @property
-    def places(self) -> Iterator[Place]:
+    def tiles(self) -> Iterator[Tile]:
         """The tiles, row by row."""
         for rows, down in self._along[0]:
             for columns, across in self._along[1]:
-                yield Place(rows, columns, down[:, None] * across)
+                yield Tile(rows, columns, down[:, None] * across)
 
-    def cut(self, image: Images, places: Iterable[Place] | None = None) -> tuple[Images, Firsts]:
-        """The tiles of one image (C, H, W), or those at `places`, (n, C, h, w); and where each begins, see `Firsts`."""
-        return _stacked([(image, place) for place in places or self.places])
+    def cut(self, image: Images, tiles: Iterable[Tile] | None = None) -> tuple[Images, Firsts]:
+        """The pixels of all tiles of one image (C, H, W), or of some `tiles`, (n, C, h, w); and where each begins."""
+        return _stacked([(image, tile) for tile in tiles or self.tiles])
 
     def joined(self, heatmaps: Floats) -> Floats:
         """The heatmap of an image (H, W) from those of all its tiles, (n, h, w)."""
         heatmap = np.zeros(self._shape, np.float32)
-        for place, values in zip(self.places, heatmaps, strict=True):
-            heatmap[place.at] += values * place.weights
+        for tile, values in zip(self.tiles, heatmaps, strict=True):
+            heatmap[tile.at] += values * tile.weights
         return heatmap
 
     def spread(self, images: Images, rows: npt.NDArray[np.int64], most: int) -> tuple[Images, Firsts]:
         """At most so many tiles, spread over these `rows` of `images` (N, C, H, W), as from `cut`."""
-        places = [*self.places]
-        chosen = spread_out(len(rows) * len(places), most).tolist()
-        return _stacked([(images[rows[number // len(places)]], places[number % len(places)]) for number in chosen])
+        tiles = [*self.tiles]
+        chosen = spread_out(len(rows) * len(tiles), most).tolist()
+        return _stacked([(images[rows[number // len(tiles)]], tiles[number % len(tiles)]) for number in chosen])
 
 
-def _stacked(cuts: list[tuple[Images, Place]]) -> tuple[Images, Firsts]:
-    tiles: Images = np.stack([image[:, *place.at] for image, place in cuts])  # type: ignore[assignment]
-    return tiles, np.array([place.first for _, place in cuts])
+def _stacked(cuts: list[tuple[Images, Tile]]) -> tuple[Images, Firsts]:
+    pixels: Images = np.stack([image[:, *tile.at] for image, tile in cuts])  # type: ignore[assignment]
+    return pixels, np.array([tile.first for _, tile in cuts])
 
 
 def _spans(side: int, first: list[int], tile: int) -> list[tuple[slice, Floats]]:
@@ -108,11 +108,11 @@ def blank(outputs: Mapping[str, Floats]) -> None:
         values.fill({"p_value": np.inf, **dict.fromkeys(PICTURES, 0)}.get(name, -np.inf))
 
 
-def add(outputs: Mapping[str, Floats], row: int, place: Place, results: Mapping[str, Floats]) -> None:
-    """Add the results of the tile at `place`, each of one row, to those of the image `row`."""
+def add(outputs: Mapping[str, Floats], row: int, tile: Tile, results: Mapping[str, Floats]) -> None:
+    """Add the results of a tile, each of one row, to those of the image `row`."""
     for name, values in results.items():
         if name in PICTURES:
-            outputs[name][row, ..., *place.at] += values[0] * place.weights
+            outputs[name][row, ..., *tile.at] += values[0] * tile.weights
         else:
             least = np.minimum if name == "p_value" else np.maximum
             outputs[name][row] = least(outputs[name][row], values[0])

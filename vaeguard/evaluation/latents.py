@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TRAVERSED = 10
 """So many units, those of the highest rate, are traversed."""
 PART = 64
-"""So many images are encoded at a time; a model of places encodes one image, which has thousands."""
+"""So many images are encoded at a time; of patches or cells, an image has thousands, so one image is."""
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 """Positions along a unit, in standard deviations of its posterior means from their mean."""
 
@@ -66,7 +66,7 @@ def latent_units(
     images: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
     first: npt.NDArray[np.int64] | None = None,
 ) -> LatentUnits:
-    """Measure the latent on `images`, (N, C, H, W) as the graph takes them; a place counts as an image.
+    """Measure the latent on `images`, (N, C, H, W) as the graph takes them; a patch or cell counts as an image.
 
     For tiles, `first` (N, 2) holds the first row and column of each.
     """

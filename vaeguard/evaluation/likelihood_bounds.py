@@ -121,7 +121,10 @@ def check_generative(detector: TorchDetector) -> None:
     if spec.autoencoder:
         raise UsageError("an autoencoder has no prior and so no likelihood; fit one without `model.autoencoder`")
     if not spec.view.whole:
-        raise UsageError("a model of patches has no likelihood of a whole image; fit one without `model.patch`")
+        raise UsageError(
+            "a model of patches or features has no likelihood of a whole image; fit one without `model.patch`, with"
+            " `model.features=none`"
+        )
     if spec.region:
         raise UsageError("a model of a region has no likelihood of a whole image; fit one without `roi`")
     if not spec.view.pictures:

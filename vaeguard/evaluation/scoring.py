@@ -204,13 +204,10 @@ def score_files(
     check_table_path(output)
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
-        _check_heatmaps(heatmaps, inputs, detector.info)
+        _check_heatmaps(heatmaps, inputs, output, detector.info)
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
     check_apart(output, (source.path for source in sources))
     _check_replaced(Path(output))
-    spots = spots_table(output)
-    if heatmaps:
-        check_spots(output)
     check_errors(f"{output}.errors.csv")
     values = math.prod(detector.info.image_shape)
     batch_size = batch_size or max(detector.least, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
@@ -223,12 +220,7 @@ def score_files(
             for source in sources:
                 stack.callback(source.close)
             whole = work.run(sources, progress)
-        if not heatmaps and columns_of(spots) == [*SPOT_COLUMNS]:  # of an earlier table
-            spots.unlink()
-        write_errors(f"{output}.errors.csv", whole.errors)
-        # The settings of a watch are void once its table is gone.
-        if (watch := watch_of(Path(output))).record:
-            watch.remove()
+        _update_beside(Path(output), whole.errors, drawn=bool(heatmaps))
     return ScoreSummary(
         images=whole.images,
         anomalies=whole.anomalies,
@@ -238,16 +230,28 @@ def score_files(
         fpr=fpr,
         resumed=work.resumed,
         note=fpr_note(detector.info.calibrated_on, fpr),
-        spots=str(spots) if heatmaps else None,
+        spots=str(spots_table(output)) if heatmaps else None,
         left_out=sources[0].left_out,
         sources=tuple(sources),
     )
 
 
-def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], info: DetectorInfo) -> None:
+def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], output: str | Path, info: DetectorInfo) -> None:
     if not info.view.pictures:
         raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
     heatmaps.check(inputs)
+    check_spots(output)
+
+
+def _update_beside(output: Path, errors: Sequence[tuple[str, str]], *, drawn: bool) -> None:
+    """List the errors beside a new table, and remove what belonged to the table before it."""
+    spots = spots_table(output)
+    if not drawn and columns_of(spots) == [*SPOT_COLUMNS]:
+        spots.unlink()
+    write_errors(f"{output}.errors.csv", errors)
+    # The settings of a watch are void once its table is gone.
+    if (watch := watch_of(output)).record:
+        watch.remove()
 
 
 def spots_table(output: str | Path) -> Path:

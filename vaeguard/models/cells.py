@@ -1,6 +1,6 @@
-"""Cells: the features of small places of an image, whitened, as a VAE sees them.
+"""Cells: squares of 8x8 pixels of an image, each with its features, whitened, as a VAE sees them.
 
-The maps of a backbone are brought to one grid and stacked, so every place has one vector.
+The maps of a backbone are brought to one grid and stacked, so every cell has one vector.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Cells(nn.Module):
         return cells.reshape(-1, 1, 1, cells.shape[-1]), None
 
     def counted(self, inside: Tensor) -> Tensor:
-        """Which of the places that may decide count, by the pixels that count, bool (N, 1, h, w); (N, P)."""
+        """Which cells count, (N, P), by the pixels that count, bool (N, 1, h, w)."""
         return at_centres(inside, self.centres)
 
     @property

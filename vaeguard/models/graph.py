@@ -37,8 +37,9 @@ class InferenceGraph(nn.Module):
     The terms, each (N,), higher = stranger, are those of `terms.TERMS`, except those in `spec.without`.
 
     With `spec.patch`, the VAE sees the local contrast of every patch; with `spec.features`, the whitened features of
-    every place, of which nothing is restored. A term is the mean of its five largest values over the places, and the
-    heatmap is the negative ELBO of a place, in nats per value above the least possible. Terms that compare with
+    every cell, of which nothing is restored. Patches and cells are the *places* of an image. A term is the mean of its
+    five largest values over the places, and the heatmap is the negative ELBO of a place, in nats per value above the
+    least possible. Terms that compare with
     statistics of whole images do not exist. With `spec.tile`, an image of the graph is a tile.
 
     With `spec.region`, pixels outside of the region are replaced by grey before anything looks at them, errors there
@@ -96,7 +97,7 @@ class InferenceGraph(nn.Module):
         return None if self.region is None else self.region(self.vae.spec.graph_shape[1:], first)
 
     def encode(self, image: Tensor) -> Posterior:
-        """q(z | x) of `image`, given as to `forward`; a model of patches has no latent of a whole image."""
+        """q(z | x) of `image`, given as to `forward`; a model of patches or features has no latent of a whole image."""
         return self.vae.posterior(self.prepared(image))
 
     def decode(self, latent: Tensor) -> Tensor:

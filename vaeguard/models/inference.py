@@ -36,7 +36,7 @@ class Inference:
     image : float32 (N, C, H, W)
         Input of the VAE.
     reference : Reference or None
-        Statistics of normal images; None for a model of patches.
+        Statistics of normal images; None for a model of patches or features.
     noise : float32 (samples, latent) or None
         Noise of sampled latents; None if the model samples none.
     inside : bool (1, 1, H, W) or None
@@ -56,7 +56,7 @@ class Inference:
 
     @property
     def reference(self) -> Reference:
-        """Statistics of normal images; a model of patches has none."""
+        """Statistics of normal images; a model of patches or features has none."""
         assert self._reference is not None
         return self._reference
 

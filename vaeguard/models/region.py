@@ -1,7 +1,7 @@
 """Regions: the pixels of an image that count, as a part of the inference graph.
 
-All others are replaced by one grey before anything looks at them, so no bit of a result depends on them; and places
-whose centre lies outside never count.
+All others are replaced by one grey before anything looks at them, so no bit of a result depends on them; and patches
+and cells whose centre lies outside never count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GREY = 128
 """The level of pixels outside."""
 NOWHERE = -1e25
-"""The value of a tile without any place that counts: less strange than every other."""
+"""The value of a tile without any patch or cell that counts: less strange than every other."""
 
 
 class Region(nn.Module):
@@ -58,7 +58,7 @@ def outside_grey(image: Tensor, inside: Tensor) -> Tensor:
 
 
 def at_centres(inside: Tensor, centres: tuple[Sequence[int], Sequence[int]]) -> Tensor:
-    """Which places count, from the pixels that count (N, 1, h, w) and the rows and columns of centres; (N, P)."""
+    """Which patches or cells count, (N, P), by the pixels that count (N, 1, h, w) and the centres' rows and columns."""
     rows, columns = (torch.tensor(places, device=inside.device) for places in centres)
     return inside[:, 0].index_select(1, rows).index_select(2, columns).flatten(1)
 

@@ -180,8 +180,8 @@ class Refit(Part):
         """Yield what to know, a sentence each."""
         yield (
             f"refitted with {counted(self.training_only + self.audited, 'confirmed normal image')}:"
-            f" {self.training_only:,} to train on only, for flagged images were chosen by their score, and"
-            f" {self.audited:,} of the audit, which may calibrate too; nothing was learned from"
+            f" {self.training_only:,} only train the model, since flagged images were chosen by their score, and"
+            f" {self.audited:,} of the audit may calibrate too; nothing was learned from"
             f" {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
         )
         for name, share in (("false alarms of the model before", self.false_alarm_rate), ("caught by it", self.caught)):
@@ -210,7 +210,7 @@ class Figures(ReportFigures):
         """Return a summary of the fit and what looks wrong."""
         best, split, model = self.best_epoch, self.data.split, self.model
         what = "autoencoder" if model.autoencoder else "VAE"
-        example = "patch" if model.patch else "place" if model.features else "example"
+        example = "patch" if model.patch else "cell" if model.features else "example"
         network = self.backbone
         seen = f"on features of {network.name} (licence: {network.licence})" if network else f"of kind {model.kind}"
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"

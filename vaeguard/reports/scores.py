@@ -217,12 +217,20 @@ def _histogram(tally: _Tally, detector: Detector, model: str | Path | None) -> R
     counted = np.flatnonzero(tally.fine)
     middles = np.append((FINE[1:] + FINE[:-1]) / 2, FINE[-1])
     kinds, weights = {"batch": middles[counted]}, {"batch": tally.fine[counted]}
-    images = None
+    if (calibration := _calibration_scores(detector, model)) is not None:
+        kinds = {"calibration": calibration, **kinds}
+    return histogram(kinds, weights)
+
+
+def _calibration_scores(detector: Detector, model: str | Path | None) -> Floats | None:
+    """The scores of the calibration images of a run, by models that had not seen them; None if they are unknown."""
+    if detector.info.out_of_fold is not None:
+        return detector.info.out_of_fold[:, 0]
     with contextlib.suppress(RefusedError):  # the report does without images to compare with
         images = calibration_images(model) if model else None
-    if images is not None and images.shape[1:] == detector.info.image_shape:
-        kinds = {"calibration": detector.inspect(images).score, **kinds}
-    return histogram(kinds, weights)
+        if images is not None and images.shape[1:] == detector.info.image_shape:
+            return detector.inspect(images).score
+    return None
 
 
 def _names_to_show(tally: _Tally) -> dict[tuple[str, str], list[str]]:

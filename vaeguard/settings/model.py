@@ -54,13 +54,13 @@ class ModelSpec:
     """The shape of a VAE: everything needed to build it again.
 
     `choice.with_features` settles `features`. `resolved` fills in from the data every other setting that is None, and
-    `image_shape` (C, H, W), `feature_count` (features of a place), `classes` (names of the normal classes) and
+    `image_shape` (C, H, W), `feature_count` (features of a cell), `classes` (names of the normal classes) and
     `vectors` (scaled features instead of pixels, shape (1, 1, F)). A `kind` of None becomes `conv` for images of
     at least 16x16 pixels, and `mlp` for smaller images, patches, features and vectors.
     """
 
     kind: str | None = setting(
-        None, "Kind of model.", of=MODEL_KINDS, unset="conv from 16x16 pixels on, else and for patches mlp"
+        None, "Kind of model.", of=MODEL_KINDS, unset="conv for whole images from 16x16 pixels on, else mlp"
     )
     latent: int | None = setting(
         None,
@@ -87,7 +87,8 @@ class ModelSpec:
         None,
         f"p(image|latent). {'; '.join(f'{name}: {facts.about}' for name, facts in LIKELIHOOD_FACTS.items())}.",
         of=tuple(LIKELIHOOD_FACTS),
-        unset=f"{PixelView.likelihood}; for tables {VectorView.likelihood}, for patches {PatchView.likelihood}",
+        unset=f"{PixelView.likelihood}; for features and tables {VectorView.likelihood},"
+        f" for patches {PatchView.likelihood}",
     )
     sigma: float | None = setting(
         None,
@@ -106,14 +107,13 @@ class ModelSpec:
     autoencoder: bool = setting(False, "No noise, no rate: the plain autoencoder as baseline.")
     patch: int = setting(
         0,
-        "Find small defects: a model of patches of so many pixels a side, applied all over the image; 0: of the whole"
-        " image.",
+        "Learn patches of so many pixels a side, which find small defects, all over the image; 0: the whole image.",
     )
     features: str | None = setting(
         None,
-        "Learn the features of a frozen network, applied all over the image: efficientnet-lite0, or a network of"
-        " torchvision, such as wide_resnet50_2; none: learn pixels.",
-        unset="efficientnet-lite0 for photographs, from 96x96 pixels on, else and with settings for pixels none",
+        "Learn the features of a frozen network, applied all over the image: efficientnet-lite0, a network of"
+        " torchvision, such as wide_resnet50_2, or an ONNX file whose outputs are maps; none: learn pixels.",
+        unset="efficientnet-lite0 for images from 96x96 pixels on, unless a setting is for pixels, else none",
         none="",
     )
     whiten: bool | None = setting(
@@ -124,8 +124,8 @@ class ModelSpec:
     feature_count: int = 0
     tile: tuple[int, ...] | None = setting(
         None,
-        "Of features or patches: cut images into tiles of so many pixels (height, width), judged one by one.",
-        unset=f"for features none up to {MOST_SIDE} pixels a side, else at most {MOST_SIDE}",
+        "Of features or patches: cut images into tiles of so many pixels (height, width); the strangest decides.",
+        unset=f"of features, for images of more than {MOST_SIDE} pixels a side, at most {MOST_SIDE}; else none",
     )
     overlap: int | None = setting(
         None, "Pixels that neighbouring tiles share at least.", unset=f"{OVERLAP}, or a quarter of a small tile"
@@ -166,26 +166,28 @@ class ModelSpec:
 
     def _check_together(self) -> None:
         """Refuse settings that contradict each other."""
+        self._check_places()
         per_class = self.prior == "per-class"
+        if self.sampled_elbo and per_class:
+            raise UsageError("`sampled_elbo` needs a single prior, and `prior` is 'per-class'; leave one of them out")
+        if self.autoencoder and per_class:
+            raise UsageError(
+                "`autoencoder` means a model without a prior, and `prior` is 'per-class'; leave one of them out"
+            )
+
+    def _check_places(self) -> None:
+        """Refuse settings that contradict patches or features."""
         if self.patch and self.patch < FEWEST_PATCH_PIXELS:
             raise UsageError(
                 f"`patch` is {self.patch}; it must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none"
             )
         if self.features and self.patch:
             raise UsageError("`features` and `patch` are two ways to see an image; leave one of them out")
-        if self.features and (self.guided or per_class):
+        if (self.features or self.patch) and (self.guided or self.prior == "per-class"):
+            name, parts = ("features", "cells") if self.features else ("patch", "patches")
             raise UsageError(
-                "`features` judges places, which have no class; leave it out, or `guided` and a `prior` per class"
-            )
-        if self.patch and (self.guided or per_class):
-            raise UsageError(
-                "`patch` judges places, which have no class; leave it out, or `guided` and a `prior` per class"
-            )
-        if self.sampled_elbo and per_class:
-            raise UsageError("`sampled_elbo` needs a single prior, and `prior` is 'per-class'; leave one of them out")
-        if self.autoencoder and per_class:
-            raise UsageError(
-                "`autoencoder` means a model without a prior, and `prior` is 'per-class'; leave one of them out"
+                f"`{name}` makes a model of {parts}, which have no class; leave it out, or `guided` and a `prior` per"
+                " class"
             )
 
     @property
@@ -258,7 +260,7 @@ class ModelSpec:
 
     @property
     def vae_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of the VAE's input, a patch, a place's features or the whole input, of a resolved spec."""
+        """Shape (C, H, W) of the VAE's input, a patch, the features of a cell or a whole input, of a resolved spec."""
         if self.features:
             return (1, 1, self.feature_count)
         return (self.shape[0], self.patch, self.patch) if self.patch else self.shape
@@ -314,7 +316,8 @@ class ModelSpec:
         """
         if self.tile and self.view.whole:
             raise UsageError(
-                "`model.tile` is for models of places; set `model.features` or `model.patch`, or leave it out"
+                "`model.tile` is for models of features or patches; set `model.features` or `model.patch`, or leave it"
+                " out"
             )
         size = self.shape[1:]
         tile = tile_for(size) if self.features and not self.tile else settled_tile(self.tile, size)

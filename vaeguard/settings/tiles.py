@@ -1,4 +1,4 @@
-"""Tiles: equal, overlapping parts of a large image, each of which a model of places judges by itself."""
+"""Tiles: equal, overlapping parts of a large image, each of which goes through the graph by itself."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class TrainSpec:
         f" for features at most {FEATURE_EPOCHS}, for tables {VECTOR_EPOCHS}",
     )
     batch_size: int | None = setting(
-        None, "Images per step.", unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size} places"
+        None, "Images per step.", unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size} cells"
     )
     learning_rate: float | None = setting(
         None, "Step size of AdamW.", unset=f"{PixelView.learning_rate:g}; for features {FeatureView.learning_rate:g}"
@@ -70,8 +70,9 @@ class TrainSpec:
     calibration: float = setting(0.1, "Share of the normal images held out for p-values.")
     folds: int | None = setting(
         None,
-        "Folds of the normal images, each judged by a model of the others, in place of the two shares; 0 is none.",
-        unset="5 for features of fewer than 1,000 images, or 10 below 50 images, otherwise 0",
+        "Of features: folds of the normal images, each judged by a model of the others, in place of the two shares;"
+        " 0 is none.",
+        unset="5 below 1,000 images, 10 below 50, otherwise 0",
     )
     patience: int = setting(20, "Stop after so many epochs without a better validation loss.")
     seed: int = setting(0, "Seed of split, weights, order and noise.")

@@ -16,7 +16,7 @@ FEATURE_LATENT = 32
 FEATURE_EPOCHS = 15
 """Cells are many, so an epoch has about a hundred steps."""
 FEATURE_SIGMA = 0.5
-"""The likelihood of normal images prefers a learned variance, which detects worse: places that a wide latent hardly
+"""The likelihood of normal images prefers a learned variance, which detects worse: cells that the VAE hardly
 reconstructs become likely by a large sigma."""
 FEATURE_SIDE = 32
 """The features of smaller images describe the image's border more than the image."""
@@ -126,7 +126,7 @@ class PatchView(View):
 
 
 class FeatureView(View):
-    """The whitened features of small places, from a frozen network that covers an image."""
+    """The whitened features of cells, small squares that cover an image, from a frozen network."""
 
     whole: ClassVar[bool] = False
     unit: ClassVar[bool] = False
@@ -140,17 +140,19 @@ class FeatureView(View):
     epochs: ClassVar[int | None] = FEATURE_EPOCHS
 
     def kind(self, height: int, width: int) -> str:  # noqa: ARG002
-        """An `mlp`, since a place is a vector."""
+        """An `mlp`, since a cell is a vector."""
         return "mlp"
 
     def latent(self, width: int) -> int:  # noqa: ARG002
-        """The latent of a place."""
+        """The latent of a cell."""
         return FEATURE_LATENT
 
     def check(self, kind: str | None, likelihood: str | None, patch: int, shape: tuple[int, int, int]) -> None:  # noqa: ARG002
         """Refuse convolutions, likelihoods of grey levels, and images that are too small."""
         if kind == "conv":
-            raise UsageError("`model.kind` is 'conv', and the features of a place have no neighbours; set it to 'mlp'")
+            raise UsageError(
+                "`model.kind` is 'conv', which looks at neighbouring pixels, and a cell is a vector; set it to 'mlp'"
+            )
         if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
             raise UsageError(
                 f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and features are unbounded;"
@@ -186,7 +188,7 @@ class VectorView(View):
         """Refuse patches, convolutions and likelihoods of grey levels, which features do not have."""
         if patch:
             raise UsageError(
-                "`model.patch` is for images, and the data are vectors, which have no places; leave it out"
+                "`model.patch` is for images, and the data are vectors, which have no pixels; leave it out"
             )
         if kind == "conv":
             raise UsageError(
@@ -210,7 +212,7 @@ class WhiteView(VectorView):
     sigma: ClassVar[float] = FEATURE_SIGMA
 
     def latent(self, width: int) -> int:
-        """Half the number of features, at most that of a place."""
+        """Half the number of features, at most that of a cell."""
         return max(1, min(FEATURE_LATENT, width // 2))
 
 

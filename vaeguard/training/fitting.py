@@ -73,10 +73,10 @@ HEATMAP_PIXELS = 2**24
 """The most pixels in these heatmaps."""
 APPEARANCES = 256
 """The most normal images whose brightness and sharpness are stored."""
-FOR_PIXELS = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
-"""Settings of a training that have no meaning for vectors."""
+CHANGES = ("augment_warp", "augment_shift", "augment_rotate", "augment_noise", "augment_flip", "input_noise")
+"""Settings of a training that change the pixels that are learned."""
 STAGES = (0, 250, 750, 1000)
-"""The thousandths of a fit of features at which it has drawn places, learned them and judged images."""
+"""The thousandths of a fit of features at which it has drawn cells, learned them and judged images."""
 TRAINING_CROPS = 12_800
 """The least random patches to train on per epoch."""
 TRAINING_CELLS = 100_000
@@ -185,9 +185,13 @@ def plan_fit(
     roi: str | Path | npt.ArrayLike | None = None,
     *,
     training_only: npt.ArrayLike | None = None,
+    network: Backbone | None = None,
     download: bool = False,
 ) -> FitPlan:
-    """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`.
+    """Settle every open choice of a fit; the parameters are those of `vaeguard.fit`, and two of a refit.
+
+    `training_only`, bool (N,), marks normal images that must not calibrate, since they were chosen by their score.
+    `network` is that of an earlier fit, with its weights; None reads the one that `model.features` names.
 
     Raises
     ------
@@ -208,7 +212,9 @@ def plan_fit(
         region = read_region(roi, image_set.images.shape[2:])
     if region is not None:
         model = replace(model, region=digest_of_region(region), region_share=float(region.mean()))
-    return replace(_plan(image_set, normal, split, model, training, download=download), region=region)
+    if model.features and network is None:
+        network = pretrained(model.features, shape, download=download)
+    return replace(_plan(image_set, normal, split, model, training, network), region=region)
 
 
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
@@ -256,9 +262,7 @@ def fit_detector(
     """
     image_set, split = plan.image_set, plan.split
     with torch_settings(plan.training.seed, plan.training.device, plan.training.threads):
-        images = plan.image_set.images
-        if plan.region is not None and not plan.model.features:  # cells are cut from each image after it is covered
-            images = covered(images, plan.region, GREY)
+        images = _images(plan)
         graph = _graph(plan, images)
         examples = _examples(plan, graph, images, _stage(plan, progress, 0))
         del images
@@ -275,9 +279,7 @@ def fit_detector(
                 raise diverged
             del task  # frees the images in the memory of the device
             detector, scores = _calibrated(plan, graph, state, examples, _stage(plan, progress, 2))
-            rows = np.union1d(split.training, split.validation)
-            # Rows are read one by one, so that a mapped array stays on the disk.
-            detector.info = replace(detector.info, fitted_on=digests_of(image_set.images[row] for row in rows))
+            detector.info = replace(detector.info, fitted_on=_fitted_on(plan))
             if checkpoint:  # a run that is killed before its model is written resumes from this checkpoint
                 checkpoint.write(state)
             restored = {epoch: images.numpy() for epoch, images in sorted(state.restored.items())}
@@ -296,16 +298,28 @@ def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint) -
         task.epochs = len(state.history)
 
 
+def _images(plan: FitPlan) -> npt.NDArray[Any]:
+    """The images as they are learned, grey outside of the region; cells are cut from an image after it is covered."""
+    images: npt.NDArray[Any] = plan.image_set.images
+    return images if plan.region is None or plan.model.features else covered(images, plan.region, GREY)
+
+
+def _fitted_on(plan: FitPlan) -> npt.NDArray[np.uint64]:
+    """Digests of the images for training and early stopping."""
+    # Rows are read one by one, so that a mapped array stays on the disk.
+    return digests_of(plan.image_set.images[row] for row in np.union1d(plan.split.training, plan.split.validation))
+
+
 def _nothing(state: State) -> None:
     """Do nothing after an epoch without a monitor."""
 
 
 def _plan(
-    image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec, *, download: bool
-) -> FitPlan:
+    image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec,
+    network: Backbone | None,
+) -> FitPlan:  # fmt: skip
     shape: tuple[int, int, int] = image_set.images.shape[1:]
     names = tuple(image_set.class_names[k] for k in normal)
-    network = pretrained(model.features, shape, download=download) if model.features else None
     model = replace(model, features=network.name if network else "").resolved(
         shape,
         names,
@@ -331,7 +345,7 @@ def _plan(
 
 def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:
     """Refuse a training that does not suit the model or the classes."""
-    _check_for_vectors(model, training)
+    _check_changes(model, training)
     if model.kind == "conv" and training.images_per_step == 1:
         raise UsageError(
             "`training.batch_size` is 1, which leaves the batch norm of a conv model without statistics; set it to 2 or"
@@ -344,7 +358,7 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
         )
     if training.balance and model.features:
         raise UsageError(
-            "`training.balance` is not for a model of features, which sees places, not images; leave it out"
+            "`training.balance` is not for a model of features, which learns cells, not images; leave it out"
         )
     if training.balance and len(classes) < 2:
         raise UsageError(
@@ -352,10 +366,11 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
         )
 
 
-def _check_for_vectors(model: ModelSpec, training: TrainSpec) -> None:
-    unfit = None if model.view.unit else next((name for name in FOR_PIXELS if getattr(training, name)), None)
+def _check_changes(model: ModelSpec, training: TrainSpec) -> None:
+    unfit = None if model.view.unit else next((name for name in CHANGES if getattr(training, name)), None)
     if unfit:
-        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and the data are vectors; leave it out")
+        learned = "the model learns features of a network" if model.features else "the data are vectors"
+        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and {learned}; leave it out")
 
 
 def _check_binarise(model: ModelSpec, training: TrainSpec) -> None:
@@ -402,15 +417,13 @@ def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
 
 
 def _check_region(graph: InferenceGraph) -> None:
-    """Refuse a region in which no place has its centre."""
+    """Refuse a region in which no patch or cell has its centre."""
     assert graph.region is not None
     if isinstance(graph.places, Patches | Cells):
-        tiles = (
-            [torch.tensor([place.first]) for place in Tiling(graph.vae.spec).places] if graph.vae.spec.tile else [None]
-        )
+        tiles = [torch.tensor([tile.first]) for tile in Tiling(graph.vae.spec).tiles] if graph.vae.spec.tile else [None]
         inside = [graph.inside(first) for first in tiles]
         if not any(graph.places.counted(part).any() for part in inside if part is not None):
-            raise UsageError("`roi` leaves no place that the model judges; paint a larger part of the images white")
+            raise UsageError("`roi` contains the centre of no patch or cell; paint a larger part of the images white")
 
 
 def _stage(plan: FitPlan, progress: Progress | None, stage: int) -> Progress | None:
@@ -488,14 +501,14 @@ def _drawn(
     """The features of `wanted` cells (n,), or of all if there are fewer, of each of `rows` (n,), and their numbers."""
     draw, parts = torch.Generator().manual_seed(plan.training.seed), []
     region, tiling = plan.region, Tiling(plan.model)
-    places = [place for place in tiling.places if region is None or region[place.at].any()]
-    tiles = -(-TRAINING_TILES // len(rows))
+    tiles = [tile for tile in tiling.tiles if region is None or region[tile.at].any()]
+    most_tiles = -(-TRAINING_TILES // len(rows))
     for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
-        chosen = torch.randperm(len(places), generator=draw)[:tiles].tolist() if len(places) > 1 else [0]
-        features = _features(graph, *tiling.cut(plan.image_set.images[row], [places[at] for at in chosen]))
+        chosen = torch.randperm(len(tiles), generator=draw)[:most_tiles].tolist() if len(tiles) > 1 else [0]
+        features = _features(graph, *tiling.cut(plan.image_set.images[row], [tiles[at] for at in chosen]))
         parts.append(features[torch.randperm(len(features), generator=draw)[:most].to(features.device)])
         if progress:
-            progress(number + 1, len(rows), f"places of image {number + 1}/{len(rows)}")
+            progress(number + 1, len(rows), f"cells of image {number + 1}/{len(rows)}")
     return torch.cat(parts), np.array([len(part) for part in parts])
 
 
@@ -654,10 +667,10 @@ class _Judge:
         assert split.folds is not None
         order, parts = np.argsort(split.folds, kind="stable"), []
         for fold in range(split.fold_count):
-            heads.judge(self.detector.graph, fold)
+            heads.attach(self.detector.graph, fold)
             before = int(np.count_nonzero(split.folds < fold))
             parts.append(self(split.training[split.folds == fold], before, len(order)))
-        heads.judge(self.detector.graph, -1)
+        heads.attach(self.detector.graph, -1)
         back, seen = np.argsort(order), concatenate(parts)
         return Inspection(seen.score[back], seen.p_value[back], {name: term[back] for name, term in seen.terms.items()})
 

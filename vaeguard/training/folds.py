@@ -1,9 +1,9 @@
-"""Folds: a model of features that learns from all images, and its twins that each leave a fold out.
+"""Folds: a model of features that learns from all images, and for each fold a head that leaves it out.
 
-Whitening and VAE learn in seconds once the frozen network has seen the images. So a twin is fitted for each fold, on
-the cells of the other folds, with the same settings and fewer cells a step, and judges the images of its fold as if
-they were new (cross-conformal prediction: Vovk, 2015; CV+: Barber et al., 2021). All learn in one loop and end at the
-same step.
+Whitening and VAE, the *head* of the model, learn in seconds once the frozen network has seen the images. So a head is
+fitted for each fold, on the cells of the other folds, with the same settings and fewer cells a step, and inspects the
+images of its fold as if they were new (cross-conformal prediction: Vovk, 2015; CV+: Barber et al., 2021). All heads
+learn in one loop and end at the same step.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from vaeguard.training.loop import State
 
 
-TWIN_CELLS = 256
-"""The most cells of a step from which a twin learns: five twins then cost about as much as the model itself."""
+FOLD_CELLS = 256
+"""The most cells of a step from which the head of a fold learns: five then cost about as much as the head of all."""
 
 
 class Head(nn.Module):
-    """What follows the frozen network."""
+    """What follows the frozen network: whitening and VAE."""
 
     def __init__(self, whiten: Whiten, vae: VAE) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class Heads(nn.Module):
             square = torch.stack([products[fold] for fold in kept]).sum(0) / count
             head.whiten.fit_moments(mean + shift, square - shift.outer(shift))
 
-    def judge(self, graph: InferenceGraph, fold: int) -> None:
-        """Let `graph` judge images by the head that leaves `fold` out; −1 is the head of all."""
+    def attach(self, graph: InferenceGraph, fold: int) -> None:
+        """Give `graph` the head that leaves `fold` out; −1 is the head of all."""
         assert isinstance(graph.places, Cells)
         head = self.of_all if fold < 0 else self.of_folds[fold]
         graph.places.whiten, graph.vae = head.whiten, head.vae
@@ -125,7 +125,7 @@ class FoldedTask(VAETask):
         noise, beta = state.generators["noise"], self._beta(len(state.history), step)
         objectives = []
         for fold, head in self.heads:
-            seen = batch.images if fold < 0 else batch.images[batch.labels != fold][:TWIN_CELLS]
+            seen = batch.images if fold < 0 else batch.images[batch.labels != fold][:FOLD_CELLS]
             if not len(seen):  # a last batch of few cells
                 continue
             value, terms = forward(head.vae, Batch(head.whiten(seen)), self.spec, beta, noise)

@@ -22,7 +22,7 @@ from vaeguard.reports.tensorboard import prepare_log, tensorboard_log
 from vaeguard.settings.specs import fit_specs
 from vaeguard.storage.files import write_bytes
 from vaeguard.training.fitting import fit_detector, plan_fit
-from vaeguard.workflows.runs import writing_run
+from vaeguard.workflows.runs import name_of, writing_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,12 +31,11 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.inspection import DetectorInfo
-    from vaeguard.engines.record import LineageRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
-    from vaeguard.training.fitting import Fitted
+    from vaeguard.training.fitting import FitPlan, Fitted
 
 PICTURED = 12
 """So many reconstructions are drawn."""
@@ -62,13 +61,14 @@ def fit(
     finish: bool = False,
     tensorboard: str | Path | None = None,
     download: bool = False,
-    training_only: npt.ArrayLike | None = None,
-    lineage: LineageRecord | None = None,
     command: str = "",
     progress: Progress | None = None,
     **settings: Any,
 ) -> TorchDetector:
-    """Fit a VAE on normal images or vectors, and calibrate its anomaly score on others.
+    """Fit a VAE on normal images or vectors, and calibrate its anomaly score on images that it has not seen.
+
+    Photographs are learned by the features of a pretrained network, smaller images by their pixels, unless a setting
+    asks for something else; see `ModelSpec.features`.
 
     >>> from vaeguard.progress import progress_bar
     >>> with progress_bar("fitting") as bar:  # doctest: +SKIP
@@ -101,10 +101,6 @@ def fit(
         restorations and samples of some epochs, and latents at the end. Needs `pip install 'vaeguard[tensorboard]'`.
     download : bool
         Fetch the weights of the network that `features` names, if they are not on this machine.
-    training_only : array of bool, shape (N,), optional
-        Normal images that must not calibrate, since they were chosen by their score.
-    lineage : LineageRecord, optional
-        What the model is refitted from, for its record; `vaeguard.refit` gives it.
     command : str
         The command line, for the report.
     progress : callable, optional
@@ -127,15 +123,29 @@ def fit(
         Training diverged, weights cannot be fetched, or the run folder or log cannot be written.
     """
     specs = fit_specs(model, training, settings)
-    plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, training_only=training_only, download=download)
-    folder = Path(run) if run else None
-    if finish and not (folder and resume):
+    plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
+    if finish and not (run and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
-    plan = replace(plan, finish=finish, lineage=lineage)
+    plan = replace(plan, finish=finish)
+    return fit_planned(plan, run, resume=resume, tensorboard=tensorboard, command=command, progress=progress)
+
+
+def fit_planned(
+    plan: FitPlan, run: str | Path | None, *, resume: bool = False, tensorboard: str | Path | None = None,
+    command: str = "", progress: Progress | None = None,
+) -> TorchDetector:  # fmt: skip
+    """Fit as `fit` does, after every open choice is settled.
+
+    Raises
+    ------
+    UsageError, VaeguardError
+        As by `fit`.
+    """
+    folder = Path(run) if run else None
     with writing_run(folder, resume=resume):
         monitor = None
         if tensorboard:
-            name = f"{plan.image_set.name}-{plan.model.kind}"
+            name = name_of(plan.image_set, plan.model)
             monitor = partial(tensorboard_log, prepare_log(Path(tensorboard), folder, name, resume=resume))
         write = partial(write_run, folder, command=command) if folder else None
         fitted = fit_detector(plan, folder, resume=resume, monitor=monitor, write=write, progress=progress)

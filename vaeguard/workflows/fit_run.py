@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from vaeguard.workflows.opening import Data
     from vaeguard.workflows.outcome import Reporter
 
+RESUMED = "the same command with `resume` and {run} goes on"
+"""How an interrupted fit is resumed; `run` stands for the parameter with its value."""
 USUAL_NORMAL = {"good", "ok", "okay", "normal", "pass", "passed", "free", "defect-free", "no-defect", "sound"}
 """Usual names of folders of normal images."""
 
@@ -72,8 +74,8 @@ def fit_run(
     _say_start(folder, reporter, resume=resume)
     _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
-    ending = ", and with `run.finish=True` as well ends with the epochs that are done"
-    with no_empty_run(folder, reporter, ending), reporter.progress("fitting") as progress:
+    how = f"{RESUMED}, and with `run.finish=True` as well ends with the epochs that are done"
+    with no_empty_run(folder, reporter, how), reporter.progress("fitting") as progress:
         detector = fit(
             images, groups=image_groups, run=folder, finish=settings.finish, tensorboard=settings.tensorboard,
             download=data.download, command=reporter.command, progress=progress, **{**fit_settings, "model": model},
@@ -102,17 +104,17 @@ def _say_start(run: Path, reporter: Reporter, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def no_empty_run(run: Path | None, reporter: Reporter, ending: str = "") -> Iterator[None]:
-    """Remove the empty folder of a fit that could not start, and say how an interrupted fit is resumed.
+def no_empty_run(run: Path | None, reporter: Reporter, how: str = RESUMED) -> Iterator[None]:
+    """Remove the empty folder of a fit that could not start, and say `how` an interrupted fit is resumed.
 
-    `run` is None for a fit without a folder yet; `ending` ends the sentence.
+    `run` is None for a fit without a folder yet.
     """
     try:
         yield
     except BaseException as error:
         if run:
             if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
-                reporter.say(f"the same command with `resume` and `run={run}` goes on{ending}")
+                reporter.say(how.format(run=f"`run={run}`"))
             with contextlib.suppress(OSError):
                 run.rmdir()  # fails unless the folder is empty
         raise

@@ -82,19 +82,19 @@ def settle_features(model: ModelSpec, training: TrainSpec, images: ImageSet, rep
         tile = replace(chosen, image_shape=shape).tiled().tile
         tiles = f", in tiles of {tile[0]}x{tile[-1]}" if tile else ""
         reporter.say(
-            f"model: features of {chosen.features} at every place{tiles}, since images of {height}x{width} pixels are"
-            " taken for photographs; else try another network by `features`, the pixels of patches by `preset=patches`,"
-            " or of whole images by `features=none`"
+            f"model: features of the network {chosen.features}{tiles}, since images of {height}x{width} pixels are"
+            " taken for photographs; else try another network by `features`, patches of pixels by `preset=patches`, or"
+            " whole images by `features=none`"
         )
     elif asked and is_photograph(height, width):
         reporter.say(
-            f"model: pixels, as `{asked}` asks; photographs of {height}x{width} pixels are mostly told better by the"
-            " features of a network, which are learned without it"
+            f"model: pixels, as `{asked}` asks; in photographs of {height}x{width} pixels, anomalies are mostly"
+            " told better by the features of a network, which are learned without that setting"
         )
     elif not asked and not is_photograph(height, width):
         reporter.say(
             f"model: whole images, since {height}x{width} pixels are too few for the features of a network; if the"
-            f" files are larger, a `size` of at least {PHOTO_SIDE}x{PHOTO_SIDE} has these learned"
+            f" files are larger, a `size` of at least {PHOTO_SIDE}x{PHOTO_SIDE} takes features"
         )
     return chosen
 

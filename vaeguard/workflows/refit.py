@@ -18,14 +18,17 @@ from vaeguard.engines.model_file import find_model, read_model
 from vaeguard.engines.record import LineageRecord
 from vaeguard.engines.run_folder import Confirmed, read_confirmed, write_confirmed
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.models.cells import Cells
 from vaeguard.reports.report_file import JSON_NAME, read_report, write_report
+from vaeguard.settings.training import TrainSpec
 from vaeguard.statistics.review import Reviewed, caught_share, false_alarm_rate
 from vaeguard.storage.files import digest_of
+from vaeguard.training.fitting import plan_fit
 from vaeguard.wording import counted
-from vaeguard.workflows.fit import fit
+from vaeguard.workflows.fit import fit_planned
 from vaeguard.workflows.fit_run import no_empty_run
 from vaeguard.workflows.outcome import Outcome, Reporter
-from vaeguard.workflows.runs import new_run, point_latest, prepare_run
+from vaeguard.workflows.runs import new_run, point_latest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
+    from vaeguard.training.fitting import FitPlan
 
 
 def refit(
@@ -54,10 +58,11 @@ def refit(
     >>> detector = vaeguard.refit("runs/parts", "labels.csv", run="runs/parts-2")  # doctest: +SKIP
 
     The new run has the settings and the data of the old one. Normal images of the audit, which was drawn at random
-    from the whole batch, join the data. Other normal images are trained on only: those that were flagged were chosen by
-    their score, and no p-value may be ranked among them. Images with a defect, and images of which nobody is sure, are
-    not learned from; if a defect lies among the data, it is left out. The confirmed images are kept in the run folder,
-    so a refit of a refit has those of both. The report in the run folder says under `refit` how the old model did.
+    from the whole batch, join the data. Other normal images only train the model: those that were flagged were chosen
+    by their score, and must not rank p-values. Images with a defect, and images of which nobody is sure, are not
+    learned from; if a defect lies among the data, it is left out. The confirmed images are kept in the run folder, so a
+    refit of a refit has those of both. The report in the run folder says under `refit` how the old model did. A refit
+    that was interrupted goes on from the checkpoint in `run`.
 
     Parameters
     ----------
@@ -99,6 +104,8 @@ def refit_run(
     UsageError, VaeguardError
         As by `refit`.
     """
+    if model.lower().endswith(".onnx"):
+        raise UsageError(f"`model` {model!r} is an exported file, which is not fitted again; name the run it came from")
     marked = read_labels(labels)
     path = find_model(model)
     detector = read_model(path, "cpu")
@@ -116,30 +123,45 @@ def refit_run(
     confirmed = _confirmed(read_confirmed(path.parent), read, pixels, record, without=images, defects=defects)
     joined, training_only = _joined(images, confirmed)
     groups_of = named and [named[row] for row in kept] + [f"{name} alone" for name in confirmed.paths]
-    region = detector.graph.region
     only = int(training_only.sum())
     counts = {"training_only": only, "audited": len(confirmed.paths) - only}
     counts["defects"] = sum(label.label == DEFECT for label in marked)
     lineage = LineageRecord(digest_of(path), digest_of(Path(labels)), **counts)
     facts = {"model": model, "labels": labels, **counts, **_review(marked)}
-    return _fit(
-        joined, Path(run) if run else new_run(joined, record.model), reporter, errors, facts, confirmed,
-        groups=groups_of, normal_classes=list(record.normal_classes) or None, model=record.model,
-        training=record.training, training_only=training_only, lineage=lineage,
-        roi=None if region is None else region.inside.cpu().numpy(),
-    )  # fmt: skip
+    plan = replace(_plan(detector, joined, groups_of, training_only), lineage=lineage)
+    return _fit(plan, Path(run) if run else new_run(joined, record.model), reporter, errors, facts, confirmed)
+
+
+def _plan(
+    detector: TorchDetector, images: ImageSet, groups: list[str] | None, training_only: npt.NDArray[np.bool_]
+) -> FitPlan:
+    """The fit of a model again, with its settings, its region, and the very network whose features it learned."""
+    record, region, places = detector.info.record, detector.graph.region, detector.graph.places
+    return plan_fit(
+        images,
+        None,
+        groups,
+        list(record.normal_classes) or None,
+        record.model,
+        # The model may have been fitted on another machine.
+        replace(record.training, device=TrainSpec.device, threads=TrainSpec.threads),
+        None if region is None else region.inside.cpu().numpy(),
+        training_only=training_only,
+        network=places.backbone if isinstance(places, Cells) else None,
+    )
 
 
 def _fit(
-    images: ImageSet, run: Path, reporter: Reporter, errors: Sequence[tuple[str, str]], facts: dict[str, Any],
-    confirmed: Confirmed, **fit_settings: Any,
+    plan: FitPlan, run: Path, reporter: Reporter, errors: Sequence[tuple[str, str]], facts: dict[str, Any],
+    confirmed: Confirmed,
 ) -> Outcome:  # fmt: skip
-    """Fit, and write into the run what else there is of a refit."""
-    reporter.say(f"data: {counted(len(images), 'image')}, {len(confirmed.paths)} of them confirmed; run folder: {run}")
+    """Fit, and write into the run what else there is of a refit; an interrupted one goes on."""
+    images = counted(len(plan.image_set), "image")
+    reporter.say(f"data: {images}, {len(confirmed.paths)} of them confirmed; run folder: {run}")
     started = time.monotonic()
-    with no_empty_run(run, reporter), reporter.progress("fitting") as progress:
-        prepare_run(run, resume=False)
-        fitted = fit(images, run=run, command=reporter.command, progress=progress, **fit_settings)
+    how = "the same command with {run} goes on"
+    with no_empty_run(run, reporter, how), reporter.progress("fitting") as progress:
+        fitted = fit_planned(plan, run, resume=True, command=reporter.command, progress=progress)
     write_confirmed(run, confirmed)
     report = {**read_report(run), "refit": facts}
     write_report(run / JSON_NAME, report)

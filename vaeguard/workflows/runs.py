@@ -29,9 +29,13 @@ def new_run(image_set: ImageSet, model: ModelSpec, runs: Path = Path("runs")) ->
     VaeguardError
         `runs` cannot be written.
     """
+    return new_folder(name_of(image_set, model), runs)
+
+
+def name_of(image_set: ImageSet, model: ModelSpec) -> str:
+    """The name of a run, `<data>-<model>`, to which the time is added."""
     _, height, width = image_set.images.shape[1:]
-    kind = "features" if model.features else model.kind_for(height, width)
-    return new_folder(f"{image_set.name}-{kind}", runs)
+    return f"{image_set.name}-{'features' if model.features else model.kind_for(height, width)}"
 
 
 def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
