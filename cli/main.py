@@ -16,6 +16,9 @@ from vaeguard import VaeguardError
 
 from .output import warnings_on_stderr
 
+# Networks of large images spend most of their time on fresh pages unless PyTorch may ask for huge ones.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 SECTIONS = {
     "Find anomalies": {
         "fit": "Fit a model on normal images.",

@@ -446,7 +446,8 @@ def _examples(
     """The training and the validation examples."""
     targets = class_targets(plan.image_set, plan.normal)
     if isinstance(graph.places, Cells):
-        graph.eval().to(plan.training.device)
+        # Convolutions run faster with channels last.
+        graph.eval().to(plan.training.device).to(memory_format=torch.channels_last)
         make = _cell_examples if plan.split.folds is None else _folded_examples
         return make(plan, graph, progress)
     if graph.whiten is not None:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 PICTURED = 12
 """So many reconstructions are drawn."""
-LATENT_IMAGES = 256
-"""The units of the latent are measured on so many calibration images."""
+LATENT_IMAGES, LATENT_PLACED = 256, 16
+"""The units of the latent are measured on so many calibration images; where images have many places, on the second."""
 STORED_IMAGES = 256
 """So many calibration images are stored in the run folder, for comparing engines."""
 STORED_BYTES = 2**23
@@ -171,7 +171,8 @@ def write_run(run: Path, fitted: Fitted, command: str = "") -> None:
         shown, inspection = inspect_reduced(detector, image_set.images, examples)
         scale = detector.info.heatmap_scale
         draw_reconstructions(run / "reconstructions.png", shown, inspection, range(len(examples)), paths, scale)
-    units = latent_units(detector.graph, *detector.tiling.spread(image_set.images, calibration, LATENT_IMAGES))
+    measured = LATENT_IMAGES if detector.info.view.whole else LATENT_PLACED
+    units = latent_units(detector.graph, *detector.tiling.spread(image_set.images, calibration, measured))
     diverged = str(fitted.diverged or "")
     report = fit_report(detector.info.record, fitted.history, units, _restored_by_epoch(fitted), command, diverged)
     write_report(run / JSON_NAME, {**report, "source": image_set.source})
