@@ -77,9 +77,8 @@ def test_no_bit_depends_on_pixels_outside_of_the_region(detector):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["conv", "patches", "features by tiles"])
-def test_an_exported_model_has_the_region(name):
-    detector = detector_of(VIEWS[name])
+def test_an_exported_model_has_the_region():
+    detector = detector_of(VIEWS["features by tiles"])
     settings = {"pixels": "uint8", "fp16": False, "fpr": 0.05, "opset": 20}
     content = exporting.onnx_bytes(detector.graph, detector, settings)
     check_graph(content, "ours")
