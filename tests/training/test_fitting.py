@@ -402,12 +402,12 @@ def test_bad_arguments_are_one_clear_sentence(arguments, message):
 
 def test_epochs_follow_the_number_of_images():
     for images in (800, 5000, 16_000):
-        assert epochs_for(TrainSpec(), images) * (images / 128) == pytest.approx(2000, rel=0.2)
-    assert epochs_for(TrainSpec(), 25_000) == epochs_for(TrainSpec(), 48_600) == 15
-    assert epochs_for(TrainSpec(), 100_000) * (100_000 / 128) == pytest.approx(6000, rel=0.2)
-    assert epochs_for(TrainSpec(), 50) == 400
-    assert epochs_for(TrainSpec(), 10**7) == 5
-    assert epochs_for(TrainSpec(epochs=3), 800) == 3
+        assert epochs_for(TrainSpec(batch_size=128), images) * (images / 128) == pytest.approx(2000, rel=0.2)
+    assert epochs_for(TrainSpec(batch_size=128), 25_000) == epochs_for(TrainSpec(batch_size=128), 48_600) == 15
+    assert epochs_for(TrainSpec(batch_size=128), 100_000) * (100_000 / 128) == pytest.approx(6000, rel=0.2)
+    assert epochs_for(TrainSpec(batch_size=128), 50) == 400
+    assert epochs_for(TrainSpec(batch_size=128), 10**7) == 5
+    assert epochs_for(TrainSpec(epochs=3, batch_size=128), 800) == 3
 
 
 @pytest.mark.parametrize(

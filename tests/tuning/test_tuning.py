@@ -432,7 +432,7 @@ def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):
     assert plan.space.specs(chosen)[1].kl_warmup == 60
     model, best = plan.space.specs(chosen, plan.final_epochs)
     assert best.kl_warmup == 33
-    assert plan.space.specs(plan.space.base, plan.final_epochs) == (MODEL, training)
+    assert plan.space.specs(plan.space.base, plan.final_epochs) == (replace(MODEL, features=""), training)
     trial = Trial(3, chosen, 0.8)
     settings = {"model": changed(model), "training": changed(best)}
     text = Outcome(plan, (trial,), settings, None).toml()

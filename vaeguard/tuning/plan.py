@@ -101,10 +101,9 @@ def make_plan(
     # Settings that are tried must not turn a model of features into one of pixels.
     model = with_features(model, training, (channels, height, width), vectors=image_set.vectors)
     resolved = model.resolved((channels, height, width), names, vectors=image_set.vectors)
-    training = training.sized(resolved.view)
     # A fit divides its images once more. A trial gets one part of the normal images; the last fit gets all of them.
     epochs, final_epochs = (
-        _epochs(images, normal, resolved, training, image_groups)
+        _epochs(images, normal, resolved, training.sized(resolved.view), image_groups)
         for images, image_groups in ((fitted_set, fitted_groups), (image_set, groups))
     )
     space = search_space(model, training, resolved, epochs)

@@ -97,7 +97,8 @@ def search_space(model: ModelSpec, training: TrainSpec, resolved: ModelSpec, epo
     size = "hidden" if resolved.kind == "mlp" else "width"
     likelihood = [] if training.binarise else ["likelihood"]  # binarised images have only one likelihood
     names = ["latent", size, *likelihood, *rate, "learning_rate"]
-    base = {**vars(resolved), **vars(training), "hidden": ",".join(map(str, resolved.hidden_sizes))}
+    settled = vars(training.sized(resolved.view))
+    base = {**vars(resolved), **settled, "hidden": ",".join(map(str, resolved.hidden_sizes))}
     ranges = {
         "latent": LATENT,
         "hidden": HIDDEN,
