@@ -7,8 +7,9 @@ import torch
 import vaeguard
 from vaeguard import RefusedError, UsageError, VaeguardError
 from vaeguard.models import backbones
-from vaeguard.models.backbones import LITE0, backbone
+from vaeguard.models.backbones import LITE0
 from vaeguard.models.cells import Cells
+from vaeguard.models.pretrained import backbone
 from vaeguard.models.whiten import Whiten
 
 

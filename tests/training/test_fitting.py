@@ -643,3 +643,15 @@ def test_images_of_another_range_of_pixels_are_refused():
         UsageError, match=r"`model\.pixel_range` is \(0, 1023\), and the images were read with \(0, 4095\)"
     ):
         fitting.plan_fit(deep, None, None, None, ModelSpec(pixel_range=(0, 1023)), TrainSpec())
+
+
+def test_a_network_is_read_for_the_tiles_that_it_will_take(monkeypatch):
+    shapes = []
+    read = fitting.pretrained
+    monkeypatch.setattr(
+        fitting, "pretrained", lambda name, shape, **how: shapes.append(shape) or read(name, shape, **how)
+    )
+    images = np.zeros((20, 1, 100, 900), np.uint8)
+    plan = fitting.plan_fit(images, None, None, None, vaeguard.ModelSpec(), TrainSpec(device="cpu"))
+    assert shapes == [plan.model.graph_shape]
+    assert plan.model.graph_shape[2] < 900

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaeguard.models.backbones import pretrained
 from vaeguard.models.cells import Cells
 from vaeguard.models.graph import to_unit
+from vaeguard.models.pretrained import pretrained
 
 if TYPE_CHECKING:
     from collections.abc import Callable

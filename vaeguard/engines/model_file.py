@@ -100,8 +100,8 @@ def _with_images(info: DetectorInfo, model: Path) -> DetectorInfo:
 
 def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGraph:
     """The graph of a model, without its weights."""
-    from vaeguard.models.backbones import backbone
     from vaeguard.models.graph import InferenceGraph
+    from vaeguard.models.pretrained import backbone
     from vaeguard.models.vae import VAE
 
     centres = len(tensors["reference.latents.centres"]) if record.model.view.whole else 1

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from vaeguard.models.backbones import backbone
 from vaeguard.models.calibration import Calibration
 from vaeguard.models.cells import Cells
 from vaeguard.models.inference import Inference
 from vaeguard.models.patches import Patches
+from vaeguard.models.pretrained import backbone
 from vaeguard.models.reference import Reference
 from vaeguard.models.region import Region, at_centres, outside_grey
 from vaeguard.models.terms import TERMS, term_names, term_weights

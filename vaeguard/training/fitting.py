@@ -22,11 +22,11 @@ from vaeguard.engines.run_folder import CHECKPOINT_NAME, write_history
 from vaeguard.engines.tiling import Tiling
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.errors import UsageError
-from vaeguard.models.backbones import pretrained
 from vaeguard.models.cells import Cells
 from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.patches import Patches
+from vaeguard.models.pretrained import pretrained
 from vaeguard.models.reference import IMAGES, centres_for
 from vaeguard.models.region import GREY
 from vaeguard.models.vae import VAE
@@ -213,7 +213,8 @@ def plan_fit(
     if region is not None:
         model = replace(model, region=digest_of_region(region), region_share=float(region.mean()))
     if model.features and network is None:
-        network = pretrained(model.features, shape, download=download)
+        taken = replace(model, image_shape=shape).tiled().graph_shape
+        network = pretrained(model.features, taken, download=download)
     return replace(_plan(image_set, normal, split, model, training, network), region=region)
 
 
