@@ -14,7 +14,7 @@ CAUGHT, MISSED = Share(0.9, 0.8, 1.0, 9, 10), Share(0.2, 0.1, 0.4, 2, 10)
 
 
 def steps(shape=(1, 128, 128), images=1000, score=WEAK, caught=CAUGHT, **model):
-    data = DataRecord("toy", False, "0", images, SplitRecord(images - 20, 10, 10, sha256="0", folds=0))
+    data = DataRecord("toy", False, "0", images, SplitRecord(images - 20, 10, 10, folds=0, grouped=False, sha256="0"))
     return " | ".join(next_steps(toy_record(shape, model=ModelSpec(**model), data=data), score, caught))
 
 

@@ -36,6 +36,16 @@ def labelled(path, rows):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
+def test_a_model_that_was_fitted_with_groups_is_not_refitted_without_them(tmp_path):
+    images, _ = bars(40)
+    vaeguard.fit(images, groups=np.arange(40) // 2, run=tmp_path / "run", epochs=1, device="cpu")
+    labelled(tmp_path / "labels.csv", [["a.png", "normal", 1, 0, 1, ""]])
+    with pytest.raises(UsageError, match="give `groups` again"):
+        vaeguard.refit(tmp_path / "run", tmp_path / "labels.csv", tmp_path)
+
+
+@pytest.mark.slow
 def test_a_refit_learns_from_confirmed_images_and_from_no_defect(bars_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images, labels = bars()

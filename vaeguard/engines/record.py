@@ -52,13 +52,15 @@ class Checked:
 class SplitRecord(Checked):
     """Numbers of images for training, early stopping and calibration, and a digest of the split.
 
-    With folds, every part has all images, each judged by a model that has not seen its fold.
+    With folds, every part has all images, each judged by a model that has not seen its fold. `grouped` says whether
+    images of the same object were kept together.
     """
 
     training: int
     validation: int
     calibration: int
     folds: int
+    grouped: bool
     sha256: str
 
 

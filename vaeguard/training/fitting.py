@@ -102,6 +102,8 @@ class FitPlan:
     """The frozen network of a model of features."""
     region: npt.NDArray[np.bool_] | None = None
     """The pixels that count, (H, W)."""
+    grouped: bool = False
+    """Whether the split keeps images of the same object together."""
     lineage: LineageRecord | None = None
     """What a refit came from."""
     finish: bool = False
@@ -215,7 +217,8 @@ def plan_fit(
     if model.features and network is None:
         taken = replace(model, image_shape=shape).tiled().graph_shape
         network = pretrained(model.features, taken, download=download)
-    return replace(_plan(image_set, normal, split, model, training, network), region=region)
+    plan = _plan(image_set, normal, split, model, training, network)
+    return replace(plan, region=region, grouped=groups is not None)
 
 
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
@@ -729,7 +732,7 @@ def _record(plan: FitPlan, state: State) -> ModelRecord:
             named=plan.image_set.named,
             fingerprint=plan.image_set.fingerprint,
             images=len(plan.image_set.images),
-            split=SplitRecord(**sizes, folds=split.fold_count, sha256=split.digest()),
+            split=SplitRecord(**sizes, folds=split.fold_count, grouped=plan.grouped, sha256=split.digest()),
         ),
         calibration=CalibrationRecord(len(plan.split.calibration)),
         # The same fit gives the same file, however long it took.

@@ -112,6 +112,11 @@ def refit_run(
     if detector.info.rule is None:
         raise RefusedError(f"`model` {model!r} takes vectors, whose batches have no page to review; fit it again")
     record = detector.info.record
+    if record.data.split.grouped and not groups:
+        raise UsageError(
+            f"`model` {model!r} was fitted with groups of images of the same object, without which p-values are not"
+            " valid; give `groups` again"
+        )
     read, pixels, errors = read_labelled([label for label in marked if label.label != UNSURE], detector.info.rule)
     reporter.left_out(errors)
     images, named = _open(_data(data, path.parent, record), detector, groups, reporter)
