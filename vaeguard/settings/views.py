@@ -149,15 +149,7 @@ class FeatureView(View):
 
     def check(self, kind: str | None, likelihood: str | None, patch: int, shape: tuple[int, int, int]) -> None:  # noqa: ARG002
         """Refuse convolutions, likelihoods of grey levels, and images that are too small."""
-        if kind == "conv":
-            raise UsageError(
-                "`model.kind` is 'conv', which looks at neighbouring pixels, and a cell is a vector; set it to 'mlp'"
-            )
-        if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
-            raise UsageError(
-                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and features are unbounded;"
-                f" set it to {self.likelihood!r}"
-            )
+        _check_for_vectors(kind, likelihood, "the cells of features are vectors", self.likelihood)
         channels, *size = shape
         if min(size) < FEATURE_SIDE:
             raise UsageError(
@@ -190,15 +182,7 @@ class VectorView(View):
             raise UsageError(
                 "`model.patch` is for images, and the data are vectors, which have no pixels; leave it out"
             )
-        if kind == "conv":
-            raise UsageError(
-                "`model.kind` is 'conv', which looks at neighbouring pixels, and the data are vectors; set it to 'mlp'"
-            )
-        if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
-            raise UsageError(
-                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and the data are vectors;"
-                f" set it to {self.likelihood!r}"
-            )
+        _check_for_vectors(kind, likelihood, "the data are vectors", self.likelihood)
 
 
 class WhiteView(VectorView):
@@ -214,6 +198,16 @@ class WhiteView(VectorView):
     def latent(self, width: int) -> int:
         """Half the number of features, at most that of a cell."""
         return max(1, min(FEATURE_LATENT, width // 2))
+
+
+def _check_for_vectors(kind: str | None, likelihood: str | None, why: str, default: str) -> None:
+    """Refuse what is for pixels, in a model that reads vectors; the message says `why` it does."""
+    if kind == "conv":
+        raise UsageError(f"`model.kind` is 'conv', which looks at neighbouring pixels, and {why}; set it to 'mlp'")
+    if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
+        raise UsageError(
+            f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and {why}; set it to {default!r}"
+        )
 
 
 def view_of(*, vectors: bool, patch: int, features: str | None = None, whiten: bool = False) -> View:
