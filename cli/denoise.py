@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import DenoiseOutputs, RestoreSettings, workflows
+from vaeguard import DenoiseOutputs, RestoreSettings, UsageError, workflows
 from vaeguard.workflows import DenoiseRun
 
 from . import options as o
 from .commands import command, settled
-from .output import Result, reporter, say
+from .output import Result, reporter, say, share_result
 
 if TYPE_CHECKING:
     from vaeguard import DenoiseSummary
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "ocr"),
     click.option("-m", "--model", metavar="MODEL",
                  help="A denoiser, or a fitted model for images of its size.  [default: those that ship]"),
+    o.piece_option,
     o.set_option,
     o.report_option,
     click.option("--dry-run", is_flag=True,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     o.json_option,
     specs={"restore": RestoreSettings, "outputs": DenoiseOutputs, "run": DenoiseRun},
 )  # fmt: skip
-def denoise(scans: tuple[str, ...], output: str | None, *, dry_run: bool, **given: Any) -> Result:
+def denoise(scans: tuple[str, ...], output: str | None, *, dry_run: bool, piece: str | None, **given: Any) -> Result:
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
     SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF, or such a file, or
@@ -52,8 +53,16 @@ def denoise(scans: tuple[str, ...], output: str | None, *, dry_run: bool, **give
 
     From a tree that was written with --residual, `vaeguard undo` makes the originals again, bit for bit; `vaeguard
     check` tells, years later, whether every file is still as it was written.
+
+    With --piece 3/8, a process cleans the third of eight shares of the scans, as for `vaeguard score`; `vaeguard
+    gather CLEAN` then writes pages.csv and the report.
     """
     settings, outputs, run = settled(given)
+    if piece:
+        if dry_run:
+            raise UsageError("`dry_run` plans the whole tree, and `piece` is a share of it; leave one of them out")
+        given |= {"settings": settings, "outputs": outputs, "jobs": run.jobs}
+        return share_result(workflows.denoise_share_of(scans, output, reporter(), piece=piece, **given))
     done = workflows.denoise_tree(
         scans, output, reporter(), dry_run=dry_run, settings=settings, outputs=outputs, jobs=run.jobs, **given
     )

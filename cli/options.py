@@ -91,6 +91,11 @@ heatmaps_option = click.option(
     metavar="DIR",
     help="Also draw each flagged image there, with restoration, if there is one, heatmap and strange spots.",
 )
+piece_option = click.option(
+    "--piece",
+    metavar="I/N",
+    help="Do the share I of N, beside other processes that do the others; `vaeguard gather` joins them.",
+)
 split_option = click.option(
     "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named set."
 )

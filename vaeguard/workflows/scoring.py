@@ -13,15 +13,18 @@ from vaeguard.engines.model_file import load
 from vaeguard.errors import UsageError
 from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
 from vaeguard.reports.report_file import check_place, remove_report
+from vaeguard.settings.evaluation import DEFAULT_FPR
+from vaeguard.statistics.false_alarms import fpr_note
 from vaeguard.storage.files import check_apart
 from vaeguard.wording import counted
 from vaeguard.workflows.opening import find_model, open_for, open_generative
 from vaeguard.workflows.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.detector import Detector
     from vaeguard.evaluation.scoring import ScoreSummary
     from vaeguard.workflows.outcome import Reporter
 
@@ -81,6 +84,17 @@ def score_table(
         remove_report(f"{output}.report.json", "scores")
     reporter.left_out(summary.errors)
     return Outcome(output, summary, report, summary.errors, seconds)
+
+
+def facts_of(detector: Detector, model: str, inputs: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plan of a job says of the model and the images, for the report of the process that joins its parts."""
+    return {
+        "model": str(model),
+        "digest": detector.fingerprint.split()[-1],
+        "device": detector.device,
+        "inputs": [str(path) for path in inputs],
+        "note": fpr_note(detector.info.calibrated_on, options.get("fpr", DEFAULT_FPR)),
+    }
 
 
 def watch_table(
