@@ -28,6 +28,8 @@ MANIFEST_FACTS = ("written",)
 """What every manifest of a part in a job's folder holds."""
 MARK_NAME = ".vaeguard-job"
 LOCK_NAME = "lock"
+TOKEN_NAME = "token"  # noqa: S105  (the name of a file)
+"""The secret of a cluster that a job starts; a job that was killed may have left it."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ def _clear(folder: Path, files: Collection[str]) -> None:
     with contextlib.suppress(OSError):  # the result is written, whatever stays here
         for part in Store(folder, MANIFEST_FACTS).parts():
             part.remove()
-        for name in files:
+        for name in (TOKEN_NAME, *files):
             (folder / name).unlink(missing_ok=True)
             inner = job_folder(folder / name)
             if is_job(inner):

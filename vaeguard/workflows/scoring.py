@@ -48,7 +48,8 @@ def score_table(
     model, device
         As for `load`; a model of None is the latest run.
     **options
-        `fpr` and `heatmaps`, as for `score_files`; with `report=False`, no report is written.
+        `fpr` and `heatmaps`, as for `score_files`; with `report=False`, no report is written; `spread_over` takes the
+        facts of the plan and gives the `spread` of `score_files`.
 
     Raises
     ------
@@ -69,6 +70,8 @@ def score_table(
     model = find_model(model, reporter)
     warm_up()  # it starts while the model is loaded
     detector = load(model, device, threads=1)
+    if spread_over := options.pop("spread_over", None):
+        options["spread"] = spread_over(facts_of(detector, model, inputs, options))
     started = time.monotonic()
     with reporter.progress("scoring") as progress:
         summary = score_files(detector, inputs, output, listed=listed, progress=progress, **options)
