@@ -14,7 +14,6 @@ import ctypes
 import io
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -43,6 +42,8 @@ ADDRESS = ["--cluster", f"127.0.0.1:{PORT}"]
 INSIDE = "VAEGUARD_BENCHMARK_INSIDE"
 FILES, SCANS, BROKEN = 20_000, 40, 1000
 WORKER_KILLS, DRIVER_KILLS = 20, 5
+SETTLED = 2.0
+"""Seconds after the end of a command in which the workers of its job end."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -166,11 +167,24 @@ def alive() -> dict[int, list[str]]:
     return {number: stats[number] for number in below - {os.getpid()}}
 
 
-def cpu() -> float:
-    """CPU seconds of all processes below this one so far, those that have ended included."""
-    # An ended orphan is waited for, except those that `subprocess` waits for.
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime + sum(sum(map(int, stat[11:15])) for stat in alive().values()) / TICKS
+class Meter:
+    """CPU seconds of all processes below this one, looked at often: the node of Ray does not wait for its workers."""
+
+    def __init__(self) -> None:
+        self._before = self._spent()
+        self._last: dict[int, float] = {}
+
+    def look(self) -> None:
+        """Note what each process has spent so far."""
+        self._last.update(self._spent())
+
+    def seconds(self) -> float:
+        """What all of them have spent since the beginning."""
+        return sum(spent - self._before.get(number, 0.0) for number, spent in self._last.items())
+
+    @staticmethod
+    def _spent() -> dict[int, float]:
+        return {number: sum(map(int, stat[11:13])) / TICKS for number, stat in alive().items()}
 
 
 def workers() -> list[int]:
@@ -191,20 +205,21 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def run(*arguments: str) -> Run:
     """Run the command."""
-    before, begun = cpu(), time.monotonic()
+    meter, begun = Meter(), time.monotonic()
     process = start(*arguments)
-    peak = 0.0
-    while process.poll() is None:
+    peak, ended = 0.0, 0.0
+    while not ended or time.monotonic() - ended < SETTLED:
         with contextlib.suppress(OSError, IndexError):
             status = Path(f"/proc/{process.pid}/status").read_text()
             peak = max(peak, int(status.partition("RssAnon:")[2].split()[0]) / 1024)
-        time.sleep(0.05)
-    seconds = time.monotonic() - begun
+        meter.look()
+        time.sleep(0.02)
+        if not ended and process.poll() is not None:
+            ended = time.monotonic()
     assert process.stderr
     said = process.stderr.read()
     process.stderr.close()
-    time.sleep(2)  # workers of a job that ended go by themselves
-    return Run(process.returncode, said, cpu() - before, peak, seconds)
+    return Run(process.returncode, said, meter.seconds(), peak, ended - begun)
 
 
 def score(images: str, output: str, *more: str) -> list[str]:

@@ -35,6 +35,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports to its makers unless told not to
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, each worker would install an environment
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",  # it would end the process without a word of this one
 }
 """Variables of Ray."""
 WAITING = 2
@@ -52,6 +53,7 @@ class Cluster:
     """A cluster that this process is connected to."""
 
     ray: Any
+    head: str
     settings: ClusterSettings
     gpus: float
     _looked: float = 0.0
@@ -119,7 +121,8 @@ class Cluster:
         if now - self._looked < LOOK_SECONDS:
             return self._slots
         self._looked = now
-        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        # If nobody answers there, Ray waits for a minute, and then ends the process.
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]] if _answers(self.head) else []
         slots = sum(map(self._tasks_on, nodes))
         if slots:
             self._able = now
@@ -128,7 +131,7 @@ class Cluster:
             has = f"none of its {len(nodes)} nodes has as much" if nodes else "no node of it is left"
             raise VaeguardError(
                 f"the cluster cannot run a task of {wanted}, {has}, and none came in {self.settings.patience:g} s;"
-                " start a node, or set `cluster.cpus` and `cluster.gpus` to what a node has; the same command goes on"
+                " start a node, or ask for less by `cluster.cpus` and `cluster.gpus`; the same command goes on"
             )
         self._slots = max(1, slots)
         return self._slots
@@ -179,7 +182,8 @@ def open_cluster(address: str, settings: ClusterSettings, device: str, folder: P
         elif address != AUTO:
             _check_reachable(address)
         stack.enter_context(_variables(variables))
-        yield Cluster(stack.enter_context(_connected(options)), settings, gpus)
+        ray = stack.enter_context(_connected(options))
+        yield Cluster(ray, ray.get_runtime_context().gcs_address, settings, gpus)
 
 
 def check_address(address: str) -> None:
@@ -199,11 +203,22 @@ def check_address(address: str) -> None:
         raise UsageError("`cluster` needs Ray, which is not installed; run: pip install 'vaeguard[cluster]'")
 
 
+def _answers(address: str) -> bool:
+    """Whether somebody listens at an address."""
+    with contextlib.suppress(OSError, OverflowError), _connection(address):
+        return True
+    return False
+
+
+def _connection(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS)
+
+
 def _check_reachable(address: str) -> None:
     """Refuse an address where nobody listens, which Ray would try for many minutes."""
-    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS):
+        with _connection(address):
             pass
     except (OSError, OverflowError) as error:
         raise VaeguardError(

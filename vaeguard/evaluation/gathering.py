@@ -38,10 +38,13 @@ class Gathered:
         As `score_files` returns it.
     facts : dict
         The facts of the plan: the model and the images, for a report; empty if the table was finished before.
+    processors : tuple of str
+        The kinds of processors on which the parts were made; between them, last digits may differ.
     """
 
     summary: ScoreSummary
     facts: dict[str, Any]
+    processors: tuple[str, ...] = ()
 
 
 def output_of(place: str | Path) -> Path:
@@ -80,13 +83,15 @@ def gather_scores(place: str | Path, folder: str | Path | None = None, *, progre
     target = Path(folder) if folder else output
     check_parts_folder(target) if folder else check_output(output)
     parts = _all_parts(plan, store, output)
+    processors = sorted({str(store.part(piece.key).record.get("processor")) for piece in plan.pieces})
     with open_job(output, PART_FACTS, keep=True):
         if folder:
             whole = _write_folder(target, plan, parts, progress)
         else:
             whole = join_parts(output, plan.facts["columns"], parts, plan.key, _fpr(plan))
             update_beside(output, whole.errors, drawn=False)
-    return Gathered(_summary(target, plan, whole, time.perf_counter() - started), dict(plan.facts))
+    summary = _summary(target, plan, whole, time.perf_counter() - started)
+    return Gathered(summary, dict(plan.facts), tuple(processors))
 
 
 def _fpr(plan: Plan) -> float:

@@ -16,7 +16,7 @@ from vaeguard.errors import VaeguardError
 from vaeguard.statistics.false_alarms import flag
 from vaeguard.storage.files import digest_of
 from vaeguard.storage.plan import Plan, PlannedPiece
-from vaeguard.storage.provenance import PACKAGES, installed
+from vaeguard.storage.provenance import PACKAGES, installed, processor
 from vaeguard.storage.store import Store, hidden_part
 from vaeguard.storage.tables import open_table
 
@@ -166,7 +166,7 @@ class ScoreParts:
                     table.write(columns)
                     report(table.rows + len(errors))
             facts = {"fpr": self.fpr, "images": table.rows, "anomalies": anomalies, "errors": errors}
-            part.finish({"written": part.digests(), **facts})
+            part.finish({"written": part.digests(), **facts, "processor": processor()})
         return ScorePart(path, table.rows, anomalies, errors)
 
 

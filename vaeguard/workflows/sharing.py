@@ -148,6 +148,11 @@ def _gather_table(place: str, folder: str | None, reporter: Reporter, *, model: 
     summary = gathered.summary
     if summary.left_out:
         reporter.say(f"note: {summary.left_out}")
+    if len(gathered.processors) > 1:
+        kinds = ", ".join(gathered.processors)
+        reporter.say(
+            f"note: the parts were made on processors of several kinds, between which last digits may differ: {kinds}"
+        )
     page = _score_report(summary, gathered.facts, reporter, model) if report and gathered.facts else None
     if not page and gathered.facts:
         remove_report(f"{target}.report.json", "scores")
