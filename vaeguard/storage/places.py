@@ -1,0 +1,283 @@
+"""Buckets and other places that have a URL: listed, read object by object, and written in whole objects.
+
+`pyarrow.fs` opens them, and finds the credentials where the tools of each provider look for them. It is imported when
+the first URL is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vaeguard.errors import UnreadableError, UsageError, VaeguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+CONNECTIONS = 64
+"""Requests in flight: a far store answers each one late, and many at a time."""
+PART = 64 * 2**20
+"""Bytes of a large object that one request fetches, and that are held in memory."""
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
+_REASONS = (
+    ("NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound", "there is no such bucket; check its name"),
+    (
+        "ACCESS_?DENIED|INVALID_?ACCESS_?KEY|SIGNATURE|FORBIDDEN|HTTP status 403|UNRECOGNIZED_CLIENT|TOKEN",
+        "access was denied; check the credentials, and what they allow",
+    ),
+    (
+        "NETWORK_CONNECTION|curlCode|REQUEST_TIMEOUT|Could not resolve|Connection refused|Timeout|timed out",
+        "the store does not answer; check the network and the address",
+    ),
+    ("SLOW_DOWN|THROTTLING|Too Many Requests", "the store is too busy; try again later"),
+    ("NO_SUCH_KEY|NoSuchKey|HTTP status 404|Path does not exist", "there is no such object"),
+)
+"""What the errors of `pyarrow.fs` mean, by what their messages contain."""
+_lock = threading.Lock()
+
+
+class Object(NamedTuple):
+    """An object as a listing has it: its URL, its size in bytes, and the time of its last change in nanoseconds."""
+
+    url: str
+    size: int
+    time: int
+
+
+_listed: dict[str, tuple[int, int]] = {}
+"""Size and time of the objects that were listed."""
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is the URL of a place; a drive of Windows has one letter."""
+    return isinstance(path, str) and "://" in path and _URL.fullmatch(path) is not None
+
+
+def name_of(url: str) -> str:
+    """The last part of a URL."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
+def find(url: str) -> Object | None:
+    """The object at a URL, by one request; None if there is none.
+
+    Raises
+    ------
+    UnreadableError
+        The place cannot be asked.
+    """
+    with _in_words(url):
+        system, path = _located(url)
+        info = system.get_file_info(path)
+    return _object(url, info) if info.is_file else None
+
+
+def walk(url: str, *, deep: bool = True) -> list[Object]:
+    """All objects below a URL in sorted order, by one listing, which has a request for each thousand of them.
+
+    Raises
+    ------
+    UnreadableError
+        The place cannot be listed.
+    """
+    from pyarrow.fs import FileSelector
+
+    url = url.rstrip("/")
+    with _in_words(url):
+        system, path = _located(url)
+        try:
+            infos = system.get_file_info(FileSelector(path, recursive=deep))
+        except FileNotFoundError:
+            return []
+    below = len(path.rstrip("/")) + 1
+    return sorted(_object(f"{url}/{info.path[below:]}", info) for info in infos if info.is_file)
+
+
+def _object(url: str, info: Any) -> Object:
+    found = Object(url, info.size, info.mtime_ns or 0)
+    _listed[url] = found[1:]
+    return found
+
+
+def size_and_time(url: str) -> tuple[int, int]:
+    """Size and time of an object, from the listing if it was listed; two zeros if there is no such object."""
+    if url not in _listed:
+        with contextlib.suppress(VaeguardError):
+            find(url)
+    return _listed.get(url, (0, 0))
+
+
+def read(url: str) -> bytes:
+    """The content of an object, by one GET.
+
+    Raises
+    ------
+    UnreadableError
+        There is no such object, or it cannot be read.
+    """
+    with _in_words(url):
+        system, path = _located(url)
+        with system.open_input_file(path) as file:
+            content: bytes = file.read()
+            expected = file.size()
+    if len(content) < expected:
+        raise UnreadableError(url, f"only {len(content)} of its {expected} bytes came; try again")
+    return content
+
+
+def fetch(url: str, path: Path) -> None:
+    """Copy an object to the file `path`, in parts, so that memory stays constant.
+
+    Raises
+    ------
+    UnreadableError
+        There is no such object, or it cannot be read.
+    """
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _in_words(url):
+        system, place = _located(url)
+        copy_files(
+            place, str(path), source_filesystem=system, destination_filesystem=LocalFileSystem(), chunk_size=PART,
+            use_threads=False,
+        )  # fmt: skip
+
+
+def put(path: Path, url: str) -> None:
+    """Make a whole file an object, which appears at once when all bytes have arrived, and otherwise not at all.
+
+    The copy is one call of the library. An error between two writes of our own would have the library close the object,
+    and publish what was written so far.
+
+    Raises
+    ------
+    VaeguardError
+        The object cannot be written.
+    """
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    with _in_words(url, writing=True):
+        system, place = _located(url)
+        if system.type_name in ("local", "hdfs"):  # these have folders, and show a file while it is written
+            folder, _, name = place.rpartition("/")
+            system.create_dir(folder)
+            beside = f"{folder}/.{name}-vaeguard-{os.getpid()}-{threading.get_ident()}"
+            copy_files(str(path), beside, source_filesystem=LocalFileSystem(), destination_filesystem=system)
+            system.move(beside, place)
+            return
+        copy_files(
+            str(path), place, source_filesystem=LocalFileSystem(), destination_filesystem=system, chunk_size=PART,
+            use_threads=False,
+        )  # fmt: skip
+
+
+def remove(urls: Iterable[str]) -> None:
+    """Remove objects; those that are gone already are passed over.
+
+    Raises
+    ------
+    VaeguardError
+        An object cannot be removed.
+    """
+    for url in urls:
+        with _in_words(url, writing=True), contextlib.suppress(FileNotFoundError):
+            system, path = _located(url)
+            system.delete_file(path)
+        _listed.pop(url, None)
+
+
+def remove_folder(url: str) -> None:
+    """Remove the mark of a folder that holds no object any more, where the store keeps such marks."""
+    if not walk(url):
+        with contextlib.suppress(OSError):
+            system, path = _located(url)
+            system.delete_dir(path)
+
+
+def check_supported(paths: Sequence[object], what: str) -> None:
+    """Refuse URLs where only local paths are supported; `what` begins the sentence.
+
+    Raises
+    ------
+    UsageError
+        One of the paths is a URL.
+    """
+    if url := next(filter(is_url, paths), None):
+        raise UsageError(f"{what} works on local files, and {url!r} is a URL; copy what is there to a local folder")
+
+
+def _located(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path there."""
+    match = _URL.fullmatch(url)
+    assert match is not None
+    with _lock:
+        system, base = _system(match[1].lower(), match[2])
+    rest = match[3].rstrip("/")
+    return system, base.rstrip("/") + "/" + rest if rest else base
+
+
+@cache
+def _system(scheme: str, place: str) -> tuple[Any, str]:
+    """The file system behind a scheme and what follows it, and the path of its root."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    pa.set_io_thread_count(max(CONNECTIONS, pa.io_thread_count()))  # as many connections are opened
+    if scheme in ("s3", "s3a") and "@" not in place:
+        return _s3(place), place
+    if scheme == "az":
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+        if not account:
+            raise UsageError(
+                f"az://{place} names a container, and the environment no account; set AZURE_STORAGE_ACCOUNT_NAME"
+            )
+        key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
+        return fs.AzureFileSystem(account, account_key=key), place
+    system, base = fs.FileSystem.from_uri(f"{scheme}://{place}/")
+    return system, base
+
+
+def _s3(bucket: str) -> Any:
+    """The file system of a bucket of S3, or of another server that speaks its language."""
+    from pyarrow import fs
+
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    # A small object is one request: without a delayed opening, each one would be a multipart upload.
+    options: dict[str, Any] = {"allow_delayed_open": True, "connect_timeout": 5, "request_timeout": 30}
+    if server:
+        scheme, _, address = server.rpartition("://")
+        options |= {"endpoint_override": address.rstrip("/"), "scheme": scheme or "https"}
+        return fs.S3FileSystem(region=region or "us-east-1", **options)
+    return fs.S3FileSystem(region=region or fs.resolve_s3_region(bucket), **options)
+
+
+@contextlib.contextmanager
+def _in_words(url: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn an error of the library into one sentence that names the URL.
+
+    Raises
+    ------
+    UnreadableError, VaeguardError
+        The error.
+    """
+    try:
+        yield
+    except VaeguardError:
+        raise
+    except (FileNotFoundError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        message = " ".join(str(error).split())
+        reason = next((text for words, text in _REASONS if re.search(words, message, re.IGNORECASE)), "")
+        if "nrecognized filesystem" in message:
+            raise UsageError(f"{url!r}: no store has such a URL; s3://, gs://, az://, abfs:// are known") from error
+        if not reason:
+            reason = f"the store refuses it ({message:.200})"
+        if writing:
+            raise VaeguardError(f"cannot write {url!r}: {reason}") from error
+        raise UnreadableError(url, reason) from error
