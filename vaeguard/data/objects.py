@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import glob
 import re
+import shutil
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -97,6 +98,40 @@ def _of_part(part: str, *, last: bool) -> str:
         return re.escape(part) + end
     inner = fnmatch.translate(part).replace(".*", "[^/]*")
     return f"(?!\\.){inner.removesuffix(chr(92) + 'Z').removesuffix(chr(92) + 'z')}{end}"
+
+
+@contextlib.contextmanager
+def staged(url: str, endings: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The local path of a copy of what lies at a URL or matches a glob, removed afterwards, and what could not be read.
+
+    Files are copied if `endings` says so of their names; others are empty there, as are those that could not be read,
+    for each of which the reason is given by its path.
+
+    Raises
+    ------
+    UsageError
+        There is nothing.
+    UnreadableError
+        The place cannot be listed.
+    """
+    magic = re.search(r"[*?[]", url)
+    fixed = (url[: magic.start()].rpartition("/")[0] if magic else url).rstrip("/")
+    single = places.find(fixed) if not magic and endings(fixed) else None
+    objects = [single] if single else places.walk(fixed)
+    if not objects:
+        raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+    root = places.local_path(fixed)
+    try:
+        wanted = [entry for entry in objects if endings(entry.url)]
+        failures = {str(places.local_path(path)): reason for path, reason in places.copy_all(wanted).items()}
+        for entry in objects:
+            path = places.local_path(entry.url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        with places.naming_urls():
+            yield str(root) + url.rstrip("/")[len(fixed) :], failures
+    finally:
+        shutil.rmtree(root, ignore_errors=True) if root.is_dir() else root.unlink(missing_ok=True)
 
 
 class Fetched(Source):

@@ -25,6 +25,7 @@ from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.spots import Spot
 from vaeguard.storage.files import check_apart, digest_of, valid_text
+from vaeguard.storage.places import as_urls
 from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import Store, hidden_part, open_job
 from vaeguard.storage.tables import (
@@ -206,7 +207,7 @@ def score_files(
     if heatmaps:
         _check_heatmaps(heatmaps, inputs, output, detector.info)
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
-    check_apart(output, (source.path for source in sources))
+    check_apart(as_urls(str(output)), (source.path for source in sources))
     _check_replaced(Path(output))
     check_errors(f"{output}.errors.csv")
     values = math.prod(detector.info.image_shape)

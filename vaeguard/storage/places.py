@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vaeguard.errors import UnreadableError, UsageError, VaeguardError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 CONNECTIONS = 64
 """Requests in flight: a far store answers each one late, and many at a time."""
@@ -39,6 +41,9 @@ _REASONS = (
 )
 """What the errors of `pyarrow.fs` mean, by what their messages contain."""
 _lock = threading.Lock()
+NO_PLACE = "-"
+"""Stands for the host in the local path of a URL without one."""
+_T = TypeVar("_T")
 
 
 class Object(NamedTuple):
@@ -147,6 +152,69 @@ def fetch(url: str, path: Path) -> None:
             place, str(path), source_filesystem=system, destination_filesystem=LocalFileSystem(), chunk_size=PART,
             use_threads=False,
         )  # fmt: skip
+
+
+@cache
+def _copies(process: int) -> tempfile.TemporaryDirectory[str]:
+    """The folder of this process for copies, which ends with it; a fork has its own."""
+    del process
+    return tempfile.TemporaryDirectory(prefix="vaeguard-")
+
+
+def local_path(url: str) -> Path:
+    """Where the copy of an object, or of a folder, lies while this process runs: URLs side by side lie side by side."""
+    match = _URL.fullmatch(url)
+    assert match is not None
+    return Path(_copies(os.getpid()).name).resolve().joinpath(*_parts(match))
+
+
+def _parts(match: re.Match[str]) -> list[str]:
+    parts = [part for part in match[3].split("/") if part]
+    if any(part in (".", "..") for part in parts):
+        raise UsageError(f"{match[0]!r} has a part that is no name; give the address without it")
+    return [match[1].lower(), match[2] or NO_PLACE, *parts]
+
+
+def as_urls(value: _T) -> _T:
+    """Text, or plain values that hold text, with URLs in place of the copies of this process."""
+    done: Any = value
+    if isinstance(value, str) and _copies.cache_info().currsize:
+        folder = re.escape(str(Path(_copies(os.getpid()).name).resolve()))
+        done = re.sub(f"{folder}/([a-z0-9+.-]+)/({re.escape(NO_PLACE)}(?=/))?", r"\1://", value)
+    elif isinstance(value, dict):
+        done = {key: as_urls(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
+        done = type(value)(map(as_urls, value))
+    cast: _T = done
+    return cast
+
+
+@contextlib.contextmanager
+def naming_urls() -> Iterator[None]:
+    """Have errors name URLs in place of the copies of this process."""
+    try:
+        yield
+    except (VaeguardError, KeyboardInterrupt) as error:
+        error.args = as_urls(error.args)
+        if isinstance(error, UnreadableError):
+            error.path, error.reason = as_urls(error.path), as_urls(error.reason)
+        raise
+
+
+def copy_all(objects: Sequence[Object]) -> dict[str, str]:
+    """Copy objects to their local paths, many at a time; return the reason for each that cannot be read."""
+    failures = {}
+
+    def copy(entry: Object) -> None:
+        try:
+            fetch(entry.url, local_path(entry.url))
+        except UnreadableError as error:
+            failures[entry.url] = error.reason
+
+    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="vaeguard-objects") as pool:
+        for _ in pool.map(copy, objects):
+            pass
+    return failures
 
 
 def put(path: Path, url: str) -> None:
