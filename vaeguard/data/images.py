@@ -233,6 +233,7 @@ def read_bytes(path: str | Path, *, any_size: bool = False) -> bytes:
     UnreadableError
         The file is missing, not a regular file, empty, too large or not permitted.
     """
+    path = places.original(path)
     if places.is_url(path):
         return _read_object(str(path), any_size=any_size)
     handle, size = _open_regular(path, any_size=any_size)

@@ -196,7 +196,9 @@ def _short(stem: str) -> str:
 
 
 def path_from(folder: Path, path: Path) -> str:
-    """The path from `folder` to `path`, which stays right if both move together."""
+    """The path from `folder` to `path`, which stays right if both move together; the URL of a place in a bucket."""
+    if places.is_url(url := places.original(path)):
+        return str(url)
     try:
         return os.path.relpath(path.resolve(), folder.resolve())
     except ValueError:  # on another drive

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -187,6 +188,54 @@ def as_urls(value: _T) -> _T:
         done = type(value)(map(as_urls, value))
     cast: _T = done
     return cast
+
+
+@contextlib.contextmanager
+def shadow(url: str) -> Iterator[Path]:
+    """Empty files of the right sizes where copies of an object, or of all objects below a folder, would lie.
+
+    `original` says where their contents are, which are fetched one by one when they are read.
+
+    Raises
+    ------
+    UsageError
+        There is nothing.
+    UnreadableError
+        The place cannot be listed.
+    """
+    objects = walk(url)
+    if not objects:
+        single = find(url)
+        if not single:
+            raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+        objects = [single]
+    root = local_path(url)
+    try:
+        for entry in objects:
+            path = local_path(entry.url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.truncate(entry.size)
+        _shadows.append(root)
+        yield root
+    finally:
+        _shadows.remove(root)
+        if root.is_dir():
+            shutil.rmtree(root, ignore_errors=True)
+        else:
+            root.unlink(missing_ok=True)
+
+
+_shadows: list[Path] = []
+"""The local paths that hold no contents."""
+
+
+def original(path: str | Path) -> str | Path:
+    """The URL of a file that is only the shadow of an object; any other path itself."""
+    if not _shadows:
+        return path
+    place = Path(path)
+    return as_urls(str(place)) if any(root == place or root in place.parents for root in _shadows) else path
 
 
 @contextlib.contextmanager

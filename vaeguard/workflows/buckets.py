@@ -13,7 +13,7 @@ from vaeguard.storage.published import published
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vaeguard.workflows.outcome import Outcome
+    from vaeguard.workflows.outcome import Outcome, Reporter
 
 _Workflow = TypeVar("_Workflow", bound="Callable[..., Outcome]")
 
@@ -35,21 +35,25 @@ def publishing(
             url: Any = given.arguments.get(parameter)
             if not places.is_url(url):
                 return workflow(*args, **kwargs)
-            reporter = given.arguments["reporter"]
-            given.arguments["reporter"] = replace(reporter, say=lambda text: reporter.say(places.as_urls(text)))
+            given.arguments["reporter"] = naming(given.arguments["reporter"])
             with published(url, beside and beside(places.name_of(url))) as output:
                 given.arguments[parameter] = output
                 done = workflow(*given.args, **given.kwargs)
-            return _named(done)  # type: ignore[no-any-return]
+            return named(done)  # type: ignore[no-any-return]
 
         return run  # type: ignore[return-value]
 
     return decorate
 
 
-def _named(done: Any) -> Any:
+def naming(reporter: Reporter) -> Reporter:
+    """A reporter whose messages name URLs in place of the copies."""
+    return replace(reporter, say=lambda text: reporter.say(places.as_urls(text)))
+
+
+def named(done: Any) -> Any:
     """A result, or a dataclass in it, with URLs in place of the copies."""
     if not is_dataclass(done) or isinstance(done, type):
         return places.as_urls(done)
     values = {item.name: getattr(done, item.name) for item in fields(done) if item.init}
-    return replace(done, **{name: _named(value) for name, value in values.items()})
+    return replace(done, **{name: named(value) for name, value in values.items()})
