@@ -41,6 +41,8 @@ _REASONS = (
     ("NO_SUCH_KEY|NoSuchKey|HTTP status 404|Path does not exist", "there is no such object"),
 )
 """What the errors of `pyarrow.fs` mean, by what their messages contain."""
+RECENT, RECENT_EACH = 32 * 2**20, 300
+"""Bytes of the objects that are remembered, and those that each takes besides its content."""
 _lock = threading.Lock()
 NO_PLACE = "-"
 """Stands for the host in the local path of a URL without one."""
@@ -126,6 +128,8 @@ def read(url: str) -> bytes:
     UnreadableError
         There is no such object, or it cannot be read.
     """
+    if (known := _recent.get(url, _listed.get(url))) is not None:
+        return known
     with _in_words(url):
         system, path = _located(url)
         with system.open_input_file(path) as file:
@@ -133,7 +137,41 @@ def read(url: str) -> bytes:
             expected = file.size()
     if len(content) < expected:
         raise UnreadableError(url, f"only {len(content)} of its {expected} bytes came; try again")
+    _recent.add(url, _listed.get(url), content)
     return content
+
+
+class _Recent:
+    """The latest small objects that were read: a report shows some of the images again."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[tuple[int, int], bytes]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, url: str, listed: tuple[int, int] | None) -> bytes | None:
+        """The content of an object if it is still as it was listed."""
+        with self._lock:
+            held = self._held.get(url)
+        return held[1] if held and held[0] == listed else None
+
+    def add(self, url: str, listed: tuple[int, int] | None, content: bytes) -> None:
+        """Hold an object, and drop the oldest ones for it."""
+        if listed is None or len(content) > RECENT // 16:
+            return
+        with self._lock:
+            self._drop(url)
+            self._held[url] = listed, content
+            self._bytes += len(content) + RECENT_EACH
+            while self._bytes > RECENT:
+                self._drop(next(iter(self._held)))
+
+    def _drop(self, url: str) -> None:
+        if url in self._held:
+            self._bytes -= len(self._held.pop(url)[1]) + RECENT_EACH
+
+
+_recent = _Recent()
 
 
 def fetch(url: str, path: Path) -> None:
