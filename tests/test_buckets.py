@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import select
+import socket
+import socketserver
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from hashlib import sha256
 
@@ -19,13 +24,19 @@ from PIL import Image
 from toy import bars
 
 import vaeguard
-from vaeguard.errors import RefusedError, UsageError
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.storage import places
 from vaeguard.storage.files import writing
 from vaeguard.storage.published import published
 
 pytestmark = pytest.mark.slow
 COUNT = 40
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch):
+    """Each test reads its objects itself."""
+    monkeypatch.setattr(places, "_recent", places._Recent())
 
 
 def png(image):
@@ -112,6 +123,41 @@ def test_an_object_that_cannot_be_read_is_listed(store, detector, tmp_path, monk
     summary = vaeguard.score_files(detector, "s3://bucket/gone", tmp_path / "scores.csv")
     assert summary.images == 2
     assert summary.errors == (("s3://bucket/gone/1.png", "there is no such object"),)
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """A way to the store that breaks after some bytes have come back."""
+
+    daemon_threads = True
+
+    def __init__(self, port, most):
+        self.store, self.left = port, most
+        super().__init__(("127.0.0.1", 0), None)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def finish_request(self, request, client_address):
+        with socket.create_connection(("127.0.0.1", self.store)) as there, contextlib.suppress(OSError):
+            while self.left > 0 and (ready := select.select([request, there], [], [], 10)[0]):
+                for one in ready:
+                    if not (content := one.recv(65536)):
+                        return
+                    (there if one is request else request).sendall(content)
+                    self.left -= len(content) * (one is there)
+
+
+def test_a_job_stops_when_the_store_is_gone_and_goes_on_when_it_is_back(kinds, store, detector, tmp_path, monkeypatch):
+    relay = Relay(store.port, 30_000)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{relay.server_address[1]}")
+        places._system.cache_clear()
+        with pytest.raises(VaeguardError, match="'s3://bucket/kinds/files/.*': the store does not answer"):
+            vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "there.csv")
+    relay.shutdown()
+    relay.server_close()
+    places._system.cache_clear()
+    assert not (tmp_path / "there.csv").exists()
+    summary = vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "there.csv")
+    assert summary.images == COUNT - 1
 
 
 @pytest.mark.parametrize(

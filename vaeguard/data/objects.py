@@ -146,6 +146,7 @@ class Fetched(Source):
     """
 
     uncounted = True
+    broken_by = ()  # what reads the copy lists the errors of a broken container
 
     def __init__(self, url: str, open_container: Callable[[str], Source]) -> None:
         super().__init__(url, 0)

@@ -26,6 +26,7 @@ CONNECTIONS = 64
 """Requests in flight: a far store answers each one late, and many at a time."""
 PART = 64 * 2**20
 """Bytes of a large object that one request fetches, and that are held in memory."""
+NO_ANSWER = "the store does not answer; check the network and the address"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
 _REASONS = (
     ("NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound", "there is no such bucket; check its name"),
@@ -35,7 +36,7 @@ _REASONS = (
     ),
     (
         "NETWORK_CONNECTION|curlCode|REQUEST_TIMEOUT|Could not resolve|Connection refused|Timeout|timed out",
-        "the store does not answer; check the network and the address",
+        NO_ANSWER,
     ),
     ("SLOW_DOWN|THROTTLING|Too Many Requests", "the store is too busy; try again later"),
     ("NO_SUCH_KEY|NoSuchKey|HTTP status 404|Path does not exist", "there is no such object"),
@@ -127,10 +128,12 @@ def read(url: str) -> bytes:
     ------
     UnreadableError
         There is no such object, or it cannot be read.
+    VaeguardError
+        The store does not answer any more.
     """
     if (known := _recent.get(url, _listed.get(url))) is not None:
         return known
-    with _in_words(url):
+    with _while_answering(url):
         system, path = _located(url)
         with system.open_input_file(path) as file:
             content: bytes = file.read()
@@ -181,11 +184,13 @@ def fetch(url: str, path: Path) -> None:
     ------
     UnreadableError
         There is no such object, or it cannot be read.
+    VaeguardError
+        The store does not answer any more.
     """
     from pyarrow.fs import LocalFileSystem, copy_files
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _in_words(url):
+    with _while_answering(url):
         system, place = _located(url)
         copy_files(
             place, str(path), source_filesystem=system, destination_filesystem=LocalFileSystem(), chunk_size=PART,
@@ -411,6 +416,29 @@ def _s3(bucket: str) -> Any:
         options |= {"endpoint_override": address.rstrip("/"), "scheme": scheme or "https"}
         return fs.S3FileSystem(region=region or "us-east-1", **options)
     return fs.S3FileSystem(region=region or fs.resolve_s3_region(bucket), **options)
+
+
+@contextlib.contextmanager
+def _while_answering(url: str) -> Iterator[None]:
+    """As `_in_words`; but if the store is gone, one object is not to blame, and a job would list all that are left.
+
+    Raises
+    ------
+    UnreadableError, VaeguardError
+        The object cannot be read, or the store does not answer a second question either.
+    """
+    try:
+        with _in_words(url):
+            yield
+    except UnreadableError as error:
+        if error.reason != NO_ANSWER:
+            raise
+        try:
+            find(url)
+        except UnreadableError as again:
+            if again.reason == NO_ANSWER:
+                raise VaeguardError(f"{url!r}: {NO_ANSWER}; the same command goes on") from error
+        raise
 
 
 @contextlib.contextmanager
