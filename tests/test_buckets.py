@@ -307,3 +307,29 @@ def test_no_url_no_file_system(tmp_path, bars_onnx, kinds):
     )
     command = [sys.executable, "-c", code, str(bars_onnx), str(kinds / "files" / "000.png")]
     assert subprocess.run(command, check=False, cwd=tmp_path).returncode == 0
+
+
+def test_a_fit_in_a_bucket_goes_on_from_its_checkpoint(store, tmp_path, monkeypatch):
+    from vaeguard.training import checkpoint
+
+    monkeypatch.setattr(checkpoint, "PUBLISHED_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.storage.published.Mirror.settle", lambda _: None)  # as after SIGKILL
+    write = checkpoint.Checkpoint.write
+
+    def killed(self, state):
+        write(self, state)
+        raise KeyboardInterrupt
+
+    fit = ["fit", "digits", "--normal-classes", "0", "--epochs", "2", "--latent", "3", "--set", "model.hidden=8"]
+    fit += ["--device", "cpu", "-o"]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoint, "write", killed)
+        assert run(tmp_path, *fit, "s3://bucket/stopped/run").returncode == 130
+    assert store.keys("stopped/") == ["stopped/run/checkpoint.safetensors"]
+    monkeypatch.undo()
+    assert "holds an interrupted fit" in run(tmp_path, *fit, "s3://bucket/stopped/run").stderr
+    done = run(tmp_path, *fit, "s3://bucket/stopped/run", "--resume")
+    assert done.returncode == 0, done.stderr
+    run(tmp_path, *fit, "run")
+    assert store.get("stopped/run/model.safetensors") == (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert "stopped/run/checkpoint.safetensors" not in store.keys("stopped/")

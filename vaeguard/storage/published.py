@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import UsageError, VaeguardError
@@ -38,6 +39,8 @@ class Mirror:
         self.url, self.owned = url, owned
         self.folder = places.local_path(url)
         self._same: dict[str, tuple[int, int]] = {}
+        self._begun = time.monotonic()
+        self._times: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def take(self, objects: Sequence[places.Object]) -> None:
@@ -54,14 +57,14 @@ class Mirror:
             path = places.local_path(entry.url)
             self._same[self._name(path)] = _state(path)
 
-    def publish(self, paths: Iterable[Path]) -> None:
-        """Make files objects, in this order, unless they are that already."""
+    def publish(self, paths: Iterable[Path], pause: float = 0.0) -> None:
+        """Make files objects, in this order, unless they are that already, or the `pause` is not over."""
         for path in paths:
             name, state = self._name(path), _state(path)
-            if self._same.get(name) != state:
+            if self._same.get(name) != state and time.monotonic() - self._times.get(name, self._begun) >= pause:
                 places.put(_with_urls(path), f"{self.url}/{name}")
                 with self._lock:
-                    self._same[name] = _state(path)
+                    self._same[name], self._times[name] = _state(path), time.monotonic()
 
     def settle(self) -> None:
         """Publish every whole file that was not published yet, and remove the objects whose files are gone."""
@@ -106,8 +109,10 @@ def _with_urls(path: Path) -> Path:
     return path
 
 
-def publish(paths: Iterable[Path]) -> None:
+def publish(paths: Iterable[Path], pause: float = 0.0) -> None:
     """Publish whole files, in this order, if they belong to an output in a bucket.
+
+    With a `pause`, a file waits until so many seconds have passed since it was published, or since the command began.
 
     Raises
     ------
@@ -119,7 +124,7 @@ def publish(paths: Iterable[Path]) -> None:
     for path in paths:
         for mirror in _open:
             if mirror.folder in path.parents and path.exists():
-                mirror.publish([path])
+                mirror.publish([path], pause)
 
 
 def is_published(path: Path) -> bool:
