@@ -17,6 +17,9 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import read_report
 from vaeguard.settings.evaluation import DEFAULT_FPR
 from vaeguard.statistics.false_alarms import fpr_note
+from vaeguard.storage.places import check_supported
+from vaeguard.storage.published import is_published
+from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import open_to_fit
 from vaeguard.workflows.outcome import NAMED, FitRun, Outcome
 from vaeguard.workflows.runs import new_run, point_latest, prepare_run
@@ -35,6 +38,7 @@ USUAL_NORMAL = {"good", "ok", "okay", "normal", "pass", "passed", "free", "defec
 """Usual names of folders of normal images."""
 
 
+@publishing("run")
 def fit_run(
     data: Data, run: str | None, reporter: Reporter, *, groups: str | None = None, settings: FitRun | None = None,
     **fit_settings: Any,
@@ -64,6 +68,7 @@ def fit_run(
     from vaeguard.workflows.fit import fit
 
     settings, resume = settings or FitRun(), fit_settings.get("resume", False)
+    check_supported([settings.tensorboard], "TensorBoard")
     folder = _named_run(run, resume=resume)
     with no_empty_run(folder, reporter):
         if folder:
@@ -82,7 +87,8 @@ def fit_run(
         )  # fmt: skip
     seconds = time.monotonic() - started
     try:
-        point_latest(folder)
+        if not is_published(folder):
+            point_latest(folder)
     except VaeguardError as error:  # the run itself is safe
         reporter.say(f"note: {error}")
     if settings.tensorboard:
