@@ -41,8 +41,8 @@ def defective(images):
 
 @pytest.fixture(autouse=True)
 def _short_epochs(monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.TRAINING_CROPS", 2560)
-    monkeypatch.setattr("vaeguard.training.fitting.VALIDATION_CROPS", 256)
+    monkeypatch.setattr("vaeguard.training.plan.TRAINING_CROPS", 2560)
+    monkeypatch.setattr("vaeguard.training.examples.VALIDATION_CROPS", 256)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.reports.tensorboard import prepare_log, tensorboard_log
 from vaeguard.settings.specs import fit_specs
 from vaeguard.storage.files import write_bytes
-from vaeguard.training.fitting import fit_detector, plan_fit
+from vaeguard.training.fitting import fit_detector
+from vaeguard.training.plan import plan_fit
 from vaeguard.workflows.runs import name_of, writing_run
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
-    from vaeguard.training.fitting import FitPlan, Fitted
+    from vaeguard.training.fitting import Fitted
+    from vaeguard.training.plan import FitPlan
 
 PICTURED = 12
 """So many reconstructions are drawn."""
