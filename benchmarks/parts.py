@@ -1,9 +1,10 @@
 """Photographs of parts as a user has them: folders of files, and the commands with nothing but their defaults.
 
-python -m benchmarks.parts WORK [--sets boards tiles screws] [--seeds 0 1 2]
+python -m benchmarks.parts WORK [--sets boards tiles screws] [--seeds 0 1 2] [--likelihood gaussian-pixel]
 
 Boards and tiles are split by group as in `vaeguard benchmark defects`; screws keep their own parts, so the seed changes
-nothing. Files are linked, not changed. WORK keeps the folders, runs and reports.
+nothing. Files are linked, not changed. WORK keeps the folders, runs and reports. With another likelihood, such as one
+that learns its variance, the name of a row ends in it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from PIL import Image
 
 from benchmarks.common import data_dir, rows_before, write_result
 from vaeguard.benchmarking.defects import PCB_FOLDER, open_deeppcb, open_magnetic_tile, split_surfaces
+from vaeguard.settings.choice import DEFAULT_FEATURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 TITLE = "Photographs of parts in folders: vaeguard fit FOLDER --normal-classes good, vaeguard evaluate"
 NOTES = ["All sets were in view while the method was chosen. Flagged where p_value <= 0.05."]
@@ -81,11 +83,11 @@ def _link_to(source: Path, folder: Path) -> None:
     (folder / source.name).symlink_to(source.resolve())
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Fit and evaluate; CPU seconds are those of the fit, with all of its processes."""
+def measure(folder: Path, options: Sequence[str]) -> dict[str, Any]:
+    """Fit with these options and evaluate; CPU seconds are those of the fit, with all of its processes."""
     run, masks = folder / "run", folder / "masks"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _run("fit", folder / "train", "--normal-classes", "good", "-o", run)
+    _run("fit", folder / "train", "--normal-classes", "good", "-o", run, *options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     _run(
         "evaluate",
@@ -118,14 +120,20 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--likelihood")
     given = parser.parse_args()
+    asked: Sequence[str] = ()
+    ending = ""
+    if given.likelihood:
+        asked = ("--features", DEFAULT_FEATURES, "--set", f"model.likelihood={given.likelihood}")
+        ending = f"-{given.likelihood}"
     rows = rows_before("parts", "name")
     for name in given.sets:
         for seed in given.seeds[:1] if name == "screws" else given.seeds:
-            folder = given.work / f"{name}-{seed}"
+            folder = given.work / f"{name}-{seed}{ending}"
             shutil.rmtree(folder, ignore_errors=True)
             SETS[name](folder, seed)
-            rows[folder.name] = {"name": folder.name, **measure(folder)}
+            rows[folder.name] = {"name": folder.name, **measure(folder, asked)}
             print(json.dumps(rows[folder.name]), flush=True)
             write_result("parts", TITLE, sorted(rows.values(), key=lambda row: row["name"]), NOTES)
 

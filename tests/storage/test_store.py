@@ -47,6 +47,8 @@ class Brightness:
         score = images.mean((1, 2, 3), dtype=np.float64).astype(np.float32) / 255
         return Inspection(score, np.float32(1) - score, {"recon_error": score ** 2})
 
+"""
+ALONE = """
 source.SHARD_ROWS = 20
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 """
@@ -95,11 +97,11 @@ def home(tmp_path_factory):
         Image.fromarray(np.full((8, 8), 5 * number, np.uint8)).save(home / "images" / f"{number:02d}.png")
     for number in (3, 44):
         (home / "images" / f"{number:02d}.png").write_bytes(b"no image")
-    before = Path.cwd()
-    os.chdir(home)
-    for suffix in ("csv", "parquet", "jsonl"):
-        score_files(Brightness(), "images", f"whole.{suffix}", batch_size=8)  # noqa: F821
-    os.chdir(before)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(home)
+        monkeypatch.setattr(source, "SHARD_ROWS", 20)
+        for suffix in ("csv", "parquet", "jsonl"):
+            score_files(Brightness(), "images", f"whole.{suffix}", batch_size=8)  # noqa: F821
     return home
 
 
@@ -110,7 +112,9 @@ def _inside(home, monkeypatch):
 
 def started(code, **pipes):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen([sys.executable, "-c", JOB + code], stderr=subprocess.PIPE, env=environment, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", JOB + ALONE + code], stderr=subprocess.PIPE, env=environment, **pipes
+    )
 
 
 @pytest.fixture(scope="module")
