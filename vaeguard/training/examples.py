@@ -11,6 +11,7 @@ import torch
 from vaeguard.data.split import class_targets
 from vaeguard.engines.tiling import Tiling
 from vaeguard.models.cells import Cells
+from vaeguard.models.shares import Share, arrays_from_first, share_of
 from vaeguard.training.plan import repeats_of
 from vaeguard.training.pseudo_classes import pseudo_labels
 from vaeguard.training.vae_task import Examples
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from vaeguard.engines.inspection import Images
-    from vaeguard.engines.tiling import Firsts
+    from vaeguard.engines.tiling import Tile
     from vaeguard.models.graph import InferenceGraph
     from vaeguard.progress import Progress
     from vaeguard.training.plan import FitPlan
@@ -54,7 +54,8 @@ def examples_of(
     rows = [plan.split.training, plan.split.validation]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
     if plan.model.pseudo_classes:
-        pseudo = pseudo_labels(images, rows[0], rows[1], plan.model.pseudo_classes, plan.training.seed)
+        clusters, seed = plan.model.pseudo_classes, plan.training.seed
+        pseudo = arrays_from_first(lambda: pseudo_labels(images, rows[0], rows[1], clusters, seed))
     if plan.model.view.windows:
         repeats = repeats_of(len(rows[0])), -(-VALIDATION_CROPS // len(rows[1]))
         rows = [np.tile(part, times) for part, times in zip(rows, repeats, strict=True)]
@@ -99,30 +100,58 @@ def _drawn(
     plan: FitPlan, graph: InferenceGraph, rows: Rows, wanted: Rows, progress: Progress | None
 ) -> tuple[Tensor, Rows]:
     """The features of `wanted` cells (n,), or of all if there are fewer, of each of `rows` (n,), and their numbers."""
-    draw, parts = torch.Generator().manual_seed(plan.training.seed), []
+    draw, parts, counts = torch.Generator().manual_seed(plan.training.seed), [], []
     region, tiling = plan.region, Tiling(plan.model)
     tiles = [tile for tile in tiling.tiles if region is None or region[tile.at].any()]
     most_tiles = -(-TRAINING_TILES // len(rows))
+    share = share_of(len(rows))
     for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
         chosen = torch.randperm(len(tiles), generator=draw)[:most_tiles].tolist() if len(tiles) > 1 else [0]
-        features = _features(graph, *tiling.cut(plan.image_set.images[row], [tiles[at] for at in chosen]))
-        parts.append(features[torch.randperm(len(features), generator=draw)[:most].to(features.device)])
-        if progress:
-            progress(number + 1, len(rows), f"cells of image {number + 1}/{len(rows)}")
-    return torch.cat(parts), np.array([len(part) for part in parts])
+        some = [tiles[at] for at in chosen]
+        counted = [_counted(graph, tile) for tile in some]
+        cells = torch.randperm(int(sum(map(torch.count_nonzero, counted))), generator=draw)[:most]
+        counts.append(len(cells))
+        if share.first <= number < share.last:
+            features = _features(graph, plan.image_set.images[row], some, counted)
+            parts.append(features[cells.to(features.device)])
+            if progress:
+                progress(number + 1, share.last, f"cells of image {number + 1}/{share.last}")
+    return _of_all(graph, parts, share, np.array(counts)), np.array(counts)
 
 
-def _features(graph: InferenceGraph, tiles: Images, firsts: Firsts) -> Tensor:
+def _counted(graph: InferenceGraph, tile: Tile) -> Tensor:
+    """Which cells of a tile count, bool (P,)."""
+    assert isinstance(graph.places, Cells)
+    cells = graph.places
+    inside = graph.inside(_first_of(graph, tile))
+    if inside is None:
+        return torch.ones(cells.grid[0] * cells.grid[1], dtype=torch.bool, device=cells.mean.device)
+    return cells.counted(inside)[0]
+
+
+def _features(graph: InferenceGraph, image: npt.NDArray[Any], tiles: Sequence[Tile], counted: list[Tensor]) -> Tensor:
     """The features of all cells that count, (n, F), of one image or of tiles of it."""
     assert isinstance(graph.places, Cells)
     cells, features = graph.places, []
-    for tile, first in zip(tiles, firsts, strict=True):
-        at = torch.from_numpy(first[None]).to(cells.mean.device) if graph.vae.spec.tile else None
-        pixels = graph.prepared(torch.tensor(tile[None], device=cells.mean.device), at)
-        inside = graph.inside(at)
-        values = cells.features(pixels).flatten(0, 2)
-        features.append(values if inside is None else values[cells.counted(inside)[0]])
+    for tile, some in zip(tiles, counted, strict=True):
+        pixels = torch.tensor(image[None, :, *tile.at], device=cells.mean.device)
+        features.append(cells.features(graph.prepared(pixels, _first_of(graph, tile))).flatten(0, 2)[some])
     return torch.cat(features)
+
+
+def _first_of(graph: InferenceGraph, tile: Tile) -> Tensor | None:
+    """The first row and column of a tile, (1, 2); None if an image is not cut."""
+    assert isinstance(graph.places, Cells)
+    return torch.tensor([tile.first], device=graph.places.mean.device) if graph.vae.spec.tile else None
+
+
+def _of_all(graph: InferenceGraph, parts: list[Tensor], share: Share, counts: Rows) -> Tensor:
+    """The features of the cells of all images, from those of the images of each process."""
+    assert isinstance(graph.places, Cells)
+    offset = graph.places.whiten.offset
+    own = torch.cat(parts) if parts else offset.new_empty((0, len(offset)))
+    first, last = int(counts[: share.first].sum()), int(counts[: share.last].sum())
+    return Share(first, last, int(counts.sum())).gathered(own)
 
 
 def digest(examples: Examples) -> str:

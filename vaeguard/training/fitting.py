@@ -21,12 +21,14 @@ from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.patches import Patches
 from vaeguard.models.reference import centres_for
 from vaeguard.models.region import GREY
+from vaeguard.models.shares import share_weights
 from vaeguard.models.vae import VAE
 from vaeguard.training.calibrating import calibrated
 from vaeguard.training.checkpoint import Checkpoint
 from vaeguard.training.examples import digest, examples_of
 from vaeguard.training.folds import FoldedTask, Heads
 from vaeguard.training.loop import DivergedError, State, train
+from vaeguard.training.processes import agreed, file_of_first, leave
 from vaeguard.training.vae_task import Examples, VAETask
 
 if TYPE_CHECKING:
@@ -151,13 +153,15 @@ def fit_detector(
         del images
         task = _task(plan, graph, examples)
         state = task.start()
-        settings = plan.settings() | {"examples": {"pseudo_labels": digest(examples[0])}}
+        settings = agreed(plan.settings() | {"examples": {"pseudo_labels": digest(examples[0])}})
         checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
-        if checkpoint and resume:
-            _go_on(plan, task, state, checkpoint)
+        if resume:
+            _go_on(plan, task, state, checkpoint, settings)
+        share_weights(state.net)
         watched = monitor(graph, state, image_set, split.validation, settings) if monitor else nullcontext(_nothing)
         with watched as after_epoch:
             diverged = _train(task, state, checkpoint, after_epoch, _stage(plan, progress, 1))
+            leave()
             if diverged and not (state.history and run):
                 raise diverged
             del task  # frees the images in the memory of the device
@@ -172,12 +176,16 @@ def fit_detector(
     return fitted
 
 
-def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint) -> None:
+def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint | None, settings: dict[str, Any]) -> None:
     """Read the checkpoint, if there is one; a fit that is to finish has no more epochs than the checkpoint."""
-    checkpoint.read(state)
-    if plan.finish:
-        if not state.history:
+    if checkpoint:
+        checkpoint.read(state)
+        if plan.finish and not state.history:
             raise UsageError(f"`finish` needs a finished epoch, and there is no {str(checkpoint.path)!r}; leave it out")
+    with file_of_first(checkpoint.path if checkpoint else None) as path:
+        if path:
+            Checkpoint(path, settings).read(state)
+    if plan.finish:
         task.epochs = len(state.history)
 
 

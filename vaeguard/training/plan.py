@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ import torch
 from vaeguard.data.image_set import ImageSet, as_image_set
 from vaeguard.data.regions import digest_of_region, read_region
 from vaeguard.data.split import Split, normal_numbers, split_for
-from vaeguard.devices import has_bf16, pick_device
+from vaeguard.devices import cores, has_bf16, pick_device
 from vaeguard.errors import UsageError
 from vaeguard.models.pretrained import pretrained
 from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict
+from vaeguard.training.processes import check_fit
 from vaeguard.training.vae_task import epochs_for
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ def _plan(
     training = training.sized(model.view)
     _check(model, training, names)
     device = pick_device(training.device)
+    check_fit(model, device)
     training = replace(
         training,
         epochs=epochs_of(model, training, len(split.training)),
@@ -201,4 +204,6 @@ def repeats_of(images: int) -> int:
 def _threads(model: ModelSpec) -> int:
     """One thread where steps are so short that more threads slow them down, otherwise torch's own choice."""
     tiny = model.kind == "mlp" and int(np.prod(model.vae_shape)) * model.hidden_sizes[0] < 100_000
-    return 1 if tiny else torch.get_num_threads()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # the processes of this machine share its cores
+    most = torch.get_num_threads() if here == 1 else min(torch.get_num_threads(), max(1, cores() // here))
+    return 1 if tiny else most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from vaeguard.data.split import spread_out
 from vaeguard.models.graph import from_unit, to_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, Losses, losses, objective
 from vaeguard.models.patches import local_contrast, random_windows
+from vaeguard.models.shares import Draws, Share, from_first, share_of
 from vaeguard.training.advice import collapse
 from vaeguard.training.augment import add_noise, augment
 from vaeguard.training.balance import balanced_draws, balanced_weights
@@ -86,25 +88,34 @@ def epochs_for(spec: TrainSpec, images: int) -> int:
 
 
 class Batch(NamedTuple):
-    """Float images in [0, 1], (N, C, H, W), with the labels, pseudo-classes and weights that they may have."""
+    """Float images in [0, 1], (N, C, H, W), with the labels and pseudo-classes that they may have.
+
+    Images, labels and pseudo-classes are those of a `share` of the batch, weights those of the whole batch.
+    """
 
     images: Tensor
     labels: Tensor | None = None
     pseudo: Tensor | None = None
     weights: Tensor | None = None
+    share: Share | None = None
+
+    def draws(self, generator: torch.Generator) -> Draws:
+        """Random numbers for these images."""
+        return Draws(generator, self.share)
 
 
 class Batches:
     """Batches of examples on the device.
 
-    A model of patches gets one random patch per row, with its surroundings.
+    A model of patches gets one random patch per row, with its surroundings. Of several processes each gets its share of
+    a batch, or the `whole` batch.
 
     On CUDA the images live in device memory if they take less than half of it; otherwise rows are gathered from the
     array (or memory map) batch by batch.
     """
 
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
-        self.examples, self.device = examples, device
+        self.examples, self.device, self.whole = examples, device, False
         self.windows, self.side = vae.spec.view.windows, vae.spec.vae_shape[-1]
         self.tiles = vae.spec.tiles if vae.spec.tile else None
         self.channels_last = vae.spec.kind == "conv"
@@ -119,18 +130,23 @@ class Batches:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
     def __call__(self, order: Tensor, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield the examples in `order` by batches of `size`; `generator` draws the positions of patches."""
-        for rows in torch.split(order, size):
-            images = self._patches(rows, generator) if self.windows else self._gather(rows)
+        """Yield this process's share of the examples in `order`, by batches of `size` examples.
+
+        `generator` draws the positions of patches.
+        """
+        for whole in torch.split(order, size):
+            share = Share(0, len(whole), len(whole)) if self.whole else share_of(len(whole))
+            rows = share.of(whole)
+            images = self._patches(rows, Draws(generator, share)) if self.windows else self._gather(rows)
             if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             picked = rows.to(self.device)
             labels, pseudo = (None if classes is None else classes[picked] for classes in (self.labels, self.pseudo))
-            yield Batch(to_unit(images), labels, pseudo)
+            yield Batch(to_unit(images), labels, pseudo, share=share)
 
-    def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def _patches(self, rows: Tensor, draws: Draws) -> Tensor:
         chosen = self.examples.rows[rows.numpy()]
-        windows = random_windows(self.examples.images, chosen, self.side, generator, self.tiles, self.examples.region)
+        windows = random_windows(self.examples.images, chosen, self.side, draws, self.tiles, self.examples.region)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
@@ -220,7 +236,7 @@ class VAETask(Task):
     def loss(self, state: State, batch: Batch, step: int) -> Tensor:
         """The objective, with the weight that the warm-up gives the rate."""
         noise = state.generators["noise"]
-        target = _as_seen(self.vae, augment(batch.images, self.spec, noise))
+        target = _as_seen(self.vae, augment(batch.images, self.spec, batch.draws(noise)))
         beta = self._beta(len(state.history), step)
         loss, terms = forward(self.vae, batch._replace(images=target), self.spec, beta, noise)
         self.means.add(terms, loss.item())
@@ -240,6 +256,8 @@ class VAETask(Task):
         epoch, last = len(state.history), self.epoch_steps - 1
         row = {"epoch": epoch + 1, "learning_rate": self.learning_rate(epoch, last), "beta": self._beta(epoch, last)}
         row |= self.means.means() | self._validate()
+        # Other processors may round differently, and all processes must decide alike.
+        row = dict(json.loads(from_first(lambda: json.dumps(row).encode())))
         if _is_shown(epoch + 1, self.vae):
             state.restored[epoch + 1] = self._restored(state)
         # During the warm-up of the rate, losses of different epochs cannot be compared, so the latest weights are kept.
@@ -289,8 +307,10 @@ class VAETask(Task):
     @torch.no_grad()
     def _restored(self, state: State) -> Tensor:
         rows = torch.from_numpy(spread_out(len(self.validation.examples), SHOWN))
-        images = next(self.validation(rows, len(rows), state.generators["noise"])).images
-        return from_unit(self.vae.likelihood(self.vae.posterior(images).mean).mean).cpu()
+        batch = next(self.validation(rows, len(rows), state.generators["noise"]))
+        restored = from_unit(self.vae.likelihood(self.vae.posterior(batch.images).mean).mean)
+        assert batch.share is not None
+        return batch.share.gathered(restored).cpu()
 
 
 def _as_seen(vae: VAE, images: Tensor) -> Tensor:
@@ -299,16 +319,15 @@ def _as_seen(vae: VAE, images: Tensor) -> Tensor:
 
 
 def forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: torch.Generator) -> tuple[Tensor, Losses]:
-    """The loss of images as the VAE sees them, and its terms."""
-    target = batch.images
-    if spec.binarise:
-        target = torch.bernoulli(target, generator=generator)
-    else:
-        target = vae.family.for_training(target, generator)
-    noise = torch.randn((len(target), vae.spec.latent_size), generator=generator, device=target.device)
-    image = add_noise(target, spec.input_noise, generator)
+    """The loss of a whole batch from images as the VAE sees them, and its terms."""
+    target, draws = batch.images, batch.draws(generator)
+    target = draws.bernoulli(target) if spec.binarise else vae.family.for_training(target, draws)
+    noise = draws.normal(len(target), vae.spec.latent_size)
+    image = add_noise(target, spec.input_noise, draws)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
         terms = losses(vae, image, target, noise, batch.labels, batch.pseudo)
+    if batch.share:
+        terms = batch.share.losses(terms)
     return objective(terms, spec, beta, target[0].numel(), batch.weights), terms
 
 

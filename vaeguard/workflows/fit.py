@@ -15,6 +15,7 @@ from vaeguard.engines.model_file import save
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, IMAGES_NAME, write_history
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.latents import latent_units
+from vaeguard.models.shares import is_first
 from vaeguard.reports.fit import fit_report
 from vaeguard.reports.pictures import draw_reconstructions, inspect_reduced, pick_examples
 from vaeguard.reports.report_file import JSON_NAME, write_report
@@ -126,7 +127,7 @@ def fit(
     """
     specs = fit_specs(model, training, settings)
     plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
-    if finish and not (run and resume):
+    if finish and not ((run or not is_first()) and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
     plan = replace(plan, finish=finish)
     return fit_planned(plan, run, resume=resume, tensorboard=tensorboard, command=command, progress=progress)

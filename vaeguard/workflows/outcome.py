@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.settings.checks import settle_types
+from vaeguard.settings.checks import check_positive, settle_types
 from vaeguard.settings.evaluation import DEFAULT_FPR, PIXELS
 from vaeguard.settings.field import setting
 
@@ -92,10 +92,12 @@ class FitRun:
 
     tensorboard: str | None = setting(None, "Log the fit for TensorBoard into DIR/<name of the run folder>.")
     jobs: int | None = setting(None, "Threads that decode images.", unset="by the machine")
+    processes: int = setting(1, "Processes on this machine that train together, one for each GPU or some cores.")
     finish: bool = setting(False, "With --resume: train no more, and make a model of the epochs that are done.")
 
     def __post_init__(self) -> None:
         settle_types(self)
+        check_positive("processes", self.processes)
 
 
 @dataclass(frozen=True)
