@@ -10,7 +10,7 @@ PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -
 # For example COVERAGE="--cov --cov-report=term:skip-covered", which makes the tests slower.
 COVERAGE ?=
 
-.PHONY: demo lint check test format clean
+.PHONY: demo lint check test site format clean
 
 demo: $(INSTALLED)
 	rm -rf demo
@@ -31,6 +31,11 @@ check: lint
 
 test: lint
 	$(PYTEST) $(COVERAGE)
+
+# The documentation, for a browser: build/site/index.html.
+site: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -117,7 +117,7 @@ def main() -> None:
     note = (
         f"Mean ± standard deviation over {options.draws} draws of the good images; up to {JUDGED} sound and {JUDGED}"
         " defective images are judged in each. The model has learned from all good images, and its score is ranked by"
-        " folds (docs/score.md)."
+        " folds (docs/explanation/score.md)."
     )
     settings = {"draws": options.draws, "epochs": options.epochs or "default"}
     write_result("few_images", "Few good images", rows, [note], **settings)

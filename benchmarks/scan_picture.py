@@ -1,4 +1,4 @@
-"""Draw docs/scan.jpg: a page that was worn by a program, and the same page as `vaeguard denoise` gives it back.
+"""Draw docs/pictures/scan.jpg: a page worn by a program, and the same page as `vaeguard denoise` gives it back.
 
 python -m benchmarks.scan_picture [--seed 34]
 """
@@ -15,7 +15,7 @@ import vaeguard
 from vaeguard.restoration.denoiser import shipped_denoiser
 from vaeguard.restoration.networks.degrade import degrade_document
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "scan.jpg"
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "pictures" / "scan.jpg"
 TEXT = """The archive holds some forty boxes of letters, bills and
 reports, typed between 1921 and 1938, most of them on thin
 paper. Coffee was spilt on a few, nearly all were folded, and

@@ -288,7 +288,7 @@ class VAEDetector(OutlierMixin, _Estimator):  # type: ignore[misc]
         Shape of one image of the training data; None for tables.
     n_features_in_ : int
         Number of features, or of values in an image.
-    feature_names_in_ : array (n_features_in_,)
+    feature_names_in_ : array (n_features,)
         Names of the features, if `X` had names.
     """
 

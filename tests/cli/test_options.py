@@ -16,7 +16,8 @@ from vaeguard.settings.restoration import DenoiserSpec
 from vaeguard.settings.training import TrainSpec
 from vaeguard.workflows.outcome import DenoiseRun, FitRun
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGES = [*Path(__file__).parents[2].glob("docs/*/*.md"), Path(__file__).parents[2] / "README.md"]
+DOCUMENTATION = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 SPECS = {"model": ModelSpec, "training": TrainSpec}
 
 
@@ -137,7 +138,7 @@ def test_files_that_hold_no_settings_are_refused(content, words, tmp_path):
 
 
 def test_what_the_readme_types_exists():
-    lines = re.findall(r"^\$ vaeguard ([a-z-]+)(.*)$", README, re.MULTILINE)
+    lines = re.findall(r"^\$ vaeguard ([a-z-]+)(.*)$", DOCUMENTATION, re.MULTILINE)
     for name, rest in lines:
         known = {option for param in command(name).params for option in (*param.opts, *param.secondary_opts)}
         typed = rest.partition("#")[0]
@@ -146,7 +147,7 @@ def test_what_the_readme_types_exists():
     sections = {
         name: spec for each in ("fit", "denoise", "export", "benchmark") for name, spec in command(each).specs.items()
     }
-    for text in re.findall(r"--set (\w+\.\w+)", README):
+    for text in re.findall(r"--set (\w+\.\w+)", DOCUMENTATION):
         section, _, setting = text.partition(".")
         assert section == "run" or setting in settings_of(sections[section]), text
 

@@ -31,7 +31,7 @@ class Inspection:
     score : float32 (N,)
         Combined anomaly score, 0 and up, higher = more anomalous: −log10 of the estimated share of normal images at
         least this strange, so 2 means "one normal image in a hundred". Beyond the strangest tenth of the calibration
-        images (at least 10 of them) the share is that of a generalised Pareto tail; see docs/score.md.
+        images (at least 10 of them) the share is that of a generalised Pareto tail; see docs/explanation/score.md.
     p_value : float32 (N,)
         Split-conformal p-value, from 1 / (1 + n) to 1: share of n calibration images at least this strange.
     terms : dict of float32 (N,)

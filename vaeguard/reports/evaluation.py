@@ -52,7 +52,7 @@ EXPLAINED = 0.02
 def evaluation_report(evaluation: Evaluation, detector: Detector, command: str = "") -> Report:
     """The report of an evaluation, for which some images are inspected again, with pictures.
 
-    The keys are those of `Evaluation.to_dict` and of `docs/report-format.md`.
+    The keys are those of `Evaluation.to_dict` and of `docs/reference/report-format.md`.
     """
     inspection, anomalous = evaluation.inspection, evaluation.anomalous
     scores = {"score": inspection.score, **inspection.terms}

@@ -72,7 +72,7 @@ class Tuning:
     comparison : Comparison or None
         Whether the best settings are really better; None if no trial beat the first, or a fit of the comparison failed.
     report : dict
-        The report that `docs/report-format.md` describes.
+        The report that `docs/reference/report-format.md` describes.
     """
 
     trials: tuple[Trial, ...]

@@ -1,0 +1,44 @@
+"""Write docs/reference/commands.md from the commands themselves.
+
+python docs/commands.py
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+PAGE = Path(__file__).parent / "reference" / "commands.md"
+WIDTH = 100
+HEAD = """# Commands
+
+The help of every command, with all settings. `--set NAME=VALUE` reaches every setting that is listed below a command's
+options. The [exit codes](files.md#exit-codes) are the same for all.
+"""
+
+
+def page() -> str:
+    """The page: a section a command, in the order in which `vaeguard --help` lists them."""
+    (script,) = entry_points(group="console_scripts", name="vaeguard")
+    group: Any = inspect.getmodule(script.load())
+    sections = [HEAD, _section("vaeguard", group.vaeguard, "--help")]
+    for name in group.COMMANDS:
+        command = group.vaeguard.get_command(None, name)
+        every = any("--help-all" in option.opts for option in command.params)
+        sections.append(_section(f"vaeguard {name}", command, "--help-all" if every else "--help"))
+    return "\n".join(sections)
+
+
+def _section(name: str, command: Any, option: str) -> str:
+    answer = CliRunner().invoke(command, [option], prog_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+    assert answer.exit_code == 0, answer.output
+    lines = "\n".join(line.rstrip() for line in answer.output.splitlines())
+    return f"## {name}\n\n```text\n{lines}\n```\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
