@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import replace
 from importlib.metadata import version
@@ -59,7 +60,7 @@ def calibrated(
     state.net.load_state_dict(state.weights)
     images, split = plan.image_set.images, plan.split
     detector = TorchDetector(graph, _record(plan, state), plan.training.device)
-    _fit_reference(graph, images, split.training, plan.training.seed)
+    _fit_reference(graph, images, plan.known, plan.training.seed)
     heads = state.net.eval() if isinstance(state.net, Heads) else None
     judge = _Judge(detector, images, _heatmap_sample(plan), progress)
     if heads:
@@ -115,7 +116,8 @@ class _Judge:
         self, detector: TorchDetector, images: npt.NDArray[Any], sample: Rows, progress: Progress | None
     ) -> None:
         self.detector, self.images, self.sample, self.progress = detector, images, sample, progress
-        self._kept = sample[spread_out(len(sample), max(1, min(HEATMAPS, HEATMAP_PIXELS // images[0, 0].size)))]
+        most = max(1, min(HEATMAPS, HEATMAP_PIXELS // math.prod(images.shape[2:])))
+        self._kept = sample[spread_out(len(sample), most)]
         self.heatmaps: list[Floats] = []
         self.peaks: list[float] = []
 
@@ -126,7 +128,7 @@ class _Judge:
         """
         # Images are read in parts, since they may be a memory map that is larger than memory.
         pictures = np.isin(self.sample, rows).any()
-        size = max(1, min(PART_ROWS, HEATMAP_PIXELS // self.images[0, 0].size)) if pictures else PART_ROWS
+        size = max(1, min(PART_ROWS, HEATMAP_PIXELS // math.prod(self.images.shape[2:]))) if pictures else PART_ROWS
         parts = []
         for part in np.array_split(rows, -(-len(rows) // size)):
             parts.append(self._inspect(part, pictures=bool(pictures)))
@@ -198,7 +200,7 @@ def _appearance(plan: FitPlan) -> dict[str, tuple[float, ...]]:
     if plan.image_set.vectors:
         return {}
     split = plan.split
-    rows = np.unique(np.concatenate([split.training, split.validation, split.calibration]))
+    rows = np.unique(np.concatenate([plan.known, split.validation, split.calibration]))
     rows = rows[~np.isin(rows, () if split.training_only is None else split.training_only)]
     return appearance(plan.image_set.images[rows[spread_out(len(rows), APPEARANCES)]])
 

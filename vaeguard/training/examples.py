@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from vaeguard.data.shards import in_shards
 from vaeguard.data.split import class_targets
 from vaeguard.engines.tiling import Tiling
 from vaeguard.models.cells import Cells
 from vaeguard.models.shares import Share, arrays_from_first, share_of
 from vaeguard.training.plan import repeats_of
-from vaeguard.training.pseudo_classes import pseudo_labels
+from vaeguard.training.pseudo_classes import PseudoClasses, pseudo_labels
 from vaeguard.training.vae_task import Examples
 
 if TYPE_CHECKING:
@@ -53,16 +55,21 @@ def examples_of(
         images = graph.whiten(torch.tensor(images)).numpy()
     rows = [plan.split.training, plan.split.validation]
     pseudo: Sequence[npt.NDArray[np.int64] | None] = (None, None)
+    classes_of = None
     if plan.model.pseudo_classes:
         clusters, seed = plan.model.pseudo_classes, plan.training.seed
-        pseudo = arrays_from_first(lambda: pseudo_labels(images, rows[0], rows[1], clusters, seed))
+        if in_shards(images):
+            classes_of = PseudoClasses(images, plan.known, clusters, seed).of
+            pseudo = None, classes_of(images[rows[1]])
+        else:
+            pseudo = arrays_from_first(lambda: pseudo_labels(images, rows[0], rows[1], clusters, seed))
     if plan.model.view.windows:
         repeats = repeats_of(len(rows[0])), -(-VALIDATION_CROPS // len(rows[1]))
         rows = [np.tile(part, times) for part, times in zip(rows, repeats, strict=True)]
     learn, validate = (
         Examples(images, targets, *parts, region=plan.region) for parts in zip(rows, pseudo, strict=True)
     )
-    return learn, validate
+    return replace(learn, classes_of=classes_of), validate
 
 
 def _cell_examples(plan: FitPlan, graph: InferenceGraph, progress: Progress | None) -> tuple[Examples, Examples]:

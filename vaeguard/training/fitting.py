@@ -153,7 +153,7 @@ def fit_detector(
         del images
         task = _task(plan, graph, examples)
         state = task.start()
-        settings = agreed(plan.settings() | {"examples": {"pseudo_labels": digest(examples[0])}})
+        settings = agreed(plan.settings() | {"examples": {"pseudo_labels": digest(examples[0]) or digest(examples[1])}})
         checkpoint = Checkpoint(run / CHECKPOINT_NAME, settings) if run else None
         if resume:
             _go_on(plan, task, state, checkpoint, settings)
@@ -196,9 +196,9 @@ def _images(plan: FitPlan) -> npt.NDArray[Any]:
 
 
 def _fitted_on(plan: FitPlan) -> npt.NDArray[np.uint64]:
-    """Digests of the images for training and early stopping."""
+    """Digests of the images for training and early stopping, as far as they can be looked up."""
     # Rows are read one by one, so that a mapped array stays on the disk.
-    return digests_of(plan.image_set.images[row] for row in np.union1d(plan.split.training, plan.split.validation))
+    return digests_of(plan.image_set.images[row] for row in np.union1d(plan.known, plan.split.validation))
 
 
 def _nothing(state: State) -> None:
@@ -210,7 +210,7 @@ def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
     graph = InferenceGraph(
         VAE(plan.model),
         normal_scores=len(plan.split.calibration),
-        centres=centres_for(len(plan.split.training)),
+        centres=centres_for(len(plan.known)),
         network=plan.network,
     )
     if graph.region is not None:
@@ -220,7 +220,7 @@ def _graph(plan: FitPlan, images: npt.NDArray[Any]) -> InferenceGraph:
         graph.whiten.fit(torch.tensor(plan.image_set.images[plan.split.training]).flatten(1))
     start = graph.vae.family.start
     if plan.model.kind == "mlp" and start:
-        rows = np.random.default_rng(plan.training.seed).permutation(plan.split.training)[:AVERAGED]
+        rows = np.random.default_rng(plan.training.seed).permutation(plan.known)[:AVERAGED]
         sample = images[np.sort(rows)]
         mean = sample.mean(0, dtype=np.float64) / (255 if sample.dtype == np.uint8 else 1)
         graph.vae.start_at(start(between_levels(torch.from_numpy(mean), 0.5)))

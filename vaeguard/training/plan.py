@@ -11,6 +11,7 @@ import torch
 
 from vaeguard.data.image_set import ImageSet, as_image_set
 from vaeguard.data.regions import digest_of_region, read_region
+from vaeguard.data.shards import in_shards
 from vaeguard.data.split import Split, normal_numbers, split_for
 from vaeguard.devices import cores, has_bf16, pick_device
 from vaeguard.errors import UsageError
@@ -18,7 +19,7 @@ from vaeguard.models.pretrained import pretrained
 from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict
 from vaeguard.training.processes import check_fit
-from vaeguard.training.vae_task import epochs_for
+from vaeguard.training.vae_task import epochs_for, images_an_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,11 @@ class FitPlan:
     """What a refit came from."""
     finish: bool = False
     """Whether a resumed fit ends with the epochs that it has."""
+
+    @property
+    def known(self) -> npt.NDArray[np.int64]:
+        """The training images that can be looked up: all, unless they stay in their files."""
+        return _known(self.image_set, self.split)
 
     def settings(self) -> dict[str, Any]:
         """The settings with which a checkpoint must agree."""
@@ -108,6 +114,8 @@ def plan_fit(
         taken = replace(model, image_shape=shape).tiled().graph_shape
         network = pretrained(model.features, taken, download=download)
     plan = _plan(image_set, normal, split, model, training, network)
+    if region is not None and in_shards(image_set.images) and not plan.model.features:
+        raise UsageError("`roi` needs images that are decoded into the cache, or a model of features; leave it out")
     return replace(plan, region=region, grouped=groups is not None)
 
 
@@ -130,7 +138,7 @@ def _plan(
     model = replace(model, features=network.name if network else "").resolved(
         shape,
         names,
-        images=len(split.training),
+        images=len(_known(image_set, split)),
         vectors=image_set.vectors,
         feature_count=sum(network.channels) if network else 0,
     )
@@ -140,7 +148,7 @@ def _plan(
     check_fit(model, device)
     training = replace(
         training,
-        epochs=epochs_of(model, training, len(split.training)),
+        epochs=epochs_of(model, training, images_an_epoch(image_set.images, len(split.training), training)),
         device=device,
         # bfloat16 resolves the 256 steps of pixels, but not features and contrasts.
         bf16=has_bf16(device) and model.view.grey_levels if training.bf16 is None else training.bf16,
@@ -149,6 +157,11 @@ def _plan(
         augment_warp=float(model.pseudo_classes > 0) if training.augment_warp is None else training.augment_warp,
     )
     return FitPlan(image_set, normal, model, training, split, network)
+
+
+def _known(image_set: ImageSet, split: Split) -> npt.NDArray[np.int64]:
+    shards = in_shards(image_set.images)
+    return np.intersect1d(split.training, shards.held) if shards else split.training
 
 
 def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> None:

@@ -7,11 +7,12 @@ import json
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
+from vaeguard.data.shards import in_shards
 from vaeguard.data.split import spread_out
 from vaeguard.models.graph import from_unit, to_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, Losses, losses, objective
@@ -23,7 +24,7 @@ from vaeguard.training.balance import balanced_draws, balanced_weights
 from vaeguard.training.loop import DivergedError, State, Task, TrainingWarning, copy_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
     from torch import Tensor, nn
@@ -37,6 +38,8 @@ STEPS = (2000, 6000)
 """The least and the most steps of a fit with the default number of epochs.
 
 On MNIST and Fashion-MNIST the validation losses of normal images still fall well after 2,000 steps."""
+STREAMED_STEPS = 2000
+"""The most steps of an epoch of images that are read from their files."""
 SHOWN = 8
 """Validation images whose reconstructions are shown for some epochs."""
 VALIDATED = 256
@@ -61,6 +64,8 @@ class Examples:
         The row of the data set from which each example comes, if `rows` are not these.
     region : bool (H, W) or None
         The pixels that count; None if all do.
+    classes_of : callable or None
+        Gives the pseudo-classes of images that stay in their files, which have none before they are read.
     """
 
     images: npt.NDArray[np.uint8]
@@ -69,6 +74,7 @@ class Examples:
     pseudo: npt.NDArray[np.int64] | None = None
     origins: npt.NDArray[np.int64] | None = None
     region: npt.NDArray[np.bool_] | None = None
+    classes_of: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,6 +91,11 @@ def epochs_for(spec: TrainSpec, images: int) -> int:
         return spec.epochs
     steps = max(1, images // spec.images_per_step)
     return int(np.clip(round(np.clip(EPOCHS * steps, *STEPS) / steps), 5, 400))
+
+
+def images_an_epoch(images: Any, count: int, spec: TrainSpec) -> int:
+    """How many of `count` training images an epoch has: all, but of images that stay in their files at most so many."""
+    return min(count, STREAMED_STEPS * spec.images_per_step) if in_shards(images) else count
 
 
 class Batch(NamedTuple):
@@ -124,9 +135,10 @@ class Batches:
             self.labels = torch.from_numpy(examples.labels[examples.rows]).to(device)
         self.pseudo = None if examples.pseudo is None else torch.from_numpy(examples.pseudo).to(device)
         self.resident = None
-        size = len(examples) * examples.images[:1].nbytes
+        size = len(examples) * math.prod(examples.images.shape[1:]) * examples.images.dtype.itemsize
         # A model of patches reads small windows of images, and its rows repeat, so the size above would mislead.
-        if not self.windows and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
+        held = not self.windows and not in_shards(examples.images)
+        if held and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
     def __call__(self, order: Tensor, size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -138,11 +150,24 @@ class Batches:
             share = Share(0, len(whole), len(whole)) if self.whole else share_of(len(whole))
             rows = share.of(whole)
             images = self._patches(rows, Draws(generator, share)) if self.windows else self._gather(rows)
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            picked = rows.to(self.device)
-            labels, pseudo = (None if classes is None else classes[picked] for classes in (self.labels, self.pseudo))
-            yield Batch(to_unit(images), labels, pseudo, share=share)
+            yield self._batch(images, rows, None if self.pseudo is None else self.pseudo[rows.to(self.device)], share)
+
+    def stream(self, count: int, size: int, seed: int) -> Iterator[Batch]:
+        """Yield this process's share of `count` examples, which stay in their files, by batches of `size` examples."""
+        examples: Any = self.examples
+        for some in examples.images.stream(examples.rows, count, size, seed, examples.classes_of):
+            share = share_of(len(some.rows))
+            own = some.at(slice(share.first, share.last))
+            rows = torch.from_numpy(np.searchsorted(examples.rows, own.rows))
+            images, pseudo = (None if part is None else torch.from_numpy(part).to(self.device) for part in own[1:])
+            assert images is not None
+            yield self._batch(images, rows, pseudo, share)
+
+    def _batch(self, images: Tensor, rows: Tensor, pseudo: Tensor | None, share: Share) -> Batch:
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        labels = None if self.labels is None else self.labels[rows.to(self.device)]
+        return Batch(to_unit(images), labels, pseudo, share=share)
 
     def _patches(self, rows: Tensor, draws: Draws) -> Tensor:
         chosen = self.examples.rows[rows.numpy()]
@@ -189,10 +214,11 @@ class VAETask(Task):
         device = torch.device(spec.device)
         self.training, self.validation = (Batches(examples, vae, device) for examples in (training, validation))
         self.checks = [(vae, self.validation)]
-        self.epochs = epochs_for(spec, len(training))
+        count = images_an_epoch(training.images, len(training), spec)
+        self.epochs = epochs_for(spec, count)
         # A last batch of one image would have no batch statistics, so that image is left out.
-        single = len(training) > 1 and len(training) % spec.images_per_step == 1
-        self.examples = len(training) - single
+        single = count > 1 and count % spec.images_per_step == 1
+        self.examples = count - single
         self.epoch_steps = math.ceil(self.examples / spec.images_per_step)
         self.steps = self.epochs * self.epoch_steps
         self.means = _Means()
@@ -219,6 +245,9 @@ class VAETask(Task):
     def batches(self, state: State) -> Iterator[Batch]:
         """Each example once, or as many draws in which every class comes equally often."""
         self.means = _Means()
+        if in_shards(self.training.examples.images):
+            seed = int(torch.randint(2**62, (), generator=state.generators["order"]))
+            return self.training.stream(self.examples, self.spec.images_per_step, seed)
         if self.spec.balance:
             assert self.training.labels is not None
             order = balanced_draws(self.training.labels.cpu(), state.generators["order"])

@@ -198,7 +198,7 @@ def _restored_by_epoch(fitted: Fitted) -> dict[str, npt.NDArray[np.uint8]]:
 
 def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64], info: DetectorInfo) -> bytes:
     """Some of the rows of `images`, and what is known of the images fitted on, as the bytes of an `.npz` file."""
-    chosen = rows[spread_out(len(rows), max(1, min(STORED_IMAGES, STORED_BYTES // images[:1].nbytes)))]
+    chosen = rows[spread_out(len(rows), max(1, min(STORED_IMAGES, STORED_BYTES // images[rows[:1]].nbytes)))]
     file = io.BytesIO()
     arrays = {"images": images[chosen], "fitted_on": info.fitted_on, "out_of_fold": info.out_of_fold}
     known: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}

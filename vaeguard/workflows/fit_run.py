@@ -81,7 +81,7 @@ def _open(
     from vaeguard.training.processes import one_a_machine
 
     with one_a_machine():
-        images, model = open_to_fit(data, fit_settings, reporter, settings.jobs)
+        images, model = open_to_fit(data, fit_settings, reporter, settings)
     image_groups = read_groups(groups, images.paths) if groups else None
     return images, {**fit_settings, "model": model, "groups": image_groups, "finish": settings.finish}
 
