@@ -14,6 +14,7 @@ from vaeguard.restoration.pipeline import Pipeline, open_pipeline
 from vaeguard.restoration.places import Places
 from vaeguard.restoration.sharing import SCAN_FACTS, restore_into
 from vaeguard.restoration.work import Work
+from vaeguard.storage.places import check_supported
 from vaeguard.storage.store import Store
 from vaeguard.workflows.denoising import denoise_tree
 
@@ -79,6 +80,7 @@ def denoise_on_cluster(
     """
     if dry_run:
         raise UsageError("`dry_run` reads the scans on this machine; leave out `cluster`")
+    check_supported([*scans, output], "`cluster`")
     check_address(cluster)
     spread = ScanSpread(cluster, cluster_settings, model)
     return denoise_tree(scans, output, reporter, model=model, spread=spread, **options)

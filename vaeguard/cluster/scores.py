@@ -13,6 +13,7 @@ from vaeguard.cluster.ray_cluster import check_address, open_cluster, unseen
 from vaeguard.engines.model_file import load
 from vaeguard.errors import RefusedError
 from vaeguard.evaluation.parts import PART_FACTS, ScoreParts
+from vaeguard.storage.places import check_supported
 from vaeguard.storage.store import Store
 from vaeguard.workflows.scoring import score_table
 
@@ -75,6 +76,7 @@ def score_on_cluster(
     UsageError, VaeguardError
         As by `score_table`; or there is no such cluster, or none of its nodes can take a task.
     """
+    check_supported([output], "`cluster`")
     check_address(cluster)
     spread = functools.partial(ScoreSpread, cluster, settings)
     return score_table(images, output, reporter, spread_over=spread, **options)

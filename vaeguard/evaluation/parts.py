@@ -126,8 +126,9 @@ class ScoreParts:
         inspected = map_ahead(self._inspect, batches, jobs=parallel, ahead=waiting)
         done = 0
         for piece, key in pieces:
-            yield key, self._make(piece, key, inspected, partial(_report_more, report, done))
-            done += piece.count
+            part = self._make(piece, key, inspected, partial(_report_more, report, done))
+            done += part.images + len(part.errors)
+            yield key, part
 
     def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
         for piece, _ in pieces:
@@ -152,11 +153,11 @@ class ScoreParts:
         report: Callable[[int], None],
     ) -> ScorePart:
         errors: list[tuple[str, str]] = []
-        anomalies = 0
+        anomalies, complete = 0, False
         path = self.table(key)
         with self.store.put(key) as part:
             with open_table(part.file(path.name), self.columns) as table:
-                while table.rows + len(errors) < piece.count:
+                while not complete:
                     batch, inspection = next(inspected)
                     errors += batch.errors
                     if self.observe:
@@ -165,6 +166,7 @@ class ScoreParts:
                     anomalies += int(np.count_nonzero(columns["anomaly"]))
                     table.write(columns)
                     report(table.rows + len(errors))
+                    complete = batch.ends if piece.source.uncounted else table.rows + len(errors) >= piece.count
             facts = {"fpr": self.fpr, "images": table.rows, "anomalies": anomalies, "errors": errors}
             part.finish({"written": part.digests(), **facts, "processor": processor()})
         return ScorePart(path, table.rows, anomalies, errors)
@@ -251,4 +253,4 @@ def report_images(progress: Progress | None, before: int, total: int, count: int
     """Report so many images besides those that were done before."""
     done = before + count
     if progress:
-        progress(done, total, f"{done:,} of {total:,} images")
+        progress(done, max(done, total), f"{done:,} of {max(done, total):,} images")

@@ -35,6 +35,7 @@ from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.spots import Spot
 from vaeguard.storage.files import check_apart, valid_text
+from vaeguard.storage.places import as_urls
 from vaeguard.storage.plan import drop_other_plan
 from vaeguard.storage.store import Store, open_job
 from vaeguard.storage.tables import (
@@ -273,7 +274,7 @@ def open_sources(
     check_fpr(fpr)
     check_table_path(output)
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
-    check_apart(output, (source.path for source in sources))
+    check_apart(as_urls(str(output)), (source.path for source in sources))
     check_output(Path(output))
     return sources
 

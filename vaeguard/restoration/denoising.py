@@ -19,6 +19,7 @@ from vaeguard.restoration.records import TABLE, put_aside, write_rows
 from vaeguard.restoration.sharing import SCAN_FACTS, WAITING, spread_scans
 from vaeguard.restoration.work import Work
 from vaeguard.storage.files import drop_open
+from vaeguard.storage.places import as_urls
 from vaeguard.storage.plan import drop_other_plan
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table, write_errors
@@ -215,7 +216,7 @@ def collect(tree: CleanTree, results: Iterator[Restored | str], say: Callable[[s
     try:
         for name, result in zip(tree.clean, results, strict=True):
             if isinstance(result, str):
-                run.errors.append((str(tree.places.root / name), result))
+                run.errors.append((as_urls(str(tree.places.root / name)), result))
             else:
                 run.rows += result.pages
                 run.pixels += result.pixels
@@ -237,7 +238,8 @@ def _write_tables(tree: CleanTree, rows: list[dict[str, Any]], run: Run) -> None
     run.notes.aside = put_aside(table)
     write_rows(table, rows)
     listed = Path(f"{table}.errors.csv")
-    others = [] if tree.places.whole else _other_errors(listed, {str(tree.places.root / name) for name in tree.clean})
+    own = {as_urls(str(tree.places.root / name)) for name in tree.clean}
+    others = [] if tree.places.whole else _other_errors(listed, own)
     write_errors(listed, run.errors + others)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
 from vaeguard.storage.files import digest_of, is_temporary, locked, sweep, valid_text, write_first, write_text, writing
+from vaeguard.storage.published import publish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -66,7 +67,10 @@ class Store:
             The folder cannot be written, or the disk is full.
         """
         with contextlib.ExitStack() as files:
-            yield Draft(self.folder / name, files)
+            draft = Draft(self.folder / name, files)
+            yield draft
+        if draft.files:  # without files of its own, a manifest is of files that are written elsewhere
+            publish([*draft.files, beside(draft.path, "json")])
 
     def claim(self, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """Write the part `name`, a manifest alone, unless there is one; return that of the process that came first.
@@ -78,6 +82,7 @@ class Store:
         """
         path = beside(self.folder / name, "json")
         if write_first(path, json.dumps(manifest).encode()):
+            publish([path])
             return manifest
         return _manifest(path, self.facts)
 
@@ -101,6 +106,11 @@ class Draft:
         """Where to write the file that will be called `name` and lie beside the manifest."""
         self._temporary[name] = self._files.enter_context(writing(self.path.with_name(name)))
         return self._temporary[name]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, but for the manifest."""
+        return [self.path.with_name(name) for name in self._temporary]
 
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each file: what the manifest calls `written`."""
@@ -232,6 +242,7 @@ def join_job(output: str | Path, facts: Collection[str] = ()) -> Iterator[Store]
 
 def _mark(folder: Path, output: str | Path) -> None:
     write_text(folder / MARK_NAME, json.dumps({"vaeguard": "job", "output": valid_text(Path(output).name)}))
+    publish([folder / MARK_NAME])
 
 
 def _within(store: Store, output: str | Path, keep: bool, files: Collection[str]) -> Iterator[Store]:

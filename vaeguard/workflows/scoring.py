@@ -16,7 +16,9 @@ from vaeguard.reports.report_file import check_place, remove_report
 from vaeguard.settings.evaluation import DEFAULT_FPR
 from vaeguard.statistics.false_alarms import fpr_note
 from vaeguard.storage.files import check_apart
+from vaeguard.storage.places import check_supported, is_url
 from vaeguard.wording import counted
+from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import find_model, open_for, open_generative
 from vaeguard.workflows.outcome import Outcome
 
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
+def of_table(name: str) -> Callable[[str], bool]:
+    """Which files belong to the table of a name."""
+    from vaeguard.evaluation.scoring import spots_table
+
+    spots = spots_table(name).name
+    return lambda other: other in (name, spots) or other.startswith((f"{name}.", f".{name}."))
+
+
+@publishing("output", of_table)
 def score_table(
     images: Sequence[str], output: str, reporter: Reporter, *, model: str | None = None, device: str = "auto",
     **options: Any,
@@ -60,6 +71,7 @@ def score_table(
 
     with_report = options.pop("report", True)
     heatmaps = options.get("heatmaps")
+    check_supported([heatmaps], "`heatmaps`")
     options["heatmaps"] = HeatmapFolder(Path(heatmaps)) if heatmaps else None
     if heatmaps and drawn_before(output) != str(Path(heatmaps).resolve()) and any(Path(heatmaps).glob("*")):
         raise UsageError(f"`heatmaps` {heatmaps!r} is not empty, and old pictures would stay in it; name another")
@@ -113,6 +125,7 @@ def watch_table(
     """
     from vaeguard.evaluation.watching import watch_files
 
+    check_supported([*folders, output, options.get("heatmaps")], "a watch")
     check_place(f"{output}.report.json", "scores")
     detector = load(find_model(model, reporter), device, threads=1)
     for path in folders:
@@ -138,6 +151,7 @@ def watch_table(
         raise KeyboardInterrupt(f"{scored}; the same command goes on") from None
 
 
+@publishing("output")
 def evaluate_to(
     data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, device: str = "auto",
     **options: Any,
@@ -172,6 +186,7 @@ def evaluate_to(
     return Outcome(str(folder), evaluation, report, images.errors, left_out=images.left_out)
 
 
+@publishing("output")
 def likelihood_to(
     data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, **options: Any
 ) -> Outcome:
@@ -198,6 +213,8 @@ def likelihood_to(
 
 def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:
     """The folder of a report: `output`, or a folder beside the model whose name tells `a/test` from `b/test`."""
+    if not output and is_url(model):
+        raise UsageError(f"`output` is missing, and the model {model!r} is in a bucket; name a folder for the report")
     home = Path(model) if Path(model).is_dir() else Path(model).parent
     above = Path(data or "").parent.name.strip(".")
     return Path(output) if output else home / "-".join([what, *([above] if above else []), images.name])

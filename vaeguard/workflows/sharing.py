@@ -14,10 +14,12 @@ from vaeguard.restoration.ocr import check_tesseract
 from vaeguard.restoration.places import default_output
 from vaeguard.settings.restoration import DenoiseOutputs
 from vaeguard.storage.files import check_apart
+from vaeguard.storage.places import check_supported
 from vaeguard.storage.plan import Share
+from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import find_model
 from vaeguard.workflows.outcome import Outcome
-from vaeguard.workflows.scoring import STDIN, facts_of
+from vaeguard.workflows.scoring import STDIN, facts_of, of_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from vaeguard.workflows.outcome import Reporter
 
 
+@publishing("output", of_table)
 def score_share_of(
     images: Sequence[str], output: str, reporter: Reporter, *, piece: str, model: str | None = None,
     device: str = "auto", heatmaps: str | None = None, **options: Any,
@@ -78,6 +81,7 @@ def denoise_share_of(
     from vaeguard.restoration.gathering import denoise_share
 
     del report
+    check_supported([*scans, output], "a share of scans")
     share = Share.parse(piece)
     outputs = options.get("outputs") or DenoiseOutputs()
     if outputs.ocr:
@@ -91,6 +95,7 @@ def denoise_share_of(
     return Outcome(output, done, errors=done.errors, seconds=done.seconds)
 
 
+@publishing("place", of_table)
 def gather_to(
     place: str, folder: str | None, reporter: Reporter, *, model: str | None = None, report: bool = True
 ) -> Outcome:
@@ -116,6 +121,7 @@ def gather_to(
     """
     from vaeguard.restoration.gathering import tree_of
 
+    check_supported([folder], "a folder of parts")
     if tree := tree_of(place):
         if folder:
             raise UsageError("`output` is for scores, and the shares are those of scans; leave it out")
