@@ -100,8 +100,9 @@ class Names(Sequence[str]):
     def __getitem__(self, row: int | slice) -> str | tuple[str, ...]:
         if isinstance(row, slice):
             return tuple(self[at] for at in range(*row.indices(len(self))))
-        number = bisect_right(self.starts, int(row)) - 1
-        return self._sources[number].names[int(row) - self.starts[number]]
+        row = range(len(self))[row]
+        number = bisect_right(self.starts, row) - 1
+        return self._sources[number].names[row - self.starts[number]]
 
 
 class Shards:
