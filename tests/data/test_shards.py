@@ -14,7 +14,8 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError
-from vaeguard.data.data_sets import open_images
+from vaeguard.data.data_sets import open_to_learn
+from vaeguard.data.images import ImageRule
 from vaeguard.data.shards import Limits, in_shards
 from vaeguard.training.plan import plan_fit
 
@@ -54,7 +55,7 @@ def png(pixels):
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
 def test_an_epoch_has_every_readable_image_once_in_random_order(tmp_path, kind):
     data, images, _ = packed(tmp_path, kind, broken=(5,))
-    opened = open_images(data, limits=TINY)
+    opened = open_to_learn(data, TINY, rule=ImageRule())
     shards = in_shards(opened.images)
     assert len(opened.errors) == 1
     assert "stay in their files" in opened.note
@@ -74,7 +75,7 @@ def test_an_epoch_has_every_readable_image_once_in_random_order(tmp_path, kind):
 
 def test_a_set_that_fits_is_decoded_into_the_cache(tmp_path):
     data, images, _ = packed(tmp_path, "parquet")
-    opened = open_images(data, limits=Limits())
+    opened = open_to_learn(data, Limits(), rule=ImageRule())
     np.testing.assert_array_equal(opened.images, images)
     assert opened.note is None
 
@@ -82,7 +83,7 @@ def test_a_set_that_fits_is_decoded_into_the_cache(tmp_path):
 @pytest.mark.slow
 def test_a_fit_from_files_tells_anomalies_and_resumes_to_the_same_bits(tmp_path, monkeypatch):
     data, _, _ = packed(tmp_path, "parquet")
-    images = open_images(data, limits=TINY)
+    images = open_to_learn(data, TINY, rule=ImageRule())
     training = replace(QUICK, epochs=12, learning_rate=5e-3)
 
     def fit(name, **how):
@@ -108,7 +109,7 @@ def test_a_fit_from_files_tells_anomalies_and_resumes_to_the_same_bits(tmp_path,
 
 def test_judging_images_can_be_looked_up_and_no_other_image_is_missing(tmp_path):
     data, _, labels = packed(tmp_path, "tar")
-    images = open_images(data, limits=TINY)
+    images = open_to_learn(data, TINY, rule=ImageRule())
     split = plan_fit(images, None, None, "0,1", SMALL, QUICK).split
     held = in_shards(images.images).held
     assert np.isin(np.concatenate([split.validation, split.calibration]), held).all()
@@ -129,4 +130,4 @@ def test_judging_images_can_be_looked_up_and_no_other_image_is_missing(tmp_path)
 def test_what_needs_all_images_at_hand_is_refused(tmp_path, how, said):
     data, _, _ = packed(tmp_path, "parquet")
     with pytest.raises(UsageError, match=f"^{said}.* decoded into the cache"):
-        vaeguard.fit(open_images(data, limits=TINY), model=SMALL, training=QUICK, **how)
+        vaeguard.fit(open_to_learn(data, TINY, rule=ImageRule()), model=SMALL, training=QUICK, **how)
