@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import socket
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -89,6 +95,78 @@ def bars_onnx(once, bars_run):
         vaeguard.export(vaeguard.load(bars_run, "cpu"), folder / "model.onnx", images=images, parts=True)
 
     return once("bars-onnx", make) / "model.onnx"
+
+
+class Store:
+    """A server of S3 in a process of its own, with one bucket, `s3://bucket`."""
+
+    def __init__(self, folder):
+        import boto3
+
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._log = folder / "requests.log"
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.env = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+            os.environ.pop(name, None)
+        os.environ.update(self.env)
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                break
+            time.sleep(0.1)
+        self.client = boto3.client("s3")
+        self.client.create_bucket(Bucket="bucket")
+
+    def put(self, key, content):
+        self.client.put_object(Bucket="bucket", Key=key, Body=content)
+
+    def put_tree(self, folder, key):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.put(f"{key}/{path.relative_to(folder)}", path.read_bytes())
+
+    def keys(self, prefix=""):
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", ())]
+
+    def get(self, key):
+        return self.client.get_object(Bucket="bucket", Key=key)["Body"].read()
+
+    @contextlib.contextmanager
+    def counted(self):
+        """The requests for objects and listings that are made within the block."""
+        before, counts = self._log.stat().st_size, {}
+        yield counts
+        with self._log.open("rb") as log:
+            log.seek(before)
+            lines = re.findall(rb"(GET|PUT|DELETE|POST|HEAD) (\S+) HTTP", log.read())
+        for verb, path in lines:
+            kind = "LIST" if b"list-type" in path else verb.decode()
+            counts[kind] = counts.get(kind, 0) + 1
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A server of S3, one for the session."""
+    pytest.importorskip("moto.server", reason="no server of S3: moto or flask is not installed")
+    pytest.importorskip("flask", reason="no server of S3: moto or flask is not installed")
+    before = dict(os.environ)
+    server = Store(tmp_path_factory.mktemp("store"))
+    yield server
+    server.process.terminate()
+    server.process.wait()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

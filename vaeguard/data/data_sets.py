@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from dataclasses import replace
 from functools import partial
 from itertools import chain, compress, islice
@@ -23,12 +24,14 @@ from vaeguard.data.inputs import (
     expanded,
     is_container,
     is_named,
+    named_as_file,
     open_folder,
     open_paths,
     read_folder,
     without_ending,
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
+from vaeguard.data.objects import staged
 from vaeguard.data.shards import Shards
 from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import Part, default_jobs, first_of, map_ahead, parts_of, size_of_part
@@ -36,6 +39,7 @@ from vaeguard.data.unread import left_out
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.settings.choice import default_size
 from vaeguard.settings.classes import resolve_classes
+from vaeguard.storage.places import as_urls, check_supported, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +84,8 @@ def open_images(
     machine has use for); `progress(done, total, text)` counts them. `rule` sets the size and channels of the images.
     None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 128
     pixels on the longer side if the shorter one has fewer than 96. Named sets lie in `data_dir` (None:
-    `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`.
+    `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`. What lies at a URL is copied first, into
+    the folder of temporary files, and the copy is removed when it was read.
 
     Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
     column `label` or `class` of a Parquet file.
@@ -97,6 +102,8 @@ def open_images(
     if split not in ("train", "test"):
         raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
+    if is_url(data):
+        return _of_bucket(str(data), split, (rule, normal_classes, jobs, progress))
     if not is_named(data):
         return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress)
     source = NamedSource(str(data), split, data_dir, download=download)
@@ -124,9 +131,26 @@ def open_to_learn(
     UsageError, VaeguardError, RefusedError
         As by `open_images`.
     """
-    if is_named(data):
+    if is_named(data) or is_url(data):  # what lies in a bucket is copied
         return open_images(data, rule=rule, normal_classes=normal_classes, jobs=jobs, progress=progress, **where)
     return _image_set(str(data), sources_of(data, "train"), rule, normal_classes, jobs, progress, limits)
+
+
+def _of_bucket(url: str, split: str, how: tuple[Any, ...]) -> ImageSet:
+    """The images of a place in a bucket, which are copied, one GET each, and named by their URLs."""
+    with staged(url, named_as_file) as (copy, failures):
+        images = _image_set(copy, sources_of(copy, split), *how)
+        if isinstance(images.images, np.memmap) and sys.platform == "win32":
+            images = replace(images, images=np.array(images.images))  # a mapped file cannot be removed there
+    errors = [(as_urls(path), failures.get(path, reason)) for path, reason in images.errors]
+    return replace(
+        images,
+        paths=tuple(map(as_urls, images.paths)),
+        errors=tuple(errors),
+        note=as_urls(images.note),
+        left_out=as_urls(images.left_out),
+        source=url,
+    )
 
 
 def open_packed(
@@ -147,6 +171,7 @@ def open_packed(
     """
     if is_named(data):
         return open_images(data, split=split, data_dir=data_dir, download=download)
+    check_supported([data], "`unpack`")
     sources = sources_of(data, split)
     if any(isinstance(source, Files) for source in sources):
         raise UsageError(

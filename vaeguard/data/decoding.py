@@ -7,9 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.channel import as_array
+from vaeguard.data.images import read_bytes
 from vaeguard.data.limits import MAX_SECONDS
 from vaeguard.data.workers import DiedError, borrowed
 from vaeguard.errors import UnreadableError
+from vaeguard.storage import places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -110,7 +112,8 @@ def _requests(files: Iterable[File]) -> Iterator[list[File]]:
     """Groups of files of one kind: paths, contents that fit into one message, or errors."""
     group: list[File] = []
     size = 0
-    for file in files:
+    for given in files:
+        file = fetched(given) if isinstance(given, str) and places.is_url(given) else given
         if group and (_kind(file) != _kind(group[0]) or size + length_of(file) > MOST_SENT):
             yield group
             group, size = [], 0
@@ -118,6 +121,14 @@ def _requests(files: Iterable[File]) -> Iterator[list[File]]:
         size += length_of(file)
     if group:
         yield group
+
+
+def fetched(url: str) -> File:
+    """A URL with the content of its object, or with the reason why it cannot be read; other processes fetch nothing."""
+    try:
+        return url, read_bytes(url)
+    except UnreadableError as error:
+        return url, error
 
 
 def length_of(file: File) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaeguard.data.decoding import fetched
 from vaeguard.data.images import SUFFIXES, read_bytes, reduced
 from vaeguard.data.limits import MOST_SIDE
 from vaeguard.data.source import Encoded, Original, originals, stamp_of
 from vaeguard.data.streams import chunks, default_jobs, map_ahead
 from vaeguard.errors import UnreadableError, UsageError
-from vaeguard.storage.files import valid_text
+from vaeguard.storage import places
+from vaeguard.storage.files import size_and_time, valid_text
 
 if TYPE_CHECKING:
     import contextlib
@@ -39,7 +42,7 @@ _NAMED = (
 UNREAD = tuple(_NAMED.split())
 """Suffixes of images that are not read, and of containers, which are read only where they are named. A note counts the
 files with one of them; any other file is ignored."""
-_RUN = {"model.safetensors", "report.json"}
+RUN = {"model.safetensors", "report.json"}
 """The files by which a run folder is recognised."""
 
 
@@ -70,6 +73,8 @@ class Folder:
     @property
     def paths(self) -> list[str]:
         """The image files."""
+        if places.is_url(self.path):
+            return [f"{self.path}/{name}" for name in self.names]
         root = "" if self.path == "." else self.path
         return [os.path.join(root, name) for name in self.names]  # noqa: PTH118  (a million of them)
 
@@ -94,14 +99,12 @@ class Files(Encoded):
         return self._labels
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
-        """Yield the paths."""
-        del stack
-        return islice(self.paths, start, None)
+        """Yield the paths, or objects of a bucket with their contents."""
+        return _contents(stack, islice(self.paths, start, None))
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
-        """Yield some of the paths."""
-        del stack
-        return (path for path in self.paths if valid_text(path) in names)
+        """Yield some of the paths, or objects."""
+        return _contents(stack, (path for path in self.paths if valid_text(path) in names))
 
     def digests(self, jobs: int | None) -> Iterator[bytes]:
         """Yield the digest of each file, or of the reason why the file cannot be read."""
@@ -115,6 +118,21 @@ class Files(Encoded):
         for path in self.paths[start:stop]:
             digest.update(stamp_of(path).encode("utf-8", "surrogateescape"))
         return digest.digest()
+
+
+def _contents(stack: contextlib.ExitStack, paths: Iterator[str]) -> Iterator[File]:
+    """Paths, or, if the first of them is a URL, objects that are fetched ahead, many at a time."""
+    first = next(paths, None)
+    if first is None:
+        return iter(())
+    every = chain([first], paths)
+    if not places.is_url(first):
+        return every
+    size_of = lambda url: size_and_time(url)[0]  # noqa: E731
+    fetching = map_ahead(
+        fetched, every, jobs=places.CONNECTIONS, ahead=2 * places.CONNECTIONS, stop=lambda: None, size_of=size_of
+    )
+    return stack.enter_context(closing(fetching))
 
 
 def _digest(path: str) -> bytes:
@@ -245,7 +263,7 @@ def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Folder:
         inside = os.path.relpath(place, folder)
         prefix = "" if inside == "." else inside + os.sep
         names += [prefix + name for name in files if is_image(name, suffixes)]
-        others.update(os.path.splitext(name)[1].lower() for name in files if _is_unread(name, suffixes))  # noqa: PTH122
+        others.update(os.path.splitext(name)[1].lower() for name in files if is_unread(name, suffixes))  # noqa: PTH122
     names += [os.path.relpath(error.filename, folder) for error in closed]
     return Folder(str(folder), sorted(names), others, again)
 
@@ -267,7 +285,7 @@ def _visited(folder: str, closed: list[OSError], again: list[str]) -> Iterator[t
                 folders.clear()
                 continue
             seen.add(identity)
-            if _RUN.issubset(files) and place != folder:
+            if RUN.issubset(files) and place != folder:
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -281,7 +299,7 @@ def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
-def _is_unread(name: str, suffixes: tuple[str, ...]) -> bool:
+def is_unread(name: str, suffixes: tuple[str, ...]) -> bool:
     """Whether the name is that of an image of a format that is not read."""
     return is_image(name, UNREAD) and not is_image(name, suffixes)
 

@@ -46,6 +46,7 @@ from vaeguard.data.limits import MAX_BYTES, MAX_PIXELS, too_much_memory
 from vaeguard.data.tiffs import CMYK, FLOATS, INTEGERS, LAB, as_picture, open_tiff
 from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.settings.checks import check_pixel_range
+from vaeguard.storage import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,13 +226,16 @@ def read_header(path: str | Path, content: bytes | None = None) -> tuple[tuple[i
 
 
 def read_bytes(path: str | Path, *, any_size: bool = False) -> bytes:
-    """Read a regular file, of at most 512 MB unless `any_size` is set; never wait for a FIFO or device.
+    """Read a regular file or an object of a bucket, of at most 512 MB unless `any_size` is set; never wait for a FIFO.
 
     Raises
     ------
     UnreadableError
         The file is missing, not a regular file, empty, too large or not permitted.
     """
+    path = places.original(path)
+    if places.is_url(path):
+        return _read_object(str(path), any_size=any_size)
     handle, size = _open_regular(path, any_size=any_size)
     try:
         content = os.read(handle, size)
@@ -242,6 +246,14 @@ def read_bytes(path: str | Path, *, any_size: bool = False) -> bytes:
     finally:
         os.close(handle)
     return content
+
+
+def _read_object(url: str, *, any_size: bool) -> bytes:
+    size, time = places.size_and_time(url)
+    reason = _reason_of_size(size, any_size=any_size) if time else ""  # reading says why nothing is there
+    if reason:
+        raise UnreadableError(url, reason)
+    return places.read(url)
 
 
 def shape_array(image: Bytes, rule: ImageRule) -> Bytes:
@@ -315,10 +327,14 @@ def _reason_to_refuse(status: os.stat_result, *, any_size: bool) -> str:
         return "it is a folder"
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
-    if status.st_size == 0:
+    return _reason_of_size(status.st_size, any_size=any_size)
+
+
+def _reason_of_size(size: int, *, any_size: bool) -> str:
+    if size == 0:
         return "the file is empty (0 bytes)"
-    if status.st_size > MAX_BYTES and not any_size:
-        return f"it has {status.st_size / 2**20:.0f} MB, more than the {MAX_BYTES // 2**20} MB that are read; shrink it"
+    if size > MAX_BYTES and not any_size:
+        return f"it has {size / 2**20:.0f} MB, more than the {MAX_BYTES // 2**20} MB that are read; shrink it"
     return ""
 
 

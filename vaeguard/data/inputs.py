@@ -9,12 +9,12 @@ import re
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaeguard.data import archives, arrays
-from vaeguard.data.arrays import Array
+from vaeguard.data import archives, arrays, objects
 from vaeguard.data.folders import Files, Folder, class_labels, image_folder, no_images, paths_of, sorted_once, walk
 from vaeguard.data.idx import find_idx
 from vaeguard.data.images import SUFFIXES
@@ -22,6 +22,7 @@ from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.source import Unreadable, reading
 from vaeguard.data.unread import left_out, without_masks
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.storage.places import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,8 +40,8 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     Parameters
     ----------
     inputs : paths
-        Image files, folders, globs (``*``, ``**``), `.npy`, `.npz`, IDX, tar and Parquet files. The name of a set means
-        its test images, if there is no such path.
+        Image files, folders, globs (``*``, ``**``), `.npy`, `.npz`, IDX, tar and Parquet files, or URLs of these. The
+        name of a set means its test images, if there is no such path.
     listed : paths
         More files; each missing one is listed as unreadable.
     vectors : bool
@@ -70,7 +71,7 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
 
 def _check_kind(source: Source, *, vectors: bool) -> None:
     """Refuse images for a model of vectors, and vectors for a model of images."""
-    if not isinstance(source, Unreadable) and vectors != (isinstance(source, Array) and source.vectors):
+    if not isinstance(source, Unreadable) and vectors != bool(getattr(source, "vectors", False)):
         wanted, held = ("vectors", "images") if vectors else ("images", "vectors")
         raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {held}; give what it was fitted on")
 
@@ -112,7 +113,7 @@ def expanded(path: str) -> list[str]:
     """
     if os.path.lexists(path) or not glob.has_magic(path):
         return [path]
-    matches = glob.glob(path, recursive=True)  # noqa: PTH207  (pathlib's needs the fixed part apart)
+    matches = objects.matches(path) if is_url(path) else glob.glob(path, recursive=True)  # noqa: PTH207  (a fixed part)
     if not matches:
         raise UsageError(f"nothing matches {path!r}; check the pattern")
     return matches
@@ -141,19 +142,35 @@ def open_container(path: str, split: str | None = None) -> Source:
 def open_paths(paths: Iterable[str], split: str | None = None) -> list[Source]:
     """Sources of the paths: each container is one source, and each run of files between containers is one."""
     sources: list[Source] = []
-    for container, group in groupby(paths, is_container):
+    for (container, remote), group in groupby(paths, lambda path: (is_container(path), is_url(path))):
         run = list(group)
-        sources += [open_container(path, split) for path in run] if container else [Files(run)]
+        if not container:
+            sources.append(Files(run))
+        elif remote:
+            sources += [objects.Fetched(path, partial(open_container, split=split)) for path in run]
+        else:
+            sources += [open_container(path, split) for path in run]
     return sources
 
 
 def read_folder(path: str) -> Folder:
     """The path of a file; for a folder, its IDX file to test on, or else all images, or else all Parquet files."""
+    if is_url(path):
+        return _as_read(objects.listed(path, (*SUFFIXES, ".parquet"), is_file=named_as_file(path)))
     if not Path(path).is_dir():
         return Folder("", paths_of(path))
     if packed := find_idx(Path(path), "test") or find_idx(Path(path), "train"):
         return Folder("", [str(packed)])
-    folder = walk(Path(path), (*SUFFIXES, ".parquet"))
+    return _as_read(walk(Path(path), (*SUFFIXES, ".parquet")))
+
+
+def named_as_file(path: str) -> bool:
+    """Whether a path ends like an image file or a container."""
+    return is_container(path) or path.lower().endswith(SUFFIXES)
+
+
+def _as_read(folder: Folder) -> Folder:
+    """A folder of images and Parquet files with its images, or else with its Parquet files."""
     images = [name for name in folder.names if not name.lower().endswith(".parquet")]
     if not images:
         return folder

@@ -78,10 +78,13 @@ class Source(ABC):
         The container that holds the images; for image files, the first file.
     count : int
         The number of images, unreadable ones included.
+    uncounted : bool
+        Whether nobody knows the number before all images were read; `count` is 0 then, and all of it is one piece.
     left_out : str or None
         One sentence on files beside the images that are not read.
     """
 
+    uncounted = False
     left_out: str | None = None
     broken_by: tuple[type[BaseException], ...] = CONTAINER_ERRORS
     """The errors of reading after which the remaining images cannot be read."""
@@ -247,7 +250,7 @@ def pieces_of(sources: Iterable[Source], values: int) -> list[Piece]:
     return [
         Piece(source, start, min(start + rows, source.count))
         for source in sources
-        for start in range(0, source.count, rows)
+        for start in range(0, 1 if source.uncounted else source.count, rows)
     ]
 
 
@@ -263,7 +266,8 @@ def read(
 ) -> Iterator[ImageBatch]:
     """Yield the images `start` to `stop` of `source`, each an image of `shape` or an error.
 
-    If a container breaks off, the remaining images up to `stop` are errors, and the next call tries again.
+    If a container breaks off, the remaining images up to `stop` are errors, and the next call tries again. An uncounted
+    source is read to its end, which the last batch states.
     """
     done, reason = 0, "the container has fewer images than it promises"
     try:
@@ -273,7 +277,9 @@ def read(
     except source.broken_by as error:
         source.close()
         reason = error.reason if isinstance(error, UnreadableError) else one_line(error)
-    if start + done < stop:
+    if source.uncounted:
+        yield replace(_errors_only(shape, rule, []), ends=True)
+    elif start + done < stop:
         errors = [(f"{source.path}/{row:05d}", reason) for row in range(start + done, stop)]
         yield _errors_only(shape, rule, errors)
 

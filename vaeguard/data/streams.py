@@ -53,11 +53,14 @@ class ImageBatch:
         Pixels or vectors, one for each of `paths`.
     errors : list of (path, reason)
         The images that could not be read.
+    ends : bool
+        Whether an uncounted source ends with this batch.
     """
 
     paths: list[str]
     images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     errors: list[tuple[str, str]] = field(default_factory=list)
+    ends: bool = False
 
 
 def stream_images(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.engines.record import parse_record, read_record
-from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, fitted_on
+from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, fitted_on, local_model
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.storage.files import UNSEALED, read_sealed, seal, write_bytes
+from vaeguard.storage.places import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     Parameters
     ----------
     path : path
-        Path of the run folder or file.
+        Path or URL of the run folder or file.
     device : str
         `auto`, `cpu` or `cuda`; for an `.onnx` file also `tensorrt`.
     threads : int or None
@@ -61,6 +62,11 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     UsageError
         There is no model, or `device` cannot be used.
     """
+    with local_model(path) as copy:
+        return _load(copy if is_url(path) else path, device, threads)
+
+
+def _load(path: str | Path, device: str, threads: int | None) -> Detector:
     if Path(path).suffix == ".onnx":
         from vaeguard.engines.onnx_detector import read_onnx
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaeguard.errors import RefusedError, VaeguardError
+from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
+from vaeguard.storage import places
 from vaeguard.storage.files import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -53,6 +54,40 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
     raise VaeguardError(f"{str(runs)!r} is full of runs of this second; choose another run folder")
 
 
+@contextlib.contextmanager
+def local_model(model: str | Path) -> Iterator[Path]:
+    """The path of a model; for a URL, that of a copy of it and of what its run folder knows of it.
+
+    The copy stays until the process ends. Errors of the block name the URL.
+
+    Raises
+    ------
+    UnreadableError
+        The place cannot be read.
+    """
+    if not places.is_url(model):
+        yield Path(model)
+        return
+    url = str(model).rstrip("/")
+    if Path(url).suffix in (".onnx", ".safetensors"):
+        folder = url.rpartition("/")[0]
+        wanted = dict.fromkeys((url, f"{folder}/{MODEL_NAME}", f"{folder}/{IMAGES_NAME}"))
+        objects = [*filter(None, map(places.find, wanted))]
+    else:
+        named = (MODEL_NAME, ONNX_NAME, IMAGES_NAME, CONFIRMED_NAME, "report.json")
+        objects = [entry for entry in places.walk(url, deep=False) if places.name_of(entry.url) in named]
+    with places.naming_urls():
+        missing = [entry for entry in objects if _copies_kept.get(entry.url) != entry]
+        for path, reason in places.copy_all(missing).items():
+            raise UnreadableError(path, reason)
+        _copies_kept.update((entry.url, entry) for entry in objects)
+        yield places.local_path(url)
+
+
+_copies_kept: dict[str, places.Object] = {}
+"""The objects of models that were copied, as they were then."""
+
+
 def write_history(run: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write `history.csv`, one row per epoch."""
     from vaeguard.storage.tables import write_table
@@ -68,7 +103,8 @@ def calibration_images(model: str | Path) -> npt.NDArray[Any] | None:
     RefusedError
         The file of the images is damaged.
     """
-    path = Path(model) if Path(model).is_dir() else Path(model).parent
+    with local_model(model) as copy:
+        path = copy if copy.is_dir() else copy.parent
     return _stored_array(path / IMAGES_NAME, "images", 4, ("uint8", "float32"))
 
 

@@ -25,6 +25,7 @@ from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.spots import Spot
 from vaeguard.storage.files import check_apart, digest_of, valid_text
+from vaeguard.storage.places import as_urls
 from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import Store, hidden_part, open_job
 from vaeguard.storage.tables import (
@@ -206,7 +207,7 @@ def score_files(
     if heatmaps:
         _check_heatmaps(heatmaps, inputs, output, detector.info)
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
-    check_apart(output, (source.path for source in sources))
+    check_apart(as_urls(str(output)), (source.path for source in sources))
     _check_replaced(Path(output))
     check_errors(f"{output}.errors.csv")
     values = math.prod(detector.info.image_shape)
@@ -373,7 +374,7 @@ class _Work:
         """The shards of `pieces`, in order."""
         shards = {key: shard for key in keys if (shard := self._finished(key))}
         missing = [(piece, key) for piece, key in zip(pieces, keys, strict=True) if key not in shards]
-        total = sum(piece.count for piece in pieces)
+        total = sum(piece.count for piece in pieces)  # uncounted sources add theirs when they are read
         done = total - sum(piece.count for piece, _ in missing)
         self.resumed = sum(shards[key].images for key in keys if key in shards)
         # A thread reads ahead across shards, so that the engine never waits between two shards.
@@ -384,7 +385,7 @@ class _Work:
         inspected = map_ahead(self._inspect, batches, jobs=parallel, ahead=waiting)
         for piece, key in missing:
             shards[key] = self._make_shard(piece, key, inspected, partial(_report, progress, done, total))
-            done += piece.count
+            done += shards[key].images + len(shards[key].errors)
         return [shards[key] for key in keys]
 
     def _finished(self, key: str) -> _Shard | None:
@@ -418,11 +419,11 @@ class _Work:
         report: Callable[[int], None],
     ) -> _Shard:
         errors: list[tuple[str, str]] = []
-        anomalies = 0
+        anomalies, complete = 0, False
         path = self._table(key)
         with self.store.put(key) as part:
             with open_table(part.file(path.name), self.columns) as table:
-                while table.rows + len(errors) < piece.count:
+                while not complete:
                     batch, inspection = next(inspected)
                     errors += batch.errors
                     if self.observe:
@@ -431,6 +432,7 @@ class _Work:
                     anomalies += int(np.count_nonzero(columns["anomaly"]))
                     table.write(columns)
                     report(table.rows + len(errors))
+                    complete = batch.ends if piece.source.uncounted else table.rows + len(errors) >= piece.count
             facts = {"fpr": self.fpr, "images": table.rows, "anomalies": anomalies, "errors": errors}
             part.finish({"written": part.digests(), **facts})
         return _Shard(path, table.rows, anomalies, errors)
@@ -568,7 +570,7 @@ def score_columns(
 def _report(progress: Progress | None, before: int, total: int, count: int) -> None:
     done = before + count
     if progress:
-        progress(done, total, f"{done:,} of {total:,} images")
+        progress(done, max(done, total), f"{done:,} of {max(done, total):,} images")
 
 
 def _check_numbers(inspection: Inspection, paths: Sequence[str]) -> None:

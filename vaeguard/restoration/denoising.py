@@ -18,6 +18,7 @@ from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import TABLE, put_aside, write_rows
 from vaeguard.restoration.work import Work
 from vaeguard.storage.files import drop_open
+from vaeguard.storage.places import as_urls
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table, write_errors
 from vaeguard.wording import brief, counted
@@ -183,7 +184,7 @@ def _restore_all(work: Work) -> _Run:
         try:
             for name, result in zip(work.clean, results, strict=True):
                 if isinstance(result, str):
-                    run.errors.append((str(work.places.root / name), result))
+                    run.errors.append((as_urls(str(work.places.root / name)), result))
                 else:
                     run.rows += result.pages
                     run.pixels += result.pixels
@@ -206,7 +207,11 @@ def _write_tables(work: Work, rows: list[dict[str, Any]], run: _Run) -> None:
     run.notes.aside = put_aside(table)
     write_rows(table, rows)
     listed = Path(f"{table}.errors.csv")
-    others = [] if work.places.whole else _other_errors(listed, {str(work.places.root / name) for name in work.clean})
+    others = (
+        []
+        if work.places.whole
+        else _other_errors(listed, {as_urls(str(work.places.root / name)) for name in work.clean})
+    )
     write_errors(listed, run.errors + others)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.folders import list_images
-from vaeguard.errors import UsageError
+from vaeguard.data.images import read_bytes
+from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.records import TABLE, clean_store, columns_of
-from vaeguard.storage.files import digest_of, is_same
+from vaeguard.storage.files import is_same
+from vaeguard.storage.places import is_url, local_path
 from vaeguard.storage.store import is_job, job_folder
 
 if TYPE_CHECKING:
@@ -142,7 +145,7 @@ def _earlier_root(target: Path, root: Path) -> Path | None:
     first = next(clean_store(target).parts(), None)
     if first is None or not isinstance(name := first.record.get("root"), str):
         return None
-    earlier = (target / name).resolve()
+    earlier = local_path(name) if is_url(name) else (target / name).resolve()
     # A missing folder may have been renamed, or may lie on a disk that is not connected.
     moved = not earlier.is_dir() and _has_digest(root / str(first.record.get("source")), first.record)
     return root if moved else earlier
@@ -151,8 +154,8 @@ def _earlier_root(target: Path, root: Path) -> Path | None:
 def _has_digest(scan: Path, record: Mapping[str, Any]) -> bool:
     """Whether a scan exists and is the scan of the record."""
     try:
-        return digest_of(scan) == record.get("source_sha256")
-    except OSError:
+        return hashlib.sha256(read_bytes(scan, any_size=True)).hexdigest() == record.get("source_sha256")
+    except UnreadableError:
         return False
 
 

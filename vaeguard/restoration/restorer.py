@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from vaeguard.engines.model_file import load
-from vaeguard.engines.run_folder import MODEL_NAME, ONNX_NAME
+from vaeguard.engines.run_folder import MODEL_NAME, ONNX_NAME, local_model
 from vaeguard.engines.sessions import open_session
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.restoration.denoiser import Denoiser, shipped_denoiser
@@ -17,6 +16,7 @@ from vaeguard.settings.restoration import RestoreSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from vaeguard.engines.detector import Detector
     from vaeguard.restoration.page import Pixels
@@ -179,7 +179,10 @@ def open_restorer(model: str | Path | None, device: str, threads: int) -> Restor
     A user's denoiser replaces the shipped one of its kind. One for grey photographs also replaces the one for colour
     photographs, whose planes it cleans one by one.
     """
-    own = _own_denoiser(Path(model), device, threads) if model is not None else None
+    own = None
+    if model is not None:
+        with local_model(model) as path:
+            own = _own_denoiser(path, device, threads)
     if model is not None and own is None:
         return DetectorRestorer(load(model, device, threads))
     replaced = OWN_FOR[own.kind] if own else ()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.storage import places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -110,12 +111,14 @@ def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
     UsageError
         The output is one of the inputs, perhaps under another name.
     """
-    if Path(output).exists() and any(is_same(output, path) for path in inputs):
+    if (places.is_url(output) or Path(output).exists()) and any(is_same(output, path) for path in inputs):
         raise UsageError(f"{str(output)!r} is one of the inputs and would be lost; choose another output")
 
 
 def is_same(path: str | Path, other: str | Path) -> bool:
-    """Whether both paths lead to the same existing file."""
+    """Whether both paths lead to the same existing file, or are the same URL."""
+    if places.is_url(path):
+        return path == other
     try:
         return Path(path).samefile(other)
     except (OSError, ValueError):  # a path does not exist, or is not a valid file name
@@ -193,7 +196,9 @@ def _short(stem: str) -> str:
 
 
 def path_from(folder: Path, path: Path) -> str:
-    """The path from `folder` to `path`, which stays right if both move together."""
+    """The path from `folder` to `path`, which stays right if both move together; the URL of a place in a bucket."""
+    if places.is_url(url := places.original(path)):
+        return str(url)
     try:
         return os.path.relpath(path.resolve(), folder.resolve())
     except ValueError:  # on another drive
@@ -202,6 +207,8 @@ def path_from(folder: Path, path: Path) -> str:
 
 def size_and_time(path: str) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds; two zeros for a missing file."""
+    if places.is_url(path):
+        return places.size_and_time(path)
     try:
         status = os.stat(path)  # noqa: PTH116  (a name need not be a valid path)
     except (OSError, ValueError):

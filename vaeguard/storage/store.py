@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
 from vaeguard.storage.files import digest_of, is_temporary, locked, sweep, valid_text, write_text, writing
+from vaeguard.storage.published import publish
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -64,7 +65,10 @@ class Store:
             The folder cannot be written, or the disk is full.
         """
         with contextlib.ExitStack() as files:
-            yield Draft(self.folder / name, files)
+            draft = Draft(self.folder / name, files)
+            yield draft
+        if draft.files:  # without files of its own, a manifest is of files that are written elsewhere
+            publish([*draft.files, beside(draft.path, "json")])
 
     def parts(self, without: Collection[str] = ()) -> Iterator[Part]:
         """All parts, in sorted order, but those whose names are in `without`."""
@@ -86,6 +90,11 @@ class Draft:
         """Where to write the file that will be called `name` and lie beside the manifest."""
         self._temporary[name] = self._files.enter_context(writing(self.path.with_name(name)))
         return self._temporary[name]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, but for the manifest."""
+        return [self.path.with_name(name) for name in self._temporary]
 
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each file: what the manifest calls `written`."""
@@ -198,6 +207,7 @@ def _within(store: Store, output: str | Path, keep: bool, files: Collection[str]
     done = False
     try:
         write_text(store.folder / MARK_NAME, json.dumps({"vaeguard": "job", "output": valid_text(Path(output).name)}))
+        publish([store.folder / MARK_NAME])
         sweep(store.folder.parent)
         sweep(store.folder)
         yield store

@@ -10,6 +10,7 @@ import torch
 
 from vaeguard.engines.model_file import read_tensors, write_tensors
 from vaeguard.errors import UsageError
+from vaeguard.storage.published import publish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """The version of the format, raised when the content of a checkpoint changes."""
+PUBLISHED_SECONDS = 60.0
+"""A checkpoint of a run in a bucket is published no more often: a training does not wait for an upload every second."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Checkpoint:
         tensors |= {"rng": _rng_state(state.device)} | _optimizer_tensors(state)
         header = _Header(self._guards, state.best_loss, state.best_epoch, state.history)
         write_tensors(self.path, tensors, {"kind": self._kind, **vars(header)})
+        publish([self.path], PUBLISHED_SECONDS)
 
     def read(self, state: State) -> None:
         """Set `state` to the content of the file, if there is a file.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.errors import UsageError
 from vaeguard.reports.report_file import remove_report
+from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.ocr import check_tesseract
 from vaeguard.restoration.places import default_output
 from vaeguard.settings.restoration import DenoiseOutputs
+from vaeguard.storage.places import check_supported, is_url, naming_urls, shadow
+from vaeguard.workflows.buckets import named, naming, publishing
 from vaeguard.workflows.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -40,6 +46,29 @@ def denoise_tree(
     UsageError, VaeguardError
         As by `denoise_scans`.
     """
+    if output is None:
+        output = _default_output(scans)
+        reporter.say(f"output: {output}")
+    with contextlib.ExitStack() as stack:
+        given = [str(stack.enter_context(shadow(scan))) if is_url(scan) else scan for scan in scans]
+        stack.enter_context(naming_urls())
+        done: Outcome = named(_denoise(given, output, naming(reporter), dry_run=dry_run, report=report, **options))
+        return done
+
+
+def _default_output(scans: Sequence[str]) -> str:
+    if not any(map(is_url, scans)):
+        return str(default_output(scans))
+    if len(scans) > 1:
+        raise UsageError("`output` is missing, and several scans are in buckets; name a folder")
+    folder, _, name = scans[0].rstrip("/").rpartition("/")
+    return f"{folder}/{Path(name).stem if name.lower().endswith(SCAN_SUFFIXES) else name}-clean"
+
+
+@publishing("output")
+def _denoise(
+    scans: Sequence[str], output: str, reporter: Reporter, *, dry_run: bool, report: bool, **options: Any
+) -> Outcome:
     from vaeguard.reports.scans import write_scan_report
     from vaeguard.restoration.denoising import denoise_scans
     from vaeguard.restoration.planning import plan_scans
@@ -47,9 +76,6 @@ def denoise_tree(
     outputs = options.get("outputs") or DenoiseOutputs()
     if outputs.ocr:
         check_tesseract(outputs.ocr_language)
-    if output is None:
-        output = str(default_output(scans))
-        reporter.say(f"output: {output}")
     verb = plan_scans if dry_run else denoise_scans
     with reporter.progress("looking" if dry_run else "denoising") as progress:
         done: Any = verb(scans, output, progress=progress, **options)
@@ -74,6 +100,7 @@ def undo_tree(clean: str, output: str | None, reporter: Reporter) -> Outcome:
     """
     from vaeguard.restoration.undoing import default_originals, undo_scans
 
+    check_supported([clean, output], "`undo`")
     if output is None:
         output = str(default_originals(clean))
         reporter.say(f"output: {output}")
@@ -93,6 +120,7 @@ def check_tree(clean: str, reporter: Reporter) -> Outcome:
     """
     from vaeguard.restoration.checking import check_scans
 
+    check_supported([clean], "`check`")
     with reporter.progress("checking") as progress:
         whole, errors = check_scans(clean, progress=progress)
     return Outcome(clean, whole, errors=errors)

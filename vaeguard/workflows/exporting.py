@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.engines.model_file import load
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.errors import UsageError
+from vaeguard.storage.places import check_supported
+from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import find_model
 from vaeguard.workflows.outcome import ExportSettings, Outcome
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from vaeguard.workflows.outcome import Reporter
 
 
+@publishing("output", lambda name: lambda other: other.startswith(name.removesuffix(".onnx")) and "." in other)
 def export_run(
     output: str, reporter: Reporter, *, model: str | None = None, settings: ExportSettings | None = None,
     triton: str | None = None,
@@ -33,6 +36,7 @@ def export_run(
     from vaeguard.engines.triton import write_triton
 
     settings = settings or ExportSettings()
+    check_supported([triton], "`triton`")
     if triton and (Path(triton) / "vaeguard").exists():
         raise UsageError(f"`triton` {triton!r} holds a model already; choose another folder, or delete it")
     path = find_model(model, reporter)

@@ -17,6 +17,9 @@ from vaeguard.errors import LostError, UsageError, VaeguardError
 from vaeguard.reports.report_file import read_report
 from vaeguard.settings.evaluation import DEFAULT_FPR
 from vaeguard.statistics.false_alarms import fpr_note
+from vaeguard.storage.places import check_supported
+from vaeguard.storage.published import is_published
+from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import open_to_fit
 from vaeguard.workflows.outcome import NAMED, FitRun, Outcome, Reporter
 from vaeguard.workflows.runs import new_run, point_latest, prepare_run
@@ -94,11 +97,13 @@ def _fit_other(data: Data, groups: str | None, settings: FitRun, fit_settings: d
     fit(images, download=data.download, **fit_settings)
 
 
+@publishing("run")
 def _fit_first(
     data: Data, run: str | None, reporter: Reporter, groups: str | None, settings: FitRun, fit_settings: dict[str, Any]
 ) -> Outcome:
     from vaeguard.workflows.fit import fit
 
+    check_supported([settings.tensorboard], "TensorBoard")
     resume = fit_settings.get("resume", False)
     folder = _named_run(run, resume=resume)
     with no_empty_run(folder, reporter):
@@ -117,7 +122,8 @@ def _fit_first(
         )  # fmt: skip
     seconds = time.monotonic() - started
     try:
-        point_latest(folder)
+        if not is_published(folder):
+            point_latest(folder)
     except VaeguardError as error:  # the run itself is safe
         reporter.say(f"note: {error}")
     if settings.tensorboard:

@@ -14,7 +14,9 @@ from vaeguard.errors import UsageError
 from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
 from vaeguard.reports.report_file import check_place, remove_report
 from vaeguard.storage.files import check_apart
+from vaeguard.storage.places import check_supported, is_url
 from vaeguard.wording import counted
+from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import find_model, open_for, open_generative
 from vaeguard.workflows.outcome import Outcome
 
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
+def _of_table(name: str) -> Callable[[str], bool]:
+    """Which files belong to the table of a name."""
+    from vaeguard.evaluation.scoring import spots_table
+
+    spots = spots_table(name).name
+    return lambda other: other in (name, spots) or other.startswith((f"{name}.", f".{name}."))
+
+
+@publishing("output", _of_table)
 def score_table(
     images: Sequence[str], output: str, reporter: Reporter, *, model: str | None = None, device: str = "auto",
     **options: Any,
@@ -56,6 +67,7 @@ def score_table(
 
     with_report = options.pop("report", True)
     heatmaps = options.get("heatmaps")
+    check_supported([heatmaps], "`heatmaps`")
     options["heatmaps"] = HeatmapFolder(Path(heatmaps)) if heatmaps else None
     if heatmaps and drawn_before(output) != str(Path(heatmaps).resolve()) and any(Path(heatmaps).glob("*")):
         raise UsageError(f"`heatmaps` {heatmaps!r} is not empty, and old pictures would stay in it; name another")
@@ -96,6 +108,7 @@ def watch_table(
     """
     from vaeguard.evaluation.watching import watch_files
 
+    check_supported([*folders, output, options.get("heatmaps")], "a watch")
     check_place(f"{output}.report.json", "scores")
     detector = load(find_model(model, reporter), device, threads=1)
     for path in folders:
@@ -121,6 +134,7 @@ def watch_table(
         raise KeyboardInterrupt(f"{scored}; the same command goes on") from None
 
 
+@publishing("output")
 def evaluate_to(
     data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, device: str = "auto",
     **options: Any,
@@ -155,6 +169,7 @@ def evaluate_to(
     return Outcome(str(folder), evaluation, report, images.errors, left_out=images.left_out)
 
 
+@publishing("output")
 def likelihood_to(
     data: str | None, output: str | None, reporter: Reporter, *, model: str | None = None, **options: Any
 ) -> Outcome:
@@ -181,6 +196,8 @@ def likelihood_to(
 
 def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:
     """The folder of a report: `output`, or a folder beside the model whose name tells `a/test` from `b/test`."""
+    if not output and is_url(model):
+        raise UsageError(f"`output` is missing, and the model {model!r} is in a bucket; name a folder for the report")
     home = Path(model) if Path(model).is_dir() else Path(model).parent
     above = Path(data or "").parent.name.strip(".")
     return Path(output) if output else home / "-".join([what, *([above] if above else []), images.name])

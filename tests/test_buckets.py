@@ -1,0 +1,335 @@
+"""Buckets as inputs, models and outputs, on a server of S3 in another process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import select
+import socket
+import socketserver
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command import run
+from PIL import Image
+from toy import bars
+
+import vaeguard
+from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.storage import places
+from vaeguard.storage.files import writing
+from vaeguard.storage.published import published
+
+pytestmark = pytest.mark.slow
+COUNT = 40
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch):
+    """Each test reads its objects itself."""
+    monkeypatch.setattr(places, "_recent", places._Recent())
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image[0]).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_kinds(folder):
+    """The same images in every kind of place, the fourth of them cut short."""
+    images = bars()[0][:COUNT]
+    files = [png(image) for image in images]
+    files[3] = files[3][:50]
+    (folder / "files" / "below").mkdir(parents=True)
+    (folder / "tables").mkdir()
+    with tarfile.open(folder / "packed.tar", "w") as archive:
+        for row, content in enumerate(files):
+            name = f"{'below/' if row % 2 else ''}{row:03d}.png"
+            (folder / "files" / name).write_bytes(content)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    for name, part in (("a", files[:25]), ("b", files[25:])):
+        pq.write_table(pa.table({"image": pa.array(part, pa.binary())}), folder / "tables" / f"{name}.parquet")
+    np.save(folder / "images.npy", images)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kinds(once, store):
+    folder = once("kinds", write_kinds)
+    store.put_tree(folder, "kinds")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def detector(bars_onnx):
+    return vaeguard.load(bars_onnx, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "gets"),
+    [
+        ("files", COUNT),
+        ("packed.tar", 1),
+        ("tables", 2),
+        ("tables/*.parquet", 2),
+        ("files/**/*.png", COUNT),
+        ("images.npy", 1),
+    ],
+)
+def test_a_bucket_gives_the_table_of_a_folder(kinds, store, detector, tmp_path, name, gets):
+    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
+    expected = vaeguard.score_files(detector, str(kinds / name), here)
+    with store.counted() as requests:
+        summary = vaeguard.score_files(detector, f"s3://bucket/kinds/{name}", there)
+    assert summary.images == expected.images == COUNT - (name != "images.npy")
+    assert there.read_text() == here.read_text().replace(str(kinds), "s3://bucket/kinds")
+    assert [(path.replace(str(kinds), "s3://bucket/kinds"), why) for path, why in expected.errors] == [*summary.errors]
+    assert requests["GET"] == gets
+    assert requests.get("LIST", 1) == 1
+
+
+def test_an_earlier_table_of_a_bucket_is_only_flagged_anew(kinds, store, detector, tmp_path):
+    given = [f"s3://bucket/kinds/{name}" for name in ("files/000.png", "files/below/001.png", "tables/b.parquet")]
+    vaeguard.score_files(detector, given, tmp_path / "scores.csv")
+    with store.counted() as requests:
+        summary = vaeguard.score_files(detector, given, tmp_path / "scores.csv", fpr=0.3)
+    assert summary.resumed == summary.images == 17
+    assert "GET" not in requests
+
+
+def test_an_object_that_cannot_be_read_is_listed(store, detector, tmp_path, monkeypatch):
+    for row in range(3):
+        store.put(f"gone/{row}.png", png(bars()[0][row]))
+    read = places.read
+
+    def vanished(url):
+        if url.endswith("1.png"):
+            store.client.delete_object(Bucket="bucket", Key="gone/1.png")
+        return read(url)
+
+    monkeypatch.setattr(places, "read", vanished)
+    summary = vaeguard.score_files(detector, "s3://bucket/gone", tmp_path / "scores.csv")
+    assert summary.images == 2
+    assert summary.errors == (("s3://bucket/gone/1.png", "there is no such object"),)
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """A way to the store that breaks after some bytes have come back."""
+
+    daemon_threads = True
+
+    def __init__(self, port, most):
+        self.store, self.left = port, most
+        super().__init__(("127.0.0.1", 0), None)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def finish_request(self, request, client_address):
+        with socket.create_connection(("127.0.0.1", self.store)) as there, contextlib.suppress(OSError):
+            while self.left > 0 and (ready := select.select([request, there], [], [], 10)[0]):
+                for one in ready:
+                    if not (content := one.recv(65536)):
+                        return
+                    (there if one is request else request).sendall(content)
+                    self.left -= len(content) * (one is there)
+
+
+def test_a_job_stops_when_the_store_is_gone_and_goes_on_when_it_is_back(kinds, store, detector, tmp_path, monkeypatch):
+    relay = Relay(store.port, 30_000)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{relay.server_address[1]}")
+        places._system.cache_clear()
+        with pytest.raises(VaeguardError, match="'s3://bucket/kinds/files/.*': the store does not answer"):
+            vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "there.csv")
+    relay.shutdown()
+    relay.server_close()
+    places._system.cache_clear()
+    assert not (tmp_path / "there.csv").exists()
+    summary = vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "there.csv")
+    assert summary.images == COUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://bucket/none", "there is no object at 's3://bucket/none'"),
+        ("s3://bucket/none.png", "there is no object at 's3://bucket/none.png'"),
+        ("s3://no-such-bucket/images", "'s3://no-such-bucket/images': there is no such bucket"),
+        ("s3://bucket/kinds/*.jpg", "nothing matches 's3://bucket/kinds/\\*.jpg'"),
+        ("wasp://bucket/images", "'wasp://bucket/images': no store has such a URL"),
+        ("az://container/images", "set AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+)
+def test_a_place_that_cannot_be_read_is_named(store, detector, tmp_path, monkeypatch, url, said):
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises((UsageError, RefusedError), match=said):
+        vaeguard.score_files(detector, url, tmp_path / "scores.csv")
+
+
+def test_a_file_url_is_the_file(kinds, detector, tmp_path):
+    summary = vaeguard.score_files(detector, f"file://{kinds}/files", tmp_path / "scores.csv")
+    assert summary.images == COUNT - 1
+
+
+def test_a_table_appears_in_a_bucket_with_all_that_belongs_to_it(kinds, store, bars_onnx, tmp_path):
+    store.put("models/m.onnx", bars_onnx.read_bytes())
+    here = run(tmp_path, "score", kinds / "files", "-m", bars_onnx, "-o", "scores.csv")
+    arguments = ["score", "s3://bucket/kinds/files", "-m", "s3://bucket/models/m.onnx", "-o", "s3://bucket/out/s.csv"]
+    there = run(tmp_path, *arguments)
+    assert here.returncode == there.returncode == 3
+    assert "see s3://bucket/out/s.csv.errors.csv" in there.stderr
+    table = (tmp_path / "scores.csv").read_text().replace(str(kinds), "s3://bucket/kinds")
+    assert store.get("out/s.csv").decode() == table
+    beside = [".s.csv.json", "s.csv", "s.csv.errors.csv", "s.csv.report.html", "s.csv.report.json"]
+    assert [key for key in store.keys("out/") if not key.endswith("/")] == [f"out/{name}" for name in beside]
+    assert not any(b"/vaeguard-" in store.get(f"out/{name}") for name in beside)
+    with store.counted() as requests:
+        again = run(tmp_path, *arguments, "--fpr", "0.3", "--no-report")
+    assert "39 of them scored before" in again.stdout
+    assert requests["GET"] <= 7  # the model, and what lay at the output: no image but the broken one
+    assert [key for key in store.keys("out/") if not key.endswith("/")] == [f"out/{name}" for name in beside[:3]]
+    named = run(
+        tmp_path, "score", "s3://bucket/kinds/tables", "-m", bars_onnx, "-o", "s3://bucket/kinds/tables/a.parquet"
+    )
+    assert named.returncode == 2
+    assert "'s3://bucket/kinds/tables/a.parquet' is one of the inputs" in named.stderr
+
+
+SMALL_PARTS = "import vaeguard.data.source as s; s.SHARD_ROWS = 16; from vaeguard_cli.main import main; main()"
+
+
+def test_a_killed_writer_leaves_whole_parts_which_are_taken_up_again(kinds, store, bars_onnx, tmp_path):
+    files = ["score", "s3://bucket/kinds/files", "-m", str(bars_onnx), "--no-report", "-o"]
+    run(tmp_path, *files, "scores.csv")
+    command = [sys.executable, "-c", SMALL_PARTS, *files, "s3://bucket/killed/scores.csv"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    while process.poll() is None and not any(key.endswith(".json") for key in store.keys("killed/")):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    keys = store.keys("killed/scores.csv.job/")
+    manifests = [json.loads(store.get(key)) for key in keys if key.endswith(".json")]
+    assert manifests
+    for name, digest in (item for manifest in manifests for item in manifest["written"].items()):
+        assert sha256(store.get(f"killed/scores.csv.job/{name}")).hexdigest() == digest
+    assert all(store.get(key).endswith(b"\n") for key in keys if key.endswith(".csv"))
+    last = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert "of them scored before" in last.stdout
+    assert store.get("killed/scores.csv") == (tmp_path / "scores.csv").read_bytes()
+    assert not store.keys("killed/scores.csv.job")
+
+
+def test_an_error_in_the_middle_of_writing_publishes_nothing(store, tmp_path):
+    output = published("s3://bucket/half/out.csv", "out.csv".__eq__)
+    with pytest.raises(RuntimeError), output as path, writing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert store.keys("half/") == []
+
+
+def test_a_fit_reads_and_writes_buckets(kinds, store, tmp_path):
+    files = sorted((kinds / "files").rglob("*.png"))
+    for place, path in enumerate(files):
+        store.put(f"classes/{'ok' if place % 3 else 'bad'}/{path.name}", path.read_bytes())
+        target = tmp_path / "classes" / ("ok" if place % 3 else "bad") / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    fit = ["--normal-classes", "ok", "--epochs", "2", "--latent", "3", "--set", "model.hidden=8", "--device", "cpu"]
+    here = run(tmp_path, "fit", "classes", *fit, "-o", "run")
+    with store.counted() as requests:
+        there = run(tmp_path, "fit", "s3://bucket/classes", *fit, "-o", "s3://bucket/runs/one")
+    assert here.returncode == there.returncode == 3, there.stderr
+    assert "left out: 's3://bucket/classes/" in there.stderr
+    assert requests["GET"] == COUNT
+    assert store.get("runs/one/model.safetensors") == (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert {key.rpartition("/")[2] for key in store.keys("runs/one/")} == {p.name for p in (tmp_path / "run").iterdir()}
+    assert (tmp_path / "runs" / "latest").resolve() == (tmp_path / "run").resolve()
+    refused = run(tmp_path, "fit", "s3://bucket/classes", *fit, "-o", "s3://bucket/runs/one")
+    assert "'s3://bucket/runs/one' holds a finished model" in refused.stderr
+    measured = run(tmp_path, "evaluate", "s3://bucket/classes", "-m", "s3://bucket/runs/one", "-o", "s3://bucket/ev")
+    assert measured.returncode == 3, measured.stderr
+    assert {"ev/report.html", "ev/report.json"} <= {*store.keys("ev/")}
+    bare = run(tmp_path, "evaluate", "s3://bucket/classes", "-m", "s3://bucket/runs/one")
+    assert bare.returncode == 2
+    assert "-o is missing" in bare.stderr or "--output" in bare.stderr
+    store.put("runs/one/model.safetensors", store.get("runs/one/model.safetensors")[:-1] + b"x")
+    damaged = run(tmp_path, "evaluate", "s3://bucket/classes", "-m", "s3://bucket/runs/one", "-o", "s3://bucket/ev")
+    assert damaged.returncode == 4
+    assert "model file 's3://bucket/runs/one/model.safetensors' is damaged" in damaged.stderr
+
+
+def test_an_export_appears_in_a_bucket(store, bars_run, translated_once, tmp_path):
+    store.put_tree(bars_run, "exported/run")
+    done = run(tmp_path, "export", "-m", "s3://bucket/exported/run", "-o", "s3://bucket/exported/m.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "exported -> s3://bucket/exported/m.onnx" in done.stdout
+    assert "exported/m.onnx" in store.keys("exported/")
+
+
+def test_scans_are_cleaned_from_a_bucket_into_a_bucket(store, printed, tmp_path):
+    (tmp_path / "scans" / "below").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("a.png", "below/b.png")):
+        page = 255 * (1 - printed(96, 120, number)) + rng.normal(0, 10, (96, 120))
+        Image.fromarray(page.clip(0, 255).astype(np.uint8)).save(tmp_path / "scans" / name)
+    (tmp_path / "scans" / "c.png").write_bytes((tmp_path / "scans" / "a.png").read_bytes()[:99])
+    store.put_tree(tmp_path / "scans", "scans")
+    here = run(tmp_path, "denoise", "scans", "-o", "clean")
+    there = run(tmp_path, "denoise", "s3://bucket/scans", "-o", "s3://bucket/clean")
+    assert here.returncode == there.returncode == 3, there.stderr
+    for name in ("a.png", "below/b.png", "pages.csv"):
+        assert store.get(f"clean/{name}") == (tmp_path / "clean" / name).read_bytes()
+    assert "s3://bucket/scans/c.png" in store.get("clean/pages.csv.errors.csv").decode()
+    assert json.loads(store.get("clean/a.png.json"))["root"] == "s3://bucket/scans"
+    again = run(tmp_path, "denoise", "s3://bucket/scans", "-o", "s3://bucket/clean")
+    assert "2 of them done before" in again.stdout
+    mixed = [run(tmp_path, "denoise", "s3://bucket/scans", "-o", "local") for _ in range(2)]
+    assert "2 of them done before" in mixed[1].stdout
+    assert "'s3://bucket/clean' is a URL" in run(tmp_path, "undo", "s3://bucket/clean").stderr
+
+
+def test_no_url_no_file_system(tmp_path, bars_onnx, kinds):
+    code = (
+        "import sys, vaeguard; d = vaeguard.load(sys.argv[1], 'cpu'); vaeguard.score_files(d, sys.argv[2], 's.csv');"
+        "sys.exit('pyarrow.fs' in sys.modules or 'pyarrow' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(bars_onnx), str(kinds / "files" / "000.png")]
+    assert subprocess.run(command, check=False, cwd=tmp_path).returncode == 0
+
+
+def test_a_fit_in_a_bucket_goes_on_from_its_checkpoint(store, tmp_path, monkeypatch):
+    from vaeguard.training import checkpoint
+
+    monkeypatch.setattr(checkpoint, "PUBLISHED_SECONDS", 0.0)
+    monkeypatch.setattr("vaeguard.storage.published.Mirror.settle", lambda _: None)  # as after SIGKILL
+    write = checkpoint.Checkpoint.write
+
+    def killed(self, state):
+        write(self, state)
+        raise KeyboardInterrupt
+
+    fit = ["fit", "digits", "--normal-classes", "0", "--epochs", "2", "--latent", "3", "--set", "model.hidden=8"]
+    fit += ["--device", "cpu", "-o"]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoint, "write", killed)
+        assert run(tmp_path, *fit, "s3://bucket/stopped/run").returncode == 130
+    assert store.keys("stopped/") == ["stopped/run/checkpoint.safetensors"]
+    monkeypatch.undo()
+    assert "holds an interrupted fit" in run(tmp_path, *fit, "s3://bucket/stopped/run").stderr
+    done = run(tmp_path, *fit, "s3://bucket/stopped/run", "--resume")
+    assert done.returncode == 0, done.stderr
+    run(tmp_path, *fit, "run")
+    assert store.get("stopped/run/model.safetensors") == (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert "stopped/run/checkpoint.safetensors" not in store.keys("stopped/")

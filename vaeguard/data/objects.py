@@ -1,0 +1,214 @@
+"""Objects of buckets as folders, and containers that are fetched when their turn comes."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import glob
+import re
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaeguard.data.folders import RUN, Folder, is_image, is_unread
+from vaeguard.data.source import Source, Unreadable, read
+from vaeguard.data.streams import ImageBatch
+from vaeguard.errors import UnreadableError, UsageError
+from vaeguard.storage import places
+from vaeguard.storage.files import valid_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from vaeguard.data.images import ImageRule
+    from vaeguard.data.source import Original
+
+AT_ONCE = (".npy", ".npz")
+"""Endings of containers that are fetched before anything else, since only their headers tell what they hold."""
+
+
+def listed(url: str, suffixes: tuple[str, ...], *, is_file: bool) -> Folder:
+    """The object at a URL, or what `walk` finds in a folder, by one listing; with `is_file`, the object comes first.
+
+    Raises
+    ------
+    UsageError
+        There is nothing.
+    UnreadableError
+        The place cannot be listed.
+    """
+    if is_file and places.find(url):
+        return Folder("", [url])
+    names = [entry.url[len(url.rstrip("/")) + 1 :] for entry in places.walk(url)]
+    if not names:
+        if is_file or not places.find(url):
+            raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+        return Folder("", [url])
+    read_here = [name for name in _outside_runs(names) if not name.startswith(".") and "/." not in name]
+    others = Counter(_suffix(name) for name in read_here if is_unread(_base(name), suffixes))
+    return Folder(url.rstrip("/"), sorted(name for name in read_here if is_image(_base(name), suffixes)), others)
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
+def _outside_runs(names: Sequence[str]) -> Iterator[str]:
+    """The names that lie in no run folder below, whose pictures are no data."""
+    folders = {name.rpartition("/")[0] for name in names if _base(name) in RUN}
+    present = set(names) if folders else set()
+    runs = tuple(f"{folder}/" for folder in folders if folder and all(f"{folder}/{name}" in present for name in RUN))
+    return (name for name in names if not runs or not name.startswith(runs))
+
+
+def matches(pattern: str) -> list[str]:
+    """The objects whose URLs match a glob, by one listing of what lies below its fixed part.
+
+    Raises
+    ------
+    UnreadableError
+        The place cannot be listed.
+    """
+    fixed = pattern[: re.search(r"[*?[]", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    if "/" not in fixed.partition("://")[2] + "/":
+        raise UsageError(f"{pattern!r} leaves the bucket open; name it")
+    match = re.compile(_expression(pattern)).fullmatch
+    return [entry.url for entry in places.walk(fixed) if match(entry.url)]
+
+
+def _expression(pattern: str) -> str:
+    """A glob as a regular expression: `*` stays within a folder, and `**` does not."""
+    parts = pattern.split("/")
+    return "".join(_of_part(part, last=number == len(parts) - 1) for number, part in enumerate(parts))
+
+
+def _of_part(part: str, *, last: bool) -> str:
+    if part == "**":
+        return ".*" if last else "(?:.*/)?"
+    end = "" if last else "/"
+    if not glob.has_magic(part):
+        return re.escape(part) + end
+    inner = fnmatch.translate(part).replace(".*", "[^/]*")
+    return f"(?!\\.){inner.removesuffix(chr(92) + 'Z').removesuffix(chr(92) + 'z')}{end}"
+
+
+@contextlib.contextmanager
+def staged(url: str, endings: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The local path of a copy of what lies at a URL or matches a glob, removed afterwards, and what could not be read.
+
+    Files are copied if `endings` says so of their names; others are empty there, as are those that could not be read,
+    for each of which the reason is given by its path.
+
+    Raises
+    ------
+    UsageError
+        There is nothing.
+    UnreadableError
+        The place cannot be listed.
+    """
+    magic = re.search(r"[*?[]", url)
+    fixed = (url[: magic.start()].rpartition("/")[0] if magic else url).rstrip("/")
+    single = places.find(fixed) if not magic and endings(fixed) else None
+    objects = [single] if single else places.walk(fixed)
+    if not objects:
+        raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+    root = places.local_path(fixed)
+    try:
+        wanted = [entry for entry in objects if endings(entry.url)]
+        failures = {str(places.local_path(path)): reason for path, reason in places.copy_all(wanted).items()}
+        for entry in objects:
+            path = places.local_path(entry.url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        with places.naming_urls():
+            yield str(root) + url.rstrip("/")[len(fixed) :], failures
+    finally:
+        shutil.rmtree(root, ignore_errors=True) if root.is_dir() else root.unlink(missing_ok=True)
+
+
+class Fetched(Source):
+    """A container in a bucket, which is copied to a temporary file when it is read, and removed when it was read.
+
+    Nobody knows how many images it holds before it was read, so the whole of it is one piece.
+
+    Attributes
+    ----------
+    vectors : bool
+        Whether its rows are those of a table.
+    """
+
+    uncounted = True
+    broken_by = ()  # what reads the copy lists the errors of a broken container
+
+    def __init__(self, url: str, open_container: Callable[[str], Source]) -> None:
+        super().__init__(url, 0)
+        self._open_container = open_container
+        self._stack = contextlib.ExitStack()
+        self._open: Source | None = None
+        if url.lower().endswith(AT_ONCE):
+            self._open = self._stack.enter_context(self._copy())
+        self.vectors = bool(getattr(self._open, "vectors", False))
+
+    def close(self) -> None:
+        """Remove the copy."""
+        self._open = None
+        self._stack.close()
+
+    def batches(
+        self, start: int, stop: int, rule: ImageRule | None, batch_size: int, jobs: int | None
+    ) -> Iterator[ImageBatch]:
+        """Fetch the container, and read all of it; the last batch says that it is the last."""
+        del start, stop
+        with self._copy() as source:
+            shape = (rule.channels or 1, *(rule.size or (1, 1))) if rule else (1, 1, 1)
+            for batch in read(source, 0, source.count, shape, rule=rule, batch_size=batch_size, jobs=jobs):
+                errors = [(self._ours(path), self._ours(reason)) for path, reason in batch.errors]
+                yield ImageBatch([*map(self._ours, batch.paths)], batch.images, errors)
+
+    def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
+        """Fetch the container again if it holds one of the images."""
+        if any(name.startswith(f"{valid_text(self.path)}/") for name in names):
+            with self._copy() as source:
+                for batch in source.pick({self._theirs(name) for name in names}, rule):
+                    yield replace(batch, paths=[*map(self._ours, batch.paths)])
+
+    def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
+        """Fetch the container again if it holds one of the images."""
+        if any(name.startswith(f"{valid_text(self.path)}/") for name in names):
+            with self._copy() as source:
+                for original in source.originals({self._theirs(name) for name in names}, rule):
+                    yield replace(original, name=self._ours(original.name))
+
+    @contextlib.contextmanager
+    def _copy(self) -> Iterator[Source]:
+        """The container, copied and opened; one that cannot be fetched is a source of one error."""
+        if self._open:
+            yield self._open
+            return
+        with tempfile.TemporaryDirectory(prefix="vaeguard-") as folder:
+            copy = Path(folder) / places.name_of(self.path)
+            self._place = str(copy)
+            try:
+                places.fetch(self.path, copy)
+            except UnreadableError as error:
+                yield Unreadable(str(copy), error)
+                return
+            source = self._open_container(str(copy))
+            try:
+                yield source
+            finally:
+                source.close()
+
+    def _ours(self, text: str) -> str:
+        return text.replace(self._place, self.path)
+
+    def _theirs(self, name: str) -> str:
+        return self._place + name.removeprefix(valid_text(self.path))

@@ -1,0 +1,466 @@
+"""Buckets and other places that have a URL: listed, read object by object, and written in whole objects.
+
+`pyarrow.fs` opens them, and finds the credentials where the tools of each provider look for them. It is imported when
+the first URL is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from vaeguard.errors import UnreadableError, UsageError, VaeguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+CONNECTIONS = 64
+"""Requests in flight: a far store answers each one late, and many at a time."""
+PART = 64 * 2**20
+"""Bytes of a large object that one request fetches, and that are held in memory."""
+NO_ANSWER = "the store does not answer; check the network and the address"
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
+_REASONS = (
+    ("NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound", "there is no such bucket; check its name"),
+    (
+        "ACCESS_?DENIED|INVALID_?ACCESS_?KEY|SIGNATURE|FORBIDDEN|HTTP status 403|UNRECOGNIZED_CLIENT|TOKEN",
+        "access was denied; check the credentials, and what they allow",
+    ),
+    (
+        "NETWORK_CONNECTION|curlCode|REQUEST_TIMEOUT|Could not resolve|Connection refused|Timeout|timed out",
+        NO_ANSWER,
+    ),
+    ("SLOW_DOWN|THROTTLING|Too Many Requests", "the store is too busy; try again later"),
+    ("NO_SUCH_KEY|NoSuchKey|HTTP status 404|Path does not exist", "there is no such object"),
+)
+"""What the errors of `pyarrow.fs` mean, by what their messages contain."""
+RECENT, RECENT_EACH = 32 * 2**20, 300
+"""Bytes of the objects that are remembered, and those that each takes besides its content."""
+_lock = threading.Lock()
+NO_PLACE = "-"
+"""Stands for the host in the local path of a URL without one."""
+_T = TypeVar("_T")
+
+
+class Object(NamedTuple):
+    """An object as a listing has it: its URL, its size in bytes, and the time of its last change in nanoseconds."""
+
+    url: str
+    size: int
+    time: int
+
+
+_listed: dict[str, tuple[int, int]] = {}
+"""Size and time of the objects that were listed."""
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is the URL of a place; a drive of Windows has one letter."""
+    return isinstance(path, str) and "://" in path and _URL.fullmatch(path) is not None
+
+
+def name_of(url: str) -> str:
+    """The last part of a URL."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
+def find(url: str) -> Object | None:
+    """The object at a URL, by one request; None if there is none.
+
+    Raises
+    ------
+    UnreadableError
+        The place cannot be asked.
+    """
+    with _in_words(url):
+        system, path = _located(url)
+        info = system.get_file_info(path)
+    return _object(url, info) if info.is_file else None
+
+
+def walk(url: str, *, deep: bool = True) -> list[Object]:
+    """All objects below a URL in sorted order, by one listing, which has a request for each thousand of them.
+
+    Raises
+    ------
+    UnreadableError
+        The place cannot be listed.
+    """
+    from pyarrow.fs import FileSelector
+
+    url = url.rstrip("/")
+    with _in_words(url):
+        system, path = _located(url)
+        try:
+            infos = system.get_file_info(FileSelector(path, recursive=deep))
+        except FileNotFoundError:
+            return []
+    below = len(path.rstrip("/")) + 1
+    return sorted(_object(f"{url}/{info.path[below:]}", info) for info in infos if info.is_file)
+
+
+def _object(url: str, info: Any) -> Object:
+    found = Object(url, info.size, info.mtime_ns or 0)
+    _listed[url] = found[1:]
+    return found
+
+
+def size_and_time(url: str) -> tuple[int, int]:
+    """Size and time of an object, from the listing if it was listed; two zeros if there is no such object."""
+    if url not in _listed:
+        with contextlib.suppress(VaeguardError):
+            find(url)
+    return _listed.get(url, (0, 0))
+
+
+def read(url: str) -> bytes:
+    """The content of an object, by one GET.
+
+    Raises
+    ------
+    UnreadableError
+        There is no such object, or it cannot be read.
+    VaeguardError
+        The store does not answer any more.
+    """
+    if (known := _recent.get(url, _listed.get(url))) is not None:
+        return known
+    with _while_answering(url):
+        system, path = _located(url)
+        with system.open_input_file(path) as file:
+            content: bytes = file.read()
+            expected = file.size()
+    if len(content) < expected:
+        raise UnreadableError(url, f"only {len(content)} of its {expected} bytes came; try again")
+    _recent.add(url, _listed.get(url), content)
+    return content
+
+
+class _Recent:
+    """The latest small objects that were read: a report shows some of the images again."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[tuple[int, int], bytes]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, url: str, listed: tuple[int, int] | None) -> bytes | None:
+        """The content of an object if it is still as it was listed."""
+        with self._lock:
+            held = self._held.get(url)
+        return held[1] if held and held[0] == listed else None
+
+    def add(self, url: str, listed: tuple[int, int] | None, content: bytes) -> None:
+        """Hold an object, and drop the oldest ones for it."""
+        if listed is None or len(content) > RECENT // 16:
+            return
+        with self._lock:
+            self._drop(url)
+            self._held[url] = listed, content
+            self._bytes += len(content) + RECENT_EACH
+            while self._bytes > RECENT:
+                self._drop(next(iter(self._held)))
+
+    def _drop(self, url: str) -> None:
+        if url in self._held:
+            self._bytes -= len(self._held.pop(url)[1]) + RECENT_EACH
+
+
+_recent = _Recent()
+
+
+def fetch(url: str, path: Path) -> None:
+    """Copy an object to the file `path`, in parts, so that memory stays constant.
+
+    Raises
+    ------
+    UnreadableError
+        There is no such object, or it cannot be read.
+    VaeguardError
+        The store does not answer any more.
+    """
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _while_answering(url):
+        system, place = _located(url)
+        copy_files(
+            place, str(path), source_filesystem=system, destination_filesystem=LocalFileSystem(), chunk_size=PART,
+            use_threads=False,
+        )  # fmt: skip
+
+
+@cache
+def _copies(process: int) -> tempfile.TemporaryDirectory[str]:
+    """The folder of this process for copies, which ends with it; a fork has its own."""
+    del process
+    return tempfile.TemporaryDirectory(prefix="vaeguard-")
+
+
+def local_path(url: str) -> Path:
+    """Where the copy of an object, or of a folder, lies while this process runs: URLs side by side lie side by side."""
+    match = _URL.fullmatch(url)
+    assert match is not None
+    return Path(_copies(os.getpid()).name).resolve().joinpath(*_parts(match))
+
+
+def _parts(match: re.Match[str]) -> list[str]:
+    parts = [part for part in match[3].split("/") if part]
+    if any(part in (".", "..") for part in parts):
+        raise UsageError(f"{match[0]!r} has a part that is no name; give the address without it")
+    return [match[1].lower(), match[2] or NO_PLACE, *parts]
+
+
+def as_urls(value: _T) -> _T:
+    """Text, or plain values that hold text, with URLs in place of the copies of this process."""
+    done: Any = value
+    if isinstance(value, str) and _copies.cache_info().currsize:
+        folder = re.escape(str(Path(_copies(os.getpid()).name).resolve()))
+        done = re.sub(f"{folder}/([a-z0-9+.-]+)/({re.escape(NO_PLACE)}(?=/))?", r"\1://", value)
+    elif isinstance(value, dict):
+        done = {key: as_urls(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
+        done = type(value)(map(as_urls, value))
+    cast: _T = done
+    return cast
+
+
+@contextlib.contextmanager
+def shadow(url: str) -> Iterator[Path]:
+    """Empty files of the right sizes where copies of an object, or of all objects below a folder, would lie.
+
+    `original` says where their contents are, which are fetched one by one when they are read.
+
+    Raises
+    ------
+    UsageError
+        There is nothing.
+    UnreadableError
+        The place cannot be listed.
+    """
+    objects = walk(url)
+    if not objects:
+        single = find(url)
+        if not single:
+            raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+        objects = [single]
+    root = local_path(url)
+    try:
+        for entry in objects:
+            path = local_path(entry.url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.truncate(entry.size)
+        _shadows.append(root)
+        yield root
+    finally:
+        _shadows.remove(root)
+        if root.is_dir():
+            shutil.rmtree(root, ignore_errors=True)
+        else:
+            root.unlink(missing_ok=True)
+
+
+_shadows: list[Path] = []
+"""The local paths that hold no contents."""
+
+
+def original(path: str | Path) -> str | Path:
+    """The URL of a file that is only the shadow of an object; any other path itself."""
+    if not _shadows:
+        return path
+    place = Path(path)
+    return as_urls(str(place)) if any(root == place or root in place.parents for root in _shadows) else path
+
+
+@contextlib.contextmanager
+def naming_urls() -> Iterator[None]:
+    """Have errors name URLs in place of the copies of this process."""
+    try:
+        yield
+    except (VaeguardError, KeyboardInterrupt) as error:
+        error.args = as_urls(error.args)
+        if isinstance(error, UnreadableError):
+            error.path, error.reason = as_urls(error.path), as_urls(error.reason)
+        raise
+
+
+def copy_all(objects: Sequence[Object]) -> dict[str, str]:
+    """Copy objects to their local paths, many at a time; return the reason for each that cannot be read."""
+    failures = {}
+
+    def copy(entry: Object) -> None:
+        try:
+            fetch(entry.url, local_path(entry.url))
+        except UnreadableError as error:
+            failures[entry.url] = error.reason
+
+    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="vaeguard-objects") as pool:
+        for _ in pool.map(copy, objects):
+            pass
+    return failures
+
+
+def put(path: Path, url: str) -> None:
+    """Make a whole file an object, which appears at once when all bytes have arrived, and otherwise not at all.
+
+    The copy is one call of the library. An error between two writes of our own would have the library close the object,
+    and publish what was written so far.
+
+    Raises
+    ------
+    VaeguardError
+        The object cannot be written.
+    """
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    with _in_words(url, writing=True):
+        system, place = _located(url)
+        if system.type_name in ("local", "hdfs"):  # these have folders, and show a file while it is written
+            folder, _, name = place.rpartition("/")
+            system.create_dir(folder)
+            beside = f"{folder}/.{name}-vaeguard-{os.getpid()}-{threading.get_ident()}"
+            copy_files(str(path), beside, source_filesystem=LocalFileSystem(), destination_filesystem=system)
+            system.move(beside, place)
+            return
+        copy_files(
+            str(path), place, source_filesystem=LocalFileSystem(), destination_filesystem=system, chunk_size=PART,
+            use_threads=False,
+        )  # fmt: skip
+
+
+def remove(urls: Iterable[str]) -> None:
+    """Remove objects; those that are gone already are passed over.
+
+    Raises
+    ------
+    VaeguardError
+        An object cannot be removed.
+    """
+    for url in urls:
+        with _in_words(url, writing=True), contextlib.suppress(FileNotFoundError):
+            system, path = _located(url)
+            system.delete_file(path)
+        _listed.pop(url, None)
+
+
+def remove_folder(url: str) -> None:
+    """Remove the mark of a folder that holds no object any more, where the store keeps such marks."""
+    if not walk(url):
+        with contextlib.suppress(OSError):
+            system, path = _located(url)
+            system.delete_dir(path)
+
+
+def check_supported(paths: Sequence[object], what: str) -> None:
+    """Refuse URLs where only local paths are supported; `what` begins the sentence.
+
+    Raises
+    ------
+    UsageError
+        One of the paths is a URL.
+    """
+    if url := next(filter(is_url, paths), None):
+        raise UsageError(f"{what} works on local files, and {url!r} is a URL; copy what is there to a local folder")
+
+
+def _located(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path there."""
+    match = _URL.fullmatch(url)
+    assert match is not None
+    with _lock:
+        system, base = _system(match[1].lower(), match[2])
+    rest = match[3].rstrip("/")
+    return system, base.rstrip("/") + "/" + rest if rest else base
+
+
+@cache
+def _system(scheme: str, place: str) -> tuple[Any, str]:
+    """The file system behind a scheme and what follows it, and the path of its root."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    pa.set_io_thread_count(max(CONNECTIONS, pa.io_thread_count()))  # as many connections are opened
+    if scheme in ("s3", "s3a") and "@" not in place:
+        return _s3(place), place
+    if scheme == "az":
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+        if not account:
+            raise UsageError(
+                f"az://{place} names a container, and the environment no account; set AZURE_STORAGE_ACCOUNT_NAME"
+            )
+        key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
+        return fs.AzureFileSystem(account, account_key=key), place
+    system, base = fs.FileSystem.from_uri(f"{scheme}://{place}/")
+    return system, base
+
+
+def _s3(bucket: str) -> Any:
+    """The file system of a bucket of S3, or of another server that speaks its language."""
+    from pyarrow import fs
+
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    # A small object is one request: without a delayed opening, each one would be a multipart upload.
+    options: dict[str, Any] = {"allow_delayed_open": True, "connect_timeout": 5, "request_timeout": 30}
+    if server:
+        scheme, _, address = server.rpartition("://")
+        options |= {"endpoint_override": address.rstrip("/"), "scheme": scheme or "https"}
+        return fs.S3FileSystem(region=region or "us-east-1", **options)
+    return fs.S3FileSystem(region=region or fs.resolve_s3_region(bucket), **options)
+
+
+@contextlib.contextmanager
+def _while_answering(url: str) -> Iterator[None]:
+    """As `_in_words`; but if the store is gone, one object is not to blame, and a job would list all that are left.
+
+    Raises
+    ------
+    UnreadableError, VaeguardError
+        The object cannot be read, or the store does not answer a second question either.
+    """
+    try:
+        with _in_words(url):
+            yield
+    except UnreadableError as error:
+        if error.reason != NO_ANSWER:
+            raise
+        try:
+            find(url)
+        except UnreadableError as again:
+            if again.reason == NO_ANSWER:
+                raise VaeguardError(f"{url!r}: {NO_ANSWER}; the same command goes on") from error
+        raise
+
+
+@contextlib.contextmanager
+def _in_words(url: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn an error of the library into one sentence that names the URL.
+
+    Raises
+    ------
+    UnreadableError, VaeguardError
+        The error.
+    """
+    try:
+        yield
+    except VaeguardError:
+        raise
+    except (FileNotFoundError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        message = " ".join(str(error).split())
+        reason = next((text for words, text in _REASONS if re.search(words, message, re.IGNORECASE)), "")
+        if "nrecognized filesystem" in message:
+            raise UsageError(f"{url!r}: no store has such a URL; s3://, gs://, az://, abfs:// are known") from error
+        if not reason:
+            reason = f"the store refuses it ({message:.200})"
+        if writing:
+            raise VaeguardError(f"cannot write {url!r}: {reason}") from error
+        raise UnreadableError(url, reason) from error
