@@ -11,6 +11,7 @@ import socketserver
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from hashlib import sha256
@@ -333,3 +334,46 @@ def test_a_fit_in_a_bucket_goes_on_from_its_checkpoint(store, tmp_path, monkeypa
     run(tmp_path, *fit, "run")
     assert store.get("stopped/run/model.safetensors") == (tmp_path / "run" / "model.safetensors").read_bytes()
     assert "stopped/run/checkpoint.safetensors" not in store.keys("stopped/")
+
+
+def test_a_store_that_lets_nobody_in_stops_the_job(kinds, store, detector, tmp_path, monkeypatch):
+    def denied(url):
+        raise OSError("AWS Error ACCESS_DENIED during HeadObject operation")
+
+    monkeypatch.setattr(
+        places, "_located", lambda url, located=places._located: denied(url) if "." in url else located(url)
+    )
+    with pytest.raises(VaeguardError, match="access was denied; check the credentials"):
+        vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "scores.csv")
+
+
+def test_copies_of_killed_processes_are_swept_and_those_of_living_ones_stay(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    locks = [tmp_path / f"{places.COPIES}{name}" / places.LOCK for name in ("dead", "living")]
+    for lock in locks:
+        lock.parent.mkdir()
+        lock.touch()
+    with locks[1].open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        places._sweep_copies()
+    assert [lock.exists() for lock in locks] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("watch", "s3://bucket/kinds", "-m", "MODEL", "-o", "s.csv"),
+        ("score", "s3://bucket/kinds", "-m", "MODEL", "--heatmaps", "s3://bucket/look"),
+        ("sample", "-m", "MODEL", "-o", "s3://bucket/s.png"),
+        ("tune", "digits", "-o", "s3://bucket/tuned"),
+        ("report", "s3://bucket/ev"),
+        ("undo", "s3://bucket/clean"),
+        ("unpack", "s3://bucket/kinds/packed.tar", "-o", "files"),
+    ],
+)
+def test_what_works_on_local_files_only_refuses_a_url(tmp_path, bars_onnx, arguments):
+    done = run(tmp_path, *(str(bars_onnx) if given == "MODEL" else given for given in arguments))
+    assert done.returncode == 2
+    assert "is a URL; copy what is there to a local folder" in done.stderr
+    assert not any(path.name.startswith("s3:") for path in tmp_path.iterdir())
