@@ -132,7 +132,7 @@ class Calibration(nn.Module):
 
     It is fitted on two disjoint sets of held-out normal images. One shapes the terms' surprises, and so the order of
     images. The other ranks that order, so the p-value is that of split-conformal prediction (Vovk et al., 2005), which
-    is valid for finite samples. After a fit with folds both sets are the same; docs/explanation/score.md says what holds then.
+    is valid for finite samples. After a fit with folds both sets are the same (`docs/explanation/score.md`).
     `weights` has one weight per term; a term of weight 0 counts only above `ALARM`.
     """
 

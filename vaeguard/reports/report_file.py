@@ -16,7 +16,7 @@ from vaeguard.storage.provenance import environment
 Report = dict[str, Any]
 
 FORMAT = 1
-"""The version of the format, raised when a key changes its meaning; `docs/reference/report-format.md` explains all keys."""
+"""The version of the format, raised when a key changes its meaning (`docs/reference/report-format.md`)."""
 JSON_NAME = "report.json"
 SCORES_NAME = "scores.csv"
 """The table beside the report of an evaluation."""
