@@ -34,6 +34,7 @@ from .output import Result, reporter
     o.field_option(TrainSpec, "epochs"),
     o.field_option(TrainSpec, "seed"),
     o.field_option(TrainSpec, "device"),
+    o.field_option(FitRun, "processes"),
     o.resume_option,
     o.data_dir_option,
     o.download_option,
@@ -43,7 +44,7 @@ from .output import Result, reporter
 )
 def fit(
     normal_classes: str | None, groups: str | None, roi: str | None, output: str | None, *, resume: bool, **given: Any
-) -> Result:  # fmt: skip
+) -> Result | None:  # fmt: skip
     """Fit a model on normal images.
 
     DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
@@ -55,6 +56,8 @@ def fit(
         workflows.Data(**given), output, reporter(), groups=groups, settings=settings, normal_classes=normal_classes,
         roi=roi, model=model, training=training, resume=resume,
     )  # fmt: skip
+    if done is None:  # another process has the result
+        return None
     facts = {
         "run": done.output,
         "seconds": done.seconds,

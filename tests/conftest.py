@@ -158,8 +158,8 @@ class Store:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """A server of S3, one for the session."""
-    pytest.importorskip("moto.server", reason="no server of S3: moto[server] is not installed")
-    pytest.importorskip("flask", reason="no server of S3: moto[server] is not installed")
+    pytest.importorskip("moto.server", reason="no server of S3: moto or flask is not installed")
+    pytest.importorskip("flask", reason="no server of S3: moto or flask is not installed")
     before = dict(os.environ)
     server = Store(tmp_path_factory.mktemp("store"))
     yield server

@@ -6,6 +6,7 @@
     ├── UsageError           2  a parameter has a value that cannot work
     ├── InputsSkippedError   3  done, but some inputs were left out
     ├── OutOfMemoryError     1  memory does not suffice even for the smallest block
+    ├── LostError            1  another process of the same job has ended or cannot be reached
     └── RefusedError         4  a model or an input was refused: damaged, unsafe, of the wrong kind
         └── UnreadableError  4  one image cannot be read; batch jobs list it and go on
 
@@ -40,6 +41,10 @@ class InputsSkippedError(VaeguardError):
 
 class OutOfMemoryError(VaeguardError, MemoryError):
     """Memory does not suffice even for the smallest block."""
+
+
+class LostError(VaeguardError):
+    """Another process of the same job has ended or cannot be reached."""
 
 
 class RefusedError(VaeguardError):

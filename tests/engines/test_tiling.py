@@ -11,6 +11,7 @@ from vaeguard.engines.inspection import DetectorInfo
 from vaeguard.engines.tiling import Tiling
 from vaeguard.models.calibration import Calibration
 from vaeguard.models.patches import random_windows
+from vaeguard.models.shares import Draws
 from vaeguard.settings.tiles import starts, tile_for
 
 
@@ -117,7 +118,7 @@ def test_training_patches_lie_in_tiles_and_have_no_surroundings_beyond():
     images = np.tile(np.arange(200, dtype=np.uint8), (1, 1, 200, 1))
     tiles = [([0, 40, 80], 60), ([100], 60)]
     rows = np.zeros(300, np.int64)
-    windows = random_windows(images, rows, 16, torch.Generator().manual_seed(0), tiles)
+    windows = random_windows(images, rows, 16, Draws(torch.Generator().manual_seed(0)), tiles)
     assert windows.shape == (300, 1, 46, 46)
     assert windows.min() == 100
     assert windows.max() == 159

@@ -14,6 +14,7 @@ from vaeguard.data.split import split_normal
 from vaeguard.models import patches
 from vaeguard.models.likelihoods import LIKELIHOODS
 from vaeguard.models.patches import Patches, local_contrast, random_windows, surrounded, undo_contrast
+from vaeguard.models.shares import Draws
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")]
 
@@ -41,8 +42,8 @@ def defective(images):
 
 @pytest.fixture(autouse=True)
 def _short_epochs(monkeypatch):
-    monkeypatch.setattr("vaeguard.training.fitting.TRAINING_CROPS", 2560)
-    monkeypatch.setattr("vaeguard.training.fitting.VALIDATION_CROPS", 256)
+    monkeypatch.setattr("vaeguard.training.plan.TRAINING_CROPS", 2560)
+    monkeypatch.setattr("vaeguard.training.examples.VALIDATION_CROPS", 256)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_contrast_is_that_of_the_definition_and_can_be_undone():
 def test_a_random_patch_is_one_of_the_whole_image():
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 20, 24), dtype=np.uint8)
     rows = np.array([2, 0, 1, 2, 2])
-    windows = random_windows(images, rows, 8, torch.Generator().manual_seed(3))
+    windows = random_windows(images, rows, 8, Draws(torch.Generator().manual_seed(3)))
     assert windows.shape == (5, 2, 38, 38)
     whole = surrounded(torch.from_numpy(images).float()).to(torch.uint8)
     for row, window in zip(rows, windows, strict=True):

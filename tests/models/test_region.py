@@ -17,6 +17,7 @@ from vaeguard.models.backbones import Lite0
 from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.patches import random_windows
 from vaeguard.models.region import NOWHERE, strongest_mean
+from vaeguard.models.shares import Draws
 from vaeguard.models.vae import VAE
 
 SIZE = (72, 90)
@@ -100,7 +101,7 @@ def test_only_places_that_count_decide():
 
 def test_training_patches_have_their_centres_in_the_region():
     images = np.where(inside(), np.arange(SIZE[1], dtype=np.uint8), 0).astype(np.uint8)[None, None]
-    draw = torch.Generator().manual_seed(0)
+    draw = Draws(torch.Generator().manual_seed(0))
     windows = random_windows(images, np.zeros(500, np.int64), 8, draw, inside=inside())
     assert (windows[:, 0, 15 + 4, 15 + 4] > 0).float().mean() > 0.99
 

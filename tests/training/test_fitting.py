@@ -15,7 +15,8 @@ from vaeguard.data.split import split_normal, spread_out
 from vaeguard.engines.run_folder import calibration_images
 from vaeguard.models.likelihoods import ContinuousBernoulli
 from vaeguard.models.objective import objective
-from vaeguard.training import fitting
+from vaeguard.training import examples, plan
+from vaeguard.training.plan import plan_fit
 from vaeguard.training.vae_task import epochs_for
 
 QUICK = TrainSpec(epochs=6, batch_size=32)
@@ -149,8 +150,8 @@ def test_resume_refuses_other_clusters(tmp_path, monkeypatch):
 
     with pytest.raises(SystemError):
         vaeguard.fit(images, labels, model=model, training=QUICK, run=tmp_path, progress=kill)
-    found = fitting.pseudo_labels
-    monkeypatch.setattr(fitting, "pseudo_labels", lambda *given: tuple(9 - some for some in found(*given)))
+    found = examples.pseudo_labels
+    monkeypatch.setattr(examples, "pseudo_labels", lambda *given: tuple(9 - some for some in found(*given)))
     with pytest.raises(UsageError, match=r"pseudo_labels .* differ"):
         vaeguard.fit(images, labels, model=model, training=QUICK, run=tmp_path, resume=True)
 
@@ -453,7 +454,7 @@ def test_pseudo_classes_come_from_the_training_images_only():
 @pytest.mark.parametrize(("kept", "centres"), [(40, 13), (10_000, 26)])
 def test_no_more_training_images_than_stated_are_compared_with(tmp_path, monkeypatch, kept, centres):
     images, _ = bars(100)
-    monkeypatch.setattr("vaeguard.training.fitting.IMAGES", kept)
+    monkeypatch.setattr("vaeguard.training.calibrating.IMAGES", kept)
     monkeypatch.setattr("vaeguard.models.reference.IMAGES", kept)
     detector = vaeguard.fit(images, model=SMALL, training=QUICK, run=tmp_path)
     reference = detector.graph.reference
@@ -638,20 +639,18 @@ def test_the_continuous_bernoulli_begins_at_the_mean_image():
 def test_images_of_another_range_of_pixels_are_refused():
     images = vaeguard.from_array(np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8))
     deep = replace(images, pixel_range=(0, 4095))
-    assert fitting.plan_fit(deep, None, None, None, ModelSpec(), TrainSpec()).model.pixel_range == (0, 4095)
+    assert plan_fit(deep, None, None, None, ModelSpec(), TrainSpec()).model.pixel_range == (0, 4095)
     with pytest.raises(
         UsageError, match=r"`model\.pixel_range` is \(0, 1023\), and the images were read with \(0, 4095\)"
     ):
-        fitting.plan_fit(deep, None, None, None, ModelSpec(pixel_range=(0, 1023)), TrainSpec())
+        plan_fit(deep, None, None, None, ModelSpec(pixel_range=(0, 1023)), TrainSpec())
 
 
 def test_a_network_is_read_for_the_tiles_that_it_will_take(monkeypatch):
     shapes = []
-    read = fitting.pretrained
-    monkeypatch.setattr(
-        fitting, "pretrained", lambda name, shape, **how: shapes.append(shape) or read(name, shape, **how)
-    )
+    read = plan.pretrained
+    monkeypatch.setattr(plan, "pretrained", lambda name, shape, **how: shapes.append(shape) or read(name, shape, **how))
     images = np.zeros((20, 1, 100, 900), np.uint8)
-    plan = fitting.plan_fit(images, None, None, None, vaeguard.ModelSpec(), TrainSpec(device="cpu"))
-    assert shapes == [plan.model.graph_shape]
-    assert plan.model.graph_shape[2] < 900
+    made = plan_fit(images, None, None, None, vaeguard.ModelSpec(), TrainSpec(device="cpu"))
+    assert shapes == [made.model.graph_shape]
+    assert made.model.graph_shape[2] < 900

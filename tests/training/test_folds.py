@@ -14,9 +14,10 @@ from vaeguard.models.vae import VAE
 from vaeguard.models.whiten import Whiten
 from vaeguard.reports.kinds import verdict
 from vaeguard.training import checkpoint
-from vaeguard.training.fitting import fit_detector, plan_fit
+from vaeguard.training.fitting import fit_detector
 from vaeguard.training.folds import FoldedTask, Heads
 from vaeguard.training.loop import train
+from vaeguard.training.plan import plan_fit
 from vaeguard.training.vae_task import Examples
 
 FEATURES = vaeguard.ModelSpec(features="efficientnet-lite0")

@@ -13,6 +13,7 @@ from torch import nn
 
 from vaeguard.data.split import class_targets, normal_numbers, split_normal
 from vaeguard.devices import pick_device
+from vaeguard.models.shares import Draws
 from vaeguard.models.vae import VAE
 from vaeguard.training.augment import augment
 from vaeguard.training.vae_task import epochs_for
@@ -93,7 +94,7 @@ def _train(
         if spec.schedule == "cosine":
             share = 0.5 * (1 + math.cos(math.pi * step / (epochs * steps)))
             optimizer.param_groups[0]["lr"] = spec.step_size * share
-        image = augment(classifier.unit(task.train.images[batch]), spec, noise)
+        image = augment(classifier.unit(task.train.images[batch]), spec, Draws(noise))
         target = torch.from_numpy(labels[batch]).to(classifier.device)
         loss = F.cross_entropy(network(image), target)
         optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, compress, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from vaeguard.data.cache import Sides, decode_files
 from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.encodings import deep_pixels
 from vaeguard.data.folders import Files, no_images, sorted_once
-from vaeguard.data.image_set import new_image_set
+from vaeguard.data.image_set import ImageSet, new_image_set
 from vaeguard.data.images import SUFFIXES, ImageRule, open_picture, read_bytes
 from vaeguard.data.inputs import (
     expanded,
@@ -32,8 +32,9 @@ from vaeguard.data.inputs import (
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.objects import staged
+from vaeguard.data.shards import Shards
 from vaeguard.data.source import Encoded, Unreadable, reading
-from vaeguard.data.streams import default_jobs, first_of, map_ahead, parts_of, size_of_part
+from vaeguard.data.streams import Part, default_jobs, first_of, map_ahead, parts_of, size_of_part
 from vaeguard.data.unread import left_out
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.settings.choice import default_size
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vaeguard.data.image_set import ImageSet
+    from vaeguard.data.shards import Limits
     from vaeguard.data.source import ClassLabels, Source
-    from vaeguard.data.streams import Part
     from vaeguard.progress import Progress
 
     Bools = npt.NDArray[np.bool_]
@@ -75,6 +75,7 @@ def open_images(
     download: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> ImageSet:
     """Open a data set: its name, a folder, an image file, a glob of these, an array, a tar archive, a Parquet file.
 
@@ -85,7 +86,8 @@ def open_images(
     None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 128
     pixels on the longer side if the shorter one has fewer than 96. Named sets lie in `data_dir` (None:
     `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`. What lies at a URL is copied first, into
-    the folder of temporary files, and the copy is removed when it was read.
+    the folder of temporary files, and the copy is removed when it was read. Images that would take more than the
+    `limits` when decoded stay in their files, and only a fit can use them (`vaeguard.data.shards`); None has no limits.
 
     Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
     column `label` or `class` of a Parquet file.
@@ -105,7 +107,7 @@ def open_images(
     if is_url(data):
         return _of_bucket(str(data), split, (rule, normal_classes, jobs, progress))
     if not is_named(data):
-        return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress)
+        return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress, limits)
     source = NamedSource(str(data), split, data_dir, download=download)
     note = f"this is the named set {data}; for the folder of that name give './{data}'" if Path(data).is_dir() else None
     facts = {"note": note, "named": True, "pixel_range": rule.pixel_range}
@@ -210,15 +212,18 @@ def _image_set(
     normal_classes: str | int | Sequence[str | int] | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> ImageSet:
     """Read all images of the sources, which are either all arrays or all image files."""
     broken = [source for source in sources if isinstance(source, Unreadable)]
     whole = [source for source in sources if not isinstance(source, Unreadable)]
     if not whole:
         raise broken[0].error
-    names = tuple(chain.from_iterable(source.names for source in whole))
     with reading(whole[0].path):
         classes = _joined_labels([source.labels() for source in whole])
+    if limits and (shards := _too_large(whole, rule, limits, jobs, progress)):
+        return _in_shards(data, shards, classes, broken)
+    names = tuple(chain.from_iterable(source.names for source in whole))
     normal = None
     if classes and normal_classes is not None:
         normal = np.isin(classes[0], resolve_classes(normal_classes, classes[1]))
@@ -233,6 +238,44 @@ def _image_set(
         note=note,
         left_out="; ".join(filter(None, (source.left_out for source in sources))) or None,
         pixel_range=rule.pixel_range,
+        source=str(Path(data).absolute()),
+    )
+
+
+def _too_large(
+    sources: Sequence[Source], rule: ImageRule, limits: Limits, jobs: int | None, progress: Progress | None
+) -> Shards | None:
+    """The images in their files, if they would take more than the limits when decoded; judged by some of them."""
+    encoded = [source for source in sources if isinstance(source, Encoded)]
+    if len(encoded) < len(sources):
+        return None
+    some = [Part([*islice(source.files(), SAMPLED)], is_last=True) for source in encoded[:SAMPLED]]
+    known = [header for part in some for header in _headers(part) if header]
+    if not known:
+        return None
+    sizes = np.array([size for size, _ in known])
+    size = rule.size or default_size(_size(np.median(sizes, 0)), rule.longest)
+    channels = rule.channels or max(channels for _, channels in known)
+    count = sum(source.count for source in encoded)
+    if count * channels * size[0] * size[1] <= limits.most:
+        return None
+    return Shards(encoded, replace(rule, size=size, channels=channels), limits, jobs, progress)
+
+
+def _in_shards(data: str, shards: Shards, classes: ClassLabels | None, broken: Sequence[Unreadable]) -> ImageSet:
+    """The set of images that stay in their files."""
+    labels, class_names = classes or (None, ())
+    size = float(np.prod(shards.shape)) / 1e9
+    return ImageSet(
+        _name_of(data, shards.sources[0]),
+        cast("Any", shards),
+        labels,
+        class_names,
+        shards.names,
+        shards.fingerprint(),
+        errors=(*((source.path, source.reason) for source in broken), *shards.errors),
+        note=f"decoded, these images would take {size:.3g} GB, so they stay in their files and are read in every epoch",
+        pixel_range=shards.rule.pixel_range,
         source=str(Path(data).absolute()),
     )
 

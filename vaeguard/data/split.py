@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.data.shards import in_shards
 from vaeguard.errors import UsageError
 from vaeguard.settings.classes import resolve_classes
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.data.shards import Shards
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
 
@@ -31,6 +33,8 @@ MIN_PER_CLASS = 3
 FOLDED = 1000
 """A model of features judges fewer normal images than these by folds; of more, it takes so many for each part."""
 FOLDS = 5
+PART_OF_SAMPLE = 0.4
+"""The most of the images that can be looked up, of a set that stays in its files, in a part that judges."""
 FEW, FOLDS_OF_FEW = 50, 10
 """Of fewer images, a fold must leave more than four fifths to learn from."""
 
@@ -88,6 +92,8 @@ def split_for(
     if training.folds and not model.features:
         raise UsageError("`training.folds` is for a model of features, which is cheap to fit; leave it out")
     class_rows = _class_rows(image_set, normal)
+    if shards := in_shards(image_set.images):
+        return _of_shards(shards, class_rows, model, training, groups)
     count = sum(map(len, class_rows))
     folds = training.folds
     if folds is None:
@@ -100,6 +106,39 @@ def split_for(
         return replace(split, calibration=np.setdiff1d(split.calibration, biased), training_only=biased)
     shares = {"validation": training.validation, "calibration": training.calibration}
     split = split_normal(image_set, normal, **shares, seed=training.seed, groups=groups, training_only=training_only)
+    return _at_most(split, FOLDED, training.seed) if model.features else split
+
+
+def _of_shards(
+    shards: Shards, class_rows: list[Rows], model: ModelSpec, training: TrainSpec, groups: npt.ArrayLike | None
+) -> Split:
+    """The split of images that stay in their files: images that judge are among those that can be looked up.
+
+    A model of whole images learns from all others, a model of patches or features from others that can be looked up.
+    """
+    if groups is not None or training.balance or training.folds:
+        raise UsageError(
+            "`groups`, `training.balance` and `training.folds` need images that are decoded into the cache; leave them"
+            " out, or set `run.cache_gb` higher, or a smaller `size`"
+        )
+    generator = np.random.default_rng(training.seed)
+    parts: tuple[list[Rows], list[Rows], list[Rows]] = ([], [], [])
+    for rows in class_rows:
+        known = generator.permutation(np.intersect1d(rows, shards.held))
+        if len(known) < MIN_PER_CLASS:
+            raise UsageError(
+                f"a sample of the images has {len(known)} of a normal class, and it needs {MIN_PER_CLASS}; leave rare"
+                " classes out of `normal_classes`, or set `run.cache_gb` higher"
+            )
+        # Less than half of the sample each, so that some of it is left to learn from.
+        sizes = _sizes(len(rows), training.validation, training.calibration)
+        validate, calibrate = (max(1, min(size, int(PART_OF_SAMPLE * len(known)))) for size in sizes)
+        learnt, validated, calibrated = np.split(known, [-validate - calibrate, -calibrate])
+        whole = not model.features and not model.patch
+        parts[0].append(np.setdiff1d(rows, known[-validate - calibrate :]) if whole else learnt)
+        parts[1].append(validated)
+        parts[2].append(calibrated)
+    split = Split(*(np.sort(np.concatenate(part)) for part in parts))
     return _at_most(split, FOLDED, training.seed) if model.features else split
 
 

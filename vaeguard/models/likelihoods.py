@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from vaeguard.models.shares import Draws
     from vaeguard.settings.model import ModelSpec
 
 SERIES = 0.3
@@ -81,7 +82,7 @@ class Likelihood(ABC):
         """The least possible −log p(x | z), nats per value."""
 
     @classmethod
-    def for_training(cls, image: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG003
+    def for_training(cls, image: Tensor, draws: Draws) -> Tensor:  # noqa: ARG003
         """`image` in [0, 1] as an observation for training."""
         return image
 
@@ -207,9 +208,9 @@ class ContinuousBernoulli(Likelihood):
         return (low + high) / 2
 
     @classmethod
-    def for_training(cls, image: Tensor, generator: torch.Generator) -> Tensor:
+    def for_training(cls, image: Tensor, draws: Draws) -> Tensor:
         """Values between the grey levels, drawn again for every batch."""
-        return between_levels(image, torch.rand(image.shape, generator=generator, device=image.device))
+        return between_levels(image, draws.uniform(*image.shape))
 
     @classmethod
     def for_scoring(cls, image: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy import int64, uint8
     from torch import Tensor
 
+    from vaeguard.models.shares import Draws
+
 STRIDES = 4
 """Neighbouring patches are a quarter of their side apart."""
 MARGIN = 1
@@ -72,7 +74,7 @@ def random_windows(
     images: npt.NDArray[uint8],
     rows: npt.NDArray[int64],
     patch: int,
-    draw: torch.Generator,
+    draws: Draws,
     tiles: Sequence[tuple[Sequence[int], int]] | None = None,
     inside: npt.NDArray[np.bool_] | None = None,
 ) -> Tensor:
@@ -83,12 +85,12 @@ def random_windows(
     some times. Returns uint8 (rows, C, patch + 30, patch + 30), of which `local_contrast` makes patches.
     """
     sides = images.shape[2:] if tiles is None else tuple(side for _, side in tiles)
-    first, begin = _random_places(len(rows), patch, draw, sides, tiles)
+    first, begin = _random_places(len(rows), patch, draws, sides, tiles)
     if inside is not None:
         for _ in range(REDRAWN):
             centres = first + begin + patch // 2
             outside = ~inside[centres[0], centres[1]]
-            again = _random_places(len(rows), patch, draw, sides, tiles)
+            again = _random_places(len(rows), patch, draws, sides, tiles)
             first, begin = np.where(outside, again[0], first), np.where(outside, again[1], begin)
     window = np.arange(-RADIUS, patch + RADIUS)
     # Clamped indices repeat the outermost pixels, as `surrounded` does.
@@ -103,14 +105,14 @@ def random_windows(
 def _random_places(
     count: int,
     patch: int,
-    draw: torch.Generator,
+    draws: Draws,
     sides: tuple[int, ...],
     tiles: Sequence[tuple[Sequence[int], int]] | None,
 ) -> tuple[npt.NDArray[int64], npt.NDArray[int64]]:
     """The first row and column of tiles, and of patches within them, each (2, count)."""
 
     def uniform() -> npt.NDArray[np.float32]:
-        values: npt.NDArray[np.float32] = torch.rand(2, count, 1, generator=draw, device=draw.device).cpu().numpy()
+        values: npt.NDArray[np.float32] = draws.uniform(2, count, 1, axis=1).cpu().numpy()
         return values[:, :, 0]
 
     begin = np.stack([(u * (side - patch + 1)).astype(np.int64) for u, side in zip(uniform(), sides, strict=True)])

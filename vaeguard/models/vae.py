@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vaeguard.models.likelihoods import LIKELIHOODS, Likelihood
+from vaeguard.models.shares import BatchNorm
 from vaeguard.settings.model import PSEUDO_HEADS
 
 if TYPE_CHECKING:
@@ -148,12 +149,12 @@ def _conv(spec: ModelSpec) -> tuple[nn.ModuleList, nn.Sequential, int]:
 
 
 def _down(spec: ModelSpec, inputs: int, outputs: int, *, norm: bool) -> nn.Sequential:
-    layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), *([nn.BatchNorm2d(outputs)] if norm else [])]
+    layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), *([BatchNorm(outputs)] if norm else [])]
     return _stage(spec, *layers)
 
 
 def _up(spec: ModelSpec, inputs: int, outputs: int) -> nn.Sequential:
-    return _stage(spec, nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.BatchNorm2d(outputs))
+    return _stage(spec, nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), BatchNorm(outputs))
 
 
 class Pad(nn.Module):

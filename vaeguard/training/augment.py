@@ -11,6 +11,7 @@ import torch.nn.functional as F
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vaeguard.models.shares import Draws
     from vaeguard.settings.training import TrainSpec
 
 
@@ -26,29 +27,29 @@ WARP_KNOTS = 4
 """Random displacements along each side of the image, between which the bend is interpolated."""
 
 
-def augment(image: Tensor, spec: TrainSpec, generator: torch.Generator) -> Tensor:
+def augment(image: Tensor, spec: TrainSpec, draws: Draws) -> Tensor:
     """Warp, shift, rotate, mirror and roughen `image`, float32 (N, C, H, W) in [0, 1], as `spec` asks; range kept."""
     if spec.augment_warp:
-        image = _warp(image, spec.augment_warp, generator)
+        image = _warp(image, spec.augment_warp, draws)
     if spec.augment_shift or spec.augment_rotate:
-        image = _move(image, spec.augment_shift, spec.augment_rotate, generator)
+        image = _move(image, spec.augment_shift, spec.augment_rotate, draws)
     if spec.augment_flip:
-        mirrored = torch.rand(len(image), 1, 1, 1, generator=generator, device=image.device) < 0.5
+        mirrored = draws.uniform(len(image), 1, 1, 1) < 0.5
         image = torch.where(mirrored, image.flip(3), image)
-    return add_noise(image, spec.augment_noise, generator)
+    return add_noise(image, spec.augment_noise, draws)
 
 
-def add_noise(image: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+def add_noise(image: Tensor, sigma: float, draws: Draws) -> Tensor:
     """Add Gaussian noise of standard deviation `sigma` (pixels 0 to 1) and clip to [0, 1]."""
     if not sigma:
         return image
-    noise = torch.randn(image.shape, generator=generator, device=image.device)
+    noise = draws.normal(*image.shape)
     return (image + sigma * noise).clamp(0, 1)
 
 
-def _move(image: Tensor, pixels: int, degrees: float, generator: torch.Generator) -> Tensor:
+def _move(image: Tensor, pixels: int, degrees: float, draws: Draws) -> Tensor:
     n, _, height, width = image.shape
-    uniform = 2 * torch.rand(3, n, generator=generator, device=image.device) - 1
+    uniform = 2 * draws.uniform(3, n, axis=1) - 1
     angle = uniform[0] * math.radians(degrees)
     # Shifts by whole pixels do not blur the image.
     x, y = (torch.round(uniform[i] * (pixels + 0.49)).clamp(-pixels, pixels) for i in (1, 2))
@@ -61,15 +62,16 @@ def _move(image: Tensor, pixels: int, degrees: float, generator: torch.Generator
     return F.grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)
 
 
-def _warp(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def _warp(image: Tensor, strength: float, draws: Draws) -> Tensor:
     """Deform every image by its own affine map and its own smooth bend (Simard et al., 2003), in one resampling."""
     n, _, height, width = image.shape
 
-    def uniform(*shape: int) -> Tensor:
-        return strength * (2 * torch.rand(*shape, generator=generator, device=image.device) - 1)
+    def uniform(*shape: int, axis: int = 0) -> Tensor:
+        return strength * (2 * draws.uniform(*shape, axis=axis) - 1)
 
     angle = math.radians(WARP_DEGREES) * uniform(n)
-    stretch, shear, shift = 1 + WARP_SCALE * uniform(2, n), WARP_SHEAR * uniform(n), 2 * WARP_SHIFT * uniform(2, n)
+    stretch, shear = 1 + WARP_SCALE * uniform(2, n, axis=1), WARP_SHEAR * uniform(n)
+    shift = 2 * WARP_SHIFT * uniform(2, n, axis=1)
     cos, sin = angle.cos(), angle.sin()
     tall = height / width
     rows = [

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vaeguard.models.cells import Cells
+from vaeguard.models.shares import share_of
 from vaeguard.models.vae import VAE
 from vaeguard.models.whiten import Whiten
 from vaeguard.training.vae_task import Batch, Batches, Examples, VAETask, forward
@@ -118,6 +119,7 @@ class FoldedTask(VAETask):
         )
         super().__init__(heads.of_all.vae, spec, cells, checked)
         self.net = self.heads = heads
+        self.training.whole = True  # each head has its own share of these cells
         self.checks = [(vae, Batches(part, vae, self.validation.device)) for vae, part in left_out(heads, checked)]
 
     def loss(self, state: State, batch: Batch, step: int) -> Tensor:
@@ -128,7 +130,8 @@ class FoldedTask(VAETask):
             seen = batch.images if fold < 0 else batch.images[batch.labels != fold][:FOLD_CELLS]
             if not len(seen):  # a last batch of few cells
                 continue
-            value, terms = forward(head.vae, Batch(head.whiten(seen)), self.spec, beta, noise)
+            share = share_of(len(seen))
+            value, terms = forward(head.vae, Batch(head.whiten(share.of(seen)), share=share), self.spec, beta, noise)
             objectives.append(value)
             if fold < 0:
                 self.means.add(terms, value.item())

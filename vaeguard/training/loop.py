@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vaeguard.errors import VaeguardError
+from vaeguard.models.shares import add_up_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -174,9 +175,10 @@ def _train_epoch(state: State, task: Task, progress: Progress | None) -> None:
             raise DivergedError(task.divergence(epoch, step, value))
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        # Parameters that are not trained may hold gradients of an earlier training, which must not count.
+        trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+        add_up_gradients(trained)
         if task.gradient_norm:
-            # Parameters that are not trained may hold gradients of an earlier training, which must not count.
-            trained = (parameter for group in state.optimizer.param_groups for parameter in group["params"])
             torch.nn.utils.clip_grad_norm_(trained, task.gradient_norm)
         state.optimizer.step()
         task.finish_step(state, step)

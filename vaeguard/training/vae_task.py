@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
+from vaeguard.data.shards import in_shards
 from vaeguard.data.split import spread_out
 from vaeguard.models.graph import from_unit, to_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, Losses, losses, objective
 from vaeguard.models.patches import local_contrast, random_windows
+from vaeguard.models.shares import Draws, Share, from_first, share_of
 from vaeguard.training.advice import collapse
 from vaeguard.training.augment import add_noise, augment
 from vaeguard.training.balance import balanced_draws, balanced_weights
 from vaeguard.training.loop import DivergedError, State, Task, TrainingWarning, copy_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
     from torch import Tensor, nn
@@ -35,6 +38,8 @@ STEPS = (2000, 6000)
 """The least and the most steps of a fit with the default number of epochs.
 
 On MNIST and Fashion-MNIST the validation losses of normal images still fall well after 2,000 steps."""
+STREAMED_STEPS = 2000
+"""The most steps of an epoch of images that are read from their files."""
 SHOWN = 8
 """Validation images whose reconstructions are shown for some epochs."""
 VALIDATED = 256
@@ -59,6 +64,8 @@ class Examples:
         The row of the data set from which each example comes, if `rows` are not these.
     region : bool (H, W) or None
         The pixels that count; None if all do.
+    classes_of : callable or None
+        Gives the pseudo-classes of images that stay in their files, which have none before they are read.
     """
 
     images: npt.NDArray[np.uint8]
@@ -67,6 +74,7 @@ class Examples:
     pseudo: npt.NDArray[np.int64] | None = None
     origins: npt.NDArray[np.int64] | None = None
     region: npt.NDArray[np.bool_] | None = None
+    classes_of: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,26 +93,40 @@ def epochs_for(spec: TrainSpec, images: int) -> int:
     return int(np.clip(round(np.clip(EPOCHS * steps, *STEPS) / steps), 5, 400))
 
 
+def images_an_epoch(images: Any, count: int, spec: TrainSpec) -> int:
+    """How many of `count` training images an epoch has: all, but of images that stay in their files at most so many."""
+    return min(count, STREAMED_STEPS * spec.images_per_step) if in_shards(images) else count
+
+
 class Batch(NamedTuple):
-    """Float images in [0, 1], (N, C, H, W), with the labels, pseudo-classes and weights that they may have."""
+    """Float images in [0, 1], (N, C, H, W), with the labels and pseudo-classes that they may have.
+
+    Images, labels and pseudo-classes are those of a `share` of the batch, weights those of the whole batch.
+    """
 
     images: Tensor
     labels: Tensor | None = None
     pseudo: Tensor | None = None
     weights: Tensor | None = None
+    share: Share | None = None
+
+    def draws(self, generator: torch.Generator) -> Draws:
+        """Random numbers for these images."""
+        return Draws(generator, self.share)
 
 
 class Batches:
     """Batches of examples on the device.
 
-    A model of patches gets one random patch per row, with its surroundings.
+    A model of patches gets one random patch per row, with its surroundings. Of several processes each gets its share of
+    a batch, or the `whole` batch.
 
     On CUDA the images live in device memory if they take less than half of it; otherwise rows are gathered from the
     array (or memory map) batch by batch.
     """
 
     def __init__(self, examples: Examples, vae: VAE, device: torch.device) -> None:
-        self.examples, self.device = examples, device
+        self.examples, self.device, self.whole = examples, device, False
         self.windows, self.side = vae.spec.view.windows, vae.spec.vae_shape[-1]
         self.tiles = vae.spec.tiles if vae.spec.tile else None
         self.channels_last = vae.spec.kind == "conv"
@@ -113,24 +135,43 @@ class Batches:
             self.labels = torch.from_numpy(examples.labels[examples.rows]).to(device)
         self.pseudo = None if examples.pseudo is None else torch.from_numpy(examples.pseudo).to(device)
         self.resident = None
-        size = len(examples) * examples.images[:1].nbytes
+        size = len(examples) * math.prod(examples.images.shape[1:]) * examples.images.dtype.itemsize
         # A model of patches reads small windows of images, and its rows repeat, so the size above would mislead.
-        if not self.windows and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
+        held = not self.windows and not in_shards(examples.images)
+        if held and device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.ascontiguousarray(examples.images[examples.rows])).to(device)
 
     def __call__(self, order: Tensor, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield the examples in `order` by batches of `size`; `generator` draws the positions of patches."""
-        for rows in torch.split(order, size):
-            images = self._patches(rows, generator) if self.windows else self._gather(rows)
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            picked = rows.to(self.device)
-            labels, pseudo = (None if classes is None else classes[picked] for classes in (self.labels, self.pseudo))
-            yield Batch(to_unit(images), labels, pseudo)
+        """Yield this process's share of the examples in `order`, by batches of `size` examples.
 
-    def _patches(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        `generator` draws the positions of patches.
+        """
+        for whole in torch.split(order, size):
+            share = Share(0, len(whole), len(whole)) if self.whole else share_of(len(whole))
+            rows = share.of(whole)
+            images = self._patches(rows, Draws(generator, share)) if self.windows else self._gather(rows)
+            yield self._batch(images, rows, None if self.pseudo is None else self.pseudo[rows.to(self.device)], share)
+
+    def stream(self, count: int, size: int, seed: int) -> Iterator[Batch]:
+        """Yield this process's share of `count` examples, which stay in their files, by batches of `size` examples."""
+        examples: Any = self.examples
+        for some in examples.images.stream(examples.rows, count, size, seed, examples.classes_of):
+            share = share_of(len(some.rows))
+            own = some.at(slice(share.first, share.last))
+            rows = torch.from_numpy(np.searchsorted(examples.rows, own.rows))
+            images, pseudo = (None if part is None else torch.from_numpy(part).to(self.device) for part in own[1:])
+            assert images is not None
+            yield self._batch(images, rows, pseudo, share)
+
+    def _batch(self, images: Tensor, rows: Tensor, pseudo: Tensor | None, share: Share) -> Batch:
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        labels = None if self.labels is None else self.labels[rows.to(self.device)]
+        return Batch(to_unit(images), labels, pseudo, share=share)
+
+    def _patches(self, rows: Tensor, draws: Draws) -> Tensor:
         chosen = self.examples.rows[rows.numpy()]
-        windows = random_windows(self.examples.images, chosen, self.side, generator, self.tiles, self.examples.region)
+        windows = random_windows(self.examples.images, chosen, self.side, draws, self.tiles, self.examples.region)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
@@ -173,10 +214,11 @@ class VAETask(Task):
         device = torch.device(spec.device)
         self.training, self.validation = (Batches(examples, vae, device) for examples in (training, validation))
         self.checks = [(vae, self.validation)]
-        self.epochs = epochs_for(spec, len(training))
+        count = images_an_epoch(training.images, len(training), spec)
+        self.epochs = epochs_for(spec, count)
         # A last batch of one image would have no batch statistics, so that image is left out.
-        single = len(training) > 1 and len(training) % spec.images_per_step == 1
-        self.examples = len(training) - single
+        single = count > 1 and count % spec.images_per_step == 1
+        self.examples = count - single
         self.epoch_steps = math.ceil(self.examples / spec.images_per_step)
         self.steps = self.epochs * self.epoch_steps
         self.means = _Means()
@@ -203,6 +245,9 @@ class VAETask(Task):
     def batches(self, state: State) -> Iterator[Batch]:
         """Each example once, or as many draws in which every class comes equally often."""
         self.means = _Means()
+        if in_shards(self.training.examples.images):
+            seed = int(torch.randint(2**62, (), generator=state.generators["order"]))
+            return self.training.stream(self.examples, self.spec.images_per_step, seed)
         if self.spec.balance:
             assert self.training.labels is not None
             order = balanced_draws(self.training.labels.cpu(), state.generators["order"])
@@ -220,7 +265,7 @@ class VAETask(Task):
     def loss(self, state: State, batch: Batch, step: int) -> Tensor:
         """The objective, with the weight that the warm-up gives the rate."""
         noise = state.generators["noise"]
-        target = _as_seen(self.vae, augment(batch.images, self.spec, noise))
+        target = _as_seen(self.vae, augment(batch.images, self.spec, batch.draws(noise)))
         beta = self._beta(len(state.history), step)
         loss, terms = forward(self.vae, batch._replace(images=target), self.spec, beta, noise)
         self.means.add(terms, loss.item())
@@ -240,6 +285,8 @@ class VAETask(Task):
         epoch, last = len(state.history), self.epoch_steps - 1
         row = {"epoch": epoch + 1, "learning_rate": self.learning_rate(epoch, last), "beta": self._beta(epoch, last)}
         row |= self.means.means() | self._validate()
+        # Other processors may round differently, and all processes must decide alike.
+        row = dict(json.loads(from_first(lambda: json.dumps(row).encode())))
         if _is_shown(epoch + 1, self.vae):
             state.restored[epoch + 1] = self._restored(state)
         # During the warm-up of the rate, losses of different epochs cannot be compared, so the latest weights are kept.
@@ -289,8 +336,10 @@ class VAETask(Task):
     @torch.no_grad()
     def _restored(self, state: State) -> Tensor:
         rows = torch.from_numpy(spread_out(len(self.validation.examples), SHOWN))
-        images = next(self.validation(rows, len(rows), state.generators["noise"])).images
-        return from_unit(self.vae.likelihood(self.vae.posterior(images).mean).mean).cpu()
+        batch = next(self.validation(rows, len(rows), state.generators["noise"]))
+        restored = from_unit(self.vae.likelihood(self.vae.posterior(batch.images).mean).mean)
+        assert batch.share is not None
+        return batch.share.gathered(restored).cpu()
 
 
 def _as_seen(vae: VAE, images: Tensor) -> Tensor:
@@ -299,16 +348,15 @@ def _as_seen(vae: VAE, images: Tensor) -> Tensor:
 
 
 def forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: torch.Generator) -> tuple[Tensor, Losses]:
-    """The loss of images as the VAE sees them, and its terms."""
-    target = batch.images
-    if spec.binarise:
-        target = torch.bernoulli(target, generator=generator)
-    else:
-        target = vae.family.for_training(target, generator)
-    noise = torch.randn((len(target), vae.spec.latent_size), generator=generator, device=target.device)
-    image = add_noise(target, spec.input_noise, generator)
+    """The loss of a whole batch from images as the VAE sees them, and its terms."""
+    target, draws = batch.images, batch.draws(generator)
+    target = draws.bernoulli(target) if spec.binarise else vae.family.for_training(target, draws)
+    noise = draws.normal(len(target), vae.spec.latent_size)
+    image = add_noise(target, spec.input_noise, draws)
     with torch.autocast(target.device.type, torch.bfloat16, enabled=bool(spec.bf16)):
         terms = losses(vae, image, target, noise, batch.labels, batch.pseudo)
+    if batch.share:
+        terms = batch.share.losses(terms)
     return objective(terms, spec, beta, target[0].numel(), batch.weights), terms
 
 

@@ -11,7 +11,7 @@ from vaeguard.data.split import MIN_NORMAL, MIN_PER_CLASS, Split, normal_numbers
 from vaeguard.errors import UsageError
 from vaeguard.settings.choice import with_features
 from vaeguard.settings.specs import to_dict, without_places
-from vaeguard.training.fitting import epochs_of
+from vaeguard.training.plan import epochs_of
 from vaeguard.tuning.pseudo_anomalies import pseudo_anomaly_kinds
 from vaeguard.tuning.search_space import search_space
 

@@ -15,13 +15,15 @@ from vaeguard.engines.model_file import save
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, IMAGES_NAME, write_history
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.evaluation.latents import latent_units
+from vaeguard.models.shares import is_first
 from vaeguard.reports.fit import fit_report
 from vaeguard.reports.pictures import draw_reconstructions, inspect_reduced, pick_examples
 from vaeguard.reports.report_file import JSON_NAME, write_report
 from vaeguard.reports.tensorboard import prepare_log, tensorboard_log
 from vaeguard.settings.specs import fit_specs
 from vaeguard.storage.files import write_bytes
-from vaeguard.training.fitting import fit_detector, plan_fit
+from vaeguard.training.fitting import fit_detector
+from vaeguard.training.plan import plan_fit
 from vaeguard.workflows.runs import name_of, writing_run
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from vaeguard.progress import Progress
     from vaeguard.settings.model import ModelSpec
     from vaeguard.settings.training import TrainSpec
-    from vaeguard.training.fitting import FitPlan, Fitted
+    from vaeguard.training.fitting import Fitted
+    from vaeguard.training.plan import FitPlan
 
 PICTURED = 12
 """So many reconstructions are drawn."""
@@ -124,7 +127,7 @@ def fit(
     """
     specs = fit_specs(model, training, settings)
     plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
-    if finish and not (run and resume):
+    if finish and not ((run or not is_first()) and resume):
         raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
     plan = replace(plan, finish=finish)
     return fit_planned(plan, run, resume=resume, tensorboard=tensorboard, command=command, progress=progress)
@@ -195,7 +198,7 @@ def _restored_by_epoch(fitted: Fitted) -> dict[str, npt.NDArray[np.uint8]]:
 
 def _packed(images: npt.NDArray[Any], rows: npt.NDArray[np.int64], info: DetectorInfo) -> bytes:
     """Some of the rows of `images`, and what is known of the images fitted on, as the bytes of an `.npz` file."""
-    chosen = rows[spread_out(len(rows), max(1, min(STORED_IMAGES, STORED_BYTES // images[:1].nbytes)))]
+    chosen = rows[spread_out(len(rows), max(1, min(STORED_IMAGES, STORED_BYTES // images[rows[:1]].nbytes)))]
     file = io.BytesIO()
     arrays = {"images": images[chosen], "fitted_on": info.fitted_on, "out_of_fold": info.out_of_fold}
     known: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}

@@ -13,7 +13,7 @@ from vaeguard.data.groups import read_groups
 from vaeguard.data.images import ImageRule
 from vaeguard.data.inputs import is_named
 from vaeguard.engines.run_folder import new_folder
-from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.errors import LostError, UsageError, VaeguardError
 from vaeguard.reports.report_file import read_report
 from vaeguard.settings.evaluation import DEFAULT_FPR
 from vaeguard.statistics.false_alarms import fpr_note
@@ -21,7 +21,7 @@ from vaeguard.storage.places import check_supported
 from vaeguard.storage.published import is_published
 from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import open_to_fit
-from vaeguard.workflows.outcome import NAMED, FitRun, Outcome
+from vaeguard.workflows.outcome import NAMED, FitRun, Outcome, Reporter
 from vaeguard.workflows.runs import new_run, point_latest, prepare_run
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from vaeguard.data.image_set import ImageSet
     from vaeguard.settings.restoration import DenoiserSpec
     from vaeguard.workflows.opening import Data
-    from vaeguard.workflows.outcome import Reporter
 
 RESUMED = "the same command with `resume` and {run} goes on"
 """How an interrupted fit is resumed; `run` stands for the parameter with its value."""
@@ -38,12 +37,14 @@ USUAL_NORMAL = {"good", "ok", "okay", "normal", "pass", "passed", "free", "defec
 """Usual names of folders of normal images."""
 
 
-@publishing("run")
 def fit_run(
     data: Data, run: str | None, reporter: Reporter, *, groups: str | None = None, settings: FitRun | None = None,
     **fit_settings: Any,
-) -> Outcome:  # fmt: skip
+) -> Outcome | None:  # fmt: skip
     """Fit a model on `data` into the folder `run`, to which `runs/latest` then points.
+
+    Several processes may fit together, those of torchrun or `settings.processes` on this machine. The first one returns
+    the outcome. The others are silent, and end or return None.
 
     Parameters
     ----------
@@ -65,25 +66,59 @@ def fit_run(
     UsageError, VaeguardError
         As by `vaeguard.fit`.
     """
+    from vaeguard.models.shares import is_first
+    from vaeguard.training.processes import joined
+
+    settings = settings or FitRun()
+    with joined(settings.processes):
+        if is_first():
+            return _fit_first(data, run, reporter, groups, settings, fit_settings)
+        _fit_other(data, groups, settings, fit_settings)
+    return None
+
+
+def _open(
+    data: Data, groups: str | None, settings: FitRun, reporter: Reporter, fit_settings: dict[str, Any]
+) -> tuple[ImageSet, dict[str, Any]]:
+    """The images, and the settings of the fit as they are settled by these."""
+    from vaeguard.training.processes import one_a_machine
+
+    with one_a_machine():
+        images, model = open_to_fit(data, fit_settings, reporter, settings)
+    image_groups = read_groups(groups, images.paths) if groups else None
+    return images, {**fit_settings, "model": model, "groups": image_groups, "finish": settings.finish}
+
+
+def _fit_other(data: Data, groups: str | None, settings: FitRun, fit_settings: dict[str, Any]) -> None:
+    """Fit in a process that is not the first one, and end it after the training."""
     from vaeguard.workflows.fit import fit
 
-    settings, resume = settings or FitRun(), fit_settings.get("resume", False)
+    images, fit_settings = _open(data, groups, settings, Reporter(), fit_settings)
+    fit(images, download=data.download, **fit_settings)
+
+
+@publishing("run")
+def _fit_first(
+    data: Data, run: str | None, reporter: Reporter, groups: str | None, settings: FitRun, fit_settings: dict[str, Any]
+) -> Outcome:
+    from vaeguard.workflows.fit import fit
+
     check_supported([settings.tensorboard], "TensorBoard")
+    resume = fit_settings.get("resume", False)
     folder = _named_run(run, resume=resume)
     with no_empty_run(folder, reporter):
         if folder:
             prepare_run(folder, resume=resume)
-        images, model = open_to_fit(data, fit_settings, reporter, settings.jobs)
-        image_groups = read_groups(groups, images.paths) if groups else None
-    folder = folder or new_run(images, model)
+        images, fit_settings = _open(data, groups, settings, reporter, fit_settings)
+    folder = folder or new_run(images, fit_settings["model"])
     _say_start(folder, reporter, resume=resume)
     _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
     how = f"{RESUMED}, and with `run.finish=True` as well ends with the epochs that are done"
     with no_empty_run(folder, reporter, how), reporter.progress("fitting") as progress:
         detector = fit(
-            images, groups=image_groups, run=folder, finish=settings.finish, tensorboard=settings.tensorboard,
-            download=data.download, command=reporter.command, progress=progress, **{**fit_settings, "model": model},
+            images, run=folder, tensorboard=settings.tensorboard, download=data.download, command=reporter.command,
+            progress=progress, **fit_settings,
         )  # fmt: skip
     seconds = time.monotonic() - started
     try:
@@ -119,8 +154,11 @@ def no_empty_run(run: Path | None, reporter: Reporter, how: str = RESUMED) -> It
         yield
     except BaseException as error:
         if run:
-            if isinstance(error, KeyboardInterrupt) and any(run.glob("checkpoint.*")):
-                reporter.say(how.format(run=f"`run={run}`"))
+            if any(run.glob("checkpoint.*")):
+                if isinstance(error, KeyboardInterrupt):
+                    reporter.say(how.format(run=f"`run={run}`"))
+                elif isinstance(error, LostError):
+                    error.args = (f"{error}; {how.format(run=f'`run={run}`')}",)
             with contextlib.suppress(OSError):
                 run.rmdir()  # fails unless the folder is empty
         raise

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.image_set import ImageSet
     from vaeguard.engines.detector import Detector
-    from vaeguard.workflows.outcome import Reporter
+    from vaeguard.workflows.outcome import FitRun, Reporter
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Data:
 
 
 def open_to_fit(
-    data: Data, settings: Mapping[str, Any], reporter: Reporter, jobs: int | None = None
+    data: Data, settings: Mapping[str, Any], reporter: Reporter, run: FitRun | None = None
 ) -> tuple[ImageSet, ModelSpec]:
     """Open the training part of `data` for a fit with `settings`, as `fit` has them, and settle what the model learns.
 
@@ -65,7 +65,8 @@ def open_to_fit(
     with reporter.progress("reading") as progress:
         images = open_images(
             data.data, rule=rule, normal_classes=settings.get("normal_classes"), data_dir=data.data_dir,
-            download=data.download, jobs=jobs, progress=progress,
+            download=data.download, progress=progress, jobs=run.jobs if run else None,
+            limits=run.limits if run else None,
         )  # fmt: skip
     _say_notes(images, reporter)
     return images, settle_features(model, training, images, reporter)

@@ -6,7 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.settings.checks import settle_types
+from vaeguard.data.shards import Limits
+from vaeguard.settings.checks import check_positive, settle_types
 from vaeguard.settings.evaluation import DEFAULT_FPR, PIXELS
 from vaeguard.settings.field import setting
 
@@ -92,10 +93,24 @@ class FitRun:
 
     tensorboard: str | None = setting(None, "Log the fit for TensorBoard into DIR/<name of the run folder>.")
     jobs: int | None = setting(None, "Threads that decode images.", unset="by the machine")
+    processes: int = setting(1, "Processes on this machine that train together, one for each GPU or some cores.")
+    cache_gb: float | None = setting(
+        None,
+        "Most gigabytes of decoded images; larger sets are read from their files in every epoch.",
+        unset="half of the free disk",
+    )
+    buffer_gb: float = setting(1.0, "Gigabytes of images that are mixed at a time where they are read in every epoch.")
     finish: bool = setting(False, "With --resume: train no more, and make a model of the epochs that are done.")
 
     def __post_init__(self) -> None:
         settle_types(self)
+        for name in ("processes", "cache_gb", "buffer_gb"):
+            check_positive(name, getattr(self, name))
+
+    @property
+    def limits(self) -> Limits:
+        """What of the images is decoded into the cache, and what is mixed in memory."""
+        return Limits(None if self.cache_gb is None else int(self.cache_gb * 1e9), int(self.buffer_gb * 1e9))
 
 
 @dataclass(frozen=True)

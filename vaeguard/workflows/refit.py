@@ -24,7 +24,7 @@ from vaeguard.settings.training import TrainSpec
 from vaeguard.statistics.review import Reviewed, caught_share, false_alarm_rate
 from vaeguard.storage.files import digest_of
 from vaeguard.storage.places import check_supported
-from vaeguard.training.fitting import plan_fit
+from vaeguard.training.plan import plan_fit
 from vaeguard.wording import counted
 from vaeguard.workflows.fit import fit_planned
 from vaeguard.workflows.fit_run import no_empty_run
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from vaeguard.engines.record import ModelRecord
     from vaeguard.engines.torch_detector import TorchDetector
     from vaeguard.progress import Progress
-    from vaeguard.training.fitting import FitPlan
+    from vaeguard.training.plan import FitPlan
 
 
 def refit(
