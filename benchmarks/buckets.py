@@ -197,7 +197,7 @@ def killed(server: Server, kind: str, arguments: list[str], out: str) -> dict[st
             found = server.objects(out)
             objects, visible = objects + len(found), visible + halves(found, whole)
         else:
-            different += _differ(server.objects(out), whole)
+            different += process.returncode != 0 or _differ(server.objects(out), whole)
             server.clear(out)
     run(*arguments)
     different += _differ(server.objects(out), whole)

@@ -12,6 +12,7 @@ import click
 from vaeguard import VaeguardError, preset
 from vaeguard.settings.field import help_of
 from vaeguard.settings.overrides import layered, settings_of
+from vaeguard.storage.places import check_supported
 
 from .output import say, show
 
@@ -28,6 +29,8 @@ PARAMETERS = {
     "like": "aggregate",
 }
 """Parameters of the library, and their names in commands that have no parameter of the same name."""
+INTO_BUCKETS = {"score", "evaluate", "likelihood", "fit", "export", "denoise"}
+"""Commands whose output may be a URL."""
 ELSEWHERE = {
     "data_dir": "$VAEGUARD_DATA",
     "download": "--download (of fit and unpack)",
@@ -116,6 +119,8 @@ def command(*options: Decorator, specs: Mapping[str, type] | None = None, **attr
     def decorate(body: Function) -> click.Command:
         @functools.wraps(body)
         def run(*, as_json: bool = False, **values: Any) -> None:
+            if body.__name__ not in INTO_BUCKETS:
+                check_supported([values.get("output")], "`output` of this command")
             result = body(**values)
             if result:
                 show(result, as_json=as_json)

@@ -11,8 +11,8 @@ import socketserver
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
-import time
 from hashlib import sha256
 
 import numpy as np
@@ -207,25 +207,33 @@ def test_a_table_appears_in_a_bucket_with_all_that_belongs_to_it(kinds, store, b
     assert "'s3://bucket/kinds/tables/a.parquet' is one of the inputs" in named.stderr
 
 
-SMALL_PARTS = "import vaeguard.data.source as s; s.SHARD_ROWS = 16; from vaeguard_cli.main import main; main()"
+SMALL_PARTS = "import vaeguard.data.source as s; s.SHARD_ROWS = 16; from vaeguard_cli.main import main; {}main()"
+KILLED = """
+import os, vaeguard.storage.store as store
+whole = store.publish
+def publish(paths):
+    paths = list(paths)
+    whole(paths)
+    if paths[-1].suffix == ".json":
+        os.kill(os.getpid(), 9)
+store.publish = publish
+"""
 
 
 def test_a_killed_writer_leaves_whole_parts_which_are_taken_up_again(kinds, store, bars_onnx, tmp_path):
     files = ["score", "s3://bucket/kinds/files", "-m", str(bars_onnx), "--no-report", "-o"]
     run(tmp_path, *files, "scores.csv")
-    command = [sys.executable, "-c", SMALL_PARTS, *files, "s3://bucket/killed/scores.csv"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-    while process.poll() is None and not any(key.endswith(".json") for key in store.keys("killed/")):
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    arguments = [*files, "s3://bucket/killed/scores.csv"]
+    killed = [sys.executable, "-c", SMALL_PARTS.format(f"exec({KILLED!r}); "), *arguments]
+    assert subprocess.run(killed, check=False, cwd=tmp_path, capture_output=True).returncode == -9
     keys = store.keys("killed/scores.csv.job/")
     manifests = [json.loads(store.get(key)) for key in keys if key.endswith(".json")]
     assert manifests
     for name, digest in (item for manifest in manifests for item in manifest["written"].items()):
         assert sha256(store.get(f"killed/scores.csv.job/{name}")).hexdigest() == digest
     assert all(store.get(key).endswith(b"\n") for key in keys if key.endswith(".csv"))
-    last = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    again = [sys.executable, "-c", SMALL_PARTS.format(""), *arguments]
+    last = subprocess.run(again, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert "of them scored before" in last.stdout
     assert store.get("killed/scores.csv") == (tmp_path / "scores.csv").read_bytes()
     assert not store.keys("killed/scores.csv.job")
@@ -333,3 +341,46 @@ def test_a_fit_in_a_bucket_goes_on_from_its_checkpoint(store, tmp_path, monkeypa
     run(tmp_path, *fit, "run")
     assert store.get("stopped/run/model.safetensors") == (tmp_path / "run" / "model.safetensors").read_bytes()
     assert "stopped/run/checkpoint.safetensors" not in store.keys("stopped/")
+
+
+def test_a_store_that_lets_nobody_in_stops_the_job(kinds, store, detector, tmp_path, monkeypatch):
+    def denied(url):
+        raise OSError("AWS Error ACCESS_DENIED during HeadObject operation")
+
+    monkeypatch.setattr(
+        places, "_located", lambda url, located=places._located: denied(url) if "." in url else located(url)
+    )
+    with pytest.raises(VaeguardError, match="access was denied; check the credentials"):
+        vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "scores.csv")
+
+
+def test_copies_of_killed_processes_are_swept_and_those_of_living_ones_stay(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    locks = [tmp_path / f"{places.COPIES}{name}" / places.LOCK for name in ("dead", "living")]
+    for lock in locks:
+        lock.parent.mkdir()
+        lock.touch()
+    with locks[1].open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        places._sweep_copies()
+    assert [lock.exists() for lock in locks] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("watch", "s3://bucket/kinds", "-m", "MODEL", "-o", "s.csv"),
+        ("score", "s3://bucket/kinds", "-m", "MODEL", "--heatmaps", "s3://bucket/look"),
+        ("sample", "-m", "MODEL", "-o", "s3://bucket/s.png"),
+        ("tune", "digits", "-o", "s3://bucket/tuned"),
+        ("report", "s3://bucket/ev"),
+        ("undo", "s3://bucket/clean"),
+        ("unpack", "s3://bucket/kinds/packed.tar", "-o", "files"),
+    ],
+)
+def test_what_works_on_local_files_only_refuses_a_url(tmp_path, bars_onnx, arguments):
+    done = run(tmp_path, *(str(bars_onnx) if given == "MODEL" else given for given in arguments))
+    assert done.returncode == 2
+    assert "is a URL; copy what is there to a local folder" in done.stderr
+    assert not any(path.name.startswith("s3:") for path in tmp_path.iterdir())

@@ -193,7 +193,7 @@ class Fetched(Source):
         if self._open:
             yield self._open
             return
-        with tempfile.TemporaryDirectory(prefix="vaeguard-") as folder:
+        with tempfile.TemporaryDirectory(dir=places.copies()) as folder:
             copy = Path(folder) / places.name_of(self.path)
             self._place = str(copy)
             try:

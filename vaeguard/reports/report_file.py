@@ -10,6 +10,7 @@ from vaeguard.errors import RefusedError, UsageError
 from vaeguard.reports.kinds import kind_of, report_kinds
 from vaeguard.reports.page import page
 from vaeguard.storage.files import write_text
+from vaeguard.storage.places import check_supported
 from vaeguard.storage.provenance import environment
 
 Report = dict[str, Any]
@@ -110,6 +111,7 @@ def report_path(path: str | Path) -> Path:
     UsageError
         There is no report.
     """
+    check_supported([path], "reading a report")
     path = Path(path)
     candidates = (path / JSON_NAME, path, Path(f"{path}.{JSON_NAME}"))
     for candidate in candidates:

@@ -27,12 +27,16 @@ CONNECTIONS = 64
 PART = 64 * 2**20
 """Bytes of a large object that one request fetches, and that are held in memory."""
 NO_ANSWER = "the store does not answer; check the network and the address"
+DENIED = "access was denied; check the credentials, and what they allow"
+MOST_DENIED = 8
+"""After so many objects in a row that may not be read, none will be."""
+_denied: list[str] = []
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
 _REASONS = (
     ("NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound", "there is no such bucket; check its name"),
     (
         "ACCESS_?DENIED|INVALID_?ACCESS_?KEY|SIGNATURE|FORBIDDEN|HTTP status 403|UNRECOGNIZED_CLIENT|TOKEN",
-        "access was denied; check the credentials, and what they allow",
+        DENIED,
     ),
     (
         "NETWORK_CONNECTION|curlCode|REQUEST_TIMEOUT|Could not resolve|Connection refused|Timeout|timed out",
@@ -45,6 +49,8 @@ _REASONS = (
 RECENT, RECENT_EACH = 32 * 2**20, 300
 """Bytes of the objects that are remembered, and those that each takes besides its content."""
 _lock = threading.Lock()
+COPIES, LOCK = "vaeguard-copies-", ".vaeguard-lock"
+"""The beginning of the names of folders of copies, and the file in each that is locked by its process."""
 NO_PLACE = "-"
 """Stands for the host in the local path of a URL without one."""
 _T = TypeVar("_T")
@@ -198,18 +204,53 @@ def fetch(url: str, path: Path) -> None:
         )  # fmt: skip
 
 
+def copies() -> Path:
+    """The folder of this process for copies, among the temporary files; it is removed when the process ends."""
+    return Path(_copies(os.getpid()).name).resolve()
+
+
 @cache
 def _copies(process: int) -> tempfile.TemporaryDirectory[str]:
-    """The folder of this process for copies, which ends with it; a fork has its own."""
+    """The folder of copies, of which a fork has its own."""
     del process
-    return tempfile.TemporaryDirectory(prefix="vaeguard-")
+    _sweep_copies()
+    folder = tempfile.TemporaryDirectory(prefix=COPIES)
+    if fcntl := _fcntl():
+        # The system frees the lock of a process that died. The file has its name only when it is locked.
+        held = Path(folder.name) / "new"
+        descriptor = os.open(held, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0))
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        held.rename(held.with_name(LOCK))
+    return folder
+
+
+def _fcntl() -> Any:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    return fcntl
+
+
+def _sweep_copies() -> None:
+    """Remove the copies that killed processes left; those of living processes are locked."""
+    if not (fcntl := _fcntl()):
+        return
+    for lock in Path(tempfile.gettempdir()).glob(f"{COPIES}*/{LOCK}"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def local_path(url: str) -> Path:
     """Where the copy of an object, or of a folder, lies while this process runs: URLs side by side lie side by side."""
     match = _URL.fullmatch(url)
     assert match is not None
-    return Path(_copies(os.getpid()).name).resolve().joinpath(*_parts(match))
+    return copies().joinpath(*_parts(match))
 
 
 def _parts(match: re.Match[str]) -> list[str]:
@@ -223,7 +264,7 @@ def as_urls(value: _T) -> _T:
     """Text, or plain values that hold text, with URLs in place of the copies of this process."""
     done: Any = value
     if isinstance(value, str) and _copies.cache_info().currsize:
-        folder = re.escape(str(Path(_copies(os.getpid()).name).resolve()))
+        folder = re.escape(str(copies()))
         done = re.sub(f"{folder}/([a-z0-9+.-]+)/({re.escape(NO_PLACE)}(?=/))?", r"\1://", value)
     elif isinstance(value, dict):
         done = {key: as_urls(item) for key, item in value.items()}
@@ -420,7 +461,7 @@ def _s3(bucket: str) -> Any:
 
 @contextlib.contextmanager
 def _while_answering(url: str) -> Iterator[None]:
-    """As `_in_words`; but if the store is gone, one object is not to blame, and a job would list all that are left.
+    """As `_in_words`; but if the store is gone or lets nobody in, no object is to blame, and a job would list them all.
 
     Raises
     ------
@@ -430,7 +471,12 @@ def _while_answering(url: str) -> Iterator[None]:
     try:
         with _in_words(url):
             yield
+        _denied.clear()
     except UnreadableError as error:
+        if error.reason == DENIED:
+            _denied.append(url)
+            if len(_denied) >= MOST_DENIED:
+                raise VaeguardError(f"{url!r}: {DENIED}") from error
         if error.reason != NO_ANSWER:
             raise
         try:

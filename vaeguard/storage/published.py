@@ -71,7 +71,7 @@ class Mirror:
         files = [path for path in self.folder.rglob("*") if path.is_file() and self.owned(self._name(path))]
         self.publish(sorted(filter(_is_whole, files), key=_order))
         there = {self._name(path) for path in files}
-        gone = [name for name in self._same if name not in there]
+        gone = sorted((name for name in self._same if name not in there), key=_order_of_removal)
         places.remove(f"{self.url}/{name}" for name in gone)
         for folder in {name.rpartition("/")[0] for name in gone if "/" in name}:
             if not (self.folder / folder).exists():
@@ -98,6 +98,15 @@ def _is_whole(path: Path) -> bool:
 def _order(path: Path) -> tuple[bool, bool, str]:
     """What tells that something is finished comes last: models, reports, and hidden manifests."""
     return path.name.startswith("."), path.name in LAST, str(path)
+
+
+def _order_of_removal(name: str) -> tuple[bool, bool, str]:
+    """In the folder of a job manifests go first, and the mark by which the folder is known goes last.
+
+    Elsewhere a manifest goes after its file, since a file without a manifest counts as somebody's.
+    """
+    job, manifest = ".job/" in name, name.endswith(".json")
+    return name.endswith(".vaeguard-job"), manifest != job, name
 
 
 def _with_urls(path: Path) -> Path:

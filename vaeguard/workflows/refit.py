@@ -23,6 +23,7 @@ from vaeguard.reports.report_file import JSON_NAME, read_report, write_report
 from vaeguard.settings.training import TrainSpec
 from vaeguard.statistics.review import Reviewed, caught_share, false_alarm_rate
 from vaeguard.storage.files import digest_of
+from vaeguard.storage.places import check_supported
 from vaeguard.training.plan import plan_fit
 from vaeguard.wording import counted
 from vaeguard.workflows.fit import fit_planned
@@ -104,6 +105,7 @@ def refit_run(
     UsageError, VaeguardError
         As by `refit`.
     """
+    check_supported([model, labels, groups], "a refit")
     if model.lower().endswith(".onnx"):
         raise UsageError(f"`model` {model!r} is an exported file, which is not fitted again; name the run it came from")
     marked = read_labels(labels)
