@@ -78,7 +78,6 @@ def open_images(
     download: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
-    limits: Limits | None = None,
 ) -> ImageSet:
     """Open a data set: its name, a folder, an image file, a glob of these, an array, a tar archive, a Parquet file.
 
@@ -89,8 +88,7 @@ def open_images(
     None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 128
     pixels on the longer side if the shorter one has fewer than 96. Named sets lie in `data_dir` (None:
     `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`. What lies at a URL is copied first, into
-    the folder of temporary files, and the copy is removed when it was read. Images that would take more than the
-    `limits` when decoded stay in their files, and only a fit can use them (`vaeguard.data.shards`); None has no limits.
+    the folder of temporary files, and the copy is removed when it was read.
 
     Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
     column `label` or `class` of a Parquet file.
@@ -110,11 +108,35 @@ def open_images(
     if is_url(data):
         return _of_bucket(str(data), split, (rule, normal_classes, jobs, progress, limits))
     if not is_named(data):
-        return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress, limits)
+        return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress)
     source = NamedSource(str(data), split, data_dir, download=download)
     note = f"this is the named set {data}; for the folder of that name give './{data}'" if Path(data).is_dir() else None
     facts = {"note": note, "named": True, "pixel_range": rule.pixel_range}
     return new_image_set(str(data), source.pixels(rule), source.labels(), source.names, **facts)
+
+
+def open_to_learn(
+    data: str | Path,
+    limits: Limits,
+    *,
+    rule: ImageRule,
+    normal_classes: str | int | Sequence[str | int] | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    **where: Any,
+) -> ImageSet:
+    """Open the training part of a data set as `open_images` does, for a fit alone.
+
+    Images that would take more than the `limits` when decoded stay in their files (`vaeguard.data.shards`).
+
+    Raises
+    ------
+    UsageError, VaeguardError, RefusedError
+        As by `open_images`.
+    """
+    if is_named(data) or is_url(data):  # what lies in a bucket is copied
+        return open_images(data, rule=rule, normal_classes=normal_classes, jobs=jobs, progress=progress, **where)
+    return _image_set(str(data), sources_of(data, "train"), rule, normal_classes, jobs, progress, limits)
 
 
 def _of_bucket(url: str, split: str, how: tuple[Any, ...]) -> ImageSet:

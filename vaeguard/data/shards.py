@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 HELD = 250_000
 """The most images that can be looked up: 100,000 each to stop the training and to calibrate, and some to cluster."""
+LEAST, LEAST_BYTES = 1000, 2**28
+"""The least images that can be looked up, and so many bytes of them, however little the cache may hold."""
 SHARE_OF_DISK = 0.5
 """So much of the free disk decoded images may take."""
 WHOLE = 2**16
@@ -100,8 +102,9 @@ class Names(Sequence[str]):
     def __getitem__(self, row: int | slice) -> str | tuple[str, ...]:
         if isinstance(row, slice):
             return tuple(self[at] for at in range(*row.indices(len(self))))
-        number = bisect_right(self.starts, int(row)) - 1
-        return self._sources[number].names[int(row) - self.starts[number]]
+        row = range(len(self))[row]
+        number = bisect_right(self.starts, row) - 1
+        return self._sources[number].names[row - self.starts[number]]
 
 
 class Shards:
@@ -211,7 +214,8 @@ class Shards:
 
     def _sample(self, progress: Progress | None) -> tuple[Rows, Bytes]:
         """A random sample of the rows that can be read, and their images, in a nameless file."""
-        most = int(min(HELD, max(1000, self.limits.most // 4 // math.prod(self._image)), len(self)))
+        room = max(self.limits.most // 4, LEAST_BYTES) // math.prod(self._image)
+        most = min(HELD, max(LEAST, room), len(self))
         rows = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
         held: list[Rows] = []
         with nameless_file() as file:

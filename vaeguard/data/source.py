@@ -215,6 +215,9 @@ class Encoded(Source):
 
     def close(self) -> None:
         """Close the container."""
+        if self._rest and self._next == self.count:
+            with contextlib.suppress(*self.broken_by):
+                next(self._rest, None)  # the process that has read all of it says so, and can serve another call
         self._stack.close()
         self._rest = None
 

@@ -62,38 +62,39 @@ class PseudoClasses:
         from sklearn.decomposition import PCA
 
         sample = np.random.default_rng(seed).permutation(training)[:SAMPLE]
-        small = np.concatenate([_small(images[part]) for part in _parts(np.sort(sample))])
+        small = np.concatenate([_small(images, part) for part in _parts(np.sort(sample))])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # images that are all the same are no fault here
             self._pca = PCA(min(COMPONENTS, *small.shape), svd_solver="randomized", random_state=seed).fit(small)
-            points = np.concatenate([self._directions(images[part]) for part in _parts(training)])
+            points = self._directions(images, training)
             self._clusterings = [cluster(points, clusters, seed + head) for head in range(PSEUDO_HEADS)]
 
     def of(self, pixels: npt.NDArray[Any]) -> Rows:
         """The pseudo-classes of images (n, C, H, W), (n, PSEUDO_HEADS)."""
-        return self._nearest(self._directions(pixels))
+        return self._nearest(self._directions(pixels, np.arange(len(pixels))))
 
     def _nearest(self, points: Floats) -> Rows:
         return np.stack([clustering.predict(points) for clustering in self._clusterings], 1).astype(np.int64)
 
     def of_rows(self, images: npt.NDArray[Any], rows: Rows) -> Rows:
         """The pseudo-classes of these rows of `images`."""
-        return self._nearest(np.concatenate([self._directions(images[part]) for part in _parts(rows)]))
+        return self._nearest(self._directions(images, rows))
 
-    def _directions(self, pixels: npt.NDArray[Any]) -> Floats:
-        """The images as points of unit length among the principal components, float32 (n, components)."""
-        points = self._pca.transform(_small(pixels))
+    def _directions(self, images: npt.NDArray[Any], rows: Rows) -> Floats:
+        """The images as points of unit length among the principal components, float32 (len(rows), components)."""
+        points = np.concatenate([self._pca.transform(_small(images, part)) for part in _parts(rows)])
         lengths = np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)
         directions: Floats = (points / lengths).astype(np.float32)
         return directions
 
 
-def _small(pixels: npt.NDArray[Any]) -> Floats:
+def _small(images: npt.NDArray[Any], rows: Rows) -> Floats:
     """Flat images in [0, 1], averaged over blocks of pixels where they are larger than `SIDE`."""
+    pixels = images[rows]
     high, wide = (-(-size // SIDE) for size in pixels.shape[2:])
     height, width = pixels.shape[2] // high * high, pixels.shape[3] // wide * wide
     blocks = pixels[:, :, :height, :width].reshape(*pixels.shape[:2], height // high, high, width // wide, wide)
-    flat: Floats = blocks.mean((3, 5), dtype=np.float32).reshape(len(pixels), -1) / 255
+    flat: Floats = blocks.mean((3, 5), dtype=np.float32).reshape(len(rows), -1) / 255
     return flat
 
 

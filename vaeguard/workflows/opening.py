@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vaeguard.data.data_sets import data_of_fit, open_images, open_packed
+from vaeguard.data.data_sets import data_of_fit, open_images, open_packed, open_to_learn
 from vaeguard.data.decoding import PIXELS, read_one
 from vaeguard.data.image_set import write_images
 from vaeguard.data.images import ImageRule
@@ -62,11 +63,11 @@ def open_to_fit(
     model, training = settings.get("model") or ModelSpec(), settings.get("training") or TrainSpec()
     asked = asks_for_pixels(model, training)
     rule = ImageRule(data.size, data.channels, model.pixel_range, LONGEST_PIXELS if asked and not model.tile else None)
+    opened: Any = partial(open_to_learn, limits=run.limits, jobs=run.jobs) if run else open_images
     with reporter.progress("reading") as progress:
-        images = open_images(
+        images = opened(
             data.data, rule=rule, normal_classes=settings.get("normal_classes"), data_dir=data.data_dir,
-            download=data.download, progress=progress, jobs=run.jobs if run else None,
-            limits=run.limits if run else None,
+            download=data.download, progress=progress,
         )  # fmt: skip
     _say_notes(images, reporter)
     return images, settle_features(model, training, images, reporter)
