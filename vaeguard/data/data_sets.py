@@ -106,7 +106,7 @@ def open_images(
         raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")
     rule = rule or ImageRule()
     if is_url(data):
-        return _of_bucket(str(data), split, (rule, normal_classes, jobs, progress, limits))
+        return _of_bucket(str(data), split, (rule, normal_classes, jobs, progress))
     if not is_named(data):
         return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress)
     source = NamedSource(str(data), split, data_dir, download=download)
@@ -134,7 +134,9 @@ def open_to_learn(
     UsageError, VaeguardError, RefusedError
         As by `open_images`.
     """
-    if is_named(data) or is_url(data):  # what lies in a bucket is copied
+    if is_url(data):
+        return _of_bucket(str(data), "train", (rule, normal_classes, jobs, progress, limits))
+    if is_named(data):
         return open_images(data, rule=rule, normal_classes=normal_classes, jobs=jobs, progress=progress, **where)
     return _image_set(str(data), sources_of(data, "train"), rule, normal_classes, jobs, progress, limits)
 
