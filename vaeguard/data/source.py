@@ -21,6 +21,7 @@ from vaeguard.data.decoding import PICTURE, PIXELS, read_one
 from vaeguard.data.streams import ImageBatch, stream_images
 from vaeguard.errors import UnreadableError, VaeguardError
 from vaeguard.storage.files import digest_of, size_and_time
+from vaeguard.storage.places import as_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -333,7 +334,7 @@ def row_of(name: str) -> int:
 
 def stamp_of(path: str) -> str:
     """Text that changes when a file changes, judged by name, size and time."""
-    return "".join(f"{part}\0" for part in (path, *size_and_time(path)))
+    return "".join(f"{part}\0" for part in (as_urls(path), *size_and_time(path)))
 
 
 @contextlib.contextmanager

@@ -340,7 +340,9 @@ def copy_all(objects: Sequence[Object]) -> dict[str, str]:
 
     def copy(entry: Object) -> None:
         try:
-            fetch(entry.url, local_path(entry.url))
+            path = local_path(entry.url)
+            fetch(entry.url, path)
+            os.utime(path, ns=(entry.time, entry.time))
         except UnreadableError as error:
             failures[entry.url] = error.reason
 
