@@ -13,7 +13,6 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
 from hashlib import sha256
 
 import numpy as np
@@ -208,25 +207,33 @@ def test_a_table_appears_in_a_bucket_with_all_that_belongs_to_it(kinds, store, b
     assert "'s3://bucket/kinds/tables/a.parquet' is one of the inputs" in named.stderr
 
 
-SMALL_PARTS = "import vaeguard.data.source as s; s.SHARD_ROWS = 16; from vaeguard_cli.main import main; main()"
+SMALL_PARTS = "import vaeguard.data.source as s; s.SHARD_ROWS = 16; from vaeguard_cli.main import main; {}main()"
+KILLED = """
+import os, vaeguard.storage.store as store
+whole = store.publish
+def publish(paths):
+    paths = list(paths)
+    whole(paths)
+    if paths[-1].suffix == ".json":
+        os.kill(os.getpid(), 9)
+store.publish = publish
+"""
 
 
 def test_a_killed_writer_leaves_whole_parts_which_are_taken_up_again(kinds, store, bars_onnx, tmp_path):
     files = ["score", "s3://bucket/kinds/files", "-m", str(bars_onnx), "--no-report", "-o"]
     run(tmp_path, *files, "scores.csv")
-    command = [sys.executable, "-c", SMALL_PARTS, *files, "s3://bucket/killed/scores.csv"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-    while process.poll() is None and not any(key.endswith(".json") for key in store.keys("killed/")):
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    arguments = [*files, "s3://bucket/killed/scores.csv"]
+    killed = [sys.executable, "-c", SMALL_PARTS.format(f"exec({KILLED!r}); "), *arguments]
+    assert subprocess.run(killed, check=False, cwd=tmp_path, capture_output=True).returncode == -9
     keys = store.keys("killed/scores.csv.job/")
     manifests = [json.loads(store.get(key)) for key in keys if key.endswith(".json")]
     assert manifests
     for name, digest in (item for manifest in manifests for item in manifest["written"].items()):
         assert sha256(store.get(f"killed/scores.csv.job/{name}")).hexdigest() == digest
     assert all(store.get(key).endswith(b"\n") for key in keys if key.endswith(".csv"))
-    last = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    again = [sys.executable, "-c", SMALL_PARTS.format(""), *arguments]
+    last = subprocess.run(again, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert "of them scored before" in last.stdout
     assert store.get("killed/scores.csv") == (tmp_path / "scores.csv").read_bytes()
     assert not store.keys("killed/scores.csv.job")
@@ -377,3 +384,21 @@ def test_what_works_on_local_files_only_refuses_a_url(tmp_path, bars_onnx, argum
     assert done.returncode == 2
     assert "is a URL; copy what is there to a local folder" in done.stderr
     assert not any(path.name.startswith("s3:") for path in tmp_path.iterdir())
+
+
+def test_shares_of_a_job_meet_in_a_bucket_and_are_joined_there(kinds, store, bars_onnx, tmp_path):
+    images = [f"s3://bucket/kinds/{name}" for name in ("files", "packed.tar", "tables")]
+    run(tmp_path, "score", *images, "-m", bars_onnx, "-o", "scores.csv", "--no-report")
+    shared = ["-m", bars_onnx, "-o", "s3://bucket/shared/scores.csv"]
+    for share in ("2/2", "1/2"):
+        early = run(tmp_path, "gather", "s3://bucket/shared/scores.csv")
+        assert early.returncode in (1, 2)
+        assert "'s3://bucket/shared/scores.csv'" in early.stderr
+        done = run(tmp_path, "score", *images, *shared, "--piece", share)
+        assert done.returncode in (0, 3), done.stderr
+    joined = run(tmp_path, "gather", "s3://bucket/shared/scores.csv.job")
+    assert joined.returncode == 3, joined.stderr
+    assert store.get("shared/scores.csv") == (tmp_path / "scores.csv").read_bytes()
+    assert not store.keys("shared/scores.csv.job/")
+    other = run(tmp_path, "denoise", "s3://bucket/kinds/files", "-o", "s3://bucket/c", "--piece", "1/2")
+    assert "is a URL; copy what is there to a local folder" in other.stderr

@@ -115,6 +115,14 @@ class Source(ABC):
     def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
         """Yield the images whose names are among `names`, as `pick` does, one by one and as their files have them."""
 
+    def span(self, start: int, stop: int) -> str:
+        """What people call the images `start` to `stop`."""
+        return f"images {start:,} to {stop - 1:,} of {self.path!r}"
+
+    def alone(self, start: int, stop: int) -> tuple[Source, int, int]:
+        """A source to be sent to another process, and where these images are in it; it need not know their names."""
+        return self, start, stop
+
     def stamp(self, start: int, stop: int) -> bytes:
         """Bytes that change when the images `start` to `stop` change, judged by names, sizes and times."""
         return f"{stamp_of(self.path)} {start} {stop}".encode("utf-8", "surrogateescape")
@@ -230,6 +238,15 @@ class Piece:
     def count(self) -> int:
         """Number of images."""
         return self.stop - self.start
+
+    @property
+    def name(self) -> str:
+        """What people call the piece."""
+        return self.source.span(self.start, self.stop)
+
+    def alone(self) -> Piece:
+        """The same images without the rest of their source, to be sent to another process."""
+        return Piece(*self.source.alone(self.start, self.stop))
 
     def key(self, settings: str) -> str:
         """The name of the shard with the scores of this piece under `settings`."""
