@@ -80,7 +80,7 @@ def denoise_on_cluster(
     """
     if dry_run:
         raise UsageError("`dry_run` reads the scans on this machine; leave out `cluster`")
-    check_supported([*scans, output], "`cluster`")
+    check_supported([*scans, output], "cleaning on a cluster")
     check_address(cluster)
     spread = ScanSpread(cluster, cluster_settings, model)
     return denoise_tree(scans, output, reporter, model=model, spread=spread, **options)

@@ -76,7 +76,7 @@ def score_on_cluster(
     UsageError, VaeguardError
         As by `score_table`; or there is no such cluster, or none of its nodes can take a task.
     """
-    check_supported([output], "`cluster`")
+    check_supported([output], "a job on a cluster")  # `piece` shares a job in a bucket
     check_address(cluster)
     spread = functools.partial(ScoreSpread, cluster, settings)
     return score_table(images, output, reporter, spread_over=spread, **options)

@@ -127,7 +127,7 @@ class ScoreParts:
         done = 0
         for piece, key in pieces:
             part = self._make(piece, key, inspected, partial(_report_more, report, done))
-            done += part.images + len(part.errors)
+            done += part.images + len(part.errors)  # an uncounted source has promised none
             yield key, part
 
     def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:

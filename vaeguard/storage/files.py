@@ -267,6 +267,7 @@ def path_from(folder: Path, path: Path) -> str:
 
 def size_and_time(path: str) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds; two zeros for a missing file."""
+    path = str(places.original(path))
     if places.is_url(path):
         return places.size_and_time(path)
     try:

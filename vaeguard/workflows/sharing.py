@@ -14,7 +14,7 @@ from vaeguard.restoration.ocr import check_tesseract
 from vaeguard.restoration.places import default_output
 from vaeguard.settings.restoration import DenoiseOutputs
 from vaeguard.storage.files import check_apart
-from vaeguard.storage.places import check_supported
+from vaeguard.storage.places import check_supported, is_url
 from vaeguard.storage.plan import Share
 from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import find_model
@@ -95,8 +95,20 @@ def denoise_share_of(
     return Outcome(output, done, errors=done.errors, seconds=done.seconds)
 
 
-@publishing("place", of_table)
 def gather_to(
+    place: str, folder: str | None, reporter: Reporter, *, model: str | None = None, report: bool = True
+) -> Outcome:
+    """As `gather`; `place` may be a table in a bucket."""
+    check_supported([folder], "`output` of a gathering")
+    if is_url(place):
+        place = place.rstrip("/").removesuffix(".job")
+        if not place.endswith((".csv", ".parquet", ".jsonl")):
+            check_supported([place], "gathering a clean tree")
+    return gather(place, folder, reporter, model=model, report=report)
+
+
+@publishing("place", of_table)
+def gather(
     place: str, folder: str | None, reporter: Reporter, *, model: str | None = None, report: bool = True
 ) -> Outcome:
     """Join what the shares of a job made: into the table of scores, or the tables of a clean tree, with its report.
@@ -121,7 +133,6 @@ def gather_to(
     """
     from vaeguard.restoration.gathering import tree_of
 
-    check_supported([folder], "a folder of parts")
     if tree := tree_of(place):
         if folder:
             raise UsageError("`output` is for scores, and the shares are those of scans; leave it out")
