@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
+    from _typeshed import DataclassInstance
     from torch import Tensor
 
-    from vaeguard.models.objective import Losses
+    _Losses = TypeVar("_Losses", bound=DataclassInstance)
 
 
 class Share(NamedTuple):
@@ -47,13 +49,14 @@ class Share(NamedTuple):
         gathered: Tensor = _Gathered.apply(values, self)
         return gathered
 
-    def losses(self, losses: Losses) -> Losses:
-        """The losses of the whole batch."""
+    def losses(self, losses: _Losses) -> _Losses:
+        """The losses of the whole batch, a dataclass of tensors with a row for each example; a field may be None."""
         if self.last - self.first == self.whole:
             return losses
         parts = {field.name: getattr(losses, field.name) for field in fields(losses)}
-        given = {name: part for name, part in parts.items() if part is not None}
-        columns = [part.to(losses.distortion.dtype).reshape(len(part), -1) for part in given.values()]
+        given: dict[str, Tensor] = {name: part for name, part in parts.items() if part is not None}
+        kind = reduce(torch.promote_types, (part.dtype for part in given.values()))
+        columns = [part.to(kind).reshape(len(part), -1) for part in given.values()]
         split = torch.split(self.gathered(torch.cat(columns, 1)), [part.shape[1] for part in columns], 1)
         shapes = zip(given.items(), split, strict=True)
         whole = {name: some.reshape(-1, *part.shape[1:]).to(part.dtype) for (name, part), some in shapes}
