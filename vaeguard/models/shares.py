@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
 
 
 class Share(NamedTuple):
-    """The examples `first` to `last` of a batch of `whole` examples."""
+    """The examples `first` to `last` of a batch of `whole` examples.
+
+    If it is `divided`, every process has a share of the batch, which may be empty, or all of it.
+    """
 
     first: int
     last: int
     whole: int
+    divided: bool = False
 
     def of(self, values: Any, axis: int = 0) -> Any:
         """The part of the values of the whole batch, a tensor or an array."""
@@ -42,19 +47,23 @@ class Share(NamedTuple):
 
     def gathered(self, values: Tensor) -> Tensor:
         """The values of the whole batch, (whole, ...), from those of each share; gradients stay with their share."""
-        if self.last - self.first == self.whole:
+        if not self.divided:
             return values
         gathered: Tensor = _Gathered.apply(values, self)
         return gathered
 
     def losses(self, losses: Losses) -> Losses:
         """The losses of the whole batch."""
-        if self.last - self.first == self.whole:
+        if not self.divided:
             return losses
         parts = {field.name: getattr(losses, field.name) for field in fields(losses)}
         given = {name: part for name, part in parts.items() if part is not None}
-        columns = [part.to(losses.distortion.dtype).reshape(len(part), -1) for part in given.values()]
-        split = torch.split(self.gathered(torch.cat(columns, 1)), [part.shape[1] for part in columns], 1)
+        widths = [math.prod(part.shape[1:]) for part in given.values()]
+        columns = [
+            part.to(losses.distortion.dtype).reshape(len(part), width)
+            for part, width in zip(given.values(), widths, strict=True)
+        ]
+        split = torch.split(self.gathered(torch.cat(columns, 1)), widths, 1)
         shapes = zip(given.items(), split, strict=True)
         whole = {name: some.reshape(-1, *part.shape[1:]).to(part.dtype) for (name, part), some in shapes}
         return replace(losses, **whole)
@@ -65,7 +74,7 @@ def share_of(count: int) -> Share:
     if not processes.is_initialized():
         return Share(0, count, count)
     rank, ranks = processes.get_rank(), processes.get_world_size()
-    return Share(count * rank // ranks, count * (rank + 1) // ranks, count)
+    return Share(count * rank // ranks, count * (rank + 1) // ranks, count, divided=True)
 
 
 @dataclass(frozen=True)
