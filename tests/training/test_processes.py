@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +113,25 @@ def test_what_several_processes_cannot_fit_is_refused(monkeypatch, dropout, devi
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match=f"^{said}"):
         processes.check_fit(replace(ModelSpec(), dropout=dropout), device)
+
+
+def test_a_refused_fit_ends_the_others_and_not_the_program_that_called_it(monkeypatch):
+    started, watching, ended = [], [], []
+
+    def start():
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        watching.append(threading.Thread(target=processes._watch, args=(started[0],)))
+        watching[0].start()
+        return started[0]
+
+    for name, value in (("_start", start), ("_group", lambda _: nullcontext()), ("GRACE", 0.1)):
+        monkeypatch.setattr(processes, name, value)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(UsageError), processes._started(2):
+        raise UsageError("refused")
+    watching[0].join()
+    assert started[0].returncode
+    assert not ended
 
 
 def test_processes_of_a_job_start_no_others(monkeypatch):

@@ -194,6 +194,7 @@ def _started(count: int) -> Iterator[None]:
     """Start the other processes by the command line of this one, and join them; no port is open to other machines."""
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     before, others = dict(os.environ), []
+    _LEFT.clear()
     with tempfile.TemporaryDirectory(prefix="vaeguard-") as folder:
         os.environ |= {PLACE: f"file://{folder}/store", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
@@ -207,6 +208,7 @@ def _started(count: int) -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+            _LEFT.set()  # what happens to the others from here on ends nobody
             for other in others:
                 other.terminate()
                 other.wait()
