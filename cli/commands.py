@@ -35,6 +35,7 @@ ELSEWHERE = {
     "data_dir": "$VAEGUARD_DATA",
     "download": "--download (of fit and unpack)",
     "roi": "--roi (of fit)",
+    "piece": "--piece",
     "fit_denoiser": "`vaeguard fit-denoiser`",
 }
 """The text for parameters that are options of other commands only, or variables."""

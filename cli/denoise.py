@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaeguard import DenoiseOutputs, RestoreSettings, workflows
+from vaeguard import DenoiseOutputs, RestoreSettings, UsageError, workflows
+from vaeguard.settings.cluster import ClusterSettings
 from vaeguard.workflows import DenoiseRun
 
 from . import options as o
 from .commands import command, settled
-from .output import Result, reporter, say
+from .output import Result, reporter, say, share_result
 
 if TYPE_CHECKING:
     from vaeguard import DenoiseSummary
@@ -32,15 +33,19 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "ocr"),
     click.option("-m", "--model", metavar="MODEL",
                  help="A denoiser, or a fitted model for images of its size.  [default: those that ship]"),
+    o.piece_option,
+    o.cluster_option,
     o.set_option,
     o.report_option,
     click.option("--dry-run", is_flag=True,
                  help="List each file with its pages, what would be done and the time, and write nothing."),
     o.engine_option,
     o.json_option,
-    specs={"restore": RestoreSettings, "outputs": DenoiseOutputs, "run": DenoiseRun},
+    specs={"restore": RestoreSettings, "outputs": DenoiseOutputs, "run": DenoiseRun, "cluster": ClusterSettings},
 )  # fmt: skip
-def denoise(scans: tuple[str, ...], output: str | None, *, dry_run: bool, **given: Any) -> Result:
+def denoise(
+    scans: tuple[str, ...], output: str | None, *, dry_run: bool, piece: str | None, cluster: str | None, **given: Any
+) -> Result:
     """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
 
     SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF, or such a file, or
@@ -52,11 +57,25 @@ def denoise(scans: tuple[str, ...], output: str | None, *, dry_run: bool, **give
 
     From a tree that was written with --residual, `vaeguard undo` makes the originals again, bit for bit; `vaeguard
     check` tells, years later, whether every file is still as it was written.
+
+    With --piece 3/8, a process cleans the third of eight shares of the scans, as for `vaeguard score`; `vaeguard
+    gather CLEAN` then writes pages.csv and the report. With --cluster, a Ray cluster cleans them.
     """
-    settings, outputs, run = settled(given)
-    done = workflows.denoise_tree(
-        scans, output, reporter(), dry_run=dry_run, settings=settings, outputs=outputs, jobs=run.jobs, **given
-    )
+    settings, outputs, run, spread = settled(given)
+    o.check_alone(piece, cluster)
+    given |= {"settings": settings, "outputs": outputs, "jobs": run.jobs}
+    if piece:
+        if dry_run:
+            raise UsageError("`dry_run` plans the whole tree, and `piece` is a share of it; leave one of them out")
+        return share_result(workflows.denoise_share_of(scans, output, reporter(), piece=piece, **given))
+    if cluster:
+        from vaeguard.cluster.scans import denoise_on_cluster
+
+        done = denoise_on_cluster(
+            scans, output, reporter(), cluster=cluster, cluster_settings=spread, dry_run=dry_run, **given
+        )
+    else:
+        done = workflows.denoise_tree(scans, output, reporter(), dry_run=dry_run, **given)
     return _planned(done) if dry_run else _cleaned(done)
 
 

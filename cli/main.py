@@ -34,6 +34,9 @@ SECTIONS = {
         "check": "Tell whether clean scans are still as they were written.",
         "fit-denoiser": "Fit a denoiser of your own.",
     },
+    "Work in shares": {
+        "gather": "Join what several processes made with --piece.",
+    },
     "Look inside a model": {
         "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
         "sample": "Draw new images as the model thinks normal ones are.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vaeguard import UsageError
 from vaeguard.settings.field import default_of
 from vaeguard.settings.overrides import parse_setting, settings_of
 from vaeguard.workflows import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, PRESETS
@@ -67,6 +68,12 @@ def _show_all(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
+def check_alone(piece: str | None, cluster: str | None) -> None:
+    """Refuse a share of a job that is also to be spread over a cluster."""
+    if piece and cluster:
+        raise UsageError("`piece` is one share of a job, and `cluster` does all of it; leave one of them out")
+
+
 data_argument = click.argument("data", required=False)
 model_option = click.option(
     "-m", "--model", metavar="MODEL", help="Run folder, model file or .onnx file.  [default: runs/latest]"
@@ -90,6 +97,16 @@ heatmaps_option = click.option(
     "--heatmaps",
     metavar="DIR",
     help="Also draw each flagged image there, with restoration, if there is one, heatmap and strange spots.",
+)
+piece_option = click.option(
+    "--piece",
+    metavar="I/N",
+    help="Do the share I of N, beside other processes that do the others; `vaeguard gather` joins them.",
+)
+cluster_option = click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Work on a Ray cluster: local starts one here, auto finds one, or HOST:PORT of the head node.",
 )
 split_option = click.option(
     "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named set."

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vaeguard import Parity
-    from vaeguard.workflows import Reporter
+    from vaeguard.storage.plan import ShareSummary
+    from vaeguard.workflows import Outcome, Reporter
 
 
 NARROWEST = 80
@@ -127,6 +128,17 @@ def warnings_on_stderr() -> Iterator[None]:
 def reporter() -> Reporter:
     """The reporter of workflows on the terminal."""
     return workflows.Reporter(say, progress_bar, shlex.join(["vaeguard", *sys.argv[1:]]))
+
+
+def share_result(done: Outcome) -> Result:
+    """The result of one share of a job; inputs that were left out are errors of the job, and not of the share."""
+    share: ShareSummary = done.result
+    resumed = f", {share.resumed:,} of them done before" if share.resumed else ""
+    left = f", {len(share.errors):,} left out" if share.errors else ""
+    first = f"share {share.share}: {workflows.counted(share.inputs, 'input')} in {share.seconds:.1f} s{resumed}{left}"
+    ended = f"{share.finished:,} of {workflows.counted(share.parts, 'part')} finished"
+    join = f"; `vaeguard gather {shlex.quote(done.output)}` joins them" if share.finished == share.parts else ""
+    return Result(share.to_dict(), [f"{ended} -> {done.output}{join}"], first=first)
 
 
 def parity_line(parity: Parity) -> str:

@@ -430,3 +430,21 @@ def test_what_works_on_local_files_only_refuses_a_url(tmp_path, bars_onnx, argum
     assert done.returncode == 2
     assert "is a URL; copy what is there to a local folder" in done.stderr
     assert not any(path.name.startswith("s3:") for path in tmp_path.iterdir())
+
+
+def test_shares_of_a_job_meet_in_a_bucket_and_are_joined_there(kinds, store, bars_onnx, tmp_path):
+    images = [f"s3://bucket/kinds/{name}" for name in ("files", "packed.tar", "tables")]
+    run(tmp_path, "score", *images, "-m", bars_onnx, "-o", "scores.csv", "--no-report")
+    shared = ["-m", bars_onnx, "-o", "s3://bucket/shared/scores.csv"]
+    for share in ("2/2", "1/2"):
+        early = run(tmp_path, "gather", "s3://bucket/shared/scores.csv")
+        assert early.returncode in (1, 2)
+        assert "'s3://bucket/shared/scores.csv'" in early.stderr
+        done = run(tmp_path, "score", *images, *shared, "--piece", share)
+        assert done.returncode in (0, 3), done.stderr
+    joined = run(tmp_path, "gather", "s3://bucket/shared/scores.csv.job")
+    assert joined.returncode == 3, joined.stderr
+    assert store.get("shared/scores.csv") == (tmp_path / "scores.csv").read_bytes()
+    assert not store.keys("shared/scores.csv.job/")
+    other = run(tmp_path, "denoise", "s3://bucket/kinds/files", "-o", "s3://bucket/c", "--piece", "1/2")
+    assert "is a URL; copy what is there to a local folder" in other.stderr

@@ -29,7 +29,15 @@ COMMANDS = (
     *("reconstruct", "sample", "interpolate", "traverse", "embed", "likelihood"),
     *("export", "verify", "report", "compare", "benchmark", "unpack", "doctor"),
 )
-SECTIONS = ("Find anomalies", "Clean scans", "Look inside a model", "Deploy", "Measure and report", "Help")
+SECTIONS = (
+    "Find anomalies",
+    "Clean scans",
+    "Work in shares",
+    "Look inside a model",
+    "Deploy",
+    "Measure and report",
+    "Help",
+)
 
 
 def group_command(name):

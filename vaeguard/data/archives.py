@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,12 @@ class Tar(Encoded):
     def labels(self) -> ClassLabels | None:
         """The sub-folder of each member."""
         return class_labels(_below(self.path, self.part, self._members), self._other)
+
+    def alone(self, start: int, stop: int) -> tuple[Tar, int, int]:
+        """The archive without the names of its members."""
+        lean = copy.copy(self)
+        vars(lean).update(_members=[], _other=None)
+        return lean, start, stop
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the members."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import sys
@@ -31,7 +32,7 @@ from vaeguard.data.inputs import (
     without_ending,
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
-from vaeguard.data.objects import staged
+from vaeguard.data.objects import NamesAsUrls, staged
 from vaeguard.data.shards import Shards
 from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import Part, default_jobs, first_of, map_ahead, parts_of, size_of_part
@@ -61,6 +62,8 @@ SAMPLED = 32
 """The number of files whose range of pixels is examined."""
 CAMERA_BITS = (10, 12, 14)
 """The usual depths of cameras that write files of 16 bits."""
+_KEPT: list[contextlib.ExitStack] = []
+"""Copies from buckets that are read again."""
 STRETCHED = 1.1
 """Images whose ratios of height to width differ by a larger factor are visibly stretched by a common size."""
 
@@ -131,21 +134,27 @@ def open_to_learn(
     UsageError, VaeguardError, RefusedError
         As by `open_images`.
     """
-    if is_named(data) or is_url(data):  # what lies in a bucket is copied
+    if is_url(data):
+        return _of_bucket(str(data), "train", (rule, normal_classes, jobs, progress, limits))
+    if is_named(data):
         return open_images(data, rule=rule, normal_classes=normal_classes, jobs=jobs, progress=progress, **where)
     return _image_set(str(data), sources_of(data, "train"), rule, normal_classes, jobs, progress, limits)
 
 
 def _of_bucket(url: str, split: str, how: tuple[Any, ...]) -> ImageSet:
     """The images of a place in a bucket, which are copied, one GET each, and named by their URLs."""
-    with staged(url, named_as_file) as (copy, failures):
+    with contextlib.ExitStack() as stack:
+        copy, failures = stack.enter_context(staged(url, named_as_file))
         images = _image_set(copy, sources_of(copy, split), *how)
-        if isinstance(images.images, np.memmap) and sys.platform == "win32":
-            images = replace(images, images=np.array(images.images))  # a mapped file cannot be removed there
+        held: Any = images.images
+        if isinstance(held, Shards):
+            _KEPT.append(stack.pop_all())  # the images stay in their files, so these stay until the process ends
+        elif isinstance(held, np.memmap) and sys.platform == "win32":
+            images = replace(images, images=np.array(held))  # a mapped file cannot be removed there
     errors = [(as_urls(path), failures.get(path, reason)) for path, reason in images.errors]
     return replace(
         images,
-        paths=tuple(map(as_urls, images.paths)),
+        paths=NamesAsUrls(images.paths) if isinstance(held, Shards) else tuple(map(as_urls, images.paths)),
         errors=tuple(errors),
         note=as_urls(images.note),
         left_out=as_urls(images.left_out),

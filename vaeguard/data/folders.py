@@ -112,6 +112,15 @@ class Files(Encoded):
         parts = map_ahead(lambda part: [*map(_digest, part)], chunks(self.paths, 64), jobs=jobs, ahead=2 * jobs)
         return chain.from_iterable(parts)
 
+    def span(self, start: int, stop: int) -> str:
+        """The first and the last path."""
+        first, last = self.paths[start], self.paths[stop - 1]
+        return repr(first) if first == last else f"{first!r} to {last!r}"
+
+    def alone(self, start: int, stop: int) -> tuple[Files, int, int]:
+        """Some of the paths."""
+        return Files(self.paths[start:stop]), 0, stop - start
+
     def stamp(self, start: int, stop: int) -> bytes:
         """Names, sizes and times of the files."""
         digest = hashlib.sha256()

@@ -9,10 +9,11 @@ import re
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from vaeguard.data.folders import RUN, Folder, is_image, is_unread
 from vaeguard.data.source import Source, Unreadable, read
@@ -22,7 +23,7 @@ from vaeguard.storage import places
 from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from collections.abc import Set as AbstractSet
 
     from vaeguard.data.images import ImageRule
@@ -135,12 +136,30 @@ def staged(url: str, endings: Callable[[str], bool]) -> Iterator[tuple[str, dict
             raise UnreadableError(single.url, failures[str(root)])
         for entry in objects:
             path = local(entry.url)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
         with places.naming_urls():
             yield str(root) + url.rstrip("/")[len(fixed) :], failures
     finally:
         shutil.rmtree(root, ignore_errors=True) if root.is_dir() else root.unlink(missing_ok=True)
+
+
+class NamesAsUrls(Sequence[str]):
+    """The names of images that were copied, as URLs, without a list of them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[str]: ...
+    def __getitem__(self, row: int | slice) -> str | Sequence[str]:
+        return NamesAsUrls(self._names[row]) if isinstance(row, slice) else places.as_urls(self._names[row])
 
 
 class Fetched(Source):

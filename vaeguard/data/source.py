@@ -21,6 +21,7 @@ from vaeguard.data.decoding import PICTURE, PIXELS, read_one
 from vaeguard.data.streams import ImageBatch, stream_images
 from vaeguard.errors import UnreadableError, VaeguardError
 from vaeguard.storage.files import digest_of, size_and_time
+from vaeguard.storage.places import as_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -114,6 +115,16 @@ class Source(ABC):
     @abstractmethod
     def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
         """Yield the images whose names are among `names`, as `pick` does, one by one and as their files have them."""
+
+    def span(self, start: int, stop: int) -> str:
+        """What people call the images `start` to `stop`."""
+        if self.uncounted:
+            return repr(self.path)
+        return f"images {start:,} to {stop - 1:,} of {self.path!r}"
+
+    def alone(self, start: int, stop: int) -> tuple[Source, int, int]:
+        """A source to be sent to another process, and where these images are in it; it need not know their names."""
+        return self, start, stop
 
     def stamp(self, start: int, stop: int) -> bytes:
         """Bytes that change when the images `start` to `stop` change, judged by names, sizes and times."""
@@ -234,6 +245,15 @@ class Piece:
         """Number of images."""
         return self.stop - self.start
 
+    @property
+    def name(self) -> str:
+        """What people call the piece."""
+        return self.source.span(self.start, self.stop)
+
+    def alone(self) -> Piece:
+        """The same images without the rest of their source, to be sent to another process."""
+        return Piece(*self.source.alone(self.start, self.stop))
+
     def key(self, settings: str) -> str:
         """The name of the shard with the scores of this piece under `settings`."""
         return hashlib.sha256(settings.encode() + b"\0" + self.source.stamp(self.start, self.stop)).hexdigest()[:40]
@@ -314,7 +334,7 @@ def row_of(name: str) -> int:
 
 def stamp_of(path: str) -> str:
     """Text that changes when a file changes, judged by name, size and time."""
-    return "".join(f"{part}\0" for part in (path, *size_and_time(path)))
+    return "".join(f"{part}\0" for part in (as_urls(path), *size_and_time(path)))
 
 
 @contextlib.contextmanager

@@ -16,18 +16,28 @@ import numpy as np
 
 from vaeguard.data.image_set import as_image_set
 from vaeguard.data.inputs import find_sources
-from vaeguard.data.source import originals, pick, pieces_of, read
-from vaeguard.data.streams import ahead, chunks, fewer_if_large, map_ahead
+from vaeguard.data.source import originals, pick
+from vaeguard.data.streams import chunks
 from vaeguard.engines.inspection import concatenate
-from vaeguard.errors import UsageError, VaeguardError, as_objects
+from vaeguard.errors import UsageError, as_objects
+from vaeguard.evaluation.parts import (
+    FIRST_COLUMNS,
+    PART_FACTS,
+    ScorePart,
+    ScoreParts,
+    check_numbers,
+    finished_table,
+    join_parts,
+    report_images,
+)
 from vaeguard.models.terms import TERMS
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.spots import Spot
-from vaeguard.storage.files import check_apart, digest_of, valid_text
+from vaeguard.storage.files import check_apart, valid_text
 from vaeguard.storage.places import as_urls
-from vaeguard.storage.provenance import PACKAGES, installed
-from vaeguard.storage.store import Store, hidden_part, open_job
+from vaeguard.storage.plan import drop_other_plan
+from vaeguard.storage.store import Store, open_job
 from vaeguard.storage.tables import (
     check_errors,
     check_replaced,
@@ -51,21 +61,17 @@ if TYPE_CHECKING:
     from vaeguard.engines.inspection import DetectorInfo, Inspection
     from vaeguard.evaluation.drift import Drift
     from vaeguard.progress import Progress
+    from vaeguard.storage.plan import Plan
     from vaeguard.storage.store import Part
 
 DEFAULT_BATCH_SIZE = 256
 BATCH_VALUES = 2**21
 """The most values in a batch, so that a batch of large images has fewer of them."""
-FIRST_COLUMNS = ("path", "score", "p_value", "anomaly")
 SPOT_COLUMNS = ("path", *(item.name for item in fields(Spot)), "spots")
 DRAWN = 256
 """Flagged images that are drawn together: a kill costs at most so many pictures."""
 HELD = 2**26
 """The most bytes of images that are held in memory to be inspected with pictures."""
-SHARD_FORMAT = 4
-"""Raised when the same settings give other rows than before."""
-SHARD_FACTS = ("fpr", "images", "anomalies", "errors")
-"""Keys of the manifest of a shard, and of a table, which is the shard of all images."""
 WATCH_FACTS = ("model", "fpr", "drift_chance")
 """Keys of the settings of a watch, which lie beside its table in `<output>.watch.json`."""
 
@@ -126,6 +132,26 @@ class ScoreSummary:
         return {**facts, "errors": as_objects(self.errors)}
 
 
+class Spread(Protocol):
+    """What has other processes make the parts of a job (`vaeguard.cluster`).
+
+    Attributes
+    ----------
+    facts : dict
+        What else stands in the plan of the job, for `gather_scores`.
+    """
+
+    facts: Mapping[str, Any]
+
+    def __call__(
+        self, parts: ScoreParts, missing: Sequence[tuple[Piece, str]], report: Callable[[int], None]
+    ) -> Iterable[tuple[str, ScorePart]]:
+        """Have the parts of the missing pieces made, each under its key, and yield them in any order.
+
+        `report` is called with the number of images that are done.
+        """
+
+
 class Drawings(Protocol):
     """What draws the flagged images of a job (`reports.heatmaps.HeatmapFolder`)."""
 
@@ -154,6 +180,7 @@ def score_files(
     batch_size: int | None = None,
     heatmaps: Drawings | None = None,
     observe: Callable[[ImageBatch], None] | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score images into the table `output` (`.csv`, `.parquet` or `.jsonl`), one row per readable image.
@@ -189,6 +216,8 @@ def score_files(
         and its spots. These are also listed in a table beside `output`, see `spots_table`.
     observe : callable or None
         Called with each batch of images that is scored, but not with those that an earlier job finished.
+    spread : Spread or None
+        Has other processes make the parts of the table; `observe` is then not called.
     progress : callable or None
         Called with the number of images done, the number of all images, and a line of text.
 
@@ -201,27 +230,22 @@ def score_files(
         The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
     started = time.perf_counter()
-    check_fpr(fpr)
-    check_table_path(output)
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
         _check_heatmaps(heatmaps, inputs, output, detector.info)
-    sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
-    check_apart(as_urls(str(output)), (source.path for source in sources))
-    _check_replaced(Path(output))
-    check_errors(f"{output}.errors.csv")
-    values = math.prod(detector.info.image_shape)
-    batch_size = batch_size or max(detector.least, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
+    sources = open_sources(detector, inputs, output, listed, fpr)
+    batch_size = batch_size or batch_size_for(detector)
     flagged = f"flagged{Path(output).suffix}"  # by another rate than in the finished table
-    with open_job(output, SHARD_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
+    with open_job(output, PART_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
         if heatmaps:
             heatmaps.begin(store.folder)
-        work = _Work(detector, store, Path(output), fpr, jobs, batch_size, heatmaps, observe)
+        parts = ScoreParts(detector, store, Path(output).suffix, fpr, jobs, batch_size, observe)
+        work = _Work(parts, Path(output), heatmaps, spread)
         with contextlib.ExitStack() as stack:
             for source in sources:
                 stack.callback(source.close)
             whole = work.run(sources, progress)
-        _update_beside(Path(output), whole.errors, drawn=bool(heatmaps))
+        update_beside(Path(output), whole.errors, drawn=bool(heatmaps))
     return ScoreSummary(
         images=whole.images,
         anomalies=whole.anomalies,
@@ -237,6 +261,30 @@ def score_files(
     )
 
 
+def open_sources(
+    detector: Detector, inputs: Iterable[str | Path], output: str | Path, listed: Iterable[str], fpr: float
+) -> list[Source]:
+    """The sources of a table, after all checks that need no work; the parameters are those of `score_files`.
+
+    Raises
+    ------
+    UsageError
+        As by `score_files`.
+    """
+    check_fpr(fpr)
+    check_table_path(output)
+    sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
+    check_apart(as_urls(str(output)), (source.path for source in sources))
+    check_output(Path(output))
+    return sources
+
+
+def batch_size_for(detector: Detector) -> int:
+    """The number of images that a detector inspects at a time: fewer if they are large."""
+    values = math.prod(detector.info.image_shape)
+    return max(detector.least, min(DEFAULT_BATCH_SIZE, BATCH_VALUES // values))
+
+
 def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], output: str | Path, info: DetectorInfo) -> None:
     if not info.view.pictures:
         raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
@@ -244,7 +292,7 @@ def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], output: st
     check_spots(output)
 
 
-def _update_beside(output: Path, errors: Sequence[tuple[str, str]], *, drawn: bool) -> None:
+def update_beside(output: Path, errors: Sequence[tuple[str, str]], *, drawn: bool) -> None:
     """List the errors beside a new table, and remove what belonged to the table before it."""
     spots = spots_table(output)
     if not drawn and columns_of(spots) == [*SPOT_COLUMNS]:
@@ -279,176 +327,93 @@ def watch_of(output: Path) -> Part:
     return Store(output.parent, WATCH_FACTS).part(f"{output.name}.watch")
 
 
-def _check_replaced(output: Path) -> None:
+def check_output(output: Path) -> None:
+    """Refuse to write a table of scores, or the list of its errors, where something else lies.
+
+    Raises
+    ------
+    UsageError
+        The table is that of a watch, or holds something else than scores; or the list is none.
+    """
     if output.exists() and watch_of(output).record:
         raise UsageError(f"{str(output)!r} is the table of a watch; go on with that watch, or choose another table")
     first = list(FIRST_COLUMNS)
     known = {*first, *TERMS}.__contains__
     check_replaced(output, "a batch of scores", lambda columns: columns[: len(first)] == first, known)
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A finished shard: its table, and the facts of its manifest."""
-
-    table: Path
-    images: int
-    anomalies: int
-    errors: list[tuple[str, str]]
-
-    @classmethod
-    def of(cls, table: Path, manifest: Mapping[str, Any]) -> _Shard:
-        """The shard whose manifest this is."""
-        return cls(table, manifest["images"], manifest["anomalies"], [*map(tuple, manifest["errors"])])
+    check_errors(f"{output}.errors.csv")
 
 
 @dataclass
 class _Work:
-    """Makes the shards of a job, except those that an interrupted job has finished, and joins them to the table."""
+    """Makes the parts of a job, except those that an interrupted job has finished, and joins them to the table."""
 
-    detector: Detector
-    store: Store
+    parts: ScoreParts
     output: Path
-    fpr: float
-    jobs: int | None
-    batch_size: int
     heatmaps: Drawings | None
-    observe: Callable[[ImageBatch], None] | None = None
+    spread: Spread | None
     resumed: int = 0
 
-    def run(self, sources: Sequence[Source], progress: Progress | None) -> _Shard:
+    def run(self, sources: Sequence[Source], progress: Progress | None) -> ScorePart:
         """Write the table of all images of `sources`."""
-        settings = json.dumps([SHARD_FORMAT, self.detector.fingerprint, self.columns, installed(PACKAGES)])
-        pieces = pieces_of(sources, math.prod(self.detector.info.image_shape))
-        keys = [piece.key(settings) for piece in pieces]
-        key = hashlib.sha256("".join(keys).encode()).hexdigest()
-        earlier = self._finished_table(key, sources)
-        shards = [self._flagged_anew(earlier)] if earlier else self._shards(pieces, keys, progress)
+        facts = self.spread.facts if self.spread else {}
+        plan, pieces = self.parts.plan(sources, {**facts, "left_out": sources[0].left_out})
+        drop_other_plan(self.parts.store, plan)
+        earlier = finished_table(self.output, plan.key)
+        if earlier and not self._readable(earlier, sources):
+            parts = [self._flagged_anew(earlier)]
+        else:
+            if self.spread:
+                plan.enter(self.parts.store)
+            parts = self._parts(plan, pieces, progress)
         if self.heatmaps:
-            self._draw(self.heatmaps, key, shards, sources, progress)
-        return self._joined(shards, key)
+            self._draw(self.heatmaps, plan.key, parts, sources, progress)
+        return join_parts(self.output, self.parts.columns, parts, plan.key, self.parts.fpr)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of the table."""
-        return table_columns(self.detector.info)
+    def _readable(self, earlier: Mapping[str, Any], sources: Sequence[Source]) -> bool:
+        """Whether a file that could not be read has become readable without a change, such as by its permissions."""
+        unreadable = {valid_text(path) for path, _ in earlier["errors"]}
+        return any(batch.paths for batch in pick(sources, unreadable, self.parts.detector.info.rule))
 
-    def _joined(self, shards: Sequence[_Shard], key: str) -> _Shard:
-        """The table of all shards; `key` tells a later run what it was made of."""
-        errors = [error for shard in shards for error in shard.errors]
-        anomalies = sum(shard.anomalies for shard in shards)
-        with open_table(self.output, self.columns) as table:
-            for shard in shards:
-                table.append_table(shard.table, shard.images)
-        facts = {"fpr": self.fpr, "images": table.rows, "anomalies": anomalies, "errors": errors}
-        with Store(self.output.parent).put(hidden_part(self.output).name) as part:
-            part.finish({"written": {self.output.name: digest_of(self.output)}, "key": key, **facts})
-        return _Shard(self.output, table.rows, anomalies, errors)
-
-    def _finished_table(self, key: str, sources: Sequence[Source]) -> Mapping[str, Any] | None:
-        """The manifest of an earlier table of the same images; None if there is none."""
-        part = Store(self.output.parent, ("key", *SHARD_FACTS)).part(hidden_part(self.output).name)
-        if part.record.get("key") != key or not part.whole:
-            return None
-        # A file that could not be read may have become readable without a change, for example by its permissions.
-        unreadable = {valid_text(path) for path, _ in _Shard.of(self.output, part.record).errors}
-        readable = any(batch.paths for batch in pick(sources, unreadable, self.detector.info.rule))
-        return None if readable else part.record
-
-    def _flagged_anew(self, manifest: Mapping[str, Any]) -> _Shard:
-        """The shard of an earlier table, whose manifest this is, flagged by the rate of this job."""
-        earlier = _Shard.of(self.output, manifest)
+    def _flagged_anew(self, manifest: Mapping[str, Any]) -> ScorePart:
+        """The part of an earlier table, whose manifest this is, flagged by the rate of this job."""
+        earlier = ScorePart.of(self.output, manifest)
         self.resumed = earlier.images
-        if manifest["fpr"] == self.fpr:
+        if manifest["fpr"] == self.parts.fpr:
             return earlier
-        path, anomalies = self._table("flagged"), 0
-        with open_table(path, self.columns) as table:
-            for columns in table_chunks(self.output, self.columns):
-                values = {name: np.asarray(columns[name], np.float32) for name in self.columns if name != "path"}
-                anomaly = flag(values["p_value"], self.fpr)
+        path, anomalies = self.parts.table("flagged"), 0
+        with open_table(path, self.parts.columns) as table:
+            for columns in table_chunks(self.output, self.parts.columns):
+                values = {name: np.asarray(columns[name], np.float32) for name in self.parts.columns if name != "path"}
+                anomaly = flag(values["p_value"], self.parts.fpr)
                 table.write({**values, "path": columns["path"], "anomaly": anomaly})
                 anomalies += int(np.count_nonzero(anomaly))
-        return _Shard(path, earlier.images, anomalies, earlier.errors)
+        return ScorePart(path, earlier.images, anomalies, earlier.errors)
 
-    def _shards(self, pieces: Sequence[Piece], keys: Sequence[str], progress: Progress | None) -> list[_Shard]:
-        """The shards of `pieces`, in order."""
-        shards = {key: shard for key in keys if (shard := self._finished(key))}
-        missing = [(piece, key) for piece, key in zip(pieces, keys, strict=True) if key not in shards]
-        total = sum(piece.count for piece in pieces)  # uncounted sources add theirs when they are read
-        done = total - sum(piece.count for piece, _ in missing)
-        self.resumed = sum(shards[key].images for key in keys if key in shards)
-        # A thread reads ahead across shards, so that the engine never waits between two shards.
-        values = self.batch_size * math.prod(self.detector.info.image_shape)
-        parallel = fewer_if_large(self.detector.parallel, values)
-        waiting = fewer_if_large(parallel + 1, values)
-        batches = ahead(self._batches(missing), waiting)
-        inspected = map_ahead(self._inspect, batches, jobs=parallel, ahead=waiting)
-        for piece, key in missing:
-            shards[key] = self._make_shard(piece, key, inspected, partial(_report, progress, done, total))
-            done += shards[key].images + len(shards[key].errors)
-        return [shards[key] for key in keys]
-
-    def _finished(self, key: str) -> _Shard | None:
-        """The shard `key` of an interrupted job."""
-        manifest = self.store.get(key)
-        return None if manifest is None or manifest["fpr"] != self.fpr else _Shard.of(self._table(key), manifest)
-
-    def _table(self, key: str) -> Path:
-        return self.store.folder / f"{key}{self.output.suffix}"
-
-    def _batches(self, pieces: Sequence[tuple[Piece, str]]) -> Iterator[ImageBatch]:
-        for piece, _ in pieces:
-            yield from read(
-                piece.source,
-                piece.start,
-                piece.stop,
-                self.detector.info.image_shape,
-                rule=self.detector.info.rule,
-                batch_size=self.batch_size,
-                jobs=self.jobs,
-            )
-
-    def _inspect(self, batch: ImageBatch) -> tuple[ImageBatch, Inspection]:
-        return batch, self.detector.inspect(batch.images)
-
-    def _make_shard(
-        self,
-        piece: Piece,
-        key: str,
-        inspected: Iterator[tuple[ImageBatch, Inspection]],
-        report: Callable[[int], None],
-    ) -> _Shard:
-        errors: list[tuple[str, str]] = []
-        anomalies, complete = 0, False
-        path = self._table(key)
-        with self.store.put(key) as part:
-            with open_table(part.file(path.name), self.columns) as table:
-                while not complete:
-                    batch, inspection = next(inspected)
-                    errors += batch.errors
-                    if self.observe:
-                        self.observe(batch)
-                    columns = score_columns(batch.paths, inspection, self.fpr)
-                    anomalies += int(np.count_nonzero(columns["anomaly"]))
-                    table.write(columns)
-                    report(table.rows + len(errors))
-                    complete = batch.ends if piece.source.uncounted else table.rows + len(errors) >= piece.count
-            facts = {"fpr": self.fpr, "images": table.rows, "anomalies": anomalies, "errors": errors}
-            part.finish({"written": part.digests(), **facts})
-        return _Shard(path, table.rows, anomalies, errors)
+    def _parts(self, plan: Plan, pieces: Sequence[Piece], progress: Progress | None) -> list[ScorePart]:
+        """The parts of `pieces`, in order."""
+        keys = [piece.key for piece in plan.pieces]
+        parts = {key: part for key in keys if (part := self.parts.finished(key))}
+        missing = [(piece, key) for piece, key in zip(pieces, keys, strict=True) if key not in parts]
+        done = plan.count - sum(piece.count for piece, _ in missing)
+        self.resumed = sum(parts[key].images for key in keys if key in parts)
+        report = partial(report_images, progress, done, plan.count)
+        if missing:
+            make = partial(self.spread, self.parts) if self.spread else self.parts.make
+            parts.update(make(missing, report))
+        return [parts[key] for key in keys]
 
     def _draw(
         self,
         drawings: Drawings,
         key: str,
-        shards: Sequence[_Shard],
+        parts: Sequence[ScorePart],
         sources: Sequence[Source],
         progress: Progress | None,
     ) -> None:
         """Draw what is flagged, and write the table of its spots; `key` tells what the table was made of."""
-        chunked = (chunk for shard in shards for chunk in table_chunks(shard.table, ("path", "anomaly")))
+        chunked = (chunk for part in parts for chunk in table_chunks(part.table, ("path", "anomaly")))
         flagged = [chunk["path"][row] for chunk in chunked for row in np.flatnonzero(chunk["anomaly"])]
-        images = sum(shard.images for shard in shards)
+        images = sum(part.images for part in parts)
         there = drawings.path.is_dir()  # otherwise what was drawn before is gone
         with open_table(spots_table(self.output), SPOT_COLUMNS) as table:
             for number, names in enumerate(chunks(flagged, DRAWN)):
@@ -465,17 +430,19 @@ class _Work:
         The images are drawn, unless an interrupted job has done so and its pictures are `there`.
         """
         key = hashlib.sha256(json.dumps([key, str(drawings.path), names]).encode()).hexdigest()[:40]
-        store, path, rule = Store(self.store.folder, ("spots",)), self._table(key), self.detector.info.rule
+        store, path = Store(self.parts.store.folder, ("spots",)), self.parts.table(key)
+        detector = self.parts.detector
+        rule = detector.info.rule
         assert rule is not None
         manifest = store.get(key) if there else None
         if manifest is None:
             with store.put(key) as part:
                 with open_table(part.file(path.name), SPOT_COLUMNS) as table:
                     again = originals(sources, set(names), rule)
-                    for original, inspection in inspect_originals(self.detector, again, self.batch_size):
+                    for original, inspection in inspect_originals(detector, again, self.parts.batch_size):
                         assert inspection.heatmap is not None
-                        spots, found = self.detector.info.spots(inspection.heatmap[0], original.size)
-                        drawings.draw(self.detector.info, original, inspection, spots)
+                        spots, found = detector.info.spots(inspection.heatmap[0], original.size)
+                        drawings.draw(detector.info, original, inspection, spots)
                         table.write(spot_columns(original.name, spots, found))
                 manifest = {"written": part.digests(), "spots": table.rows}
                 part.finish(manifest)
@@ -537,46 +504,6 @@ def score_set(
         stop = min(start + batch_size, total)
         inspection = detector.inspect(image_set.images[start:stop], pictures=heatmaps)
         parts.append(replace(inspection, restored=None))
-        _check_numbers(parts[-1], image_set.paths[start:stop])
-        _report(progress, 0, total, stop)
+        check_numbers(parts[-1], image_set.paths[start:stop])
+        report_images(progress, 0, total, stop)
     return concatenate(parts)
-
-
-def table_columns(info: DetectorInfo) -> tuple[str, ...]:
-    """The columns of `scores.csv`, in order."""
-    return (*FIRST_COLUMNS, *info.term_names)
-
-
-def score_columns(
-    paths: Sequence[str], inspection: Inspection, fpr: float
-) -> dict[str, Sequence[str] | npt.NDArray[Any]]:
-    """Return the columns of `scores.csv` for inspected images.
-
-    Raises
-    ------
-    VaeguardError
-        A score is not a number.
-    """
-    _check_numbers(inspection, paths)
-    return {
-        "path": paths,
-        "score": inspection.score,
-        "p_value": inspection.p_value,
-        "anomaly": flag(inspection.p_value, fpr),
-        **inspection.terms,
-    }
-
-
-def _report(progress: Progress | None, before: int, total: int, count: int) -> None:
-    done = before + count
-    if progress:
-        progress(done, max(done, total), f"{done:,} of {max(done, total):,} images")
-
-
-def _check_numbers(inspection: Inspection, paths: Sequence[str]) -> None:
-    bad = np.isnan(inspection.score) | np.isnan(inspection.p_value)
-    if bad.any():
-        first = paths[int(bad.argmax())]
-        raise VaeguardError(
-            f"the model gives no number as the score of {first!r}: its weights or calibration are broken; fit it anew"
-        )

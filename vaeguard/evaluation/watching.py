@@ -18,13 +18,13 @@ from vaeguard.data.inputs import expanded, is_container
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.drift import Drift, DriftMonitor
+from vaeguard.evaluation.parts import table_columns
 from vaeguard.evaluation.scoring import (
     SPOT_COLUMNS,
     ScoreSummary,
     check_spots,
     score_files,
     spots_table,
-    table_columns,
     watch_of,
 )
 from vaeguard.settings.evaluation import DEFAULT_FPR, DRIFT_CHANCE, check_fpr

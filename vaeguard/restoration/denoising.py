@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +16,28 @@ from vaeguard.restoration.pipeline import open_pipeline
 from vaeguard.restoration.places import find_scans
 from vaeguard.restoration.reasons import left_pages, why_look, worth_a_look
 from vaeguard.restoration.records import TABLE, put_aside, write_rows
+from vaeguard.restoration.sharing import SCAN_FACTS, WAITING, spread_scans
 from vaeguard.restoration.work import Work
 from vaeguard.storage.files import drop_open
 from vaeguard.storage.places import as_urls
+from vaeguard.storage.plan import drop_other_plan
 from vaeguard.storage.store import open_job
 from vaeguard.storage.tables import read_table, write_errors
 from vaeguard.wording import brief, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from vaeguard.progress import Progress
+    from vaeguard.restoration.pipeline import Pipeline
     from vaeguard.restoration.places import Inputs, Places
+    from vaeguard.restoration.sharing import SpreadScans
+    from vaeguard.restoration.tree import CleanTree
+    from vaeguard.restoration.work import Restored
     from vaeguard.settings.restoration import DenoiseOutputs, RestoreSettings
 
 MOST_JOBS = 4
 """Default for the most files that are processed at a time."""
-WAITING = 64
-"""Files per worker that may be finished while an earlier, longer file is still in progress."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ def denoise_scans(
     model: str | Path | None = None,
     device: str = "auto",
     jobs: int | None = None,
+    spread: SpreadScans | None = None,
     progress: Progress | None = None,
 ) -> DenoiseSummary:
     """Restore every scan below a folder into a clean tree of the same shape.
@@ -127,6 +134,8 @@ def denoise_scans(
         `auto`, `cpu`, `cuda` or `tensorrt`.
     jobs : int or None
         The number of files that are processed at a time; None is one per core, at most 4.
+    spread : SpreadScans or None
+        Has other processes restore the scans.
     progress : callable or None
         Called with bytes of scans done, bytes in all, a line of text; also during a page, by one worker at a time.
 
@@ -143,13 +152,37 @@ def denoise_scans(
     warm_up()  # it starts while the denoisers are loaded
     pipeline = open_pipeline(model, device, workers, settings, outputs)
     work = Work(places, pipeline, workers, progress)
-    with open_job(places.target / TABLE, keep=True):
+    with open_job(places.target / TABLE, SCAN_FACTS, keep=True) as store:
         work.sweep()
-        run = _restore_all(work)
-        earlier = list(work.finished_before())
-        # If only some files of a tree are restored, the table still lists the pages of the others.
-        rows = sorted(run.rows + [row for record in earlier for row in record["pages"]], key=worth_a_look)
-        _write_tables(work, rows, run)
+        plan = work.plan(plan_facts(pipeline))
+        drop_other_plan(store, plan)
+        if spread:
+            plan.enter(store)
+            results = spread_scans(work, store, plan, spread)
+        else:
+            results = work.map(work.restore, WAITING)
+        run = collect(work, results, work.meter.say)
+        return finish(work, run, pipeline.restorer.device, started)
+
+
+def plan_facts(pipeline: Pipeline) -> dict[str, Any]:
+    """What the plan of a job says of a pipeline, for `gather_scans`."""
+    return {
+        "settings": asdict(pipeline.settings),
+        "outputs": asdict(pipeline.outputs),
+        "device": pipeline.restorer.device,
+    }
+
+
+def finish(tree: CleanTree, run: Run, device: str, started: float) -> DenoiseSummary:
+    """Remove outdated files of earlier runs, write the tables, and sum up; `started` is a time of `perf_counter`."""
+    places = tree.places
+    run.notes.gone, stale = tree.settle()
+    run.notes.edited += stale
+    earlier = list(tree.finished_before())
+    # If only some files of a tree are restored, the table still lists the pages of the others.
+    rows = sorted(run.rows + [row for record in earlier for row in record["pages"]], key=worth_a_look)
+    _write_tables(tree, rows, run)
     return DenoiseSummary(
         root=str(places.root),
         output=str(places.target),
@@ -161,13 +194,13 @@ def denoise_scans(
         left=tuple(left_pages(rows)),
         look_first=tuple(row for row in rows[:10] if why_look(row)),
         seconds=time.perf_counter() - started,
-        device=pipeline.restorer.device,
+        device=device,
         notes=tuple(run.notes.sentences(places, rows)),
     )
 
 
 @dataclass
-class _Run:
+class Run:
     """The results of a run so far."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -177,41 +210,36 @@ class _Run:
     notes: Notes = field(default_factory=Notes)
 
 
-def _restore_all(work: Work) -> _Run:
-    """Restore every scan, and remove outdated files of earlier runs; if that fails, no unfinished file is left."""
-    run = _Run()
-    with contextlib.closing(work.map(work.restore, WAITING)) as results:
-        try:
-            for name, result in zip(work.clean, results, strict=True):
-                if isinstance(result, str):
-                    run.errors.append((as_urls(str(work.places.root / name)), result))
-                else:
-                    run.rows += result.pages
-                    run.pixels += result.pixels
-                    run.resumed += result.resumed
-                    run.notes.add(result)
-                work.meter.say(f"{counted(len(run.rows), 'page')}, {run.pixels / 1e6:,.1f} MP")
-        except BaseException:
+def collect(tree: CleanTree, results: Iterator[Restored | str], say: Callable[[str], None]) -> Run:
+    """Collect the results of all scans, in the order of their names; if that fails, no unfinished file is left."""
+    run = Run()
+    try:
+        for name, result in zip(tree.clean, results, strict=True):
+            if isinstance(result, str):
+                run.errors.append((as_urls(str(tree.places.root / name)), result))
+            else:
+                run.rows += result.pages
+                run.pixels += result.pixels
+                run.resumed += result.resumed
+                run.notes.add(result)
+            say(f"{counted(len(run.rows), 'page')}, {run.pixels / 1e6:,.1f} MP")
+    except BaseException:
+        if isinstance(results, Generator):
             results.close()
-            # A thread inside a library call ends only with the process, and cannot clean up.
-            drop_open(work.places.target)
-            raise
-    run.notes.gone, stale = work.settle()
-    run.notes.edited += stale
+        # A thread inside a library call ends only with the process, and cannot clean up.
+        drop_open(tree.places.target)
+        raise
     return run
 
 
-def _write_tables(work: Work, rows: list[dict[str, Any]], run: _Run) -> None:
+def _write_tables(tree: CleanTree, rows: list[dict[str, Any]], run: Run) -> None:
     """Write `pages.csv` and the list of scans that could not be restored."""
-    table = work.places.target / TABLE
+    table = tree.places.target / TABLE
     run.notes.aside = put_aside(table)
     write_rows(table, rows)
     listed = Path(f"{table}.errors.csv")
-    others = (
-        []
-        if work.places.whole
-        else _other_errors(listed, {as_urls(str(work.places.root / name)) for name in work.clean})
-    )
+    own = {as_urls(str(tree.places.root / name)) for name in tree.clean}
+    others = [] if tree.places.whole else _other_errors(listed, own)
     write_errors(listed, run.errors + others)
 
 

@@ -204,7 +204,8 @@ def _check_ours(target: Path) -> None:
 
 def _is_output(folder: Path) -> bool:
     """Whether clean scans have been, or are being, written into `folder`."""
-    if is_job(job_folder(folder / TABLE)):
+    job = job_folder(folder / TABLE)
+    if is_job(job) or (job.is_dir() and not any(job.iterdir())):  # another process is about to begin
         return True
     # Somebody may have added a column, or saved the table in a spreadsheet.
     return {"path", "page", "kind", "action"} <= set(columns_of(folder / TABLE))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,14 +19,14 @@ from vaeguard.restoration.cleaned import SQUARE
 from vaeguard.restoration.formats.isolated import page_sizes, rewrite
 from vaeguard.restoration.formats.picture import encode_png
 from vaeguard.restoration.formats.scan_page import digest_of_pixels
-from vaeguard.restoration.formats.scans import written_name
 from vaeguard.restoration.meter import Meter
-from vaeguard.restoration.records import MEASURES, clean_store
-from vaeguard.storage.files import path_from, size_and_time, sweep_all
+from vaeguard.restoration.records import MEASURES
+from vaeguard.restoration.tree import CleanTree
+from vaeguard.storage.files import path_from, size_and_time
 from vaeguard.storage.store import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     from vaeguard.progress import Progress
@@ -43,8 +42,6 @@ LONGEST_NAME = 255
 """The most bytes in a file name on most file systems."""
 MOVE = "move it away to have it made again"
 """The advice of messages about a clean file that somebody changed."""
-DENOISE_FORMAT = 8
-"""Version of the clean files, raised when the same settings give other pixels or records hold other facts."""
 
 
 @dataclass(frozen=True)
@@ -110,25 +107,35 @@ class _Pages:
         return put_back | ({"pixels_sha256": self.originals} if self.originals else {})
 
 
-class Work:
+class Work(CleanTree):
     """Processes the scans of a run one by one, in `workers` threads.
 
-    Attributes
+    Parameters
     ----------
-    clean : dict
-        From the name of each scan to the name of its clean file below the target.
-    key : dict
-        Everything that the clean files depend on, besides the scans.
+    places : Places
+        Where all scans of the run are, and where their clean files go.
+    pipeline : Pipeline
+        What restores pages.
+    workers : int
+        The number of threads.
+    progress : callable or None
+        As for `denoise_scans`.
+    names : sequence of str or None
+        The scans that this process takes; None takes all.
     """
 
-    def __init__(self, places: Places, pipeline: Pipeline, workers: int, progress: Progress | None) -> None:
-        self.places, self.pipeline, self.workers = places, pipeline, workers
-        self.store = clean_store(places.target)
-        self.meter = Meter({name: size_and_time(str(places.root / name))[0] for name in places.names}, progress)
-        outputs = pipeline.outputs
-        self.clean = {name: written_name(name, jpeg=outputs.jpeg) for name in places.names}
-        settings = {**asdict(pipeline.settings), **asdict(outputs)}
-        self.key = {"format": DENOISE_FORMAT, **settings, "models": pipeline.restorer.fingerprints}
+    def __init__(
+        self,
+        places: Places,
+        pipeline: Pipeline,
+        workers: int,
+        progress: Progress | None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(places, pipeline.settings, pipeline.outputs, pipeline.restorer.fingerprints)
+        self.pipeline, self.workers = pipeline, workers
+        self.names = places.names if names is None else names
+        self.meter = Meter({name: size_and_time(str(places.root / name))[0] for name in self.names}, progress)
 
     def map(self, process: Callable[[Scan], _T], ahead: int) -> Generator[_T | str]:
         """The result of `process` for each scan, or the reason why the scan is left out, in the order of the names.
@@ -136,13 +143,10 @@ class Work:
         At most `ahead` scans per worker are started while an earlier, longer scan is still in progress.
         """
         first: dict[str, str] = {}
-        tasks = [(name, first.setdefault(place, name)) for name, place in self.clean.items()]
+        owners = {name: first.setdefault(place, name) for name, place in self.clean.items()}
+        tasks = [(name, owners[name]) for name in self.names]
         step, ahead = partial(self._attempt, process), ahead * self.workers
         return map_ahead(step, tasks, jobs=self.workers, ahead=ahead, stop=self.meter.stop)
-
-    def sweep(self) -> None:
-        """Remove the unfinished files of killed runs, including runs with other settings."""
-        sweep_all(self.places.target)
 
     def restore(self, scan: Scan) -> Restored:
         """Restore a scan and write the clean file, unless an earlier run finished it.
@@ -185,32 +189,6 @@ class Work:
             if not (current := self.store.part(self.clean[scan.name])).remove():
                 raise UnreadableError(scan.name, f"{current.change()}; {MOVE}")
         return Restored(scan.name, place, pages.rows, result.left, sizes, pages.pixels)
-
-    def settle(self) -> tuple[list[str], list[str]]:
-        """Remove the clean files that other settings wrote for these scans under other names.
-
-        Returns the clean files whose scans are gone, which are known only if the run covers a whole folder; and the
-        clean files under other names that somebody changed. Both are kept.
-        """
-        gone, stale = [], []
-        for other in self.store.parts(without=set(self.clean.values())):
-            source = str(other.record.get("source"))
-            if source in self.clean:
-                # Until the clean file exists under its new name, the one under the old name is the only copy.
-                current = self.store.part(self.clean[source])
-                if current.record and current.path.exists() and not other.remove():
-                    stale.append(repr(str(other.path)))
-            # A folder that cannot be read is listed like a scan, and its scans may still exist.
-            elif other.path.exists() and self.places.whole and self.clean.keys().isdisjoint(_parents(source)):
-                gone.append(repr(str(other.path)))
-        return gone, stale
-
-    def finished_before(self) -> Iterator[dict[str, Any]]:
-        """The records of the other scans that earlier runs finished, if this run does not cover a whole folder."""
-        for other in () if self.places.whole else self.store.parts(without=set(self.clean.values())):
-            same_format = other.record["settings"].get("format") == DENOISE_FORMAT
-            if same_format and other.record.get("source") not in self.clean and other.path.exists():
-                yield other.record
 
     def _attempt(self, process: Callable[[Scan], _T], task: tuple[str, str]) -> _T | str:
         """The result of `process` for a scan, or the reason why the scan is left out."""
@@ -288,11 +266,6 @@ class Work:
         if restored.uncertainty is not None:
             _write_picture(part, page, "uncertainty", restored.uncertainty)
         return clean
-
-
-def _parents(source: str) -> Iterator[str]:
-    """The folders that hold a scan."""
-    return map(str, PurePath(source).parents)
 
 
 def _write_picture(part: Draft, page: Page, kind: str, values: Pixels) -> None:

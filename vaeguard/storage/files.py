@@ -15,7 +15,7 @@ from vaeguard.errors import RefusedError, UsageError, VaeguardError
 from vaeguard.storage import places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 SEAL_MARK = b"vaeguard-sha256:"
 UNSEALED = (SEAL_MARK + b"0" * 64).decode()
@@ -71,11 +71,41 @@ def writing(path: str | Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def write_first(path: str | Path, content: bytes) -> bool:
+    """Write `content` to `path` atomically unless there is such a file; return whether this process wrote it.
+
+    Raises
+    ------
+    VaeguardError
+        The folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    if path.exists():
+        return False
+    # Of several processes, only the first one makes the link.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+        try:
+            temporary.write_bytes(content)
+            _sync(temporary)
+            os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from error
+    _sync_folder(path.parent)
+    return True
+
+
 @contextlib.contextmanager
-def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
+def locked(folder: Path, name: str, busy: str, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock `name` in `folder`, creating the folder; the system frees the lock of a process that died.
 
-    The lock file is removed at the end, so that an empty folder stays empty.
+    The lock file is removed at the end, so that an empty folder stays empty. With `shared`, other processes may hold
+    the lock in the same way at the same time, and the file stays.
 
     Raises
     ------
@@ -90,17 +120,47 @@ def locked(folder: Path, name: str, busy: str) -> Iterator[None]:
     lock = FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
+        if shared:
+            release = _lock_shared(path)
+        else:
+            lock.acquire(timeout=0)
+    except (Timeout, BlockingIOError) as error:
         raise VaeguardError(f"{busy}; wait for it, or choose another place") from error
     except OSError as error:
         raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place") from error
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows does not remove an open file
-            path.unlink()
-        lock.release()
+        if shared:
+            release()
+        else:
+            with contextlib.suppress(OSError):  # Windows does not remove an open file
+                path.unlink()
+            lock.release()
+
+
+def _lock_shared(path: Path) -> Callable[[], None]:
+    """Lock a file beside other processes that do so, and return what frees it; without shared locks, do nothing.
+
+    Raises
+    ------
+    BlockingIOError
+        A process holds the lock for itself.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return lambda: None
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if os.fstat(descriptor).st_nlink:  # else the holder before removed the file, and others lock a new one
+            return lambda: os.close(descriptor)
+        os.close(descriptor)
 
 
 def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
@@ -207,6 +267,7 @@ def path_from(folder: Path, path: Path) -> str:
 
 def size_and_time(path: str) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds; two zeros for a missing file."""
+    path = str(places.original(path))
     if places.is_url(path):
         return places.size_and_time(path)
     try:

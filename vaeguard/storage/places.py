@@ -350,7 +350,9 @@ def copy_all(objects: Sequence[Object], below: str = "") -> dict[str, str]:
 
     def copy(entry: Object) -> None:
         try:
-            fetch(entry.url, local_path(entry.url, below))
+            path = local_path(entry.url, below)
+            fetch(entry.url, path)
+            os.utime(path, ns=(entry.time, entry.time))
         except UnreadableError as error:
             failures[entry.url] = error.reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
@@ -22,7 +23,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     """Hardware, versions and date as plain values for JSON; `device` is `cpu`, `cuda` or `tensorrt`."""
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "hardware": _gpu() if device in ("cuda", "tensorrt") else f"{_processor()}, {os.cpu_count()} cores",
+        "hardware": _gpu() if device in ("cuda", "tensorrt") else f"{processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "versions": installed(PACKAGES),
     }
@@ -49,7 +50,9 @@ def _gpu() -> str:
     return result.stdout.splitlines()[0].strip() if result.stdout.strip() else "an NVIDIA GPU"
 
 
-def _processor() -> str:
+@functools.cache
+def processor() -> str:
+    """The name of the processor, on whose family the last digits of a result depend."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import UsageError
-from vaeguard.storage.files import digest_of, is_temporary, locked, sweep, valid_text, write_text, writing
+from vaeguard.storage.files import digest_of, is_temporary, locked, sweep, valid_text, write_first, write_text, writing
 from vaeguard.storage.published import publish
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ MANIFEST_FACTS = ("written",)
 """What every manifest of a part in a job's folder holds."""
 MARK_NAME = ".vaeguard-job"
 LOCK_NAME = "lock"
+TOKEN_NAME = "token"  # noqa: S105  (the name of a file)
+"""The secret of a cluster that a job starts; a job that was killed may have left it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,20 @@ class Store:
             yield draft
         if draft.files:  # without files of its own, a manifest is of files that are written elsewhere
             publish([*draft.files, beside(draft.path, "json")])
+
+    def claim(self, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Write the part `name`, a manifest alone, unless there is one; return that of the process that came first.
+
+        Raises
+        ------
+        VaeguardError
+            The folder cannot be written, or the disk is full.
+        """
+        path = beside(self.folder / name, "json")
+        if write_first(path, json.dumps(manifest).encode()):
+            publish([path])
+            return manifest
+        return _manifest(path, self.facts)
 
     def parts(self, without: Collection[str] = ()) -> Iterator[Part]:
         """All parts, in sorted order, but those whose names are in `without`."""
@@ -203,11 +219,36 @@ def open_job(
                 folder.rmdir()
 
 
+@contextlib.contextmanager
+def join_job(output: str | Path, facts: Collection[str] = ()) -> Iterator[Store]:
+    """The store of the job that writes `output`, as `open_job` gives it, for one of several processes that fill it.
+
+    The parts stay for the process that opens the job for itself, which cannot do so as long as this one has it.
+
+    Raises
+    ------
+    UsageError
+        The folder is somebody else's.
+    VaeguardError
+        A process has the job for itself, or the folder cannot be written.
+    """
+    folder = job_folder(output)
+    _check_ours(folder)
+    with locked(folder, LOCK_NAME, f"another job is writing {str(output)!r}", shared=True):
+        _mark(folder, output)
+        sweep(folder)
+        yield Store(folder, facts)
+
+
+def _mark(folder: Path, output: str | Path) -> None:
+    write_text(folder / MARK_NAME, json.dumps({"vaeguard": "job", "output": valid_text(Path(output).name)}))
+    publish([folder / MARK_NAME])
+
+
 def _within(store: Store, output: str | Path, keep: bool, files: Collection[str]) -> Iterator[Store]:
     done = False
     try:
-        write_text(store.folder / MARK_NAME, json.dumps({"vaeguard": "job", "output": valid_text(Path(output).name)}))
-        publish([store.folder / MARK_NAME])
+        _mark(store.folder, output)
         sweep(store.folder.parent)
         sweep(store.folder)
         yield store
@@ -259,7 +300,7 @@ def _clear(folder: Path, files: Collection[str]) -> None:
     with contextlib.suppress(OSError):  # the result is written, whatever stays here
         for part in Store(folder, MANIFEST_FACTS).parts():
             part.remove()
-        for name in files:
+        for name in (TOKEN_NAME, *files):
             (folder / name).unlink(missing_ok=True)
             inner = job_folder(folder / name)
             if is_job(inner):

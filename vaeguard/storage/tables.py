@@ -29,6 +29,8 @@ TEXT_COLUMNS = ("path", "error", "class", "reason")
 ERROR_COLUMNS = ("path", "error")
 TRUTH_COLUMNS = ("anomaly", "normal")
 """Columns of truth values, which are 0 and 1 in CSV."""
+PARTS = "part-*.parquet"
+"""The files of a table that is a folder."""
 ROW_GROUP = 65_536
 """Rows that a Parquet table collects before writing them: small row groups make files large and slow."""
 
@@ -256,7 +258,14 @@ def rows_of(path: str | Path) -> list[dict[str, Any]]:
 
 
 def table_chunks(path: str | Path, columns: Sequence[str], rows: int = 65_536) -> Iterator[dict[str, Any]]:
-    """Some columns of a table that vaeguard wrote, in chunks of up to `rows` rows: text as lists, numbers as arrays."""
+    """Some columns of a table that vaeguard wrote, in chunks of up to `rows` rows: text as lists, numbers as arrays.
+
+    The table may be a folder of parts (`PARTS`), which are read in the order of their names.
+    """
+    if Path(path).is_dir():
+        for part in sorted(Path(path).glob(PARTS)):
+            yield from table_chunks(part, columns, rows)
+        return
     suffix = _suffix(path)
     if suffix == ".parquet":
         import pyarrow.parquet as pq

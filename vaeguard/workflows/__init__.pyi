@@ -35,6 +35,9 @@ from .scoring import evaluate_to as evaluate_to
 from .scoring import likelihood_to as likelihood_to
 from .scoring import score_table as score_table
 from .scoring import watch_table as watch_table
+from .sharing import denoise_share_of as denoise_share_of
+from .sharing import gather_to as gather_to
+from .sharing import score_share_of as score_share_of
 from .words import as_objects as as_objects
 from .words import counted as counted
 from .words import finite as finite

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.errors import UsageError
-from vaeguard.evaluation.scoring import score_columns
+from vaeguard.evaluation.parts import score_columns
 from vaeguard.reports.evaluation import evaluation_report
 from vaeguard.reports.generative import generative_report
 from vaeguard.reports.report_file import JSON_NAME, SCORES_NAME, check_place, write_report

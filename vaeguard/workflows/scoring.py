@@ -13,6 +13,8 @@ from vaeguard.engines.model_file import load
 from vaeguard.errors import UsageError
 from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
 from vaeguard.reports.report_file import check_place, remove_report
+from vaeguard.settings.evaluation import DEFAULT_FPR
+from vaeguard.statistics.false_alarms import fpr_note
 from vaeguard.storage.files import check_apart
 from vaeguard.storage.places import check_supported, is_url
 from vaeguard.wording import counted
@@ -21,16 +23,17 @@ from vaeguard.workflows.opening import find_model, open_for, open_generative
 from vaeguard.workflows.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vaeguard.data.image_set import ImageSet
+    from vaeguard.engines.detector import Detector
     from vaeguard.evaluation.scoring import ScoreSummary
     from vaeguard.workflows.outcome import Reporter
 
 STDIN = "-"
 
 
-def _of_table(name: str) -> Callable[[str], bool]:
+def of_table(name: str) -> Callable[[str], bool]:
     """Which files belong to the table of a name."""
     from vaeguard.evaluation.scoring import spots_table
 
@@ -38,7 +41,7 @@ def _of_table(name: str) -> Callable[[str], bool]:
     return lambda other: other in (name, spots) or other.startswith((f"{name}.", f".{name}."))
 
 
-@publishing("output", _of_table)
+@publishing("output", of_table)
 def score_table(
     images: Sequence[str], output: str, reporter: Reporter, *, model: str | None = None, device: str = "auto",
     **options: Any,
@@ -56,7 +59,8 @@ def score_table(
     model, device
         As for `load`; a model of None is the latest run.
     **options
-        `fpr` and `heatmaps`, as for `score_files`; with `report=False`, no report is written.
+        `fpr` and `heatmaps`, as for `score_files`; with `report=False`, no report is written; `spread_over` takes the
+        facts of the plan and gives the `spread` of `score_files`.
 
     Raises
     ------
@@ -78,6 +82,8 @@ def score_table(
     model = find_model(model, reporter)
     warm_up()  # it starts while the model is loaded
     detector = load(model, device, threads=1)
+    if spread_over := options.pop("spread_over", None):
+        options["spread"] = spread_over(facts_of(detector, model, inputs, options))
     started = time.monotonic()
     with reporter.progress("scoring") as progress:
         summary = score_files(detector, inputs, output, listed=listed, progress=progress, **options)
@@ -93,6 +99,17 @@ def score_table(
         remove_report(f"{output}.report.json", "scores")
     reporter.left_out(summary.errors)
     return Outcome(output, summary, report, summary.errors, seconds)
+
+
+def facts_of(detector: Detector, model: str, inputs: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plan of a job says of the model and the images, for the report of the process that joins its parts."""
+    return {
+        "model": str(model),
+        "digest": detector.fingerprint.split()[-1],
+        "device": detector.device,
+        "inputs": [str(path) for path in inputs],
+        "note": fpr_note(detector.info.calibrated_on, options.get("fpr", DEFAULT_FPR)),
+    }
 
 
 def watch_table(
