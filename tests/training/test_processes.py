@@ -134,6 +134,13 @@ def test_a_refused_fit_ends_the_others_and_not_the_program_that_called_it(monkey
     assert not ended
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+def test_the_others_end_when_the_first_process_is_killed():
+    code = "import os; from vaeguard.training import processes; me = os.getpid(); os.fork() or processes._end_with(me)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, timeout=120)  # to the end of both
+
+
 def test_processes_of_a_job_start_no_others(monkeypatch):
     for name in processes.GIVEN:
         monkeypatch.setenv(name, "2")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -60,6 +61,8 @@ def joined(count: int = 1) -> Iterator[None]:
         Another process ended before its time.
     """
     if PLACE in os.environ:
+        if int(os.environ["RANK"]):
+            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         group: contextlib.AbstractContextManager[None] = _group(os.environ[PLACE])
     elif all(name in os.environ for name in GIVEN) and int(os.environ["WORLD_SIZE"]) > 1:
         if count > 1:
@@ -220,6 +223,13 @@ def _start() -> subprocess.Popen[bytes]:
     other = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 -- our own command
     threading.Thread(target=_watch, args=(other,), daemon=True).start()
     return other
+
+
+def _end_with(first: int) -> None:
+    """End this process once the first one was killed, which a process that waits for it in CUDA does not notice."""
+    while os.getppid() == first:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _watch(other: subprocess.Popen[bytes]) -> None:
