@@ -190,6 +190,11 @@ def test_a_file_url_is_the_file(kinds, detector, tmp_path):
     assert summary.images == COUNT - 1
 
 
+def test_an_object_may_be_named_like_a_glob(store, detector, tmp_path):
+    store.put("odd/a[1].png", png(bars()[0][0]))
+    assert vaeguard.score_files(detector, "s3://bucket/odd/a[1].png", tmp_path / "scores.csv").images == 1
+
+
 def test_a_table_appears_in_a_bucket_with_all_that_belongs_to_it(kinds, store, bars_onnx, tmp_path):
     store.put("models/m.onnx", bars_onnx.read_bytes())
     here = run(tmp_path, "score", kinds / "files", "-m", bars_onnx, "-o", "scores.csv")

@@ -72,7 +72,7 @@ def _outside_runs(names: Sequence[str]) -> Iterator[str]:
 
 
 def matches(pattern: str) -> list[str]:
-    """The objects whose URLs match a glob, by one listing of what lies below its fixed part.
+    """The objects whose URLs match a glob, by one listing of what lies below its fixed part; or the one of that name.
 
     Raises
     ------
@@ -80,7 +80,8 @@ def matches(pattern: str) -> list[str]:
         The place cannot be listed.
     """
     match = re.compile(_expression(pattern)).fullmatch
-    return [entry.url for entry in places.walk(_fixed(pattern)) if match(entry.url)]
+    matching = [entry.url for entry in places.walk(_fixed(pattern)) if match(entry.url)]
+    return matching or [entry.url for entry in [places.find(pattern)] if entry]
 
 
 def _fixed(url: str) -> str:
