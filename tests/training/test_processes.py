@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import vaeguard
 from vaeguard import ModelSpec, UsageError
+from vaeguard.models import shares
 from vaeguard.training import processes
 from vaeguard.training.processes import PLACE
 
@@ -139,6 +140,17 @@ def test_a_refused_fit_ends_the_others_and_not_the_program_that_called_it(monkey
 def test_the_others_end_when_the_first_process_is_killed():
     code = "import os; from vaeguard.training import processes; me = os.getpid(); os.fork() or processes._end_with(me)"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, timeout=120)  # to the end of both
+
+
+def test_a_process_group_of_another_program_is_left_alone(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        assert not shares.share_of(4).divided
+        processes.leave()
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_processes_of_a_job_start_no_others(monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import threading
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vaeguard.models.objective import Losses
+
+
+TOGETHER = threading.Event()
+"""Set while this process fits together with others; a program may have joined processes for purposes of its own."""
+
+
+def are_together() -> bool:
+    """Whether several processes fit together."""
+    return TOGETHER.is_set()
 
 
 class Share(NamedTuple):
@@ -71,7 +81,7 @@ class Share(NamedTuple):
 
 def share_of(count: int) -> Share:
     """The share of this process in a batch of `count` examples; all of them if it is alone."""
-    if not processes.is_initialized():
+    if not are_together():
         return Share(0, count, count)
     rank, ranks = processes.get_rank(), processes.get_world_size()
     return Share(count * rank // ranks, count * (rank + 1) // ranks, count, divided=True)
@@ -116,7 +126,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, values: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        if not (self.training and processes.is_initialized()):
+        if not (self.training and are_together()):
             return super().forward(values)
         exact = values.to(torch.promote_types(values.dtype, torch.float32))
         count = add_up(exact.new_tensor(values.numel() // values.shape[1]))
@@ -144,7 +154,7 @@ def add_up(values: Tensor) -> Tensor:
 
 def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add the gradients of all processes, if there are several."""
-    if not processes.is_initialized():
+    if not are_together():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     whole = add_up(torch.cat([gradient.flatten() for gradient in gradients]))
@@ -155,7 +165,7 @@ def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def share_weights(net: nn.Module) -> None:
     """Give `net` the weights that it has in the first process."""
-    if not processes.is_initialized():
+    if not are_together():
         return
     for values in net.state_dict().values():
         whole = values.contiguous()
@@ -166,7 +176,7 @@ def share_weights(net: nn.Module) -> None:
 
 def from_first(make: Callable[[], bytes]) -> bytes:
     """The bytes that `make` gives in the first process, which alone calls it."""
-    if not processes.is_initialized():
+    if not are_together():
         return make()
     content = make() if is_first() else b""
     length = torch.tensor([len(content)])
@@ -179,7 +189,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 def arrays_from_first(make: Callable[[], Sequence[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
     """The arrays that `make` gives in the first process, which alone calls it."""
-    if not processes.is_initialized():
+    if not are_together():
         return [*make()]
 
     def packed() -> bytes:
@@ -193,7 +203,7 @@ def arrays_from_first(make: Callable[[], Sequence[npt.NDArray[Any]]]) -> list[np
 
 def is_first() -> bool:
     """Whether this process is the first one, which alone speaks and writes, or the only one."""
-    return not processes.is_initialized() or processes.get_rank() == 0
+    return not are_together() or processes.get_rank() == 0
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ import torch.distributed as processes
 from torch.distributed.rendezvous import rendezvous
 
 from vaeguard.errors import LostError, UsageError, VaeguardError
-from vaeguard.models.shares import add_up, from_first, is_first
+from vaeguard.models.shares import TOGETHER, add_up, are_together, from_first, is_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ def joined(count: int = 1) -> Iterator[None]:
 @contextlib.contextmanager
 def one_a_machine() -> Iterator[None]:
     """A block that one process of each machine runs first: it decodes images that the others find in the cache."""
-    several, later = processes.is_initialized(), int(os.environ.get("LOCAL_RANK", "0")) > 0
+    several, later = are_together(), int(os.environ.get("LOCAL_RANK", "0")) > 0
     if several and later:
         add_up(torch.zeros(1))
     yield
@@ -92,7 +92,7 @@ def one_a_machine() -> Iterator[None]:
 def file_of_first(path: Path | None) -> Iterator[Path | None]:
     """In all processes but the first one, a copy of its file `path`; None where there is none."""
     content = b""
-    if processes.is_initialized():
+    if are_together():
         content = from_first(lambda: path.read_bytes() if path and path.exists() else b"")
     if is_first() or not content:
         yield None
@@ -111,7 +111,7 @@ def check_fit(model: ModelSpec, device: str) -> None:
     UsageError
         The model has dropout, or there are fewer CUDA devices than processes on this machine.
     """
-    if not processes.is_initialized():
+    if not are_together():
         return
     if model.dropout:
         raise UsageError(
@@ -134,7 +134,7 @@ def agreed(settings: dict[str, Any]) -> dict[str, Any]:
     UsageError
         This process would fit other data or settings.
     """
-    if not processes.is_initialized():
+    if not are_together():
         return settings
     first: dict[str, Any] = json.loads(from_first(lambda: json.dumps(settings).encode()))
     own = json.loads(json.dumps(settings))
@@ -154,13 +154,20 @@ def agreed(settings: dict[str, Any]) -> dict[str, Any]:
 
 def leave() -> None:
     """End every process but the first one, which goes on alone."""
-    if processes.is_initialized():
+    if are_together():
         first = is_first()
         _LEFT.set()
         from_first(lambda: b"done")  # nobody hangs up while others still listen
-        processes.destroy_process_group()
+        _part()
         if not first:
             raise SystemExit(0)
+
+
+def _part() -> None:
+    """Leave the process group, if this process has joined one."""
+    if are_together():
+        TOGETHER.clear()
+        processes.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -174,6 +181,7 @@ def _group(place: str) -> Iterator[None]:
     try:
         store, rank, count = next(rendezvous(place, rank, count, timeout=JOIN))
         processes.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=WAIT)
+        TOGETHER.set()
     except (RuntimeError, ValueError) as error:
         raise VaeguardError(
             f"the {count} processes of this fit do not find each other ({str(error).splitlines()[0]})"
@@ -188,8 +196,7 @@ def _group(place: str) -> Iterator[None]:
             raise SystemExit(1) from None
         raise
     finally:
-        if processes.is_initialized():
-            processes.destroy_process_group()
+        _part()
 
 
 @contextlib.contextmanager
