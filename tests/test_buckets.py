@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import os
 import select
 import socket
 import socketserver
@@ -13,7 +15,10 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
+from functools import cache, partial
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +29,7 @@ from PIL import Image
 from toy import bars
 
 import vaeguard
-from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
 from vaeguard.storage import places
 from vaeguard.storage.files import writing
 from vaeguard.storage.published import published
@@ -169,6 +174,8 @@ def test_a_job_stops_when_the_store_is_gone_and_goes_on_when_it_is_back(kinds, s
         ("s3://bucket/kinds/*.jpg", "nothing matches 's3://bucket/kinds/\\*.jpg'"),
         ("wasp://bucket/images", "'wasp://bucket/images': no store has such a URL"),
         ("az://container/images", "set AZURE_STORAGE_ACCOUNT_NAME"),
+        ("s3://", "'s3://' names no bucket"),
+        ("s3://*/images", "'s3://\\*/images' names no bucket"),
     ],
 )
 def test_a_place_that_cannot_be_read_is_named(store, detector, tmp_path, monkeypatch, url, said):
@@ -181,6 +188,11 @@ def test_a_place_that_cannot_be_read_is_named(store, detector, tmp_path, monkeyp
 def test_a_file_url_is_the_file(kinds, detector, tmp_path):
     summary = vaeguard.score_files(detector, f"file://{kinds}/files", tmp_path / "scores.csv")
     assert summary.images == COUNT - 1
+
+
+def test_an_object_may_be_named_like_a_glob(store, detector, tmp_path):
+    store.put("odd/a[1].png", png(bars()[0][0]))
+    assert vaeguard.score_files(detector, "s3://bucket/odd/a[1].png", tmp_path / "scores.csv").images == 1
 
 
 def test_a_table_appears_in_a_bucket_with_all_that_belongs_to_it(kinds, store, bars_onnx, tmp_path):
@@ -276,6 +288,45 @@ def test_a_fit_reads_and_writes_buckets(kinds, store, tmp_path):
     damaged = run(tmp_path, "evaluate", "s3://bucket/classes", "-m", "s3://bucket/runs/one", "-o", "s3://bucket/ev")
     assert damaged.returncode == 4
     assert "model file 's3://bucket/runs/one/model.safetensors' is damaged" in damaged.stderr
+
+
+def test_an_evaluation_above_its_images_leaves_them_there(store, bars_onnx, tmp_path):
+    for row, image in enumerate(bars()[0][:8]):
+        store.put(f"above/images/{'ok' if row % 2 else 'bad'}/{row}.png", png(image))
+    before = store.keys("above/")
+    given = ["--normal-classes", "ok", "-m", bars_onnx, "-o", "s3://bucket/above"]
+    done = run(tmp_path, "evaluate", "s3://bucket/above/images", *given)
+    assert done.returncode == 0, done.stderr
+    assert {*before, "above/report.json"} <= {*store.keys("above/")}
+
+
+def test_what_is_copied_only_in_part_is_not_read(store, monkeypatch, tmp_path):
+    import pyarrow.fs
+
+    store.put("parts/1.png", png(bars()[0][0]))
+
+    def copied_in_part(error, source, copy, **_):
+        Path(copy).write_bytes(b"half")
+        raise error
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for error, kind, said in (
+        (full, VaeguardError, "no room for a copy of 's3://bucket/parts/1.png'"),
+        (OSError("cut"), UnreadableError, "cut"),
+    ):
+        monkeypatch.setattr(pyarrow.fs, "copy_files", partial(copied_in_part, error))
+        with pytest.raises(kind, match=said) as raised:
+            vaeguard.open_images("s3://bucket/parts/1.png")
+        assert type(raised.value) is kind
+        assert not places.local_path("s3://bucket/parts/1.png", places.STAGED).exists()
+
+
+def test_threads_that_copy_a_model_share_one_folder(store, bars_run, monkeypatch):
+    store.put_tree(bars_run, "raced/run")
+    monkeypatch.setattr(places, "_copies", cache(places._copies.__wrapped__))
+    monkeypatch.setattr(places, "_sweep_copies", lambda: time.sleep(0.1))
+    assert vaeguard.load("s3://bucket/raced/run", "cpu").info.record.finished_epochs
+    places._copies(os.getpid()).cleanup()
 
 
 def test_an_export_appears_in_a_bucket(store, bars_run, translated_once, tmp_path):

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 
 import vaeguard
 from vaeguard import ModelSpec, UsageError
+from vaeguard.models import shares
 from vaeguard.training import processes
 from vaeguard.training.processes import PLACE
 
@@ -111,6 +114,43 @@ def test_what_several_processes_cannot_fit_is_refused(monkeypatch, dropout, devi
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match=f"^{said}"):
         processes.check_fit(replace(ModelSpec(), dropout=dropout), device)
+
+
+def test_a_refused_fit_ends_the_others_and_not_the_program_that_called_it(monkeypatch):
+    started, watching, ended = [], [], []
+
+    def start():
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        watching.append(threading.Thread(target=processes._watch, args=(started[0],)))
+        watching[0].start()
+        return started[0]
+
+    for name, value in (("_start", start), ("_group", lambda _: nullcontext()), ("GRACE", 0.1)):
+        monkeypatch.setattr(processes, name, value)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(UsageError), processes._started(2):
+        raise UsageError("refused")
+    watching[0].join()
+    assert started[0].returncode
+    assert not ended
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+def test_the_others_end_when_the_first_process_is_killed():
+    code = "import os; from vaeguard.training import processes; me = os.getpid(); os.fork() or processes._end_with(me)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, timeout=120)  # to the end of both
+
+
+def test_a_process_group_of_another_program_is_left_alone(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        assert not shares.share_of(4).divided
+        processes.leave()
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_processes_of_a_job_start_no_others(monkeypatch):

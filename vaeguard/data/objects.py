@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -71,18 +72,25 @@ def _outside_runs(names: Sequence[str]) -> Iterator[str]:
 
 
 def matches(pattern: str) -> list[str]:
-    """The objects whose URLs match a glob, by one listing of what lies below its fixed part.
+    """The objects whose URLs match a glob, by one listing of what lies below its fixed part; or the one of that name.
 
     Raises
     ------
     UnreadableError
         The place cannot be listed.
     """
-    fixed = pattern[: re.search(r"[*?[]", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
-    if "/" not in fixed.partition("://")[2] + "/":
-        raise UsageError(f"{pattern!r} leaves the bucket open; name it")
     match = re.compile(_expression(pattern)).fullmatch
-    return [entry.url for entry in places.walk(fixed) if match(entry.url)]
+    matching = [entry.url for entry in places.walk(_fixed(pattern)) if match(entry.url)]
+    return matching or [entry.url for entry in [places.find(pattern)] if entry]
+
+
+def _fixed(url: str) -> str:
+    """The folders of a URL before those that a glob leaves open; all of it without a glob."""
+    magic = re.search(r"[*?[]", url)
+    fixed = (url[: magic.start()].rpartition("/")[0] if magic else url).rstrip("/")
+    if not places.is_url(fixed):
+        raise UsageError(f"{url!r} names no bucket; add its name")
+    return fixed
 
 
 def _expression(pattern: str) -> str:
@@ -115,18 +123,20 @@ def staged(url: str, endings: Callable[[str], bool]) -> Iterator[tuple[str, dict
     UnreadableError
         The place cannot be listed.
     """
-    magic = re.search(r"[*?[]", url)
-    fixed = (url[: magic.start()].rpartition("/")[0] if magic else url).rstrip("/")
-    single = places.find(fixed) if not magic and endings(fixed) else None
+    fixed = _fixed(url)
+    single = places.find(fixed) if fixed == url.rstrip("/") and endings(fixed) else None
     objects = [single] if single else places.walk(fixed)
     if not objects:
         raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
-    root = places.local_path(fixed)
+    local = partial(places.local_path, below=places.STAGED)
+    root = local(fixed)
     try:
         wanted = [entry for entry in objects if endings(entry.url)]
-        failures = {str(places.local_path(path)): reason for path, reason in places.copy_all(wanted).items()}
+        failures = {str(local(path)): reason for path, reason in places.copy_all(wanted, places.STAGED).items()}
+        if single and failures:
+            raise UnreadableError(single.url, failures[str(root)])
         for entry in objects:
-            path = places.local_path(entry.url)
+            path = local(entry.url)
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()

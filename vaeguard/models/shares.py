@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import threading
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -31,12 +33,25 @@ if TYPE_CHECKING:
     _Losses = TypeVar("_Losses", bound=DataclassInstance)
 
 
+TOGETHER = threading.Event()
+"""Set while this process fits together with others; a program may have joined processes for purposes of its own."""
+
+
+def are_together() -> bool:
+    """Whether several processes fit together."""
+    return TOGETHER.is_set()
+
+
 class Share(NamedTuple):
-    """The examples `first` to `last` of a batch of `whole` examples."""
+    """The examples `first` to `last` of a batch of `whole` examples.
+
+    If it is `divided`, every process has a share of the batch, which may be empty, or all of it.
+    """
 
     first: int
     last: int
     whole: int
+    divided: bool = False
 
     def of(self, values: Any, axis: int = 0) -> Any:
         """The part of the values of the whole batch, a tensor or an array."""
@@ -44,20 +59,21 @@ class Share(NamedTuple):
 
     def gathered(self, values: Tensor) -> Tensor:
         """The values of the whole batch, (whole, ...), from those of each share; gradients stay with their share."""
-        if self.last - self.first == self.whole:
+        if not self.divided:
             return values
         gathered: Tensor = _Gathered.apply(values, self)
         return gathered
 
     def losses(self, losses: _Losses) -> _Losses:
         """The losses of the whole batch, a dataclass of tensors with a row for each example; a field may be None."""
-        if self.last - self.first == self.whole:
+        if not self.divided:
             return losses
         parts = {field.name: getattr(losses, field.name) for field in fields(losses)}
         given: dict[str, Tensor] = {name: part for name, part in parts.items() if part is not None}
         kind = reduce(torch.promote_types, (part.dtype for part in given.values()))
-        columns = [part.to(kind).reshape(len(part), -1) for part in given.values()]
-        split = torch.split(self.gathered(torch.cat(columns, 1)), [part.shape[1] for part in columns], 1)
+        widths = [math.prod(part.shape[1:]) for part in given.values()]
+        columns = [part.to(kind).reshape(len(part), width) for part, width in zip(given.values(), widths, strict=True)]
+        split = torch.split(self.gathered(torch.cat(columns, 1)), widths, 1)
         shapes = zip(given.items(), split, strict=True)
         whole = {name: some.reshape(-1, *part.shape[1:]).to(part.dtype) for (name, part), some in shapes}
         return replace(losses, **whole)
@@ -65,10 +81,10 @@ class Share(NamedTuple):
 
 def share_of(count: int) -> Share:
     """The share of this process in a batch of `count` examples; all of them if it is alone."""
-    if not processes.is_initialized():
+    if not are_together():
         return Share(0, count, count)
     rank, ranks = processes.get_rank(), processes.get_world_size()
-    return Share(count * rank // ranks, count * (rank + 1) // ranks, count)
+    return Share(count * rank // ranks, count * (rank + 1) // ranks, count, divided=True)
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, values: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        if not (self.training and processes.is_initialized()):
+        if not (self.training and are_together()):
             return super().forward(values)
         exact = values.to(torch.promote_types(values.dtype, torch.float32))
         count = add_up(exact.new_tensor(values.numel() // values.shape[1]))
@@ -138,7 +154,7 @@ def add_up(values: Tensor) -> Tensor:
 
 def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add the gradients of all processes, if there are several."""
-    if not processes.is_initialized():
+    if not are_together():
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     whole = add_up(torch.cat([gradient.flatten() for gradient in gradients]))
@@ -149,7 +165,7 @@ def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def share_weights(net: nn.Module) -> None:
     """Give `net` the weights that it has in the first process."""
-    if not processes.is_initialized():
+    if not are_together():
         return
     for values in net.state_dict().values():
         whole = values.contiguous()
@@ -160,7 +176,7 @@ def share_weights(net: nn.Module) -> None:
 
 def from_first(make: Callable[[], bytes]) -> bytes:
     """The bytes that `make` gives in the first process, which alone calls it."""
-    if not processes.is_initialized():
+    if not are_together():
         return make()
     content = make() if is_first() else b""
     length = torch.tensor([len(content)])
@@ -173,7 +189,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 def arrays_from_first(make: Callable[[], Sequence[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
     """The arrays that `make` gives in the first process, which alone calls it."""
-    if not processes.is_initialized():
+    if not are_together():
         return [*make()]
 
     def packed() -> bytes:
@@ -187,7 +203,7 @@ def arrays_from_first(make: Callable[[], Sequence[npt.NDArray[Any]]]) -> list[np
 
 def is_first() -> bool:
     """Whether this process is the first one, which alone speaks and writes, or the only one."""
-    return not processes.is_initialized() or processes.get_rank() == 0
+    return not are_together() or processes.get_rank() == 0
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ the first URL is used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -49,6 +50,8 @@ _REASONS = (
 RECENT, RECENT_EACH = 32 * 2**20, 300
 """Bytes of the objects that are remembered, and those that each takes besides its content."""
 _lock = threading.Lock()
+STAGED = "staged"
+"""The folder of copies that are only read."""
 COPIES, LOCK = "vaeguard-copies-", ".vaeguard-lock"
 """The beginning of the names of folders of copies, and the file in each that is locked by its process."""
 NO_PLACE = "-"
@@ -102,14 +105,13 @@ def walk(url: str, *, deep: bool = True) -> list[Object]:
     """
     from pyarrow.fs import FileSelector
 
-    url = url.rstrip("/")
     with _in_words(url):
         system, path = _located(url)
         try:
             infos = system.get_file_info(FileSelector(path, recursive=deep))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
-    below = len(path.rstrip("/")) + 1
+    url, below = url.rstrip("/"), len(path.rstrip("/")) + 1
     return sorted(_object(f"{url}/{info.path[below:]}", info) for info in infos if info.is_file)
 
 
@@ -191,22 +193,27 @@ def fetch(url: str, path: Path) -> None:
     UnreadableError
         There is no such object, or it cannot be read.
     VaeguardError
-        The store does not answer any more.
+        The store does not answer any more, or the disk is full.
     """
     from pyarrow.fs import LocalFileSystem, copy_files
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _while_answering(url):
-        system, place = _located(url)
-        copy_files(
-            place, str(path), source_filesystem=system, destination_filesystem=LocalFileSystem(), chunk_size=PART,
-            use_threads=False,
-        )  # fmt: skip
+    try:
+        with _while_answering(url):
+            system, place = _located(url)
+            copy_files(
+                place, str(path), source_filesystem=system, destination_filesystem=LocalFileSystem(), chunk_size=PART,
+                use_threads=False,
+            )  # fmt: skip
+    except BaseException:  # half a container could be read as a whole one
+        path.unlink(missing_ok=True)
+        raise
 
 
 def copies() -> Path:
     """The folder of this process for copies, among the temporary files; it is removed when the process ends."""
-    return Path(_copies(os.getpid()).name).resolve()
+    with _lock:  # threads that ask for it at the same time must get the same one
+        return Path(_copies(os.getpid()).name).resolve()
 
 
 @cache
@@ -246,11 +253,14 @@ def _sweep_copies() -> None:
                 os.close(descriptor)
 
 
-def local_path(url: str) -> Path:
-    """Where the copy of an object, or of a folder, lies while this process runs: URLs side by side lie side by side."""
+def local_path(url: str, below: str = "") -> Path:
+    """Where the copy of an object, or of a folder, lies while this process runs: URLs side by side lie side by side.
+
+    Copies `below` the folder `STAGED` can be removed, since no output lies among them.
+    """
     match = _URL.fullmatch(url)
     assert match is not None
-    return copies().joinpath(*_parts(match))
+    return copies().joinpath(below, *_parts(match))
 
 
 def _parts(match: re.Match[str]) -> list[str]:
@@ -265,7 +275,7 @@ def as_urls(value: _T) -> _T:
     done: Any = value
     if isinstance(value, str) and _copies.cache_info().currsize:
         folder = re.escape(str(copies()))
-        done = re.sub(f"{folder}/([a-z0-9+.-]+)/({re.escape(NO_PLACE)}(?=/))?", r"\1://", value)
+        done = re.sub(f"{folder}/(?:{STAGED}/)?([a-z0-9+.-]+)/({re.escape(NO_PLACE)}(?=/))?", r"\1://", value)
     elif isinstance(value, dict):
         done = {key: as_urls(item) for key, item in value.items()}
     elif isinstance(value, list | tuple) and type(value) in (list, tuple):
@@ -334,13 +344,13 @@ def naming_urls() -> Iterator[None]:
         raise
 
 
-def copy_all(objects: Sequence[Object]) -> dict[str, str]:
+def copy_all(objects: Sequence[Object], below: str = "") -> dict[str, str]:
     """Copy objects to their local paths, many at a time; return the reason for each that cannot be read."""
     failures = {}
 
     def copy(entry: Object) -> None:
         try:
-            path = local_path(entry.url)
+            path = local_path(entry.url, below)
             fetch(entry.url, path)
             os.utime(path, ns=(entry.time, entry.time))
         except UnreadableError as error:
@@ -418,7 +428,8 @@ def check_supported(paths: Sequence[object], what: str) -> None:
 def _located(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
     match = _URL.fullmatch(url)
-    assert match is not None
+    if match is None or not (match[2] or match[3]):
+        raise UsageError(f"{url!r} names no bucket; add its name")
     with _lock:
         system, base = _system(match[1].lower(), match[2])
     rest = match[3].rstrip("/")
@@ -503,6 +514,11 @@ def _in_words(url: str, *, writing: bool = False) -> Iterator[None]:
     except VaeguardError:
         raise
     except (FileNotFoundError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        if not writing and getattr(error, "errno", None) == errno.ENOSPC:
+            raise VaeguardError(
+                f"there is no room for a copy of {url!r} in {tempfile.gettempdir()!r}; free some space, or set TMPDIR"
+                " to a folder that has more"
+            ) from error
         message = " ".join(str(error).split())
         reason = next((text for words, text in _REASONS if re.search(words, message, re.IGNORECASE)), "")
         if "nrecognized filesystem" in message:

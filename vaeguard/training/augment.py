@@ -58,8 +58,7 @@ def _move(image: Tensor, pixels: int, degrees: float, draws: Draws) -> Tensor:
         torch.stack([cos, -sin * height / width, 2 * x / width], 1),
         torch.stack([sin * width / height, cos, 2 * y / height], 1),
     ]
-    grid = F.affine_grid(torch.stack(rows, 1), list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)
+    return _resampled(image, torch.stack(rows, 1))
 
 
 def _warp(image: Tensor, strength: float, draws: Draws) -> Tensor:
@@ -78,8 +77,14 @@ def _warp(image: Tensor, strength: float, draws: Draws) -> Tensor:
         torch.stack([cos * stretch[0], (shear - sin) * tall * stretch[1], shift[0]], 1),
         torch.stack([sin / tall * stretch[0], cos * stretch[1], shift[1]], 1),
     ]
-    grid = F.affine_grid(torch.stack(rows, 1), list(image.shape), align_corners=False)
     knots = 2 * WARP_BEND * uniform(n, 2, WARP_KNOTS, WARP_KNOTS)
     bend = F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
-    grid = grid + bend.permute(0, 2, 3, 1)
+    return _resampled(image, torch.stack(rows, 1), bend.permute(0, 2, 3, 1))
+
+
+def _resampled(image: Tensor, affine: Tensor, bend: Tensor | float = 0.0) -> Tensor:
+    """Images at the places of their affine maps, (N, 2, 3), moved on by `bend`, (N, H, W, 2)."""
+    if not len(image):  # the share of one of several processes, which torch refuses
+        return image
+    grid = F.affine_grid(affine, list(image.shape), align_corners=False) + bend
     return F.grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)

@@ -158,7 +158,7 @@ def _of_all(graph: InferenceGraph, parts: list[Tensor], share: Share, counts: Ro
     offset = graph.places.whiten.offset
     own = torch.cat(parts) if parts else offset.new_empty((0, len(offset)))
     first, last = int(counts[: share.first].sum()), int(counts[: share.last].sum())
-    return Share(first, last, int(counts.sum())).gathered(own)
+    return share._replace(first=first, last=last, whole=int(counts.sum())).gathered(own)
 
 
 def digest(examples: Examples) -> str:

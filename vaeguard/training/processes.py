@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch.distributed as processes
 from torch.distributed.rendezvous import rendezvous
 
 from vaeguard.errors import LostError, UsageError, VaeguardError
-from vaeguard.models.shares import add_up, from_first, is_first
+from vaeguard.models.shares import TOGETHER, add_up, are_together, from_first, is_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,8 @@ def joined(count: int = 1) -> Iterator[None]:
         Another process ended before its time.
     """
     if PLACE in os.environ:
+        if int(os.environ["RANK"]):
+            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         group: contextlib.AbstractContextManager[None] = _group(os.environ[PLACE])
     elif all(name in os.environ for name in GIVEN) and int(os.environ["WORLD_SIZE"]) > 1:
         if count > 1:
@@ -77,7 +80,7 @@ def joined(count: int = 1) -> Iterator[None]:
 @contextlib.contextmanager
 def one_a_machine() -> Iterator[None]:
     """A block that one process of each machine runs first: it decodes images that the others find in the cache."""
-    several, later = processes.is_initialized(), int(os.environ.get("LOCAL_RANK", "0")) > 0
+    several, later = are_together(), int(os.environ.get("LOCAL_RANK", "0")) > 0
     if several and later:
         add_up(torch.zeros(1))
     yield
@@ -89,7 +92,7 @@ def one_a_machine() -> Iterator[None]:
 def file_of_first(path: Path | None) -> Iterator[Path | None]:
     """In all processes but the first one, a copy of its file `path`; None where there is none."""
     content = b""
-    if processes.is_initialized():
+    if are_together():
         content = from_first(lambda: path.read_bytes() if path and path.exists() else b"")
     if is_first() or not content:
         yield None
@@ -108,7 +111,7 @@ def check_fit(model: ModelSpec, device: str) -> None:
     UsageError
         The model has dropout, or there are fewer CUDA devices than processes on this machine.
     """
-    if not processes.is_initialized():
+    if not are_together():
         return
     if model.dropout:
         raise UsageError(
@@ -131,7 +134,7 @@ def agreed(settings: dict[str, Any]) -> dict[str, Any]:
     UsageError
         This process would fit other data or settings.
     """
-    if not processes.is_initialized():
+    if not are_together():
         return settings
     first: dict[str, Any] = json.loads(from_first(lambda: json.dumps(settings).encode()))
     own = json.loads(json.dumps(settings))
@@ -151,13 +154,20 @@ def agreed(settings: dict[str, Any]) -> dict[str, Any]:
 
 def leave() -> None:
     """End every process but the first one, which goes on alone."""
-    if processes.is_initialized():
+    if are_together():
         first = is_first()
         _LEFT.set()
         from_first(lambda: b"done")  # nobody hangs up while others still listen
-        processes.destroy_process_group()
+        _part()
         if not first:
             raise SystemExit(0)
+
+
+def _part() -> None:
+    """Leave the process group, if this process has joined one."""
+    if are_together():
+        TOGETHER.clear()
+        processes.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -171,6 +181,7 @@ def _group(place: str) -> Iterator[None]:
     try:
         store, rank, count = next(rendezvous(place, rank, count, timeout=JOIN))
         processes.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=WAIT)
+        TOGETHER.set()
     except (RuntimeError, ValueError) as error:
         raise VaeguardError(
             f"the {count} processes of this fit do not find each other ({str(error).splitlines()[0]})"
@@ -185,8 +196,7 @@ def _group(place: str) -> Iterator[None]:
             raise SystemExit(1) from None
         raise
     finally:
-        if processes.is_initialized():
-            processes.destroy_process_group()
+        _part()
 
 
 @contextlib.contextmanager
@@ -194,6 +204,7 @@ def _started(count: int) -> Iterator[None]:
     """Start the other processes by the command line of this one, and join them; no port is open to other machines."""
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     before, others = dict(os.environ), []
+    _LEFT.clear()
     with tempfile.TemporaryDirectory(prefix="vaeguard-") as folder:
         os.environ |= {PLACE: f"file://{folder}/store", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
@@ -207,6 +218,7 @@ def _started(count: int) -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+            _LEFT.set()  # what happens to the others from here on ends nobody
             for other in others:
                 other.terminate()
                 other.wait()
@@ -218,6 +230,13 @@ def _start() -> subprocess.Popen[bytes]:
     other = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 -- our own command
     threading.Thread(target=_watch, args=(other,), daemon=True).start()
     return other
+
+
+def _end_with(first: int) -> None:
+    """End this process once the first one was killed, which a process that waits for it in CUDA does not notice."""
+    while os.getppid() == first:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _watch(other: subprocess.Popen[bytes]) -> None:

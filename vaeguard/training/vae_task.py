@@ -357,7 +357,7 @@ def forward(vae: VAE, batch: Batch, spec: TrainSpec, beta: float, generator: tor
         terms = losses(vae, image, target, noise, batch.labels, batch.pseudo)
     if batch.share:
         terms = batch.share.losses(terms)
-    return objective(terms, spec, beta, target[0].numel(), batch.weights), terms
+    return objective(terms, spec, beta, math.prod(target.shape[1:]), batch.weights), terms
 
 
 @torch.no_grad()
