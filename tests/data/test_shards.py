@@ -14,6 +14,7 @@ from toy import bars
 
 import vaeguard
 from vaeguard import ModelSpec, TrainSpec, UsageError
+from vaeguard.data import shards as shards_module
 from vaeguard.data.data_sets import open_to_learn
 from vaeguard.data.images import ImageRule
 from vaeguard.data.shards import Limits, in_shards
@@ -71,6 +72,18 @@ def test_an_epoch_has_every_readable_image_once_in_random_order(tmp_path, kind):
     assert not np.array_equal(rows, other)
     assert not np.array_equal(rows[:count], np.sort(rows[:count]))
     np.testing.assert_array_equal(np.concatenate([some.images for some in epochs[0]]), images[rows])
+
+
+def test_images_outside_the_sample_that_cannot_be_read_are_listed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards_module, "HELD", 40)
+    monkeypatch.setattr(shards_module, "LEAST", 40)
+    data, images, _ = packed(tmp_path, "parquet", broken=range(0, 120, 3))
+    opened = open_to_learn(data, TINY, rule=ImageRule())
+    shards = in_shards(opened.images)
+    assert 0 < len(opened.errors) < 40
+    list(shards.stream(np.arange(len(images)), 2 * len(images), 20, 0))
+    assert len(shards.errors) == 40
+    assert shards.errors.items() >= dict(opened.errors).items()
 
 
 def test_a_set_that_fits_is_decoded_into_the_cache(tmp_path):

@@ -304,7 +304,7 @@ def _in_shards(data: str, shards: Shards, classes: ClassLabels | None, broken: S
         class_names,
         shards.names,
         shards.fingerprint(),
-        errors=(*((source.path, source.reason) for source in broken), *shards.errors),
+        errors=(*((source.path, source.reason) for source in broken), *shards.errors.items()),
         note=f"decoded, these images would take {size:.3g} GB, so they stay in their files and are read in every epoch",
         pixel_range=shards.rule.pixel_range,
         source=str(Path(data).absolute()),

@@ -116,8 +116,8 @@ class Shards:
         The shape of all images.
     held : int64
         The rows that can be taken, in order.
-    errors : list of (path, reason)
-        Images of the sample that cannot be read.
+    errors : dict of str
+        Why images of the sample, and those that were read since, cannot be read, by their names.
     """
 
     dtype = np.dtype(np.uint8)
@@ -131,7 +131,7 @@ class Shards:
         self.names = Names(sources)
         self.shape = (len(self.names), rule.channels, *rule.size)
         self._image = self.shape[1:]
-        self.errors: list[tuple[str, str]] = []
+        self.errors: dict[str, str] = {}
         self.held, self._values = self._sample(progress)
 
     def __len__(self) -> int:
@@ -204,6 +204,7 @@ class Shards:
         batches = read(source, done, stop, self._image, rule=self.rule, batch_size=READ, jobs=self.jobs)
         try:
             for batch in batches:
+                self.errors |= dict(batch.errors)
                 numbers = first + done + _readable(batch, source, done)
                 done += len(batch.paths) + len(batch.errors)
                 kept = np.isin(numbers, rows[begin:end])
@@ -226,7 +227,7 @@ class Shards:
                 for batch in pick([source], wanted.keys(), self.rule):
                     file.write(np.ascontiguousarray(batch.images).data)
                     held.append(np.array([wanted[valid_text(path)] for path in batch.paths], np.int64))
-                    self.errors += batch.errors
+                    self.errors |= dict(batch.errors)
                 if progress:
                     progress(last, len(self), "a sample of the images")
             found = np.concatenate(held) if held else np.empty(0, np.int64)

@@ -17,7 +17,7 @@ from vaeguard.errors import LostError, UsageError, VaeguardError
 from vaeguard.reports.report_file import read_report
 from vaeguard.settings.evaluation import DEFAULT_FPR
 from vaeguard.statistics.false_alarms import fpr_note
-from vaeguard.storage.places import check_supported
+from vaeguard.storage.places import as_urls, check_supported
 from vaeguard.storage.published import is_published
 from vaeguard.workflows.buckets import publishing
 from vaeguard.workflows.opening import open_to_fit
@@ -130,7 +130,18 @@ def _fit_first(
         reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
     if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
-    return Outcome(str(folder), detector, read_report(folder), images.errors, seconds, images.left_out)
+    later = _found_later(images)
+    reporter.left_out(later)
+    return Outcome(str(folder), detector, read_report(folder), [*images.errors, *later], seconds, images.left_out)
+
+
+def _found_later(images: ImageSet) -> list[tuple[str, str]]:
+    """Images that turned out unreadable only when an epoch came to them."""
+    from vaeguard.data.shards import in_shards
+
+    shards, known = in_shards(images.images), {path for path, _ in images.errors}
+    found = ((as_urls(path), reason) for path, reason in shards.errors.items()) if shards else ()
+    return [(path, reason) for path, reason in found if path not in known]
 
 
 def _named_run(run: str | None, *, resume: bool) -> Path | None:
