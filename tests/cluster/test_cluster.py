@@ -18,11 +18,14 @@ import pytest
 from command import run
 from PIL import Image
 
-from vaeguard import UsageError
+from vaeguard import UsageError, denoise_scans
 from vaeguard.cluster import ray_cluster, scores, worker
+from vaeguard.cluster import scans as scan_tasks
 from vaeguard.cluster.scores import ScoreJob
 from vaeguard.errors import RefusedError
+from vaeguard.restoration.gathering import denoise_share
 from vaeguard.settings.cluster import ClusterSettings
+from vaeguard.storage.plan import Share
 from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import job_folder
 
@@ -210,6 +213,28 @@ def test_scans_are_cleaned_to_the_same_tree(network, home, printed):
         for folder in ("whole", "clean")
     ]
     assert trees[0] == trees[1]
+
+
+class Here:
+    """Calls tasks in this process."""
+
+    def each(self, function, job, items):
+        for number, item in enumerate(items):
+            yield number, getattr(scan_tasks, function.rpartition(":")[2])(job, item)
+
+
+def test_a_finished_scan_keeps_its_clean_file_from_one_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scan_tasks, "open_cluster", lambda *given: contextlib.nullcontext(Here()))
+    Path("scans").mkdir()
+    draw = np.random.default_rng(0)
+    for name in ("a.jpg", "a.jpg.png"):  # both become a.jpg.png
+        Image.fromarray(draw.integers(0, 255, (40, 50), np.uint8)).save(f"scans/{name}")
+    denoise_share("scans", "clean", Share(1, 2), device="cpu")
+    spread = scan_tasks.ScanSpread("local", ClusterSettings(), None)
+    done = denoise_scans("scans", "clean", device="cpu", spread=spread)
+    assert done.errors == (("scans/a.jpg.png", "it would be written to the same file as 'a.jpg'; rename one of them"),)
+    assert json.loads(Path("clean/a.jpg.png.json").read_text())["source"] == "a.jpg"
 
 
 def test_ray_is_imported_for_a_cluster_alone(home):

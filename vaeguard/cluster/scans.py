@@ -112,7 +112,9 @@ class ScanSpread:
             cpus=self.settings.cpus,
         )
         owners: dict[str, str] = {}
-        items = [(name, owners.setdefault(work.clean[name], name), key) for name, key in missing]
+        for name, clean in work.clean.items():  # also those that are finished: their clean files are theirs
+            owners.setdefault(clean, name)
+        items = [(name, owners[work.clean[name]], key) for name, key in missing]
         with open_cluster(self.cluster, self.settings, restorer.device, store.folder) as cluster:
             for number, node in cluster.each(f"{__name__}:restore_scan", job, items):
                 key = items[number][2]
