@@ -10,7 +10,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.storage.files import UNSEALED, locked, read_sealed, seal, sweep, sweep_all, write_text, writing
+from vaeguard.storage import files
+from vaeguard.storage.files import (
+    UNSEALED,
+    locked,
+    read_sealed,
+    seal,
+    sweep,
+    sweep_all,
+    write_first,
+    write_text,
+    writing,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -117,6 +128,23 @@ def test_what_a_killed_process_left_is_swept_and_nothing_that_lives(tmp_path, na
         assert own.exists()
     assert not temporary.exists()
     assert {path.name for path in temporary.parent.iterdir()} == {path.name for path in foreign} | {"own.csv"}
+
+
+@pytest.mark.parametrize("write", [write_first, files.write_bytes])
+def test_a_sweep_of_another_process_at_any_moment_leaves_what_is_written(tmp_path, monkeypatch, write):
+    def swept(function):
+        def call(*given, **named):
+            monkeypatch.setattr(files, function.__name__, function)
+            monkeypatch.setattr(files, "_OPEN", set())  # another process does not know them
+            sweep(tmp_path)
+            return function(*given, **named)
+
+        monkeypatch.setattr(files, function.__name__, call)
+
+    swept(files._lock)
+    swept(files._sync)
+    write(tmp_path / "plan.json", b"whole")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
 
 
 def test_a_link_in_place_of_a_temporary_file_stays(tmp_path):

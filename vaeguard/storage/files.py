@@ -46,14 +46,10 @@ def writing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(path)
-        # `tempfile` would restrict the permissions, and they cannot be widened safely afterwards: reading the umask
-        # means clearing it for a moment, for all threads. `open` gives the permissions of any new file.
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        temporary, descriptor = _new_temporary(path)
     except OSError as error:
         raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from error
     try:
-        _lock(descriptor)
         _OPEN.add(temporary)
         yield temporary
         _sync(temporary)
@@ -85,12 +81,13 @@ def write_first(path: str | Path, content: bytes) -> bool:
     # Of several processes, only the first one makes the link.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(path)
+        temporary, descriptor = _new_temporary(path)
         try:
             temporary.write_bytes(content)
             _sync(temporary)
             os.link(temporary, path)
         finally:
+            os.close(descriptor)  # first, since Windows does not remove an open file
             temporary.unlink(missing_ok=True)
     except FileExistsError:
         return False
@@ -219,17 +216,30 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{stem}{TEMPORARY}{_token(stem, secrets.token_hex(4))}{path.suffix}")
 
 
+def _new_temporary(path: Path) -> tuple[Path, int]:
+    """A new temporary file beside `path`, with a descriptor that holds its lock, so that no process sweeps it."""
+    while True:
+        temporary = temporary_beside(path)
+        # `tempfile` would restrict the permissions, and they cannot be widened safely afterwards: reading the umask
+        # means clearing it for a moment, for all threads. `open` gives the permissions of any new file.
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        _lock(descriptor, wait=True)
+        if temporary.exists():  # else a sweep came between the two calls
+            return temporary, descriptor
+        os.close(descriptor)
+
+
 def _token(stem: str, random: str) -> str:
     """Eight random hexadecimal digits, and four that follow from these and from the stem."""
     return random + hashlib.sha256(f"{stem}{TEMPORARY}{random}".encode("utf-8", "surrogateescape")).hexdigest()[:4]
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, *, wait: bool = False) -> bool:
     """Lock an open file, so that it is known to have a living process; return False if that fails."""
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):  # Windows, some network shares, or another process
         return False
     return True
