@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -21,6 +22,7 @@ from vaeguard.data import source
 from vaeguard.evaluation.gathering import gather_scores
 from vaeguard.evaluation.scoring import score_files
 from vaeguard.evaluation.sharing import score_share
+from vaeguard.storage.files import temporary_beside
 from vaeguard.storage.plan import Share
 from vaeguard.storage.store import job_folder
 
@@ -66,6 +68,20 @@ def test_the_joined_table_is_that_of_one_process(suffix, images, detector):
     assert gather_scores(output).summary.images == 128  # a scheduler may start it again
     assert shared(detector, images, output, (2,), 3)[0].resumed == 48
     assert not job_folder(output).exists()
+
+
+def test_a_table_that_was_joined_is_made_again_at_another_rate_only(images, detector):
+    score_files(detector, images, "whole.csv", fpr=0.6)
+    shared(detector, images, "s.csv", (1, 2), 2)
+    shutil.copytree(job_folder("s.csv"), "kept")
+    gather_scores("s.csv")
+    shutil.move("kept", job_folder("s.csv"))
+    next(job_folder("s.csv").glob("*.csv")).unlink()  # the gathering was killed while it removed the parts
+    assert gather_scores("s.csv").summary.images == 128
+    assert not job_folder("s.csv").exists()
+    shared(detector, images, "s.csv", (1, 2), 2, fpr=0.6)
+    assert gather_scores("s.csv").summary.fpr == 0.6
+    assert Path("s.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
 def test_what_is_missing_is_named_and_the_plain_command_does_it(images, detector):
@@ -120,6 +136,18 @@ def test_a_large_table_becomes_a_folder_of_parts(suffix, images, detector):
     shared(detector, images, f"s.{suffix}", (1, 2), 2)
     with pytest.raises(UsageError, match="'parts' holds other files"):
         gather_scores(f"s.{suffix}", "parts")
+
+
+def test_the_parts_of_another_program_stay(images, detector):
+    shared(detector, images, "s.csv", (1, 2), 2)
+    Path("parts").mkdir()
+    pq.write_table(pa.table({"mine": [1]}), "parts/part-000000.parquet")
+    with pytest.raises(UsageError, match="'parts' holds other files"):
+        gather_scores("s.csv", "parts")
+    Path("parts/part-000000.parquet").unlink()
+    temporary_beside(Path("parts/part-000000.parquet")).touch()  # a gathering was killed
+    assert gather_scores("s.csv", "parts").summary.images == 128
+    assert pq.read_table("parts").num_rows == 128
 
 
 SHARE = """

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaeguard.errors import UsageError, VaeguardError
-from vaeguard.evaluation.parts import PART_FACTS, ScorePart, finished_part, join_parts
+from vaeguard.evaluation.parts import FIRST_COLUMNS, PART_FACTS, ScorePart, finished_part, finished_table, join_parts
 from vaeguard.evaluation.scoring import ScoreSummary, check_output, update_beside
-from vaeguard.storage.files import write_text
+from vaeguard.storage.files import sweep, write_text
 from vaeguard.storage.plan import read_plan
 from vaeguard.storage.store import Store, hidden_part, is_job, job_folder, open_job
-from vaeguard.storage.tables import PARTS, check_errors, open_table, table_chunks, write_errors
+from vaeguard.storage.tables import PARTS, check_errors, columns_of, open_table, table_chunks, write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,12 @@ def gather_scores(place: str | Path, folder: str | Path | None = None, *, progre
     store = Store(job_folder(output), PART_FACTS)
     plan = read_plan(store)
     if plan is None or plan.kind != "scores":
+        return Gathered(_finished_before(output, place), {})
+    if not folder and finished_table(
+        output, plan.key, _fpr(plan)
+    ):  # it was joined, and the removal of the parts killed
+        with open_job(output, PART_FACTS):
+            pass
         return Gathered(_finished_before(output, place), {})
     target = Path(folder) if folder else output
     check_parts_folder(target) if folder else check_output(output)
@@ -146,11 +152,19 @@ def check_parts_folder(folder: Path) -> None:
     UsageError
         It is a file, or holds other files.
     """
-    if folder.is_dir() and any(not path.match(PARTS) and path.name != MANIFEST for path in folder.iterdir()):
-        raise UsageError(f"{str(folder)!r} holds other files; choose a new folder")
+    if folder.is_dir():
+        sweep(folder)
+        whole = (folder / MANIFEST).exists()
+        if any(path.name != MANIFEST and not _is_part(path, whole) for path in folder.iterdir()):
+            raise UsageError(f"{str(folder)!r} holds other files; choose a new folder")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is a file, and parts go into a folder; choose a new folder")
     check_errors(f"{folder}.errors.csv")
+
+
+def _is_part(path: Path, whole: bool) -> bool:
+    """Whether a file is a part of a table of scores; other programs give their parts such names as well."""
+    return path.match(PARTS) and (whole or columns_of(path)[: len(FIRST_COLUMNS)] == [*FIRST_COLUMNS])
 
 
 def _write_folder(folder: Path, plan: Plan, parts: list[ScorePart], progress: Progress | None) -> ScorePart:

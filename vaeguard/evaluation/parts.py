@@ -189,10 +189,11 @@ def finished_part(store: Store, key: str, suffix: str, fpr: float) -> ScorePart 
     return ScorePart.of(table_of_part(store, key, suffix), manifest)
 
 
-def finished_table(output: Path, key: str) -> Mapping[str, Any] | None:
-    """The manifest of the table `output` if it is finished, and of the plan with this key."""
+def finished_table(output: Path, key: str, fpr: float | None = None) -> Mapping[str, Any] | None:
+    """The manifest of the table `output` if it is whole, of the plan with this key, and flagged at `fpr` if given."""
     part = Store(output.parent, ("key", *PART_FACTS)).part(hidden_part(output).name)
-    return part.record if part.record.get("key") == key and part.whole else None
+    same = part.record.get("key") == key and fpr in (None, part.record["fpr"])
+    return part.record if same and part.whole else None
 
 
 def join_parts(output: Path, columns: Sequence[str], parts: Sequence[ScorePart], key: str, fpr: float) -> ScorePart:

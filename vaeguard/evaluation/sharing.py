@@ -67,7 +67,7 @@ def score_share(
         plan, pieces = parts.plan(sources, {**(facts or {}), "left_out": sources[0].left_out})
         own = [(pieces[number], plan.pieces[number].key) for number in share.among(len(pieces))]
         total = sum(piece.count for piece, _ in own)
-        if finished_table(Path(output), plan.key):  # a scheduler may start a share again when all is done
+        if finished_table(Path(output), plan.key, fpr):  # a scheduler may start a share again when all is done
             made, resumed, count = [], total, len(pieces)
         else:
             stack.enter_context(join_job(output, PART_FACTS))
@@ -80,4 +80,5 @@ def score_share(
             count = finished_parts(store, plan)
     errors = tuple(error for part in made for error in part.errors)
     seconds = time.perf_counter() - started
-    return ShareSummary(str(share), total, errors, resumed, len(pieces), count, str(output), seconds)
+    images = sum(part.images + len(part.errors) for part in made) or total  # nobody counted the images of a stream
+    return ShareSummary(str(share), images, errors, resumed, len(pieces), count, str(output), seconds)
