@@ -18,7 +18,7 @@ import pytest
 from command import run
 from PIL import Image
 
-from vaeguard import UsageError, denoise_scans
+from vaeguard import UsageError, VaeguardError, denoise_scans
 from vaeguard.cluster import ray_cluster, scores, worker
 from vaeguard.cluster import scans as scan_tasks
 from vaeguard.cluster.scores import ScoreJob
@@ -256,6 +256,18 @@ def test_what_is_no_address_is_refused(address):
         ray_cluster.check_address(address)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", ".:1", "ray://127.0.0.1:1"])
+def test_an_address_that_ray_would_try_for_minutes_is_refused_at_once(address, tmp_path, monkeypatch):
+    if util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        pytest.raises(VaeguardError, match="there is no Ray cluster at"),
+        ray_cluster.open_cluster("auto", ClusterSettings(), "cpu", tmp_path),
+    ):
+        pass
+
+
 def test_where_nobody_listens_and_without_ray_one_sentence_says_what_to_do(home, monkeypatch):
     done = run(home, "score", "images", "-m", "model.onnx", "-o", "x.csv", "--cluster", "127.0.0.1:1")
     if util.find_spec("ray"):
@@ -284,6 +296,20 @@ def test_a_worker_of_another_version_or_with_another_model_refuses(home):
     cuda = ScoreJob(str(home), "model.onnx", "cuda", None, "onnx cuda 1", "s.csv.job", ".csv", 0.05, 256, 1)
     with pytest.raises((UsageError, RefusedError), match="cuda|other"):
         scores.score_piece(cuda, (None, "key"))
+
+
+def test_a_part_that_a_file_system_shows_late_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_cluster.time, "sleep", lambda seconds: None)
+    late = iter([None, None, None, "part"])
+    assert ray_cluster.seen(lambda: next(late), "node", tmp_path) == "part"
+    with pytest.raises(VaeguardError, match="node node wrote a part into .*, and it is not to be seen here"):
+        ray_cluster.seen(lambda: None, "node", tmp_path)
+
+
+def test_a_folder_that_a_node_does_not_have_is_named():
+    job = ScoreJob("/nowhere", "model.onnx", "cpu", None, "", "s.csv.job", ".csv", 0.05, 256, 1)
+    kind, said, _ = worker.call(installed(PACKAGES), "vaeguard.cluster.scores:score_piece", job, None)
+    assert (kind, "'/nowhere'; give paths at which all nodes find" in said) == ("failed", True)
 
 
 @pytest.mark.parametrize("settings", [{"cpus": 0}, {"gpus": -1.0}, {"patience": 0.0}])

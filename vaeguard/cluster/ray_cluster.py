@@ -16,7 +16,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vaeguard.cluster.worker import call
 from vaeguard.devices import cores
@@ -25,7 +25,7 @@ from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import TOKEN_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from vaeguard.settings.cluster import ClusterSettings
@@ -44,8 +44,11 @@ LOOK_SECONDS = 2.0
 """How often the nodes are looked at."""
 REACH_SECONDS = 10.0
 """How long a head node has to answer."""
+SEEN_SECONDS = 60
+"""How long a network file system may take to show the file of another node."""
 STORE_BYTES = 80 * 2**20
 """Memory for objects on a node that this process starts; results are a few hundred bytes."""
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -175,12 +178,13 @@ def open_cluster(address: str, settings: ClusterSettings, device: str, folder: P
             _write_secret(token)
             variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
             variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # its name for "no socket beyond loopback"
-            place = tempfile.mkdtemp(prefix="vaeguard-")
+            # Ray makes sockets there, whose paths must be short; those of other temporary folders often are not.
+            place = tempfile.mkdtemp(prefix="vaeguard-", dir="/tmp" if os.name == "posix" else None)  # noqa: S108
             stack.callback(shutil.rmtree, place, ignore_errors=True)
             options |= {"num_cpus": cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
             options |= {"_temp_dir": place, "_node_ip_address": "127.0.0.1"}
-        elif address != AUTO:
-            _check_reachable(address)
+        elif ":" in (head := os.environ.get("RAY_ADDRESS", "") if address == AUTO else address):
+            _check_reachable(head)
         stack.enter_context(_variables(variables))
         ray = stack.enter_context(_connected(options))
         yield Cluster(ray, ray.get_runtime_context().gcs_address, settings, gpus)
@@ -205,7 +209,7 @@ def check_address(address: str) -> None:
 
 def _answers(address: str) -> bool:
     """Whether somebody listens at an address."""
-    with contextlib.suppress(OSError, OverflowError), _connection(address):
+    with contextlib.suppress(OSError, OverflowError, ValueError), _connection(address):
         return True
     return False
 
@@ -220,16 +224,29 @@ def _check_reachable(address: str) -> None:
     try:
         with _connection(address):
             pass
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise VaeguardError(
             f"there is no Ray cluster at {address!r} ({error}); give HOST:PORT as `ray start --head` prints it, or take"
             " local"
         ) from error
 
 
-def unseen(node: str, folder: Path) -> VaeguardError:
-    """The error for a part that a node wrote, and that is not there for the driver."""
-    return VaeguardError(
+def seen(look: Callable[[], _T | None], node: str, folder: Path) -> _T:
+    """What `look` finds of a part that `node` wrote into `folder`; network file systems show it to others late.
+
+    Raises
+    ------
+    VaeguardError
+        Nothing is to be seen after `SEEN_SECONDS`.
+    """
+    for _ in range(SEEN_SECONDS):
+        if part := look():
+            return part
+        os.listdir(folder)  # noqa: PTH208  (it has the system forget that there was no such file)
+        if part := look():
+            return part
+        time.sleep(1.0)
+    raise VaeguardError(
         f"node {node} wrote a part into {str(folder)!r}, and it is not to be seen here; choose an output on storage"
         " that all nodes share"
     )
@@ -245,7 +262,7 @@ def _connected(options: Mapping[str, Any]) -> Iterator[Any]:
             raise UsageError("this process is connected to a Ray cluster already; leave it, or score without `cluster`")
         try:
             ray.init(log_to_driver=False, logging_level="error", **options)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = "here" if options["address"] == LOCAL else f"at {options['address']!r}"
             raise VaeguardError(
                 f"there is no Ray cluster {where} ({_first_line(error)}); start one, or take local"

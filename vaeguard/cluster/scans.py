@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.cluster.ray_cluster import check_address, open_cluster, unseen
+from vaeguard.cluster.ray_cluster import check_address, open_cluster, seen
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.restoration.pipeline import Pipeline, open_pipeline
 from vaeguard.restoration.places import Places
@@ -118,8 +118,7 @@ class ScanSpread:
         with open_cluster(self.cluster, self.settings, restorer.device, store.folder) as cluster:
             for number, node in cluster.each(f"{__name__}:restore_scan", job, items):
                 key = items[number][2]
-                if not store.part(key).record:
-                    raise unseen(node, store.folder)
+                seen(lambda key=key: store.part(key).record, node, store.folder)  # type: ignore[misc]
                 yield key
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeguard.cluster.ray_cluster import check_address, open_cluster, unseen
+from vaeguard.cluster.ray_cluster import check_address, open_cluster, seen
 from vaeguard.engines.model_file import load
 from vaeguard.errors import RefusedError
 from vaeguard.evaluation.parts import PART_FACTS, ScoreParts
@@ -78,7 +78,7 @@ def score_on_cluster(
     """
     check_supported([output], "a job on a cluster")  # `piece` shares a job in a bucket
     check_address(cluster)
-    spread = functools.partial(ScoreSpread, cluster, settings)
+    spread = partial(ScoreSpread, cluster, settings)
     return score_table(images, output, reporter, spread_over=spread, **options)
 
 
@@ -112,9 +112,7 @@ class ScoreSpread:
         with open_cluster(self.cluster, self.settings, detector.device, parts.store.folder) as cluster:
             for number, node in cluster.each(f"{__name__}:score_piece", job, tasks):
                 piece, key = missing[number]
-                part = parts.finished(key)
-                if part is None:
-                    raise unseen(node, parts.store.folder)
+                part = seen(partial(parts.finished, key), node, parts.store.folder)
                 done += piece.count
                 report(done)
                 yield key, part
@@ -144,7 +142,7 @@ def score_piece(job: ScoreJob, item: tuple[Piece, str]) -> str:
     return platform.node()
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def _detector(job: ScoreJob) -> Detector:
     """The detector of a job, which a worker holds from task to task."""
     if job.threads:

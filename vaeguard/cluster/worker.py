@@ -32,3 +32,5 @@ def call(versions: Mapping[str, str], function: str, job: Any, item: Any) -> tup
         return "refused", str(error), node
     except VaeguardError as error:
         return "failed", str(error), node
+    except OSError as error:  # such as a folder that is only on some nodes
+        return "failed", f"{error}; give paths at which all nodes find the same files", node
