@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -22,9 +23,13 @@ from vaeguard import UsageError, VaeguardError, denoise_scans
 from vaeguard.cluster import ray_cluster, scores, worker
 from vaeguard.cluster import scans as scan_tasks
 from vaeguard.cluster.scores import ScoreJob
+from vaeguard.data.inputs import open_container
+from vaeguard.data.objects import Fetched
+from vaeguard.data.source import Piece
 from vaeguard.errors import RefusedError
 from vaeguard.restoration.gathering import denoise_share
 from vaeguard.settings.cluster import ClusterSettings
+from vaeguard.storage import places
 from vaeguard.storage.plan import Share
 from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import job_folder
@@ -296,6 +301,16 @@ def test_a_worker_of_another_version_or_with_another_model_refuses(home):
     cuda = ScoreJob(str(home), "model.onnx", "cuda", None, "onnx cuda 1", "s.csv.job", ".csv", 0.05, 256, 1)
     with pytest.raises((UsageError, RefusedError), match="cuda|other"):
         scores.score_piece(cuda, (None, "key"))
+
+
+def test_a_container_in_a_bucket_is_sent_without_its_copy(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros((3, 8, 8), np.uint8))
+    monkeypatch.setattr(places, "fetch", lambda url, path: shutil.copy(tmp_path / "a.npy", path))
+    given = Fetched("s3://bucket/a.npy", open_container)
+    source = pickle.loads(pickle.dumps(Piece(given, 0, 0).alone())).source
+    given.close()
+    with source._copy() as copied:
+        assert (source.path, copied.count) == ("s3://bucket/a.npy", 3)
 
 
 def test_a_part_that_a_file_system_shows_late_is_waited_for(tmp_path, monkeypatch):

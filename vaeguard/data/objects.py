@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import fnmatch
 import glob
 import re
@@ -186,6 +187,12 @@ class Fetched(Source):
             self._open = self._stack.enter_context(self._copy())
         self.vectors = bool(getattr(self._open, "vectors", False))
 
+    def alone(self, start: int, stop: int) -> tuple[Fetched, int, int]:
+        """The container without a copy, since the other process makes its own."""
+        lean = copy.copy(self)
+        lean._open, lean._stack = None, contextlib.ExitStack()  # noqa: SLF001  (it is of this class)
+        return lean, start, stop
+
     def close(self) -> None:
         """Remove the copy."""
         self._open = None
@@ -223,14 +230,14 @@ class Fetched(Source):
             yield self._open
             return
         with tempfile.TemporaryDirectory(dir=places.copies()) as folder:
-            copy = Path(folder) / places.name_of(self.path)
-            self._place = str(copy)
+            local = Path(folder) / places.name_of(self.path)
+            self._place = str(local)
             try:
-                places.fetch(self.path, copy)
+                places.fetch(self.path, local)
             except UnreadableError as error:
-                yield Unreadable(str(copy), error)
+                yield Unreadable(str(local), error)
                 return
-            source = self._open_container(str(copy))
+            source = self._open_container(str(local))
             try:
                 yield source
             finally:
