@@ -202,6 +202,14 @@ def test_a_node_that_dies_is_done_without_and_where_none_can_take_a_task_the_job
 
 
 @pytest.mark.slow
+def test_a_cluster_of_this_machine_alone_makes_the_same_table_and_leaves_nothing(network, home):
+    driver = network.vaeguard("score", "images", "-m", "model.onnx", "-o", "l.csv", "--no-report", "--cluster", "local")
+    _, error = driver.communicate()
+    assert driver.returncode == 3, error
+    assert as_whole("l.csv")
+
+
+@pytest.mark.slow
 def test_scans_are_cleaned_to_the_same_tree(network, home, printed):
     for number in range(3):
         Path("scans/box").mkdir(parents=True, exist_ok=True)
