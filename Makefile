@@ -1,5 +1,5 @@
 # Two commands for a fresh clone: `make demo` and `make test`. Both need only Python 3.11+, make and git.
-# `make check` is for every change: it leaves out what takes a second or more.
+# `make check` is for every change: it leaves out what takes a second or more. `make nightly` leaves out nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -10,7 +10,7 @@ PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -
 # For example COVERAGE="--cov --cov-report=term:skip-covered", which makes the tests slower.
 COVERAGE ?=
 
-.PHONY: demo lint check test site format clean
+.PHONY: demo lint check test nightly site format clean
 
 demo: $(INSTALLED)
 	rm -rf demo
@@ -30,6 +30,9 @@ check: lint
 	$(PYTEST) -m "not slow"
 
 test: lint
+	$(PYTEST) -m "not nightly" $(COVERAGE)
+
+nightly: lint site
 	$(PYTEST) $(COVERAGE)
 
 # The documentation, for a browser: build/site/index.html.

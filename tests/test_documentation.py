@@ -126,6 +126,7 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_notebook_runs(capsys):
     cells = json.loads(text_of("docs/lessons/elbo.ipynb"))["cells"]
     scope = {}

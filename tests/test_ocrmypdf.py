@@ -41,6 +41,7 @@ def picture_of(pdf):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not shutil.which("tesseract"), reason="tesseract is not installed")
 def test_pages_are_cleaned_only_if_asked_and_keep_their_size(scan, tmp_path):
     scan, paper = scan

@@ -184,6 +184,7 @@ def test_a_cluster_goes_on_with_shares_through_killed_workers_and_drivers_to_the
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_node_that_dies_is_done_without_and_where_none_can_take_a_task_the_job_says_so(network, home):
     score = ("score", "images", "-m", "model.onnx", "-o", "n.csv", "--no-report", *ADDRESS)
     big = network.vaeguard(*score, "--set", "cluster.cpus=64", "--set", "cluster.patience=1")
@@ -202,6 +203,7 @@ def test_a_node_that_dies_is_done_without_and_where_none_can_take_a_task_the_job
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cluster_of_this_machine_alone_makes_the_same_table_and_leaves_nothing(network, home):
     driver = network.vaeguard("score", "images", "-m", "model.onnx", "-o", "l.csv", "--no-report", "--cluster", "local")
     _, error = driver.communicate()
@@ -210,6 +212,7 @@ def test_a_cluster_of_this_machine_alone_makes_the_same_table_and_leaves_nothing
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_scans_are_cleaned_to_the_same_tree(network, home, printed):
     for number in range(3):
         Path("scans/box").mkdir(parents=True, exist_ok=True)

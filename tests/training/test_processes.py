@@ -76,6 +76,7 @@ def test_two_processes_learn_the_weights_of_one(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dead_process_ends_a_fit_that_resumes_and_ends_early(tmp_path):
     (failed, said), (dead, _) = together("dead", tmp_path)
     assert (failed, dead) == (1, 9)
