@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import numpy as np
 import pikepdf
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 pytest.importorskip("ocrmypdf")
-PLAIN = ["--plugin", "vaeguard.ocrmypdf", "--output-type", "pdf", "--quiet", "--jobs", "1"]
+# An installation that is older than the plugin does not name it.
+NAMED = [] if entry_points(group="ocrmypdf", name="vaeguard") else ["--plugin", "vaeguard.ocrmypdf"]
+PLAIN = [*NAMED, "--output-type", "pdf", "--quiet", "--jobs", "1"]
 
 
 def run(*arguments):
