@@ -1,4 +1,4 @@
-"""One of two processes of `test_processes.py`: python rank.py CASE FOLDER."""
+"""One of two processes of `test_fit_processes.py`: python rank.py CASE FOLDER."""
 
 import os
 import sys
