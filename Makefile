@@ -37,7 +37,7 @@ nightly: lint site
 
 # The documentation, for a browser: build/site/index.html.
 site: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
 
 format: $(INSTALLED)
