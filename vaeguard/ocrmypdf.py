@@ -14,9 +14,6 @@ from ocrmypdf import hookimpl
 from ocrmypdf.exceptions import BadArgsError
 from PIL import Image
 
-from vaeguard.restoration.restorer import open_restorer
-from vaeguard.settings.restoration import RestoreSettings
-
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from pathlib import Path
@@ -57,9 +54,7 @@ def filter_ocr_image(page: Any, image: Image.Image) -> Image.Image | None:
     """The clean image for the OCR engine; None leaves it to the other plugins."""
     if not _asked(page.options) or image.mode not in MODES or max(image.size) > MOST_SIDE:
         return None
-    clean = _cleaned(image)
-    clean.info["dpi"] = image.info["dpi"]
-    return clean
+    return _cleaned(image)
 
 
 @hookimpl
@@ -70,9 +65,9 @@ def filter_page_image(page: Any, image_filename: Path) -> Path | None:
     with Image.open(image_filename) as image:
         if image.mode not in MODES:
             return None
-        clean, kept = _cleaned(image), {key: image.info[key] for key in ("dpi",) if key in image.info}
+        clean = _cleaned(image)
     target = image_filename.with_stem(f"{image_filename.stem}-vaeguard")
-    clean.save(target, quality=JPEG_QUALITY, **kept)  # a PNG takes no quality
+    clean.save(target, dpi=clean.info.get("dpi"), quality=JPEG_QUALITY)  # a PNG takes no quality
     return target
 
 
@@ -82,10 +77,20 @@ def _asked(options: Any) -> str | None:
 
 
 def _cleaned(image: Image.Image) -> Image.Image:
-    return Image.fromarray(_restorer().restore(np.asarray(image), RestoreSettings()).pixels)
+    """The clean image, with the resolution of the original."""
+    from vaeguard.settings.restoration import RestoreSettings
+
+    clean = Image.fromarray(_restorer().restore(np.asarray(image), RestoreSettings()).pixels)
+    clean.info.update({key: value for key, value in image.info.items() if key == "dpi"})
+    return clean
 
 
 @cache
 def _restorer() -> Restorer:
-    """The denoisers, opened in the process that uses them: OCRmyPDF has one for each page at a time."""
+    """The denoisers, opened in the process that uses them: OCRmyPDF has one for each page at a time.
+
+    They are imported here, since OCRmyPDF loads the plugin at every start, asked or not.
+    """
+    from vaeguard.restoration.restorer import open_restorer
+
     return open_restorer(None, "cpu", 1)

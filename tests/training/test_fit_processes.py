@@ -147,7 +147,7 @@ def test_a_process_group_of_another_program_is_left_alone(tmp_path):
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        assert not shares.share_of(4).divided
+        assert not shares.batch_share(4).divided
         processes.leave()
         assert torch.distributed.is_initialized()
     finally:

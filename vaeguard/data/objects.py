@@ -46,11 +46,10 @@ def listed(url: str, suffixes: tuple[str, ...], *, is_file: bool) -> Folder:
     """
     if is_file and places.find(url):
         return Folder("", [url])
-    names = [entry.url[len(url.rstrip("/")) + 1 :] for entry in places.walk(url)]
-    if not names:
-        if is_file or not places.find(url):
-            raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+    found = places.objects_at(url)
+    if [entry.url for entry in found] == [url]:
         return Folder("", [url])
+    names = [entry.url[len(url.rstrip("/")) + 1 :] for entry in found]
     read_here = [name for name in _outside_runs(names) if not name.startswith(".") and "/." not in name]
     others = Counter(_suffix(name) for name in read_here if is_unread(_base(name), suffixes))
     return Folder(url.rstrip("/"), sorted(name for name in read_here if is_image(_base(name), suffixes)), others)

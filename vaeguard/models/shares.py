@@ -42,7 +42,7 @@ def are_together() -> bool:
     return TOGETHER.is_set()
 
 
-class Share(NamedTuple):
+class BatchShare(NamedTuple):
     """The examples `first` to `last` of a batch of `whole` examples.
 
     If it is `divided`, every process has a share of the batch, which may be empty, or all of it.
@@ -79,12 +79,12 @@ class Share(NamedTuple):
         return replace(losses, **whole)
 
 
-def share_of(count: int) -> Share:
+def batch_share(count: int) -> BatchShare:
     """The share of this process in a batch of `count` examples; all of them if it is alone."""
     if not are_together():
-        return Share(0, count, count)
+        return BatchShare(0, count, count)
     rank, ranks = processes.get_rank(), processes.get_world_size()
-    return Share(count * rank // ranks, count * (rank + 1) // ranks, count, divided=True)
+    return BatchShare(count * rank // ranks, count * (rank + 1) // ranks, count, divided=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Draws:
     """
 
     generator: torch.Generator
-    share: Share | None = None
+    share: BatchShare | None = None
 
     def uniform(self, *shape: int, axis: int = 0) -> Tensor:
         """Numbers in [0, 1)."""
@@ -107,7 +107,7 @@ class Draws:
 
     def bernoulli(self, chances: Tensor) -> Tensor:
         """0 or 1, with these chances of 1, (n, ...)."""
-        share = self.share or Share(0, len(chances), len(chances))
+        share = self.share or BatchShare(0, len(chances), len(chances))
         others = (share.first, share.whole - share.last)
         whole = F.pad(chances, (0, 0) * (chances.ndim - 1) + others)
         drawn: Tensor = share.of(torch.bernoulli(whole, generator=self.generator))
@@ -218,7 +218,7 @@ class _Gathered(torch.autograd.Function):
     """All processes compute the same of the whole, so that the gradient of a share needs no message."""
 
     @staticmethod
-    def forward(context: Any, values: Tensor, share: Share) -> Tensor:
+    def forward(context: Any, values: Tensor, share: BatchShare) -> Tensor:
         context.share = share
         whole = values.new_zeros((share.whole, *values.shape[1:]))
         whole[share.first : share.last] = values

@@ -115,6 +115,22 @@ def walk(url: str, *, deep: bool = True) -> list[Object]:
     return sorted(_object(f"{url}/{info.path[below:]}", info) for info in infos if info.is_file)
 
 
+def objects_at(url: str) -> list[Object]:
+    """All objects below a URL, or the one that it names.
+
+    Raises
+    ------
+    UsageError
+        There is nothing.
+    UnreadableError
+        The place cannot be listed.
+    """
+    found = walk(url) or [single for single in (find(url),) if single]
+    if not found:
+        raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+    return found
+
+
 def _object(url: str, info: Any) -> Object:
     found = Object(url, info.size, info.mtime_ns or 0)
     _listed[url] = found[1:]
@@ -297,15 +313,9 @@ def shadow(url: str) -> Iterator[Path]:
     UnreadableError
         The place cannot be listed.
     """
-    objects = walk(url)
-    if not objects:
-        single = find(url)
-        if not single:
-            raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
-        objects = [single]
     root = local_path(url)
     try:
-        for entry in objects:
+        for entry in objects_at(url):
             path = local_path(entry.url)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
@@ -513,7 +523,7 @@ def _in_words(url: str, *, writing: bool = False) -> Iterator[None]:
         yield
     except VaeguardError:
         raise
-    except (FileNotFoundError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if not writing and getattr(error, "errno", None) == errno.ENOSPC:
             raise VaeguardError(
                 f"there is no room for a copy of {url!r} in {tempfile.gettempdir()!r}; free some space, or set TMPDIR"

@@ -13,7 +13,7 @@ from vaeguard.data.shards import in_shards
 from vaeguard.data.split import class_targets
 from vaeguard.engines.tiling import Tiling
 from vaeguard.models.cells import Cells
-from vaeguard.models.shares import Share, arrays_from_first, share_of
+from vaeguard.models.shares import BatchShare, arrays_from_first, batch_share
 from vaeguard.training.plan import repeats_of
 from vaeguard.training.pseudo_classes import PseudoClasses, pseudo_labels
 from vaeguard.training.vae_task import Examples
@@ -111,7 +111,7 @@ def _drawn(
     region, tiling = plan.region, Tiling(plan.model)
     tiles = [tile for tile in tiling.tiles if region is None or region[tile.at].any()]
     most_tiles = -(-TRAINING_TILES // len(rows))
-    share = share_of(len(rows))
+    share = batch_share(len(rows))
     for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
         chosen = torch.randperm(len(tiles), generator=draw)[:most_tiles].tolist() if len(tiles) > 1 else [0]
         some = [tiles[at] for at in chosen]
@@ -152,7 +152,7 @@ def _first_of(graph: InferenceGraph, tile: Tile) -> Tensor | None:
     return torch.tensor([tile.first], device=graph.places.mean.device) if graph.vae.spec.tile else None
 
 
-def _of_all(graph: InferenceGraph, parts: list[Tensor], share: Share, counts: Rows) -> Tensor:
+def _of_all(graph: InferenceGraph, parts: list[Tensor], share: BatchShare, counts: Rows) -> Tensor:
     """The features of the cells of all images, from those of the images of each process."""
     assert isinstance(graph.places, Cells)
     offset = graph.places.whiten.offset

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vaeguard.models.cells import Cells
-from vaeguard.models.shares import share_of
+from vaeguard.models.shares import batch_share
 from vaeguard.models.vae import VAE
 from vaeguard.models.whiten import Whiten
 from vaeguard.training.vae_task import Batch, Batches, Examples, VAETask, forward
@@ -130,7 +130,7 @@ class FoldedTask(VAETask):
             seen = batch.images if fold < 0 else batch.images[batch.labels != fold][:FOLD_CELLS]
             if not len(seen):  # a last batch of few cells
                 continue
-            share = share_of(len(seen))
+            share = batch_share(len(seen))
             value, terms = forward(head.vae, Batch(head.whiten(share.of(seen)), share=share), self.spec, beta, noise)
             objectives.append(value)
             if fold < 0:

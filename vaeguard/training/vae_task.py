@@ -17,7 +17,7 @@ from vaeguard.data.split import spread_out
 from vaeguard.models.graph import from_unit, to_unit
 from vaeguard.models.objective import ACTIVE_VARIANCE, Losses, losses, objective
 from vaeguard.models.patches import local_contrast, random_windows
-from vaeguard.models.shares import Draws, Share, from_first, share_of
+from vaeguard.models.shares import BatchShare, Draws, batch_share, from_first
 from vaeguard.training.advice import collapse
 from vaeguard.training.augment import add_noise, augment
 from vaeguard.training.balance import balanced_draws, balanced_weights
@@ -108,7 +108,7 @@ class Batch(NamedTuple):
     labels: Tensor | None = None
     pseudo: Tensor | None = None
     weights: Tensor | None = None
-    share: Share | None = None
+    share: BatchShare | None = None
 
     def draws(self, generator: torch.Generator) -> Draws:
         """Random numbers for these images."""
@@ -147,7 +147,7 @@ class Batches:
         `generator` draws the positions of patches.
         """
         for whole in torch.split(order, size):
-            share = Share(0, len(whole), len(whole)) if self.whole else share_of(len(whole))
+            share = BatchShare(0, len(whole), len(whole)) if self.whole else batch_share(len(whole))
             rows = share.of(whole)
             images = self._patches(rows, Draws(generator, share)) if self.windows else self._gather(rows)
             yield self._batch(images, rows, None if self.pseudo is None else self.pseudo[rows.to(self.device)], share)
@@ -156,14 +156,14 @@ class Batches:
         """Yield this process's share of `count` examples, which stay in their files, by batches of `size` examples."""
         examples: Any = self.examples
         for some in examples.images.stream(examples.rows, count, size, seed, examples.classes_of):
-            share = share_of(len(some.rows))
+            share = batch_share(len(some.rows))
             own = some.at(slice(share.first, share.last))
             rows = torch.from_numpy(np.searchsorted(examples.rows, own.rows))
             images, pseudo = (None if part is None else torch.from_numpy(part).to(self.device) for part in own[1:])
             assert images is not None
             yield self._batch(images, rows, pseudo, share)
 
-    def _batch(self, images: Tensor, rows: Tensor, pseudo: Tensor | None, share: Share) -> Batch:
+    def _batch(self, images: Tensor, rows: Tensor, pseudo: Tensor | None, share: BatchShare) -> Batch:
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         labels = None if self.labels is None else self.labels[rows.to(self.device)]
