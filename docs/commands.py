@@ -25,19 +25,18 @@ def page() -> str:
     """The page: a section a command, in the order in which `vaeguard --help` lists them."""
     (script,) = entry_points(group="console_scripts", name="vaeguard")
     group: Any = inspect.getmodule(script.load())
-    sections = [HEAD, _section("vaeguard", group.vaeguard, "--help")]
+    sections = [HEAD, _section(group.vaeguard, "--help")]
     for name in group.COMMANDS:
-        command = group.vaeguard.get_command(None, name)
-        every = any("--help-all" in option.opts for option in command.params)
-        sections.append(_section(f"vaeguard {name}", command, "--help-all" if every else "--help"))
+        every = any("--help-all" in option.opts for option in group.vaeguard.get_command(None, name).params)
+        sections.append(_section(group.vaeguard, name, "--help-all" if every else "--help"))
     return "\n".join(sections)
 
 
-def _section(name: str, command: Any, option: str) -> str:
-    answer = CliRunner().invoke(command, [option], prog_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+def _section(group: Any, *words: str) -> str:
+    answer = CliRunner().invoke(group, words, prog_name="vaeguard", terminal_width=WIDTH, max_content_width=WIDTH)
     assert answer.exit_code == 0, answer.output
     lines = "\n".join(line.rstrip() for line in answer.output.splitlines())
-    return f"## {name}\n\n```text\n{lines}\n```\n"
+    return f"## {' '.join(('vaeguard', *words[:-1]))}\n\n```text\n{lines}\n```\n"
 
 
 if __name__ == "__main__":

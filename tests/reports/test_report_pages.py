@@ -319,7 +319,7 @@ def test_what_the_library_says_is_what_the_page_says(pages):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_key_is_documented(kind, pages):
     report = json.loads(pages[kind].with_suffix(".json").read_text())
-    text = (Path(__file__).parents[2] / "docs" / "report-format.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "report-format.md").read_text(encoding="utf-8")
     sections = text.split("\n## ")[1:]
     section = next(each for each in sections if each.startswith(f"`{kind}`"))
     everywhere = next(each for each in sections if each.startswith("In every report"))
