@@ -25,15 +25,15 @@ NAMES = "; ".join(f"{name}: {benchmark.about}" for name, benchmark in BENCHMARKS
     o.set_option,
     o.json_option,
     specs={"benchmark": BenchmarkSpec, "model": ModelSpec, "training": TrainSpec},
-    epilog=f"NAME is one of: {NAMES}. Settings of model and training, the same for all cases, are those of `vaeguard"
+    epilog=f"NAME is one of: {NAMES}. Settings of model and training apply to all cases; they are listed by `vaeguard"
     " fit --help-all`.",
 )
 def benchmark(name: str, output: str | None, **given: Any) -> Result:
-    """Measure methods on known data and write a report.
+    """Benchmark methods on public data sets and write a report.
 
-    Each case (a class, a pair, a table) is fitted on normal examples of the training part and measured on the whole
-    test part, for several seeds, beside simple methods on the same split and beside published numbers. Interrupted,
-    it goes on where it was when the same command is given again.
+    Each case (a class, a pair of sets or a table) is fitted on the normal examples of the training part and measured on
+    the whole test part, with several seeds. Simple methods are measured on the same split, and published figures stand
+    beside them. To continue an interrupted benchmark, run the same command again.
     """
     from vaeguard.benchmarking.workflow import benchmark_into
 
@@ -43,15 +43,18 @@ def benchmark(name: str, output: str | None, **given: Any) -> Result:
     for text in content["skipped"]:
         say(f"note: {text}")
     for cell, reason in done.result.failures.items():
-        say(f"failed: {cell}: {reason}")
+        say(f"Failed: {cell}: {reason}")
     failure: VaeguardError | None = None
     if done.result.failures:
         failed = len(done.result.failures)
-        failure = VaeguardError(f"{failed} cells failed, listed above; the same command tries them again")
+        failure = VaeguardError(
+            f"{workflows.counted(failed, 'cell')} failed (see above); run the same command to try again"
+        )
     elif content["skipped"]:
-        failure = InputsSkippedError(f"done, but {len(content['skipped'])} of the data are not there, listed above")
+        skipped = workflows.counted(len(content["skipped"]), "data set", "was were")
+        failure = InputsSkippedError(f"Finished; {skipped} not found (see above)")
     cells = content["cells"]
-    line = f"{cells['finished']} of {cells['planned']} cells -> {done.output}/report.html"
+    line = f"{cells['finished']} of {cells['planned']} cells measured; report: {done.output}/report.html"
     return Result({"output": done.output, **workflows.without_pictures(content)}, [line], content, failure=failure)
 
 

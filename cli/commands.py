@@ -62,7 +62,7 @@ class SpecCommand(click.Command):
     def _errors_with_options(self) -> Iterator[None]:
         try:
             yield
-        except VaeguardError as error:
+        except (VaeguardError, KeyboardInterrupt) as error:
             error.args = (with_options(str(error), self), *error.args[1:])
             raise
 
@@ -72,7 +72,7 @@ class SpecCommand(click.Command):
         brief = any(param.name == "help_all" for param in self.params) and not ctx.meta.get("help_all")
         rows = [(f"{name}=...", help_of(item)) for name, item in self._settings_without_option()]
         if rows and not brief:
-            with formatter.section("Settings, each given by --set NAME=VALUE"):
+            with formatter.section("Settings, changed by --set NAME=VALUE"):
                 formatter.write_dl(rows)
 
     def _settings_without_option(self) -> Iterator[tuple[str, Any]]:

@@ -13,14 +13,15 @@ from .output import Result, reporter
 
 @command(
     click.argument("paths", nargs=-1, required=True, metavar="A B..."),
-    o.output_option("comparison", "Folder of the page.", metavar="DIR"),
+    o.output_option("comparison", "Folder for the page.", metavar="DIR"),
     o.json_option,
 )
 def compare(paths: tuple[str, ...], output: str) -> Result:
-    """Put several evaluations side by side in one page.
+    """Compare several evaluations side by side on one page.
 
-    A, B, ... are their folders. Evaluations of the same images are told apart by an interval.
+    A, B, ... are the folders of the evaluations. If they measured the same images, the page gives their difference with
+    an interval.
     """
     done = workflows.compare_to(paths, output, reporter())
     facts = {"output": done.output, **workflows.without_pictures(done.report or {})}
-    return Result(facts, [f"report -> {done.output}"], done.report)
+    return Result(facts, [f"Report: {done.output}"], done.report)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command(
     click.argument("scans", nargs=-1, required=True),
-    o.output_option("", "Where the clean tree goes.", shown="SCANS-clean", metavar="FOLDER"),
+    o.output_option("", "Folder for the clean scans.", shown="SCANS-clean", metavar="FOLDER"),
     o.field_option(RestoreSettings, "kind"),
     o.field_option(RestoreSettings, "strength"),
     o.field_option(RestoreSettings, "noise"),
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "uncertainty"),
     o.field_option(DenoiseOutputs, "ocr"),
     click.option("-m", "--model", metavar="MODEL",
-                 help="A denoiser, or a fitted model for images of its size.  [default: those that ship]"),
+                 help="A denoiser, or a fitted model, which cleans images of its own size.  [default: the included"
+                  " denoisers]"),
     o.piece_option,
     o.cluster_option,
     o.set_option,
     o.report_option,
     click.option("--dry-run", is_flag=True,
-                 help="List each file with its pages, what would be done and the time, and write nothing."),
+                 help="Show what would be done with each file and how long it would take; write nothing."),
     o.engine_option,
     o.json_option,
     specs={"restore": RestoreSettings, "outputs": DenoiseOutputs, "run": DenoiseRun, "cluster": ClusterSettings},
@@ -46,27 +47,27 @@ if TYPE_CHECKING:
 def denoise(
     scans: tuple[str, ...], output: str | None, *, dry_run: bool, piece: str | None, cluster: str | None, **given: Any
 ) -> Result:
-    """Clean a folder tree of scans: noise and grain, and from documents also stains, folds and uneven light.
+    """Clean a folder of scans: remove noise and grain, and from documents also stains, folds and uneven light.
 
-    SCANS is a folder, searched for JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF, or such a file, or
-    several of either. The tree is written anew elsewhere; scans are never touched. Sizes, bit depth, resolution,
-    profiles and EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those
-    worth a look first, and report.html shows these before and after.
+    SCANS are folders or files: JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF. Clean files go to a new
+    folder with the same structure; the scans are never changed. Sizes, bit depth, resolution, colour profiles and EXIF
+    are kept. A file <file>.json beside each clean file records what was done. pages.csv lists all pages, those worth a
+    look first, and report.html shows these before and after.
 
-    Ctrl-C ends a job within seconds, and it goes on where it stopped when the same command is given again.
+    Ctrl-C stops the job within seconds; to continue, run the same command again.
 
-    From a tree that was written with --residual, `vaeguard undo` makes the originals again, bit for bit; `vaeguard
-    check` tells, years later, whether every file is still as it was written.
+    If the scans were cleaned with --residual, `vaeguard undo` restores the originals bit for bit. `vaeguard check`
+    checks at any later time that no clean file has changed.
 
-    With --piece 3/8, a process cleans the third of eight shares of the scans, as for `vaeguard score`; `vaeguard
-    gather CLEAN` then writes pages.csv and the report. With --cluster, a Ray cluster cleans them.
+    With --piece 3/8, a process cleans the third of eight shares of the scans, as for `vaeguard score`; `vaeguard gather
+    CLEAN` then writes pages.csv and the report. With --cluster, a Ray cluster cleans them.
     """
     settings, outputs, run, spread = settled(given)
     o.check_alone(piece, cluster)
     given |= {"settings": settings, "outputs": outputs, "jobs": run.jobs}
     if piece:
         if dry_run:
-            raise UsageError("`dry_run` plans the whole tree, and `piece` is a share of it; leave one of them out")
+            raise UsageError("`dry_run` plans the whole job, not a share of it; remove `dry_run` or `piece`")
         return share_result(workflows.denoise_share_of(scans, output, reporter(), piece=piece, **given))
     if cluster:
         from vaeguard.cluster.scans import denoise_on_cluster
@@ -83,12 +84,12 @@ def _planned(done: Outcome) -> Result:
     plan: ScanPlan = done.result
     for note in plan.notes:
         say(note)
-    finished = f"; {workflows.counted(plan.finished, 'file', 'is are')} done already" if plan.finished else ""
+    finished = f"; {workflows.counted(plan.finished, 'file', 'is are')} already done" if plan.finished else ""
     left = sum(not scan.finished and page.action != "restored" for scan in plan.scans for page in scan.pages)
     restored = f"{plan.pages - left:,} of " if left else ""
     pages, files = workflows.counted(plan.pages, "page"), workflows.counted(plan.files, "file")
     size = f"{restored}{pages} in {files}, {plan.megapixels} MP, in about {_duration(plan.seconds)}"
-    total = f"would restore {size} -> {done.output}{finished}"
+    total = f"Would restore {size}; output: {done.output}{finished}"
     return Result(plan.to_dict(), [*map(_planned_file, plan.scans), total], errors=done.errors)
 
 
@@ -100,8 +101,8 @@ def _planned_file(scan: PlannedScan) -> str:
         + (f" because {reason}" if reason else ", to be restored")
         for (width, height, kind, reason), count in alike.items()
     ]
-    time = "done already" if scan.finished else f"about {_duration(scan.seconds)}"
-    return f"{scan.path}: {'; '.join(pages) or 'no picture that is restored'}; {scan.bytes / 1000:,.1f} kB, {time}"
+    time = "already done" if scan.finished else f"about {_duration(scan.seconds)}"
+    return f"{scan.path}: {'; '.join(pages) or 'no picture to restore'}; {scan.bytes / 1000:,.1f} kB, {time}"
 
 
 def _duration(seconds: float) -> str:
@@ -113,12 +114,12 @@ def _duration(seconds: float) -> str:
 def _cleaned(done: Outcome) -> Result:
     summary: DenoiseSummary = done.result
     rate = f", {summary.megapixels / summary.seconds:.2f} MP/s" if summary.megapixels else ""
-    resumed = f", {summary.resumed} of them done before" if summary.resumed else ""
+    resumed = f", {summary.resumed} finished earlier" if summary.resumed else ""
     pages, files = workflows.counted(summary.pages, "page"), workflows.counted(summary.files, "file")
-    first = f"{pages} in {files}{resumed}; {summary.megapixels} MP{rate} -> {done.output}"
+    first = f"{pages} in {files}{resumed}; {summary.megapixels} MP{rate}; saved to {done.output}"
     lines = []
     if done.report:
-        lines.append(f"before and after -> {done.output}/report.html")
+        lines.append(f"Report, with pages before and after: {done.output}/report.html")
     else:  # a report contains these, too
         lines += [workflows.left_clause(summary.left)] if summary.left else []
         for note in summary.notes:

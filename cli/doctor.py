@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaeguard import VaeguardError
+from vaeguard import VaeguardError, workflows
 
 from . import options as o
 from .commands import command
@@ -11,11 +11,11 @@ from .output import Result
 
 @command(o.json_option)
 def doctor() -> Result:
-    """Report versions, devices, data sets, and how to fix what is wrong."""
+    """Check versions, devices and data sets, and suggest how to fix problems."""
     from vaeguard.doctor import examine
 
     examination = examine()
     failed = [check.name for check in examination.checks if check.status == "fail"]
-    complaint = f"{len(failed)} checks failed: {', '.join(failed)}; the advice stands above"
+    complaint = f"{workflows.counted(len(failed), 'check')} failed: {', '.join(failed)}; see the advice above"
     failure = VaeguardError(complaint) if failed else None
     return Result(examination.to_dict(), table=examination.rich_table(), failure=failure)

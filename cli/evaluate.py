@@ -20,18 +20,20 @@ from .output import Result, reporter
     o.normal_classes_option("those of the fit"),
     o.output_option("", "Folder for the report.", shown="evaluation-[<folder>-]<data> in the run", metavar="DIR"),
     o.fpr_option,
-    click.option("--masks", metavar="DIR", help="Masks of the defects, <class>/<name>.png or ..._mask.png: also measure"
-                 " how well heatmaps point at them."),
+    click.option("--masks", metavar="DIR",
+        help="Folder with masks of the defects, <class>/<name>.png or ..._mask.png: also measure how well"
+         " heatmaps locate them."),
     o.engine_option,
     o.json_option,
 )  # fmt: skip
 def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
-    """Measure how well a model tells anomalies from normal images.
+    """Measure how well a model separates anomalies from normal images.
 
-    DATA is a labelled set as for fit; of a named set the official test part is taken. Without DATA it is the named set
-    that the model was fitted on. Says how good the score is and writes report.html: ROC-AUC with its 95 % interval,
-    precision and recall, the realised false-alarm rate, every term beside the score, every class, and the images that
-    tell most. Without --normal-classes they are those of the fit.
+    DATA is a labelled set as for fit; for a named set, the official test part is used. By default, DATA is the named
+    data set that the model was fitted on.
+
+    The command prints how good the score is and writes report.html: ROC-AUC with its 95 % interval, precision and
+    recall, the measured false-alarm rate, every term of the score, every class, and the most telling images.
     """
     done = workflows.evaluate_to(data, output, reporter(), **options)
     facts = {
@@ -40,6 +42,6 @@ def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
         "left_out": done.left_out,
         "errors": workflows.as_objects(done.errors),
     }
-    steps = [f"try next: {with_options(step, fit)}" for step in facts["next_steps"]]
-    lines = [*steps, f"every figure, curve and picture -> {done.output}/report.html"]
+    steps = [f"Try next: {with_options(step, fit)}" for step in facts["next_steps"]]
+    lines = [*steps, f"Report: {done.output}/report.html"]
     return Result(facts, lines, done.report, errors=done.errors)

@@ -16,22 +16,22 @@ from .output import Result, parity_line, parity_table, reporter
 
 @command(
     o.model_option,
-    o.output_option("model.onnx", "File to write."),
+    o.output_option("model.onnx", "ONNX file to write."),
     click.option("--triton", metavar="DIR", help="Also write a model repository for NVIDIA Triton."),
     o.set_option,
     o.json_option,
     specs={"export": ExportSettings},
 )
 def export(output: str, model: str | None, triton: str | None, **given: Any) -> Result:
-    """Write the model as one ONNX file: pixels in, all results out, calibration inside.
+    """Export a model as one ONNX file that takes pixels and returns all results, calibrated.
 
-    The file is opened again and compared with PyTorch on calibration images of the run and on noise; it appears only if
-    every output, the order of the scores and the decisions agree. With --set export.parts=true encoder and decoder are
-    files of their own, too, and no file appears before all three agree.
+    The file is opened again and compared with PyTorch on calibration images of the run and on noise. It is kept only if
+    every output, the ranking by score and the decisions agree. With --set export.parts=true, encoder and decoder are
+    also written as files of their own, and all three files must agree.
     """
     (settings,) = settled(given)
     export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).result
-    lines = [parity_line(export["parity"]), f"exported -> {', '.join((output, *(export['parts'] or {}).values()))}"]
+    lines = [parity_line(export["parity"]), f"Exported to {', '.join((output, *(export['parts'] or {}).values()))}"]
     if triton:
         lines.append(f"model repository -> {triton}; start it with `tritonserver --model-repository={triton}`")
     facts = {"output": output, **export, "parity": export["parity"].to_dict()}

@@ -47,9 +47,9 @@ def fit(
 ) -> Result | None:  # fmt: skip
     """Fit a model on normal images.
 
-    DATA is a named set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
-    with one sub-folder per class, a tar archive, a Parquet or IDX file, an .npz or an .npy, of images or of a table
-    of floats.
+    DATA is a named data set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
+    with one sub-folder per class, or a tar, Parquet, IDX, .npz or .npy file of images. An .npz or .npy file can also
+    hold a table of floats.
     """
     model, training, settings = settled(given)
     done = workflows.fit_run(
@@ -66,7 +66,7 @@ def fit(
         "errors": workflows.as_objects(done.errors),
     }
     lines = [
-        f"fitted in {done.seconds:.1f} s; how it went -> {done.output}/report.html",
-        f"next: vaeguard score IMAGES -m {shlex.quote(done.output)}",
+        f"Fitted in {done.seconds:.1f} s; report: {done.output}/report.html",
+        f"Next: vaeguard score IMAGES -m {shlex.quote(done.output)}",
     ]
     return Result(facts, lines, done.report, errors=done.errors)

@@ -17,10 +17,18 @@ from .output import Result, reporter
 
 @command(
     click.argument("data", required=False),
-    click.option("--adapt", metavar="DIR", help="Learn the grain of noisy photographs, without clean ones."),
-    click.option("--noisy", metavar="DIR", help="Noisy images, whose clean ones --clean names."),
-    click.option("--clean", metavar="DIR", help="The clean images, named as the noisy ones."),
-    click.option("--degrade", metavar="HOW", help=f"DATA is clean, and is made worse: {', '.join(DEGRADATIONS)}."),
+    click.option("--adapt", metavar="DIR", help="Learn from the noisy photographs in this folder alone."),
+    click.option(
+        "--noisy",
+        metavar="DIR",
+        help="Folder of noisy images; --clean names the folder of the same images without noise.",
+    ),
+    click.option("--clean", metavar="DIR", help="Folder of clean images, with the same names as the noisy ones."),
+    click.option(
+        "--degrade",
+        metavar="HOW",
+        help=f"DATA holds clean images; this noise or wear is added to them: {', '.join(DEGRADATIONS)}.",
+    ),
     o.output_option("", "Run folder.", shown="runs/denoiser-ladder-<time>", metavar="RUN"),
     o.set_option,
     o.resume_option,
@@ -28,21 +36,23 @@ from .output import Result, reporter
     specs={"denoiser": DenoiserSpec},
 )
 def fit_denoiser(data: str | None, output: str | None, *, resume: bool, **given: Any) -> Result:
-    """Fit a denoiser of your own, for `vaeguard denoise -m`.
+    """Train your own denoiser, for use with `vaeguard denoise -m`.
 
-    It learns from noisy photographs alone (--adapt), from pairs (--noisy and --clean), or from clean images (DATA, a
-    folder or a named set, and --degrade), and starts from the weights that ship.
+    It learns from noisy photographs alone (--adapt), from pairs of noisy and clean images (--noisy and --clean), or
+    from clean images (DATA, a folder or a named set, with --degrade). Training starts from the included weights.
     """
     (spec,) = settled(given)
     if given["degrade"]:
         if given["clean"]:
-            raise UsageError("`degrade` makes the images of `data` noisy; leave out `clean`")
+            raise UsageError("`degrade` adds noise to the images of `data`; remove `clean`")
         given["clean"] = data
     elif data:
-        raise UsageError(f"`data` {data!r} goes with `degrade`; the folders of scans are named by the options alone")
+        raise UsageError(
+            f"`data` {data!r} needs `degrade`; otherwise, name the folders by `adapt`, or by `noisy` and `clean`"
+        )
     done = workflows.fit_denoiser_run(given, output, spec, reporter(), resume=resume)
     lines = [
-        f"fitted in {done.seconds:.1f} s; how it went -> {done.output}/report.html",
-        f"next: vaeguard denoise SCANS -m {shlex.quote(done.output)}",
+        f"Fitted in {done.seconds:.1f} s; report: {done.output}/report.html",
+        f"Next: vaeguard denoise SCANS -m {shlex.quote(done.output)}",
     ]
     return Result(done.result.to_dict(), lines, done.report, errors=done.errors)

@@ -14,13 +14,21 @@ from .output import Result, reporter
 @command(
     click.argument("images", nargs=-1, required=True, metavar="A B [C D]"),
     o.model_option,
-    click.option("--steps", type=click.IntRange(2, 64), default=10, show_default=True, help="Images on the way."),
-    click.option("--spherical", is_flag=True, help="Along a great circle in the latent, not a straight line."),
+    click.option(
+        "--steps",
+        type=click.IntRange(2, 64),
+        default=10,
+        show_default=True,
+        help="Number of images, both ends included.",
+    ),
+    click.option(
+        "--spherical", is_flag=True, help="Follow a great circle in the latent space instead of a straight line."
+    ),
     o.output_option("interpolation.png"),
     o.json_option,
 )
 def interpolate(images: tuple[str, ...], model: str | None, steps: int, output: str, *, spherical: bool) -> Result:
-    """Walk through the latent from image A to image B, or over the square between four images."""
+    """Morph image A into image B through the latent space, or fill the square between four images."""
     workflows.interpolate_to(images, output, reporter(), model=model, steps=steps, spherical=spherical)
     facts = {"output": output, "images": list(images), "steps": steps, "spherical": spherical}
-    return Result(facts, [f"{steps} steps between {len(images)} images -> {output}"])
+    return Result(facts, [f"{steps} steps between {len(images)} images saved to {output}"])

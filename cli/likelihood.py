@@ -21,14 +21,14 @@ from .output import Result, reporter
     click.option("--samples", type=click.IntRange(min=1), default=IMPORTANCE_SAMPLES, show_default=True,
                  help="Samples per image for the importance-weighted bound."),
     click.option("--images", type=click.IntRange(min=0), default=BOUND_IMAGES, show_default=True,
-                 help="Bounds of so many images, drawn at random; 0: of all."),
+                 help="Compute the bounds for this many images, drawn at random; 0 means all."),
     o.json_option,
 )  # fmt: skip
 def likelihood(data: str | None, output: str | None, **options: Any) -> Result:
-    """Measure a model as a generative one: likelihood, samples, latent.
+    """Measure a model as a generative model: likelihood, samples, latent space.
 
-    On the normal images of DATA, as for evaluate: the negative ELBO and the importance-weighted bound in nats and bits
-    per dimension, how near samples come to real images, and what the latent holds.
+    It measures the normal images of DATA, which is as for evaluate: the negative ELBO and the importance-weighted bound
+    in nats and bits per dimension, how close samples come to real images, and what the latent units encode.
     """
     done = workflows.likelihood_to(data, output, reporter(), **options)
     facts = {
@@ -37,5 +37,5 @@ def likelihood(data: str | None, output: str | None, **options: Any) -> Result:
         "left_out": done.left_out,
         "errors": workflows.as_objects(done.errors),
     }
-    lines = [f"every figure, curve and picture -> {done.output}/report.html"]
+    lines = [f"Report: {done.output}/report.html"]
     return Result(facts, lines, done.report, errors=done.errors)

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import click
 
-from vaeguard import VaeguardError
+from vaeguard import InputsSkippedError, VaeguardError
 
 from .output import warnings_on_stderr
 
@@ -22,47 +22,47 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 SECTIONS = {
     "Find anomalies": {
         "fit": "Fit a model on normal images.",
-        "tune": "Search the settings of a fit by normal images alone.",
+        "tune": "Find good settings for a fit, using normal images only.",
         "score": "Score images with a fitted model.",
-        "watch": "Score images as they appear in folders.",
-        "refit": "Fit a model again, with images of a batch that are normal.",
-        "evaluate": "Measure how well a model tells anomalies from normal images.",
+        "watch": "Score new images in a folder as they arrive.",
+        "refit": "Refit a model with images that you reviewed and found normal.",
+        "evaluate": "Measure how well a model separates anomalies from normal images.",
     },
     "Clean scans": {
-        "denoise": "Clean a folder tree of scans.",
-        "undo": "Write the originals of clean scans, bit for bit.",
-        "check": "Tell whether clean scans are still as they were written.",
-        "fit-denoiser": "Fit a denoiser of your own.",
+        "denoise": "Clean a folder of scans.",
+        "undo": "Restore the original scans from clean ones, bit for bit.",
+        "check": "Check that clean scans have not changed since they were written.",
+        "fit-denoiser": "Train your own denoiser.",
     },
-    "Work in shares": {
-        "gather": "Join what several processes made with --piece.",
+    "Split a job": {
+        "gather": "Combine the results of processes started with --piece.",
     },
     "Look inside a model": {
-        "reconstruct": "Draw input, restoration and heatmap of best, middle and worst images.",
-        "sample": "Draw new images as the model thinks normal ones are.",
-        "interpolate": "Walk through the latent from one image to another.",
-        "traverse": "Show what each unit of the latent does.",
-        "embed": "Write the latent of every image as a table.",
-        "likelihood": "Measure the model as a generative one.",
+        "reconstruct": "Show input, restoration and heatmap of the best, middle and worst images.",
+        "sample": "Generate images that look normal to the model.",
+        "interpolate": "Morph one image into another through the latent space.",
+        "traverse": "Show what each latent unit does.",
+        "embed": "Save the latent vector of every image as a table.",
+        "likelihood": "Measure the model as a generative model.",
     },
     "Deploy": {
-        "export": "Write the model as one ONNX file, checked against PyTorch.",
-        "verify": "Compare an exported model with the run it came from.",
+        "export": "Export a model as one ONNX file, checked against PyTorch.",
+        "verify": "Compare an exported model with its original run.",
     },
     "Measure and report": {
-        "report": "Show the report of a run, an evaluation, a benchmark.",
-        "compare": "Put several evaluations side by side.",
-        "benchmark": "Measure methods on known data, class by class, and write a report.",
+        "report": "Show the report of a run, an evaluation or a benchmark.",
+        "compare": "Compare several evaluations side by side.",
+        "benchmark": "Benchmark methods on public data sets and write a report.",
     },
     "Help": {
-        "unpack": "Write a data set as PNG files in class folders.",
-        "doctor": "Report versions, devices, data sets, and how to fix what is wrong.",
+        "unpack": "Save a data set as PNG files, one folder per class.",
+        "doctor": "Check the installation and suggest how to fix problems.",
     },
 }
 """The summaries of all commands, by section of the help."""
 COMMANDS = [name for section in SECTIONS.values() for name in section]
 EXAMPLES = """\b
-vaeguard fit --normal-classes 0-8     learns the embedded digits 0 to 8
+vaeguard fit --normal-classes 0-8     fits on digits 0 to 8 of the built-in data
 vaeguard score images/                scores a folder with the latest model
 vaeguard denoise scans/               cleans a folder of scans into scans-clean/"""
 
@@ -103,7 +103,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(version("vaeguard"), prog_name="vaeguard")
 def vaeguard() -> None:
-    """Find anomalous images with a variational autoencoder fitted on normal ones."""
+    """Find anomalous images with a variational autoencoder fitted on normal images, and clean scans."""
 
 
 def main() -> None:
@@ -126,13 +126,17 @@ def main() -> None:
         code = _print_interruption(error)
         _leave_threads(code)
     except MemoryError:
-        code = _print_error("not enough memory; close other programs, or try smaller images or fewer at a time", 1)
+        code = _print_error("not enough memory; close other programs, or use smaller or fewer images", 1)
     except OSError as error:
         code = _print_error(f"{error.filename or 'stdout, or a file'}: {error.strerror or error}", 1)
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise
-        code = _print_error(f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1)
+        code = _print_error(
+            f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, with the output"
+            " that VAEGUARD_DEBUG=1 gives",
+            1,
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -160,14 +164,13 @@ def _leave_threads(code: int) -> None:
 
 
 def _print_interruption(error: BaseException) -> int:
-    code, advice = 130, str(error.__cause__ or "")
-    if advice:  # a workflow says how to go on
-        click.echo(advice, err=True)
-        return code
-    return _print_error("interrupted", code)
+    # A workflow says how to continue.
+    click.echo(str(error.__cause__ or "") or "Interrupted", err=True)
+    return 130
 
 
 def _print_error(message: str, code: int) -> int:
+    prefix = "" if code == InputsSkippedError.exit_code else "error: "
     # A file name may contain a newline, but the message must be one line.
-    click.echo("error: " + " ".join(message.split()), err=True)
+    click.echo(prefix + " ".join(message.split()), err=True)
     return code

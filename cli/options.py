@@ -26,7 +26,7 @@ class Size(click.ParamType[tuple[int, int]]):
         """`64` to (64, 64), `48x64` to (48, 64)."""
         parts = str(value).lower().split("x")
         if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is no size such as 64 or 48x64 (height x width)", param, ctx)
+            self.fail(f"{value!r} is not a size; use a form such as 64 or 48x64 (height x width)", param, ctx)
         return int(parts[0]), int(parts[-1])
 
 
@@ -52,7 +52,7 @@ def field_option(spec: type, field: str, *names: str, **attributes: Any) -> Deco
 
 
 def output_option(
-    default: str, what: str = "Picture to write.", *, shown: str = "", metavar: str = "FILE"
+    default: str, what: str = "Picture file to save.", *, shown: str = "", metavar: str = "FILE"
 ) -> Decorator:
     """The option `-o`; its default is `default`, or is described by `shown` if the command derives it."""
     text = what + (f"  [default: {shown}]" if shown else "")
@@ -71,49 +71,53 @@ def _show_all(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None
 def check_alone(piece: str | None, cluster: str | None) -> None:
     """Refuse a share of a job that is also to be spread over a cluster."""
     if piece and cluster:
-        raise UsageError("`piece` is one share of a job, and `cluster` does all of it; leave one of them out")
+        raise UsageError("use either `piece`, for one share of a job, or `cluster`, for the whole job")
 
 
 data_argument = click.argument("data", required=False)
 model_option = click.option(
-    "-m", "--model", metavar="MODEL", help="Run folder, model file or .onnx file.  [default: runs/latest]"
+    "-m", "--model", metavar="MODEL", help="Model: a run folder, a model file or an .onnx file.  [default: runs/latest]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 data_dir_option = click.option(
-    "--data-dir", metavar="DIR", help="Where named data sets lie.  [default: $VAEGUARD_DATA, else data/]"
+    "--data-dir", metavar="DIR", help="Folder of the named data sets.  [default: $VAEGUARD_DATA, else data/]"
 )
-download_option = click.option("--download", is_flag=True, help="Fetch what is missing of named data and networks.")
+download_option = click.option("--download", is_flag=True, help="Download missing data sets and networks.")
 engine_option = click.option(
     "--device",
     type=click.Choice(ENGINE_DEVICES),
     default=DEVICES[0],
     show_default=True,
-    help="Where to run; tensorrt is for exported models.",
+    help="Device to run on; tensorrt works with exported models only.",
 )
 fpr_option = click.option(
-    "--fpr", type=float, default=DEFAULT_FPR, show_default=True, help="False-alarm rate: flag where p_value <= this."
+    "--fpr",
+    type=float,
+    default=DEFAULT_FPR,
+    show_default=True,
+    help="False-alarm rate: images with p_value <= this rate are flagged.",
 )
 heatmaps_option = click.option(
     "--heatmaps",
     metavar="DIR",
-    help="Also draw each flagged image there, with restoration, if there is one, heatmap and strange spots.",
+    help="Also save a picture of each flagged image in this folder, with its heatmap, its spots and, if the"
+    " model makes one, its restoration.",
 )
 piece_option = click.option(
     "--piece",
     metavar="I/N",
-    help="Do the share I of N, beside other processes that do the others; `vaeguard gather` joins them.",
+    help="Do share I of N of the job; other processes do the other shares, and `vaeguard gather` combines them.",
 )
 cluster_option = click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Work on a Ray cluster: local starts one here, auto finds one, or HOST:PORT of the head node.",
+    help="Run on a Ray cluster: local starts one on this machine, auto finds a running one, HOST:PORT names"
+    " its head node.",
 )
 split_option = click.option(
-    "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named set."
+    "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named data set."
 )
-report_option = click.option(
-    "--report/--no-report", default=True, show_default=True, help="Also write report.html with the results."
-)
+report_option = click.option("--report/--no-report", default=True, show_default=True, help="Also write an HTML report.")
 
 
 def normal_classes_option(default: str = "all") -> Decorator:
@@ -121,37 +125,43 @@ def normal_classes_option(default: str = "all") -> Decorator:
     return click.option(
         "--normal-classes",
         metavar="LIST",
-        help=f"Classes that are normal: 0-8, or 0,2,5-7, or good,ok.  [default: {default}]",
+        help=f"The normal classes, such as 0-8 or 0,2,5-7 or good,ok.  [default: {default}]",
     )
 
 
 groups_option = click.option(
     "--groups", metavar="TABLE",
-    help="CSV file with the columns path and group: images of one group stay on one side of the split.",
+    help="CSV file with the columns path and group; images of one group are never split between training and"
+     " calibration.",
 )  # fmt: skip
 roi_option = click.option(
     "--roi", metavar="FILE",
-    help="Look only where this mask is white, or within the polygons of a JSON file of LabelMe or COCO.",
+    help="Look only at this region: a mask image, white inside, or a LabelMe or COCO JSON file with polygons.",
 )  # fmt: skip
 preset_option = click.option(
     "--preset", type=click.Choice(tuple(PRESETS)), metavar="NAME",
-    help=f"Start from named settings: {', '.join(PRESETS)}.",
+    help=f"Start from a set of settings: {', '.join(PRESETS)}.",
 )  # fmt: skip
 spec_option = click.option(
-    "--spec", metavar="FILE", help="TOML file of settings to start from; --set and other options win over it."
+    "--spec", metavar="FILE", help="TOML file of settings to start from; --set and other options override it."
 )
 set_option = click.option(
-    "--set", multiple=True, metavar="NAME=VALUE", help="A setting that has no option here; may be repeated."
+    "--set",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change a setting that has no option of its own; can be repeated.",
 )
-size_option = click.option("--size", type=Size(), help="Scale images to 64 or 48x64 (height x width).")
+size_option = click.option(
+    "--size", type=Size(), help="Scale images to this size, such as 64 or 48x64 (height x width)."
+)
 channels_option = click.option(
     "--channels",
     type=click.Choice(["1", "3", "4"]),
     callback=lambda _ctx, _param, value: value and int(value),
-    help="Read images as 1 grey, 3 colour, 4 with alpha.",
+    help="Channels to read: 1 for grey, 3 for colour, 4 for colour with alpha.",
 )
-resume_option = click.option("--resume", is_flag=True, help="Go on with the interrupted fit in the folder given by -o.")
+resume_option = click.option("--resume", is_flag=True, help="Continue the interrupted fit in the folder given by -o.")
 help_all_option = click.option(
     "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
-    help="Also list the settings that --set reaches.",
+    help="Also list the settings that --set can change.",
 )  # fmt: skip

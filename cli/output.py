@@ -59,7 +59,7 @@ class Result:
     report: dict[str, Any] | None = None
     table: Table | None = None
     errors: Sequence[tuple[str, str]] = ()
-    listed: str = "they are listed above"
+    listed: str = "see above"
     failure: Exception | None = None
     first: str = ""
 
@@ -84,7 +84,7 @@ def show(result: Result, *, as_json: bool) -> None:
         raise result.failure
     if result.errors:
         files = workflows.counted(len(result.errors), "file", "was were")
-        raise InputsSkippedError(f"done, but {files} left out; {result.listed}")
+        raise InputsSkippedError(f"Finished; {files} skipped ({result.listed})")
 
 
 def on_terminal() -> bool:
@@ -133,26 +133,33 @@ def reporter() -> Reporter:
 def share_result(done: Outcome) -> Result:
     """The result of one share of a job; inputs that were left out are errors of the job, and not of the share."""
     share: ShareSummary = done.result
-    resumed = f", {share.resumed:,} of them done before" if share.resumed else ""
-    left = f", {len(share.errors):,} left out" if share.errors else ""
-    first = f"share {share.share}: {workflows.counted(share.inputs, 'input')} in {share.seconds:.1f} s{resumed}{left}"
+    resumed = f", {share.resumed:,} done earlier" if share.resumed else ""
+    left = f", {len(share.errors):,} skipped" if share.errors else ""
+    first = f"Share {share.share}: {workflows.counted(share.inputs, 'input')} in {share.seconds:.1f} s{resumed}{left}"
     ended = f"{share.finished:,} of {workflows.counted(share.parts, 'part')} finished"
-    join = f"; `vaeguard gather {shlex.quote(done.output)}` joins them" if share.finished == share.parts else ""
-    return Result(share.to_dict(), [f"{ended} -> {done.output}{join}"], first=first)
+    join = (
+        f"; to combine them, run `vaeguard gather {shlex.quote(done.output)}`" if share.finished == share.parts else ""
+    )
+    return Result(share.to_dict(), [f"{ended}; saved to {done.output}{join}"], first=first)
 
 
 def parity_line(parity: Parity) -> str:
     """What an exported model may differ by from PyTorch, and what else differs."""
-    bits = "are the same in any batch" if parity.same_bits else "depend on the batch"
-    changed = f"{parity.swapped} changed places, {parity.decisions} decisions differ, bits {bits}"
-    return f"allowed {parity.tolerance:g}; {changed}"
+    bits = "do not depend on the batch" if parity.same_bits else "depend on the batch"
+    changed = (
+        f"{workflows.counted(parity.swapped, 'image')} changed rank,"
+        f" {workflows.counted(parity.decisions, 'decision', 'differs differ')}, results {bits}"
+    )
+    return f"Allowed difference: {parity.tolerance:g}; {changed}"
 
 
 def parity_table(parity: Parity) -> Table:
     """A table of the differences between an exported model and PyTorch."""
     from rich.table import Table
 
-    table = Table("output", "largest relative error", title=f"{parity.images} images, {parity.random} of them noise")
+    table = Table(
+        "output", "largest relative error", title=f"{parity.images} images, of which {parity.random} are random noise"
+    )
     for name, error in parity.errors.items():
         table.add_row(name, f"{error:.1e}")
     return table

@@ -17,17 +17,17 @@ from .output import Result, reporter
     o.data_argument,
     o.model_option,
     o.output_option("reconstructions.png"),
-    click.option("--by", default="score", show_default=True, metavar="TERM", help="Order by the score or by one of its"
-                 " terms: recon_error shows the best and the worst reconstructions."),
+    click.option("--by", default="score", show_default=True, metavar="TERM",
+        help="Sort by the score or by one of its terms; recon_error shows the best and the worst reconstructions."),
     o.json_option,
 )  # fmt: skip
 def reconstruct(data: str | None, output: str, **options: Any) -> Result:
-    """Draw input, restoration and heatmap of the least, the middling and the most anomalous images of DATA.
+    """Show input, restoration and heatmap of the least, middle and most anomalous images of DATA.
 
-    Without DATA it is the named set that the model was fitted on.
+    By default, DATA is the named data set that the model was fitted on.
     """
     done = workflows.reconstruct_to(data, output, reporter(), **options)
     paths, total = done.result["images"], done.result["of"]
-    line = f"{len(paths)} of {total} images, by {options['by']}, lowest to highest -> {output}"
+    line = f"{len(paths)} of {total} images saved to {output}, sorted by {options['by']}, lowest first"
     facts = {"output": output, "images": paths, "left_out": done.left_out, "errors": workflows.as_objects(done.errors)}
     return Result(facts, [line], errors=done.errors)

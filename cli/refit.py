@@ -16,20 +16,21 @@ from .output import Result, reporter
 @command(
     o.data_argument,
     o.model_option,
-    click.option("--labels", required=True, metavar="TABLE", help="labels.csv, as the page of a batch saves it."),
+    click.option("--labels", required=True, metavar="TABLE", help="labels.csv, saved from the report of a batch."),
     o.groups_option,
     o.output_option("", "Run folder.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
     o.json_option,
 )
 def refit(data: str | None, model: str | None, labels: str, groups: str | None, output: str | None) -> Result:
-    """Fit a model again, with images of a batch that were found to be normal.
+    """Refit a model with images that you reviewed and found normal.
 
-    `vaeguard score` writes a page on which flagged images and a random audit are marked as normal, defect or unsure,
-    and which saves the marks as labels.csv. The new run has the settings and the data of the old one; DATA says where
-    these data are now, if they were moved. Normal images of the audit join the data. Images that were flagged by
-    mistake train the model but do not calibrate it, since they were chosen by their score. Defects are never learned
-    from. From the marks, the false-alarm rate of the old model and the share of defects that it caught are estimated.
-    An interrupted refit goes on when the same command is given again with its -o.
+    The report of `vaeguard score` lets you mark flagged images and a random audit sample as normal, defect or unsure,
+    and saves the marks as labels.csv. The new run has the settings and the data of the old one; give DATA only if the
+    data have moved. Normal images of the audit join the data. Images flagged by mistake train the model but do not
+    calibrate it, because they were chosen by their score. The model never learns from defects. The marks also give an
+    estimate of the old model's false-alarm rate and of the share of defects that it caught.
+
+    To continue an interrupted refit, run the same command again with its -o.
     """
     said = reporter()
     done = workflows.refit_run(workflows.find_model(model, said), labels, data, output, said, groups=groups)
@@ -42,7 +43,7 @@ def refit(data: str | None, model: str | None, labels: str, groups: str | None, 
         "errors": workflows.as_objects(done.errors),
     }
     lines = [
-        f"fitted in {done.seconds:.1f} s; how it went -> {done.output}/report.html",
-        f"next: vaeguard score IMAGES -m {shlex.quote(done.output)}",
+        f"Fitted in {done.seconds:.1f} s; report: {done.output}/report.html",
+        f"Next: vaeguard score IMAGES -m {shlex.quote(done.output)}",
     ]
     return Result(facts, lines, done.report, errors=done.errors)

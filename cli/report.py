@@ -21,14 +21,14 @@ from .output import Result, on_terminal, reporter, say
     o.json_option,
 )
 def report(path: str | None, *, opened: bool | None) -> Result:
-    """Write report.html from report.json, say what it says, and open it.
+    """Write report.html from report.json, print its summary and open it.
 
-    PATH is a run, a search, an evaluation, a benchmark, a folder of clean scans, a table that score wrote, or a
-    report.json itself; by default the latest run. The page is one file that needs no network.
+    PATH is a run, a search, an evaluation, a benchmark, a folder of clean scans, a table written by score, or a
+    report.json file; by default the latest run. The page is one file that needs no network.
     """
     done = workflows.remake_report(path, reporter())
     address = Path(done.output).resolve().as_uri()
     if (on_terminal() if opened is None else opened) and not webbrowser.open(address):
-        say(f"note: no browser was found; open {address}")
+        say(f"note: no browser was found; open {address} yourself")
     facts: dict[str, Any] = {"output": done.output, **workflows.without_pictures(done.report or {})}
-    return Result(facts, [f"report -> {done.output}"], done.report)
+    return Result(facts, [f"Report: {done.output}"], done.report)

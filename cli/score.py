@@ -17,7 +17,7 @@ from .output import Result, reporter, say, share_result
 @command(
     click.argument("images", nargs=-1),
     o.model_option,
-    o.output_option("scores.csv", "Table: .csv, .parquet or .jsonl."),
+    o.output_option("scores.csv", "Table to write: .csv, .parquet or .jsonl."),
     o.fpr_option,
     o.heatmaps_option,
     o.piece_option,
@@ -31,26 +31,30 @@ from .output import Result, reporter, say, share_result
 def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: str | None, **options: Any) -> Result:
     """Score images with a fitted or exported model.
 
-    IMAGES are image files, folders that are searched for them, globs, .npy, .npz and IDX files, tar archives, and
-    Parquet files with a column of images; - stands for more paths on standard input, one a line. The table has one row
-    per image in sorted order: path, score (higher = more anomalous), p_value, anomaly, and the separate terms. What
-    cannot be read is listed in <output>.errors.csv; what stands out, and whether the batch as a whole differs from
-    normal, is shown in <output>.report.html. With --heatmaps, regions of flagged images that are stranger than nearly
-    all normal images are anywhere are listed in spots.csv beside scores.csv: rank, place and size in pixels of the
-    original image, peak, and p_value.
+    IMAGES are image files, folders (searched for images), globs, .npy, .npz and IDX files, tar archives, or Parquet
+    files with a column of images; - reads more paths from standard input, one per line. The table has one row per
+    image, sorted by path: path, score (higher = more anomalous), p_value, anomaly, and the separate terms. Files that
+    cannot be read are listed in <output>.errors.csv. <output>.report.html shows the flagged images and whether the
+    batch as a whole differs from normal.
 
-    A job that was interrupted goes on where it stopped when the same command is given again. A finished table is only
-    flagged anew by another --fpr, as long as images, model and versions are the same.
+    With --heatmaps, spots.csv beside the table lists the spots of flagged images, the regions that are stranger than
+    any region of nearly all normal images: rank, place and size in pixels of the original image, peak, and p_value.
 
-    With --piece 3/8, a process scores the third of eight shares, for arrays of jobs on machines that share a file
-    system. Shares that were killed are started again; `vaeguard gather` joins the parts. A share ends with 0 even if
-    images could not be read, since a scheduler would start it again; `vaeguard gather` lists them and ends with 3.
+    To continue an interrupted job, run the same command again. If the table is finished and only --fpr has changed, the
+    images are flagged again without being scored again.
 
-    With --cluster, a Ray cluster whose nodes share a file system makes the parts; the table is the same, and both
-    ways may go on with what the other began. It needs `pip install 'vaeguard[cluster]'`.
+    With --piece 3/8, a process scores the third of eight shares, for job arrays on machines that share a file system.
+    Run shares that were killed again; `vaeguard gather` then combines the parts. A share ends with exit code 0 even if
+    some images could not be read, so that a scheduler does not restart it; `vaeguard gather` lists these images and
+    ends with 3.
+
+    With --cluster, a Ray cluster whose nodes share a file system scores the parts. The table is the same, and each way
+    can continue what the other started. It needs `pip install 'vaeguard[cluster]'`.
     """
     if not images:
-        raise UsageError("`images` is missing; name image files, folders, a glob, or - for standard input")
+        raise UsageError(
+            "`images` is missing; give image files, folders or a glob, or - to read paths from standard input"
+        )
     (settings,) = settled(options)
     o.check_alone(piece, cluster)
     if piece:
@@ -64,13 +68,13 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     summary, report = done.result, done.report
     resumed = f", {summary.resumed} of them scored before" if summary.resumed else ""
     first = (
-        f"{summary.images} images scored in {done.seconds:.1f} s{resumed}, {summary.anomalies} "
-        f"anomalous (p_value <= {summary.fpr:g}) -> {summary.output}"
+        f"{workflows.counted(summary.images, 'image')} scored in {done.seconds:.1f} s{resumed}, {summary.anomalies:,} "
+        f"anomalous (p_value <= {summary.fpr:g}); saved to {summary.output}"
     )
-    lines = [f"what stands out -> {output}.report.html"] if report else []
+    lines = [f"Report: {output}.report.html"] if report else []
     if options["heatmaps"] and summary.anomalies:
-        lines.append(f"flagged images, each with its heatmap and its spots -> {options['heatmaps']}")
-        lines.append(f"where these spots are -> {summary.spots}")
+        lines.append(f"Heatmaps of the flagged images: {options['heatmaps']}")
+        lines.append(f"Places of the spots: {summary.spots}")
     if summary.note and not report:  # a report contains the note
         say(f"note: {summary.note}")
     facts = {**summary.to_dict(), **({"drift": report["drift"]} if report else {})}

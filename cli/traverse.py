@@ -11,9 +11,9 @@ from .output import Result, reporter
 
 @command(o.model_option, o.output_option("traversal.png"), o.json_option)
 def traverse(model: str | None, output: str) -> Result:
-    """Show what each unit of the latent does: the mean image, with one unit moved from -3 to 3 deviations.
+    """Show what each latent unit does: the mean image, with one unit moved from -3 to 3 standard deviations.
 
-    Units come by falling rate, up to ten of them; those that say nothing are marked as inactive.
+    At most ten units are shown, highest rate first; units that carry no information are marked as inactive.
     """
     traversal = workflows.traverse_to(output, reporter(), model=model).result
     units = traversal["units"]
@@ -21,5 +21,7 @@ def traverse(model: str | None, output: str) -> Result:
         {"unit": unit, "rate": float(units.rate[unit]), "active": bool(units.active[unit])}
         for unit in units.traversed.tolist()
     ]
-    line = f"{len(facts)} of {len(units.rate)} units, {int(units.active.sum())} active -> {output}"
+    line = (
+        f"{len(facts)} of {len(units.rate)} units saved to {output}; {int(units.active.sum())} of all units are active"
+    )
     return Result({"output": output, "steps": list(traversal["steps"]), "units": facts}, [line])

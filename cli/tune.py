@@ -27,7 +27,7 @@ class Duration(click.ParamType[float]):
         hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
         total = 3600 * hours + 60 * minutes + seconds
         if not total:
-            self.fail(f"{value!r} is no time such as 90s, 20m or 1h30m, above 0", param, ctx)
+            self.fail(f"{value!r} is not a time above 0; use a form such as 90s, 20m or 1h30m", param, ctx)
         return float(total)
 
 
@@ -39,15 +39,17 @@ class Duration(click.ParamType[float]):
         type=click.IntRange(1),
         default=DEFAULT_TRIALS,
         show_default=True,
-        help="How many settings to try in all.",
+        help="Number of trials in total.",
     ),
     click.option(
         "--time",
         "seconds",
         type=Duration(),
-        help="Start no trial that would end later: 90s, 20m, 1h30m. The comparison at the end comes on top.",
+        help="Time limit for the trials, such as 90s, 20m or 1h30m; the comparison at the end takes extra time.",
     ),
-    o.output_option("", "Folder of the search; one begun there goes on.", shown="tuning/<data>", metavar="DIR"),
+    o.output_option(
+        "", "Folder of the search; a search started there continues.", shown="tuning/<data>", metavar="DIR"
+    ),
     o.groups_option,
     o.preset_option,
     o.spec_option,
@@ -61,12 +63,14 @@ def tune(
     normal_classes: str | None, groups: str | None, trials: int, seconds: float | None, output: str | None,
     **given: Any,
 ) -> Result:  # fmt: skip
-    """Search the settings of a fit by normal images alone.
+    """Find good settings for a fit, using normal images only.
 
-    DATA is as for fit. Sizes of the model, likelihood, beta, KL warm-up and learning rate are tried; each trial is
-    fitted on one part of the normal images and has to tell others from pseudo-anomalies made of them. On a third part
-    the best settings are compared with those at the start. They are written to best.toml, for fit --spec. Interrupted,
-    the search goes on when the same command is given again.
+    DATA is as for fit. The search varies the model's size, likelihood, beta, KL warm-up and learning rate. Each trial
+    is fitted on one part of the normal images and must separate another part from pseudo-anomalies made of it. On a
+    third part, the best settings are compared with the settings at the start. They are saved in best.toml, for fit
+    --spec.
+
+    To continue an interrupted search, run the same command again.
     """
     from vaeguard.tuning.workflow import tune_into
 
@@ -76,7 +80,10 @@ def tune(
         training=training, trials=trials, seconds=seconds,
     )  # fmt: skip
     if len(done.result.trials) < trials:
-        say(f"note: {len(done.result.trials)} of {trials} trials fit into --time; the same command goes on")
+        say(
+            f"note: {len(done.result.trials)} of {trials} trials were finished within --time; to continue, run"
+            " the same command again"
+        )
     data_options = {
         "--normal-classes": normal_classes,
         "--groups": groups,
@@ -85,7 +92,7 @@ def tune(
     }
     options = [part for name, value in data_options.items() if value for part in (name, value)]
     best = shlex.join(["vaeguard", "fit", given["data"], *options, "--spec", f"{done.output}/best.toml"])
-    lines = [f"next: {best}", f"every trial and chart -> {done.output}/report.html"]
+    lines = [f"Next: {best}", f"Report: {done.output}/report.html"]
     facts = {
         "output": done.output,
         **workflows.without_pictures(done.report or {}),

@@ -13,16 +13,16 @@ from .output import Result, reporter
 
 @command(
     click.argument("clean"),
-    o.output_option("", "Where the originals go.", shown="CLEAN-originals", metavar="FOLDER"),
+    o.output_option("", "Folder for the originals.", shown="CLEAN-originals", metavar="FOLDER"),
     o.json_option,
 )
 def undo(clean: str, output: str | None) -> Result:
-    """Write the originals of clean scans, bit for bit, from the residuals that were written with them.
+    """Restore the original scans, bit for bit, from the clean scans and their residuals.
 
-    CLEAN is a folder that `vaeguard denoise --residual` wrote. The originals get the names of the clean files.
+    CLEAN is a folder that `vaeguard denoise --residual` wrote. Each original gets the name of its clean file.
     """
     done = workflows.undo_tree(clean, output, reporter())
     facts = {"output": done.output, "files": done.result, "errors": workflows.as_objects(done.errors)}
     return Result(
-        facts, [f"originals of {workflows.counted(done.result, 'file')} -> {done.output}"], errors=done.errors
+        facts, [f"Originals of {workflows.counted(done.result, 'file')} saved to {done.output}"], errors=done.errors
     )

@@ -16,14 +16,17 @@ from .output import Result
 @command(
     click.argument("data"),
     o.split_option,
-    o.output_option("", "Folder to write to.", shown="<data>-<split>", metavar="DIR"),
+    o.output_option("", "Folder for the images.", shown="<data>-<split>", metavar="DIR"),
     o.download_option,
     o.json_option,
 )
 def unpack(data: str, split: Any, output: str | None, *, download: bool) -> Result:
-    """Write a data set as PNG files in class folders.
+    """Save a data set as PNG files, one folder per class.
 
-    DATA is a named set, an IDX file or a folder of them, an .npz, an .npy, a tar archive or a Parquet file.
+    DATA is a named data set, a folder of IDX files, or an IDX, .npz, .npy, tar or Parquet file.
     """
     done = workflows.unpack_to(data, output, split, download=download)
-    return Result({"output": done.output, "images": done.result}, [f"{done.result} images -> {done.output}"])
+    return Result(
+        {"output": done.output, "images": done.result},
+        [f"{workflows.counted(done.result, 'image')} saved to {done.output}"],
+    )

@@ -25,10 +25,10 @@ from .output import Result, parity_line, parity_table, reporter
     o.json_option,
 )
 def verify(exported: str, **options: Any) -> Result:
-    """Compare the exported model FILE.onnx with the run it came from, on this machine.
+    """Compare the exported model FILE.onnx with its original run, on this machine.
 
-    Compared are every output, the order of the scores and the decisions, on calibration images of the run and on noise,
-    in batches of 1, 7, 64 and 256.
+    The comparison covers every output, the ranking by score and the decisions, on calibration images of the run and on
+    noise, in batches of 1, 7, 64 and 256.
     """
     parity = workflows.verify_export(exported, reporter(), **options)
     failure = None
@@ -36,5 +36,5 @@ def verify(exported: str, **options: Any) -> Result:
         parity.check(exported)
     except RefusedError as error:
         failure = error
-    lines = [parity_line(parity), *([] if failure else [f"{exported} says what PyTorch says"])]
+    lines = [parity_line(parity), *([] if failure else [f"{exported} agrees with PyTorch"])]
     return Result({"model": exported, **parity.to_dict()}, lines, table=parity_table(parity), failure=failure)

@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 @command(
     click.argument("folders", nargs=-1, required=True, metavar="FOLDER..."),
     o.model_option,
-    o.output_option("scores.csv", "Table, to which rows are added: .csv, .parquet or .jsonl."),
+    o.output_option("scores.csv", "Table to append to: .csv, .parquet or .jsonl."),
     o.fpr_option,
     o.heatmaps_option,
     o.engine_option,
 )
 def watch(folders: tuple[str, ...], output: str, **options: Any) -> None:
-    """Score images as they appear in folders, until interrupted.
+    """Score new images in folders as they arrive, until interrupted.
 
-    FOLDER may also be a glob. What is flagged is named at once, with its p-value. Images that are overwritten are
-    scored again, in a new row. A file that cannot be read is listed when it has not changed for a minute. A lasting
+    FOLDER can also be a glob. Flagged images are printed at once, with their p-values. An image that is overwritten is
+    scored again, in a new row. A file that cannot be read is listed once it has not changed for a minute. A lasting
     change of the p-values, or of the brightness, sharpness or size of the images, is reported as drift and listed in
-    <output>.drift.jsonl; the chance of a false alarm of drift in the whole watch is at most 1 %. Ctrl-C ends the
-    watch, and the same command goes on with its table.
+    <output>.drift.jsonl; the chance of any false drift alarm during the whole watch is at most 1 %.
+
+    Ctrl-C stops the watch; to continue with its table, run the same command again.
     """
     workflows.watch_table(folders, output, reporter(), report=_print_round, **options)
 
@@ -43,4 +44,6 @@ def _print_round(summary: ScoreSummary) -> None:
     for drift in summary.drift:
         click.echo(f"drift: {drift}")
     if summary.images:
-        click.echo(f"{counted(summary.images, 'new image')}, {summary.anomalies:,} anomalous -> {summary.output}")
+        click.echo(
+            f"{counted(summary.images, 'new image')}, {summary.anomalies:,} anomalous; saved to {summary.output}"
+        )

@@ -127,7 +127,7 @@ def test_an_object_that_cannot_be_read_is_listed(store, detector, tmp_path, monk
     monkeypatch.setattr(places, "read", vanished)
     summary = vaeguard.score_files(detector, "s3://bucket/gone", tmp_path / "scores.csv")
     assert summary.images == 2
-    assert summary.errors == (("s3://bucket/gone/1.png", "there is no such object"),)
+    assert summary.errors == (("s3://bucket/gone/1.png", "the object does not exist"),)
 
 
 class Relay(socketserver.ThreadingTCPServer):
@@ -168,10 +168,10 @@ def test_a_job_stops_when_the_store_is_gone_and_goes_on_when_it_is_back(kinds, s
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("s3://bucket/none", "there is no object at 's3://bucket/none'"),
-        ("s3://bucket/none.png", "there is no object at 's3://bucket/none.png'"),
-        ("s3://no-such-bucket/images", "'s3://no-such-bucket/images': there is no such bucket"),
-        ("s3://bucket/kinds/*.jpg", "nothing matches 's3://bucket/kinds/\\*.jpg'"),
+        ("s3://bucket/none", "nothing exists at 's3://bucket/none'"),
+        ("s3://bucket/none.png", "nothing exists at 's3://bucket/none.png'"),
+        ("s3://no-such-bucket/images", "'s3://no-such-bucket/images': the bucket does not exist"),
+        ("s3://bucket/kinds/*.jpg", "no file matches 's3://bucket/kinds/\\*.jpg'"),
         ("wasp://bucket/images", "'wasp://bucket/images': no store has such a URL"),
         ("az://container/images", "set AZURE_STORAGE_ACCOUNT_NAME"),
         ("s3://", "'s3://' names no bucket"),
@@ -271,7 +271,7 @@ def test_a_fit_reads_and_writes_buckets(kinds, store, tmp_path):
     with store.counted() as requests:
         there = run(tmp_path, "fit", "s3://bucket/classes", *fit, "-o", "s3://bucket/runs/one")
     assert here.returncode == there.returncode == 3, there.stderr
-    assert "left out: 's3://bucket/classes/" in there.stderr
+    assert "skipped: 's3://bucket/classes/" in there.stderr
     assert requests["GET"] == COUNT
     assert store.get("runs/one/model.safetensors") == (tmp_path / "run" / "model.safetensors").read_bytes()
     assert {key.rpartition("/")[2] for key in store.keys("runs/one/")} == {p.name for p in (tmp_path / "run").iterdir()}
@@ -333,7 +333,7 @@ def test_an_export_appears_in_a_bucket(store, bars_run, translated_once, tmp_pat
     store.put_tree(bars_run, "exported/run")
     done = run(tmp_path, "export", "-m", "s3://bucket/exported/run", "-o", "s3://bucket/exported/m.onnx")
     assert done.returncode == 0, done.stderr
-    assert "exported -> s3://bucket/exported/m.onnx" in done.stdout
+    assert "Exported to s3://bucket/exported/m.onnx" in done.stdout
     assert "exported/m.onnx" in store.keys("exported/")
 
 
@@ -353,9 +353,9 @@ def test_scans_are_cleaned_from_a_bucket_into_a_bucket(store, printed, tmp_path)
     assert "s3://bucket/scans/c.png" in store.get("clean/pages.csv.errors.csv").decode()
     assert json.loads(store.get("clean/a.png.json"))["root"] == "s3://bucket/scans"
     again = run(tmp_path, "denoise", "s3://bucket/scans", "-o", "s3://bucket/clean")
-    assert "2 of them done before" in again.stdout
+    assert "2 finished earlier" in again.stdout
     mixed = [run(tmp_path, "denoise", "s3://bucket/scans", "-o", "local") for _ in range(2)]
-    assert "2 of them done before" in mixed[1].stdout
+    assert "2 finished earlier" in mixed[1].stdout
     assert "'s3://bucket/clean' is a URL" in run(tmp_path, "undo", "s3://bucket/clean").stderr
 
 
@@ -386,7 +386,7 @@ def test_a_fit_in_a_bucket_goes_on_from_its_checkpoint(store, tmp_path, monkeypa
         assert run(tmp_path, *fit, "s3://bucket/stopped/run").returncode == 130
     assert store.keys("stopped/") == ["stopped/run/checkpoint.safetensors"]
     monkeypatch.undo()
-    assert "holds an interrupted fit" in run(tmp_path, *fit, "s3://bucket/stopped/run").stderr
+    assert "contains an interrupted fit" in run(tmp_path, *fit, "s3://bucket/stopped/run").stderr
     done = run(tmp_path, *fit, "s3://bucket/stopped/run", "--resume")
     assert done.returncode == 0, done.stderr
     run(tmp_path, *fit, "run")
@@ -433,7 +433,7 @@ def test_copies_of_killed_processes_are_swept_and_those_of_living_ones_stay(tmp_
 def test_what_works_on_local_files_only_refuses_a_url(tmp_path, bars_onnx, arguments):
     done = run(tmp_path, *(str(bars_onnx) if given == "MODEL" else given for given in arguments))
     assert done.returncode == 2
-    assert "is a URL; copy what is there to a local folder" in done.stderr
+    assert "is a URL; copy the files to a local folder" in done.stderr
     assert not any(path.name.startswith("s3:") for path in tmp_path.iterdir())
 
 
@@ -452,4 +452,4 @@ def test_shares_of_a_job_meet_in_a_bucket_and_are_joined_there(kinds, store, bar
     assert store.get("shared/scores.csv") == (tmp_path / "scores.csv").read_bytes()
     assert not store.keys("shared/scores.csv.job/")
     other = run(tmp_path, "denoise", "s3://bucket/kinds/files", "-o", "s3://bucket/c", "--piece", "1/2")
-    assert "is a URL; copy what is there to a local folder" in other.stderr
+    assert "is a URL; copy the files to a local folder" in other.stderr

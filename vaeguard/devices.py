@@ -56,12 +56,12 @@ def pick_device(device: str) -> str:
     check_device(device)
     if device == "tensorrt":
         raise UsageError(
-            "`device` is 'tensorrt', which runs exported models only; export the model, or choose another device"
+            "`device` is 'tensorrt', which works with exported models only; export the model, or choose another device"
         )
     usable = torch.cuda.is_available()
     if device == "cuda" and not usable:
         raise UsageError(
-            "`device` is 'cuda', and PyTorch finds no usable CUDA device; run `vaeguard doctor`, or set `device` to"
+            "`device` is 'cuda', but PyTorch finds no usable CUDA device; run `vaeguard doctor`, or set `device` to"
             " 'cpu'"
         )
     return "cuda" if usable and device != "cpu" else "cpu"

@@ -35,8 +35,8 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--vaeguard",
         choices=("ocr", "page"),
-        help="ocr: clean what the OCR engine reads, and leave the pages of the PDF as they are; page: clean these, too,"
-        " which needs --force-ocr or --deskew",
+        help="ocr: clean only the images that the OCR engine reads; page: also clean the pages of the PDF, which"
+        " needs --force-ocr or --deskew",
     )
 
 
@@ -44,9 +44,7 @@ def add_options(parser: ArgumentParser) -> None:
 def check_options(options: Any) -> None:
     """Refuse `page` where OCRmyPDF keeps the pages as they are and would not ask for clean ones."""
     if _asked(options) == "page" and options.lossless_reconstruction:
-        raise BadArgsError(
-            "--vaeguard page needs page images that are written anew; add --force-ocr, or use --vaeguard ocr"
-        )
+        raise BadArgsError("--vaeguard page needs newly written page images; add --force-ocr, or use --vaeguard ocr")
 
 
 @hookimpl

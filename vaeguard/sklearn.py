@@ -109,13 +109,13 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         if others:
             # With a parameter `sample_weight`, scikit-learn would take weights for supported.
             raise TypeError(
-                f"{type(self).__name__}.fit does not take {', '.join(others)}; every row counts alike, so leave it out,"
-                " and leave out or repeat rows instead"
+                f"{type(self).__name__}.fit does not take {', '.join(others)}; every row has the same weight, so"
+                " remove it, and remove or repeat rows instead"
             )
         if not isinstance(self.contamination, int | float | np.floating) or not 0 < self.contamination <= 0.5:
-            raise ValueError(f"`contamination` is {self.contamination!r}; it must be a share above 0 and at most 0.5")
+            raise ValueError(f"`contamination` is {self.contamination!r}; it must be above 0 and at most 0.5")
         if self.guided and y is None:
-            raise ValueError("`guided` needs `y`, the classes of the rows; give it, or leave `guided` out")
+            raise ValueError("`guided` needs `y`, the classes of the rows; give it, or remove `guided`")
         batch = self._batch(X, reset=True)
         self.detector_ = self._fitted(batch, _classes(y) if self.guided else None)
         self.decision_scores_ = self.detector_.inspect(batch).score.astype(np.float64)
@@ -176,7 +176,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"`image_shape` is {shape!r}; give (H, W), (C, H, W) or (H, W, C)")
         if len(X.shape) > 2:
             if not reset and X.shape[1:] != shape:
-                raise ValueError(f"X holds images of shape {X.shape[1:]}, fitted was {shape or 'a table'}")
+                raise ValueError(
+                    f"X contains images of shape {X.shape[1:]}, but the model was fitted on {shape or 'a table'}"
+                )
             shape = X.shape[1:]
         return tuple(shape) if shape else None
 

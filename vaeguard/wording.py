@@ -55,11 +55,11 @@ def _short(value: object) -> str:
     return text if len(text) <= WIDE else f"{text[: WIDE - 1]}…"
 
 
-def of_suffixes(counts: Sequence[tuple[str, int]], one: str, many: str) -> str:
-    """Files that stay behind, counted by suffix; `one` and `many` are verbs, such as `are no scans and stay`."""
+def skipped_by_suffix(counts: Sequence[tuple[str, int]]) -> str:
+    """A clause that counts the files of an unsupported type by suffix."""
     count = sum(number for _, number in counts)
     by_count = sorted(counts, key=lambda kind: (-kind[1], kind[0]))
     kinds = [f"{number:,} {suffix or 'without a suffix'}" for suffix, number in by_count[:SUFFIXES_NAMED]]
     rest = sum(number for _, number in by_count[SUFFIXES_NAMED:])
     others = [f"{rest:,} others"] if rest else []
-    return f"{counted(count, 'file')} {one if count == 1 else many} behind: {', '.join([*kinds, *others])}"
+    return f"{counted(count, 'file')} skipped (unsupported type): {', '.join([*kinds, *others])}"

@@ -502,7 +502,7 @@ def test_a_cell_whose_line_is_damaged_is_measured_again(measured, tmp_path):
 
 
 def test_two_processes_do_not_measure_into_one_folder(spec, tmp_path):
-    with locked(tmp_path, LOCK_NAME, "busy"), pytest.raises(VaeguardError, match="another process is measuring"):
+    with locked(tmp_path, LOCK_NAME, "busy"), pytest.raises(VaeguardError, match="another process is writing to"):
         vaeguard.benchmark(spec, tmp_path, **QUICK)
 
 

@@ -32,7 +32,7 @@ COMMANDS = (
 SECTIONS = (
     "Find anomalies",
     "Clean scans",
-    "Work in shares",
+    "Split a job",
     "Look inside a model",
     "Deploy",
     "Measure and report",
@@ -211,7 +211,7 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
     result = run(home, "evaluate", "./digits", "-m", "runs/folder", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert "fitted on are left out" in found["note"]
+    assert "fitted on were skipped" in found["note"]
     record = json.loads((home / "runs/folder/report.json").read_text())
     assert found["images"]["normal"] == record["data"]["split"]["calibration"]
     assert found["metrics"][0]["roc_auc"] > 0.7
@@ -223,7 +223,7 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
             home / "digits/9" / sorted(os.listdir(home / "digits/9"))[number], home / "again/9" / f"x{number}.png"
         )
     other = json.loads(run(home, "evaluate", "again", "-m", "runs/folder", "--json").stdout)
-    assert "is or holds data of the fit" in other["note"]
+    assert "contains data of the fit" in other["note"]
     assert other["images"]["normal"] == found["images"]["normal"]
     assert other["images"]["anomalous"] == found["images"]["anomalous"] + 4
     # And so the exported model, which lies in the run, but does not hold what it was fitted on.
@@ -260,7 +260,7 @@ def bad_files(folder):
 def test_unreadable_files_are_listed_and_the_rest_is_scored(home):
     bad_files(home / "bad")
     result = run(home, "score", "bad", home / "bad" / "moving.gif", "-o", "bad.csv")
-    assert_complains(result, 3, "left out", "bad.csv.errors.csv")
+    assert_complains(result, 3, "skipped", "bad.csv.errors.csv")
     with (home / "bad.csv").open() as file:
         read = [row["path"] for row in csv.DictReader(file)]
     assert read == ["bad/good.png", "bad/new\nline.png"]
@@ -279,7 +279,7 @@ def test_what_is_not_read_is_told_by_every_command(home):
         for path in sorted((home / "digits" / label).iterdir())[:4]:
             shutil.copy(path, home / "beside" / label)
     (home / "beside" / "9" / "a.gif").write_bytes(b"GIF89a")
-    note = "1 file is no image that is read and stays behind: 1 .gif"
+    note = "1 file skipped (unsupported type): 1 .gif"
     for command in ("score", "evaluate", "embed", "reconstruct"):
         result = run(home, command, "beside", "--json")
         assert result.returncode == 0, result.stderr
@@ -295,7 +295,10 @@ def test_broken_metadata_is_not_told_without_the_name_of_its_file(home):
     noise.save(home / "metadata" / "b.tif", compression="tiff_lzw")
     os.truncate(home / "metadata" / "b.tif", 2000)
     scored = run_apart(home, "score", "metadata", "-m", "runs/quick", "-o", "metadata.csv")
-    assert [line.partition(":")[0] for line in scored.stderr.splitlines()] == ["left out", "error"]
+    assert [line.partition(":")[0] for line in scored.stderr.splitlines()] == [
+        "skipped",
+        "Finished; 1 file was skipped (see metadata.csv.errors.csv)",
+    ]
 
 
 def test_a_range_of_pixels_goes_with_the_model(tmp_path):
@@ -337,7 +340,7 @@ def test_a_file_without_permission_is_listed(home):
     folder.mkdir()
     Image.new("L", (8, 8)).save(folder / "a.png")
     (folder / "a.png").chmod(0)
-    assert_complains(run(home, "score", "locked"), 3, "left out")
+    assert_complains(run(home, "score", "locked"), 3, "skipped")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +419,7 @@ def test_a_fit_that_cannot_read_leaves_no_folder(tmp_path):
             ("Defect_Free", "dent", "ok"),
             "dent too; if only Defect_Free, ok should be, give --normal-classes Defect_Free,ok",
         ),
-        (("cat", "dog"), "normal classes: all 2 (cat, dog); --normal-classes chooses among them"),
+        (("cat", "dog"), "Normal classes: all 2 (cat, dog); --normal-classes chooses among them"),
     ],
 )
 def test_a_fit_on_all_classes_warns_where_one_of_them_is_called_normal(names, said, tmp_path):
@@ -443,7 +446,7 @@ def test_a_fit_says_that_images_were_shrunk(tmp_path):
     fitted = run(tmp_path, "fit", "parts", *settings, "-o", "run")
     assert "160x8" in fitted.stderr
     assert "--size" in fitted.stderr
-    assert json.loads(fitted.stdout)["left_out"].endswith("stays behind: 'parts/3_mask.png'")
+    assert json.loads(fitted.stdout)["left_out"].endswith("skipped (mask of another image): 'parts/3_mask.png'")
     assert "note: 1 file is the mask of an image" in fitted.stderr
     assert "160x8" not in run(tmp_path, "fit", "parts", "--size", "128x6", *settings, "-o", "other").stderr
 
@@ -480,7 +483,7 @@ def test_interrupted_fit_resumes(home):
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130, complaint
-    assert complaint.splitlines()[-1] == "error: interrupted"
+    assert complaint.splitlines()[-1] == "Interrupted"
     again = run(home, *arguments, "--resume", "--json")
     assert again.returncode == 0, again.stderr
     assert not checkpoint.exists()
@@ -509,7 +512,7 @@ def test_export_score_evaluate_and_verify_with_one_file(home):
     assert len({round(found["terms"]["score"]["roc_auc"], 4) if "terms" in found else 0 for found in evaluations}) == 1
     verified = run(home, "verify", "model.onnx", "-m", "runs/quick")
     assert verified.returncode == 0, verified.stderr
-    assert "says what PyTorch says" in verified.stdout
+    assert "agrees with PyTorch" in verified.stdout
     assert_complains(run(home, "verify", "model.onnx", "-m", "runs/quick", "--tolerance", "1e-12"), 4, "is off by")
     refused = run(home, "export", "-m", "runs/quick", "-o", "no.onnx", "--set", "export.tolerance=1e-12")
     assert_complains(refused, 4, "no.onnx", "is off by")
@@ -528,7 +531,7 @@ def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
     first = min((home / "digits").rglob("*.png")).relative_to(home)
     listed = "digits/9/missing.png\n"
     result = run(home, "score", "packed.npy", "digits/*/*0.png", "-", "-o", "all.csv", stdin=listed)
-    assert_complains(result, 3, "1 file was left out")
+    assert_complains(result, 3, "1 file was skipped")
     with (home / "all.csv").open() as file:
         paths = [row["path"] for row in csv.DictReader(file)]
     assert sum(path.startswith("packed.npy/") for path in paths) == 596
@@ -538,7 +541,7 @@ def test_score_reads_lists_globs_arrays_and_says_what_is_left_out(home):
     with (home / "piped.csv").open() as file:
         assert [row["path"] for row in csv.DictReader(file)] == [str(first)]
     assert_complains(run(home, "score"), 2, "IMAGES is missing")
-    assert_complains(run(home, "score", "*.tif"), 2, "nothing matches")
+    assert_complains(run(home, "score", "*.tif"), 2, "no file matches")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
@@ -550,12 +553,12 @@ def test_a_watch_scores_what_is_there_until_it_is_interrupted(home):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "note: nothing at 'nowhere' yet" in error
+    assert "note: 'nowhere' does not exist yet" in error
     *lines, total = map(str.rstrip, shown)
     flagged = [line for line in lines if not line.startswith("drift: ")]  # nothing but nines is a drift, too
     assert len(flagged) > 1
     assert all(re.fullmatch(r"anomalous: digits/9/\d+\.png \(p_value 0\.0\d+\)", line) for line in flagged)
-    assert error.splitlines()[-1] == f"{total.replace(', ', ' scored, ')}; the same command goes on"
+    assert error.splitlines()[-1] == f"{total.replace(', ', ' scored, ')}. To continue, run the same command again"
     with (home / "watched.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(os.listdir(home / "digits/9"))
 
@@ -582,7 +585,7 @@ def test_denoise_ends_soon_after_an_interruption(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.splitlines()[-1] == "error: interrupted"
+    assert error.splitlines()[-1] == "Interrupted"
     # The mark tells later commands that the tables of the folder are not whole yet.
     assert sorted(path.name for path in (tmp_path / "scans-clean").rglob("*")) == [MARK_NAME, "pages.csv.job"]
 
@@ -596,13 +599,13 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     assert [(scan["path"], len(scan["pages"])) for scan in found["scans"]] == [("a.png", 1), ("box/b.tif", 1)]
     lines = run(tmp_path, "denoise", "scans", "--dry-run").stdout.splitlines()
     assert lines[0].startswith("a.png: 1 page of ")
-    assert lines[-1].startswith("would restore 2 pages in 2 files, 0.01 MP, in about ")
+    assert lines[-1].startswith("Would restore 2 pages in 2 files, 0.01 MP, in about ")
     assert not (tmp_path / "scans-clean").exists()
     done = run(tmp_path, "denoise", "scans")
     assert done.returncode == 0, done.stderr
     assert "output: scans-clean" in done.stderr
     assert done.stdout.startswith("2 pages in 2 files; 0.01 MP")
-    assert "2 of them done before" in run(tmp_path, "denoise", "scans").stdout
+    assert "2 finished earlier" in run(tmp_path, "denoise", "scans").stdout
     options = (
         "--strength",
         "0.5",
@@ -624,25 +627,25 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     assert json.loads(back.stdout) == {"output": "full-originals", "files": 2, "errors": []}
     images = [np.asarray(Image.open(tmp_path / folder / "a.png")) for folder in ("scans", "full-originals")]
     np.testing.assert_array_equal(*images)
-    assert_complains(run(tmp_path, "undo", "scans-clean"), 3, "2 files were left out")
+    assert_complains(run(tmp_path, "undo", "scans-clean"), 3, "2 files were skipped")
     assert json.loads(run(tmp_path, "check", "full", "--json").stdout)["files"] == 6
     (tmp_path / "full/a.png").write_bytes(b"retouched")
     assert_complains(run(tmp_path, "check", "full"), 4, "1 file is not as it was written", "full/a.png")
     some = run(tmp_path, "denoise", "scans/a.png", "scans/box/b.tif", "-o", "scans-clean")
-    assert "2 of them done before" in some.stdout, some.stderr
+    assert "2 finished earlier" in some.stdout, some.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("scans", "-o", "scans/in"), 2, ["scans/in", "choose a folder apart"]),
+        (("scans", "-o", "scans/in"), 2, ["scans/in", "choose a separate folder"]),
         (("nowhere",), 2, ["nowhere"]),
         (("scans", "--strength", "2"), 2, ["--strength"]),
         (("scans", "--set", "outputs.jpeg=200"), 2, ["--set outputs.jpeg"]),
         (("scans", "--set", "outputs.jpeg=90", "--residual"), 2, ["--set outputs.jpeg", "--residual"]),
         (("scans", "-m", "scans/a.png"), 4, ["scans/a.png"]),
         (("scans", "--device", "tensorrt"), 2, ["--device is 'tensorrt'"]),
-        (("broken",), 3, ["1 file was left out", "pages.csv.errors.csv"]),
+        (("broken",), 3, ["1 file was skipped", "pages.csv.errors.csv"]),
     ],
 )
 def test_denoise_complains_in_one_sentence(tmp_path, arguments, code, words):
@@ -655,7 +658,7 @@ def test_denoise_complains_in_one_sentence(tmp_path, arguments, code, words):
 @pytest.mark.parametrize("command", ["undo", "check"])
 def test_what_is_no_clean_tree_is_refused(tmp_path, command):
     noisy_scans(tmp_path)
-    assert_complains(run(tmp_path, command, "scans"), 2, "scans", "holds no clean scans")
+    assert_complains(run(tmp_path, command, "scans"), 2, "scans", "contains no clean scans")
 
 
 def test_a_denoiser_of_ones_own(tmp_path):
@@ -668,14 +671,14 @@ def test_a_denoiser_of_ones_own(tmp_path):
     done = run(tmp_path, "denoise", "scans", "-m", "own", "--kind", "photo", "--set", "restore.samples=2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pages"] == 2
-    assert_complains(run(tmp_path, "score", "scans", "-m", "own"), 4, "own", "clean scans with it")
+    assert_complains(run(tmp_path, "score", "scans", "-m", "own"), 4, "own", "use it with denoise")
     assert_complains(run(tmp_path, "fit-denoiser", "--adapt", "scans", "-o", "own"), 2, "own", "choose another folder")
 
 
 def test_a_named_set_wins_over_a_folder_also_for_a_denoiser(tmp_path):
     (tmp_path / "digits").mkdir()
     fitted = run(tmp_path, "fit-denoiser", "digits", "--degrade", "photo", "-o", "own")
-    assert_complains(fitted, 2, "too little of at least 16x16 pixels")  # the set's images have 8x8
+    assert_complains(fitted, 2, "too few images of at least 16x16 pixels")  # the set's images have 8x8
     folder = run(tmp_path, "fit-denoiser", "./digits", "--degrade", "photo", "-o", "own")
     assert_complains(folder, 2, "no images in './digits'")
 

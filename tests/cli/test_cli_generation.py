@@ -91,12 +91,15 @@ def test_latents_are_a_table(home):
         (("sample", "-m", "classes", "--class", "9"), "no class '9'; it has 0, 1"),
         (("sample", "-m", "plain", "-o", "x.jpg"), "ends in .png"),
         (("sample", "-m", "model.onnx"), "exported file"),
-        (("interpolate", "digits", "-m", "plain"), "give two images, for a walk, or four"),
+        (("interpolate", "digits", "-m", "plain"), "give two, or four for a square"),
         (("interpolate", "digits", "none.png", "-m", "plain"), "digits"),
         (("traverse", "-m", "model.onnx"), "exported file"),
         (("embed", "-m", "plain", "-o", "x.txt"), ".csv, .parquet or .jsonl"),
-        (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is no table of latents, and would be lost"),
-        (("embed", "-m", "plain", "-o", "labels.csv"), "'labels.csv' is no table of latents, and would be lost"),
+        (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is not a table of latents, and would be overwritten"),
+        (
+            ("embed", "-m", "plain", "-o", "labels.csv"),
+            "'labels.csv' is not a table of latents, and would be overwritten",
+        ),
         (("embed", "-m", "plain", "-o", "more.csv"), "'more.csv' has a column 'operator' of its own"),
     ],
 )

@@ -60,7 +60,7 @@ def test_interrupted_it_says_how_to_go_on(home):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130, error
-    assert "finished trials are in interrupted; the same command goes on" in error
+    assert "finished trials are in interrupted; to continue, run the same command again" in error
 
 
 def test_the_best_settings_are_fitted_as_it_says(home, killed):
@@ -83,8 +83,8 @@ def test_the_best_settings_are_fitted_as_it_says(home, killed):
     [
         (("--normal-classes", "0-7", "-o", "killed"), "a search that differs in data, normal classes or seed", 2),
         (("--groups", "none.csv", "-o", "killed"), "table of groups 'none.csv'", 2),
-        (("--time", "soon"), "'soon' is no time such as 90s, 20m or 1h30m", 2),
-        (("--time", "0m"), "'0m' is no time", 2),
+        (("--time", "soon"), "'soon' is not a time above 0", 2),
+        (("--time", "0m"), "'0m' is not a time", 2),
         (("--trials", "0"), "--trials", 2),
         (("-o", "other"), "is the report of a fit", 2),
     ],

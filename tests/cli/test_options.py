@@ -124,10 +124,10 @@ def test_options_win_over_texts_and_these_over_the_file(tmp_path):
     ("content", "words"),
     [
         ("[model]\nlatnet = 3\n", "'model.latnet'; did you mean 'model.latent'"),
-        ("[modle]\nlatent = 3\n", "'modle', which is no table"),
+        ("[modle]\nlatent = 3\n", "'modle', which is not a table"),
         ("model = 3\n", "known are [model] and [training]"),
         ("[model]\nlatent = 'x'\n", "latent"),
-        ("latent", "is no TOML"),
+        ("latent", "is not a TOML file"),
     ],
 )
 def test_files_that_hold_no_settings_are_refused(content, words, tmp_path):

@@ -328,7 +328,7 @@ def test_a_part_that_a_file_system_shows_late_is_waited_for(tmp_path, monkeypatc
     monkeypatch.setattr(ray_cluster.time, "sleep", lambda seconds: None)
     late = iter([None, None, None, "part"])
     assert ray_cluster.seen(lambda: next(late), "node", tmp_path) == "part"
-    with pytest.raises(VaeguardError, match="node node wrote a part into .*, and it is not to be seen here"):
+    with pytest.raises(VaeguardError, match="node node wrote a part into .*, which is not visible here"):
         ray_cluster.seen(lambda: None, "node", tmp_path)
 
 

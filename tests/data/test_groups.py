@@ -27,13 +27,13 @@ def test_images_without_a_group_in_the_table_are_alone(tmp_path):
 @pytest.mark.parametrize(
     ("content", "kind", "said"),
     [
-        ("path,group\na.png,1\n", UsageError, "'a.png' in .* is the end of 2 images' paths"),
-        ("path,group\nd.png,1\n", UsageError, "'d.png' in .* is the end of no images' paths"),
-        ("path,group\nb.png,1\nb.png,2\n", UsageError, "'b.png' in .* is named twice"),
+        ("path,group\na.png,1\n", UsageError, "'a.png' in .* matches 2 images"),
+        ("path,group\nd.png,1\n", UsageError, "'d.png' in .* matches no images"),
+        ("path,group\nb.png,1\nb.png,2\n", UsageError, "'b.png' in .* is listed twice"),
         ("path,set\nb.png,1\n", RefusedError, "no rows with the columns path and group"),
         ("path,group\n", RefusedError, "no rows with the columns path and group"),
-        (b"\xff\xfe\x00", RefusedError, "is no CSV file"),
-        (None, UsageError, "there is no such file"),
+        (b"\xff\xfe\x00", RefusedError, "is not a CSV file"),
+        (None, UsageError, "the file does not exist"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(content, kind, said, tmp_path):

@@ -213,9 +213,9 @@ def animated(kind):
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"this is only text", "not an image"),
+        (b"this is only text", "not a supported image"),
         (b"\x89PNG\r\n\x1a\n", "damaged or cut short"),
-        (encoded(Image.fromarray(RGB), "GIF"), "GIF, which is not read; convert it to PNG"),
+        (encoded(Image.fromarray(RGB), "GIF"), "GIF, which is not supported; convert it to PNG"),
         (b"%PDF-1.7 ...", "PDF"),
         (b"\0\0\0\x18ftypheic", "HEIC"),
         (encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG"), "print profile; convert it to RGB"),

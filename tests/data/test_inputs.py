@@ -131,7 +131,7 @@ def test_globs_and_lists_of_files(tmp_path, monkeypatch):
         Image.fromarray(IMAGES[0]).save(tmp_path / name)
     (source,) = find_sources([str(tmp_path / "**" / "*.png")])
     assert source.paths == [str(tmp_path / "a.png"), str(tmp_path / "deep/er/c.png")]
-    with pytest.raises(UsageError, match="nothing matches"):
+    with pytest.raises(UsageError, match="no file matches"):
         find_sources([str(tmp_path / "*.tif")])
     (tmp_path / "list").write_bytes(b"a.png\r\n\nmissing \xff.png\n")
     assert read_list(str(tmp_path / "list")) == ["a.png", "missing \udcff.png"]
@@ -144,9 +144,9 @@ def test_globs_and_lists_of_files(tmp_path, monkeypatch):
     (source,) = find_sources([], ["gone.png", str(tmp_path / "a.png")])
     names, _, errors = contents(source)
     assert names == [str(tmp_path / "a.png")]
-    assert errors == [("gone.png", "there is no such file")]
+    assert errors == [("gone.png", "the file does not exist")]
     (tmp_path / "empty").write_bytes(b"\n")
-    for given, message in (("empty", "names no file"), ("nowhere", "cannot be read")):
+    for given, message in (("empty", "is empty; give a file"), ("nowhere", "cannot be read")):
         with pytest.raises(UsageError, match=message):
             read_list(str(tmp_path / given))
     with pytest.raises(UsageError, match="nothing to score"):
@@ -329,7 +329,7 @@ def test_vectors_and_images_are_not_mistaken_for_each_other(tmp_path):
     assert vectors.shape == (5, 1, 1, 3)
     assert names[0] == f"{tmp_path}/v.npy/00000"
     for path, vectors in (("v.npy", False), ("i.npy", True)):
-        with pytest.raises(UsageError, match="give what it was fitted on"):
+        with pytest.raises(UsageError, match="give the kind of data that the model was fitted on"):
             find_sources([tmp_path / path], vectors=vectors)
 
 
@@ -458,7 +458,7 @@ def test_a_tar_archive_is_read_as_the_folder_that_was_packed(tmp_path):
     assert opened(*halves) == (("bad", "good"), [1], 1)
     assert opened(*halves, split="test") == (("bad", "good"), [0, 1], 2)
     assert [source.count for source in find_sources([tmp_path / "a.tar"])] == [4]
-    with pytest.raises(UsageError, match="'1.png'.*'a'.*move every image"):
+    with pytest.raises(UsageError, match="'1.png'.*'a'.*put every image"):
         opened("a/2.png", "1.png")
 
 
@@ -475,7 +475,7 @@ def test_unreadable_images_of_a_container_are_listed_and_leave_no_holes(tmp_path
         np.testing.assert_array_equal(archive.images[:, 0], IMAGES[[0, 2, 4]])
         assert table.errors[0] == (
             f"{tmp_path}/a.parquet/00001",
-            "it is not an image that is read (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)",
+            "it is not a supported image (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)",
         )
         assert [path for path, _ in table.errors] == [f"{tmp_path}/a.parquet/{row:05d}" for row in (1, 3)]
         assert [table.class_names[label] for label in table.labels] == ["a", "c", "b"]
@@ -492,7 +492,7 @@ def test_a_broken_file_in_a_folder_of_parquet_files_is_one_error(tmp_path):
     assert [name for name, _ in found.errors] == [str(path / "3.parquet")]
     for part in path.iterdir():
         part.write_bytes(b"no table")
-    with pytest.raises(RefusedError, match="no Parquet file"):
+    with pytest.raises(RefusedError, match="not a Parquet file"):
         open_images(path)
 
 
@@ -580,8 +580,8 @@ def test_bytes_are_read_in_any_type_of_column(tmp_path, kind):
         ({"image": pa.array([], pa.binary())}, "has no rows"),
         ({"image": pa.array(["iVBORw0KGgo="])}, "holds string in its column 'image', which is not read"),
         ({"image": pa.array([[[1]]])}, "holds list.* in its column 'image', which is not read"),
-        ({"photo": pa.array([b"x"])}, "no column of images by a known name .*'photo'.*; name it 'image'"),
-        ({"pixel": pa.array([1])}, "no column of the bytes of image files"),
+        ({"photo": pa.array([b"x"])}, "no image column with a known name .*'photo'.*; name it 'image'"),
+        ({"pixel": pa.array([1])}, "no column with the bytes of image files"),
     ],
 )
 def test_a_table_without_images_is_refused_with_what_it_holds(tmp_path, columns, reason):

@@ -26,7 +26,7 @@ def test_labels_are_read_as_the_page_saves_them(tmp_path):
     ("content", "said"),
     [
         (None, "cannot read `labels`"),
-        (b"\xff\xfe\x00", "is no CSV file"),
+        (b"\xff\xfe\x00", "is not a CSV file"),
         (b"", "the file is empty"),
         (b"file,verdict\na.png,ok\n", "no rows with the columns path and label"),
         (HEAD.encode() + b"a.png,ok,1,0,7\n", "row 1: the label is 'ok'; it must be normal, defect or unsure"),

@@ -58,13 +58,13 @@ def test_a_mask_of_any_size_is_scaled_by_the_nearest_pixel(tmp_path, mode):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1], "holds no polygons"),
-        ({"shapes": []}, "holds no polygons"),
+        ([1], "contains no polygons"),
+        ({"shapes": []}, "contains no polygons"),
         ({**LABELME, "shapes": [{"points": [[1, 2]], "shape_type": "point"}]}, "a point of 1 points"),
-        ({**LABELME, "shapes": [{"points": [[1e30, 2], [3, 4], [5, 6]]}]}, "no place in an image"),
-        ({"imageHeight": 0, "imageWidth": 0, "shapes": [{"points": BOX}]}, "holds no polygons"),
+        ({**LABELME, "shapes": [{"points": [[1e30, 2], [3, 4], [5, 6]]}]}, "not a position in an image"),
+        ({"imageHeight": 0, "imageWidth": 0, "shapes": [{"points": BOX}]}, "contains no polygons"),
         (coco({"segmentation": {"counts": [1], "size": [80, 120]}}), "run-length"),
-        (coco({"segmentation": [[1, 2, 3]]}), "holds no polygons"),
+        (coco({"segmentation": [[1, 2, 3]]}), "contains no polygons"),
     ],
 )
 def test_files_without_polygons_are_refused(tmp_path, content, message):
@@ -80,7 +80,7 @@ def test_a_region_that_cannot_be_read_or_is_empty_is_refused(tmp_path):
         read_region(tmp_path / "missing.png", SIZE)
     with pytest.raises(UsageError, match="no such file"):
         read_region(tmp_path / "missing.json", SIZE)
-    with pytest.raises(UsageError, match="leaves no pixel"):
+    with pytest.raises(UsageError, match="covers no pixel"):
         read_region(saved(tmp_path, {**LABELME, "shapes": []}), SIZE)
     with pytest.raises(UsageError, match="array of float64"):
         read_region(np.zeros(SIZE), SIZE)

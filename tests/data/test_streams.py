@@ -29,7 +29,7 @@ def test_a_stream_keeps_the_order_and_lists_errors(hundred, batch_size, jobs):
     assert [path for batch in batches for path in batch.paths] == hundred[:40] + hundred[41:]
     expected = [number for number in range(100) if number != 40]
     np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches])[:, 0, 0, 0], expected)
-    assert [error for batch in batches for error in batch.errors] == [(hundred[40], "there is no such file")]
+    assert [error for batch in batches for error in batch.errors] == [(hundred[40], "the file does not exist")]
     sizes = [len(batch.paths) + len(batch.errors) for batch in batches]
     assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
     assert len(batches[-1].images) == len(batches[-1].paths)

@@ -60,10 +60,7 @@ def test_masks_beside_images_are_told_and_not_read(place, name, mask):
     before = names_read(folder)
     mask.save(inside / name)
     assert names_read(folder) == before
-    assert (
-        f"1 file is the mask of an image beside it and stays behind: '{inside / name}'"
-        in find_sources([folder])[0].left_out
-    )
+    assert f"1 file skipped (mask of another image): '{inside / name}'" in find_sources([folder])[0].left_out
     images = open_images(folder)
     assert len(images) == len(before)
     assert name in images.left_out
@@ -113,7 +110,7 @@ def test_images_that_are_not_read_are_counted_and_hidden_ones_are_not(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("b.gif", "sub/c.GIF", "d.heic", ".hidden.gif", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    note = "3 files are no images that are read and stay behind: 2 .gif, 1 .heic"
+    note = "3 files skipped (unsupported type): 2 .gif, 1 .heic"
     assert find_sources([tmp_path])[0].left_out == open_images(tmp_path).left_out == note
     (tmp_path / "a.png").unlink()
     for read in (lambda: find_sources([tmp_path]), lambda: open_images(tmp_path)):
@@ -126,7 +123,7 @@ def test_containers_in_a_folder_of_images_are_counted(tmp_path):
     for name in ("b.npy", "c.tar", "d.PARQUET"):
         (tmp_path / name).write_bytes(b"x")
     (source,) = find_sources([tmp_path])
-    note = "3 files are no images that are read and stay behind: 1 .npy, 1 .parquet, 1 .tar"
+    note = "3 files skipped (unsupported type): 1 .npy, 1 .parquet, 1 .tar"
     assert source.left_out == open_images(tmp_path).left_out == note
 
 
@@ -137,7 +134,7 @@ def test_links_in_a_circle_are_told(tmp_path):
     (source,) = find_sources([tmp_path])
     assert source.count == 1
     link = tmp_path / "sub" / "up"
-    assert source.left_out == f"1 link leads to a folder that is read already: '{link}'"
+    assert source.left_out == f"1 link leads to a folder that was already read: '{link}'"
 
 
 def test_a_broken_archive_does_not_hide_what_is_not_read(tmp_path):

@@ -92,7 +92,7 @@ def test_colour_images_of_odd_sizes_and_patches_are_exported(tmp_path):
 
 
 def test_a_uint8_export_refuses_floats_that_no_uint8_stands_for(exported):
-    with pytest.raises(UsageError, match="set `pixels` to 'float32'"):
+    with pytest.raises(UsageError, match="with `pixels` set to 'float32'"):
         vaeguard.load(exported, "cpu").inspect(np.full((1, 1, 8, 8), 0.123456, np.float32))
 
 
@@ -153,12 +153,12 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
     tensor.external_data.add(key="location", value="outside.bin")
     (tmp_path / "outside.bin").write_bytes(b"\0" * 10_000)
     sealed_again(other, tmp_path / "external.onnx")
-    with pytest.raises(RefusedError, match="no model that vaeguard exported"):
+    with pytest.raises(RefusedError, match="not a model exported by vaeguard"):
         vaeguard.load(tmp_path / "external.onnx")
     foreign = onnx.load(exported)
     foreign.graph.node[0].domain, foreign.graph.node[0].op_type = "other", "Unknown"
     sealed_again(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(RefusedError, match="no model that vaeguard exported"):
+    with pytest.raises(RefusedError, match="not a model exported by vaeguard"):
         vaeguard.load(tmp_path / "foreign.onnx")
     nobody = onnx.load(exported)
     del nobody.metadata_props[:]
@@ -174,7 +174,7 @@ def test_other_onnx_files_are_refused(tmp_path, exported):
 def test_only_models_of_ours_are_replaced(run, tmp_path):
     path = tmp_path / "model-encoder.onnx"
     path.write_bytes(b"of another tool")
-    with pytest.raises(UsageError, match="is no model of vaeguard and would be lost"):
+    with pytest.raises(UsageError, match="is not a model of vaeguard and would be overwritten"):
         vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "model.onnx", parts=True)
     assert path.read_bytes() == b"of another tool"
     path.unlink()
@@ -238,7 +238,7 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
     detector = vaeguard.load(run, "cpu")
     with pytest.raises(UsageError, match=r"\.onnx"):
         vaeguard.export(detector, tmp_path / "m.bin")
-    with pytest.raises(UsageError, match="exported one already"):
+    with pytest.raises(UsageError, match="already exported"):
         vaeguard.export(vaeguard.load(exported), tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="no exported model"):
         vaeguard.verify(detector, detector)
@@ -367,7 +367,7 @@ def test_the_triton_repository_says_what_the_file_takes_and_gives(exported, tmp_
     assert stated == taken
     for size in (1, 256):
         assert f'batch_size: {size} inputs {{ key: "image" value: {{ data_type: TYPE_UINT8 dims: [ 1, 8, 8 ]' in config
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_triton(exported, tmp_path / "models")
 
 

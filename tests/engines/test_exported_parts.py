@@ -119,7 +119,7 @@ def test_a_part_is_small_sealed_and_says_what_it_is(tmp_path, bars_run):
         assert record == json.loads(said["vaeguard"])
         weights = [each.name for each in model.graph.initializer]
         assert not [name for name in weights if "calibration" in name or "reference" in name]
-        with pytest.raises(RefusedError, match=f"is only the {part} of a model and gives no scores"):
+        with pytest.raises(RefusedError, match=f"is only the {part} of a model and computes no scores"):
             vaeguard.load(path)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -168,5 +168,5 @@ def test_the_command_writes_three_files_and_refuses_to_score_with_a_part(tmp_pat
     for arguments in (("score", "images.npy", "-m", "m-encoder.onnx"), ("verify", "m-decoder.onnx", "-m", "run")):
         done = run(tmp_path, *arguments)
         assert done.returncode == 4
-        assert "of a model and gives no scores" in done.stderr
+        assert "of a model and computes no scores" in done.stderr
         assert "Traceback" not in done.stderr

@@ -191,7 +191,7 @@ def test_masks_that_the_nearest_pixels_show_are_scaled_by_these_alone():
 
 def test_a_mask_that_cannot_be_read_is_named_with_one_advice(tmp_path):
     (tmp_path / "m.png").write_text("none")
-    with pytest.raises(RefusedError, match=r"m\.png.*get it again"):
+    with pytest.raises(RefusedError, match=r"m\.png.*download it again"):
         read_mask(tmp_path / "m.png", (4, 4))
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "m.tif")
     with pytest.raises(RefusedError, match=r"m\.tif.*convert it to 8 or 16 bit$"):

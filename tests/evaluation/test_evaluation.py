@@ -202,17 +202,17 @@ def test_images_of_the_fit_are_left_out_by_their_share_of_the_normal_ones(animal
     found = evaluate(fitted_on(images[30:40]), many, fpr=0.3)  # 0.3 % of all
     assert not found.independent
     assert found.images == {"normal": 60, "anomalous": 3000}
-    assert "the 10 images fitted on are left out" in str(found.note)
+    assert "the 10 images fitted on were skipped" in str(found.note)
     every = evaluate(fitted_on(images[30:]), many, fpr=0.3)
     assert not every.independent
     assert every.images == {"normal": 70, "anomalous": 3000}
-    assert "are those of the fit, so the figures flatter" in str(every.note)
+    assert "were used for the fit, so the figures are too good" in str(every.note)
     wide = ImageSet("wide", np.arange(500, dtype=np.uint16).astype("<u2").view(np.uint8).reshape(500, 1, 1, 2),
                     np.repeat([0, 1, 2], [100, 200, 200]), animals.class_names, ["x.png"] * 500, "")  # fmt: skip
     detector = fitted_on(wide.images[100:102])  # 0.5 %
     (kept, note) = unseen(detector.info, wide)
     assert len(kept) == 500
-    assert note == "2 of the 400 normal images are also of the fit, too few to matter: they stay"
+    assert note == "2 of the 400 normal images also belong to the fit; they are too few to matter and were kept"
     record = replace(detector.info.record, model=replace(detector.info.record.model, image_shape=(1, 1, 2)))
     four = replace(detector, info=replace(detector.info, record=record))
     assert evaluate(four, wide).independent

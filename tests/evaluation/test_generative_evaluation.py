@@ -46,7 +46,7 @@ def test_images_of_the_fit_are_left_out_and_named(detector):
     pixels, labels = bars(240)
     same = vaeguard.evaluate_generative(detector, vaeguard.from_array(pixels, labels), samples=2)
     assert same.images == 16  # the tenth that calibrated
-    assert "fitted on are left out" in same.note
+    assert "fitted on were skipped" in same.note
     assert same.quality is None
 
 
@@ -80,7 +80,7 @@ def test_the_report_says_what_was_found(found, tmp_path):
     assert sum(report["histogram"]["counts"]) == 40
     page = (tmp_path / "report.html").read_text()
     assert f"{found.bounds.neg_iwae.mean():.2f}" in page
-    assert "which is no likelihood" not in page
+    assert "which is not a likelihood" not in page
 
 
 def test_a_model_of_grey_pixels_under_cross_entropy_is_warned_of(images, tmp_path):
@@ -97,7 +97,7 @@ def test_images_of_a_fit_without_labels_are_left_out_too():
     flat = vaeguard.fit(pixels, model=MODEL, training=training)
     same = vaeguard.evaluate_generative(flat, vaeguard.from_array(pixels), samples=2)
     assert same.images == 24
-    assert "fitted on are left out" in same.note
+    assert "fitted on were skipped" in same.note
     assert same.information is None
 
 

@@ -170,7 +170,7 @@ def test_where_nothing_can_be_read_the_table_has_only_its_header(tmp_path: Path)
 def test_a_failure_leaves_the_old_table(folder: Path, tmp_path: Path) -> None:
     score_files(FakeDetector(), [folder], tmp_path / "s.csv")
     before = (tmp_path / "s.csv").read_bytes()
-    with pytest.raises(VaeguardError, match=r"no number as the score of '.*z\.png'"):
+    with pytest.raises(VaeguardError, match=r"no valid score for '.*z\.png'"):
         score_files(FakeDetector(broken=True, fingerprint="broken"), [folder], tmp_path / "s.csv")
     assert (tmp_path / "s.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [".s.csv.json", "images", "s.csv"]
@@ -196,7 +196,7 @@ def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None
     score_files(FakeDetector(), [tmp_path / "one.png"], table)
     score_files(FakeDetector(), [tmp_path / "one.png"], table)
     own = {name: read_table(table)[name].tolist() for name in columns_of(table)}
-    other = "no table of a batch of scores, and would be lost"
+    other = "no table of a batch of scores, and would be overwritten"
     for columns, said in (
         ({**own, "class": ["good"]}, "column 'class' of its own"),
         ({**own, "verdict": ["fine"]}, "column 'verdict' of its own"),
@@ -212,7 +212,7 @@ def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None
         assert table.read_bytes() == before
     table.unlink()
     table.mkdir()
-    with pytest.raises(UsageError, match="is a folder; name a table in it"):
+    with pytest.raises(UsageError, match="is a folder; give a table in it"):
         score_files(FakeDetector(), [tmp_path / "one.png"], table)
 
 
@@ -390,7 +390,7 @@ def test_a_table_without_spots_is_empty_and_no_other_file_is_lost(folder: Path, 
         output = tmp_path / ("scores.csv" if name == "spots.csv" else "a.csv")
         assert spots_table(output) == tmp_path / name
         (tmp_path / name).write_text("path,who\na.png,me\n")
-        with pytest.raises(UsageError, match="no table of spots, and would be lost"):
+        with pytest.raises(UsageError, match="no table of spots, and would be overwritten"):
             score_files(FakeDetector(), folder, output, fpr=0.5, heatmaps=HeatmapFolder(tmp_path / "seen"))
         score_files(FakeDetector(), folder, output, fpr=0.5)
         assert (tmp_path / name).read_text().endswith("me\n")

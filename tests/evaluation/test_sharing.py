@@ -93,7 +93,7 @@ def test_what_is_missing_is_named_and_the_plain_command_does_it(images, detector
     assert score_files(detector, images, "s.csv").resumed == 31
     assert Path("s.csv").read_bytes() == Path("whole.csv").read_bytes()
     assert not job_folder("s.csv").exists()
-    with pytest.raises(UsageError, match="there are no parts to join"):
+    with pytest.raises(UsageError, match="there are no parts to combine"):
         gather_scores("other.csv")
 
 

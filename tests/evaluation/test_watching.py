@@ -73,7 +73,7 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
     with pytest.raises(UsageError, match="choose another table"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
-    with pytest.raises(UsageError, match="is the table of a watch; go on with that watch"):
+    with pytest.raises(UsageError, match="is the table of a watch; continue that watch"):
         score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
     with pytest.raises(UsageError, match="`fpr`"):
         watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
@@ -92,7 +92,7 @@ def test_a_table_whose_columns_somebody_changed_is_not_gone_on_with(tmp_path, su
         cells = {name: own.get(name, ["fine"]) for name in names}
         write_table(table, {name: each if isinstance(each[0], str) else np.array(each) for name, each in cells.items()})
         before = table.read_bytes()
-        with pytest.raises(UsageError, match="the columns of .* were changed .*; choose another table"):
+        with pytest.raises(UsageError, match="the columns of .* have changed .*; choose another table"):
             watch_files(FakeDetector(), [tmp_path], table, rounds=1)
         assert table.read_bytes() == before
 
@@ -188,7 +188,7 @@ def test_a_watch_that_scored_nothing_leaves_no_trace_for_batches(tmp_path):
     table.unlink()
     for _ in range(2):
         score_files(FakeDetector(), [folder], table)
-    with pytest.raises(UsageError, match="is not of a watch"):
+    with pytest.raises(UsageError, match="belongs to a watch with another"):
         watch_files(FakeDetector(), [folder], table, rounds=1)
 
 

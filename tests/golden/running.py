@@ -139,7 +139,7 @@ def _flip(path: Path) -> Outcome:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 4
         path.write_bytes(content)
-    return Outcome(f"flip {path.name}", 0, "", "" if path.exists() else "there is no such file", 0, respelled=False)
+    return Outcome(f"flip {path.name}", 0, "", "" if path.exists() else "the file does not exist", 0, respelled=False)
 
 
 def spelled(side: Side, step: Step) -> tuple[list[str], bool]:

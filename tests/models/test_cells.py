@@ -30,7 +30,7 @@ def test_a_backbone_reads_the_published_weights_only(monkeypatch, tmp_path):
     network.read_pretrained()
     assert not torch.equal(before, network.stem[0].conv.weight)
     monkeypatch.setattr(backbones, "LITE0_SHA256", "0" * 64)
-    with pytest.raises(RefusedError, match="not the published weights"):
+    with pytest.raises(RefusedError, match="not contain the published weights"):
         network.read_pretrained()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UsageError, match="not on this machine"):
@@ -41,7 +41,7 @@ def test_weights_are_fetched_once_and_their_digest_is_kept(monkeypatch, tmp_path
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     network = backbone("shufflenet_v2_x0_5")
     network.url = (tmp_path / "none-12345678.pth").as_uri()
-    with pytest.raises(VaeguardError, match="cannot be fetched from file:.*; try again, or put the file into"):
+    with pytest.raises(VaeguardError, match="cannot be fetched from file:.*; try again, or save the file in"):
         network.read_pretrained(download=True)
     torch.save(network.network.state_dict(), tmp_path / "weights")
     digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
@@ -54,7 +54,7 @@ def test_weights_are_fetched_once_and_their_digest_is_kept(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("resnet19", "such as resnet18"), ("vit_b_16", "not at 1/4, 1/8 or 1/16")]
+    ("name", "message"), [("resnet19", "such as resnet18"), ("vit_b_16", "no feature maps at 1/4, 1/8 or 1/16")]
 )
 def test_a_network_without_fine_maps_is_refused(name, message):
     with pytest.raises(UsageError, match=message):

@@ -126,7 +126,7 @@ def test_a_network_is_cut_behind_its_fine_maps_and_takes_their_sizes(tmp_path):
         ({"size": (224, 224)}, "takes images of 224x224 pixels only"),
         ({"outputs": ["classes"]}, "which is not known|no map"),
         ({"outputs": ["full"]}, "none of its outputs is a map at 1/4"),
-        ({"channels": 1}, "no image in colour"),
+        ({"channels": 1}, "not a colour image"),
         ({"metadata": {"std": "1"}}, "instead of three numbers"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_network_that_cannot_serve_gets_one_sentence(tmp_path, changes, messag
 
 
 def test_a_missing_or_damaged_file_gets_one_sentence(tmp_path):
-    with pytest.raises(UsageError, match="there is no such file"):
+    with pytest.raises(UsageError, match="the file does not exist"):
         read_network(tmp_path / "n.onnx", (70, 45))
     (tmp_path / "n.onnx").write_bytes(b"no network")
     with pytest.raises(RefusedError, match=r"n\.onnx' cannot be read as an ONNX file"):

@@ -67,7 +67,7 @@ def test_script_json_is_json():
 @pytest.mark.parametrize("kind", [[], {"a": 1}, None, 7, "page", "../x"])
 def test_an_odd_kind_is_refused_and_protects_nothing(tmp_path, kind):
     (tmp_path / "report.json").write_text(json.dumps({"format": FORMAT, "kind": kind}))
-    with pytest.raises(RefusedError, match="no report of this version"):
+    with pytest.raises(RefusedError, match="report of another version"):
         read_report(tmp_path)
     check_place(tmp_path / "report.json", "fit")
 
@@ -79,7 +79,7 @@ def test_numbers_that_json_has_not_are_null(tmp_path):
 
 
 def test_what_is_no_report_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(UsageError, match="no report and has none"):
+    with pytest.raises(UsageError, match="not a report and has none"):
         read_report(tmp_path)
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(RefusedError, match="damaged"):

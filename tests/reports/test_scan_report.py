@@ -41,8 +41,8 @@ def test_pages_of_every_kind_are_drawn_and_counted(tmp_path):
         assert ("detail_before" in pictures) == (path != "bilevel.png")
     assert report["left"] == [{"reason": BILEVEL, "pages": 1}]
     html = (tmp_path / "clean" / "report.html").read_text()
-    assert html.count(f"left as it was: {BILEVEL}") == 1
-    assert f"1 page was left as it was because {BILEVEL}" in html
+    assert html.count(f"left unchanged: {BILEVEL}") == 1
+    assert f"1 page was left unchanged because {BILEVEL}" in html
 
 
 def test_what_was_put_back_is_marked_at_its_place(tmp_path, printed):
@@ -76,7 +76,7 @@ def test_scans_that_are_gone_are_not_drawn(tmp_path):
     (scans / "a.png").unlink()
     report = write_scan_report(done)
     assert report["pictures"] == {}
-    assert "the files are gone" in (tmp_path / "clean" / "report.html").read_text()
+    assert "the files no longer exist" in (tmp_path / "clean" / "report.html").read_text()
 
 
 def test_many_pages_are_sampled_those_to_look_at_first(tmp_path):

@@ -146,7 +146,7 @@ def test_a_resumed_fit_goes_on_in_the_same_log(tmp_path, monkeypatch):
 
     with SummaryWriter(str(tmp_path / "logs" / "run")) as writer:
         writer.add_scalar("loss/train", -1.0, 3)
-    with pytest.raises(UsageError, match="holds an interrupted fit"):
+    with pytest.raises(UsageError, match="contains an interrupted fit"):
         fitted(**settings)
     fitted(**settings, resume=True)
     found = read(tmp_path / "logs" / "run")
@@ -268,7 +268,7 @@ def test_another_fit_does_not_write_into_the_same_log(logged, tmp_path):
 
 def test_a_log_that_cannot_be_written_is_noticed_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(VaeguardError, match="cannot write into"):
+    with pytest.raises(VaeguardError, match="cannot write to"):
         fitted(run=tmp_path / "run", tensorboard=tmp_path / "file", progress=lambda *_: pytest.fail("it trained"))
 
 

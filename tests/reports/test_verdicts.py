@@ -38,13 +38,13 @@ def evaluation(area: float, low: float, high: float, **changes) -> dict:
         (0.96, 0.94, "well", "good"),
         (0.9, 0.8, "many", "fair"),
         (0.75, 0.6, "poorly", "poor"),
-        (0.6, 0.55, "hardly", "poor"),
-        (0.99, 0.4, "Too few images to tell", "poor"),
+        (0.6, 0.55, "Hardly", "poor"),
+        (0.99, 0.4, "Too few images to know", "poor"),
         (0.52, 0.49, "No better than chance", "poor"),
         (1.0, 0.85, "well", "good"),
-        (0.992, 0.745, "Tells anomalies, but too few images to say how well", "fair"),
-        (0.9, 0.62, "Tells anomalies, but too few images", "fair"),
-        (0.84, 0.55, "May tell anomalies, but too few images", "poor"),
+        (0.992, 0.745, "Finds anomalies, but there are too few images to say how well", "fair"),
+        (0.9, 0.62, "Finds anomalies, but there are too few images", "fair"),
+        (0.84, 0.55, "May find anomalies, but there are too few images", "poor"),
     ],
 )
 def test_the_headline_follows_the_roc_auc_and_its_interval(area, low, headline, tone):
@@ -65,37 +65,39 @@ def test_what_is_caught_at_the_stated_rate_limits_the_headline(caught, headline,
     found = verdict(evaluation(0.999, 0.998, 1, detection_rate=vars(share_of(caught, 60))))
     assert headline in found.headline
     assert found.tone == tone
-    assert [note.startswith("the ROC-AUC alone would say") for note in found.notes] == [True] * (caught < 50)
+    assert [note.startswith("by its ROC-AUC alone the verdict would be") for note in found.notes] == [True] * (
+        caught < 50
+    )
 
 
 def test_a_rate_at_which_nothing_can_be_flagged_is_the_headline():
     nothing = {"detection_rate": vars(share_of(0, 60)), "false_alarm_rate": vars(share_of(0, 600))}
     found = verdict(evaluation(0.99, 0.98, 1, expected_false_alarms={"low": 0, "high": 0}, **nothing))
-    assert found.headline.startswith("Nothing can be flagged")
+    assert found.headline.startswith("No image can be flagged")
     assert not found.notes
 
 
 def test_false_alarms_beyond_the_stated_rate_are_said():
     found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(120, 600))))
-    assert "more false alarms than stated" in found.notes[0]
+    assert "more false alarms than expected" in found.notes[0]
     found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(0, 600))))
-    assert "fewer false alarms than stated" in found.notes[0]
+    assert "fewer false alarms than expected" in found.notes[0]
 
 
-NOTE = "2 of the 400 normal images are also of the fit, too few to matter: they stay"
+NOTE = "2 of the 400 normal images also belong to the fit; they are too few to matter and were kept"
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"note": NOTE, "independent": True}, True),
-        ({"note": "9 images fitted on are left out", "independent": False}, False),
+        ({"note": "9 images fitted on were skipped", "independent": False}, False),
         ({"note": None}, True),
     ],
 )
 def test_false_alarms_are_judged_where_the_normal_images_are_strangers_whatever_else_is_noted(fields, said):
     found = verdict(evaluation(0.99, 0.98, 1, false_alarm_rate=vars(share_of(120, 600)), **fields))
-    assert any("more false alarms than stated" in note for note in found.notes) == said
+    assert any("more false alarms than expected" in note for note in found.notes) == said
 
 
 def test_a_score_no_better_than_brightness_is_said():
@@ -112,7 +114,7 @@ def test_drift_tells_a_normal_batch_from_one_that_differs():
     assert warned[0] is None
     assert warned[1] is None
     assert "something else has changed" in warned[2]
-    assert "more familiar" in warned[3]
+    assert "look more normal" in warned[3]
     assert drift(3, 20, 1000).warning is None  # too few to tell
     assert drift(0, 0, 1000).normal_share is None
     found = drift(800, 2000, 1000)
@@ -151,13 +153,13 @@ def test_exchangeable_images_give_no_warning_however_few_rank_the_score():
 
 def test_nothing_read_is_not_called_clean():
     nothing = {**scans(0, {}), "files": 0, "errors": {"count": 3}}
-    assert verdict(nothing).headline == "Nothing could be read"
+    assert verdict(nothing).headline == "No input could be read"
     scores = {**scored(0, 0, 500), "errors": {"count": 3}}
     assert verdict(scores).tone == "poor"
     few = {**scores, "images": 1000, "anomalies": vars(share_of(52, 1000)), "drift": vars(drift(500, 1000, 500))}
-    assert verdict(few).headline == "No more is flagged than normal images give"
+    assert verdict(few).headline == "No more images are flagged than expected of normal ones"
     many = {**few, "anomalies": vars(share_of(90, 1000))}
-    assert verdict(many).headline == "90 images to look at"
+    assert verdict(many).headline == "90 images to check"
 
 
 def scans(restored: int, left: dict[str, int], look: int = 0) -> dict:
@@ -168,15 +170,15 @@ def scans(restored: int, left: dict[str, int], look: int = 0) -> dict:
 
 
 def test_only_what_was_judged_clean_is_called_clean():
-    assert verdict(scans(3, {})).headline == "Clean, and nothing had to be put back"
-    assert verdict(scans(0, {CLEAN: 2})).headline == "Every page was clean already"
+    assert verdict(scans(3, {})).headline == "Cleaned without problems"
+    assert verdict(scans(0, {CLEAN: 2})).headline == "Every page was already clean"
     assert verdict(scans(3, {CLEAN: 2})).tone == "good"
-    assert verdict(scans(3, {CLEAN: 2, BILEVEL: 1})).headline == "Clean, but for 1 page left unjudged"
-    assert verdict(scans(0, {BILEVEL: 2})).headline == "Every page was left as it was"
+    assert verdict(scans(3, {CLEAN: 2, BILEVEL: 1})).headline == "Clean, except for 1 page in doubt"
+    assert verdict(scans(0, {BILEVEL: 2})).headline == "Every page was left unchanged"
     assert verdict(scans(3, {"its paper was not found": 2}, look=2)).headline == "2 pages worth a look first"
     assert verdict(scans(1, {})).sentence == "1 page in 1 file restored."
     assert verdict(scans(1, {CLEAN: 9, BILEVEL: 3})).sentence == (
-        "1 of 13 pages in 1 file restored; 12 pages were left as they were: 9 because nothing to restore was found,"
+        "1 of 13 pages in 1 file restored; 12 pages were left unchanged: 9 because nothing to restore was found,"
         " 3 because they have only two levels."
     )
 
@@ -189,27 +191,27 @@ def scored(flagged: int, images: int, calibration: int, **changes) -> dict:
 
 
 def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
-    found = verdict(scored(0, 60, 8, note="nothing can be flagged at a false-alarm rate of 0.05: ..."))
-    assert found.headline == "Nothing can be flagged at a false-alarm rate of 0.05"
+    found = verdict(scored(0, 60, 8, note="no image can be flagged at a false-alarm rate of 0.05: ..."))
+    assert found.headline == "No image can be flagged at a false-alarm rate of 0.05"
     assert found.tone == "poor"
     assert "calibrated on 8 normal images, so its smallest p-value is 0.11" in found.sentence
-    assert "takes 19 of them" in found.sentence
+    assert "needs 19 of them" in found.sentence
     assert "alone" not in found.sentence
     way = "raise the false-alarm rate to 0.12, or fit with more images or a larger training.calibration"
-    assert found.notes == (f"to have images flagged, {way}",)
-    assert verdict(scored(0, 60, 19)).headline == "Nothing stands out"
-    assert verdict(scored(0, 60, 8, fpr=0.12)).headline == "Nothing stands out"
+    assert found.notes == (f"to flag images, {way}",)
+    assert verdict(scored(0, 60, 19)).headline == "No image is flagged"
+    assert verdict(scored(0, 60, 8, fpr=0.12)).headline == "No image is flagged"
 
 
 def test_a_threshold_of_few_images_may_itself_flag_many():
     few, many = scored(90, 1000, 30), scored(90, 1000, 3000)
     assert few["anomalies"]["low"] > few["fpr"]
-    assert verdict(few).headline == "No more is flagged than normal images give"
-    assert verdict(many).headline == "90 images to look at"
+    assert verdict(few).headline == "No more images are flagged than expected of normal ones"
+    assert verdict(many).headline == "90 images to check"
     low, high = (round(1000 * share) for share in expected_interval(1000, 30, 0.05))
-    assert f"of normal images alone it would be {low} to {high}." in verdict(few).sentence
-    assert verdict(scored(high, 1000, 30)).headline == "No more is flagged than normal images give"
-    assert verdict(scored(high + 1, 1000, 30)).headline == f"{high + 1} images to look at"
+    assert f"if all were normal, {low} to {high} would be expected." in verdict(few).sentence
+    assert verdict(scored(high, 1000, 30)).headline == "No more images are flagged than expected of normal ones"
+    assert verdict(scored(high + 1, 1000, 30)).headline == f"{high + 1} images to check"
 
 
 @pytest.mark.parametrize("kind", sorted(report_kinds()))

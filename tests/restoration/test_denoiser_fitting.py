@@ -100,7 +100,7 @@ def test_every_page_of_a_scan_counts_and_a_bilevel_one_does_not(tmp_path):
     source = denoiser_source(clean=tmp_path, degrade="photo", spec=SPEC)
     assert source.images + source.held_out == 3
     reasons = dict(source.errors)
-    assert "no page with shades" in reasons[str(tmp_path / "b.png")]
+    assert "no page in grey" in reasons[str(tmp_path / "b.png")]
     assert str(tmp_path) not in reasons[str(tmp_path / "c.png")]
 
 
@@ -112,7 +112,7 @@ def test_a_page_of_print_among_photographs_is_left_out_and_said(tmp_path, printe
     source = denoiser_source(adapt=tmp_path, spec=SPEC)
     assert source.images + source.held_out == 2
     (error,) = source.errors
-    assert "a page of print, which is left out" in error[1]
+    assert "a page of print, which was skipped" in error[1]
 
 
 @pytest.mark.slow
@@ -130,17 +130,17 @@ def test_pages_are_worn_as_documents(tmp_path, printed):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({}, "nothing to train a denoiser on; give `noisy` and `clean`"),
-        ({"noisy": "noisy"}, "`noisy` goes with `clean`"),
-        ({"noisy": "noisy", "clean": "clean", "degrade": "photo"}, "`noisy` goes with `clean`"),
+        ({}, "a denoiser needs training images; give `noisy` and `clean`"),
+        ({"noisy": "noisy"}, "`noisy` needs `clean`"),
+        ({"noisy": "noisy", "clean": "clean", "degrade": "photo"}, "`noisy` needs `clean`"),
         ({"adapt": "noisy", "noisy": "noisy"}, "`adapt` needs no clean images"),
         ({"clean": "clean", "degrade": "rain"}, "`degrade` is 'rain'; choose from document, photo, gaussian"),
         ({"clean": "clean", "degrade": "gaussian"}, "such as gaussian:25"),
-        ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is no deviation in levels"),
+        ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is not a standard deviation in levels"),
         ({"clean": "clean", "degrade": "gaussian:-10"}, "give 0 to 255"),
         ({"clean": "clean", "degrade": "gaussian:nan"}, "give 0 to 255"),
         ({"adapt": "noisy", "clean": "clean"}, "`adapt` needs no clean images"),
-        ({"noisy": "noisy/deep/0.tif", "clean": "clean"}, "`noisy` is .*, which is no folder"),
+        ({"noisy": "noisy/deep/0.tif", "clean": "clean"}, "`noisy` is .*, which is not a folder"),
         ({"adapt": "empty"}, "no images in"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_run_cleans_scans_and_scores_none(run, folders):
     assert again.errors == ()
     one, two = (np.asarray(Image.open(folders / name / "deep" / "0.tif")) for name in ("out", "sampled"))
     assert not np.array_equal(one, two)
-    with pytest.raises(RefusedError, match="holds a denoiser, which cleans scans and gives no scores"):
+    with pytest.raises(RefusedError, match="is a denoiser, which cleans scans and computes no scores"):
         vaeguard.load(folder)
     other = vaeguard.denoise_scans(folders / "noisy", folders / "other", model=folder / "model.safetensors")
     assert other.errors == ()
@@ -278,7 +278,7 @@ def test_a_killed_fit_resumes_to_the_same_bits(run, tmp_path, monkeypatch, after
 
     with pytest.raises(SystemError):
         fit_denoiser(ramps(), folder, SPEC, progress=kill)
-    with pytest.raises(UsageError, match="interrupted fit; set `resume` to go on with it"):
+    with pytest.raises(UsageError, match="interrupted fit; to continue it, add `resume`"):
         fit_denoiser(ramps(), folder, SPEC)
     with pytest.raises(UsageError, match=r"steps \(was 25, now 30\) differ"):
         fit_denoiser(ramps(), folder, replace(SPEC, steps=30), resume=True)

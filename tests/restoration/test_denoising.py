@@ -119,11 +119,11 @@ def test_what_somebody_changed_is_kept_and_said(scans):
         assert done.files == 7
         return done.resumed, dict(done.errors)["scans/box-1/3.png"]
 
-    expected = "'scans-clean/box-1/3.png' was changed since it was written; move it away to have it made again"
+    expected = "'scans-clean/box-1/3.png' has changed since it was written; move it away to have it made again"
     assert kept(strength=0.5) == (0, expected)
     (scans / "box-1/3.png").rename("scan.png")
     (scans / "box-1/3.png").symlink_to("nowhere")
-    assert kept()[1].endswith("; the clean file that is there stays")
+    assert kept()[1].endswith("; the earlier clean file was kept")
     Path("scan.png").rename(scans / "box-1/3.png")
     edited.rename("mine.png")
     assert denoise_scans("scans", device="cpu").resumed == 7
@@ -225,7 +225,7 @@ def test_what_is_retouched_while_it_is_made_anew_stays(scans, monkeypatch):
 
     monkeypatch.setattr(work, "rewrite", meanwhile)
     done = denoise_scans("scans/box-0/0.png", "clean", RestoreSettings(strength=0.5), device="cpu")
-    assert "was changed since it was written" in done.errors[0][1]
+    assert "has changed since it was written" in done.errors[0][1]
     assert Path("clean/0.png").read_bytes() == b"retouched"
 
 
@@ -285,11 +285,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_tree(scans):
 @pytest.mark.parametrize("target", ["scans", "scans/clean", ".", "scans/../scans"])
 def test_scans_are_never_written_to(scans, target):
     before = tree(scans)
-    with pytest.raises(UsageError, match="choose a folder apart"):
+    with pytest.raises(UsageError, match="choose a separate folder"):
         denoise_scans("scans", target)
     link = Path("link")
     link.symlink_to(scans)
-    with pytest.raises(UsageError, match="choose a folder apart"):
+    with pytest.raises(UsageError, match="choose a separate folder"):
         denoise_scans("link", "scans/inside")
     assert tree(scans) == before
 
@@ -301,7 +301,7 @@ def test_folders_that_cannot_work(scans):
         denoise_scans("scans", "full")
     with pytest.raises(UsageError, match="is a file"):
         denoise_scans("scans", "full/thesis.txt")
-    with pytest.raises(UsageError, match="there is no file or folder 'nowhere'"):
+    with pytest.raises(UsageError, match="'nowhere' does not exist"):
         denoise_scans("nowhere", "out")
     Path("empty").mkdir()
     with pytest.raises(UsageError, match=r"\.pdf"):
@@ -327,9 +327,9 @@ def test_one_file_is_a_tree_too(scans):
     assert {"photo.jpg", "photo.jpg.json", "pages.csv"} == set(tree("out"))
     os.chdir(scans)
     assert denoise_scans("photo.jpg", device="cpu").output == "photo-clean"
-    with pytest.raises(UsageError, match="choose a folder apart"):
+    with pytest.raises(UsageError, match="choose a separate folder"):
         denoise_scans("photo.jpg", ".")
-    with pytest.raises(UsageError, match="`residual` is exact"):
+    with pytest.raises(UsageError, match="`residual` needs exact pixels"):
         DenoiseOutputs(jpeg=90, residual=True)
 
 
@@ -365,7 +365,7 @@ def test_several_scans_make_one_tree(scans, start):
     whole = denoise_scans(scans, done.output, device="cpu")
     assert (whole.files, whole.resumed) == (8, 6)
     for target in (scans, scans / "box-0/clean"):
-        with pytest.raises(UsageError, match="choose a folder apart"):
+        with pytest.raises(UsageError, match="choose a separate folder"):
             denoise_scans(inputs, target)
 
 
@@ -417,7 +417,7 @@ def test_files_of_other_kinds_are_counted(scans):
     Path("scans/box-0/plate.jxl").write_bytes(b"another")
     Path("scans/README").write_text("what is in the boxes")
     Path("scans/.hidden").write_text("nothing")
-    note = "4 files are no scans and stay behind: 2 .jxl, 1 without a suffix, 1 .txt"
+    note = "4 files skipped (unsupported type): 2 .jxl, 1 without a suffix, 1 .txt"
     assert plan_scans("scans").notes == (note,)
 
 
@@ -476,7 +476,7 @@ def test_what_was_written_for_a_scan_stays_when_the_scan_breaks(scans):
     Path("scans-clean/box-0/2.png.page-1.residual.png").unlink()
     done = denoise_scans("scans", outputs=outputs, device="cpu")
     assert done.resumed == 6
-    assert dict(done.errors)["scans/box-0/0.png"].endswith("; the clean file that is there stays")
+    assert dict(done.errors)["scans/box-0/0.png"].endswith("; the earlier clean file was kept")
     assert len(before) == 3
     assert all(path.read_bytes() == content for path, content in before.items())
     assert Path("scans-clean/box-0/2.png.page-1.residual.png").exists()
@@ -510,7 +510,7 @@ def test_clean_files_without_a_scan_are_named_and_stay(scans):
     before = tree("scans-clean")
     done = denoise_scans("scans", device="cpu")
     gone = "'scans-clean/box-0/0.png', 'scans-clean/photo.jpg.png'"
-    assert f"2 clean files have no scan any more: {gone}; delete what is not wanted" in done.notes
+    assert f"2 clean files have no scan any more: {gone}; delete them if you do not need them" in done.notes
     assert set(tree("scans-clean")) == set(before)
     assert denoise_scans("scans/box-1/1.png", "scans-clean", device="cpu").notes == ()
 
@@ -537,9 +537,9 @@ def test_clean_scans_among_the_scans_are_no_scans(scans):
     done = denoise_scans("scans", device="cpu")
     assert (done.files, done.pages) == (8, 9)
     assert done.notes == (
-        "1 file is no scan and stays behind: 1 .txt",
+        "1 file skipped (unsupported type): 1 .txt",
         (
-            "3 folders were left out for holding clean scans already: "
+            "3 folders were skipped, because clean scans are already in them: "
             "'scans/box-0/0-clean', 'scans/box-0/2-clean', 'scans/box-1/begun'"
         ),
     )
@@ -670,7 +670,7 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch, bar
         training=vaeguard.TrainSpec(epochs=1),
         run="v",
     )
-    with pytest.raises(UsageError, match="`model` is a model of vectors"):
+    with pytest.raises(UsageError, match="`model` works on vectors"):
         denoise_scans("small", "refused", model="v", device="cpu")
     assert not Path("refused").exists()
 
@@ -717,7 +717,7 @@ def test_a_table_that_somebody_works_with_is_kept(scans, saved):
     assert kept.read_text(encoding="utf-8").startswith(saved)
     assert len(read_table(table)) == 9
     assert any(str(kept) in note for note in done.notes)
-    assert any("left out for holding clean scans already" in note for note in done.notes)
+    assert any("because clean scans are already in them" in note for note in done.notes)
 
 
 def test_a_plan_counts_what_is_finished(scans):
@@ -808,14 +808,14 @@ def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
     assert [why_look(each) for each in fine] == ["", "", ""]
     assert [why_look(each) for each in look] == [
         "50.0 % of it cleared of marks", "40.0 % of it made as bright as paper", "1.0 % of it put back",
-        "left as it was because its paper was not found",
+        "left unchanged because its paper was not found",
     ]  # fmt: skip
     assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look
     one, two = {"reason": BILEVEL, "pages": 1}, {"reason": "its paper was not found", "pages": 2}
-    assert left_clause([one]) == "1 page was left as it was because it has only two levels"
-    assert left_clause([two]) == "2 pages were left as they were because their paper was not found"
+    assert left_clause([one]) == "1 page was left unchanged because it has only two levels"
+    assert left_clause([two]) == "2 pages were left unchanged because their paper was not found"
     assert left_clause([two, one]) == (
-        "3 pages were left as they were: 2 because their paper was not found, 1 because it has only two levels"
+        "3 pages were left unchanged: 2 because their paper was not found, 1 because it has only two levels"
     )
 
 

@@ -153,7 +153,7 @@ LEFT = {
     "abbreviated": (dct(AS_RGB, DP=transform(0)), "with unclear entries"),
     "unknown filter": (raw(RGB.tobytes(), Filter=Name.Foo), "of an unknown codec"),
     "no width": (raw(flate(RGB), Width=Name.x), "small"),
-    "no whole number": (dct(AS_RGB, DecodeParms=Dictionary(ColorTransform=0.5)), "with unclear entries"),
+    "not a whole number": (dct(AS_RGB, DecodeParms=Dictionary(ColorTransform=0.5)), "with unclear entries"),
     "lossless JPEG": (dct(imagecodecs.ljpeg_encode(GREY), space=Name.DeviceGray), "lossless JPEG"),
     "JPEG 2000 of 16 bits": (jpx(jp2(RGB.astype(np.uint16) * 257)), "of 16 bits"),
     "JPEG 2000 of YCbCr": (jpx(jp2(RGB, colorspace="SYCC")), "YCbCr"),

@@ -437,5 +437,5 @@ def test_the_exact_difference_implies_lossless_pictures(pages_of_jpegs):
         for folder in ("scans", "clean-originals")
     )
     assert before == after
-    with pytest.raises(UsageError, match="`lossless` loses nothing, and a JPEG does"):
+    with pytest.raises(UsageError, match="`lossless` and `jpeg` exclude each other"):
         DenoiseOutputs(jpeg=90, lossless=True)

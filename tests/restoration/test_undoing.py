@@ -81,8 +81,8 @@ def test_a_tree_is_checked_against_its_records(clean):
     (clean / "deep.png").write_bytes(before[clean / "deep.png"] + b" ")
     (clean / "opaque.png.page-1.residual.png").unlink()
     assert check_scans("clean") == (files - 2, [
-        ("clean/deep.png", "it was changed since it was written"),
-        ("clean/opaque.png.page-1.residual.png", "it is gone"),
+        ("clean/deep.png", "it has changed since it was written"),
+        ("clean/opaque.png.page-1.residual.png", "it is missing"),
     ])  # fmt: skip
     record = Path("clean/photo.webp.json")
     record.write_bytes(record.read_bytes()[:-50])
@@ -91,7 +91,7 @@ def test_a_tree_is_checked_against_its_records(clean):
     told = dict(check_scans("clean")[1])
     assert "its record is damaged" in told["clean/photo.webp"]
     assert "it lists 'book.pdf'" in told["clean/pages.csv"] or "it lists 'photo.webp'" in told["clean/pages.csv"]
-    with pytest.raises(UsageError, match="'scans' holds no clean scans"):
+    with pytest.raises(UsageError, match="'scans' contains no clean scans"):
         check_scans("scans")
 
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_had_back_is_listed(clean):
     files, errors = undo_scans(clean, "out")
     reasons = dict(errors)
     assert files == 5
-    assert "'clean/deep.png' was changed since it was written" in reasons["clean/deep.png"]
+    assert "'clean/deep.png' has changed since it was written" in reasons["clean/deep.png"]
     assert set(reasons) == {"clean/deep.png", "clean/opaque.png"}
     assert not Path("out/deep.png").exists()
     denoise_scans("scans/deep.png", "bare", device="cpu")
@@ -126,10 +126,10 @@ def test_clean_files_may_be_larger_than_what_is_read_of_others(clean, monkeypatc
 
 def test_folders_that_cannot_work(clean):
     for output in ("clean", "clean/out", "."):
-        with pytest.raises(UsageError, match="not apart from the clean scans"):
+        with pytest.raises(UsageError, match="overlaps the folder of the clean scans"):
             undo_scans(clean, output)
     with pytest.raises(UsageError, match="holds other files"):
         undo_scans(clean, "scans")
     for nothing in ("scans", "nowhere"):
-        with pytest.raises(UsageError, match="holds no clean scans"):
+        with pytest.raises(UsageError, match="contains no clean scans"):
             undo_scans(nothing)

@@ -67,5 +67,5 @@ def test_the_text_none_asks_for_pixels_and_elsewhere_for_the_default():
 
 
 def test_features_see_grey_and_colour_only():
-    with pytest.raises(UsageError, match="grey or in colour, not with 4 channels"):
+    with pytest.raises(UsageError, match="grey or colour images, not 4 channels"):
         ModelSpec(features=DEFAULT_FEATURES).resolved((4, 200, 200), ())

@@ -159,6 +159,6 @@ def test_a_link_in_place_of_a_temporary_file_stays(tmp_path):
 @pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), lambda path: path.symlink_to("x"), Path.mkdir])
 def test_a_lock_of_somebody_else_stays(tmp_path, make):
     make(tmp_path / "lock")
-    with pytest.raises(UsageError, match="is no lock of vaeguard"), locked(tmp_path, "lock", "busy"):
+    with pytest.raises(UsageError, match="is not a lock file of vaeguard"), locked(tmp_path, "lock", "busy"):
         pass
     assert os.path.lexists(tmp_path / "lock")

@@ -118,7 +118,7 @@ def test_a_stopped_fit_can_be_finished_as_it_is(tmp_path, monkeypatch):
     record = detector.info.record
     assert (record.finished_epochs, record.training.epochs) == (2, 6)
     assert len((run / "history.csv").read_text().splitlines()) == 1 + 2
-    assert "ended after 2 of 6 epochs" in " ".join(vaeguard.read_report(run)["advice"])
+    assert "stopped after 2 of 6 epochs" in " ".join(vaeguard.read_report(run)["advice"])
     np.testing.assert_array_equal(vaeguard.load(run).inspect(images).p_value, detector.inspect(images).p_value)
     assert not (run / "checkpoint.safetensors").exists()
 
@@ -255,7 +255,7 @@ def test_some_images_are_of_all_classes(tmp_path, monkeypatch):
 
 def test_labels_beside_an_image_set_are_refused():
     images, labels = bars(40)
-    with pytest.raises(UsageError, match="an ImageSet holds its own"):
+    with pytest.raises(UsageError, match="an ImageSet has its own"):
         vaeguard.fit(vaeguard.from_array(images), labels)
 
 
@@ -576,7 +576,7 @@ def test_what_is_for_images_only_is_refused_for_vectors(settings, message):
 
 @pytest.mark.parametrize("training", [TrainSpec(free_bits=0.1), TrainSpec(kl_warmup=2)])
 def test_an_autoencoder_has_no_rate_to_spare(training):
-    with pytest.raises(UsageError, match="`model.autoencoder` leaves no rate"):
+    with pytest.raises(UsageError, match="an autoencoder has no rate"):
         vaeguard.fit(bars(60)[0], model=replace(SMALL, autoencoder=True), training=training)
 
 

@@ -63,7 +63,7 @@ def test_more_images_than_are_needed_are_left_alone():
 
 def test_folds_are_for_features_only():
     images = as_image_set(np.zeros((30, 1, 8, 8), np.uint8), None)
-    with pytest.raises(UsageError, match=r"`training\.folds` is for a model of features"):
+    with pytest.raises(UsageError, match=r"`training\.folds` works only with a model of features"):
         split_for(images, (), vaeguard.ModelSpec(), vaeguard.TrainSpec(folds=5))
     with pytest.raises(UsageError, match="set it to 0, or to 2 or more"):
         vaeguard.TrainSpec(folds=1)
@@ -143,7 +143,7 @@ def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_im
     bad[:, :, 20:28, 20:28] = 20
     tested, labels = np.concatenate([images, bad]), ["good"] * 20 + ["bad"] * 6
     result = evaluate(vaeguard.load(tmp_path / "whole"), tested, ["good"], labels=labels)
-    assert "each of these is judged by a model that was fitted without its fold" in result.note
+    assert "where they calibrate the score" in result.note
     assert not result.independent
     assert result.images == {"normal": 20, "anomalous": 6}
     assert result.false_alarm_rate.count == 1  # the strangest of twenty, at 5 %

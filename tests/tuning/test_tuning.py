@@ -271,7 +271,7 @@ def test_what_was_found_is_written_before_the_comparison(quick, tmp_path, monkey
         tune(*bars(), trials=3, folder=folder)
     report = vaeguard.read_report(folder)
     assert (report["best"], report["comparison"]) == (2, None)
-    assert "cut off before" in verdict(report).sentence
+    assert "interrupted before" in verdict(report).sentence
     assert tomllib.loads((folder / "best.toml").read_text()).keys() == {"model", "training"}
     assert len(read_table(folder / "trials.csv")["trial"]) == 3
 
@@ -325,7 +325,7 @@ def test_two_at_once_and_other_reports_are_refused(searched):
 
 def test_files_of_no_search_are_kept(tmp_path):
     (tmp_path / "best.toml").write_text("mine")
-    with pytest.raises(vaeguard.UsageError, match=r"best\.toml' does not belong to a search and would be lost"):
+    with pytest.raises(vaeguard.UsageError, match=r"best\.toml' does not belong to a search and would be overwritten"):
         tune(*bars(), folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["best.toml"]
 
@@ -402,12 +402,12 @@ def test_a_start_that_fails_ends_the_search():
 
 def test_too_few_images_are_refused_before_anything_is_made(tmp_path):
     folder = tmp_path / "tuning"
-    with pytest.raises(vaeguard.UsageError, match=r"'array' has 30 normal images, and a search.* at least 40"):
+    with pytest.raises(vaeguard.UsageError, match=r"'array' has 30 normal images, but a search.* at least 40"):
         tune(bars(30)[0], folder=folder)
     images, _ = bars(120)
     names = np.where(np.arange(120) < 4, "b", "a")
     with pytest.raises(
-        vaeguard.UsageError, match="class 'b' .* has 4 images, and a search needs 5 of each normal class"
+        vaeguard.UsageError, match="class 'b' .* has 4 images, but a search needs 5 of each normal class"
     ):
         tune(images, names, folder=folder)
     assert not folder.exists()
@@ -443,7 +443,7 @@ def test_the_warm_up_keeps_its_share_of_the_epochs(tmp_path):
 
 def test_no_trial_begins_that_cannot_end_in_time(searched):
     found = tune(*bars(), trials=9, seconds=0.001)
-    assert "a single trial is no search" in verdict(found.report).notes[0]
+    assert "a single trial is not a search" in verdict(found.report).notes[0]
     assert len(found.trials) == 1
     assert found.comparison is None
     trial = found.trials[0]
@@ -476,7 +476,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "headline"), [(0.01, 0.03, "Better"), (-0.01, 0.03, "Not told apart"), (-0.03, -0.01, "Worse")]
+    ("low", "high", "headline"), [(0.01, 0.03, "Better"), (-0.01, 0.03, "No clear difference"), (-0.03, -0.01, "Worse")]
 )
 def test_the_verdict_follows_the_interval(searched, low, high, headline):
     found, _ = searched

@@ -39,4 +39,4 @@ def test_shares_end_well_and_gather_ends_as_one_command_does(tmp_path, bars_onnx
     Path(tmp_path / "model.onnx").unlink()
     alone = run(tmp_path, "gather", "m.csv")
     assert alone.returncode == 3
-    assert "note: no report is written, since its model cannot be opened" in alone.stderr
+    assert "note: no report was written, because the model cannot be opened" in alone.stderr

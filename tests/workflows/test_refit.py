@@ -62,7 +62,7 @@ def test_a_refit_learns_from_confirmed_images_and_from_no_defect(bars_run, tmp_p
     said = []
     done = refit_run(str(bars_run), "labels.csv", "bars.npz", "new", Reporter(said.append))
     assert [path for path, _ in done.errors] == ["gone.png"]
-    assert "left out of the data: 1 image marked as a defect" in said
+    assert "Removed from the data: 1 image marked as a defect" in said
     info = done.result.info
     assert info.record.lineage.model == digest_of(bars_run / "model.safetensors")
     assert info.record.lineage.labels == digest_of(tmp_path / "labels.csv")
@@ -91,7 +91,7 @@ def test_a_refit_learns_from_confirmed_images_and_from_no_defect(bars_run, tmp_p
 @pytest.mark.parametrize(
     ("rows", "data", "said"),
     [
-        ([["x.npy/0", "normal", 1, 0, 1, ""]], None, "`data` is missing, and the run .* does not say where"),
+        ([["x.npy/0", "normal", 1, 0, 1, ""]], None, "`data` is missing, and the run .* does not record where"),
         (
             [["batch.npy/00000", "normal", 1, 0, 1, "2"]],
             "bars.npz",
@@ -111,7 +111,7 @@ def test_what_a_refit_needs_and_nobody_says_is_asked_for(rows, data, said, bars_
 
 
 def test_an_exported_model_is_not_fitted_again():
-    with pytest.raises(UsageError, match="exported file, which is not fitted again"):
+    with pytest.raises(UsageError, match="exported file, which cannot be fitted again"):
         vaeguard.refit("model.ONNX", "labels.csv")
 
 

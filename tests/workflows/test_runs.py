@@ -20,18 +20,18 @@ def test_a_folder_of_other_files_is_no_run(tmp_path):
     prepare_run(tmp_path / "new", resume=False)
     prepare_run(tmp_path / "new", resume=False)
     (tmp_path / "new" / "history.csv").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds other files, such as 'history\.csv'"):
+    with pytest.raises(UsageError, match=r"contains other files, such as 'history\.csv'"):
         prepare_run(tmp_path / "new", resume=False)
 
 
 def test_a_fit_that_did_not_come_to_write_all_can_go_on(tmp_path):
     for name in ("checkpoint.safetensors", "model.safetensors", "history.csv"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UsageError, match="set `resume` to go on"):
+    with pytest.raises(UsageError, match="to continue it, add `resume`"):
         prepare_run(tmp_path, resume=False)
     prepare_run(tmp_path, resume=True)
     (tmp_path / "checkpoint.safetensors").unlink()
-    with pytest.raises(UsageError, match="holds a finished model"):
+    with pytest.raises(UsageError, match="contains a finished model"):
         prepare_run(tmp_path, resume=True)
 
 
@@ -53,7 +53,7 @@ def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):
 def test_what_is_called_latest_and_is_no_link_stays(tmp_path, make):
     (tmp_path / "runs" / "a").mkdir(parents=True)
     make(tmp_path / "runs" / "latest")
-    with pytest.raises(VaeguardError, match="latest' is no link and stays as it is"):
+    with pytest.raises(VaeguardError, match="latest' is not a link and was not changed"):
         point_latest(tmp_path / "runs" / "a", tmp_path / "runs")
     assert not (tmp_path / "runs" / "latest").is_symlink()
     assert len([*(tmp_path / "runs").iterdir()]) == 2

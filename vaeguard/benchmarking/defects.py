@@ -177,7 +177,7 @@ def _read_groups(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"image", "class", "group"} <= rows[0].keys():
-        raise RefusedError(f"{str(path)!r} lacks one of the columns image, class, group; get it again")
+        raise RefusedError(f"{str(path)!r} has no column image, class or group; download it again")
     return rows
 
 
@@ -189,5 +189,5 @@ def _read_boxes(path: Path, image: Path, size: Size) -> Bools:
             left, top, right, bottom = (int(number) for number in line.split()[:4])
             mask[top : bottom + 1, left : right + 1] = True
     except (OSError, ValueError) as error:
-        raise RefusedError(f"boxes {str(path)!r} cannot be read ({error}); get the set again") from error
+        raise RefusedError(f"boxes {str(path)!r} cannot be read ({error}); download the set again") from error
     return scaled_mask(mask, size)

@@ -42,9 +42,11 @@ def read_table(name: str, data_dir: str | Path | None) -> Table:
         content = loadmat(path, variable_names=["X", "y"])
         features, truth = np.asarray(content["X"], np.float64), np.ravel(content["y"]) != 0
     except (OSError, ValueError, TypeError, KeyError, NotImplementedError, MatReadError, zlib.error) as error:
-        raise RefusedError(f"table {str(path)!r} is damaged or of the wrong kind ({error}); get it again") from error
+        raise RefusedError(
+            f"table {str(path)!r} is damaged or of the wrong kind ({error}); download it again"
+        ) from error
     if features.ndim != 2 or len(features) != len(truth) or not np.isfinite(features).all():
-        raise RefusedError(f"table {str(path)!r} has X of {features.shape} and y of {truth.shape}; get it again")
+        raise RefusedError(f"table {str(path)!r} has X of {features.shape} and y of {truth.shape}; download it again")
     return features, truth
 
 

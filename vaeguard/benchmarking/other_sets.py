@@ -79,9 +79,11 @@ def _drawings(archive: Path) -> list[npt.NDArray[np.uint8]]:
             members = [item for item in packed.infolist() if item.filename.endswith(".png")]
             drawings = [_drawing(packed, member) for member in members]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
-        raise RefusedError(f"{str(archive)!r} is damaged or of the wrong kind ({error}); get it again") from error
+        raise RefusedError(f"{str(archive)!r} is damaged or of the wrong kind ({error}); download it again") from error
     if not drawings:
-        raise RefusedError(f"{str(archive)!r} holds no .png drawings; get Omniglot's images_background_small1.zip")
+        raise RefusedError(
+            f"{str(archive)!r} contains no .png drawings; download Omniglot's images_background_small1.zip"
+        )
     return drawings
 
 

@@ -76,7 +76,7 @@ def _cases(spec: BenchmarkSpec) -> tuple[list[Case], list[str]]:
     for name in spec.data_names:
         if spec.benchmark.known_data_only and name not in known:
             raise UsageError(
-                f"`data` has {name!r}, which benchmark {spec.name} does not; choose among {', '.join(known)}"
+                f"`data` has {name!r}, which benchmark {spec.name} does not know; choose from {', '.join(known)}"
             )
         try:
             cases += spec.benchmark.cases(spec, name)
@@ -85,7 +85,7 @@ def _cases(spec: BenchmarkSpec) -> tuple[list[Case], list[str]]:
         except VaeguardError as error:
             skipped.append(f"{name} skipped: {error}")
     if not cases:
-        raise VaeguardError("; ".join(skipped) or "`data` names nothing; name at least one item")
+        raise VaeguardError("; ".join(skipped) or "`data` is empty; name at least one item")
     return cases, skipped
 
 

@@ -145,25 +145,29 @@ class BenchmarkSpec:
 
     name: str
     data: str | None = setting(
-        None, "Data set; ood: pairs normal:anomalous; tables, defects: names.", unset="mnist, or all pairs and names"
+        None,
+        "Data set; for ood, pairs normal:anomalous; for tables and defects, names.",
+        unset="mnist, or all pairs and names",
     )
-    classes: str | None = setting(None, "one-class-out, one-class: which classes take turns.", unset="all")
+    classes: str | None = setting(None, "For one-class-out and one-class: the classes to use in turn.", unset="all")
     seeds: int | None = setting(None, "Repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}, tables 10")
     fits: tuple[str, ...] = setting(
         (), "guided, unlabelled, features, patches.", unset="all, for defects features,patches"
     )
     baselines: bool = setting(True, "Also measure simple methods.")
-    limit: int | None = setting(None, "At most so many training and test examples: only for trying out.", unset="all")
-    size: tuple[int, int] | None = setting(None, "defects: scale images to this height and width.", unset="each set's")
+    limit: int | None = setting(None, "At most this many training and test examples; for trials only.", unset="all")
+    size: tuple[int, int] | None = setting(
+        None, "For defects: scale images to this height and width.", unset="each set's"
+    )
     data_dir: str | Path | None = None
-    download: bool = setting(False, "Fetch named image sets and networks that are missing.")
+    download: bool = setting(False, "Download missing image sets and networks.")
 
     __repr__ = brief_settings
 
     def __post_init__(self) -> None:
         settle_types(self)
         if self.name not in BENCHMARKS:
-            raise UsageError(f"`name` is {self.name!r}, which is no benchmark; choose {', '.join(BENCHMARKS)}")
+            raise UsageError(f"`name` is {self.name!r}, which is not a benchmark; choose {', '.join(BENCHMARKS)}")
         self._check_applies()
         self._check_numbers()
 
@@ -172,7 +176,7 @@ class BenchmarkSpec:
         for fit in self.fits:
             if fit not in self.benchmark.fits:
                 known = ", ".join(self.benchmark.fits)
-                raise UsageError(f"`fits` has {fit!r}, which benchmark {self.name} does not; choose among {known}")
+                raise UsageError(f"`fits` has {fit!r}, which benchmark {self.name} does not know; choose from {known}")
         for parameter in ("classes", "size"):
             if getattr(self, parameter) is not None and parameter not in self.benchmark.parameters:
                 raise UsageError(f"`{parameter}` does not apply to benchmark {self.name}; leave it out")
@@ -218,9 +222,11 @@ def _classes(spec: BenchmarkSpec, name: str, *, out: bool) -> list[Case]:
         raise UsageError(f"`data` is {spec.data!r}; benchmark {spec.name} takes one data set")
     train, test = (_open(spec, name, split) for split in ("train", "test"))
     if train.labels is None or test.labels is None:
-        raise UsageError(f"data {train.name!r} has no classes to take turns; give a set with classes")
+        raise UsageError(
+            f"data {train.name!r} has no classes, and this benchmark needs them; use a data set with classes"
+        )
     if train.fingerprint == test.fingerprint:
-        raise UsageError(f"data {train.name!r} has no test part of its own; give folders `train` and `test` in it")
+        raise UsageError(f"data {train.name!r} has no test part; add folders `train` and `test` to it")
     present = [train.class_names[k] for k in normal_numbers(train, None)]
     turns = present if spec.classes is None else _chosen(spec.classes, train.class_names)
     tested = np.array(test.class_names)[test.labels]
@@ -252,7 +258,9 @@ def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
 
     normal, colon, other = pair.partition(":")
     if not colon:
-        raise UsageError(f"`data` has {pair!r}, which is no pair; write it as normal:anomalous, such as mnist:notmnist")
+        raise UsageError(
+            f"`data` has {pair!r}, which is not a pair; write it as normal:anomalous, such as mnist:notmnist"
+        )
     train, test = (_open(spec, normal, split) for split in ("train", "test"))
     anomalies = OTHER_SETS[other](spec.data_dir) if other in OTHER_SETS else _open(spec, other, "test")
     anomalies = _limited(anomalies, spec.limit)
@@ -361,8 +369,8 @@ BENCHMARKS = {
         data=",".join(DEFECT_SIZES),
         known_data_only=True,
         parameters=("size",),
-        alarms_note="Both intervals take images as independent; here several show the same surface, and each seed has"
-        " another test part, so the true intervals are wider.",
+        alarms_note="Both intervals treat images as independent; here several images show the same surface, and each"
+        " seed has a different test part, so the true intervals are wider.",
     ),
 }
 FEATURE_METHODS = ("features", *CELL_BASELINES)

@@ -24,16 +24,18 @@ VARIED = ("seed", "classes", *PLACES)
 """Settings of a fit that differ from cell to cell by plan, or say where it ran."""
 
 SETTINGS_NOTE = (
-    "The same settings for every case, not tuned for this data. The weights of the score's terms are constants, chosen"
-    " once with letters of notMNIST held out one at a time, and, for tables, on 20 sets of ADBench; so notMNIST in"
-    " ood and lympho in tables (ADBench has it too) are no independent sets; the terms themselves were developed with"
-    " test figures of MNIST 7 and 9 and Fashion-MNIST 0 and 6 in view. ROC-AUC, mean ± std over seeds."
+    "The same settings for every case, not tuned for this data. The weights of the score's terms are"
+    " constants. They were chosen once with letters of notMNIST held out one at a time and, for tables,"
+    " on 20 sets of ADBench; so notMNIST in ood and lympho in tables (also in ADBench) are not"
+    " independent sets. The terms themselves were developed with a view to test figures of MNIST 7 and"
+    " 9 and Fashion-MNIST 0 and 6. ROC-AUC, mean ± std over seeds."
 )
 ALARMS_NOTE = (
-    "Realised: share of normal test images with a p-value of at most the stated rate, mean over seeds, with the"
-    " Clopper-Pearson interval of one test part; it takes the threshold as given and so judges these very detectors."
-    " Expected: where a split-conformal threshold, which itself comes from finitely many held-out images, puts the rate"
-    " (beta-binomial); it judges the method, and a sound one lies inside in 95 % of the cells."
+    "Realised: the share of normal test images with a p-value of at most the stated rate, mean over"
+    " seeds, with the Clopper-Pearson interval of one test part; this interval takes the threshold as"
+    " given and judges these particular detectors. Expected: the range of rates (beta-binomial) of a"
+    " split-conformal threshold, which itself comes from finitely many held-out images; this range"
+    " judges the method, and a sound method lies inside it in 95 % of the cells."
 )
 
 

@@ -66,7 +66,7 @@ def benchmark(
     Raises
     ------
     UsageError
-        The data does not suit the benchmark, `output` holds the report of another benchmark, or the new report would
+        The data does not suit the benchmark, `output` contains the report of another benchmark, or the new report would
         lose cells: fewer are asked for, they were measured with other settings, or their file is gone.
     VaeguardError
         None of the data is there, the folder cannot be written, or another process is writing to it.
@@ -74,7 +74,7 @@ def benchmark(
     folder = Path(output)
     _check_report(folder, spec)
     plan = make_plan(spec, *fit_specs(model, training, settings))
-    with locked(folder, LOCK_NAME, f"another process is measuring into {str(folder)!r}"):
+    with locked(folder, LOCK_NAME, f"another process is writing to {str(folder)!r}"):
         file, failures = CellFile(folder), dict[str, str]()
         _check_nothing_is_lost(folder, plan, file.cells)
         try:
@@ -121,12 +121,13 @@ def _check_report(folder: Path, spec: BenchmarkSpec) -> None:
     other = report.get("benchmark") if isinstance(report, dict) else None
     if other != spec.name:
         raise UsageError(
-            f"{str(folder)!r} holds the report of another benchmark ({other or 'unknown'}); choose another `output`"
+            f"{str(folder)!r} contains the report of another benchmark ({other or 'unknown'}); choose another `output`"
         )
     finished = report["cells"]["finished"]
     if finished and not (folder / CELLS_NAME).exists():
         raise UsageError(
-            f"{str(folder)!r} holds a report of {finished} cells, but {CELLS_NAME} is gone; choose another `output`, or"
+            f"{str(folder)!r} contains a report of {finished} cells, but {CELLS_NAME} is missing; choose another"
+            " `output`, or"
             " delete the report"
         )
 
@@ -138,11 +139,11 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
     if not lost:
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
-    reason = f"{lost[0]!r} is not among what is to be measured{missing}"
-    advice = "give at least the `data`, `classes`, `seeds`, `fits` and `baselines` of before"
+    reason = f"{lost[0]!r} is not among the cells to measure{missing}"
+    advice = "use at least the earlier `data`, `classes`, `seeds`, `fits` and `baselines`"
     if changed := sorted(set(lost) & set(planned.values())):
         reason = f"{changed[0]!r} was measured with other settings or by another version"
-        advice = "give the settings of before"
+        advice = "use the earlier settings"
     raise UsageError(
         f"{str(folder)!r} holds {len(finished)} cells, and {len(lost)} of them would be lost because {reason}; choose"
         f" another `output`, or {advice}"

@@ -151,7 +151,7 @@ def check_both_kinds(anomalous: Bools, name: str) -> None:
     """
     if anomalous.all() or not anomalous.any():
         raise UsageError(
-            f"the {len(anomalous)} test examples of {name!r} are all {'anomalous' if anomalous.any() else 'normal'};"
+            f"all {len(anomalous)} test examples of {name!r} are {'anomalous' if anomalous.any() else 'normal'};"
             " choose other classes or raise `limit`"
         )
 
@@ -159,7 +159,7 @@ def check_both_kinds(anomalous: Bools, name: str) -> None:
 def missing(name: str, *places: Path) -> VaeguardError:
     """The error that data is in none of `places`."""
     shown = ", ".join(str(place) for place in places)
-    return VaeguardError(f"data {name!r} is not there (looked for {shown}); set `data_dir` to its folder")
+    return VaeguardError(f"data set {name!r} was not found (looked for {shown}); set `data_dir` to its folder")
 
 
 def limited_rows(groups: npt.ArrayLike, limit: int | None) -> Rows:

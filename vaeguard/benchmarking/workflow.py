@@ -20,7 +20,7 @@ def benchmark_into(folder: str, reporter: Reporter, spec: BenchmarkSpec, **fit_s
     UsageError, VaeguardError
         As by `vaeguard.benchmark`.
     """
-    reporter.say(f"report folder: {folder}")
+    reporter.say(f"Report folder: {folder}")
     with (
         reporter.progress("benchmarking") as progress,
         reporter.going_on(f"finished cells are in {folder}"),

@@ -93,7 +93,9 @@ class Cluster:
                 for reference in ready:
                     yield pending.pop(reference), self._result(reference)
         except self.ray.exceptions.RayError as error:
-            raise VaeguardError(f"the cluster failed ({_first_line(error)}); the same command goes on") from error
+            raise VaeguardError(
+                f"the cluster failed ({_first_line(error)}); to continue, run the same command again"
+            ) from error
         finally:
             for reference in pending:
                 with contextlib.suppress(Exception):
@@ -105,7 +107,7 @@ class Cluster:
         except self.ray.exceptions.RayTaskError as error:
             raise VaeguardError(
                 f"a task failed on the cluster ({_first_line(error.cause or error)}); install the same vaeguard on"
-                " every node, and give the same command again"
+                " every node, and run the same command again"
             ) from error
         if kind != "done":
             error_class = {"refused": RefusedError, "usage": UsageError}.get(kind, VaeguardError)
@@ -131,10 +133,11 @@ class Cluster:
             self._able = now
         elif now - self._able > self.settings.patience:
             wanted = f"{self.settings.cpus} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
-            has = f"none of its {len(nodes)} nodes has as much" if nodes else "no node of it is left"
+            has = f"none of its {len(nodes)} nodes is large enough" if nodes else "it has no nodes left"
             raise VaeguardError(
-                f"the cluster cannot run a task of {wanted}, {has}, and none came in {self.settings.patience:g} s;"
-                " start a node, or ask for less by `cluster.cpus` and `cluster.gpus`; the same command goes on"
+                f"the cluster cannot run a task of {wanted}: {has}, and none was added in {self.settings.patience:g}"
+                " s; start a node, or lower `cluster.cpus` and `cluster.gpus`; to continue, run the same command"
+                " again"
             )
         self._slots = max(1, slots)
         return self._slots
@@ -202,7 +205,7 @@ def check_address(address: str) -> None:
 
     host, _, port = address.rpartition(":")
     if address not in (LOCAL, AUTO) and not (host and port.isascii() and port.isdigit()):
-        raise UsageError(f"`cluster` is {address!r}; give local, auto, or HOST:PORT of the head node")
+        raise UsageError(f"`cluster` is {address!r}; use local, auto, or HOST:PORT of the head node")
     if find_spec("ray") is None:
         raise UsageError("`cluster` needs Ray, which is not installed; run: pip install 'vaeguard[cluster]'")
 
@@ -226,8 +229,8 @@ def _check_reachable(address: str) -> None:
             pass
     except (OSError, OverflowError, ValueError) as error:
         raise VaeguardError(
-            f"there is no Ray cluster at {address!r} ({error}); give HOST:PORT as `ray start --head` prints it, or take"
-            " local"
+            f"there is no Ray cluster at {address!r} ({error}); use the HOST:PORT that `ray start --head`"
+            " prints, or use local"
         ) from error
 
 
@@ -247,8 +250,8 @@ def seen(look: Callable[[], _T | None], node: str, folder: Path) -> _T:
             return part
         time.sleep(1.0)
     raise VaeguardError(
-        f"node {node} wrote a part into {str(folder)!r}, and it is not to be seen here; choose an output on storage"
-        " that all nodes share"
+        f"node {node} wrote a part to {str(folder)!r}, which is not visible here; choose an output on"
+        " storage that all nodes share"
     )
 
 
@@ -259,13 +262,15 @@ def _connected(options: Mapping[str, Any]) -> Iterator[Any]:
         import ray
 
         if ray.is_initialized():
-            raise UsageError("this process is connected to a Ray cluster already; leave it, or score without `cluster`")
+            raise UsageError(
+                "this process is already connected to a Ray cluster; disconnect from it, or score without `cluster`"
+            )
         try:
             ray.init(log_to_driver=False, logging_level="error", **options)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = "here" if options["address"] == LOCAL else f"at {options['address']!r}"
             raise VaeguardError(
-                f"there is no Ray cluster {where} ({_first_line(error)}); start one, or take local"
+                f"there is no Ray cluster {where} ({_first_line(error)}); start one, or use local"
             ) from error
     try:
         yield ray

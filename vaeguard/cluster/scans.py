@@ -79,7 +79,7 @@ def denoise_on_cluster(
         As by `denoise_tree`; or there is no such cluster, or none of its nodes can take a task.
     """
     if dry_run:
-        raise UsageError("`dry_run` reads the scans on this machine; leave out `cluster`")
+        raise UsageError("`dry_run` reads the scans on this machine; remove `cluster`")
     check_supported([*scans, output], "cleaning on a cluster")
     check_address(cluster)
     spread = ScanSpread(cluster, cluster_settings, model)
@@ -147,7 +147,7 @@ def _pipeline(job: ScanJob) -> Pipeline:
     pipeline = open_pipeline(job.model, job.device, 1, job.settings, job.outputs)
     if tuple(pipeline.restorer.fingerprints) != job.models:
         raise RefusedError(
-            "the models there are not those here; install the same vaeguard, and give a path at which all nodes find"
-            " the same file"
+            "its models differ from the models on this machine; install the same vaeguard, and use a path where"
+            " all nodes find the same file"
         )
     return pipeline

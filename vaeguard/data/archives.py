@@ -38,7 +38,7 @@ class Tar(Encoded):
     def __init__(self, path: str, split: str | None = None) -> None:
         members = [name for answer, _ in _asked(path, "tar_members") for name in answer.get("names", ())]
         if not members:
-            raise RefusedError(f"{path!r} holds no image file ({', '.join(SUFFIXES)})")
+            raise RefusedError(f"{path!r} contains no image file ({', '.join(SUFFIXES)})")
         self._other: Folder | None = None
         if split:
             self.part = _packed_folder(members)

@@ -96,7 +96,7 @@ class Array(Source):
             return to_rule(batch, rule)
         if rule != ImageRule():
             raise RefusedError(
-                f"{self.path!r} holds a table, and the model, `size` or `channels` ask for images; give images"
+                f"{self.path!r} contains a table, but the model, `size` or `channels` needs images; give images"
             )
         warn_of_rounding(array, self.path)
         return batch
@@ -272,8 +272,8 @@ def _numpy_rows(file: IO[bytes], path: Path, size: int) -> Rows | npt.NDArray[An
         raise RefusedError(f"{str(path)!r} holds a single number; save plain arrays of numbers")
     if dtype.itemsize * math.prod(shape[1:]) > MAX_BYTES:
         raise RefusedError(
-            f"{str(path)!r} holds images of shape {shape[1:]} and type {dtype}, each of which has more than the "
-            f"{MAX_BYTES // 2**20} MB that are read; shrink them"
+            f"{str(path)!r} holds images of shape {shape[1:]} and type {dtype}, each larger than the limit of"
+            f" {MAX_BYTES // 2**20} MB; shrink them"
         )
     if not fortran:
         return Rows(file, file.tell(), shape, dtype)
@@ -295,7 +295,7 @@ def _numpy_header(file: IO[bytes], path: str, size: int) -> tuple[tuple[int, ...
     expected, present = dtype.itemsize * math.prod(shape), size - file.tell()
     if min(shape, default=0) < 0 or expected > MOST_MISSING * max(present, 0):
         raise RefusedError(
-            f"{path!r} is damaged or cut short: its header promises {expected} bytes, but {present} follow; "
+            f"{path!r} is damaged or cut short: its header announces {expected} bytes, but only {present} follow; "
             "copy it again"
         )
     return shape, fortran, dtype
@@ -348,9 +348,9 @@ def number_classes(values: npt.NDArray[Any], all_values: npt.NDArray[Any]) -> Cl
     """
     values, all_values = _plain(np.ravel(values)), _plain(np.ravel(all_values))
     if values.dtype.kind == "f" and not (np.isfinite(all_values).all() and np.array_equal(values, np.floor(values))):
-        raise RefusedError("the labels are fractions or not finite; give whole numbers or names")
+        raise RefusedError("the labels include fractions or non-finite numbers; use whole numbers or names")
     if values.dtype.kind not in "iufbU":
-        raise RefusedError(f"the labels have type {values.dtype}; give whole numbers or names")
+        raise RefusedError(f"the labels have type {values.dtype}; use whole numbers or names")
     if values.dtype.kind != "U":
         values, all_values = values.astype(np.int64), all_values.astype(np.int64)
         if all_values.size and all_values.min() >= 0 and all_values.max() < 1000:
@@ -430,7 +430,7 @@ def _to_float32(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
         vectors = np.ascontiguousarray(table, np.float32)
     if not np.isfinite(vectors).all():
         raise RefusedError(
-            f"{name!r} holds NaN, infinity or numbers too large for float32; fill these in or leave their rows out"
+            f"{name!r} holds NaN, infinity or numbers too large for float32; replace them or remove their rows"
         )
     return vectors
 

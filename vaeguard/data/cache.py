@@ -137,7 +137,9 @@ def decode_files(
         _build(entry, sources, resolve(), place, jobs, progress)
         decoded = _load(entry, key.hexdigest(), total)
     if decoded is None:
-        raise VaeguardError(f"the cache in {str(entry.parent)!r} does not keep what is written; set VAEGUARD_CACHE")
+        raise VaeguardError(
+            f"the cache in {str(entry.parent)!r} loses written data; set VAEGUARD_CACHE to another folder"
+        )
     return decoded
 
 
@@ -269,7 +271,9 @@ def _private(folder: Path) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         shared = folder.parent == Path(tempfile.gettempdir()) and hasattr(os, "getuid")
         if shared and folder.lstat().st_uid != os.getuid():
-            raise VaeguardError(f"the cache folder {str(folder)!r} belongs to somebody else; set VAEGUARD_CACHE")
+            raise VaeguardError(
+                f"the cache folder {str(folder)!r} belongs to another user; set VAEGUARD_CACHE to another folder"
+            )
     return folder
 
 

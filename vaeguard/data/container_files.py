@@ -100,7 +100,7 @@ def _first_of_each(members: Iterable[tarfile.TarInfo], missing: set[str]) -> Ite
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[bytes, str]:
     """The bytes of a member, or why they are not read."""
     if not member.isfile():  # the target of a link may lie anywhere in the archive, or outside
-        return b"", "it is a link in the archive; pack the file itself (tar -h --hard-dereference)"
+        return b"", "it is a link in the archive; archive the file itself (tar -h --hard-dereference)"
     if member.size > MAX_BYTES:
         return b"", _too_large(member.size)
     file = archive.extractfile(member)
@@ -108,7 +108,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[bytes, 
 
 
 def _too_large(size: int) -> str:
-    return f"it has {size / 2**20:.0f} MB, more than the {MAX_BYTES // 2**20} MB that are read; shrink it"
+    return f"it has {size / 2**20:.0f} MB, more than the limit of {MAX_BYTES // 2**20} MB; shrink it"
 
 
 def _members(archive: tarfile.TarFile, part: str = "") -> Iterator[tarfile.TarInfo]:
@@ -122,7 +122,7 @@ def _members(archive: tarfile.TarFile, part: str = "") -> Iterator[tarfile.TarIn
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"it breaks off after {archive.offset} bytes")
+        raise tarfile.ReadError(f"it ends too early, after {archive.offset} bytes")
 
 
 def parquet_facts(caller: Caller, content: bytes, *, path: str, name: str) -> dict[str, Any]:
@@ -142,13 +142,13 @@ def parquet_facts(caller: Caller, content: bytes, *, path: str, name: str) -> di
             with pq.ParquetFile(path) as file:
                 schema, count = file.schema_arrow, file.metadata.num_rows
         except pa.ArrowException as error:
-            raise RefusedError(f"{name!r} is damaged or no Parquet file ({error})") from error
+            raise RefusedError(f"{name!r} is damaged or not a Parquet file ({error})") from error
     held = {field.name: field.type for field in schema}
     column = next((name for name in IMAGE_COLUMNS if name in held and _holds_bytes(held[name])), None)
     if column is None:
         raise RefusedError(f"{name!r} {_no_images(held)}")
     if not count:
-        raise RefusedError(f"{name!r} has no rows; give a file with at least one image")
+        raise RefusedError(f"{name!r} has no rows; use a file with at least one image")
     return {"count": count, "column": column, "label": next(filter(held.__contains__, LABEL_COLUMNS), None)}
 
 
@@ -219,7 +219,7 @@ def _cell(number: int, cell: Any) -> tuple[str, Values, str]:
     name, nothing = f"{number:05d}", as_array(b"")
     if _is_struct(cell):
         if cell.is_valid and not cell["bytes"].is_valid and "path" in cell and cell["path"].is_valid:
-            return name, nothing, f"only its path {cell['path'].as_py()!r} is in the table; write its bytes there"
+            return name, nothing, f"the table contains only its path {cell['path'].as_py()!r}; store its bytes there"
         cell = cell["bytes"] if cell.is_valid else cell
     cell = getattr(cell, "value", cell)  # of a dictionary
     if not cell.is_valid:
@@ -252,12 +252,14 @@ def _no_images(held: Mapping[str, Any]) -> str:
     """Why no column of these types is read, as the end of a sentence."""
     named = next((name for name in IMAGE_COLUMNS if name in held), None)
     if named:
-        return f"holds {held[named]} in its column {named!r}, which is not read; write the bytes of image files there"
+        return (
+            f"holds {held[named]} in its column {named!r}, which is not supported; store the bytes of image files there"
+        )
     others = [name for name, kind in held.items() if _holds_bytes(kind)]
     columns = ", ".join(map(repr, [*held][:NAMED_COLUMNS])) + (" and more" if len(held) > NAMED_COLUMNS else "")
     if others:
-        return f"has no column of images by a known name (its columns: {columns}); name it {IMAGE_COLUMNS[0]!r}"
-    return f"has no column of the bytes of image files (its columns: {columns}); write them as {IMAGE_COLUMNS[0]!r}"
+        return f"has no image column with a known name (its columns: {columns}); rename it to {IMAGE_COLUMNS[0]!r}"
+    return f"has no column with the bytes of image files (its columns: {columns}); store them as {IMAGE_COLUMNS[0]!r}"
 
 
 def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]], *, singly: bool) -> None:

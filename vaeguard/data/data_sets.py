@@ -110,7 +110,11 @@ def open_images(
     if not is_named(data):
         return _image_set(str(data), sources_of(data, split), rule, normal_classes, jobs, progress)
     source = NamedSource(str(data), split, data_dir, download=download)
-    note = f"this is the named set {data}; for the folder of that name give './{data}'" if Path(data).is_dir() else None
+    note = (
+        f"this is the named data set {data}; for the folder of that name, use './{data}'"
+        if Path(data).is_dir()
+        else None
+    )
     facts = {"note": note, "named": True, "pixel_range": rule.pixel_range}
     return new_image_set(str(data), source.pixels(rule), source.labels(), source.names, **facts)
 
@@ -184,7 +188,7 @@ def open_packed(
     sources = sources_of(data, split)
     if any(isinstance(source, Files) for source in sources):
         raise UsageError(
-            f"{str(data)!r} is a folder of files already; give a named set, an IDX file, an .npz, an .npy, "
+            f"{str(data)!r} is already a folder of files; give a named data set, an IDX file, an .npz, an .npy, "
             "a tar archive or a Parquet file"
         )
     rule = ImageRule()
@@ -208,7 +212,9 @@ def data_of_fit(name: str, *, named: bool) -> str:
         The model was fitted on other data, which cannot be opened by name.
     """
     if name not in NAMES or not named:
-        raise UsageError(f"`data` is missing, and the model was fitted on {name!r}, which is no named set; give `data`")
+        raise UsageError(
+            f"`data` is missing, and the model was fitted on {name!r}, which is not a named data set; give `data`"
+        )
     return name
 
 
@@ -305,7 +311,7 @@ def _in_shards(data: str, shards: Shards, classes: ClassLabels | None, broken: S
         shards.names,
         shards.fingerprint(),
         errors=(*((source.path, source.reason) for source in broken), *shards.errors.items()),
-        note=f"decoded, these images would take {size:.3g} GB, so they stay in their files and are read in every epoch",
+        note=f"these images would take {size:.3g} GB when decoded, so they are read from their files in every epoch",
         pixel_range=shards.rule.pixel_range,
         source=str(Path(data).absolute()),
     )
@@ -333,7 +339,7 @@ def _read(
     arrays = [source for source in sources if isinstance(source, Array)]
     encoded = [source for source in sources if isinstance(source, Encoded)]
     if arrays and encoded:
-        raise UsageError(f"{data!r} holds both arrays and image files; give either")
+        raise UsageError(f"{data!r} contains both arrays and image files; use one or the other")
     if arrays:
         with reading(arrays[0].path):
             return _joined(data, [array.pixels(rule) for array in arrays]), {}, None
@@ -458,9 +464,9 @@ def _narrow(place: str, sources: Sequence[Encoded], decoded: npt.NDArray[Any]) -
         return None
     span = max(1, high - low)
     black, white = (0, 2**bits - 1) if bits else (max(0, low - span), min(65535, high + span))
-    why = f"as of a camera of {bits} bits" if bits else "with room for others"
+    why = f"the range of a {bits}-bit camera" if bits else "with some margin"
     return (
-        f"the 16-bit images in {place!r} have values from {low} to {high} only, so they use {levels} of the 256 grey"
+        f"the 16-bit images in {place!r} only have values from {low} to {high}, so they use {levels} of the 256 grey"
         f" levels; fit with `model.pixel_range`={black},{white} ({why}) to use more"
     )
 
@@ -487,13 +493,17 @@ def deep_range(name: str, content: bytes | None, rule: None) -> tuple[dict[str, 
 def _no_such_data(data: str) -> UsageError:
     close = difflib.get_close_matches(data, NAMES, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return UsageError(f"no data set, folder or file {data!r}; {hint}known names are {', '.join(NAMES)}")
+    return UsageError(f"there is no data set, folder or file {data!r}; {hint}the data sets are {', '.join(NAMES)}")
 
 
 def _no_data_set(path: Path) -> UsageError:
     if path.suffix.lower() in SHEETS:
-        return UsageError(f"{str(path)!r}: tables are read as .npz or .npy of floats, x and labels y; save it as one")
+        return UsageError(
+            f"{str(path)!r}: tables must be .npz or .npy files of floats, with arrays x and y (the labels); save"
+            " it as one of these"
+        )
     return UsageError(
-        f"{str(path)!r} is no data set; give images or a folder of them, an IDX file of images, an .npz, an .npy, a tar"
+        f"{str(path)!r} is not a data set; give images, a folder of images, an IDX file of images, an .npz,"
+        " an .npy, a tar"
         f" archive, a Parquet file or one of {', '.join(NAMES)}"
     )

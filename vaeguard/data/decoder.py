@@ -105,7 +105,7 @@ def _reason(error: Exception) -> str:
         return error.reason
     if isinstance(error, MemoryError):
         return too_much_memory()
-    return f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
+    return f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, and remove the file"
 
 
 def read_files(

@@ -194,7 +194,7 @@ def paths_of(given: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
         There is no such file or folder.
     """
     if not os.path.lexists(given):
-        raise UsageError(f"there is no file or folder {str(given)!r}; check the path")
+        raise UsageError(f"{str(given)!r} does not exist; check the path")
     return walk(Path(given), suffixes).paths if Path(given).is_dir() else [str(given)]
 
 
@@ -204,7 +204,7 @@ def no_images(
     """The error for inputs without an image; `left_out` is a sentence on files that are not read."""
     places = ", ".join(repr(str(given)) for given in inputs) or "no inputs"
     why = f" ({left_out})" if left_out else ""
-    return UsageError(f"no images in {places}{why}; files ending in {', '.join(suffixes)} are read")
+    return UsageError(f"there are no images in {places}{why}; supported files end in {', '.join(suffixes)}")
 
 
 def image_folder(path: Path, split: str) -> tuple[Folder, Folder | None]:
@@ -229,7 +229,8 @@ def class_labels(own: Folder, other: Folder | None = None) -> ClassLabels | None
         if bool(classes) != bool(others) and own.names:
             flat, sorted_ = (own, other) if others else (other, own)
             raise UsageError(
-                f"{flat.path!r} is flat, but {sorted_.path!r} has class sub-folders; sort both alike, such as"
+                f"{flat.path!r} is flat, but {sorted_.path!r} has class sub-folders; use the same layout for both,"
+                " such as"
                 f" {str(Path(flat.path) / 'good')!r}"
             )
         classes = sorted({*classes, *others})
@@ -245,11 +246,11 @@ def _classes(folder: Folder) -> list[str]:
     loose = next((name for name in folder.names if _top(name) == name and is_image(name)), None)
     if classes and loose:
         raise UsageError(
-            f"folder {folder.path!r} holds images itself (such as {loose!r}) and in sub-folders (such as "
-            f"{classes[0]!r}); move every image into a class sub-folder, or all of them into one folder"
+            f"folder {folder.path!r} contains images (such as {loose!r}) as well as sub-folders of images (such as "
+            f"{classes[0]!r}); put every image into a class sub-folder, or all of them into one folder"
         )
     if loose is None and not classes and folder.names:
-        raise UsageError(f"no sub-folder of {folder.path!r} can be opened; check the permissions")
+        raise UsageError(f"cannot open any sub-folder of {folder.path!r}; check the permissions")
     return classes
 
 

@@ -49,10 +49,10 @@ def read_groups(table: str, paths: Sequence[str]) -> list[str]:
             ends[len(parts)] = _by_end(paths, len(parts))
         rows = ends[len(parts)].get(parts, [])
         if len(rows) != 1 or rows[0] in named:
-            fact = "is named twice" if len(rows) == 1 else f"is the end of {len(rows) or 'no'} images' paths"
+            fact = "is listed twice" if len(rows) == 1 else f"matches {len(rows) or 'no'} images"
             raise UsageError(
-                f"{name!r} in the table of groups {table!r} {fact}; name each image once, with as many folders as it"
-                " takes"
+                f"{name!r} in the table of groups {table!r} {fact}; list each image once, with enough folders to"
+                " identify it"
             )
         named.add(rows[0])
         if group:
@@ -72,12 +72,13 @@ def _rows(table: str) -> list[tuple[str, str]]:
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise RefusedError(
-            f"the table of groups {table!r} is no CSV file ({error}); give one with the columns path and group"
+            f"the table of groups {table!r} is not a CSV file ({error}); use one with the columns path and group"
         ) from error
     column = next((name for name in PATHS if rows and name in rows[0]), None)
     if column is None or "group" not in rows[0]:
         raise RefusedError(
-            f"the table of groups {table!r} has no rows with the columns path and group; name these in its first line"
+            f"the table of groups {table!r} has no rows with the columns path and group; its first line must"
+            " name these columns"
         )
     return [(row[column] or "", (row["group"] or "").strip()) for row in rows]
 

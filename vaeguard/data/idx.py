@@ -49,7 +49,7 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
     present = len(content) if packed else path.stat().st_size - offset
     if present != expected:
         many = "more" if present > expected else f"{present}"
-        raise damaged(path, f"its header promises {expected} bytes of data, but there are {many}")
+        raise damaged(path, f"its header announces {expected} bytes of data, but there are {many}")
     if packed or expected == 0:
         return np.frombuffer(content, dtype).reshape(shape)
     return np.memmap(path, dtype, "r", offset=offset, shape=shape)
@@ -66,7 +66,8 @@ def read_idx_images(path: Path) -> npt.NDArray[np.uint8]:
     images = read_idx(path)
     if images.ndim not in (3, 4) or images.dtype != np.uint8 or images.size == 0:
         raise RefusedError(
-            f"{str(path)!r} holds {images.dtype} of shape {images.shape}, not uint8 images; give the file of the images"
+            f"{str(path)!r} holds {images.dtype} of shape {images.shape}, not uint8 images; give the file with"
+            " the images"
         )
     return images
 
@@ -87,7 +88,7 @@ def read_idx_pair(path: Path) -> Pair:
     if labels.shape != images.shape[:1]:
         raise RefusedError(
             f"{str(labels_path)!r} has labels of shape {labels.shape} for the {len(images)} images in {str(path)!r}; "
-            "get both files again"
+            "download both files again"
         )
     return images, labels.astype(np.int64)
 
@@ -114,7 +115,7 @@ def packed_or_plain(plain: Path) -> Path:
 
 def damaged(path: Path, fact: str) -> RefusedError:
     """The error for a file of a data set that breaks the rules of its format."""
-    return RefusedError(f"{str(path)!r} is damaged or of the wrong kind ({fact}); get it again")
+    return RefusedError(f"{str(path)!r} is damaged or of the wrong kind ({fact}); download it again")
 
 
 def first_line(error: BaseException) -> str:
@@ -124,7 +125,7 @@ def first_line(error: BaseException) -> str:
 
 def _header(start: bytes, read: Callable[[int], bytes], path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or not 1 <= start[3] <= 4:
-        raise damaged(path, "it does not begin like an IDX file of integers")
+        raise damaged(path, "it does not start like an IDX file of integers")
     lengths = read(4 * start[3])
     if len(lengths) < 4 * start[3]:
         raise damaged(path, "its header is cut short")

@@ -123,7 +123,7 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
         raise UsageError("images with 2 channels cannot be written as PNG; give images with 1, 3 or 4 channels")
     names = _class_folders(image_set.class_names)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{str(folder)!r} exists and is not an empty folder; choose another place")
+        raise UsageError(f"{str(folder)!r} exists and is not an empty folder; choose another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "images"
@@ -135,7 +135,7 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
         finally:
             shutil.rmtree(temporary.parent, ignore_errors=True)
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place") from error
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another folder") from error
 
 
 def _class_folders(class_names: Sequence[str]) -> list[str]:
@@ -145,7 +145,7 @@ def _class_folders(class_names: Sequence[str]) -> list[str]:
     for folder, name in zip(names, class_names, strict=True):
         if folder in classes:
             raise UsageError(
-                f"the classes {classes[folder]!r} and {name!r} would both be the folder {folder!r}; rename one of them"
+                f"the classes {classes[folder]!r} and {name!r} would share the folder {folder!r}; rename one of them"
             )
         classes[folder] = name
     return names
@@ -206,7 +206,7 @@ def as_image_set(images: ImageSet | npt.ArrayLike, labels: npt.ArrayLike | None 
         return from_array(images, labels)
     if labels is not None:
         raise UsageError(
-            "labels go with an array of images, and an ImageSet holds its own; put them there with dataclasses.replace"
+            "labels can only be given with an array of images; an ImageSet has its own, set with dataclasses.replace"
         )
     return images
 

@@ -96,7 +96,7 @@ DECODE_ERRORS = (
     *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Warning),
 )
 """The errors that Pillow's readers were seen to raise on damaged bytes; Warning is for warnings turned into errors."""
-_TOO_MANY = f"more than the {MAX_PIXELS // 10**6} million that are read"
+_TOO_MANY = f"more than the limit of {MAX_PIXELS // 10**6} million"
 _UNSUPPORTED = re.compile("unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)
 """Words with which decoders refuse what they do not know; Pillow has no error of its own for it."""
 
@@ -308,7 +308,7 @@ def _open_regular(path: str | Path, *, any_size: bool = False) -> tuple[int, int
     try:
         handle = os.open(path, flags)
     except FileNotFoundError as error:
-        raise UnreadableError(str(path), "there is no such file") from error
+        raise UnreadableError(str(path), "the file does not exist") from error
     except OSError as error:
         raise UnreadableError(str(path), f"it cannot be opened ({error.strerror})") from error
     except ValueError as error:
@@ -334,7 +334,7 @@ def _reason_of_size(size: int, *, any_size: bool) -> str:
     if size == 0:
         return "the file is empty (0 bytes)"
     if size > MAX_BYTES and not any_size:
-        return f"it has {size / 2**20:.0f} MB, more than the {MAX_BYTES // 2**20} MB that are read; shrink it"
+        return f"it has {size / 2**20:.0f} MB, more than the limit of {MAX_BYTES // 2**20} MB; shrink it"
     return ""
 
 
@@ -355,9 +355,9 @@ def _open(file: io.BytesIO | io.BufferedReader, start: bytes, name: str) -> Imag
             _check(image, name)
             return image
     if kind := next((kind for offset, magic, kind in _NOT_READ if start[offset:].startswith(magic)), None):
-        raise UnreadableError(name, f"it is {kind}, which is not read; convert it to PNG")
+        raise UnreadableError(name, f"it is {kind}, which is not supported; convert it to PNG")
     raise UnreadableError(
-        name, "it is not an image that is read (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)" if start else "it is empty"
+        name, "it is not a supported image (PNG, JPEG, JPEG 2000, TIFF, BMP or WEBP)" if start else "it is empty"
     )
 
 
@@ -384,15 +384,13 @@ def _damaged(name: str, error: BaseException, content: bytes) -> UnreadableError
     """The error for a file that cannot be decoded: its kind is not read, it is damaged, or it may be either."""
     detail = " ".join(str(error).split()) or type(error).__name__
     if kind := kind_of_jpeg(content) if content.startswith(b"\xff\xd8") else "":
-        return UnreadableError(name, f"it is a {kind}, which is not read; convert it to PNG")
+        return UnreadableError(name, f"it is a {kind}, which is not supported; convert it to PNG")
     if isinstance(error, Image.DecompressionBombError):  # of readers that know the size before `_check` does
         return UnreadableError(name, f"it has too many pixels, {_TOO_MANY}")
     if isinstance(error, NotImplementedError):
-        return UnreadableError(name, f"its kind of pixels is not read ({detail}); convert it to PNG")
+        return UnreadableError(name, f"its pixel format is not supported ({detail}); convert it to PNG")
     if _UNSUPPORTED.search(detail):
-        return UnreadableError(
-            name, f"it is of a kind that is not read, or damaged ({detail}); convert it to PNG, or copy it again"
-        )
+        return UnreadableError(name, f"it is damaged or not supported ({detail}); convert it to PNG, or copy it again")
     return UnreadableError(name, f"its image data is damaged or cut short ({detail}); copy the file again")
 
 

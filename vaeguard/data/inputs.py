@@ -61,7 +61,7 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
         raise no_images(given, left_out=left_out(folders))
     paths = sorted_once([*paths, *listed])
     if not paths and not named:
-        raise UsageError("there is nothing to score; name image files, folders or globs, or give a list of files")
+        raise UsageError("there is nothing to score; give image files, folders or globs, or a list of files")
     sources = [*(NamedSource(str(name), "test") for name in named), *open_paths(paths)]
     for source in sources:
         _check_kind(source, vectors=vectors)
@@ -73,7 +73,10 @@ def _check_kind(source: Source, *, vectors: bool) -> None:
     """Refuse images for a model of vectors, and vectors for a model of images."""
     if not isinstance(source, Unreadable) and vectors != bool(getattr(source, "vectors", False)):
         wanted, held = ("vectors", "images") if vectors else ("images", "vectors")
-        raise UsageError(f"the model takes {wanted}, and {source.path!r} holds {held}; give what it was fitted on")
+        raise UsageError(
+            f"the model takes {wanted}, but {source.path!r} contains {held}; give the kind of data that the"
+            " model was fitted on"
+        )
 
 
 def is_named(data: str | Path) -> bool:
@@ -93,13 +96,13 @@ def read_list(path: str) -> list[str]:
         content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise UsageError(
-            f"the list of files {path!r} cannot be read ({error.strerror}); give a file with one path a line"
+            f"the list of files {path!r} cannot be read ({error.strerror}); give a file with one path per line"
         ) from error
     content = content.removeprefix(codecs.BOM_UTF8)  # editors on Windows write this mark
     separator = b"\0" if b"\0" in content else b"\n"
     paths = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator) if line.strip()]
     if not paths:
-        raise UsageError(f"the list of files {path!r} names no file; give one with one path a line")
+        raise UsageError(f"the list of files {path!r} is empty; give a file with one path per line")
     return paths
 
 
@@ -115,7 +118,7 @@ def expanded(path: str) -> list[str]:
         return [path]
     matches = objects.matches(path) if is_url(path) else glob.glob(path, recursive=True)  # noqa: PTH207  (a fixed part)
     if not matches:
-        raise UsageError(f"nothing matches {path!r}; check the pattern")
+        raise UsageError(f"no file matches {path!r}; check the pattern")
     return matches
 
 

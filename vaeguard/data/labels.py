@@ -72,16 +72,18 @@ def read_labels(table: str) -> list[Label]:
         missing = not os.path.exists(table)  # noqa: PTH110  (names need not be valid paths)
         raise (UsageError if missing else RefusedError)(f"cannot read `labels` {table!r}: {error.reason}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RefusedError(f"`labels` {table!r} is no CSV file ({error}); save it from the page of a batch") from error
+        raise RefusedError(
+            f"`labels` {table!r} is not a CSV file ({error}); save it from the report of a batch"
+        ) from error
     if not rows or not {"path", "label"} <= rows[0].keys():
         raise RefusedError(
-            f"`labels` {table!r} has no rows with the columns path and label; name these in its first line"
+            f"`labels` {table!r} has no rows with the columns path and label; its first line must name these columns"
         )
     marks = [_label(row, f"`labels` {table!r}, row {number}") for number, row in enumerate(rows, 1)]
     seen: set[str] = set()
     for mark in marks:
         if mark.path in seen:
-            raise RefusedError(f"`labels` {table!r} names {mark.path!r} twice; leave one of the rows out")
+            raise RefusedError(f"`labels` {table!r} lists {mark.path!r} twice; remove one of the rows")
         seen.add(mark.path)
     return marks
 
@@ -91,7 +93,7 @@ def _label(row: Mapping[str, str | None], place: str) -> Label:
     if label not in LABELS:
         raise RefusedError(f"{place}: the label is {row['label']!r}; it must be normal, defect or unsure")
     if not row["path"]:
-        raise RefusedError(f"{place}: the path is missing; name the image")
+        raise RefusedError(f"{place}: the path is missing; add the path of the image")
     truths = [TRUTH.get((row.get(name) or "").strip().lower()) for name in ("flagged", "audit")]
     batch = (row.get("batch") or "").strip()
     if None in truths or not (batch.isdecimal() or not batch):
@@ -114,7 +116,7 @@ def read_labelled(
     """
     found: dict[str, npt.NDArray[np.uint8]] = {}
     paths = [mark.path for mark in marks]
-    errors = dict.fromkeys(paths, "it is not there; refit in the folder where the batch was scored")
+    errors = dict.fromkeys(paths, "it does not exist; run refit in the folder where the batch was scored")
     if sources := _sources(paths):
         for batch in pick(sources, set(paths), rule):
             found |= dict(zip(map(valid_text, batch.paths), batch.images, strict=True))

@@ -62,12 +62,12 @@ def check_limits() -> None:
 
 def too_much_memory() -> str:
     """The reason why an image that takes too much memory is not read."""
-    return f"reading it takes more than {MAX_MEMORY / 2**30:g} GB of memory; to read it, set ${_MEMORY} to more GB"
+    return f"reading it takes more than {MAX_MEMORY / 2**30:g} GB of memory; to allow more, raise ${_MEMORY}"
 
 
 def too_long() -> str:
     """The reason why an image that takes too much time is not read."""
-    return f"reading it takes more than {MAX_SECONDS:g} s; to read it, set ${_SECONDS} to more seconds"
+    return f"reading it takes more than {MAX_SECONDS:g} s; to allow more, raise ${_SECONDS}"
 
 
 def inflated(packed: bytes) -> bytes:

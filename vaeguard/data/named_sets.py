@@ -71,7 +71,7 @@ def read_cifar10(folder: Path, split: str) -> Pair:
     parts = [np.fromfile(folder / name, np.uint8) for name in _CIFAR10_FILES[split]]
     for name, part in zip(_CIFAR10_FILES[split], parts, strict=True):
         if part.size == 0 or part.size % 3073:
-            raise damaged(folder / name, f"{part.size} bytes are no whole number of records of 3073 bytes")
+            raise damaged(folder / name, f"{part.size} bytes are not a multiple of the record size of 3073 bytes")
     records = np.concatenate(parts).reshape(-1, 3073)
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
 
@@ -189,7 +189,7 @@ def read_named(name: str, split: str, data_dir: str | Path | None, *, download: 
         raise VaeguardError(f"cannot read {name!r} in {str(place)!r}: {error.strerror}; check its files") from error
     classes = len(NAMED_SETS[name].class_names)
     if labels is None or labels.size != len(images) or labels.min() < 0 or labels.max() >= classes:
-        raise damaged(place, f"it lacks a label from 0 to {classes - 1} for each image")
+        raise damaged(place, f"it needs a label from 0 to {classes - 1} for each image")
     return images, labels
 
 
@@ -232,7 +232,7 @@ def _download(name: str, split: str, folder: Path) -> None:
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise VaeguardError(
             f"cannot download {name!r} into {str(folder)!r} ({first_line(error)}); "
-            "check the network, or put its files there as data/README.md says"
+            "check the network, or put its files there as described in data/README.md"
         ) from error
 
 
@@ -240,14 +240,14 @@ def _missing(name: str, split: str, folder: Path) -> VaeguardError:
     known = NAMED_SETS[name]
     places = ", ".join(str(folder / place) for place in known.folders)
     if name == "cifar10":
-        fact = "only its pickled version is there, and pickles are never read: " if _pickled(folder) else ""
-        advice = f"{fact}get the binary version, cifar-10-binary.tar.gz, and unpack it into {str(folder)!r}"
+        fact = "only its pickled version was found, which is never read for safety; " if _pickled(folder) else ""
+        advice = f"{fact}download the binary version, cifar-10-binary.tar.gz, and unpack it into {str(folder)!r}"
     else:
-        advice = "set `download` to fetch it, or `data_dir` to its folder"
+        advice = "add `download` to download it, or set `data_dir` to its folder"
     sets = ", ".join(["digits", *find_sets(folder)])
     return VaeguardError(
-        f"the {split} part of data set {name!r} is in none of {places} (looked for {known.files[split][0]}); {advice}; "
-        f"sets that are there: {sets}"
+        f"the {split} part of data set {name!r} was not found in {places} (looked for"
+        f" {known.files[split][0]}); {advice}; available data sets: {sets}"
     )
 
 

@@ -89,7 +89,7 @@ def _fixed(url: str) -> str:
     magic = re.search(r"[*?[]", url)
     fixed = (url[: magic.start()].rpartition("/")[0] if magic else url).rstrip("/")
     if not places.is_url(fixed):
-        raise UsageError(f"{url!r} names no bucket; add its name")
+        raise UsageError(f"{url!r} has no bucket name; add it")
     return fixed
 
 
@@ -127,7 +127,7 @@ def staged(url: str, endings: Callable[[str], bool]) -> Iterator[tuple[str, dict
     single = places.find(fixed) if fixed == url.rstrip("/") and endings(fixed) else None
     objects = [single] if single else places.walk(fixed)
     if not objects:
-        raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+        raise UsageError(f"nothing exists at {url!r}; check the address")
     local = partial(places.local_path, below=places.STAGED)
     root = local(fixed)
     try:

@@ -61,7 +61,7 @@ def read_region(roi: str | Path | npt.ArrayLike, size: tuple[int, int]) -> Bools
             raise _unread(str(roi), error) from error
         inside = _scaled(pixels[0, 0] >= LOOK_HERE, size)
     if not inside.any():
-        raise UsageError("`roi` leaves no pixel of the images; paint white where the model has to look")
+        raise UsageError("`roi` covers no pixel of the images; make the part that matters white")
     return None if inside.all() else inside
 
 
@@ -97,15 +97,15 @@ def _polygons(path: str, size: tuple[int, int]) -> Bools:
         raise _unread(path, error) from error
     except (ValueError, TypeError, KeyError, LookupError, AttributeError, RecursionError, ArithmeticError) as error:
         raise RefusedError(
-            f"`roi` {path!r} holds no polygons as LabelMe or COCO write them ({str(error)[:100]}); save it anew, or"
-            " give a mask"
+            f"`roi` {path!r} contains no polygons in the format of LabelMe or COCO ({str(error)[:100]}); save it"
+            " again, or give a mask"
         ) from error
     return np.asarray(picture)
 
 
 def _check_places(points: Points) -> None:
     if not all(math.isfinite(number) and abs(number) < LARGEST for point in points for number in point):
-        raise ValueError("a point is no place in an image")
+        raise ValueError("a point is not a position in an image")
 
 
 def _of_labelme(content: Mapping[str, Any]) -> Iterator[tuple[tuple[float, float], str, Points]]:

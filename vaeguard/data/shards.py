@@ -177,7 +177,7 @@ class Shards:
                 found += len(some.rows)
                 yield some
             if not found:
-                raise VaeguardError(f"no image to learn from in {self.sources[0].place!r} can be read any more")
+                raise VaeguardError(f"none of the training images in {self.sources[0].place!r} can be read any more")
 
     def _once(self, rows: Rows, draw: np.random.Generator, pseudo: Callable[[Bytes], Rows] | None) -> Iterator[Some]:
         """All images of `rows`, by pieces of files in random order."""

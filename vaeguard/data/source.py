@@ -289,7 +289,7 @@ def read(
     If a container breaks off, the remaining images up to `stop` are errors, and the next call tries again. An uncounted
     source is read to its end, which the last batch states.
     """
-    done, reason = 0, "the container has fewer images than it promises"
+    done, reason = 0, "the container has fewer images than announced"
     try:
         for batch in source.batches(start, stop, rule, batch_size, jobs):
             done += len(batch.paths) + len(batch.errors)

@@ -15,6 +15,7 @@ import numpy as np
 from vaeguard.data.shards import in_shards
 from vaeguard.errors import UsageError
 from vaeguard.settings.classes import resolve_classes
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ def split_for(
         As by `split_normal`, or `training.folds` does not suit the model or the images.
     """
     if training.folds and not model.features:
-        raise UsageError("`training.folds` is for a model of features, which is cheap to fit; leave it out")
+        raise UsageError("`training.folds` works only with a model of features; remove it")
     class_rows = _class_rows(image_set, normal)
     if shards := in_shards(image_set.images):
         return _of_shards(shards, class_rows, model, training, groups)
@@ -118,8 +119,8 @@ def _of_shards(
     """
     if groups is not None or training.balance or training.folds:
         raise UsageError(
-            "`groups`, `training.balance` and `training.folds` need images that are decoded into the cache; leave them"
-            " out, or set `run.cache_gb` higher, or a smaller `size`"
+            "`groups`, `training.balance` and `training.folds` need images that fit into the cache; remove"
+            " them, raise `run.cache_gb`, or lower `size`"
         )
     generator = np.random.default_rng(training.seed)
     parts: tuple[list[Rows], list[Rows], list[Rows]] = ([], [], [])
@@ -127,8 +128,8 @@ def _of_shards(
         known = generator.permutation(np.intersect1d(rows, shards.held))
         if len(known) < MIN_PER_CLASS:
             raise UsageError(
-                f"a sample of the images has {len(known)} of a normal class, and it needs {MIN_PER_CLASS}; leave rare"
-                " classes out of `normal_classes`, or set `run.cache_gb` higher"
+                f"a sample of the images has {len(known)} of a normal class, but {MIN_PER_CLASS} are needed; remove"
+                " rare classes from `normal_classes`, or raise `run.cache_gb`"
             )
         # Less than half of the sample each, so that some of it is left to learn from.
         sizes = _sizes(len(rows), training.validation, training.calibration)
@@ -254,10 +255,12 @@ def _group_numbers(image_set: ImageSet, groups: npt.ArrayLike, class_rows: list[
     for rows in class_rows:
         here = set(numbers[rows].tolist())
         if len(here) < MIN_PER_CLASS:
-            raise UsageError(f"a normal class has {len(here)} groups, it needs {MIN_PER_CLASS}; give finer groups")
+            raise UsageError(
+                f"a normal class has {counted(len(here), 'group')} but needs {MIN_PER_CLASS}; use smaller groups"
+            )
         if shared := seen & here:
             name = names[numbers == shared.pop()][0]
-            raise UsageError(f"group {str(name)!r} has images of two normal classes; give groups within a class")
+            raise UsageError(f"group {str(name)!r} has images of two normal classes; use groups within one class")
         seen |= here
     return numbers
 
@@ -273,7 +276,8 @@ def normal_numbers(image_set: ImageSet, normal_classes: str | int | Sequence[str
     if image_set.labels is None:
         if normal_classes is not None:
             raise UsageError(
-                f"`normal_classes` are given, but {image_set.name!r} has no classes; use class sub-folders"
+                f"`normal_classes` is set, but {image_set.name!r} has no classes; sort the images into class"
+                " sub-folders"
             )
         return ()
     if normal_classes is None:
@@ -300,8 +304,9 @@ def _class_rows(image_set: ImageSet, normal: tuple[int, ...]) -> list[Rows]:
         if len(rows) < MIN_PER_CLASS:
             present = ", ".join(image_set.class_names[i] for i in normal_numbers(image_set, None))
             raise UsageError(
-                f"class {image_set.class_names[k]!r} of {image_set.name!r} has {len(rows)} images, and a normal class"
-                f" needs {MIN_PER_CLASS}; leave it out of `normal_classes` (classes with images: {present})"
+                f"class {image_set.class_names[k]!r} of {image_set.name!r} has {counted(len(rows), 'image')}, but a"
+                f" normal class needs {MIN_PER_CLASS}; remove it from `normal_classes` (classes with images:"
+                f" {present})"
             )
     count = sum(map(len, class_rows))
     if count < MIN_NORMAL:

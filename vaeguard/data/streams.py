@@ -77,7 +77,7 @@ def stream_images(
         `rule` leaves the size or the channels open, so that images could not form a batch.
     """
     if rule.size is None or rule.channels is None:
-        raise UsageError("a stream of images needs a size and a number of channels; give both in its ImageRule")
+        raise UsageError("a stream of images needs a size and a number of channels; set both in its ImageRule")
     check_file_rule(rule)
     first, files = first_of(files)
     return _stream(files, rule, max(1, batch_size), jobs or default_jobs(first))

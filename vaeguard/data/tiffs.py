@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-CMYK = "it is CMYK, and its colours depend on a print profile; convert it to RGB"
+CMYK = "it is CMYK, whose colours depend on a print profile; convert it to RGB"
 LAB = "its colours are CIELAB; convert it to RGB"
-INTEGERS = "its pixels are 32-bit or signed integers, whose black and white are not defined; convert it to 8 or 16 bit"
-FLOATS = "its pixels are floating-point numbers, whose black and white are not defined; convert it to 8 or 16 bit"
+INTEGERS = "its pixels are 32-bit or signed integers with no defined black and white; convert it to 8 or 16 bit"
+FLOATS = "its pixels are floating-point numbers with no defined black and white; convert it to 8 or 16 bit"
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANES = 258, 259, 262, 274, 277, 284
 _FORMAT, _SUBSAMPLING, _DEPTH = 339, 530, 32997
@@ -174,7 +174,9 @@ def refusal_of(page: Any) -> str:
         or (colours == 1 and samples > 2)
         or (colours == 1 and samples == 2 and not page.extrasamples),
         "it is a volume; save one slice as TIFF": page.imagedepth > 1,
-        f"its compression ({_name(page.compression)}) is not read; convert it to PNG": not _is_known(page.compression),
+        f"its compression ({_name(page.compression)}) is not supported; convert it to PNG": not _is_known(
+            page.compression
+        ),
     }
     return next((reason for reason, applies in reasons.items() if applies), "")
 

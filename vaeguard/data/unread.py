@@ -13,7 +13,7 @@ import numpy as np
 from vaeguard.data.decoding import read_one
 from vaeguard.data.images import open_picture, read_bytes
 from vaeguard.errors import UnreadableError
-from vaeguard.wording import counted, of_suffixes, some
+from vaeguard.wording import counted, skipped_by_suffix, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,11 +60,9 @@ def left_out(folders: Iterable[Folder]) -> str | None:
     links = [repr(path) for folder in folders for path in folder.links]
     clauses = [*_masks_left_out(folders)]
     if others:
-        unlike = "is no image that is read and stays", "are no images that are read and stay"
-        clauses.insert(0, of_suffixes([*others.items()], *unlike))
+        clauses.insert(0, skipped_by_suffix([*others.items()]))
     if links:
-        one, many = "leads to a folder that is read already", "lead to folders that are read already"
-        clauses.append(f"{counted(len(links), 'link')} {one if len(links) == 1 else many}: {some(links)}")
+        clauses.append(f"{counted(len(links), 'link')} skipped (folder already read): {some(links)}")
     return "; ".join(clauses) or None
 
 
@@ -72,10 +70,9 @@ def _masks_left_out(folders: Sequence[Folder]) -> Iterator[str]:
     """Clauses on masks and regions of single images."""
     masks = [repr(path) for folder in folders for path in replace(folder, names=folder.masks).paths]
     if masks:
-        are = "is the mask of an image beside it and stays" if len(masks) == 1 else "are masks of images and stay"
-        yield f"{counted(len(masks), 'file')} {are} behind: {some(masks)}"
+        yield f"{counted(len(masks), 'file')} skipped (mask of another image): {some(masks)}"
     if any(_REGION.search(name) for folder in folders for name in folder.masks):
-        yield "regions of single images are not used; `roi` gives one for all"
+        yield "regions of single images are not used; `roi` sets one region for all images"
 
 
 def unmarked(stem: str) -> str | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vaeguard.data.channel import Place, Values
 
-KILLED = "the process that decoded it was killed, as happens where memory runs out; try it on a larger machine"
+KILLED = "the process that decoded it was killed, probably because memory ran out; try a machine with more memory"
 _MAIN = "import sys; sys.path[:] = sys.argv[1:]; from vaeguard.data.decoder import main; main()"
 _LEAN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """One thread, and memory that is given back."""
@@ -91,7 +91,7 @@ class Worker:
                 self._channel.receive(0)
             except (EOFError, OSError) as error:
                 raise VaeguardError(
-                    f"a process that decodes images ended with code {self._process.wait()} before it began; "
+                    f"a process that decodes images ended with code {self._process.wait()} before it started; "
                     "see the message above, and check the installation with vaeguard doctor"
                 ) from error
             self._ready = True
@@ -123,7 +123,7 @@ class Worker:
         except (EOFError, OSError) as error:
             raise self._died() from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DiedError(self._name, f"its decoder gave no sensible answer ({error})") from error
+            raise DiedError(self._name, f"its decoder returned invalid data ({error})") from error
         self.busy = not ("result" in header or "error" in header)
         if "error" in header:
             raise _error_of(header, self._name)
@@ -138,7 +138,7 @@ class Worker:
         return DiedError(
             self._name,
             f"the process that decoded it crashed ({_name_of(code)}); "
-            "leave the file out, or save it again with another program",
+            "remove the file, or save it again with another program",
         )
 
     def end(self) -> None:

@@ -176,7 +176,7 @@ class Detector(Engine):
             As by `inspect`; the model takes vectors, or there are not as many sizes as images.
         """
         if not self.info.view.pictures:
-            raise UsageError("spots are places in pictures, and the model takes vectors; inspect them instead")
+            raise UsageError("spots exist only for images, and this model takes vectors; call `inspect` instead")
         if sizes is not None and len(sizes) != len(images):
             raise UsageError(f"`sizes` has {len(sizes)} sizes for {len(images)} images; give one for each image")
         spots = []
@@ -225,7 +225,7 @@ def _as_pixels(images: npt.NDArray[Any]) -> Images:
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind != "f":
-        raise UsageError(f"images are {images.dtype}; give uint8 in 0..255 or float32 in [0, 1]")
+        raise UsageError(f"images are {images.dtype}; use uint8 in 0..255 or float32 in [0, 1]")
     if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise UsageError("float images must lie in [0, 1], without NaN; divide by the largest possible value")
     return images.astype(np.float32)
@@ -233,9 +233,9 @@ def _as_pixels(images: npt.NDArray[Any]) -> Images:
 
 def _as_vectors(vectors: npt.NDArray[Any]) -> Images:
     if vectors.dtype.kind != "f":
-        raise UsageError(f"vectors are {vectors.dtype}; give floats in the units of the training data")
+        raise UsageError(f"vectors are {vectors.dtype}; use floats in the units of the training data")
     with np.errstate(over="ignore"):
         vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise UsageError("vectors must be finite in float32, without NaN; fill these in or leave their rows out")
+        raise UsageError("vectors must be finite in float32, without NaN; replace them or remove their rows")
     return vectors

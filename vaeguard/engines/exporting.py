@@ -125,12 +125,10 @@ def export(
 def _check_targets(*paths: Path) -> None:
     """Refuse to replace a file that is no model, and a name without the suffix of exported models."""
     if paths[0].suffix != ".onnx":
-        raise UsageError(
-            f"{str(paths[0])!r} has no suffix .onnx, by which an exported model is known; give it that suffix"
-        )
+        raise UsageError(f"{str(paths[0])!r} does not end in .onnx, as an exported model must; add this suffix")
     for path in paths:
         if path.is_dir() or (path.exists() and path.stat().st_size and SEAL_MARK not in path.read_bytes()):
-            raise UsageError(f"{str(path)!r} is no model of vaeguard and would be lost; choose another path")
+            raise UsageError(f"{str(path)!r} is not a model of vaeguard and would be overwritten; choose another path")
 
 
 def verify(
@@ -145,13 +143,13 @@ def verify(
     """
     detector = _of_torch(detector)
     if not isinstance(exported, OnnxDetector):
-        raise UsageError("`exported` is no exported model; give the .onnx file")
+        raise UsageError("`exported` is not an exported model; give the .onnx file")
     if exported.info.image_shape != detector.info.image_shape or exported.info.term_names != detector.info.term_names:
         raise UsageError(
-            "the exported model has another shape or other terms than this run; give the run that it came from"
+            "the exported model does not match this run in shape or terms; give the run it was exported from"
         )
     if exported.info.record.of_fit != detector.info.record.of_fit:
-        raise UsageError("the exported model came from another run than this one; give the run that it came from")
+        raise UsageError("the exported model came from another run; give the run it was exported from")
     onnx = exported.info.record.onnx
     assert onnx is not None
     return compare(detector, exported, images, half=onnx.fp16, tolerance=tolerance)
@@ -161,9 +159,9 @@ def _of_torch(detector: Detector) -> TorchDetector:
     from vaeguard.engines.torch_detector import TorchDetector
 
     if not isinstance(detector, TorchDetector):
-        raise UsageError("the model is an exported one already; give the run folder that it came from")
+        raise UsageError("the model is already exported; give the run folder it came from")
     if detector.device != "cpu":
-        raise UsageError("the exported file is compared with the arithmetic of the CPU; load the model for the CPU")
+        raise UsageError("exported files are compared with PyTorch on the CPU; load the model with `device` 'cpu'")
     return detector
 
 

@@ -121,7 +121,7 @@ def sample_latents(
     if seed < 0:
         raise UsageError(f"`seed` is {seed}; it must not be negative")
     if class_ is not None and like is not None:
-        raise UsageError("`class_` draws from the prior, and `like` around images; leave one of them out")
+        raise UsageError("`class_` draws from the prior, but `like` draws around images; remove one of them")
     generator = np.random.default_rng(seed)
     noise = temperature * generator.standard_normal((count, graph.vae.spec.latent_size)).astype(np.float32)
     if like is None:
@@ -136,7 +136,7 @@ def _prior_means(graph: InferenceGraph, count: int, class_: str | None) -> Float
     """The prior's mean for each of `count` latents, (count, L), or (1, L) of zeros for one prior."""
     spec, means = graph.vae.spec, graph.vae.prior_means
     if spec.autoencoder:
-        raise UsageError("an autoencoder has no prior to sample from; give images as `like` to draw around them")
+        raise UsageError("an autoencoder has no prior to sample from; give images as `like` to sample around them")
     if means is None:
         if class_ is None:
             return np.zeros((1, spec.latent_size), np.float32)
@@ -164,7 +164,7 @@ def interpolate_latents(first: Floats, last: Floats, steps: int, *, spherical: b
         Fewer than 2 steps.
     """
     if steps < 2:
-        raise UsageError(f"`steps` is {steps}; it must be at least 2, since both ends are among them")
+        raise UsageError(f"`steps` is {steps}; it must be at least 2, because both ends count")
     fraction = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     lengths = np.linalg.norm(first), np.linalg.norm(last)
     if not spherical or min(lengths) == 0:

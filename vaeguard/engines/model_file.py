@@ -117,7 +117,7 @@ def _graph_of(tensors: Mapping[str, Tensor], record: ModelRecord) -> InferenceGr
         if network.channels != record.backbone.channels:
             raise ValueError(f"the maps of {network.name!r} have {network.channels} channels")
         if network.sha256 not in ("", record.backbone.sha256):
-            raise ValueError(f"{network.name!r} is another network than that of the fit")
+            raise ValueError(f"{network.name!r} is not the network that the model was fitted with")
         network.sha256 = record.backbone.sha256
     return InferenceGraph(VAE(record.model), record.calibration.images, centres, network)
 
@@ -140,7 +140,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], record: ModelRecord, name: str
     except Exception as error:  # a graph of impossible settings fails in many ways
         reason = str(error).partition("\n")[0]
         raise RefusedError(
-            f"the model file {name!r} does not fit this vaeguard ({reason:.200}); fit the model anew"
+            f"the model file {name!r} does not work with this version of vaeguard ({reason:.200}); fit the model again"
         ) from error
 
 
@@ -175,7 +175,7 @@ def find_model(path: str | Path) -> Path:
         hint = "finish the interrupted fit" if unfinished else "fit one"
         raise UsageError(f"there is no model at {str(target)!r}; {hint}, or name another run folder")
     if target.suffix != ".safetensors":
-        raise RefusedError(f"{str(target)!r} is no model file; give a run folder, a .safetensors or an .onnx file")
+        raise RefusedError(f"{str(target)!r} is not a model; give a run folder, a .safetensors file or an .onnx file")
     return target
 
 
@@ -231,11 +231,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = from_bytes(content)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RefusedError(f"{str(path)!r} is no model file of vaeguard; give the model file of a run") from error
+        raise RefusedError(f"{str(path)!r} is not a model file of vaeguard; give the model file of a run") from error
     record = _record_in(content, str(path))
     if record.get("format") != FORMAT:
         raise RefusedError(
-            f"{str(path)!r} has format {record.get('format')!r:.20}, this vaeguard reads {FORMAT};"
+            f"{str(path)!r} has format {record.get('format')!r:.20}, but this version of vaeguard reads {FORMAT};"
             " update vaeguard or fit again"
         )
     return tensors, record

@@ -50,7 +50,7 @@ class OnnxDetector(Detector):
         self._session, device = session, session.device
         record = read_record(session.record, session.name)
         if record.onnx is None:
-            raise RefusedError(f"{session.name!r} does not say how it was exported; export the model anew")
+            raise RefusedError(f"{session.name!r} does not say how it was exported; export the model again")
         super().__init__(record, record.terms, device)
         kinds = dict.fromkeys(output_names(self.info), "float32") | {"anomaly": "bool"}
         inputs = {IMAGE: (record.onnx.pixels, self.info.image_shape[0])}
@@ -102,8 +102,8 @@ def as_pixels(images: Images, pixels: np.dtype[Any]) -> Images:
     levels = np.round(images * np.float32(255))
     if not np.array_equal(levels / np.float32(255), images):
         raise UsageError(
-            "the model takes uint8 pixels, and the images are floats between its 256 steps; round them to uint8, or set"
-            " `pixels` to 'float32' and export the model again"
+            "the model takes uint8 pixels, but the images are floats that fall between the 256 levels; round"
+            " them to uint8, or export the model again with `pixels` set to 'float32'"
         )
     return levels.astype(np.uint8)
 

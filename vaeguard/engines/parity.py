@@ -40,8 +40,8 @@ LOOSE_SHARE = 0.01
 """The share of decisions that may differ unless the arithmetic is float32 on the CPU."""
 
 ADVICE = (
-    "a term that hardly differs between images shows only rounding: fit longer, leave it out by `model.without`, or"
-    " raise `tolerance`"
+    "a term that hardly varies between images shows only rounding errors: fit longer, exclude it with"
+    " `model.without`, or raise `tolerance`"
 )
 
 
@@ -100,7 +100,7 @@ class Parity:
             There are problems; the message lists them and ends with `advice`.
         """
         if self.problems:
-            raise RefusedError(f"{name!r} does not repeat what PyTorch says: {'; '.join(self.problems)}; {advice}")
+            raise RefusedError(f"{name!r} does not agree with PyTorch: {'; '.join(self.problems)}; {advice}")
 
 
 def compare(
@@ -136,7 +136,7 @@ def compare(
     same_bits = all(_same_bits(inspected, other_batch) for other_batch in by_batch[:-1])
     allowed = 0 if exact else int(LOOSE_SHARE * len(FPRS) * len(examples))
     failures = {
-        f"{swapped} images changed places in the order of scores": swapped > 0,
+        f"{swapped} images changed rank": swapped > 0,
         f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %": decisions > allowed,
         "an image's bits depend on the batch around it": exact and not same_bits,
     }

@@ -281,7 +281,7 @@ def parse_record(text: str | bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
-        raise RefusedError(f"{name!r} is no model of vaeguard (it has no record); give one that vaeguard wrote")
+        raise RefusedError(f"{name!r} is not a model of vaeguard (it has no record); use a file that vaeguard wrote")
     return values
 
 
@@ -298,10 +298,11 @@ def read_record(values: Mapping[str, Any], name: str) -> ModelRecord:
         record = _typed_record(values)
         _check_together(record)
     except KeyError as error:
-        raise RefusedError(f"the model file {name!r} does not say {error}; fit the model anew") from error
+        raise RefusedError(f"the model file {name!r} does not say {error}; fit the model again") from error
     except (TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
-            f"the model file {name!r} does not fit this vaeguard ({reason_of(error)}); fit the model anew"
+            f"the model file {name!r} does not work with this version of vaeguard ({reason_of(error)}); fit the"
+            " model again"
         ) from error
     return record
 
@@ -388,14 +389,14 @@ def _check_kind(values: Mapping[str, Any], name: str) -> None:
     kind = kind if isinstance(kind, str) else "something"
     if kind == DENOISER:
         raise RefusedError(
-            f"{name!r} holds a denoiser, which cleans scans and gives no scores; clean scans with it, or give a model"
-            " of anomalies"
+            f"{name!r} is a denoiser, which cleans scans and computes no scores; use it with denoise, or give an"
+            " anomaly model"
         )
     if kind != DETECTOR:
-        raise RefusedError(f"{name!r} holds a {kind}, not a model of anomalies; give a run folder")
+        raise RefusedError(f"{name!r} contains a {kind}, not an anomaly model; give the run folder of a fit")
     if "part" in values:
         part = str(values["part"])[:20]
         raise RefusedError(
-            f"{name!r} is only the {part} of a model and gives no scores; use the whole model, which was exported"
+            f"{name!r} is only the {part} of a model and computes no scores; use the whole model, exported"
             " beside it, or run this part with ONNX Runtime"
         )

@@ -48,10 +48,10 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
             continue
         except OSError as error:
             raise VaeguardError(
-                f"cannot write into {str(runs)!r}: {error.strerror}; choose another run folder"
+                f"cannot write to {str(runs)!r}: {error.strerror}; choose another run folder"
             ) from error
         return runs / free
-    raise VaeguardError(f"{str(runs)!r} is full of runs of this second; choose another run folder")
+    raise VaeguardError(f"{str(runs)!r} already has too many runs with this time; choose another run folder")
 
 
 @contextlib.contextmanager

@@ -138,7 +138,8 @@ class Session:
             wrong = [*inputs]
         if wrong:
             raise RefusedError(
-                f"{self.name!r} does not take and give what its record says ({', '.join(wrong)}); export the model anew"
+                f"{self.name!r} does not have the inputs and outputs of its record ({', '.join(wrong)}); export the"
+                " model again"
             )
 
     def run(
@@ -161,7 +162,7 @@ class Session:
         results = self._computed(wanted, feeds)
         if shapes and [result.shape for result in results] != list(shapes):
             given = ", ".join(f"{name} {result.shape}" for name, result in zip(wanted, results, strict=True))
-            raise RefusedError(f"{self.name!r} gives results of a wrong shape ({given}); export the model anew")
+            raise RefusedError(f"{self.name!r} returns results of the wrong shape ({given}); export the model again")
         return results
 
     def _computed(self, wanted: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -183,7 +184,7 @@ class Session:
                 raise MemoryError(str(error)) from error
             if self.device == "cpu":  # a CPU does not fail, so the model is at fault
                 raise RefusedError(
-                    f"ONNX Runtime cannot compute {self.name!r} ({str(error).splitlines()[0]}); export the model anew"
+                    f"ONNX Runtime cannot compute {self.name!r} ({str(error).splitlines()[0]}); export the model again"
                 ) from error
             raise VaeguardError(
                 f"ONNX Runtime failed on {self.device} ({str(error).splitlines()[0]}); run `vaeguard doctor`"
@@ -241,7 +242,8 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     missing = set(wanted) - set(onnxruntime.get_available_providers())
     if missing:
         raise UsageError(
-            f"`device` is {device!r}, and this onnxruntime has no {missing.pop()}; install onnxruntime-gpu, or set"
+            f"`device` is {device!r}, but the installed onnxruntime has no {missing.pop()}; install"
+            " onnxruntime-gpu, or set"
             " `device` to 'cpu'"
         )
     providers = [(provider, GPU_OPTIONS[provider]) for provider in wanted]
@@ -253,16 +255,16 @@ def _open(content: bytes, name: str, device: str, threads: int | None) -> Any:
     except Exception as error:
         if wanted:
             raise UsageError(
-                f"`device` is {device!r}, and ONNX Runtime cannot use it ({str(error).splitlines()[0]}); run `vaeguard"
+                f"`device` is {device!r}, but ONNX Runtime cannot use it ({str(error).splitlines()[0]}); run `vaeguard"
                 " doctor`, or set `device` to 'cpu'"
             ) from error
         # The exceptions of ONNX Runtime share no base class but Exception.
         raise RefusedError(
-            f"ONNX Runtime cannot open {name!r} ({str(error).splitlines()[0]}); export the model anew"
+            f"ONNX Runtime cannot open {name!r} ({str(error).splitlines()[0]}); export the model again"
         ) from error
     if wanted and not _runs_on(session, device):
         raise UsageError(
-            f"`device` is {device!r}, and ONNX Runtime fell back to {session.get_providers()[0]}; run `vaeguard"
+            f"`device` is {device!r}, but ONNX Runtime fell back to {session.get_providers()[0]}; run `vaeguard"
             " doctor`, or set `device` to 'cpu'"
         )
     return session
@@ -282,6 +284,7 @@ def _record(session: Any, name: str) -> dict[str, Any]:
     record = parse_record(session.get_modelmeta().custom_metadata_map.get(METADATA, ""), name)
     if record.get("format") != FORMAT:
         raise RefusedError(
-            f"{name!r} has format {record.get('format')!r:.20}, this vaeguard reads {FORMAT}; update it or export anew"
+            f"{name!r} has format {record.get('format')!r:.20}, but this version of vaeguard reads {FORMAT};"
+            " update vaeguard or export it again"
         )
     return record

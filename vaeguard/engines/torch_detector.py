@@ -13,6 +13,7 @@ from vaeguard.devices import is_out_of_memory
 from vaeguard.engines import generation
 from vaeguard.engines.detector import Detector, as_images, block_rows, filled
 from vaeguard.errors import UsageError
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from vaeguard.engines.generation import Encoding
@@ -80,8 +81,8 @@ class TorchDetector(Detector):
                 raise MemoryError(str(error)) from error
             if "forked subprocess" in str(error):
                 raise UsageError(
-                    "a model on a CUDA device cannot be used in a forked process; start processes by 'spawn', or load"
-                    " the model in each of them"
+                    "a model on a CUDA device cannot be used in a forked process; start processes with 'spawn', or load"
+                    " the model in each process"
                 ) from error
             raise
         return {name: results[name][: len(images)].cpu().numpy() for name in wanted}
@@ -119,6 +120,6 @@ class TorchDetector(Detector):
         See `generation.interpolate_latents`.
         """
         if len(ends) != 2:
-            raise UsageError(f"{len(ends)} images are given; a walk has two ends, give two images")
+            raise UsageError(f"{counted(len(ends), 'image', 'was were')} given; an interpolation needs two")
         first, last = self.encode(ends).mean
         return generation.decode(self.graph, generation.interpolate_latents(first, last, steps, spherical=spherical))

@@ -40,7 +40,7 @@ def next_steps(record: ModelRecord, score: Metrics, caught: Share) -> tuple[str,
     learned = split.training + (0 if split.folds else split.validation)
     if learned < MANY_IMAGES:
         rows = "images" if record.model.view.pictures else "rows"
-        steps.append(f"more normal {rows} of every kind that is normal: the fit had {learned} to learn from")
+        steps.append(f"more normal {rows} of every normal kind: the fit learned from only {learned}")
     return tuple(steps)
 
 
@@ -57,5 +57,5 @@ def _for_images(record: ModelRecord) -> list[str]:
         steps.append(f"more pixels, if the files are larger than {height}x{width}: fit with {larger}")
     if model.features == DEFAULT_FEATURES:
         steps.append(f"a larger network: fit with `features={LARGER_NETWORK}` and `download=True`")
-    steps.append("only the part: fit with `roi` and a mask of what matters, if what lies beside it changes")
+    steps.append("only the part that matters: fit with `roi` and a mask, if the background changes")
     return steps

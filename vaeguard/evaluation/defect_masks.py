@@ -82,9 +82,9 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
         The data are vectors, there is no such folder, or no anomalous image has a mask there.
     """
     if not Path(folder).is_dir():
-        raise UsageError(f"`masks` is {str(folder)!r}, which is no folder; give the folder of the masks")
+        raise UsageError(f"`masks` is {str(folder)!r}, which is not a folder; give the folder of the masks")
     if image_set.vectors:
-        raise UsageError("`masks` mark pixels, and the data are vectors; leave `masks` out")
+        raise UsageError("`masks` mark pixels, but the data are vectors; remove `masks`")
     rows = np.flatnonzero(anomalous).tolist()
     below = masks_below(folder)
     masks = {row: path for row in rows if (path := mask_of(image_set.paths[row], below))}
@@ -92,15 +92,15 @@ def find_masks(folder: str | Path, image_set: ImageSet, anomalous: Bools) -> dic
     for row, path in masks.items():
         if (other := owners.setdefault(path, row)) != row:
             raise UsageError(
-                f"{str(path)!r} would be the mask of both {image_set.paths[other]!r} and {image_set.paths[row]!r}; sort"
-                " the masks into sub-folders as the images are"
+                f"{str(path)!r} would be the mask of both {image_set.paths[other]!r} and {image_set.paths[row]!r};"
+                " sort the masks into the same sub-folders as the images"
             )
     if not masks:
         example = Path(image_set.paths[rows[0]])
         stem = Path(*example.parts[-2:]).with_suffix("")
         raise UsageError(
-            f"`masks` is {str(folder)!r}, which has no mask of any anomalous image; name the mask of"
-            f" {str(example)!r} {stem}.png or {stem}_mask.png below it"
+            f"`masks` is {str(folder)!r}, which has no mask of any anomalous image; the mask of {str(example)!r}"
+            f" must be called {stem}.png or {stem}_mask.png"
         )
     return masks
 
@@ -194,7 +194,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Bools:
     try:
         _, marked = read_one("vaeguard.evaluation.defect_masks:marked", str(path))
     except UnreadableError as error:
-        advice = "" if ";" in error.reason else "; get it again"
+        advice = "" if ";" in error.reason else "; download it again"
         raise RefusedError(f"mask {str(path)!r} cannot be read: {error.reason}{advice}") from error
     return scaled_mask(marked, size)
 

@@ -57,10 +57,13 @@ class Drift:
         if self.what == P_VALUE:
             means = f"mean p-value {self.after:.2f} instead of {self.before:.2f}"
             stranger = self.after < self.before
-            return f"images are {'stranger' if stranger else 'suspiciously alike to what was learned'} ({means})"
+            return (
+                f"images are {'more anomalous' if stranger else 'suspiciously similar to the training images'}"
+                f" ({means})"
+            )
         share = self.after / self.before - 1 if self.before else math.inf
         if abs(share) < NOTABLE:
-            return f"the {self.what} of images varies in another way"
+            return f"the {self.what} of the images varies differently"
         size = " (pixels of the files)" if self.what == "size" else ""
         return f"{WORDS[self.what][share > 0]} by {abs(share):.0%}".replace("%", " %") + size
 

@@ -237,7 +237,7 @@ def evaluate(
     image_set, note, independent = _independent_part(detector.info, as_image_set(images, labels))
     if image_set.labels is None:
         raise UsageError(
-            f"data {image_set.name!r} has no classes to compare with; give one sub-folder for each class, or labels"
+            f"data {image_set.name!r} has no classes to compare; use one sub-folder per class, or give labels"
         )
     chosen = None
     if normal_classes is not None:
@@ -384,14 +384,13 @@ def _new_by_digest(info: DetectorInfo, image_set: ImageSet, fresh: Bools) -> tup
 def _negligible_note(count: int, images: int) -> str | None:
     if not count:
         return None
-    return f"{count:,} of the {images:,} normal images are also of the fit, too few to matter: they stay"
+    return f"{count:,} of the {images:,} normal images also belong to the fit; they are too few to matter and were kept"
 
 
 def _out_of_fold_note(count: int, images: int) -> str:
     return (
-        f"{count:,} of the {images:,} normal images are of the fit, and each of these is judged by a model that was"
-        " fitted without its fold; they rank the score, so they are flagged at the stated rate by construction: use"
-        " other images to measure false alarms"
+        f"{count:,} of the {images:,} normal images belong to the fit, where they calibrate the score, so"
+        " they are flagged at the stated rate by construction; use other images to measure false alarms"
     )
 
 
@@ -403,23 +402,26 @@ def _normal_rows(info: DetectorInfo, image_set: ImageSet) -> Bools:
 
 
 def _same_images_note(image_set: ImageSet) -> str:
-    return f"the normal images of {image_set.name!r} are those of the fit, so the figures flatter; use other images"
+    return (
+        f"the normal images of {image_set.name!r} were used for the fit, so the figures are too good; use other images"
+    )
 
 
 def _left_out_note(image_set: ImageSet, count: int) -> str:
     return (
-        f"{image_set.name!r} is or holds data of the fit: the {count} images fitted on are left out, and among the"
-        " normal ones left may be those that rank the score; use other images for an independent figure"
+        f"{image_set.name!r} contains data of the fit: the {count} images fitted on were skipped, but the"
+        " remaining normal ones may include those that calibrate the score; use other images for an"
+        " independent figure"
     )
 
 
 def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequence[str]) -> tuple[str, ...]:
     """Return the normal classes in the order of the data."""
     if not asked and not fitted:
-        exist = ", ".join(image_set.class_names) or "(none)"
+        exist = ", ".join(image_set.class_names) or "none"
         raise UsageError(
-            "the model was fitted without classes; name the normal classes in `normal_classes`, among those of data"
-            f" {image_set.name!r}: {exist}"
+            "the model was fitted without classes; set `normal_classes` to the normal classes of"
+            f" {image_set.name!r}, which has {exist}"
         )
     wanted = set(asked or fitted)
     return tuple(name for name in image_set.class_names if name in wanted)
@@ -430,7 +432,7 @@ def _check_both_kinds(image_set: ImageSet, names: tuple[str, ...], anomalous: Bo
         what = "none of the images is normal" if len(names) == 0 or anomalous.any() else "every image is normal"
         raise UsageError(
             f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other"
-            f" `normal_classes` among those of data {image_set.name!r}: {', '.join(image_set.class_names)}"
+            f" `normal_classes`; {image_set.name!r} has {', '.join(image_set.class_names)}"
         )
 
 

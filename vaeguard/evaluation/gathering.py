@@ -108,8 +108,7 @@ def _all_parts(plan: Plan, store: Store, output: Path) -> list[ScorePart]:
     found = {piece.key: finished_part(store, piece.key, output.suffix, _fpr(plan)) for piece in plan.pieces}
     if missing := plan.missing({key for key, part in found.items() if part}):
         raise VaeguardError(
-            f"{str(output)!r} is not complete, {missing}; run the shares that have not ended, or the command without"
-            " `piece`"
+            f"{str(output)!r} is not complete: {missing}; run the unfinished shares, or the command without `piece`"
         )
     return [part for part in found.values() if part]
 
@@ -134,9 +133,9 @@ def _finished_before(output: Path, place: str | Path) -> ScoreSummary:
     if not part.whole:
         unplanned = is_job(job_folder(output))
         raise UsageError(
-            f"the job of {str(output)!r} was begun without `piece`; the command that began it goes on"
+            f"the job of {str(output)!r} was started without `piece`; to continue, run the command that started it"
             if unplanned
-            else f"there are no parts to join at {str(place)!r}; give the output of a command with `piece`"
+            else f"there are no parts to combine at {str(place)!r}; give the output of a command with `piece`"
         )
     whole = ScorePart.of(output, part.record)
     return ScoreSummary(
@@ -156,9 +155,9 @@ def check_parts_folder(folder: Path) -> None:
         sweep(folder)
         whole = (folder / MANIFEST).exists()
         if any(path.name != MANIFEST and not _is_part(path, whole) for path in folder.iterdir()):
-            raise UsageError(f"{str(folder)!r} holds other files; choose a new folder")
+            raise UsageError(f"{str(folder)!r} contains other files; choose a new folder")
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{str(folder)!r} is a file, and parts go into a folder; choose a new folder")
+        raise UsageError(f"{str(folder)!r} is a file, but parts need a folder; choose a new folder")
     check_errors(f"{folder}.errors.csv")
 
 

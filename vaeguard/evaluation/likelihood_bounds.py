@@ -116,7 +116,7 @@ def check_generative(detector: TorchDetector) -> None:
         The model is an autoencoder, a model of patches or vectors, or an exported file.
     """
     if not hasattr(detector, "graph"):
-        raise UsageError("an exported file only inspects images; load the run that it came from")
+        raise UsageError("an exported file can only score images; load the run it came from")
     spec = detector.graph.vae.spec
     if spec.autoencoder:
         raise UsageError("an autoencoder has no prior and so no likelihood; fit one without `model.autoencoder`")

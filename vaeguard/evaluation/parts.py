@@ -246,7 +246,7 @@ def check_numbers(inspection: Inspection, paths: Sequence[str]) -> None:
     if bad.any():
         first = paths[int(bad.argmax())]
         raise VaeguardError(
-            f"the model gives no number as the score of {first!r}: its weights or calibration are broken; fit it anew"
+            f"the model computes no valid score for {first!r}: its weights or calibration are damaged; fit it again"
         )
 
 

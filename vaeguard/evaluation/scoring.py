@@ -287,7 +287,7 @@ def batch_size_for(detector: Detector) -> int:
 
 def _check_heatmaps(heatmaps: Drawings, inputs: Sequence[str | Path], output: str | Path, info: DetectorInfo) -> None:
     if not info.view.pictures:
-        raise UsageError("`heatmaps` are pictures, and the model takes vectors; leave them out")
+        raise UsageError("`heatmaps` are pictures, but the model takes vectors; remove `heatmaps`")
     heatmaps.check(inputs)
     check_spots(output)
 
@@ -336,7 +336,7 @@ def check_output(output: Path) -> None:
         The table is that of a watch, or holds something else than scores; or the list is none.
     """
     if output.exists() and watch_of(output).record:
-        raise UsageError(f"{str(output)!r} is the table of a watch; go on with that watch, or choose another table")
+        raise UsageError(f"{str(output)!r} is the table of a watch; continue that watch, or choose another table")
     first = list(FIRST_COLUMNS)
     known = {*first, *TERMS}.__contains__
     check_replaced(output, "a batch of scores", lambda columns: columns[: len(first)] == first, known)
@@ -498,7 +498,7 @@ def score_set(
     image_set = as_image_set(images)
     total = len(image_set.images)
     if not total:
-        raise UsageError(f"data {image_set.name!r} has no images; give a set with at least one")
+        raise UsageError(f"data {image_set.name!r} has no images; use a set with at least one")
     parts = []
     for start in range(0, total, batch_size):
         stop = min(start + batch_size, total)

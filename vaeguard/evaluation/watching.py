@@ -269,17 +269,19 @@ def _earlier_rows(
     listed = Path(f"{output}.errors.csv")
     settings_of_watch = watch_of(output)
     if (path := drift_table(output)).exists() and path not in settings_of_watch.files:
-        raise UsageError(f"{str(path)!r} does not belong to a watch, and would be lost; choose another table")
+        raise UsageError(f"{str(path)!r} does not belong to a watch, and would be overwritten; choose another table")
     if not output.exists():
         if not settings_of_watch.record and (path := beside(settings_of_watch.path, "json")).exists():
-            raise UsageError(f"{str(path)!r} does not belong to a watch, and would be lost; choose another table")
+            raise UsageError(
+                f"{str(path)!r} does not belong to a watch, and would be overwritten; choose another table"
+            )
         return 0, set(), {}
     if {name: settings_of_watch.record.get(name) for name in settings} != settings:
         raise UsageError(
-            f"{str(output)!r} is not of a watch with this model and false-alarm rate; choose another table"
+            f"{str(output)!r} belongs to a watch with another model or false-alarm rate; choose another table"
         )
     if columns_of(output) != list(columns):  # new rows would have columns of other names
-        raise UsageError(f"the columns of {str(output)!r} were changed since a watch wrote it; choose another table")
+        raise UsageError(f"the columns of {str(output)!r} have changed since a watch wrote it; choose another table")
     paths = list(read_table(output)["path"])
     table = read_table(listed) if listed.exists() else {"path": [], "error": []}
     errors = dict(zip(table["path"], table["error"], strict=True))

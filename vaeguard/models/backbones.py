@@ -168,7 +168,10 @@ class Torchvision(Backbone):
         network = get_model(name, weights=None).eval()
         blocks = _last_blocks(network)
         if not blocks:
-            raise UsageError(f"`features` is {name!r}, whose feature maps are not at 1/4, 1/8 or 1/16; choose another")
+            raise UsageError(
+                f"`features` is {name!r}, which has no feature maps at 1/4, 1/8 or 1/16 of the image size; choose"
+                " another network"
+            )
         self.channels = tuple(channels for _, channels in blocks.values())
         weights = get_model_weights(name).DEFAULT
         shown = weights.transforms()
@@ -185,8 +188,8 @@ class Torchvision(Backbone):
         path = Path(torch.hub.get_dir()) / "checkpoints" / name
         if not path.is_file() and not download:
             raise UsageError(
-                f"the weights of {self.name!r} are not on this machine; set `download`, or put {name!r} from"
-                f" {self.url} into {str(path.parent)!r}"
+                f"the weights of {self.name!r} are not on this machine; add `download`, or save {name!r} from"
+                f" {self.url} in {str(path.parent)!r}"
             )
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,8 +197,8 @@ class Torchvision(Backbone):
                 torch.hub.download_url_to_file(self.url, str(path), progress=False)
             except OSError as error:
                 raise VaeguardError(
-                    f"the weights of {self.name!r} cannot be fetched from {self.url} ({error}); try again, or put the"
-                    f" file into {str(path.parent)!r}"
+                    f"the weights of {self.name!r} cannot be downloaded from {self.url} ({error}); try again, or save"
+                    f" the file in {str(path.parent)!r}"
                 ) from error
         # The name of the file ends in the first digits of its SHA-256.
         weights, self.sha256 = _read_weights(path, Path(name).stem.rpartition("-")[2], self.name)
@@ -230,7 +233,9 @@ def _read_weights(path: Path, sha256: str, name: str) -> tuple[dict[str, Tensor]
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if not digest.startswith(sha256):
-        raise RefusedError(f"{str(path)!r} are not the published weights of {name!r}; delete the file and get it again")
+        raise RefusedError(
+            f"{str(path)!r} does not contain the published weights of {name!r}; delete the file and download it again"
+        )
     weights: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return weights, digest
 

@@ -53,7 +53,7 @@ class OnnxNetwork(Backbone):
         try:
             model = onnx.load_from_string(content)
         except DecodeError as error:
-            raise ValueError("it is no ONNX file") from error
+            raise ValueError("it is not an ONNX file") from error
         self.name, self.sha256 = name, hashlib.sha256(content).hexdigest()
         facts = {entry.key: entry.value for entry in model.metadata_props}
         self.licence = facts.get("licence") or facts.get("license") or "that of the file"
@@ -64,7 +64,7 @@ class OnnxNetwork(Backbone):
         self.read_graph(model)
         maps = self.probe(PROBE, PROBE)
         if any(result.ndim != 4 for result in maps):
-            raise ValueError("an output is no map")
+            raise ValueError("an output is not a map")
         self.channels = tuple(result.shape[1] for result in maps)
 
     def read_graph(self, model: onnx.ModelProto) -> None:
@@ -160,19 +160,20 @@ def read_network(path: str | Path, size: tuple[int, int]) -> OnnxNetwork:
     path = Path(path)
     given = f"`features` is {str(path)!r}"
     if not path.is_file():
-        raise UsageError(f"{given}, and there is no such file; give an ONNX file or the name of a network")
+        raise UsageError(f"{given}, but this file does not exist; give an ONNX file or the name of a network")
     try:
         model = onnx.load(path)  # with the weights beside it
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         reason = f"{str(path)!r} cannot be read as an ONNX file ({str(error).partition(chr(10))[0]:.100})"
-        raise RefusedError(f"{reason}; export the network anew") from error
+        raise RefusedError(f"{reason}; export the network again") from error
     try:
         _check_sizes(model)
         network = OnnxNetwork(path.name, cut(model, _fine_maps(model)))
         network.probe(*size)
     except ValueError as error:
         raise UsageError(
-            f"{given}, which cannot serve: {error}; export a convolutional network for images of any height and width,"
+            f"{given}, which cannot be used: {error}; export a convolutional network for images of any height"
+            " and width,"
             " with maps at 1/4, 1/8 or 1/16 of these as outputs"
         ) from error
     return network
@@ -198,7 +199,7 @@ def _triple(text: str) -> tuple[float, ...]:
     """Three numbers of a text such as `0.5, 0.5, 0.5` or `[0.5, 0.5, 0.5]`."""
     values = tuple(float(part) for part in text.strip("[]() ").split(","))
     if len(values) != 3 or not all(abs(value) < 1e6 for value in values):
-        raise ValueError(f"its metadata say {text!r:.40} instead of three numbers for red, green and blue")
+        raise ValueError(f"its metadata contain {text!r:.40} instead of three numbers for red, green and blue")
     return values
 
 
@@ -216,7 +217,7 @@ def _check_sizes(model: onnx.ModelProto) -> None:
     image = _image_of(model).type.tensor_type
     sides = [side.dim_value for side in image.shape.dim]  # 0 is any
     if len(sides) != 4 or sides[1] not in (0, 3) or image.elem_type != 1:
-        raise ValueError("its input is no image in colour, float32 of shape (N, 3, height, width)")
+        raise ValueError("its input is not a colour image, float32 of shape (N, 3, height, width)")
     if sides[2] or sides[3]:
         raise ValueError(f"it takes images of {sides[2] or 'any'}x{sides[3] or 'any'} pixels only")
 

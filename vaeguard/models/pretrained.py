@@ -58,5 +58,7 @@ def backbone(name: str, file: Tensor | None = None) -> Backbone:
     known = list_models(module=torchvision.models)
     if name not in known:
         close = ", ".join(difflib.get_close_matches(name, [LITE0, *known], 3)) or f"{LITE0}, resnet18"
-        raise UsageError(f"`features` is {name!r}, which is no network of torchvision; choose another, such as {close}")
+        raise UsageError(
+            f"`features` is {name!r}, which is not a network of torchvision; choose another, such as {close}"
+        )
     return Torchvision(name)

@@ -242,11 +242,11 @@ def term_names(spec: ModelSpec) -> tuple[str, ...]:
     for name in spec.without:
         if name not in names:
             raise UsageError(
-                f"`model.without` names {name!r}, and the model has no such term; it has {', '.join(names)}"
+                f"`model.without` names {name!r}, but the model has no such term; its terms are {', '.join(names)}"
             )
     left = tuple(name for name in names if name not in spec.without)
     if not any(_is_combined(name, spec) for name in left):
-        raise UsageError("`model.without` leaves no term to make a score of; leave out fewer")
+        raise UsageError("`model.without` removes every term of the score; remove fewer terms")
     return left
 
 

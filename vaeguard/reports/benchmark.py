@@ -83,7 +83,7 @@ class MethodTable(Part):
         """Compare each of our fits with the best method that knows no more than the fit."""
         ours = [(row, row.overall) for row in self.methods if row.part == "ours"]
         sentences = [self._beside_others(row, overall) for row, overall in ours if overall]
-        return " ".join(sentences) or f"{self.data}: no method of ours is measured on every case yet."
+        return " ".join(sentences) or f"{self.data}: none of our methods has been measured on every case yet."
 
     def _beside_others(self, ours: Method, overall: Mean) -> str:
         others = []
@@ -124,7 +124,11 @@ class Figures(ReportFigures):
 
     def verdict(self) -> Verdict:
         """Return a comparison of our fits with other methods."""
-        notes = (f"a trial on at most {self.spec.limit} examples: these numbers are no result",) if self.trial else ()
+        notes = (
+            (f"a trial on at most {self.spec.limit} examples: do not use these numbers as results",)
+            if self.trial
+            else ()
+        )
         sentence = " ".join(table.sentence() for table in self.comparison[:SENTENCES])
         return Verdict(f"{self.cells.finished:,} of {self.cells.planned:,} cells measured", sentence, notes)
 

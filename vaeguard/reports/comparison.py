@@ -81,11 +81,11 @@ def compare_reports(paths: Sequence[str | Path], command: str = "") -> Report:
         A report is damaged or of another version.
     """
     if len(paths) < 2:
-        raise UsageError("a comparison needs at least two reports; name their files or folders")
+        raise UsageError("a comparison needs at least two reports; give their files or folders")
     reports = [read_report(path) for path in paths]
     for path, report in zip(paths, reports, strict=True):
         if kind_of(report) != "evaluation":
-            raise UsageError(f"{str(path)!r} is a report of the kind {kind_of(report)}; give reports of evaluations")
+            raise UsageError(f"{str(path)!r} is a {kind_of(report)} report; give reports of evaluations")
     evaluations = [cast("Compared", typed(Compared, report)) for report in reports]
     places = [report_path(path) for path in paths]
     runs = [
@@ -174,14 +174,16 @@ class Figures(ReportFigures):
         if pair := self.best_two:
             clear = (
                 f"on the same {pair.images:,} images they differ by {pair.difference:+.3f} (95 % interval"
-                f" {pair.low:+.3f} to {pair.high:+.3f}), {'more than' if pair.low > 0 else 'which may be'} chance"
+                f" {pair.low:+.3f} to {pair.high:+.3f}), which {'is more than' if pair.low > 0 else 'may be'} chance"
             )
         else:
             clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
         other = {"data", "normal classes"} & set(self.differences)
-        notes = ("the reports are of different data or normal classes, so this is no contest",) if other else ()
-        sentence = f"The highest ROC-AUC is {best:.3f}, of {first.name}; the next is {next_best:.3f}: {clear}."
-        return Verdict("Side by side", sentence, notes)
+        notes = (
+            ("the reports use different data or normal classes, so their figures cannot be compared",) if other else ()
+        )
+        sentence = f"The highest ROC-AUC is {best:.3f}, for {first.name}; the next is {next_best:.3f}: {clear}."
+        return Verdict("Comparison", sentence, notes)
 
     def lines(self) -> Iterable[RenderableType]:
         """Yield tables of the figures, a few runs abreast."""

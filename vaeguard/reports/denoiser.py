@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.reports.kinds import Part, ReportFigures, Verdict
 from vaeguard.reports.report_file import heading
 from vaeguard.reports.terminal import sparkline
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,12 +69,12 @@ class Figures(ReportFigures):
     def verdict(self) -> Verdict:
         """Return whether the network cleans."""
         gain = self.after - self.before
-        basis = "by Stein's estimate, without clean images" if self.mode == "adapt" else "on images held out"
+        basis = "by Stein's estimate, without clean images" if self.mode == "adapt" else "on held-out images"
         if not self.held_out:
-            basis = "on the images it was trained on, as there are too few to hold some out"
+            basis = "on the training images, because there are too few to hold some out"
         sentence = (
-            f"A {self.scan_kind} denoiser from {self.images:,} images: {self.before:.2f} dB goes in and"
-            f" {self.after:.2f} dB comes out ({gain:+.2f} dB), {basis}."
+            f"A {self.scan_kind} denoiser trained on {counted(self.images, 'image')}: it improves images from"
+            f" {self.before:.2f} dB to {self.after:.2f} dB ({gain:+.2f} dB), measured {basis}."
             f" The ladder VAE's negative ELBO is {self.neg_elbo:.3f} nats per pixel."
         )
         return Verdict("Cleans" if gain > 0 else "Makes it worse", sentence, (), "good" if gain > 0 else "poor")

@@ -127,5 +127,5 @@ class Figures(ReportFigures):
             "pca": "in the plane of their two principal components",
         }
         share = "" if self.explained is None else f", which holds {percent(self.explained)} of their variance"
-        sentence = f"{self.images:,} latents of {self.units} units, {projections[self.projection]}{share}."
-        return Verdict("Where images lie in the latent", sentence)
+        sentence = f"{self.images:,} latent vectors of {self.units} units, {projections[self.projection]}{share}."
+        return Verdict("Images in the latent space", sentence)

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 STATED = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """The stated false-alarm rates that are compared with the realised ones."""
 QUALITY = (
-    (0.99, 0.8, "Tells anomalies almost perfectly", "good"),
-    (0.95, 0.6, "Tells anomalies well", "good"),
-    (0.85, 0.3, "Tells many anomalies", "fair"),
-    (0.7, 0.0, "Tells anomalies poorly", "poor"),
+    (0.99, 0.8, "Finds anomalies almost perfectly", "good"),
+    (0.95, 0.6, "Finds anomalies well", "good"),
+    (0.85, 0.3, "Finds many anomalies", "fair"),
+    (0.7, 0.0, "Finds anomalies poorly", "poor"),
 )
 """The least ROC-AUC and the least share caught for each headline, with the tone of the headline.
 
@@ -155,7 +155,7 @@ class Figures(ReportFigures):
         score, caught, alarms = self.metrics[0], self.detection_rate, self.false_alarm_rate
         headline, tone = _quality(score, caught.value)
         if self._flags_nothing:
-            headline, tone = "Nothing can be flagged at this false-alarm rate", "poor"
+            headline, tone = "No image can be flagged at this false-alarm rate", "poor"
         interval = f"interval {percent(alarms.low)} to {percent(alarms.high)}"
         sentence = (
             f"ROC-AUC {score.roc_auc:.3f} (95 % interval {score.roc_auc_low:.3f} to {score.roc_auc_high:.3f})."
@@ -176,22 +176,23 @@ class Figures(ReportFigures):
         by_area, caught = _quality(self.metrics[0], 1.0)[0], self.detection_rate.value
         if not self._flags_nothing and by_area != _quality(self.metrics[0], caught)[0]:
             yield (
-                f"the ROC-AUC alone would say {by_area!r}, but at this false-alarm rate {percent(caught)} are caught: a"
-                " higher rate catches more, and more normal images to fit on make the limit sharper"
+                f"by its ROC-AUC alone the verdict would be {by_area!r}, but at this false-alarm rate only"
+                f" {percent(caught)} are caught; a higher rate catches more, and fitting on more normal images makes"
+                " the threshold more precise"
             )
         rate, expected = self.false_alarm_rate.value, self.expected_false_alarms
         if expected and self.independent and not expected.low <= rate <= expected.high:
             more = "more" if rate > expected.high else "fewer"
             # Images that the model was fitted on look more normal to the model than any others.
             cause = (
-                "these normal images differ from those that the score was calibrated on"
+                "these normal images differ from the calibration images"
                 if more == "more"
-                else "some of these normal images may be those that the model was fitted on, and then every figure here"
-                " flatters, or they differ from those that the score was calibrated on"
+                else "either some of these normal images were used for the fit, which makes every figure here too good,"
+                " or they differ from the calibration images"
             )
             yield (
-                f"there are {more} false alarms than stated: {percent(rate)} where {percent(self.fpr)} should"
-                f" give {percent(expected.low)} to {percent(expected.high)}, so {cause}"
+                f"there are {more} false alarms than expected: {percent(rate)} instead of {percent(expected.low)} to"
+                f" {percent(expected.high)} at a stated rate of {percent(self.fpr)}, so {cause}"
             )
         if self.simple_measures:
             yield from self._as_good_as_the_score(self.simple_measures)
@@ -200,8 +201,8 @@ class Figures(ReportFigures):
         for name, measure in (("brightness", measures.brightness), ("complexity", measures.complexity)):
             if measure.roc_auc >= self.metrics[0].roc_auc - EXPLAINED:
                 yield (
-                    f"{name} alone reaches a ROC-AUC of {measure.roc_auc:.3f}: this data does not show that the score"
-                    " sees more than that"
+                    f"{name} alone reaches a ROC-AUC of {measure.roc_auc:.3f}; these data do not show that the score"
+                    " finds more than that"
                 )
 
     def lines(self) -> Iterable[RenderableType]:
@@ -209,12 +210,12 @@ class Figures(ReportFigures):
         yield from sparklines(self.histogram, self.threshold)
         terms = sorted(self.metrics[1:], key=lambda term: -term.roc_auc)
         named = ", ".join(f"{term.name} {term.roc_auc:.3f}" for term in terms)
-        yield f"ROC-AUC of each term by itself: {named}"
+        yield f"ROC-AUC of each term alone: {named}"
         if pixels := self.pixels:
-            without = f" ({pixels.without} anomalous images have none)" if pixels.without else ""
+            without = f" ({pixels.without} anomalous images have no mask)" if pixels.without else ""
             spots = "" if pixels.hit is None else f"; {pixels.hit} of {pixels.defects} defects lie in a spot"
             yield (
-                f"heatmaps against {pixels.masks} masks{without}: ROC-AUC of the pixels {pixels.roc_auc:.3f},"
+                f"heatmaps compared with {pixels.masks} masks{without}: pixel ROC-AUC {pixels.roc_auc:.3f},"
                 f" per-region overlap {pixels.pro:.3f}{spots}"
             )
         yield self._classes()
@@ -223,7 +224,7 @@ class Figures(ReportFigures):
         table = table_of("images", "flagged", "ROC-AUC")
         anomalous = sorted((row for row in self.classes if not row.normal), key=lambda row: row.roc_auc or 0.0)
         normal = sorted((row for row in self.classes if row.normal), key=lambda row: -row.flagged)
-        for rows, text in ((anomalous, "anomalous, hardest to tell"), (normal, "normal, most often flagged")):
+        for rows, text in ((anomalous, "anomalous, hardest to find"), (normal, "normal, most often flagged")):
             for row in rows[:SHOWN]:
                 area = "" if row.roc_auc is None else f"{row.roc_auc:.3f}"
                 table.add_row(f"{escape(row.name[:40])} ({text})", f"{row.images:,}", f"{row.flagged:.1%}", area)
@@ -234,14 +235,14 @@ def _quality(score: Metrics, caught: float) -> tuple[str, str]:
     """Headline and tone for the metrics of the combined score, and the share of anomalies caught."""
     area, low, high = score.roc_auc, score.roc_auc_low, score.roc_auc_high
     if low <= 0.5 < area and high > 0.6:
-        return "Too few images to tell whether it is better than chance", "poor"
+        return "Too few images to know whether it is better than chance", "poor"
     if low <= 0.5:
         return "No better than chance", "poor"
     headline, tone = _level(area, low, caught)
     best_headline, best_tone = _level(area, area, caught)
     if headline != best_headline and tone == "poor":
-        unsure = "Tells anomalies" if best_tone != "poor" else "May tell anomalies"
-        return f"{unsure}, but too few images to say how well", "fair" if best_tone != "poor" else "poor"
+        unsure = "Finds anomalies" if best_tone != "poor" else "May find anomalies"
+        return f"{unsure}, but there are too few images to say how well", "fair" if best_tone != "poor" else "poor"
     return headline, tone
 
 
@@ -250,4 +251,4 @@ def _level(area: float, low: float, caught: float) -> tuple[str, str]:
     for least, least_caught, text, tone in QUALITY:
         if area >= least and low >= least - SLACK and caught >= least_caught:
             return text, tone
-    return "Tells anomalies hardly or not at all", "poor"
+    return "Hardly finds any anomalies", "poor"

@@ -180,17 +180,20 @@ class Refit(Part):
         """Yield what to know, a sentence each."""
         yield (
             f"refitted with {counted(self.training_only + self.audited, 'confirmed normal image')}:"
-            f" {self.training_only:,} only train the model, since flagged images were chosen by their score, and"
-            f" {self.audited:,} of the audit may calibrate too; nothing was learned from"
+            f" {self.training_only:,} only train the model, because flagged images were chosen by their score,"
+            f" and {self.audited:,} of the audit may also calibrate it; the model did not learn from"
             f" {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
         )
-        for name, share in (("false alarms of the model before", self.false_alarm_rate), ("caught by it", self.caught)):
+        for name, share in (
+            ("false alarms of the model before", self.false_alarm_rate),
+            ("defects it caught", self.caught),
+        ):
             of = "normal images" if share is self.false_alarm_rate else "defects"
             yield (
-                f"{name}: unknown; it takes a review of flagged images and of the audit"
+                f"{name}: unknown; to measure it, review flagged images and the audit"
                 if share is None
                 else f"{name}: {percent(share.value)} of {of} (95 % interval {percent(share.low)} to"
-                f" {percent(share.high)}), as estimated for the reviewed batch"
+                f" {percent(share.high)}), estimated from the reviewed batch"
             )
 
 
@@ -216,26 +219,27 @@ class Figures(ReportFigures):
         rate = "" if model.autoencoder else f" + rate {best.valid_rate:.2f}"
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
-        region = f" {percent(model.region_share)} of each image counts." if model.region_share < 1 else ""
+        region = f" The model looks at {percent(model.region_share)} of each image." if model.region_share < 1 else ""
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         if split.folds:
             sentence = (
-                f"{what} {seen}, fitted on all {split.training:,} normal images, which calibrate the"
-                f" score as well: each is judged by a model fitted without its fold, one of {split.folds}. After"
-                f" {best.epoch:.0f} epochs {losses} on these held-out folds{active}. The lowest p-value is"
+                f"{what} {seen}, fitted on all {split.training:,} normal images, which also calibrate the score:"
+                f" each is judged by a model fitted without its fold, one of {split.folds}. After"
+                f" {counted(int(best.epoch), 'epoch')}: {losses} on these held-out folds{active}. The lowest p-value"
+                " is"
                 f" {1 / (split.calibration + 1):.2g}."
             )
         else:
             sentence = (
-                f"{what} {seen}, fitted on {split.training:,} normal examples; best of"
-                f" {len(self.history)} epochs is {best.epoch:.0f}: {losses} on {split.validation:,} held-out"
-                f" ones{active}{accuracy}. The score is calibrated on {split.calibration:,} more."
+                f"{what} {seen}, fitted on {split.training:,} normal examples; the best of"
+                f" {counted(len(self.history), 'epoch')} is epoch {best.epoch:.0f}: {losses} on {split.validation:,}"
+                f" held-out examples{active}{accuracy}. The score is calibrated on {split.calibration:,} others."
             )
         sentence += region
         notes = (*self.advice, *(self.refit.sentences() if self.refit else ()))
         if self.advice:
-            return Verdict("Worth a second look", sentence, notes, "fair")
-        return Verdict("Fitted, nothing looks wrong", sentence, notes, "good")
+            return Verdict("Needs a second look", sentence, notes, "fair")
+        return Verdict("Fitted without problems", sentence, notes, "good")
 
     def lines(self) -> Iterable[RenderableType]:
         """Yield the loss over the epochs and the classes that are hardest to restore."""

@@ -31,7 +31,7 @@ def generative_report(evaluation: GenerativeEvaluation, command: str = "") -> Re
     counts, edges = np.histogram(bounds.neg_iwae, BINS)
     return {
         **heading(
-            "generative", f"{evaluation.data}: how well the VAE describes it", command=command, device=evaluation.device
+            "generative", f"{evaluation.data}: how well the VAE models it", command=command, device=evaluation.device
         ),
         "data": evaluation.data,
         "normal_classes": list(evaluation.classes),
@@ -167,11 +167,12 @@ class Figures(ReportFigures):
         if self.quality:
             distances = {row.origin: row.distance for row in self.quality.distances}
             sentence += (
-                f" Samples of the prior lie {distances['prior']:.1f} from real images, samples around real ones"
-                f" {distances['aggregate']:.1f}, other real images {distances['real']:.1f}."
+                f" The distance to real images is {distances['prior']:.1f} for samples from the prior,"
+                f" {distances['aggregate']:.1f} for samples around real images and {distances['real']:.1f} for other"
+                " real images."
             )
         tone = "fair" if self.notes else "plain"
-        return Verdict("How well the VAE describes normal images", sentence, self.notes, tone)
+        return Verdict("How well the VAE models normal images", sentence, self.notes, tone)
 
     def lines(self) -> Iterable[str]:
         """Yield the histogram of the bound and the rate of each unit."""

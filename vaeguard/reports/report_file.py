@@ -60,7 +60,7 @@ def check_place(path: str | Path, kind: str) -> None:
         page = path.with_suffix(".html")
         if page.exists() and not path.exists():
             raise UsageError(
-                f"{str(page)!r} is no page of a report here, and would be lost; choose another place"
+                f"{str(page)!r} is not a report page and would be overwritten; choose another place"
             ) from None
         return
     if present in report_kinds() and present != kind:
@@ -98,7 +98,7 @@ def remake_page(path: str | Path) -> tuple[Report, Path]:
     try:
         html = page(report)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError) as error:
-        raise RefusedError(f"{str(place)!r} is not whole ({error}); write it again") from error
+        raise RefusedError(f"{str(place)!r} is incomplete ({error}); write it again") from error
     write_text(place.with_suffix(".html"), html)
     return report, place.with_suffix(".html")
 
@@ -118,8 +118,8 @@ def report_path(path: str | Path) -> Path:
         if candidate.is_file() and candidate.suffix == ".json":
             return candidate
     raise UsageError(
-        f"{str(path)!r} is no report and has none; give a report.json, the folder of a run, a search, an evaluation, a"
-        " benchmark or clean scans, or a table of scores"
+        f"{str(path)!r} is not a report and has none; give a report.json, the folder of a run, a search, an"
+        " evaluation, a benchmark or clean scans, or a table of scores"
     )
 
 
@@ -143,7 +143,7 @@ def read_report(path: str | Path) -> Report:
     version = report.get("format") if isinstance(report, dict) else None
     if type(version) is not int or version != FORMAT or report.get("kind") not in report_kinds():
         raise RefusedError(
-            f"{str(path)!r} is no report of this version (format {version}, expected {FORMAT}); write it again"
+            f"{str(path)!r} is a report of another version (format {version}, expected {FORMAT}); write it again"
         )
     return dict(report)
 

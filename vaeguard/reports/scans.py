@@ -231,15 +231,15 @@ class Figures(ReportFigures):
         """Return whether the scans are clean, and how many pages a person should look at."""
         sentence, notes = self._sentence(), self.notes
         if not self.pages:
-            return Verdict("Nothing to restore" if self.files else "Nothing could be read", sentence, notes, "poor")
+            return Verdict("Nothing to restore" if self.files else "No input could be read", sentence, notes, "poor")
         if self.look_first:
-            return Verdict(f"{counted(self.look_first, 'page')} worth a look first", sentence, notes, "fair")
+            return Verdict(f"{counted(self.look_first, 'page')} to check first", sentence, notes, "fair")
         unjudged = sum(row["pages"] for row in self.left if row["reason"] != CLEAN)
         if unjudged == self.pages:
-            return Verdict("Every page was left as it was", sentence, notes, "fair")
+            return Verdict("No page was changed", sentence, notes, "fair")
         if unjudged:
-            return Verdict(f"Clean, but for {counted(unjudged, 'page')} left unjudged", sentence, notes, "fair")
-        headline = "Clean, and nothing had to be put back" if self._restored else "Every page was clean already"
+            return Verdict(f"Clean, except for {counted(unjudged, 'page')} in doubt", sentence, notes, "fair")
+        headline = "Cleaned without problems" if self._restored else "Every page was already clean"
         return Verdict(headline, sentence, notes, "fair" if self.errors.count else "good")
 
     @property
@@ -258,4 +258,4 @@ class Figures(ReportFigures):
     def lines(self) -> Iterable[str]:
         """Yield the pages to look at."""
         for row in self.table[: min(10, self.look_first)]:
-            yield f"look at {escape(row['path'])}, page {row['page']}: {escape(why_look(row))}"
+            yield f"check {escape(row['path'])}, page {row['page']}: {escape(why_look(row))}"

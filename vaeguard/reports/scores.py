@@ -195,14 +195,14 @@ def drift(upper_half: int, images: int, calibration: int | None) -> Drift:
     warning = None
     if images >= JUDGED and 2 * high < ORDINARY:
         warning = (
-            f"only about {100 * normal_share:.0f} % of these images look like the normal ones of the fit."
-            " Unless so many are anomalous, something else has changed: camera, light, focus, size or the product; look"
-            " at the images below, and fit on images like these if they are as they should be"
+            f"only about {100 * normal_share:.0f} % of these images look like the normal images of the fit."
+            " Unless most images really are anomalous, something else has changed: camera, light, focus, size"
+            " or the product. Check the images below; if they are normal, fit again on images like these"
         )
     elif images >= JUDGED and low > FAMILIAR:
         warning = (
-            "these images are more familiar to the model than normal images that it never saw: if it was fitted on"
-            " these very images, the scores flatter"
+            "these images look more normal to the model than normal images that it has never seen; if it was"
+            " fitted on these images, the scores are too low"
         )
     return Drift(normal_share, max(0.0, min(1.0, 2 * low)), min(1.0, 2 * high), warning)
 
@@ -364,38 +364,39 @@ class Figures(ReportFigures):
         if not can_flag(calibration, fpr):
             sentence = (
                 f"The score is calibrated on {counted(calibration, 'normal image')}, so its smallest p-value is"
-                f" {1 / (calibration + 1):.2g}; to flag where p_value <= {fpr:g} takes {fewest_calibration(fpr):,} of"
-                f" them.{self._unread()}"
+                f" {1 / (calibration + 1):.2g}; flagging where p_value <= {fpr:g} needs {fewest_calibration(fpr):,}"
+                f" of them.{self._unread()}"
             )
-            notes = (f"to have images flagged, {way_to_flag(calibration)}",)
-            headline, tone = f"Nothing can be flagged at a false-alarm rate of {fpr:g}", "poor"
+            notes = (f"to flag images, {way_to_flag(calibration)}",)
+            headline, tone = f"No image can be flagged at a false-alarm rate of {fpr:g}", "poor"
         else:
             low, high = self._flagged_of_normal_images()
             sentence = (
                 f"{self.anomalies.count:,} of {self.images:,} images are flagged ({percent(self.anomalies.value)},"
                 f" interval {percent(self.anomalies.low)} to {percent(self.anomalies.high)}) where p_value"
-                f" <= {fpr:g}; of normal images alone it would be {f'{low:,} to {high:,}' if self.images else 'none'}."
+                f" <= {fpr:g}; if all were normal, {f'{low:,} to {high:,}' if self.images else 'none'} would be"
+                " expected."
                 f"{self._unread()}"
             )
             notes = (self.note,) if self.note else ()
             headline, tone = self._headline(high)
         if not self.images:
-            headline, tone = "Nothing could be read", "poor"
+            headline, tone = "No input could be read", "poor"
         elif self.drift.warning:
-            headline, tone, notes = "This batch differs as a whole", "poor", (*notes, self.drift.warning)
+            headline, tone, notes = "This batch as a whole looks different", "poor", (*notes, self.drift.warning)
         return Verdict(headline, sentence, notes, tone)
 
     def _headline(self, most: int) -> tuple[str, str]:
         """Headline and tone if `most` is the largest number of normal images that would be flagged."""
         unread = "fair" if self.errors.count else "good"
         if not self.anomalies.count:
-            return "Nothing stands out", unread
+            return "No image is flagged", unread
         if self.anomalies.count <= most:
-            return "No more is flagged than normal images give", unread
-        return f"{counted(self.anomalies.count, 'image')} to look at", "fair"
+            return "No more images are flagged than expected of normal ones", unread
+        return f"{counted(self.anomalies.count, 'image')} to check", "fair"
 
     def _unread(self) -> str:
-        return f" {self.errors.count:,} could not be read." if self.errors.count else ""
+        return f" {counted(self.errors.count, 'file')} could not be read." if self.errors.count else ""
 
     def _flagged_of_normal_images(self) -> tuple[int, int]:
         """The 95 % interval of the number of flagged images if all images are normal."""

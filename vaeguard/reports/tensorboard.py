@@ -64,19 +64,22 @@ def prepare_log(directory: Path, run: Path | None, name: str, *, resume: bool) -
         The folder cannot be written.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError("`tensorboard` needs a package that is not installed; pip install 'vaeguard[tensorboard]'")
+        raise UsageError(
+            "`tensorboard` needs a package that is not installed; run: pip install 'vaeguard[tensorboard]'"
+        )
     if run is None:
         return new_folder(name, directory)
     folder = directory / run.resolve().name
     if not resume and any(folder.glob(EVENTS)):
         raise UsageError(
-            f"{str(folder)!r} holds the log of another fit; choose another folder as `tensorboard`, or delete this one"
+            f"{str(folder)!r} contains the log of another fit; choose another folder as `tensorboard`, or delete"
+            " this one"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VaeguardError(
-            f"cannot write into {str(folder)!r}: {error.strerror}; choose another folder as `tensorboard`"
+            f"cannot write to {str(folder)!r}: {error.strerror}; choose another folder as `tensorboard`"
         ) from error
     return folder
 
@@ -125,7 +128,7 @@ def tensorboard_log(
         # the checkpoint's own epoch is removed and written again, since the fit may have been killed before writing it.
         writer: Any = SummaryWriter(str(folder), purge_step=len(done))
     except OSError as error:
-        raise VaeguardError(f"cannot write into {str(folder)!r}: {error.strerror or error}") from error
+        raise VaeguardError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
 
     def attempt(log: Callable[..., None], *arguments: Any) -> None:
         """Call `log`, unless logging failed before: a full disk must not end the fit."""

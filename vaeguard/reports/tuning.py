@@ -32,10 +32,10 @@ class Comparison(Part):
     def sentence(self, best: int, trials: int) -> str:
         """Describe the result of the comparison; `best` is the number of the best trial, of `trials` in all."""
         return (
-            f"On {self.images:,} normal images that no trial touched, trial {best}, the best of {trials}, tells"
-            f" pseudo-anomalies with a mean ROC-AUC of {self.best_objective:.3f}, the settings at the start with"
-            f" {self.start_objective:.3f}: {self.difference:+.3f} (95 % interval {self.low:+.3f} to {self.high:+.3f};"
-            f" {self.fits} fits of each)."
+            f"On {self.images:,} normal images that no trial has seen, the best of {trials} trials, trial"
+            f" {best}, reaches a mean ROC-AUC of {self.best_objective:.3f} against pseudo-anomalies and the"
+            f" settings at the start reach {self.start_objective:.3f}: {self.difference:+.3f} (95 % interval"
+            f" {self.low:+.3f} to {self.high:+.3f}; {self.fits} fits of each)."
         )
 
     def headline(self) -> tuple[str, str]:
@@ -44,7 +44,7 @@ class Comparison(Part):
             return "Better than the start, against pseudo-anomalies", "good"
         if self.high < 0:
             return "Worse than the start, against pseudo-anomalies", "poor"
-        return "Not told apart from the start", "fair"
+        return "No clear difference from the start", "fair"
 
 
 class Images(Part):
@@ -72,32 +72,33 @@ class Figures(ReportFigures):
             headline, tone = self.comparison.headline()
             return Verdict(headline, self.comparison.sentence(self.best, len(self.trials)), notes, tone)
         if self.best:
-            reason = self.comparison_error or "the search was cut off before"
+            reason = self.comparison_error or "the search was interrupted before"
             sentence = (
-                f"Trial {self.best} is the best of {len(self.trials):,}, but it was not compared with the settings at"
-                f" the start on images that no trial touched ({reason}). The same search, run again, tries once more."
+                f"Trial {self.best} is the best of {len(self.trials):,}, but it was not compared with the settings"
+                f" at the start on images that no trial has seen ({reason}). To compare them, run the same search"
+                " again."
             )
             return Verdict("Best settings found, but not compared", sentence, notes, "fair")
         sentence = (
-            f"Of {len(self.trials):,} trials none is better than trial 0, the settings that the search started from:"
+            f"None of {len(self.trials):,} trials is better than trial 0, the settings at the start:"
             f" mean ROC-AUC {self.trials[0].objective:.3f} against pseudo-anomalies of {self.images.judging:,} normal"
             " images."
         )
-        return Verdict("Nothing beat the start", sentence, notes)
+        return Verdict("No better settings found", sentence, notes)
 
     def _notes(self) -> Iterable[str]:
         if failed := sum(trial.objective is None for trial in self.trials):
-            yield f"{failed} of {len(self.trials)} trials failed; the table says why"
+            yield f"{failed} of {len(self.trials)} trials failed; the table shows why"
         if len(self.trials) == 1:
             yield (
-                "a single trial is no search; search again in the same folder with more trials, which goes on from this"
-                " one"
+                "a single trial is not a search; search again in the same folder with more trials, which continues"
+                " from this one"
             )
         yield "pseudo-anomalies only stand in for real ones; where you have some, evaluate both settings on them"
         if self.comparison and self.comparisons > 1:
             yield (
-                f"this is comparison {self.comparisons} on the same images, each of another best trial; after looking"
-                " again an interval is too sure"
+                f"this is comparison {self.comparisons} on the same images, each with a different best trial; after"
+                " repeated comparisons, intervals are too narrow"
             )
 
     def lines(self) -> Iterable[str]:

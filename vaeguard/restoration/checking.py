@@ -40,14 +40,14 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     """
     files = list(clean_store(Path(clean)).parts())
     if not files:
-        raise UsageError(f"{str(clean)!r} holds no clean scans; give a folder of clean scans")
+        raise UsageError(f"{str(clean)!r} contains no clean scans; give a folder of clean scans")
     intact = 0
     errors: list[tuple[str, str]] = []
     known: set[Path] = set()
     for done, file in enumerate(files, 1):
         missing, changed = file.missing, file.changed
-        errors += [(str(path), "it is gone") for path in missing]
-        errors += [(str(path), "it was changed since it was written") for path in changed]
+        errors += [(str(path), "it is missing") for path in missing]
+        errors += [(str(path), "it has changed since it was written") for path in changed]
         intact += len(file.files) - len(missing) - len(changed)
         known.update(file.files)
         if progress:

@@ -109,7 +109,7 @@ class Denoiser(Engine):
         if not samples:
             return -(-self._halo // self.grid) * self.grid
         if not self.ladder:
-            raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to draw from; set `samples` to 0")
+            raise RefusedError(f"the {self.kind} denoiser has no ladder VAE to sample from; set `samples` to 0")
         reach = max(self.ladder.halo, self._halo)
         return -(-reach // self.grid) * self.grid
 
@@ -344,7 +344,7 @@ def _check_values(session: Session, record: DenoiserRecord) -> None:
 def _finite(session: Session, results: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
     """Results of a network, none of them NaN or infinite, which no pixel can be."""
     if not all(np.isfinite(result).all() for result in results):
-        raise RefusedError(f"the denoiser {session.name!r} gives values that are not finite; fit it anew")
+        raise RefusedError(f"the denoiser {session.name!r} gives values that are not finite; fit it again")
     return results
 
 
@@ -407,5 +407,5 @@ def shipped_denoiser(kind: str, device: str = "auto", threads: int | None = None
     """
     path = SHIPPED / f"{kind}.onnx"
     if not path.is_file():
-        raise RefusedError(f"{str(path)!r} is missing; install vaeguard anew")
+        raise RefusedError(f"{str(path)!r} is missing; reinstall vaeguard")
     return read_denoiser(path, device, threads)

@@ -121,7 +121,7 @@ def read_denoiser_record(values: Mapping[str, Any], name: str) -> DenoiserRecord
         The file is not a denoiser, lacks a value, or has a value of another type.
     """
     if DENOISER not in values:
-        raise RefusedError(f"{name!r} finds anomalies, and is no denoiser; give a denoiser")
+        raise RefusedError(f"{name!r} is an anomaly model, not a denoiser; give a denoiser")
     parts = {"direct": DirectRecord, "estimator": EstimatorRecord, "ladder": LadderRecord}
     try:
         own = dict(values[DENOISER])
@@ -129,7 +129,8 @@ def read_denoiser_record(values: Mapping[str, Any], name: str) -> DenoiserRecord
         return DenoiserRecord(**own, card=values["card"])
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise RefusedError(
-            f"the denoiser {name!r} does not fit this vaeguard ({reason_of(error)}); make the denoiser anew"
+            f"the denoiser {name!r} does not work with this version of vaeguard ({reason_of(error)}); fit the"
+            " denoiser again"
         ) from error
 
 

@@ -59,7 +59,7 @@ class DenoiseSummary:
     errors : tuple of (path, reason)
         Scans that could not be restored; also in `pages.csv.errors.csv`.
     left : tuple of dict
-        The reasons for which pages were left as they were, each `reason` with its number of `pages`.
+        The reasons for which pages were left unchanged, each `reason` with its number of `pages`.
     look_first : tuple of dict
         At most ten pages that a person should look at: pages where something was put back, pages where much was
         lightened or removed, and pages that were left because of a doubt. The page with the largest share comes first.

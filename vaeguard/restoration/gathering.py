@@ -111,8 +111,8 @@ def gather_scans(target: Path, *, progress: Progress | None = None) -> tuple[Den
     plan = read_plan(store)
     if plan is None or plan.kind != "scans":
         raise UsageError(
-            f"{str(target)!r} has no shares of a job to sum up: it is done, or was begun without `piece`; the command"
-            " that began it goes on"
+            f"{str(target)!r} has no shares to combine: the job is finished, or was started without `piece`; to"
+            " continue, run the command that started it"
         )
     tree = _tree(target, plan)
     keys = {name: piece.key for name, piece in zip(tree.clean, plan.pieces, strict=True)}
@@ -124,8 +124,7 @@ def gather_scans(target: Path, *, progress: Progress | None = None) -> tuple[Den
     }
     if missing := plan.missing(ended):
         raise VaeguardError(
-            f"{str(target)!r} is not complete, {missing}; run the shares that have not ended, or the command without"
-            " `piece`"
+            f"{str(target)!r} is not complete: {missing}; run the unfinished shares, or the command without `piece`"
         )
     with open_job(target / TABLE, SCAN_FACTS, keep=True):
         results = (result_of(tree, name, record) for name, record in records.items())

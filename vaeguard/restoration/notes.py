@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.restoration.reasons import FEWER_WORDS
 from vaeguard.restoration.records import TABLE
-from vaeguard.wording import counted, of_suffixes, some
+from vaeguard.wording import counted, skipped_by_suffix, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,23 +62,26 @@ class Notes:
         yield from _of_places(places)
         if self.gone:
             files = counted(len(self.gone), "clean file", "has have")
-            yield f"{files} no scan any more: {some(self.gone)}; delete what is not wanted"
+            yield f"{files} no scan any more: {some(self.gone)}; delete them if you do not need them"
         if self.edited:
-            files, stay = counted(len(self.edited), "clean file", "was were"), _plural(self.edited, "stays", "stay")
-            yield f"{files} changed by hand and {stay}: {some(self.edited)}; move away what is to be made again"
+            files = counted(len(self.edited), "clean file", "was were")
+            yield (
+                f"{files} changed by hand and kept: {some(self.edited)}; to clean these scans again, move the"
+                " files away"
+            )
         if self.aside:
-            yield f"{TABLE} had been edited, and was kept as {str(self.aside)!r}"
+            yield f"the edited {TABLE} was kept as {str(self.aside)!r}"
 
     def _of_pdfs(self) -> Iterator[str]:
         if self.left:
-            yield f"{counted(len(self.left), 'PDF', 'has have')} pictures that stay as they are: {some(self.left)}"
+            yield f"{counted(len(self.left), 'PDF', 'has have')} pictures that were not changed: {some(self.left)}"
         if self.larger:
             pdfs = counted(len(self.larger), "PDF")
             yield f"{pdfs} grew to more than {MUCH_LARGER} times the size: {some(self.larger)}"
         if self.bare:
             has = _plural(self.bare, "it has", "they have")
-            pdfs = counted(len(self.bare), "PDF", "is are")
-            yield f"{pdfs} copied, since {has} no picture that is restored: {some(self.bare)}"
+            pdfs = counted(len(self.bare), "PDF", "was were")
+            yield f"{pdfs} copied unchanged, because {has} no picture to restore: {some(self.bare)}"
 
 
 def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -86,16 +89,16 @@ def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     failed = [row for row in rows if row["action"] == "reverted" and row["reason"] != FEWER_WORDS]
     if unread := [f"page {row['page']} of {row['path']!r} ({row['reason']})" for row in failed]:
         pages = counted(len(unread), "page", "was were")
-        yield f"{pages} left as before: {some(unread)}; to try again, move the clean files away"
+        yield f"{pages} left unchanged: {some(unread)}; to try again, move the clean files away"
 
 
 def _of_places(places: Places) -> Iterator[str]:
     """Files that are not scans, and folders that already hold clean scans."""
     if places.others:
-        yield of_suffixes(places.others, "is no scan and stays", "are no scans and stay")
+        yield skipped_by_suffix(places.others)
     if skipped := places.skipped:
         folders = counted(len(skipped), "folder", "was were")
-        yield f"{folders} left out for holding clean scans already: {some(skipped)}"
+        yield f"{folders} skipped, because clean scans are already in them: {some(skipped)}"
 
 
 def _plural(items: Sequence[str], one: str, many: str) -> str:

@@ -78,8 +78,7 @@ def check_tesseract(language: str = "") -> None:
     """
     if shutil.which("tesseract") is None:
         raise UsageError(
-            "`ocr` needs the program tesseract, which is not installed; install it (on Debian: apt install"
-            " tesseract-ocr)"
+            "`ocr` needs the program tesseract, which is not installed; install it (on Debian: tesseract-ocr)"
         )
     if language:
         listing = subprocess.run(["tesseract", "--list-langs"], capture_output=True, check=False, text=True)  # noqa: S607
@@ -87,8 +86,8 @@ def check_tesseract(language: str = "") -> None:
         for code in language.split("+"):
             if code not in known:
                 raise UsageError(
-                    f"`ocr_language` names {code!r}, which tesseract does not know; install it (on Debian: apt install"
-                    f" tesseract-ocr-{code.replace('_', '-')})"
+                    f"`ocr_language` contains {code!r}, which tesseract does not know; install it (on Debian:"
+                    f" apt install tesseract-ocr-{code.replace('_', '-')})"
                 )
 
 

@@ -77,7 +77,7 @@ def find_scans(scans: Inputs, output: str | Path | None) -> Places:
     names, skipped = _names_outside(root, target, paths)
     if not names:
         first = str(inputs[0])
-        raise UsageError(f"{first!r} holds nothing but clean scans; give the folder of the scans themselves")
+        raise UsageError(f"{first!r} contains only clean scans; give the folder of the original scans")
     left, _ = _names_outside(root, target, set(list_images(inputs, ("",))).difference(paths))
     _check_links(target, names)
     counts = Counter(Path(name).suffix.lower() for name in sorted(left))
@@ -93,7 +93,7 @@ def _check_folder(target: Path) -> None:
     """Refuse a target that is a file."""
     if target.is_file() or (target.suffix.lower() in SCAN_SUFFIXES and not target.exists()):
         raise UsageError(
-            f"{str(target)!r} is a file, or named like one, and clean scans go into a folder; choose a folder"
+            f"{str(target)!r} is a file, or named like one, but clean scans need a folder; choose a folder"
         )
 
 
@@ -101,10 +101,7 @@ def _check_links(target: Path, names: Iterable[str]) -> None:
     """Refuse a target that is a link or holds a link in place of one of its folders: nothing is written through it."""
     folders = {target / folder for name in names for folder in Path(name).parents}
     if link := next((folder for folder in sorted(folders) if folder.is_symlink()), None):
-        raise UsageError(
-            f"{str(link)!r} is a link, and clean scans would go to another place than its name says; give the folder"
-            " itself, or choose another one"
-        )
+        raise UsageError(f"{str(link)!r} is a link to another place; give the folder itself, or choose another one")
 
 
 def _check_apart(target: Path, root: Path, folders: Sequence[Path]) -> None:
@@ -113,8 +110,8 @@ def _check_apart(target: Path, root: Path, folders: Sequence[Path]) -> None:
     nested = any(clean == folder or clean in folder.parents or folder in clean.parents for folder in folders)
     if clean == root.resolve() or nested:
         raise UsageError(
-            f"{str(target)!r} is the folder of the scans, or lies inside or around it, and scans are never touched;"
-            " choose a folder apart from it"
+            f"{str(target)!r} is the folder of the scans, inside it or around it, and scans are never changed;"
+            " choose a separate folder"
         )
 
 
@@ -135,8 +132,8 @@ def _path_below(earlier: Path, root: Path, target: Path) -> Path:
     if earlier in root.resolve().parents:
         return root.resolve().relative_to(earlier)
     advice = "; choose another folder, or give all scans at once"
-    missing = ", which is not there now; make it available, or choose another folder"
-    holds = f"{str(target)!r} holds the clean scans of {str(earlier)!r}"
+    missing = ", which was not found; make it available, or choose another folder"
+    holds = f"{str(target)!r} contains the clean scans of {str(earlier)!r}"
     raise UsageError(holds + (advice if earlier.is_dir() else missing))
 
 
@@ -169,7 +166,7 @@ def _inputs(scans: Inputs) -> list[Path]:
     """
     given = [Path(scans)] if isinstance(scans, str | Path) else [Path(path) for path in scans]
     if not given:
-        raise UsageError("no scans are given; name a folder, or files")
+        raise UsageError("no scans were given; name a folder or files")
     alike = len({path.is_absolute() for path in given}) == 1 and not any(".." in path.parts for path in given)
     return given if alike or len(given) == 1 else [Path(os.path.abspath(path)) for path in given]  # noqa: PTH100  (`abspath` removes `..`)
 
@@ -199,7 +196,7 @@ def _without_outputs(folder: Path, names: list[str]) -> tuple[list[str], list[st
 def _check_ours(target: Path) -> None:
     """Refuse to write into a folder that holds other files."""
     if target.is_dir() and any(target.iterdir()) and not _is_output(target):
-        raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
+        raise UsageError(f"{str(target)!r} contains other files; choose a new or an empty folder")
 
 
 def _is_output(folder: Path) -> bool:

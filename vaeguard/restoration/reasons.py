@@ -1,4 +1,4 @@
-"""The reasons why a page was left as it was, and why a person should look at a page.
+"""The reasons why a page was left unchanged, and why a person should look at a page.
 
 A reason is a clause in the singular without numbers, so that the pages with the same reason can be counted.
 """
@@ -18,8 +18,8 @@ CLEAN = "nothing to restore was found"
 """The only reason for which a page counts as judged clean."""
 BILEVEL = "it has only two levels"
 NO_STRENGTH = "the strength is 0"
-TOO_SMALL = "it is too small for an estimate of its noise"
-IN_DOUBT = "its noise cannot be told from texture"
+TOO_SMALL = "it is too small to estimate its noise"
+IN_DOUBT = "its noise cannot be separated from texture"
 ONLY_DETAIL = "only detail would be removed"
 FEWER_WORDS = "tesseract read fewer words"
 SURE = (CLEAN, BILEVEL, NO_STRENGTH)
@@ -34,13 +34,13 @@ _PLURAL = {"it is ": "they are ", "it has ": "they have ", "it was ": "they were
 def why_look(row: Mapping[str, Any]) -> str:
     """What to check on the page that `row` of `pages.csv` describes; empty if there is nothing to check."""
     if row["action"] != "restored":
-        return "" if row["reason"] in SURE else f"left as it was because {row['reason']}"
+        return "" if row["reason"] in SURE else f"left unchanged because {row['reason']}"
     shares = (
         ("reverted", "put back", 0.0),
         ("lightened", "made as bright as paper", MUCH_LIGHTENED),
         ("removed", "cleared of marks", MUCH_REMOVED),
     )
-    clauses = [f"{100 * row[name]:.1f} % of it {clause}" for name, clause, limit in shares if row[name] > limit]
+    clauses = [f"{100 * row[name]:.1f} % of it was {clause}" for name, clause, limit in shares if row[name] > limit]
     return ", ".join(clauses)
 
 
@@ -51,7 +51,7 @@ def worth_a_look(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def left_pages(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The reasons for which pages were left as they were, each with its number of `pages`, most frequent first."""
+    """The reasons for which pages were left unchanged, each with its number of `pages`, most frequent first."""
     counts = Counter(row["reason"] for row in rows if row["action"] != "restored")
     return [{"reason": reason, "pages": pages} for reason, pages in counts.most_common()]
 
@@ -60,7 +60,7 @@ def left_clause(left: Sequence[Mapping[str, Any]]) -> str:
     """A clause that counts the pages in `left`, the result of `left_pages`, by reason; `left` must not be empty."""
     pages = sum(group["pages"] for group in left)
     reasons = [(group["pages"], _agreeing(group["reason"], group["pages"])) for group in left]
-    start = counted(pages, "page") + (" was left as it was" if pages == 1 else " were left as they were")
+    start = counted(pages, "page") + (" was left unchanged" if pages == 1 else " were left unchanged")
     if len(reasons) == 1:
         return f"{start} because {reasons[0][1]}"
     return f"{start}: " + ", ".join(f"{count:,} because {reason}" for count, reason in reasons)

@@ -82,8 +82,8 @@ class DenoiserSet:
         for kind, denoiser in self._denoisers.items():
             if settings.samples and settings.kind in ("auto", kind) and not denoiser.ladder:
                 raise UsageError(
-                    f"`samples` is {settings.samples}, and the denoiser of kind {kind} has no ladder VAE to draw from;"
-                    " set `samples` to 0, or give a denoiser of your own as `model` and its `kind`"
+                    f"`samples` is {settings.samples}, but the denoiser of kind {kind} has no ladder VAE to sample"
+                    " from; set `samples` to 0, or give a denoiser of your own as `model` and its `kind`"
                 )
 
     def restore(
@@ -130,13 +130,13 @@ class DetectorRestorer:
     def check(self, settings: RestoreSettings, outputs: DenoiseOutputs) -> None:
         """Refuse vectors, and all settings but the strength."""
         if not self._detector.info.view.pictures:
-            raise UsageError("`model` is a model of vectors, and scans are pictures; give a denoiser, or leave it out")
+            raise UsageError("`model` works on vectors, but scans are pictures; give a denoiser, or remove `model`")
         plain = RestoreSettings(strength=settings.strength)
         given = [name for name, value in vars(settings).items() if value != getattr(plain, name)]
         if given := given + ["uncertainty"] * outputs.uncertainty:
             has, it = ("has", "it") if len(given) == 1 else ("have", "them")
             names = ", ".join(f"`{name}`" for name in given)
-            raise UsageError(f"{names} {has} no meaning where `model` is a model of anomalies; leave {it} out")
+            raise UsageError(f"{names} {has} no effect if `model` is an anomaly model; remove {it}")
 
     def restore(
         self,
@@ -157,7 +157,7 @@ class DetectorRestorer:
         channels, height, width = self._detector.info.image_shape
         if plain.shape != (height, width, channels):
             shape = f"{plain.shape[0]}x{plain.shape[1]} pixels and {plain.shape[2]} channels"
-            raise RefusedError(f"it has {shape}, the model takes {height}x{width} and {channels}")
+            raise RefusedError(f"it has {shape}, but the model takes {height}x{width} and {channels}")
         full = np.float32(np.iinfo(pixels.dtype).max)
         before = plain.astype(np.float32) / full
         # The model takes 256 levels. Finer levels of the page survive, since only the correction is added.

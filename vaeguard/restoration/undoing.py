@@ -59,7 +59,7 @@ def undo_scans(
     source, target = Path(clean), Path(output) if output else default_originals(clean)
     files = list(clean_store(source).parts())
     if not files:
-        raise UsageError(f"{str(source)!r} holds no clean scans; give a folder of clean scans")
+        raise UsageError(f"{str(source)!r} contains no clean scans; give a folder of clean scans")
     _check_target(source, target)
     errors: list[tuple[str, str]] = []
     with open_job(target, keep=True):
@@ -88,10 +88,10 @@ def _check_target(source: Path, target: Path) -> None:
         raise UsageError(f"{str(target)!r} is a link; give the folder itself")
     place, originals = source.resolve(), target.resolve()
     if originals == place or originals in place.parents or place in originals.parents:
-        raise UsageError(f"{str(target)!r} is not apart from the clean scans; choose another folder")
+        raise UsageError(f"{str(target)!r} overlaps the folder of the clean scans; choose another folder")
     interrupted = is_job(job_folder(target))
     if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{str(target)!r} holds other files; choose a new or an empty folder")
+        raise UsageError(f"{str(target)!r} contains other files; choose a new or an empty folder")
 
 
 def _undo(file: Part, target: Path) -> None:
@@ -110,7 +110,7 @@ def _undo(file: Part, target: Path) -> None:
         pixels = undone(page.pixels, residual.reshape(page.pixels.shape))
         if file.record.get("pixels_sha256", {}).get(str(page.number)) != digest_of_pixels(pixels):
             raise RefusedError(
-                f"page {page.number} would differ from the original; report this, and keep the clean file"
+                f"page {page.number} would differ from the original; please report this, and keep the clean file"
             )
         return pixels
 

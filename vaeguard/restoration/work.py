@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 LONGEST_NAME = 255
 """The most bytes in a file name on most file systems."""
-MOVE = "move it away to have it made again"
+MOVE = "to have it written again, move it away"
 """The advice of messages about a clean file that somebody changed."""
 
 
@@ -216,13 +216,15 @@ class Work(CleanTree):
         except RefusedError as error:
             reason = str(error)
         except MemoryError as error:
-            reason = str(error) or "there is not enough memory for it; set `jobs` to 1"
+            reason = str(error) or "it needs more memory than there is; set `jobs` to 1"
         except VaeguardError:  # a full disk or a missing program, which would stop every other file as well
             raise
         except Exception as error:  # noqa: BLE001 -- one strange file must not end a run of hours
-            reason = f"a fault in vaeguard ({type(error).__name__}: {error}); report it, and leave the file out"
+            reason = (
+                f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, and remove the file"
+            )
         # If the scan is broken, the clean file may be the last copy, so it is kept.
-        return reason + ("; the clean file that is there stays" if earlier.path.exists() else "")
+        return reason + ("; the earlier clean file was kept" if earlier.path.exists() else "")
 
     def _read(self, name: str, earlier: Part) -> Scan:
         content = read_bytes(self.places.root / name)
@@ -238,7 +240,7 @@ class Work(CleanTree):
         place = self.places.target / self.clean[name]
         longest = beside(place, "page-9999.uncertainty.png" if pictures else "json")
         over = len(os.fsencode(longest.name)) - LONGEST_NAME
-        return f"its name is {over} bytes too long for what is written beside it; shorten it" if over > 0 else ""
+        return f"its name is {over} bytes too long for the files written beside it; shorten it" if over > 0 else ""
 
     def _rewrite(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:
         """Write the clean file; without a given JPEG quality, no codec may damage a part of a PDF page."""

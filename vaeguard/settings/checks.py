@@ -87,15 +87,15 @@ def check_not_negative(name: str, value: float) -> None:
 def check_share(name: str, value: float) -> None:
     """Refuse a number outside [0, 1)."""
     if not 0 <= value < 1:
-        raise UsageError(f"`{name}` is {value}; it must be a share from 0 to below 1")
+        raise UsageError(f"`{name}` is {value}; it must be at least 0 and below 1")
 
 
 def check_pixel_range(value: tuple[int, ...] | None) -> None:
     """Refuse a range of pixels that is not a value for black and a larger one for white, both of 16 bits."""
     if value is not None and not (len(value) == 2 and 0 <= value[0] < value[1] <= 65535):
         raise UsageError(
-            f"`pixel_range` is {value}; it must be black and white, two values of 16-bit pixels from 0 to 65535, such"
-            " as 0,4095 for a camera of 12 bits"
+            f"`pixel_range` is {value}; it must be two values from 0 to 65535, those of black and white, such as"
+            " 0,4095 for a 12-bit camera"
         )
 
 

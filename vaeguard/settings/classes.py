@@ -35,7 +35,7 @@ def parse_classes(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
         An item is no class of the data, or the list is empty.
     """
     if not class_names:
-        raise UsageError("the data has no classes; use class sub-folders, or name no class")
+        raise UsageError("the data has no classes; sort the images into class sub-folders, or name no class")
     whole = text.strip()
     items = [whole] if whole in class_names else [item.strip() for item in text.split(",") if item.strip()]
     if not items:
@@ -59,10 +59,10 @@ def resolve_classes(
     except UsageError as error:
         raise UsageError(f"`normal_classes` is {classes!r}: {error}") from error
     if not indices:
-        raise UsageError(f"`normal_classes` names no class; {_existing(class_names)}")
+        raise UsageError(f"`normal_classes` is empty; {_existing(class_names)}")
     if must_leave_anomalies and 1 < len(indices) == len(class_names):
         raise UsageError(
-            f"`normal_classes` {', '.join(map(str, items))} names every class, which leaves no anomalies to find;"
+            f"`normal_classes` {', '.join(map(str, items))} contains every class, so there are no anomalies to find;"
             f" {_existing(class_names)}"
         )
     return tuple(indices)
@@ -75,9 +75,9 @@ def _indices(item: str, class_names: Sequence[str]) -> list[int]:
     if limits:
         first, last = int(limits[1]), int(limits[2])
         if first > last:
-            raise UsageError(f"the range {item!r} runs downwards; write {last}-{first}")
+            raise UsageError(f"the range {item!r} is reversed; write {last}-{first}")
         if last - first >= 1_000_000:
-            raise UsageError(f"the range {item!r} is far too long; {_existing(class_names)}")
+            raise UsageError(f"the range {item!r} is too long; {_existing(class_names)}")
         return [_number(str(value), item, class_names) for value in range(first, last + 1)]
     return [_number(item, item, class_names)]
 

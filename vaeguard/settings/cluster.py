@@ -29,9 +29,9 @@ class ClusterSettings:
         A value cannot work.
     """
 
-    cpus: int = setting(1, "Cores of a task.")
-    gpus: float | None = setting(None, "GPUs of a task, or a part of one.", unset="1 on a GPU, else 0")
-    patience: float = setting(60.0, "Seconds to wait while no node can take a task.")
+    cpus: int = setting(1, "CPU cores per task.")
+    gpus: float | None = setting(None, "GPUs per task; a fraction is allowed.", unset="1 on a GPU, else 0")
+    patience: float = setting(60.0, "Seconds to wait while no node is free for a task.")
 
     __repr__ = brief_settings
 

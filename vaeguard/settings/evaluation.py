@@ -30,4 +30,4 @@ def check_fpr(fpr: Any, name: str = "fpr") -> None:
         `fpr` is 0, 1, outside, or not a number.
     """
     if not isinstance(fpr, Real) or not 0 < float(fpr) < 1:
-        raise UsageError(f"`{name}` is {fpr!r}; it must be a share above 0 and below 1, such as 0.05")
+        raise UsageError(f"`{name}` is {fpr!r}; it must be above 0 and below 1, such as 0.05")

@@ -26,20 +26,20 @@ class LikelihoodFacts:
 
 
 _NO_NOISE = (
-    "the model was fitted on grey levels without the noise of one level that the bounds are of, so it needs"
-    " more bits than it would with that noise; set model.likelihood to continuous-bernoulli and fit again"
+    "the bounds include noise of one grey level, but the model was fitted without it, so it needs more"
+    " bits than necessary; set model.likelihood to continuous-bernoulli and fit again"
 )
 
 LIKELIHOOD_FACTS = {
     "bernoulli": LikelihoodFacts(
-        "a true likelihood of black and white only",
+        "a true likelihood for black and white pixels only",
         "binary",
-        "the model was fitted with the cross-entropy of grey pixels, which is no likelihood; the bounds are of"
-        " pixels drawn black or white, which it never saw; set training.binarise, or for grey pixels model.likelihood"
-        " to continuous-bernoulli, and fit again",
+        "the model was fitted with the cross-entropy of grey pixels, which is not a likelihood, but the"
+        " bounds are for pixels drawn black or white, which it never saw; set training.binarise, or for"
+        " grey pixels set model.likelihood to continuous-bernoulli, and fit again",
     ),
-    "continuous-bernoulli": LikelihoodFacts("one of grey values", "unit"),
-    "gaussian": LikelihoodFacts("of a fixed sigma", "real", _NO_NOISE),
+    "continuous-bernoulli": LikelihoodFacts("a likelihood for grey values", "unit"),
+    "gaussian": LikelihoodFacts("with a fixed sigma", "real", _NO_NOISE),
     "gaussian-image": LikelihoodFacts("learns a sigma for each image", "real", _NO_NOISE),
     "gaussian-pixel": LikelihoodFacts("learns a sigma for each pixel", "real", _NO_NOISE),
 }

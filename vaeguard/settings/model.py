@@ -60,22 +60,22 @@ class ModelSpec:
     """
 
     kind: str | None = setting(
-        None, "Kind of model.", of=MODEL_KINDS, unset="conv for whole images from 16x16 pixels on, else mlp"
+        None, "Kind of model.", of=MODEL_KINDS, unset="conv for whole images of at least 16x16 pixels, else mlp"
     )
     latent: int | None = setting(
         None,
-        "Size of the latent.",
+        "Number of latent units.",
         unset=f"{LATENT}; for features {FEATURE_LATENT}; for tables half the columns, at most {LATENT}",
     )
     hidden: tuple[int, ...] | None = setting(
         None,
-        "Of an mlp: hidden sizes of the encoder, which the decoder mirrors.",
+        "For mlp: hidden layer sizes of the encoder; the decoder mirrors them.",
         unset="; for ".join(
             f"{name}{','.join(map(str, view.hidden))}"
             for name, view in (("", PixelView), ("features ", FeatureView), ("tables ", VectorView))
         ),
     )
-    width: int = setting(16, "Of a conv: channels of the first of four layers, doubled each time.")
+    width: int = setting(16, "For conv: channels of the first of four layers; each next layer has twice as many.")
     activation: str | None = setting(
         None,
         "Activation of the hidden layers.",
@@ -92,49 +92,50 @@ class ModelSpec:
     )
     sigma: float | None = setting(
         None,
-        "Of gaussian: the fixed standard deviation, for pixels from 0 to 1.",
+        "For gaussian: the fixed standard deviation, for pixels from 0 to 1.",
         unset=f"{PixelView.sigma:.4g}; for whitened features {FeatureView.sigma:.4g}",
     )
-    prior: str = setting("standard", "One Gaussian, or one per normal class.", of=PRIORS)
-    guided: bool | None = setting(None, "Also learn to tell the normal classes apart.", unset="where there are labels")
+    prior: str = setting("standard", "Prior: one Gaussian, or one per normal class.", of=PRIORS)
+    guided: bool | None = setting(None, "Also learn to classify the normal classes.", unset="on, if there are labels")
     pseudo_classes: int = setting(
-        1000, "Also learn to tell so many clusters of the images apart, at most a sixth of their number; 0: none."
+        1000,
+        "Also learn to classify this many clusters of the images, at most a sixth of the number of images; 0 for none.",
     )
     sampled_elbo: bool = setting(
-        False, "Also give the negative ELBO over sampled latents, and its importance-weighted form."
+        False, "Also compute the negative ELBO over sampled latents, and its importance-weighted form."
     )
-    without: tuple[str, ...] = setting((), "Terms of the score to leave out, such as hidden_error,hidden_distance.")
-    autoencoder: bool = setting(False, "No noise, no rate: the plain autoencoder as baseline.")
+    without: tuple[str, ...] = setting((), "Terms to exclude from the score, such as hidden_error,hidden_distance.")
+    autoencoder: bool = setting(False, "Fit a plain autoencoder, without noise and rate, as a baseline.")
     patch: int = setting(
         0,
-        "Learn patches of so many pixels a side, which find small defects, all over the image; 0: the whole image.",
+        "Learn patches with sides of this many pixels, which find small defects; 0 for the whole image.",
     )
     features: str | None = setting(
         None,
-        "Learn the features of a frozen network, applied all over the image: efficientnet-lite0, a network of"
-        " torchvision, such as wide_resnet50_2, or an ONNX file whose outputs are maps; none: learn pixels.",
-        unset="efficientnet-lite0 for images from 96x96 pixels on, unless a setting is for pixels, else none",
+        "Learn features of a frozen network: efficientnet-lite0, a network of torchvision such as"
+        " wide_resnet50_2, or an ONNX file whose outputs are maps; none to learn pixels.",
+        unset="efficientnet-lite0 for images of at least 96x96 pixels, unless another setting needs pixels; else none",
         none="",
     )
     whiten: bool | None = setting(
         None,
-        "Of tables: whiten the columns, so that directions which hardly vary count as much as all others.",
-        unset=f"where there are more columns than rows to learn from, but at most {WIDEST}",
+        "For tables: whiten the columns, so that directions with little variance count as much as others.",
+        unset=f"on, if there are more columns than training rows, but at most {WIDEST}",
     )
     feature_count: int = 0
     tile: tuple[int, ...] | None = setting(
         None,
-        "Of features or patches: cut images into tiles of so many pixels (height, width); the strangest decides.",
-        unset=f"of features, for images of more than {MOST_SIDE} pixels a side, at most {MOST_SIDE}; else none",
+        "For features or patches: cut images into tiles of this size (height, width); the most anomalous tile counts.",
+        unset=f"for features and images with sides of more than {MOST_SIDE} pixels, at most {MOST_SIDE}; else none",
     )
     overlap: int | None = setting(
-        None, "Pixels that neighbouring tiles share at least.", unset=f"{OVERLAP}, or a quarter of a small tile"
+        None, "Smallest overlap of neighbouring tiles, in pixels.", unset=f"{OVERLAP}, or a quarter of a small tile"
     )
     region: str | None = None
     region_share: float = 1.0
     pixel_range: tuple[int, ...] | None = setting(
         None,
-        "The values of files of 16 bits that are black and white, such as 0,4095 for a camera of 12 bits.",
+        "Pixel values of black and white in 16-bit files, such as 0,4095 for a 12-bit camera.",
         unset="0,65535",
     )
     image_shape: tuple[int, int, int] | None = None
@@ -169,10 +170,10 @@ class ModelSpec:
         self._check_places()
         per_class = self.prior == "per-class"
         if self.sampled_elbo and per_class:
-            raise UsageError("`sampled_elbo` needs a single prior, and `prior` is 'per-class'; leave one of them out")
+            raise UsageError("`sampled_elbo` needs a single prior, but `prior` is 'per-class'; remove one of them")
         if self.autoencoder and per_class:
             raise UsageError(
-                "`autoencoder` means a model without a prior, and `prior` is 'per-class'; leave one of them out"
+                "`autoencoder` means a model without a prior, but `prior` is 'per-class'; remove one of them"
             )
 
     def _check_places(self) -> None:
@@ -182,12 +183,12 @@ class ModelSpec:
                 f"`patch` is {self.patch}; it must be at least {FEWEST_PATCH_PIXELS} pixels, or 0 for none"
             )
         if self.features and self.patch:
-            raise UsageError("`features` and `patch` are two ways to see an image; leave one of them out")
+            raise UsageError("`features` and `patch` exclude each other; remove one of them")
         if (self.features or self.patch) and (self.guided or self.prior == "per-class"):
             name, parts = ("features", "cells") if self.features else ("patch", "patches")
             raise UsageError(
-                f"`{name}` makes a model of {parts}, which have no class; leave it out, or `guided` and a `prior` per"
-                " class"
+                f"`{name}` makes a model of {parts}, which have no class; remove it, or remove `guided` and the"
+                " `prior` per class"
             )
 
     @property
@@ -316,8 +317,7 @@ class ModelSpec:
         """
         if self.tile and self.view.whole:
             raise UsageError(
-                "`model.tile` is for models of features or patches; set `model.features` or `model.patch`, or leave it"
-                " out"
+                "`model.tile` works only with features or patches; set `model.features` or `model.patch`, or remove it"
             )
         size = self.shape[1:]
         tile = tile_for(size) if self.features and not self.tile else settled_tile(self.tile, size)
@@ -334,7 +334,7 @@ def _check_classes(spec: ModelSpec) -> None:
         return
     if spec.guided:
         raise UsageError(
-            "`model.guided` needs at least two labelled normal classes; give class sub-folders, or set it to False"
+            "`model.guided` needs at least two labelled normal classes; use class sub-folders, or set it to False"
         )
     if spec.prior == "per-class":
         raise UsageError(

@@ -91,11 +91,11 @@ def read_spec_file(path: str | Path, specs: Mapping[str, type]) -> dict[str, dic
     except OSError as error:
         raise UsageError(f"{place} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"{place} is no TOML: {error}") from error
+        raise UsageError(f"{place} is not a TOML file: {error}") from error
     tables = " and ".join(f"[{section}]" for section in specs)
     for section, table in content.items():
         if section not in specs or not isinstance(table, dict):
-            raise UsageError(f"{place} has {section!r}, which is no table of settings; known are {tables}")
+            raise UsageError(f"{place} has {section!r}, which is not a table of settings; the tables are {tables}")
         for name in table:
             _check_known(f"{section}.{name}", specs, place)
         specs[section](**table)

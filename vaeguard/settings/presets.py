@@ -30,7 +30,7 @@ def _classic(about: str, *, epochs: int, reduction: str = "sum", **model: Any) -
 PRESETS = {
     "mlp-400-400-20": _classic("784-400-400-20, BCE summed + KL", epochs=10, kind="mlp", latent=20),
     "mlp-128-2": _classic(
-        "784-128-2, BCE summed + KL: a latent one can plot", epochs=20, kind="mlp", hidden=(128,), latent=2
+        "784-128-2, BCE summed + KL: a latent space that can be plotted", epochs=20, kind="mlp", hidden=(128,), latent=2
     ),
     "mlp-400-20-mse": _classic(
         "784-400-20, squared error summed + KL", epochs=10, kind="mlp", hidden=(400,), latent=20, likelihood="gaussian"
@@ -40,7 +40,7 @@ PRESETS = {
         epochs=30, kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "conv-128-mean": _classic(
-        "the same, squared error and KL averaged over their elements",
+        "as cifar10, but squared error and KL averaged over their elements",
         epochs=30, reduction="mean", kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "mlp-per-class": _classic(
@@ -58,7 +58,7 @@ PRESETS = {
     "patches": Preset(
         ModelSpec(kind="mlp", hidden=(256, 128), latent=16, activation="gelu", patch=16),
         TrainSpec(batch_size=256),
-        "16x16 patches, 256-128-16, learned sigma: finds small defects of textured surfaces",
+        "16x16 patches, 256-128-16, learned sigma: finds small defects on textured surfaces",
     ),
 }  # fmt: skip
 
@@ -72,5 +72,5 @@ def preset(name: str) -> Preset:
         There is no such preset.
     """
     if name not in PRESETS:
-        raise UsageError(f"there is no preset {name!r}; choose from {', '.join(PRESETS)}")
+        raise UsageError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -44,14 +44,16 @@ class RestoreSettings:
         A value cannot work.
     """
 
-    kind: str = setting("auto", "What the pages are; auto tells page by page.", of=RESTORE_KINDS)
-    strength: float = setting(1.0, "Share of the correction, 0 to 1.")
-    noise: float | None = setting(None, "Standard deviation of the noise, in levels of 0-255.", unset="estimated")
-    paper: str = setting(
-        "keep", "Of documents: keep the tint but no stains, make it white, or leave it as it is.", of=PAPERS
+    kind: str = setting("auto", "Kind of the pages; auto decides for each page.", of=RESTORE_KINDS)
+    strength: float = setting(1.0, "How much of the correction to apply, 0 to 1.")
+    noise: float | None = setting(
+        None, "Standard deviation of the noise, in grey levels (0 to 255).", unset="estimated"
     )
-    gate: bool = setting(True, "Put squares back where ink would be lost or invented.")
-    samples: int = setting(0, "Average so many samples of the ladder VAE of the model; 0: one direct pass.")
+    paper: str = setting(
+        "keep", "Paper of documents: keep its tint without stains, make it white, or leave it unchanged.", of=PAPERS
+    )
+    gate: bool = setting(True, "Restore the original pixels where ink would be lost or invented.")
+    samples: int = setting(0, "Average this many samples of the model's ladder VAE; 0 for one direct pass.")
 
     __repr__ = brief_settings
 
@@ -61,7 +63,7 @@ class RestoreSettings:
         check_one_of("paper", self.paper, PAPERS)
         if self.kind == "photo" and self.paper != type(self).paper:
             raise UsageError(
-                f"`paper` is {self.paper!r}, which is for documents, and `kind` is 'photo'; leave one of them out"
+                f"`paper` is {self.paper!r}, which is for documents, but `kind` is 'photo'; remove one of them"
             )
         if not 0 <= self.strength <= 1:
             raise UsageError(
@@ -70,7 +72,7 @@ class RestoreSettings:
         if self.samples < 0:
             raise UsageError(f"`samples` is {self.samples}; it must be 0 (one direct pass) or more")
         if self.noise is not None and not 0 <= self.noise <= 255:
-            raise UsageError(f"`noise` is {self.noise:g}; it must be a deviation of 0 to 255 levels")
+            raise UsageError(f"`noise` is {self.noise:g}; it must be a standard deviation from 0 to 255")
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,19 @@ class DenoiseOutputs:
     """
 
     jpeg: int | None = setting(
-        None, "Write JPEGs as JPEGs of this quality, also in PDFs.", unset="PNG; in PDFs as before"
+        None, "Save JPEGs as JPEGs of this quality, also in PDFs.", unset="PNG; in PDFs as before"
     )
     residual: bool = setting(
-        False, "Also write the exact difference, to have the original back; pictures in PDFs are without loss then."
+        False,
+        "Also write the exact difference, so that `vaeguard undo` can restore the originals; pictures in"
+        " PDFs are then lossless.",
     )
-    uncertainty: bool = setting(False, "Also write a picture of how uncertain each pixel is.")
-    ocr: bool = setting(False, "Leave a page as it was if tesseract can read fewer words afterwards.")
-    ocr_language: str = setting("", "What tesseract calls the language, or several: deu+fra.", unset="its own, English")
-    lossless: bool = setting(False, "Write pictures in PDFs without loss, which takes more room.")
+    uncertainty: bool = setting(False, "Also write a picture of the uncertainty of each pixel.")
+    ocr: bool = setting(False, "Leave a page unchanged if tesseract would read fewer words after cleaning.")
+    ocr_language: str = setting(
+        "", "Tesseract's name of the language, or several, such as deu+fra.", unset="eng, English"
+    )
+    lossless: bool = setting(False, "Save pictures in PDFs losslessly, which makes larger files.")
 
     __repr__ = brief_settings
 
@@ -113,11 +119,11 @@ class DenoiseOutputs:
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
             raise UsageError(f"`jpeg` is {self.jpeg}; it must be a quality of 1 to 100")
         if self.ocr_language and not self.ocr:
-            raise UsageError("`ocr_language` has no meaning without `ocr`; give both, or leave it out")
+            raise UsageError("`ocr_language` has no effect without `ocr`; use both, or remove it")
         if self.jpeg and self.lossless:
-            raise UsageError("`lossless` loses nothing, and a JPEG does; leave out `jpeg` or `lossless`")
+            raise UsageError("`lossless` and `jpeg` exclude each other; remove one of them")
         if self.jpeg and self.residual:
-            raise UsageError("`residual` is exact, and a JPEG is not; leave out `jpeg` or `residual`")
+            raise UsageError("`residual` needs exact pixels, which a JPEG does not keep; remove `jpeg` or `residual`")
 
     @property
     def exact(self) -> bool:
@@ -138,15 +144,15 @@ class DenoiserSpec:
     latent : tuple of int
         Channels of its latents, from half the resolution to an eighth.
     steps : int
-        Steps of training, for each of the two networks.
+        Training steps for each of the two networks.
     patch_size, batch_size : int
         Side of a patch in pixels, a multiple of 8, and patches per step.
     learning_rate : float or None
         Step size; None takes 1e-3 from scratch, and 3e-4 for the weights that ship.
     from_scratch : bool
-        Do not start from the weights that ship.
+        Train from scratch instead of from the included weights.
     seed : int
-        Seed of weights, patches and noise.
+        Random seed for weights, patches and noise.
     device : str
         `auto`, `cpu` or `cuda`.
     threads : int or None
@@ -158,18 +164,20 @@ class DenoiserSpec:
         A value cannot work.
     """
 
-    width: int = setting(40, "From scratch: channels of the direct network.")
-    depth: int = setting(6, "From scratch: its layers.")
-    ladder_width: int = setting(40, "From scratch: channels of the ladder VAE's features.")
-    latent: tuple[int, int, int] = setting((8, 12, 16), "From scratch: channels of its latents, from fine to coarse.")
-    steps: int = setting(2000, "Steps of training, for each of the two networks.")
-    patch_size: int = setting(96, "Pixels a side, a multiple of 8.")
+    width: int = setting(40, "With from_scratch: channels of the direct network.")
+    depth: int = setting(6, "With from_scratch: layers of the direct network.")
+    ladder_width: int = setting(40, "With from_scratch: channels of the ladder VAE's features.")
+    latent: tuple[int, int, int] = setting(
+        (8, 12, 16), "With from_scratch: channels of the ladder VAE's latents, from fine to coarse."
+    )
+    steps: int = setting(2000, "Training steps for each of the two networks.")
+    patch_size: int = setting(96, "Side of a patch in pixels, a multiple of 8.")
     batch_size: int = setting(8, "Patches per step.")
     learning_rate: float | None = setting(None, "Step size.", unset="0.001 from scratch, else 0.0003")
-    from_scratch: bool = setting(False, "Do not start from the weights that ship.")
-    seed: int = setting(0, "Seed of weights, patches and noise.")
-    device: str = setting("auto", "Where to train.", of=DEVICES)
-    threads: int | None = setting(None, "CPU threads.", unset="torch's own choice")
+    from_scratch: bool = setting(False, "Train from scratch instead of from the included weights.")
+    seed: int = setting(0, "Random seed for weights, patches and noise.")
+    device: str = setting("auto", "Device to train on.", of=DEVICES)
+    threads: int | None = setting(None, "CPU threads.", unset="chosen by PyTorch")
 
     __repr__ = brief_settings
 
@@ -181,4 +189,4 @@ class DenoiserSpec:
             check_positive(name, getattr(self, name))
         check_one_of("device", self.device, DEVICES)
         if self.patch_size % 8 or self.patch_size < 16:
-            raise UsageError(f"`patch_size` is {self.patch_size}; it must be a multiple of 8 from 16 on")
+            raise UsageError(f"`patch_size` is {self.patch_size}; it must be a multiple of 8, at least 16")

@@ -37,7 +37,7 @@ class TrainSpec:
 
     epochs: int | None = setting(
         None,
-        "Most epochs.",
+        "Maximum number of epochs.",
         unset="15, but 2,000 to 6,000 steps, and 5 to 400 epochs;"
         f" for features at most {FEATURE_EPOCHS}, for tables {VECTOR_EPOCHS}",
     )
@@ -45,39 +45,47 @@ class TrainSpec:
         None, "Images per step.", unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size} cells"
     )
     learning_rate: float | None = setting(
-        None, "Step size of AdamW.", unset=f"{PixelView.learning_rate:g}; for features {FeatureView.learning_rate:g}"
+        None,
+        "Learning rate of AdamW.",
+        unset=f"{PixelView.learning_rate:g}; for features {FeatureView.learning_rate:g}",
     )
-    schedule: str = setting("cosine", "Learning rate over the epochs.", of=SCHEDULES)
+    schedule: str = setting("cosine", "How the learning rate changes over the epochs.", of=SCHEDULES)
     weight_decay: float = setting(0.0, "Weight decay of AdamW.")
     beta: float = setting(1.0, "Weight of the rate against the distortion.")
     kl_warmup: int = setting(0, "Epochs over which the rate's weight grows from 0 to beta.")
-    free_bits: float = setting(0.0, "Nats per latent unit that cost nothing.")
-    reduction: str = setting("sum", "sum: nats per image; mean: per pixel and per latent unit.", of=REDUCTIONS)
-    guide_weight: float = setting(20.0, "Nats per nat of cross-entropy of classes and pseudo-classes.")
-    input_noise: float = setting(0.0, "Sigma of noise on the input only: a denoising VAE.")
-    binarise: bool = setting(
-        False, "Learn from pixels that are on with their grey value as probability, drawn anew every epoch."
+    free_bits: float = setting(0.0, "Nats per latent unit that are not penalised.")
+    reduction: str = setting(
+        "sum", "Loss as a sum, in nats per image, or as a mean per pixel and per latent unit.", of=REDUCTIONS
     )
-    augment_warp: float | None = setting(None, "Smooth random deformation.", unset="1 with pseudo-classes, otherwise 0")
-    augment_shift: int = setting(0, "Shift by up to so many pixels.")
-    augment_rotate: float = setting(0.0, "Rotate by up to so many degrees.")
-    augment_noise: float = setting(0.0, "Sigma of noise on the image itself.")
-    augment_flip: bool = setting(False, "Mirror left-right at random.")
+    guide_weight: float = setting(20.0, "Weight of the cross-entropy of classes and pseudo-classes.")
+    input_noise: float = setting(0.0, "Sigma of noise added to the input only, as in a denoising VAE.")
+    binarise: bool = setting(
+        False, "Learn from black and white pixels, drawn in every epoch with the grey value as probability of white."
+    )
+    augment_warp: float | None = setting(
+        None, "Strength of a smooth random deformation.", unset="1 with pseudo-classes, otherwise 0"
+    )
+    augment_shift: int = setting(0, "Shift images at random by up to this many pixels.")
+    augment_rotate: float = setting(0.0, "Rotate images at random by up to this many degrees.")
+    augment_noise: float = setting(0.0, "Sigma of noise added to both the input and its target.")
+    augment_flip: bool = setting(False, "Mirror images left to right at random.")
     balance: bool = setting(
-        False, "Draw every normal class equally often, with replacement, and weigh all alike in validation."
+        False,
+        "Sample every normal class equally often, with replacement, and give all classes the same weight in"
+        " validation.",
     )
     validation: float = setting(0.1, "Share of the normal images held out for early stopping.")
     calibration: float = setting(0.1, "Share of the normal images held out for p-values.")
     folds: int | None = setting(
         None,
-        "Of features: folds of the normal images, each judged by a model of the others, in place of the two shares;"
-        " 0 is none.",
-        unset="5 below 1,000 images, 10 below 50, otherwise 0",
+        "For features: number of folds of the normal images, each calibrated by a model fitted on the"
+        " others, instead of the two shares; 0 for none.",
+        unset="10 below 50 images, 5 below 1,000, else 0",
     )
-    patience: int = setting(20, "Stop after so many epochs without a better validation loss.")
-    seed: int = setting(0, "Seed of split, weights, order and noise.")
-    device: str = setting("auto", "Where to train.", of=DEVICES)
-    bf16: bool | None = setting(None, "bfloat16 matrix products.", unset="where the processor has them")
+    patience: int = setting(20, "Stop after this many epochs without a better validation loss.")
+    seed: int = setting(0, "Random seed for split, weights, order and noise.")
+    device: str = setting("auto", "Device to train on.", of=DEVICES)
+    bf16: bool | None = setting(None, "Use bfloat16 matrix products.", unset="on, if the processor supports it")
     threads: int | None = setting(None, "CPU threads.", unset="one per core, or one for tiny models")
 
     __repr__ = brief_settings

@@ -114,7 +114,7 @@ class PatchView(View):
         """Refuse likelihoods of grey levels, which contrasts do not have, and images that are too small."""
         if likelihood and LIKELIHOOD_FACTS[likelihood].support == "unit":
             raise UsageError(
-                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and patches are seen as"
+                f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but patches are seen as"
                 f" contrasts; set it to {self.likelihood!r}"
             )
         _, height, width = shape
@@ -153,13 +153,13 @@ class FeatureView(View):
         channels, *size = shape
         if min(size) < FEATURE_SIDE:
             raise UsageError(
-                f"`model.features` needs images of at least {FEATURE_SIDE} pixels a side, not {size[0]}x{size[1]}; use"
-                " larger images, or leave it out"
+                f"`model.features` needs images of at least {FEATURE_SIDE} pixels a side, not {size[0]}x{size[1]};"
+                " use larger images, or remove it"
             )
         if channels not in PHOTO_CHANNELS:
             raise UsageError(
-                f"`model.features` needs images that are grey or in colour, not with {channels} channels; give such, or"
-                " leave it out"
+                f"`model.features` needs grey or colour images, not {channels} channels; convert them, or remove"
+                " `model.features`"
             )
 
 
@@ -179,9 +179,7 @@ class VectorView(View):
     def check(self, kind: str | None, likelihood: str | None, patch: int, shape: tuple[int, int, int]) -> None:  # noqa: ARG002
         """Refuse patches, convolutions and likelihoods of grey levels, which features do not have."""
         if patch:
-            raise UsageError(
-                "`model.patch` is for images, and the data are vectors, which have no pixels; leave it out"
-            )
+            raise UsageError("`model.patch` is for images, but the data are vectors; remove `model.patch`")
         _check_for_vectors(kind, likelihood, "the data are vectors", self.likelihood)
 
 
@@ -203,10 +201,10 @@ class WhiteView(VectorView):
 def _check_for_vectors(kind: str | None, likelihood: str | None, why: str, default: str) -> None:
     """Refuse what is for pixels, in a model that reads vectors; the message says `why` it does."""
     if kind == "conv":
-        raise UsageError(f"`model.kind` is 'conv', which looks at neighbouring pixels, and {why}; set it to 'mlp'")
+        raise UsageError(f"`model.kind` is 'conv', which needs neighbouring pixels, but {why}; set it to 'mlp'")
     if likelihood and LIKELIHOOD_FACTS[likelihood].support != "real":
         raise UsageError(
-            f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, and {why}; set it to {default!r}"
+            f"`model.likelihood` is {likelihood!r}, which is for pixels from 0 to 1, but {why}; set it to {default!r}"
         )
 
 

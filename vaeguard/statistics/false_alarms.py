@@ -62,8 +62,9 @@ def fpr_note(images: int | None, fpr: float) -> str | None:
     if images is None or can_flag(images, fpr):
         return None
     return (
-        f"nothing can be flagged at a false-alarm rate of {fpr:g}: the model was calibrated on {images} normal images,"
-        f" so its smallest p-value is {1 / (images + 1):.2g}, and it takes {fewest_calibration(fpr):,} of them;"
+        f"no image can be flagged at a false-alarm rate of {fpr:g}: the model was calibrated on {images}"
+        f" normal images, so its smallest p-value is {1 / (images + 1):.2g}; this rate needs"
+        f" {fewest_calibration(fpr):,} of them;"
         f" {way_to_flag(images)}"
     )
 

@@ -76,7 +76,7 @@ def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     if np.isnan(scores).any():
-        raise VaeguardError(f"{name!r} is not a number for {int(np.isnan(scores).sum())} images; fit the model anew")
+        raise VaeguardError(f"{name!r} is not a number for {int(np.isnan(scores).sum())} images; fit the model again")
     # Only the order matters, and ranks are finite even if a term overflowed to infinity.
     ranks = np.unique(scores, return_inverse=True)[1]
     false_positive_rate, true_positive_rate, _ = roc_curve(anomalous, ranks, drop_intermediate=False)
@@ -259,7 +259,7 @@ def _pixel_counts(
         totals[2] += np.bincount(bins[mask], 1 / areas[regions[mask]], len(edges))
     if not totals[0].any() or not totals[1].any():
         what = "defective" if totals[1].any() else "sound"
-        raise UsageError(f"every pixel is {what}, so there is nothing to compare; give masks with both kinds")
+        raise UsageError(f"every pixel is {what}, so there is nothing to compare; use masks with both kinds")
     return totals[0], totals[1], totals[2]
 
 
@@ -292,4 +292,4 @@ def _check_maps(masks: Sequence[Bools], heatmaps: Sequence[Scores]) -> None:
                 " float (H, W)"
             )
         if np.isnan(heatmap).any():
-            raise UsageError(f"heatmap {number} is not a number in places; fit the model anew")
+            raise UsageError(f"heatmap {number} is not a number in places; fit the model again")

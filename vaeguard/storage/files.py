@@ -48,7 +48,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, descriptor = _new_temporary(path)
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from error
+        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another folder") from error
     try:
         _OPEN.add(temporary)
         yield temporary
@@ -57,7 +57,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as error:
         raise VaeguardError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another place"
+            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another folder"
         ) from error
     finally:
         try:
@@ -92,7 +92,7 @@ def write_first(path: str | Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from error
+        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another folder") from error
     _sync_folder(path.parent)
     return True
 
@@ -113,7 +113,10 @@ def locked(folder: Path, name: str, busy: str, *, shared: bool = False) -> Itera
 
     path = folder / name
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
-        raise UsageError(f"{str(path)!r} is no lock of vaeguard and would be lost; rename it, or choose another place")
+        raise UsageError(
+            f"{str(path)!r} is not a lock file of vaeguard and would be overwritten; rename it, or choose"
+            " another folder"
+        )
     lock = FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,9 +125,9 @@ def locked(folder: Path, name: str, busy: str, *, shared: bool = False) -> Itera
         else:
             lock.acquire(timeout=0)
     except (Timeout, BlockingIOError) as error:
-        raise VaeguardError(f"{busy}; wait for it, or choose another place") from error
+        raise VaeguardError(f"{busy}; wait for it, or choose another output") from error
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another place") from error
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another folder") from error
     try:
         yield
     finally:
@@ -169,7 +172,7 @@ def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
         The output is one of the inputs, perhaps under another name.
     """
     if (places.is_url(output) or Path(output).exists()) and any(is_same(output, path) for path in inputs):
-        raise UsageError(f"{str(output)!r} is one of the inputs and would be lost; choose another output")
+        raise UsageError(f"{str(output)!r} is one of the inputs and would be overwritten; choose another output")
 
 
 def is_same(path: str | Path, other: str | Path) -> bool:
@@ -329,17 +332,19 @@ def read_sealed(path: str | Path) -> bytes:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
         writer = "export" if Path(path).suffix == ".onnx" else "fit"
-        raise UsageError(f"there is no model at {str(path)!r}; {writer} one, or name another") from error
+        raise UsageError(f"there is no model at {str(path)!r}; {writer} one, or give another path") from error
     except OSError as error:
         raise RefusedError(f"cannot read model file {str(path)!r}: {error.strerror}") from error
     start = content.find(SEAL_MARK) + len(SEAL_MARK)
     if start < len(SEAL_MARK):
-        raise RefusedError(f"{str(path)!r} is no model file of vaeguard (it has no seal); give one that vaeguard wrote")
+        raise RefusedError(
+            f"{str(path)!r} is not a model file of vaeguard (it has no seal); use a file that vaeguard wrote"
+        )
     actual = content[start : start + 64]
     expected = hashlib.sha256(content[:start] + b"0" * 64 + content[start + 64 :]).hexdigest().encode()
     if actual != expected:
         raise RefusedError(
-            f"model file {str(path)!r} is damaged (SHA-256 differs); copy it again or fit the model anew"
+            f"model file {str(path)!r} is damaged (SHA-256 differs); copy it again or fit the model again"
         )
     return content
 

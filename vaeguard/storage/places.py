@@ -27,14 +27,14 @@ CONNECTIONS = 64
 """Requests in flight: a far store answers each one late, and many at a time."""
 PART = 64 * 2**20
 """Bytes of a large object that one request fetches, and that are held in memory."""
-NO_ANSWER = "the store does not answer; check the network and the address"
-DENIED = "access was denied; check the credentials, and what they allow"
+NO_ANSWER = "the storage service does not answer; check the network and the address"
+DENIED = "access was denied; check the credentials and their permissions"
 MOST_DENIED = 8
 """After so many objects in a row that may not be read, none will be."""
 _denied: list[str] = []
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*)", re.DOTALL)
 _REASONS = (
-    ("NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound", "there is no such bucket; check its name"),
+    ("NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound", "the bucket does not exist; check its name"),
     (
         "ACCESS_?DENIED|INVALID_?ACCESS_?KEY|SIGNATURE|FORBIDDEN|HTTP status 403|UNRECOGNIZED_CLIENT|TOKEN",
         DENIED,
@@ -43,8 +43,8 @@ _REASONS = (
         "NETWORK_CONNECTION|curlCode|REQUEST_TIMEOUT|Could not resolve|Connection refused|Timeout|timed out",
         NO_ANSWER,
     ),
-    ("SLOW_DOWN|THROTTLING|Too Many Requests", "the store is too busy; try again later"),
-    ("NO_SUCH_KEY|NoSuchKey|HTTP status 404|Path does not exist", "there is no such object"),
+    ("SLOW_DOWN|THROTTLING|Too Many Requests", "the storage service is too busy; try again later"),
+    ("NO_SUCH_KEY|NoSuchKey|HTTP status 404|Path does not exist", "the object does not exist"),
 )
 """What the errors of `pyarrow.fs` mean, by what their messages contain."""
 RECENT, RECENT_EACH = 32 * 2**20, 300
@@ -127,7 +127,7 @@ def objects_at(url: str) -> list[Object]:
     """
     found = walk(url) or [single for single in (find(url),) if single]
     if not found:
-        raise UsageError(f"there is no object at {url!r}, and none below it; check the address")
+        raise UsageError(f"nothing exists at {url!r}; check the address")
     return found
 
 
@@ -138,7 +138,7 @@ def _object(url: str, info: Any) -> Object:
 
 
 def size_and_time(url: str) -> tuple[int, int]:
-    """Size and time of an object, from the listing if it was listed; two zeros if there is no such object."""
+    """Size and time of an object, from the listing if it was listed; two zeros if the object does not exist."""
     if url not in _listed:
         with contextlib.suppress(VaeguardError):
             find(url)
@@ -163,7 +163,7 @@ def read(url: str) -> bytes:
             content: bytes = file.read()
             expected = file.size()
     if len(content) < expected:
-        raise UnreadableError(url, f"only {len(content)} of its {expected} bytes came; try again")
+        raise UnreadableError(url, f"only {len(content)} of its {expected} bytes were received; try again")
     _recent.add(url, _listed.get(url), content)
     return content
 
@@ -282,7 +282,7 @@ def local_path(url: str, below: str = "") -> Path:
 def _parts(match: re.Match[str]) -> list[str]:
     parts = [part for part in match[3].split("/") if part]
     if any(part in (".", "..") for part in parts):
-        raise UsageError(f"{match[0]!r} has a part that is no name; give the address without it")
+        raise UsageError(f"{match[0]!r} contains an invalid part; remove it from the address")
     return [match[1].lower(), match[2] or NO_PLACE, *parts]
 
 
@@ -432,14 +432,14 @@ def check_supported(paths: Sequence[object], what: str) -> None:
         One of the paths is a URL.
     """
     if url := next(filter(is_url, paths), None):
-        raise UsageError(f"{what} works on local files, and {url!r} is a URL; copy what is there to a local folder")
+        raise UsageError(f"{what} works on local files, but {url!r} is a URL; copy the files to a local folder")
 
 
 def _located(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
     match = _URL.fullmatch(url)
     if match is None or not (match[2] or match[3]):
-        raise UsageError(f"{url!r} names no bucket; add its name")
+        raise UsageError(f"{url!r} has no bucket name; add it")
     with _lock:
         system, base = _system(match[1].lower(), match[2])
     rest = match[3].rstrip("/")
@@ -458,9 +458,7 @@ def _system(scheme: str, place: str) -> tuple[Any, str]:
     if scheme == "az":
         account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
         if not account:
-            raise UsageError(
-                f"az://{place} names a container, and the environment no account; set AZURE_STORAGE_ACCOUNT_NAME"
-            )
+            raise UsageError(f"az://{place} names a container without an account; set AZURE_STORAGE_ACCOUNT_NAME")
         key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
         return fs.AzureFileSystem(account, account_key=key), place
     system, base = fs.FileSystem.from_uri(f"{scheme}://{place}/")
@@ -506,7 +504,7 @@ def _while_answering(url: str) -> Iterator[None]:
             find(url)
         except UnreadableError as again:
             if again.reason == NO_ANSWER:
-                raise VaeguardError(f"{url!r}: {NO_ANSWER}; the same command goes on") from error
+                raise VaeguardError(f"{url!r}: {NO_ANSWER}; to continue, run the same command again") from error
         raise
 
 
@@ -526,15 +524,15 @@ def _in_words(url: str, *, writing: bool = False) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         if not writing and getattr(error, "errno", None) == errno.ENOSPC:
             raise VaeguardError(
-                f"there is no room for a copy of {url!r} in {tempfile.gettempdir()!r}; free some space, or set TMPDIR"
-                " to a folder that has more"
+                f"there is not enough space for a copy of {url!r} in {tempfile.gettempdir()!r}; free some space, or"
+                " set TMPDIR to another folder"
             ) from error
         message = " ".join(str(error).split())
         reason = next((text for words, text in _REASONS if re.search(words, message, re.IGNORECASE)), "")
         if "nrecognized filesystem" in message:
-            raise UsageError(f"{url!r}: no store has such a URL; s3://, gs://, az://, abfs:// are known") from error
+            raise UsageError(f"{url!r}: unknown kind of URL; use s3://, gs://, az:// or abfs://") from error
         if not reason:
-            reason = f"the store refuses it ({message:.200})"
+            reason = f"the storage service refused it ({message:.200})"
         if writing:
             raise VaeguardError(f"cannot write {url!r}: {reason}") from error
         raise UnreadableError(url, reason) from error

@@ -64,7 +64,7 @@ class Share:
         """
         number, _, of = text.partition("/")
         if not (number.isascii() and number.isdigit() and of.isascii() and of.isdigit() and int(of)):
-            raise UsageError(f"`piece` is {text!r}; give a share such as 3/8, the third of eight")
+            raise UsageError(f"`piece` is {text!r}; use a form such as 3/8, the third of eight shares")
         return cls(int(number), int(of))
 
     def __str__(self) -> str:
@@ -158,17 +158,17 @@ class Plan:
         if there is None or (difference := there.difference(self)):
             what = f": {difference}" if there else " of another version of vaeguard"
             raise UsageError(
-                f"{str(store.folder)!r} holds the plan of another job{what}; finish that job, delete the folder, or"
-                " choose another output"
+                f"{str(store.folder)!r} contains the plan of another job{what}; finish that job, delete the folder,"
+                " or choose another output"
             )
 
     def difference(self, own: Plan) -> str:
         """What differs between this plan, which is there, and the `own` one; empty if they are the same."""
         for name, value in _flat(own.settings).items():
             if (there := _flat(self.settings).get(name)) != value:
-                return f"its {name} is {_short(there)}, here it is {_short(value)}"
+                return f"its {name} is {_short(there)}, but here it is {_short(value)}"
         if (self.count, len(self.pieces)) != (own.count, len(own.pieces)):
-            return f"it has {counted(self.count, 'input')}, here there are {own.count:,}"
+            return f"it has {counted(self.count, 'input')}, but here there are {own.count:,}"
         for there, here in zip(self.pieces, own.pieces, strict=True):
             if there.key != here.key:
                 return f"inputs have changed since, of {there.name}"

@@ -168,9 +168,9 @@ class Part:
     def change(self) -> str:
         """What there is to say of the first file that somebody changed."""
         what = (
-            "was changed since it was written"
+            "has changed since it was written"
             if self.record
-            else "lies there, and no record beside it tells whose it is"
+            else "exists without a record that shows where it came from"
         )
         return f"{str(self.changed[0])!r} {what}"
 
@@ -211,7 +211,7 @@ def open_job(
     folder = job_folder(output)
     _check_ours(folder)
     try:
-        with locked(folder, LOCK_NAME, f"another job is writing {str(output)!r}"):
+        with locked(folder, LOCK_NAME, f"another job is writing to {str(output)!r}"):
             yield from _within(Store(folder, facts), output, keep, files)
     finally:
         if not (folder / MARK_NAME).exists():
@@ -234,7 +234,7 @@ def join_job(output: str | Path, facts: Collection[str] = ()) -> Iterator[Store]
     """
     folder = job_folder(output)
     _check_ours(folder)
-    with locked(folder, LOCK_NAME, f"another job is writing {str(output)!r}", shared=True):
+    with locked(folder, LOCK_NAME, f"another job is writing to {str(output)!r}", shared=True):
         _mark(folder, output)
         sweep(folder)
         yield Store(folder, facts)
@@ -287,10 +287,10 @@ def _check_ours(folder: Path) -> None:
         held = "is a link" if folder.is_symlink() else "is a file"
     else:
         others = _others_in(folder)
-        held = f"holds other files, such as {others[0]!r}" if others else ""
+        held = f"contains other files, such as {others[0]!r}" if others else ""
     if held:
         raise UsageError(
-            f"{str(folder)!r} {held}, and the unfinished parts of a job go into a folder of this name; rename it, or"
+            f"{str(folder)!r} {held}, but unfinished parts of a job need a folder of this name; rename it, or"
             " choose another output"
         )
 

@@ -248,7 +248,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except OSError as error:
         raise RefusedError(f"cannot read table {str(path)!r}: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError, KeyError, csv.Error, pa.ArrowException) as error:
-        raise RefusedError(f"{str(path)!r} is damaged or no table of vaeguard; write it again ({error})") from error
+        raise RefusedError(f"{str(path)!r} is damaged or not a table of vaeguard; write it again ({error})") from error
 
 
 def rows_of(path: str | Path) -> list[dict[str, Any]]:
@@ -321,15 +321,15 @@ def check_replaced(
     """
     path = Path(path)
     if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder; name a table in it, such as {str(path / 'table.csv')!r}")
+        raise UsageError(f"{str(path)!r} is a folder; give a table in it, such as {str(path / 'table.csv')!r}")
     if not path.exists() or not path.stat().st_size:
         return
     columns = columns_of(path)
     if not is_kind(columns):
-        raise UsageError(f"{str(path)!r} is no table of {kind}, and would be lost; choose another table")
+        raise UsageError(f"{str(path)!r} is not a table of {kind}, and would be overwritten; choose another table")
     if added := [name for name in columns if not is_ours(name)]:
         raise UsageError(
-            f"{str(path)!r} has a column {added[0]!r} of its own, which would be lost; choose another table"
+            f"{str(path)!r} has a column {added[0]!r} of its own,which would be overwritten; choose another table"
         )
 
 
@@ -347,7 +347,7 @@ def check_table_path(path: str | Path) -> None:
 def _suffix(path: str | Path) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in _TABLES:
-        raise UsageError(f"table {str(path)!r} ends in {suffix!r}; name it with .csv, .parquet or .jsonl")
+        raise UsageError(f"table {str(path)!r} ends in {suffix!r}; its name must end in .csv, .parquet or .jsonl")
     return suffix
 
 

@@ -52,7 +52,7 @@ def collapse(best: Mapping[str, float], latent: int, beta: float) -> str:
         return ""
     return (
         f"posterior collapse: the rate is {best['valid_rate']:.2g} nats and {best['active_units']:.0f} of {latent}"
-        f" latent units are active, so the latent says nothing; lower training.beta (now {beta:g}), or set"
+        f" latent units are active, so the latent carries no information; lower training.beta (now {beta:g}), or set"
         " training.kl_warmup to 10 or training.free_bits to 0.1"
     )
 
@@ -62,8 +62,8 @@ def _few_active(best: Mapping[str, float], latent: int) -> str:
     if active >= FEW_ACTIVE * latent:
         return ""
     return (
-        f"only {active} of {latent} latent units are active, and the others cost time and say nothing; set model.latent"
-        f" to {max(2, 2 * active)}, or lower training.beta to keep more of them active"
+        f"only {active} of {latent} latent units are active, and the others carry no information; set model.latent"
+        f" to {max(2, 2 * active)}, or lower training.beta to activate more of them"
     )
 
 
@@ -74,7 +74,7 @@ def _over_fitting(best: Mapping[str, float], history: Sequence[Mapping[str, floa
         return ""
     more = "add images, set training.augment_shift to 2" if pictures else "add rows"
     return (
-        f"over-fitting: after epoch {best['epoch']:.0f} the training loss went on falling and the validation loss rose"
+        f"over-fitting: after epoch {best['epoch']:.0f} the training loss kept falling while the validation loss rose"
         f" by {worse:.3g} nats. The weights of epoch {best['epoch']:.0f} are kept; {more} or lower model.latent"
     )
 
@@ -85,7 +85,7 @@ def _ended_early(record: ModelRecord) -> str:
     unimproved = finished - max(record.epoch - 1, training.kl_warmup)
     if training.epochs is None or finished >= training.epochs or unimproved > training.patience:
         return ""
-    return f"the fit was ended after {finished} of {training.epochs} epochs; fit anew to train it in full"
+    return f"the fit was stopped after {finished} of {training.epochs} epochs; fit again to train it in full"
 
 
 def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:
@@ -108,8 +108,8 @@ def _unbalanced(record: ModelRecord) -> str:
     least, most = by_size[0], by_size[-1]
     return (
         f"unbalanced classes: {most.name} has {most.training} training images and {least.name} has"
-        f" {least.training}; if both are normal and matter alike, set training.balance, which draws every class"
-        " equally often; if one of them is a fault, leave it out of the normal classes"
+        f" {least.training}; if both are normal and equally important, set training.balance, which samples"
+        " every class equally often; if one of them is a defect, remove it from the normal classes"
     )
 
 
@@ -119,6 +119,6 @@ def _few_calibration(record: ModelRecord) -> str:
         return ""
     more = "" if record.data.split.folds else " or raise training.calibration"
     return (
-        f"the score is ranked by {images} normal images only, so a p-value comes in steps of {1 / (images + 1):.2g};"
+        f"the score is calibrated on only {images} normal images, so p-values come in steps of {1 / (images + 1):.2g};"
         f" add normal images{more} for finer steps"
     )

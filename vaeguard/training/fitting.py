@@ -181,7 +181,9 @@ def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint | 
     if checkpoint:
         checkpoint.read(state)
         if plan.finish and not state.history:
-            raise UsageError(f"`finish` needs a finished epoch, and there is no {str(checkpoint.path)!r}; leave it out")
+            raise UsageError(
+                f"`finish` needs a finished epoch, but {str(checkpoint.path)!r} does not exist; remove `finish`"
+            )
     with file_of_first(checkpoint.path if checkpoint else None) as path:
         if path:
             Checkpoint(path, settings).read(state)
@@ -234,7 +236,7 @@ def _check_region(graph: InferenceGraph) -> None:
         tiles = [torch.tensor([tile.first]) for tile in Tiling(graph.vae.spec).tiles] if graph.vae.spec.tile else [None]
         inside = [graph.inside(first) for first in tiles]
         if not any(graph.places.counted(part).any() for part in inside if part is not None):
-            raise UsageError("`roi` contains the centre of no patch or cell; paint a larger part of the images white")
+            raise UsageError("`roi` contains no centre of a patch or cell; make a larger part of the mask white")
 
 
 def _stage(plan: FitPlan, progress: Progress | None, stage: int) -> Progress | None:

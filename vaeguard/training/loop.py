@@ -149,11 +149,16 @@ def train(
     ------
     DivergedError
         The loss is not finite; `state.weights` still holds the result of the epochs before.
+    KeyboardInterrupt
+        Ctrl-C; the message names the epoch.
     """
     written = time.monotonic()
     while len(state.history) < task.epochs and not task.is_finished(state):
         started = time.perf_counter()
-        _train_epoch(state, task, progress)
+        try:
+            _train_epoch(state, task, progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"epoch {len(state.history) + 1}") from None
         state.history.append(task.finish_epoch(state) | {"seconds": time.perf_counter() - started})
         if save and time.monotonic() - written > CHECKPOINT_SECONDS:
             save(state)

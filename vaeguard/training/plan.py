@@ -106,7 +106,7 @@ def plan_fit(
     region = None
     if roi is not None:
         if image_set.vectors:
-            raise UsageError("`roi` is for images, and the data are vectors; leave it out")
+            raise UsageError("`roi` is for images, but the data are vectors; remove `roi`")
         region = read_region(roi, image_set.images.shape[2:])
     if region is not None:
         model = replace(model, region=digest_of_region(region), region_share=float(region.mean()))
@@ -115,7 +115,7 @@ def plan_fit(
         network = pretrained(model.features, taken, download=download)
     plan = _plan(image_set, normal, split, model, training, network)
     if region is not None and in_shards(image_set.images) and not plan.model.features:
-        raise UsageError("`roi` needs images that are decoded into the cache, or a model of features; leave it out")
+        raise UsageError("`roi` needs images that fit into the cache, or a model of features; remove `roi`")
     return replace(plan, region=region, grouped=groups is not None)
 
 
@@ -123,7 +123,7 @@ def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | Non
     """The range of pixels with which the images were read; later images must be read with the same."""
     if model.pixel_range not in (None, image_set.pixel_range):
         raise UsageError(
-            f"`model.pixel_range` is {model.pixel_range}, and the images were read with {image_set.pixel_range}; open"
+            f"`model.pixel_range` is {model.pixel_range}, but the images were read with {image_set.pixel_range}; open"
             " them with an ImageRule of this range"
         )
     return image_set.pixel_range
@@ -174,16 +174,14 @@ def _check(model: ModelSpec, training: TrainSpec, classes: Sequence[str]) -> Non
         )
     _check_binarise(model, training)
     if model.autoencoder and (training.free_bits or training.kl_warmup):
-        raise UsageError(
-            "`model.autoencoder` leaves no rate to weigh; set `training.free_bits` and `training.kl_warmup` to 0"
-        )
+        raise UsageError("an autoencoder has no rate; set `training.free_bits` and `training.kl_warmup` to 0")
     if training.balance and model.features:
         raise UsageError(
-            "`training.balance` is not for a model of features, which learns cells, not images; leave it out"
+            "`training.balance` does not work with a model of features, which learns cells, not images; remove it"
         )
     if training.balance and len(classes) < 2:
         raise UsageError(
-            "`training.balance` needs at least two labelled normal classes; give class sub-folders, or leave it out"
+            "`training.balance` needs at least two labelled normal classes; use class sub-folders, or remove it"
         )
 
 
@@ -191,14 +189,14 @@ def _check_changes(model: ModelSpec, training: TrainSpec) -> None:
     unfit = None if model.view.unit else next((name for name in CHANGES if getattr(training, name)), None)
     if unfit:
         learned = "the model learns features of a network" if model.features else "the data are vectors"
-        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, and {learned}; leave it out")
+        raise UsageError(f"`training.{unfit}` is for pixels from 0 to 1, but {learned}; remove it")
 
 
 def _check_binarise(model: ModelSpec, training: TrainSpec) -> None:
     if training.binarise and not (model.view.grey_levels and model.likelihood_facts.support == "binary"):
         raise UsageError(
-            "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli' and no"
-            " `model.patch`; leave it out"
+            "`training.binarise` makes pixels black or white, which needs a `model.likelihood` of 'bernoulli'"
+            " and no `model.patch`; remove it"
         )
 
 

@@ -67,8 +67,8 @@ def joined(count: int = 1) -> Iterator[None]:
     elif all(name in os.environ for name in GIVEN) and int(os.environ["WORLD_SIZE"]) > 1:
         if count > 1:
             raise UsageError(
-                f"`processes` is {count}, and this is already one of {os.environ['WORLD_SIZE']} processes of a job;"
-                " leave it out"
+                f"`processes` is {count}, but this is already one of {os.environ['WORLD_SIZE']} processes of a job;"
+                " remove it"
             )
         group = _group("env://")
     else:
@@ -115,14 +115,13 @@ def check_fit(model: ModelSpec, device: str) -> None:
         return
     if model.dropout:
         raise UsageError(
-            f"`model.dropout` is {model.dropout}, and several processes would draw other values than one; leave it out,"
-            " or fit in one process"
+            f"`model.dropout` is {model.dropout}, which works in one process only; remove it, or fit in one process"
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device == "cuda" and here > torch.cuda.device_count():
         raise UsageError(
-            f"{here} processes on this machine have {torch.cuda.device_count()} CUDA devices, and each needs its own;"
-            " start fewer, or set `device` to 'cpu'"
+            f"{here} processes on this machine share {torch.cuda.device_count()} CUDA devices, but each needs"
+            " its own; start fewer, or set `device` to 'cpu'"
         )
 
 
@@ -146,8 +145,8 @@ def agreed(settings: dict[str, Any]) -> dict[str, Any]:
     ]
     if differ:
         raise UsageError(
-            f"process {processes.get_rank()} would not fit what the first one does: {'; '.join(differ)} differ; give"
-            " all processes the same command, data and kind of machine"
+            f"process {processes.get_rank()} differs from the first: {'; '.join(differ)} differ; use the same"
+            " command, data and kind of machine for all processes"
         )
     return first
 
@@ -184,7 +183,7 @@ def _group(place: str) -> Iterator[None]:
         TOGETHER.set()
     except (RuntimeError, ValueError) as error:
         raise VaeguardError(
-            f"the {count} processes of this fit do not find each other ({str(error).splitlines()[0]})"
+            f"the {count} processes of this fit cannot reach each other ({str(error).splitlines()[0]})"
         ) from error
     try:
         with warnings.catch_warnings():

@@ -130,13 +130,13 @@ def _count_normal(image_set: ImageSet, normal: Sequence[int]) -> int:
         for name, size in sizes.items():
             if size < LEAST_PER_CLASS:
                 raise UsageError(
-                    f"class {name!r} of {image_set.name!r} has {size} images, and a search needs {LEAST_PER_CLASS} of"
-                    " each normal class; leave it out of `normal_classes`"
+                    f"class {name!r} of {image_set.name!r} has {size} images, but a search needs {LEAST_PER_CLASS} of"
+                    " each normal class; remove it from `normal_classes`"
                 )
     if count < LEAST_NORMAL:
         raise UsageError(
-            f"{image_set.name!r} has {count} normal images, and a search, which holds out two parts of them, needs at"
-            f" least {LEAST_NORMAL}, better hundreds; give more, or fit without a search"
+            f"{image_set.name!r} has {count} normal images, but a search needs at least {LEAST_NORMAL}, better"
+            " hundreds; add more, or fit without a search"
         )
     return count
 

@@ -66,9 +66,9 @@ def make_pseudo_anomalies(images: Values, kind: str, seed: int) -> Values:
     """
     kinds = _kinds(images)
     if kind not in kinds:
-        raise UsageError(f"unknown pseudo-anomaly {kind!r}; there are {', '.join(kinds)}")
+        raise UsageError(f"unknown pseudo-anomaly {kind!r}; choose from {', '.join(kinds)}")
     if len(images) < 2:
-        raise UsageError("pseudo-anomalies mix two images, and there is only one; give more")
+        raise UsageError("pseudo-anomalies mix two images, but there is only one; add more")
     generator = np.random.default_rng(seed)
     corrupted = np.array(images)
     pending = np.arange(len(images))

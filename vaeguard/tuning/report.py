@@ -65,7 +65,7 @@ class Outcome:
         """The settings that differ from the defaults, as TOML; TOML writes their values as JSON does."""
         name = json.dumps(self.plan.image_set.name)
         lines = [
-            f"# The best settings of a search on {name}: those of trial {self.best.number}.",
+            f"# The best settings of a search on {name}, found in trial {self.best.number}.",
             f"# Its mean ROC-AUC against pseudo-anomalies of normal images: {self.best.objective:.4f}.",
         ]
         written = self.settings["training"].get("kl_warmup", 0)

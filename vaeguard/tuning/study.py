@@ -102,7 +102,7 @@ def open_study(folder: Path | None, fingerprint: Mapping[str, Any]) -> Iterator[
     if folder is None:
         yield optuna.create_study(direction="maximize")
         return
-    with locked(folder, ".study.lock", f"another search is writing {str(folder)!r}"):
+    with locked(folder, ".study.lock", f"another search is writing to {str(folder)!r}"):
         sweep(folder)
         study = _read_study(folder / JOURNAL_NAME)
         _check_fingerprint(study, fingerprint, folder)
@@ -128,7 +128,7 @@ def _read_study(journal: Path) -> optuna.Study:
         return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusedError(
-            f"{str(journal)!r} is damaged ({error}); delete it and search anew, or choose another folder"
+            f"{str(journal)!r} is damaged ({error}); delete it and start the search again, or choose another folder"
         ) from error
 
 
@@ -140,7 +140,7 @@ def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any], fold
     differing = [name for name, value in fingerprint.items() if known.get(name) != value]
     if differing:
         raise UsageError(
-            f"{str(folder)!r} holds a search that differs in {' and '.join(differing)}; choose another folder"
+            f"{str(folder)!r} contains a search that differs in {' and '.join(differing)}; choose another folder"
         )
 
 

@@ -33,7 +33,7 @@ def tune_into(
     images, model = open_to_fit(data, tune_settings, reporter)
     image_groups = read_groups(groups, images.paths) if groups else None
     target = Path(folder) if folder else Path("tuning") / images.name
-    reporter.say(f"data: {images.name}, {len(images.images)} {images.what}; folder of the search: {target}")
+    reporter.say(f"Data: {images.name}, {len(images.images):,} {images.what}; folder of the search: {target}")
     with reporter.progress("tuning") as progress, reporter.going_on(f"finished trials are in {target}"):
         result = tune(
             images,

@@ -48,7 +48,7 @@ def denoise_tree(
     """
     if output is None:
         output = _default_output(scans)
-        reporter.say(f"output: {output}")
+        reporter.say(f"Output: {output}")
     with contextlib.ExitStack() as stack:
         given = [str(stack.enter_context(shadow(scan))) if is_url(scan) else scan for scan in scans]
         stack.enter_context(naming_urls())
@@ -60,7 +60,7 @@ def _default_output(scans: Sequence[str]) -> str:
     if not any(map(is_url, scans)):
         return str(default_output(scans))
     if len(scans) > 1:
-        raise UsageError("`output` is missing, and several scans are in buckets; name a folder")
+        raise UsageError("`output` is missing, and several scans are in buckets; give a folder")
     folder, _, name = scans[0].rstrip("/").rpartition("/")
     return f"{folder}/{Path(name).stem if name.lower().endswith(SCAN_SUFFIXES) else name}-clean"
 
@@ -77,7 +77,11 @@ def _denoise(
     if outputs.ocr:
         check_tesseract(outputs.ocr_language)
     verb = plan_scans if dry_run else denoise_scans
-    with reporter.progress("looking" if dry_run else "denoising") as progress:
+    where = "nothing was written" if dry_run else f"finished files are in {output}"
+    with (
+        reporter.going_on(where),
+        reporter.progress("looking" if dry_run else "denoising") as progress,
+    ):
         done: Any = verb(scans, output, progress=progress, **options)
     reporter.left_out(done.errors)
     if dry_run:
@@ -103,7 +107,7 @@ def undo_tree(clean: str, output: str | None, reporter: Reporter) -> Outcome:
     check_supported([clean, output], "`undo`")
     if output is None:
         output = str(default_originals(clean))
-        reporter.say(f"output: {output}")
+        reporter.say(f"Output: {output}")
     with reporter.progress("undoing") as progress:
         files, errors = undo_scans(clean, output, progress=progress)
     reporter.left_out(errors)

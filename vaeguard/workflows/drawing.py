@@ -13,6 +13,7 @@ from vaeguard.evaluation.scoring import score_set
 from vaeguard.reports.pictures import draw_grid, draw_reconstructions, pick_examples
 from vaeguard.reports.report_file import check_place, remove_report
 from vaeguard.storage.tables import check_replaced, check_table_path, write_table
+from vaeguard.wording import counted
 from vaeguard.workflows.opening import (
     check_of_images,
     check_picture,
@@ -44,7 +45,10 @@ def reconstruct_to(
     detector = load(path)
     check_of_images(detector, path)
     if by not in {"score", *detector.info.term_names}:
-        raise UsageError(f"`by` is {by!r}, no term of this model; it has score, {', '.join(detector.info.term_names)}")
+        raise UsageError(
+            f"`by` is {by!r}, which is not a term of this model; choose from score,"
+            f" {', '.join(detector.info.term_names)}"
+        )
     images = open_for(detector, data, reporter)
     check_picture(output, images.paths)
     scored = score_set(detector, images)
@@ -81,7 +85,9 @@ def sample_to(
 def _calibration_images(model: str) -> Any:
     images = calibration_images(model)
     if images is None:
-        raise UsageError(f"{model!r} has no calibration images, which a fit leaves in its run; name the run")
+        raise UsageError(
+            f"{model!r} has no calibration images, which are in the run folder of the fit; give that folder"
+        )
     return images
 
 
@@ -100,7 +106,7 @@ def interpolate_to(
 
     check_picture(output, images)
     if len(images) not in (2, 4):
-        raise UsageError(f"give two images, for a walk, or four, for a square, not {len(images)}")
+        raise UsageError(f"{counted(len(images), 'image', 'was were')} given; give two, or four for a square")
     detector = open_generative(find_model(model, reporter))
     ends = read_pictures(images, detector)
     if len(images) == 2:

@@ -32,7 +32,9 @@ def check_evaluation_folder(folder: Path) -> None:
     check_place(folder / JSON_NAME, "evaluation")
     scores = folder / SCORES_NAME
     if scores.exists() and not (folder / JSON_NAME).exists():
-        raise UsageError(f"{str(scores)!r} is of no evaluation and would be lost; choose another folder")
+        raise UsageError(
+            f"{str(scores)!r} does not belong to an evaluation and would be overwritten; choose another folder"
+        )
 
 
 def write_evaluation(evaluation: Evaluation, detector: Detector, folder: str | Path, *, command: str = "") -> Report:

@@ -38,7 +38,7 @@ def export_run(
     settings = settings or ExportSettings()
     check_supported([triton], "`triton`")
     if triton and (Path(triton) / "vaeguard").exists():
-        raise UsageError(f"`triton` {triton!r} holds a model already; choose another folder, or delete it")
+        raise UsageError(f"`triton` {triton!r} already contains a model; choose another folder, or delete it")
     path = find_model(model, reporter)
     choices: dict[str, Any] = asdict(settings)
     parity = export(load(path, "cpu"), output, images=_images(path, reporter), **choices)
@@ -68,5 +68,5 @@ def verify_export(
 def _images(model: str, reporter: Reporter) -> Any:
     images = calibration_images(model)
     if images is None:
-        reporter.say(f"note: there are no calibration images beside {model!r}; compared on noise only")
+        reporter.say(f"note: {model!r} has no calibration images beside it, so only noise was compared")
     return images

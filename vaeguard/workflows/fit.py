@@ -128,7 +128,7 @@ def fit(
     specs = fit_specs(model, training, settings)
     plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
     if finish and not ((run or not is_first()) and resume):
-        raise UsageError("`finish` ends an interrupted fit; give `run`, its folder, and `resume` too")
+        raise UsageError("`finish` ends an interrupted fit; also give `resume`, and its folder as `run`")
     plan = replace(plan, finish=finish)
     return fit_planned(plan, run, resume=resume, tensorboard=tensorboard, command=command, progress=progress)
 
@@ -154,7 +154,7 @@ def fit_planned(
         fitted = fit_detector(plan, folder, resume=resume, monitor=monitor, write=write, progress=progress)
     if fitted.diverged:
         best = fitted.detector.info.record.epoch
-        kept = f"the weights of epoch {best} are kept, calibrated, in {str(folder)!r}"
+        kept = f"the weights of epoch {best} were calibrated and kept in {str(folder)!r}"
         raise VaeguardError(f"{fitted.diverged}; {kept}") from fitted.diverged
     return fitted.detector
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vaeguard.settings.restoration import DenoiserSpec
     from vaeguard.workflows.opening import Data
 
-RESUMED = "the same command with `resume` and {run} goes on"
+RESUMED = "to continue, add `resume` and {run}"
 """How an interrupted fit is resumed; `run` stands for the parameter with its value."""
 USUAL_NORMAL = {"good", "ok", "okay", "normal", "pass", "passed", "free", "defect-free", "no-defect", "sound"}
 """Usual names of folders of normal images."""
@@ -106,7 +106,7 @@ def _fit_first(
     check_supported([settings.tensorboard], "TensorBoard")
     resume = fit_settings.get("resume", False)
     folder = _named_run(run, resume=resume)
-    with no_empty_run(folder, reporter):
+    with no_empty_run(folder):
         if folder:
             prepare_run(folder, resume=resume)
         images, fit_settings = _open(data, groups, settings, reporter, fit_settings)
@@ -114,8 +114,8 @@ def _fit_first(
     _say_start(folder, reporter, resume=resume)
     _say_data(images, folder, reporter, all_classes=fit_settings.get("normal_classes") is None)
     started = time.monotonic()
-    how = f"{RESUMED}, and with `run.finish=True` as well ends with the epochs that are done"
-    with no_empty_run(folder, reporter, how), reporter.progress("fitting") as progress:
+    how = f"{RESUMED}; to keep the epochs done so far, also add `run.finish=True`"
+    with no_empty_run(folder, how), reporter.progress("fitting") as progress:
         detector = fit(
             images, run=folder, tensorboard=settings.tensorboard, download=data.download, command=reporter.command,
             progress=progress, **fit_settings,
@@ -127,7 +127,7 @@ def _fit_first(
     except VaeguardError as error:  # the run itself is safe
         reporter.say(f"note: {error}")
     if settings.tensorboard:
-        reporter.say(f"curves and pictures: tensorboard --logdir {settings.tensorboard}")
+        reporter.say(f"TensorBoard: tensorboard --logdir {settings.tensorboard}")
     if note := fpr_note(detector.info.calibrated_on, DEFAULT_FPR):
         reporter.say(f"note: {note}")
     later = _found_later(images)
@@ -152,11 +152,11 @@ def _named_run(run: str | None, *, resume: bool) -> Path | None:
 
 def _say_start(run: Path, reporter: Reporter, *, resume: bool) -> None:
     if resume and not any(run.glob("checkpoint.*")):
-        reporter.say(f"no checkpoint in {str(run)!r}: starting from the beginning")
+        reporter.say(f"No checkpoint in {str(run)!r}; starting from the beginning")
 
 
 @contextlib.contextmanager
-def no_empty_run(run: Path | None, reporter: Reporter, how: str = RESUMED) -> Iterator[None]:
+def no_empty_run(run: Path | None, how: str = RESUMED) -> Iterator[None]:
     """Remove the empty folder of a fit that could not start, and say `how` an interrupted fit is resumed.
 
     `run` is None for a fit without a folder yet.
@@ -166,10 +166,12 @@ def no_empty_run(run: Path | None, reporter: Reporter, how: str = RESUMED) -> It
     except BaseException as error:
         if run:
             if any(run.glob("checkpoint.*")):
+                how = how.format(run=f"`run={run}`")
                 if isinstance(error, KeyboardInterrupt):
-                    reporter.say(how.format(run=f"`run={run}`"))
-                elif isinstance(error, LostError):
-                    error.args = (f"{error}; {how.format(run=f'`run={run}`')}",)
+                    epoch = f" at {error}" if str(error) else ""
+                    raise KeyboardInterrupt(f"Interrupted{epoch}. {how[0].upper()}{how[1:]}") from None
+                if isinstance(error, LostError):
+                    error.args = (f"{error}; {how}",)
             with contextlib.suppress(OSError):
                 run.rmdir()  # fails unless the folder is empty
         raise
@@ -178,7 +180,7 @@ def no_empty_run(run: Path | None, reporter: Reporter, how: str = RESUMED) -> It
 def _say_data(images: ImageSet, run: Path, reporter: Reporter, *, all_classes: bool) -> None:
     depth, height, width = images.images.shape[1:]
     size = width if images.vectors else f"{height}x{width}x{depth}"
-    reporter.say(f"data: {images.name}, {len(images.images)} {images.what} of {size}; run folder: {run}")
+    reporter.say(f"Data: {images.name}, {len(images.images):,} {images.what} of {size}; run folder: {run}")
     classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]
     if all_classes and len(classes) > 1:
         reporter.say(_all_normal(classes))
@@ -190,10 +192,10 @@ def _all_normal(classes: list[str]) -> str:
     others = [name for name in classes if name not in usual]
     if usual and others:
         return (
-            f"warning: all {len(classes)} classes are taken as normal, {_listed(others)} too; if only"
-            f" {_listed(usual)} should be, give `normal_classes` {shlex.quote(','.join(usual))}"
+            f"warning: all {len(classes)} classes count as normal, including {_listed(others)}; if only"
+            f" {_listed(usual)} should, add `normal_classes` {shlex.quote(','.join(usual))}"
         )
-    return f"normal classes: all {len(classes)} ({_listed(classes)}); `normal_classes` chooses among them"
+    return f"Normal classes: all {len(classes)} ({_listed(classes)}); to choose some of them, add `normal_classes`"
 
 
 def _listed(names: list[str]) -> str:
@@ -225,12 +227,12 @@ def fit_denoiser_run(
     if sources["degrade"] and sources["clean"] and _is_set(sources["clean"]):
         sources = {**sources, "clean": _grey_images(sources["clean"], reporter)}
     folder = named_folder or new_folder("denoiser-ladder")
-    with no_empty_run(folder, reporter), reporter.progress("fitting") as progress:
+    with no_empty_run(folder), reporter.progress("fitting") as progress:
         prepare_run(folder, resume=resume, kind="denoiser")
         _say_start(folder, reporter, resume=resume)
         source = denoiser_source(**sources, spec=spec)
         reporter.left_out(source.errors)
-        images = f"{source.images} images to learn from, {source.held_out} to judge by"
+        images = f"{source.images:,} training images, {source.held_out:,} held out"
         reporter.say(f"{images}; {source.kind}; run folder: {folder}")
         fitted = fit_denoiser(source, folder, spec, resume=resume, command=reporter.command, progress=progress)
     return Outcome(str(folder), fitted, read_report(folder), fitted.errors, fitted.seconds)

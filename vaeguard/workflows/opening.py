@@ -84,19 +84,19 @@ def settle_features(model: ModelSpec, training: TrainSpec, images: ImageSet, rep
         tile = replace(chosen, image_shape=shape).tiled().tile
         tiles = f", in tiles of {tile[0]}x{tile[-1]}" if tile else ""
         reporter.say(
-            f"model: features of the network {chosen.features}{tiles}, since images of {height}x{width} pixels are"
-            " taken for photographs; else try another network by `features`, patches of pixels by `preset=patches`, or"
-            " whole images by `features=none`"
+            f"Model: features of the network {chosen.features}{tiles}, chosen because images of {height}x{width}"
+            " pixels are probably photographs; to change it, use another network with `features`, patches of"
+            " pixels with `preset=patches`, or whole images with `features=none`"
         )
     elif asked and is_photograph(height, width):
         reporter.say(
-            f"model: pixels, as `{asked}` asks; in photographs of {height}x{width} pixels, anomalies are mostly"
-            " told better by the features of a network, which are learned without that setting"
+            f"Model: pixels, because of `{asked}`; in photographs of {height}x{width} pixels, a model of"
+            " features mostly finds anomalies better; to use it, remove that setting"
         )
     elif not asked and not is_photograph(height, width):
         reporter.say(
-            f"model: whole images, since {height}x{width} pixels are too few for the features of a network; if the"
-            f" files are larger, a `size` of at least {PHOTO_SIDE}x{PHOTO_SIDE} takes features"
+            f"Model: whole images, because {height}x{width} pixels are too few for features of a network; if the"
+            f" files are larger, use features with a `size` of at least {PHOTO_SIDE}x{PHOTO_SIDE}"
         )
     return chosen
 
@@ -117,13 +117,15 @@ def open_for(
     data = data_of_fit(fitted.name, named=fitted.named) if data is None else data
     with reporter.progress("reading") as progress:
         images = open_images(data, split=split, rule=detector.info.rule, progress=progress)
-    reporter.say(f"data: {images.name}, {len(images.images)} {images.what}")
+    reporter.say(f"Data: {images.name}, {len(images.images):,} {images.what}")
     expected, width = detector.info.image_shape[-1], images.images.shape[-1]
     pictures = detector.info.view.pictures
     if images.vectors == pictures or (images.vectors and expected != width):
         taken = "images" if pictures else f"vectors of {expected}"
         held = f"vectors of {width}" if images.vectors else "images"
-        raise RefusedError(f"the model takes {taken}, and {data!r} holds {held}; give what it was fitted on")
+        raise RefusedError(
+            f"the model takes {taken}, but {data!r} contains {held}; give the kind of data that the model was fitted on"
+        )
     _say_notes(images, reporter)
     return images
 
@@ -141,7 +143,7 @@ def find_model(model: str | None, reporter: Reporter) -> str:
     latest = latest_run()
     # The link is resolved now, since it may point to another run before this process ends.
     run, here = latest.resolve(), Path.cwd()
-    reporter.say(f"model: {latest} -> {run.name}")
+    reporter.say(f"Model: {latest} ({run.name}), the latest run; to use another, add `model`")
     return str(run.relative_to(here) if run.is_relative_to(here) else run)
 
 
@@ -156,7 +158,7 @@ def open_generative(model: str, *, vectors: bool = False) -> Any:
     detector: Any = load(model)
     if not hasattr(detector, "decode"):
         raise UsageError(
-            f"`model` {model!r} is an exported file, which only inspects images; name the run that it came from"
+            f"`model` {model!r} is an exported file, which can only score images; give the run it came from"
         )
     if not vectors:
         check_of_images(detector, model)
@@ -185,7 +187,7 @@ def check_picture(output: str, inputs: Sequence[str] = ()) -> None:
     """
     check_apart(output, inputs)
     if not output.lower().endswith(".png"):
-        raise UsageError(f"`output` is {output!r}, and the picture is a PNG; give a name that ends in .png")
+        raise UsageError(f"`output` is {output!r}, but the picture is a PNG; use a name that ends in .png")
 
 
 def read_pictures(paths: Sequence[str], detector: Detector) -> Any:

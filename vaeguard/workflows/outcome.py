@@ -49,14 +49,14 @@ class Reporter:
         try:
             yield
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; {where}; the same command goes on") from None
+            raise KeyboardInterrupt(f"Interrupted; {where}. To continue, run the same command again") from None
 
     def left_out(self, errors: Sequence[tuple[str, str]]) -> None:
         """Name the inputs that were left out, at most ten of them, mostly because they cannot be read."""
         for path, reason in errors[:NAMED]:
-            self.say(f"left out: {path!r}: {reason}")
+            self.say(f"skipped: {path!r}: {reason}")
         if len(errors) > NAMED:
-            self.say(f"... and {len(errors) - NAMED} more")
+            self.say(f"... and {len(errors) - NAMED:,} more")
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,16 @@ class Outcome:
 class FitRun:
     """Settings of a run, apart from those of the fit."""
 
-    tensorboard: str | None = setting(None, "Log the fit for TensorBoard into DIR/<name of the run folder>.")
-    jobs: int | None = setting(None, "Threads that decode images.", unset="by the machine")
-    processes: int = setting(1, "Processes on this machine that train together, one for each GPU or some cores.")
+    tensorboard: str | None = setting(None, "Write a TensorBoard log to DIR/<name of the run folder>.")
+    jobs: int | None = setting(None, "Threads that decode images.", unset="depends on the machine")
+    processes: int = setting(1, "Processes on this machine that train together, one per GPU or per group of cores.")
     cache_gb: float | None = setting(
         None,
-        "Most gigabytes of decoded images; larger sets are read from their files in every epoch.",
-        unset="half of the free disk",
+        "Maximum size of decoded images in gigabytes; larger sets are read from their files in every epoch.",
+        unset="half of the free disk space",
     )
-    buffer_gb: float = setting(1.0, "Gigabytes of images that are mixed at a time where they are read in every epoch.")
-    finish: bool = setting(False, "With --resume: train no more, and make a model of the epochs that are done.")
+    buffer_gb: float = setting(1.0, "Gigabytes of images to shuffle at a time if they are read in every epoch.")
+    finish: bool = setting(False, "With --resume: stop training and keep the model of the epochs done so far.")
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -117,7 +117,7 @@ class FitRun:
 class DenoiseRun:
     """How a tree of scans is processed."""
 
-    jobs: int | None = setting(None, "Files in work at a time.", unset="one a core, at most 4")
+    jobs: int | None = setting(None, "Files processed at the same time.", unset="one per core, at most 4")
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -127,11 +127,11 @@ class DenoiseRun:
 class ExportSettings:
     """How a model is exported: the parameters of `vaeguard.export`."""
 
-    pixels: str = setting("uint8", "Type of the input image: 0 to 255, or 0 to 1.", of=PIXELS)
-    fpr: float = setting(DEFAULT_FPR, "False-alarm rate where the input `fpr` is not given.")
-    fp16: bool = setting(False, "Compute the network in float16, for GPUs.")
+    pixels: str = setting("uint8", "Type of the input image: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS)
+    fpr: float = setting(DEFAULT_FPR, "False-alarm rate if the input `fpr` is not given.")
+    fp16: bool = setting(False, "Compute in float16, for GPUs.")
     tolerance: float | None = setting(None, "Largest relative error allowed.", unset="0.0001, with fp16 0.02")
-    parts: bool = setting(False, "Also write the encoder and the decoder as files of their own.")
+    parts: bool = setting(False, "Also write the encoder and the decoder as separate files.")
 
     def __post_init__(self) -> None:
         settle_types(self)

@@ -107,17 +107,21 @@ def refit_run(
     """
     check_supported([model, labels, groups], "a refit")
     if model.lower().endswith(".onnx"):
-        raise UsageError(f"`model` {model!r} is an exported file, which is not fitted again; name the run it came from")
+        raise UsageError(
+            f"`model` {model!r} is an exported file, which cannot be fitted again; give the run it came from"
+        )
     marked = read_labels(labels)
     path = find_model(model)
     detector = read_model(path, "cpu")
     if detector.info.rule is None:
-        raise RefusedError(f"`model` {model!r} takes vectors, whose batches have no page to review; fit it again")
+        raise RefusedError(
+            f"`model` {model!r} takes vectors, which cannot be reviewed in a report; fit again on all data instead"
+        )
     record = detector.info.record
     if record.data.split.grouped and not groups:
         raise UsageError(
-            f"`model` {model!r} was fitted with groups of images of the same object, without which p-values are not"
-            " valid; give `groups` again"
+            f"`model` {model!r} was fitted with groups of images, and p-values are not valid without them; give"
+            " `groups` again"
         )
     read, pixels, errors = read_labelled([label for label in marked if label.label != UNSURE], detector.info.rule)
     reporter.left_out(errors)
@@ -125,7 +129,7 @@ def refit_run(
     defects = digests_of(pixels[[label.label == DEFECT for label in read]])
     kept = np.flatnonzero(~np.isin(digests_of(images.images), defects))
     if len(kept) < len(images):
-        reporter.say(f"left out of the data: {counted(len(images) - len(kept), 'image')} marked as a defect")
+        reporter.say(f"Removed from the data: {counted(len(images) - len(kept), 'image')} marked as a defect")
         images = images.select(kept)
     confirmed = _confirmed(read_confirmed(path.parent), read, pixels, record, without=images, defects=defects)
     joined, training_only = _joined(images, confirmed)
@@ -164,10 +168,10 @@ def _fit(
 ) -> Outcome:  # fmt: skip
     """Fit, and write into the run what else there is of a refit; an interrupted one goes on."""
     images = counted(len(plan.image_set), "image")
-    reporter.say(f"data: {images}, {len(confirmed.paths)} of them confirmed; run folder: {run}")
+    reporter.say(f"Data: {images}, {len(confirmed.paths):,} of them confirmed; run folder: {run}")
     started = time.monotonic()
-    how = "the same command with {run} goes on"
-    with no_empty_run(run, reporter, how), reporter.progress("fitting") as progress:
+    how = "to continue, run the same command with {run}"
+    with no_empty_run(run, how), reporter.progress("fitting") as progress:
         fitted = fit_planned(plan, run, resume=True, command=reporter.command, progress=progress)
     write_confirmed(run, confirmed)
     report = {**read_report(run), "refit": facts}
@@ -188,7 +192,7 @@ def _open(
     record = detector.info.record
     # The fingerprint of a refit covers its confirmed images as well.
     if not record.lineage and images.fingerprint != record.data.fingerprint:
-        reporter.say(f"note: {images.name!r} is not as it was at the fit; the new model learns from what is there now")
+        reporter.say(f"note: {images.name!r} has changed since the fit; the new model learns from its present content")
     return images, read_groups(str(groups), images.paths) if groups else None
 
 
@@ -200,7 +204,9 @@ def _data(data: str | Path | None, run: Path, record: ModelRecord) -> str:
         return data_of_fit(record.data.name, named=True)
     source = read_report(run).get("source") if (run / JSON_NAME).exists() else None
     if not source:
-        raise UsageError(f"`data` is missing, and the run {str(run)!r} does not say where its data were; give `data`")
+        raise UsageError(
+            f"`data` is missing, and the run {str(run)!r} does not record where its data were; give `data`"
+        )
     return str(source)
 
 
@@ -237,8 +243,8 @@ def _class_of(label: Label, record: ModelRecord) -> str:
     name = label.class_name or Path(label.path).parent.name
     if name not in normal:
         raise UsageError(
-            f"the class of {label.path!r} in `labels` is unknown, and the model has {len(normal)} normal classes; name"
-            " one of them in a column class"
+            f"the class of {label.path!r} in `labels` is unknown, but the model has {len(normal)} normal"
+            " classes; add a column class with one of them"
         )
     return name
 

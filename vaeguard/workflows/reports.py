@@ -26,7 +26,7 @@ def remake_report(path: str | None, reporter: Reporter) -> Outcome:
     """
     if path is None:
         path = str(latest_run())
-        reporter.say(f"report: {path} -> {Path(path).resolve().name}")
+        reporter.say(f"Report: {path} -> {Path(path).resolve().name}")
     report, page = remake_page(path)
     return Outcome(str(page), report=report)
 

@@ -54,20 +54,20 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
     # The checkpoint is removed last: a model beside a checkpoint is that of a fit that did not write all files.
     begun = (run / CHECKPOINT_NAME).exists()
     if (run / MODEL_NAME).exists() and not begun:
-        raise UsageError(f"{str(run)!r} holds a finished model; choose another folder, or delete this one")
+        raise UsageError(f"{str(run)!r} contains a finished model; choose another folder, or delete this one")
     if begun and not resume:
         raise UsageError(
-            f"{str(run)!r} holds an interrupted fit; set `resume` to go on with it, or choose another folder"
+            f"{str(run)!r} contains an interrupted fit; to continue it, add `resume`, or choose another folder"
         )
     held = next(run.glob("[!.]*"), None)
     if held and not begun and not (run / JSON_NAME).exists():
-        raise UsageError(f"{str(run)!r} holds other files, such as {held.name!r}; choose a new or an empty folder")
+        raise UsageError(f"{str(run)!r} contains other files, such as {held.name!r}; choose a new or an empty folder")
     try:
         run.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=run):
             pass
     except OSError as error:
-        raise VaeguardError(f"cannot write into {str(run)!r}: {error.strerror}; choose another folder") from error
+        raise VaeguardError(f"cannot write to {str(run)!r}: {error.strerror}; choose another folder") from error
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ def writing_run(run: Path | None, *, resume: bool, kind: str = "fit") -> Iterato
     if run is None:
         yield
         return
-    with locked(run, ".fit.lock", f"another fit is writing {str(run)!r}"):
+    with locked(run, ".fit.lock", f"another fit is writing to {str(run)!r}"):
         prepare_run(run, resume=resume, kind=kind)
         sweep(run)
         yield
@@ -98,7 +98,7 @@ def point_latest(run: Path, runs: Path = Path("runs")) -> None:
     """
     latest, fresh = runs / "latest", runs / f".latest-{secrets.token_hex(4)}"
     if os.path.lexists(latest) and not latest.is_symlink():
-        raise VaeguardError(f"{str(latest)!r} is no link and stays as it is; name the run {str(run)!r} itself")
+        raise VaeguardError(f"{str(latest)!r} is not a link and was not changed; use the path of the run, {str(run)!r}")
     try:
         runs.mkdir(exist_ok=True)
         inside = run.resolve().parent == runs.resolve()
@@ -109,7 +109,7 @@ def point_latest(run: Path, runs: Path = Path("runs")) -> None:
             fresh.unlink(missing_ok=True)
     except OSError as error:
         raise VaeguardError(
-            f"the link {str(latest)!r} cannot be written ({error.strerror}); name the run {str(run)!r} itself"
+            f"the link {str(latest)!r} cannot be written ({error.strerror}); use the path of the run, {str(run)!r}"
         ) from error
 
 
@@ -123,5 +123,5 @@ def latest_run(runs: Path = Path("runs")) -> Path:
     """
     latest = runs / "latest"
     if not latest.exists():
-        raise UsageError(f"there is no run at {str(latest)!r} yet; fit a model, or name one")
+        raise UsageError(f"there is no run at {str(latest)!r} yet; fit a model, or give one as `model`")
     return latest

@@ -74,7 +74,7 @@ def score_table(
     check_supported([heatmaps], "`heatmaps`")
     options["heatmaps"] = HeatmapFolder(Path(heatmaps)) if heatmaps else None
     if heatmaps and drawn_before(output) != str(Path(heatmaps).resolve()) and any(Path(heatmaps).glob("*")):
-        raise UsageError(f"`heatmaps` {heatmaps!r} is not empty, and old pictures would stay in it; name another")
+        raise UsageError(f"the `heatmaps` folder {heatmaps!r} is not empty; choose another")
     inputs = [path for path in images if path != STDIN]
     listed = read_list(STDIN) if STDIN in images else []
     check_apart(output, ())
@@ -85,7 +85,7 @@ def score_table(
     if spread_over := options.pop("spread_over", None):
         options["spread"] = spread_over(facts_of(detector, model, inputs, options))
     started = time.monotonic()
-    with reporter.progress("scoring") as progress:
+    with reporter.going_on("finished parts are kept"), reporter.progress("scoring") as progress:
         summary = score_files(detector, inputs, output, listed=listed, progress=progress, **options)
     seconds = time.monotonic() - started
     if summary.left_out:
@@ -131,8 +131,8 @@ def watch_table(
     for path in folders:
         # The folder may still appear, or its name is a typing error.
         if not glob.glob(path) and not Path(path).exists():  # noqa: PTH207  (the pattern may be absolute)
-            reporter.say(f"note: nothing at {path!r} yet")
-    reporter.say(f"watching {', '.join(folders)}; Ctrl-C ends it")
+            reporter.say(f"note: {path!r} does not exist yet")
+    reporter.say(f"Watching {', '.join(folders)}; to stop, press Ctrl-C")
     if heatmaps := options.get("heatmaps"):
         options["heatmaps"] = HeatmapFolder(Path(heatmaps))
     report_round: Callable[[ScoreSummary], None] = options.pop("report")
@@ -147,8 +147,8 @@ def watch_table(
     try:
         watch_files(detector, folders, output, report=report, **options)
     except KeyboardInterrupt:
-        scored = f"{counted(images, 'new image')} scored, {anomalies:,} anomalous -> {output}"
-        raise KeyboardInterrupt(f"{scored}; the same command goes on") from None
+        scored = f"{counted(images, 'new image')} scored, {anomalies:,} anomalous; saved to {output}"
+        raise KeyboardInterrupt(f"{scored}. To continue, run the same command again") from None
 
 
 @publishing("output")
@@ -214,7 +214,7 @@ def likelihood_to(
 def _folder(output: str | None, model: str, what: str, data: str | None, images: ImageSet) -> Path:
     """The folder of a report: `output`, or a folder beside the model whose name tells `a/test` from `b/test`."""
     if not output and is_url(model):
-        raise UsageError(f"`output` is missing, and the model {model!r} is in a bucket; name a folder for the report")
+        raise UsageError(f"`output` is missing, and the model {model!r} is in a bucket; give a folder for the report")
     home = Path(model) if Path(model).is_dir() else Path(model).parent
     above = Path(data or "").parent.name.strip(".")
     return Path(output) if output else home / "-".join([what, *([above] if above else []), images.name])

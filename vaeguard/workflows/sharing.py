@@ -49,8 +49,8 @@ def score_share_of(
     share = Share.parse(piece)
     if heatmaps:
         raise UsageError(
-            "`heatmaps` are drawn when all parts are there, by the command without `piece`, which joins them as well;"
-            " leave one of the two out"
+            "`heatmaps` does not work with `piece`; after all shares have finished, run the command without"
+            " `piece`, which also draws the heatmaps"
         )
     options.pop("report", None)
     inputs = [path for path in images if path != STDIN]
@@ -88,7 +88,7 @@ def denoise_share_of(
         check_tesseract(outputs.ocr_language)
     if output is None:
         output = str(default_output(scans))
-        reporter.say(f"output: {output}")
+        reporter.say(f"Output: {output}")
     with reporter.progress("denoising") as progress:
         done = denoise_share(list(scans), output, share, progress=progress, **options)
     reporter.left_out(done.errors)
@@ -135,7 +135,7 @@ def gather(
 
     if tree := tree_of(place):
         if folder:
-            raise UsageError("`output` is for scores, and the shares are those of scans; leave it out")
+            raise UsageError("`output` is for scores, but these are shares of scans; remove it")
         return _gather_tree(tree, reporter, report=report)
     return _gather_table(place, folder, reporter, model=model, report=report)
 
@@ -168,7 +168,7 @@ def _gather_table(place: str, folder: str | None, reporter: Reporter, *, model: 
     if len(gathered.processors) > 1:
         kinds = ", ".join(gathered.processors)
         reporter.say(
-            f"note: the parts were made on processors of several kinds, between which last digits may differ: {kinds}"
+            f"note: the parts were computed on different kinds of processor, so last digits may differ: {kinds}"
         )
     page = _score_report(summary, gathered.facts, reporter, model) if report and gathered.facts else None
     if not page and gathered.facts:
@@ -189,15 +189,15 @@ def _score_report(
     try:
         detector = load(path, "cpu", threads=1)
     except VaeguardError as error:
-        reporter.say(f"note: no report is written, since its model cannot be opened ({error})")
+        reporter.say(f"note: no report was written, because the model cannot be opened ({error})")
         return None
     if detector.fingerprint.split()[-1] != facts["digest"]:
-        reporter.say(f"note: no report is written, since {str(path)!r} is another model than that of the scores")
+        reporter.say(f"note: no report was written, because {str(path)!r} is not the model of the scores")
         return None
     sources: list[Source] = []
     try:
         if facts["inputs"]:
             sources = find_sources(facts["inputs"], vectors=not detector.info.view.pictures)
     except UsageError:
-        reporter.say("note: the report has no pictures, since the images are not to be found from here")
+        reporter.say("note: the report has no pictures, because the images were not found")
     return write_score_report(replace(summary, sources=tuple(sources)), detector, model=path, command=reporter.command)

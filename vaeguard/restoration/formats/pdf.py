@@ -77,7 +77,7 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
         )
     with pikepdf.open(target) as written:
         if len(written.pages) != number_of_pages:
-            raise RefusedError(f"pages of {name!r} would be lost; report this")
+            raise RefusedError(f"pages of {name!r} would be lost; please report this")
     return result
 
 
@@ -149,16 +149,18 @@ def _opened(content: bytes, name: str) -> pikepdf.Pdf:
             pdf = pikepdf.open(io.BytesIO(content))
     except UnreadableError as error:
         if isinstance(error.__cause__, pikepdf.PasswordError):
-            raise UnreadableError(name, "it is locked with a password; unlock it first") from error
+            raise UnreadableError(name, "it is protected by a password; remove the password first") from error
         raise
     if pdf.is_encrypted:
-        raise UnreadableError(name, "it is protected, but a new file would not be; remove the protection first")
+        raise UnreadableError(name, "it is protected, but its clean copy would not be; remove the protection first")
     if pdf.get_warnings():  # the reader has guessed, and may have missed pages
-        raise UnreadableError(name, "it is damaged or cut short; copy the file again, or repair it, such as with qpdf")
+        raise UnreadableError(
+            name, "it is damaged or cut short; copy the file again, or repair it, for example with qpdf"
+        )
     form: Any = pdf.Root.get(Name.AcroForm)
     if form is not None and int(form.get(Name.SigFlags, 0)) & 1:
         raise UnreadableError(
-            name, "it is signed, and a new file would break the signature; remove the signature first"
+            name, "it is signed, and a clean copy would break the signature; remove the signature first"
         )
     return pdf
 

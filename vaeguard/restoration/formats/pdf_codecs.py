@@ -98,7 +98,7 @@ def _stated_colours(jpeg: bytes, transform: Any) -> str | None:
     elif isinstance(transform, int):
         rgb = transform == 0
     else:
-        raise ValueError("its colour transform is no whole number")
+        raise ValueError("its colour transform is not a whole number")
     return None if rgb == frame.reads_as_rgb else "RGB" if rgb else "YCbCr"
 
 

@@ -71,7 +71,7 @@ def _check_name(content: bytes, name: str) -> None:
     named = _BY_SUFFIX.get(Path(name).suffix.lower())
     actual = format_of(content[:16])
     if actual and named and actual != named.name:
-        raise UnreadableError(name, f"it is a {actual}, but its name is that of a {named.name}; rename it")
+        raise UnreadableError(name, f"it is a {actual}, but its name ends like that of a {named.name}; rename it")
 
 
 def rewrite(
@@ -179,12 +179,14 @@ def page_sizes(content: bytes, name: str) -> list[tuple[int, int]]:
 def _check_facts(content: bytes, target: Path, name: str) -> None:
     before, after = facts_of(content, name), facts_of(target.read_bytes(), str(target))
     if len(before) != len(after):
-        raise RefusedError(f"{name!r} has {len(before)} pages, but {len(after)} would have been written; report this")
+        raise RefusedError(
+            f"{name!r} has {len(before)} pages, but {len(after)} would have been written; please report this"
+        )
     for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
         for fact, value in vars(old).items():
             written = getattr(new, fact)
             if written != value and not (fact == "dpi" and value and written and _same_resolution(value, written)):
-                raise RefusedError(f"page {number} of {name!r} would lose its {fact}; report this")
+                raise RefusedError(f"page {number} of {name!r} would lose its {fact}; please report this")
 
 
 def _same_resolution(before: tuple[int, int], after: tuple[int, int]) -> bool:
@@ -195,4 +197,4 @@ def _same_resolution(before: tuple[int, int], after: tuple[int, int]) -> bool:
 def _check_pixels(digests: list[str], target: Path, name: str) -> None:
     written = [digest_of_pixels(page.pixels) for page in scan_pages(target.read_bytes(), str(target))]
     if written != digests:
-        raise RefusedError(f"the pixels of {name!r} would be written incorrectly; report this")
+        raise RefusedError(f"the pixels of {name!r} would be written incorrectly; please report this")

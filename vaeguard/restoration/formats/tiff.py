@@ -96,7 +96,7 @@ def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
     (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
     handle.seek(last + layout.tagnosize + count * layout.tagsize)
     if any(handle.read(layout.offsetsize)):
-        raise ValueError(f"its chain of pages breaks off after {len(originals)}")
+        raise ValueError(f"its chain of pages ends after {len(originals)}")
     return originals
 
 
@@ -142,11 +142,11 @@ def _check_kind(page: Any, name: str) -> None:
     if page.bitspersample not in (1, 8, 16) and not _is_palette(page):
         raise UnreadableError(name, f"its pixels have {page.bitspersample} bits; convert it to 8 or 16 bit")
     if _SUB_DIRECTORIES in page.tags:
-        raise UnreadableError(name, "it has smaller or other pictures inside its pages (SubIFDs); save it without them")
+        raise UnreadableError(name, "its pages contain other pictures (SubIFDs); save it without them")
     if page.imagewidth * page.imagelength > MAX_PIXELS:
         raise UnreadableError(name, f"a page has more than {MAX_PIXELS // 10**6} million pixels")
     if _channels(page) > 4:
-        raise UnreadableError(name, f"a page has {_channels(page)} channels; give pages of 1 to 4")
+        raise UnreadableError(name, f"a page has {_channels(page)} channels; save it with 1 to 4")
 
 
 def _read(page: Any, name: str) -> Any:

@@ -158,18 +158,18 @@ def denoiser_source(
     spec = spec or DenoiserSpec()
     if adapt is not None:
         if noisy is not None or clean is not None or degrade is not None:
-            raise UsageError("`adapt` needs no clean images; leave out `noisy`, `clean` and `degrade`")
+            raise UsageError("`adapt` needs no clean images; remove `noisy`, `clean` and `degrade`")
         return _adapted(adapt, spec)
     if noisy is not None:
         if degrade is not None or not isinstance(clean, str | Path):
             raise UsageError(
-                "`noisy` goes with `clean`, the folder of the same images without noise, and with nothing else; give"
+                "`noisy` needs `clean`, the folder of the same images without noise, and no other source; give"
                 " these two"
             )
         return _paired(Path(noisy), Path(clean), spec)
     if degrade is None or clean is None:
         raise UsageError(
-            "there is nothing to train a denoiser on; give `noisy` and `clean`, or `clean` and `degrade`, or `adapt`"
+            "a denoiser needs training images; give `noisy` and `clean`, or `clean` and `degrade`, or `adapt`"
         )
     return _degraded(clean, degrade, spec)
 
@@ -179,7 +179,7 @@ def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
     scans = _read([(path, None) for path in list_images([folder], SCAN_SUFFIXES)], spec.seed, errors)
     kinds = [page_kind(_levels(scan.plane)) for scan in scans]
     printed = {scan.path for scan, kind in zip(scans, kinds, strict=True) if kind == "document"}
-    reason = "it has a page of print, which is left out: stains are learned from clean pages; use pairs"
+    reason = "it has a page of print, which was skipped: stains are learned from clean pages; use pairs"
     errors += [(path, reason) for path in sorted(printed)]
     photos = [scan for scan, kind in zip(scans, kinds, strict=True) if kind == "photo"]
     learn, judge, patch = _halves(photos, spec, errors, folder)
@@ -201,7 +201,7 @@ def _adapted(folder: str | Path, spec: DenoiserSpec) -> DenoiserSource:
 def _paired(noisy: Path, clean: Path, spec: DenoiserSpec) -> DenoiserSource:
     for name, folder in (("noisy", noisy), ("clean", clean)):
         if not folder.is_dir():
-            raise UsageError(f"`{name}` is {str(folder)!r}, which is no folder; give the folder of the images")
+            raise UsageError(f"`{name}` is {str(folder)!r}, which is not a folder; give the folder of the images")
     errors: list[tuple[str, str]] = []
     scans = _read(_pairs(noisy, clean, errors), spec.seed, errors)
     kinds = [page_kind(_levels(scan.clean)) for scan in scans if scan.clean is not None]
@@ -234,9 +234,9 @@ def _pairs(noisy: Path, clean: Path, errors: list[tuple[str, str]]) -> list[tupl
             names.append((path, exact if exact in others else others[0]))
         elif others:
             listed = " and ".join(repr(Path(other).name) for other in others)
-            errors.append((path, f"there are {listed} for it in {str(clean)!r}; leave one of them there"))
+            errors.append((path, f"{str(clean)!r} has {listed} for it; keep only one of them"))
         else:
-            errors.append((path, f"there is no image of that name in {str(clean)!r}"))
+            errors.append((path, f"{str(clean)!r} has no image of that name"))
     return names
 
 
@@ -290,7 +290,8 @@ def _noise_level(degrade: str, level: str) -> float:
         noise = -1.0
     if not 0 < noise <= 255:
         raise UsageError(
-            f"`degrade` is {degrade!r}, and {level!r} is no deviation in levels; give 0 to 255, as in gaussian:25"
+            f"`degrade` is {degrade!r}, but {level!r} is not a standard deviation in levels; use 0 to 255, as in"
+            " gaussian:25"
         )
     return noise / 255
 
@@ -320,7 +321,7 @@ def _halves(
     if size < SMALLEST_PATCH:
         reason = f" ({errors[0][0]!r}: {errors[0][1]})" if errors else ""
         raise UsageError(
-            f"{str(where)!r} holds too little of at least 16x16 pixels to train on{reason}; give larger images"
+            f"{str(where)!r} contains too few images of at least 16x16 pixels to train on{reason}; give larger images"
         )
     large = [scan for scan, side in zip(scans, sides, strict=True) if side >= size]
     errors += [
@@ -394,7 +395,9 @@ def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[Floats, Floats
     for page, other in zip_longest(_grey_pages(path), _grey_pages(clean)):
         if page is None or other is None:
             more = "more" if other is None else "fewer"
-            raise UnreadableError(path, f"it has {more} pages with shades of grey than {clean!r}; give both the same")
+            raise UnreadableError(
+                path, f"it has {more} pages with shades of grey than {clean!r}; both need the same pages"
+            )
         yield page, other
 
 
@@ -414,7 +417,7 @@ def _grey_pages(path: str) -> Iterator[Floats]:
         full = np.float32(np.iinfo(page.pixels.dtype).max)
         yield colours_of(page.pixels).mean(axis=2, dtype=np.float32) / full
     if not any_page:
-        raise UnreadableError(path, "it has no page with shades of grey or colours; leave it out")
+        raise UnreadableError(path, "it has no page in grey or colour; remove it")
 
 
 def _levels(page: Floats) -> Levels:
