@@ -169,7 +169,7 @@ def test_svhn(tmp_path):
 
 def test_a_missing_set_says_where_it_was_looked_for_and_what_is_there(tmp_path):
     write_idx(tmp_path / "kmnist")
-    with pytest.raises(VaeguardError, match=r"MNIST/raw.*`download`.*`data_dir`.*sets that are there: digits, kmnist"):
+    with pytest.raises(VaeguardError, match=r"MNIST/raw.*`download`.*`data_dir`.*available data sets: digits, kmnist"):
         open_images("mnist", data_dir=tmp_path)
     with pytest.raises(VaeguardError, match="the test part of data set 'kmnist'"):
         open_images("kmnist", split="test", data_dir=tmp_path)
@@ -260,7 +260,7 @@ def test_npz_classes_agree_between_train_and_test(tmp_path):
     ("arrays", "fact"),
     [
         ({"images": np.array([1, "a", None], object)}, "Python objects"),
-        ({"images": PIXELS.astype(np.int64)}, "int64; save the images as uint8"),
+        ({"images": PIXELS.astype(np.int64)}, "int64 values; save the images as uint8"),
         ({"images": PIXELS.astype(np.float32)}, "outside 0 to 1"),
         ({"images": np.full((2, 4, 4), np.nan)}, "NaN"),
         ({"images": np.zeros((5, 7), int)}, r"shape \(5, 7\)"),
@@ -403,7 +403,7 @@ def test_folders_that_cannot_be_a_data_set(tmp_path):
     with pytest.raises(UsageError, match="is not a data set"):
         open_images(tmp_path / "notes.txt")
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match=r"rows.csv': tables are read as \.npz or \.npy of floats"):
+    with pytest.raises(UsageError, match=r"rows.csv': tables must be \.npz or \.npy files of floats"):
         open_images(tmp_path / "rows.csv")
     with pytest.raises(UsageError, match="did you mean 'mnist'"):
         open_images("mnits")
@@ -514,7 +514,7 @@ def test_classes_that_would_share_a_folder_are_refused(tmp_path, names):
 
 def test_a_folder_of_images_is_not_packed(tmp_path):
     png(tmp_path / "photos" / "1.png")
-    with pytest.raises(UsageError, match="photos' is a folder of files already"):
+    with pytest.raises(UsageError, match="photos' is already a folder of files"):
         open_packed(tmp_path / "photos")
     write_idx(tmp_path / "idx")
     assert len(open_packed(tmp_path / "idx")) == len(open_packed("digits", split="test").select(range(12))) == 12
@@ -581,7 +581,7 @@ def test_tables_that_are_no_vectors_are_refused(table, fact):
 def test_a_file_called_like_a_named_set_is_not_taken_for_it(tmp_path):
     np.savez(tmp_path / "digits.npz", images=np.zeros((12, 8, 8), np.uint8), labels=LABELS)
     of_file, of_name = open_images(tmp_path / "digits.npz"), open_images("digits")
-    with pytest.raises(UsageError, match="no named set"):
+    with pytest.raises(UsageError, match="not a named data set"):
         data_of_fit(of_file.name, named=of_file.named)
     assert data_of_fit(of_name.name, named=of_name.named) == "digits"
 
@@ -589,7 +589,7 @@ def test_a_file_called_like_a_named_set_is_not_taken_for_it(tmp_path):
 def test_names_of_a_data_frame_are_classes():
     names = np.array(["b", "a", "b"], dtype=object).repeat(4)
     assert from_array(PIXELS, names).class_names == ("a", "b")
-    with pytest.raises(RefusedError, match="type object; give whole numbers or names"):
+    with pytest.raises(RefusedError, match="type object; use whole numbers or names"):
         from_array(PIXELS, np.array(["b", 1, "b"], dtype=object).repeat(4))
 
 

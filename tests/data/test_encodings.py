@@ -71,7 +71,7 @@ SMOOTH = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
         (b"8BPS\0\1" + bytes(40), "PSD"),
         (
             encoded(SMOOTH, "BMP")[:30] + b"\4" + encoded(SMOOTH, "BMP")[31:],
-            "not read",
+            "not supported",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_an_impossible_range_is_a_usage_error(pixel_range):
 @pytest.mark.parametrize(
     ("low", "high", "note"),
     [
-        (1400, 1950, "values from 1400 to 1950 only, so they use [34] .*`model.pixel_range`=0,4095"),
+        (1400, 1950, "values from 1400 to 1950, so they use [34] .*`model.pixel_range`=0,4095"),
         (29000, 31000, "model.pixel_range`=27000,33000"),
         (22000, 32000, None),
         (0, 65535, None),

@@ -34,7 +34,7 @@ def test_labels_are_read_as_the_page_saves_them(tmp_path):
         (HEAD.encode() + b"a.png,normal,1,0,-7\n", "batch a number of images"),
         (HEAD.encode() + b"a.png\n", "row 1: the label is None"),
         (HEAD.encode() + b",normal,1,0,7\n", "row 1: the path is missing"),
-        (HEAD.encode() + b"a.png,normal,1,0,7\na.png,defect,1,0,7\n", "names 'a.png' twice"),
+        (HEAD.encode() + b"a.png,normal,1,0,7\na.png,defect,1,0,7\n", "lists 'a.png' twice"),
     ],
 )
 def test_a_broken_table_is_refused_in_one_sentence(content, said, tmp_path):

@@ -76,9 +76,9 @@ def test_a_region_that_cannot_be_read_or_is_empty_is_refused(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     with pytest.raises(RefusedError, match="`roi` .*broken.png' cannot be read"):
         read_region(tmp_path / "broken.png", SIZE)
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_region(tmp_path / "missing.png", SIZE)
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_region(tmp_path / "missing.json", SIZE)
     with pytest.raises(UsageError, match="covers no pixel"):
         read_region(saved(tmp_path, {**LABELME, "shapes": []}), SIZE)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::vaeguard.training.loop.Training
 SMALL = ModelSpec(kind="mlp", hidden=(16,), latent=3)
 QUICK = TrainSpec(epochs=4, batch_size=32, device="cpu")
 TINY = Limits(1, 64 * 64)
-"""Nothing is decoded into the cache, and 64 images are mixed at a time."""
+"""Nothing is fit into the cache, and 64 images are mixed at a time."""
 
 
 def packed(folder, kind, *, broken=()):
@@ -59,7 +59,7 @@ def test_an_epoch_has_every_readable_image_once_in_random_order(tmp_path, kind):
     opened = open_to_learn(data, TINY, rule=ImageRule())
     shards = in_shards(opened.images)
     assert len(opened.errors) == 1
-    assert "stay in their files" in opened.note
+    assert "are read from their files" in opened.note
     np.testing.assert_array_equal(shards[shards.held], images[shards.held])
     assert [opened.paths[row].startswith(str(tmp_path)) for row in (0, -1)] == [True, True]
     wanted, count = np.arange(0, len(images), 2), len(shards.held[shards.held % 2 == 0])
@@ -142,5 +142,5 @@ def test_judging_images_can_be_looked_up_and_no_other_image_is_missing(tmp_path)
 )
 def test_what_needs_all_images_at_hand_is_refused(tmp_path, how, said):
     data, _, _ = packed(tmp_path, "parquet")
-    with pytest.raises(UsageError, match=f"^{said}.* decoded into the cache"):
+    with pytest.raises(UsageError, match=f"^{said}.* fit into the cache"):
         vaeguard.fit(open_to_learn(data, TINY, rule=ImageRule()), model=SMALL, training=QUICK, **how)

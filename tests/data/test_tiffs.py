@@ -218,7 +218,7 @@ def test_an_unknown_compression_is_refused_by_its_number():
     content = bytearray(written(GREY8))
     place = content.find(bytes([3, 1, 3, 0, 1, 0, 0, 0]))  # tag 259 of type 3, once
     content[place + 8 : place + 10] = (60001).to_bytes(2, "little")
-    with pytest.raises(UnreadableError, match=r"compression \(60001\) is not read"):
+    with pytest.raises(UnreadableError, match=r"compression \(60001\) is not supported"):
         decode_bytes(bytes(content), ImageRule())
 
 

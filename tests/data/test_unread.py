@@ -134,7 +134,7 @@ def test_links_in_a_circle_are_told(tmp_path):
     (source,) = find_sources([tmp_path])
     assert source.count == 1
     link = tmp_path / "sub" / "up"
-    assert source.left_out == f"1 link leads to a folder that was already read: '{link}'"
+    assert source.left_out == f"1 link skipped (folder already read): '{link}'"
 
 
 def test_a_broken_archive_does_not_hide_what_is_not_read(tmp_path):

@@ -84,7 +84,7 @@ def test_classes_are_given_as_text_or_one_by_one():
         with pytest.raises(UsageError, match="every class, so there are no anomalies"):
             resolve_classes(wrong, DIGITS, must_leave_anomalies=True)
         assert resolve_classes(wrong, DIGITS) == tuple(range(10))
-    with pytest.raises(UsageError, match="no class"):
+    with pytest.raises(UsageError, match="is empty"):
         resolve_classes([], DIGITS)
 
 

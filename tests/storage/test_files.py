@@ -94,7 +94,7 @@ def test_every_flipped_bit_is_noticed(tmp_path_factory, before, after, bit):
 
 
 def test_a_missing_file_is_a_wrong_name(tmp_path):
-    with pytest.raises(UsageError, match="no model at '.*none'; fit one, or name another"):
+    with pytest.raises(UsageError, match="no model at '.*none'; fit one, or give another path"):
         read_sealed(tmp_path / "none")
 
 

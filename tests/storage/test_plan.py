@@ -41,9 +41,9 @@ def test_the_first_plan_stays_and_the_same_one_is_welcome(tmp_path):
 
 
 OTHERS = {
-    "its false-alarm rate is '0.05', here it is '0.1'": {"settings": {**PLAN.settings, "false-alarm rate": 0.1}},
-    "it has 4 inputs, here there are 3": {"pieces": PLAN.pieces[:1]},
-    "inputs have changed since, of 'a.png'": {"pieces": (PlannedPiece("k3", "x", 3), PLAN.pieces[1])},
+    "its false-alarm rate is '0.05', but here it is '0.1'": {"settings": {**PLAN.settings, "false-alarm rate": 0.1}},
+    "it has 4 inputs, but here there are 3": {"pieces": PLAN.pieces[:1]},
+    "inputs in 'a.png' to 'c.png' have changed": {"pieces": (PlannedPiece("k3", "x", 3), PLAN.pieces[1])},
 }
 
 
@@ -51,7 +51,7 @@ OTHERS = {
 def test_another_plan_is_refused_with_what_differs_and_gives_way_to_who_has_the_job_alone(said, tmp_path):
     other = replace(PLAN, **OTHERS[said])
     PLAN.enter(Store(tmp_path))
-    with pytest.raises(UsageError, match=f"holds the plan of another job: {said}"):
+    with pytest.raises(UsageError, match=f"contains the plan of another job: {said}"):
         other.enter(Store(tmp_path))
     drop_other_plan(Store(tmp_path), PLAN)
     assert read_plan(Store(tmp_path)) == PLAN

@@ -227,7 +227,7 @@ def test_a_second_job_on_the_same_table_is_refused_at_once_and_a_dead_ones_lock_
         time.sleep(0.01)
     time.sleep(0.1)
     begun = time.monotonic()
-    with pytest.raises(VaeguardError, match=r"another job is writing 'raced\.csv'"):
+    with pytest.raises(VaeguardError, match=r"another job is writing to 'raced\.csv'"):
         score_files(Brightness(), "images", "raced.csv")  # noqa: F821
     assert time.monotonic() - begun < 1
     process.kill()
@@ -250,7 +250,7 @@ def test_an_interrupted_job_ends_at_once_and_resumes():
 
 def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(VaeguardError, match="choose another place"):
+    with pytest.raises(VaeguardError, match="choose another folder"):
         score_files(Brightness(), "images", tmp_path / "file" / "s.csv")  # noqa: F821
 
 

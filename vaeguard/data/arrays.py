@@ -269,10 +269,10 @@ def _numpy_rows(file: IO[bytes], path: Path, size: int) -> Rows | npt.NDArray[An
     """The rows of an array in the format of NumPy, of `size` bytes with its header."""
     shape, fortran, dtype = _numpy_header(file, str(path), size)
     if not shape:
-        raise RefusedError(f"{str(path)!r} holds a single number; save plain arrays of numbers")
+        raise RefusedError(f"{str(path)!r} contains a single number; save plain arrays of numbers")
     if dtype.itemsize * math.prod(shape[1:]) > MAX_BYTES:
         raise RefusedError(
-            f"{str(path)!r} holds images of shape {shape[1:]} and type {dtype}, each larger than the limit of"
+            f"{str(path)!r} contains images of shape {shape[1:]} and type {dtype}, each larger than the limit of"
             f" {MAX_BYTES // 2**20} MB; shrink them"
         )
     if not fortran:
@@ -291,7 +291,7 @@ def _numpy_header(file: IO[bytes], path: str, size: int) -> tuple[tuple[int, ...
     read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(io.BytesIO(packed + file.read(length)))
     if dtype.hasobject:
-        raise RefusedError(f"{path!r} holds Python objects; save plain arrays of numbers")
+        raise RefusedError(f"{path!r} contains Python objects; save plain arrays of numbers")
     expected, present = dtype.itemsize * math.prod(shape), size - file.tell()
     if min(shape, default=0) < 0 or expected > MOST_MISSING * max(present, 0):
         raise RefusedError(
@@ -397,13 +397,15 @@ def _arranged(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if array.ndim == 2:
         if array.dtype.kind != "f":
             raise RefusedError(
-                f"{name!r} holds {array.dtype} of shape {array.shape}; vectors are floats of shape (N, F), "
+                f"{name!r} contains {array.dtype} values of shape {array.shape}; vectors are floats of shape (N, F), "
                 "images have three or four axes"
             )
         return array[:, None, None, :]
     images = _channels_first(array, name)
     if images.dtype != np.uint8 and images.dtype.kind not in "fb":
-        raise RefusedError(f"{name!r} holds {images.dtype}; save the images as uint8, or as floats from 0 to 1")
+        raise RefusedError(
+            f"{name!r} contains {images.dtype} values; save the images as uint8, or as floats from 0 to 1"
+        )
     return images
 
 
@@ -411,7 +413,8 @@ def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     shape = images.shape
     if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) >= LEAST_SIDE:
         raise RefusedError(
-            f"{name!r} holds an array of shape {shape}, which looks like one image in colour; save it as (1, H, W, C)"
+            f"{name!r} contains an array of shape {shape}, which looks like one image in colour; save it as (1,"
+            " H, W, C)"
         )
     if images.ndim == 3:
         images = images[:, None]
@@ -419,7 +422,7 @@ def _channels_first(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] > 4:
         raise RefusedError(
-            f"{name!r} holds an array of shape {shape}; images have shape (N, H, W), (N, C, H, W) "
+            f"{name!r} contains an array of shape {shape}; images have shape (N, H, W), (N, C, H, W) "
             "or (N, H, W, C) with 1 to 4 channels"
         )
     return images
@@ -430,7 +433,7 @@ def _to_float32(table: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
         vectors = np.ascontiguousarray(table, np.float32)
     if not np.isfinite(vectors).all():
         raise RefusedError(
-            f"{name!r} holds NaN, infinity or numbers too large for float32; replace them or remove their rows"
+            f"{name!r} contains NaN, infinity or numbers too large for float32; replace them or remove their rows"
         )
     return vectors
 
@@ -442,7 +445,7 @@ def _to_uint8(images: npt.NDArray[Any], name: str) -> Bytes:
     for start in range(0, len(images), 256):
         part = np.asarray(images[start : start + 256], np.float64)
         if not (part.min() >= 0 and part.max() <= 1):  # false for NaN too
-            raise RefusedError(f"{name!r} holds floats outside 0 to 1 (or NaN); scale the images to 0..1")
+            raise RefusedError(f"{name!r} contains floats outside 0 to 1 (or NaN); scale the images to 0..1")
         pixels[start : start + 256] = np.round(part * 255)
     return pixels
 

@@ -26,6 +26,7 @@ from vaeguard.data.source import read
 from vaeguard.data.workers import KILLED
 from vaeguard.errors import VaeguardError
 from vaeguard.storage.files import sweep, write_text, writing
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -299,7 +300,8 @@ def _not_written(error: OSError) -> VaeguardError:
 
 def _nothing_readable(place: str, first: str, errors: list[tuple[int, str]]) -> VaeguardError:
     return VaeguardError(
-        f"none of the {len(errors)} images in {place!r} can be read; the first is {os.path.relpath(first, place)!r}: "
+        f"no image in {place!r} can be read ({counted(len(errors), 'file')}); the first is"
+        f" {os.path.relpath(first, place)!r}: "
         f"{errors[0][1]}"
     )
 

@@ -253,7 +253,8 @@ def _no_images(held: Mapping[str, Any]) -> str:
     named = next((name for name in IMAGE_COLUMNS if name in held), None)
     if named:
         return (
-            f"holds {held[named]} in its column {named!r}, which is not supported; store the bytes of image files there"
+            f"has {held[named]} values in its column {named!r}, which are not supported; store the bytes of"
+            " image files there"
         )
     others = [name for name, kind in held.items() if _holds_bytes(kind)]
     columns = ", ".join(map(repr, [*held][:NAMED_COLUMNS])) + (" and more" if len(held) > NAMED_COLUMNS else "")

@@ -118,7 +118,7 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
     """
     folder = Path(folder)
     if image_set.vectors:
-        raise UsageError(f"{image_set.name!r} holds vectors, which cannot be written as PNG; give images")
+        raise UsageError(f"{image_set.name!r} contains vectors, which cannot be written as PNG; give images")
     if image_set.images.shape[1] == 2:
         raise UsageError("images with 2 channels cannot be written as PNG; give images with 1, 3 or 4 channels")
     names = _class_folders(image_set.class_names)
