@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from vaeguard import VaeguardError, preset
 from vaeguard.settings.field import help_of
@@ -39,6 +40,19 @@ ELSEWHERE = {
     "fit_denoiser": "`vaeguard fit-denoiser`",
 }
 """The text for parameters that are options of other commands only, or variables."""
+
+
+class Text(click.types.StringParamType):
+    """Text that a shell completes to a path."""
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Leave it to the shell to list files."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 class SpecCommand(click.Command):
@@ -131,6 +145,9 @@ def command(*options: Decorator, specs: Mapping[str, type] | None = None, **attr
         made: click.Command = click.command(
             body.__name__.replace("_", "-"), cls=SpecCommand, specs=specs or {}, **attributes
         )(decorated)
+        for param in made.params:
+            if param.type is click.STRING:
+                param.type = Text()
         return made
 
     return decorate

@@ -18,6 +18,17 @@ HEAD = """# Commands
 
 The help of every command, with all settings. `--set NAME=VALUE` reaches every setting that is listed below a command's
 options. The [exit codes](files.md#exit-codes) are the same for all.
+
+## Shell completion
+
+To complete commands, options, their values and paths with Tab, add one line to the start-up file
+of your shell, and open a new shell:
+
+| shell | file | line |
+| --- | --- | --- |
+| bash 4.4 or newer | `~/.bashrc` | `eval "$(_VAEGUARD_COMPLETE=bash_source vaeguard)"` |
+| zsh | `~/.zshrc` | `eval "$(_VAEGUARD_COMPLETE=zsh_source vaeguard)"` |
+| fish | `~/.config/fish/completions/vaeguard.fish` | `_VAEGUARD_COMPLETE=fish_source vaeguard \\| source` |
 """
 
 

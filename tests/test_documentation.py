@@ -126,6 +126,28 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("clean_scans", "the original of page 1 is the same"),
+        pytest.param("find_bad_parts", "5 of 25 new parts are flagged", marks=pytest.mark.nightly),
+        pytest.param("score_without_vaeguard", "stated rate 0.1:", marks=pytest.mark.nightly),
+    ],
+)
+def test_the_examples_run(name, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [name, str(tmp_path / "made")])
+    run_path(str(CHECKOUT / "examples" / f"{name}.py"))
+    assert said in capsys.readouterr().out
+
+
+def test_every_example_is_tested_short_and_linked():
+    for path in (CHECKOUT / "examples").glob("*.py"):
+        assert f'"{path.stem}"' in text_of("tests/test_documentation.py")
+        assert len(path.read_text("utf-8").splitlines()) < 40
+        assert f"examples/{path.name}" in TEXT
+
+
+@pytest.mark.slow
 @pytest.mark.nightly
 def test_the_notebook_runs(capsys):
     cells = json.loads(text_of("docs/lessons/elbo.ipynb"))["cells"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 from vaeguard_cli.commands import with_options
 from vaeguard_cli.main import vaeguard
 
@@ -125,7 +126,7 @@ def test_options_win_over_texts_and_these_over_the_file(tmp_path):
     [
         ("[model]\nlatnet = 3\n", "'model.latnet'; did you mean 'model.latent'"),
         ("[modle]\nlatent = 3\n", "'modle', which is not a table"),
-        ("model = 3\n", "known are [model] and [training]"),
+        ("model = 3\n", "the tables are [model] and [training]"),
         ("[model]\nlatent = 'x'\n", "latent"),
         ("latent", "is not a TOML file"),
     ],
@@ -155,3 +156,18 @@ def test_what_the_readme_types_exists():
 def test_the_next_steps_of_an_evaluation_name_options_of_fit():
     text = "fit with `features=wide_resnet50_2` and `download=True`, or `size=256x256`"
     assert with_options(text, command("fit")) == "fit with --features wide_resnet50_2 and --download, or --size 256x256"
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "offered"),
+    [
+        ([], "sc", [("score", "plain")]),
+        (["denoise"], "--kin", [("--kind", "plain")]),
+        (["denoise", "--kind"], "d", [("document", "plain")]),
+        (["score"], "ima", [("ima", "file")]),
+        (["score", "-m"], "ru", [("ru", "file")]),
+    ],
+)
+def test_a_shell_completes_commands_options_values_and_paths(words, typed, offered):
+    completed = BashComplete(vaeguard, {}, "vaeguard", "_VAEGUARD_COMPLETE").get_completions(words, typed)
+    assert [(item.value, item.type) for item in completed] == offered
