@@ -95,10 +95,10 @@ def test_latents_are_a_table(home):
         (("interpolate", "digits", "none.png", "-m", "plain"), "digits"),
         (("traverse", "-m", "model.onnx"), "exported file"),
         (("embed", "-m", "plain", "-o", "x.txt"), ".csv, .parquet or .jsonl"),
-        (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is not a table of latents, and would be overwritten"),
+        (("embed", "-m", "plain", "-o", "mine.csv"), "'mine.csv' is not a table of latents and would be overwritten"),
         (
             ("embed", "-m", "plain", "-o", "labels.csv"),
-            "'labels.csv' is not a table of latents, and would be overwritten",
+            "'labels.csv' is not a table of latents and would be overwritten",
         ),
         (("embed", "-m", "plain", "-o", "more.csv"), "'more.csv' has a column 'operator' of its own"),
     ],

@@ -243,7 +243,7 @@ def test_an_array_comes_with_its_labels(animals: ImageSet) -> None:
     names = np.array(animals.class_names)[animals.labels]
     found = evaluate(FakeDetector(), animals.images, labels=names)
     assert found.metrics == evaluate(FakeDetector(), animals).metrics
-    with pytest.raises(UsageError, match="holds its own"):
+    with pytest.raises(UsageError, match="has its own"):
         evaluate(FakeDetector(), animals, labels=names)
     with pytest.raises(UsageError, match="or labels"):
         evaluate(FakeDetector(), animals.images)
@@ -285,7 +285,7 @@ def test_scores_that_are_no_numbers_are_an_error() -> None:
 
 def test_scores_of_no_evaluation_are_kept(animals: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text("path,score\na.png,1\n")
-    with pytest.raises(UsageError, match=r"scores\.csv' is of no evaluation"):
+    with pytest.raises(UsageError, match=r"scores\.csv' does not belong to an evaluation"):
         write_evaluation(evaluate(FakeDetector(), animals), FakeDetector(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 

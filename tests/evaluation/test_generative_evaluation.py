@@ -88,7 +88,7 @@ def test_a_model_of_grey_pixels_under_cross_entropy_is_warned_of(images, tmp_pat
     training = vaeguard.TrainSpec(epochs=40, beta=0.01, learning_rate=3e-3, threads=1)
     grey = vaeguard.fit(pixels, labels, model=MODEL, training=training)
     report = vaeguard.write_generative(vaeguard.evaluate_generative(grey, images, samples=2, images=3), tmp_path)
-    assert any("no likelihood" in note and "training.binarise" in note for note in report["notes"])
+    assert any("not a likelihood" in note and "training.binarise" in note for note in report["notes"])
 
 
 def test_images_of_a_fit_without_labels_are_left_out_too():

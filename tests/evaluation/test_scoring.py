@@ -196,7 +196,7 @@ def test_only_tables_of_scores_are_replaced(suffix: str, tmp_path: Path) -> None
     score_files(FakeDetector(), [tmp_path / "one.png"], table)
     score_files(FakeDetector(), [tmp_path / "one.png"], table)
     own = {name: read_table(table)[name].tolist() for name in columns_of(table)}
-    other = "no table of a batch of scores, and would be overwritten"
+    other = "not a table of scores and would be overwritten"
     for columns, said in (
         ({**own, "class": ["good"]}, "column 'class' of its own"),
         ({**own, "verdict": ["fine"]}, "column 'verdict' of its own"),
@@ -253,7 +253,7 @@ def test_heatmaps_are_drawn_on_the_scale_of_the_fit(tmp_path: Path) -> None:
 
 def test_heatmaps_are_not_drawn_where_they_would_be_images(folder: Path, tmp_path: Path) -> None:
     for images in (folder, f"{tmp_path}/**/*.png", f"{tmp_path}/im*", f"{folder}/[ab]"):
-        with pytest.raises(UsageError, match="lies among the images"):
+        with pytest.raises(UsageError, match="where the images are"):
             score_files(FakeDetector(), [images], tmp_path / "s.csv", heatmaps=HeatmapFolder(folder / "b" / "seen"))
     score_files(
         FakeDetector(), [folder / "b" / "0.png"], tmp_path / "s.csv", fpr=0.5, heatmaps=HeatmapFolder(folder / "seen")
@@ -390,7 +390,7 @@ def test_a_table_without_spots_is_empty_and_no_other_file_is_lost(folder: Path, 
         output = tmp_path / ("scores.csv" if name == "spots.csv" else "a.csv")
         assert spots_table(output) == tmp_path / name
         (tmp_path / name).write_text("path,who\na.png,me\n")
-        with pytest.raises(UsageError, match="no table of spots, and would be overwritten"):
+        with pytest.raises(UsageError, match="not a table of spots and would be overwritten"):
             score_files(FakeDetector(), folder, output, fpr=0.5, heatmaps=HeatmapFolder(tmp_path / "seen"))
         score_files(FakeDetector(), folder, output, fpr=0.5)
         assert (tmp_path / name).read_text().endswith("me\n")
@@ -431,7 +431,7 @@ def test_the_note_comes_exactly_where_the_smallest_p_value_is_not_flagged(images
     for fpr in (1 / (images + 1), 0.5 / (images + 1), min(1.5 / (images + 1), 0.9)):
         assert (fpr_note(record.calibrated_on, fpr) is None) == flag(np.array([smallest]), fpr).all()
     assert fpr_note(record.calibrated_on, 1 / (images + 1)) is None
-    assert "nothing can be flagged" in (fpr_note(record.calibrated_on, 0.5 / (images + 1)) or "")
+    assert "no image can be flagged" in (fpr_note(record.calibrated_on, 0.5 / (images + 1)) or "")
 
 
 @given(images=st.integers(1, 100_000), fpr=st.floats(1e-5, 0.9))
@@ -442,7 +442,7 @@ def test_the_ways_out_of_a_rate_that_flags_nothing_are_the_nearest(images: int, 
     assert can_flag(fewest, fpr)
     assert not can_flag(fewest - 1, fpr)
     note = fpr_note(info(8).calibrated_on, 0.05) or ""
-    assert "it takes 19 of them; raise the false-alarm rate to 0.12, or fit with more images" in note
+    assert "this rate needs 19 of them; raise the false-alarm rate to 0.12, or fit with more images" in note
 
 
 def test_no_note_where_the_calibration_is_unknown() -> None:

@@ -99,7 +99,7 @@ def test_what_is_missing_is_named_and_the_plain_command_does_it(images, detector
 
 def test_a_share_of_other_images_or_of_another_rate_is_refused(images, detector):
     shared(detector, images, "s.csv", (1,), 2)
-    with pytest.raises(UsageError, match=r"its false-alarm rate is '0\.05', here it is '0\.2'"):
+    with pytest.raises(UsageError, match=r"its false-alarm rate is '0\.05', but here it is '0\.2'"):
         shared(detector, images, "s.csv", (2,), 2, fpr=0.2)
     shutil.copy("images/000.png", "images/129.png")
     with pytest.raises(UsageError, match=r"inputs have changed since, of 'images/128\.png' to 'images/129\.png'"):
@@ -134,7 +134,7 @@ def test_a_large_table_becomes_a_folder_of_parts(suffix, images, detector):
     assert not job_folder(f"s.{suffix}").exists()
     Path("parts/notes.txt").touch()
     shared(detector, images, f"s.{suffix}", (1, 2), 2)
-    with pytest.raises(UsageError, match="'parts' holds other files"):
+    with pytest.raises(UsageError, match="'parts' contains other files"):
         gather_scores(f"s.{suffix}", "parts")
 
 
@@ -142,7 +142,7 @@ def test_the_parts_of_another_program_stay(images, detector):
     shared(detector, images, "s.csv", (1, 2), 2)
     Path("parts").mkdir()
     pq.write_table(pa.table({"mine": [1]}), "parts/part-000000.parquet")
-    with pytest.raises(UsageError, match="'parts' holds other files"):
+    with pytest.raises(UsageError, match="'parts' contains other files"):
         gather_scores("s.csv", "parts")
     Path("parts/part-000000.parquet").unlink()
     temporary_beside(Path("parts/part-000000.parquet")).touch()  # a gathering was killed

@@ -77,7 +77,7 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
         score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
     with pytest.raises(UsageError, match="`fpr`"):
         watch_files(FakeDetector(), [tmp_path / "empty"], tmp_path / "u.csv", rounds=1, fpr=5)
-    with pytest.raises(UsageError, match="lies among the images"):
+    with pytest.raises(UsageError, match="where the images are"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "u.csv", rounds=1, heatmaps=HeatmapFolder(tmp_path / "seen"))
 
 

@@ -339,7 +339,7 @@ def check_output(output: Path) -> None:
         raise UsageError(f"{str(output)!r} is the table of a watch; continue that watch, or choose another table")
     first = list(FIRST_COLUMNS)
     known = {*first, *TERMS}.__contains__
-    check_replaced(output, "a batch of scores", lambda columns: columns[: len(first)] == first, known)
+    check_replaced(output, "scores", lambda columns: columns[: len(first)] == first, known)
     check_errors(f"{output}.errors.csv")
 
 

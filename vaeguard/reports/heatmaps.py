@@ -54,7 +54,9 @@ class HeatmapFolder:
             root = Path(given.partition("**")[0]) if "**" in given else Path(given)
             if (root.is_dir() and place.is_relative_to(root.resolve())) or _is_found(self.path, given):
                 raise UsageError(
-                    f"`heatmaps` is {str(self.path)!r}, which is inside {given!r}, the images; choose a separate folder"
+                    f"`heatmaps` is {str(self.path)!r}, which is inside {given!r}, where the images"
+                    " are; choose a"
+                    " separate folder"
                 )
 
     def begin(self, job: Path) -> None:

@@ -38,7 +38,7 @@ class TrainSpec:
     epochs: int | None = setting(
         None,
         "Maximum number of epochs.",
-        unset="15, but 2,000 to 6,000 steps, and 5 to 400 epochs;"
+        unset="15, adjusted to 2,000 to 6,000 steps and to 5 to 400 epochs;"
         f" for features at most {FEATURE_EPOCHS}, for tables {VECTOR_EPOCHS}",
     )
     batch_size: int | None = setting(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaeguard.statistics.metrics import CONFIDENCE, share_of
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,8 +63,10 @@ def fpr_note(images: int | None, fpr: float) -> str | None:
     if images is None or can_flag(images, fpr):
         return None
     return (
-        f"no image can be flagged at a false-alarm rate of {fpr:g}: the model was calibrated on {images}"
-        f" normal images, so its smallest p-value is {1 / (images + 1):.2g}; this rate needs"
+        f"no image can be flagged at a false-alarm rate of {fpr:g}: the model was calibrated on"
+        f""
+        f" {counted(images, 'normal image')}, so its smallest p-value is {1 / (images + 1):.2g}; this rate"
+        " needs"
         f" {fewest_calibration(fpr):,} of them;"
         f" {way_to_flag(images)}"
     )
