@@ -77,9 +77,9 @@ def test_peaks_that_no_fit_writes_are_refused(peaks):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "denoiser"}, "'m' holds a denoiser, which cleans scans and gives no scores"),
-        ({"denoiser": {}, "card": {}}, "'m' holds a denoiser"),
-        ({"kind": "checkpoint"}, "'m' holds a checkpoint"),
+        ({"kind": "denoiser"}, "'m' is a denoiser, which cleans scans and computes no scores"),
+        ({"denoiser": {}, "card": {}}, "'m' is a denoiser"),
+        ({"kind": "checkpoint"}, "'m' contains a checkpoint"),
         (written(RECORDS["exported"]) | {"part": "decoder"}, "'m' is only the decoder of a model"),
     ],
 )

@@ -41,7 +41,7 @@ def test_weights_are_fetched_once_and_their_digest_is_kept(monkeypatch, tmp_path
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     network = backbone("shufflenet_v2_x0_5")
     network.url = (tmp_path / "none-12345678.pth").as_uri()
-    with pytest.raises(VaeguardError, match="cannot be fetched from file:.*; try again, or save the file in"):
+    with pytest.raises(VaeguardError, match="cannot be downloaded from file:.*; try again, or save the file in"):
         network.read_pretrained(download=True)
     torch.save(network.network.state_dict(), tmp_path / "weights")
     digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()

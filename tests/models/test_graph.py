@@ -194,9 +194,9 @@ def test_terms_can_be_left_out():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"without": ("nonsense",)}, "no such term; it has recon_error"),
+        ({"without": ("nonsense",)}, "no such term; its terms are recon_error"),
         ({"without": ("class_energy",)}, "no such term"),
-        ({"autoencoder": True, "without": tuple(ALWAYS - {"kl", "neg_elbo"})}, "leaves no term"),
+        ({"autoencoder": True, "without": tuple(ALWAYS - {"kl", "neg_elbo"})}, "removes every term"),
     ],
 )
 def test_terms_that_cannot_be_left_out_are_refused(settings, message):

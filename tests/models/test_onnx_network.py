@@ -124,14 +124,14 @@ def test_a_network_is_cut_behind_its_fine_maps_and_takes_their_sizes(tmp_path):
     ("changes", "message"),
     [
         ({"size": (224, 224)}, "takes images of 224x224 pixels only"),
-        ({"outputs": ["classes"]}, "which is not known|no map"),
+        ({"outputs": ["classes"]}, "which is not known|not a map"),
         ({"outputs": ["full"]}, "none of its outputs is a map at 1/4"),
         ({"channels": 1}, "not a colour image"),
         ({"metadata": {"std": "1"}}, "instead of three numbers"),
     ],
 )
 def test_a_network_that_cannot_serve_gets_one_sentence(tmp_path, changes, message):
-    with pytest.raises(UsageError, match=rf"`features` is '.*n\.onnx', which cannot serve: .*({message}).*; export"):
+    with pytest.raises(UsageError, match=rf"`features` is '.*n\.onnx', which cannot be used: .*({message}).*; export"):
         read_network(written(tmp_path / "n.onnx", **changes), (70, 45))
 
 
