@@ -34,7 +34,7 @@ def test_shares_end_well_and_gather_ends_as_one_command_does(tmp_path, bars_onnx
         reports[0][name] == reports[1][name] for name in reports[1].keys() - {"title", "command", "made", "seconds"}
     )
     refused = run(tmp_path, *score, "-o", "h.csv", "--piece", "1/2", "--heatmaps", "seen")
-    assert (refused.returncode, refused.stderr.startswith("error: --heatmaps are drawn when all parts")) == (2, True)
+    assert (refused.returncode, refused.stderr.startswith("error: --heatmaps does not work with --piece")) == (2, True)
     run(tmp_path, *score, "-o", "m.csv", "--piece", "1/1")
     Path(tmp_path / "model.onnx").unlink()
     alone = run(tmp_path, "gather", "m.csv")

@@ -94,7 +94,10 @@ class Figures(ReportFigures):
                 "a single trial is not a search; search again in the same folder with more trials, which continues"
                 " from this one"
             )
-        yield "pseudo-anomalies only stand in for real ones; where you have some, evaluate both settings on them"
+        yield (
+            "pseudo-anomalies are only a substitute for real anomalies; if you have real ones, evaluate both"
+            " settings on them"
+        )
         if self.comparison and self.comparisons > 1:
             yield (
                 f"this is comparison {self.comparisons} on the same images, each with a different best trial; after"

@@ -32,14 +32,14 @@ _NO_NOISE = (
 
 LIKELIHOOD_FACTS = {
     "bernoulli": LikelihoodFacts(
-        "a true likelihood for black and white pixels only",
+        "for black and white pixels only",
         "binary",
         "the model was fitted with the cross-entropy of grey pixels, which is not a likelihood, but the"
         " bounds are for pixels drawn black or white, which it never saw; set training.binarise, or for"
         " grey pixels set model.likelihood to continuous-bernoulli, and fit again",
     ),
-    "continuous-bernoulli": LikelihoodFacts("a likelihood for grey values", "unit"),
-    "gaussian": LikelihoodFacts("with a fixed sigma", "real", _NO_NOISE),
-    "gaussian-image": LikelihoodFacts("learns a sigma for each image", "real", _NO_NOISE),
-    "gaussian-pixel": LikelihoodFacts("learns a sigma for each pixel", "real", _NO_NOISE),
+    "continuous-bernoulli": LikelihoodFacts("for grey values", "unit"),
+    "gaussian": LikelihoodFacts("a fixed sigma", "real", _NO_NOISE),
+    "gaussian-image": LikelihoodFacts("a learned sigma per image", "real", _NO_NOISE),
+    "gaussian-pixel": LikelihoodFacts("a learned sigma per pixel", "real", _NO_NOISE),
 }

@@ -85,7 +85,8 @@ class ModelSpec:
     dropout: float = setting(0.0, "Dropout rate of the hidden layers.")
     likelihood: str | None = setting(
         None,
-        f"p(image|latent). {'; '.join(f'{name}: {facts.about}' for name, facts in LIKELIHOOD_FACTS.items())}.",
+        "Likelihood p(image|latent)."
+        f" {'; '.join(f'{name}: {facts.about}' for name, facts in LIKELIHOOD_FACTS.items())}.",
         of=tuple(LIKELIHOOD_FACTS),
         unset=f"{PixelView.likelihood}; for features and tables {VectorView.likelihood},"
         f" for patches {PatchView.likelihood}",
