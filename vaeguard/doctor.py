@@ -173,7 +173,7 @@ def check_extras() -> Check:
     versions = installed(tuple(EXTRAS.values()))
     found = ", ".join(f"{package} {versions.get(package, 'not installed')}" for package in EXTRAS.values())
     missing = ",".join(extra for extra, package in EXTRAS.items() if package not in versions)
-    advice = f"only where it is wanted: pip install 'vaeguard[{missing}]'" if missing else ""
+    advice = f"if you need them: pip install 'vaeguard[{missing}]'" if missing else ""
     return Check("optional packages", "ok", found, advice)
 
 

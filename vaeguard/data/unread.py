@@ -72,7 +72,7 @@ def _masks_left_out(folders: Sequence[Folder]) -> Iterator[str]:
     if masks:
         yield f"{counted(len(masks), 'file')} skipped (mask of another image): {some(masks)}"
     if any(_REGION.search(name) for folder in folders for name in folder.masks):
-        yield "regions of single images are not used; `roi` sets one region for all images"
+        yield "regions for single images are not supported; `roi` sets one region for all images"
 
 
 def unmarked(stem: str) -> str | None:
