@@ -98,7 +98,7 @@ def _planned_file(scan: PlannedScan) -> str:
     alike = Counter((page.width, page.height, page.kind, page.reason) for page in scan.pages)
     pages = [
         f"{workflows.counted(count, 'page')} of {width} x {height} pixels, {kind}"
-        + (f" because {reason}" if reason else ", to be restored")
+        + (f", unchanged because {reason}" if reason else ", to be restored")
         for (width, height, kind, reason), count in alike.items()
     ]
     time = "already done" if scan.finished else f"about {_duration(scan.seconds)}"
@@ -116,7 +116,7 @@ def _cleaned(done: Outcome) -> Result:
     rate = f", {summary.megapixels / summary.seconds:.2f} MP/s" if summary.megapixels else ""
     resumed = f", {summary.resumed} finished earlier" if summary.resumed else ""
     pages, files = workflows.counted(summary.pages, "page"), workflows.counted(summary.files, "file")
-    first = f"{pages} in {files}{resumed}; {summary.megapixels} MP{rate}; saved to {done.output}"
+    first = f"{pages} in {files} processed{resumed}; {summary.megapixels} MP{rate}; saved to {done.output}"
     lines = []
     if done.report:
         lines.append(f"Report, with pages before and after: {done.output}/report.html")

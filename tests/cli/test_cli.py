@@ -604,7 +604,7 @@ def test_denoise_bare_dry_resumed_and_with_everything(tmp_path):
     done = run(tmp_path, "denoise", "scans")
     assert done.returncode == 0, done.stderr
     assert "output: scans-clean" in done.stderr
-    assert done.stdout.startswith("2 pages in 2 files; 0.01 MP")
+    assert done.stdout.startswith("2 pages in 2 files processed; 0.01 MP")
     assert "2 finished earlier" in run(tmp_path, "denoise", "scans").stdout
     options = (
         "--strength",

@@ -80,7 +80,7 @@ def _denoise(
     where = "nothing was written" if dry_run else f"finished files are in {output}"
     with (
         reporter.going_on(where),
-        reporter.progress("looking" if dry_run else "denoising") as progress,
+        reporter.progress("planning" if dry_run else "denoising") as progress,
     ):
         done: Any = verb(scans, output, progress=progress, **options)
     reporter.left_out(done.errors)
@@ -108,7 +108,7 @@ def undo_tree(clean: str, output: str | None, reporter: Reporter) -> Outcome:
     if output is None:
         output = str(default_originals(clean))
         reporter.say(f"Output: {output}")
-    with reporter.progress("undoing") as progress:
+    with reporter.progress("restoring") as progress:
         files, errors = undo_scans(clean, output, progress=progress)
     reporter.left_out(errors)
     return Outcome(output, files, errors=errors)

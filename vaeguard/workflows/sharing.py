@@ -144,7 +144,7 @@ def _gather_tree(tree: Path, reporter: Reporter, *, report: bool) -> Outcome:
     from vaeguard.reports.scans import write_scan_report
     from vaeguard.restoration.gathering import gather_scans
 
-    with reporter.progress("joining") as progress:
+    with reporter.progress("combining") as progress:
         done, facts = gather_scans(tree, progress=progress)
     reporter.left_out(done.errors)
     page = None
@@ -160,7 +160,7 @@ def _gather_table(place: str, folder: str | None, reporter: Reporter, *, model: 
 
     target = str(Path(folder)) if folder else str(output_of(place))
     check_place(f"{target}.report.json", "scores")
-    with reporter.progress("joining") as progress:
+    with reporter.progress("combining") as progress:
         gathered = gather_scores(place, folder, progress=progress)
     summary = gathered.summary
     if summary.left_out:
