@@ -28,7 +28,8 @@ PATTERNS = (
     # Progress is told every ten seconds.
     (
         re.compile(
-            r"(?m)^(?:fitting|scoring|denoising|restoring|checking|benchmarking|searching|planning|combining)\b.* \d+/\d+.*\n"
+            r"(?m)^(?:fitting|scoring|denoising|restoring|checking|benchmarking|searching|planning|combining)"
+            r"\b.* \d+/\d+.*\n"
         ),
         "",
     ),

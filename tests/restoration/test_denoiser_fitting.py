@@ -56,7 +56,7 @@ def test_pairs_that_do_not_agree_are_listed(folders):
     assert len(reasons) == 3
     assert "more pages with shades of grey than" in reasons[str(folders / "noisy/more.tif")]
     assert "fewer pages with shades of grey than" in reasons[str(folders / "noisy/fewer.tif")]
-    assert "there are '3.jpg' and '3.png' for it" in reasons[str(folders / "noisy/deep/3.tif")]
+    assert "has '3.jpg' and '3.png' for it" in reasons[str(folders / "noisy/deep/3.tif")]
     Image.open(folders / "noisy/deep/3.tif").save(folders / "noisy/deep/3.png")
     (folders / "noisy/deep/3.tif").unlink()
     source = denoiser_source(noisy=folders / "noisy", clean=folders / "clean", spec=SPEC)
@@ -137,8 +137,8 @@ def test_pages_are_worn_as_documents(tmp_path, printed):
         ({"clean": "clean", "degrade": "rain"}, "`degrade` is 'rain'; choose from document, photo, gaussian"),
         ({"clean": "clean", "degrade": "gaussian"}, "such as gaussian:25"),
         ({"clean": "clean", "degrade": "gaussian:much"}, "'much' is not a standard deviation in levels"),
-        ({"clean": "clean", "degrade": "gaussian:-10"}, "give 0 to 255"),
-        ({"clean": "clean", "degrade": "gaussian:nan"}, "give 0 to 255"),
+        ({"clean": "clean", "degrade": "gaussian:-10"}, "use 0 to 255"),
+        ({"clean": "clean", "degrade": "gaussian:nan"}, "use 0 to 255"),
         ({"adapt": "noisy", "clean": "clean"}, "`adapt` needs no clean images"),
         ({"noisy": "noisy/deep/0.tif", "clean": "clean"}, "`noisy` is .*, which is not a folder"),
         ({"adapt": "empty"}, "no images in"),

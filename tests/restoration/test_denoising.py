@@ -108,7 +108,8 @@ def test_what_somebody_changed_is_kept_and_said(scans):
     done = denoise_scans("scans", device="cpu")
     assert (done.files, done.pages, done.resumed) == (8, 9, 8)
     expected = (
-        "1 clean file was changed by hand and stays: 'scans-clean/box-1/3.png'; move away what is to be made again"
+        "1 clean file was changed by hand and kept: 'scans-clean/box-1/3.png'; to clean these scans again,"
+        " move the files away"
     )
     assert expected in done.notes
     assert "box-1/3.png" in set(read_table("scans-clean/pages.csv")["path"])
@@ -137,7 +138,7 @@ def test_a_file_without_a_record_is_not_written_over(scans):
     record.unlink()
     clean.write_bytes(b"retouched by hand")
     done = denoise_scans("scans", device="cpu")
-    reason = "'scans-clean/box-1/3.png' lies there, and no record beside it tells whose it is; move it away"
+    reason = "'scans-clean/box-1/3.png' exists without a record that shows where it came from; move it away"
     assert dict(done.errors)["scans/box-1/3.png"].startswith(reason)
     assert clean.read_bytes() == b"retouched by hand"
     clean.unlink()
@@ -235,7 +236,7 @@ def test_a_page_that_was_moved_away_is_made_again_or_said(scans):
     Path("scans-clean/box-1/3.png").rename("mine.png")
     Path("scans-clean/box-1/3.png.page-1.residual.png").write_bytes(b"other")
     done = denoise_scans("scans", outputs=outputs, device="cpu")
-    assert "3.png.page-1.residual.png' was changed" in dict(done.errors)["scans/box-1/3.png"]
+    assert "3.png.page-1.residual.png' has changed" in dict(done.errors)["scans/box-1/3.png"]
     assert dict(plan_scans("scans", outputs=outputs, device="cpu").errors) == dict(done.errors)
 
 
@@ -297,7 +298,7 @@ def test_scans_are_never_written_to(scans, target):
 def test_folders_that_cannot_work(scans):
     Path("full").mkdir()
     Path("full/thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="contains other files"):
         denoise_scans("scans", "full")
     with pytest.raises(UsageError, match="is a file"):
         denoise_scans("scans", "full/thesis.txt")
@@ -389,7 +390,7 @@ def test_scans_of_another_folder_never_take_the_place_of_others(scans):
     denoise_scans("scans/box-0", "out", device="cpu")
     before = tree("out")
     for other in ("scans/box-1", "scans", "scans/photo.jpg", ["scans/box-0/0.png", "scans/box-1/1.png"]):
-        with pytest.raises(UsageError, match=r"'out' holds the clean scans of '.*box-0'; choose another folder"):
+        with pytest.raises(UsageError, match=r"'out' contains the clean scans of '.*box-0'; choose another folder"):
             denoise_scans(other, "out", device="cpu")
     assert tree("out") == before
     scans.rename(scans.with_name("moved"))  # the earlier folder is gone: these may be the same scans
@@ -438,7 +439,7 @@ def test_a_name_that_is_too_long_is_listed_and_the_others_go_on(scans):
 
 
 def test_a_folder_that_is_called_like_a_file_is_refused(scans):
-    with pytest.raises(UsageError, match=r"'out\.pdf' is a file, or named like one, and clean scans go into a folder"):
+    with pytest.raises(UsageError, match=r"'out\.pdf' is a file, or named like one, but clean scans need a folder"):
         denoise_scans("scans/photo.jpg", "out.pdf")
 
 
@@ -550,7 +551,7 @@ def test_clean_scans_among_the_scans_are_no_scans(scans):
 def test_somebody_elses_table_is_not_replaced(scans):
     Path("mine").mkdir()
     Path("mine/pages.csv").write_text("image,page\n1.png,1\n")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="contains other files"):
         denoise_scans("scans", "mine")
 
 
@@ -603,7 +604,7 @@ def test_a_page_on_which_tesseract_fails_is_kept_and_the_others_go_on(scans, mon
         done = denoise_scans("scans", outputs=DenoiseOutputs(ocr=True), device="cpu")
         assert (done.files, done.pages, done.resumed) == (8, 9, resumed)
         note, _ = done.notes
-        assert note.startswith("2 pages were left as before: page 1 of ")
+        assert note.startswith("2 pages were left unchanged: page 1 of ")
         for name in ("box-0/two.tif", "photo.jpg"):
             assert f"page 1 of '{name}' (tesseract failed" in note
         np.testing.assert_array_equal(np.asarray(Image.open("scans-clean/photo.jpg.png")), before)
@@ -679,7 +680,7 @@ def test_scans_that_are_not_there_now_keep_their_clean_files(scans):
     denoise_scans("scans/box-0", "out", device="cpu")
     before = tree("out")
     scans.joinpath("box-0").rename("away")  # as a disk that is taken out
-    with pytest.raises(UsageError, match=r"clean scans of '.*box-0', which is not there now; make it available"):
+    with pytest.raises(UsageError, match=r"clean scans of '.*box-0', which was not found; make it available"):
         denoise_scans("scans/box-1", "out", device="cpu")
     assert tree("out") == before
 
@@ -687,7 +688,7 @@ def test_scans_that_are_not_there_now_keep_their_clean_files(scans):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (IndexError("tuple index"), "a fault in vaeguard (IndexError: tuple index); report it"),
+        (IndexError("tuple index"), "this is a bug in vaeguard (IndexError: tuple index); please report it"),
         (MemoryError("not enough memory on cpu for a tile"), "not enough memory on cpu for a tile"),
         (MemoryError(), "set `jobs` to 1"),
     ],
@@ -757,7 +758,7 @@ def test_dark_areas_that_may_have_been_pictures_are_to_be_looked_at(scans):
     done = denoise_scans("scans", settings=RestoreSettings(kind="document"), device="cpu")
     row = next(row for row in done.look_first if row["path"] == "box-0/shade.png")
     assert row["lightened"] > MUCH_LIGHTENED
-    assert f"{100 * row['lightened']:.1f} % of it made as bright as paper" in why_look(row)
+    assert f"{100 * row['lightened']:.1f} % of it was made as bright as paper" in why_look(row)
 
 
 def test_every_page_that_is_left_says_why(scans, monkeypatch):
@@ -807,7 +808,7 @@ def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
     look = [{**row, "removed": 0.5}, {**row, "lightened": 0.4}, {**row, "reverted": 0.01}, doubt]
     assert [why_look(each) for each in fine] == ["", "", ""]
     assert [why_look(each) for each in look] == [
-        "50.0 % of it cleared of marks", "40.0 % of it made as bright as paper", "1.0 % of it put back",
+        "50.0 % of it was cleared of marks", "40.0 % of it was made as bright as paper", "1.0 % of it was put back",
         "left unchanged because its paper was not found",
     ]  # fmt: skip
     assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look

@@ -39,7 +39,7 @@ def test_a_changed_number_counts_as_lost():
 def test_a_missing_language_is_named():
     ocr.check_tesseract("eng")
     with pytest.raises(
-        UsageError, match=r"`ocr_language` names 'xyz', which tesseract does not know.* tesseract-ocr-xyz"
+        UsageError, match=r"`ocr_language` contains 'xyz', which tesseract does not know.* tesseract-ocr-xyz"
     ):
         ocr.check_tesseract("eng+xyz")
 

@@ -627,7 +627,7 @@ def test_a_tiff_with_missing_pages_is_refused(tmp_path):
     content = picture("TIFF", pixels(3), save_all=True, append_images=[Image.fromarray(pixels(3))] * 2)
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         third = tiff.pages[2].offset
-    for damaged, word in ((b"II*\0junk", "no page"), (content[:third], "breaks off after 2")):
+    for damaged, word in ((b"II*\0junk", "no page"), (content[:third], "ends after 2")):
         for read in (facts_of, page_sizes, lambda *given: list(scan_pages(*given))):
             with pytest.raises(UnreadableError, match=word):
                 read(damaged, "a.tif")
@@ -693,9 +693,9 @@ def test_a_palette_of_two_colours_passes_through(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("a.tif", "JPEG", "it is a JPEG, but its name is that of a TIFF; rename it"),
+        ("a.tif", "JPEG", "it is a JPEG, but its name ends like that of a TIFF; rename it"),
         ("a.png", "TIFF", "it is a TIFF, but its name"),
-        ("a.png", "JPEG2000", "it is a JPEG 2000, but its name is that of a PNG; rename it"),
+        ("a.png", "JPEG2000", "it is a JPEG 2000, but its name ends like that of a PNG; rename it"),
     ],
 )
 def test_a_file_with_the_name_of_another_format_is_refused(name, kind, message, tmp_path):
@@ -891,7 +891,7 @@ def with_entry(content, code, value):
     [
         (262, 9, "its colours are CIELAB; convert"),
         (262, 32803, "are neither grey nor RGB; convert"),
-        (259, 32809, "its compression .THUNDERSCAN. is not read; convert"),
+        (259, 32809, "its compression .THUNDERSCAN. is not supported; convert"),
         (279, 0, "damaged or cut short .a part of its pixels is missing"),
         (273, 0, "damaged or cut short .a part of its pixels is missing"),
     ],

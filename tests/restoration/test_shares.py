@@ -48,7 +48,7 @@ def test_the_tree_of_shares_is_that_of_one_process(scans):
 def test_the_plain_command_finishes_what_shares_began_and_other_settings_are_refused(scans):
     denoise_scans(scans, "whole", device="cpu")
     share(1, 2)
-    with pytest.raises(UsageError, match=r"its strength is '1\.0', here it is '0\.5'; finish that job"):
+    with pytest.raises(UsageError, match=r"its strength is '1\.0', but here it is '0\.5'; finish that job"):
         share(2, 2, settings=RestoreSettings(strength=0.5))
     Path("clean/box/0.png").unlink()
     assert share(1, 2).resumed == 2

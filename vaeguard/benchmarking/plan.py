@@ -57,7 +57,7 @@ def make_plan(spec: BenchmarkSpec, model: ModelSpec, training: TrainSpec) -> Ben
     """
     changed = (model, replace(training, device=TrainSpec().device)) != (ModelSpec(), TrainSpec())
     if changed and spec.benchmark.fixed_settings:
-        raise UsageError(f"`model` and `training` do not apply to benchmark {spec.name}; leave them out")
+        raise UsageError(f"`model` and `training` do not apply to benchmark {spec.name}; remove them")
     cases, skipped = _cases(spec)
     jobs = tuple(_jobs(spec, cases, model, training))
     faults = [job.settings.get(FAULT) for job in jobs if job.cell.method in (*OURS, "classifier")]

@@ -179,7 +179,7 @@ class BenchmarkSpec:
                 raise UsageError(f"`fits` has {fit!r}, which benchmark {self.name} does not know; choose from {known}")
         for parameter in ("classes", "size"):
             if getattr(self, parameter) is not None and parameter not in self.benchmark.parameters:
-                raise UsageError(f"`{parameter}` does not apply to benchmark {self.name}; leave it out")
+                raise UsageError(f"`{parameter}` does not apply to benchmark {self.name}; remove it")
 
     def _check_numbers(self) -> None:
         for parameter, least in (("seeds", 1), ("limit", 2)):

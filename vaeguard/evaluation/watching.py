@@ -154,7 +154,7 @@ class _Watch:
             self.monitor.restore(record["monitor"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             path = beside(watch_of(self.output).path, "json")
-            raise UsageError(f"{str(path)!r} is damaged, so the watch cannot go on; choose another table") from error
+            raise UsageError(f"{str(path)!r} is damaged, so the watch cannot continue; choose another table") from error
         rest = self.monitor.images
         for chunk in table_chunks(self.output, ("p_value",)):
             for p_value in chunk["p_value"][rest:]:

@@ -99,7 +99,7 @@ def groups_to_look_at(
     groups = [
         group("most_anomalous", "Most anomalous", everything, score),
         group("missed", "Anomalous, but not flagged: the most normal-looking", anomalous & ~flagged, -score),
-        group("false_alarms", "Normal, but flagged: the strangest", ~anomalous & flagged, score),
+        group("false_alarms", "Normal, but flagged: the most anomalous", ~anomalous & flagged, score),
     ]
     if threshold is not None:
         closeness = np.nan_to_num(-np.abs(score.astype(np.float64) - threshold), nan=0.0)

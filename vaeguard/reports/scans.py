@@ -252,7 +252,7 @@ class Figures(ReportFigures):
         if self.left:
             clauses.append(left_clause(self.left))
         if self.errors.count:
-            clauses.append(f"{counted(self.errors.count, 'file', 'was were')} left out")
+            clauses.append(f"{counted(self.errors.count, 'file', 'was were')} skipped")
         return "; ".join(clauses) + "."
 
     def lines(self) -> Iterable[str]:

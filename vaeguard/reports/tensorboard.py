@@ -139,7 +139,7 @@ def tensorboard_log(
             log(*arguments)
         except OSError as error:
             stopped = True
-            text = f"the log in {str(folder)!r} ends here ({error.strerror or error}); the fit goes on without it"
+            text = f"the log in {str(folder)!r} ends here ({error.strerror or error}); the fit continues without it"
             warnings.warn(text, TrainingWarning, stacklevel=2)
             with contextlib.suppress(OSError):
                 writer.close()

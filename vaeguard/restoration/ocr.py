@@ -100,5 +100,5 @@ def _run(pixels: Pixels, dpi: float | None, kind: str, language: str = "") -> st
     environment = os.environ | {"OMP_THREAD_LIMIT": "1"}
     done = subprocess.run(command, input=encode_png(pixels, []), capture_output=True, check=False, env=environment)  # noqa: S603
     if done.returncode:
-        raise VaeguardError(f"tesseract failed ({done.stderr.decode(errors='replace').strip()}); leave out `ocr`")
+        raise VaeguardError(f"tesseract failed ({done.stderr.decode(errors='replace').strip()}); remove `ocr`")
     return done.stdout.decode(errors="replace")

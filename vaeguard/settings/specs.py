@@ -38,7 +38,7 @@ def fit_specs(
     known = [settings_of(kind) for kind in (ModelSpec, TrainSpec)]
     for name in settings:
         if not any(name in names for names in known):
-            raise UsageError(f"there is no setting {name!r}{_nearest(name, [*known[0], *known[1]])}")
+            raise UsageError(f"unknown setting {name!r}{_nearest(name, [*known[0], *known[1]])}")
     chosen = [{name: value for name, value in settings.items() if name in names} for names in known]
     return replace(model, **chosen[0]), replace(training, **chosen[1])
 

@@ -329,7 +329,7 @@ def check_replaced(
         raise UsageError(f"{str(path)!r} is not a table of {kind} and would be overwritten; choose another table")
     if added := [name for name in columns if not is_ours(name)]:
         raise UsageError(
-            f"{str(path)!r} has a column {added[0]!r} of its own,which would be overwritten; choose another table"
+            f"{str(path)!r} has a column {added[0]!r} of its own, which would be overwritten; choose another table"
         )
 
 
