@@ -120,7 +120,7 @@ def test_what_somebody_changed_is_kept_and_said(scans):
         assert done.files == 7
         return done.resumed, dict(done.errors)["scans/box-1/3.png"]
 
-    expected = "'scans-clean/box-1/3.png' has changed since it was written; move it away to have it made again"
+    expected = "'scans-clean/box-1/3.png' has changed since it was written; to have it written again, move it away"
     assert kept(strength=0.5) == (0, expected)
     (scans / "box-1/3.png").rename("scan.png")
     (scans / "box-1/3.png").symlink_to("nowhere")
@@ -138,7 +138,10 @@ def test_a_file_without_a_record_is_not_written_over(scans):
     record.unlink()
     clean.write_bytes(b"retouched by hand")
     done = denoise_scans("scans", device="cpu")
-    reason = "'scans-clean/box-1/3.png' exists without a record that shows where it came from; move it away"
+    reason = (
+        "'scans-clean/box-1/3.png' exists without a record that shows where it came from; to have it"
+        " written again, move it away"
+    )
     assert dict(done.errors)["scans/box-1/3.png"].startswith(reason)
     assert clean.read_bytes() == b"retouched by hand"
     clean.unlink()
@@ -451,12 +454,12 @@ def test_pictures_of_a_pdf_that_stay_are_said(scans):
         done = denoise_scans("pdfs", device="cpu")
         assert (done.files, done.pages) == (1, 1)
         assert any(
-            "1 PDF has pictures that stay as they are" in note and "'bilevel.pdf'" in note for note in done.notes
+            "1 PDF has pictures that were not changed" in note and "'bilevel.pdf'" in note for note in done.notes
         )
     assert done.resumed == 1
     grey.convert("1").save("pdfs/bare.pdf")
     done = denoise_scans("pdfs", device="cpu")
-    assert done.notes[-1] == "1 PDF is copied, since it has no picture that is restored: 'bare.pdf'"
+    assert done.notes[-1] == "1 PDF was copied unchanged, because it has no picture to restore: 'bare.pdf'"
     assert write_scan_report(done)["notes"] == list(done.notes)
 
 

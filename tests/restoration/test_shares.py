@@ -54,5 +54,5 @@ def test_the_plain_command_finishes_what_shares_began_and_other_settings_are_ref
     assert share(1, 2).resumed == 2
     assert denoise_scans(scans, "clean", device="cpu").resumed == 3
     assert tree("clean") == tree("whole")
-    with pytest.raises(UsageError, match="'clean' has no shares of a job"):
+    with pytest.raises(UsageError, match="'clean' has no shares to combine"):
         gather_scans(Path("clean"))
