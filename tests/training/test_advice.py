@@ -59,7 +59,7 @@ def test_over_fitting_and_stopping_too_early_are_told_apart():
 
 def test_few_calibration_images_and_few_epochs_are_said():
     small = replace(record(), calibration=CalibrationRecord(30))
-    assert "30 normal images only" in advice(small, flat())[0]
+    assert "only 30 normal images" in advice(small, flat())[0]
     folded = replace(small, data=replace(small.data, split=replace(small.data.split, folds=5)))
     assert ["training.calibration" in advice(each, flat())[0] for each in (small, folded)] == [True, False]
     assert "a trial of only 2 epochs" in advice(record(), flat(2))[0]

@@ -104,7 +104,7 @@ def test_processes_that_would_fit_something_else_are_refused(monkeypatch):
     settings = {"model": {"latent": 3}, "training": {"seed": 0, "threads": 1}}
     assert processes.agreed(settings) == settings
     monkeypatch.setattr(processes, "from_first", lambda make: make().replace(b'"latent": 3', b'"latent": 4'))
-    with pytest.raises(UsageError, match=r"latent \(4 there, 3 here\) differ; give all processes the same command"):
+    with pytest.raises(UsageError, match=r"latent \(4 there, 3 here\) differ; use the same command"):
         processes.agreed(settings)
 
 
@@ -158,7 +158,7 @@ def test_processes_of_a_job_start_no_others(monkeypatch):
     for name in processes.GIVEN:
         monkeypatch.setenv(name, "2")
     with (
-        pytest.raises(UsageError, match="`processes` is 3, and this is already one of 2 processes"),
+        pytest.raises(UsageError, match="`processes` is 3, but this is already one of 2 processes"),
         processes.joined(3),
     ):
         pass

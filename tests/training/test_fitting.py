@@ -169,7 +169,7 @@ def test_divergence_stops_within_a_step_and_keeps_the_last_good_weights(tmp_path
     monkeypatch.setattr("vaeguard.training.vae_task.objective", poisoned)
     training = TrainSpec(epochs=20, batch_size=32, schedule="constant")
     with pytest.raises(
-        VaeguardError, match=r"diverged in epoch 3, step 4 .*`training.learning_rate` to.*epoch 2 are kept"
+        VaeguardError, match=r"diverged in epoch 3, step 4 .*`training.learning_rate` to.*epoch 2 were calibrated and kept"
     ):
         vaeguard.fit(images, labels, model=SMALL, training=training, run=tmp_path)
     kept = vaeguard.load(tmp_path)
@@ -273,7 +273,7 @@ def test_two_fits_do_not_write_one_run(tmp_path):
 def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path):
     images, labels = bars()
     (tmp_path / "file").write_text("")
-    with pytest.raises(VaeguardError, match="cannot write .*file.*another place"):
+    with pytest.raises(VaeguardError, match="cannot write .*file.*another folder"):
         vaeguard.fit(images, labels, run=tmp_path / "file", progress=lambda *_: pytest.fail("it trained"))
 
 
@@ -608,7 +608,7 @@ def test_binarised_pixels_are_for_the_bernoulli_likelihood(model):
     ("vectors", "message"),
     [
         (np.zeros((2, 1, 1, 5), np.float32), r"\(N, 6\)"),
-        (np.zeros((2, 1, 1, 6), np.uint8), "uint8; give floats"),
+        (np.zeros((2, 1, 1, 6), np.uint8), "uint8; use floats"),
         (np.full((2, 1, 1, 6), np.nan), "NaN"),
         (np.full((2, 1, 1, 6), 1e300), "finite"),
     ],
@@ -641,7 +641,7 @@ def test_images_of_another_range_of_pixels_are_refused():
     deep = replace(images, pixel_range=(0, 4095))
     assert plan_fit(deep, None, None, None, ModelSpec(), TrainSpec()).model.pixel_range == (0, 4095)
     with pytest.raises(
-        UsageError, match=r"`model\.pixel_range` is \(0, 1023\), and the images were read with \(0, 4095\)"
+        UsageError, match=r"`model\.pixel_range` is \(0, 1023\), but the images were read with \(0, 4095\)"
     ):
         plan_fit(deep, None, None, None, ModelSpec(pixel_range=(0, 1023)), TrainSpec())
 
