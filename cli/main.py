@@ -8,11 +8,11 @@ import io
 import os
 import sys
 import threading
-from importlib.metadata import version
 
 import click
 
 from vaeguard import InputsSkippedError, VaeguardError
+from vaeguard.packages import install_line, own_version
 
 from .output import warnings_on_stderr
 
@@ -47,7 +47,7 @@ SECTIONS = {
     },
     "Deploy": {
         "export": "Export a model as one ONNX file, checked against PyTorch.",
-        "verify": "Compare an exported model with its original run.",
+        "verify": "Check that an exported model computes the same as PyTorch.",
     },
     "Measure and report": {
         "report": "Show the report of a run, an evaluation or a benchmark.",
@@ -101,7 +101,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(version("vaeguard"), prog_name="vaeguard")
+@click.version_option(own_version(), prog_name="vaeguard")
 def vaeguard() -> None:
     """Find anomalous images with a variational autoencoder fitted on normal images, and clean scans."""
 
@@ -132,12 +132,19 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise
-        code = _print_error(
-            f"this is a bug in vaeguard ({type(error).__name__}: {error}); please report it, with the output"
-            " that VAEGUARD_DEBUG=1 gives",
-            1,
-        )
+        code = _print_error(*_fault(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fault(error: Exception) -> tuple[str, int]:
+    """What to say of an error that no code expects, with the exit code: mostly a package that is not there."""
+    package = ((error.name or "") if isinstance(error, ModuleNotFoundError) else "").partition(".")[0]
+    if not package or package.startswith("vaeguard"):
+        report = "please report it, with the output that VAEGUARD_DEBUG=1 gives"
+        return f"this is a bug in vaeguard ({type(error).__name__}: {error}); {report}", 1
+    without = "; exported models (.onnx) and `denoise` do not need it" if package in {"torch", "safetensors"} else ""
+    name = {"sklearn": "scikit-learn"}.get(package, package)
+    return f"this needs the package {name}, which is not installed; run: {install_line()}{without}", 2
 
 
 def _open_closed() -> None:

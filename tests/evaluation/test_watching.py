@@ -297,7 +297,7 @@ def test_the_drift_of_rows_that_a_killed_watch_left_is_made_up_for(tmp_path):
     assert record["images"] == record["p_value"]["steps"] == len(read_table(table)) == 61
     assert record["brightness"]["steps"] == 31
     settings.write_text(json.dumps({**json.loads(before), "monitor": {}}))
-    with pytest.raises(UsageError, match="is damaged, so the watch cannot go on; choose another table"):
+    with pytest.raises(UsageError, match="is damaged, so the watch cannot continue; choose another table"):
         watch_files(FakeDetector(), [folder], table, rounds=1)
     with pytest.raises(UsageError, match="`drift_chance`"):
         watch_files(FakeDetector(), [folder], table, rounds=1, drift_chance=0)
