@@ -105,7 +105,7 @@ def test_evaluations_side_by_side(half, words, tmp_path, monkeypatch):
     assert [run["values"][0] for run in found["runs"]] == [0.9, 0.95]
     assert found["differences"] == {"model: latent": [8, 16]}
     sentence = verdict(found).sentence
-    assert "0.950, of" in sentence
+    assert "0.950, for" in sentence
     assert words in sentence
 
 
@@ -188,7 +188,7 @@ def test_reports_of_different_kinds_do_not_stand_side_by_side(tmp_path, monkeypa
     monkeypatch.setattr("vaeguard.reports.report_file.page", lambda _: "")
     write_report(tmp_path / "x" / "report.json", evaluation(0.9, 0.01))
     write_report(tmp_path / "y" / "report.json", heading("scores", "s"))
-    with pytest.raises(UsageError, match="is a report of the kind scores; give reports of evaluations"):
+    with pytest.raises(UsageError, match="is a scores report; give reports of evaluations"):
         compare_reports([tmp_path / "x", tmp_path / "y"])
     with pytest.raises(UsageError, match="of the kind scores"):
         compare_reports([tmp_path / "y", tmp_path / "y"])

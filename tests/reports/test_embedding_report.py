@@ -50,4 +50,4 @@ def test_the_report_without_classes(tmp_path):
     assert report["points"]["class"] is None
     assert report["classes"] == []
     assert len(report["points"]["x"]) == 20
-    assert "20 latents of 5 units" in page.read_text()
+    assert "20 latent vectors of 5 units" in page.read_text()

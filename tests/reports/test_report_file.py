@@ -152,7 +152,7 @@ def test_no_public_name_is_that_of_a_module():
 
 def test_a_page_without_its_report_is_somebody_elses(tmp_path):
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(UsageError, match=r"report\.html.*would be lost"):
+    with pytest.raises(UsageError, match=r"report\.html.*would be overwritten"):
         write_report(tmp_path / "report.json", comparison())
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "mine"

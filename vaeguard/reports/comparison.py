@@ -177,7 +177,11 @@ class Figures(ReportFigures):
                 f" {pair.low:+.3f} to {pair.high:+.3f}), which {'is more than' if pair.low > 0 else 'may be'} chance"
             )
         else:
-            clear = "their intervals do not overlap" if low > high else "their intervals overlap, so that may be chance"
+            clear = (
+                "their intervals do not overlap"
+                if low > high
+                else "their intervals overlap, so the difference may be chance"
+            )
         other = {"data", "normal classes"} & set(self.differences)
         notes = (
             ("the reports use different data or normal classes, so their figures cannot be compared",) if other else ()

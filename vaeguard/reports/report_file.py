@@ -65,7 +65,7 @@ def check_place(path: str | Path, kind: str) -> None:
         return
     if present in report_kinds() and present != kind:
         article = "" if present in ("scores", "scans") else "an " if present[0] in "ae" else "a "
-        raise UsageError(f"{str(path)!r} is the report of {article}{present}; choose another place")
+        raise UsageError(f"{str(path)!r} is the report of {article}{present}; choose another folder")
 
 
 def remove_report(path: str | Path, kind: str) -> None:
