@@ -109,5 +109,5 @@ def test_the_line_that_installs_what_is_missing(there, line, extra, monkeypatch)
 
 def test_a_module_of_ones_own_that_is_missing_is_a_fault():
     said, code = main._fault(ModuleNotFoundError("No module named 'vaeguard.x'", name="vaeguard.x"))
-    assert said.startswith("a fault in vaeguard (ModuleNotFoundError")
+    assert said.startswith("this is a bug in vaeguard (ModuleNotFoundError")
     assert code == 1

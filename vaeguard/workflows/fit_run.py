@@ -164,16 +164,17 @@ def no_empty_run(run: Path | None, how: str = RESUMED) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        resumable = run is not None and any(run.glob("checkpoint.*"))
         if run:
-            if any(run.glob("checkpoint.*")):
-                how = how.format(run=f"`run={run}`")
-                if isinstance(error, KeyboardInterrupt):
-                    epoch = f" at {error}" if str(error) else ""
-                    raise KeyboardInterrupt(f"Interrupted{epoch}. {how[0].upper()}{how[1:]}") from None
-                if isinstance(error, LostError):
-                    error.args = (f"{error}; {how}",)
+            how = how.format(run=f"`run={run}`")
             with contextlib.suppress(OSError):
                 run.rmdir()  # fails unless the folder is empty
+        if isinstance(error, KeyboardInterrupt):
+            epoch = f" at {error}" if str(error) else ""
+            advice = f". {how[0].upper()}{how[1:]}" if resumable else ""
+            raise KeyboardInterrupt(f"Interrupted{epoch}{advice}") from None
+        if resumable and isinstance(error, LostError):
+            error.args = (f"{error}; {how}",)
         raise
 
 
