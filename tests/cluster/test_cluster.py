@@ -294,7 +294,7 @@ def test_where_nobody_listens_and_without_ray_one_sentence_says_what_to_do(home,
     assert done.returncode == 2
     assert "error: --cluster needs Ray, which is not installed; run: pip install 'vaeguard[cluster]'" in done.stderr
     both = run(home, "score", "images", "-m", "model.onnx", "-o", "x.csv", "--cluster", "local", "--piece", "1/2")
-    assert "--piece is one share of a job, and --cluster does all of it" in both.stderr
+    assert "use either --piece, for one share of a job, or --cluster" in both.stderr
 
 
 def test_a_worker_of_another_version_or_with_another_model_refuses(home):
@@ -302,7 +302,7 @@ def test_a_worker_of_another_version_or_with_another_model_refuses(home):
     kind, said, _ = worker.call(versions, "os:getcwd", None, None)
     assert (kind, said.split(";")[0]) == (
         "refused",
-        f"vaeguard is {installed(PACKAGES)['vaeguard']} there and 0.0.1 here",
+        f"vaeguard is {installed(PACKAGES)['vaeguard']} there, but 0.0.1 here",
     )
     job = ScoreJob(str(home), "model.onnx", "cpu", None, "onnx cpu other", "s.csv.job", ".csv", 0.05, 256, 1)
     with pytest.raises(
@@ -328,14 +328,14 @@ def test_a_part_that_a_file_system_shows_late_is_waited_for(tmp_path, monkeypatc
     monkeypatch.setattr(ray_cluster.time, "sleep", lambda seconds: None)
     late = iter([None, None, None, "part"])
     assert ray_cluster.seen(lambda: next(late), "node", tmp_path) == "part"
-    with pytest.raises(VaeguardError, match="node node wrote a part into .*, which is not visible here"):
+    with pytest.raises(VaeguardError, match="node node wrote a part to .*, which is not visible here"):
         ray_cluster.seen(lambda: None, "node", tmp_path)
 
 
 def test_a_folder_that_a_node_does_not_have_is_named():
     job = ScoreJob("/nowhere", "model.onnx", "cpu", None, "", "s.csv.job", ".csv", 0.05, 256, 1)
     kind, said, _ = worker.call(installed(PACKAGES), "vaeguard.cluster.scores:score_piece", job, None)
-    assert (kind, "'/nowhere'; give paths at which all nodes find" in said) == ("failed", True)
+    assert (kind, "'/nowhere'; use paths where all nodes find" in said) == ("failed", True)
 
 
 @pytest.mark.parametrize("settings", [{"cpus": 0}, {"gpus": -1.0}, {"patience": 0.0}])
