@@ -193,7 +193,7 @@ def _all_normal(classes: list[str]) -> str:
     others = [name for name in classes if name not in usual]
     if usual and others:
         return (
-            f"warning: all {len(classes)} classes count as normal, including {_listed(others)}; if only"
+            f"warning: all classes count as normal ({len(classes)}), including {_listed(others)}; if only"
             f" {_listed(usual)} should, add `normal_classes` {shlex.quote(','.join(usual))}"
         )
     return f"Normal classes: all {len(classes)} ({_listed(classes)}); to choose some of them, add `normal_classes`"
