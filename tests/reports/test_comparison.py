@@ -190,5 +190,5 @@ def test_reports_of_different_kinds_do_not_stand_side_by_side(tmp_path, monkeypa
     write_report(tmp_path / "y" / "report.json", heading("scores", "s"))
     with pytest.raises(UsageError, match="is a scores report; give reports of evaluations"):
         compare_reports([tmp_path / "x", tmp_path / "y"])
-    with pytest.raises(UsageError, match="of the kind scores"):
+    with pytest.raises(UsageError, match="is a scores report"):
         compare_reports([tmp_path / "y", tmp_path / "y"])
