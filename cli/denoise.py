@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "residual"),
     o.field_option(DenoiseOutputs, "uncertainty"),
     o.field_option(DenoiseOutputs, "ocr"),
+    o.field_option(DenoiseOutputs, "derive", multiple=True, callback=lambda _ctx, _param, kinds: kinds or None),
     click.option("-m", "--model", metavar="MODEL",
                  help="A denoiser, or a fitted model for images of its size.  [default: those that ship]"),
     o.piece_option,
@@ -52,6 +53,11 @@ def denoise(
     several of either. The tree is written anew elsewhere; scans are never touched. Sizes, bit depth, resolution,
     profiles and EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those
     worth a look first, and report.html shows these before and after.
+
+    A clean page is never moved: each pixel stays at its place, so coordinates in existing ALTO or hOCR files stay
+    valid. --derive writes copies beside the clean file: bilevel, <file>.bilevel.tif (or .pdf), in black and white at
+    the same places; deskewed, <file>.deskewed.png (or whatever suffix the file has), turned straight by a small angle,
+    which <file>.json tells. With both, each copy is made of the clean file: the bilevel one is not turned.
 
     Ctrl-C ends a job within seconds, and it goes on where it stopped when the same command is given again.
 
