@@ -54,10 +54,10 @@ def denoise(
     profiles and EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those
     worth a look first, and report.html shows these before and after.
 
-    A clean page is never moved: each pixel stays at its place, so coordinates in existing ALTO or hOCR files stay
-    valid. --derive writes copies beside the clean file: bilevel, <file>.bilevel.tif (or .pdf), in black and white at
-    the same places; deskewed, <file>.deskewed.png (or whatever suffix the file has), turned straight by a small angle,
-    which <file>.json tells. With both, each copy is made of the clean file: the bilevel one is not turned.
+    denoise itself never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. --derive writes copies
+    beside each clean file and leaves it alone: <file>.bilevel.tif (.pdf for a PDF) is black and white, at the same
+    coordinates; <file>.deskewed.png (with the suffix of the file) has its pages turned straight by small angles,
+    which <file>.json records. Given both, it writes both copies, and the bilevel one is not turned.
 
     Ctrl-C ends a job within seconds, and it goes on where it stopped when the same command is given again.
 

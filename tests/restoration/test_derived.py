@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ HEIGHT, WIDTH = 300, 400
 PAPER = 220
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def skewed(printed):
     """A page of print that must be turned by `angle` degrees to be straight."""
 
@@ -34,22 +35,31 @@ def skewed(printed):
     return draw
 
 
-@pytest.fixture
-def scans(tmp_path, skewed, monkeypatch):
-    """Every way to store pages of print, noisy and skewed by 2, -3 and 0 degrees."""
-    monkeypatch.chdir(tmp_path)
-    Path("scans").mkdir()
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, skewed):
+    """Scans of every kind of file, noisy and skewed by 2, -3 and 0 degrees, and their clean tree with copies."""
+    folder = tmp_path_factory.mktemp("derived")
+    scans = folder / "scans"
+    scans.mkdir()
     rng = np.random.default_rng(0)
-    pages = [
-        np.clip(skewed(angle) + rng.normal(0, 6, (HEIGHT, WIDTH)), 0, 255).astype(np.uint8) for angle in (2, -3, 0)
-    ]
-    first, *rest = map(Image.fromarray, pages)
-    first.save("scans/page.png", dpi=(150, 150))
-    first.convert("RGB").save("scans/colour.jpg", dpi=(150, 150), quality=95)
+    pages = [skewed(angle) + rng.normal(0, 6, (HEIGHT, WIDTH)) for angle in (2, -3, 0)]
+    first, *rest = (Image.fromarray(np.clip(page, 0, 255).astype(np.uint8)) for page in pages)
+    first.save(scans / "page.png", dpi=(150, 150))
+    first.convert("RGB").save(scans / "colour.jpg", dpi=(150, 150), quality=95)
     several = {"save_all": True, "append_images": rest}
-    first.save("scans/three.tif", **several, dpi=(150, 100), tiffinfo={270: "page", 274: 1})
-    first.save("scans/book.pdf", **several, resolution=150, quality=95)
-    first.point(lambda level: 255 * (level > 128)).convert("1").save("scans/two.png")
+    first.save(scans / "three.tif", **several, dpi=(150, 100), tiffinfo={270: "page", 274: 1})
+    first.save(scans / "book.pdf", **several, resolution=150, quality=95)
+    first.point(lambda level: 255 * (level > 128)).convert("1").save(scans / "two.png")
+    done = denoise_scans(scans, folder / "clean", outputs=BOTH, device="cpu")
+    assert (done.files, done.pages, done.errors) == (5, 9, ())
+    return folder
+
+
+@pytest.fixture
+def scans(home, tmp_path, monkeypatch):
+    """A copy of the scans and of their clean tree in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     return tmp_path / "scans"
 
 
@@ -98,10 +108,9 @@ def test_a_point_is_found_in_the_copy_by_the_angle_and_the_centre(dtype, channel
     assert (copy[0, 0, 0], copy[-1, -1, -1]) == (page[0, 0, 0], page[-1, -1, -1])
 
 
+@pytest.mark.slow
 def test_copies_lie_beside_the_same_clean_files(scans):
     denoise_scans("scans", "plain", device="cpu")
-    done = denoise_scans("scans", "clean", outputs=BOTH, device="cpu")
-    assert (done.files, done.pages, done.errors) == (5, 9, ())
     plain, clean = tree("plain"), tree("clean")
     names = {
         *("page.png.bilevel.tif", "page.png.deskewed.png", "colour.jpg.png.bilevel.tif", "colour.jpg.png.deskewed.png"),
@@ -121,7 +130,6 @@ def test_copies_lie_beside_the_same_clean_files(scans):
 
 
 def test_pages_resolution_and_words_of_a_bilevel_copy_are_those_of_the_scan(scans):
-    denoise_scans("scans", "clean", outputs=BOTH, device="cpu")
     with Image.open("clean/three.tif.bilevel.tif") as copy:
         assert (copy.n_frames, copy.mode, copy.info["dpi"]) == (3, "1", (150, 100))
         assert (copy.info["compression"], copy.tag_v2[270], copy.tag_v2[274]) == ("group4", "page", 1)
@@ -144,7 +152,6 @@ def test_pages_resolution_and_words_of_a_bilevel_copy_are_those_of_the_scan(scan
 
 
 def test_deskewed_pages_are_straight_and_straight_ones_are_not_turned(scans):
-    denoise_scans("scans", "clean", outputs=BOTH, device="cpu")
     (row,) = derived("clean/page.png")["deskewed"]["pages"]
     assert row["angle"] == pytest.approx(2, abs=LEAST_ANGLE)
     assert (row["centre"], row["size"]) == ([WIDTH / 2, HEIGHT / 2], [WIDTH, HEIGHT])
@@ -168,7 +175,6 @@ def test_deskewed_pages_are_straight_and_straight_ones_are_not_turned(scans):
 
 
 def test_a_page_of_a_pdf_is_turned_with_everything_on_it(scans):
-    denoise_scans("scans/book.pdf", "clean", outputs=BOTH, device="cpu")
     facts = derived("clean/book.pdf")["deskewed"]
     assert facts["unit"] == "point"
     assert [row["angle"] for row in facts["pages"]] == pytest.approx([2, -3, 0], abs=LEAST_ANGLE)
@@ -186,6 +192,7 @@ def test_a_page_of_a_pdf_is_turned_with_everything_on_it(scans):
             assert tuple(row["size"]) == pytest.approx((72 * WIDTH / 150, 72 * HEIGHT / 150))
 
 
+@pytest.mark.slow
 def test_pages_that_are_stored_turned_or_mirrored_are_straight_when_shown(tmp_path, skewed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("scans").mkdir()
@@ -222,14 +229,13 @@ def test_white_stays_white_where_it_is_stored_as_zero(tmp_path, kind):
         assert np.array_equal(np.asarray(copy), white)
 
 
+@pytest.mark.slow
 def test_no_copy_takes_the_name_of_another_file(scans):
-    Path("scans/page.png").rename("page.png")
-    Path("scans").rename("others")
-    Path("scans").mkdir()
-    Path("page.png").rename("scans/page.png")
+    for name in ("colour.jpg", "three.tif", "book.pdf", "two.png"):
+        Path("scans", name).unlink()
     Image.new("L", (80, 80), 200).save("scans/page.png.bilevel.tif")
     outputs = DenoiseOutputs(derive=("bilevel",))
-    (error,) = denoise_scans("scans", "clean", outputs=outputs, device="cpu").errors
+    (error,) = denoise_scans("scans", "copies", outputs=outputs, device="cpu").errors
     assert error == (
         "scans/page.png.bilevel.tif", "it would be written to the same file as 'page.png'; rename one of them"
     )  # fmt: skip
@@ -241,7 +247,6 @@ def test_no_copy_takes_the_name_of_another_file(scans):
 
 
 def test_a_copy_that_somebody_changed_is_kept_and_said(scans):
-    denoise_scans("scans/page.png", "clean", outputs=BOTH, device="cpu")
     Path("clean/page.png.bilevel.tif").write_bytes(b"by hand")
     (error,) = denoise_scans(
         "scans/page.png", "clean", RestoreSettings(strength=0.5), outputs=BOTH, device="cpu"
@@ -250,27 +255,29 @@ def test_a_copy_that_somebody_changed_is_kept_and_said(scans):
     assert Path("clean/page.png.bilevel.tif").read_bytes() == b"by hand"
 
 
+@pytest.mark.slow
 def test_shares_write_the_same_copies_and_undo_leaves_them_out(scans):
     outputs = DenoiseOutputs(residual=True, derive=("bilevel", "deskewed"))
     denoise_scans("scans", "alone", outputs=outputs, device="cpu")
     for piece in (1, 2):
-        denoise_share("scans", "clean", Share(piece, 2), outputs=outputs, device="cpu")
-    gather_scans(Path("clean"))
-    assert tree("clean") == tree("alone")
-    assert undo_scans("clean", "back") == (5, [])
+        denoise_share("scans", "shared", Share(piece, 2), outputs=outputs, device="cpu")
+    gather_scans(Path("shared"))
+    assert tree("shared") == tree("alone")
+    assert undo_scans("shared", "back") == (5, [])
     assert {path.name for path in Path("back").iterdir()} >= {"page.png", "three.tif", "book.pdf"}
     assert not list(Path("back").glob("*bilevel*"))
 
 
+@pytest.mark.slow
 def test_the_command_takes_several_copies_and_refuses_others(scans, capsys):
     assert DenoiseOutputs(derive=["bilevel", "deskewed", "bilevel"]) == BOTH
     with pytest.raises(UsageError, match="`derive` is 'jbig2'; choose from bilevel, deskewed"):
         DenoiseOutputs(derive=("jbig2",))
-    command = ["denoise", "scans/page.png", "-o", "clean", "--device", "cpu", "--no-report"]
+    command = ["denoise", "scans/page.png", "-o", "one", "--device", "cpu", "--no-report"]
     cli([*command, "--derive", "deskewed", "--derive", "bilevel"], standalone_mode=False)
-    assert {"bilevel", "deskewed"} == derived("clean/page.png").keys()
+    assert {"bilevel", "deskewed"} == derived("one/page.png").keys()
     cli([*command, "--set", "outputs.derive=bilevel"], standalone_mode=False)
-    assert not Path("clean/page.png.deskewed.png").exists()
+    assert not Path("one/page.png.deskewed.png").exists()
 
 
 def test_a_missing_package_is_said(scans, monkeypatch):

@@ -110,7 +110,7 @@ class DenoiseOutputs:
     ocr_language: str = setting("", "What tesseract calls the language, or several: deu+fra.", unset="its own, English")
     lossless: bool = setting(False, "Write pictures in PDFs without loss, which takes more room.")
     derive: tuple[str, ...] = setting(
-        (), "Also write a copy of each clean file, in black and white or turned straight; may be repeated.", of=DERIVED
+        (), "Also write a copy of each clean file, black and white or turned straight; may be repeated.", of=DERIVED
     )
 
     __repr__ = brief_settings
