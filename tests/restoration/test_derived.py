@@ -4,6 +4,8 @@ import importlib.util
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +288,13 @@ def test_a_missing_package_is_said(scans, monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'vaeguard\[derive\]'"):
         denoise_scans("scans", outputs=BOTH, device="cpu")
     assert not Path("scans-clean").exists()
+
+
+@pytest.mark.slow
+def test_first_copies_in_several_threads_do_not_wait_for_each_other():
+    code = (
+        "import sys, threading, numpy as np; from vaeguard.restoration.derived import white_of; sys.setswitchinterval(1e-6)\n"
+        "threads = [threading.Thread(target=white_of, args=(np.eye(200, dtype=np.uint8), 31)) for _ in range(8)]\n"
+        "for do in ('start', 'join'):\n    for thread in threads: getattr(thread, do)()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

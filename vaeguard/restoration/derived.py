@@ -6,6 +6,7 @@ A copy is made of the clean file after it was written, page by page, and lies be
 from __future__ import annotations
 
 import importlib.util
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -42,6 +43,8 @@ MOST_WINDOW = 255
 """Side in pixels of the largest window."""
 SAMPLE = 5
 """Every so many pixels are looked at for the colour of the paper."""
+_ONE_THREAD = threading.Lock()
+"""Held during calls of doxapy, since the first calls of two threads may wait for each other without end."""
 NO_LINES = "no lines of text were found"
 STRAIGHT = f"it is straight within {LEAST_ANGLE:g} degrees"
 
@@ -172,30 +175,32 @@ def window_of(pixels: Pixels) -> int:
 
 def white_of(pixels: Pixels, window: int) -> npt.NDArray[np.bool_]:
     """The white pixels of a page, shape (H, W), by the threshold of Sauvola."""
-    from doxapy import Binarization
+    grey = np.ascontiguousarray(_grey(pixels)).copy()
+    with _ONE_THREAD:
+        from doxapy import Binarization
 
-    grey = np.ascontiguousarray(_grey(pixels))
-    binarization = Binarization(Binarization.Algorithms.SAUVOLA)
-    binarization.initialize(grey)
-    white = np.empty_like(grey)
-    binarization.to_binary(white, {"window": window, "k": SAUVOLA_K})
-    return white.astype(np.bool_)
+        Binarization.update_to_binary(Binarization.Algorithms.SAUVOLA, grey, {"window": window, "k": SAUVOLA_K})
+    return grey > 0
 
 
 def turned(pixels: Pixels, turn: Turn) -> Pixels:
     """Turn the pixels of a page about its centre, with cubic interpolation; the size stays."""
     planes = pixels if pixels.ndim == 3 else pixels[..., None]
-    most = float(np.iinfo(pixels.dtype).max)
+    most = np.iinfo(pixels.dtype).max
     result = np.empty_like(planes)
     for channel in range(planes.shape[2]):
-        fill = turn.colour[channel] if channel < len(turn.colour) else most  # corners are opaque
-        # Pillow interpolates 16 bits only as floating-point numbers.
-        plane = planes[..., channel] if pixels.dtype == np.uint8 else planes[..., channel].astype(np.float32)
-        picture = Image.fromarray(np.ascontiguousarray(plane))
-        fill_as = round(fill) if pixels.dtype == np.uint8 else fill
-        found = np.asarray(picture.rotate(turn.angle, Image.Resampling.BICUBIC, fillcolor=fill_as))
-        result[..., channel] = np.clip(np.round(found), 0, most)
+        fill = round(turn.colour[channel]) if channel < len(turn.colour) else most  # corners are opaque
+        plane = np.ascontiguousarray(planes[..., channel])
+        if pixels.dtype == np.uint8:
+            result[..., channel] = _rotated(plane, turn.angle, fill)
+        else:  # Pillow interpolates 16 bits only as floating-point numbers
+            found = _rotated(plane.astype(np.float32), turn.angle, fill)
+            result[..., channel] = found.round().clip(0, most)
     return result.reshape(pixels.shape)
+
+
+def _rotated(plane: npt.NDArray[Any], angle: float, fill: float) -> npt.NDArray[Any]:
+    return np.asarray(Image.fromarray(plane).rotate(angle, Image.Resampling.BICUBIC, fillcolor=fill))
 
 
 def _grey(pixels: Pixels) -> npt.NDArray[np.uint8]:
