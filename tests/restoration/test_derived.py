@@ -293,7 +293,8 @@ def test_a_missing_package_is_said(scans, monkeypatch):
 @pytest.mark.slow
 def test_first_copies_in_several_threads_do_not_wait_for_each_other():
     code = (
-        "import sys, threading, numpy as np; from vaeguard.restoration.derived import white_of; sys.setswitchinterval(1e-6)\n"
+        "import sys, threading, numpy as np; from vaeguard.restoration.derived import white_of\n"
+        "sys.setswitchinterval(1e-6)\n"
         "threads = [threading.Thread(target=white_of, args=(np.eye(200, dtype=np.uint8), 31)) for _ in range(8)]\n"
         "for do in ('start', 'join'):\n    for thread in threads: getattr(thread, do)()\n"
     )
