@@ -3,7 +3,7 @@
 python -m benchmarks.derived [--only angles,ink,reading]
 
 Old pages with hand-made truth of the ink, and odd pages of the dirty documents, are found as data/README.md says.
-Nothing was chosen with these figures in view. Reading needs the program tesseract.
+The threshold was chosen on pages worn by a program. Reading needs the program tesseract.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.common import data_dir, write_result
 from benchmarks.ocr_plugin import KINDS, PAGES
 from benchmarks.old_documents import f_measure
 from benchmarks.restoration import document_rows, error_rate, grey, text_of
-from vaeguard.restoration.derived import SAUVOLA_K, Turn, turned, window_of
+from vaeguard.restoration.derived import THRESHOLD_K, Turn, turned, window_of
 from vaeguard.restoration.skew import skew_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _errors(pages: list[Grey]) -> dict[str, Any]:
 def _threshold(kind: Any) -> Callable[[Grey], npt.NDArray[np.bool_]]:
     def white(page: Grey) -> npt.NDArray[np.bool_]:
         result = np.ascontiguousarray(page).copy()
-        Binarization.update_to_binary(kind, result, {"window": window_of(page), "k": SAUVOLA_K})
+        Binarization.update_to_binary(kind, result, {"window": window_of(page), "k": THRESHOLD_K})
         return result > 0
 
     return white
@@ -114,16 +114,16 @@ def measure_ink() -> None:
     ways: dict[str, tuple[str, Callable[[Grey], npt.NDArray[np.bool_]]]] = {
         "Otsu, as scanned": ("scan", lambda page: page >= threshold_otsu(page)),
         "Otsu, cleaned": ("clean", lambda page: page >= threshold_otsu(page)),
-        "Sauvola, as scanned": ("scan", _threshold(kinds.SAUVOLA)),
+        "ISauvola, as scanned": ("scan", _threshold(kinds.ISAUVOLA)),
         "Wolf, cleaned": ("clean", _threshold(kinds.WOLF)),
-        "ISauvola, cleaned": ("clean", _threshold(kinds.ISAUVOLA)),
+        "Sauvola, cleaned": ("clean", _threshold(kinds.SAUVOLA)),
     }
     rows = []
     with tempfile.TemporaryDirectory() as home:
         clean = cleaned(paths, home)
         inks = [levels(data_dir() / "old-documents" / "ink" / path.name) < 128 for path in paths]
         copies = [levels(Path(f"{clean[path.name]}.bilevel.tif")) < 128 for path in paths]
-        rows.append(_row("--derive bilevel (Sauvola, cleaned)", copies, inks))
+        rows.append(_row("--derive bilevel (ISauvola, cleaned)", copies, inks))
         for name, (which, threshold) in ways.items():
             pages = [levels(path if which == "scan" else clean[path.name]) for path in paths]
             rows.append(_row(name, [~threshold(page) for page in pages], inks))

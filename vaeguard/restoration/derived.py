@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from vaeguard.settings.restoration import DenoiseOutputs
     from vaeguard.storage.store import Draft
 
-SAUVOLA_K = 0.2
-"""The constant of Sauvola & Pietikäinen, Adaptive document image binarization (2000), that is usual for print."""
+THRESHOLD_K = 0.2
+"""The usual constant of Sauvola & Pietikäinen, Adaptive document image binarization (2000), which ISauvola shares."""
 WINDOW_STROKES = 15
 """Side of the window of the threshold in widths of a stroke: a letter or two."""
 LEAST_WINDOW = 25
@@ -129,7 +129,7 @@ def _bilevel(
         return white_of(page.pixels, windows[page.number])
 
     rewrite_bilevel(content, name, target, threshold)
-    return {"threshold": "Sauvola", "k": SAUVOLA_K, "windows": windows}
+    return {"threshold": "ISauvola", "k": THRESHOLD_K, "windows": windows}
 
 
 def _deskewed(
@@ -174,12 +174,16 @@ def window_of(pixels: Pixels) -> int:
 
 
 def white_of(pixels: Pixels, window: int) -> npt.NDArray[np.bool_]:
-    """The white pixels of a page, shape (H, W), by the threshold of Sauvola."""
+    """The white pixels of a page, shape (H, W), by the threshold of ISauvola.
+
+    Of the ink that Sauvola's threshold finds, it keeps what has a sharp edge (Hadjadj et al., ISauvola: improved
+    Sauvola's algorithm for document image binarization, 2016).
+    """
     grey = np.ascontiguousarray(_grey(pixels)).copy()
     with _ONE_THREAD:
         from doxapy import Binarization
 
-        Binarization.update_to_binary(Binarization.Algorithms.SAUVOLA, grey, {"window": window, "k": SAUVOLA_K})
+        Binarization.update_to_binary(Binarization.Algorithms.ISAUVOLA, grey, {"window": window, "k": THRESHOLD_K})
     return grey > 0
 
 

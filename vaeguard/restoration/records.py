@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 TABLE = "pages.csv"
 PDF = ".pdf"
-_BESIDE = re.compile(r"(?P<clean>.+)\.(?:bilevel|deskewed|page-\d+\.(?:residual|uncertainty))(?:\.[^.]+)?")
-"""The names of files that lie beside the clean file `clean`."""
+_COPY = re.compile(r"(?P<clean>.+)\.(?:bilevel|deskewed)(?:\.[^.]+)?")
+"""The names of copies of the clean file `clean`."""
 COLUMNS = (
     *("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty", "lightened", "removed"),
     "reason",
@@ -36,9 +36,9 @@ def copy_names(clean: str, kinds: Sequence[str]) -> dict[str, str]:
     return {kind: f"{clean}.{kind}{suffixes[kind]}" for kind in kinds}
 
 
-def lies_beside_clean(path: Path) -> bool:
-    """Whether a file is a copy, a residual or an uncertainty that `denoise` wrote beside a clean file."""
-    match = _BESIDE.fullmatch(path.name)
+def is_copy(path: Path) -> bool:
+    """Whether a file is a copy that `denoise` wrote beside a clean file, as the record there says."""
+    match = _COPY.fullmatch(path.name)
     return match is not None and path.name in clean_store(path.parent).part(match["clean"]).record.get("written", ())
 
 
