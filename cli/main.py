@@ -8,11 +8,11 @@ import io
 import os
 import sys
 import threading
-from importlib.metadata import version
 
 import click
 
 from vaeguard import VaeguardError
+from vaeguard.packages import install_line, own_version
 
 from .output import warnings_on_stderr
 
@@ -101,7 +101,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(version("vaeguard"), prog_name="vaeguard")
+@click.version_option(own_version(), prog_name="vaeguard")
 def vaeguard() -> None:
     """Find anomalous images with a variational autoencoder fitted on normal ones."""
 
@@ -132,8 +132,18 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("VAEGUARD_DEBUG"):
             raise
-        code = _print_error(f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1)
+        code = _print_error(*_fault(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fault(error: Exception) -> tuple[str, int]:
+    """What to say of an error that no code expects, with the exit code: mostly a package that is not there."""
+    package = ((error.name or "") if isinstance(error, ModuleNotFoundError) else "").partition(".")[0]
+    if not package or package.startswith("vaeguard"):
+        return f"a fault in vaeguard ({type(error).__name__}: {error}); VAEGUARD_DEBUG=1 shows where", 1
+    without = "; exported models (.onnx) and `denoise` do without it" if package in {"torch", "safetensors"} else ""
+    name = {"sklearn": "scikit-learn"}.get(package, package)
+    return f"this needs the package {name}, which is not installed; run: {install_line()}{without}", 2
 
 
 def _open_closed() -> None:

@@ -23,7 +23,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests go first, so that no worker is left alone with one at the end."""
+    """Files with slow tests go first, so that no worker is left alone with one at the end; a nightly test is slow."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -154,6 +154,7 @@ def test_a_job_stops_when_the_store_is_gone_and_goes_on_when_it_is_back(kinds, s
     relay = Relay(store.port, 30_000)
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{relay.server_address[1]}")
+        patch.setattr(places, "ATTEMPTS", 2)
         places._system.cache_clear()
         with pytest.raises(VaeguardError, match="'s3://bucket/kinds/files/.*': the store does not answer"):
             vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "there.csv")
@@ -163,6 +164,14 @@ def test_a_job_stops_when_the_store_is_gone_and_goes_on_when_it_is_back(kinds, s
     assert not (tmp_path / "there.csv").exists()
     summary = vaeguard.score_files(detector, "s3://bucket/kinds/files", tmp_path / "there.csv")
     assert summary.images == COUNT - 1
+
+
+@pytest.mark.parametrize("answer", ["AWS Error SLOW_DOWN during GetObject operation: wait", "HTTP status 503"])
+def test_a_busy_store_blames_no_object(answer):
+    said = "'s3://bucket/a.png': the store asks for fewer requests"
+    with pytest.raises(VaeguardError, match=said) as stopped, places._while_answering("s3://bucket/a.png"):
+        raise OSError(answer)
+    assert not isinstance(stopped.value, UnreadableError)
 
 
 @pytest.mark.parametrize(

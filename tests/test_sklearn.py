@@ -151,6 +151,7 @@ def test_the_librarys_own_model_file_holds_it(detector, tmp_path):
     np.testing.assert_array_equal(-score.astype(float), detector.score_samples(TABLE))
 
 
+@pytest.mark.nightly
 def test_it_works_in_a_pipeline_and_a_grid_search():
     pipeline = make_pipeline(StandardScaler(), VAEDetector(**QUICK))
     np.testing.assert_array_equal(pipeline.fit(TABLE).predict(TABLE), clone(pipeline).fit_predict(TABLE))

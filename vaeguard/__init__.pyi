@@ -9,12 +9,12 @@ from .data.image_set import from_array as from_array
 from .data.images import ImageRule as ImageRule
 from .engines.detector import Detector as Detector
 from .engines.exporting import export as export
-from .engines.exporting import verify as verify
 from .engines.inspection import DetectorInfo as DetectorInfo
 from .engines.inspection import Inspection as Inspection
 from .engines.model_file import load as load
 from .engines.model_file import save as save
 from .engines.parity import Parity as Parity
+from .engines.verifying import verify as verify
 from .errors import InputsSkippedError as InputsSkippedError
 from .errors import RefusedError as RefusedError
 from .errors import UnreadableError as UnreadableError

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vaeguard.storage.provenance import installed
+from vaeguard.packages import FULL, LIGHT, has, install_line, installed, is_light
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +28,7 @@ MIN_FREE_BYTES = 2**30
 """Less free space for the cache is a warning."""
 PROBE_SECONDS = 180
 """The longest time for the import of a package."""
-EXTRAS = {"tune": "optuna", "tensorboard": "tensorboard", "derive": "doxapy"}
+EXTRAS = {"tune": "optuna", "tensorboard": "tensorboard", "cluster": "ray", "derive": "doxapy"}
 """Extras of vaeguard that commands need, and the package of each extra."""
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 """Packages that install the same module `onnxruntime`, and so overwrite each other."""
@@ -51,13 +51,14 @@ import json, torch, torchvision
 torch.ops.torchvision.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
 print(json.dumps({"version": torchvision.__version__}))
 """
+NEGATION = (
+    "08093a320a0b0a017812017922034e65671201705a0f0a0178120a0a08080112040a020801620f0a0179120a0a0808011204"
+    "0a02080142040a001012"
+)
+"""An ONNX file of one operator: `y = -x` for float32 (1,)."""
 # The GPU package lists CUDA on every machine, but may silently run on the CPU; only a session shows the device.
-ONNX_PROBE = """
+ONNX_PROBE = f"""
 import json, onnxruntime
-from onnx import TensorProto, helper
-value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", value[:1], value[1:])
-model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 offered = onnxruntime.get_available_providers()
 cuda = "CUDAExecutionProvider" in offered
 if cuda and hasattr(onnxruntime, "preload_dlls"):
@@ -65,9 +66,9 @@ if cuda and hasattr(onnxruntime, "preload_dlls"):
     with contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
 wanted = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
-session = onnxruntime.InferenceSession(model.SerializeToString(), providers=wanted)
-session.run(None, {"x": __import__("numpy").ones(1, "float32")})
-print(json.dumps({"version": onnxruntime.__version__, "offered": offered, "used": session.get_providers()[0]}))
+session = onnxruntime.InferenceSession(bytes.fromhex({NEGATION!r}), providers=wanted)
+session.run(None, {{"x": __import__("numpy").ones(1, "float32")}})
+print(json.dumps({{"version": onnxruntime.__version__, "offered": offered, "used": session.get_providers()[0]}}))
 """
 
 
@@ -119,14 +120,15 @@ def examine(data_dir: str | Path | None = None) -> Examination:
         Folder of named data sets; None takes `$VAEGUARD_DATA`, else `data/`.
     """
     torch = _probe(TORCH_PROBE)
+    training = [check_torch(torch), check_torchvision(_probe(TORCHVISION_PROBE))]
     return Examination(
         (
             check_python(),
+            check_distributions(),
             *check_packages(),
             check_extras(),
             check_onnx_packages(installed(ONNX_RUNTIMES)),
-            check_torch(torch),
-            check_torchvision(_probe(TORCHVISION_PROBE)),
+            *([] if is_light() and not installed(("torch",)) else training),
             check_onnxruntime(_probe(ONNX_PROBE), gpu=isinstance(torch, dict) and bool(torch["devices"])),
             check_telemetry(),
             check_processor(),
@@ -142,6 +144,17 @@ def check_python() -> Check:
     return Check("Python", "ok", found)
 
 
+def check_distributions() -> Check:
+    """Name the distribution that is installed, and check that there are not both, which hold the same modules."""
+    there = installed((FULL,)).get(FULL, "a checkout")
+    if is_light():
+        return Check("vaeguard", "ok", f"{there}, without training: {install_line()} adds it")
+    if has(FULL) and has(LIGHT):
+        remedy = f"pip uninstall -y {FULL} {LIGHT} && {install_line()}"
+        return Check("vaeguard", "fail", f"{FULL} and {LIGHT} overwrite each other", remedy)
+    return Check("vaeguard", "ok", there)
+
+
 def check_packages() -> list[Check]:
     """Check each required package against the floor in vaeguard's metadata; all packages that pass share one row."""
     from packaging.requirements import Requirement
@@ -149,7 +162,7 @@ def check_packages() -> list[Check]:
     try:
         stated = [Requirement(text) for text in _requirements()]
     except (OSError, KeyError, ValueError) as error:
-        advice = "install it with `pip install vaeguard`, or `pip install -e .` in its checkout"
+        advice = f"install it with `{install_line()}`, or `pip install -e .` in its checkout"
         return [Check("packages", "fail", f"vaeguard's own requirements cannot be read ({error})", advice)]
     # The user may choose among the packages of ONNX Runtime, which `check_onnx_packages` checks.
     stated = [package for package in stated if package.name not in ONNX_RUNTIMES]
@@ -173,7 +186,7 @@ def check_extras() -> Check:
     versions = installed(tuple(EXTRAS.values()))
     found = ", ".join(f"{package} {versions.get(package, 'not installed')}" for package in EXTRAS.values())
     missing = ",".join(extra for extra, package in EXTRAS.items() if package not in versions)
-    advice = f"only where it is wanted: pip install 'vaeguard[{missing}]'" if missing else ""
+    advice = f"only where it is wanted: {install_line(missing)}" if missing else ""
     return Check("optional packages", "ok", found, advice)
 
 
@@ -288,7 +301,7 @@ def check_data(data_dir: str | Path | None) -> Check:
         return Check("data sets", "warn", f"{folder}: {error.strerror}", advice)
     if (data_dir or os.environ.get("VAEGUARD_DATA")) and not folder.is_dir():
         return Check("data sets", "warn", f"{folder} does not exist", advice)
-    return Check("data sets", "ok", f"{folder}: {', '.join(names) or 'none'}; digits are always there")
+    return Check("data sets", "ok", f"{folder}: {', '.join(names) or 'none'}; digits come with scikit-learn")
 
 
 def _probe(code: str) -> dict[str, Any] | str:
@@ -315,7 +328,7 @@ def _probe(code: str) -> dict[str, Any] | str:
 def _requirements() -> list[str]:
     """The requirements of vaeguard, from its installed metadata or else from the checkout."""
     try:
-        return importlib.metadata.requires("vaeguard") or []
+        return importlib.metadata.requires(LIGHT if is_light() else FULL) or []
     except importlib.metadata.PackageNotFoundError:
         project = Path(__file__).parents[1] / "pyproject.toml"
         stated: list[str] = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]

@@ -79,6 +79,7 @@ def test_the_seed_is_outermost_and_baselines_repeat_only_where_it_matters(spec):
     assert {name for name, seeds in methods.items() if seeds == {0}} == {"pca", "knn", "brightness"}
 
 
+@pytest.mark.nightly
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(spec, tmp_path, monkeypatch):
     spec = replace(spec, classes="0,2")
     whole = vaeguard.benchmark(spec, tmp_path / "whole", **QUICK)

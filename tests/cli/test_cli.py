@@ -658,6 +658,7 @@ def test_what_is_no_clean_tree_is_refused(tmp_path, command):
     assert_complains(run(tmp_path, command, "scans"), 2, "scans", "holds no clean scans")
 
 
+@pytest.mark.nightly
 def test_a_denoiser_of_ones_own(tmp_path):
     noisy_scans(tmp_path)
     fitted = run(tmp_path, "fit-denoiser", "--adapt", "scans", "--set", "denoiser.steps=2", "-o", "own", "--json")
@@ -719,7 +720,10 @@ def test_groups_keep_images_of_one_thing_on_one_side(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no shell that closes a stream")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [pytest.param(">&-", marks=pytest.mark.nightly), pytest.param("2>&-", marks=pytest.mark.nightly), ">&- 2>&-"],
+)
 def test_streams_may_be_closed(closed, home):
     for words in ("score digits/9 -m runs/quick -o closed.csv", "report runs/quick"):
         line = f"{shlex.quote(COMMAND)} {words} {closed}"

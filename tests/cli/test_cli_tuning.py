@@ -45,6 +45,7 @@ def killed(home):
     return before, run(home, *SEARCH, "--trials", str(len(before) + 1), "-o", "killed", "--json")
 
 
+@pytest.mark.nightly
 def test_a_killed_search_goes_on(killed):
     before, done = killed
     assert done.returncode == 0, done.stderr

@@ -50,6 +50,7 @@ def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path, monkeypatch
     assert "~" not in str(cache_folder())
 
 
+@pytest.mark.nightly
 def test_names_are_whole_on_a_narrow_terminal(home):
     wide, narrow = (run(home, "doctor", COLUMNS=columns).stdout for columns in ("80", "10"))
     assert re.sub(r"\d", "0", narrow) == re.sub(r"\d", "0", wide)

@@ -27,11 +27,11 @@ from vaeguard.data.inputs import open_container
 from vaeguard.data.objects import Fetched
 from vaeguard.data.source import Piece
 from vaeguard.errors import RefusedError
+from vaeguard.packages import PACKAGES, installed
 from vaeguard.restoration.gathering import denoise_share
 from vaeguard.settings.cluster import ClusterSettings
 from vaeguard.storage import places
 from vaeguard.storage.plan import Share
-from vaeguard.storage.provenance import PACKAGES, installed
 from vaeguard.storage.store import job_folder
 
 SMALL_PIECES = """

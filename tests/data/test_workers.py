@@ -146,7 +146,7 @@ def container(kind, path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["members.tar.gz", "cells.parquet"])
+@pytest.mark.parametrize("kind", ["members.tar.gz", pytest.param("cells.parquet", marks=pytest.mark.nightly)])
 def test_a_container_with_a_part_that_swells_gives_the_others(narrow, kind, tmp_path):
     before = container(kind, tmp_path / kind)
     (source,) = find_sources([tmp_path / kind])

@@ -43,8 +43,8 @@ def names(values):
     ("settings", "pixels"),
     [
         ({"guided": False, "likelihood": "gaussian-pixel", "latent": 2}, "uint8"),
-        ({"kind": "conv", "width": 4, "prior": "per-class"}, "float32"),
-        ({"autoencoder": True, "without": ("recon_ratio",)}, "uint8"),
+        pytest.param({"kind": "conv", "width": 4, "prior": "per-class"}, "float32", marks=pytest.mark.nightly),
+        pytest.param({"autoencoder": True, "without": ("recon_ratio",)}, "uint8", marks=pytest.mark.nightly),
     ],
 )
 def test_the_parts_repeat_pytorch_for_any_number_of_images(tmp_path, settings, pixels):
@@ -85,6 +85,7 @@ def test_the_parts_repeat_pytorch_for_any_number_of_images(tmp_path, settings, p
         assert drawn.max() <= 1
 
 
+@pytest.mark.nightly
 def test_vectors_go_in_and_come_out_in_their_own_units(tmp_path):
     rows = (np.random.default_rng(0).normal(50, 20, (200, 7)) * np.arange(1, 8)).astype(np.float32)
     detector = vaeguard.fit(rows, model=ModelSpec(hidden=(16,), latent=3), training=TRAINING)
@@ -99,6 +100,7 @@ def test_vectors_go_in_and_come_out_in_their_own_units(tmp_path):
     assert session.run(["anomaly"], {"image": damaged})[0].tolist() == [True]
 
 
+@pytest.mark.nightly
 def test_half_precision_and_its_parts_pass_a_wider_gate(tmp_path):
     parity = vaeguard.export(fitted(), tmp_path / "h.onnx", fp16=True, parts=True)
     assert 1e-5 < parity.errors["decoder restored"] < parity.tolerance == 2e-2

@@ -89,7 +89,7 @@ def fails_otherwise(use, *arguments):
     return None
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_value_of_another_kind_anywhere_in_the_record_is_refused(bars_run, bars_onnx, tmp_path):
     tensors, record = read_tensors(bars_run / "model.safetensors")
     exported = read_sealed(bars_onnx)
@@ -112,6 +112,7 @@ def test_a_value_of_another_kind_anywhere_in_the_record_is_refused(bars_run, bar
     assert not faults
 
 
+@pytest.mark.nightly
 def test_a_denoiser_with_a_value_of_another_kind_is_refused(tmp_path):
     made = denoiser_bytes(
         DenoiserNetworks(direct=DirectDenoiser(4, 2), kind="photo", interval=2.0, card={}, grain=(1.0, 0.5))
@@ -336,7 +337,7 @@ def exported(image=(1, 8, 8), classes=("a", "b"), **model):
         yield exporting.onnx_bytes(exporting._in_half(detector.graph), detector, settings | {"fp16": True})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_our_exports_pass_and_use_all_operators():
     files = [content for settings in EXPORTS.values() for content in exported(**settings)]
     direct, ladder = DirectDenoiser(4, 2), LadderVAE(4, (2, 3, 4))

@@ -47,6 +47,7 @@ def integral(graph, image):
     "model",
     [{}, {"likelihood": "continuous-bernoulli"}, {"likelihood": "gaussian", "sigma": 0.2}, {"prior": "per-class"}],
 )
+@pytest.mark.nightly
 def test_the_importance_weighted_bound_reaches_the_likelihood(model):
     detector, images = fitted(**model), batch(4)
     found = bound_likelihood(detector, images, samples=20_000)

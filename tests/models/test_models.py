@@ -119,6 +119,7 @@ def reference_conv(p, image, noise):
 
 @pytest.mark.parametrize("name", ["conv-128", "conv-128-mean"])
 @pytest.mark.parametrize("beta", [1.0, 0.3])
+@pytest.mark.nightly
 def test_conv_presets_equal_the_cifar_reference(name, beta):
     chosen, vae, image, noise = build(name, (3, 32, 32), n=4)
     loss = objective(losses(vae, image, image, noise, None), chosen.training, beta, 3072)

@@ -16,7 +16,7 @@ def groups(n=40, units=6):
     return centres + generator.normal(0, 1, centres.shape), np.arange(3).repeat(n)
 
 
-@pytest.mark.parametrize("projection", ["pca", "tsne"])
+@pytest.mark.parametrize("projection", ["pca", pytest.param("tsne", marks=pytest.mark.nightly)])
 def test_neighbours_in_the_latent_are_neighbours_in_the_plane(projection):
     means, labels = groups()
     points, how, explained = in_plane(means, projection)

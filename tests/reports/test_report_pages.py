@@ -286,7 +286,7 @@ def test_a_search_shows_every_trial(opened, pages):
     assert sum(report["importance"].values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobody_is_shut_out(kind, theme, opened):
     axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed, so accessibility is not checked")

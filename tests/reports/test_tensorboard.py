@@ -172,6 +172,7 @@ def test_a_fit_resumed_with_a_log_for_the_first_time_logs_its_whole_history(tmp_
     assert [event.step for event in found.Images("samples")] == [2, 3, 4]  # the checkpoint is of epoch 2
 
 
+@pytest.mark.nightly
 def test_what_has_no_pictures_has_curves(tmp_path):
     auto = ModelSpec(kind="mlp", hidden=(16,), latent=4, pseudo_classes=0, autoencoder=True)
     fitted(auto, data=(bars()[0], None), run=tmp_path / "auto", tensorboard=tmp_path)

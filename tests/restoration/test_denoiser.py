@@ -158,6 +158,7 @@ def test_the_shipped_photo_denoiser_removes_most_of_the_noise(sigma):
     assert spread.shape == clean.shape
 
 
+@pytest.mark.nightly
 def test_a_ladder_beside_it_changes_no_direct_pass(content, both, plane):
     alone, beside = opened(content), opened(both)
     plane = plane[:200, :328]  # the ladder wants multiples of 8

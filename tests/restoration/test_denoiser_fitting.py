@@ -232,7 +232,7 @@ def assert_same_bits(one, two):
     assert all(first[name].equal(second[name]) for name in first)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_fits_repeat_with_their_seed(run, tmp_path):
     fit_denoiser(ramps(), tmp_path / "again", SPEC)
     assert_same_bits(run[0], tmp_path / "again")

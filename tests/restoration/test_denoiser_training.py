@@ -94,6 +94,7 @@ def test_steins_estimate_is_the_error_on_average():
 
 
 @pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.nightly
 def test_the_bound_of_the_ladder_falls_and_its_mean_is_cleaner(paired):
     ladder = LadderVAE(8, (2, 3, 4))
     if paired:

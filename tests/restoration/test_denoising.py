@@ -158,7 +158,7 @@ def cut_off(do, left):
     return either
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -21,7 +21,7 @@ def file_of(planes, estimator=None):
     return content, Denoiser(Session(content, "net", "cpu", 1))
 
 
-@pytest.fixture(scope="module", params=[1, 3])
+@pytest.fixture(scope="module", params=[1, pytest.param(3, marks=pytest.mark.nightly)])
 def estimator(request):
     torch.manual_seed(0)
     return NoiseEstimator(request.param).eval()

@@ -209,6 +209,7 @@ def test_harm_in_the_last_strip_is_wholly_put_back(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(200, 1000), (257, 700), (600, 300)])
+@pytest.mark.nightly
 def test_bands_represent_a_large_photograph(monkeypatch, size):
     pixels = noisy(scene(*size), 12)
     whole = restore_photo(pixels, shipped, SETTINGS)
@@ -253,6 +254,7 @@ def test_samples_need_a_ladder():
 
 @pytest.mark.parametrize("sigma", [8, 15, 25, 50])
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.nightly
 def test_estimated_noise_is_nearly_as_good_as_given_noise(channels, sigma):
     clean = np.clip(2 * scene(channels=channels) - 110, 0, 255)  # some parts are black or white
     pixels = noisy(clean, sigma)

@@ -67,6 +67,7 @@ def test_a_plan_and_the_run_agree_page_by_page(scans):
     assert json.loads(json.dumps(plan.to_dict()))["scans"][0]["path"] == "bare.pdf"
 
 
+@pytest.mark.nightly
 def test_a_plan_over_a_tree_that_is_half_done_agrees_with_the_run(scans):
     denoise_scans("scans", "out", device="cpu")
     Image.fromarray(np.full((50, 40), 80, np.uint8)).save("scans/even.png")

@@ -45,6 +45,7 @@ def test_the_tree_of_shares_is_that_of_one_process(scans):
     assert tree("clean") == tree("whole")
 
 
+@pytest.mark.nightly
 def test_the_plain_command_finishes_what_shares_began_and_other_settings_are_refused(scans):
     denoise_scans(scans, "whole", device="cpu")
     share(1, 2)

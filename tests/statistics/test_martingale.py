@@ -30,6 +30,7 @@ def told(martingale, values, ties):
 
 
 @pytest.mark.parametrize("levels", [None, 3, 1])
+@pytest.mark.nightly
 def test_few_streams_without_change_raise_an_alarm_however_small_the_reference_and_coarse_the_values(levels):
     alarms, capital = 0, []
     for seed in range(60):

@@ -143,7 +143,7 @@ def assert_as_unbroken(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("suffix", [pytest.param("csv", marks=pytest.mark.nightly), "parquet", "jsonl"])
 def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix, crashed):
     name = f"killed.{suffix}"
     step, whole = 0, False

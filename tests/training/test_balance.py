@@ -171,6 +171,7 @@ def test_a_class_of_which_nothing_is_held_out_has_no_means(runs, tmp_path):
     assert "rare (hardest" not in text_of(tmp_path)
 
 
+@pytest.mark.nightly
 def test_a_killed_balanced_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, runs):
     monkeypatch.setattr("vaeguard.training.loop.CHECKPOINT_SECONDS", 0.0)
 

@@ -90,7 +90,7 @@ def test_a_dead_process_ends_a_fit_that_resumes_and_ends_early(tmp_path):
     np.testing.assert_array_equal(alone.info.fitted_on, both.info.fitted_on)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_starts_processes_of_which_one_speaks(tmp_path):
     settings = ("--epochs", 2, "--set", "model.hidden=16", "--latent", 2)
     done = run_apart(tmp_path, "fit", "digits", "--normal-classes", "0-8", *settings, "--processes", 2, "-o", "run")

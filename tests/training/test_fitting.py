@@ -51,7 +51,7 @@ def test_anomalies_score_higher_than_normal_images(kind, settings):
     assert np.median(score[fresh_labels == 2]) > np.quantile(score[fresh_labels != 2], 0.9)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("labelled", [True, False])
 def test_score_rises_with_corruption(labelled):
     images, labels = bars(300)
@@ -77,7 +77,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [SMALL, ModelSpec(kind="conv", width=2, latent=3, dropout=0.2)])
-@pytest.mark.parametrize("error", [SystemError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [SystemError, pytest.param(KeyboardInterrupt, marks=pytest.mark.nightly)])
 def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch, model, error):
     images, labels = bars()
     training = TrainSpec(epochs=6, batch_size=32, augment_shift=1, input_noise=0.1)

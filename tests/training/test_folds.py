@@ -108,7 +108,7 @@ def parts_of(count, seed):
     return (plain + rng.normal(0, 4, (count, 1, 48, 48))).clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
 def test_a_fit_on_twenty_images_flags_resumes_to_the_same_bits_and_judges_its_images_as_new(tmp_path, monkeypatch):
     images, progress = parts_of(20, 0), []

@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vaeguard
 from vaeguard import UsageError, VaeguardError
 from vaeguard.data.image_set import from_array
+from vaeguard.engines.run_folder import followed
 from vaeguard.settings.model import ModelSpec
 from vaeguard.workflows.runs import latest_run, new_run, point_latest, prepare_run
 
@@ -47,6 +49,22 @@ def test_latest_points_at_the_last_run_inside_or_elsewhere(tmp_path):
         point_latest(run, tmp_path / "runs")
         assert latest_run(tmp_path / "runs").resolve() == run
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"a", "latest"}
+
+
+def test_without_links_latest_is_a_file_with_the_name_of_the_run(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    inside, elsewhere = tmp_path / "runs" / "a", tmp_path / "b"
+    for run in (inside, elsewhere):
+        run.mkdir(parents=True)
+        point_latest(run, tmp_path / "runs")
+        latest = tmp_path / "runs" / "latest"
+        assert latest.is_file()
+        assert latest_run(tmp_path / "runs") == followed(latest) == run
+    with pytest.raises(UsageError, match=r"'.*b' .*model"):
+        vaeguard.load(latest)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch])

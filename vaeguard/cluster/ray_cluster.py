@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vaeguard.cluster.worker import call
 from vaeguard.devices import cores
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.storage.provenance import PACKAGES, installed
+from vaeguard.packages import PACKAGES, install_line, installed
 from vaeguard.storage.store import TOKEN_NAME
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def check_address(address: str) -> None:
     if address not in (LOCAL, AUTO) and not (host and port.isascii() and port.isdigit()):
         raise UsageError(f"`cluster` is {address!r}; give local, auto, or HOST:PORT of the head node")
     if find_spec("ray") is None:
-        raise UsageError("`cluster` needs Ray, which is not installed; run: pip install 'vaeguard[cluster]'")
+        raise UsageError(f"`cluster` needs Ray, which is not installed; run: {install_line('cluster')}")
 
 
 def _answers(address: str) -> bool:

@@ -7,7 +7,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
-from vaeguard.storage.provenance import PACKAGES, installed
+from vaeguard.packages import PACKAGES, installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

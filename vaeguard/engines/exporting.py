@@ -15,9 +15,9 @@ from vaeguard.engines.exported_parts import part_bytes, part_errors, part_paths
 from vaeguard.engines.generation import check_whole
 from vaeguard.engines.onnx_detector import FIRST, IMAGE, OnnxDetector, output_names
 from vaeguard.engines.onnx_writing import OPSET, publish, sealed, translated
-from vaeguard.engines.parity import compare
 from vaeguard.engines.record import OnnxRecord
 from vaeguard.engines.sessions import FORMAT, Session
+from vaeguard.engines.verifying import answers_of, of_torch, verify
 from vaeguard.errors import UsageError
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.storage.files import SEAL_MARK
@@ -94,7 +94,7 @@ def export(
         The model cannot be expressed in ONNX, or the file cannot be written.
     """
     check_fpr(fpr)
-    detector = _of_torch(detector)
+    detector = of_torch(detector)
     if pixels not in ("uint8", "float32"):
         raise UsageError(f"`pixels` is {pixels!r}; it must be 'uint8' or 'float32'")
     path = Path(path)
@@ -108,6 +108,7 @@ def export(
         "fp16": fp16,
         "fpr": fpr,
         "opset": OPSET,
+        **answers_of(detector),
     }
     files = {path: onnx_bytes(graph, detector, settings)}
     files |= {target: part_bytes(part, graph, _record(detector, settings)) for part, target in targets.items()}
@@ -131,40 +132,6 @@ def _check_targets(*paths: Path) -> None:
     for path in paths:
         if path.is_dir() or (path.exists() and path.stat().st_size and SEAL_MARK not in path.read_bytes()):
             raise UsageError(f"{str(path)!r} is no model of vaeguard and would be lost; choose another path")
-
-
-def verify(
-    exported: Detector, detector: Detector, images: Images | None = None, tolerance: float | None = None
-) -> Parity:
-    """Compare an exported model with its PyTorch original on `images` (N, C, H, W), if any, and on noise.
-
-    Raises
-    ------
-    UsageError
-        `exported` is no export of `detector`.
-    """
-    detector = _of_torch(detector)
-    if not isinstance(exported, OnnxDetector):
-        raise UsageError("`exported` is no exported model; give the .onnx file")
-    if exported.info.image_shape != detector.info.image_shape or exported.info.term_names != detector.info.term_names:
-        raise UsageError(
-            "the exported model has another shape or other terms than this run; give the run that it came from"
-        )
-    if exported.info.record.of_fit != detector.info.record.of_fit:
-        raise UsageError("the exported model came from another run than this one; give the run that it came from")
-    onnx = exported.info.record.onnx
-    assert onnx is not None
-    return compare(detector, exported, images, half=onnx.fp16, tolerance=tolerance)
-
-
-def _of_torch(detector: Detector) -> TorchDetector:
-    from vaeguard.engines.torch_detector import TorchDetector
-
-    if not isinstance(detector, TorchDetector):
-        raise UsageError("the model is an exported one already; give the run folder that it came from")
-    if detector.device != "cpu":
-        raise UsageError("the exported file is compared with the arithmetic of the CPU; load the model for the CPU")
-    return detector
 
 
 def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[str, Any]) -> bytes:

@@ -11,7 +11,6 @@ from vaeguard.engines.record import parse_record, read_record
 from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, fitted_on, local_model
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.storage.files import UNSEALED, read_sealed, seal, write_bytes
-from vaeguard.storage.places import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,15 +62,15 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
         There is no model, or `device` cannot be used.
     """
     with local_model(path) as copy:
-        return _load(copy if is_url(path) else path, device, threads)
+        return _load(copy, device, threads)
 
 
-def _load(path: str | Path, device: str, threads: int | None) -> Detector:
-    if Path(path).suffix == ".onnx":
+def _load(path: Path, device: str, threads: int | None) -> Detector:
+    if path.suffix == ".onnx":
         from vaeguard.engines.onnx_detector import read_onnx
 
         detector = read_onnx(path, device, threads)
-        beside = Path(path).with_name(MODEL_NAME)
+        beside = path.with_name(MODEL_NAME)
         # A file beside the model of the same data lies in the run that it came from.
         if _record_of(beside).get("data") == asdict(detector.info.record.data):
             detector.info = _with_images(detector.info, beside)

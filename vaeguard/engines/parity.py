@@ -125,7 +125,13 @@ def compare(
         Largest relative error allowed; None takes that of the device of `other`.
     """
     examples, first = with_noise(images, reference.info)
-    expected = reference.inspect_tiles(examples, first, pictures=True)
+    return compared(reference.inspect_tiles(examples, first, pictures=True), other, examples, first, half, tolerance)
+
+
+def compared(
+    expected: Inspection, other: Detector, examples: Images, first: Firsts, half: bool, tolerance: float | None
+) -> Parity:
+    """Compare `other` with the results `expected` for the tiles `examples` at `first`, see `compare`."""
     by_batch = [_inspect(other, examples, first, size) for size in BATCHES]
     inspected = by_batch[-1]
     exact = other.device == "cpu" and not half
@@ -143,7 +149,7 @@ def compare(
     # P-values come in steps, so the decisions are compared in their place.
     problems = _exceeding({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
     problems += [failure for failure, failed in failures.items() if failed]
-    random = _examples_of(reference.info.graph_shape)
+    random = _examples_of(other.info.graph_shape)
     return Parity(len(examples), random, tolerance, errors, swapped, decisions, same_bits, tuple(problems))
 
 

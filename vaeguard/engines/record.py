@@ -156,12 +156,18 @@ class LineageRecord(Checked):
 
 @dataclass(frozen=True)
 class OnnxRecord(Checked):
-    """How a model was exported: type of pixels, precision, false-alarm rate and opset."""
+    """How a model was exported: type of pixels, precision, false-alarm rate, opset, and what PyTorch said.
+
+    `answers` are PyTorch's score, p-value and terms for noise (`parity.random_images`) with the digest `noise`.
+    """
 
     pixels: str
     fp16: bool
     fpr: float
     opset: int
+    noise: str = ""
+    answered: tuple[str, ...] = ()
+    answers: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

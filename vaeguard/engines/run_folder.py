@@ -30,6 +30,10 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 IMAGES_NAME = "calibration.npz"
 CONFIRMED_NAME = "confirmed.npz"
 """The images with which a refit was fitted in addition to its data."""
+LATEST = "latest"
+"""The name beside all runs that points at the last one."""
+LONGEST_NAME = 4096
+"""The most bytes of a file with the name of a run."""
 
 
 def new_folder(name: str, runs: Path = Path("runs")) -> Path:
@@ -54,6 +58,15 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
     raise VaeguardError(f"{str(runs)!r} is full of runs of this second; choose another run folder")
 
 
+def followed(path: str | Path) -> Path:
+    """`path`, or the run that it names: `latest` is a file with the name of a run where folders have no links."""
+    path = Path(path)
+    if path.name != LATEST or not path.is_file() or path.stat().st_size > LONGEST_NAME:
+        return path
+    run = path.parent / path.read_text(encoding="utf-8", errors="replace").strip()
+    return run if run != path.parent and run.is_dir() else path
+
+
 @contextlib.contextmanager
 def local_model(model: str | Path) -> Iterator[Path]:
     """The path of a model; for a URL, that of a copy of it and of what its run folder knows of it.
@@ -66,7 +79,7 @@ def local_model(model: str | Path) -> Iterator[Path]:
         The place cannot be read.
     """
     if not places.is_url(model):
-        yield Path(model)
+        yield followed(model)
         return
     url = str(model).rstrip("/")
     if Path(url).suffix in (".onnx", ".safetensors"):

@@ -17,7 +17,7 @@ from vaeguard.evaluation.scoring import score_set
 from vaeguard.settings.classes import resolve_classes
 from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
-from vaeguard.statistics.metrics import Metrics, Share, measure, share
+from vaeguard.statistics.metrics import Metrics, Share, measure, roc_auc, share
 from vaeguard.wording import brief
 
 if TYPE_CHECKING:
@@ -333,10 +333,8 @@ def measure_scores(anomalous: Bools, scores: Mapping[str, Scores]) -> tuple[Metr
 
 def class_roc_auc(members: Bools, anomalous: Bools, scores: Scores) -> float:
     """ROC-AUC of the anomalous images where `members` (N,) is true against all normal images."""
-    from sklearn.metrics import roc_auc_score
-
     compared = members | ~anomalous
-    return float(roc_auc_score(anomalous[compared], scores[compared]))
+    return roc_auc(anomalous[compared], scores[compared])
 
 
 def _threshold(inspection: Inspection, fpr: float) -> float | None:

@@ -13,10 +13,11 @@ import numpy as np
 from vaeguard.data.source import pieces_of, read
 from vaeguard.data.streams import ahead, fewer_if_large, map_ahead
 from vaeguard.errors import VaeguardError
+from vaeguard.packages import PACKAGES, installed
 from vaeguard.statistics.false_alarms import flag
 from vaeguard.storage.files import digest_of
 from vaeguard.storage.plan import Plan, PlannedPiece
-from vaeguard.storage.provenance import PACKAGES, installed, processor
+from vaeguard.storage.provenance import processor
 from vaeguard.storage.store import Store, hidden_part
 from vaeguard.storage.tables import open_table
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.statistics.metrics import counts_above
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -72,15 +74,10 @@ def thresholds(scores: Scores, anomalous: Bools, p_value: Scores, chosen: float 
 
 def curves(anomalous: Bools, scores: Scores) -> dict[str, list[float]]:
     """The ROC curve (`fpr`, `tpr`) and the precision-recall curve (`recall`, `precision`) of one score."""
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    ranks = np.unique(scores, return_inverse=True)[1]  # finite where a term overflowed
-    false_positive_rate, true_positive_rate, _ = roc_curve(anomalous, ranks)
-    precision, recall, _ = precision_recall_curve(anomalous, ranks)
-    roc = _thinned(false_positive_rate, true_positive_rate)
-    # Recall rises from here on; the point at recall 0, which no threshold gives, is left out.
-    recall, precision = recall[-2::-1], precision[-2::-1]
-    pr = _thinned(recall, precision)
+    false_alarms, detections = counts_above(anomalous, scores)
+    recall = detections / detections[-1]
+    roc = _thinned(false_alarms / false_alarms[-1], recall)
+    pr = _thinned(recall[1:], detections[1:] / (false_alarms + detections)[1:])  # without images, no precision
     return {"fpr": roc[0], "tpr": roc[1], "recall": pr[0], "precision": pr[1]}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaeguard.data.split import spread_out
 from vaeguard.reports.kinds import Part
+from vaeguard.statistics.metrics import roc_auc
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -66,9 +67,8 @@ def _simple_measure(
     drawn: npt.NDArray[np.int64],
 ) -> SimpleMeasure:
     from scipy.stats import spearmanr
-    from sklearn.metrics import roc_auc_score
 
-    area, normal = float(roc_auc_score(anomalous, values)), ~anomalous
+    area, normal = roc_auc(anomalous, values), ~anomalous
     constant = np.ptp(values[normal]) == 0 or np.ptp(score[normal]) == 0
     correlation = None if constant else float(spearmanr(values[normal], score[normal]).statistic)
     return SimpleMeasure(max(area, 1 - area), correlation, np.round(values[drawn], 4).tolist())

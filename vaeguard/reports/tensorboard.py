@@ -17,6 +17,7 @@ from vaeguard.data.split import spread_out
 from vaeguard.engines.generation import decode, encode, sample_latents
 from vaeguard.engines.run_folder import new_folder
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.packages import install_line
 from vaeguard.reports.pictures import picture_of, printable
 from vaeguard.training.loop import TrainingWarning
 
@@ -64,7 +65,7 @@ def prepare_log(directory: Path, run: Path | None, name: str, *, resume: bool) -
         The folder cannot be written.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError("`tensorboard` needs a package that is not installed; pip install 'vaeguard[tensorboard]'")
+        raise UsageError(f"`tensorboard` needs a package that is not installed; run: {install_line('tensorboard')}")
     if run is None:
         return new_folder(name, directory)
     folder = directory / run.resolve().name

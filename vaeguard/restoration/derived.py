@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vaeguard.errors import UsageError
+from vaeguard.packages import install_line
 from vaeguard.restoration.formats.isolated import rewrite, rewrite_bilevel, rewrite_turned
 from vaeguard.restoration.formats.scan_page import MIRRORED, colours_of
 from vaeguard.restoration.paper import PageRows, stroke_width
@@ -92,7 +93,7 @@ def check_derive(kinds: tuple[str, ...]) -> None:
         A package is missing.
     """
     if "bilevel" in kinds and importlib.util.find_spec("doxapy") is None:
-        raise UsageError("`derive=bilevel` needs the package doxapy; install it: pip install 'vaeguard[derive]'")
+        raise UsageError(f"`derive=bilevel` needs the package doxapy; run: {install_line('derive')}")
 
 
 def write_copies(part: Draft, clean: Path, outputs: DenoiseOutputs, check: Callable[[], None]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.packages import PACKAGES, installed
 from vaeguard.restoration.formats.scans import written_name
 from vaeguard.restoration.records import clean_store, copy_names
 from vaeguard.storage.files import size_and_time, sweep_all, valid_text
 from vaeguard.storage.plan import Plan, PlannedPiece
-from vaeguard.storage.provenance import PACKAGES, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,7 +6,6 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from vaeguard.data.images import read_bytes
 from vaeguard.data.streams import map_ahead
 from vaeguard.data.workers import DiedError
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
+from vaeguard.packages import own_version
 from vaeguard.restoration.cleaned import SQUARE
 from vaeguard.restoration.derived import write_copies
 from vaeguard.restoration.formats.isolated import page_sizes, rewrite
@@ -174,7 +174,7 @@ class Work(CleanTree):
                 "root": path_from(self.places.target, self.places.root),
                 "source": scan.name,
                 "source_sha256": scan.digest,
-                "vaeguard": version("vaeguard"),
+                "vaeguard": own_version(),
                 "written": part.digests(),
                 "settings": self.key,
                 "pages": pages.rows,

@@ -73,26 +73,38 @@ def measure(name: str, anomalous: Bools, scores: Scores) -> Metrics:
     VaeguardError
         A score is not a number.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-
     if np.isnan(scores).any():
         raise VaeguardError(f"{name!r} is not a number for {int(np.isnan(scores).sum())} images; fit the model anew")
-    # Only the order matters, and ranks are finite even if a term overflowed to infinity.
-    ranks = np.unique(scores, return_inverse=True)[1]
-    false_positive_rate, true_positive_rate, _ = roc_curve(anomalous, ranks, drop_intermediate=False)
-    low, high = auc_interval(anomalous, ranks)
+    false_alarms, detections = counts_above(anomalous, scores)
+    precision = detections[1:] / (false_alarms + detections)[1:]
+    enough = detections / detections[-1] >= TARGET_TPR
+    low, high = auc_interval(anomalous, scores)
     return Metrics(
         name=name,
-        roc_auc=float(roc_auc_score(anomalous, ranks)),
+        roc_auc=roc_auc(anomalous, scores),
         roc_auc_low=low,
         roc_auc_high=high,
-        average_precision=float(average_precision_score(anomalous, ranks)),
+        average_precision=float(np.sum(np.diff(detections) / detections[-1] * precision)),
         no_skill_precision=float(anomalous.mean()),
-        fpr_at_95_tpr=float(false_positive_rate[true_positive_rate >= TARGET_TPR].min()),
+        fpr_at_95_tpr=float(false_alarms[enough].min() / false_alarms[-1]),
     )
 
 
-def auc_interval(anomalous: Bools, scores: Scores | npt.NDArray[np.integer]) -> tuple[float, float]:
+def counts_above(anomalous: Bools, scores: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The numbers of normal and of anomalous images at or above each distinct score, from none to all of them."""
+    each = np.unique(scores, return_inverse=True)[1]
+    counts = [np.bincount(each[kind], minlength=each.max() + 1)[::-1] for kind in (~anomalous, anomalous)]
+    false_alarms, detections = (np.concatenate([[0], np.cumsum(count)]) for count in counts)
+    return false_alarms, detections
+
+
+def roc_auc(anomalous: Bools, scores: Scores) -> float:
+    """The area under the ROC curve of scores (N,), higher = more anomalous, against the truth (N,)."""
+    false_alarms, detections = counts_above(anomalous, scores)
+    return float(np.trapezoid(detections, false_alarms) / (detections[-1] * false_alarms[-1]))
+
+
+def auc_interval(anomalous: Bools, scores: Scores) -> tuple[float, float]:
     """Return the 95% interval of the ROC-AUC: Wilson's interval (1927) with an effective number of trials.
 
     The number of trials is that of independent trials with the variance of DeLong et al. (1988), computed by the
@@ -143,9 +155,7 @@ def auc_difference(anomalous: Bools, first: Scores, second: Scores) -> tuple[flo
     return difference, max(-1.0, difference - half), min(1.0, difference + half)
 
 
-def _placements(
-    positive: Scores | npt.NDArray[np.integer], negative: Scores | npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _placements(positive: Scores, negative: Scores) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The share of normal images below each anomalous image, and of anomalous images above each normal image."""
     from scipy.stats import rankdata
 

@@ -29,6 +29,9 @@ PART = 64 * 2**20
 """Bytes of a large object that one request fetches, and that are held in memory."""
 NO_ANSWER = "the store does not answer; check the network and the address"
 DENIED = "access was denied; check the credentials, and what they allow"
+BUSY = "the store asks for fewer requests; run the same command again later, which goes on"
+ATTEMPTS = 6
+"""How often a request is sent to a busy store, each time after a longer wait: about half a minute in all."""
 MOST_DENIED = 8
 """After so many objects in a row that may not be read, none will be."""
 _denied: list[str] = []
@@ -43,7 +46,7 @@ _REASONS = (
         "NETWORK_CONNECTION|curlCode|REQUEST_TIMEOUT|Could not resolve|Connection refused|Timeout|timed out",
         NO_ANSWER,
     ),
-    ("SLOW_DOWN|THROTTLING|Too Many Requests", "the store is too busy; try again later"),
+    ("SLOW_?DOWN|THROTTL|Too Many Requests|SERVICE_?UNAVAILABLE|HTTP status (429|503)", BUSY),
     ("NO_SUCH_KEY|NoSuchKey|HTTP status 404|Path does not exist", "there is no such object"),
 )
 """What the errors of `pyarrow.fs` mean, by what their messages contain."""
@@ -474,7 +477,12 @@ def _s3(bucket: str) -> Any:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     # A small object is one request: without a delayed opening, each one would be a multipart upload.
-    options: dict[str, Any] = {"allow_delayed_open": True, "connect_timeout": 5, "request_timeout": 30}
+    options: dict[str, Any] = {
+        "allow_delayed_open": True,
+        "connect_timeout": 5,
+        "request_timeout": 30,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    }
     if server:
         scheme, _, address = server.rpartition("://")
         options |= {"endpoint_override": address.rstrip("/"), "scheme": scheme or "https"}
@@ -484,12 +492,12 @@ def _s3(bucket: str) -> Any:
 
 @contextlib.contextmanager
 def _while_answering(url: str) -> Iterator[None]:
-    """As `_in_words`; but if the store is gone or lets nobody in, no object is to blame, and a job would list them all.
+    """As `_in_words`; but if the store is gone, busy or closed, no object is to blame, and a job would list them all.
 
     Raises
     ------
     UnreadableError, VaeguardError
-        The object cannot be read, or the store does not answer a second question either.
+        The object cannot be read, or the store is busy, or does not answer a second question either.
     """
     try:
         with _in_words(url):
@@ -500,6 +508,8 @@ def _while_answering(url: str) -> Iterator[None]:
             _denied.append(url)
             if len(_denied) >= MOST_DENIED:
                 raise VaeguardError(f"{url!r}: {DENIED}") from error
+        if error.reason == BUSY:
+            raise VaeguardError(f"{url!r}: {BUSY}") from error
         if error.reason != NO_ANSWER:
             raise
         try:

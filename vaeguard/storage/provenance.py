@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-PACKAGES = ("vaeguard", "torch", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn", "scipy", "pillow")
+from vaeguard.packages import PACKAGES, installed
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -27,15 +22,6 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": installed(PACKAGES),
     }
-
-
-def installed(packages: Iterable[str]) -> dict[str, str]:
-    """The version of each of the `packages` that is installed."""
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
 
 
 def _gpu() -> str:

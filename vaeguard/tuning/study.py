@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.errors import RefusedError, UsageError, VaeguardError
+from vaeguard.packages import install_line
 from vaeguard.storage.files import locked, sweep
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def check_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise VaeguardError("the search needs Optuna: pip install 'vaeguard[tune]'") from error
+        raise VaeguardError(f"the search needs Optuna; run: {install_line('tune')}") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 

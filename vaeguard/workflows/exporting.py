@@ -51,18 +51,18 @@ def export_run(
 def verify_export(
     exported: str, reporter: Reporter, *, model: str | None = None, device: str = "auto", tolerance: float | None = None
 ) -> Parity:
-    """Compare an exported file with the run that it came from; see `vaeguard.verify`.
+    """Compare an exported file with the run `model`, or with what it carries of that run; see `vaeguard.verify`.
 
     Raises
     ------
     UsageError
         `exported` is no export of the run.
     """
-    from vaeguard.engines.exporting import verify
+    from vaeguard.engines.verifying import verify
 
-    path = find_model(model, reporter)
-    images = _images(path, reporter)
-    return verify(load(exported, device), load(path, "cpu"), images, tolerance)
+    if model is None:
+        return verify(load(exported, device), tolerance=tolerance)
+    return verify(load(exported, device), load(model, "cpu"), _images(model, reporter), tolerance)
 
 
 def _images(model: str, reporter: Reporter) -> Any:

@@ -15,6 +15,7 @@ from vaeguard.data.decoding import PIXELS, read_one
 from vaeguard.data.image_set import write_images
 from vaeguard.data.images import ImageRule
 from vaeguard.engines.model_file import load
+from vaeguard.engines.run_folder import followed
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
 from vaeguard.settings.choice import (
     LONGEST_PIXELS,
@@ -26,6 +27,7 @@ from vaeguard.settings.choice import (
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import check_apart
+from vaeguard.storage.places import is_url
 from vaeguard.workflows.outcome import Outcome
 from vaeguard.workflows.runs import latest_run
 
@@ -137,11 +139,10 @@ def _say_notes(images: ImageSet, reporter: Reporter) -> None:
 def find_model(model: str | None, reporter: Reporter) -> str:
     """`model`, or the latest run, whose name is then reported."""
     if model:
-        return model
-    latest = latest_run()
+        return model if is_url(model) else str(followed(model))
     # The link is resolved now, since it may point to another run before this process ends.
-    run, here = latest.resolve(), Path.cwd()
-    reporter.say(f"model: {latest} -> {run.name}")
+    run, here = latest_run().resolve(), Path.cwd()
+    reporter.say(f"model: runs/latest -> {run.name}")
     return str(run.relative_to(here) if run.is_relative_to(here) else run)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaeguard.engines.run_folder import followed
 from vaeguard.reports.comparison import compare_reports
 from vaeguard.reports.report_file import JSON_NAME, check_place, remake_page, write_report
 from vaeguard.workflows.outcome import Outcome
@@ -26,8 +27,8 @@ def remake_report(path: str | None, reporter: Reporter) -> Outcome:
     """
     if path is None:
         path = str(latest_run())
-        reporter.say(f"report: {path} -> {Path(path).resolve().name}")
-    report, page = remake_page(path)
+        reporter.say(f"report: runs/latest -> {Path(path).resolve().name}")
+    report, page = remake_page(followed(path))
     return Outcome(str(page), report=report)
 
 
@@ -41,5 +42,5 @@ def compare_to(paths: Sequence[str], output: str, reporter: Reporter) -> Outcome
     """
     place = Path(output) / JSON_NAME
     check_place(place, "comparison")
-    report = compare_reports(paths, reporter.command)
+    report = compare_reports([str(followed(path)) for path in paths], reporter.command)
     return Outcome(str(write_report(place, report)), report=report)

@@ -9,10 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaeguard.engines.run_folder import CHECKPOINT_NAME, MODEL_NAME, new_folder
+from vaeguard.engines.run_folder import CHECKPOINT_NAME, LATEST, MODEL_NAME, followed, new_folder
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import JSON_NAME, check_place
-from vaeguard.storage.files import locked, sweep
+from vaeguard.storage.files import locked, sweep, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,28 +89,41 @@ def writing_run(run: Path | None, *, resume: bool, kind: str = "fit") -> Iterato
 
 
 def point_latest(run: Path, runs: Path = Path("runs")) -> None:
-    """Let `runs/latest` point at `run`; the link is replaced by a rename, so it always points at a run.
+    """Let `runs/latest` point at `run`: a link, or a file with its name where links cannot be made, as on Windows.
+
+    It is replaced by a rename, so it always points at a run.
 
     Raises
     ------
     VaeguardError
-        The file system has no links, or `runs` cannot be written.
+        Something else is called `latest`, or `runs` cannot be written.
     """
-    latest, fresh = runs / "latest", runs / f".latest-{secrets.token_hex(4)}"
-    if os.path.lexists(latest) and not latest.is_symlink():
+    latest = runs / LATEST
+    if os.path.lexists(latest) and not latest.is_symlink() and followed(latest) == latest:
         raise VaeguardError(f"{str(latest)!r} is no link and stays as it is; name the run {str(run)!r} itself")
     try:
         runs.mkdir(exist_ok=True)
-        inside = run.resolve().parent == runs.resolve()
-        fresh.symlink_to(run.name if inside else run.resolve(), target_is_directory=True)
-        try:
-            fresh.replace(latest)
-        finally:
-            fresh.unlink(missing_ok=True)
+        target = run.name if run.resolve().parent == runs.resolve() else str(run.resolve())
+        if not _link(latest, target):
+            write_text(latest, f"{target}\n")
     except OSError as error:
         raise VaeguardError(
             f"the link {str(latest)!r} cannot be written ({error.strerror}); name the run {str(run)!r} itself"
         ) from error
+
+
+def _link(latest: Path, target: str) -> bool:
+    """Replace `latest` by a link to `target`; return False where links cannot be made."""
+    fresh = latest.with_name(f".{LATEST}-{secrets.token_hex(4)}")
+    try:
+        fresh.symlink_to(target, target_is_directory=True)
+    except (OSError, NotImplementedError):
+        return False
+    try:
+        fresh.replace(latest)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return True
 
 
 def latest_run(runs: Path = Path("runs")) -> Path:
@@ -121,7 +134,7 @@ def latest_run(runs: Path = Path("runs")) -> Path:
     UsageError
         There is no run yet.
     """
-    latest = runs / "latest"
+    latest = runs / LATEST
     if not latest.exists():
         raise UsageError(f"there is no run at {str(latest)!r} yet; fit a model, or name one")
-    return latest
+    return followed(latest)
