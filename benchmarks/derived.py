@@ -64,7 +64,12 @@ def levels(path: Path) -> Grey:
 def measure_angles() -> None:
     """Turn every page by known angles; the angle that is found before counts as its own."""
     rows = []
-    for name, paths in (("old", old_pages()), ("dirty", dirty_pages())):
+    groups = {
+        "old, print": [path for path in old_pages() if "print" in path.name],
+        "old, handwriting": [path for path in old_pages() if "hand" in path.name],
+        "dirty": dirty_pages(),
+    }
+    for name, paths in groups.items():
         with tempfile.TemporaryDirectory() as home:
             clean = cleaned(paths, home)
             for when, pages in (("as scanned", paths), ("cleaned", [clean[path.name] for path in paths])):
