@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "residual"),
     o.field_option(DenoiseOutputs, "uncertainty"),
     o.field_option(DenoiseOutputs, "ocr"),
+    o.field_option(DenoiseOutputs, "derive", multiple=True, callback=lambda _ctx, _param, kinds: kinds or None),
     click.option("-m", "--model", metavar="MODEL",
                  help="A denoiser, or a fitted model for images of its size.  [default: those that ship]"),
     o.piece_option,
@@ -52,6 +53,11 @@ def denoise(
     several of either. The tree is written anew elsewhere; scans are never touched. Sizes, bit depth, resolution,
     profiles and EXIF are kept. Beside each file lies <file>.json with what was done; pages.csv lists all pages, those
     worth a look first, and report.html shows these before and after.
+
+    denoise itself never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. --derive writes copies
+    beside each clean file and leaves it alone: <file>.bilevel.tif (.pdf for a PDF) is black and white, at the same
+    coordinates; <file>.deskewed.png (with the suffix of the file) has its pages turned straight by small angles,
+    which <file>.json records. Given both, it writes both copies, and the bilevel one is not turned.
 
     Ctrl-C ends a job within seconds, and it goes on where it stopped when the same command is given again.
 

@@ -15,6 +15,7 @@ DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
 PAPERS = ("keep", "white", "as-is")
 ESTIMATES = ("log_deviation", "log_precision")
 """Outputs of a denoiser's file with estimates of the noise."""
+DERIVED = ("bilevel", "deskewed")
 STRIDES = (2, 4, 8)
 """Strides in pixels of the latents of a ladder VAE, from the finest to the coarsest."""
 
@@ -93,6 +94,9 @@ class DenoiseOutputs:
         Leave a page as it was if tesseract reads fewer words in the clean page.
     ocr_language : str
         Tesseract's name of the language, or of several, such as `deu+fra`; empty takes English.
+    derive : tuple of str
+        Also write copies of each clean file: `bilevel`, in black and white; `deskewed`, with its pages turned straight
+        by small angles. Each copy is made of the clean file alone, so a bilevel copy is never turned.
     """
 
     jpeg: int | None = setting(
@@ -105,6 +109,9 @@ class DenoiseOutputs:
     ocr: bool = setting(False, "Leave a page as it was if tesseract can read fewer words afterwards.")
     ocr_language: str = setting("", "What tesseract calls the language, or several: deu+fra.", unset="its own, English")
     lossless: bool = setting(False, "Write pictures in PDFs without loss, which takes more room.")
+    derive: tuple[str, ...] = setting(
+        (), "Also write a copy of each clean file, black and white or turned straight; may be repeated.", of=DERIVED
+    )
 
     __repr__ = brief_settings
 
@@ -118,6 +125,10 @@ class DenoiseOutputs:
             raise UsageError("`lossless` loses nothing, and a JPEG does; leave out `jpeg` or `lossless`")
         if self.jpeg and self.residual:
             raise UsageError("`residual` is exact, and a JPEG is not; leave out `jpeg` or `residual`")
+        for kind in self.derive:
+            check_one_of("derive", kind, DERIVED)
+        # The order in which copies are named means nothing.
+        object.__setattr__(self, "derive", tuple(kind for kind in DERIVED if kind in self.derive))
 
     @property
     def exact(self) -> bool:
