@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "residual"),
     o.field_option(DenoiseOutputs, "uncertainty"),
     o.field_option(DenoiseOutputs, "ocr"),
+    o.field_option(DenoiseOutputs, "derive", multiple=True, callback=lambda _ctx, _param, kinds: kinds or None),
     click.option("-m", "--model", metavar="MODEL",
                  help="A denoiser, or a fitted model, which cleans images of its own size.  [default: the included"
                   " denoisers]"),
@@ -53,6 +54,11 @@ def denoise(
     folder with the same structure; the scans are never changed. Sizes, bit depth, resolution, colour profiles and EXIF
     are kept. A file <file>.json beside each clean file records what was done. pages.csv lists all pages, those worth a
     look first, and report.html shows these before and after.
+
+    denoise never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. --derive writes copies beside
+    each clean file, which itself does not change: <file>.bilevel.tif (.pdf for a PDF) is black and white, with the same
+    coordinates; <file>.deskewed.png (with the suffix of the file) has straight pages, turned by small angles that
+    <file>.json records. If you ask for both copies, the bilevel one is not turned.
 
     Ctrl-C stops the job within seconds; to continue, run the same command again.
 

@@ -187,7 +187,7 @@ def translated_once(bars_onnx, monkeypatch):
     monkeypatch.setattr(exported_parts, "translated", part)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def printed():
     """Draws a clean page of text, float32 (height, width), 1 paper to 0 ink."""
     from PIL import Image, ImageDraw, ImageFont

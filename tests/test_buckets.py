@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import pickle
 import select
 import socket
 import socketserver
@@ -29,10 +30,14 @@ from PIL import Image
 from toy import bars
 
 import vaeguard
+from vaeguard import workflows
+from vaeguard.cluster import scores as cluster_scores
 from vaeguard.errors import RefusedError, UnreadableError, UsageError, VaeguardError
+from vaeguard.settings.cluster import ClusterSettings
 from vaeguard.storage import places
 from vaeguard.storage.files import writing
 from vaeguard.storage.published import published
+from vaeguard.workflows.outcome import Reporter
 
 pytestmark = pytest.mark.slow
 COUNT = 40
@@ -462,3 +467,43 @@ def test_shares_of_a_job_meet_in_a_bucket_and_are_joined_there(kinds, store, bar
     assert not store.keys("shared/scores.csv.job/")
     other = run(tmp_path, "denoise", "s3://bucket/kinds/files", "-o", "s3://bucket/c", "--piece", "1/2")
     assert "is a URL; copy the files to a local folder" in other.stderr
+
+
+class Elsewhere:
+    """A cluster whose tasks run in a process of their own, which shares nothing with this one but the store."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def each(self, function, job, items):
+        module, _, name = function.partition(":")
+        code = (
+            "import importlib, pickle, sys\n"
+            "if __name__ == '__main__':\n"
+            "    module, name, job, item = pickle.load(sys.stdin.buffer)\n"
+            "    getattr(importlib.import_module(module), name)(job, item)\n"
+        )
+        for number, item in enumerate(items):
+            task = pickle.dumps((module, name, job, item))
+            subprocess.run([sys.executable, "-c", code], input=task, check=True)
+            yield number, "there"
+
+
+def test_tasks_of_a_cluster_put_their_parts_into_a_bucket(kinds, store, bars_onnx, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_scores, "open_cluster", Elsewhere)
+    settings = ClusterSettings()
+    options = {"model": str(bars_onnx), "report": False}
+    images = ["s3://bucket/kinds/files", "s3://bucket/kinds/packed.tar"]
+    workflows.score_table(images, str(tmp_path / "here.csv"), Reporter(), **options)
+    cluster_scores.score_on_cluster(
+        images, "s3://bucket/spread/there.csv", Reporter(), cluster="local", settings=settings, **options
+    )
+    assert store.get("spread/there.csv") == (tmp_path / "here.csv").read_bytes()
+    keys = [key.removeprefix("spread/") for key in store.keys("spread/") if not key.endswith("/")]
+    assert keys == [".there.csv.json", "there.csv", "there.csv.errors.csv"]

@@ -72,15 +72,17 @@ def test_old_and_missing_packages_fail_with_the_command_that_mends(monkeypatch: 
 
 
 def test_extras_have_a_version_or_the_command_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"optuna": "4.9", "tensorboard": "2.30"}
+    found = {"optuna": "4.9", "tensorboard": "2.30", "ray": "2.59", "doxapy": "0.9"}
     monkeypatch.setattr(doctor, "installed", lambda names: {name: found[name] for name in names if name in found})
-    assert doctor.check_extras() == Check("optional packages", "ok", "optuna 4.9, tensorboard 2.30")
+    assert doctor.check_extras() == Check(
+        "optional packages", "ok", "optuna 4.9, tensorboard 2.30, ray 2.59, doxapy 0.9"
+    )
     del found["optuna"]
     row = doctor.check_extras()
-    assert (row.status, row.found) == ("ok", "optuna not installed, tensorboard 2.30")
+    assert (row.status, row.found) == ("ok", "optuna not installed, tensorboard 2.30, ray 2.59, doxapy 0.9")
     assert row.advice.endswith("pip install 'vaeguard[tune]'")
     found.clear()
-    assert doctor.check_extras().advice.endswith("pip install 'vaeguard[tune,tensorboard]'")
+    assert doctor.check_extras().advice.endswith("pip install 'vaeguard[tune,tensorboard,cluster,derive]'")
 
 
 def test_requirements_come_from_the_checkout_where_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

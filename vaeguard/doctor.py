@@ -28,7 +28,7 @@ MIN_FREE_BYTES = 2**30
 """Less free space for the cache is a warning."""
 PROBE_SECONDS = 180
 """The longest time for the import of a package."""
-EXTRAS = {"tune": "optuna", "tensorboard": "tensorboard", "cluster": "ray"}
+EXTRAS = {"tune": "optuna", "tensorboard": "tensorboard", "cluster": "ray", "derive": "doxapy"}
 """Extras of vaeguard that commands need, and the package of each extra."""
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 """Packages that install the same module `onnxruntime`, and so overwrite each other."""

@@ -254,6 +254,8 @@ CASES = (
          ("undo clean -o back --json", "denoise clean --undo -o back --json"), "flip clean/page.png",
          ("check clean", "denoise clean --check"), ("undo clean -o again", "denoise clean --undo -o again"),
          scans="corpus/scans"),
+    case("denoise-derived", "denoise scans -o clean --derive bilevel --derive deskewed --json --jobs 1",
+         "check clean --json", scans="corpus/scans"),
     case("denoise-kinds", "denoise scans -o photo --kind photo --noise 10 --strength 0.5 --no-gate --no-report",
          "denoise scans -o white --kind document --paper white", "denoise scans -o asis --paper as-is --jpeg 90",
          "denoise photos -o photos-kept --lossless", "denoise photos/0.jpg scans/page.png -o two --json",

@@ -169,6 +169,8 @@ def cut_off(do, left):
         (DenoiseOutputs(residual=True), DenoiseOutputs()),
         (DenoiseOutputs(), DenoiseOutputs(residual=True)),
         (DenoiseOutputs(residual=True), DenoiseOutputs(jpeg=95)),
+        (DenoiseOutputs(), DenoiseOutputs(derive=("bilevel", "deskewed"))),
+        (DenoiseOutputs(derive=("bilevel", "deskewed")), DenoiseOutputs(jpeg=95, derive=("bilevel",))),
     ],
 )
 def test_interrupted_between_any_two_files_it_ends_with_the_same_tree(tmp_path, monkeypatch, before, after):

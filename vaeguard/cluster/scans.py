@@ -111,10 +111,7 @@ class ScanSpread:
             outputs=work.pipeline.outputs,
             cpus=self.settings.cpus,
         )
-        owners: dict[str, str] = {}
-        for name, clean in work.clean.items():  # also those that are finished: their clean files are theirs
-            owners.setdefault(clean, name)
-        items = [(name, owners[work.clean[name]], key) for name, key in missing]
+        items = [(name, work.owners[name], key) for name, key in missing]
         with open_cluster(self.cluster, self.settings, restorer.device, store.folder) as cluster:
             for number, node in cluster.each(f"{__name__}:restore_scan", job, items):
                 key = items[number][2]
@@ -123,7 +120,7 @@ class ScanSpread:
 
 
 def restore_scan(job: ScanJob, item: tuple[str, str, str]) -> str:
-    """Restore a scan in a worker, given with the first scan of the same clean file and its key; return the node.
+    """Restore a scan in a worker, given with the scan that its clean file belongs to and its key; return the node.
 
     Raises
     ------

@@ -13,8 +13,9 @@ from vaeguard.cluster.ray_cluster import check_address, open_cluster, seen
 from vaeguard.engines.model_file import load
 from vaeguard.errors import RefusedError
 from vaeguard.evaluation.parts import PART_FACTS, ScoreParts
-from vaeguard.storage.places import check_supported
-from vaeguard.storage.store import Store
+from vaeguard.storage.places import as_urls
+from vaeguard.storage.published import adding_to, adopt
+from vaeguard.storage.store import Store, beside
 from vaeguard.workflows.scoring import score_table
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def score_on_cluster(
     Parameters
     ----------
     images, output, reporter, options
-        As for `score_table`. Model, images and output must be on storage that all nodes share.
+        As for `score_table`. Model, images and output must be in a bucket, or on storage that all nodes share.
     cluster : str
         `local`, `auto`, or HOST:PORT of the head node.
     settings : ClusterSettings
@@ -76,7 +77,6 @@ def score_on_cluster(
     UsageError, VaeguardError
         As by `score_table`; or there is no such cluster, or none of its nodes can take a task.
     """
-    check_supported([output], "a job on a cluster")  # `piece` shares a job in a bucket
     check_address(cluster)
     spread = partial(ScoreSpread, cluster, settings)
     return score_table(images, output, reporter, spread_over=spread, **options)
@@ -102,7 +102,7 @@ class ScoreSpread:
             device=detector.device,
             threads=torch.get_num_threads() if torch else None,
             fingerprint=detector.fingerprint,
-            folder=str(parts.store.folder),
+            folder=as_urls(str(parts.store.folder)),
             suffix=parts.suffix,
             fpr=parts.fpr,
             batch_size=parts.batch_size,
@@ -112,10 +112,16 @@ class ScoreSpread:
         with open_cluster(self.cluster, self.settings, detector.device, parts.store.folder) as cluster:
             for number, node in cluster.each(f"{__name__}:score_piece", job, tasks):
                 piece, key = missing[number]
-                part = seen(partial(parts.finished, key), node, parts.store.folder)
+                part = seen(partial(_arrived, parts, key), node, parts.store.folder)
                 done += piece.count
                 report(done)
                 yield key, part
+
+
+def _arrived(parts: ScoreParts, key: str) -> ScorePart | None:
+    """The part `key` if a task has finished it."""
+    adopt([parts.table(key), beside(parts.store.folder / key, "json")])
+    return parts.finished(key)
 
 
 def score_piece(job: ScoreJob, item: tuple[Piece, str]) -> str:
@@ -129,16 +135,16 @@ def score_piece(job: ScoreJob, item: tuple[Piece, str]) -> str:
     import platform
 
     os.chdir(job.home)
-    parts = ScoreParts(
-        _detector(job), Store(Path(job.folder), PART_FACTS), job.suffix, job.fpr, job.cpus, job.batch_size
-    )
     piece, key = item
-    if not parts.finished(key):
-        try:
-            for _ in parts.make([item], lambda _: None):
-                pass
-        finally:
-            piece.source.close()
+    with adding_to(job.folder) as folder:
+        store = Store(Path(folder), PART_FACTS)
+        parts = ScoreParts(_detector(job), store, job.suffix, job.fpr, job.cpus, job.batch_size)
+        if not parts.finished(key):
+            try:
+                for _ in parts.make([item], lambda _: None):
+                    pass
+            finally:
+                piece.source.close()
     return platform.node()
 
 

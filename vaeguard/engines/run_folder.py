@@ -58,13 +58,13 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
     raise VaeguardError(f"{str(runs)!r} already has too many runs with this time; choose another run folder")
 
 
-def followed(path: str | Path) -> Path:
+def followed(path: str) -> str:
     """`path`, or the run that it names: `latest` is a file with the name of a run where folders have no links."""
-    path = Path(path)
-    if path.name != LATEST or not path.is_file() or path.stat().st_size > LONGEST_NAME:
+    place = Path(path)
+    if place.name != LATEST or places.is_url(path) or not place.is_file() or place.stat().st_size > LONGEST_NAME:
         return path
-    run = path.parent / path.read_text(encoding="utf-8", errors="replace").strip()
-    return run if run != path.parent and run.is_dir() else path
+    run = place.parent / place.read_text(encoding="utf-8", errors="replace").strip()
+    return str(run) if run != place.parent and run.is_dir() else path
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def local_model(model: str | Path) -> Iterator[Path]:
         The place cannot be read.
     """
     if not places.is_url(model):
-        yield followed(model)
+        yield Path(followed(str(model)))
         return
     url = str(model).rstrip("/")
     if Path(url).suffix in (".onnx", ".safetensors"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from vaeguard.devices import cores
 from vaeguard.errors import UsageError, VaeguardError
+from vaeguard.restoration.derived import check_derive
 from vaeguard.restoration.ocr import words_lost
 from vaeguard.restoration.page import PageReport, RestoredPage
 from vaeguard.restoration.reasons import BILEVEL, FEWER_WORDS
@@ -86,9 +87,11 @@ def open_pipeline(
     Raises
     ------
     UsageError
-        A setting has no meaning for the model.
+        A setting has no meaning for the model, or a package for copies is missing.
     """
+    outputs = outputs or DenoiseOutputs()
+    check_derive(outputs.derive)
     restorer = open_restorer(model, device, max(1, cores() // workers))
-    pipeline = Pipeline(restorer, settings or RestoreSettings(), outputs or DenoiseOutputs())
+    pipeline = Pipeline(restorer, settings or RestoreSettings(), outputs)
     restorer.check(pipeline.settings, pipeline.outputs)
     return pipeline

@@ -13,7 +13,7 @@ from vaeguard.data.folders import list_images
 from vaeguard.data.images import read_bytes
 from vaeguard.errors import UnreadableError, UsageError
 from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
-from vaeguard.restoration.records import TABLE, clean_store, columns_of
+from vaeguard.restoration.records import TABLE, clean_store, columns_of, is_copy
 from vaeguard.storage.files import is_same
 from vaeguard.storage.places import is_url, local_path
 from vaeguard.storage.store import is_job, job_folder
@@ -120,7 +120,9 @@ def _names_outside(root: Path, target: Path, paths: Iterable[str]) -> tuple[list
     clean = target.resolve()
     # A link among the scans may lead to the target.
     names = [str(Path(path).relative_to(root)) for path in paths if clean not in Path(path).resolve().parents]
-    return _without_outputs(root, names)
+    names, skipped = _without_outputs(root, names)
+    # A clean tree may itself be given, and the copies of its clean files are no scans.
+    return [name for name in names if not is_copy(root / name)], skipped
 
 
 def _path_below(earlier: Path, root: Path, target: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import count
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +18,28 @@ if TYPE_CHECKING:
 
 
 TABLE = "pages.csv"
+PDF = ".pdf"
+_COPY = re.compile(r"(?P<clean>.+)\.(?:bilevel|deskewed)(?:\.[^.]+)?")
+"""The names of copies of the clean file `clean`."""
 COLUMNS = (
     *("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty", "lightened", "removed"),
     "reason",
 )
 MEASURES = tuple(name for name in COLUMNS if name not in ("path", "page", "kind", "action", "reason"))
 """The columns of floating-point numbers; `PageReport` has the same names."""
+
+
+def copy_names(clean: str, kinds: Sequence[str]) -> dict[str, str]:
+    """The names of the copies of a clean file, by their kind, such as `page.png.bilevel.tif`."""
+    suffix = PurePath(clean).suffix
+    suffixes = {"bilevel": suffix if suffix.lower() == PDF else ".tif", "deskewed": suffix}
+    return {kind: f"{clean}.{kind}{suffixes[kind]}" for kind in kinds}
+
+
+def is_copy(path: Path) -> bool:
+    """Whether a file is a copy that `denoise` wrote beside a clean file, as the record there says."""
+    match = _COPY.fullmatch(path.name)
+    return match is not None and path.name in clean_store(path.parent).part(match["clean"]).record.get("written", ())
 
 
 def columns_of(table: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.packages import PACKAGES, installed
 from vaeguard.restoration.formats.scans import written_name
-from vaeguard.restoration.records import clean_store
+from vaeguard.restoration.records import clean_store, copy_names
 from vaeguard.storage.files import size_and_time, sweep_all, valid_text
 from vaeguard.storage.plan import Plan, PlannedPiece
 
@@ -31,15 +31,29 @@ class CleanTree:
     ----------
     clean : dict
         From the name of each scan to the name of its clean file below the target.
+    owners : dict
+        From the name of each scan to the first scan that a file of this name, or a copy of this name, belongs to.
     key : dict
-        Everything that the clean files depend on, besides the scans.
+        Everything that the clean files depend on, besides the scans, as JSON holds it.
     """
 
     def __init__(self, places: Places, settings: RestoreSettings, outputs: DenoiseOutputs, models: list[str]) -> None:
         self.places = places
         self.store = clean_store(places.target)
         self.clean = {name: written_name(name, jpeg=outputs.jpeg) for name in places.names}
-        self.key = {"format": DENOISE_FORMAT, **asdict(settings), **asdict(outputs), "models": models}
+        self.owners = self._owners(outputs.derive)
+        key = {"format": DENOISE_FORMAT, **asdict(settings), **asdict(outputs), "models": models}
+        self.key: dict[str, Any] = json.loads(json.dumps(key))
+
+    def _owners(self, kinds: tuple[str, ...]) -> dict[str, str]:
+        places: dict[str, str] = {}
+        owners = {}
+        for name, clean in self.clean.items():
+            own = (clean, *copy_names(clean, kinds).values())
+            owners[name] = next((places[place] for place in own if place in places), name)
+            if owners[name] == name:
+                places |= dict.fromkeys(own, name)
+        return owners
 
     def plan(self, facts: Mapping[str, Any]) -> Plan:
         """The plan of the run, with one piece for each scan; `facts` are what else gathering must know."""

@@ -16,11 +16,12 @@ from vaeguard.data.workers import DiedError
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 from vaeguard.packages import own_version
 from vaeguard.restoration.cleaned import SQUARE
+from vaeguard.restoration.derived import write_copies
 from vaeguard.restoration.formats.isolated import page_sizes, rewrite
 from vaeguard.restoration.formats.picture import encode_png
 from vaeguard.restoration.formats.scan_page import digest_of_pixels
 from vaeguard.restoration.meter import Meter
-from vaeguard.restoration.records import MEASURES
+from vaeguard.restoration.records import MEASURES, copy_names
 from vaeguard.restoration.tree import CleanTree
 from vaeguard.storage.files import path_from, size_and_time
 from vaeguard.storage.store import beside
@@ -142,9 +143,7 @@ class Work(CleanTree):
 
         At most `ahead` scans per worker are started while an earlier, longer scan is still in progress.
         """
-        first: dict[str, str] = {}
-        owners = {name: first.setdefault(place, name) for name, place in self.clean.items()}
-        tasks = [(name, owners[name]) for name in self.names]
+        tasks = [(name, self.owners[name]) for name in self.names]
         step, ahead = partial(self._attempt, process), ahead * self.workers
         return map_ahead(step, tasks, jobs=self.workers, ahead=ahead, stop=self.meter.stop)
 
@@ -169,6 +168,7 @@ class Work(CleanTree):
         with self.store.put(self.clean[scan.name]) as part:
             temporary = part.file(place.name)
             result = self._rewrite(scan, temporary, partial(self._clean_page, pages, part))
+            copies = write_copies(part, temporary, self.pipeline.outputs, self.meter.check)
             sizes = len(scan.content), temporary.stat().st_size
             record = {
                 "root": path_from(self.places.target, self.places.root),
@@ -182,6 +182,7 @@ class Work(CleanTree):
                 "bytes": sizes,
                 "codecs": result.codecs,
                 **pages.facts(),
+                **({"derived": copies} if copies else {}),
             }
             self.meter.check()  # the last chance to stop: from here on, files are renamed to their final names
             part.finish(record)
@@ -205,6 +206,8 @@ class Work(CleanTree):
             scan = self._read(name, earlier)
             if earlier.changed and not scan.finished:
                 return f"{earlier.change()}; {MOVE}"
+            if foreign := self._foreign_copies(earlier):
+                return f"{foreign[0]!r} lies there, and no record beside it tells whose it is; {MOVE}"
             try:
                 return process(scan)
             except DiedError as error:
@@ -226,6 +229,11 @@ class Work(CleanTree):
         # If the scan is broken, the clean file may be the last copy, so it is kept.
         return reason + ("; the earlier clean file was kept" if earlier.path.exists() else "")
 
+    def _foreign_copies(self, earlier: Part) -> list[str]:
+        """The files that have the names of copies of a clean file, and are not."""
+        names = copy_names(earlier.path.name, self.pipeline.outputs.derive).values()
+        return [str(path) for path in map(earlier.path.with_name, names) if path.exists() and path not in earlier.files]
+
     def _read(self, name: str, earlier: Part) -> Scan:
         content = read_bytes(self.places.root / name)
         digest, record = hashlib.sha256(content).hexdigest(), earlier.record
@@ -233,13 +241,14 @@ class Work(CleanTree):
         return Scan(name, content, digest, earlier, same and (earlier.whole or earlier.retouched))
 
     def _refusal(self, name: str, owner: str) -> str:
-        """Why the clean file of a scan cannot be written; `owner` is the first scan with the same clean file."""
+        """Why the clean file of a scan cannot be written; `owner` is the first scan with a file of the same name."""
         if owner != name:
             return f"it would be written to the same file as {owner!r}; rename one of them"
         pictures = self.pipeline.outputs.residual or self.pipeline.outputs.uncertainty
         place = self.places.target / self.clean[name]
-        longest = beside(place, "page-9999.uncertainty.png" if pictures else "json")
-        over = len(os.fsencode(longest.name)) - LONGEST_NAME
+        others = [beside(place, "page-9999.uncertainty.png" if pictures else "json").name]
+        others += copy_names(place.name, self.pipeline.outputs.derive).values()
+        over = max(len(os.fsencode(other)) for other in others) - LONGEST_NAME
         return f"its name is {over} bytes too long for the files written beside it; shorten it" if over > 0 else ""
 
     def _rewrite(self, scan: Scan, temporary: Path, restore: Callable[[Page], Pixels]) -> Rewritten:

@@ -15,6 +15,7 @@ DEGRADATIONS = ("document", "photo", "gaussian:LEVELS")
 PAPERS = ("keep", "white", "as-is")
 ESTIMATES = ("log_deviation", "log_precision")
 """Outputs of a denoiser's file with estimates of the noise."""
+DERIVED = ("bilevel", "deskewed")
 STRIDES = (2, 4, 8)
 """Strides in pixels of the latents of a ladder VAE, from the finest to the coarsest."""
 
@@ -95,6 +96,9 @@ class DenoiseOutputs:
         Leave a page as it was if tesseract reads fewer words in the clean page.
     ocr_language : str
         Tesseract's name of the language, or of several, such as `deu+fra`; empty takes English.
+    derive : tuple of str
+        Also write copies of each clean file: `bilevel`, in black and white; `deskewed`, with its pages turned straight
+        by small angles. Each copy is made of the clean file alone, so a bilevel copy is never turned.
     """
 
     jpeg: int | None = setting(
@@ -111,6 +115,9 @@ class DenoiseOutputs:
         "", "Tesseract's name of the language, or several, such as deu+fra.", unset="eng, English"
     )
     lossless: bool = setting(False, "Save pictures in PDFs losslessly, which makes larger files.")
+    derive: tuple[str, ...] = setting(
+        (), "Also write a copy of each clean file, black and white or with straight pages; can be repeated.", of=DERIVED
+    )
 
     __repr__ = brief_settings
 
@@ -124,6 +131,10 @@ class DenoiseOutputs:
             raise UsageError("`lossless` and `jpeg` exclude each other; remove one of them")
         if self.jpeg and self.residual:
             raise UsageError("`residual` needs exact pixels, which a JPEG does not keep; remove `jpeg` or `residual`")
+        for kind in self.derive:
+            check_one_of("derive", kind, DERIVED)
+        # The order in which copies are named means nothing.
+        object.__setattr__(self, "derive", tuple(kind for kind in DERIVED if kind in self.derive))
 
     @property
     def exact(self) -> bool:

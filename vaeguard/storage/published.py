@@ -136,6 +136,39 @@ def publish(paths: Iterable[Path], pause: float = 0.0) -> None:
                 mirror.publish([path], pause)
 
 
+def adopt(paths: Iterable[Path]) -> None:
+    """Copy what other processes have published of an output in a bucket that this process writes.
+
+    Raises
+    ------
+    VaeguardError
+        It cannot be read.
+    """
+    for path in paths:
+        for mirror in _open:
+            if mirror.folder in path.parents and (there := places.find(places.as_urls(str(path)))):
+                mirror.take([there])
+
+
+@contextlib.contextmanager
+def adding_to(folder: str) -> Iterator[str]:
+    """A local path for a `folder` in a bucket, to which finished parts are added; else `folder` itself.
+
+    What is there already is neither copied nor removed.
+    """
+    if not places.is_url(folder):
+        yield folder
+        return
+    mirror = Mirror(folder, lambda _: True)
+    mirror.folder.mkdir(parents=True, exist_ok=True)
+    _open.append(mirror)
+    try:
+        with places.naming_urls():
+            yield str(mirror.folder)
+    finally:
+        _open.remove(mirror)
+
+
 def is_published(path: Path) -> bool:
     """Whether a path belongs to an output in a bucket."""
     return any(mirror.folder in path.absolute().parents for mirror in _open)

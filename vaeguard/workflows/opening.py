@@ -27,7 +27,6 @@ from vaeguard.settings.choice import (
 from vaeguard.settings.model import ModelSpec
 from vaeguard.settings.training import TrainSpec
 from vaeguard.storage.files import check_apart
-from vaeguard.storage.places import is_url
 from vaeguard.workflows.outcome import Outcome
 from vaeguard.workflows.runs import latest_run
 
@@ -141,7 +140,7 @@ def _say_notes(images: ImageSet, reporter: Reporter) -> None:
 def find_model(model: str | None, reporter: Reporter) -> str:
     """`model`, or the latest run, whose name is then reported."""
     if model:
-        return model if is_url(model) else str(followed(model))
+        return followed(model)
     # The link is resolved now, since it may point to another run before this process ends.
     run, here = latest_run().resolve(), Path.cwd()
     reporter.say(f"Model: runs/latest ({run.name}), the latest run; to use another, add `model`")

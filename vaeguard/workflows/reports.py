@@ -42,5 +42,5 @@ def compare_to(paths: Sequence[str], output: str, reporter: Reporter) -> Outcome
     """
     place = Path(output) / JSON_NAME
     check_place(place, "comparison")
-    report = compare_reports([str(followed(path)) for path in paths], reporter.command)
+    report = compare_reports([followed(path) for path in paths], reporter.command)
     return Outcome(str(write_report(place, report)), report=report)

@@ -99,7 +99,7 @@ def point_latest(run: Path, runs: Path = Path("runs")) -> None:
         Something else is called `latest`, or `runs` cannot be written.
     """
     latest = runs / LATEST
-    if os.path.lexists(latest) and not latest.is_symlink() and followed(latest) == latest:
+    if os.path.lexists(latest) and not latest.is_symlink() and followed(str(latest)) == str(latest):
         raise VaeguardError(f"{str(latest)!r} is not a link and was not changed; use the path of the run, {str(run)!r}")
     try:
         runs.mkdir(exist_ok=True)
@@ -137,4 +137,4 @@ def latest_run(runs: Path = Path("runs")) -> Path:
     latest = runs / LATEST
     if not latest.exists():
         raise UsageError(f"there is no run at {str(latest)!r} yet; fit a model, or give one as `model`")
-    return followed(latest)
+    return Path(followed(str(latest)))

@@ -18,10 +18,11 @@ from vaeguard.restoration.formats.scan_format import Rewritten
 from vaeguard.restoration.formats.scan_page import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from vaeguard.data.channel import Values
     from vaeguard.data.decoder import Caller
+    from vaeguard.restoration.formats.pdf_copies import Frame
     from vaeguard.restoration.formats.scan_format import Restore
     from vaeguard.restoration.formats.scan_page import Pixels
 
@@ -56,6 +57,40 @@ def rewrite(
                 worker.send({}, restored)
     left, codecs = answer[0]["result"]
     return Rewritten([(number, kind) for number, kind in left], {int(number): codec for number, codec in codecs})
+
+
+def rewrite_bilevel(content: bytes, name: str, target: Path, threshold: Callable[[Page], Any]) -> None:
+    """Write a scan in black and white, as `bilevel.write_bilevel`, or `pdf_copies.write_bilevel` if it is a PDF.
+
+    Raises
+    ------
+    UnreadableError, RefusedError
+        As by these; or the process ended, as a `DiedError`.
+    """
+    with borrowed() as worker:
+        arguments = {"name": name, "target": str(Path.cwd() / target)}
+        worker.call(name, f"{_HERE}:serve_bilevel", arguments, as_array(content))
+        while "result" not in (answer := worker.receive())[0]:
+            worker.send({}, threshold(_page(*answer)))
+
+
+def rewrite_turned(
+    content: bytes, name: str, target: Path, turn_of: Callable[[Page], tuple[float, Sequence[float]]]
+) -> dict[int, Frame]:
+    """Turn the pages of a PDF, as `pdf_copies.write_turned`.
+
+    Raises
+    ------
+    UnreadableError, RefusedError
+        As `pdf_copies.write_turned`; or the process ended, as a `DiedError`.
+    """
+    with borrowed() as worker:
+        arguments = {"name": name, "target": str(Path.cwd() / target)}
+        worker.call(name, f"{_HERE}:serve_turned", arguments, as_array(content))
+        while "result" not in (answer := worker.receive())[0]:
+            angle, colour = turn_of(_page(*answer))
+            worker.send({"angle": angle, "colour": list(colour)})
+    return {int(number): (tuple(centre), tuple(size)) for number, (centre, size) in answer[0]["result"]}
 
 
 def scan_pages(content: bytes, name: str) -> Iterator[Page]:
@@ -109,6 +144,30 @@ def serve_rewrite(
 
     result = scans.rewrite(content, name, Path(target), restore, jpeg=jpeg, lossless=lossless)
     return result.left, list(result.codecs.items())
+
+
+def serve_bilevel(caller: Caller, content: bytes, *, name: str, target: str) -> None:
+    """Write a scan in black and white, with the white pixels that the caller returns for each page."""
+    from vaeguard.restoration.formats import bilevel, pdf_copies
+
+    def threshold(page: Page) -> Any:
+        _send_page(caller, page)
+        return caller.receive()[1]
+
+    module = pdf_copies if name.lower().endswith(".pdf") else bilevel
+    module.write_bilevel(content, name, Path(target), threshold)
+
+
+def serve_turned(caller: Caller, content: bytes, *, name: str, target: str) -> list[Any]:
+    """Turn the pages of a PDF by the angles that the caller returns."""
+    from vaeguard.restoration.formats import pdf_copies
+
+    def turn_of(page: Page) -> tuple[float, list[float]]:
+        _send_page(caller, page)
+        answer = caller.receive()[0]
+        return answer["angle"], answer["colour"]
+
+    return list(pdf_copies.write_turned(content, name, Path(target), turn_of).items())
 
 
 def serve_pages(caller: Caller, content: bytes, *, name: str) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LEAST_SIDE = 64
 """Pictures with fewer pixels on a side are ornaments."""
 POINTS_PER_INCH = 72
+LEAST_SHARE = 0.5
+"""A picture that covers less of its page does not say how the page lies."""
 _OTHER_COLOUR_SPACES = {"/DeviceCMYK": "CMYK", "/ICCBased": "CMYK", "/Indexed": "indexed", "/Lab": "CIELAB"}
 _NOT_RGB = (b"XYZ ", b"Luv ", b"YCbr", b"Yxy ", b"HSV ", b"HLS ", b"CMY ")
 """The colours of profiles of three values that are not RGB."""
@@ -53,32 +55,42 @@ def rewrite(content: bytes, name: str, target: Path, restore: Restore, coding: C
     """
     result = Rewritten()
     digests: list[str] = []
-    with _opened(content, name) as pdf:
+    with opened(content, name) as pdf:
         with reading(name):
             left = _reasons_to_leave(pdf)
-        for page, strips in _pages(pdf, name):
-            for picture in strips:
-                left.pop(picture.objgen, None)
+        for page, picture in scanned_pages(pdf, name):
+            for strip in picture.strips:
+                left.pop(strip.objgen, None)
             pixels = restore(page)
             if pixels is not page.pixels:
-                pixels, result.codecs[page.number] = _replaced(page, strips, pixels, coding)
+                pixels, result.codecs[page.number] = _replaced(page, picture.strips, pixels, coding)
             digests.append(digest_of_pixels(pixels))
         result.left = [*left.values(), *_inline_pictures(pdf)]
         result.digests = digests
-        number_of_pages = len(pdf.pages)
-        # In a file with packed objects, unpacked streams are packed as well; all other streams are copied as they are.
-        pdf.save(
-            target,
-            deterministic_id=True,
-            fix_metadata_version=False,
-            compress_streams=Name.Type in pdf.trailer,
-            stream_decode_level=pikepdf.StreamDecodeLevel.none,
-            linearize=pdf.is_linearized,
-        )
-    with pikepdf.open(target) as written:
-        if len(written.pages) != number_of_pages:
-            raise RefusedError(f"pages of {name!r} would be lost; please report this")
+        save(pdf, target, name)
     return result
+
+
+def save(pdf: pikepdf.Pdf, target: Path, name: str) -> None:
+    """Write a PDF to `target`; streams that were not replaced stay byte for byte.
+
+    Raises
+    ------
+    RefusedError
+        Pages would be lost.
+    """
+    # In a file with packed objects, unpacked streams are packed as well; all other streams are copied as they are.
+    pdf.save(
+        target,
+        deterministic_id=True,
+        fix_metadata_version=False,
+        compress_streams=Name.Type in pdf.trailer,
+        stream_decode_level=pikepdf.StreamDecodeLevel.none,
+        linearize=pdf.is_linearized,
+    )
+    with pikepdf.open(target) as written:
+        if len(written.pages) != len(pdf.pages):
+            raise RefusedError(f"pages of {name!r} would be lost; please report this")
 
 
 def _replaced(page: Page, strips: list[Any], restored: Pixels, coding: Coding) -> tuple[Pixels, str]:
@@ -127,8 +139,8 @@ def _inline_pictures(pdf: pikepdf.Pdf) -> Iterator[tuple[int, str]]:
 
 def pages(content: bytes, name: str) -> Iterator[Page]:
     """Read the pictures that are restored."""
-    with _opened(content, name) as pdf:
-        for page, _ in _pages(pdf, name):
+    with opened(content, name) as pdf:
+        for page, _ in scanned_pages(pdf, name):
             yield page
 
 
@@ -139,11 +151,18 @@ def facts(_content: bytes, _name: str) -> list[PageFacts]:
 
 def sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     """Read the height and width of each picture that is restored."""
-    with _opened(content, name) as pdf, reading(name):
+    with opened(content, name) as pdf, reading(name):
         return [_size(picture.strips) for picture in _drawn_pictures(pdf, name)]
 
 
-def _opened(content: bytes, name: str) -> pikepdf.Pdf:
+def opened(content: bytes, name: str) -> pikepdf.Pdf:
+    """Open a PDF that may be rewritten.
+
+    Raises
+    ------
+    UnreadableError
+        The PDF is damaged, protected or signed.
+    """
     try:
         with reading(name):
             pdf = pikepdf.open(io.BytesIO(content))
@@ -166,7 +185,7 @@ def _opened(content: bytes, name: str) -> pikepdf.Pdf:
 
 
 @dataclass(frozen=True)
-class _DrawnPicture:
+class DrawnPicture:
     """A picture that is restored, and its position.
 
     Attributes
@@ -187,20 +206,48 @@ class _DrawnPicture:
     orientation: int
 
 
-def _pages(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, list[Any]]]:
-    """The pages that are restored, and their strips, without pictures that decode to another shape."""
+def scanned_pages(pdf: pikepdf.Pdf, name: str) -> Iterator[tuple[Page, DrawnPicture]]:
+    """The pages that are restored, and their pictures, without pictures that decode to another shape."""
     with reading(name):
         drawn = list(_drawn_pictures(pdf, name))
     # Scanners write one picture a page; then the numbers of the pages are used.
     own = [picture.number for picture in drawn]
     numbers = own if len(set(own)) == len(own) else range(1, len(own) + 1)
     for number, picture in zip(numbers, drawn, strict=True):
-        with reading(name):
-            strips = [decoded(strip) for strip in picture.strips]
-        if len({strip.shape[2:] for strip in strips}) == 1 and all(map(_fits, strips, picture.strips)):
-            pixels: Pixels = strips[0] if len(strips) == 1 else np.concatenate(strips)  # type: ignore[assignment]
-            dpi = pixels.shape[1] / picture.width if picture.width > 0 else None
-            yield Page(number, pixels, dpi, picture.orientation), picture.strips
+        yield from _decoded(number, picture, name)
+
+
+def main_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[Page]:
+    """The largest picture of each page that is restored, if it covers most of the page, with the page's number."""
+    with reading(name):
+        largest: dict[int, DrawnPicture] = {}
+        for picture in _drawn_pictures(pdf, name):
+            covered = _share(pdf, picture)
+            if covered > LEAST_SHARE and covered > _share(pdf, largest.get(picture.number)):
+                largest[picture.number] = picture
+    for number, picture in largest.items():
+        for page, _ in _decoded(number, picture, name):
+            yield page
+
+
+def _share(pdf: pikepdf.Pdf, picture: DrawnPicture | None) -> float:
+    """The share of its page that a picture covers."""
+    if picture is None:
+        return 0.0
+    page = pdf.pages[picture.number - 1]
+    left, bottom, right, top = (float(side) for side in page.mediabox)
+    unit = _number(page, Name.UserUnit, 1) / POINTS_PER_INCH
+    height, width = _size(picture.strips)
+    return picture.width**2 * height / width / max(abs(right - left) * abs(top - bottom) * unit**2, 1e-9)
+
+
+def _decoded(number: int, picture: DrawnPicture, name: str) -> Iterator[tuple[Page, DrawnPicture]]:
+    with reading(name):
+        strips = [decoded(strip) for strip in picture.strips]
+    if len({strip.shape[2:] for strip in strips}) == 1 and all(map(_fits, strips, picture.strips)):
+        pixels: Pixels = strips[0] if len(strips) == 1 else np.concatenate(strips)  # type: ignore[assignment]
+        dpi = pixels.shape[1] / picture.width if picture.width > 0 else None
+        yield Page(number, pixels, dpi, picture.orientation), picture
 
 
 def _joined(strips: list[Any]) -> Pixels:
@@ -213,7 +260,7 @@ def _fits(pixels: Pixels, picture: Any) -> bool:
     return pixels.dtype == np.uint8 and pixels.shape == (*_size([picture]), *channels)
 
 
-def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
+def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[DrawnPicture]:
     """The distinct grey or RGB pictures of 8 bits, in the order of the pages."""
     uses = Counter(picture.objgen for page in pdf.pages for picture in _pictures(page).values())
     earlier: set[tuple[int, int]] = set()
@@ -231,7 +278,7 @@ def _drawn_pictures(pdf: pikepdf.Pdf, name: str) -> Iterator[_DrawnPicture]:
 
 def _drawn_on(
     page: pikepdf.Page, number: int, pictures: dict[str, Any], used_once: list[str]
-) -> Iterator[_DrawnPicture]:
+) -> Iterator[DrawnPicture]:
     """The pictures on a page; strips that lie below each other are joined, if nothing else uses them."""
     unit = _number(page, Name.UserUnit, 1) / POINTS_PER_INCH
     turn = int(_number(page, Name.Rotate, 0))
@@ -245,7 +292,7 @@ def _drawn_on(
     for keys in [*stacks, *([key] for key in pictures if key not in joined)]:
         place = places.get(keys[0]) or Place(page_width, 0, 0, page_width, 0, 0)
         strips = [pictures[key] for key in keys]
-        yield _DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
+        yield DrawnPicture(strips, place.width * unit, number, place.orientation(turn))
 
 
 def _number(item: Any, key: Name, default: float) -> float:

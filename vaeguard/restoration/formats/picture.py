@@ -124,8 +124,12 @@ def _decoded(image: ImageFile, content: bytes, name: str) -> Any:
     import imagecodecs
 
     # A palette of two colours counts as one bit.
-    if image.mode == "1" or (image.mode == "P" and image.getcolors(2)):
-        return np.asarray(image).astype(np.bool_)
+    if image.mode == "P" and image.getcolors(2):
+        grey = np.asarray(image.convert("L"))
+        dark, light = int(grey.min()), int(grey.max())
+        return grey > ((dark + light) // 2 if dark < light else 127)
+    if image.mode == "1":
+        return np.asarray(image.convert("L")) > 127  # Pillow's own array has bytes of 255 for True
     if image.format == "PNG":
         try:
             return png_pixels(content)

@@ -32,6 +32,8 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     8: np.rot90,
 }
 """The turn or flip that shows a page upright, by its EXIF orientation."""
+MIRRORED = (2, 4, 5, 7)
+"""The EXIF orientations of pages that are stored mirrored."""
 
 
 @dataclass(frozen=True)

@@ -167,9 +167,9 @@ def _read(page: Any, name: str) -> Any:
 
 def _with_white_as_maximum(pixels: Any, page: Any) -> Any:
     """Invert pixels if white is 0 in the file; other pixels are returned as the same array."""
-    if page.photometric != tifffile.PHOTOMETRIC.MINISWHITE or pixels.dtype == np.bool_:
+    if page.photometric != tifffile.PHOTOMETRIC.MINISWHITE:
         return pixels
-    return np.iinfo(pixels.dtype).max - pixels
+    return ~pixels  # of bits as of unsigned integers
 
 
 @contextlib.contextmanager
