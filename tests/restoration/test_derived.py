@@ -253,7 +253,7 @@ def test_a_copy_that_somebody_changed_is_kept_and_said(scans):
     (error,) = denoise_scans(
         "scans/page.png", "clean", RestoreSettings(strength=0.5), outputs=BOTH, device="cpu"
     ).errors
-    assert "page.png.bilevel.tif' was changed since it was written" in error[1]
+    assert "page.png.bilevel.tif' has changed since it was written" in error[1]
     assert Path("clean/page.png.bilevel.tif").read_bytes() == b"by hand"
 
 
