@@ -291,7 +291,7 @@ def test_a_fit_reads_and_writes_buckets(kinds, store, tmp_path):
     assert {key.rpartition("/")[2] for key in store.keys("runs/one/")} == {p.name for p in (tmp_path / "run").iterdir()}
     assert (tmp_path / "runs" / "latest").resolve() == (tmp_path / "run").resolve()
     refused = run(tmp_path, "fit", "s3://bucket/classes", *fit, "-o", "s3://bucket/runs/one")
-    assert "'s3://bucket/runs/one' holds a finished model" in refused.stderr
+    assert "'s3://bucket/runs/one' contains a finished model" in refused.stderr
     measured = run(tmp_path, "evaluate", "s3://bucket/classes", "-m", "s3://bucket/runs/one", "-o", "s3://bucket/ev")
     assert measured.returncode == 3, measured.stderr
     assert {"ev/report.html", "ev/report.json"} <= {*store.keys("ev/")}

@@ -245,7 +245,7 @@ def test_an_array_comes_with_its_labels(animals: ImageSet) -> None:
     assert found.metrics == evaluate(FakeDetector(), animals).metrics
     with pytest.raises(UsageError, match="has its own"):
         evaluate(FakeDetector(), animals, labels=names)
-    with pytest.raises(UsageError, match="or labels"):
+    with pytest.raises(UsageError, match="or give labels"):
         evaluate(FakeDetector(), animals.images)
 
 

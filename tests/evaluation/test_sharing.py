@@ -102,10 +102,10 @@ def test_a_share_of_other_images_or_of_another_rate_is_refused(images, detector)
     with pytest.raises(UsageError, match=r"its false-alarm rate is '0\.05', but here it is '0\.2'"):
         shared(detector, images, "s.csv", (2,), 2, fpr=0.2)
     shutil.copy("images/000.png", "images/129.png")
-    with pytest.raises(UsageError, match=r"inputs have changed since, of 'images/128\.png' to 'images/129\.png'"):
+    with pytest.raises(UsageError, match=r"inputs in 'images/128\.png' to 'images/129\.png' have changed"):
         shared(detector, images, "s.csv", (2,), 2)
     Path("images/129.png").unlink()
-    with pytest.raises(UsageError, match="it has 130 inputs, here there are 129"):
+    with pytest.raises(UsageError, match="it has 130 inputs, but here there are 129"):
         shared(detector, images, "s.csv", (2,), 2)
 
 

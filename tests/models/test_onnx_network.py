@@ -136,7 +136,7 @@ def test_a_network_that_cannot_serve_gets_one_sentence(tmp_path, changes, messag
 
 
 def test_a_missing_or_damaged_file_gets_one_sentence(tmp_path):
-    with pytest.raises(UsageError, match="the file does not exist"):
+    with pytest.raises(UsageError, match="this file does not exist"):
         read_network(tmp_path / "n.onnx", (70, 45))
     (tmp_path / "n.onnx").write_bytes(b"no network")
     with pytest.raises(RefusedError, match=r"n\.onnx' cannot be read as an ONNX file"):

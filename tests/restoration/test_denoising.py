@@ -665,9 +665,7 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch, bar
     everything = RestoreSettings(kind="document", noise=10, paper="white", gate=False, samples=2, strength=0.5)
     with pytest.raises(UsageError, match="`kind`, `noise`, `paper`, `gate`, `samples` have no meaning"):
         denoise_scans("small", "refused", everything, model=bars_run, device="cpu")
-    with pytest.raises(
-        UsageError, match="^`uncertainty` has no meaning where `model` is a model of anomalies; leave it out"
-    ):
+    with pytest.raises(UsageError, match="^`uncertainty` has no effect if `model` is an anomaly model; remove it"):
         denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model=bars_run, device="cpu")
     vectors = np.random.default_rng(0).normal(size=(60, 3))
     vaeguard.fit(

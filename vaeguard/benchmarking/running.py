@@ -13,6 +13,7 @@ from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.reports.report_file import JSON_NAME
 from vaeguard.settings.specs import fit_specs
 from vaeguard.storage.files import locked
+from vaeguard.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,6 +146,6 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
         reason = f"{changed[0]!r} was measured with other settings or by another version"
         advice = "use the earlier settings"
     raise UsageError(
-        f"{str(folder)!r} holds {len(finished)} cells, and {len(lost)} of them would be lost because {reason}; choose"
-        f" another `output`, or {advice}"
+        f"{str(folder)!r} contains {counted(len(finished), 'cell')}, and {len(lost)} of them would be lost because {reason};"
+        f" choose another `output`, or {advice}"
     )
