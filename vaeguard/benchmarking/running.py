@@ -146,6 +146,7 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
         reason = f"{changed[0]!r} was measured with other settings or by another version"
         advice = "use the earlier settings"
     raise UsageError(
-        f"{str(folder)!r} contains {counted(len(finished), 'cell')}, and {len(lost)} of them would be lost because {reason};"
+        f"{str(folder)!r} contains {counted(len(finished), 'cell')}, and {len(lost)} of them would be"
+        f" lost because {reason};"
         f" choose another `output`, or {advice}"
     )
