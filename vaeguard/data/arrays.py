@@ -478,7 +478,8 @@ def warn_of_rounding(table: npt.NDArray[Any], name: str = "array") -> None:
     if lost.size:
         columns = ", ".join(map(str, lost[:NAMED_COLUMNS])) + (" and more" if lost.size > NAMED_COLUMNS else "")
         warnings.warn(
-            f"{name!r}: differences within column {columns} are lost, being too small for numbers so far from zero "
+            f"{name!r}: differences within column {columns} are lost, because they are too small for numbers so"
+            " far from zero "
             "(float32 keeps seven digits); subtract the column's mean first, as scikit-learn's StandardScaler does",
             stacklevel=3,
         )
