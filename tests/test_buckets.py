@@ -186,10 +186,10 @@ def test_a_busy_store_blames_no_object(answer):
         ("s3://bucket/none.png", "nothing exists at 's3://bucket/none.png'"),
         ("s3://no-such-bucket/images", "'s3://no-such-bucket/images': the bucket does not exist"),
         ("s3://bucket/kinds/*.jpg", "no file matches 's3://bucket/kinds/\\*.jpg'"),
-        ("wasp://bucket/images", "'wasp://bucket/images': no store has such a URL"),
+        ("wasp://bucket/images", "'wasp://bucket/images': unknown kind of URL"),
         ("az://container/images", "set AZURE_STORAGE_ACCOUNT_NAME"),
-        ("s3://", "'s3://' names no bucket"),
-        ("s3://*/images", "'s3://\\*/images' names no bucket"),
+        ("s3://", "'s3://' has no bucket name"),
+        ("s3://*/images", "'s3://\\*/images' has no bucket name"),
     ],
 )
 def test_a_place_that_cannot_be_read_is_named(store, detector, tmp_path, monkeypatch, url, said):
@@ -325,7 +325,7 @@ def test_what_is_copied_only_in_part_is_not_read(store, monkeypatch, tmp_path):
 
     full = OSError(errno.ENOSPC, "No space left on device")
     for error, kind, said in (
-        (full, VaeguardError, "no room for a copy of 's3://bucket/parts/1.png'"),
+        (full, VaeguardError, "not enough space for a copy of 's3://bucket/parts/1.png'"),
         (OSError("cut"), UnreadableError, "cut"),
     ):
         monkeypatch.setattr(pyarrow.fs, "copy_files", partial(copied_in_part, error))

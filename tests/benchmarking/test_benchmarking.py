@@ -149,7 +149,7 @@ def test_a_case_without_test_images_is_listed_and_the_others_go_on(tmp_path):
     report = vaeguard.benchmark(spec, tmp_path / "r", **QUICK)
     assert {cell["case"] for cell in report.cells} == {"0", "1"}
     assert {name.split(", ")[1] for name in report.failures} == {"2"}
-    assert all("all normal" in why for why in report.failures.values())
+    assert all("are normal" in why for why in report.failures.values())
 
 
 def test_where_no_fit_is_possible_the_advice_can_be_followed():
@@ -330,7 +330,7 @@ def test_limited_rows_keep_every_group():
 
 def test_a_task_needs_both_kinds_and_a_set_needs_a_test_part(stripes, tmp_path):
     images = vaeguard.open_images(stripes)
-    with pytest.raises(UsageError, match="all normal"):
+    with pytest.raises(UsageError, match="are normal"):
         ImageTask(images, None, images.images, np.zeros(len(images), bool))
     np.savez(tmp_path / "one.npz", images=bars()[0], labels=bars()[1])
     for data, fact in (("one.npz", "test part"), ("a,b", "one data set")):
@@ -413,7 +413,7 @@ def test_the_verdict_sets_each_fit_beside_methods_that_know_as_much():
     )
     methods[0]["mean"] = methods[1]["mean"] = None
     found = verdict({**report, "comparison": [{"data": "d", "cases": ["0", "1"], "methods": methods}]}).sentence
-    assert found == "d: no method of ours is measured on every case yet."
+    assert found == "d: none of our methods has been measured on every case yet."
 
 
 def test_published_means_are_of_the_cases_that_are_measured(spec):
@@ -454,7 +454,7 @@ def test_a_report_is_extended_without_measuring_its_cells_again(spec, tmp_path):
         assert found["finished"] == found["planned"] > before.count("\n")
         assert (tmp_path / "cells.jsonl").read_text().startswith(before)
     (tmp_path / "cells.jsonl").unlink()
-    with pytest.raises(UsageError, match=r"cells\.jsonl is gone"):
+    with pytest.raises(UsageError, match=r"cells\.jsonl is missing"):
         vaeguard.benchmark(few, tmp_path, **QUICK)
 
 

@@ -190,7 +190,10 @@ def test_a_node_that_dies_is_done_without_and_where_none_can_take_a_task_the_job
     big = network.vaeguard(*score, "--set", "cluster.cpus=64", "--set", "cluster.patience=1")
     _, error = big.communicate()
     assert big.returncode == 1
-    assert "the cluster cannot run a task of 64 CPU, none of its 1 nodes has as much, and none came in 1 s" in error
+    assert (
+        "the cluster cannot run a task of 64 CPU: none of its 1 nodes is large enough, and none was added"
+        " in 1 s" in error
+    )
     assert "Traceback" not in error
     node = network.ray_node("--address=127.0.0.1:6399", "--num-cpus=2")
     driver = network.vaeguard(*score)

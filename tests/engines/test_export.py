@@ -243,9 +243,9 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
         vaeguard.export(detector, tmp_path / "m.bin")
     with pytest.raises(UsageError, match="already exported"):
         vaeguard.export(vaeguard.load(exported), tmp_path / "m.onnx")
-    with pytest.raises(UsageError, match="no exported model"):
+    with pytest.raises(UsageError, match="not an exported model"):
         vaeguard.verify(detector, detector)
-    with pytest.raises(UsageError, match="no exported model"):
+    with pytest.raises(UsageError, match="not an exported model"):
         vaeguard.verify(detector)
     with pytest.raises(UsageError, match="another shape"):
         vaeguard.verify(vaeguard.load(exported), fitted(size=10))
