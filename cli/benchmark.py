@@ -13,7 +13,19 @@ from . import options as o
 from .commands import command, settled
 from .output import Result, reporter, say
 
-NAMES = "; ".join(f"{name}: {benchmark.about}" for name, benchmark in BENCHMARKS.items())
+NAMES = "\n".join(f"  {name:15}{benchmark.about}" for name, benchmark in BENCHMARKS.items())
+HELP = f"""Benchmark methods on public data sets and write a report.
+
+\b
+NAME is one of:
+{NAMES}
+
+In each case (a class, a pair of sets or a table), a model is fitted on the normal examples of the training part and
+measured on the whole test part, with several seeds. Simple methods are measured on the same split, and the report also
+gives published figures. Settings of model and training apply to all cases.
+
+To continue an interrupted benchmark, run the same command again.
+"""
 
 
 @command(
@@ -25,16 +37,10 @@ NAMES = "; ".join(f"{name}: {benchmark.about}" for name, benchmark in BENCHMARKS
     o.set_option,
     o.json_option,
     specs={"benchmark": BenchmarkSpec, "model": ModelSpec, "training": TrainSpec},
-    epilog=f"NAME is one of: {NAMES}. Settings of model and training apply to all cases; they are listed by `vaeguard"
-    " fit --help-all`.",
+    help=HELP,
 )
 def benchmark(name: str, output: str | None, **given: Any) -> Result:
-    """Benchmark methods on public data sets and write a report.
-
-    Each case (a class, a pair of sets or a table) is fitted on the normal examples of the training part and measured on
-    the whole test part, with several seeds. Simple methods are measured on the same split, and published figures stand
-    beside them. To continue an interrupted benchmark, run the same command again.
-    """
+    """Run the benchmark `name` into a folder and print its report; the help is `HELP`."""
     from vaeguard.benchmarking.workflow import benchmark_into
 
     spec, model, training = settled(given, benchmark=BenchmarkSpec(name))

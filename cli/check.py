@@ -13,7 +13,7 @@ from .output import Result, reporter, say
 
 @command(click.argument("clean"), o.json_option)
 def check(clean: str) -> Result:
-    """Check that no file of a clean tree has changed, bit for bit, since it was written.
+    """Check that no file in a folder of clean scans has changed, bit for bit, since it was written.
 
     CLEAN is a folder that `vaeguard denoise` wrote; each file is compared with the digest in its record.
     """

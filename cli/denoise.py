@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "ocr"),
     o.field_option(DenoiseOutputs, "derive", multiple=True, callback=lambda _ctx, _param, kinds: kinds or None),
     click.option("-m", "--model", metavar="MODEL",
-                 help="A denoiser, or a fitted model, which cleans images of its own size.  [default: the included"
-                  " denoisers]"),
+                 help="Your own denoiser; or a fitted model, which only cleans images of its own size. "
+                  " [default: the included denoisers]"),
     o.piece_option,
     o.cluster_option,
     o.set_option,
@@ -50,23 +50,24 @@ def denoise(
 ) -> Result:
     """Clean a folder of scans: remove noise and grain, and from documents also stains, folds and uneven light.
 
-    SCANS are folders or files: JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF. Clean files go to a new
-    folder with the same structure; the scans are never changed. Sizes, bit depth, resolution, colour profiles and EXIF
-    are kept. A file <file>.json beside each clean file records what was done. pages.csv lists all pages, those worth a
-    look first, and report.html shows these before and after.
+    SCANS are folders or files: JPEG, PNG, TIFF (all pages), JPEG 2000, BMP, WEBP and PDF. Clean files are written to a
+    new folder with the same structure; the scans are never changed. The size, bit depth, resolution, colour profile and
+    EXIF data of each file are kept. Next to each clean file, <file>.json records what was done. pages.csv lists all
+    pages, with those that you should check first at the top, and report.html shows these pages before and after.
 
-    denoise never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. --derive writes copies beside
-    each clean file, which itself does not change: <file>.bilevel.tif (.pdf for a PDF) is black and white, with the same
-    coordinates; <file>.deskewed.png (with the suffix of the file) has straight pages, turned by small angles that
-    <file>.json records. If you ask for both copies, the bilevel one is not turned.
+    denoise never moves a pixel, so coordinates in existing ALTO or hOCR files stay valid. --derive also writes copies
+    next to each clean file: <file>.bilevel.tif (.pdf for a PDF) is black and white, with the same coordinates;
+    <file>.deskewed.png (with the suffix of the clean file) has straightened pages, rotated by small angles that
+    <file>.json records. Even if you ask for both copies, the bilevel copy is not rotated.
 
     Ctrl-C stops the job within seconds; to continue, run the same command again.
 
-    If the scans were cleaned with --residual, `vaeguard undo` restores the originals bit for bit. `vaeguard check`
-    checks at any later time that no clean file has changed.
+    If you use --residual, `vaeguard undo` can restore the originals bit for bit. `vaeguard check` tells at any later
+    time whether a clean file has changed.
 
-    With --piece 3/8, a process cleans the third of eight shares of the scans, as for `vaeguard score`; `vaeguard gather
-    CLEAN` then writes pages.csv and the report. With --cluster, a Ray cluster cleans them.
+    With --piece 3/8, the command cleans the third of eight shares of the scans; when all shares have finished,
+    `vaeguard gather CLEAN`, with the folder of the clean scans, writes pages.csv and the report. With --cluster, the
+    scans are cleaned on a Ray cluster. Both work as in `vaeguard score`.
     """
     settings, outputs, run, spread = settled(given)
     o.check_alone(piece, cluster)

@@ -16,12 +16,12 @@ from .output import Result, reporter
 
 @command(
     o.data_argument,
-    o.model_option,
+    o.run_option,
     o.output_option("latents.parquet", "Table to write: .parquet, .csv or .jsonl."),
     o.split_option,
     click.option("--plot", type=click.Choice(PROJECTIONS),
-        help="Also write a report beside the table with every image as a point in the plane; a latent of two"
-         " units is drawn as it is."),
+        help="Also write a report, next to the table, that plots every image as a point; a two-dimensional latent"
+         " space is plotted directly."),
     o.json_option,
 )  # fmt: skip
 def embed(data: str | None, output: str, **options: Any) -> Result:

@@ -21,19 +21,20 @@ from .output import Result, reporter
     o.output_option("", "Folder for the report.", shown="evaluation-[<folder>-]<data> in the run", metavar="DIR"),
     o.fpr_option,
     click.option("--masks", metavar="DIR",
-        help="Folder with masks of the defects, <class>/<name>.png or ..._mask.png: also measure how well"
-         " heatmaps locate them."),
+        help="Also measure how well heatmaps locate defects; DIR contains masks of the defects, as"
+         " <class>/<name>.png or <class>/<name>_mask.png."),
     o.engine_option,
     o.json_option,
 )  # fmt: skip
 def evaluate(data: str | None, output: str | None, **options: Any) -> Result:
     """Measure how well a model separates anomalies from normal images.
 
-    DATA is a labelled set as for fit; for a named set, the official test part is used. By default, DATA is the named
-    data set that the model was fitted on.
+    DATA is a labelled data set, in one of the forms that fit accepts; of a named data set, the official test part is
+    used. By default, DATA is the named data set that the model was fitted on.
 
-    The command prints how good the score is and writes report.html: ROC-AUC with its 95 % interval, precision and
-    recall, the measured false-alarm rate, every term of the score, every class, and the most telling images.
+    The command prints how well the model works and writes report.html, with the ROC-AUC and its 95 % interval,
+    precision and recall, the measured false-alarm rate, results for each term of the score and for each class, and the
+    images that show the model's strengths and weaknesses best.
     """
     done = workflows.evaluate_to(data, output, reporter(), **options)
     facts = {

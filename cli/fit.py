@@ -49,7 +49,7 @@ def fit(
 
     DATA is a named data set (digits, mnist, fashion-mnist, kmnist, emnist, cifar10, svhn), a folder of images, flat or
     with one sub-folder per class, or a tar, Parquet, IDX, .npz or .npy file of images. An .npz or .npy file can also
-    hold a table of floats.
+    contain a table of floating-point numbers.
     """
     model, training, settings = settled(given)
     done = workflows.fit_run(

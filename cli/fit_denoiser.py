@@ -21,13 +21,13 @@ from .output import Result, reporter
     click.option(
         "--noisy",
         metavar="DIR",
-        help="Folder of noisy images; --clean names the folder of the same images without noise.",
+        help="Folder of noisy images; use with --clean.",
     ),
-    click.option("--clean", metavar="DIR", help="Folder of clean images, with the same names as the noisy ones."),
+    click.option("--clean", metavar="DIR", help="Folder of the same images without noise, under the same names."),
     click.option(
         "--degrade",
         metavar="HOW",
-        help=f"DATA holds clean images; this noise or wear is added to them: {', '.join(DEGRADATIONS)}.",
+        help=f"Kind of noise or wear to add to the clean images of DATA: {', '.join(DEGRADATIONS)}.",
     ),
     o.output_option("", "Run folder.", shown="runs/denoiser-ladder-<time>", metavar="RUN"),
     o.set_option,
@@ -38,8 +38,9 @@ from .output import Result, reporter
 def fit_denoiser(data: str | None, output: str | None, *, resume: bool, **given: Any) -> Result:
     """Train your own denoiser, for use with `vaeguard denoise -m`.
 
-    It learns from noisy photographs alone (--adapt), from pairs of noisy and clean images (--noisy and --clean), or
-    from clean images (DATA, a folder or a named set, with --degrade). Training starts from the included weights.
+    The denoiser learns from noisy photographs alone (--adapt), from pairs of noisy and clean images (--noisy and
+    --clean), or from clean images to which noise or wear is added (DATA, a folder or a named data set, with
+    --degrade). Training starts from the included weights.
     """
     (spec,) = settled(given)
     if given["degrade"]:

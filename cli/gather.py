@@ -17,19 +17,20 @@ from .output import Result, reporter
     click.option(
         "-o", "--output", metavar="FOLDER", help="Write the table as a folder of Parquet files, one per part."
     ),
-    click.option("-m", "--model", metavar="MODEL", help="The model, for the report.  [default: that of the shares]"),
+    click.option("-m", "--model", metavar="MODEL", help="Model for the report.  [default: the model of the shares]"),
     o.report_option,
     o.json_option,
 )
 def gather(place: str, output: str | None, *, model: str | None, report: bool) -> Result:
     """Combine the shares of a job after all of them have finished.
 
-    PLACE is the output of commands with --piece, a table or a clean tree, or the folder of their parts. The table is
-    the same, byte for byte, as from one `vaeguard score` without --piece, with <output>.errors.csv and a report. Only
-    the report needs the model and the images; if they are missing, the command writes less of it. With -o FOLDER, the
-    table becomes a folder of Parquet files, for tables too large for one file.
+    PLACE is the output of the commands with --piece, which is a table or a folder of clean scans, or the folder of
+    their finished parts. The output is the same, byte for byte, as that of a single command without --piece. The model
+    and the images are needed only for the report of a table; if they are missing, the report is shorter. For a table
+    that is too large for one file, -o FOLDER writes a folder of Parquet files instead.
 
-    If parts are missing, the command names them and ends with exit code 1; if inputs could not be read, with 3.
+    If shares are missing, the command names what they did not finish and exits with code 1. If inputs could not be
+    read, it lists them and exits with code 3.
     """
     done = workflows.gather_to(place, output, reporter(), model=model, report=report)
     summary = done.result

@@ -13,13 +13,13 @@ from .output import Result, reporter
 
 @command(
     click.argument("images", nargs=-1, required=True, metavar="A B [C D]"),
-    o.model_option,
+    o.run_option,
     click.option(
         "--steps",
         type=click.IntRange(2, 64),
         default=10,
         show_default=True,
-        help="Number of images, both ends included.",
+        help="Number of images in a row, including both ends.",
     ),
     click.option(
         "--spherical", is_flag=True, help="Follow a great circle in the latent space instead of a straight line."

@@ -16,19 +16,20 @@ from .output import Result, reporter
 
 @command(
     o.data_argument,
-    o.model_option,
+    o.run_option,
     o.output_option("", "Folder for the report.", shown="likelihood-[<folder>-]<data> in the run", metavar="DIR"),
     click.option("--samples", type=click.IntRange(min=1), default=IMPORTANCE_SAMPLES, show_default=True,
                  help="Samples per image for the importance-weighted bound."),
     click.option("--images", type=click.IntRange(min=0), default=BOUND_IMAGES, show_default=True,
-                 help="Compute the bounds for this many images, drawn at random; 0 means all."),
+                 help="Compute the bounds for this many randomly chosen images; 0 for all images."),
     o.json_option,
 )  # fmt: skip
 def likelihood(data: str | None, output: str | None, **options: Any) -> Result:
-    """Measure a model as a generative model: likelihood, samples, latent space.
+    """Measure how good a model is as a generative model: likelihood, samples, latent space.
 
-    It measures the normal images of DATA, which is as for evaluate: the negative ELBO and the importance-weighted bound
-    in nats and bits per dimension, how close samples come to real images, and what the latent units encode.
+    DATA is a data set as for evaluate; only its normal images are used. The command measures their negative ELBO and
+    importance-weighted bound in nats and bits per dimension, how close samples of the model come to real images, and
+    what the latent units encode.
     """
     done = workflows.likelihood_to(data, output, reporter(), **options)
     facts = {

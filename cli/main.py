@@ -38,7 +38,7 @@ SECTIONS = {
         "gather": "Combine the results of processes started with --piece.",
     },
     "Look inside a model": {
-        "reconstruct": "Show input, restoration and heatmap of the best, middle and worst images.",
+        "reconstruct": "Show input, restoration and heatmap of the least, middle and most anomalous images.",
         "sample": "Generate images that look normal to the model.",
         "interpolate": "Morph one image into another through the latent space.",
         "traverse": "Show what each latent unit does.",
@@ -50,11 +50,11 @@ SECTIONS = {
         "verify": "Check that an exported model computes the same as PyTorch.",
     },
     "Measure and report": {
-        "report": "Show the report of a run, an evaluation or a benchmark.",
+        "report": "Show the report of a run, an evaluation, a benchmark or a job.",
         "compare": "Compare several evaluations side by side.",
         "benchmark": "Benchmark methods on public data sets and write a report.",
     },
-    "Help": {
+    "Other": {
         "unpack": "Save a data set as PNG files, one folder per class.",
         "doctor": "Check the installation and suggest how to fix problems.",
     },
@@ -62,8 +62,8 @@ SECTIONS = {
 """The summaries of all commands, by section of the help."""
 COMMANDS = [name for section in SECTIONS.values() for name in section]
 EXAMPLES = """\b
-vaeguard fit --normal-classes 0-8     fits on digits 0 to 8 of the built-in data
-vaeguard score images/                scores a folder with the latest model
+vaeguard fit --normal-classes 0-8     fits a model on the digits 0 to 8 of the built-in data
+vaeguard score images/                scores the images in a folder with the latest model
 vaeguard denoise scans/               cleans a folder of scans into scans-clean/"""
 
 

@@ -78,6 +78,7 @@ data_argument = click.argument("data", required=False)
 model_option = click.option(
     "-m", "--model", metavar="MODEL", help="Model: a run folder, a model file or an .onnx file.  [default: runs/latest]"
 )
+run_option = click.option("-m", "--model", metavar="MODEL", help="Run folder or model file.  [default: runs/latest]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Folder of the named data sets.  [default: $VAEGUARD_DATA, else data/]"
@@ -101,21 +102,26 @@ heatmaps_option = click.option(
     "--heatmaps",
     metavar="DIR",
     help="Also save a picture of each flagged image in this folder, with its heatmap, its spots and, if the"
-    " model makes one, its restoration.",
+    " model restores images, its restoration.",
 )
 piece_option = click.option(
     "--piece",
     metavar="I/N",
-    help="Do share I of N of the job; other processes do the other shares, and `vaeguard gather` combines them.",
+    help="Do only share I of N of the job; run the other shares as separate processes, and combine all of them"
+    " with `vaeguard gather`.",
 )
 cluster_option = click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Run on a Ray cluster: local starts one on this machine, auto finds a running one, HOST:PORT names"
-    " its head node.",
+    help="Run on a Ray cluster: local starts one on this machine, auto finds a running one, HOST:PORT is the address"
+    " of its head node.",
 )
 split_option = click.option(
-    "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part of a named data set."
+    "--split",
+    type=click.Choice(["train", "test"]),
+    default="test",
+    show_default=True,
+    help="The part to use of a named data set.",
 )
 report_option = click.option("--report/--no-report", default=True, show_default=True, help="Also write an HTML report.")
 
@@ -125,31 +131,32 @@ def normal_classes_option(default: str = "all") -> Decorator:
     return click.option(
         "--normal-classes",
         metavar="LIST",
-        help=f"The normal classes, such as 0-8 or 0,2,5-7 or good,ok.  [default: {default}]",
+        help=f"The normal classes, such as 0-8, 0,2,5-7 or good,ok.  [default: {default}]",
     )
 
 
 groups_option = click.option(
     "--groups", metavar="TABLE",
-    help="CSV file with the columns path and group; images of one group are never split between training and"
-     " calibration.",
+    help="CSV file with the columns path and group; images of one group are never split between training"
+    " and calibration.",
 )  # fmt: skip
 roi_option = click.option(
     "--roi", metavar="FILE",
-    help="Look only at this region: a mask image, white inside, or a LabelMe or COCO JSON file with polygons.",
+    help="Look only at this region of each image: a mask image, white inside the region, or a LabelMe or COCO JSON file"
+    " with polygons.",
 )  # fmt: skip
 preset_option = click.option(
     "--preset", type=click.Choice(tuple(PRESETS)), metavar="NAME",
     help=f"Start from a set of settings: {', '.join(PRESETS)}.",
 )  # fmt: skip
 spec_option = click.option(
-    "--spec", metavar="FILE", help="TOML file of settings to start from; --set and other options override it."
+    "--spec", metavar="FILE", help="TOML file with settings to start from; --set and other options override them."
 )
 set_option = click.option(
     "--set",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Change a setting that has no option of its own; can be repeated.",
+    help="Change a setting that has no option; can be repeated.",
 )
 size_option = click.option(
     "--size", type=Size(), help="Scale images to this size, such as 64 or 48x64 (height x width)."
@@ -160,7 +167,9 @@ channels_option = click.option(
     callback=lambda _ctx, _param, value: value and int(value),
     help="Channels to read: 1 for grey, 3 for colour, 4 for colour with alpha.",
 )
-resume_option = click.option("--resume", is_flag=True, help="Continue the interrupted fit in the folder given by -o.")
+resume_option = click.option(
+    "--resume", is_flag=True, help="Continue the interrupted fit in the run folder given by -o."
+)
 help_all_option = click.option(
     "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
     help="Also list the settings that --set can change.",

@@ -18,7 +18,7 @@ from .output import Result, reporter
     o.model_option,
     o.output_option("reconstructions.png"),
     click.option("--by", default="score", show_default=True, metavar="TERM",
-        help="Sort by the score or by one of its terms; recon_error shows the best and the worst reconstructions."),
+        help="Sort by the score or one of its terms, such as recon_error for the best and the worst reconstructions."),
     o.json_option,
 )  # fmt: skip
 def reconstruct(data: str | None, output: str, **options: Any) -> Result:

@@ -15,8 +15,13 @@ from .output import Result, reporter
 
 @command(
     o.data_argument,
-    o.model_option,
-    click.option("--labels", required=True, metavar="TABLE", help="labels.csv, saved from the report of a batch."),
+    o.run_option,
+    click.option(
+        "--labels",
+        required=True,
+        metavar="TABLE",
+        help="The file labels.csv that was saved from the report of `vaeguard score`.",
+    ),
     o.groups_option,
     o.output_option("", "Run folder.", shown="runs/<data>-<model>-<time>", metavar="RUN"),
     o.json_option,
@@ -24,13 +29,14 @@ from .output import Result, reporter
 def refit(data: str | None, model: str | None, labels: str, groups: str | None, output: str | None) -> Result:
     """Refit a model with images that you reviewed and found normal.
 
-    The report of `vaeguard score` lets you mark flagged images and a random audit sample as normal, defect or unsure,
-    and saves the marks as labels.csv. The new run has the settings and the data of the old one; give DATA only if the
-    data have moved. Normal images of the audit join the data. Images flagged by mistake train the model but do not
-    calibrate it, because they were chosen by their score. The model never learns from defects. The marks also give an
-    estimate of the old model's false-alarm rate and of the share of defects that it caught.
+    In the report of `vaeguard score`, you mark the flagged images and a random sample of all images, the audit, as
+    normal, defect or unsure, and save the marks as labels.csv. The new model is fitted with the settings and the data
+    of the old run; give DATA only if the data have moved. Normal images of the audit are added to the data. Images that
+    were flagged by mistake train the model but do not calibrate it, because they were chosen by their score. The model
+    never learns from defects. From the marks, the command also estimates the old model's false-alarm rate and the
+    share of defects that it caught.
 
-    To continue an interrupted refit, run the same command again with its -o.
+    To continue an interrupted refit, run the same command again, with -o set to the folder of the interrupted run.
     """
     said = reporter()
     done = workflows.refit_run(workflows.find_model(model, said), labels, data, output, said, groups=groups)

@@ -17,14 +17,19 @@ from .output import Result, on_terminal, reporter, say
 
 @command(
     click.argument("path", required=False),
-    click.option("--open/--no-open", "opened", default=None, help="Open the page.  [default: on a terminal]"),
+    click.option(
+        "--open/--no-open",
+        "opened",
+        default=None,
+        help="Open the page in a browser.  [default: open, if run in a terminal]",
+    ),
     o.json_option,
 )
 def report(path: str | None, *, opened: bool | None) -> Result:
     """Write report.html from report.json, print its summary and open it.
 
-    PATH is a run, a search, an evaluation, a benchmark, a folder of clean scans, a table written by score, or a
-    report.json file; by default the latest run. The page is one file that needs no network.
+    PATH is the folder of a run, a search, an evaluation, a benchmark or clean scans, a table written by `vaeguard
+    score`, or a report.json file. By default, it is the latest run. The page is a single file that needs no network.
     """
     done = workflows.remake_report(path, reporter())
     address = Path(done.output).resolve().as_uri()

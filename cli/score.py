@@ -32,24 +32,26 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     """Score images with a fitted or exported model.
 
     IMAGES are image files, folders (searched for images), globs, .npy, .npz and IDX files, tar archives, or Parquet
-    files with a column of images; - reads more paths from standard input, one per line. The table has one row per
-    image, sorted by path: path, score (higher = more anomalous), p_value, anomaly, and the separate terms. Files that
-    cannot be read are listed in <output>.errors.csv. <output>.report.html shows the flagged images and whether the
-    batch as a whole differs from normal.
+    files with a column of images; with -, paths are also read from standard input, one per line. The table has one row
+    per image, sorted by path, with the columns path, score (higher = more anomalous), p_value, anomaly, and a column
+    for each term of the score. Files that cannot be read are listed in <output>.errors.csv. <output>.report.html shows
+    the flagged images, and whether the batch as a whole differs from normal images.
 
-    With --heatmaps, spots.csv beside the table lists the spots of flagged images, the regions that are stranger than
-    any region of nearly all normal images: rank, place and size in pixels of the original image, peak, and p_value.
+    With --heatmaps, spots.csv, next to the table, lists the spots of flagged images: regions that are more anomalous
+    than any region of most normal images. It gives the rank, the position and size in pixels of the original image, the
+    peak and the p_value of each spot.
 
     To continue an interrupted job, run the same command again. If the table is finished and only --fpr has changed, the
     images are flagged again without being scored again.
 
-    With --piece 3/8, a process scores the third of eight shares, for job arrays on machines that share a file system.
-    Run shares that were killed again; `vaeguard gather` then combines the parts. A share ends with exit code 0 even if
-    some images could not be read, so that a scheduler does not restart it; `vaeguard gather` lists these images and
-    ends with 3.
+    With --piece 3/8, the command scores the third of eight shares of the images, for job arrays on machines that share
+    a file system. If a share is killed, run it again. When all shares have finished, `vaeguard gather` combines them. A
+    share exits with code 0 even if some images could not be read, so that a scheduler does not restart it; `vaeguard
+    gather` lists these images and exits with code 3.
 
-    With --cluster, a Ray cluster whose nodes share a file system scores the parts. The table is the same, and each way
-    can continue what the other started. It needs `pip install 'vaeguard[cluster]'`.
+    With --cluster, the images are scored on a Ray cluster whose nodes share a file system. The table is the same as
+    without --cluster, and a job can be continued with or without --cluster. This needs `pip install
+    'vaeguard[cluster]'`.
     """
     if not images:
         raise UsageError(

@@ -9,11 +9,12 @@ from .commands import command
 from .output import Result, reporter
 
 
-@command(o.model_option, o.output_option("traversal.png"), o.json_option)
+@command(o.run_option, o.output_option("traversal.png"), o.json_option)
 def traverse(model: str | None, output: str) -> Result:
     """Show what each latent unit does: the mean image, with one unit moved from -3 to 3 standard deviations.
 
-    At most ten units are shown, highest rate first; units that carry no information are marked as inactive.
+    At most ten units are shown, in the order of their rate, highest first. Units that carry no information are marked
+    as inactive.
     """
     traversal = workflows.traverse_to(output, reporter(), model=model).result
     units = traversal["units"]

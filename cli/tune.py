@@ -48,7 +48,10 @@ class Duration(click.ParamType[float]):
         help="Time limit for the trials, such as 90s, 20m or 1h30m; the comparison at the end takes extra time.",
     ),
     o.output_option(
-        "", "Folder of the search; a search started there continues.", shown="tuning/<data>", metavar="DIR"
+        "",
+        "Folder of the search; an unfinished search in this folder is continued.",
+        shown="tuning/<data>",
+        metavar="DIR",
     ),
     o.groups_option,
     o.preset_option,
@@ -65,10 +68,10 @@ def tune(
 ) -> Result:  # fmt: skip
     """Find good settings for a fit, using normal images only.
 
-    DATA is as for fit. The search varies the model's size, likelihood, beta, KL warm-up and learning rate. Each trial
-    is fitted on one part of the normal images and must separate another part from pseudo-anomalies made of it. On a
-    third part, the best settings are compared with the settings at the start. They are saved in best.toml, for fit
-    --spec.
+    DATA is a data set as for fit. The search varies the model's size, likelihood, beta, KL warm-up and learning rate.
+    Each trial fits a model on one part of the normal images and measures how well it separates a second part from
+    pseudo-anomalies, which are made by altering images of that part. At the end, the best settings are compared with
+    the initial ones on a third part, and saved in best.toml, for fit --spec.
 
     To continue an interrupted search, run the same command again.
     """

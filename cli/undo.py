@@ -19,7 +19,8 @@ from .output import Result, reporter
 def undo(clean: str, output: str | None) -> Result:
     """Restore the original scans, bit for bit, from the clean scans and their residuals.
 
-    CLEAN is a folder that `vaeguard denoise --residual` wrote. Each original gets the name of its clean file.
+    CLEAN is a folder that `vaeguard denoise --residual` wrote. Each original gets the name of its clean
+    file.
     """
     done = workflows.undo_tree(clean, output, reporter())
     facts = {"output": done.output, "files": done.result, "errors": workflows.as_objects(done.errors)}

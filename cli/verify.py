@@ -15,7 +15,12 @@ from .output import Result, parity_line, parity_table, reporter
 
 @command(
     click.argument("exported", metavar="FILE.onnx"),
-    click.option("-m", "--model", metavar="MODEL", help="The original run.  [default: the results stored in the file]"),
+    click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="The original run.  [default: compare with the results stored in the file]",
+    ),
     o.engine_option,
     click.option(
         "--tolerance",
@@ -27,9 +32,10 @@ from .output import Result, parity_line, parity_table, reporter
 def verify(exported: str, **options: Any) -> Result:
     """Check that the exported model FILE.onnx computes the same as PyTorch, on this machine.
 
-    With --model, the command compares every output, the ranking by score and the decisions with the original run, on
-    its calibration images and on noise, in batches of 1, 7, 64 and 256. Without --model, it compares the scores,
-    p-values and terms of noise with those stored in the file at its export; this needs neither the run nor PyTorch.
+    With --model, the command compares every output, the ranking by score and the decisions with those of the original
+    run, on its calibration images and on random noise, in batches of 1, 7, 64 and 256. Without --model, it scores
+    random noise and compares the results with those stored in the file when it was exported; this needs neither the
+    run nor PyTorch.
     """
     parity = workflows.verify_export(exported, reporter(), **options)
     failure = None

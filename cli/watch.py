@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 def watch(folders: tuple[str, ...], output: str, **options: Any) -> None:
     """Score new images in folders as they arrive, until interrupted.
 
-    FOLDER can also be a glob. Flagged images are printed at once, with their p-values. An image that is overwritten is
-    scored again, in a new row. A file that cannot be read is listed once it has not changed for a minute. A lasting
-    change of the p-values, or of the brightness, sharpness or size of the images, is reported as drift and listed in
-    <output>.drift.jsonl; the chance of any false drift alarm during the whole watch is at most 1 %.
+    FOLDER can also be a glob in quotes. Flagged images are printed at once, with their p-values. If an image is
+    overwritten, it is scored again and gets a new row. If a file cannot be read, and has not changed for a minute, it
+    is listed as an error. If the p-values, or the brightness, sharpness or size of the images, change lastingly, this
+    is reported as drift and listed in <output>.drift.jsonl. The chance of a false drift alarm is at most 1 % for the
+    whole watch.
 
-    Ctrl-C stops the watch; to continue with its table, run the same command again.
+    Ctrl-C stops the watch; to continue with the same table, run the same command again.
     """
     workflows.watch_table(folders, output, reporter(), report=_print_round, **options)
 

@@ -43,10 +43,13 @@ def read_table(name: str, data_dir: str | Path | None) -> Table:
         features, truth = np.asarray(content["X"], np.float64), np.ravel(content["y"]) != 0
     except (OSError, ValueError, TypeError, KeyError, NotImplementedError, MatReadError, zlib.error) as error:
         raise RefusedError(
-            f"table {str(path)!r} is damaged or of the wrong kind ({error}); download it again"
+            f"table {str(path)!r} is damaged, or is not a MATLAB file with X and y ({error}); download it again"
         ) from error
     if features.ndim != 2 or len(features) != len(truth) or not np.isfinite(features).all():
-        raise RefusedError(f"table {str(path)!r} has X of {features.shape} and y of {truth.shape}; download it again")
+        raise RefusedError(
+            f"table {str(path)!r} should contain finite values X, one row per value of y, but X has the shape"
+            f" {features.shape} and y the shape {truth.shape}; download it again"
+        )
     return features, truth
 
 

@@ -146,18 +146,24 @@ class BenchmarkSpec:
     name: str
     data: str | None = setting(
         None,
-        "Data set; for ood, pairs normal:anomalous; for tables and defects, names.",
-        unset="mnist, or all pairs and names",
+        "Data set. For ood, pairs of sets, normal:anomalous. For tables and defects, names of tables or sets.",
+        unset="mnist; for ood, tables and defects all of them",
     )
-    classes: str | None = setting(None, "For one-class-out and one-class: the classes to use in turn.", unset="all")
-    seeds: int | None = setting(None, "Repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}, tables 10")
+    classes: str | None = setting(None, "For one-class-out and one-class: use only these classes in turn.", unset="all")
+    seeds: int | None = setting(
+        None, "Number of repetitions, with seeds 0 to N-1.", unset=f"{Benchmark.seeds}; for tables 10"
+    )
     fits: tuple[str, ...] = setting(
-        (), "guided, unlabelled, features, patches.", unset="all, for defects features,patches"
+        (),
+        "Kinds of fit to measure: guided, unlabelled, features, patches.",
+        unset="all that apply; for defects features,patches",
     )
-    baselines: bool = setting(True, "Also measure simple methods.")
-    limit: int | None = setting(None, "At most this many training and test examples; for trials only.", unset="all")
+    baselines: bool = setting(True, "Also measure simple methods for comparison.")
+    limit: int | None = setting(
+        None, "Use at most this many training examples and this many test examples; for trial runs only.", unset="all"
+    )
     size: tuple[int, int] | None = setting(
-        None, "For defects: scale images to this height and width.", unset="each set's"
+        None, "For defects: scale images to this height and width.", unset="the size of each data set"
     )
     data_dir: str | Path | None = None
     download: bool = setting(False, "Download missing image sets and networks.")
@@ -316,7 +322,7 @@ def _limited(images: ImageSet, limit: int | None) -> ImageSet:
 
 BENCHMARKS = {
     "one-class-out": Benchmark(
-        about="each class in turn anomalous, all others normal",
+        about="each class in turn is the anomaly, and all others are normal",
         protocol="Fitted on the official training part without the anomalous class; the whole official test part.",
         cases=partial(_classes, out=True),
         fits=("guided", "unlabelled"),
@@ -325,7 +331,7 @@ BENCHMARKS = {
         parameters=("classes",),
     ),
     "one-class": Benchmark(
-        about="each class in turn normal, all others anomalous",
+        about="each class in turn is normal, and all others are anomalies",
         protocol="Fitted on one class of the official training part; the whole official test part.",
         cases=partial(_classes, out=False),
         fits=("unlabelled",),
@@ -333,7 +339,7 @@ BENCHMARKS = {
         parameters=("classes",),
     ),
     "ood": Benchmark(
-        about="one image set normal, another anomalous",
+        about="images of one set are normal, and those of a different set are anomalies",
         protocol="Fitted on the normal set's official training part; its official test part against that of the other"
         " set.",
         cases=_pair,
@@ -342,7 +348,7 @@ BENCHMARKS = {
         baselines=("classifier", *BASELINES, "brightness"),
     ),
     "tables": Benchmark(
-        about="the 17 tables of PyOD's benchmark, by PyOD's protocol",
+        about="17 tables of PyOD's benchmark, measured by PyOD's protocol",
         protocol="60 % of the rows at random, anomalies among them, to fit on and to standardise by; 40 % to test.",
         cases=_table,
         fits=("vaeguard",),
@@ -354,7 +360,7 @@ BENCHMARKS = {
         fixed_settings=True,
     ),
     "defects": Benchmark(
-        about="defects of surfaces and parts: magnetic tiles, circuit boards, screws",
+        about="defects of magnetic tiles, circuit boards and screws",
         protocol="Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each"
         " seed; the images of all other groups, defect-free and defective; of a test pair template and defective board."
         " Those held out from the fit to calibrate by share no group with those trained on. Screws keep their official"

@@ -416,10 +416,14 @@ def _left_out_note(image_set: ImageSet, count: int) -> str:
 def _normal_names(image_set: ImageSet, asked: Sequence[str] | None, fitted: Sequence[str]) -> tuple[str, ...]:
     """Return the normal classes in the order of the data."""
     if not asked and not fitted:
-        exist = ", ".join(image_set.class_names) or "none"
+        if not image_set.class_names:
+            raise UsageError(
+                f"{image_set.name!r} has no classes, so it is not known which images are normal; sort the images into"
+                " one folder per class, or use a labelled data set"
+            )
         raise UsageError(
-            "the model was fitted without classes; set `normal_classes` to the normal classes of"
-            f" {image_set.name!r}, which has {exist}"
+            "the model was fitted without classes, so it is not known which images are normal; set `normal_classes` to"
+            f" some of the classes of {image_set.name!r}: {', '.join(image_set.class_names)}"
         )
     wanted = set(asked or fitted)
     return tuple(name for name in image_set.class_names if name in wanted)
@@ -429,8 +433,8 @@ def _check_both_kinds(image_set: ImageSet, names: tuple[str, ...], anomalous: Bo
     if anomalous.all() or not anomalous.any():
         what = "none of the images is normal" if len(names) == 0 or anomalous.any() else "every image is normal"
         raise UsageError(
-            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose other"
-            f" `normal_classes`; {image_set.name!r} has {', '.join(image_set.class_names)}"
+            f"{what} (normal: {', '.join(names) or 'no class'}), so there is nothing to compare; choose different"
+            f" `normal_classes`; the classes of {image_set.name!r} are {', '.join(image_set.class_names)}"
         )
 
 

@@ -224,9 +224,8 @@ class Figures(ReportFigures):
         if split.folds:
             sentence = (
                 f"{what} {seen}, fitted on all {split.training:,} normal images, which also calibrate the score:"
-                f" each is judged by a model fitted without its fold, one of {split.folds}. After"
-                f" {counted(int(best.epoch), 'epoch')}: {losses} on these held-out folds{active}. The lowest p-value"
-                " is"
+                f" in {split.folds}-fold cross-validation, each image is scored by a model that has not seen it. After"
+                f" {counted(int(best.epoch), 'epoch')}: {losses} on the held-out folds{active}. The lowest p-value is"
                 f" {1 / (split.calibration + 1):.2g}."
             )
         else:

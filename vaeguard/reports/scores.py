@@ -364,18 +364,17 @@ class Figures(ReportFigures):
         if not can_flag(calibration, fpr):
             sentence = (
                 f"The score is calibrated on {counted(calibration, 'normal image')}, so its smallest p-value is"
-                f" {1 / (calibration + 1):.2g}; flagging where p_value <= {fpr:g} needs {fewest_calibration(fpr):,}"
-                f" of them.{self._unread()}"
+                f" {1 / (calibration + 1):.2g}; flagging images with p_value <= {fpr:g} needs"
+                f" {fewest_calibration(fpr):,} calibration images.{self._unread()}"
             )
             notes = (f"to flag images, {way_to_flag(calibration)}",)
             headline, tone = f"No image can be flagged at a false-alarm rate of {fpr:g}", "poor"
         else:
             low, high = self._flagged_of_normal_images()
             sentence = (
-                f"{self.anomalies.count:,} of {self.images:,} images are flagged ({percent(self.anomalies.value)},"
-                f" interval {percent(self.anomalies.low)} to {percent(self.anomalies.high)}) where p_value"
-                f" <= {fpr:g}; if all were normal, {f'{low:,} to {high:,}' if self.images else 'none'} would be"
-                " expected."
+                f"{percent(self.anomalies.value)} of {counted(self.images, 'image')} (interval"
+                f" {percent(self.anomalies.low)} to {percent(self.anomalies.high)}) have p_value <= {fpr:g}; if all"
+                f" were normal, {f'{low:,} to {high:,}' if self.images else 'none'} would be flagged."
                 f"{self._unread()}"
             )
             notes = (self.note,) if self.note else ()
@@ -392,7 +391,7 @@ class Figures(ReportFigures):
         if not self.anomalies.count:
             return "No image is flagged", unread
         if self.anomalies.count <= most:
-            return "No more images are flagged than expected of normal ones", unread
+            return "No more images are flagged than expected if all are normal", unread
         return f"{counted(self.anomalies.count, 'image')} to check", "fair"
 
     def _unread(self) -> str:

@@ -30,8 +30,10 @@ class ClusterSettings:
     """
 
     cpus: int = setting(1, "CPU cores per task.")
-    gpus: float | None = setting(None, "GPUs per task; a fraction is allowed.", unset="1 on a GPU, else 0")
-    patience: float = setting(60.0, "Seconds to wait while no node is free for a task.")
+    gpus: float | None = setting(
+        None, "GPUs per task; with a fraction, several tasks share a GPU.", unset="1 if the model runs on GPUs, else 0"
+    )
+    patience: float = setting(60.0, "Seconds to wait for a free node before the command gives up.")
 
     __repr__ = brief_settings
 

@@ -69,13 +69,15 @@ class ModelSpec:
     )
     hidden: tuple[int, ...] | None = setting(
         None,
-        "For mlp: hidden layer sizes of the encoder; the decoder mirrors them.",
+        "For mlp: sizes of the hidden layers of the encoder; the decoder has the same in reverse order.",
         unset="; for ".join(
             f"{name}{','.join(map(str, view.hidden))}"
             for name, view in (("", PixelView), ("features ", FeatureView), ("tables ", VectorView))
         ),
     )
-    width: int = setting(16, "For conv: channels of the first of four layers; each next layer has twice as many.")
+    width: int = setting(
+        16, "For conv: channels of the first of four layers; each layer has twice as many as the one before."
+    )
     activation: str | None = setting(
         None,
         "Activation of the hidden layers.",
@@ -96,47 +98,53 @@ class ModelSpec:
         "For gaussian: the fixed standard deviation, for pixels from 0 to 1.",
         unset=f"{PixelView.sigma:.4g}; for whitened features {FeatureView.sigma:.4g}",
     )
-    prior: str = setting("standard", "Prior: one Gaussian, or one per normal class.", of=PRIORS)
+    prior: str = setting(
+        "standard",
+        "Prior of the latent vectors: one Gaussian for all images (standard), or one for each normal class.",
+        of=PRIORS,
+    )
     guided: bool | None = setting(None, "Also learn to classify the normal classes.", unset="on, if there are labels")
     pseudo_classes: int = setting(
         1000,
-        "Also learn to classify this many clusters of the images, at most a sixth of the number of images; 0 for none.",
+        "Also learn to sort the images into this many clusters, at most a sixth of the number of images; 0 for none.",
     )
     sampled_elbo: bool = setting(
-        False, "Also compute the negative ELBO over sampled latents, and its importance-weighted form."
+        False, "Also compute the negative ELBO over sampled latent vectors, and its importance-weighted form."
     )
-    without: tuple[str, ...] = setting((), "Terms to exclude from the score, such as hidden_error,hidden_distance.")
-    autoencoder: bool = setting(False, "Fit a plain autoencoder, without noise and rate, as a baseline.")
+    without: tuple[str, ...] = setting((), "Terms to leave out of the score, such as hidden_error,hidden_distance.")
+    autoencoder: bool = setting(False, "Fit a plain autoencoder, without sampling and without the rate, as a baseline.")
     patch: int = setting(
         0,
-        "Learn patches with sides of this many pixels, which find small defects; 0 for the whole image.",
+        "Side in pixels of the patches to learn, which helps to find small defects; 0 to learn whole images.",
     )
     features: str | None = setting(
         None,
-        "Learn features of a frozen network: efficientnet-lite0, a network of torchvision such as"
-        " wide_resnet50_2, or an ONNX file whose outputs are maps; none to learn pixels.",
-        unset="efficientnet-lite0 for images of at least 96x96 pixels, unless another setting needs pixels; else none",
+        "Learn features from a pretrained network: efficientnet-lite0, a network of torchvision such as"
+        " wide_resnet50_2, or an ONNX file whose outputs are feature maps. With none, learn pixels.",
+        unset="efficientnet-lite0 for images of at least 96x96 pixels, unless a setting asks for pixels; else none",
         none="",
     )
     whiten: bool | None = setting(
         None,
-        "For tables: whiten the columns, so that directions with little variance count as much as others.",
-        unset=f"on, if there are more columns than training rows, but at most {WIDEST}",
+        "For tables: whiten the columns, so that directions with little variance count as much as the others.",
+        unset=f"on, if there are more columns than training rows, and at most {WIDEST} columns",
     )
     feature_count: int = 0
     tile: tuple[int, ...] | None = setting(
         None,
-        "For features or patches: cut images into tiles of this size (height, width); the most anomalous tile counts.",
-        unset=f"for features and images with sides of more than {MOST_SIDE} pixels, at most {MOST_SIDE}; else none",
+        "For features or patches: cut images into tiles of this height and width; the most anomalous tile decides.",
+        unset=f"for features, if images have a side of over {MOST_SIDE} pixels: at most {MOST_SIDE}; else no tiles",
     )
     overlap: int | None = setting(
-        None, "Smallest overlap of neighbouring tiles, in pixels.", unset=f"{OVERLAP}, or a quarter of a small tile"
+        None,
+        "Smallest overlap of neighbouring tiles, in pixels.",
+        unset=f"{OVERLAP}, or a quarter of the tile if that is less",
     )
     region: str | None = None
     region_share: float = 1.0
     pixel_range: tuple[int, ...] | None = setting(
         None,
-        "Pixel values of black and white in 16-bit files, such as 0,4095 for a 12-bit camera.",
+        "Pixel values that mean black and white in 16-bit files, such as 0,4095 for a 12-bit camera.",
         unset="0,65535",
     )
     image_shape: tuple[int, int, int] | None = None

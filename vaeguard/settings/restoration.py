@@ -45,16 +45,18 @@ class RestoreSettings:
         A value cannot work.
     """
 
-    kind: str = setting("auto", "Kind of the pages; auto decides for each page.", of=RESTORE_KINDS)
-    strength: float = setting(1.0, "How much of the correction to apply, 0 to 1.")
+    kind: str = setting("auto", "Kind of the pages; with auto, the program decides for each page.", of=RESTORE_KINDS)
+    strength: float = setting(1.0, "How much of the correction to apply, from 0 to 1.")
     noise: float | None = setting(
-        None, "Standard deviation of the noise, in grey levels (0 to 255).", unset="estimated"
+        None, "Standard deviation of the noise, in grey levels from 0 to 255.", unset="estimated for each page"
     )
     paper: str = setting(
-        "keep", "Paper of documents: keep its tint without stains, make it white, or leave it unchanged.", of=PAPERS
+        "keep", "Paper of documents: keep its tint but remove stains, make it white, or leave it as it is.", of=PAPERS
     )
-    gate: bool = setting(True, "Restore the original pixels where ink would be lost or invented.")
-    samples: int = setting(0, "Average this many samples of the model's ladder VAE; 0 for one direct pass.")
+    gate: bool = setting(True, "Keep the pixels of the scan where cleaning would lose or add ink.")
+    samples: int = setting(
+        0, "Average this many samples of the denoiser's ladder VAE; 0 to use its direct network instead."
+    )
 
     __repr__ = brief_settings
 
@@ -102,21 +104,28 @@ class DenoiseOutputs:
     """
 
     jpeg: int | None = setting(
-        None, "Save JPEGs as JPEGs of this quality, also in PDFs.", unset="PNG; in PDFs as before"
+        None,
+        "Quality with which JPEG files and JPEG pictures in PDFs are saved.",
+        unset="JPEG files become PNGs; pictures in PDFs keep about their quality",
     )
     residual: bool = setting(
         False,
-        "Also write the exact difference, so that `vaeguard undo` can restore the originals; pictures in"
-        " PDFs are then lossless.",
+        "Also write the exact difference of scan and clean file, so that `vaeguard undo` can restore the originals;"
+        " pictures in PDFs are then saved losslessly.",
     )
-    uncertainty: bool = setting(False, "Also write a picture of the uncertainty of each pixel.")
-    ocr: bool = setting(False, "Leave a page unchanged if tesseract would read fewer words after cleaning.")
+    uncertainty: bool = setting(False, "Also write a picture that shows how uncertain each pixel is.")
+    ocr: bool = setting(
+        False, "Leave a page unchanged if tesseract would recognise fewer words, or misread a number, after cleaning."
+    )
     ocr_language: str = setting(
-        "", "Tesseract's name of the language, or several, such as deu+fra.", unset="eng, English"
+        "", "Language of the pages, or several, by tesseract's names, such as deu+fra.", unset="eng"
     )
-    lossless: bool = setting(False, "Save pictures in PDFs losslessly, which makes larger files.")
+    lossless: bool = setting(False, "Save pictures in PDFs losslessly, which makes the files larger.")
     derive: tuple[str, ...] = setting(
-        (), "Also write a copy of each clean file, black and white or with straight pages; can be repeated.", of=DERIVED
+        (),
+        "Also write a copy of each clean file, black and white (bilevel) or with straightened pages (deskewed); can be"
+        " repeated.",
+        of=DERIVED,
     )
 
     __repr__ = brief_settings
@@ -179,16 +188,16 @@ class DenoiserSpec:
     depth: int = setting(6, "With from_scratch: layers of the direct network.")
     ladder_width: int = setting(40, "With from_scratch: channels of the ladder VAE's features.")
     latent: tuple[int, int, int] = setting(
-        (8, 12, 16), "With from_scratch: channels of the ladder VAE's latents, from fine to coarse."
+        (8, 12, 16), "With from_scratch: channels of the ladder VAE's three latent maps, from fine to coarse."
     )
     steps: int = setting(2000, "Training steps for each of the two networks.")
-    patch_size: int = setting(96, "Side of a patch in pixels, a multiple of 8.")
+    patch_size: int = setting(96, "Side of the training patches in pixels, a multiple of 8.")
     batch_size: int = setting(8, "Patches per step.")
-    learning_rate: float | None = setting(None, "Step size.", unset="0.001 from scratch, else 0.0003")
+    learning_rate: float | None = setting(None, "Learning rate.", unset="0.001 from scratch, else 0.0003")
     from_scratch: bool = setting(False, "Train from scratch instead of from the included weights.")
     seed: int = setting(0, "Random seed for weights, patches and noise.")
     device: str = setting("auto", "Device to train on.", of=DEVICES)
-    threads: int | None = setting(None, "CPU threads.", unset="chosen by PyTorch")
+    threads: int | None = setting(None, "Number of CPU threads.", unset="chosen by PyTorch")
 
     __repr__ = brief_settings
 

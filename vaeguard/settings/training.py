@@ -38,8 +38,8 @@ class TrainSpec:
     epochs: int | None = setting(
         None,
         "Maximum number of epochs.",
-        unset="15, adjusted to 2,000 to 6,000 steps and to 5 to 400 epochs;"
-        f" for features at most {FEATURE_EPOCHS}, for tables {VECTOR_EPOCHS}",
+        unset="15, changed if needed so that there are 2,000 to 6,000 steps and 5 to 400 epochs;"
+        f" for features at most {FEATURE_EPOCHS}; for tables {VECTOR_EPOCHS}",
     )
     batch_size: int | None = setting(
         None, "Images per step.", unset=f"{PixelView.batch_size}; for features {FeatureView.batch_size} cells"
@@ -51,42 +51,46 @@ class TrainSpec:
     )
     schedule: str = setting("cosine", "How the learning rate changes over the epochs.", of=SCHEDULES)
     weight_decay: float = setting(0.0, "Weight decay of AdamW.")
-    beta: float = setting(1.0, "Weight of the rate against the distortion.")
-    kl_warmup: int = setting(0, "Epochs over which the rate's weight grows from 0 to beta.")
-    free_bits: float = setting(0.0, "Nats per latent unit that are not penalised.")
+    beta: float = setting(1.0, "Weight of the rate relative to the distortion.")
+    kl_warmup: int = setting(0, "Number of epochs in which the weight of the rate grows from 0 to beta.")
+    free_bits: float = setting(0.0, "Nats of rate per latent unit that are not penalised.")
     reduction: str = setting(
-        "sum", "Loss as a sum, in nats per image, or as a mean per pixel and per latent unit.", of=REDUCTIONS
+        "sum", "Compute the loss as a sum, in nats per image, or as a mean over pixels and latent units.", of=REDUCTIONS
     )
     guide_weight: float = setting(20.0, "Weight of the cross-entropy of classes and pseudo-classes.")
-    input_noise: float = setting(0.0, "Sigma of noise added to the input only, as in a denoising VAE.")
+    input_noise: float = setting(
+        0.0, "Standard deviation of noise that is added to the input only, as in a denoising VAE."
+    )
     binarise: bool = setting(
-        False, "Learn from black and white pixels, drawn in every epoch with the grey value as probability of white."
+        False, "In every epoch, set each pixel at random to white or black; its grey value is the probability of white."
     )
     augment_warp: float | None = setting(
-        None, "Strength of a smooth random deformation.", unset="1 with pseudo-classes, otherwise 0"
+        None,
+        "Strength of the smooth random deformation of training images.",
+        unset="1 with pseudo-classes, otherwise 0",
     )
     augment_shift: int = setting(0, "Shift images at random by up to this many pixels.")
     augment_rotate: float = setting(0.0, "Rotate images at random by up to this many degrees.")
-    augment_noise: float = setting(0.0, "Sigma of noise added to both the input and its target.")
+    augment_noise: float = setting(0.0, "Standard deviation of noise that is added to both the input and the target.")
     augment_flip: bool = setting(False, "Mirror images left to right at random.")
     balance: bool = setting(
         False,
-        "Sample every normal class equally often, with replacement, and give all classes the same weight in"
-        " validation.",
+        "Draw images of every normal class equally often, with replacement, and give all classes the same weight"
+        " in the validation loss.",
     )
     validation: float = setting(0.1, "Share of the normal images held out for early stopping.")
     calibration: float = setting(0.1, "Share of the normal images held out for p-values.")
     folds: int | None = setting(
         None,
-        "For features: number of folds of the normal images, each calibrated by a model fitted on the"
-        " others, instead of the two shares; 0 for none.",
-        unset="10 below 50 images, 5 below 1,000, else 0",
+        "For features: number of cross-validation folds; each image is calibrated by a model that has not seen it."
+        " With 0, hold out the shares training.validation and training.calibration instead.",
+        unset="10 for fewer than 50 images, 5 for fewer than 1,000, else 0",
     )
-    patience: int = setting(20, "Stop after this many epochs without a better validation loss.")
-    seed: int = setting(0, "Random seed for split, weights, order and noise.")
+    patience: int = setting(20, "Stop training after this many epochs without a better validation loss.")
+    seed: int = setting(0, "Random seed for the split, the initial weights, the order of the images and the noise.")
     device: str = setting("auto", "Device to train on.", of=DEVICES)
-    bf16: bool | None = setting(None, "Use bfloat16 matrix products.", unset="on, if the processor supports it")
-    threads: int | None = setting(None, "CPU threads.", unset="one per core, or one for tiny models")
+    bf16: bool | None = setting(None, "Compute matrix products in bfloat16.", unset="on, if the processor supports it")
+    threads: int | None = setting(None, "Number of CPU threads.", unset="one per core; one for tiny models")
 
     __repr__ = brief_settings
 

@@ -86,18 +86,18 @@ def settle_features(model: ModelSpec, training: TrainSpec, images: ImageSet, rep
         tiles = f", in tiles of {tile[0]}x{tile[-1]}" if tile else ""
         reporter.say(
             f"Model: features of the network {chosen.features}{tiles}, chosen because images of {height}x{width}"
-            " pixels are probably photographs; to change it, use another network with `features`, patches of"
-            " pixels with `preset=patches`, or whole images with `features=none`"
+            " pixels are probably photographs; alternatives: `features=NAME` (a different network),"
+            " `preset=patches`, `features=none` (whole images)"
         )
     elif asked and is_photograph(height, width):
         reporter.say(
             f"Model: pixels, because of `{asked}`; in photographs of {height}x{width} pixels, a model of"
-            " features mostly finds anomalies better; to use it, remove that setting"
+            " features usually finds anomalies better; to use one, remove that setting"
         )
     elif not asked and not is_photograph(height, width):
         reporter.say(
-            f"Model: whole images, because {height}x{width} pixels are too few for features of a network; if the"
-            f" files are larger, use features with a `size` of at least {PHOTO_SIDE}x{PHOTO_SIDE}"
+            f"Model: whole images, because {height}x{width} pixels are too small for a pretrained network; if the"
+            f" files are larger, set `size` to at least {PHOTO_SIDE}x{PHOTO_SIDE} to use one"
         )
     return chosen
 

@@ -91,16 +91,24 @@ class Outcome:
 class FitRun:
     """Settings of a run, apart from those of the fit."""
 
-    tensorboard: str | None = setting(None, "Write a TensorBoard log to DIR/<name of the run folder>.")
-    jobs: int | None = setting(None, "Threads that decode images.", unset="depends on the machine")
-    processes: int = setting(1, "Processes on this machine that train together, one per GPU or per group of cores.")
+    tensorboard: str | None = setting(
+        None, "Folder for TensorBoard logs; the log is written to a subfolder with the name of the run folder."
+    )
+    jobs: int | None = setting(None, "Number of threads that decode images.", unset="depends on the machine")
+    processes: int = setting(
+        1, "Number of processes on this machine that train together, each on a GPU or a part of the CPU cores."
+    )
     cache_gb: float | None = setting(
         None,
-        "Maximum size of decoded images in gigabytes; larger sets are read from their files in every epoch.",
+        "Maximum size of all decoded images in gigabytes; a larger data set is read from its files in every epoch.",
         unset="half of the free disk space",
     )
-    buffer_gb: float = setting(1.0, "Gigabytes of images to shuffle at a time if they are read in every epoch.")
-    finish: bool = setting(False, "With --resume: stop training and keep the model of the epochs done so far.")
+    buffer_gb: float = setting(
+        1.0, "Gigabytes of decoded images to shuffle at a time, if images are read in every epoch."
+    )
+    finish: bool = setting(
+        False, "With --resume: train no more epochs; calibrate and save the model of the epochs done so far."
+    )
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -117,7 +125,7 @@ class FitRun:
 class DenoiseRun:
     """How a tree of scans is processed."""
 
-    jobs: int | None = setting(None, "Files processed at the same time.", unset="one per core, at most 4")
+    jobs: int | None = setting(None, "Number of files processed at the same time.", unset="one per core, at most 4")
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -128,8 +136,8 @@ class ExportSettings:
     """How a model is exported: the parameters of `vaeguard.export`."""
 
     pixels: str = setting("uint8", "Type of the input image: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS)
-    fpr: float = setting(DEFAULT_FPR, "False-alarm rate if the input `fpr` is not given.")
-    fp16: bool = setting(False, "Compute in float16, for GPUs.")
+    fpr: float = setting(DEFAULT_FPR, "False-alarm rate that the exported model uses if its input `fpr` is not given.")
+    fp16: bool = setting(False, "Compute in half precision (float16), for GPUs.")
     tolerance: float | None = setting(None, "Largest relative error allowed.", unset="0.0001, with fp16 0.02")
     parts: bool = setting(False, "Also write the encoder and the decoder as separate files.")
 
