@@ -56,7 +56,8 @@ def pick_device(device: str) -> str:
     check_device(device)
     if device == "tensorrt":
         raise UsageError(
-            "`device` is 'tensorrt', which works with exported models only; export the model, or choose another device"
+            "`device` is 'tensorrt', which works with exported models only; export the model, or choose a different"
+            " device"
         )
     usable = torch.cuda.is_available()
     if device == "cuda" and not usable:

@@ -148,7 +148,7 @@ def check_distributions() -> Check:
     """Name the distribution that is installed, and check that there are not both, which hold the same modules."""
     there = installed((FULL,)).get(FULL, "a checkout")
     if is_light():
-        return Check("vaeguard", "ok", f"{there}, without training: {install_line()} adds it")
+        return Check("vaeguard", "ok", f"{there}, without training; to add it, run: {install_line()}")
     if has(FULL) and has(LIGHT):
         remedy = f"pip uninstall -y {FULL} {LIGHT} && {install_line()}"
         return Check("vaeguard", "fail", f"{FULL} and {LIGHT} overwrite each other", remedy)
@@ -224,7 +224,7 @@ def check_torch(probe: dict[str, Any] | str) -> Check:
 def check_torchvision(probe: dict[str, Any] | str) -> Check:
     """Check that torchvision's compiled operators work with the installed PyTorch."""
     if isinstance(probe, str):
-        advice = "install a pair made for each other: pip install --upgrade torch torchvision"
+        advice = "install matching versions: pip install --upgrade torch torchvision"
         return Check("torchvision", "fail", probe, advice)
     return Check("torchvision", "ok", f"{probe['version']}, its operators work")
 
@@ -237,7 +237,7 @@ def check_onnxruntime(probe: dict[str, Any] | str, *, gpu: bool) -> Check:
     used = probe["used"].removesuffix("ExecutionProvider")
     found = f"{probe['version']}, runs on {used}"
     if used == "CPU" and "CUDAExecutionProvider" in probe["offered"]:
-        found += " (the package offers CUDA, but no session gets it here)"
+        found += " (the package supports CUDA, but CUDA does not work here)"
     if used == "CPU" and gpu:
         advice = (
             "PyTorch sees a GPU that ONNX Runtime does not use; give both the same CUDA version, or set `device` to"
@@ -252,8 +252,8 @@ def check_telemetry() -> Check:
     value = os.environ.get("ORT_DISABLE_TELEMETRY", "")
     found = f"ORT_DISABLE_TELEMETRY={value}"
     if value == "1":
-        return Check("telemetry", "ok", f"{found}: ONNX Runtime sends nothing")
-    return Check("telemetry", "warn", f"{found}: ONNX Runtime may report its use", "unset it, or set it to 1")
+        return Check("telemetry", "ok", f"{found}: ONNX Runtime sends no usage data")
+    return Check("telemetry", "warn", f"{found}: ONNX Runtime may send usage data", "unset it, or set it to 1")
 
 
 def check_processor() -> Check:
@@ -274,7 +274,7 @@ def check_cache() -> Check:
     from vaeguard.data.cache import cache_folder
 
     folder = cache_folder()
-    advice = "point $VAEGUARD_CACHE at a folder with room"
+    advice = "set $VAEGUARD_CACHE to a folder with enough space"
     try:
         existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

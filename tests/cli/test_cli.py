@@ -446,8 +446,8 @@ def test_a_fit_says_that_images_were_shrunk(tmp_path):
     fitted = run(tmp_path, "fit", "parts", *settings, "-o", "run")
     assert "160x8" in fitted.stderr
     assert "--size" in fitted.stderr
-    assert json.loads(fitted.stdout)["left_out"].endswith("skipped (mask of another image): 'parts/3_mask.png'")
-    assert "note: 1 file skipped (mask of another image)" in fitted.stderr
+    assert json.loads(fitted.stdout)["left_out"].endswith("skipped (mask of a different image): 'parts/3_mask.png'")
+    assert "note: 1 file skipped (mask of a different image)" in fitted.stderr
     assert "160x8" not in run(tmp_path, "fit", "parts", "--size", "128x6", *settings, "-o", "other").stderr
 
 
@@ -673,7 +673,8 @@ def test_a_denoiser_of_ones_own(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pages"] == 2
     assert_complains(run(tmp_path, "score", "scans", "-m", "own"), 4, "own", "use it with denoise")
-    assert_complains(run(tmp_path, "fit-denoiser", "--adapt", "scans", "-o", "own"), 2, "own", "choose another folder")
+    refused = run(tmp_path, "fit-denoiser", "--adapt", "scans", "-o", "own")
+    assert_complains(refused, 2, "own", "choose a different folder")
 
 
 def test_a_named_set_wins_over_a_folder_also_for_a_denoiser(tmp_path):

@@ -42,7 +42,7 @@ def command(name):
         ("fit", "give `guided=False`", "give --set model.guided=false"),
         ("fit", "give `prior='per-class'`", "give --set model.prior=per-class"),
         ("fit", "give `kind='mlp'`", "give --model mlp"),
-        ("fit", "choose another `run`", "choose another --output"),
+        ("fit", "choose a different `run`", "choose a different --output"),
         ("fit", "`tensorboard` needs a package", "--set run.tensorboard needs a package"),
         ("fit", "`data` is missing", "DATA is missing"),
         ("fit", "name `data_dir`", "name --data-dir"),

@@ -60,7 +60,7 @@ def test_masks_beside_images_are_told_and_not_read(place, name, mask):
     before = names_read(folder)
     mask.save(inside / name)
     assert names_read(folder) == before
-    assert f"1 file skipped (mask of another image): '{inside / name}'" in find_sources([folder])[0].left_out
+    assert f"1 file skipped (mask of a different image): '{inside / name}'" in find_sources([folder])[0].left_out
     images = open_images(folder)
     assert len(images) == len(before)
     assert name in images.left_out

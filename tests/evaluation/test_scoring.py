@@ -442,7 +442,7 @@ def test_the_ways_out_of_a_rate_that_flags_nothing_are_the_nearest(images: int, 
     assert can_flag(fewest, fpr)
     assert not can_flag(fewest - 1, fpr)
     note = fpr_note(info(8).calibrated_on, 0.05) or ""
-    assert "this rate needs 19 of them; raise the false-alarm rate to 0.12, or fit with more images" in note
+    assert "this rate needs 19 calibration images; raise the false-alarm rate to 0.12, or fit with more images" in note
 
 
 def test_no_note_where_the_calibration_is_unknown() -> None:

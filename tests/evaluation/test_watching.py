@@ -68,10 +68,10 @@ def test_a_watch_of_another_models_table_is_refused(tmp_path):
     put(tmp_path, "a.png")
     watch_files(FakeDetector(), [tmp_path], tmp_path / "s.csv", rounds=1)
     for detector, options in ((FakeDetector(fingerprint="other"), {}), (FakeDetector(), {"fpr": 0.1})):
-        with pytest.raises(UsageError, match="choose another table"):
+        with pytest.raises(UsageError, match="choose a different table"):
             watch_files(detector, [tmp_path], tmp_path / "s.csv", rounds=1, **options)
     (tmp_path / "t.csv").write_text("path,score\na.png,1.0\n")
-    with pytest.raises(UsageError, match="choose another table"):
+    with pytest.raises(UsageError, match="choose a different table"):
         watch_files(FakeDetector(), [tmp_path], tmp_path / "t.csv", rounds=1)
     with pytest.raises(UsageError, match="is the table of a watch; continue that watch"):
         score_files(FakeDetector(), [tmp_path / "a.png"], tmp_path / "s.csv")
@@ -92,7 +92,7 @@ def test_a_table_whose_columns_somebody_changed_is_not_gone_on_with(tmp_path, su
         cells = {name: own.get(name, ["fine"]) for name in names}
         write_table(table, {name: each if isinstance(each[0], str) else np.array(each) for name, each in cells.items()})
         before = table.read_bytes()
-        with pytest.raises(UsageError, match="the columns of .* have changed .*; choose another table"):
+        with pytest.raises(UsageError, match="the columns of .* have changed .*; choose a different table"):
             watch_files(FakeDetector(), [tmp_path], table, rounds=1)
         assert table.read_bytes() == before
 
@@ -297,7 +297,7 @@ def test_the_drift_of_rows_that_a_killed_watch_left_is_made_up_for(tmp_path):
     assert record["images"] == record["p_value"]["steps"] == len(read_table(table)) == 61
     assert record["brightness"]["steps"] == 31
     settings.write_text(json.dumps({**json.loads(before), "monitor": {}}))
-    with pytest.raises(UsageError, match="is damaged, so the watch cannot continue; choose another table"):
+    with pytest.raises(UsageError, match="is damaged, so the watch cannot continue; choose a different table"):
         watch_files(FakeDetector(), [folder], table, rounds=1)
     with pytest.raises(UsageError, match="`drift_chance`"):
         watch_files(FakeDetector(), [folder], table, rounds=1, drift_chance=0)

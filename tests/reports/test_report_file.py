@@ -103,7 +103,7 @@ def test_a_page_asks_nothing_of_a_network(tmp_path):
 
 def test_a_report_of_another_kind_is_not_overwritten(tmp_path):
     write_report(tmp_path / "report.json", comparison())
-    with pytest.raises(UsageError, match="is the report of a comparison; choose another folder"):
+    with pytest.raises(UsageError, match="is the report of a comparison; choose a different folder"):
         check_place(tmp_path / "report.json", "fit")
     check_place(tmp_path / "report.json", "comparison")
     check_place(tmp_path / "none.json", "fit")

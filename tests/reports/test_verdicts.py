@@ -157,7 +157,7 @@ def test_nothing_read_is_not_called_clean():
     scores = {**scored(0, 0, 500), "errors": {"count": 3}}
     assert verdict(scores).tone == "poor"
     few = {**scores, "images": 1000, "anomalies": vars(share_of(52, 1000)), "drift": vars(drift(500, 1000, 500))}
-    assert verdict(few).headline == "No more images are flagged than expected of normal ones"
+    assert verdict(few).headline == "No more images are flagged than expected if all are normal"
     many = {**few, "anomalies": vars(share_of(90, 1000))}
     assert verdict(many).headline == "90 images to check"
 
@@ -206,11 +206,11 @@ def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
 def test_a_threshold_of_few_images_may_itself_flag_many():
     few, many = scored(90, 1000, 30), scored(90, 1000, 3000)
     assert few["anomalies"]["low"] > few["fpr"]
-    assert verdict(few).headline == "No more images are flagged than expected of normal ones"
+    assert verdict(few).headline == "No more images are flagged than expected if all are normal"
     assert verdict(many).headline == "90 images to check"
     low, high = (round(1000 * share) for share in expected_interval(1000, 30, 0.05))
     assert f"if all were normal, {low} to {high} would be expected." in verdict(few).sentence
-    assert verdict(scored(high, 1000, 30)).headline == "No more images are flagged than expected of normal ones"
+    assert verdict(scored(high, 1000, 30)).headline == "No more images are flagged than expected if all are normal"
     assert verdict(scored(high + 1, 1000, 30)).headline == f"{high + 1} images to check"
 
 

@@ -395,7 +395,7 @@ def test_scans_of_another_folder_never_take_the_place_of_others(scans):
     denoise_scans("scans/box-0", "out", device="cpu")
     before = tree("out")
     for other in ("scans/box-1", "scans", "scans/photo.jpg", ["scans/box-0/0.png", "scans/box-1/1.png"]):
-        with pytest.raises(UsageError, match=r"'out' contains the clean scans of '.*box-0'; choose another folder"):
+        with pytest.raises(UsageError, match=r"'out' contains the clean scans of '.*box-0'; choose a different folder"):
             denoise_scans(other, "out", device="cpu")
     assert tree("out") == before
     scans.rename(scans.with_name("moved"))  # the earlier folder is gone: these may be the same scans

@@ -135,9 +135,9 @@ RESTORED = {
     "raw with a plain Decode": raw(flate(RGB), Decode=[0, 1, 0, 1, 0, 1]),
 }
 LEFT = {
-    "grey in RGB": (dct(jpeg(GREY)), "of another shape than the PDF says"),
-    "RGB in grey": (jpx(jp2(RGB), space=Name.DeviceGray), "of another shape than the PDF says"),
-    "RGB with one channel": (dct(jpeg(RGB), space=profile("sRGB", 1)), "of another shape than the PDF says"),
+    "grey in RGB": (dct(jpeg(GREY)), "of a different shape than the PDF says"),
+    "RGB in grey": (jpx(jp2(RGB), space=Name.DeviceGray), "of a different shape than the PDF says"),
+    "RGB with one channel": (dct(jpeg(RGB), space=profile("sRGB", 1)), "of a different shape than the PDF says"),
     "CMYK": (dct(jpeg(np.dstack([RGB, GREY]), "CMYK", adobe=0), space=Name.DeviceCMYK, Decode=[1, 0] * 4), "CMYK"),
     "YCCK": (dct(jpeg(np.dstack([RGB, GREY]), "YCCK", adobe=2), space=Name.DeviceCMYK), "CMYK"),
     "Lab": (dct(jpeg(RGB), space=LAB), "CIELAB"),

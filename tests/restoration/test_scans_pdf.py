@@ -380,7 +380,7 @@ def test_inline_pictures_are_reported(tmp_path):
 def test_a_picture_with_a_wrong_shape_is_reported(wrong, tmp_path):
     data, entries = encoded("jpeg", sheet())
     result, after = written(saved(document([(data, {**entries, **wrong})])), tmp_path)
-    assert (result.left, result.codecs) == ([(1, "of another shape than the PDF says")], {})
+    assert (result.left, result.codecs) == ([(1, "of a different shape than the PDF says")], {})
     assert pictures_in(after)[0][0] == data
 
 

@@ -51,7 +51,7 @@ OTHERS = {
 def test_another_plan_is_refused_with_what_differs_and_gives_way_to_who_has_the_job_alone(said, tmp_path):
     other = replace(PLAN, **OTHERS[said])
     PLAN.enter(Store(tmp_path))
-    with pytest.raises(UsageError, match=f"contains the plan of another job: {said}"):
+    with pytest.raises(UsageError, match=f"contains the plan of a different job: {said}"):
         other.enter(Store(tmp_path))
     drop_other_plan(Store(tmp_path), PLAN)
     assert read_plan(Store(tmp_path)) == PLAN

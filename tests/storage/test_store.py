@@ -250,7 +250,7 @@ def test_an_interrupted_job_ends_at_once_and_resumes():
 
 def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(VaeguardError, match="choose another folder"):
+    with pytest.raises(VaeguardError, match="choose a different folder"):
         score_files(Brightness(), "images", tmp_path / "file" / "s.csv")  # noqa: F821
 
 
@@ -326,7 +326,7 @@ def test_a_folder_of_somebody_else_is_refused_and_stays(tmp_path, kind):
     _hold(tmp_path / "home", ".profile")
     FOREIGN[kind](tmp_path / "s.csv.job")
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
-    refused = pytest.raises(UsageError, match=r"s\.csv\.job.*rename it, or choose another output")
+    refused = pytest.raises(UsageError, match=r"s\.csv\.job.*rename it, or choose a different output")
     with refused, open_job(tmp_path / "s.csv"):
         pass
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -52,7 +52,7 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
     [
         ({"training": {"epochs": 4, "sizes": (4, 2)}}, r"epochs \(was 3, now 4\) differ"),
         ({**SETTINGS, "data": {"fingerprint": "a"}}, r"fingerprint \(was None, now 'a'\) differ"),
-        ({**SETTINGS, "denoiser": {}}, "it is a checkpoint; choose another folder"),
+        ({**SETTINGS, "denoiser": {}}, "it is a checkpoint; choose a different folder"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, settings, message):

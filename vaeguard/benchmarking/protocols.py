@@ -272,7 +272,9 @@ def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
     anomalies = _limited(anomalies, spec.limit)
     if test.images.shape[1:] != anomalies.images.shape[1:]:
         shapes = f"{test.images.shape[1:]} and {anomalies.images.shape[1:]}"
-        raise UsageError(f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose another")
+        raise UsageError(
+            f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose a different one"
+        )
     anomalous = np.arange(len(test) + len(anomalies)) >= len(test)
     task = ImageTask(train, None, np.concatenate([test.images, anomalies.images]), anomalous)
     return [Case("image sets", pair, lambda _: task)]
@@ -323,7 +325,8 @@ def _limited(images: ImageSet, limit: int | None) -> ImageSet:
 BENCHMARKS = {
     "one-class-out": Benchmark(
         about="each class in turn is the anomaly, and all others are normal",
-        protocol="Fitted on the official training part without the anomalous class; the whole official test part.",
+        protocol="Fitted on the official training part without the anomalous class; tested on the whole official test"
+        " part.",
         cases=partial(_classes, out=True),
         fits=("guided", "unlabelled"),
         data="mnist",
@@ -332,7 +335,7 @@ BENCHMARKS = {
     ),
     "one-class": Benchmark(
         about="each class in turn is normal, and all others are anomalies",
-        protocol="Fitted on one class of the official training part; the whole official test part.",
+        protocol="Fitted on one class of the official training part; tested on the whole official test part.",
         cases=partial(_classes, out=False),
         fits=("unlabelled",),
         data="mnist",
@@ -340,8 +343,8 @@ BENCHMARKS = {
     ),
     "ood": Benchmark(
         about="images of one set are normal, and those of a different set are anomalies",
-        protocol="Fitted on the normal set's official training part; its official test part against that of the other"
-        " set.",
+        protocol="Fitted on the official training part of the normal set; tested on its official test part and on that"
+        " of the anomalous set.",
         cases=_pair,
         fits=("guided", "unlabelled"),
         data="fashion-mnist:mnist,mnist:fashion-mnist,mnist:notmnist,mnist:omniglot",
@@ -349,7 +352,7 @@ BENCHMARKS = {
     ),
     "tables": Benchmark(
         about="17 tables of PyOD's benchmark, measured by PyOD's protocol",
-        protocol="60 % of the rows at random, anomalies among them, to fit on and to standardise by; 40 % to test.",
+        protocol="Fitted and standardised on a random 60 % of the rows, including anomalies; tested on the other 40 %.",
         cases=_table,
         fits=("vaeguard",),
         data="arrhythmia,cardio,glass,ionosphere,letter,lympho,mnist,musk,optdigits,pendigits,pima,satellite,"
@@ -362,12 +365,12 @@ BENCHMARKS = {
     "defects": Benchmark(
         about="defects of magnetic tiles, circuit boards and screws",
         protocol="Fitted on defect-free images of half of the groups (tiles) or pairs (boards), a new half for each"
-        " seed; the images of all other groups, defect-free and defective; of a test pair template and defective board."
-        " Those held out from the fit to calibrate by share no group with those trained on. Screws keep their official"
-        " parts, whose sound screws to test are photographed brighter than those to fit on. Features are judged beside"
-        " simple methods on the same cells: an image by the mean of its five strongest, heatmaps smoothed alike. The"
-        " settings of patches and features were developed with the anomalies of these very sets in view, so take the"
-        " figures as those of a development set.",
+        " seed; tested on all images of the other groups or pairs. The test images of a pair are its template and its"
+        " defective board. Images that calibrate the score share no group with images that train the model. Screws"
+        " keep their official parts; the sound screws of the test part are brighter than those of the training part."
+        " Features are compared with simple methods on the same cells: the score of an image is the mean of its five"
+        " most anomalous cells, and heatmaps are smoothed in the same way. The settings of patches and features were"
+        " developed with the anomalies of these sets in view, so take the figures as those of a development set.",
         cases=_defects,
         fits=("features", "patches", "unlabelled"),
         default_fits=("features", "patches"),

@@ -122,14 +122,14 @@ def _check_report(folder: Path, spec: BenchmarkSpec) -> None:
     other = report.get("benchmark") if isinstance(report, dict) else None
     if other != spec.name:
         raise UsageError(
-            f"{str(folder)!r} contains the report of another benchmark ({other or 'unknown'}); choose another `output`"
+            f"{str(folder)!r} contains the report of a different benchmark ({other or 'unknown'}); choose a different"
+            " `output`"
         )
     finished = report["cells"]["finished"]
     if finished and not (folder / CELLS_NAME).exists():
         raise UsageError(
-            f"{str(folder)!r} contains a report of {finished} cells, but {CELLS_NAME} is missing; choose another"
-            " `output`, or"
-            " delete the report"
+            f"{str(folder)!r} contains a report of {finished} cells, but {CELLS_NAME} is missing; choose a different"
+            " `output`, or delete the report"
         )
 
 
@@ -143,10 +143,10 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
     reason = f"{lost[0]!r} is not among the cells to measure{missing}"
     advice = "use at least the earlier `data`, `classes`, `seeds`, `fits` and `baselines`"
     if changed := sorted(set(lost) & set(planned.values())):
-        reason = f"{changed[0]!r} was measured with other settings or by another version"
+        reason = f"{changed[0]!r} was measured with different settings or by a different version"
         advice = "use the earlier settings"
     raise UsageError(
         f"{str(folder)!r} contains {counted(len(finished), 'cell')}, and {len(lost)} of them would be"
         f" lost because {reason};"
-        f" choose another `output`, or {advice}"
+        f" choose a different `output`, or {advice}"
     )

@@ -152,7 +152,7 @@ def check_both_kinds(anomalous: Bools, name: str) -> None:
     if anomalous.all() or not anomalous.any():
         raise UsageError(
             f"all {len(anomalous)} test examples of {name!r} are {'anomalous' if anomalous.any() else 'normal'};"
-            " choose other classes or raise `limit`"
+            " choose different classes or raise `limit`"
         )
 
 

@@ -139,7 +139,7 @@ def decode_files(
         decoded = _load(entry, key.hexdigest(), total)
     if decoded is None:
         raise VaeguardError(
-            f"the cache in {str(entry.parent)!r} loses written data; set VAEGUARD_CACHE to another folder"
+            f"the cache in {str(entry.parent)!r} loses written data; set VAEGUARD_CACHE to a different folder"
         )
     return decoded
 
@@ -273,7 +273,7 @@ def _private(folder: Path) -> Path:
         shared = folder.parent == Path(tempfile.gettempdir()) and hasattr(os, "getuid")
         if shared and folder.lstat().st_uid != os.getuid():
             raise VaeguardError(
-                f"the cache folder {str(folder)!r} belongs to another user; set VAEGUARD_CACHE to another folder"
+                f"the cache folder {str(folder)!r} belongs to another user; set VAEGUARD_CACHE to a different folder"
             )
     return folder
 
@@ -294,7 +294,7 @@ def _disk_space() -> Iterator[None]:
 def _not_written(error: OSError) -> VaeguardError:
     return VaeguardError(
         f"cannot write the cache in {str(cache_folder())!r} ({error.strerror or error}); "
-        "free some space there or set VAEGUARD_CACHE to another folder"
+        "free some space there or set VAEGUARD_CACHE to a different folder"
     )
 
 

@@ -123,7 +123,7 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
         raise UsageError("images with 2 channels cannot be written as PNG; give images with 1, 3 or 4 channels")
     names = _class_folders(image_set.class_names)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{str(folder)!r} exists and is not an empty folder; choose another folder")
+        raise UsageError(f"{str(folder)!r} exists and is not an empty folder; choose a different folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) / "images"
@@ -135,7 +135,7 @@ def write_images(image_set: ImageSet, folder: str | Path) -> None:
         finally:
             shutil.rmtree(temporary.parent, ignore_errors=True)
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another folder") from error
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose a different folder") from error
 
 
 def _class_folders(class_names: Sequence[str]) -> list[str]:

@@ -311,6 +311,6 @@ def _class_rows(image_set: ImageSet, normal: tuple[int, ...]) -> list[Rows]:
     count = sum(map(len, class_rows))
     if count < MIN_NORMAL:
         raise UsageError(
-            f"{image_set.name!r} has {count} normal images; fitting needs at least {MIN_NORMAL}, better hundreds"
+            f"{image_set.name!r} has {count} normal images; fitting needs at least {MIN_NORMAL}, preferably hundreds"
         )
     return class_rows

@@ -70,7 +70,7 @@ def _masks_left_out(folders: Sequence[Folder]) -> Iterator[str]:
     """Clauses on masks and regions of single images."""
     masks = [repr(path) for folder in folders for path in replace(folder, names=folder.masks).paths]
     if masks:
-        yield f"{counted(len(masks), 'file')} skipped (mask of another image): {some(masks)}"
+        yield f"{counted(len(masks), 'file')} skipped (mask of a different image): {some(masks)}"
     if any(_REGION.search(name) for folder in folders for name in folder.masks):
         yield "regions for single images are not supported; `roi` sets one region for all images"
 

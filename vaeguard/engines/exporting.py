@@ -129,7 +129,9 @@ def _check_targets(*paths: Path) -> None:
         raise UsageError(f"{str(paths[0])!r} does not end in .onnx, as an exported model must; add this suffix")
     for path in paths:
         if path.is_dir() or (path.exists() and path.stat().st_size and SEAL_MARK not in path.read_bytes()):
-            raise UsageError(f"{str(path)!r} is not a model of vaeguard and would be overwritten; choose another path")
+            raise UsageError(
+                f"{str(path)!r} is not a model of vaeguard and would be overwritten; choose a different path"
+            )
 
 
 def onnx_bytes(graph: InferenceGraph, detector: TorchDetector, settings: dict[str, Any]) -> bytes:

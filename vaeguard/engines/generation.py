@@ -121,7 +121,7 @@ def sample_latents(
     if seed < 0:
         raise UsageError(f"`seed` is {seed}; it must not be negative")
     if class_ is not None and like is not None:
-        raise UsageError("`class_` draws from the prior, but `like` draws around images; remove one of them")
+        raise UsageError("`class_` samples from the prior, but `like` samples around images; remove one of them")
     generator = np.random.default_rng(seed)
     noise = temperature * generator.standard_normal((count, graph.vae.spec.latent_size)).astype(np.float32)
     if like is None:

@@ -52,10 +52,10 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
             continue
         except OSError as error:
             raise VaeguardError(
-                f"cannot write to {str(runs)!r}: {error.strerror}; choose another run folder"
+                f"cannot write to {str(runs)!r}: {error.strerror}; choose a different run folder"
             ) from error
         return runs / free
-    raise VaeguardError(f"{str(runs)!r} already has too many runs with this time; choose another run folder")
+    raise VaeguardError(f"{str(runs)!r} already has too many runs with this time; choose a different run folder")
 
 
 def followed(path: str) -> str:

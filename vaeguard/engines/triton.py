@@ -43,7 +43,7 @@ def write_triton(model: str | Path, folder: str | Path) -> Path:
     detector = OnnxDetector(Session(content, str(model), "cpu", threads=1))
     home = Path(folder) / NAME
     if home.exists():
-        raise UsageError(f"{str(home)!r} already exists; choose another folder, or delete this one")
+        raise UsageError(f"{str(home)!r} already exists; choose a different folder, or delete this one")
     write_bytes(home / "1" / "model.onnx", content)
     write_text(home / "config.pbtxt", _config(detector))
     return home

@@ -53,7 +53,7 @@ def verify(
             "the exported model does not match this run in shape or terms; give the run it was exported from"
         )
     if exported.info.record.of_fit != detector.info.record.of_fit:
-        raise UsageError("the exported model came from another run; give the run it was exported from")
+        raise UsageError("the exported model came from a different run; give the run it was exported from")
     return compare(detector, exported, images, half=onnx.fp16, tolerance=tolerance)
 
 

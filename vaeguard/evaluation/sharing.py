@@ -53,7 +53,7 @@ def score_share(
     Raises
     ------
     UsageError
-        As by `score_files`; or the folder holds the plan of another job.
+        As by `score_files`; or the folder holds the plan of a different job.
     VaeguardError
         As by `score_files`; or a process has the job for itself.
     """

@@ -157,7 +157,7 @@ class Lite0(Backbone):
 class Torchvision(Backbone):
     """A network of torchvision with the weights that it recommends, up to its last block of a sixteenth of the size."""
 
-    licence = "that of the weights of torchvision, trained on ImageNet; the code is BSD-3-Clause"
+    licence = "that of the torchvision weights, which were trained on ImageNet; the code is BSD-3-Clause"
 
     def __init__(self, name: str) -> None:
         super().__init__()

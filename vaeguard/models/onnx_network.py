@@ -111,7 +111,7 @@ class OnnxNetwork(Backbone):
         from onnx import TensorProto, numpy_helper
 
         if tensor.data_location == TensorProto.EXTERNAL:
-            raise ValueError("its weights lie in another file")
+            raise ValueError("its weights are in a separate file")
         values = numpy_helper.to_array(tensor)
         if values.dtype.kind in "iub" or values.size == 0:
             self.numbers[name] = values.tolist()

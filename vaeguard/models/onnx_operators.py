@@ -161,7 +161,7 @@ def _hard_sigmoid(settings: Settings, values: Tensor) -> Tensor:
 
 def _cast(settings: Settings, values: Tensor) -> Tensor:
     if settings["to"] != KEPT_CAST:
-        raise ValueError("it computes in another type than float32")
+        raise ValueError("it computes in a type other than float32")
     return values
 
 

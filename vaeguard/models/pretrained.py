@@ -59,6 +59,6 @@ def backbone(name: str, file: Tensor | None = None) -> Backbone:
     if name not in known:
         close = ", ".join(difflib.get_close_matches(name, [LITE0, *known], 3)) or f"{LITE0}, resnet18"
         raise UsageError(
-            f"`features` is {name!r}, which is not a network of torchvision; choose another, such as {close}"
+            f"`features` is {name!r}, which is not a network of torchvision; choose a different one, such as {close}"
         )
     return Torchvision(name)

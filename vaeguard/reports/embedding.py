@@ -126,6 +126,6 @@ class Figures(ReportFigures):
             "tsne": "in a plane by t-SNE",
             "pca": "in the plane of their two principal components",
         }
-        share = "" if self.explained is None else f", which holds {percent(self.explained)} of their variance"
+        share = "" if self.explained is None else f", which explain {percent(self.explained)} of their variance"
         sentence = f"{self.images:,} latent vectors of {self.units} units, {projections[self.projection]}{share}."
         return Verdict("Images in the latent space", sentence)

@@ -60,12 +60,12 @@ def check_place(path: str | Path, kind: str) -> None:
         page = path.with_suffix(".html")
         if page.exists() and not path.exists():
             raise UsageError(
-                f"{str(page)!r} is not a report page and would be overwritten; choose another place"
+                f"{str(page)!r} is not a report page and would be overwritten; choose a different place"
             ) from None
         return
     if present in report_kinds() and present != kind:
         article = "" if present in ("scores", "scans") else "an " if present[0] in "ae" else "a "
-        raise UsageError(f"{str(path)!r} is the report of {article}{present}; choose another folder")
+        raise UsageError(f"{str(path)!r} is the report of {article}{present}; choose a different folder")
 
 
 def remove_report(path: str | Path, kind: str) -> None:
@@ -143,7 +143,7 @@ def read_report(path: str | Path) -> Report:
     version = report.get("format") if isinstance(report, dict) else None
     if type(version) is not int or version != FORMAT or report.get("kind") not in report_kinds():
         raise RefusedError(
-            f"{str(path)!r} is a report of another version (format {version}, expected {FORMAT}); write it again"
+            f"{str(path)!r} is a report of a different version (format {version}, expected {FORMAT}); write it again"
         )
     return dict(report)
 

@@ -60,7 +60,7 @@ def prepare_log(directory: Path, run: Path | None, name: str, *, resume: bool) -
     Raises
     ------
     UsageError
-        The package `tensorboard` is not installed, or the folder holds the log of another fit.
+        The package `tensorboard` is not installed, or the folder holds the log of a different fit.
     VaeguardError
         The folder cannot be written.
     """
@@ -71,14 +71,14 @@ def prepare_log(directory: Path, run: Path | None, name: str, *, resume: bool) -
     folder = directory / run.resolve().name
     if not resume and any(folder.glob(EVENTS)):
         raise UsageError(
-            f"{str(folder)!r} contains the log of another fit; choose another folder as `tensorboard`, or delete"
-            " this one"
+            f"{str(folder)!r} contains the log of a different fit; choose a different folder as `tensorboard`, or"
+            " delete this one"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VaeguardError(
-            f"cannot write to {str(folder)!r}: {error.strerror}; choose another folder as `tensorboard`"
+            f"cannot write to {str(folder)!r}: {error.strerror}; choose a different folder as `tensorboard`"
         ) from error
     return folder
 

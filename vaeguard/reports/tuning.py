@@ -33,18 +33,18 @@ class Comparison(Part):
         """Describe the result of the comparison; `best` is the number of the best trial, of `trials` in all."""
         return (
             f"On {self.images:,} normal images that no trial has seen, the best of {trials} trials, trial"
-            f" {best}, reaches a mean ROC-AUC of {self.best_objective:.3f} against pseudo-anomalies and the"
-            f" settings at the start reach {self.start_objective:.3f}: {self.difference:+.3f} (95 % interval"
+            f" {best}, reaches a mean ROC-AUC of {self.best_objective:.3f} against pseudo-anomalies, and the"
+            f" initial settings reach {self.start_objective:.3f}: {self.difference:+.3f} (95 % interval"
             f" {self.low:+.3f} to {self.high:+.3f}; {self.fits} fits of each)."
         )
 
     def headline(self) -> tuple[str, str]:
         """Return headline and tone."""
         if self.low > 0:
-            return "Better than the start, against pseudo-anomalies", "good"
+            return "Better than the initial settings on pseudo-anomalies", "good"
         if self.high < 0:
-            return "Worse than the start, against pseudo-anomalies", "poor"
-        return "No clear difference from the start", "fair"
+            return "Worse than the initial settings on pseudo-anomalies", "poor"
+        return "No clear difference from the initial settings", "fair"
 
 
 class Images(Part):
@@ -74,13 +74,13 @@ class Figures(ReportFigures):
         if self.best:
             reason = self.comparison_error or "the search was interrupted before"
             sentence = (
-                f"Trial {self.best} is the best of {len(self.trials):,}, but it was not compared with the settings"
-                f" at the start on images that no trial has seen ({reason}). To compare them, run the same search"
+                f"Trial {self.best} is the best of {len(self.trials):,}, but it was not compared with the initial"
+                f" settings on images that no trial has seen ({reason}). To compare them, run the same search"
                 " again."
             )
             return Verdict("Best settings found, but not compared", sentence, notes, "fair")
         sentence = (
-            f"None of {len(self.trials):,} trials is better than trial 0, the settings at the start:"
+            f"None of {len(self.trials):,} trials is better than trial 0, the initial settings:"
             f" mean ROC-AUC {self.trials[0].objective:.3f} against pseudo-anomalies of {self.images.judging:,} normal"
             " images."
         )
@@ -95,8 +95,8 @@ class Figures(ReportFigures):
                 " from this one"
             )
         yield (
-            "pseudo-anomalies are only a substitute for real anomalies; if you have real ones, evaluate both"
-            " settings on them"
+            "pseudo-anomalies are only a substitute for real anomalies; if you have real ones, evaluate"
+            " models with both settings on them"
         )
         if self.comparison and self.comparisons > 1:
             yield (
@@ -108,7 +108,7 @@ class Figures(ReportFigures):
         """Yield the objectives, the best settings and their importance."""
         start, best = self.trials[0], self.trials[self.best]
         line = sparkline(trial.objective for trial in self.trials)
-        yield f"objective of the trials {line} {start.objective:.3f} at the start, {best.objective:.3f} at its best"
+        yield f"objective of the trials {line} initial {start.objective:.3f}, best {best.objective:.3f}"
         values = {name: (best.settings[name], start.settings[name]) for name in self.searched}
         yield "best settings: " + ", ".join(
             f"{name} {_setting(after)}" + ("" if after == before else f" (was {_setting(before)})")

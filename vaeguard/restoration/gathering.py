@@ -52,7 +52,7 @@ def denoise_share(
     Raises
     ------
     UsageError
-        As by `denoise_scans`; or the folder holds the plan of another job.
+        As by `denoise_scans`; or the folder holds the plan of a different job.
     VaeguardError
         A process has the folder for itself.
     """

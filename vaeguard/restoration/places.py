@@ -101,7 +101,7 @@ def _check_links(target: Path, names: Iterable[str]) -> None:
     """Refuse a target that is a link or holds a link in place of one of its folders: nothing is written through it."""
     folders = {target / folder for name in names for folder in Path(name).parents}
     if link := next((folder for folder in sorted(folders) if folder.is_symlink()), None):
-        raise UsageError(f"{str(link)!r} is a link to another place; give the folder itself, or choose another one")
+        raise UsageError(f"{str(link)!r} is a link to a different place; give the folder itself, or a different one")
 
 
 def _check_apart(target: Path, root: Path, folders: Sequence[Path]) -> None:
@@ -133,8 +133,8 @@ def _path_below(earlier: Path, root: Path, target: Path) -> Path:
     """
     if earlier in root.resolve().parents:
         return root.resolve().relative_to(earlier)
-    advice = "; choose another folder, or give all scans at once"
-    missing = ", which was not found; make it available, or choose another folder"
+    advice = "; choose a different folder, or give all scans at once"
+    missing = ", which was not found; make it available, or choose a different folder"
     holds = f"{str(target)!r} contains the clean scans of {str(earlier)!r}"
     raise UsageError(holds + (advice if earlier.is_dir() else missing))
 

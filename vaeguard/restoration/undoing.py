@@ -88,7 +88,7 @@ def _check_target(source: Path, target: Path) -> None:
         raise UsageError(f"{str(target)!r} is a link; give the folder itself")
     place, originals = source.resolve(), target.resolve()
     if originals == place or originals in place.parents or place in originals.parents:
-        raise UsageError(f"{str(target)!r} overlaps the folder of the clean scans; choose another folder")
+        raise UsageError(f"{str(target)!r} overlaps the folder of the clean scans; choose a different folder")
     interrupted = is_job(job_folder(target))
     if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{str(target)!r} contains other files; choose a new or an empty folder")

@@ -34,9 +34,9 @@ LIKELIHOOD_FACTS = {
     "bernoulli": LikelihoodFacts(
         "for black and white pixels only",
         "binary",
-        "the model was fitted with the cross-entropy of grey pixels, which is not a likelihood, but the"
-        " bounds are for pixels drawn black or white, which it never saw; set training.binarise, or for"
-        " grey pixels set model.likelihood to continuous-bernoulli, and fit again",
+        "the bounds are for pixels randomly set to black or white, but the model was fitted on grey pixels,"
+        " whose cross-entropy is not a likelihood; set training.binarise or, for grey pixels, set"
+        " model.likelihood to continuous-bernoulli, and fit again",
     ),
     "continuous-bernoulli": LikelihoodFacts("for grey values", "unit"),
     "gaussian": LikelihoodFacts("a fixed sigma", "real", _NO_NOISE),

@@ -28,23 +28,24 @@ def _classic(about: str, *, epochs: int, reduction: str = "sum", **model: Any) -
 
 
 PRESETS = {
-    "mlp-400-400-20": _classic("784-400-400-20, BCE summed + KL", epochs=10, kind="mlp", latent=20),
+    "mlp-400-400-20": _classic("784-400-400-20, summed binary cross-entropy + KL", epochs=10, kind="mlp", latent=20),
     "mlp-128-2": _classic(
-        "784-128-2, BCE summed + KL: a latent space that can be plotted", epochs=20, kind="mlp", hidden=(128,), latent=2
+        "784-128-2, summed binary cross-entropy + KL; the two-dimensional latent space can be plotted",
+        epochs=20, kind="mlp", hidden=(128,), latent=2,
     ),
     "mlp-400-20-mse": _classic(
-        "784-400-20, squared error summed + KL", epochs=10, kind="mlp", hidden=(400,), latent=20, likelihood="gaussian"
+        "784-400-20, summed squared error + KL", epochs=10, kind="mlp", hidden=(400,), latent=20, likelihood="gaussian"
     ),
     "conv-128": _classic(
-        "four convolutions 64-128-256-512, latent 128, squared error + KL, summed",
+        "four convolutions 64-128-256-512, latent 128, summed squared error + KL",
         epochs=30, kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "conv-128-mean": _classic(
-        "as cifar10, but squared error and KL averaged over their elements",
+        "as conv-128, but with squared error and KL averaged over pixels and latent units",
         epochs=30, reduction="mean", kind="conv", width=64, latent=128, likelihood="gaussian",
     ),
     "mlp-per-class": _classic(
-        "784-400-400-20 with a learned prior mean per class, the simple conditional VAE",
+        "784-400-400-20 with a learned prior mean per class, a simple conditional VAE",
         epochs=20, kind="mlp", latent=20, prior="per-class",
     ),
     "mlp-200-200-50": Preset(
@@ -53,12 +54,12 @@ PRESETS = {
             pseudo_classes=0,
         ),
         TrainSpec(epochs=400, batch_size=100, kl_warmup=50, patience=400, binarise=True, bf16=False),
-        "784-200-200-50 on pixels drawn black or white (Burda et al., 2016): a true likelihood, trained long",
+        "784-200-200-50 on pixels randomly set to black or white (Burda et al., 2016), with a true likelihood",
     ),
     "patches": Preset(
         ModelSpec(kind="mlp", hidden=(256, 128), latent=16, activation="gelu", patch=16),
         TrainSpec(batch_size=256),
-        "16x16 patches, 256-128-16, learned sigma: finds small defects on textured surfaces",
+        "16x16 patches, 256-128-16, learned sigma, for small defects on textured surfaces",
     ),
 }  # fmt: skip
 

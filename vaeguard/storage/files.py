@@ -48,7 +48,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, descriptor = _new_temporary(path)
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another folder") from error
+        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose a different folder") from error
     try:
         _OPEN.add(temporary)
         yield temporary
@@ -57,7 +57,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as error:
         raise VaeguardError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose another folder"
+            f"cannot write {str(path)!r}: {error.strerror or error}; free some space or choose a different folder"
         ) from error
     finally:
         try:
@@ -92,7 +92,7 @@ def write_first(path: str | Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose another folder") from error
+        raise VaeguardError(f"cannot write {str(path)!r}: {error.strerror}; choose a different folder") from error
     _sync_folder(path.parent)
     return True
 
@@ -125,9 +125,9 @@ def locked(folder: Path, name: str, busy: str, *, shared: bool = False) -> Itera
         else:
             lock.acquire(timeout=0)
     except (Timeout, BlockingIOError) as error:
-        raise VaeguardError(f"{busy}; wait for it, or choose another output") from error
+        raise VaeguardError(f"{busy}; wait for it, or choose a different output") from error
     except OSError as error:
-        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose another folder") from error
+        raise VaeguardError(f"cannot write {str(folder)!r}: {error.strerror}; choose a different folder") from error
     try:
         yield
     finally:
@@ -172,7 +172,7 @@ def check_apart(output: str | Path, inputs: Iterable[str | Path]) -> None:
         The output is one of the inputs, perhaps under another name.
     """
     if (places.is_url(output) or Path(output).exists()) and any(is_same(output, path) for path in inputs):
-        raise UsageError(f"{str(output)!r} is one of the inputs and would be overwritten; choose another output")
+        raise UsageError(f"{str(output)!r} is one of the inputs and would be overwritten; choose a different output")
 
 
 def is_same(path: str | Path, other: str | Path) -> bool:

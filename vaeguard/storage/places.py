@@ -535,7 +535,7 @@ def _in_words(url: str, *, writing: bool = False) -> Iterator[None]:
         if not writing and getattr(error, "errno", None) == errno.ENOSPC:
             raise VaeguardError(
                 f"there is not enough space for a copy of {url!r} in {tempfile.gettempdir()!r}; free some space, or"
-                " set TMPDIR to another folder"
+                " set TMPDIR to a different folder"
             ) from error
         message = " ".join(str(error).split())
         reason = next((text for words, text in _REASONS if re.search(words, message, re.IGNORECASE)), "")

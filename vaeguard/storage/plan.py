@@ -156,10 +156,10 @@ class Plan:
         record = {"written": {}, "plan": FORMAT, **vars(self), "pieces": pieces}
         there = _plan_of(_store(store).claim(NAME, record))
         if there is None or (difference := there.difference(self)):
-            what = f": {difference}" if there else " of another version of vaeguard"
+            what = f": {difference}" if there else " of a different version of vaeguard"
             raise UsageError(
-                f"{str(store.folder)!r} contains the plan of another job{what}; finish that job, delete the folder,"
-                " or choose another output"
+                f"{str(store.folder)!r} contains the plan of a different job{what}; finish that job, delete the folder,"
+                " or choose a different output"
             )
 
     def difference(self, own: Plan) -> str:
@@ -195,7 +195,7 @@ def finished_parts(store: Store, plan: Plan) -> int:
 
 
 def drop_other_plan(store: Store, plan: Plan) -> None:
-    """Remove the plan of another job, whose place this one takes."""
+    """Remove the plan of a different job, whose place this one takes."""
     part = _store(store).part(NAME)
     if part.record and ((there := _plan_of(part.record)) is None or there.difference(plan)):
         part.remove()

@@ -291,7 +291,7 @@ def _check_ours(folder: Path) -> None:
     if held:
         raise UsageError(
             f"{str(folder)!r} {held}, but unfinished parts of a job need a folder of this name; rename it, or"
-            " choose another output"
+            " choose a different output"
         )
 
 

@@ -326,10 +326,10 @@ def check_replaced(
         return
     columns = columns_of(path)
     if not is_kind(columns):
-        raise UsageError(f"{str(path)!r} is not a table of {kind} and would be overwritten; choose another table")
+        raise UsageError(f"{str(path)!r} is not a table of {kind} and would be overwritten; choose a different table")
     if added := [name for name in columns if not is_ours(name)]:
         raise UsageError(
-            f"{str(path)!r} has a column {added[0]!r} of its own, which would be overwritten; choose another table"
+            f"{str(path)!r} has a column {added[0]!r} of its own, which would be overwritten; choose a different table"
         )
 
 

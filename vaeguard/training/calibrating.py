@@ -134,7 +134,7 @@ class _Judge:
             parts.append(self._inspect(part, pictures=bool(pictures)))
             judged += len(part)
             if self.progress:
-                self.progress(judged, total or len(rows), f"judging image {judged}/{total or len(rows)}")
+                self.progress(judged, total or len(rows), f"scoring image {judged}/{total or len(rows)}")
         return concatenate(parts)
 
     def _inspect(self, rows: Rows, *, pictures: bool) -> Inspection:

@@ -77,7 +77,7 @@ class Checkpoint:
         tensors, record = read_tensors(self.path)
         if record.get("kind") != self._kind:
             raise UsageError(
-                f"cannot resume from {str(self.path)!r}: it is a {record.get('kind')}; choose another folder"
+                f"cannot resume from {str(self.path)!r}: it is a {record.get('kind')}; choose a different folder"
             )
         header = _Header(**{field.name: record[field.name] for field in fields(_Header)})
         self._check_settings(header.settings)
@@ -110,7 +110,7 @@ class Checkpoint:
         if differ:
             raise UsageError(
                 f"cannot resume from {str(self.path)!r}: {'; '.join(differ)} differ;"
-                " use the original settings and data, or choose another folder"
+                " use the original settings and data, or choose a different folder"
             )
 
 

@@ -177,7 +177,8 @@ def _check_folder(folder: Path) -> None:
     foreign = [name for name in (BEST_NAME, TABLE_NAME) if (folder / name).exists()]
     if foreign and not (folder / JOURNAL_NAME).exists():
         raise UsageError(
-            f"{str(folder / foreign[0])!r} does not belong to a search and would be overwritten; choose another folder"
+            f"{str(folder / foreign[0])!r} does not belong to a search and would be overwritten; choose a"
+            " different folder"
         )
 
 

@@ -129,7 +129,7 @@ def _read_study(journal: Path) -> optuna.Study:
         return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusedError(
-            f"{str(journal)!r} is damaged ({error}); delete it and start the search again, or choose another folder"
+            f"{str(journal)!r} is damaged ({error}); delete it and start the search again, or choose a different folder"
         ) from error
 
 
@@ -141,7 +141,7 @@ def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any], fold
     differing = [name for name, value in fingerprint.items() if known.get(name) != value]
     if differing:
         raise UsageError(
-            f"{str(folder)!r} contains a search that differs in {' and '.join(differing)}; choose another folder"
+            f"{str(folder)!r} contains a search that differs in {' and '.join(differing)}; choose a different folder"
         )
 
 

@@ -33,7 +33,7 @@ def check_evaluation_folder(folder: Path) -> None:
     scores = folder / SCORES_NAME
     if scores.exists() and not (folder / JSON_NAME).exists():
         raise UsageError(
-            f"{str(scores)!r} does not belong to an evaluation and would be overwritten; choose another folder"
+            f"{str(scores)!r} does not belong to an evaluation and would be overwritten; choose a different folder"
         )
 
 

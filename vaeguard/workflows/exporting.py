@@ -38,7 +38,7 @@ def export_run(
     settings = settings or ExportSettings()
     check_supported([triton], "`triton`")
     if triton and (Path(triton) / "vaeguard").exists():
-        raise UsageError(f"`triton` {triton!r} already contains a model; choose another folder, or delete it")
+        raise UsageError(f"`triton` {triton!r} already contains a model; choose a different folder, or delete it")
     path = find_model(model, reporter)
     choices: dict[str, Any] = asdict(settings)
     parity = export(load(path, "cpu"), output, images=_images(path, reporter), **choices)

@@ -143,7 +143,7 @@ def find_model(model: str | None, reporter: Reporter) -> str:
         return followed(model)
     # The link is resolved now, since it may point to another run before this process ends.
     run, here = latest_run().resolve(), Path.cwd()
-    reporter.say(f"Model: runs/latest ({run.name}), the latest run; to use another, add `model`")
+    reporter.say(f"Model: runs/latest ({run.name}), the latest run; to use a different run, add `model`")
     return str(run.relative_to(here) if run.is_relative_to(here) else run)
 
 

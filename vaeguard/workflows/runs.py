@@ -54,10 +54,10 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
     # The checkpoint is removed last: a model beside a checkpoint is that of a fit that did not write all files.
     begun = (run / CHECKPOINT_NAME).exists()
     if (run / MODEL_NAME).exists() and not begun:
-        raise UsageError(f"{str(run)!r} contains a finished model; choose another folder, or delete this one")
+        raise UsageError(f"{str(run)!r} contains a finished model; choose a different folder, or delete this one")
     if begun and not resume:
         raise UsageError(
-            f"{str(run)!r} contains an interrupted fit; to continue it, add `resume`, or choose another folder"
+            f"{str(run)!r} contains an interrupted fit; to continue it, add `resume`, or choose a different folder"
         )
     held = next(run.glob("[!.]*"), None)
     if held and not begun and not (run / JSON_NAME).exists():
@@ -67,7 +67,7 @@ def prepare_run(run: Path, *, resume: bool, kind: str = "fit") -> None:
         with tempfile.TemporaryFile(dir=run):
             pass
     except OSError as error:
-        raise VaeguardError(f"cannot write to {str(run)!r}: {error.strerror}; choose another folder") from error
+        raise VaeguardError(f"cannot write to {str(run)!r}: {error.strerror}; choose a different folder") from error
 
 
 @contextlib.contextmanager

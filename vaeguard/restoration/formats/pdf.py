@@ -120,7 +120,7 @@ def _reasons_to_leave(pdf: pikepdf.Pdf) -> dict[tuple[int, int], tuple[int, str]
     left: dict[tuple[int, int], tuple[int, str]] = {}
     for number, page in enumerate(pdf.pages, 1):
         for picture in _pictures(page).values():
-            other = "of another shape than the PDF says" if _is_large([picture]) else "small"
+            other = "of a different shape than the PDF says" if _is_large([picture]) else "small"
             left.setdefault(picture.objgen, (number, _unfit_kind(picture) or other))
     return left
 
