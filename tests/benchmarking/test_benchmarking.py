@@ -477,7 +477,11 @@ def measured(spec, tmp_path_factory):
         ({"baselines": False}, {}, "is not among.*`baselines`"),
         ({"limit": 90}, {}, "other settings"),
         # The simple methods are the same, whatever the settings of a fit.
-        ({}, {"epochs": 2}, "4 of them would be lost because 'stripes, 0, unlabelled, seed 0' was measured with other"),
+        (
+            {},
+            {"epochs": 2},
+            "4 of them would be lost because 'stripes, 0, unlabelled, seed 0' was measured with",
+        ),
     ],
 )
 def test_no_cell_of_a_report_is_lost(measured, changes, training, words):

@@ -249,7 +249,7 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
         vaeguard.verify(detector)
     with pytest.raises(UsageError, match="another shape"):
         vaeguard.verify(vaeguard.load(exported), fitted(size=10))
-    with pytest.raises(UsageError, match="came from another run"):
+    with pytest.raises(UsageError, match="came from a different run"):
         vaeguard.verify(vaeguard.load(exported), fitted(training=TrainSpec(epochs=1, device="cpu")))
     with pytest.raises(UsageError, match="exported models only"):
         vaeguard.load(run, "tensorrt")

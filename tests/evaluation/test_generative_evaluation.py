@@ -80,7 +80,7 @@ def test_the_report_says_what_was_found(found, tmp_path):
     assert sum(report["histogram"]["counts"]) == 40
     page = (tmp_path / "report.html").read_text()
     assert f"{found.bounds.neg_iwae.mean():.2f}" in page
-    assert "which is not a likelihood" not in page
+    assert "cross-entropy is not a likelihood" not in page
 
 
 def test_a_model_of_grey_pixels_under_cross_entropy_is_warned_of(images, tmp_path):

@@ -188,7 +188,7 @@ def test_a_watch_that_scored_nothing_leaves_no_trace_for_batches(tmp_path):
     table.unlink()
     for _ in range(2):
         score_files(FakeDetector(), [folder], table)
-    with pytest.raises(UsageError, match="belongs to a watch with another"):
+    with pytest.raises(UsageError, match="belongs to a watch with a different"):
         watch_files(FakeDetector(), [folder], table, rounds=1)
 
 

@@ -263,7 +263,7 @@ def test_pictures_become_seldom_and_are_of_some_classes(tmp_path, monkeypatch):
 
 
 def test_another_fit_does_not_write_into_the_same_log(logged, tmp_path):
-    with pytest.raises(UsageError, match="log of another fit"):
+    with pytest.raises(UsageError, match="log of a different fit"):
         fitted(run=tmp_path / "run", tensorboard=logged[2].parent, progress=lambda *_: pytest.fail("it trained"))
 
 

@@ -195,7 +195,7 @@ def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
     assert found.headline == "No image can be flagged at a false-alarm rate of 0.05"
     assert found.tone == "poor"
     assert "calibrated on 8 normal images, so its smallest p-value is 0.11" in found.sentence
-    assert "needs 19 of them" in found.sentence
+    assert "needs 19 calibration images" in found.sentence
     assert "alone" not in found.sentence
     way = "raise the false-alarm rate to 0.12, or fit with more images or a larger training.calibration"
     assert found.notes == (f"to flag images, {way}",)
@@ -209,7 +209,7 @@ def test_a_threshold_of_few_images_may_itself_flag_many():
     assert verdict(few).headline == "No more images are flagged than expected if all are normal"
     assert verdict(many).headline == "90 images to check"
     low, high = (round(1000 * share) for share in expected_interval(1000, 30, 0.05))
-    assert f"if all were normal, {low} to {high} would be expected." in verdict(few).sentence
+    assert f"if all were normal, {low} to {high} would be flagged." in verdict(few).sentence
     assert verdict(scored(high, 1000, 30)).headline == "No more images are flagged than expected if all are normal"
     assert verdict(scored(high + 1, 1000, 30)).headline == f"{high + 1} images to check"
 
