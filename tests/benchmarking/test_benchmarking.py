@@ -475,7 +475,7 @@ def measured(spec, tmp_path_factory):
         ({"seeds": 1}, {}, "seed 1' is not among.*`seeds`"),
         ({"fits": ("guided",)}, {}, "unlabelled, seed 0' is not among.*`fits`"),
         ({"baselines": False}, {}, "is not among.*`baselines`"),
-        ({"limit": 90}, {}, "other settings"),
+        ({"limit": 90}, {}, "different settings"),
         # The simple methods are the same, whatever the settings of a fit.
         (
             {},

@@ -247,7 +247,7 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
         vaeguard.verify(detector, detector)
     with pytest.raises(UsageError, match="not an exported model"):
         vaeguard.verify(detector)
-    with pytest.raises(UsageError, match="another shape"):
+    with pytest.raises(UsageError, match="in shape or terms"):
         vaeguard.verify(vaeguard.load(exported), fitted(size=10))
     with pytest.raises(UsageError, match="came from a different run"):
         vaeguard.verify(vaeguard.load(exported), fitted(training=TrainSpec(epochs=1, device="cpu")))
