@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     o.field_option(DenoiseOutputs, "ocr"),
     o.field_option(DenoiseOutputs, "derive", multiple=True, callback=lambda _ctx, _param, kinds: kinds or None),
     click.option("-m", "--model", metavar="MODEL",
-                 help="Your own denoiser; or a fitted model, which only cleans images of its own size. "
+                 help="Your own denoiser, or a fitted model if all images have the size that it takes. "
                   " [default: the included denoisers]"),
     o.piece_option,
     o.cluster_option,

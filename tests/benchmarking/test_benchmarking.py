@@ -197,7 +197,7 @@ def test_cells_measure_what_a_fit_and_an_evaluation_do(stripes, tmp_path):
 
 def test_another_report_is_not_overwritten(spec, stripes, tmp_path):
     vaeguard.benchmark(replace(spec, seeds=1, classes="0", baselines=False), tmp_path, **QUICK)
-    with pytest.raises(UsageError, match="another benchmark"):
+    with pytest.raises(UsageError, match="a different benchmark"):
         vaeguard.benchmark(vaeguard.BenchmarkSpec("one-class", data=stripes), tmp_path)
 
 

@@ -36,7 +36,7 @@ SECTIONS = (
     "Look inside a model",
     "Deploy",
     "Measure and report",
-    "Help",
+    "Other",
 )
 
 
@@ -148,7 +148,7 @@ def test_option_defaults_are_the_specs_own(tmp_path):
     from vaeguard import ModelSpec, TrainSpec
 
     assert f"--latent INT Number of latent units. [default: {ModelSpec().sized().latent}; for features 32; for" in text
-    assert f"--seed INT Random seed for split, weights, order and noise. [default: {TrainSpec().seed}]" in text
+    assert f"order of the images and the noise. [default: {TrainSpec().seed}]" in text
     training = TrainSpec().sized(ModelSpec().view)
     assert f"[default: {training.learning_rate:g}; for features" in text
     assert f"[default: {training.batch_size}; for features" in text

@@ -516,7 +516,7 @@ def test_clean_files_without_a_scan_are_named_and_stay(scans):
     before = tree("scans-clean")
     done = denoise_scans("scans", device="cpu")
     gone = "'scans-clean/box-0/0.png', 'scans-clean/photo.jpg.png'"
-    assert f"2 clean files have no scan any more: {gone}; delete them if you do not need them" in done.notes
+    assert f"2 clean files no longer have a scan: {gone}; delete them if you do not need them" in done.notes
     assert set(tree("scans-clean")) == set(before)
     assert denoise_scans("scans/box-1/1.png", "scans-clean", device="cpu").notes == ()
 

@@ -61,8 +61,9 @@ class Notes:
         yield from _of_failures(rows)
         yield from _of_places(places)
         if self.gone:
-            files = counted(len(self.gone), "clean file", "has have")
-            yield f"{files} no scan any more: {some(self.gone)}; delete them if you do not need them"
+            files = counted(len(self.gone), "clean file")
+            verb = "has" if len(self.gone) == 1 else "have"
+            yield f"{files} no longer {verb} a scan: {some(self.gone)}; delete them if you do not need them"
         if self.edited:
             files = counted(len(self.edited), "clean file", "was were")
             yield (
