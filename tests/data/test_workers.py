@@ -66,7 +66,7 @@ def test_a_file_that_ends_its_process_is_one_error(many, faulty):
     assert faulty in reason
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_data_for_a_fit_are_read_without_it(many, faulty, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("VAEGUARD_CACHE", str(tmp_path_factory.mktemp("cache")))
     images = open_images(many)
