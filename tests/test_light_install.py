@@ -77,19 +77,42 @@ def assert_all_work(home, folder, command, line):
     assert json.loads((home / "evaluation" / "report.json").read_text())["kind"] == "evaluation"
 
 
+def environment(folder, wheel, extras=""):
+    """The Python of a new environment with a wheel of this checkout."""
+    subprocess.run([sys.executable, CHECKOUT / ".ci" / "wheels", folder], check=True, capture_output=True)
+    (wheel,) = folder.glob(wheel)
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    command = [python, "-m", "pip", "install", "--quiet", "--constraint", CHECKOUT / "constraints.txt"]
+    subprocess.run([*command, f"{wheel}{extras}"], check=True)
+    return python
+
+
 @pytest.mark.slow
 def test_scoring_and_denoising_need_no_package_of_training(home, tmp_path):
     assert_all_work(home, tmp_path, [sys.executable, "-c", WITHOUT], "pip install vaeguard")
 
 
 @pytest.mark.nightly
+def test_the_full_wheel_installs_and_works_alone(tmp_path):
+    python = environment(tmp_path, "vaeguard-*.whl")
+    steps = (
+        "fit --normal-classes 0-8 --epochs 5",
+        "evaluate",
+        "unpack digits -o scans",
+        "denoise scans --noise 10",
+        "export -o model.onnx",
+        "verify model.onnx",
+    )
+    for step in steps:
+        command = [python.with_name("vaeguard"), *step.split()]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (step, done.stderr)
+
+
+@pytest.mark.nightly
 def test_the_light_wheel_installs_and_works_alone(tmp_path, home):
-    subprocess.run([sys.executable, CHECKOUT / ".ci" / "wheels", tmp_path], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("vaeguard_runtime-*.whl")
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-    constraints = ["--constraint", CHECKOUT / "constraints.txt"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, f"{wheel}[cpu]"], check=True)
+    python = environment(tmp_path, "vaeguard_runtime-*.whl", "[cpu]")
     assert_all_work(home, tmp_path, [python.with_name("vaeguard")], "pip install 'vaeguard-runtime[fit]'")
 
 

@@ -210,6 +210,7 @@ def test_images_come_in_every_form_and_flat(images):
     assert shaped.n_features_in_ == through.n_features_in_ == 64
 
 
+@pytest.mark.nightly
 def test_images_go_through_pipelines():
     digits = load_digits()
     zeros, others = digits.data[digits.target == 0], digits.data[digits.target != 0]
@@ -289,5 +290,5 @@ def test_weights_are_refused_in_words(kind):
     assert not has_fit_parameter(kind(), "sample_weight")
     for fit in (kind().fit, make_pipeline(kind()).fit):
         name = "sample_weight" if fit.__self__.__class__ is kind else f"{kind.__name__.lower()}__sample_weight"
-        with pytest.raises(TypeError, match="does not take sample_weight; every row counts alike"):
+        with pytest.raises(TypeError, match="does not take sample_weight; every row has the same weight"):
             fit(np.zeros((200, 3)), **{name: np.ones(200)})

@@ -195,7 +195,7 @@ def test_evaluate_prints_and_writes_what_it_measured(home):
 @pytest.mark.parametrize(
     "arguments",
     [("score", "digits"), ("evaluate",), ("reconstruct",), ("unpack", "digits", "-o", "u"), ("doctor",),
-     ("fit", "--epochs", "1", "--normal-classes", "0-8", "-o", "runs/again"),
+     pytest.param(("fit", "--epochs", "1", "--normal-classes", "0-8", "-o", "runs/again"), marks=pytest.mark.nightly),
      ("benchmark", "one-class", "--data", "digits", "--classes", "9", "--seeds", "1", "--set", "benchmark.limit=300")],
 )  # fmt: skip
 def test_json_is_one_object_alone_on_stdout(home, arguments):
@@ -232,6 +232,7 @@ def test_class_folders_of_pictures_fit_score_and_evaluate(home):
     assert exported["images"] == other["images"]
 
 
+@pytest.mark.nightly
 def test_a_terminal_without_bars_ends_no_work(home):
     result = run_apart(home, "evaluate", "digits", "-m", "runs/quick", "-o", "plain", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr

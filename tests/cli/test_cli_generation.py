@@ -162,7 +162,7 @@ def test_without_data_it_is_the_named_set_of_the_fit(home):
         assert "is missing, and the model was fitted on 'parts'" in asked.stderr
     done = run(home, "embed", "-m", "plain", "-o", "bare.csv")
     assert done.returncode == 0, done.stderr
-    assert "data: digits, 596 images" in done.stderr
+    assert "Data: digits, 596 images" in done.stderr
 
 
 def test_reconstructions_come_in_the_order_of_a_term(home):
@@ -174,4 +174,4 @@ def test_reconstructions_come_in_the_order_of_a_term(home):
     assert drawn[:4] + drawn[-4:] == [Path(path).stem for path in [*table["path"][:4], *table["path"][-4:]]]
     wrong = run(home, "reconstruct", "digits", "-m", "plain", "--by", "nothing", "-o", "by.png")
     assert wrong.returncode == 2
-    assert "--by is 'nothing', no term" in wrong.stderr
+    assert "--by is 'nothing', which is not a term" in wrong.stderr

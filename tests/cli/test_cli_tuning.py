@@ -55,20 +55,21 @@ def test_a_killed_search_goes_on(killed):
     assert report["kind"] == "tuning"
 
 
+@pytest.mark.nightly
 def test_interrupted_it_says_how_to_go_on(home):
     process = start(home, *SEARCH, "--trials", "300", "-o", "interrupted")
     wait_for_trials(process, home / "interrupted" / "study.journal", 1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130, error
-    assert "finished trials are in interrupted; to continue, run the same command again" in error
+    assert "finished trials are in interrupted. To continue, run the same command again" in error
 
 
 def test_the_best_settings_are_fitted_as_it_says(home, killed):
     done = run(home, *SEARCH, "--trials", "1", "--time", "1h", "-o", "killed", "--channels", "1")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) < 15
-    assert "next: vaeguard fit digits --normal-classes 0-8 --channels 1 --spec killed/best.toml" in done.stdout
+    assert "Next: vaeguard fit digits --normal-classes 0-8 --channels 1 --spec killed/best.toml" in done.stdout
     fit = run(home, "fit", "digits", "--normal-classes", "0-8", "--spec", "killed/best.toml", "-o", "run")
     assert fit.returncode == 0, fit.stderr
     best = vaeguard.read_report(home / "killed")
@@ -103,7 +104,7 @@ def test_without_optuna_it_says_what_to_install(home):
     (home / "without" / "optuna.py").write_text("raise ImportError('not here')\n")
     done = run_apart(home, *SEARCH, PYTHONPATH=str(home / "without"))
     assert done.returncode == 1
-    assert done.stderr == "error: the search needs Optuna: pip install 'vaeguard[tune]'\n"
+    assert done.stderr == "error: the search needs Optuna; run: pip install 'vaeguard[tune]'\n"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("45", 45), ("2h5s", 7205)])

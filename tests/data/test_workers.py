@@ -66,7 +66,7 @@ def test_a_file_that_ends_its_process_is_one_error(many, faulty):
     assert faulty in reason
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_data_for_a_fit_are_read_without_it(many, faulty, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("VAEGUARD_CACHE", str(tmp_path_factory.mktemp("cache")))
     images = open_images(many)
@@ -225,3 +225,27 @@ def test_a_limit_is_a_number_above_zero(monkeypatch, value):
     monkeypatch.setenv("VAEGUARD_MAX_SECONDS", value)
     with pytest.raises(UsageError, match="VAEGUARD_MAX_SECONDS is"):
         limits.check_limits()
+
+
+@pytest.mark.parametrize("kind", ["cells.parquet", "members.tar"])
+def test_a_piece_of_a_container_leaves_its_process_for_the_next(kind, tmp_path):
+    images = [png(value) for value in range(6)]
+    if kind == "cells.parquet":
+        pq.write_table(pa.table({"image": images}), tmp_path / kind)
+    else:
+        with tarfile.open(tmp_path / kind, "w") as archive:
+            for number, content in enumerate(images):
+                member = tarfile.TarInfo(f"{number}.png")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    workers.end_all()
+    (whole,) = find_sources([tmp_path / kind])
+    seen, processes = [], set()
+    for start, stop in ((0, 2), (2, 4), (4, 6)):
+        source, first, last = whole.alone(start, stop)
+        batches = read(source, first, last, (1, 8, 8), rule=RULE, batch_size=1, jobs=1)
+        seen += [int(image.flat[0]) for batch in batches for image in batch.images]
+        source.close()
+        processes |= {worker._process.pid for worker in workers._idle[os.getpid()]}
+    assert seen == list(range(6))
+    assert len(processes) == 2  # one goes through the container, one decodes

@@ -225,7 +225,7 @@ def test_parity_sees_swaps_decisions_and_wrong_bits(run):
     images = bars(50, seed=3)[0]
     compared = {
         "score is off by": lambda found: found.score.__iadd__(np.float32(0.1) * (np.arange(len(found)) % 2)),
-        "rank": lambda found: found.score.__imul__(-1),
+        "changed rank": lambda found: found.score.__imul__(-1),
         "decisions": lambda found: found.p_value.__imul__(0.5),
         "batch around it": lambda found: found.terms["kl"].__imul__(np.float32(1 + 1e-7 * len(found))),
     }
@@ -247,7 +247,7 @@ def test_wrong_use_is_refused(run, exported, tmp_path):
         vaeguard.verify(detector, detector)
     with pytest.raises(UsageError, match="not an exported model"):
         vaeguard.verify(detector)
-    with pytest.raises(UsageError, match="in shape or terms"):
+    with pytest.raises(UsageError, match="does not match this run in shape or terms"):
         vaeguard.verify(vaeguard.load(exported), fitted(size=10))
     with pytest.raises(UsageError, match="came from a different run"):
         vaeguard.verify(vaeguard.load(exported), fitted(training=TrainSpec(epochs=1, device="cpu")))

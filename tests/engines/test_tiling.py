@@ -124,7 +124,7 @@ def test_training_patches_lie_in_tiles_and_have_no_surroundings_beyond():
     assert windows.max() == 159
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
 def test_a_model_of_tiles_finds_a_defect_and_is_the_same_from_a_file_and_exported(tmp_path):
     draw = np.random.default_rng(0)

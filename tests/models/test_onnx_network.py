@@ -161,7 +161,7 @@ def test_weights_beside_the_file_travel_as_well(tmp_path):
         assert torch.equal(part, like)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::vaeguard.training.loop.TrainingWarning")
 def test_the_network_travels_in_the_model_file_and_the_exported_one(tmp_path):
     images = RNG.integers(0, 255, (30, 1, 64, 72)).astype(np.uint8)

@@ -123,4 +123,4 @@ def test_a_fit_looks_only_at_its_region(tmp_path):
     read = vaeguard.load(tmp_path / "0").inspect(noisy, pictures=True)
     assert np.array_equal(read.score, plain.inspect(images).score)
     assert not read.heatmap[..., 4:].any()
-    assert "50.0 % of each image counts" in (tmp_path / "0" / "report.html").read_text()
+    assert "The model looks at 50.0 % of each image" in (tmp_path / "0" / "report.html").read_text()

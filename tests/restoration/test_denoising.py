@@ -663,7 +663,7 @@ def test_an_anomaly_model_restores_images_of_its_size(tmp_path, monkeypatch, bar
             found = np.asarray(Image.open(f"out-{model_path.stem}/{number}.png"))
             np.testing.assert_allclose(found, expected[number], atol=1)
     everything = RestoreSettings(kind="document", noise=10, paper="white", gate=False, samples=2, strength=0.5)
-    with pytest.raises(UsageError, match="`kind`, `noise`, `paper`, `gate`, `samples` have no meaning"):
+    with pytest.raises(UsageError, match="`kind`, `noise`, `paper`, `gate`, `samples` have no effect"):
         denoise_scans("small", "refused", everything, model=bars_run, device="cpu")
     with pytest.raises(UsageError, match="^`uncertainty` has no effect if `model` is an anomaly model; remove it"):
         denoise_scans("small", "refused", outputs=DenoiseOutputs(uncertainty=True), model=bars_run, device="cpu")

@@ -165,7 +165,7 @@ def test_a_job_killed_at_any_step_resumes_to_the_same_bytes(suffix, crashed):
     assert step > 30
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_killed_at_random_moments_resumes_and_redoes_one_shard_at_most():
     generator = np.random.default_rng(0)
     slow = "Brightness.slow = 0.3\nscore_files(Brightness(), 'images', 'random.csv', batch_size=8)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from contextlib import closing
@@ -15,7 +16,6 @@ from vaeguard.errors import RefusedError, UnreadableError
 from vaeguard.storage.files import valid_text
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable, Generator, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
@@ -34,6 +34,9 @@ class Tar(Encoded):
     its sub-folders are the classes, or `train` and `test`. If all members lie directly in one folder, that folder is
     their class.
     """
+
+    _stop: int | None = None
+    """Where another process ends to read; None reads to the end."""
 
     def __init__(self, path: str, split: str | None = None) -> None:
         members = [name for answer, _ in _asked(path, "tar_members") for name in answer.get("names", ())]
@@ -60,18 +63,18 @@ class Tar(Encoded):
     def alone(self, start: int, stop: int) -> tuple[Tar, int, int]:
         """The archive without the names of its members."""
         lean = copy.copy(self)
-        vars(lean).update(_members=[], _other=None)
+        vars(lean).update(_members=[], _other=None, _stop=stop)
         return lean, start, stop
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the members."""
-        return stack.enter_context(closing(_files(self.path, "tar_files", start, part=self.part)))
+        return stack.enter_context(closing(_files(self.path, "tar_files", start, self._stop, part=self.part)))
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Go through the headers, and read the contents of these members only."""
         before = f"{self.path}/"
         wanted = [name for name in self._members if valid_text(before + name) in names]
-        return stack.enter_context(closing(_files(self.path, "tar_files", 0, part=self.part, names=wanted)))
+        return stack.enter_context(closing(_files(self.path, "tar_files", 0, None, part=self.part, names=wanted)))
 
 
 def _packed_folder(members: Sequence[str]) -> str:
@@ -94,6 +97,9 @@ class Parquet(Encoded):
     Labels are in the column `label` or `class`, if there is one.
     """
 
+    _stop: int | None = None
+    """Where another process ends to read; None reads to the end."""
+
     def __init__(self, path: str, split: str | None = None) -> None:
         del split  # a file is one part
         ((answer, _),) = _asked(path, "parquet_facts", name=path)
@@ -109,31 +115,46 @@ class Parquet(Encoded):
         assert labels is not None
         return labels, tuple(map(str, answer["result"]))
 
+    def alone(self, start: int, stop: int) -> tuple[Parquet, int, int]:
+        """The table, to be read up to a row."""
+        part = copy.copy(self)
+        part._stop = stop  # noqa: SLF001  (it is of this class)
+        return part, start, stop
+
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the cells."""
-        return stack.enter_context(closing(_files(self.path, "parquet_files", start, column=self.part)))
+        return stack.enter_context(closing(_files(self.path, "parquet_files", start, self._stop, column=self.part)))
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Read the row group of each cell."""
         before = f"{valid_text(self.path)}/"
         rows = sorted(row_of(name) for name in names if name.startswith(before))
-        return stack.enter_context(closing(_files(self.path, "parquet_files", 0, column=self.part, rows=rows)))
+        return stack.enter_context(closing(_files(self.path, "parquet_files", 0, None, column=self.part, rows=rows)))
 
 
 def _asked(path: str, function: str, **arguments: Any) -> Iterator[tuple[dict[str, Any], Values | None]]:
     """The answers of a function of `container_files`, the last of which is its result."""
     with borrowed() as worker:
         worker.call(path, f"{_THERE}:{function}", {"path": os.path.join(os.getcwd(), path), **arguments})  # noqa: PTH109, PTH118
-        while worker.busy:
-            yield worker.receive()
+        sent = arguments.get("start", 0)
+        try:
+            while worker.busy:
+                answer, values = worker.receive()
+                sent += len(answer.get("names", ()))
+                yield answer, values
+        finally:
+            # Whoever has all files asks for no more, but a process that has only to say that it is done can be kept.
+            if worker.busy and sent == arguments.get("stop"):
+                with contextlib.suppress(DiedError):
+                    worker.receive()
 
 
-def _files(path: str, function: str, start: int, **arguments: Any) -> Generator[File]:
-    """The files of a container from number `start` on; if the process ends, another one tries once to go on."""
+def _files(path: str, function: str, start: int, stop: int | None, **arguments: Any) -> Generator[File]:
+    """The files `start` to `stop` of a container; if the process ends, another one tries once to go on."""
     done, tried = start, -1
     while True:
         try:
-            for answer, values in _asked(path, function, start=done, singly=tried >= 0, **arguments):
+            for answer, values in _asked(path, function, start=done, stop=stop, singly=tried >= 0, **arguments):
                 for file in _unpacked(path, answer, values):
                     yield file
                     done += 1

@@ -74,13 +74,14 @@ def tar_files(
     path: str,
     part: str,
     start: int,
+    stop: int | None,
     singly: bool,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Send the image files of an archive whose names begin with `part`, from number `start` on, or those of `names`."""
+    """Send the image files `start` to `stop` of an archive whose names begin with `part`, or those of `names`."""
     del content
     with _reading(path), tarfile.open(path) as archive:
-        members = islice(_members(archive, part), start, None)
+        members = islice(_members(archive, part), start, stop)
         chosen = members if names is None else _first_of_each(members, set(names))
         _send_files(caller, ((member.name, *_content(archive, member)) for member in chosen), singly=singly)
 
@@ -171,14 +172,16 @@ def parquet_files(
     path: str,
     column: str,
     start: int,
+    stop: int | None,
     singly: bool,
     rows: Sequence[int] | None = None,
 ) -> None:
-    """Send the image files of a column from row `start` on, or those of `rows`, in order."""
+    """Send the image files of the rows `start` to `stop` of a column, or those of `rows`, in order."""
     del content
     with _reading(path):
         if rows is None:
-            _send_files(caller, _cells(path, column, start), singly=singly)
+            wanted = None if stop is None else stop - start
+            _send_files(caller, islice(_cells(path, column, start), wanted), singly=singly)
         else:
             _send_files(caller, (next(_cells(path, column, row)) for row in rows), singly=singly)
 
