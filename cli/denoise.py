@@ -62,7 +62,7 @@ def denoise(
 
     Ctrl-C stops the job within seconds; to continue, run the same command again.
 
-    If you use --residual, `vaeguard undo` can restore the originals bit for bit. `vaeguard check` tells at any later
+    If you use --residual, `vaeguard undo` can restore every pixel of the originals. `vaeguard check` tells at any later
     time whether a clean file has changed.
 
     With --piece 3/8, the command cleans the third of eight shares of the scans; when all shares have finished,

@@ -30,7 +30,7 @@ SECTIONS = {
     },
     "Clean scans": {
         "denoise": "Clean a folder of scans.",
-        "undo": "Restore the original scans from clean ones, bit for bit.",
+        "undo": "Restore the pixels of the original scans, bit for bit.",
         "check": "Check that clean scans have not changed since they were written.",
         "fit-denoiser": "Train your own denoiser.",
     },

@@ -17,7 +17,9 @@ from .output import Result, reporter
     o.json_option,
 )
 def undo(clean: str, output: str | None) -> Result:
-    """Restore the original scans, bit for bit, from the clean scans and their residuals.
+    """Restore the pixels of the original scans, bit for bit, from the clean scans and their residuals.
+
+    The files are written anew, so their SHA-256 differs from that of the scans: keep the scans if you need the files.
 
     CLEAN is a folder that `vaeguard denoise --residual` wrote. Each original gets the name of its clean
     file.

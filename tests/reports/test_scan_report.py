@@ -65,7 +65,7 @@ def test_what_was_put_back_is_marked_at_its_place(tmp_path, printed):
     html = (tmp_path / "clean" / "report.html").read_text()
     assert f"M{left} {top}H{right}V{bottom}H{left}Z" in html
     assert report["look_first"] == 1
-    assert report["table"][0]["look"].endswith("of it was put back")
+    assert report["table"][0]["look"].startswith("ink or detail was put back in ")
 
 
 def test_scans_that_are_gone_are_not_drawn(tmp_path):

@@ -811,7 +811,8 @@ def test_the_list_to_look_at_holds_what_was_left_in_doubt_or_much_changed():
     look = [{**row, "removed": 0.5}, {**row, "lightened": 0.4}, {**row, "reverted": 0.01}, doubt]
     assert [why_look(each) for each in fine] == ["", "", ""]
     assert [why_look(each) for each in look] == [
-        "50.0 % of it was cleared of marks", "40.0 % of it was made as bright as paper", "1.0 % of it was put back",
+        "50.0 % of it was cleared of marks", "40.0 % of it was made as bright as paper",
+        "ink or detail was put back in 1.0 % of it",
         "left unchanged because its paper was not found",
     ]  # fmt: skip
     assert sorted([*fine, *look[::-1]], key=worth_a_look)[:4] == look

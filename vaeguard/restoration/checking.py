@@ -40,7 +40,7 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     """
     files = list(clean_store(Path(clean)).parts())
     if not files:
-        raise UsageError(f"{str(clean)!r} contains no clean scans; give a folder of clean scans")
+        raise UsageError(f"{str(clean)!r} contains no clean scans; give the folder of clean scans, or one below it")
     intact = 0
     errors: list[tuple[str, str]] = []
     known: set[Path] = set()

@@ -36,11 +36,11 @@ def why_look(row: Mapping[str, Any]) -> str:
     if row["action"] != "restored":
         return "" if row["reason"] in SURE else f"left unchanged because {row['reason']}"
     shares = (
-        ("reverted", "put back", 0.0),
-        ("lightened", "made as bright as paper", MUCH_LIGHTENED),
-        ("removed", "cleared of marks", MUCH_REMOVED),
+        ("reverted", "ink or detail was put back in {} of it", 0.0),
+        ("lightened", "{} of it was made as bright as paper", MUCH_LIGHTENED),
+        ("removed", "{} of it was cleared of marks", MUCH_REMOVED),
     )
-    clauses = [f"{100 * row[name]:.1f} % of it was {clause}" for name, clause, limit in shares if row[name] > limit]
+    clauses = [clause.format(f"{100 * row[name]:.1f} %") for name, clause, limit in shares if row[name] > limit]
     return ", ".join(clauses)
 
 

@@ -59,7 +59,7 @@ def undo_scans(
     source, target = Path(clean), Path(output) if output else default_originals(clean)
     files = list(clean_store(source).parts())
     if not files:
-        raise UsageError(f"{str(source)!r} contains no clean scans; give a folder of clean scans")
+        raise UsageError(f"{str(source)!r} contains no clean scans; give the folder of clean scans, or one below it")
     _check_target(source, target)
     errors: list[tuple[str, str]] = []
     with open_job(target, keep=True):
