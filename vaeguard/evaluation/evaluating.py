@@ -355,7 +355,7 @@ def _independent_part(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet
         return _new_by_digest(info, image_set, ~np.isin(digests_of(image_set.images), info.fitted_on))
     data, training = info.record.data, info.record.training
     if data.fingerprint != image_set.fingerprint:
-        return image_set, None, True
+        return image_set, _UNKNOWN if info.record.onnx and info.view.pictures else None, True
     normal = tuple(k for k, name in enumerate(image_set.class_names) if name in info.normal_classes)
     split = split_for(image_set, normal, info.record.model, training)
     if split.folds is not None or split.digest() != data.split.sha256:
@@ -363,6 +363,12 @@ def _independent_part(info: DetectorInfo, image_set: ImageSet) -> tuple[ImageSet
     fresh = np.ones(len(image_set.images), dtype=bool)
     fresh[np.concatenate([split.training, split.validation])] = False
     return image_set.select(fresh), _left_out_note(image_set, int(np.count_nonzero(~fresh))), False
+
+
+_UNKNOWN = (
+    "the exported file does not list the images of its fit, so if some of these images are among them, the figures are"
+    " too good; use the run folder as the model, which lists them"
+)
 
 
 def _new_by_digest(info: DetectorInfo, image_set: ImageSet, fresh: Bools) -> tuple[ImageSet, str | None, bool]:
