@@ -133,7 +133,7 @@ def test_resume_refuses_other_settings(tmp_path, monkeypatch):
 
     with pytest.raises(SystemError):
         vaeguard.fit(images, labels, model=SMALL, training=QUICK, run=tmp_path, progress=kill)
-    with pytest.raises(UsageError, match=r"beta \(was 1.0, now 2.0\).*another folder"):
+    with pytest.raises(UsageError, match=r"beta \(was 1.0, now 2.0\).*a different folder"):
         vaeguard.fit(images, labels, model=SMALL, training=TrainSpec(epochs=6, batch_size=32, beta=2.0), run=tmp_path,
                      resume=True)  # fmt: skip
 
@@ -273,7 +273,7 @@ def test_two_fits_do_not_write_one_run(tmp_path):
 def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path):
     images, labels = bars()
     (tmp_path / "file").write_text("")
-    with pytest.raises(VaeguardError, match="cannot write .*file.*another folder"):
+    with pytest.raises(VaeguardError, match="cannot write .*file.*a different folder"):
         vaeguard.fit(images, labels, run=tmp_path / "file", progress=lambda *_: pytest.fail("it trained"))
 
 
