@@ -301,7 +301,8 @@ def check_data(data_dir: str | Path | None) -> Check:
         return Check("data sets", "warn", f"{folder}: {error.strerror}", advice)
     if (data_dir or os.environ.get("VAEGUARD_DATA")) and not folder.is_dir():
         return Check("data sets", "warn", f"{folder} does not exist", advice)
-    return Check("data sets", "ok", f"{folder}: {', '.join(names) or 'none'}; digits come with scikit-learn")
+    digits = "; digits are built in" if installed(("scikit-learn",)) else ""
+    return Check("data sets", "ok", f"{folder}: {', '.join(names) or 'none'}{digits}")
 
 
 def _probe(code: str) -> dict[str, Any] | str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,9 @@ PACKAGES = (FULL, "torch", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-le
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
     """The version of each of the `packages` that is installed; that of vaeguard whichever way it was installed."""
-    versions: dict[str, str] = {}
-    for name in packages:
-        for distribution in (FULL, LIGHT) if name == FULL else (name,):
-            with contextlib.suppress(PackageNotFoundError):
-                versions.setdefault(name, version(distribution))
-    return versions
+    names = {name: (FULL, LIGHT) if name == FULL else (name,) for name in packages}
+    found = {name: next(filter(None, map(_version, distributions)), "") for name, distributions in names.items()}
+    return {name: number for name, number in found.items() if number}
 
 
 def own_version() -> str:
@@ -43,8 +39,12 @@ def install_line(extra: str = "") -> str:
 
 def has(distribution: str) -> bool:
     """Whether a distribution is installed."""
+    return bool(_version(distribution))
+
+
+def _version(distribution: str) -> str:
+    """The version of a distribution, empty if it is not installed."""
     try:
-        version(distribution)
+        return version(distribution)
     except PackageNotFoundError:
-        return False
-    return True
+        return ""

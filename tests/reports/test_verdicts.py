@@ -173,7 +173,7 @@ def test_only_what_was_judged_clean_is_called_clean():
     assert verdict(scans(3, {})).headline == "Cleaned without problems"
     assert verdict(scans(0, {CLEAN: 2})).headline == "Every page was already clean"
     assert verdict(scans(3, {CLEAN: 2})).tone == "good"
-    assert verdict(scans(3, {CLEAN: 2, BILEVEL: 1})).headline == "Clean, except for 1 page in doubt"
+    assert verdict(scans(3, {CLEAN: 2, BILEVEL: 1})).headline == "Clean, except for 1 page left unchanged"
     assert verdict(scans(0, {BILEVEL: 2})).headline == "No page was changed"
     assert verdict(scans(3, {"its paper was not found": 2}, look=2)).headline == "2 pages to check first"
     assert verdict(scans(1, {})).sentence == "1 page in 1 file restored."

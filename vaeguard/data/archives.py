@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -35,9 +34,6 @@ class Tar(Encoded):
     their class.
     """
 
-    _stop: int | None = None
-    """Where another process ends to read; None reads to the end."""
-
     def __init__(self, path: str, split: str | None = None) -> None:
         members = [name for answer, _ in _asked(path, "tar_members") for name in answer.get("names", ())]
         if not members:
@@ -60,10 +56,10 @@ class Tar(Encoded):
         """The sub-folder of each member."""
         return class_labels(_below(self.path, self.part, self._members), self._other)
 
-    def alone(self, start: int, stop: int) -> tuple[Tar, int, int]:
+    def alone(self, start: int, stop: int) -> tuple[Encoded, int, int]:
         """The archive without the names of its members."""
-        lean = copy.copy(self)
-        vars(lean).update(_members=[], _other=None, _stop=stop)
+        lean, start, stop = super().alone(start, stop)
+        vars(lean).update(_members=[], _other=None)
         return lean, start, stop
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
@@ -97,9 +93,6 @@ class Parquet(Encoded):
     Labels are in the column `label` or `class`, if there is one.
     """
 
-    _stop: int | None = None
-    """Where another process ends to read; None reads to the end."""
-
     def __init__(self, path: str, split: str | None = None) -> None:
         del split  # a file is one part
         ((answer, _),) = _asked(path, "parquet_facts", name=path)
@@ -114,12 +107,6 @@ class Parquet(Encoded):
         (_, labels), (answer, _) = _asked(self.path, "parquet_labels", column=self._label)
         assert labels is not None
         return labels, tuple(map(str, answer["result"]))
-
-    def alone(self, start: int, stop: int) -> tuple[Parquet, int, int]:
-        """The table, to be read up to a row."""
-        part = copy.copy(self)
-        part._stop = stop  # noqa: SLF001  (it is of this class)
-        return part, start, stop
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the cells."""
@@ -143,7 +130,7 @@ def _asked(path: str, function: str, **arguments: Any) -> Iterator[tuple[dict[st
                 sent += len(answer.get("names", ()))
                 yield answer, values
         finally:
-            # Whoever has all files asks for no more, but a process that has only to say that it is done can be kept.
+            # The reader stops at the last file. A process that has sent it only has to say so, and can then be kept.
             if worker.busy and sent == arguments.get("stop"):
                 with contextlib.suppress(DiedError):
                     worker.receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import lzma
 import tarfile
@@ -173,6 +174,8 @@ class Encoded(Source):
     """
 
     part = ""
+    _stop: int | None = None
+    """The number of the file before which reading ends; None reads to the end."""
 
     def __init__(self, path: str, count: int) -> None:
         super().__init__(path, count)
@@ -180,6 +183,12 @@ class Encoded(Source):
         self._stack = contextlib.ExitStack()
         self._next = 0
         self._rest: Iterator[File] | None = None
+
+    def alone(self, start: int, stop: int) -> tuple[Encoded, int, int]:
+        """The same files, of which none after these is read."""
+        lean = copy.copy(self)
+        lean._stop = stop  # noqa: SLF001  (it is of this class)
+        return lean, start, stop
 
     @abstractmethod
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:

@@ -238,7 +238,7 @@ class Figures(ReportFigures):
         if unjudged == self.pages:
             return Verdict("No page was changed", sentence, notes, "fair")
         if unjudged:
-            return Verdict(f"Clean, except for {counted(unjudged, 'page')} in doubt", sentence, notes, "fair")
+            return Verdict(f"Clean, except for {counted(unjudged, 'page')} left unchanged", sentence, notes, "fair")
         headline = "Cleaned without problems" if self._restored else "Every page was already clean"
         return Verdict(headline, sentence, notes, "fair" if self.errors.count else "good")
 

@@ -7,6 +7,7 @@ on any machine. What marks a whole result as finished is published after everyth
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -154,7 +155,8 @@ def adopt(paths: Iterable[Path]) -> None:
 def adding_to(folder: str) -> Iterator[str]:
     """A local path for a `folder` in a bucket, to which finished parts are added; else `folder` itself.
 
-    What is there already is neither copied nor removed.
+    Objects that are there are neither copied nor removed. The local files are removed at the end, since one worker may
+    add the parts of a whole job.
     """
     if not places.is_url(folder):
         yield folder
@@ -167,6 +169,7 @@ def adding_to(folder: str) -> Iterator[str]:
             yield str(mirror.folder)
     finally:
         _open.remove(mirror)
+        shutil.rmtree(mirror.folder, ignore_errors=True)
 
 
 def is_published(path: Path) -> bool:

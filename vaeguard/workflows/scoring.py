@@ -67,14 +67,14 @@ def score_table(
     UsageError, VaeguardError
         As by `score_files`; or the folder of heatmaps holds other files.
     """
-    from vaeguard.evaluation.scoring import score_files
+    from vaeguard.evaluation.scoring import score_files, spots_table
 
     with_report = options.pop("report", True)
     heatmaps = options.get("heatmaps")
     check_supported([heatmaps], "`heatmaps`")
     options["heatmaps"] = HeatmapFolder(Path(heatmaps)) if heatmaps else None
     if heatmaps and drawn_before(output) != str(Path(heatmaps).resolve()) and any(Path(heatmaps).glob("*")):
-        raise UsageError(f"the `heatmaps` folder {heatmaps!r} is not empty; choose a different one")
+        raise UsageError(f"the `heatmaps` folder {heatmaps!r} is not empty; choose a different one, or empty it")
     inputs = [path for path in images if path != STDIN]
     listed = read_list(STDIN) if STDIN in images else []
     check_apart(output, ())
@@ -84,12 +84,16 @@ def score_table(
     detector = load(model, device, threads=1)
     if spread_over := options.pop("spread_over", None):
         options["spread"] = spread_over(facts_of(detector, model, inputs, options))
+    spots = spots_table(output)
+    had_spots = spots.exists()
     started = time.monotonic()
     with reporter.going_on("finished parts are kept"), reporter.progress("scoring") as progress:
         summary = score_files(detector, inputs, output, listed=listed, progress=progress, **options)
     seconds = time.monotonic() - started
     if summary.left_out:
         reporter.say(f"note: {summary.left_out}")
+    if had_spots and not spots.exists():
+        reporter.say(f"note: {str(spots)!r} listed spots of the earlier table and was removed")
     report = None
     if with_report:
         from vaeguard.reports.scores import write_score_report
