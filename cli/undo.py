@@ -21,8 +21,8 @@ def undo(clean: str, output: str | None) -> Result:
 
     The files are written anew, so their SHA-256 differs from that of the scans: keep the scans if you need the files.
 
-    CLEAN is a folder that `vaeguard denoise --residual` wrote. Each original gets the name of its clean
-    file.
+    CLEAN is a folder that `vaeguard denoise --residual` wrote, or one clean file in it. Each original gets the name of
+    its clean file.
     """
     done = workflows.undo_tree(clean, output, reporter())
     facts = {"output": done.output, "files": done.result, "errors": workflows.as_objects(done.errors)}

@@ -166,11 +166,11 @@ def cut_off(do, left):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (DenoiseOutputs(residual=True), DenoiseOutputs()),
+        (DenoiseOutputs(residual=True), DenoiseOutputs(residual=True, uncertainty=True)),
         (DenoiseOutputs(), DenoiseOutputs(residual=True)),
-        (DenoiseOutputs(residual=True), DenoiseOutputs(jpeg=95)),
+        (DenoiseOutputs(uncertainty=True), DenoiseOutputs(uncertainty=True, jpeg=95)),
         (DenoiseOutputs(), DenoiseOutputs(derive=("bilevel", "deskewed"))),
-        (DenoiseOutputs(derive=("bilevel", "deskewed")), DenoiseOutputs(jpeg=95, derive=("bilevel",))),
+        (DenoiseOutputs(derive=("bilevel", "deskewed")), DenoiseOutputs(jpeg=95, derive=("bilevel", "deskewed"))),
     ],
 )
 def test_interrupted_between_any_two_files_it_ends_with_the_same_tree(tmp_path, monkeypatch, before, after):
@@ -203,6 +203,21 @@ def test_interrupted_between_any_two_files_it_ends_with_the_same_tree(tmp_path, 
             assert (done.errors, done.notes) == ((), ()), count
             assert tree("cut") == whole, count
     assert 5 < count < 49
+
+
+@pytest.mark.parametrize(
+    ("outputs", "named"), [({"residual": True}, "`residual`"), ({"derive": ("deskewed",)}, "`derive=deskewed`")]
+)
+def test_a_run_that_would_remove_what_an_earlier_one_wrote_is_refused(scans, outputs, named):
+    denoise_scans("scans/box-0", "clean", outputs=DenoiseOutputs(**outputs), device="cpu")
+    before = tree("clean")
+    for run in (denoise_scans, plan_scans):
+        with pytest.raises(UsageError, match=named):
+            run("scans/box-0", "clean", outputs=DenoiseOutputs(uncertainty=True), device="cpu")
+    assert tree("clean") == before
+    done = denoise_scans("scans/box-0", "clean", outputs=DenoiseOutputs(**outputs, uncertainty=True), device="cpu")
+    assert not done.errors
+    assert before.keys() < tree("clean").keys()
 
 
 def test_the_last_copy_of_a_page_stays_until_the_new_one_is_there(scans):

@@ -71,6 +71,24 @@ def test_the_pixels_of_every_page_are_those_of_the_scan(clean):
     assert len(list(Path("clean-originals").rglob("*.*"))) == 7
 
 
+def test_a_single_clean_file_is_undone(clean):
+    assert undo_scans(clean / "box/grey.png", "one") == (1, [])
+    assert [str(path) for path in Path("one").rglob("*")] == ["one/grey.png"]
+    np.testing.assert_array_equal(pages("one/grey.png"), pages("scans/box/grey.png"))
+    with pytest.raises(UsageError, match="give a clean file"):
+        undo_scans("scans/box/grey.png", "other")
+
+
+@pytest.mark.parametrize("damage", [lambda text: text + "a,b\n", lambda text: text.replace(",", ";")])
+def test_a_damaged_table_does_not_end_a_check(clean, damage):
+    table = clean / "pages.csv"
+    table.write_text(damage(table.read_text()))
+    intact, errors = check_scans(clean)
+    assert intact > 7
+    assert [path for path, _ in errors] == [str(table)]
+    assert "clean the scans again" in errors[0][1]
+
+
 def test_a_tree_is_checked_against_its_records(clean):
     calls = []
     pages = {"box/pages.tif": 2, "book.pdf": 2}  # and a bilevel one, which has no residual

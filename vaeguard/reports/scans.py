@@ -78,7 +78,8 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
     table = read_table(target / TABLE)
     table["look"] = [why_look(row) for row in table.to_dict("records")]
     rows = table.head(ROWS).to_dict("records")
-    shown = table.iloc[_shown(len(table))].to_dict("records")
+    look_first = int((table["look"] != "").sum())
+    shown = table.iloc[_shown(len(table), look_first)].to_dict("records")
     pictures, marks = _pictures(shown, root, target, jpeg)
     source = rows[0]["path"] if summary.files == 1 and rows else root.resolve().name
     title = f"{source} to {target.name or target}"
@@ -92,7 +93,7 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
         "notes": list(summary.notes),
         "actions": table["action"].value_counts(sort=False).to_dict(),
         "left": list(summary.left),
-        "look_first": int((table["look"] != "").sum()),
+        "look_first": look_first,
         "table": rows,
         "shown": [{**row, "pictures": key, "marks": marks.get(key)} for key, row in _keyed(shown)],
         "errors": {
@@ -106,11 +107,12 @@ def write_scan_report(summary: DenoiseSummary, *, jpeg: int | None = None, comma
     return report
 
 
-def _shown(pages: int) -> list[int]:
-    """The rows of the table that are drawn; the table begins with those that deserve a look first."""
-    rest = range(min(WORST, pages), pages)
-    picked = spread_out(len(rest), OTHERS)
-    return [*range(min(WORST, pages)), *(rest[at] for at in picked.tolist())]
+def _shown(pages: int, look_first: int) -> list[int]:
+    """The rows of the table that are drawn; the table begins with the `look_first` pages to check first."""
+    first = min(pages, max(WORST, min(look_first, WORST + OTHERS)))
+    rest = range(first, pages)
+    picked = spread_out(len(rest), WORST + OTHERS - first)
+    return [*range(first), *(rest[at] for at in picked.tolist())]
 
 
 def _keyed(shown: list[Report]) -> list[tuple[str, Report]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaeguard.errors import UsageError
+from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.restoration.formats.scans import SCAN_SUFFIXES
 from vaeguard.restoration.records import TABLE, clean_store
 from vaeguard.storage.tables import read_table
@@ -55,7 +55,11 @@ def check_scans(clean: str | Path, *, progress: Progress | None = None) -> tuple
     unknown = {path for path in Path(clean).rglob("*") if path.suffix.lower() in SCAN_SUFFIXES} - known
     errors += [(str(path), "it has no record; it is not a clean file, or its record is damaged") for path in unknown]
     table = Path(clean) / TABLE
-    listed = set(read_table(table)["path"]) if table.exists() else set()
+    try:
+        listed = set(read_table(table)["path"]) if table.exists() else set()
+    except (VaeguardError, KeyError):
+        errors.append((str(table), "it was changed and cannot be read; clean the scans again to write it again"))
+        listed = set()
     lost = listed - {str(file.record.get("source")) for file in files}
     errors += [(str(table), f"it lists {source!r}, which has no record") for source in lost]
     return intact, sorted(errors)

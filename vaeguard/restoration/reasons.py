@@ -24,6 +24,8 @@ ONLY_DETAIL = "only detail would be removed"
 FEWER_WORDS = "tesseract read fewer words"
 SURE = (CLEAN, BILEVEL, NO_STRENGTH)
 """Reasons that leave no doubt, so that nobody needs to look at the page."""
+MUCH_PUT_BACK = 0.01
+"""Share of a page from which what was put back is more than a few squares that needed protection."""
 MUCH_LIGHTENED = 0.03
 """Share of a page from which its lightened part may have been a picture."""
 MUCH_REMOVED = 0.03
@@ -36,7 +38,7 @@ def why_look(row: Mapping[str, Any]) -> str:
     if row["action"] != "restored":
         return "" if row["reason"] in SURE else f"left unchanged because {row['reason']}"
     shares = (
-        ("reverted", "ink or detail was put back in {} of it", 0.0),
+        ("reverted", "ink or detail was put back in {} of it", MUCH_PUT_BACK),
         ("lightened", "{} of it was made as bright as paper", MUCH_LIGHTENED),
         ("removed", "{} of it was cleared of marks", MUCH_REMOVED),
     )

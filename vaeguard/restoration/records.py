@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaeguard.restoration.reasons import why_look
 from vaeguard.storage.store import Store
 from vaeguard.storage.tables import write_table
 
@@ -23,9 +24,9 @@ _COPY = re.compile(r"(?P<clean>.+)\.(?:bilevel|deskewed)(?:\.[^.]+)?")
 """The names of copies of the clean file `clean`."""
 COLUMNS = (
     *("path", "page", "kind", "action", "noise", "change", "reverted", "uncertainty", "lightened", "removed"),
-    "reason",
+    *("reason", "look"),
 )
-MEASURES = tuple(name for name in COLUMNS if name not in ("path", "page", "kind", "action", "reason"))
+MEASURES = tuple(name for name in COLUMNS if name not in ("path", "page", "kind", "action", "reason", "look"))
 """The columns of floating-point numbers; `PageReport` has the same names."""
 
 
@@ -68,6 +69,7 @@ def clean_store(target: Path) -> Store:
 
 def write_rows(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `pages.csv`."""
+    rows = [{**row, "look": why_look(row)} for row in rows]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
     columns |= {name: np.array(columns[name], np.float64) for name in MEASURES}
     columns["page"] = np.array(columns["page"], np.int64)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from vaeguard.errors import UsageError
 from vaeguard.packages import PACKAGES, installed
 from vaeguard.restoration.formats.scans import written_name
 from vaeguard.restoration.records import clean_store, copy_names
@@ -73,6 +74,25 @@ class CleanTree:
         own = {name: getattr(self.places, name) for name in ("names", "skipped", "whole")}
         others = [list(pair) for pair in self.places.others]
         return Plan("scans", tuple(pieces), common, {"root": str(self.places.root), **own, "others": others, **facts})
+
+    def check_kept(self) -> None:
+        """Refuse settings with which the run would remove what an earlier one wrote beside the clean files.
+
+        Raises
+        ------
+        UsageError
+            An earlier clean file of one of the scans has a residual, a picture of its uncertainty or a copy that these
+            settings do not ask for.
+        """
+        for part in self.store.parts():
+            wrote, source = part.record["settings"], part.record.get("source")
+            lost = {f"`{name}`" for name in ("residual", "uncertainty") if wrote.get(name) and not self.key[name]}
+            lost |= {f"`derive={kind}`" for kind in wrote.get("derive", ()) if kind not in self.key["derive"]}
+            if lost and source in self.clean:
+                raise UsageError(
+                    f"an earlier run wrote {', '.join(sorted(lost))} files beside {str(part.path)!r}, which this run"
+                    " would remove; use the same settings again, or choose a different `output`"
+                )
 
     def sweep(self) -> None:
         """Remove the unfinished files of killed runs, including runs with other settings."""

@@ -38,7 +38,7 @@ def undo_scans(
     Parameters
     ----------
     clean : path
-        A folder that `denoise_scans` wrote with `residual`.
+        A folder that `denoise_scans` wrote with `residual`, or one clean file of it.
     output : path or None
         A new or empty folder apart from it; None is `<clean>-originals`.
     progress : callable or None
@@ -57,9 +57,15 @@ def undo_scans(
         Another process is writing to the same folder.
     """
     source, target = Path(clean), Path(output) if output else default_originals(clean)
-    files = list(clean_store(source).parts())
+    if source.is_file():
+        one = clean_store(source.parent).part(source.name)
+        source, files = source.parent, [one] if one.record else []
+    else:
+        files = list(clean_store(source).parts())
     if not files:
-        raise UsageError(f"{str(source)!r} contains no clean scans; give the folder of clean scans, or one below it")
+        raise UsageError(
+            f"{str(clean)!r} contains no clean scans; give a clean file, the folder of clean scans, or one below it"
+        )
     _check_target(source, target)
     errors: list[tuple[str, str]] = []
     with open_job(target, keep=True):

@@ -134,6 +134,7 @@ class Work(CleanTree):
         names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(places, pipeline.settings, pipeline.outputs, pipeline.restorer.fingerprints)
+        self.check_kept()
         self.pipeline, self.workers = pipeline, workers
         self.names = places.names if names is None else names
         self.meter = Meter({name: size_and_time(str(places.root / name))[0] for name in self.names}, progress)
