@@ -73,15 +73,20 @@ def tar_files(
     *,
     path: str,
     part: str,
+    masks: Sequence[str],
     start: int,
     stop: int | None,
     singly: bool,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Send the image files `start` to `stop` of an archive whose names begin with `part`, or those of `names`."""
+    """Send the image files `start` to `stop` of an archive whose names begin with `part`, or those of `names`.
+
+    The `masks` among them are no images.
+    """
     del content
+    left_out = frozenset(masks)
     with _reading(path), tarfile.open(path) as archive:
-        members = islice(_members(archive, part), start, stop)
+        members = islice((found for found in _members(archive, part) if found.name not in left_out), start, stop)
         chosen = members if names is None else _first_of_each(members, set(names))
         _send_files(caller, ((member.name, *_content(archive, member)) for member in chosen), singly=singly)
 

@@ -155,7 +155,10 @@ def _contents(files: list[str], sizes: list[int] | None, content: bytes) -> Iter
 
 def pixels(name: str, content: bytes | None, rule: ImageRule) -> tuple[dict[str, Any], Values]:
     """The pixels of an image file, uint8 (1, C, H, W) by the rule."""
-    return {}, (decode_image(name, rule) if content is None else decode_bytes(content, rule, name))[None]
+    from vaeguard.data.own_regions import with_region
+
+    image = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
+    return {}, (with_region(image, None if content else name) if rule.regions else image)[None]
 
 
 def picture(name: str, content: bytes | None, rule: ImageRule) -> tuple[dict[str, Any], Values]:

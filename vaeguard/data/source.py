@@ -84,10 +84,13 @@ class Source(ABC):
         Whether nobody knows the number before all images were read; `count` is 0 then, and all of it is one piece.
     left_out : str or None
         One sentence on files beside the images that are not read.
+    regions : sequence of str
+        The paths of the regions of single images that were found beside them.
     """
 
     uncounted = False
     left_out: str | None = None
+    regions: Sequence[str] = ()
     broken_by: tuple[type[BaseException], ...] = CONTAINER_ERRORS
     """The errors of reading after which the remaining images cannot be read."""
 
@@ -148,7 +151,7 @@ class Unreadable(Source):
     ) -> Iterator[ImageBatch]:
         """Yield nothing but the error."""
         del start, stop, batch_size, jobs
-        shape = (rule.channels or 1, *(rule.size or (1, 1))) if rule else (1, 1, 1)
+        shape = rule.shape if rule else (1, 1, 1)
         yield _errors_only(shape, rule, [(self.path, self.reason)])
 
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:

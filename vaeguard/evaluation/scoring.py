@@ -273,7 +273,8 @@ def open_sources(
     """
     check_fpr(fpr)
     check_table_path(output)
-    sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
+    looks = bool(detector.info.record.model.regions)
+    sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures, looks=looks)
     check_apart(as_urls(str(output)), (source.path for source in sources))
     check_output(Path(output))
     return sources

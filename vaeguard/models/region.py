@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GREY = 128
 """The level of pixels outside."""
+WHITE = 0.5
+"""From this value on, a pixel of the channel with an image's own region is white; 128 of 255 is, 127 is not."""
 NOWHERE = -1e25
 """The value of a tile without any patch or cell that counts: less strange than every other."""
 

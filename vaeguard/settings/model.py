@@ -142,6 +142,11 @@ class ModelSpec:
     )
     region: str | None = None
     region_share: float = 1.0
+    regions: bool | None = setting(
+        None,
+        "Look only at the region of each image, which a mask beside it marks: 7_roi.png for 7.png.",
+        unset="on, if an image of the fit has such a mask",
+    )
     pixel_range: tuple[int, ...] | None = setting(
         None,
         "Pixel values that mean black and white in 16-bit files, such as 0,4095 for a 12-bit camera.",
@@ -259,6 +264,10 @@ class ModelSpec:
         """Shape (C, H, W) that the graph takes, a tile or the whole input, of a resolved spec."""
         return (self.shape[0], self.tile[0], self.tile[-1]) if self.tile else self.shape
 
+    def with_region(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape of an input with an image of `shape` (C, H, W): with `regions`, one more channel is its region."""
+        return (shape[0] + bool(self.regions), *shape[1:])
+
     @property
     def tiles(self) -> list[tuple[list[int], int]]:
         """The first pixels of all tiles along each side, and the side of a tile, of a resolved spec.
@@ -302,7 +311,7 @@ class ModelSpec:
         """
         spec = replace(
             self, image_shape=image_shape, classes=classes, vectors=vectors, features=self.features or "",
-            feature_count=feature_count,
+            feature_count=feature_count, regions=bool(self.regions),
             whiten=vectors and (0 < images < image_shape[2] <= WIDEST if self.whiten is None else self.whiten),
         ).tiled()  # fmt: skip
         view = spec.view
