@@ -17,6 +17,7 @@ from .output import Result, parity_line, parity_table, reporter
 @command(
     o.run_option,
     o.output_option("model.onnx", "ONNX file to write."),
+    o.field_option(ExportSettings, "fpr"),
     click.option("--triton", metavar="DIR", help="Also write a model repository for NVIDIA Triton."),
     o.set_option,
     o.json_option,

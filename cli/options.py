@@ -9,7 +9,7 @@ import click
 from vaeguard import UsageError
 from vaeguard.settings.field import default_of
 from vaeguard.settings.overrides import parse_setting, settings_of
-from vaeguard.workflows import DEFAULT_FPR, DEVICES, ENGINE_DEVICES, PRESETS
+from vaeguard.workflows import DEVICES, ENGINE_DEVICES, PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,9 +94,8 @@ engine_option = click.option(
 fpr_option = click.option(
     "--fpr",
     type=float,
-    default=DEFAULT_FPR,
-    show_default=True,
-    help="False-alarm rate: images with p_value <= this rate are flagged.",
+    help="False-alarm rate: images with p_value <= this rate are flagged.  [default: the rate stored by export, else"
+    " 0.05]",
 )
 heatmaps_option = click.option(
     "--heatmaps",

@@ -14,6 +14,7 @@ import pytest
 import vaeguard
 from vaeguard import errors
 from vaeguard.models.terms import term_names
+from vaeguard.restoration.records import COLUMNS as PAGE_COLUMNS
 from vaeguard.settings.field import help_of
 from vaeguard.settings.overrides import settings_of
 from vaeguard.settings.presets import PRESETS
@@ -102,7 +103,7 @@ def test_the_page_of_commands_is_what_they_say():
 
 
 def test_columns_presets_and_exit_codes_are_on_their_pages():
-    columns = (*term_names(vaeguard.ModelSpec(guided=True)), "score", "p_value", "anomaly")
+    columns = (*term_names(vaeguard.ModelSpec(guided=True)), "score", "p_value", "anomaly", *PAGE_COLUMNS)
     assert [name for name in columns if f"`{name}`" not in text_of("docs/reference/columns.md")] == []
     assert [name for name in PRESETS if f"`{name}`" not in text_of("docs/reference/presets.md")] == []
     codes = {

@@ -15,4 +15,12 @@ import lazy_loader
 # ONNX Runtime reads this variable when it is imported. Without it, newer versions report their use to their maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from vaeguard.packages import own_version
+
+        return own_version()
+    return _public(name)

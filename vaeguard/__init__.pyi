@@ -1,5 +1,7 @@
 # The public names and their modules: read by type checkers, and by __init__.py, which loads each on first use.
 
+__version__: str
+
 from .benchmarking.protocols import BenchmarkSpec as BenchmarkSpec
 from .benchmarking.report import BenchmarkReport as BenchmarkReport
 from .benchmarking.running import benchmark as benchmark

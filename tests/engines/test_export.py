@@ -123,6 +123,20 @@ def test_the_bare_file_takes_a_false_alarm_rate_and_any_number_of_images(exporte
         assert fpr == 0.05 or 0 < anomaly.sum() < len(anomaly)
 
 
+def test_the_rate_of_an_export_is_the_default_of_what_uses_it(run, tmp_path):
+    vaeguard.export(vaeguard.load(run, "cpu"), tmp_path / "strict.onnx", fpr=0.3)
+    images, kinds = bars(40, classes=4, seed=6)
+    np.save(tmp_path / "images.npy", images)
+    exported = vaeguard.load(tmp_path / "strict.onnx", "cpu")
+    rates = []
+    for given in (None, 0.1):
+        summary = vaeguard.score_files(exported, tmp_path / "images.npy", tmp_path / "scores.csv", fpr=given)
+        rates += [summary.fpr, vaeguard.evaluate(exported, images, labels=kinds, fpr=given).fpr]
+    assert rates == [0.3, 0.3, 0.1, 0.1]
+    with pytest.raises(UsageError, match="fpr"):
+        vaeguard.evaluate(exported, images, labels=kinds, fpr=1.0)
+
+
 def test_an_export_is_one_file_without_paths_of_this_machine(exported):
     content = exported.read_bytes()
     for place in (str(CHECKOUT), sys.prefix, str(Path.home()), "site-packages", ".py"):

@@ -42,7 +42,7 @@ def test_an_interrupted_undo_goes_on(clean, monkeypatch):
         undo_scans(clean, progress=stop)
     assert undo_scans(clean) == (7, [])
     assert not Path("clean-originals.job").exists()
-    with pytest.raises(UsageError, match="contains other files"):
+    with pytest.raises(UsageError, match="is not empty"):
         undo_scans(clean)
 
 
@@ -128,7 +128,7 @@ def test_folders_that_cannot_work(clean):
     for output in ("clean", "clean/out", "."):
         with pytest.raises(UsageError, match="overlaps the folder of the clean scans"):
             undo_scans(clean, output)
-    with pytest.raises(UsageError, match="contains other files"):
+    with pytest.raises(UsageError, match="is not empty"):
         undo_scans(clean, "scans")
     for nothing in ("scans", "nowhere"):
         with pytest.raises(UsageError, match="contains no clean scans"):

@@ -61,7 +61,8 @@ def test_few_calibration_images_and_few_epochs_are_said():
     small = replace(record(), calibration=CalibrationRecord(30))
     assert "only 30 normal images" in advice(small, flat())[0]
     folded = replace(small, data=replace(small.data, split=replace(small.data.split, folds=5)))
-    assert ["training.calibration" in advice(each, flat())[0] for each in (small, folded)] == [True, False]
+    assert "training.calibration" in advice(small, flat())[0]
+    assert advice(folded, flat()) == []
     assert "a trial of only 2 epochs" in advice(record(), flat(2))[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.wording import brief
 
 if TYPE_CHECKING:
@@ -126,6 +127,19 @@ class DetectorInfo:
     def normal_classes(self) -> tuple[str, ...]:
         """The classes that the model was fitted on; empty if the data had none."""
         return self.record.normal_classes
+
+    def rate(self, fpr: float | None = None) -> float:
+        """The false-alarm rate `fpr` or, if it is None, the one of the export; that of a fit is 0.05.
+
+        Raises
+        ------
+        UsageError
+            `fpr` is outside (0, 1).
+        """
+        if fpr is None:
+            return self.record.onnx.fpr if self.record.onnx else DEFAULT_FPR
+        check_fpr(fpr)
+        return fpr
 
     @property
     def view(self) -> View:

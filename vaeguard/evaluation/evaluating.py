@@ -15,7 +15,6 @@ from vaeguard.evaluation.advice import next_steps
 from vaeguard.evaluation.defect_masks import PixelMetrics, find_masks, measure_pixels, read_mask
 from vaeguard.evaluation.scoring import score_set
 from vaeguard.settings.classes import resolve_classes
-from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.metrics import Metrics, Share, measure, roc_auc, share
 from vaeguard.wording import brief
@@ -197,7 +196,7 @@ def evaluate(
     normal_classes: str | int | Sequence[str | int] | None = None,
     *,
     labels: npt.ArrayLike | None = None,
-    fpr: float = DEFAULT_FPR,
+    fpr: float | None = None,
     masks: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -216,8 +215,8 @@ def evaluate(
         The classes that count as normal; None takes the normal classes of the model.
     labels : array of int or str, shape (N,), optional
         The classes of an array of images.
-    fpr : float
-        The false-alarm rate at which images are flagged, in (0, 1).
+    fpr : float or None
+        The false-alarm rate at which images are flagged, in (0, 1); None takes the one of the export, else 0.05.
     masks : path or None
         Folder of masks of the defects, see `defect_masks.find_masks`; the heatmaps of all images are then in memory.
     progress : callable or None
@@ -233,7 +232,7 @@ def evaluate(
     VaeguardError
         A score is not a number.
     """
-    check_fpr(fpr)
+    fpr = detector.info.rate(fpr)
     image_set, note, independent = _independent_part(detector.info, as_image_set(images, labels))
     if image_set.labels is None:
         raise UsageError(

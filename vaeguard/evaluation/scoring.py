@@ -31,7 +31,6 @@ from vaeguard.evaluation.parts import (
     report_images,
 )
 from vaeguard.models.terms import TERMS
-from vaeguard.settings.evaluation import DEFAULT_FPR, check_fpr
 from vaeguard.statistics.false_alarms import flag, fpr_note
 from vaeguard.statistics.spots import Spot
 from vaeguard.storage.files import check_apart, valid_text
@@ -175,7 +174,7 @@ def score_files(
     output: str | Path = "scores.csv",
     *,
     listed: Iterable[str] = (),
-    fpr: float = DEFAULT_FPR,
+    fpr: float | None = None,
     jobs: int | None = None,
     batch_size: int | None = None,
     heatmaps: Drawings | None = None,
@@ -205,8 +204,8 @@ def score_files(
         The table; an earlier table of scores is replaced once the new one is whole.
     listed : paths
         More image files. A missing file is an unreadable input here, but an error in `inputs`.
-    fpr : float
-        Flag where `p_value <= fpr`, in (0, 1).
+    fpr : float or None
+        Flag where `p_value <= fpr`, in (0, 1); None takes the rate of the export, else 0.05.
     jobs : int or None
         Decoding threads; None chooses by the machine.
     batch_size : int or None
@@ -229,11 +228,11 @@ def score_files(
     VaeguardError
         The detector gives no number for an image, the table cannot be written, or another job is writing it.
     """
-    started = time.perf_counter()
+    started, fpr = time.perf_counter(), detector.info.rate(fpr)
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if heatmaps:
         _check_heatmaps(heatmaps, inputs, output, detector.info)
-    sources = open_sources(detector, inputs, output, listed, fpr)
+    sources = open_sources(detector, inputs, output, listed)
     batch_size = batch_size or batch_size_for(detector)
     flagged = f"flagged{Path(output).suffix}"  # by another rate than in the finished table
     with open_job(output, PART_FACTS, keep=bool(heatmaps), files=(flagged,)) as store:
@@ -262,7 +261,7 @@ def score_files(
 
 
 def open_sources(
-    detector: Detector, inputs: Iterable[str | Path], output: str | Path, listed: Iterable[str], fpr: float
+    detector: Detector, inputs: Iterable[str | Path], output: str | Path, listed: Iterable[str]
 ) -> list[Source]:
     """The sources of a table, after all checks that need no work; the parameters are those of `score_files`.
 
@@ -271,7 +270,6 @@ def open_sources(
     UsageError
         As by `score_files`.
     """
-    check_fpr(fpr)
     check_table_path(output)
     looks = bool(detector.info.record.model.regions)
     sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures, looks=looks)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from vaeguard.evaluation.parts import PART_FACTS, ScoreParts, finished_table, report_images
 from vaeguard.evaluation.scoring import batch_size_for, open_sources
-from vaeguard.settings.evaluation import DEFAULT_FPR
 from vaeguard.storage.plan import ShareSummary, finished_parts
 from vaeguard.storage.store import Store, job_folder, join_job
 
@@ -29,7 +28,7 @@ def score_share(
     share: Share,
     *,
     listed: Iterable[str] = (),
-    fpr: float = DEFAULT_FPR,
+    fpr: float | None = None,
     jobs: int | None = None,
     facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -57,8 +56,8 @@ def score_share(
     VaeguardError
         As by `score_files`; or a process has the job for itself.
     """
-    started = time.perf_counter()
-    sources = open_sources(detector, inputs, output, listed, fpr)
+    started, fpr = time.perf_counter(), detector.info.rate(fpr)
+    sources = open_sources(detector, inputs, output, listed)
     with contextlib.ExitStack() as stack:
         for source in sources:
             stack.callback(source.close)

@@ -30,7 +30,7 @@ from vaeguard.evaluation.scoring import (
     watch_of,
 )
 from vaeguard.models.region import GREY
-from vaeguard.settings.evaluation import DEFAULT_FPR, DRIFT_CHANCE, check_fpr
+from vaeguard.settings.evaluation import DRIFT_CHANCE, check_fpr
 from vaeguard.statistics.appearance import appearance
 from vaeguard.storage.files import size_and_time, valid_text
 from vaeguard.storage.store import Store, beside, hidden_part, open_job
@@ -100,7 +100,7 @@ def watch_files(
         Another job is writing the table.
     """
     check_table_path(output)
-    check_fpr(options.get("fpr", DEFAULT_FPR))
+    options["fpr"] = detector.info.rate(options.get("fpr"))
     check_fpr(drift_chance, "drift_chance")
     if options.get("heatmaps"):
         options["heatmaps"].check(inputs)
@@ -265,8 +265,8 @@ def drift_table(output: Path) -> Path:
 
 def _settings(detector: Detector, options: dict[str, Any], drift_chance: float) -> dict[str, Any]:
     # The fingerprint's last word is the model; a watch may continue on another device or with other threads.
-    model, fpr = detector.fingerprint.split()[-1], options.get("fpr", DEFAULT_FPR)
-    return {"model": model, "fpr": fpr, "drift_chance": drift_chance}
+    model = detector.fingerprint.split()[-1]
+    return {"model": model, "fpr": options["fpr"], "drift_chance": drift_chance}
 
 
 def _earlier_rows(

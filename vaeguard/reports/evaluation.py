@@ -189,7 +189,8 @@ class Figures(ReportFigures):
             more = "more" if rate > expected.high else "fewer"
             # Images that the model was fitted on look more normal to the model than any others.
             cause = (
-                "these normal images differ from the calibration images"
+                "these normal images differ from the calibration images; look at the flagged ones, and fit on some"
+                " such images as well if they are normal"
                 if more == "more"
                 else "either some of these normal images were used for the fit, which makes every figure here too good,"
                 " or they differ from the calibration images"

@@ -61,7 +61,8 @@ def fit_report(
     """
     normal = ", ".join(record.normal_classes)
     what = "autoencoder" if record.model.autoencoder else "VAE"
-    title = f"{record.data.name}: {record.model.kind} {what}" + (f", normal {normal}" if normal else "")
+    kind = f"{what} on features" if record.model.features else f"{record.model.kind} {what}"
+    title = f"{record.data.name}: {kind}" + (f", normal {normal}" if normal else "")
     pictures = {f"epoch-{name}": {"strip": strip(images)} for name, images in epochs.items()}
     if units.traversals is not None:
         drawn = zip(units.traversed.tolist(), units.traversals, strict=True)
@@ -226,9 +227,9 @@ class Figures(ReportFigures):
         if split.folds:
             sentence = (
                 f"{what} {seen}, fitted on all {split.training:,} normal images, which also calibrate the score:"
-                f" in {split.folds}-fold cross-validation, each image is scored by a model that has not seen it. After"
-                f" {counted(int(best.epoch), 'epoch')}: {losses} on the held-out folds{active}. The lowest p-value is"
-                f" {1 / (split.calibration + 1):.2g}."
+                f" in {split.folds}-fold cross-validation, each image is scored by a model that has not seen it. The"
+                f" lowest p-value is {1 / (split.calibration + 1):.2g}. After {counted(int(best.epoch), 'epoch')}:"
+                f" {losses} on the held-out folds{active}."
             )
         else:
             sentence = (

@@ -51,6 +51,7 @@ STRIP = 512
 """The rows of a page that are compared at a time."""
 AMPLIFIED = 4
 """The factor by which the residual is amplified in its picture."""
+LINES = 10
 ERRORS_SHOWN = 50
 
 
@@ -257,5 +258,7 @@ class Figures(ReportFigures):
 
     def lines(self) -> Iterable[str]:
         """Yield the pages to look at."""
-        for row in self.table[: min(10, self.look_first)]:
+        for row in self.table[: min(LINES, self.look_first)]:
             yield f"check {escape(row['path'])}, page {row['page']}: {escape(why_look(row))}"
+        if self.look_first > LINES:
+            yield f"{self.look_first - LINES:,} more to check at the top of pages.csv"

@@ -91,7 +91,7 @@ def _check_target(source: Path, target: Path) -> None:
         raise UsageError(f"{str(target)!r} overlaps the folder of the clean scans; choose a different folder")
     interrupted = is_job(job_folder(target))
     if target.exists() and not interrupted and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{str(target)!r} contains other files; choose a new or an empty folder")
+        raise UsageError(f"{str(target)!r} is not empty; choose a new or an empty folder with `output`")
 
 
 def _undo(file: Part, target: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vaeguard.wording import counted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -90,7 +92,9 @@ def _ended_early(record: ModelRecord) -> str:
 
 def _stopped_early(history: Sequence[Mapping[str, float]]) -> str:
     if len(history) < TRIAL_EPOCHS:
-        return f"the fit is a trial of only {len(history)} epochs; leave training.epochs unset for a full fit"
+        return (
+            f"the fit is a trial of only {counted(len(history), 'epoch')}; leave training.epochs unset for a full fit"
+        )
     before = history[-1 - max(1, len(history) // 10)]["valid_loss"]
     fell = before - history[-1]["valid_loss"]
     if fell <= FALLING * abs(before):
@@ -115,10 +119,9 @@ def _unbalanced(record: ModelRecord) -> str:
 
 def _few_calibration(record: ModelRecord) -> str:
     images = record.calibration.images
-    if images >= LEAST_CALIBRATION:
+    if images >= LEAST_CALIBRATION or record.data.split.folds:  # all images calibrate a model of folds
         return ""
-    more = "" if record.data.split.folds else " or raise training.calibration"
     return (
         f"the score is calibrated on only {images} normal images, so p-values come in steps of {1 / (images + 1):.2g};"
-        f" add normal images{more} for finer steps"
+        f" add normal images or raise training.calibration for finer steps"
     )

@@ -1,7 +1,6 @@
 # Names for the command line: read by type checkers, and by __init__.py, which loads a name on first use.
 
 from .choices import BOUND_IMAGES as BOUND_IMAGES
-from .choices import DEFAULT_FPR as DEFAULT_FPR
 from .choices import DEGRADATIONS as DEGRADATIONS
 from .choices import DEVICES as DEVICES
 from .choices import ENGINE_DEVICES as ENGINE_DEVICES

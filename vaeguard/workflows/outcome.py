@@ -136,7 +136,7 @@ class ExportSettings:
     """How a model is exported: the parameters of `vaeguard.export`."""
 
     pixels: str = setting("uint8", "Type of the input image: uint8 (0 to 255) or float32 (0 to 1).", of=PIXELS)
-    fpr: float = setting(DEFAULT_FPR, "False-alarm rate that the exported model uses if its input `fpr` is not given.")
+    fpr: float = setting(DEFAULT_FPR, "False-alarm rate of the exported model, unless a command gives a different one.")
     fp16: bool = setting(False, "Compute in half precision (float16), for GPUs.")
     tolerance: float | None = setting(None, "Largest relative error allowed.", unset="0.0001, with fp16 0.02")
     parts: bool = setting(False, "Also write the encoder and the decoder as separate files.")

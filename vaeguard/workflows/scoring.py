@@ -13,7 +13,6 @@ from vaeguard.engines.model_file import load
 from vaeguard.errors import UsageError
 from vaeguard.reports.heatmaps import HeatmapFolder, drawn_before
 from vaeguard.reports.report_file import check_place, remove_report
-from vaeguard.settings.evaluation import DEFAULT_FPR
 from vaeguard.statistics.false_alarms import fpr_note
 from vaeguard.storage.files import check_apart
 from vaeguard.storage.places import check_supported, is_url
@@ -112,7 +111,7 @@ def facts_of(detector: Detector, model: str, inputs: Sequence[str], options: Map
         "digest": detector.fingerprint.split()[-1],
         "device": detector.device,
         "inputs": [str(path) for path in inputs],
-        "note": fpr_note(detector.info.calibrated_on, options.get("fpr", DEFAULT_FPR)),
+        "note": fpr_note(detector.info.calibrated_on, detector.info.rate(options.get("fpr"))),
     }
 
 
