@@ -92,5 +92,5 @@ def test_pixels_outside_are_covered_in_maps_as_in_arrays(tmp_path):
     images.tofile(tmp_path / "images")
     mapped = np.memmap(tmp_path / "images", np.uint8, "r", shape=images.shape)
     expected = np.where(inside, images, 128)
-    assert np.array_equal(covered(images, inside, 128), expected)
-    assert np.array_equal(covered(mapped, inside, 128), expected)
+    assert np.array_equal(covered(images, inside), expected)
+    assert np.array_equal(covered(mapped, inside), expected)

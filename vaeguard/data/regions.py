@@ -17,6 +17,7 @@ from vaeguard.data.decoding import PIXELS, read_one
 from vaeguard.data.images import ImageRule, read_bytes
 from vaeguard.data.own_regions import LOOK_HERE, scaled
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.settings.model import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -146,27 +147,29 @@ def digest_of_region(inside: Bools) -> str:
 
 
 def covered(
-    images: npt.NDArray[np.uint8], inside: Bools | None, level: int, *, regions: bool = False
+    images: npt.NDArray[np.uint8], inside: Bools | None = None, *, regions: bool | None = False
 ) -> npt.NDArray[np.uint8]:
-    """A copy of `images` (N, C, H, W) with `level` where pixels do not count; a copy of a mapped array is one too.
+    """`images` (N, C, H, W), or a copy, grey where pixels do not count; a copy of a mapped array is one too.
 
     With `regions`, the last channel holds the regions of the images, and the copy does not have it.
     """
+    if inside is None and not regions:
+        return images
     rows = max(1, BLOCK_BYTES // images[:1].nbytes)
-    blocks = (_covered(images[at : at + rows], inside, level, regions) for at in range(0, len(images), rows))
+    blocks = (_covered(images[at : at + rows], inside, regions=bool(regions)) for at in range(0, len(images), rows))
     if not isinstance(images, np.memmap):
         return np.concatenate([*blocks])
     with nameless_file() as file:
         for block in blocks:
             file.write(block.data)
         file.flush()
-        channels = images.shape[1] - regions
+        channels = images.shape[1] - bool(regions)
         return np.memmap(file, np.uint8, "r", shape=(len(images), channels, *images.shape[2:]))
 
 
-def _covered(block: npt.NDArray[np.uint8], inside: Bools | None, level: int, regions: bool) -> npt.NDArray[np.uint8]:
+def _covered(block: npt.NDArray[np.uint8], inside: Bools | None, *, regions: bool) -> npt.NDArray[np.uint8]:
     if regions:
         own = block[:, -1:] >= LOOK_HERE
         block, inside = block[:, :-1], own if inside is None else own & inside
     assert inside is not None
-    return np.where(inside, block, np.uint8(level))
+    return np.where(inside, block, np.uint8(GREY))

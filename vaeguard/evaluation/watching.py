@@ -29,7 +29,6 @@ from vaeguard.evaluation.scoring import (
     spots_table,
     watch_of,
 )
-from vaeguard.models.region import GREY
 from vaeguard.settings.evaluation import DRIFT_CHANCE, check_fpr
 from vaeguard.statistics.appearance import appearance
 from vaeguard.storage.files import size_and_time, valid_text
@@ -183,8 +182,7 @@ class _Watch:
         if not self.detector.info.view.pictures:
             return
         images: Any = batch.images
-        regions = self.detector.info.record.model.regions
-        columns = appearance(covered(images, None, GREY, regions=True) if regions else images)
+        columns = appearance(covered(images, regions=self.detector.info.record.model.regions))
         sizes = {path: answer["size"] for path, answer, _ in read_each(HEADER, batch.paths) if isinstance(answer, dict)}
         for row, path in enumerate(batch.paths):
             size = {"size": float(math.prod(sizes[path]))} if path in sizes else {}

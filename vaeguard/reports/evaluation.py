@@ -12,7 +12,6 @@ from vaeguard.data.folders import originals_of
 from vaeguard.data.regions import covered
 from vaeguard.evaluation.defect_masks import PixelMetrics
 from vaeguard.evaluation.evaluating import ClassResult
-from vaeguard.models.region import GREY
 from vaeguard.reports.distributions import curves, histogram, thresholds
 from vaeguard.reports.gallery import draw, gallery, group, rows_to_show
 from vaeguard.reports.kinds import Part, ReportFigures, Verdict, percent
@@ -60,8 +59,8 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
     scores = {"score": inspection.score, **inspection.terms}
     normal = ", ".join(evaluation.normal_classes)
     images: Any = evaluation.image_set.images
-    images = covered(images, None, GREY, regions=True) if evaluation.image_set.regions else images
-    measures = simple_measures(images, inspection.score, anomalous)
+    seen = covered(images, regions=evaluation.image_set.regions)
+    measures = simple_measures(seen, inspection.score, anomalous)
     drawn = _gallery(evaluation, detector)
     return {
         **heading(

@@ -45,6 +45,8 @@ FEWEST_CLUSTERS = 10
 """Fewer clusters add nothing to the reconstruction."""
 
 FEWEST_PATCH_PIXELS = 4
+GREY = 128
+"""The level of pixels outside of a region."""
 """Neighbouring patches are a quarter of their side apart."""
 
 

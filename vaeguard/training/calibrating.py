@@ -17,7 +17,6 @@ from vaeguard.engines.inspection import Inspection, concatenate
 from vaeguard.engines.record import BackboneRecord, CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
 from vaeguard.engines.torch_detector import TorchDetector
 from vaeguard.models.reference import IMAGES
-from vaeguard.models.region import GREY
 from vaeguard.statistics.appearance import appearance
 from vaeguard.statistics.spots import LARGEST, MOST_PEAKS
 from vaeguard.training.class_table import class_table
@@ -205,7 +204,7 @@ def _appearance(plan: FitPlan) -> dict[str, tuple[float, ...]]:
     rows = np.unique(np.concatenate([plan.known, split.validation, split.calibration]))
     rows = rows[~np.isin(rows, () if split.training_only is None else split.training_only)]
     images = plan.image_set.images[rows[spread_out(len(rows), APPEARANCES)]]
-    return appearance(covered(images, None, GREY, regions=True) if plan.model.regions else images)
+    return appearance(covered(images, regions=plan.model.regions))
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:

@@ -20,7 +20,6 @@ from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.patches import Patches
 from vaeguard.models.reference import centres_for
-from vaeguard.models.region import GREY
 from vaeguard.models.shares import share_weights
 from vaeguard.models.vae import VAE
 from vaeguard.training.calibrating import calibrated
@@ -194,9 +193,7 @@ def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint | 
 def _images(plan: FitPlan) -> npt.NDArray[Any]:
     """The images as they are learned, grey outside of the region; cells are cut from an image after it is covered."""
     images: npt.NDArray[Any] = plan.image_set.images
-    if plan.model.features or (plan.region is None and not plan.model.regions):
-        return images
-    return covered(images, plan.region, GREY, regions=bool(plan.model.regions))
+    return images if plan.model.features else covered(images, plan.region, regions=plan.model.regions)
 
 
 def _fitted_on(plan: FitPlan) -> npt.NDArray[np.uint64]:
