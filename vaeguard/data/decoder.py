@@ -16,9 +16,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from PIL import Image
+
 from vaeguard.data.channel import BUFFER, Channel
 from vaeguard.data.images import ImageRule, decode_bytes, decode_image, read_header, reduced
-from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, MOST_SIDE, clock, limit_memory, too_much_memory
+from vaeguard.data.limits import MAX_MEMORY, MAX_PIXELS, MAX_SECONDS, MOST_SIDE, clock, limit_memory, too_much_memory
 from vaeguard.errors import RefusedError, UnreadableError
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def main() -> None:
     """Answer calls until the input ends."""
     channel = Channel(*_own_pipes())
     clock.on = True
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # or Pillow refuses some formats below a limit that was raised
     _go_first()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     warnings.simplefilter("ignore")

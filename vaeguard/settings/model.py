@@ -5,6 +5,7 @@ It does not import torch, so the command line can read the defaults without it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from vaeguard.errors import UsageError
@@ -31,7 +32,7 @@ from vaeguard.settings.views import (
     View,
     view_of,
 )
-from vaeguard.wording import brief_settings
+from vaeguard.wording import brief_settings, counted
 
 MODEL_KINDS = ("mlp", "conv")
 PRIORS = ("standard", "per-class")
@@ -45,6 +46,8 @@ FEWEST_CLUSTERS = 10
 """Fewer clusters add nothing to the reconstruction."""
 
 FEWEST_PATCH_PIXELS = 4
+MOST_VALUES = 2**28
+"""The most values of an image that a model may take: a gigabyte."""
 GREY = 128
 """The level of pixels outside of a region."""
 """Neighbouring patches are a quarter of their side apart."""
@@ -319,6 +322,7 @@ class ModelSpec:
         view = spec.view
         view.check(self.kind, self.likelihood, self.patch, spec.graph_shape)
         _check_classes(spec)
+        _check_size(spec)
         return replace(
             spec.sized(),
             kind=self.kind_for(*image_shape[1:]),
@@ -346,6 +350,16 @@ class ModelSpec:
     def _pseudo_classes_for(self, images: int) -> int:
         clusters = min(self.pseudo_classes, images // IMAGES_PER_CLUSTER)
         return clusters if clusters >= FEWEST_CLUSTERS else 0
+
+
+def _check_size(spec: ModelSpec) -> None:
+    """Refuse images whose heatmaps would not fit into memory, as a model file of them is refused."""
+    if math.prod(spec.shape) > MOST_VALUES:
+        channels, height, width = spec.shape
+        raise UsageError(
+            f"images of {height}x{width} pixels with {counted(channels, 'channel')} are too large, since a model takes"
+            f" at most {MOST_VALUES // 10**6} million values; set a smaller `size`, or cut the images into files"
+        )
 
 
 def _check_classes(spec: ModelSpec) -> None:
