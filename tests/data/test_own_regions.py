@@ -10,7 +10,7 @@ from PIL import Image
 from vaeguard.data.data_sets import open_images
 from vaeguard.data.images import ImageRule
 from vaeguard.data.inputs import find_sources
-from vaeguard.data.source import pick
+from vaeguard.data.source import originals, pick
 
 SIZE = (24, 30)
 LOOKS = ImageRule(regions=True)
@@ -99,18 +99,33 @@ def test_a_region_of_the_size_that_the_model_takes(folder):
     assert np.array_equal(images.images[1, 1], mask()[::2, ::2])
 
 
-def test_in_an_archive_regions_are_no_images_and_named(folder, tmp_path):
-    with tarfile.open(tmp_path / "images.tar", "w") as archive:
-        for path in sorted(folder.iterdir()):
+def packed(folder, name, mode):
+    """An archive of the files of a folder, masks first."""
+    with tarfile.open(folder.parent / name, mode) as archive:
+        for path in sorted(folder.iterdir(), key=lambda path: ("roi" not in path.name, path)):
             archive.add(path, path.name)
-    place = str(tmp_path / "images.tar")
-    note = f"1 region of single images not used (they are only read beside local files): '{place}/1_roi.png'"
-    images = open_images(place, rule=LOOKS)
-    assert np.array_equal(images.images[:, 0], open_images(folder).images[:, 0])
-    assert (images.images[:, 1] == 255).all()
-    assert images.left_out == note
+    return str(folder.parent / name)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("images.tar", "w"), ("images.tar.gz", "w:gz")])
+def test_an_archive_is_read_like_its_folder(folder, name, mode):
+    place = packed(folder, name, mode)
+    expected = open_images(folder, rule=LOOKS).images
+    images = open_images(place, rule=ImageRule(regions=None))
+    assert images.regions
+    assert np.array_equal(images.images, expected)
     (source,) = find_sources([place], looks=True)
     assert [*source.names] == [f"{place}/{number}.png" for number in range(3)]
-    assert source.left_out == note
-    (batch,) = pick([source], {f"{place}/2.png"}, ImageRule(SIZE, 1))
-    assert np.array_equal(batch.images[0], images.images[2, :1])
+    assert source.left_out is None
+    rule = ImageRule(SIZE, 1, regions=True)
+    (batch,) = pick([source], {f"{place}/1.png"}, rule)
+    (original,) = originals([source], {f"{place}/1.png"}, rule)
+    assert np.array_equal(batch.images[0], expected[1])
+    assert np.array_equal(original.pixels, expected[1])
+    assert np.array_equal(original.picture, expected[1, :1])
+    (source,) = find_sources([place])
+    assert f"'{place}/1_roi.png'" in source.left_out
+    (folder / "1_roi.png").write_bytes(b"no picture")
+    ((path, why),) = open_images(packed(folder, name, mode), rule=LOOKS).errors
+    assert path == f"{place}/1.png"
+    assert "its region '1_roi.png' cannot be read: it is not a supported image" in why

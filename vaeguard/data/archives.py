@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import closing
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.folders import Folder, class_labels
@@ -32,7 +33,7 @@ class Tar(Encoded):
 
     For a split, the archive is read like the folder that was packed. That is the deepest folder that holds all members;
     its sub-folders are the classes, or `train` and `test`. If all members lie directly in one folder, that folder is
-    their class. Regions of single images are no images, and are not used.
+    their class. Regions of single images are no images.
     """
 
     def __init__(self, path: str, split: str | None = None) -> None:
@@ -69,7 +70,7 @@ class Tar(Encoded):
     @property
     def _which(self) -> dict[str, Any]:
         """The members that are images of this part."""
-        return {"part": self.part, "masks": self._masks}
+        return {"part": self.part, "masks": self._masks, "looks": self.looks}
 
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the members."""
@@ -167,11 +168,12 @@ def _files(path: str, function: str, start: int, stop: int | None, **arguments: 
 def _unpacked(path: str, answer: dict[str, Any], values: Values | None) -> Iterator[File]:
     """The files of one answer, whose bytes are not copied."""
     begin = 0
-    for name, size, reason in zip(*(answer.get(key, ()) for key in ("names", "sizes", "reasons")), strict=True):
+    for name, sizes, reason in zip(*(answer.get(key, ()) for key in ("names", "sizes", "reasons")), strict=True):
         assert values is not None
-        full = f"{path}/{name}"
-        yield full, UnreadableError(full, reason) if reason else values[begin : begin + size].data
-        begin += size
+        full, ends = f"{path}/{name}", [*accumulate(sizes, initial=begin)]
+        parts = [values[start:end].data for start, end in pairwise(ends)]
+        yield (full, UnreadableError(full, reason)) if reason else (full, *parts)  # type: ignore[misc]
+        begin = ends[-1]
 
 
 READERS: dict[str, Callable[[str, str | None], Source]] = {

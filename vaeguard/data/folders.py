@@ -84,15 +84,8 @@ class Folder:
 
 
 class Files(Encoded):
-    """Image files, one path each.
+    """Image files, one path each."""
 
-    Attributes
-    ----------
-    looks : bool
-        Whether the regions of single images are read with them.
-    """
-
-    looks = False
     broken_by = ()  # each file is read by itself, so a broken file does not end the reading
 
     def __init__(self, paths: Sequence[str], labels: ClassLabels | None = None, place: str | None = None) -> None:

@@ -20,7 +20,7 @@ from vaeguard.data.idx import find_idx
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.own_regions import regions_among
-from vaeguard.data.source import Unreadable, reading
+from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.unread import left_out, unused_regions, without_masks
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.storage.places import is_url
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 READERS = {**arrays.READERS, **archives.READERS}
 """The source of a container by the ending of its name (a regular expression)."""
-UNUSED = ("this model looks at whole images", "they are only read beside local files")
+UNUSED = ("this model looks at whole images", "in a bucket they are not read")
 """Why regions of single images are not used, by a model that does not look at regions, and by one that does."""
 _ENDINGS = {re.compile(f"({ending})$", re.IGNORECASE): reader for ending, reader in READERS.items()}
 
@@ -89,16 +89,15 @@ def lay_beside(sources: Sequence[Source], regions: Iterable[str], folders: Itera
 def settle_regions(sources: Sequence[Source], looks: bool | None) -> tuple[bool, str | None]:
     """Whether the regions of single images are read, and a clause on those that are not.
 
-    `looks` says whether they are to be read; None says if there are any beside local files.
+    `looks` says whether they are to be read; None says if there are any, not in a bucket.
     """
-    files = [source for source in sources if isinstance(source, Files)]
-    beside = {path for source in files for path in source.regions if not is_url(path)}
-    looks = bool(beside) if looks is None else looks
-    for source in files:
-        source.looks = looks
-    found = chain.from_iterable(source.regions for source in sources)
-    unused = [*found] if not looks else [path for path in found if path not in beside]
-    return looks, unused_regions(unused, UNUSED[looks or not beside])
+    found = [path for source in sources for path in source.regions]
+    near = [path for path in found if not is_url(path)]
+    looks = bool(near) if looks is None else looks
+    for source in sources:
+        if isinstance(source, Encoded):
+            source.looks = looks
+    return looks, unused_regions([path for path in found if not looks or is_url(path)], UNUSED[looks])
 
 
 def _check_kind(source: Source, *, vectors: bool) -> None:

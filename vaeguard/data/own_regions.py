@@ -14,10 +14,9 @@ import numpy as np
 from PIL import Image
 
 from vaeguard.data.decoding import read_one
-from vaeguard.data.images import ImageRule, decode_image, read_header
+from vaeguard.data.images import ImageRule, decode_bytes, read_bytes, read_header
 from vaeguard.errors import UnreadableError
 from vaeguard.storage.files import size_and_time
-from vaeguard.storage.places import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,8 +59,10 @@ def _is_mask(path: str, _stamp: tuple[int, int]) -> bool:
     return bool(colours["few"] or colours["frequent"])
 
 
-def with_region(image: Bytes, path: str | None) -> Bytes:
-    """Pixels (C, H, W) that a process decoded, with the region of the file `path` as one more channel.
+def with_region(image: Bytes, name: str, content: bytes | None = None, region: bytes | None = None) -> Bytes:
+    """Pixels (C, H, W) that a process decoded, with the region of the image as one more channel.
+
+    `name` is the path of the image, or its name if its `content` was sent, with that of its `region` if it has one.
 
     Raises
     ------
@@ -69,27 +70,27 @@ def with_region(image: Bytes, path: str | None) -> Bytes:
         The mask cannot be read, has another size than the image, or marks nothing.
     """
     size = image.shape[1:]
-    inside = None if path is None else _read(path, (size[0], size[1]))
+    there = os.path.lexists(region_path(name)) if content is None else region is not None
+    inside = _read(name, content, region, (size[0], size[1])) if there else None
     channel = np.full((1, *size), 255, np.uint8) if inside is None else inside[None].astype(np.uint8) * np.uint8(255)
     return np.concatenate([image, channel])
 
 
-def _read(image: str, size: tuple[int, int]) -> Bools | None:
-    """The region of an image file in the size of its pixels, (H, W); None if it has none."""
+def _read(image: str, content: bytes | None, region: bytes | None, size: tuple[int, int]) -> Bools | None:
+    """The region of an image in the size of its pixels, (H, W); None if it is a photograph of that name."""
     from vaeguard.data.unread import colours
 
     path = region_path(image)
-    if is_url(image) or not os.path.lexists(path):
-        return None
     name = os.path.basename(path)  # noqa: PTH119  (names need not be valid paths)
     try:
-        (counted,) = colours(path, None, None)
+        region = read_bytes(path) if region is None else region
+        (counted,) = colours(path, region, None)
         if not (counted["few"] or counted["frequent"]):
             return None
-        mask = decode_image(path, ImageRule(channels=1))[0]
+        mask = decode_bytes(region, ImageRule(channels=1), path)[0]
     except UnreadableError as error:
         raise UnreadableError(image, f"its region {name!r} cannot be read: {error.reason}") from error
-    own, _ = read_header(image)
+    own, _ = read_header(image, content)
     if mask.shape not in (own, size):
         raise UnreadableError(
             image,
