@@ -103,6 +103,18 @@ def test_each_image_has_its_region(detector):
     assert seen.heatmap[1, ~inside()].any()  # an image without a region counts as a whole
 
 
+def test_only_what_both_regions_have_counts():
+    both, one = detector_of({"patch": 8, "regions": True}), detector_of({"patch": 8})
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, *SIZE)).astype(np.uint8)
+    white = np.concatenate([images, np.full_like(images, 255)], 1)
+    assert np.array_equal(both.inspect(white).terms["neg_elbo"], one.inspect(images).terms["neg_elbo"])
+    white[:, -1, :40] = 0
+    seen = both.inspect(white, pictures=True).heatmap
+    assert not seen[:, :40].any()
+    assert not seen[:, ~inside()].any()
+    assert seen[:, 45:55].any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("view", ["whole", "patches", "features by tiles"])
 @pytest.mark.parametrize("own", [{}, OWN])
