@@ -92,5 +92,10 @@ def test_pixels_outside_are_covered_in_maps_as_in_arrays(tmp_path):
     images.tofile(tmp_path / "images")
     mapped = np.memmap(tmp_path / "images", np.uint8, "r", shape=images.shape)
     expected = np.where(inside, images, 128)
-    assert np.array_equal(covered(images, inside, 128), expected)
-    assert np.array_equal(covered(mapped, inside, 128), expected)
+    assert np.array_equal(covered(images, inside), expected)
+    assert np.array_equal(covered(mapped, inside), expected)
+    own = np.concatenate([images, np.where(inside, 128, 127).astype(np.uint8)[None, None].repeat(5, 0)], 1)
+    own.tofile(tmp_path / "own")
+    assert np.array_equal(covered(own, regions=True), expected)
+    assert np.array_equal(covered(np.memmap(tmp_path / "own", np.uint8, "r", shape=own.shape), regions=True), expected)
+    assert covered(images) is images

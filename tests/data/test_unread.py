@@ -44,7 +44,7 @@ def place(tmp_path, request):
     [
         *(
             (f"1{mark}.png", Image.fromarray(MASK))
-            for mark in ("_mask", "-mask", ".mask", "_gt", "_GT", "_label", "_mask_1", "_roi")
+            for mark in ("_mask", "-mask", ".mask", "_gt", "_GT", "_label", "_mask_1", "-roi")
         ),
         ("mask_1.png", Image.fromarray(MASK)),
         ("1.png", Image.fromarray(MASK)),

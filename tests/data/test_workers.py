@@ -21,6 +21,7 @@ import pikepdf
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from vaeguard import ImageRule, RefusedError, UnreadableError, UsageError, open_images
 from vaeguard.data import limits, workers
@@ -112,6 +113,22 @@ def narrow(monkeypatch):
     monkeypatch.setattr(workers, "_idle", {})
     yield
     workers.end_all()
+
+
+@pytest.mark.slow
+def test_a_raised_limit_is_the_only_one(monkeypatch, tmp_path):
+    side = 13_500  # more pixels than Pillow takes on its own
+    Image.new("1", (side, side), 1).save(tmp_path / "large.tif", compression="group4")
+    (refused,) = stream_images([str(tmp_path / "large.tif")], RULE)
+    assert [reason for _, reason in refused.errors] == [
+        f"it has {side} x {side} pixels, more than the limit of 100 million"
+    ]
+    monkeypatch.setenv("VAEGUARD_MAX_MEMORY", "4")
+    monkeypatch.setattr(workers, "_idle", {})
+    (batch,) = stream_images([str(tmp_path / "large.tif")], RULE)
+    workers.end_all()
+    assert batch.errors == []
+    assert (batch.images == 255).all()
 
 
 @pytest.mark.slow

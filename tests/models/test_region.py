@@ -38,6 +38,11 @@ def inside():
     return region
 
 
+def with_own(images):
+    """Images whose last channel is their region."""
+    return np.concatenate([images, np.where(inside(), 255, 0).astype(np.uint8)[None, None].repeat(len(images), 0)], 1)
+
+
 def detector_of(settings, shape=(1, *SIZE)):
     """A model of the region that was never fitted."""
     spec = ModelSpec(**{"latent": 3, "hidden": (16,), "region": "digest", **settings})
@@ -50,16 +55,24 @@ def detector_of(settings, shape=(1, *SIZE)):
     graph = InferenceGraph(VAE(spec), 9, 4)
     if spec.features:
         graph.places.backbone.read_pretrained()  # fresh weights see nothing
-    graph.region.inside.copy_(torch.from_numpy(inside()))
+    if graph.region is not None:
+        graph.region.inside.copy_(torch.from_numpy(inside()))
     return TorchDetector(graph, record)
 
 
-@pytest.fixture(scope="module", params=VIEWS)
+OWN = {"region": None, "regions": True}
+"""A model that looks at the region of each image, not at one of all images."""
+
+
+@pytest.fixture(scope="module", params=[*VIEWS, *(f"{view}, own regions" for view in VIEWS)])
 def detector(request):
-    return detector_of(VIEWS[request.param])
+    view, _, own = request.param.partition(", own")
+    return detector_of(VIEWS[view] | (OWN if own else {}))
 
 
 def results_of(detector, images):
+    if detector.info.record.model.regions:
+        images = with_own(images)
     seen = detector.inspect(images, pictures=True)
     return {"score": seen.score, "p_value": seen.p_value, **seen.terms, "heatmap": seen.heatmap}
 
@@ -77,9 +90,36 @@ def test_no_bit_depends_on_pixels_outside_of_the_region(detector):
     assert not np.array_equal(results_of(detector, changed)["neg_elbo"], before["neg_elbo"])
 
 
+def test_each_image_has_its_region(detector):
+    if not detector.info.record.model.regions:
+        return
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, *SIZE)).astype(np.uint8)
+    both = with_own(images)
+    both[1, -1] = 255
+    apart = [detector.inspect(both[:1], pictures=True), detector.inspect(images[1:], pictures=True)]
+    seen = detector.inspect(both, pictures=True)
+    assert np.array_equal(seen.score, np.concatenate([one.score for one in apart]))
+    assert np.array_equal(seen.heatmap, np.concatenate([one.heatmap for one in apart]))
+    assert seen.heatmap[1, ~inside()].any()  # an image without a region counts as a whole
+
+
+def test_only_what_both_regions_have_counts():
+    both, one = detector_of({"patch": 8, "regions": True}), detector_of({"patch": 8})
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, *SIZE)).astype(np.uint8)
+    white = np.concatenate([images, np.full_like(images, 255)], 1)
+    assert np.array_equal(both.inspect(white).terms["neg_elbo"], one.inspect(images).terms["neg_elbo"])
+    white[:, -1, :40] = 0
+    seen = both.inspect(white, pictures=True).heatmap
+    assert not seen[:, :40].any()
+    assert not seen[:, ~inside()].any()
+    assert seen[:, 45:55].any()
+
+
 @pytest.mark.slow
-def test_an_exported_model_has_the_region():
-    detector = detector_of(VIEWS["features by tiles"])
+@pytest.mark.parametrize("view", ["whole", "patches", "features by tiles"])
+@pytest.mark.parametrize("own", [{}, OWN])
+def test_an_exported_model_has_the_region(view, own):
+    detector = detector_of(VIEWS[view] | own)
     settings = {"pixels": "uint8", "fp16": False, "fpr": 0.05, "opset": 20}
     content = exporting.onnx_bytes(detector.graph, detector, settings)
     check_graph(content, "ours")
@@ -102,7 +142,7 @@ def test_only_places_that_count_decide():
 def test_training_patches_have_their_centres_in_the_region():
     images = np.where(inside(), np.arange(SIZE[1], dtype=np.uint8), 0).astype(np.uint8)[None, None]
     draw = Draws(torch.Generator().manual_seed(0))
-    windows = random_windows(images, np.zeros(500, np.int64), 8, draw, inside=inside())
+    windows = random_windows(images, np.zeros(500, np.int64), 8, draw, inside=lambda _, *at: inside()[at])
     assert (windows[:, 0, 15 + 4, 15 + 4] > 0).float().mean() > 0.99
 
 

@@ -136,6 +136,11 @@ def test_what_is_for_pixels_only_is_refused_for_vectors(values):
         ModelSpec(**values).resolved((1, 1, 30), (), vectors=True)
 
 
+def test_images_of_which_no_model_can_be_read_are_refused_before_a_fit():
+    with pytest.raises(UsageError, match="images of 20000x20000 pixels with 1 channel are too large"):
+        ModelSpec(patch=8, tile=(512,)).resolved((1, 20_000, 20_000), ())
+
+
 def test_specs_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         ModelSpec().latent = 3

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import closing
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.folders import Folder, class_labels
 from vaeguard.data.images import SUFFIXES
+from vaeguard.data.own_regions import named_as_regions
 from vaeguard.data.source import Encoded, row_of
 from vaeguard.data.workers import DiedError, borrowed
 from vaeguard.errors import RefusedError, UnreadableError
@@ -31,11 +33,14 @@ class Tar(Encoded):
 
     For a split, the archive is read like the folder that was packed. That is the deepest folder that holds all members;
     its sub-folders are the classes, or `train` and `test`. If all members lie directly in one folder, that folder is
-    their class.
+    their class. Regions of single images are no images.
     """
 
     def __init__(self, path: str, split: str | None = None) -> None:
-        members = [name for answer, _ in _asked(path, "tar_members") for name in answer.get("names", ())]
+        found = [name for answer, _ in _asked(path, "tar_members") for name in answer.get("names", ())]
+        self._masks = named_as_regions(found)
+        self.regions = [f"{path}/{name}" for name in self._masks]
+        members = [name for name in found if name not in set(self._masks)] if self._masks else found
         if not members:
             raise RefusedError(f"{path!r} contains no image file ({', '.join(SUFFIXES)})")
         self._other: Folder | None = None
@@ -62,15 +67,20 @@ class Tar(Encoded):
         vars(lean).update(_members=[], _other=None)
         return lean, start, stop
 
+    @property
+    def _which(self) -> dict[str, Any]:
+        """The members that are images of this part."""
+        return {"part": self.part, "masks": self._masks, "looks": self.looks}
+
     def open(self, stack: contextlib.ExitStack, start: int) -> Iterator[File]:
         """Read the members."""
-        return stack.enter_context(closing(_files(self.path, "tar_files", start, self._stop, part=self.part)))
+        return stack.enter_context(closing(_files(self.path, "tar_files", start, self._stop, **self._which)))
 
     def open_some(self, stack: contextlib.ExitStack, names: AbstractSet[str]) -> Iterator[File]:
         """Go through the headers, and read the contents of these members only."""
         before = f"{self.path}/"
         wanted = [name for name in self._members if valid_text(before + name) in names]
-        return stack.enter_context(closing(_files(self.path, "tar_files", 0, None, part=self.part, names=wanted)))
+        return stack.enter_context(closing(_files(self.path, "tar_files", 0, None, **self._which, names=wanted)))
 
 
 def _packed_folder(members: Sequence[str]) -> str:
@@ -158,11 +168,12 @@ def _files(path: str, function: str, start: int, stop: int | None, **arguments: 
 def _unpacked(path: str, answer: dict[str, Any], values: Values | None) -> Iterator[File]:
     """The files of one answer, whose bytes are not copied."""
     begin = 0
-    for name, size, reason in zip(*(answer.get(key, ()) for key in ("names", "sizes", "reasons")), strict=True):
+    for name, sizes, reason in zip(*(answer.get(key, ()) for key in ("names", "sizes", "reasons")), strict=True):
         assert values is not None
-        full = f"{path}/{name}"
-        yield full, UnreadableError(full, reason) if reason else values[begin : begin + size].data
-        begin += size
+        full, ends = f"{path}/{name}", [*accumulate(sizes, initial=begin)]
+        parts = [values[start:end].data for start, end in pairwise(ends)]
+        yield (full, UnreadableError(full, reason)) if reason else (full, *parts)  # type: ignore[misc]
+        begin = ends[-1]
 
 
 READERS: dict[str, Callable[[str, str | None], Source]] = {

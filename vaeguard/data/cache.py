@@ -126,7 +126,8 @@ def decode_files(
         None of the images can be read, or the cache cannot be written.
     """
     total = sum(source.count for source in sources)
-    key = hashlib.sha256(repr((_VERSION, rule.size, rule.channels, rule.pixel_range, rule.longest)).encode())
+    how = (_VERSION, rule.size, rule.channels, rule.pixel_range, rule.longest, rule.regions)
+    key = hashlib.sha256(repr(how).encode())
     key.update(b"" if decisive is None or rule.size else np.packbits(decisive).tobytes())
     for number, digest in enumerate(chain.from_iterable(source.digests(jobs) for source in sources)):
         key.update(hashlib.sha256(digest).digest())
@@ -183,9 +184,7 @@ def _build(
     progress: Progress | None,
 ) -> None:
     rule, sides = resolved
-    assert rule.size is not None
-    assert rule.channels is not None
-    shape = (rule.channels, *rule.size)
+    shape = rule.shape
     batch_size = max(1, min(256, _BATCH_BYTES // int(np.prod(shape))))
     names = chain.from_iterable(source.names for source in sources)
     total = sum(source.count for source in sources)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import tarfile
 import time
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from vaeguard.data.channel import BUFFER, as_array
 from vaeguard.data.decoder import TOGETHER_SECONDS
 from vaeguard.data.folders import is_image
 from vaeguard.data.limits import MAX_BYTES, too_much_memory
+from vaeguard.data.own_regions import region_path
 from vaeguard.data.source import CONTAINER_ERRORS, DAMAGED, one_line
 from vaeguard.errors import RefusedError, UnreadableError, VaeguardError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from vaeguard.data.channel import Values
     from vaeguard.data.decoder import Caller
@@ -73,17 +75,31 @@ def tar_files(
     *,
     path: str,
     part: str,
+    masks: Sequence[str],
+    looks: bool,
     start: int,
     stop: int | None,
     singly: bool,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Send the image files `start` to `stop` of an archive whose names begin with `part`, or those of `names`."""
+    """Send the image files `start` to `stop` of an archive whose names begin with `part`, or those of `names`.
+
+    The `masks` among them are the regions of images; if the caller `looks` at these, each is sent with its image.
+    """
     del content
+    left_out = frozenset(masks)
+    regions = _regions(path, left_out) if looks and masks else {}
     with _reading(path), tarfile.open(path) as archive:
-        members = islice(_members(archive, part), start, stop)
+        members = islice((found for found in _members(archive, part) if found.name not in left_out), start, stop)
         chosen = members if names is None else _first_of_each(members, set(names))
-        _send_files(caller, ((member.name, *_content(archive, member)) for member in chosen), singly=singly)
+        files = ((member.name, *_content(archive, member), regions.get(region_path(member.name))) for member in chosen)
+        _send_files(caller, files, singly=singly)
+
+
+def _regions(path: str, masks: AbstractSet[str]) -> dict[str, bytes]:
+    """The contents of the masks in an archive, by name, read in one pass, since they may lie far from their images."""
+    with tarfile.open(path) as archive:
+        return {member.name: _content(archive, member)[0] for member in _members(archive) if member.name in masks}
 
 
 def _first_of_each(members: Iterable[tarfile.TarInfo], missing: set[str]) -> Iterator[tarfile.TarInfo]:
@@ -266,23 +282,28 @@ def _no_images(held: Mapping[str, Any]) -> str:
     return f"has no column with the bytes of image files (its columns: {columns}); store them as {IMAGE_COLUMNS[0]!r}"
 
 
-def _send_files(caller: Caller, files: Iterable[tuple[str, bytes | Values, str]], *, singly: bool) -> None:
-    """Send files, each its name, its bytes and why it is not read; small ones together unless `singly` is set."""
+def _send_files(caller: Caller, files: Iterable[tuple[Any, ...]], *, singly: bool) -> None:
+    """Send files, each its name, its bytes, why it is not read and perhaps the bytes of its region.
+
+    Small ones are sent together unless `singly` is set.
+    """
     names: list[str] = []
     reasons: list[str] = []
-    contents: list[Values] = []
+    contents: list[list[Values]] = []
     sent = time.monotonic()
 
     def send() -> None:
-        caller.send({"names": names, "reasons": reasons, "sizes": list(map(len, contents))}, *contents)
+        sizes = [[*map(len, parts)] for parts in contents]
+        caller.send({"names": names, "reasons": reasons, "sizes": sizes}, *chain.from_iterable(contents))
 
     try:
-        for name, held, reason in files:
+        for name, held, reason, *region in files:
             names.append(name)
             reasons.append(reason)
-            contents.append(np.frombuffer(held, np.uint8))
+            contents.append([np.frombuffer(part, np.uint8) for part in (held, *region) if part is not None])
             del held  # the next one may be large, too
-            if singly or sum(map(len, contents)) > BUFFER or time.monotonic() - sent > TOGETHER_SECONDS:
+            waiting = sum(map(len, chain.from_iterable(contents)))
+            if singly or waiting > BUFFER or time.monotonic() - sent > TOGETHER_SECONDS:
                 send()
                 names, reasons, contents, sent = [], [], [], time.monotonic()
     finally:

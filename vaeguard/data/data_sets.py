@@ -25,14 +25,17 @@ from vaeguard.data.inputs import (
     expanded,
     is_container,
     is_named,
+    lay_beside,
     named_as_file,
     open_folder,
     open_paths,
     read_folder,
+    settle_regions,
     without_ending,
 )
 from vaeguard.data.named_sets import NAMES, NamedSource
 from vaeguard.data.objects import NamesAsUrls, staged
+from vaeguard.data.own_regions import regions_among
 from vaeguard.data.shards import Shards
 from vaeguard.data.source import Encoded, Unreadable, reading
 from vaeguard.data.streams import Part, default_jobs, first_of, map_ahead, parts_of, size_of_part
@@ -235,10 +238,13 @@ def sources_of(data: str | Path, split: str) -> list[Source]:
     if len(paths) == 1 and not is_container(paths[0]) and not paths[0].lower().endswith(SUFFIXES):
         raise _no_data_set(path)
     folders = [*map(read_folder, paths)]
-    sources = open_paths(sorted_once(chain.from_iterable(folder.paths for folder in folders)), split)
+    paths = sorted_once(chain.from_iterable(folder.paths for folder in folders))
+    regions = {*regions_among(paths)}
+    sources = open_paths([path for path in paths if path not in regions], split)
     if not sources:
         raise no_images(paths, left_out=left_out(folders))
     sources[0].left_out = left_out(folders)
+    lay_beside(sources, regions, folders)
     return sources
 
 
@@ -256,6 +262,8 @@ def _image_set(
     whole = [source for source in sources if not isinstance(source, Unreadable)]
     if not whole:
         raise broken[0].error
+    looks, unused = settle_regions(whole, rule.regions)
+    rule = replace(rule, regions=looks)
     with reading(whole[0].path):
         classes = _joined_labels([source.labels() for source in whole])
     if limits and (shards := _too_large(whole, rule, limits, jobs, progress)):
@@ -273,9 +281,10 @@ def _image_set(
         *_without_rows(unreadable, classes, names),
         errors=tuple(errors),
         note=note,
-        left_out="; ".join(filter(None, (source.left_out for source in sources))) or None,
+        left_out="; ".join(filter(None, (*(source.left_out for source in sources), unused))) or None,
         pixel_range=rule.pixel_range,
         source=str(Path(data).absolute()),
+        regions=looks and isinstance(whole[0], Encoded),
     )
 
 
@@ -313,6 +322,7 @@ def _in_shards(data: str, shards: Shards, classes: ClassLabels | None, broken: S
         errors=(*((source.path, source.reason) for source in broken), *shards.errors.items()),
         note=f"these images would take {size:.3g} GB when decoded, so they are read from their files in every epoch",
         pixel_range=shards.rule.pixel_range,
+        regions=bool(shards.rule.regions),
         source=str(Path(data).absolute()),
     )
 

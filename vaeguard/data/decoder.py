@@ -13,12 +13,15 @@ import os
 import threading
 import time
 import warnings
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from PIL import Image
+
 from vaeguard.data.channel import BUFFER, Channel
 from vaeguard.data.images import ImageRule, decode_bytes, decode_image, read_header, reduced
-from vaeguard.data.limits import MAX_MEMORY, MAX_SECONDS, MOST_SIDE, clock, limit_memory, too_much_memory
+from vaeguard.data.limits import MAX_MEMORY, MAX_PIXELS, MAX_SECONDS, MOST_SIDE, clock, limit_memory, too_much_memory
 from vaeguard.errors import RefusedError, UnreadableError
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ def main() -> None:
     """Answer calls until the input ends."""
     channel = Channel(*_own_pipes())
     clock.on = True
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # or Pillow refuses some formats below a limit that was raised
     _go_first()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     warnings.simplefilter("ignore")
@@ -114,24 +118,25 @@ def read_files(
     *,
     what: str,
     files: list[str],
-    sizes: list[int] | None,
+    sizes: list[list[int]] | None,
     rule: dict[str, Any] | None,
     singly: bool,
 ) -> None:
     """Answer each file by what the function `what` returns, or by the reason why the file cannot be read.
 
-    `files` are paths; with `sizes`, they are names, and the files make up `content`. Quick answers are sent together,
-    unless `singly` is set, and a file that is not quick then ends the process early: the caller asks again, singly.
+    `files` are paths; with `sizes`, they are names, and the files make up `content`, each perhaps with its region.
+    Quick answers are sent together, unless `singly` is set, and a file that is not quick then ends the process early:
+    the caller asks again, singly.
     """
     read, wanted = _named(what), rule and _rule(**rule)
     answers: list[dict[str, Any]] = []
     arrays: list[Values] = []
     sent = time.monotonic()
-    for name, held in _contents(files, sizes, content):
+    for name, held, *region in _contents(files, sizes, content):
         if answers:
             clock.restart(QUICK_SECONDS)
         try:
-            answer, *array = read(name, held, wanted)
+            answer, *array = read(name, held, wanted, *(region if wanted and wanted.regions else ()))
         except Exception as error:  # noqa: BLE001 -- one strange file must not end a run of hours
             answer, array = {"reason": _reason(error)}, []
         answers.append(answer)
@@ -143,19 +148,25 @@ def read_files(
         caller.send({"answers": answers}, *arrays)
 
 
-def _contents(files: list[str], sizes: list[int] | None, content: bytes) -> Iterator[tuple[str, bytes | None]]:
+def _contents(files: list[str], sizes: list[list[int]] | None, content: bytes) -> Iterator[tuple[Any, ...]]:
     start = 0
     for number, name in enumerate(files):
         if sizes is None:
             yield name, None
         else:
-            yield name, content[start : start + sizes[number]]  # the same bytes if the file is alone
-            start += sizes[number]
+            ends = [*accumulate(sizes[number], initial=start)]
+            yield name, *(content[begin:end] for begin, end in pairwise(ends))  # the same bytes if the file is alone
+            start = ends[-1]
 
 
-def pixels(name: str, content: bytes | None, rule: ImageRule) -> tuple[dict[str, Any], Values]:
+def pixels(
+    name: str, content: bytes | None, rule: ImageRule, region: bytes | None = None
+) -> tuple[dict[str, Any], Values]:
     """The pixels of an image file, uint8 (1, C, H, W) by the rule."""
-    return {}, (decode_image(name, rule) if content is None else decode_bytes(content, rule, name))[None]
+    from vaeguard.data.own_regions import with_region
+
+    image = decode_image(name, rule) if content is None else decode_bytes(content, rule, name)
+    return {}, (with_region(image, name, content, region) if rule.regions else image)[None]
 
 
 def picture(name: str, content: bytes | None, rule: ImageRule) -> tuple[dict[str, Any], Values]:

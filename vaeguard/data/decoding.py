@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vaeguard.data.channel import as_array
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from vaeguard.data.images import ImageRule
     from vaeguard.data.workers import Worker
 
-    File = str | tuple[str, bytes | memoryview | UnreadableError]
+    File = (
+        str
+        | tuple[str, bytes | memoryview | UnreadableError]
+        | tuple[str, bytes | memoryview, bytes | memoryview]  # with the file of its region
+    )
     Answer = tuple[str, dict[str, Any] | UnreadableError, Values | None]
 
 TRIES = 2
@@ -44,7 +49,8 @@ def read_each(
         The function that reads a file there: its module and name, separated by a colon. It is called with the path or
         name of the file, its bytes or None for a path, and the rule; it returns plain values and perhaps an array.
     files : iterable
-        Paths, or pairs of a name and the bytes of the file, or the error instead of the bytes.
+        Paths, or pairs of a name and the bytes of the file, or the error instead of the bytes; or a name, the bytes of
+        the file and those of its region, for a rule with `regions`.
     rule : ImageRule or None
         What that function needs.
     place : callable or None
@@ -99,13 +105,14 @@ def _read_group(what: str, group: list[File], rule: ImageRule | None, place: Pla
 
 def _call(worker: Worker, what: str, files: list[File], rule: ImageRule | None, *, singly: bool) -> None:
     arguments: dict[str, Any] = {"what": what, "sizes": None, "rule": rule and vars(rule)}
-    contents = [as_array(file[1]) for file in files if isinstance(file, tuple)]  # type: ignore[arg-type]
+    contents = [[as_array(part) for part in file[1:]] for file in files if isinstance(file, tuple)]  # type: ignore[arg-type]
     if contents:
-        arguments |= {"files": [_name(file) for file in files], "sizes": [len(content) for content in contents]}
+        sizes = [[*map(len, parts)] for parts in contents]
+        arguments |= {"files": [_name(file) for file in files], "sizes": sizes}
     else:
         here = os.getcwd()  # noqa: PTH109  (the process may have another one)
         arguments["files"] = [os.path.join(here, _name(file)) for file in files]  # noqa: PTH118
-    worker.call(_name(files[0]), _FUNCTION, {**arguments, "singly": singly}, *contents)
+    worker.call(_name(files[0]), _FUNCTION, {**arguments, "singly": singly}, *chain.from_iterable(contents))
 
 
 def _requests(files: Iterable[File]) -> Iterator[list[File]]:
@@ -133,7 +140,7 @@ def fetched(url: str) -> File:
 
 def length_of(file: File) -> int:
     """The bytes that a file takes in memory: none if it is a path."""
-    return 0 if isinstance(file, str) or isinstance(file[1], UnreadableError) else len(file[1])
+    return 0 if isinstance(file, str) or isinstance(file[1], UnreadableError) else sum(map(len, file[1:]))  # type: ignore[arg-type]
 
 
 def _kind(file: File) -> int:

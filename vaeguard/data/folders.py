@@ -16,6 +16,7 @@ import numpy as np
 from vaeguard.data.decoding import fetched
 from vaeguard.data.images import SUFFIXES, read_bytes, reduced
 from vaeguard.data.limits import MOST_SIDE
+from vaeguard.data.own_regions import region_path
 from vaeguard.data.source import Encoded, Original, originals, stamp_of
 from vaeguard.data.streams import chunks, default_jobs, map_ahead
 from vaeguard.errors import UnreadableError, UsageError
@@ -62,6 +63,8 @@ class Folder:
         Links that are not followed, since they lead to a folder that is read already.
     masks : sequence of str
         Masks that lie beside images and are left out, relative to the folder.
+    regions : sequence of str
+        The paths of the regions of single images, which are no images themselves.
     """
 
     path: str
@@ -69,6 +72,7 @@ class Folder:
     others: Mapping[str, int] = field(default_factory=dict)
     links: Sequence[str] = ()
     masks: Sequence[str] = ()
+    regions: Sequence[str] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -109,7 +113,8 @@ class Files(Encoded):
     def digests(self, jobs: int | None) -> Iterator[bytes]:
         """Yield the digest of each file, or of the reason why the file cannot be read."""
         jobs = jobs or default_jobs(self.paths[:32])
-        parts = map_ahead(lambda part: [*map(_digest, part)], chunks(self.paths, 64), jobs=jobs, ahead=2 * jobs)
+        paths = chain.from_iterable(map(self._read_with, self.paths))
+        parts = map_ahead(lambda part: [*map(_digest, part)], chunks(paths, 64), jobs=jobs, ahead=2 * jobs)
         return chain.from_iterable(parts)
 
     def span(self, start: int, stop: int) -> str:
@@ -124,9 +129,14 @@ class Files(Encoded):
     def stamp(self, start: int, stop: int) -> bytes:
         """Names, sizes and times of the files."""
         digest = hashlib.sha256()
-        for path in self.paths[start:stop]:
+        for path in chain.from_iterable(map(self._read_with, self.paths[start:stop])):
             digest.update(stamp_of(path).encode("utf-8", "surrogateescape"))
         return digest.digest()
+
+    def _read_with(self, path: str) -> tuple[str, ...]:
+        """An image file, and the file of its region if there is one."""
+        region = region_path(path) if self.looks else ""
+        return (path, region) if region and os.path.lexists(region) else (path,)
 
 
 def _contents(stack: contextlib.ExitStack, paths: Iterator[str]) -> Iterator[File]:

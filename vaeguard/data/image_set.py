@@ -59,6 +59,8 @@ class ImageSet:
         The range of pixels with which files of 16 bits were read.
     source : str or None
         The absolute path that was opened; None for a named set or an array.
+    regions : bool
+        Whether the last channel of the images holds their regions, see `own_regions`.
     """
 
     name: str
@@ -73,12 +75,19 @@ class ImageSet:
     left_out: str | None = None
     pixel_range: tuple[int, ...] | None = None
     source: str | None = None
+    regions: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
         return brief(self, name=self.name, images=self.images, class_names=self.class_names, errors=len(self.errors))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of an image, without the channel of its region."""
+        channels, height, width = self.images.shape[1:]
+        return channels - self.regions, height, width
 
     @property
     def vectors(self) -> bool:

@@ -131,12 +131,16 @@ class ImageRule:
     longest : int or None
         The longest side, in pixels, to which a data set of larger files is scaled down if `size` is None; None is that
         of `choice.default_size`.
+    regions : bool or None
+        Whether one more channel holds the region of each image, see `own_regions`; None if an image of the data set
+        has one.
     """
 
     size: tuple[int, int] | None = None
     channels: int | None = None
     pixel_range: tuple[int, ...] | None = None
     longest: int | None = None
+    regions: bool | None = False
 
     def __post_init__(self) -> None:
         check_pixel_range(self.pixel_range)
@@ -144,6 +148,15 @@ class ImageRule:
             raise UsageError(f"`channels` is {self.channels}; it must be 1 (grey), 2, 3 (RGB) or 4 (RGBA)")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise UsageError(f"`size` is {self.size}; it must be a height and a width of at least 1 pixel")
+        if self.regions and self.channels == 4:
+            raise UsageError(
+                "regions of single images need `channels` of 1 or 3, not 4; or set `model.regions` to False"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image by this rule; what the rule leaves open is 1."""
+        return ((self.channels or 1) + bool(self.regions), *(self.size or (1, 1)))
 
 
 def decode_image(path: str | Path, rule: ImageRule) -> Bytes:

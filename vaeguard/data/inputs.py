@@ -19,22 +19,27 @@ from vaeguard.data.folders import Files, Folder, class_labels, image_folder, no_
 from vaeguard.data.idx import find_idx
 from vaeguard.data.images import SUFFIXES
 from vaeguard.data.named_sets import NAMES, NamedSource
-from vaeguard.data.source import Unreadable, reading
-from vaeguard.data.unread import left_out, without_masks
+from vaeguard.data.own_regions import regions_among
+from vaeguard.data.source import Encoded, Unreadable, reading
+from vaeguard.data.unread import left_out, unused_regions, without_masks
 from vaeguard.errors import UsageError, VaeguardError
 from vaeguard.storage.places import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from vaeguard.data.source import Source
 
 READERS = {**arrays.READERS, **archives.READERS}
 """The source of a container by the ending of its name (a regular expression)."""
+UNUSED = ("this model looks at whole images", "in a bucket they are not read")
+"""Why regions of single images are not used, by a model that does not look at regions, and by one that does."""
 _ENDINGS = {re.compile(f"({ending})$", re.IGNORECASE): reader for ending, reader in READERS.items()}
 
 
-def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, vectors: bool = False) -> list[Source]:
+def find_sources(
+    inputs: Iterable[str | Path], listed: Iterable[str] = (), *, vectors: bool = False, looks: bool = False
+) -> list[Source]:
     """Find everything to score, in sorted path order; the images of a container keep the container's order.
 
     Parameters
@@ -46,6 +51,8 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
         More files; each missing one is listed as unreadable.
     vectors : bool
         Whether the model takes vectors, which only `.npy` and `.npz` hold.
+    looks : bool
+        Whether the model looks at the regions of single images.
 
     Raises
     ------
@@ -60,13 +67,37 @@ def find_sources(inputs: Iterable[str | Path], listed: Iterable[str] = (), *, ve
     if given and not paths:
         raise no_images(given, left_out=left_out(folders))
     paths = sorted_once([*paths, *listed])
+    regions = {*regions_among(paths)}
+    paths = [path for path in paths if path not in regions] if regions else paths
     if not paths and not named:
         raise UsageError("there is nothing to score; give image files, folders or globs, or a list of files")
     sources = [*(NamedSource(str(name), "test") for name in named), *open_paths(paths)]
     for source in sources:
         _check_kind(source, vectors=vectors)
-    sources[0].left_out = left_out(folders)
+    lay_beside(sources, regions, folders)
+    _, unused = settle_regions(sources, looks)
+    sources[0].left_out = "; ".join(filter(None, (left_out(folders), unused))) or None
     return sources
+
+
+def lay_beside(sources: Sequence[Source], regions: Iterable[str], folders: Iterable[Folder]) -> None:
+    """Let the first source of files know the regions of single images that were found."""
+    if files := next((source for source in sources if isinstance(source, Files)), None):
+        files.regions = sorted({*regions, *chain.from_iterable(folder.regions for folder in folders)})
+
+
+def settle_regions(sources: Sequence[Source], looks: bool | None) -> tuple[bool, str | None]:
+    """Whether the regions of single images are read, and a clause on those that are not.
+
+    `looks` says whether they are to be read; None says if there are any, not in a bucket.
+    """
+    found = [path for source in sources for path in source.regions]
+    near = [path for path in found if not is_url(path)]
+    looks = bool(near) if looks is None else looks
+    for source in sources:
+        if isinstance(source, Encoded):
+            source.looks = looks
+    return looks, unused_regions([path for path in found if not looks or is_url(path)], UNUSED[looks])
 
 
 def _check_kind(source: Source, *, vectors: bool) -> None:
@@ -195,7 +226,7 @@ def open_folder(path: Path, split: str) -> list[Source]:
     if own.names:
         own = without_masks(own)
         files = Files(own.paths, class_labels(own, other), place=own.path)
-        files.left_out = left_out([own])
+        files.left_out, files.regions = left_out([own]), own.regions
         return [files]
     tables = walk(path, (".parquet",)).paths
     halves = {part: [table for table in tables if Path(table).name.startswith(part)] for part in ("train", "test")}

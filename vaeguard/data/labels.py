@@ -122,7 +122,7 @@ def read_labelled(
             found |= dict(zip(map(valid_text, batch.paths), batch.images, strict=True))
             errors |= dict(batch.errors)
     read = [mark for mark in marks if mark.path in found]
-    shape = (len(read), rule.channels or 1, *(rule.size or (1, 1)))
+    shape = (len(read), *rule.shape)
     images = np.stack([found[mark.path] for mark in read]) if read else np.zeros(shape, np.uint8)
     return read, images, [(path, reason) for path, reason in errors.items() if path not in found]
 

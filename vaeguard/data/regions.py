@@ -15,7 +15,9 @@ from PIL import Image, ImageDraw
 from vaeguard.data.cache import nameless_file
 from vaeguard.data.decoding import PIXELS, read_one
 from vaeguard.data.images import ImageRule, read_bytes
+from vaeguard.data.own_regions import LOOK_HERE, scaled
 from vaeguard.errors import RefusedError, UnreadableError, UsageError
+from vaeguard.settings.model import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
 LARGEST = 2**24
 """The coordinates of points are smaller."""
-LOOK_HERE = 128
-"""From this grey value on, a pixel of a mask is white."""
 BLOCK_BYTES = 32 * 2**20
 
 
@@ -51,7 +51,7 @@ def read_region(roi: str | Path | npt.ArrayLike, size: tuple[int, int]) -> Bools
         The file cannot be read.
     """
     if not isinstance(roi, str | os.PathLike):
-        inside = _scaled(_as_mask(np.asarray(roi)), size)
+        inside = scaled(_as_mask(np.asarray(roi)), size)
     elif Path(roi).suffix.lower() == ".json":
         inside = _polygons(str(roi), size)
     else:
@@ -59,7 +59,7 @@ def read_region(roi: str | Path | npt.ArrayLike, size: tuple[int, int]) -> Bools
             _, pixels = read_one(PIXELS, str(roi), ImageRule(channels=1))
         except UnreadableError as error:
             raise _unread(str(roi), error) from error
-        inside = _scaled(pixels[0, 0] >= LOOK_HERE, size)
+        inside = scaled(pixels[0, 0] >= LOOK_HERE, size)
     if not inside.any():
         raise UsageError("`roi` covers no pixel of the images; make the part that matters white")
     return None if inside.all() else inside
@@ -76,11 +76,6 @@ def _as_mask(values: npt.NDArray[Any]) -> Bools:
             f"`roi` is an array of {values.dtype} and shape {values.shape}; give bool or uint8 of shape (H, W)"
         )
     return values if values.dtype == np.bool_ else values >= LOOK_HERE
-
-
-def _scaled(mask: Bools, size: tuple[int, int]) -> Bools:
-    picture = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
-    return np.asarray(picture) > 0
 
 
 def _polygons(path: str, size: tuple[int, int]) -> Bools:
@@ -151,14 +146,30 @@ def digest_of_region(inside: Bools) -> str:
     return hashlib.sha256(repr(inside.shape).encode() + np.packbits(inside).tobytes()).hexdigest()
 
 
-def covered(images: npt.NDArray[np.uint8], inside: Bools, level: int) -> npt.NDArray[np.uint8]:
-    """A copy of `images` (N, C, H, W) with `level` where pixels do not count; a copy of a mapped array is one too."""
+def covered(
+    images: npt.NDArray[np.uint8], inside: Bools | None = None, *, regions: bool | None = False
+) -> npt.NDArray[np.uint8]:
+    """`images` (N, C, H, W), or a copy, grey where pixels do not count; a copy of a mapped array is one too.
+
+    With `regions`, the last channel holds the regions of the images, and the copy does not have it.
+    """
+    if inside is None and not regions:
+        return images
     rows = max(1, BLOCK_BYTES // images[:1].nbytes)
-    blocks = (np.where(inside, images[start : start + rows], np.uint8(level)) for start in range(0, len(images), rows))
+    blocks = (_covered(images[at : at + rows], inside, regions=bool(regions)) for at in range(0, len(images), rows))
     if not isinstance(images, np.memmap):
         return np.concatenate([*blocks])
     with nameless_file() as file:
         for block in blocks:
             file.write(block.data)
         file.flush()
-        return np.memmap(file, np.uint8, "r", shape=images.shape)
+        channels = images.shape[1] - bool(regions)
+        return np.memmap(file, np.uint8, "r", shape=(len(images), channels, *images.shape[2:]))
+
+
+def _covered(block: npt.NDArray[np.uint8], inside: Bools | None, *, regions: bool) -> npt.NDArray[np.uint8]:
+    if regions:
+        own = block[:, -1:] >= LOOK_HERE
+        block, inside = block[:, :-1], own if inside is None else own & inside
+    assert inside is not None
+    return np.where(inside, block, np.uint8(GREY))

@@ -125,11 +125,9 @@ class Shards:
     def __init__(
         self, sources: Sequence[Encoded], rule: ImageRule, limits: Limits, jobs: int | None, progress: Progress | None
     ) -> None:
-        assert rule.size is not None
-        assert rule.channels is not None
         self.sources, self.rule, self.limits, self.jobs = sources, rule, limits, jobs
         self.names = Names(sources)
-        self.shape = (len(self.names), rule.channels, *rule.size)
+        self.shape = (len(self.names), *rule.shape)
         self._image = self.shape[1:]
         self.errors: dict[str, str] = {}
         self.held, self._values = self._sample(progress)

@@ -84,10 +84,13 @@ class Source(ABC):
         Whether nobody knows the number before all images were read; `count` is 0 then, and all of it is one piece.
     left_out : str or None
         One sentence on files beside the images that are not read.
+    regions : sequence of str
+        The paths of the regions of single images that were found beside them.
     """
 
     uncounted = False
     left_out: str | None = None
+    regions: Sequence[str] = ()
     broken_by: tuple[type[BaseException], ...] = CONTAINER_ERRORS
     """The errors of reading after which the remaining images cannot be read."""
 
@@ -148,7 +151,7 @@ class Unreadable(Source):
     ) -> Iterator[ImageBatch]:
         """Yield nothing but the error."""
         del start, stop, batch_size, jobs
-        shape = (rule.channels or 1, *(rule.size or (1, 1))) if rule else (1, 1, 1)
+        shape = rule.shape if rule else (1, 1, 1)
         yield _errors_only(shape, rule, [(self.path, self.reason)])
 
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
@@ -171,9 +174,12 @@ class Encoded(Source):
         The container, or the folder of the files, for messages.
     part : str
         The part of the container that is read, where there are several.
+    looks : bool
+        Whether the regions of single images are read with them.
     """
 
     part = ""
+    looks = False
     _stop: int | None = None
     """The number of the file before which reading ends; None reads to the end."""
 
@@ -213,6 +219,7 @@ class Encoded(Source):
     ) -> Iterator[ImageBatch]:
         """Decode the files in threads."""
         assert rule is not None
+        self.looks = bool(rule.regions)
         if self._rest is None or self._next != start:
             self._stack.close()
             self._rest = self.open(self._stack, start)
@@ -222,11 +229,13 @@ class Encoded(Source):
     def pick(self, names: AbstractSet[str], rule: ImageRule | None) -> Iterator[ImageBatch]:
         """Read and decode these files only."""
         assert rule is not None
+        self.looks = bool(rule.regions)
         with contextlib.ExitStack() as stack:
             yield from stream_images(self.open_some(stack, names), rule)
 
     def originals(self, names: AbstractSet[str], rule: ImageRule) -> Iterator[Original]:
         """Read and decode these files only."""
+        self.looks = bool(rule.regions)
         with contextlib.ExitStack() as stack:
             for file in self.open_some(stack, names):
                 with contextlib.suppress(UnreadableError):  # it has changed since
@@ -331,7 +340,7 @@ def originals(sources: Iterable[Source], names: AbstractSet[str], rule: ImageRul
 
 def _original(file: File, rule: ImageRule) -> Original:
     _, pixels = read_one(PIXELS, file, rule)
-    facts, picture = read_one(PICTURE, file, replace(rule, size=None, channels=None))
+    facts, picture = read_one(PICTURE, file, replace(rule, size=None, channels=None, regions=False))
     height, width = facts["size"]
     return Original(file if isinstance(file, str) else file[0], pixels[0], picture[0], (height, width))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from vaeguard.data.decoding import read_one
 from vaeguard.data.images import open_picture, read_bytes
+from vaeguard.data.own_regions import ENDING, regions_among
 from vaeguard.errors import UnreadableError
 from vaeguard.wording import counted, skipped_by_suffix, some
 
@@ -40,12 +41,16 @@ MOST = 0.9
 
 
 def without_masks(folder: Folder) -> Folder:
-    """The folder without the masks that lie beside images.
+    """The folder without the masks that lie beside images, regions of single images among them.
 
     A mask has two signs. Its name is that of an image in the same folder, with another suffix or with a mark such as
     `_mask`, or that of an image in a folder beside its own, whose name is `masks` or the like. And it has few colours.
     If only the suffix differs, it is a mask only if the image itself has many colours.
     """
+    regions = {*regions_among(folder.paths)}
+    if regions:
+        names = [name for name, path in zip(folder.names, folder.paths, strict=True) if path not in regions]
+        folder = replace(folder, names=names, regions=tuple(sorted(regions)))
     masks = {name for name, image, marked in _candidates(folder.names) if _is_mask(folder, name, image, marked=marked)}
     if not masks:
         return folder
@@ -72,7 +77,14 @@ def _masks_left_out(folders: Sequence[Folder]) -> Iterator[str]:
     if masks:
         yield f"{counted(len(masks), 'file')} skipped (mask of a different image): {some(masks)}"
     if any(_REGION.search(name) for folder in folders for name in folder.masks):
-        yield "regions for single images are not supported; `roi` sets one region for all images"
+        yield f"the region of a single image is read only if it is called like '7{ENDING}', beside '7.png'"
+
+
+def unused_regions(regions: Sequence[str], why: str) -> str | None:
+    """A clause on regions of single images that are not used, and why; None if there are none."""
+    if not regions:
+        return None
+    return f"{counted(len(regions), 'region')} of single images not used ({why}): {some([*map(repr, regions)])}"
 
 
 def unmarked(stem: str) -> str | None:

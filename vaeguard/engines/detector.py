@@ -212,6 +212,8 @@ def as_images(images: Images, info: DetectorInfo, shape: tuple[int, int, int] | 
     images = cast("Images", np.asarray(images))
     channels, height, width = shape = shape or info.image_shape
     pictures = info.view.pictures
+    if info.record.model.regions:
+        images = _with_region(images, shape)
     if images.shape[1:] == ((height, width) if pictures else (width,)) and channels == 1:
         images = images.reshape(-1, *shape)
     if images.shape[1:] != shape:
@@ -219,6 +221,17 @@ def as_images(images: Images, info: DetectorInfo, shape: tuple[int, int, int] | 
         expected = ", ".join(map(str, taken))
         raise UsageError(f"{noun} have shape {images.shape}, the model takes ({expected}); resize or reshape them")
     return _as_pixels(images) if pictures else _as_vectors(images)
+
+
+def _with_region(images: Images, shape: tuple[int, int, int]) -> Images:
+    """Images of `shape` (C, H, W), whose last channel is their region: images without one count as a whole."""
+    channels, height, width = shape
+    if channels == 2 and images.shape[1:] == (height, width):
+        images = images[:, None]
+    if images.shape[1:] != (channels - 1, height, width):
+        return images
+    white = 255 if images.dtype == np.uint8 else 1
+    return np.concatenate([images, np.full_like(images[:, :1], white)], 1)
 
 
 def _as_pixels(images: npt.NDArray[Any]) -> Images:

@@ -45,7 +45,7 @@ def part_bytes(part: str, graph: InferenceGraph, record: ModelRecord) -> bytes:
     assert record.onnx is not None
     batch: tuple[dict[int, Any]] = ({0: torch.export.Dim("batch")},)
     if part == "encoder":
-        image = torch.zeros(2, *spec.shape, dtype=getattr(torch, record.onnx.pixels))
+        image = torch.zeros(2, *spec.with_region(spec.shape), dtype=getattr(torch, record.onnx.pixels))
         names = ("mean",) if spec.autoencoder else ("mean", "logvar")
         model = translated(_Encoder(graph), {IMAGE: image}, names, batch)
     else:

@@ -100,13 +100,13 @@ class DetectorInfo:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of an image."""
-        return self.record.model.shape
+        """The shape (C, H, W) of an image, with a last channel for its region if the model looks at regions."""
+        return self.record.model.with_region(self.record.model.shape)
 
     @property
     def graph_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) that the graph takes: that of a tile, or of an image."""
-        return self.record.model.graph_shape
+        return self.record.model.with_region(self.record.model.graph_shape)
 
     @property
     def takes_first(self) -> bool:
@@ -116,7 +116,7 @@ class DetectorInfo:
     def tail_of(self, name: str, shape: tuple[int, int, int] | None = None) -> tuple[int, ...]:
         """The shape of the result `name` for one image, or for one input of another `shape` (C, H, W)."""
         shape = shape or self.image_shape
-        return {"restored": shape, "heatmap": shape[1:]}.get(name, ())
+        return {"restored": (self.record.model.shape[0], *shape[1:]), "heatmap": shape[1:]}.get(name, ())
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -156,8 +156,11 @@ class DetectorInfo:
         """How image files are decoded to the shape of an image of the model; None for vectors."""
         from vaeguard.data.images import ImageRule
 
-        channels, height, width = self.image_shape
-        return ImageRule((height, width), channels, self.record.model.pixel_range) if self.view.pictures else None
+        model = self.record.model
+        channels, height, width = model.shape
+        if not self.view.pictures:
+            return None
+        return ImageRule((height, width), channels, model.pixel_range, regions=bool(model.regions))
 
     @property
     def calibrated_on(self) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vaeguard.errors import RefusedError, UsageError
 from vaeguard.settings.checks import check_fits, check_not_negative, check_one_of, check_positive, settle_types
 from vaeguard.settings.evaluation import check_fpr
-from vaeguard.settings.model import ModelSpec
+from vaeguard.settings.model import MOST_VALUES, ModelSpec
 from vaeguard.settings.specs import Spec, from_dict, to_dict
 from vaeguard.settings.training import TrainSpec
 from vaeguard.statistics.spots import LARGEST, MOST_PEAKS
@@ -24,8 +24,6 @@ DETECTOR, DENOISER = "detector", "denoiser"
 """Kinds of model files."""
 
 
-MOST_VALUES = 2**28
-"""The most values of an image that a model may take: a gigabyte."""
 PIXELS = ("uint8", "float32")
 """The types of pixels that an exported model may take."""
 OWN_OUTPUTS = ("score", "p_value", "anomaly", "restored", "heatmap")

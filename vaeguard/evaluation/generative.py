@@ -256,7 +256,7 @@ def _quality(
     detector: TorchDetector, image_set: ImageSet, order: npt.NDArray[np.int64], seed: int
 ) -> SampleQuality | None:
     labels, quarter = image_set.labels, len(order) // 4
-    if labels is None or 4 * quarter < FEWEST_JUDGED or len(np.unique(labels[order])) < 2:
+    if labels is None or image_set.regions or 4 * quarter < FEWEST_JUDGED or len(np.unique(labels[order])) < 2:
         return None
     trained, real, other = np.split(order[: 4 * quarter], [2 * quarter, 3 * quarter])
     judge = SampleJudge(image_set.images[trained], labels[trained], seed)

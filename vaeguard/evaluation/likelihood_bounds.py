@@ -125,7 +125,7 @@ def check_generative(detector: TorchDetector) -> None:
             "a model of patches or features has no likelihood of a whole image; fit one without `model.patch`, with"
             " `model.features=none`"
         )
-    if spec.region:
+    if spec.region or spec.regions:
         raise UsageError("a model of a region has no likelihood of a whole image; fit one without `roi`")
     if not spec.view.pictures:
         raise UsageError("likelihoods are measured on images, and this is a model of vectors; use a model of images")

@@ -271,7 +271,8 @@ def open_sources(
         As by `score_files`.
     """
     check_table_path(output)
-    sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures)
+    looks = bool(detector.info.record.model.regions)
+    sources = find_sources(inputs, listed, vectors=not detector.info.view.pictures, looks=looks)
     check_apart(as_urls(str(output)), (source.path for source in sources))
     check_output(Path(output))
     return sources

@@ -15,6 +15,8 @@ import numpy as np
 from vaeguard.data.decoding import HEADER, read_each
 from vaeguard.data.folders import list_images
 from vaeguard.data.inputs import expanded, is_container
+from vaeguard.data.own_regions import region_path, regions_among
+from vaeguard.data.regions import covered
 from vaeguard.data.source import rows_of_a_shard
 from vaeguard.errors import UsageError
 from vaeguard.evaluation.drift import Drift, DriftMonitor
@@ -138,7 +140,7 @@ class _Watch:
         """Score what is new, and list what could not be read and changes no more."""
         # An interruption loses one round, so a round is no longer than a shard.
         most = rows_of_a_shard(math.prod(self.detector.info.image_shape))
-        settled = _settled(inputs, self.future)
+        settled = _settled(inputs, self.future, looks=bool(self.detector.info.record.model.regions))
         self.known = {path: stamp for path, stamp in settled.items() if valid_text(path) in self.seen} | self.known
         fresh = [path for path, stamp in settled.items() if self.known.get(path) != stamp][:most]
         self.known |= {path: settled[path] for path in fresh}
@@ -179,7 +181,8 @@ class _Watch:
         """Measure the images of a batch as the model sees them, and the sizes of their files."""
         if not self.detector.info.view.pictures:
             return
-        columns = appearance(batch.images)
+        images: Any = batch.images
+        columns = appearance(covered(images, regions=self.detector.info.record.model.regions))
         sizes = {path: answer["size"] for path, answer, _ in read_each(HEADER, batch.paths) if isinstance(answer, dict)}
         for row, path in enumerate(batch.paths):
             size = {"size": float(math.prod(sizes[path]))} if path in sizes else {}
@@ -292,11 +295,12 @@ def _earlier_rows(
     return len(paths), set(paths) - set(errors), errors
 
 
-def _settled(inputs: Sequence[str | Path], future: dict[str, Stamp]) -> dict[str, Stamp]:
+def _settled(inputs: Sequence[str | Path], future: dict[str, Stamp], *, looks: bool) -> dict[str, Stamp]:
     """The files that have not changed for `SETTLED_SECONDS`, sorted, with their stamps.
 
     The clock of a camera may be ahead of this machine's. A file with a time in the future counts if the round before
-    saw the same stamp; `future` carries these stamps from round to round.
+    saw the same stamp; `future` carries these stamps from round to round. If the model `looks` at regions of single
+    images, an image changes with its region.
     """
     paths: set[str] = set()
     for item in inputs:
@@ -305,7 +309,9 @@ def _settled(inputs: Sequence[str | Path], future: dict[str, Stamp]) -> dict[str
         except UsageError:  # the folder or glob is still empty
             continue
     now = time.time_ns()
-    stamps = {path: size_and_time(path) for path in sorted(paths) if not is_container(path)}
+    regions = {*regions_among([*paths])}
+    images = [path for path in sorted(paths - regions) if not is_container(path)]
+    stamps = {path: _stamp(path, region_path(path) if looks else "", regions) for path in images}
     stamps = {path: stamp for path, stamp in stamps.items() if stamp != GONE}
     settled = {
         path: stamp
@@ -315,6 +321,14 @@ def _settled(inputs: Sequence[str | Path], future: dict[str, Stamp]) -> dict[str
     future.clear()
     future.update({path: stamp for path, stamp in stamps.items() if stamp[1] > now})
     return settled
+
+
+def _stamp(path: str, region: str, regions: set[str]) -> Stamp:
+    size, time = size_and_time(path)
+    if region not in regions:
+        return size, time
+    more, later = size_and_time(region)
+    return size + more, max(time, later)
 
 
 def _append(output: Path, rows: int, part: Path, more: int, columns: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from vaeguard.models.inference import Inference
 from vaeguard.models.patches import Patches
 from vaeguard.models.pretrained import backbone
 from vaeguard.models.reference import Reference
-from vaeguard.models.region import Region, at_centres, outside_grey
+from vaeguard.models.region import WHITE, Region, at_centres, outside_grey
 from vaeguard.models.terms import TERMS, term_names, term_weights
 from vaeguard.models.whiten import Whiten
 
@@ -43,7 +43,8 @@ class InferenceGraph(nn.Module):
     statistics of whole images do not exist. With `spec.tile`, an image of the graph is a tile.
 
     With `spec.region`, pixels outside of the region are replaced by grey before anything looks at them, errors there
-    and places with their centre there do not count, and the heatmap is 0 there.
+    and places with their centre there do not count, and the heatmap is 0 there. With `spec.regions`, the last channel
+    of an image, which the VAE does not see, is white where the image's own region is; only pixels in both count.
 
     Terms and heatmap of vectors are in scaled or whitened units; `restored` is in the units of the input.
     """
@@ -72,7 +73,8 @@ class InferenceGraph(nn.Module):
 
         `first`, int64 (N, 2), holds the first row and column of each tile, for a model of tiles with a region.
         """
-        image, inside = self.prepared(image, first), self.inside(first)
+        inside = self.inside(image, first)
+        image = self.prepared(image, first)
         if self.places is None:
             inference = self.infer(image, inside)
             terms, pictures = self._terms(inference), {"restored": inference.restored}
@@ -89,12 +91,20 @@ class InferenceGraph(nn.Module):
         if self.whiten is not None:
             scaled: Tensor = self.whiten(image)
             return scaled
-        inside = self.inside(first)
-        return to_unit(image) if inside is None else outside_grey(to_unit(image), inside)
+        inside, pixels = self.inside(image, first), to_unit(image)
+        pixels = pixels[:, :-1] if self.vae.spec.regions else pixels
+        return pixels if inside is None else outside_grey(pixels, inside)
 
-    def inside(self, first: Tensor | None = None) -> Tensor | None:
-        """The pixels that count, bool (N or 1, 1, h, w); None if all do."""
-        return None if self.region is None else self.region(self.vae.spec.graph_shape[1:], first)
+    def inside(self, image: Tensor | None, first: Tensor | None = None) -> Tensor | None:
+        """The pixels of `image` that count, bool (N or 1, 1, h, w); None if all do.
+
+        Only with `spec.regions` does `image` matter.
+        """
+        of_all = None if self.region is None else self.region(self.vae.spec.graph_shape[1:], first)
+        if not self.vae.spec.regions or image is None:
+            return of_all
+        own = to_unit(image[:, -1:]) >= WHITE
+        return own if of_all is None else own & of_all
 
     def encode(self, image: Tensor) -> Posterior:
         """q(z | x) of `image`, given as to `forward`; a model of patches or features has no latent of a whole image."""
@@ -134,7 +144,7 @@ class InferenceGraph(nn.Module):
         assert self.reference is not None
         errors, features, movements, means = [], [], [], []
         for batch in batches:
-            inference = self.infer(self.prepared(batch), self.inside())
+            inference = self.infer(self.prepared(batch), self.inside(batch))
             errors.append(inference.error.sum(0))
             features.append(inference.features)
             movements.append(inference.movement)

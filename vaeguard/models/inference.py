@@ -39,7 +39,7 @@ class Inference:
         Statistics of normal images; None for a model of patches or features.
     noise : float32 (samples, latent) or None
         Noise of sampled latents; None if the model samples none.
-    inside : bool (1, 1, H, W) or None
+    inside : bool (N or 1, 1, H, W) or None
         The pixels that count; None if all do.
     """
 

@@ -44,7 +44,7 @@ def nearest_kl(vae: VAE, posterior: Posterior) -> Tensor:
 
 
 def distortion(likelihood: Likelihood, image: Tensor, inside: Tensor | None = None) -> Tensor:
-    """−log p(x | z), nats, of all pixels or of those `inside`, bool (1, 1, H, W); shape (N,)."""
+    """−log p(x | z), nats, of all pixels or of those `inside`, bool (N or 1, 1, H, W); shape (N,)."""
     log_prob = likelihood.log_prob(image)
     return -row_sum(log_prob if inside is None else torch.where(inside, log_prob, 0.0))
 

@@ -76,20 +76,21 @@ def random_windows(
     patch: int,
     draws: Draws,
     tiles: Sequence[tuple[Sequence[int], int]] | None = None,
-    inside: npt.NDArray[np.bool_] | None = None,
+    inside: Callable[[npt.NDArray[int64], npt.NDArray[int64], npt.NDArray[int64]], npt.NDArray[np.bool_]] | None = None,
 ) -> Tensor:
     """A patch at a random place, with its surroundings, from each of `rows` of `images` (N, C, H, W).
 
     `tiles` are the first pixels of all tiles along each side, and the side of a tile: a patch then lies in a random
-    tile, beyond which it has no surroundings. Patches whose centres do not count by `inside` (H, W) are drawn again,
-    some times. Returns uint8 (rows, C, patch + 30, patch + 30), of which `local_contrast` makes patches.
+    tile, beyond which it has no surroundings. Patches whose centres do not count are drawn again, some times; `inside`
+    is called with `rows` and the rows and columns of the centres, and returns bool (n,). Returns uint8
+    (rows, C, patch + 30, patch + 30), of which `local_contrast` makes patches.
     """
     sides = images.shape[2:] if tiles is None else tuple(side for _, side in tiles)
     first, begin = _random_places(len(rows), patch, draws, sides, tiles)
     if inside is not None:
         for _ in range(REDRAWN):
             centres = first + begin + patch // 2
-            outside = ~inside[centres[0], centres[1]]
+            outside = ~inside(rows, centres[0], centres[1])
             again = _random_places(len(rows), patch, draws, sides, tiles)
             first, begin = np.where(outside, again[0], first), np.where(outside, again[1], begin)
     window = np.arange(-RADIUS, patch + RADIUS)

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from vaeguard.models.sums import row_mean, row_sum
+from vaeguard.settings.model import GREY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-GREY = 128
-"""The level of pixels outside."""
+WHITE = 0.5
+"""From this value on, a pixel of the channel with an image's own region is white; 128 of 255 is, 127 is not."""
 NOWHERE = -1e25
 """The value of a tile without any patch or cell that counts: less strange than every other."""
 

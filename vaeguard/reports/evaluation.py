@@ -9,6 +9,7 @@ import numpy as np
 from rich.markup import escape
 
 from vaeguard.data.folders import originals_of
+from vaeguard.data.regions import covered
 from vaeguard.evaluation.defect_masks import PixelMetrics
 from vaeguard.evaluation.evaluating import ClassResult
 from vaeguard.reports.distributions import curves, histogram, thresholds
@@ -57,7 +58,9 @@ def evaluation_report(evaluation: Evaluation, detector: Detector, command: str =
     inspection, anomalous = evaluation.inspection, evaluation.anomalous
     scores = {"score": inspection.score, **inspection.terms}
     normal = ", ".join(evaluation.normal_classes)
-    measures = simple_measures(evaluation.image_set.images, inspection.score, anomalous)
+    images: Any = evaluation.image_set.images
+    seen = covered(images, regions=evaluation.image_set.regions)
+    measures = simple_measures(seen, inspection.score, anomalous)
     drawn = _gallery(evaluation, detector)
     return {
         **heading(

@@ -118,6 +118,7 @@ class Model(Part):
     patch: int | None
     latent: int
     region_share: float = 1.0
+    regions: bool = False
     features: str | None = None
 
 
@@ -221,6 +222,7 @@ class Figures(ReportFigures):
         accuracy = "" if best.valid_class_accuracy is None else f", class accuracy {best.valid_class_accuracy:.3f}"
         active = "" if model.autoencoder else f", {best.active_units:.0f} of {model.latent} latent units active"
         region = f" The model looks at {percent(model.region_share)} of each image." if model.region_share < 1 else ""
+        region += " Images with a region of their own are looked at only there." if model.regions else ""
         losses = f"distortion {best.valid_distortion:.2f}{rate} nats per {example}"
         if split.folds:
             sentence = (

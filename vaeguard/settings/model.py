@@ -5,6 +5,7 @@ It does not import torch, so the command line can read the defaults without it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from vaeguard.errors import UsageError
@@ -31,7 +32,7 @@ from vaeguard.settings.views import (
     View,
     view_of,
 )
-from vaeguard.wording import brief_settings
+from vaeguard.wording import brief_settings, counted
 
 MODEL_KINDS = ("mlp", "conv")
 PRIORS = ("standard", "per-class")
@@ -45,6 +46,10 @@ FEWEST_CLUSTERS = 10
 """Fewer clusters add nothing to the reconstruction."""
 
 FEWEST_PATCH_PIXELS = 4
+MOST_VALUES = 2**28
+"""The most values of an image that a model may take: a gigabyte."""
+GREY = 128
+"""The level of pixels outside of a region."""
 """Neighbouring patches are a quarter of their side apart."""
 
 
@@ -142,6 +147,11 @@ class ModelSpec:
     )
     region: str | None = None
     region_share: float = 1.0
+    regions: bool | None = setting(
+        None,
+        "Look only at the region of each image, which a mask beside it marks: 7_roi.png for 7.png.",
+        unset="on, if an image of the fit has such a mask",
+    )
     pixel_range: tuple[int, ...] | None = setting(
         None,
         "Pixel values that mean black and white in 16-bit files, such as 0,4095 for a 12-bit camera.",
@@ -259,6 +269,10 @@ class ModelSpec:
         """Shape (C, H, W) that the graph takes, a tile or the whole input, of a resolved spec."""
         return (self.shape[0], self.tile[0], self.tile[-1]) if self.tile else self.shape
 
+    def with_region(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape of an input with an image of `shape` (C, H, W): with `regions`, one more channel is its region."""
+        return (shape[0] + bool(self.regions), *shape[1:])
+
     @property
     def tiles(self) -> list[tuple[list[int], int]]:
         """The first pixels of all tiles along each side, and the side of a tile, of a resolved spec.
@@ -302,12 +316,13 @@ class ModelSpec:
         """
         spec = replace(
             self, image_shape=image_shape, classes=classes, vectors=vectors, features=self.features or "",
-            feature_count=feature_count,
+            feature_count=feature_count, regions=bool(self.regions),
             whiten=vectors and (0 < images < image_shape[2] <= WIDEST if self.whiten is None else self.whiten),
         ).tiled()  # fmt: skip
         view = spec.view
         view.check(self.kind, self.likelihood, self.patch, spec.graph_shape)
         _check_classes(spec)
+        _check_size(spec)
         return replace(
             spec.sized(),
             kind=self.kind_for(*image_shape[1:]),
@@ -335,6 +350,16 @@ class ModelSpec:
     def _pseudo_classes_for(self, images: int) -> int:
         clusters = min(self.pseudo_classes, images // IMAGES_PER_CLUSTER)
         return clusters if clusters >= FEWEST_CLUSTERS else 0
+
+
+def _check_size(spec: ModelSpec) -> None:
+    """Refuse images whose heatmaps would not fit into memory, as a model file of them is refused."""
+    if math.prod(spec.shape) > MOST_VALUES:
+        channels, height, width = spec.shape
+        raise UsageError(
+            f"images of {height}x{width} pixels with {counted(channels, 'channel')} are too large, since a model takes"
+            f" at most {MOST_VALUES // 10**6} million values; set a smaller `size`, or cut the images into files"
+        )
 
 
 def _check_classes(spec: ModelSpec) -> None:

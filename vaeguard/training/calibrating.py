@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vaeguard.data.regions import covered
 from vaeguard.data.split import Split, class_targets, spread_out
 from vaeguard.engines.inspection import Inspection, concatenate
 from vaeguard.engines.record import BackboneRecord, CalibrationRecord, ClassRecord, DataRecord, ModelRecord, SplitRecord
@@ -202,7 +203,8 @@ def _appearance(plan: FitPlan) -> dict[str, tuple[float, ...]]:
     split = plan.split
     rows = np.unique(np.concatenate([plan.known, split.validation, split.calibration]))
     rows = rows[~np.isin(rows, () if split.training_only is None else split.training_only)]
-    return appearance(plan.image_set.images[rows[spread_out(len(rows), APPEARANCES)]])
+    images = plan.image_set.images[rows[spread_out(len(rows), APPEARANCES)]]
+    return appearance(covered(images, regions=plan.model.regions))
 
 
 def _record(plan: FitPlan, state: State) -> ModelRecord:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vaeguard.data.own_regions import LOOK_HERE
 from vaeguard.data.shards import in_shards
 from vaeguard.data.split import class_targets
 from vaeguard.engines.tiling import Tiling
@@ -66,8 +67,10 @@ def examples_of(
     if plan.model.view.windows:
         repeats = repeats_of(len(rows[0])), -(-VALIDATION_CROPS // len(rows[1]))
         rows = [np.tile(part, times) for part, times in zip(rows, repeats, strict=True)]
+    regions = plan.image_set.images[:, -1] if plan.model.regions else None
     learn, validate = (
-        Examples(images, targets, *parts, region=plan.region) for parts in zip(rows, pseudo, strict=True)
+        Examples(images, targets, *parts, region=plan.region, regions=regions)
+        for parts in zip(rows, pseudo, strict=True)
     )
     return replace(learn, classes_of=classes_of), validate
 
@@ -108,14 +111,17 @@ def _drawn(
 ) -> tuple[Tensor, Rows]:
     """The features of `wanted` cells (n,), or of all if there are fewer, of each of `rows` (n,), and their numbers."""
     draw, parts, counts = torch.Generator().manual_seed(plan.training.seed), [], []
-    region, tiling = plan.region, Tiling(plan.model)
-    tiles = [tile for tile in tiling.tiles if region is None or region[tile.at].any()]
+    tiles = _tiles_inside(plan, plan.region)
     most_tiles = -(-TRAINING_TILES // len(rows))
     share = batch_share(len(rows))
     for number, (row, most) in enumerate(zip(rows, wanted, strict=True)):
+        image = plan.image_set.images[row] if plan.model.regions else None
+        if image is not None:
+            own = image[-1] >= LOOK_HERE
+            tiles = _tiles_inside(plan, own if plan.region is None else own & plan.region)
         chosen = torch.randperm(len(tiles), generator=draw)[:most_tiles].tolist() if len(tiles) > 1 else [0]
         some = [tiles[at] for at in chosen]
-        counted = [_counted(graph, tile) for tile in some]
+        counted = [_counted(graph, tile, image) for tile in some]
         cells = torch.randperm(int(sum(map(torch.count_nonzero, counted))), generator=draw)[:most]
         counts.append(len(cells))
         if share.first <= number < share.last:
@@ -126,11 +132,18 @@ def _drawn(
     return _of_all(graph, parts, share, np.array(counts)), np.array(counts)
 
 
-def _counted(graph: InferenceGraph, tile: Tile) -> Tensor:
-    """Which cells of a tile count, bool (P,)."""
+def _tiles_inside(plan: FitPlan, inside: npt.NDArray[np.bool_] | None) -> list[Tile]:
+    """The tiles that have pixels `inside` (H, W), or all of them if none has."""
+    tiles = [*Tiling(plan.model).tiles]
+    return tiles if inside is None else [tile for tile in tiles if inside[tile.at].any()] or tiles
+
+
+def _counted(graph: InferenceGraph, tile: Tile, image: npt.NDArray[Any] | None) -> Tensor:
+    """Which cells of a tile count, bool (P,); `image` matters only if it has a region of its own."""
     assert isinstance(graph.places, Cells)
     cells = graph.places
-    inside = graph.inside(_first_of(graph, tile))
+    pixels = None if image is None else torch.tensor(image[None, :, *tile.at], device=cells.mean.device)
+    inside = graph.inside(pixels, _first_of(graph, tile))
     if inside is None:
         return torch.ones(cells.grid[0] * cells.grid[1], dtype=torch.bool, device=cells.mean.device)
     return cells.counted(inside)[0]

@@ -20,7 +20,6 @@ from vaeguard.models.graph import InferenceGraph
 from vaeguard.models.likelihoods import between_levels
 from vaeguard.models.patches import Patches
 from vaeguard.models.reference import centres_for
-from vaeguard.models.region import GREY
 from vaeguard.models.shares import share_weights
 from vaeguard.models.vae import VAE
 from vaeguard.training.calibrating import calibrated
@@ -194,7 +193,7 @@ def _go_on(plan: FitPlan, task: VAETask, state: State, checkpoint: Checkpoint | 
 def _images(plan: FitPlan) -> npt.NDArray[Any]:
     """The images as they are learned, grey outside of the region; cells are cut from an image after it is covered."""
     images: npt.NDArray[Any] = plan.image_set.images
-    return images if plan.region is None or plan.model.features else covered(images, plan.region, GREY)
+    return images if plan.model.features else covered(images, plan.region, regions=plan.model.regions)
 
 
 def _fitted_on(plan: FitPlan) -> npt.NDArray[np.uint64]:
@@ -234,7 +233,7 @@ def _check_region(graph: InferenceGraph) -> None:
     assert graph.region is not None
     if isinstance(graph.places, Patches | Cells):
         tiles = [torch.tensor([tile.first]) for tile in Tiling(graph.vae.spec).tiles] if graph.vae.spec.tile else [None]
-        inside = [graph.inside(first) for first in tiles]
+        inside = [graph.inside(None, first) for first in tiles]
         if not any(graph.places.counted(part).any() for part in inside if part is not None):
             raise UsageError("`roi` contains no centre of a patch or cell; make a larger part of the mask white")
 

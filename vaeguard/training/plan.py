@@ -97,10 +97,12 @@ def plan_fit(
         Too few normal images or groups, an unknown class, or a spec that does not suit the data.
     """
     image_set = as_image_set(images, labels)
-    model = replace(model, pixel_range=_pixel_range(model, image_set))
+    image_set = replace(image_set, regions=image_set.regions or bool(model.regions))
+    _check_regions(image_set)
+    model = replace(model, pixel_range=_pixel_range(model, image_set), regions=image_set.regions)
     normal = normal_numbers(image_set, normal_classes)
     # Which images are held out depends on what is learned.
-    shape: tuple[int, int, int] = image_set.images.shape[1:]
+    shape = image_set.image_shape
     model = with_features(model, training, shape, vectors=image_set.vectors)
     split = split_for(image_set, normal, model, training, groups, training_only)
     region = None
@@ -119,6 +121,20 @@ def plan_fit(
     return replace(plan, region=region, grouped=groups is not None)
 
 
+def _check_regions(image_set: ImageSet) -> None:
+    """Refuse regions of single images in data that have no channel for them, or that stay in their files."""
+    if image_set.regions and (image_set.vectors or image_set.image_shape[0] not in (1, 3)):
+        raise UsageError(
+            "`model.regions` needs grey or RGB images with one more channel, which is their region; remove it, or add"
+            " that channel"
+        )
+    if image_set.regions and in_shards(image_set.images):
+        raise UsageError(
+            "regions of single images need images that fit into the cache; set `model.regions` to False, or use"
+            " fewer or smaller images"
+        )
+
+
 def _pixel_range(model: ModelSpec, image_set: ImageSet) -> tuple[int, ...] | None:
     """The range of pixels with which the images were read; later images must be read with the same."""
     if model.pixel_range not in (None, image_set.pixel_range):
@@ -133,7 +149,7 @@ def _plan(
     image_set: ImageSet, normal: tuple[int, ...], split: Split, model: ModelSpec, training: TrainSpec,
     network: Backbone | None,
 ) -> FitPlan:  # fmt: skip
-    shape: tuple[int, int, int] = image_set.images.shape[1:]
+    shape = image_set.image_shape
     names = tuple(image_set.class_names[k] for k in normal)
     model = replace(model, features=network.name if network else "").resolved(
         shape,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
+from vaeguard.data.own_regions import LOOK_HERE
 from vaeguard.data.shards import in_shards
 from vaeguard.data.split import spread_out
 from vaeguard.models.graph import from_unit, to_unit
@@ -64,6 +65,8 @@ class Examples:
         The row of the data set from which each example comes, if `rows` are not these.
     region : bool (H, W) or None
         The pixels that count; None if all do.
+    regions : uint8 (N, H, W) or None
+        The regions of all images, white where pixels count; None if they have none.
     classes_of : callable or None
         Gives the pseudo-classes of images that stay in their files, which have none before they are read.
     """
@@ -74,10 +77,23 @@ class Examples:
     pseudo: npt.NDArray[np.int64] | None = None
     origins: npt.NDArray[np.int64] | None = None
     region: npt.NDArray[np.bool_] | None = None
+    regions: npt.NDArray[np.uint8] | None = None
     classes_of: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether some pixels do not count."""
+        return self.region is not None or self.regions is not None
+
+    def counted(
+        self, rows: npt.NDArray[np.int64], y: npt.NDArray[np.int64], x: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Whether single pixels of all images count, by their images, rows and columns, each (n,)."""
+        own = np.ones(len(rows), bool) if self.regions is None else self.regions[rows, y, x] >= LOOK_HERE
+        return own if self.region is None else own & self.region[y, x]
 
     @property
     def sources(self) -> npt.NDArray[np.int64]:
@@ -171,7 +187,8 @@ class Batches:
 
     def _patches(self, rows: Tensor, draws: Draws) -> Tensor:
         chosen = self.examples.rows[rows.numpy()]
-        windows = random_windows(self.examples.images, chosen, self.side, draws, self.tiles, self.examples.region)
+        inside = self.examples.counted if self.examples.has_regions else None
+        windows = random_windows(self.examples.images, chosen, self.side, draws, self.tiles, inside)
         return windows.to(self.device)
 
     def _gather(self, rows: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ def no_empty_run(run: Path | None, how: str = RESUMED) -> Iterator[None]:
 
 
 def _say_data(images: ImageSet, run: Path, reporter: Reporter, *, all_classes: bool) -> None:
-    depth, height, width = images.images.shape[1:]
+    depth, height, width = images.image_shape
     size = width if images.vectors else f"{height}x{width}x{depth}"
     reporter.say(f"Data: {images.name}, {len(images.images):,} {images.what} of {size}; run folder: {run}")
     classes = [] if images.labels is None else [images.class_names[k] for k in sorted(set(images.labels.tolist()))]

@@ -63,7 +63,9 @@ def open_to_fit(
     """
     model, training = settings.get("model") or ModelSpec(), settings.get("training") or TrainSpec()
     asked = asks_for_pixels(model, training)
-    rule = ImageRule(data.size, data.channels, model.pixel_range, LONGEST_PIXELS if asked and not model.tile else None)
+    longest = LONGEST_PIXELS if asked and not model.tile else None
+    # A search for settings changes pixels, and does not know the region of an image.
+    rule = ImageRule(data.size, data.channels, model.pixel_range, longest, model.regions if run else False)
     opened: Any = partial(open_to_learn, limits=run.limits, jobs=run.jobs) if run else open_images
     with reporter.progress("reading") as progress:
         images = opened(
@@ -76,7 +78,7 @@ def open_to_fit(
 
 def settle_features(model: ModelSpec, training: TrainSpec, images: ImageSet, reporter: Reporter) -> ModelSpec:
     """Settle whether a model learns features or pixels of `images`, and say why and what else to try."""
-    _, height, width = shape = images.images.shape[1:]
+    _, height, width = shape = images.image_shape
     chosen = with_features(model, training, shape, vectors=images.vectors)
     asked = asks_for_pixels(model, training)
     if images.vectors or model.features is not None:

@@ -261,7 +261,7 @@ def _joined(images: ImageSet, confirmed: Confirmed) -> tuple[ImageSet, npt.NDArr
     pixels = np.concatenate([images.images, confirmed.images])
     paths = (*images.paths, *confirmed.paths)
     joined = new_image_set(images.name, pixels, classes, paths, pixel_range=images.pixel_range)
-    return replace(joined, named=images.named, source=images.source), training_only
+    return replace(joined, named=images.named, source=images.source, regions=images.regions), training_only
 
 
 def _review(marked: Sequence[Label]) -> dict[str, Any]:
