@@ -61,7 +61,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     fitted = run_apart(home, "fit", "--normal-classes", "0-8", "--epochs", "8", "-o", "runs/quick")
     assert fitted.returncode == 0, fitted.stderr
-    assert "VAE of kind mlp" in fitted.stdout
+    assert "MLP VAE, fitted on" in fitted.stdout
     unpacked = run(home, "unpack", "digits", "-o", "digits")
     assert unpacked.returncode == 0, unpacked.stderr
     return home

@@ -55,7 +55,9 @@ class RestoreSettings:
     )
     gate: bool = setting(True, "Keep the pixels of the scan where cleaning would lose or add ink.")
     samples: int = setting(
-        0, "Average this many samples of the denoiser's ladder VAE; 0 to use its direct network instead."
+        0,
+        "Average this many samples of the denoiser's second network, a ladder VAE, which is slower and less accurate;"
+        " 0 uses the direct network.",
     )
 
     __repr__ = brief_settings
@@ -73,7 +75,7 @@ class RestoreSettings:
                 f"`strength` is {self.strength:g}; it must lie between 0 (nothing) and 1 (the whole correction)"
             )
         if self.samples < 0:
-            raise UsageError(f"`samples` is {self.samples}; it must be 0 (one direct pass) or more")
+            raise UsageError(f"`samples` is {self.samples}; it must be 0 (the direct network) or more")
         if self.noise is not None and not 0 <= self.noise <= 255:
             raise UsageError(f"`noise` is {self.noise:g}; it must be a standard deviation from 0 to 255")
 
@@ -106,19 +108,19 @@ class DenoiseOutputs:
     jpeg: int | None = setting(
         None,
         "Quality with which JPEG files and JPEG pictures in PDFs are saved.",
-        unset="JPEG files become PNGs; pictures in PDFs keep about their quality",
+        unset="JPEG files become PNGs; pictures in PDFs keep roughly their original quality",
     )
     residual: bool = setting(
         False,
-        "Also write the exact difference of scan and clean file, so that `vaeguard undo` can restore the originals;"
-        " pictures in PDFs are then saved losslessly.",
+        "Also write the exact difference between scan and clean file, so that `vaeguard undo` can restore the"
+        " originals; pictures in PDFs are then saved losslessly.",
     )
     uncertainty: bool = setting(False, "Also write a picture that shows how uncertain each pixel is.")
     ocr: bool = setting(
         False, "Leave a page unchanged if tesseract would recognise fewer words, or misread a number, after cleaning."
     )
     ocr_language: str = setting(
-        "", "Language of the pages, or several, by tesseract's names, such as deu+fra.", unset="eng"
+        "", "Language or languages of the pages, as tesseract names them, such as deu+fra.", unset="eng"
     )
     lossless: bool = setting(False, "Save pictures in PDFs losslessly, which makes the files larger.")
     derive: tuple[str, ...] = setting(

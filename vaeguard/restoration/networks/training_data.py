@@ -396,7 +396,7 @@ def _side_by_side(path: str, clean: str | None) -> Iterator[tuple[Floats, Floats
         if page is None or other is None:
             more = "more" if other is None else "fewer"
             raise UnreadableError(
-                path, f"it has {more} pages with shades of grey than {clean!r}; both need the same pages"
+                path, f"it has {more} grey or colour pages than {clean!r}; both files must have the same number"
             )
         yield page, other
 
