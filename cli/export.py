@@ -34,6 +34,6 @@ def export(output: str, model: str | None, triton: str | None, **given: Any) -> 
     export = workflows.export_run(output, reporter(), model=model, settings=settings, triton=triton).result
     lines = [parity_line(export["parity"]), f"Exported to {', '.join((output, *(export['parts'] or {}).values()))}"]
     if triton:
-        lines.append(f"model repository -> {triton}; start it with `tritonserver --model-repository={triton}`")
+        lines.append(f"Model repository: {triton}; start the server with `tritonserver --model-repository={triton}`")
     facts = {"output": output, **export, "parity": export["parity"].to_dict()}
     return Result(facts, lines, table=parity_table(export["parity"]))

@@ -147,7 +147,7 @@ def _fault(error: Exception) -> tuple[str, int]:
         return f"this is a bug in vaeguard ({type(error).__name__}: {error}); {report}", 1
     without = "; exported models (.onnx) and `denoise` do not need it" if package in {"torch", "safetensors"} else ""
     name = {"sklearn": "scikit-learn"}.get(package, package)
-    return f"this needs the package {name}, which is not installed; run: {install_line()}{without}", 2
+    return f"this command needs the package {name}, which is not installed; run: {install_line()}{without}", 2
 
 
 def _open_closed() -> None:

@@ -76,7 +76,7 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     lines = [f"Report: {output}.report.html"] if report else []
     if options["heatmaps"] and summary.anomalies:
         lines.append(f"Heatmaps of the flagged images: {options['heatmaps']}")
-        lines.append(f"Places of the spots: {summary.spots}")
+        lines.append(f"Positions of the spots: {summary.spots}")
     if summary.note and not report:  # a report contains the note
         say(f"note: {summary.note}")
     facts = {**summary.to_dict(), **({"drift": report["drift"]} if report else {})}

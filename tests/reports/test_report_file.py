@@ -135,7 +135,7 @@ def test_a_report_that_is_not_whole_is_refused_and_keeps_its_page(tmp_path):
         {**comparison(), "format": True},
     ):
         (tmp_path / "report.json").write_text(json.dumps(content))
-        with pytest.raises(RefusedError, match="run the command that wrote it again"):
+        with pytest.raises(RefusedError, match="to replace it, run the command that wrote it"):
             remake_page(tmp_path)
     assert page.read_bytes() == before
 

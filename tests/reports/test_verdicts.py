@@ -194,7 +194,7 @@ def test_where_nothing_can_be_flagged_that_is_said_and_how_it_could_be():
     found = verdict(scored(0, 60, 8, note="no image can be flagged at a false-alarm rate of 0.05: ..."))
     assert found.headline == "No image can be flagged at a false-alarm rate of 0.05"
     assert found.tone == "poor"
-    assert "calibrated on 8 normal images, so its smallest p-value is 0.11" in found.sentence
+    assert "calibrated on 8 normal images, so the lowest possible p-value is 0.11" in found.sentence
     assert "needs 19 calibration images" in found.sentence
     assert "alone" not in found.sentence
     way = "raise the false-alarm rate to 0.12, or fit with more images or a larger training.calibration"

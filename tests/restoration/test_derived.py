@@ -244,7 +244,7 @@ def test_no_copy_takes_the_name_of_another_file(scans):
     denoise_scans("scans", "other", device="cpu")
     before = tree("other")
     errors = dict(denoise_scans("scans/page.png", "other", outputs=outputs, device="cpu").errors)
-    assert "'other/page.png.bilevel.tif' lies there" in errors["scans/page.png"]
+    assert "'other/page.png.bilevel.tif' already exists" in errors["scans/page.png"]
     assert tree("other")["page.png.bilevel.tif"] == before["page.png.bilevel.tif"]
 
 

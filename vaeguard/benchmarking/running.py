@@ -128,8 +128,8 @@ def _check_report(folder: Path, spec: BenchmarkSpec) -> None:
     finished = report["cells"]["finished"]
     if finished and not (folder / CELLS_NAME).exists():
         raise UsageError(
-            f"{str(folder)!r} contains a report of {finished} cells, but {CELLS_NAME} is missing; choose a different"
-            " `output`, or delete the report"
+            f"{str(folder)!r} contains a report of {finished} measurements, but {CELLS_NAME} is missing; choose a"
+            " different `output`, or delete the report"
         )
 
 
@@ -140,13 +140,13 @@ def _check_nothing_is_lost(folder: Path, plan: BenchmarkPlan, finished: Mapping[
     if not lost:
         return
     missing = f" ({plan.skipped[0]})" if plan.skipped else ""
-    reason = f"{lost[0]!r} is not among the cells to measure{missing}"
+    reason = f"{lost[0]!r} is not among the planned measurements{missing}"
     advice = "use at least the earlier `data`, `classes`, `seeds`, `fits` and `baselines`"
     if changed := sorted(set(lost) & set(planned.values())):
         reason = f"{changed[0]!r} was measured with different settings or by a different version"
         advice = "use the earlier settings"
     raise UsageError(
-        f"{str(folder)!r} contains {counted(len(finished), 'cell')}, and {len(lost)} of them would be"
+        f"{str(folder)!r} contains {counted(len(finished), 'measurement')}, and {len(lost)} of them would be"
         f" lost because {reason};"
         f" choose a different `output`, or {advice}"
     )

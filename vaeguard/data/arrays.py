@@ -368,7 +368,7 @@ def check_labels(name: str, classes: ClassLabels, count: int) -> ClassLabels:
         There are fewer or more labels.
     """
     if len(classes[0]) != count:
-        raise RefusedError(f"{name!r} has {len(classes[0])} labels for {count} images; give one for each")
+        raise RefusedError(f"{name!r} has {len(classes[0])} labels for {count} images; give one label for each")
     return classes
 
 

@@ -217,7 +217,7 @@ def as_images(images: Images, info: DetectorInfo, shape: tuple[int, int, int] | 
     if images.shape[1:] != shape:
         noun, taken = ("images", ("N", *shape)) if pictures else ("vectors", ("N", width))
         expected = ", ".join(map(str, taken))
-        raise UsageError(f"{noun} have shape {images.shape}, the model takes ({expected}); resize or reshape them")
+        raise UsageError(f"{noun} have shape {images.shape}, but the model takes ({expected}); resize or reshape them")
     return _as_pixels(images) if pictures else _as_vectors(images)
 
 

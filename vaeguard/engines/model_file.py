@@ -154,7 +154,7 @@ def _check_tensor(name: str, tensor: Tensor | None, like: Tensor | None) -> None
         raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)} instead of {dtype} {tuple(like.shape)}")
     # Unused knots of a tail are infinite.
     if tensor.isnan().any() or (not name.endswith(".knots") and tensor.isinf().any()):
-        raise ValueError(f"{name} holds values that are not finite")
+        raise ValueError(f"{name} contains values that are not finite")
 
 
 def find_model(path: str | Path) -> Path:

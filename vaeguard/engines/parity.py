@@ -144,7 +144,7 @@ def compared(
     failures = {
         f"{swapped} images changed rank": swapped > 0,
         f"{decisions} decisions differ at false-alarm rates of 1, 5 and 10 %": decisions > allowed,
-        "an image's bits depend on the batch around it": exact and not same_bits,
+        "the bits of an image's results depend on its batch": exact and not same_bits,
     }
     # P-values come in steps, so the decisions are compared in their place.
     problems = _exceeding({name: error for name, error in errors.items() if name != "p_value"}, tolerance)
@@ -230,7 +230,7 @@ def _inspect(detector: Detector, images: Images, first: Firsts, size: int) -> In
 
 
 def _exceeding(errors: dict[str, float], tolerance: float) -> list[str]:
-    return [f"{name} is off by {error:.2g}, relative" for name, error in errors.items() if not error <= tolerance]
+    return [f"{name} has a relative error of {error:.2g}" for name, error in errors.items() if not error <= tolerance]
 
 
 def relative_error(expected: Floats, actual: Floats) -> float:

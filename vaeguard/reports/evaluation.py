@@ -176,9 +176,9 @@ class Figures(ReportFigures):
         by_area, caught = _quality(self.metrics[0], 1.0)[0], self.detection_rate.value
         if not self._flags_nothing and by_area != _quality(self.metrics[0], caught)[0]:
             yield (
-                f"by its ROC-AUC alone the verdict would be {by_area!r}, but at this false-alarm rate only"
-                f" {percent(caught)} are caught; a higher rate catches more, and fitting on more normal images makes"
-                " the threshold more precise"
+                f"by the ROC-AUC alone, the verdict would be {by_area!r}, but at this false-alarm rate only"
+                f" {percent(caught)} of the anomalous images are caught; a higher rate catches more, and fitting on"
+                " more normal images makes the threshold more precise"
             )
         rate, expected = self.false_alarm_rate.value, self.expected_false_alarms
         if expected and self.independent and not expected.low <= rate <= expected.high:
@@ -214,7 +214,7 @@ class Figures(ReportFigures):
         yield f"ROC-AUC of each term alone: {named}"
         if pixels := self.pixels:
             without = f" ({pixels.without} anomalous images have no mask)" if pixels.without else ""
-            spots = "" if pixels.hit is None else f"; {pixels.hit} of {pixels.defects} defects lie in a spot"
+            spots = "" if pixels.hit is None else f"; {pixels.hit} of {pixels.defects} defects are inside a spot"
             yield (
                 f"heatmaps compared with {pixels.masks} masks{without}: pixel ROC-AUC {pixels.roc_auc:.3f},"
                 f" per-region overlap {pixels.pro:.3f}{spots}"

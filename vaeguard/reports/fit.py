@@ -181,13 +181,13 @@ class Refit(Part):
         """Yield what to know, a sentence each."""
         yield (
             f"refitted with {counted(self.training_only + self.audited, 'confirmed normal image')}:"
-            f" {self.training_only:,} only train the model, because flagged images were chosen by their score,"
-            f" and {self.audited:,} of the audit may also calibrate it; the model did not learn from"
-            f" {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
+            f" {self.training_only:,} that had been flagged only train the model, because they were chosen by their"
+            f" score, and {self.audited:,} from the audit, the random sample, may also calibrate it; the model did"
+            f" not learn from {counted(self.defects, 'defect')} and {counted(self.unsure, 'unsure image')}"
         )
         for name, share in (
-            ("false alarms of the model before", self.false_alarm_rate),
-            ("defects it caught", self.caught),
+            ("false alarms of the old model", self.false_alarm_rate),
+            ("defects that the old model caught", self.caught),
         ):
             of = "normal images" if share is self.false_alarm_rate else "defects"
             yield (

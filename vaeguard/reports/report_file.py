@@ -17,7 +17,7 @@ Report = dict[str, Any]
 
 FORMAT = 1
 """The version of the format, raised when a key changes its meaning (`docs/reference/report-format.md`)."""
-AGAIN = "run the command that wrote it again"
+AGAIN = "to replace it, run the command that wrote it"
 """What to do about a report that cannot be read."""
 JSON_NAME = "report.json"
 SCORES_NAME = "scores.csv"

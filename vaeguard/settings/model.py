@@ -205,8 +205,8 @@ class ModelSpec:
         if (self.features or self.patch) and (self.guided or self.prior == "per-class"):
             name, parts = ("features", "cells") if self.features else ("patch", "patches")
             raise UsageError(
-                f"`{name}` makes a model of {parts}, which have no class; remove it, or remove `guided` and the"
-                " `prior` per class"
+                f"`{name}` makes a model of {parts}, which have no class; remove `{name}`, or remove `guided` and"
+                " `prior`"
             )
 
     @property
