@@ -123,7 +123,7 @@ class BenchmarkSpec:
     classes : str or None
         `one-class-out`, `one-class`: which classes take their turn, `"0-3"` or names; None means all.
     seeds : int or None
-        Repetitions with seeds 0, 1, ...; None means 10 for `tables`, else 3.
+        Number of repetitions, with seeds 0, 1, ...; None means 10 for `tables`, else 3.
     fits : tuple of str
         Ways to fit our own method, `guided`, `unlabelled`, `features`, `patches`; empty means the benchmark's default.
     baselines : bool
@@ -133,9 +133,9 @@ class BenchmarkSpec:
     size : (H, W) or None
         `defects`: images are scaled to this height and width in pixels; None takes each set's own.
     data_dir : path or None
-        The folder of named data; None takes $VAEGUARD_DATA, else `data`.
+        The folder of the named data sets; None takes $VAEGUARD_DATA, else `data`.
     download : bool
-        Fetch named image sets and weights of networks that are missing.
+        Download missing image sets and weights of networks.
 
     Raises
     ------

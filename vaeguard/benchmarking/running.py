@@ -40,10 +40,11 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measure every cell of a benchmark and write `report.json` and `.html` into the folder `output`.
 
-    Each finished cell is kept in `output/cells.jsonl`. The same call again measures only the missing cells: a cell is
-    reused if settings, data, split and `cells.METHOD` are the same. A cell that fails is listed in the report, and
-    the others go on. The report is written at the end, also when the run is interrupted. More classes, pairs, tables,
-    seeds or fits extend the report; a run that would drop an earlier cell is refused.
+    Each cell, one method, case and seed, is kept in `output/cells.jsonl` when it is finished. The same call again
+    measures only the missing cells: a cell is reused if settings, data, split and `cells.METHOD` are the same. If a
+    cell fails, it is listed in the report, and the others are still measured. The report is written at the end, even if
+    the run is interrupted. More classes, pairs, tables, seeds or fits extend the report; a run that would drop an
+    earlier cell is refused.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def benchmark(
     ------
     UsageError
         The data does not suit the benchmark, `output` contains the report of another benchmark, or the new report would
-        lose cells: fewer are asked for, they were measured with other settings, or their file is gone.
+        lose cells: fewer are requested, they were measured with different settings, or their file is missing.
     VaeguardError
         None of the data is there, the folder cannot be written, or another process is writing to it.
     """

@@ -82,15 +82,15 @@ def open_images(
     """Open a data set: its name, a folder, an image file, a glob of these, an array, a tar archive, a Parquet file.
 
     `split` chooses the part of a named set, of a folder or tar archive with `train` and `test` in it, of an `.npz` with
-    both, and of a folder of Parquet files whose names begin with these. Named sets win over folders of the same name;
-    write `./mnist` for the folder. Image files are decoded once into the cache, by `jobs` threads (None: as many as the
-    machine has use for); `progress(done, total, text)` counts them. `rule` sets the size and channels of the images.
-    None takes the median height and width of the files of `normal_classes` (None: all), scaled down to 128
-    pixels on the longer side if the shorter one has fewer than 96. Named sets lie in `data_dir` (None:
-    `$VAEGUARD_DATA`, else `data/`), or are fetched into it with `download`. What lies at a URL is copied first, into
-    the folder of temporary files, and the copy is removed when it was read.
+    both, and of a folder of Parquet files whose names begin with `train` and `test`. Named sets take precedence over
+    folders of the same name; write `./mnist` for the folder. Image files are decoded once into the cache, by `jobs`
+    threads (None: depends on the machine); `progress(done, total, text)` counts them. `rule` sets the size and channels
+    of the images. None takes the median height and width of the files of `normal_classes` (None: all), scaled down to
+    128 pixels on the longer side if the shorter one has fewer than 96. Named sets are searched for in `data_dir` (None:
+    `$VAEGUARD_DATA`, else `data/`), or downloaded into it with `download`. Data at a URL are first copied into the
+    folder of temporary files, and the copy is removed after reading.
 
-    Classes are the sub-folders of a folder or of a tar archive, the labels beside an IDX file or in an `.npz`, and the
+    Classes are the sub-folders of a folder or of a tar archive, the labels next to an IDX file or in an `.npz`, or the
     column `label` or `class` of a Parquet file.
 
     Raises
@@ -100,7 +100,7 @@ def open_images(
     VaeguardError
         A named set is missing, a download failed, or no image can be read.
     RefusedError
-        A container is damaged or does not hold images.
+        A container is damaged or does not contain images.
     """
     if split not in ("train", "test"):
         raise UsageError(f"`split` is {split!r}; it must be 'train' or 'test'")

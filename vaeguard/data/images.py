@@ -117,7 +117,7 @@ _EXIF_KEYS = ("exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp")
 
 @dataclass(frozen=True)
 class ImageRule:
-    """The shape that every image is brought to.
+    """The size and channels to which every image is converted.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None) -> 
     Raises
     ------
     RefusedError
-        The model is damaged, of another format, or no vaeguard model.
+        The model is damaged, has a different format, or is not a model of vaeguard.
     UsageError
         There is no model, or `device` cannot be used.
     """

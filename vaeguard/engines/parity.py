@@ -47,7 +47,7 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported model is from its reference on the same images.
+    """How much an exported model differs from its reference on the same images.
 
     Attributes
     ----------
@@ -61,7 +61,8 @@ class Parity:
         Largest relative error of each output: the difference divided by the value, or by the output's mean magnitude
         if that is larger (a heatmap is zero in places).
     swapped : int
-        Number of neighbours in the reference's order of scores, more than the tolerance apart, that changed places.
+        Number of neighbours in the reference's order of scores that changed places, although their scores differ by
+        more than the tolerance.
     decisions : int
         Number of decisions at false-alarm rates of 1, 5 and 10 % that differ.
     same_bits : bool

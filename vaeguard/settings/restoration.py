@@ -29,15 +29,16 @@ class RestoreSettings:
     kind : str
         `document`, `photo`, or `auto` to decide page by page.
     strength : float
-        Share of the correction, in [0, 1].
+        Share of the correction that is applied, in [0, 1].
     noise : float or None
         Standard deviation of the noise in levels of 0 to 255; None estimates the noise page by page.
     paper : str
         For documents: `keep` the tint but not the stains, make the paper `white`, or leave it `as-is`.
     gate : bool
-        Restore the original square where ink would be lost or invented, or detail be taken for noise.
+        Keep the pixels of the scan where cleaning would lose or add ink, or remove detail as noise.
     samples : int
-        Average so many samples of a ladder VAE's posterior; 0 is one pass of the direct denoiser.
+        Average this many samples of the ladder VAE's posterior; 0 uses the direct network, which is faster and more
+        accurate.
 
     Raises
     ------
@@ -82,27 +83,27 @@ class RestoreSettings:
 
 @dataclass(frozen=True)
 class DenoiseOutputs:
-    """Files that are written beside the clean scans, and how.
+    """Files that are written next to the clean scans, and how.
 
     Attributes
     ----------
     jpeg : int or None
         Write JPEGs as JPEGs of this quality, 1 to 100; None writes lossless PNGs.
     lossless : bool
-        Write pictures in PDFs without loss; otherwise in their own codec at about the same quality.
+        Write pictures in PDFs losslessly; otherwise in their own codec at about the original quality.
     residual : bool
         Also write the exact difference of each page, from which `undo_scans` makes the original; pictures in PDFs are
-        then without loss.
+        then written losslessly.
     uncertainty : bool
-        Also write a picture of each page's uncertainty: half the interval that holds the clean value in nine of ten
-        cases.
+        Also write a picture of each page's uncertainty: half the width of the interval that contains the clean value in
+        nine of ten cases.
     ocr : bool
-        Leave a page as it was if tesseract reads fewer words in the clean page.
+        Leave a page unchanged if tesseract would recognise fewer words, or misread a number, after cleaning.
     ocr_language : str
         Tesseract's name of the language, or of several, such as `deu+fra`; empty takes English.
     derive : tuple of str
-        Also write copies of each clean file: `bilevel`, in black and white; `deskewed`, with its pages turned straight
-        by small angles. Each copy is made of the clean file alone, so a bilevel copy is never turned.
+        Also write copies of each clean file: `bilevel`, in black and white; `deskewed`, with its pages straightened by
+        small rotations. Each copy is made from the clean file alone, so a bilevel copy is never rotated.
     """
 
     jpeg: int | None = setting(
@@ -155,12 +156,12 @@ class DenoiseOutputs:
 
 @dataclass(frozen=True)
 class DenoiserSpec:
-    """The shape and training of a denoiser: a direct network, and a ladder VAE beside it.
+    """The shape and training of a denoiser: a direct network and a ladder VAE.
 
     Attributes
     ----------
     width, depth : int
-        Channels and layers of a direct network from scratch; the one that ships has its own.
+        Channels and layers of a direct network that is trained from scratch; the included network has its own.
     ladder_width : int
         Channels of the ladder VAE's features.
     latent : tuple of int
@@ -170,7 +171,7 @@ class DenoiserSpec:
     patch_size, batch_size : int
         Side of a patch in pixels, a multiple of 8, and patches per step.
     learning_rate : float or None
-        Step size; None takes 1e-3 from scratch, and 3e-4 for the weights that ship.
+        Learning rate; None takes 1e-3 from scratch, and 3e-4 if training starts from the included weights.
     from_scratch : bool
         Train from scratch instead of from the included weights.
     seed : int
