@@ -101,9 +101,9 @@ class Examination:
     def rich_table(self) -> Table:
         """Return the checks as a table for a terminal, with the status as a coloured word."""
         from rich.markup import escape
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table("check", "status", "found", "what to do")
+        table = Table("check", "status", *(Column(name, overflow="fold") for name in ("found", "what to do")))
         colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
         for check in self.checks:
             colour = colours[check.status]
