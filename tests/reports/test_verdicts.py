@@ -179,7 +179,7 @@ def test_only_what_was_judged_clean_is_called_clean():
     assert verdict(scans(1, {})).sentence == "1 page in 1 file restored."
     assert verdict(scans(1, {CLEAN: 9, BILEVEL: 3})).sentence == (
         "1 of 13 pages in 1 file restored; 12 pages were left unchanged: 9 because nothing to restore was found,"
-        " 3 because they have only two levels."
+        " 3 because they have only two grey levels."
     )
 
 

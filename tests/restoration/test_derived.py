@@ -173,7 +173,7 @@ def test_deskewed_pages_are_straight_and_straight_ones_are_not_turned(scans):
         False,
         True,
     ]
-    assert derived("clean/two.png")["deskewed"]["pages"][0]["reason"] == "it has only two levels"
+    assert derived("clean/two.png")["deskewed"]["pages"][0]["reason"] == "it has only two grey levels"
 
 
 def test_a_page_of_a_pdf_is_turned_with_everything_on_it(scans):

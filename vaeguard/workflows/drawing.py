@@ -136,7 +136,7 @@ def traverse_to(output: str, reporter: Reporter, *, model: str | None = None) ->
     detector = open_generative(model)
     units = latent_units(detector.graph, _calibration_images(model))
     if units.traversals is None:
-        raise UsageError("a model of patches has no latent for a whole image; fit one without `patch`")
+        raise UsageError("a model of patches has no latent vector for a whole image; fit one without `patch`")
     rows = []
     for unit, pictures in zip(units.traversed.tolist(), units.traversals, strict=True):
         state = "" if units.active[unit] else ", inactive"
