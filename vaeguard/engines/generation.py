@@ -186,7 +186,7 @@ def check_whole(graph: InferenceGraph) -> None:
     """
     if graph.places is not None:
         raise UsageError(
-            "a model of patches or features has no latent of a whole image; fit one without `model.patch`, with"
+            "a model of patches or features has no latent vector for a whole image; fit one without `model.patch`, with"
             " `model.features=none`"
         )
 
