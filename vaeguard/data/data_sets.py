@@ -499,8 +499,8 @@ def _no_such_data(data: str) -> UsageError:
 def _no_data_set(path: Path) -> UsageError:
     if path.suffix.lower() in SHEETS:
         return UsageError(
-            f"{str(path)!r}: tables must be .npz or .npy files of floats, with arrays x and y (the labels); save"
-            " it as one of these"
+            f"{str(path)!r}: tables must be .npz or .npy files of floats, with arrays x and y (the labels); save the"
+            " table as one of these"
         )
     return UsageError(
         f"{str(path)!r} is not a data set; give images, a folder of images, an IDX file of images, an .npz,"

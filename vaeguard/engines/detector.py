@@ -238,5 +238,7 @@ def _as_vectors(vectors: npt.NDArray[Any]) -> Images:
     with np.errstate(over="ignore"):
         vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise UsageError("vectors must be finite in float32, without NaN; replace them or remove their rows")
+        raise UsageError(
+            "vectors contain NaN, infinity or numbers too large for float32; replace these numbers or remove their rows"
+        )
     return vectors

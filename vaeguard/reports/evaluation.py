@@ -203,7 +203,7 @@ class Figures(ReportFigures):
             if measure.roc_auc >= self.metrics[0].roc_auc - EXPLAINED:
                 yield (
                     f"{name} alone reaches a ROC-AUC of {measure.roc_auc:.3f}; these data do not show that the score"
-                    " finds more than that"
+                    " detects more than this measure"
                 )
 
     def lines(self) -> Iterable[RenderableType]:

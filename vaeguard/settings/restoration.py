@@ -138,7 +138,7 @@ class DenoiseOutputs:
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
             raise UsageError(f"`jpeg` is {self.jpeg}; it must be a quality of 1 to 100")
         if self.ocr_language and not self.ocr:
-            raise UsageError("`ocr_language` has no effect without `ocr`; use both, or remove it")
+            raise UsageError("`ocr_language` has no effect without `ocr`; use both, or remove `ocr_language`")
         if self.jpeg and self.lossless:
             raise UsageError("`lossless` and `jpeg` exclude each other; remove one of them")
         if self.jpeg and self.residual:

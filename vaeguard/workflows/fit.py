@@ -130,7 +130,7 @@ def fit(
     specs = fit_specs(model, training, settings)
     plan = plan_fit(images, labels, groups, normal_classes, *specs, roi, download=download)
     if finish and not ((run or not is_first()) and resume):
-        raise UsageError("`finish` ends an interrupted fit; also give `resume`, and its folder as `run`")
+        raise UsageError("`finish` ends an interrupted fit; also give `resume`, and the folder of this fit as `run`")
     plan = replace(plan, finish=finish)
     return fit_planned(plan, run, resume=resume, tensorboard=tensorboard, command=command, progress=progress)
 

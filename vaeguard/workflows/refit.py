@@ -244,7 +244,7 @@ def _class_of(label: Label, record: ModelRecord) -> str:
     if name not in normal:
         raise UsageError(
             f"the class of {label.path!r} in `labels` is unknown, but the model has {len(normal)} normal"
-            " classes; add a column class with one of them"
+            " classes; add the column class, with the class of each normal image"
         )
     return name
 

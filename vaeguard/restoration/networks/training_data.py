@@ -163,8 +163,8 @@ def denoiser_source(
     if noisy is not None:
         if degrade is not None or not isinstance(clean, str | Path):
             raise UsageError(
-                "`noisy` needs `clean`, the folder of the same images without noise, and no other source; give"
-                " these two"
+                "`noisy` needs `clean`, the folder of the same images without noise, and no other source; give only"
+                " `noisy` and `clean`"
             )
         return _paired(Path(noisy), Path(clean), spec)
     if degrade is None or clean is None:
