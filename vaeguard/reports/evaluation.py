@@ -236,7 +236,7 @@ def _quality(score: Metrics, caught: float) -> tuple[str, str]:
     """Headline and tone for the metrics of the combined score, and the share of anomalies caught."""
     area, low, high = score.roc_auc, score.roc_auc_low, score.roc_auc_high
     if low <= 0.5 < area and high > 0.6:
-        return "Too few images to know whether it is better than chance", "poor"
+        return "Too few images to know whether the score is better than chance", "poor"
     if low <= 0.5:
         return "No better than chance", "poor"
     headline, tone = _level(area, low, caught)
