@@ -37,9 +37,9 @@ def score(images: tuple[str, ...], output: str, *, piece: str | None, cluster: s
     anomaly, and one for each term of the score. Files that cannot be read are listed in <output>.errors.csv.
     <output>.report.html shows the flagged images, and whether the batch as a whole differs from normal images.
 
-    With --heatmaps, the file spots.csv next to the table lists the spots of flagged images: regions with a peak that at
-    most one in five normal images reaches anywhere. For each spot, it gives the rank, the position and size in pixels
-    of the original image, the peak and the p_value.
+    With --heatmaps, the file spots.csv next to the table lists the spots of flagged images: regions of the heatmap with
+    a peak so high that at most one in five normal images reaches it. For each spot, it gives the rank, the position and
+    size in pixels of the original image, the peak and the p_value.
 
     To continue an interrupted job, run the same command again. If the table is finished and only --fpr has changed, the
     images are flagged again without being scored again.

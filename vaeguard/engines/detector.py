@@ -155,7 +155,7 @@ class Detector(Engine):
         )
 
     def spots(self, images: Images, sizes: Sequence[tuple[int, int]] | None = None) -> list[tuple[Spot, ...]]:
-        """The spots of each image: regions of the heatmap with a peak that few normal images reach anywhere.
+        """The spots of each image: regions of the heatmap with a peak that few normal images reach.
 
         Parameters
         ----------
