@@ -113,7 +113,8 @@ class ModelSpec:
         " images; 0 for none.",
     )
     sampled_elbo: bool = setting(
-        False, "Also compute the negative ELBO over sampled latent vectors, and its importance-weighted form."
+        False,
+        "Also compute two terms from sampled latent vectors: the negative ELBO and the importance-weighted bound.",
     )
     without: tuple[str, ...] = setting((), "Terms to leave out of the score, such as hidden_error,hidden_distance.")
     autoencoder: bool = setting(

@@ -187,11 +187,11 @@ class DenoiserSpec:
         A value cannot work.
     """
 
-    width: int = setting(40, "With from_scratch: channels of the direct network.")
-    depth: int = setting(6, "With from_scratch: layers of the direct network.")
-    ladder_width: int = setting(40, "With from_scratch: channels of the ladder VAE's features.")
+    width: int = setting(40, "For training from scratch: channels of the direct network.")
+    depth: int = setting(6, "For training from scratch: layers of the direct network.")
+    ladder_width: int = setting(40, "For training from scratch: channels of the ladder VAE's features.")
     latent: tuple[int, int, int] = setting(
-        (8, 12, 16), "With from_scratch: channels of the ladder VAE's three latent maps, from fine to coarse."
+        (8, 12, 16), "For training from scratch: channels of the ladder VAE's three latent maps, from fine to coarse."
     )
     steps: int = setting(2000, "Training steps for each of the two networks.")
     patch_size: int = setting(96, "Side of the training patches in pixels, a multiple of 8.")
