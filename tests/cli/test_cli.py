@@ -147,7 +147,7 @@ def test_option_defaults_are_the_specs_own(tmp_path):
     text = " ".join(run(tmp_path, "fit", "--help-all").stdout.split())
     from vaeguard import ModelSpec, TrainSpec
 
-    assert f"--latent INT Number of latent units. [default: {ModelSpec().sized().latent}; for features 32; for" in text
+    assert f"compresses an image. [default: {ModelSpec().sized().latent}; for features 32; for" in text
     assert f"order of the images and the noise. [default: {TrainSpec().seed}]" in text
     training = TrainSpec().sized(ModelSpec().view)
     assert f"[default: {training.learning_rate:g}; for features" in text

@@ -67,7 +67,7 @@ def test_script_json_is_json():
 @pytest.mark.parametrize("kind", [[], {"a": 1}, None, 7, "page", "../x"])
 def test_an_odd_kind_is_refused_and_protects_nothing(tmp_path, kind):
     (tmp_path / "report.json").write_text(json.dumps({"format": FORMAT, "kind": kind}))
-    with pytest.raises(RefusedError, match="report of a different version"):
+    with pytest.raises(RefusedError, match="not a report that this version"):
         read_report(tmp_path)
     check_place(tmp_path / "report.json", "fit")
 

@@ -65,7 +65,7 @@ def test_what_is_caught_at_the_stated_rate_limits_the_headline(caught, headline,
     found = verdict(evaluation(0.999, 0.998, 1, detection_rate=vars(share_of(caught, 60))))
     assert headline in found.headline
     assert found.tone == tone
-    assert [note.startswith("by its ROC-AUC alone the verdict would be") for note in found.notes] == [True] * (
+    assert [note.startswith("by the ROC-AUC alone, the verdict would be") for note in found.notes] == [True] * (
         caught < 50
     )
 

@@ -129,7 +129,7 @@ class ModelSpec:
         "Learn features from a pretrained network: efficientnet-lite0, a network from torchvision such as"
         " wide_resnet50_2, or an ONNX file whose outputs are feature maps. With none, learn pixels.",
         unset="efficientnet-lite0 for images of at least 96x96 pixels, unless you use a setting for pixels, such as a"
-        " preset or model.likelihood; else none",
+        " preset or a likelihood; else none",
         none="",
     )
     whiten: bool | None = setting(
