@@ -79,7 +79,7 @@ def test_numbers_that_json_has_not_are_null(tmp_path):
 
 
 def test_what_is_no_report_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(UsageError, match="not a report and has none"):
+    with pytest.raises(UsageError, match="not a report and contains none"):
         read_report(tmp_path)
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(RefusedError, match="damaged"):

@@ -273,7 +273,7 @@ def _pair(spec: BenchmarkSpec, pair: str) -> list[Case]:
     if test.images.shape[1:] != anomalies.images.shape[1:]:
         shapes = f"{test.images.shape[1:]} and {anomalies.images.shape[1:]}"
         raise UsageError(
-            f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose a different one"
+            f"`data` has {pair!r}, whose images have different shapes (C, H, W), {shapes}; choose a different pair"
         )
     anomalous = np.arange(len(test) + len(anomalies)) >= len(test)
     task = ImageTask(train, None, np.concatenate([test.images, anomalies.images]), anomalous)

@@ -120,7 +120,7 @@ def report_path(path: str | Path) -> Path:
         if candidate.is_file() and candidate.suffix == ".json":
             return candidate
     raise UsageError(
-        f"{str(path)!r} is not a report and has none; give a report.json, the folder of a run, a search, an"
+        f"{str(path)!r} is not a report and contains none; give a report.json, the folder of a run, a search, an"
         " evaluation, a benchmark or clean scans, or a table of scores"
     )
 

@@ -85,9 +85,7 @@ def sample_to(
 def _calibration_images(model: str) -> Any:
     images = calibration_images(model)
     if images is None:
-        raise UsageError(
-            f"{model!r} has no calibration images, which are in the run folder of the fit; give that folder"
-        )
+        raise UsageError(f"{model!r} has no calibration images; give the run folder of the fit, which contains them")
     return images
 
 
